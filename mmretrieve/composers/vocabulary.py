@@ -1,0 +1,65 @@
+"""What a zero-shot tagger may say: one sentence with slots, and for each slot the words that may fill it. Data, not code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from string import Formatter
+
+from mmretrieve.errors import VocabularyError
+
+
+@dataclass(frozen=True)
+class Group:
+    """One slot: its name, its words, and `only`, the earlier choices under which it is filled at all."""
+
+    name: str
+    words: tuple[str, ...]
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def applies(self, chosen: Mapping[str, str]) -> bool:
+        return all(chosen.get(name) in words for name, words in self.only.items())
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A sentence such as `"a photo of a {colour} {thing}"` and its groups, in the order in which they are chosen.
+
+    Raises VocabularyError where slots and groups do not match, or a group has no words.
+    """
+
+    sentence: str
+    groups: tuple[Group, ...]
+
+    def __post_init__(self) -> None:
+        slots = {name for _, name, _, _ in Formatter().parse(self.sentence) if name is not None}
+        names = [group.name for group in self.groups]
+        if slots != set(names) or len(names) != len(set(names)):
+            raise VocabularyError(f"slots of the sentence {sorted(slots)} and groups {sorted(names)} must be the same names, once each")
+        for group in self.groups:
+            if not group.words:
+                raise VocabularyError(f"group {group.name!r} has no words")
+
+    def say(self, chosen: Mapping[str, str]) -> str:
+        """The sentence with what is chosen so far; slots still open are left out: `{"thing": "orange"}` → `"a photo of an orange"`."""
+        filled = self.sentence.format_map({group.name: chosen.get(group.name, "") for group in self.groups})
+        return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Vocabulary:
+        """From a JSON file: `{"sentence": …, "groups": [{"name": …, "words": […], "only": {group: [words]}}, …]}`."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            groups = [
+                Group(g["name"], tuple(g["words"]), {name: tuple(words) for name, words in g.get("only", {}).items()})
+                for g in data["groups"]
+            ]
+            return cls(data["sentence"], tuple(groups))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise VocabularyError(f"cannot read the vocabulary {path}: {error!r}; expected JSON with 'sentence' and 'groups'") from error
+
+    def write(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,169 @@
+"""A composed query is a set of named unit vectors (terms) and a weight for each. PDV is one choice of weights.
+
+Source of every formula: "Prompt Directional Vectors" (arXiv 2502.07215).
+
+    delta = composed − text
+    PDV-I = image + alpha_image · delta
+    PDV-T = text  + alpha_text  · delta
+    PDV-F = (1 − beta) · PDV-I + beta · PDV-T
+
+All of it is a weighted sum of `image`, `text` and `composed` whose weights sum to 1, so every ranking PDV can give
+lies on a plane with two coordinates, beta and gamma = (1 − beta) · alpha_image + beta · alpha_text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import isfinite
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmretrieve.errors import OptionError, VectorError
+from mmretrieve.vectors import Float32, check_unit, unit
+
+AUTO = "auto"
+
+
+class Term(StrEnum):
+    """The terms every composer draws from. A method may add its own names beside them."""
+
+    IMAGE = "image"
+    TEXT = "text"
+    COMPOSED = "composed"
+    PROMPT = "prompt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PDV:
+    """One setting of the three knobs. The defaults are the base method: the `composed` term alone.
+
+    alpha_image, alpha_text: any finite number (the paper sweeps −0.5 to 2). beta: 0 (image side) to 1 (text side).
+    Anything else raises OptionError.
+    """
+
+    alpha_image: float = 1.0
+    alpha_text: float = 1.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("alpha_image", "alpha_text"):
+            if not _is_number(getattr(self, name)):
+                raise OptionError(f"{name} must be a finite number, got {getattr(self, name)!r}")
+        if not _is_number(self.beta) or not 0 <= self.beta <= 1:
+            raise OptionError(f"beta must be a number from 0 to 1, got {self.beta!r}")
+
+    @property
+    def gamma(self) -> float:
+        """The second coordinate of the plane: the weight of `composed`."""
+        return (1 - self.beta) * self.alpha_image + self.beta * self.alpha_text
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Weights of (image, text, composed)."""
+        return plane_weights(self.beta, self.gamma)
+
+
+def pdv_weights(*, alpha_image: float = 1.0, alpha_text: float = 1.0, beta: float = 1.0) -> tuple[float, float, float]:
+    """Weights (w_image, w_text, w_composed) of PDV-F, summing to 1: `pdv_weights(beta=0.5)` is `(0.5, -0.5, 1.0)`."""
+    return PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta).weights
+
+
+def plane_weights(beta: float, gamma: float) -> tuple[float, float, float]:
+    """Weights of (image, text, composed) at a point of the plane: (1 − beta, beta − gamma, gamma)."""
+    return (1 - beta, beta - gamma, gamma)
+
+
+def pdv(
+    image: ArrayLike,
+    text: ArrayLike,
+    composed: ArrayLike,
+    *,
+    alpha_image: float = 1.0,
+    alpha_text: float = 1.0,
+    beta: float = 1.0,
+) -> Float32:
+    """PDV-F of three (n, d) arrays of any row length → (n, d) unit float32.
+
+    Each input is normalised first and the result once more. Raises VectorError for shapes that differ, zero rows,
+    NaN, or a sum that cancels to zero; OptionError for beta outside [0, 1] or alphas that are not finite.
+    """
+    weights = pdv_weights(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
+    terms = _same_shape(image, text, composed)
+    return unit(sum(w * t.astype(np.float64) for w, t in zip(weights, terms, strict=True)), "the PDV sum")
+
+
+def automatic_alpha_image(image: ArrayLike, text: ArrayLike, composed: ArrayLike) -> NDArray[np.float64]:
+    """The alpha_image, per row, that brings PDV-I closest to `composed`: delta · (composed − image) / ‖delta‖².
+
+    Three (n, d) arrays of any row length → (n,). Raises VectorError where the prompt adds no direction (delta is 0).
+    """
+    image_, text_, composed_ = (term.astype(np.float64) for term in _same_shape(image, text, composed))
+    delta = composed_ - text_
+    squares = np.einsum("nd,nd->n", delta, delta)
+    if not (squares > 1e-12).all():
+        raise VectorError(f"row {int(np.argmin(squares))}: `composed` equals `text`, so the prompt adds no direction")
+    return np.asarray(np.einsum("nd,nd->n", delta, composed_ - image_) / squares)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A composed query: (t, d) unit float32 `terms`, their `names`, and one weight for each.
+
+    Raises VectorError where the lengths do not agree, a row is not unit, or a name comes twice.
+    """
+
+    names: tuple[str, ...]
+    terms: Float32
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", check_unit(self.terms, "terms"))
+        if not len(self.names) == len(self.terms) == len(self.weights):
+            raise VectorError(f"{len(self.names)} names, {len(self.terms)} terms and {len(self.weights)} weights must be equally many")
+        if len(set(self.names)) != len(self.names):
+            raise VectorError(f"every term needs its own name, got {list(self.names)}")
+        if not all(isfinite(weight) for weight in self.weights):
+            raise VectorError(f"weights must be finite, got {list(self.weights)}")
+
+    def __getitem__(self, name: str) -> Float32:
+        """The (d,) term of that name."""
+        return self.terms[self.names.index(name)]
+
+    @property
+    def vector(self) -> Float32:
+        """(d,) Σ weight · term, not normalised: its inner product with an item is the item's linear score."""
+        return np.asarray(np.array(self.weights) @ self.terms.astype(np.float64), dtype=np.float32)
+
+    @property
+    def takes_pdv(self) -> bool:
+        return {Term.IMAGE, Term.TEXT, Term.COMPOSED} <= set(self.names)
+
+    def weighted(self, weights: Mapping[str, float]) -> Composition:
+        """The same terms under other weights; a term not named weighs 0. Unknown names raise OptionError."""
+        if strange := set(weights) - set(self.names):
+            raise OptionError(f"no term named {', '.join(sorted(strange))}; this query has: {', '.join(self.names)}")
+        return replace(self, weights=tuple(float(weights.get(name, 0.0)) for name in self.names))
+
+    def with_pdv(self, setting: PDV) -> Composition:
+        """The same terms under PDV weights. OptionError where `image`, `text` and `composed` are not all there."""
+        if not self.takes_pdv:
+            raise OptionError(f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} (use the 'captions' composer)")
+        return self.weighted(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
+
+    def automatic_alpha_image(self) -> float:
+        """`automatic_alpha_image` of this query's own terms."""
+        return float(automatic_alpha_image(self[Term.IMAGE][None], self[Term.TEXT][None], self[Term.COMPOSED][None])[0])
+
+
+def _same_shape(image: ArrayLike, text: ArrayLike, composed: ArrayLike) -> tuple[Float32, Float32, Float32]:
+    rows = unit(image, "image"), unit(text, "text"), unit(composed, "composed")
+    if not rows[0].shape == rows[1].shape == rows[2].shape:
+        raise VectorError(f"image, text and composed must have one shape, got {[row.shape for row in rows]}")
+    return rows
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and isfinite(value)

@@ -1,0 +1,60 @@
+"""The text tower of an open_clip model, run only as far as its longest prompt reaches.
+
+open_clip always runs the full context (77 positions). Where attention is causal and the feature is read at the
+end token, positions behind that token cannot change it, so they are left out: the same feature, several times faster.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from open_clip.transformer import text_global_pool
+from torch import Tensor, nn
+
+
+def is_croppable(model: nn.Module) -> bool:
+    """Whether the positions behind the end token can be left out without changing the feature."""
+    tower = _tower(model)
+    return (
+        getattr(tower, "attn_mask", None) is not None
+        and getattr(tower, "cls_emb", None) is None
+        and _pool_type(tower) in ("argmax", "eos")
+    )
+
+
+def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
+    """(n, context) token ids → (n, d) text features, not normalised."""
+    if not is_croppable(model):
+        return model.encode_text(tokens, normalize=False)  # type: ignore[no-any-return]
+    tower = _tower(model)
+    tokens = tokens[:, : longest(tower, tokens)]
+    length = tokens.shape[1]
+    dtype = tower.transformer.get_cast_dtype()
+    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
+    x = text_global_pool(x, tokens, _pool_type(tower), eos_token_id=_end_token(tower))
+    projection = tower.text_projection
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def longest(tower: Any, tokens: Tensor) -> int:
+    """Positions up to and with the last end token of the batch."""
+    end = _end_token(tower)
+    at_end = tokens.argmax(1) if _pool_type(tower) == "argmax" or end is None else (tokens == end).int().argmax(1)
+    return int(at_end.max()) + 1
+
+
+def _tower(model: Any) -> Any:
+    return model.text if isinstance(getattr(model, "text", None), nn.Module) else model
+
+
+def _pool_type(tower: Any) -> str | None:
+    return getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
+
+
+def _end_token(tower: Any) -> int | None:
+    return getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None)
+
+

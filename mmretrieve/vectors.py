@@ -1,0 +1,48 @@
+"""The array contract: float32, C-contiguous, finite; unit rows where vectors are compared. Nothing here changes its input."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmretrieve.errors import VectorError
+
+Float32 = NDArray[np.float32]
+UNIT_TOLERANCE = 1e-3
+
+
+def as_rows(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
+    """`values` as (n, d) float32, C-contiguous and finite; d must equal `dim` where one is given.
+
+    Raises VectorError naming the array and what is wrong with it.
+    """
+    try:
+        rows = np.ascontiguousarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise VectorError(f"{name}: expected an array of numbers of shape (n, d), got {type(values).__name__}") from error
+    if np.ndim(values) != 2 or rows.shape[1] == 0:
+        raise VectorError(f"{name}: expected shape (n, d), got {np.shape(values)}")
+    if dim is not None and rows.shape[1] != dim:
+        raise VectorError(f"{name}: expected {dim} columns, got {rows.shape[1]}")
+    if not np.isfinite(rows).all():
+        raise VectorError(f"{name}: row {int(np.argmin(np.isfinite(rows).all(1)))} holds NaN or infinity")
+    return rows
+
+
+def unit(values: ArrayLike, name: str = "vectors", *, dim: int | None = None) -> Float32:
+    """(n, d) of any length → (n, d) unit float32: `unit([[3, 4]])` is `[[0.6, 0.8]]`. A zero row raises VectorError."""
+    rows = as_rows(values, name, dim=dim)
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    if not norms.all():
+        raise VectorError(f"{name}: row {int(np.argmin(norms))} is a zero vector, which has no direction")
+    return np.ascontiguousarray(rows / norms, dtype=np.float32)
+
+
+def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
+    """`as_rows`, and every row within 1e-3 of length 1; otherwise VectorError with the offending length."""
+    rows = as_rows(values, name, dim=dim)
+    norms = np.linalg.norm(rows, axis=1)
+    if rows.size and (worst := float(np.abs(norms - 1).max())) > UNIT_TOLERANCE:
+        row = int(np.abs(norms - 1).argmax())
+        raise VectorError(f"{name}: expected unit rows, row {row} has length {norms[row]:.6g} ({worst:.2g} off)")
+    return rows
