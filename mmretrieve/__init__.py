@@ -1,0 +1,76 @@
+"""Zero-shot composed image retrieval: find images like a picture, but … (see README.md).
+
+Names are loaded when first used, so that `import mmretrieve` stays quick and needs neither torch nor faiss.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmretrieve import wardrobe
+    from mmretrieve.composers import ComposerName
+    from mmretrieve.composers.vocabulary import Vocabulary
+    from mmretrieve.composition import PDV, Composition, Term, automatic_alpha_image, pdv, pdv_weights
+    from mmretrieve.encoders.base import Encoder, EncoderIdentity
+    from mmretrieve.encoders.openclip import load_encoder
+    from mmretrieve.errors import MMRetrieveError
+    from mmretrieve.gallery.gallery import AddReport, Gallery
+    from mmretrieve.ranking import Hit, Ranking
+    from mmretrieve.retriever import Retriever
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ComposerName": "composers",
+    "Vocabulary": "composers.vocabulary",
+    "PDV": "composition",
+    "Composition": "composition",
+    "Term": "composition",
+    "automatic_alpha_image": "composition",
+    "pdv": "composition",
+    "pdv_weights": "composition",
+    "Encoder": "encoders.base",
+    "EncoderIdentity": "encoders.base",
+    "load_encoder": "encoders.openclip",
+    "MMRetrieveError": "errors",
+    "AddReport": "gallery.gallery",
+    "Gallery": "gallery.gallery",
+    "Hit": "ranking",
+    "Ranking": "ranking",
+    "Retriever": "retriever",
+}
+
+__all__ = [
+    "PDV",
+    "AddReport",
+    "ComposerName",
+    "Composition",
+    "Encoder",
+    "EncoderIdentity",
+    "Gallery",
+    "Hit",
+    "MMRetrieveError",
+    "Ranking",
+    "Retriever",
+    "Term",
+    "Vocabulary",
+    "automatic_alpha_image",
+    "load_encoder",
+    "pdv",
+    "pdv_weights",
+    "wardrobe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "wardrobe":
+        return import_module("mmretrieve.wardrobe")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mmretrieve' has no attribute {name!r}")
+    return getattr(import_module(f"mmretrieve.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

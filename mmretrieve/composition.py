@@ -14,7 +14,7 @@ lies on a plane with two coordinates, beta and gamma = (1 − beta) · alpha_ima
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import isfinite
 
@@ -110,7 +110,7 @@ def automatic_alpha_image(image: ArrayLike, text: ArrayLike, composed: ArrayLike
 
 @dataclass(frozen=True)
 class Composition:
-    """A composed query: (t, d) unit float32 `terms`, their `names`, and one weight for each.
+    """A composed query: (t, d) unit float32 `terms`, their `names`, one weight for each, and the `words` behind them.
 
     Raises VectorError where the lengths do not agree, a row is not unit, or a name comes twice.
     """
@@ -118,9 +118,12 @@ class Composition:
     names: tuple[str, ...]
     terms: Float32
     weights: tuple[float, ...]
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", check_unit(self.terms, "terms"))
+        object.__setattr__(self, "names", tuple(map(str, self.names)))
+        object.__setattr__(self, "words", {str(name): said for name, said in self.words.items()})
         if not len(self.names) == len(self.terms) == len(self.weights):
             raise VectorError(f"{len(self.names)} names, {len(self.terms)} terms and {len(self.weights)} weights must be equally many")
         if len(set(self.names)) != len(self.names):
@@ -131,6 +134,11 @@ class Composition:
     def __getitem__(self, name: str) -> Float32:
         """The (d,) term of that name."""
         return self.terms[self.names.index(name)]
+
+    @property
+    def weighing(self) -> dict[str, float]:
+        """Term → weight."""
+        return dict(zip(self.names, self.weights, strict=True))
 
     @property
     def vector(self) -> Float32:

@@ -20,13 +20,17 @@ class Hit:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best hits of `searched` items, best first. `asked` is the k that was asked for; `note` says why there are fewer."""
+    """The best hits of `searched` items, best first.
+
+    `asked` is the k that was asked for, and `note` says why there are fewer. `weights` and `words` tell the weight of
+    each term, and the sentence behind it where it has one.
+    """
 
     hits: tuple[Hit, ...]
     asked: int
     searched: int
     weights: Mapping[str, float]
-    caption: str | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
 
     @property

@@ -1,0 +1,251 @@
+"""The gallery: keeps vectors of pictures and scores every term of a query against them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmretrieve import scoring
+from mmretrieve.composition import PDV, Composition
+from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.index import FlatIndex
+from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
+from mmretrieve.gallery.sources import SourceItem, read_source
+from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Live, Store
+from mmretrieve.images import Decode, open_image, thumbnail
+from mmretrieve.ranking import Hit, Ranking
+from mmretrieve.vectors import Float32
+
+INDEX = "index.faiss"
+CHUNK = 256  # files between two commits; fixed, so that an interrupted run repeats the same batches
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What `add` did: how many items are new, how many were there already, and why the others failed (name → reason)."""
+
+    added: int = 0
+    skipped: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.added} added, {self.skipped} skipped, {len(self.failed)} failed"
+
+
+class Gallery:
+    """A folder of vectors made by one encoder. Open it with `open`, make it with `create`."""
+
+    def __init__(self, store: Store, encoder: Encoder | None = None) -> None:
+        self._store, self._encoder = store, encoder
+        if encoder is not None:
+            self.check_encoder(encoder)
+        self._live: Live = store.live()
+        self._vectors: Float32 | None = None
+        self._index: FlatIndex | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, *, encoder: Encoder, decode: Decode | str = Decode.EXACT, setting: PDV | None = None) -> Gallery:
+        """An empty gallery at `path`, which must not exist or be an empty folder.
+
+        decode: "exact" or "fast", for every picture that will ever be added. setting: the PDV weights that searches of
+        this gallery start from. Raises GalleryError where the place is taken.
+        """
+        store = Store.create(Path(path), encoder.identity, encoder.dim, Decode(decode))
+        if setting is not None:
+            store.set_meta(setting=asdict(setting))
+        return cls(store, encoder)
+
+    @classmethod
+    def open(cls, path: str | Path, *, encoder: Encoder | None = None) -> Gallery:
+        """The gallery at `path` as of its last commit. An encoder is needed only to add, and must be the one that made it."""
+        return cls(Store(Path(path)), encoder)
+
+    def __len__(self) -> int:
+        return len(self._live.ids)
+
+    @property
+    def path(self) -> Path:
+        return self._store.folder
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Every item, in insertion order."""
+        return self._live.ids
+
+    @property
+    def encoder_identity(self) -> EncoderIdentity:
+        return self._store.identity
+
+    @property
+    def decode(self) -> Decode:
+        return self._store.decode
+
+    @property
+    def setting(self) -> PDV | None:
+        """The PDV weights that searches of this gallery start from, where it names any."""
+        stored = self._store.meta().get("setting")
+        return None if stored is None else PDV(**stored)
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """GalleryError, naming both, unless `encoder` is the one that made this gallery."""
+        if encoder.identity != self.encoder_identity:
+            raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {encoder.identity}")
+
+    def vectors(self, ids: Sequence[str] | None = None) -> Float32:
+        """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
+        if self._vectors is None:
+            self._vectors = self._store.read(self._live.rows)
+        if ids is None:
+            return self._vectors.copy()
+        return self._vectors[self._positions(ids)]
+
+    def item(self, id_: str) -> Item:
+        """Path, content hash and size of one item. GalleryError for an unknown id."""
+        return self._store.items([id_])[0]
+
+    def thumbnail(self, id_: str) -> bytes:
+        """A small WebP picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
+        item = self.item(id_)
+        return self._store.thumbnail(item.hash) or thumbnail(open_image(item.path), THUMBNAIL_SIDE)
+
+    def add(self, source: str | Path, *, progress: Progress | None = None) -> AddReport:
+        """Adds every picture of a folder tree, or one file. Can be interrupted and run again.
+
+        An item whose id and content are there already is skipped; unreadable pictures are reported, the others go on.
+        Raises GalleryError for an empty source, a full disk, or when another process is writing.
+        """
+        encoder = self._encoder
+        if encoder is None:
+            raise GalleryError(f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))")
+        items = read_source(source)
+        report = AddReport()
+        with self._store.writing():
+            for start in range(0, len(items), CHUNK):
+                chunk = items[start : start + CHUNK]
+                report = _joined(report, self._add_chunk(chunk, encoder))
+                if progress is not None:
+                    progress(len(chunk))
+        self._refresh()
+        return report
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Removes items, all or none. GalleryError for an unknown id."""
+        if isinstance(ids, str):
+            raise GalleryError(f"delete takes a list of ids, got one string {ids!r}")
+        with self._store.writing():
+            self._store.delete(ids)
+        self._refresh()
+
+    def term_scores(self, composition: Composition) -> Float32:
+        """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
+        self._check_dim(composition)
+        if self._vectors is None:
+            self._vectors = self._store.read(self._live.rows)
+        return scoring.term_scores(composition.terms, self._vectors)
+
+    def search(self, composition: Composition, k: int = 10, *, exclude: Collection[str] = ()) -> Ranking:
+        """The k best items under the linear rule, by one search of the index. Fewer where the gallery has fewer.
+
+        Equal scores keep insertion order. Raises OptionError for k < 1, VectorError for another dimension.
+        """
+        scoring.check_k(k)
+        self._check_dim(composition)
+        hidden = self._hidden(exclude)
+        wanted = min(k + len(hidden), len(self))
+        positions = self._get_index().candidates(composition.vector, wanted) if wanted else np.empty(0, np.int64)
+        positions = np.sort(positions[~np.isin(positions, hidden)])
+        vectors = self._vectors[positions] if self._vectors is not None else self._store.read(self._live.rows[positions])
+        return self._ranking(composition, positions, scoring.term_scores(composition.terms, vectors), k, len(hidden))
+
+    def rank(self, composition: Composition, scores_tn: Float32, k: int = 10, *, exclude: Collection[str] = ()) -> Ranking:
+        """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
+        scoring.check_k(k)
+        if scores_tn.shape != (len(composition.names), len(self)):
+            raise GalleryError(f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(self)} items; the gallery has changed, score again")
+        positions = np.delete(np.arange(len(self)), self._hidden(exclude))
+        return self._ranking(composition, positions, scores_tn[:, positions], k, len(self) - len(positions))
+
+    def info(self) -> dict[str, Any]:
+        """What the gallery is: items, dimensions, encoder, decoding, setting, bytes of each of its files."""
+        files = {name: (self.path / name).stat().st_size for name in (LEDGER, VECTORS, INDEX, THUMBNAILS) if (self.path / name).exists()}
+        return {
+            "path": str(self.path),
+            "items": len(self),
+            "deleted": int(self._store.meta()["rows"]) - len(self),
+            "dim": self._store.dim,
+            "encoder": asdict(self.encoder_identity),
+            "decode": str(self.decode),
+            "setting": asdict(self.setting) if self.setting else None,
+            "bytes": files,
+        }
+
+    def verify(self) -> list[str]:
+        """Reads everything back; one line for each thing that is wrong, none when all is well."""
+        said = self._store.problems()
+        stamp = self._store.meta().get("index")
+        if (self.path / INDEX).exists() and stamp and FlatIndex.load(self.path / INDEX, stamp["digest"]) is None:
+            said.append(f"{INDEX}: is not the file that was written; it will be built again at the next search")
+        return said
+
+    def _add_chunk(self, chunk: list[SourceItem], encoder: Encoder) -> AddReport:
+        intake = Intake(self._store, getattr(encoder, "image_size", 224))
+        vectors = intake.vectors(chunk, encoder.encode_images)
+        if intake.items:
+            self._store.append(intake.items, vectors, intake.thumbnails)
+        return AddReport(len(intake.items), intake.skipped, intake.failed)
+
+    def _refresh(self) -> None:
+        self._live, self._vectors, self._index = self._store.live(), None, None
+
+    def _get_index(self) -> FlatIndex:
+        """The index of what is live: from its file where that fits, else built and, where possible, written."""
+        if self._index is None:
+            stamp = self._store.meta().get("index") or {}
+            if stamp.get("generation") == self._live.generation:
+                self._index = FlatIndex.load(self.path / INDEX, stamp["digest"])
+        if self._index is None:
+            self._index = FlatIndex.build(self.vectors())
+            try:
+                self._store.set_meta(index={"generation": self._live.generation, "digest": self._index.save(self.path / INDEX)})
+            except (OSError, RuntimeError, GalleryError) as error:
+                logger.info("%s: the index stays in memory (%s)", self.path, error)
+        return self._index
+
+    def _positions(self, ids: Collection[str]) -> list[int]:
+        place = {id_: position for position, id_ in enumerate(self.ids)}
+        if unknown := [id_ for id_ in ids if id_ not in place]:
+            raise GalleryError(f"{self.path}: no item {unknown[0]!r} in this gallery")
+        return [place[id_] for id_ in ids]
+
+    def _hidden(self, exclude: Collection[str]) -> list[int]:
+        return self._positions(set(exclude)) if exclude else []
+
+    def _check_dim(self, composition: Composition) -> None:
+        if composition.terms.shape[1] != self._store.dim:
+            raise GalleryError(f"{self.path}: holds vectors of {self._store.dim} dimensions, the query has {composition.terms.shape[1]}")
+
+    def _ranking(self, composition: Composition, positions: np.ndarray, scores_tn: Float32, k: int, hidden: int) -> Ranking:
+        gave = scoring.contributions(scores_tn, composition.weights)
+        order = scoring.top_k(gave.sum(axis=0), k) if len(positions) else np.empty(0, np.intp)
+        ids = [self.ids[position] for position in positions[order]]
+        hits = tuple(
+            Hit(rank, item.id, float(gave[:, column].sum()), dict(zip(composition.names, map(float, gave[:, column]), strict=True)), item.path)
+            for rank, (item, column) in enumerate(zip(self._store.items(ids), order, strict=True), start=1)
+        )
+        return Ranking(hits, k, len(self) - hidden, composition.weighing, composition.words, _shortfall(len(hits), k, hidden))
+
+
+def _joined(a: AddReport, b: AddReport) -> AddReport:
+    return AddReport(a.added + b.added, a.skipped + b.skipped, {**a.failed, **b.failed})
+
+
+def _shortfall(found: int, k: int, hidden: int) -> str | None:
+    if found >= k:
+        return None
+    return f"{found} of the {k} asked for: the gallery holds no more" + (f" ({hidden} excluded)" if hidden else "")

@@ -1,0 +1,79 @@
+"""Reads one chunk of a source: tells new pictures from known and broken ones, and hands the new ones on to be encoded.
+
+Full-size pictures are alive only between their decoding and the encoder's own shrinking, a few at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from mmretrieve.errors import ImageError
+from mmretrieve.gallery.sources import SourceItem
+from mmretrieve.gallery.store import Item, Store
+from mmretrieve.images import content_hash, open_image, thumbnail
+from mmretrieve.threads import map_ahead
+from mmretrieve.vectors import Float32
+
+THUMBNAIL_SIDE = 320
+CHANGED = "its content has changed since it was added; delete it and add it again"
+
+
+@dataclass
+class Intake:
+    """One chunk on its way in. `items` and `thumbnails` fill while `vectors` runs; `failed` is name → reason."""
+
+    store: Store
+    size: int
+    items: list[Item] = field(default_factory=list)
+    thumbnails: list[bytes] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+    _copies: dict[int, int | str] = field(default_factory=dict)
+
+    def vectors(self, chunk: Sequence[SourceItem], encode: Callable[[Iterator[Image.Image]], Float32]) -> Float32:
+        """(len(items), dim): encoded, or copied where the same content is in the gallery or came earlier in the chunk."""
+        encoded = encode(self._pictures(chunk))
+        out = np.empty((len(self.items), self.store.dim), np.float32)
+        out[[i for i in range(len(self.items)) if i not in self._copies]] = encoded
+        first = {item.hash: i for i, item in reversed(list(enumerate(self.items)))}
+        for i, origin in self._copies.items():
+            out[i] = out[first[origin]] if isinstance(origin, str) else self.store.read(np.array([origin], dtype=np.int64))[0]
+        return out
+
+    def _pictures(self, chunk: Sequence[SourceItem]) -> Iterator[Image.Image]:
+        known = self.store.known([item.id for item in chunk])
+        here: set[str] = set()
+        for source, outcome in zip(chunk, map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1)), strict=True):
+            if outcome is None:
+                self.skipped += 1
+            elif isinstance(outcome, str):
+                self.failed[source.id] = outcome
+            else:
+                item, small, picture = outcome
+                row = self.store.row_with_content(item.hash)
+                if row is not None or item.hash in here:
+                    self._copies[len(self.items)] = item.hash if row is None else row
+                self.items.append(item)
+                self.thumbnails.append(small)
+                if len(self.items) - 1 not in self._copies:
+                    here.add(item.hash)
+                    yield picture
+
+    def _read(self, source: SourceItem, known: Mapping[str, str]) -> tuple[Item, bytes, Image.Image] | str | None:
+        """A new picture, None for one that is there already, or why it cannot be added."""
+        try:
+            source.id.encode()
+            content = content_hash(source.path)
+            if source.id in known:
+                return None if known[source.id] == content else CHANGED
+            picture = open_image(source.path, decode=self.store.decode, size=self.size)
+            return Item(source.id, str(source.path), content, *picture.size), thumbnail(picture, THUMBNAIL_SIDE), picture
+        except UnicodeEncodeError:
+            return "its name is not valid text"
+        except ImageError as error:
+            return str(error)
