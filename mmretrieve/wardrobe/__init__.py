@@ -1,0 +1,68 @@
+"""The built-in world: drawn clothes, words for them, and a small CLIP trained on them. It knows nothing else.
+
+    folder = wardrobe.gallery_folder()          # draws and indexes the 2,000 pictures on first use
+    retriever = mmretrieve.Retriever.open(folder)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock
+
+from mmretrieve.encoders.base import Progress
+from mmretrieve.wardrobe.world import drawings, queries
+
+PICTURES, GALLERY = "pictures", "gallery"
+
+
+def cache_folder() -> Path:
+    """Where drawings are kept: MMRETRIEVE_CACHE, else the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MMRETRIEVE_CACHE") or Path(home, "mmretrieve"))
+
+
+def gallery_folder(progress: Progress | None = None) -> Path:
+    """The folder of the built-in gallery, drawn and indexed on first use (about half a minute); pictures lie beside it.
+
+    Safe to call from several processes; a folder that was left half made is made again.
+    """
+    from mmretrieve.encoders.openclip import WARDROBE, load_encoder
+    from mmretrieve.gallery.gallery import Gallery
+
+    encoder = load_encoder(WARDROBE)
+    home = cache_folder() / f"wardrobe-{encoder.identity.weights[:12]}"
+    done = home / "done"
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "lock"):
+        if not done.exists():
+            for name in (PICTURES, GALLERY):
+                shutil.rmtree(home / name, ignore_errors=True)
+            paint(home / PICTURES)
+            Gallery.create(home / GALLERY, encoder=encoder).add(home / PICTURES, progress=progress)
+            done.touch()
+    return home / GALLERY
+
+
+@cache
+def pictures_folder() -> Path:
+    """The folder of the drawings themselves, made on first use."""
+    return gallery_folder().parent / PICTURES
+
+
+def paint(folder: Path, *, workers: int | None = None) -> None:
+    """Draws the whole gallery into a folder, in as many processes as there are cores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = workers or os.cpu_count() or 1
+    command = [sys.executable, "-m", "mmretrieve.wardrobe.paint", str(folder), str(shares)]
+    running = [subprocess.Popen([*command, str(share)]) for share in range(shares)]
+    if any([process.wait() for process in running]):
+        raise RuntimeError(f"drawing into {folder} failed; see the messages above")
+
+
+__all__ = ["cache_folder", "drawings", "gallery_folder", "paint", "pictures_folder", "queries"]
