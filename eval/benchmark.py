@@ -56,7 +56,9 @@ class Benchmark:
         """(queries, d) and (items, d) → metric → mean ×100. Rows are normalised first, as every evaluator does."""
         queries, gallery = unit(query_vectors, "query vectors"), unit(gallery_vectors, "gallery vectors")
         if len(queries) != len(self.queries) or len(gallery) != len(self.gallery_ids):
-            raise MMRetrieveError(f"{self.name}: expected {len(self.queries)} query and {len(self.gallery_ids)} gallery vectors, got {len(queries)} and {len(gallery)}")
+            raise MMRetrieveError(
+                f"{self.name}: expected {len(self.queries)} query and {len(self.gallery_ids)} gallery vectors, got {len(queries)} and {len(gallery)}"
+            )
         return self.means(self.per_query(row @ gallery.T for row in queries))
 
     def per_query(self, scores: Iterable[NDArray[np.floating]]) -> NDArray[np.float64]:

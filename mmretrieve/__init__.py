@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmretrieve import wardrobe
-    from mmretrieve.composers import ComposerName
     from mmretrieve.composers.vocabulary import Vocabulary
     from mmretrieve.composition import PDV, Composition, Term, automatic_alpha_image, pdv, pdv_weights
     from mmretrieve.encoders.base import Encoder, EncoderIdentity
     from mmretrieve.encoders.openclip import load_encoder
     from mmretrieve.errors import MMRetrieveError
     from mmretrieve.gallery.gallery import AddReport, Gallery
+    from mmretrieve.options import ComposerName, Decode
     from mmretrieve.ranking import Hit, Ranking
     from mmretrieve.retriever import Retriever
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ComposerName": "composers",
+    "ComposerName": "options",
+    "Decode": "options",
     "Vocabulary": "composers.vocabulary",
     "PDV": "composition",
     "Composition": "composition",
@@ -47,6 +48,7 @@ __all__ = [
     "AddReport",
     "ComposerName",
     "Composition",
+    "Decode",
     "Encoder",
     "EncoderIdentity",
     "Gallery",

@@ -125,7 +125,9 @@ class Composition:
         object.__setattr__(self, "names", tuple(map(str, self.names)))
         object.__setattr__(self, "words", {str(name): said for name, said in self.words.items()})
         if not len(self.names) == len(self.terms) == len(self.weights):
-            raise VectorError(f"{len(self.names)} names, {len(self.terms)} terms and {len(self.weights)} weights must be equally many")
+            raise VectorError(
+                f"{len(self.names)} names, {len(self.terms)} terms and {len(self.weights)} weights must be equally many"
+            )
         if len(set(self.names)) != len(self.names):
             raise VectorError(f"every term needs its own name, got {list(self.names)}")
         if not all(isfinite(weight) for weight in self.weights):
@@ -158,7 +160,9 @@ class Composition:
     def with_pdv(self, setting: PDV) -> Composition:
         """The same terms under PDV weights. OptionError where `image`, `text` and `composed` are not all there."""
         if not self.takes_pdv:
-            raise OptionError(f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} (use the 'captions' composer)")
+            raise OptionError(
+                f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} (use the 'captions' composer)"
+            )
         return self.weighted(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
 
     def automatic_alpha_image(self) -> float:

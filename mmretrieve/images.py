@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,25 +16,40 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmretrieve.errors import ImageError
+from mmretrieve.options import Decode
 
 ImageLike = str | Path | Image.Image | BinaryIO
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO", "JPEG2000", "ICO", "TGA")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pnm .avif .jp2 .ico .tga .mpo".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+        ".avif",
+        ".jp2",
+        ".ico",
+        ".tga",
+        ".mpo",
+    ]
 )
 MAX_PIXELS = 120_000_000
 FAST_MARGIN = 2  # a fast decode keeps at least twice the pixels that the encoder wants along each side
 
 
-class Decode(StrEnum):
-    """`exact` decodes every pixel; `fast` lets JPEG shrink while decoding (about twice the speed, slightly other vectors)."""
-
-    EXACT = "exact"
-    FAST = "fast"
-
-
-def open_image(source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = 224, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = 224, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """A path, an open file or a PIL image → a loaded, upright RGB picture. The source is not changed.
 
     `size` is the side the encoder wants; only `decode="fast"` uses it. Raises ImageError, naming the source, when it is
@@ -46,7 +60,9 @@ def open_image(source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = 
             warnings.simplefilter("ignore")  # odd metadata and Pillow's own size warning; ours is an error
             picture = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
             if picture.width * picture.height > max_pixels:
-                raise ImageError(f"{name_of(source)}: {picture.width}×{picture.height} pixels is above the limit of {max_pixels:,}")
+                raise ImageError(
+                    f"{name_of(source)}: {picture.width}×{picture.height} pixels is above the limit of {max_pixels:,}"
+                )
             if Decode(decode) is Decode.FAST:
                 picture.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
             picture.load()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from mmretrieve.composers import ComposerName, make_composer
+from mmretrieve.composers import make_composer
 from mmretrieve.composers.base import Composer, Query
 from mmretrieve.composers.vocabulary import Vocabulary
 from mmretrieve.composition import AUTO, PDV, Composition
@@ -14,9 +14,8 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.images import ImageLike
+from mmretrieve.options import DEFAULT_K, ComposerName
 from mmretrieve.ranking import Ranking
-
-DEFAULT_K = 10
 
 
 class Retriever:
@@ -29,7 +28,9 @@ class Retriever:
         self._composers: dict[ComposerName, Composer] = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: str = "auto", vocabulary: Vocabulary | None = None) -> Retriever:
+    def open(
+        cls, path: str | Path, *, encoder: Encoder | None = None, device: str = "auto", vocabulary: Vocabulary | None = None
+    ) -> Retriever:
         """The gallery at `path` with the encoder that made it, loaded by the name the gallery remembers unless given.
 
         Raises GalleryError where that name now loads another encoder, or `encoder` is another; both are named.
@@ -56,7 +57,9 @@ class Retriever:
             raise OptionError("give image or reference_id, not both")
         if image is None and reference_id is None and prompt is None:
             raise OptionError("a query needs a reference image, a prompt, or both")
-        name = _composer_for(image is not None or reference_id is not None, prompt) if composer is None else ComposerName(composer)
+        name = (
+            _composer_for(image is not None or reference_id is not None, prompt) if composer is None else ComposerName(composer)
+        )
         vector = None
         if reference_id is not None:
             vector = self.gallery.vectors([reference_id])[0]
@@ -77,7 +80,11 @@ class Retriever:
         alpha_image "auto" takes the closed form of `automatic_alpha_image`. OptionError where knobs are named that
         these terms do not have.
         """
-        named = {name: value for name, value in (("alpha_image", alpha_image), ("alpha_text", alpha_text), ("beta", beta)) if value is not None}
+        named = {
+            name: value
+            for name, value in (("alpha_image", alpha_image), ("alpha_text", alpha_text), ("beta", beta))
+            if value is not None
+        }
         if not composition.takes_pdv:
             return composition.with_pdv(PDV()) if named else composition
         setting = self.gallery.setting or PDV()

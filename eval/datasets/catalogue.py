@@ -41,7 +41,11 @@ def _queries(path: Path) -> list[BenchmarkQuery]:
     for number, line in enumerate(lines, start=1):
         try:
             q = json.loads(line)
-            queries.append(BenchmarkQuery(str(q["id"]), q["reference"], (q["prompt"],), tuple(q["targets"]), q["caption"], (q["attribute"],)))
+            queries.append(
+                BenchmarkQuery(
+                    str(q["id"]), q["reference"], (q["prompt"],), tuple(q["targets"]), q["caption"], (q["attribute"],)
+                )
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise MMRetrieveError(f"{path}, line {number}: not a query ({error!r})") from error
     return queries

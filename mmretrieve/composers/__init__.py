@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 
 from mmretrieve.composers.base import Composer
@@ -10,21 +9,9 @@ from mmretrieve.composers.captions import Captions, Tagger
 from mmretrieve.composers.simple import ImageOnly, PromptOnly, Slerp, Sum
 from mmretrieve.composers.vocabulary import Vocabulary
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.errors import unknown
+from mmretrieve.options import ComposerName
 
 GENERAL = Path(__file__).with_name("vocabulary.json")
-
-
-class ComposerName(StrEnum):
-    IMAGE = "image"
-    PROMPT = "prompt"
-    SUM = "sum"
-    SLERP = "slerp"
-    CAPTIONS = "captions"
-
-    @classmethod
-    def _missing_(cls, value: object) -> ComposerName:
-        raise unknown("composer", value, cls)
 
 
 def make_composer(name: ComposerName | str, encoder: Encoder, *, vocabulary: Vocabulary | None = None) -> Composer:

@@ -60,7 +60,9 @@ class Slerp:
 
     def compose(self, queries: Sequence[Query]) -> list[Composition]:
         rows = _prompt_rows(self.encoder, queries)
-        return [_pair(query, row, slerp_weights(query.reference(), row, self.t)) for query, row in zip(queries, rows, strict=True)]
+        return [
+            _pair(query, row, slerp_weights(query.reference(), row, self.t)) for query, row in zip(queries, rows, strict=True)
+        ]
 
 
 def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:

@@ -38,7 +38,9 @@ class Vocabulary:
         slots = {name for _, name, _, _ in Formatter().parse(self.sentence) if name is not None}
         names = [group.name for group in self.groups]
         if slots != set(names) or len(names) != len(set(names)):
-            raise VocabularyError(f"slots of the sentence {sorted(slots)} and groups {sorted(names)} must be the same names, once each")
+            raise VocabularyError(
+                f"slots of the sentence {sorted(slots)} and groups {sorted(names)} must be the same names, once each"
+            )
         for group in self.groups:
             if not group.words:
                 raise VocabularyError(f"group {group.name!r} has no words")
@@ -59,7 +61,9 @@ class Vocabulary:
             ]
             return cls(data["sentence"], tuple(groups))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise VocabularyError(f"cannot read the vocabulary {path}: {error!r}; expected JSON with 'sentence' and 'groups'") from error
+            raise VocabularyError(
+                f"cannot read the vocabulary {path}: {error!r}; expected JSON with 'sentence' and 'groups'"
+            ) from error
 
     def write(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from mmretrieve.encoders.base import EncoderIdentity, Progress
 from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
-from mmretrieve.images import Decode, ImageLike, open_image
+from mmretrieve.images import ImageLike, open_image
+from mmretrieve.options import BUILT_IN, Decode
 from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32, unit
 
-WARDROBE = "wardrobe"
 WARDROBE_FOLDER = Path(__file__).parent.parent / "wardrobe" / "model"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH, TEXT_BATCH = 64, 256
@@ -41,10 +41,21 @@ class OpenClipEncoder:
     The image tower computes in `dtype`, the text tower always in float32: PDV lives on small differences of text vectors.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Callable[..., Tensor], name: str, *, device: torch.device, dtype: torch.dtype, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Callable[..., Tensor],
+        name: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        folder: Path | None = None,
+    ) -> None:
         self._model: Any = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
-        self._preprocess = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)  # type: ignore[union-attr, arg-type]
+        self._preprocess = open_clip.transform.image_transform_v2(
+            open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg), is_train=False
+        )  # type: ignore[union-attr, arg-type]
         self.identity = EncoderIdentity(name, weights_hash(model), _describe(model.visual.preprocess_cfg))  # type: ignore[union-attr]
         self.folder, self.device, self.dtype = folder, device, dtype
         self._model.to(device)
@@ -57,7 +68,9 @@ class OpenClipEncoder:
         size = self._model.visual.image_size
         return int(max(size) if isinstance(size, tuple | list) else size)
 
-    def encode_images(self, images: Iterable[ImageLike], progress: Progress | None = None, *, decode: Decode = Decode.EXACT) -> Float32:
+    def encode_images(
+        self, images: Iterable[ImageLike], progress: Progress | None = None, *, decode: Decode = Decode.EXACT
+    ) -> Float32:
         """Paths, PIL images or file objects → (n, dim) unit float32. Raises ImageError naming an unreadable one."""
 
         def prepare(image: ImageLike) -> Tensor:
@@ -125,7 +138,14 @@ def load_encoder(spec: str | Path, *, device: str = "auto", dtype: str = "auto")
     except Exception as error:  # whatever the hub, the file or the checkpoint raised, the user needs one line
         raise EncoderError(_why_not(str(spec), folder, error)) from error
     logger.info("loaded %s on %s in %s", spec, where, compute)
-    return OpenClipEncoder(model, tokenizer, str(spec if folder is None or str(spec) == WARDROBE else folder), device=where, dtype=compute, folder=folder)
+    return OpenClipEncoder(
+        model,
+        tokenizer,
+        str(spec if folder is None or str(spec) == BUILT_IN else folder),
+        device=where,
+        dtype=compute,
+        folder=folder,
+    )
 
 
 def resolve_device(device: str) -> torch.device:
@@ -137,7 +157,9 @@ def resolve_device(device: str) -> torch.device:
         raise unknown("device", device, ["auto", "cpu", "cuda", "cuda:N", "mps"])
     present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(index or 0) >= present:
-        raise OptionError(f"device {device!r} was asked for, but this machine has {present or 'no'} {kind} device{'s' * (present != 1)}; use 'auto' or 'cpu'")
+        raise OptionError(
+            f"device {device!r} was asked for, but this machine has {present or 'no'} {kind} device{'s' * (present != 1)}; use 'auto' or 'cpu'"
+        )
     return torch.device(device)
 
 
@@ -161,19 +183,27 @@ def weights_hash(model: nn.Module) -> str:
 
 def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
     """(open_clip name, pretrained tag or file, local folder) for a spec."""
-    if spec == WARDROBE:
+    if spec == BUILT_IN:
         return f"local-dir:{WARDROBE_FOLDER}", None, WARDROBE_FOLDER
     if spec.startswith("hf-hub:"):
         return spec, None, None
     if Path(spec).is_dir():
         folder = Path(spec).resolve()
         if not (folder / "open_clip_config.json").is_file():
-            raise EncoderError(f"{spec}: not an encoder folder: expected open_clip_config.json and open_clip_model.safetensors in it")
+            raise EncoderError(
+                f"{spec}: not an encoder folder: expected open_clip_config.json and open_clip_model.safetensors in it"
+            )
         return f"local-dir:{folder}", None, folder
     model, _, weights = spec.partition("/")
     if model not in open_clip.list_models():
-        near = difflib.get_close_matches(spec, [WARDROBE, *map("/".join, open_clip.list_pretrained())], n=5, cutoff=0.4)
-        forms = [WARDROBE, "MODEL/TAG (see open_clip.list_pretrained())", "MODEL/checkpoint file", "hf-hub:org/name", "a local open_clip folder"]
+        near = difflib.get_close_matches(spec, [BUILT_IN, *map("/".join, open_clip.list_pretrained())], n=5, cutoff=0.4)
+        forms = [
+            BUILT_IN,
+            "MODEL/TAG (see open_clip.list_pretrained())",
+            "MODEL/checkpoint file",
+            "hf-hub:org/name",
+            "a local open_clip folder",
+        ]
         raise unknown("encoder", spec, forms + ([f"did you mean {' or '.join(near)}?"] if near else []))
     if not Path(weights).is_file():
         _check_tag(model, weights)
@@ -184,11 +214,15 @@ def _check_tag(model: str, tag: str) -> None:
     """Refuses an unknown tag, and weights whose activation is not the model's: open_clip would only warn."""
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag not in tags:
-        raise OptionError(f"no weights {tag!r} for {model}: expected a checkpoint file or one of: {', '.join(tags) or 'none published'}")
+        raise OptionError(
+            f"no weights {tag!r} for {model}: expected a checkpoint file or one of: {', '.join(tags) or 'none published'}"
+        )
     trained_quick = bool((open_clip.get_pretrained_cfg(model, tag) or {}).get("quick_gelu", False))
     if trained_quick != bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False)):
         right = f"{model}-quickgelu" if trained_quick else model.removesuffix("-quickgelu")
-        raise EncoderError(f"{model}/{tag}: the weights were trained with {'QuickGELU' if trained_quick else 'GELU'} and the model has the other; use {right}/{tag}")
+        raise EncoderError(
+            f"{model}/{tag}: the weights were trained with {'QuickGELU' if trained_quick else 'GELU'} and the model has the other; use {right}/{tag}"
+        )
 
 
 def _why_not(spec: str, folder: Path | None, error: Exception) -> str:

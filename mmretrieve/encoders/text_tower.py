@@ -56,5 +56,3 @@ def _pool_type(tower: Any) -> str | None:
 
 def _end_token(tower: Any) -> int | None:
     return getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None)
-
-

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mmretrieve import scoring
 from mmretrieve.composition import PDV, Composition
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
@@ -17,7 +18,8 @@ from mmretrieve.gallery.index import FlatIndex
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
 from mmretrieve.gallery.sources import SourceItem, read_source
 from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Live, Store
-from mmretrieve.images import Decode, open_image, thumbnail
+from mmretrieve.images import open_image, thumbnail
+from mmretrieve.options import Decode
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -50,7 +52,9 @@ class Gallery:
         self._index: FlatIndex | None = None
 
     @classmethod
-    def create(cls, path: str | Path, *, encoder: Encoder, decode: Decode | str = Decode.EXACT, setting: PDV | None = None) -> Gallery:
+    def create(
+        cls, path: str | Path, *, encoder: Encoder, decode: Decode | str = Decode.EXACT, setting: PDV | None = None
+    ) -> Gallery:
         """An empty gallery at `path`, which must not exist or be an empty folder.
 
         decode: "exact" or "fast", for every picture that will ever be added. setting: the PDV weights that searches of
@@ -122,7 +126,9 @@ class Gallery:
         """
         encoder = self._encoder
         if encoder is None:
-            raise GalleryError(f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))")
+            raise GalleryError(
+                f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
+            )
         items = read_source(source)
         report = AddReport()
         with self._store.writing():
@@ -167,13 +173,19 @@ class Gallery:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
         scoring.check_k(k)
         if scores_tn.shape != (len(composition.names), len(self)):
-            raise GalleryError(f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(self)} items; the gallery has changed, score again")
+            raise GalleryError(
+                f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(self)} items; the gallery has changed, score again"
+            )
         positions = np.delete(np.arange(len(self)), self._hidden(exclude))
         return self._ranking(composition, positions, scores_tn[:, positions], k, len(self) - len(positions))
 
     def info(self) -> dict[str, Any]:
         """What the gallery is: items, dimensions, encoder, decoding, setting, bytes of each of its files."""
-        files = {name: (self.path / name).stat().st_size for name in (LEDGER, VECTORS, INDEX, THUMBNAILS) if (self.path / name).exists()}
+        files = {
+            name: (self.path / name).stat().st_size
+            for name in (LEDGER, VECTORS, INDEX, THUMBNAILS)
+            if (self.path / name).exists()
+        }
         return {
             "path": str(self.path),
             "items": len(self),
@@ -228,14 +240,22 @@ class Gallery:
 
     def _check_dim(self, composition: Composition) -> None:
         if composition.terms.shape[1] != self._store.dim:
-            raise GalleryError(f"{self.path}: holds vectors of {self._store.dim} dimensions, the query has {composition.terms.shape[1]}")
+            raise GalleryError(
+                f"{self.path}: holds vectors of {self._store.dim} dimensions, the query has {composition.terms.shape[1]}"
+            )
 
     def _ranking(self, composition: Composition, positions: np.ndarray, scores_tn: Float32, k: int, hidden: int) -> Ranking:
         gave = scoring.contributions(scores_tn, composition.weights)
         order = scoring.top_k(gave.sum(axis=0), k) if len(positions) else np.empty(0, np.intp)
         ids = [self.ids[position] for position in positions[order]]
         hits = tuple(
-            Hit(rank, item.id, float(gave[:, column].sum()), dict(zip(composition.names, map(float, gave[:, column]), strict=True)), item.path)
+            Hit(
+                rank,
+                item.id,
+                float(gave[:, column].sum()),
+                dict(zip(composition.names, map(float, gave[:, column]), strict=True)),
+                item.path,
+            )
             for rank, (item, column) in enumerate(zip(self._store.items(ids), order, strict=True), start=1)
         )
         return Ranking(hits, k, len(self) - hidden, composition.weighing, composition.words, _shortfall(len(hits), k, hidden))

@@ -48,7 +48,9 @@ class Intake:
     def _pictures(self, chunk: Sequence[SourceItem]) -> Iterator[Image.Image]:
         known = self.store.known([item.id for item in chunk])
         here: set[str] = set()
-        for source, outcome in zip(chunk, map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1)), strict=True):
+        for source, outcome in zip(
+            chunk, map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1)), strict=True
+        ):
             if outcome is None:
                 self.skipped += 1
             elif isinstance(outcome, str):

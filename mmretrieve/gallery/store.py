@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError
-from mmretrieve.images import Decode
+from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32, unit
 
 LEDGER, VECTORS, THUMBNAILS, LOCK = "gallery.sqlite", "vectors.f16", "thumbnails.sqlite", "writer.lock"
@@ -66,7 +66,9 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not (folder / LEDGER).is_file():
-            raise GalleryError(f"{folder}: not a gallery (no {LEDGER} in it); make one with `mmretrieve index SOURCE --gallery {folder}`")
+            raise GalleryError(
+                f"{folder}: not a gallery (no {LEDGER} in it); make one with `mmretrieve index SOURCE --gallery {folder}`"
+            )
         meta = self.meta()
         if meta.get("format") != FORMAT:
             raise GalleryError(f"{folder}: gallery format {meta.get('format')}, this version reads format {FORMAT}")
@@ -134,7 +136,9 @@ class Store:
         """(n, dim) unit float32 of those rows."""
         count, committed = self._rows_on_disk(), int(self.meta()["rows"])
         if count < committed:
-            raise GalleryError(f"{self.folder / VECTORS}: holds {count} rows, the ledger counts {committed}; run `mmretrieve verify {self.folder}`")
+            raise GalleryError(
+                f"{self.folder / VECTORS}: holds {count} rows, the ledger counts {committed}; run `mmretrieve verify {self.folder}`"
+            )
         if not len(rows):
             return np.empty((0, self.dim), np.float32)
         stored = np.memmap(self.folder / VECTORS, np.float16, "r", shape=(count, self.dim))
@@ -162,7 +166,9 @@ class Store:
                 _set_meta(ledger, {"rows": first + len(items)})
                 _next_generation(ledger)
         except (OSError, sqlite3.Error) as error:
-            raise GalleryError(f"{self.folder}: could not write ({error}); what was committed before is safe, run it again") from error
+            raise GalleryError(
+                f"{self.folder}: could not write ({error}); what was committed before is safe, run it again"
+            ) from error
 
     def delete(self, ids: Sequence[str]) -> None:
         """Marks items as deleted, all or none. GalleryError for an unknown id. Call within `writing`."""

@@ -1,7 +1,7 @@
 """The built-in world: drawn clothes, words for them, and a small CLIP trained on them. It knows nothing else.
 
-    folder = wardrobe.gallery_folder()          # draws and indexes the 2,000 pictures on first use
-    retriever = mmretrieve.Retriever.open(folder)
+folder = wardrobe.gallery_folder()          # draws and indexes the 2,000 pictures on first use
+retriever = mmretrieve.Retriever.open(folder)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mmretrieve.encoders.base import Progress
+from mmretrieve.options import BUILT_IN
 from mmretrieve.wardrobe.world import drawings, queries
 
 PICTURES, GALLERY = "pictures", "gallery"
@@ -32,10 +33,10 @@ def gallery_folder(progress: Progress | None = None) -> Path:
 
     Safe to call from several processes; a folder that was left half made is made again.
     """
-    from mmretrieve.encoders.openclip import WARDROBE, load_encoder
+    from mmretrieve.encoders.openclip import load_encoder
     from mmretrieve.gallery.gallery import Gallery
 
-    encoder = load_encoder(WARDROBE)
+    encoder = load_encoder(BUILT_IN)
     home = cache_folder() / f"wardrobe-{encoder.identity.weights[:12]}"
     done = home / "done"
     home.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,8 @@ def paint(folder: Path, *, workers: int | None = None) -> None:
     shares = workers or os.cpu_count() or 1
     command = [sys.executable, "-m", "mmretrieve.wardrobe.paint", str(folder), str(shares)]
     running = [subprocess.Popen([*command, str(share)]) for share in range(shares)]
-    if any([process.wait() for process in running]):
+    codes = [process.wait() for process in running]
+    if any(codes):
         raise RuntimeError(f"drawing into {folder} failed; see the messages above")
 
 

@@ -44,8 +44,7 @@ class Canvas:
 
     def points(self, outline: shapes.Outline) -> list[tuple[float, float]]:
         return [
-            ((self.centre_x + x * self.half_width) * self.side, (self.top + y * self.height) * self.side)
-            for x, y in outline
+            ((self.centre_x + x * self.half_width) * self.side, (self.top + y * self.height) * self.side) for x, y in outline
         ]
 
     def mask(self, outlines: list[shapes.Outline]) -> Image.Image:
@@ -134,14 +133,18 @@ def _fabric(pattern: Pattern, paint: RGB, canvas: Canvas, random: Random) -> Ima
                     pen.ellipse((x, y, x + step * 0.46, y + step * 0.46), fill=second)
         case Pattern.ZIGZAG:
             for row in rows:
-                points = [(i * step * 0.55, (row * 1.25 + phase + 0.6 * (i % 2)) * step) for i in range(int(side / step / 0.55) + 2)]
+                points = [
+                    (i * step * 0.55, (row * 1.25 + phase + 0.6 * (i % 2)) * step) for i in range(int(side / step / 0.55) + 2)
+                ]
                 pen.line(points, fill=second, width=max(2, round(step * 0.30)), joint="curve")
         case Pattern.DIAMOND:
             wide, tall = step * 1.25, step * 1.7
             for row in rows:
                 for column in rows:
                     x, y = (column + phase) * wide, (row + phase) * tall
-                    pen.polygon([(x, y - tall * 0.42), (x + wide * 0.42, y), (x, y + tall * 0.42), (x - wide * 0.42, y)], fill=second)
+                    pen.polygon(
+                        [(x, y - tall * 0.42), (x + wide * 0.42, y), (x, y + tall * 0.42), (x - wide * 0.42, y)], fill=second
+                    )
         case Pattern.PLAIN:
             pass
     return cloth
@@ -161,7 +164,7 @@ def _fastenings(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas
             bottom = 0.66 if garment.kind is Kind.SHIRT else shapes.HEM[garment.length or shapes.Length.KNEE]
             line((0.0, 0.1), (0.0, bottom))
             for y in (0.18, 0.29, 0.40, 0.51):
-                (x0, y0), = canvas.points([(0.05, y)])
+                ((x0, y0),) = canvas.points([(0.05, y)])
                 r = canvas.side * (0.008 if garment.kind is Kind.SHIRT else 0.012)
                 pen.ellipse((x0 - r, y0 - r, x0 + r, y0 + r), fill=dark)
             if garment.kind is Kind.COAT:
@@ -192,7 +195,10 @@ def _trim(layer: Image.Image, garment: Garment, trim: Trim, canvas: Canvas) -> N
     band = ImageChops.subtract(cloth, ImageChops.offset(cloth, 0, -round(canvas.side * 0.03)))
     hem = Image.new("L", cloth.size)
     lowest = cloth.getbbox() or (0, 0, 0, 0)
-    hem.paste(band.crop((0, lowest[3] - round(canvas.side * 0.07), canvas.side, canvas.side)), (0, lowest[3] - round(canvas.side * 0.07)))
+    hem.paste(
+        band.crop((0, lowest[3] - round(canvas.side * 0.07), canvas.side, canvas.side)),
+        (0, lowest[3] - round(canvas.side * 0.07)),
+    )
     mask = ImageChops.lighter(hem, ImageChops.multiply(canvas.mask(shapes.cuffs(garment)), cloth))
     layer.paste(TRIM[trim], mask=mask)
     layer.putalpha(cloth)
@@ -201,7 +207,7 @@ def _trim(layer: Image.Image, garment: Garment, trim: Trim, canvas: Canvas) -> N
 def _motif(layer: Image.Image, garment: Garment, detail: Detail, paint: RGB, canvas: Canvas) -> None:
     """The print: on the chest, or on one leg of what has no chest; on a patch of plain cloth."""
     x, y = {Kind.SKIRT: (0.0, 0.32), Kind.TROUSERS: (0.19, 0.38), Kind.SHORTS: (0.19, 0.33)}.get(garment.kind, (0.0, 0.31))
-    (cx, cy), = canvas.points([(x, y)])
+    ((cx, cy),) = canvas.points([(x, y)])
     radius = canvas.side * (0.075 if garment.kind not in (Kind.TROUSERS, Kind.SHORTS) else 0.062)
     pen = ImageDraw.Draw(layer)
     patch = radius * 1.22

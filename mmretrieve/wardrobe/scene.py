@@ -82,12 +82,19 @@ def holder(picture: Image.Image, pose: Pose, centre_x: float, top: float, height
         r = side * 0.028
         pen.arc((x - r, y - 3.4 * r, x + r, y - 1.4 * r), 150, 90, fill=METAL, width=width)
         pen.line((x, y - 1.4 * r, x, y), fill=METAL, width=width)
-        pen.line((x - side * 0.15, y + side * 0.04, x, y - r * 0.3, x + side * 0.15, y + side * 0.04), fill=METAL, width=2 * width, joint="curve")
+        pen.line(
+            (x - side * 0.15, y + side * 0.04, x, y - r * 0.3, x + side * 0.15, y + side * 0.04),
+            fill=METAL,
+            width=2 * width,
+            joint="curve",
+        )
         return
     foot = min(side * 0.97, y + height * side * 1.08)
     pen.line((x, y, x, foot), fill=METAL, width=2 * width)
     pen.rounded_rectangle((x - side * 0.14, foot - width, x + side * 0.14, foot + width), radius=width, fill=METAL)
-    pen.rounded_rectangle((x - side * 0.035, y - side * 0.09, x + side * 0.035, y + side * 0.1), radius=side * 0.03, fill=(224, 206, 184))
+    pen.rounded_rectangle(
+        (x - side * 0.035, y - side * 0.09, x + side * 0.035, y + side * 0.1), radius=side * 0.03, fill=(224, 206, 184)
+    )
     pen.ellipse((x - side * 0.022, y - side * 0.115, x + side * 0.022, y - side * 0.075), fill=METAL)
 
 
@@ -97,7 +104,9 @@ def cast_shadow(picture: Image.Image, alpha: Image.Image, light: Light) -> None:
     dx, dy = SHADOW_STEP[light]
     small = alpha.resize((side // 4, side // 4), Image.Resampling.BOX)
     blurred = small.filter(ImageFilter.GaussianBlur(side / 4 * 0.02))
-    shadow = ImageChops.offset(blurred, round(dx * side / 4), round(dy * side / 4)).resize((side, side), Image.Resampling.BILINEAR)
+    shadow = ImageChops.offset(blurred, round(dx * side / 4), round(dy * side / 4)).resize(
+        (side, side), Image.Resampling.BILINEAR
+    )
     picture.paste((40, 34, 44), mask=shadow.point(lambda v: v * 0.42))
 
 

@@ -6,7 +6,6 @@ motifs fill the square from −1 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import cos, pi, sin
 
 from mmretrieve.wardrobe.attributes import Garment, Kind, Length, Motif, Neckline, Sleeves
@@ -30,10 +29,12 @@ def curve(points: Outline, steps: int = 6) -> Outline:
             continue
         for step in range(steps):
             t = step / steps
-            out.append(tuple(  # type: ignore[arg-type]
-                0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-                for a, b, c, d in zip(p0, p1, p2, p3, strict=True)
-            ))
+            out.append(
+                tuple(  # type: ignore[arg-type]
+                    0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+                    for a, b, c, d in zip(p0, p1, p2, p3, strict=True)
+                )
+            )
     return out
 
 
@@ -73,10 +74,13 @@ def sleeves(garment: Garment) -> list[Outline]:
         return []
     broad = BROAD.get(garment.kind, 0.0)
     shoulder = 0.38 + broad
+    outside, inside = corner(shoulder - 0.10, 0.035), corner(0.29 + broad, 0.21)
     if garment.sleeves is Sleeves.SHORT:
-        right = [*corner(shoulder - 0.10, 0.035), (shoulder + 0.10, 0.10), *corner(shoulder + 0.22, 0.25), *corner(shoulder + 0.02, 0.31), *corner(0.29 + broad, 0.21)]
+        end = [(shoulder + 0.10, 0.10), *corner(shoulder + 0.22, 0.25), *corner(shoulder + 0.02, 0.31)]
     else:
-        right = [*corner(shoulder - 0.10, 0.035), (shoulder + 0.09, 0.10), (shoulder + 0.22, 0.34), *corner(shoulder + 0.29, 0.60), *corner(shoulder + 0.12, 0.62), (shoulder + 0.04, 0.38), *corner(0.29 + broad, 0.21)]
+        wrist = [*corner(shoulder + 0.29, 0.60), *corner(shoulder + 0.12, 0.62)]
+        end = [(shoulder + 0.09, 0.10), (shoulder + 0.22, 0.34), *wrist, (shoulder + 0.04, 0.38)]
+    right = [*outside, *end, *inside]
     return [curve(right), curve([(-x, y) for x, y in right])]
 
 
@@ -89,7 +93,7 @@ def cuffs(garment: Garment) -> list[Outline]:
     """Bands at the ends of the sleeves."""
     shoulder = 0.38 + BROAD.get(garment.kind, 0.0)
     if garment.sleeves is Sleeves.SHORT:
-        right = [(shoulder + 0.205, 0.215), (shoulder + 0.23, 0.255), (shoulder + 0.02, 0.32), (shoulder + 0.005, 0.275)]
+        right = [(shoulder + 0.205, 0.215), (shoulder + 0.23, 0.255), (shoulder + 0.02, 0.32), (shoulder, 0.275)]
     elif garment.sleeves is Sleeves.LONG:
         right = [(shoulder + 0.275, 0.545), (shoulder + 0.295, 0.605), (shoulder + 0.115, 0.63), (shoulder + 0.10, 0.57)]
     else:
@@ -115,35 +119,64 @@ def _torso(garment: Garment, hem: float, half_width: float) -> Outline:
     broad = BROAD.get(garment.kind, 0.0)
     shoulder = 0.36 + broad if garment.sleeves is not Sleeves.NONE else 0.29
     waist = (half_width + 0.27 + broad) / 2
-    return curve(mirrored([*corner(0.15, 0.0), *corner(shoulder, 0.045), (0.30 + broad, 0.20), (waist, 0.38), *corner(half_width, hem)]))
+    return curve(
+        mirrored([*corner(0.15, 0.0), *corner(shoulder, 0.045), (0.30 + broad, 0.20), (waist, 0.38), *corner(half_width, hem)])
+    )
 
 
 def _flare(top: float, hem: float, waist: float, half_width: float) -> Outline:
-    return curve(mirrored([*corner(waist, top), (waist + 0.08, top + 0.08), (half_width, hem - 0.02), *corner(half_width + 0.01, hem)]))
+    return curve(
+        mirrored([*corner(waist, top), (waist + 0.08, top + 0.08), (half_width, hem - 0.02), *corner(half_width + 0.01, hem)])
+    )
 
 
 def _legs(top: float, hem: float, half_width: float) -> list[Outline]:
-    outer = half_width + 0.07
-    fork = top + 0.16
-    right = [*corner(-0.01, top), *corner(half_width - 0.03, top), (outer, fork), (outer - 0.04 * (hem > 0.6), hem), *corner(outer - 0.04 * (hem > 0.6), hem), *corner(0.09 if hem > 0.6 else 0.05, hem), *corner(0.01, fork + 0.03), *corner(-0.01, fork)]
+    fork, long = top + 0.16, hem > 0.6
+    ankle = half_width + (0.03 if long else 0.07)
+    waist = [*corner(-0.01, top), *corner(half_width - 0.03, top)]
+    leg = [(half_width + 0.07, fork), (ankle, hem), *corner(ankle, hem), *corner(0.09 if long else 0.05, hem)]
+    right = [*waist, *leg, *corner(0.01, fork + 0.03), *corner(-0.01, fork)]
     return [curve(right), curve([(-x, y) for x, y in right])]
 
 
-def _radial(count: int, radius: Callable[[int], float], turn: float = -pi / 2) -> Outline:
-    return [(radius(i) * cos(2 * pi * i / count + turn), radius(i) * sin(2 * pi * i / count + turn)) for i in range(count)]
+def _spiked(count: int, every: int, inner: float) -> Outline:
+    """A star of radius 1: of `count` points each `every`-th lies outside, the others at `inner`."""
+    radii = [1.0 if i % every == 0 else inner for i in range(count)]
+    return [(r * sin(2 * pi * i / count), -r * cos(2 * pi * i / count)) for i, r in enumerate(radii)]
 
+
+def _arc(x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 2 * pi) -> Outline:
+    steps = 24
+    angles = [start + (stop - start) * i / steps for i in range(steps + 1)]
+    return [(x + rx * cos(a), y + ry * sin(a)) for a in angles]
+
+
+def _heart() -> Outline:
+    turns = [2 * pi * i / 32 for i in range(32)]
+    lobes = [13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t) for t in turns]
+    return [(0.9 * sin(t) ** 3, -0.062 * y - 0.1) for t, y in zip(turns, lobes, strict=True)]
+
+
+# fmt: off
+_LEAF_HALF = [(0.0, -1.0), (0.45, -0.5), (0.6, 0.05), (0.35, 0.55), (0.07, 0.72), (0.07, 1.0)]
+_DROP_HALF = [(0.0, -1.0), (0.3, -0.4), (0.58, 0.1), (0.6, 0.45), (0.4, 0.8), (0.0, 0.95)]
+_PLUS_HALF = [(0.32, -0.95), (0.32, -0.32), (0.95, -0.32), (0.95, 0.32), (0.32, 0.32), (0.32, 0.95)]
+_BOLT = [(0.25, -1.0), (-0.6, 0.15), (-0.05, 0.15), (-0.3, 1.0), (0.6, -0.25), (0.05, -0.25)]
+_CROWN = [(-0.9, 0.7), (-0.9, -0.6), (-0.4, 0.0), (0.0, -0.8), (0.4, 0.0), (0.9, -0.6), (0.9, 0.7)]
+_FISH_TAIL = [(0.15, 0.0), (1.0, -0.55), (0.8, 0.0), (1.0, 0.55)]
+# fmt: on
 
 MOTIFS: dict[Motif, list[Outline]] = {
-    Motif.STAR: [_radial(10, lambda i: 0.42 if i % 2 else 1.0)],
-    Motif.HEART: [[(0.9 * sin(t) ** 3, -0.062 * (13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t)) - 0.1) for t in (2 * pi * i / 32 for i in range(32))]],
-    Motif.MOON: [[(0.95 * cos(a), 0.95 * sin(a)) for a in (0.9 + (2 * pi - 1.8) * i / 20 for i in range(21))] + [(0.42 + 0.68 * cos(a), 0.68 * sin(a)) for a in (2 * pi - 1.6 - (2 * pi - 3.2) * i / 20 for i in range(21))]],
-    Motif.SUN: [_radial(36, lambda i: 1.0 if i % 3 == 0 else 0.66)],
-    Motif.FISH: [[(0.62 * cos(t) - 0.3, 0.5 * sin(t)) for t in (2 * pi * i / 24 for i in range(24))], [(0.15, 0.0), (1.0, -0.55), (0.8, 0.0), (1.0, 0.55)]],
-    Motif.LEAF: [[(0.0, -1.0), (0.45, -0.5), (0.6, 0.05), (0.35, 0.55), (0.07, 0.72), (0.07, 1.0), (-0.07, 1.0), (-0.07, 0.72), (-0.35, 0.55), (-0.6, 0.05), (-0.45, -0.5)]],
-    Motif.BOLT: [[(0.25, -1.0), (-0.6, 0.15), (-0.05, 0.15), (-0.3, 1.0), (0.6, -0.25), (0.05, -0.25)]],
-    Motif.CLOUD: [[(x + r * cos(2 * pi * i / 16), y + r * sin(2 * pi * i / 16)) for i in range(16)] for x, y, r in ((-0.5, 0.2, 0.42), (0.5, 0.2, 0.42), (0.0, -0.12, 0.55))],
-    Motif.DROP: [[(0.0, -1.0), (0.3, -0.4), (0.58, 0.1), (0.6, 0.45), (0.4, 0.8), (0.0, 0.95), (-0.4, 0.8), (-0.6, 0.45), (-0.58, 0.1), (-0.3, -0.4)]],
-    Motif.CROWN: [[(-0.9, 0.7), (-0.9, -0.6), (-0.4, 0.0), (0.0, -0.8), (0.4, 0.0), (0.9, -0.6), (0.9, 0.7)]],
-    Motif.RING: [[(0.92 * cos(2 * pi * i / 28), 0.92 * sin(2 * pi * i / 28)) for i in range(29)] + [(0.5 * cos(-2 * pi * i / 28), 0.5 * sin(-2 * pi * i / 28)) for i in range(29)]],
-    Motif.PLUS: [[(-0.32, -0.95), (0.32, -0.95), (0.32, -0.32), (0.95, -0.32), (0.95, 0.32), (0.32, 0.32), (0.32, 0.95), (-0.32, 0.95), (-0.32, 0.32), (-0.95, 0.32), (-0.95, -0.32), (-0.32, -0.32)]],
+    Motif.STAR: [_spiked(10, 2, 0.42)],
+    Motif.HEART: [_heart()],
+    Motif.MOON: [_arc(0, 0, 0.95, 0.95, 0.9, 2 * pi - 0.9) + _arc(0.42, 0, 0.68, 0.68, 2 * pi - 1.6, 1.6)],
+    Motif.SUN: [_spiked(36, 3, 0.66)],
+    Motif.FISH: [_arc(-0.3, 0, 0.62, 0.5), _FISH_TAIL],
+    Motif.LEAF: [mirrored(_LEAF_HALF)],
+    Motif.BOLT: [_BOLT],
+    Motif.CLOUD: [_arc(-0.5, 0.2, 0.42, 0.42), _arc(0.5, 0.2, 0.42, 0.42), _arc(0, -0.12, 0.55, 0.55)],
+    Motif.DROP: [mirrored(_DROP_HALF)],
+    Motif.CROWN: [_CROWN],
+    Motif.RING: [_arc(0, 0, 0.92, 0.92) + _arc(0, 0, 0.5, 0.5, 2 * pi, 0)],
+    Motif.PLUS: [mirrored(_PLUS_HALF)],
 }

@@ -142,8 +142,12 @@ def train(recipe: Recipe, pictures: Tensor, wearers: list[Garment], folder: Path
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        chosen = torch.randint(len(wearers), (recipe.garments_a_batch,), generator=generator).repeat_interleave(recipe.shoots_a_batch)
-        which = torch.rand(recipe.garments_a_batch, SHOOTS, generator=generator).argsort(1)[:, : recipe.shoots_a_batch].flatten()
+        chosen = torch.randint(len(wearers), (recipe.garments_a_batch,), generator=generator).repeat_interleave(
+            recipe.shoots_a_batch
+        )
+        which = (
+            torch.rand(recipe.garments_a_batch, SHOOTS, generator=generator).argsort(1)[:, : recipe.shoots_a_batch].flatten()
+        )
         batch = pictures[chosen, which]
         tokens = tokenizer([sentence(wearers[i], random) for i in chosen.tolist()])
         again = batch[: recipe.second_views]
@@ -160,7 +164,11 @@ def train(recipe: Recipe, pictures: Tensor, wearers: list[Garment], folder: Path
         losses += (aligned.item(), steady.item())
         if (step + 1) % report_every == 0:
             aligned_mean, steady_mean = losses / report_every
-            print(f"step {step + 1}/{recipe.steps}  clip {aligned_mean:.3f}  views {steady_mean:.3f}  {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"step {step + 1}/{recipe.steps}  clip {aligned_mean:.3f}  views {steady_mean:.3f}  {time.monotonic() - started:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             losses[:] = 0
             save(model, folder)
     save(model, folder)

@@ -104,7 +104,9 @@ def change(after: Garment, names: list[str], random: Random) -> str:
     parts = []
     for name in names:
         value = getattr(after, name)
-        parts.append(random.choice((*BEFORE[value], *AFTER[value]) if name != "colour" else (*AFTER[value], *AFTER[value], value)))
+        parts.append(
+            random.choice((*BEFORE[value], *AFTER[value]) if name != "colour" else (*AFTER[value], *AFTER[value], value))
+        )
     return random.choice(ASKINGS).format(random.choice((" and ", " ", ", ")).join(parts) if len(parts) > 1 else parts[0])
 
 
@@ -124,7 +126,13 @@ def with_article(noun: str) -> str:
 def vocabulary() -> Vocabulary:
     """What the zero-shot tagger may say of a drawing: the sentence of `caption`, group by group."""
     groups = [Group("garment", tuple(nouns[0] for nouns in NOUNS.values()))]
-    for name, values in (("colour", Colour), ("pattern", Pattern), ("length", Length), ("sleeves", Sleeves), ("neckline", Neckline)):
+    for name, values in (
+        ("colour", Colour),
+        ("pattern", Pattern),
+        ("length", Length),
+        ("sleeves", Sleeves),
+        ("neckline", Neckline),
+    ):
         wearers = tuple(NOUNS[kind][0] for kind in Kind if name in choices(kind))
         only = {"garment": wearers} if len(wearers) < len(Kind) else {}
         groups.append(Group(name, tuple(_plainest(name, value) for value in values), only))

@@ -19,7 +19,13 @@ from mmretrieve.wardrobe.attributes import Background, Detail, Garment, Kind, Li
 LINES, SHOOTS, VARIANTS, TWINS = 40, 5, 7, 3  # 40 × 5 × (7 variants + 3 drawn a second time) = 2,000 drawings
 QUERIES = 500
 SEED = 20260
-DETAILS: dict[str, list[StrEnum]] = {"motif": list(Motif), "trim": list(Trim), "pose": list(Pose), "background": list(Background), "light": list(Light)}
+DETAILS: dict[str, list[StrEnum]] = {
+    "motif": list(Motif),
+    "trim": list(Trim),
+    "pose": list(Pose),
+    "background": list(Background),
+    "light": list(Light),
+}
 
 
 @dataclass(frozen=True)

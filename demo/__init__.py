@@ -1,0 +1,1 @@
+"""The page: a Gradio app over a retriever. `python -m demo [GALLERY]`."""

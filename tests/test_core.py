@@ -1,0 +1,153 @@
+"""vectors, composition, scoring: formulas, laws, refusals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mmretrieve as mm
+from mmretrieve.composition import PDV, Composition, automatic_alpha_image, pdv, pdv_weights, plane_weights
+from mmretrieve.errors import OptionError, VectorError
+from mmretrieve.scoring import contributions, linear, term_scores, top_k
+from mmretrieve.vectors import check_unit, unit
+
+RANDOM = np.random.default_rng(0)
+A, B, C = (RANDOM.normal(size=(7, 16)) * 5 for _ in range(3))
+alphas = st.floats(-3, 3)
+betas = st.floats(0, 1)
+
+
+def normalised(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@given(alphas, alphas, betas)
+def test_pdv_is_the_published_formula(alpha_image: float, alpha_text: float, beta: float) -> None:
+    image, text, composed = map(normalised, (A, B, C))
+    delta = composed - text
+    expected = normalised((1 - beta) * (image + alpha_image * delta) + beta * (text + alpha_text * delta))
+    np.testing.assert_allclose(pdv(A, B, C, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta), expected, atol=1e-6)
+
+
+def test_the_corners_of_the_plane_are_the_terms() -> None:
+    np.testing.assert_allclose(pdv(A, B, C), normalised(C), atol=1e-6)
+    np.testing.assert_allclose(pdv(A, B, C, alpha_image=0, beta=0), normalised(A), atol=1e-6)
+    np.testing.assert_allclose(pdv(A, B, C, alpha_text=0, beta=1), normalised(B), atol=1e-6)
+
+
+@given(alphas, alphas, betas)
+def test_pdv_weights_are_a_point_of_the_plane_and_sum_to_one(alpha_image: float, alpha_text: float, beta: float) -> None:
+    weights = pdv_weights(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
+    assert sum(weights) == pytest.approx(1)
+    assert weights == plane_weights(beta, PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta).gamma)
+
+
+def test_published_setting_by_hand() -> None:
+    gamma = 0.25 * 1.4 + 0.75 * 1.2
+    assert pdv_weights(alpha_image=1.4, alpha_text=1.2, beta=0.75) == pytest.approx((0.25, 0.75 - gamma, gamma))
+
+
+def test_pdv_result_is_unit_float32_and_inputs_are_untouched() -> None:
+    before = A.copy()
+    result = pdv(A, B, C, beta=0.5)
+    assert result.dtype == np.float32
+    assert result.flags.c_contiguous
+    np.testing.assert_allclose(np.linalg.norm(result, axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(A, before)
+    assert pdv(np.empty((0, 4)), np.empty((0, 4)), np.empty((0, 4))).shape == (0, 4)
+
+
+@pytest.mark.parametrize("knobs", [{"beta": -0.01}, {"beta": 1.01}, {"beta": math.nan}, {"alpha_image": math.inf}, {"alpha_text": math.nan}, {"beta": "1"}])
+def test_knobs_out_of_range_are_refused(knobs: dict[str, float]) -> None:
+    with pytest.raises(OptionError, match=next(iter(knobs))):
+        pdv(A, B, C, **knobs)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(np.zeros((7, 16)), "zero vector"), (np.full((7, 16), np.nan), "NaN"), (A[:6], "one shape"), (A[0], "shape"), ("words", "numbers")],
+)
+def test_bad_vectors_are_refused_by_one_family(bad: object, said: str) -> None:
+    with pytest.raises(VectorError, match=said):
+        pdv(A, bad, C)
+    assert issubclass(VectorError, mm.MMRetrieveError)
+    assert issubclass(mm.MMRetrieveError, ValueError)
+
+
+def test_a_sum_that_cancels_is_refused() -> None:
+    with pytest.raises(VectorError, match="zero"):
+        pdv([[1.0, 0]], [[1.0, 0]], [[-1.0, 0]], beta=0, alpha_image=0.5)
+
+
+def test_automatic_alpha_is_the_closest_point() -> None:
+    alpha = automatic_alpha_image(A, B, C)
+    image, text, composed = map(normalised, (A, B, C))
+    delta = composed - text
+
+    def gap(a: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(image + a[:, None] * delta - composed, axis=1)
+
+    for step in (-1e-3, 1e-3):
+        assert (gap(alpha) < gap(alpha + step)).all()
+    np.testing.assert_allclose(automatic_alpha_image([[1.0, 0]], [[0.0, -1]], [[0.0, 1]]), [0.5])  # delta (0, 2), gap (-1, 1)
+    with pytest.raises(VectorError, match="no direction"):
+        automatic_alpha_image(A, B, B)
+
+
+def test_unit_by_hand_and_the_contract() -> None:
+    np.testing.assert_allclose(unit([[3, 4]]), [[0.6, 0.8]])
+    with pytest.raises(VectorError, match="length 5"):
+        check_unit([[3.0, 4.0]], "x")
+    with pytest.raises(VectorError, match="expected 3 columns"):
+        unit([[3, 4]], dim=3)
+
+
+def composition() -> Composition:
+    return Composition(("image", "text", "composed"), unit(RANDOM.normal(size=(3, 8))), (0.0, 0.0, 1.0))
+
+
+def test_composition_vector_scores_as_its_terms_do() -> None:
+    rows = unit(RANDOM.normal(size=(50, 8)))
+    query = composition().with_pdv(PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75))
+    np.testing.assert_allclose(rows @ query.vector, linear(term_scores(query.terms, rows), query.weights), atol=1e-6)
+
+
+def test_composition_refuses_what_it_cannot_weigh() -> None:
+    with pytest.raises(OptionError, match="no term named sun"):
+        composition().weighted({"sun": 1})
+    with pytest.raises(OptionError, match="captions"):
+        Composition(("image",), unit([[1.0, 2.0]]), (1.0,)).with_pdv(PDV())
+    with pytest.raises(VectorError, match="its own name"):
+        Composition(("a", "a"), unit([[1.0, 2.0], [1, 2]]), (1.0, 1.0))
+
+
+def test_contributions_are_weight_times_term_score() -> None:
+    scores = np.array([[0.5, 1.0], [1.0, 0.25]], dtype=np.float32)
+    np.testing.assert_allclose(contributions(scores, (2.0, -1.0)), [[1.0, 2.0], [-1.0, -0.25]])
+    np.testing.assert_allclose(linear(scores, (2.0, -1.0)), [1.0 - 1.0, 2.0 - 0.25])
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 50))
+def test_top_k_is_a_stable_sort(values: list[int], k: int) -> None:
+    expected = sorted(range(len(values)), key=lambda i: (-values[i], i))[:k]
+    assert top_k(np.array(values, dtype=np.float32), k).tolist() == expected
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, None])
+def test_k_must_be_a_whole_positive_number(k: object) -> None:
+    with pytest.raises(OptionError, match="k must be"):
+        top_k(np.zeros(3), k)
+
+
+def test_equal_vectors_score_equal_wherever_they_stand() -> None:
+    rows = unit(RANDOM.normal(size=(1000, 33)))
+    rows[[3, 500, 999]] = rows[0]
+    terms = unit(RANDOM.normal(size=(4, 33)))
+    whole = term_scores(terms, rows)
+    assert len({tuple(whole[:, i]) for i in (0, 3, 500, 999)}) == 1
+    np.testing.assert_array_equal(whole[:, 500:510], term_scores(terms, rows[500:510]))
