@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ from mmretrieve.options import Decode
 
 ImageLike = str | Path | Image.Image | BinaryIO
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "MPO", "JPEG2000", "ICO", "TGA")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 SUFFIXES = frozenset(
     [
         ".jpg",
@@ -58,7 +59,7 @@ def open_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata and Pillow's own size warning; ours is an error
-            picture = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
+            picture = source if isinstance(source, Image.Image) else Image.open(source, formats=_formats())
             if picture.width * picture.height > max_pixels:
                 raise ImageError(
                     f"{name_of(source)}: {picture.width}×{picture.height} pixels is above the limit of {max_pixels:,}"
@@ -84,7 +85,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB":
         return picture
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return Image.fromarray(_to_bytes(np.asarray(picture, dtype=np.float64))).convert("RGB")
+        return Image.fromarray(_to_bytes(picture)).convert("RGB")
     if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -117,14 +118,21 @@ def name_of(source: ImageLike) -> str:
     return str(getattr(source, "filename", None) or getattr(source, "name", None) or f"<{type(source).__name__}>")
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """16-bit integers and floats to 0…255, by the range the values are in."""
-    values = np.nan_to_num(values)
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _to_bytes(picture: Image.Image) -> np.ndarray:
+    """16-bit, 32-bit and float pictures to 0…255, by mode and by the range the values are in."""
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
     low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1 and not float(high).is_integer():
-        values = values * 255
-    elif low >= 0 and 255 < high <= 65535:
+    if picture.mode.startswith("I;16") or (low >= 0 and 255 < high <= 65535):
         values = values / 257
+    elif picture.mode == "F" and low >= 0 and high <= 1:
+        values = values * 255
     elif low < 0 or high > 255:
-        values = (values - low) * (255 / max(high - low, 1e-12))
+        values = (values - low) * (255 / (high - low))
     return np.rint(np.clip(values, 0, 255)).astype(np.uint8)

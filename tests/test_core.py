@@ -61,7 +61,10 @@ def test_pdv_result_is_unit_float32_and_inputs_are_untouched() -> None:
     assert pdv(np.empty((0, 4)), np.empty((0, 4)), np.empty((0, 4))).shape == (0, 4)
 
 
-@pytest.mark.parametrize("knobs", [{"beta": -0.01}, {"beta": 1.01}, {"beta": math.nan}, {"alpha_image": math.inf}, {"alpha_text": math.nan}, {"beta": "1"}])
+@pytest.mark.parametrize(
+    "knobs",
+    [{"beta": -0.01}, {"beta": 1.01}, {"beta": math.nan}, {"alpha_image": math.inf}, {"alpha_text": math.nan}, {"beta": "1"}],
+)
 def test_knobs_out_of_range_are_refused(knobs: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=next(iter(knobs))):
         pdv(A, B, C, **knobs)
@@ -69,7 +72,13 @@ def test_knobs_out_of_range_are_refused(knobs: dict[str, float]) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "said"),
-    [(np.zeros((7, 16)), "zero vector"), (np.full((7, 16), np.nan), "NaN"), (A[:6], "one shape"), (A[0], "shape"), ("words", "numbers")],
+    [
+        (np.zeros((7, 16)), "zero vector"),
+        (np.full((7, 16), np.nan), "NaN"),
+        (A[:6], "one shape"),
+        (A[0], "shape"),
+        ("words", "numbers"),
+    ],
 )
 def test_bad_vectors_are_refused_by_one_family(bad: object, said: str) -> None:
     with pytest.raises(VectorError, match=said):

@@ -1,0 +1,97 @@
+"""Decoding: every mode and format a folder may hold, and clear words for what is broken."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmretrieve.errors import ImageError
+from mmretrieve.images import content_hash, open_image, thumbnail, to_rgb
+
+RED = (200, 30, 40)
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    clear = saved(tmp_path / "a.png", Image.new("RGBA", (4, 4), (10, 20, 30, 0)))
+    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
+    half = Image.new("LA", (4, 4), (0, 128))
+    assert to_rgb(half).getpixel((0, 0)) == (127, 127, 127)
+    palette = Image.new("P", (4, 4), 0)
+    assert open_image(saved(tmp_path / "p.gif", palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_and_floats_are_scaled_not_cut(tmp_path: Path) -> None:
+    ramp = Image.fromarray(np.array([[0, 32896, 65535]], dtype=np.uint16))
+    assert np.asarray(open_image(saved(tmp_path / "a.png", ramp)))[0, :, 0].tolist() == [0, 128, 255]
+    share = Image.fromarray(np.array([[0.0, 0.4, 1.0]], dtype=np.float32))
+    assert np.asarray(open_image(saved(tmp_path / "a.tif", share)))[0, :, 0].tolist() == [0, 102, 255]
+
+
+def test_cmyk_grey_and_one_bit_become_rgb(tmp_path: Path) -> None:
+    for mode in ("CMYK", "L", "1"):
+        picture = open_image(saved(tmp_path / f"{mode}.tif", Image.new(mode, (5, 3))))
+        assert (picture.mode, picture.size) == ("RGB", (5, 3))
+
+
+def test_exif_turns_the_picture_upright(tmp_path: Path) -> None:
+    lying = Image.new("RGB", (8, 4), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_image(saved(tmp_path / "a.jpg", lying, exif=exif)).size == (4, 8)
+
+
+def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    assert open_image(path).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_fast_decode_shrinks_large_jpegs_and_nothing_else(tmp_path: Path) -> None:
+    large = saved(tmp_path / "a.jpg", Image.new("RGB", (2000, 1000), RED))
+    assert open_image(large).size == (2000, 1000)
+    fast = open_image(large, decode="fast", size=224)
+    assert 448 <= fast.height < 1000
+    assert open_image(saved(tmp_path / "a.png", Image.new("RGB", (2000, 1000))), decode="fast").size == (2000, 1000)
+
+
+def test_paths_files_and_pictures_are_all_taken(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", Image.new("RGB", (3, 3), RED))
+    for source in (path, str(path), io.BytesIO(path.read_bytes()), Image.open(path)):
+        assert open_image(source).getpixel((1, 1)) == RED
+
+
+def test_broken_files_are_named_never_filled_with_grey(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "whole.jpg", Image.effect_noise((300, 300), 50)).read_bytes()
+    broken = {
+        "cut.jpg": whole[: len(whole) // 2],
+        "text.jpg": b"not a picture",
+        "empty.png": b"",
+        "page.svg": b"<svg/>",
+    }
+    for name, data in broken.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=name):
+            open_image(tmp_path / name)
+    with pytest.raises(ImageError, match="no such image"):
+        open_image(tmp_path / "missing.jpg")
+    with pytest.raises(ImageError, match="above the limit"):
+        open_image(tmp_path / "whole.jpg", max_pixels=100)
+
+
+def test_thumbnail_and_hash(tmp_path: Path) -> None:
+    small = Image.open(io.BytesIO(thumbnail(Image.new("RGB", (800, 400), RED), 320)))
+    assert (small.format, small.size) == ("WEBP", (320, 160))
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"1")
+    b.write_bytes(b"2")
+    assert content_hash(a) != content_hash(b)
+    assert len(content_hash(a)) == 32

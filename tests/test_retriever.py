@@ -1,0 +1,144 @@
+"""The facade: defaults, knobs, references, and the promise that sliders and a fresh search agree."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmretrieve as mm
+from mmretrieve.encoders.openclip import WARDROBE_FOLDER
+from mmretrieve.errors import GalleryError, OptionError
+
+
+@pytest.fixture
+def picture(photos: Path) -> Path:
+    return sorted(photos.rglob("*.png"))[3]
+
+
+def test_search_by_default_is_the_base_method(retriever: mm.Retriever, picture: Path) -> None:
+    ranking = retriever.search(picture, "in red")
+    assert ranking.weights == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
+    assert ranking.words["composed"] == f"{ranking.words['text']}, in red"
+    assert len(ranking) == 10
+    assert [hit.rank for hit in ranking] == list(range(1, 11))
+    assert ranking == retriever.search(picture, "in red", beta=1, alpha_text=1)
+
+
+def test_ranking_is_that_of_the_pdv_vector(retriever: mm.Retriever, picture: Path) -> None:
+    knobs = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+    terms = retriever.compose(picture, "in red")
+    query = mm.pdv(*(terms[name][None] for name in ("image", "text", "composed")), **knobs)[0]
+    order = np.argsort(-(retriever.gallery.vectors() @ query), kind="stable")
+    found = retriever.search(picture, "in red", k=60, **knobs)
+    assert found.ids == tuple(retriever.gallery.ids[i] for i in order)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"beta": 0.0}, {"beta": 0.3, "alpha_image": 2.0}, {"alpha_text": -0.5}, {"alpha_image": "auto", "beta": 0.5}]
+)
+def test_folded_scores_equal_a_fresh_search(retriever: mm.Retriever, picture: Path, knobs: dict[str, float]) -> None:
+    composition = retriever.compose(picture, "with long sleeves")
+    scores = retriever.gallery.term_scores(composition)
+    assert retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 20) == retriever.search(
+        picture, "with long sleeves", k=20, **knobs
+    )
+
+
+def test_image_alone_and_prompt_alone(retriever: mm.Retriever, picture: Path, photos: Path) -> None:
+    assert retriever.search(picture)[0].id == picture.relative_to(photos).as_posix()
+    assert retriever.search(prompt="a dress").weights == {"prompt": 1}
+    for wrong in ({}, {"prompt": ""}, {"image": picture, "prompt": " "}):
+        with pytest.raises(OptionError):
+            retriever.search(**wrong)
+
+
+def test_a_reference_from_the_gallery(retriever: mm.Retriever, picture: Path, photos: Path) -> None:
+    id_ = picture.relative_to(photos).as_posix()
+    assert retriever.search(reference_id=id_, k=1).ids == (id_,)
+    assert id_ not in retriever.search(reference_id=id_, k=60, exclude=[id_]).ids
+    with pytest.raises(GalleryError, match="no item 'nothing'"):
+        retriever.search(reference_id="nothing")
+    with pytest.raises(OptionError, match="not both"):
+        retriever.search(picture, reference_id=id_)
+
+
+def test_knobs_need_terms_and_ranges(retriever: mm.Retriever, picture: Path) -> None:
+    with pytest.raises(OptionError, match="PDV weighs image, text and composed"):
+        retriever.search(picture, "in red", composer="sum", beta=0.5)
+    for knobs in ({"beta": 1.5}, {"beta": float("nan")}, {"alpha_image": float("inf")}, {"alpha_text": "much"}):
+        with pytest.raises(OptionError, match=next(iter(knobs))):
+            retriever.search(picture, "in red", **knobs)
+    with pytest.raises(OptionError, match="k must be"):
+        retriever.search(picture, "in red", k=0)
+    with pytest.raises(OptionError, match="choose from"):
+        retriever.search(picture, "in red", composer="magic")
+
+
+def test_a_gallery_may_name_its_setting(tmp_path: Path, encoder: mm.Encoder, photos: Path, picture: Path) -> None:
+    setting = mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    mm.Gallery.create(tmp_path / "g", encoder=encoder, setting=setting).add(photos / "summer")
+    retriever = mm.Retriever.open(tmp_path / "g", encoder=encoder)
+    assert retriever.gallery.setting == setting
+    assert tuple(retriever.search(picture, "in red").weights.values())[:3] == setting.weights
+    assert retriever.search(picture, "in red", beta=1, alpha_text=1).weights["composed"] == 1
+    assert retriever.search(picture).weights == {"image": 1}
+
+
+def test_open_finds_its_encoder_and_refuses_another(made: Path, picture: Path) -> None:
+    assert mm.Retriever.open(made).search(picture, k=1)[0].score == pytest.approx(1, abs=0.01)
+
+    class Other:
+        identity = mm.EncoderIdentity("other", "00", "none")
+        dim = 128
+
+    with pytest.raises(GalleryError, match=r"made by wardrobe .* not by other"):
+        mm.Retriever.open(made, encoder=Other())
+
+
+def test_a_moved_encoder_folder_still_fits(tmp_path: Path, photos: Path, picture: Path) -> None:
+    folder = (tmp_path / "model").resolve()
+    folder.mkdir()
+    for file in WARDROBE_FOLDER.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    mm.Gallery.create(tmp_path / "g", encoder=mm.load_encoder(folder)).add(photos / "summer")
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(mm.MMRetrieveError, match="model"):
+        mm.Retriever.open(tmp_path / "g")
+    assert len(mm.Retriever.open(tmp_path / "g", encoder=mm.load_encoder(tmp_path / "moved")).search(picture)) == 10
+
+
+@pytest.mark.shared_data
+def test_real_photos_in_red(catalogue: Path, tmp_path: Path) -> None:
+    """Black shoes, "in red", among real photos: red shoes come, at least five times more often than by chance, and PDV brings more."""
+    with (catalogue / "items.csv").open() as file:
+        items = {row["file"].removeprefix("images/"): row for row in csv.DictReader(file)}
+    shoes = {name for name, row in items.items() if "shoe" in row["article"]}
+    (tmp_path / "photos").mkdir()
+    for name in shoes | set(sorted(items)[::8]):
+        (tmp_path / "photos" / name).symlink_to(catalogue / "images" / name)
+    encoder = mm.load_encoder(catalogue / "model")
+    mm.Gallery.create(tmp_path / "g", encoder=encoder).add(tmp_path / "photos")
+    retriever = mm.Retriever.open(tmp_path / "g", encoder=encoder)
+    black = sorted(name for name in shoes if items[name]["colour"] == "black")[:30]
+    red = {name for name in shoes if items[name]["colour"] == "red"}
+
+    def share(**knobs: float) -> float:
+        rankings = [
+            retriever.search(
+                reference_id=name,
+                prompt="in red",
+                caption=f"a photo of a black {items[name]['article']}",
+                exclude=[name],
+                **knobs,
+            )
+            for name in black
+        ]
+        return sum(id_ in red for ranking in rankings for id_ in ranking.ids) / (10 * len(black))
+
+    chance = len(red) / len(shoes)
+    pdv = share(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    assert pdv > 5 * chance
+    assert pdv > share()
