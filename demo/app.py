@@ -25,6 +25,15 @@ CLICKED = "element.addEventListener('click', event => { const card = event.targe
 Outputs = tuple[Any, ...]
 
 
+class Reference(gr.Image):  # type: ignore[misc]
+    """Hands the uploaded file on as it is: our own decoding names what is wrong with it, Gradio's raises."""
+
+    is_template = True  # to the browser it is a plain Image
+
+    def preprocess(self, payload: Any) -> str | None:
+        return None if payload is None else payload.path
+
+
 def build(shop: Shop, *, title: str, prompts: tuple[str, ...] = ()) -> FastAPI:
     """The whole server: thumbnails by number, and the page at the root."""
     server = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
@@ -62,7 +71,7 @@ def page(shop: Shop, *, title: str, prompts: tuple[str, ...]) -> gr.Blocks:
         search_state, position_state = gr.State(None), gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=290, elem_id="desk"):
-                picture = gr.Image(
+                picture = Reference(
                     type="filepath",
                     sources=["upload", "clipboard"],
                     label="Reference",
@@ -172,7 +181,7 @@ def _search(
         state = shop.begin(image, position, prompt, caption)
         return _shown(shop, state, knobs), state
     except MMRetrieveError as error:
-        return cards.problem(str(error).replace(str(image), "this file")), None
+        return cards.problem(str(error).replace(str(image), "This file")), None
 
 
 def _shown(shop: Shop, state: Search, knobs: tuple[float, ...]) -> str:
