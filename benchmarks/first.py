@@ -51,14 +51,14 @@ def main() -> None:
 def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
     """Everything, in one process and one run."""
     paths = [item.path for item in read_source(photos)]
-    plain_seconds, plain = timed(lambda: plain_loop(paths, folder))
+    plain_seconds, plain = timed(plain_loop, paths, folder)
     encoders = {dtype: mm.load_encoder(spec, dtype=dtype) for dtype in ("float32", "bfloat16")}
-    encoding = {dtype: timed(lambda encoder=encoder: encoder.encode_images(paths)) for dtype, encoder in encoders.items()}
+    encoding = {dtype: timed(encoder.encode_images, paths) for dtype, encoder in encoders.items()}
     chosen = mm.load_encoder(spec)
     with tempfile.TemporaryDirectory() as place:
         gallery = mm.Gallery.create(Path(place, "g"), encoder=chosen)
-        indexing, _ = timed(lambda: gallery.add(photos))
-        opening, retriever = timed(lambda: mm.Retriever.open(Path(place, "g"), encoder=chosen))
+        indexing, _ = timed(gallery.add, photos)
+        opening, retriever = timed(mm.Retriever.open, Path(place, "g"), encoder=chosen)
         searching, sliding = interactions(retriever)
         files = retriever.gallery.info()["bytes"]
     count = len(paths)
@@ -99,23 +99,20 @@ def interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dict[str, f
     """Milliseconds (median and p95) of whole searches from an id and a prompt, and of re-weighting one that is open."""
     ids = retriever.gallery.ids[:20]
     retriever.search(reference_id=ids[0], prompt=PROMPTS[0])
-    searches = [
-        timed(lambda id_=id_, prompt=prompt: retriever.search(reference_id=id_, prompt=prompt, k=24))[0]
-        for id_ in ids
-        for prompt in PROMPTS
-    ]
+    searches = [timed(retriever.search, reference_id=id_, prompt=prompt, k=24)[0] for id_ in ids for prompt in PROMPTS]
     composition = retriever.compose(reference_id=ids[0], prompt=PROMPTS[0])
     scores = retriever.gallery.term_scores(composition)
-    moves = [
-        timed(lambda knobs=knobs: retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 24))[0]
-        for knobs in KNOBS * 7
-    ]
+
+    def slide(**knobs: float) -> mm.Ranking:
+        return retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 24)
+
+    moves = [timed(slide, **knobs)[0] for knobs in KNOBS * 7]
     return _milliseconds(searches), _milliseconds(moves)
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(work: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[float, Any]:
     started = time.perf_counter()
-    outcome = work()
+    outcome = work(*args, **kwargs)
     return time.perf_counter() - started, outcome
 
 

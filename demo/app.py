@@ -13,25 +13,16 @@ from PIL import Image
 
 from demo import cards
 from demo.handlers import HIGH_ALPHA, LOW_ALPHA, Search, Shop
-from mmretrieve import PDV, MMRetrieveError
+from mmretrieve import PDV, PUBLISHED, MMRetrieveError
 
 HERE = Path(__file__).parent
 PRESETS = {
     "Words only": PDV(),
-    "Balanced": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75),
+    "Balanced": PUBLISHED["cirevl"],
     "Stick to the picture": PDV(alpha_image=1.4, alpha_text=1.0, beta=0.1),
 }
 CLICKED = "element.addEventListener('click', event => { const card = event.target.closest('[data-position]'); if (card) trigger('click', {position: Number(card.dataset.position)}); });"
 Outputs = tuple[Any, ...]
-
-
-class Reference(gr.Image):  # type: ignore[misc]
-    """Hands the uploaded file on as it is: our own decoding names what is wrong with it, Gradio's raises."""
-
-    is_template = True  # to the browser it is a plain Image
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
 
 
 def build(shop: Shop, *, title: str, prompts: tuple[str, ...] = ()) -> FastAPI:
@@ -46,7 +37,7 @@ def build(shop: Shop, *, title: str, prompts: tuple[str, ...] = ()) -> FastAPI:
             raise HTTPException(404, str(error)) from error
         return Response(picture, media_type="image/webp", headers={"Cache-Control": "max-age=3600"})
 
-    return gr.mount_gradio_app(  # type: ignore[no-any-return]
+    mounted: FastAPI = gr.mount_gradio_app(
         server,
         page(shop, title=title, prompts=prompts),
         path="/",
@@ -57,6 +48,7 @@ def build(shop: Shop, *, title: str, prompts: tuple[str, ...] = ()) -> FastAPI:
         css_paths=[HERE / "style.css"],
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )
+    return mounted
 
 
 def page(shop: Shop, *, title: str, prompts: tuple[str, ...]) -> gr.Blocks:
@@ -71,7 +63,7 @@ def page(shop: Shop, *, title: str, prompts: tuple[str, ...]) -> gr.Blocks:
         search_state, position_state = gr.State(None), gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=290, elem_id="desk"):
-                picture = Reference(
+                picture = gr.Image(
                     type="filepath",
                     sources=["upload", "clipboard"],
                     label="Reference",
@@ -80,6 +72,7 @@ def page(shop: Shop, *, title: str, prompts: tuple[str, ...]) -> gr.Blocks:
                     elem_id="reference",
                     placeholder="Drop or paste a picture here,\nor click one on the right",
                 )
+                picture.preprocess = _uploaded  # Gradio would open the file itself, and raise where ours explains
                 prompt = gr.Textbox(
                     "", label="… but", placeholder="in red, with long sleeves", elem_id="prompt", max_length=2000
                 )
@@ -168,7 +161,7 @@ def page(shop: Shop, *, title: str, prompts: tuple[str, ...]) -> gr.Blocks:
             found,
             **quiet,
         )
-    return blocks  # type: ignore[no-any-return]
+    return blocks
 
 
 def _search(
@@ -182,6 +175,11 @@ def _search(
         return _shown(shop, state, knobs), state
     except MMRetrieveError as error:
         return cards.problem(str(error).replace(str(image), "This file")), None
+
+
+def _uploaded(payload: Any) -> str | None:
+    """The path of an uploaded picture, as it came."""
+    return None if payload is None else payload.path
 
 
 def _shown(shop: Shop, state: Search, knobs: tuple[float, ...]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.benchmark import Benchmark
-from mmretrieve import PDV, ComposerName, Composition, Encoder
+from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, Encoder
 from mmretrieve.composers import make_composer
 from mmretrieve.composers.base import Query
 from mmretrieve.composition import Term, plane_weights
@@ -22,7 +22,7 @@ from mmretrieve.vectors import Float32
 SETTINGS = {
     "PDV-T": PDV(alpha_text=1.2, beta=1.0),
     "PDV-I": PDV(alpha_image=1.4, beta=0.0),
-    "PDV-F": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75),
+    "PDV-F": PUBLISHED["cirevl"],
 }
 BETAS = np.linspace(0, 1, 21)
 GAMMAS = np.linspace(-0.5, 3, 36)

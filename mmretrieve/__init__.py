@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmretrieve import wardrobe
     from mmretrieve.composers.vocabulary import Vocabulary
-    from mmretrieve.composition import PDV, Composition, Term, automatic_alpha_image, pdv, pdv_weights
+    from mmretrieve.composition import PDV, PUBLISHED, Composition, Term, automatic_alpha_image, pdv, pdv_weights
     from mmretrieve.encoders.base import Encoder, EncoderIdentity
     from mmretrieve.encoders.openclip import load_encoder
     from mmretrieve.errors import MMRetrieveError
@@ -27,6 +27,7 @@ _HOME = {
     "Decode": "options",
     "Vocabulary": "composers.vocabulary",
     "PDV": "composition",
+    "PUBLISHED": "composition",
     "Composition": "composition",
     "Term": "composition",
     "automatic_alpha_image": "composition",
@@ -45,6 +46,7 @@ _HOME = {
 
 __all__ = [
     "PDV",
+    "PUBLISHED",
     "AddReport",
     "ComposerName",
     "Composition",

@@ -24,7 +24,7 @@ DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are one line on stderr; `--debug` shows where they come from."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     warnings.showwarning = _show_warning
     try:
         status: int = options.run(options)
@@ -155,7 +155,7 @@ def delete(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="mmretrieve", description="Find images like a picture, but …")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

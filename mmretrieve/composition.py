@@ -66,6 +66,16 @@ class PDV:
         return plane_weights(self.beta, self.gamma)
 
 
+PUBLISHED: dict[str, PDV] = {
+    "cirevl": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75),
+    "ldre": PDV(alpha_image=1.4, alpha_text=1.4, beta=0.75),
+    "searle-base": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.9),
+    "searle-large": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.85),
+    "pic2word": PDV(alpha_image=1.2, alpha_text=1.0, beta=0.85),
+}
+"""The paper's settings for CIRR and CIRCO, by the method that made the terms."""
+
+
 def pdv_weights(*, alpha_image: float = 1.0, alpha_text: float = 1.0, beta: float = 1.0) -> tuple[float, float, float]:
     """Weights (w_image, w_text, w_composed) of PDV-F, summing to 1: `pdv_weights(beta=0.5)` is `(0.5, -0.5, 1.0)`."""
     return PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta).weights
@@ -135,7 +145,7 @@ class Composition:
 
     def __getitem__(self, name: str) -> Float32:
         """The (d,) term of that name."""
-        return self.terms[self.names.index(name)]
+        return np.asarray(self.terms[self.names.index(name)])
 
     @property
     def weighing(self) -> dict[str, float]:

@@ -34,7 +34,7 @@ def contributions(scores_tn: Float32, weights: Sequence[float]) -> NDArray[np.fl
 
 def linear(scores_tn: Float32, weights: Sequence[float]) -> NDArray[np.float64]:
     """The linear rule: (n,) Σ weight × term score."""
-    return contributions(scores_tn, weights).sum(axis=0)
+    return np.asarray(contributions(scores_tn, weights).sum(axis=0))
 
 
 def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:

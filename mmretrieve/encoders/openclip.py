@@ -43,7 +43,7 @@ class OpenClipEncoder:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Callable[..., Tensor],
         name: str,
         *,
@@ -51,12 +51,11 @@ class OpenClipEncoder:
         dtype: torch.dtype,
         folder: Path | None = None,
     ) -> None:
-        self._model: Any = model.eval().requires_grad_(False)
+        self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
-        self._preprocess = open_clip.transform.image_transform_v2(
-            open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg), is_train=False
-        )  # type: ignore[union-attr, arg-type]
-        self.identity = EncoderIdentity(name, weights_hash(model), _describe(model.visual.preprocess_cfg))  # type: ignore[union-attr]
+        config: dict[str, Any] = model.visual.preprocess_cfg
+        self._preprocess = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
+        self.identity = EncoderIdentity(name, weights_hash(model), _describe(config))
         self.folder, self.device, self.dtype = folder, device, dtype
         self._model.to(device)
         self._model.visual.to(dtype)

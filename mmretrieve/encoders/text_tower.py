@@ -27,19 +27,20 @@ def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
     if not is_croppable(model):
         return model.encode_text(tokens, normalize=False)  # type: ignore[no-any-return]
     tower = _tower(model)
-    tokens = tokens[:, : longest(tower, tokens)]
+    tokens = tokens[:, : _longest(tower, tokens)]
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
-    x = text_global_pool(x, tokens, _pool_type(tower), eos_token_id=_end_token(tower))
+    hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    hidden = tower.ln_final(tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length]))
+    x: Tensor = text_global_pool(hidden, tokens, _pool_type(tower), eos_token_id=_end_token(tower))
     projection = tower.text_projection
     if projection is None:
         return x
-    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+    projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+    return projected
 
 
-def longest(tower: Any, tokens: Tensor) -> int:
+def _longest(tower: Any, tokens: Tensor) -> int:
     """Positions up to and with the last end token of the batch."""
     end = _end_token(tower)
     at_end = tokens.argmax(1) if _pool_type(tower) == "argmax" or end is None else (tokens == end).int().argmax(1)

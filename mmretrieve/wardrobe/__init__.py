@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mmretrieve.composition import PUBLISHED
 from mmretrieve.encoders.base import Progress
 from mmretrieve.options import BUILT_IN
 from mmretrieve.wardrobe.world import drawings, queries
@@ -45,7 +46,7 @@ def gallery_folder(progress: Progress | None = None) -> Path:
             for name in (PICTURES, GALLERY):
                 shutil.rmtree(home / name, ignore_errors=True)
             paint(home / PICTURES)
-            Gallery.create(home / GALLERY, encoder=encoder).add(home / PICTURES, progress=progress)
+            Gallery.create(home / GALLERY, encoder=encoder, setting=PUBLISHED["cirevl"]).add(home / PICTURES, progress=progress)
             done.touch()
     return home / GALLERY
 

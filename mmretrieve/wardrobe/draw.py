@@ -8,7 +8,7 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw
 
 from mmretrieve.wardrobe import scene, shapes
-from mmretrieve.wardrobe.attributes import Colour, Detail, Garment, Kind, Neckline, Pattern, Pose, Trim
+from mmretrieve.wardrobe.attributes import Colour, Detail, Garment, Kind, Length, Neckline, Pattern, Pose, Trim
 from mmretrieve.wardrobe.scene import RGB
 
 OVERSAMPLING = 3  # small pictures; large ones need less
@@ -161,7 +161,7 @@ def _fastenings(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas
 
     match garment.kind:
         case Kind.SHIRT | Kind.COAT:
-            bottom = 0.66 if garment.kind is Kind.SHIRT else shapes.HEM[garment.length or shapes.Length.KNEE]
+            bottom = 0.66 if garment.kind is Kind.SHIRT else shapes.HEM[garment.length or Length.KNEE]
             line((0.0, 0.1), (0.0, bottom))
             for y in (0.18, 0.29, 0.40, 0.51):
                 ((x0, y0),) = canvas.points([(0.05, y)])

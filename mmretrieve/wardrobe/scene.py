@@ -61,15 +61,15 @@ def _background(kind: Background, side: int) -> Image.Image:
             pen.polygon([(side, 0), (side, side), (0, side)], fill=(196, 208, 176))
         case Background.DUSK:
             top, bottom = (108, 104, 142), (232, 186, 168)
-            for y in range(side):
-                pen.line((0, y, side, y), fill=blend(top, bottom, y / side))
+            for line in range(side):
+                pen.line((0, line, side, line), fill=blend(top, bottom, line / side))
         case Background.SPECKS:
             picture.paste((226, 232, 230), (0, 0, side, side))
-            step = side / 9
+            step, r = side / 9, side * 0.0144
             for row in range(10):
                 for column in range(10):
                     x, y = (column + 0.5 * (row % 2)) * step, row * step
-                    pen.ellipse((x - step * 0.13, y - step * 0.13, x + step * 0.13, y + step * 0.13), fill=(168, 190, 190))
+                    pen.ellipse((x - r, y - r, x + r, y + r), fill=(168, 190, 190))
     return picture
 
 

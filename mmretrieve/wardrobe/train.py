@@ -158,7 +158,7 @@ def train(recipe: Recipe, pictures: Tensor, wearers: list[Garment], folder: Path
         aligned = clip_loss(first, said, chosen, model.logit_scale.exp().clamp(max=100))
         steady = view_loss(first[: len(again)], second, recipe.view_temperature)
         optimizer.zero_grad(set_to_none=True)
-        (aligned + recipe.view_weight * steady).backward()
+        (aligned + recipe.view_weight * steady).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses += (aligned.item(), steady.item())
