@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.encoders.openclip import WARDROBE_FOLDER
 from mmretrieve.gallery.sources import read_source
+from mmretrieve.options import BUILT_IN_MODEL
 
 PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
 KNOBS = [{"alpha_image": a, "alpha_text": 1.2, "beta": b} for a in (0.8, 1.4, 2.0) for b in (0.0, 0.25, 0.5, 0.75, 1.0)]
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for first.json")
     options = parser.parse_args()
     photos = options.photos or mm.wardrobe.pictures_folder()
-    folder = WARDROBE_FOLDER if options.encoder == "wardrobe" else Path(options.encoder)
+    folder = BUILT_IN_MODEL if options.encoder == "wardrobe" else Path(options.encoder)
     result = measure(photos, options.encoder, folder)
     text = json.dumps(result, indent=1)
     print(text)

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         built_in = options.gallery == BUILT_IN and not os.path.isdir(BUILT_IN)
         if built_in:
-            print("The built-in gallery is drawn on first use; this takes about half a minute …", flush=True)
+            print("Opening the built-in gallery; on first use it is drawn, which takes about half a minute …", flush=True)
         retriever = Retriever.open(wardrobe.gallery_folder() if built_in else options.gallery, device=options.device)
         title = "the wardrobe, 2,000 drawn clothes" if built_in else retriever.gallery.path.stem
         prompts = (

@@ -94,11 +94,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_a_gallery_of_another_encoder_names_both(indexed: Path, photos: Path, tmp_path: Path) -> None:
-    from mmretrieve.encoders.openclip import WARDROBE_FOLDER
+    from mmretrieve.options import BUILT_IN_MODEL
 
     other = tmp_path / "other"
     other.mkdir()
-    for file in WARDROBE_FOLDER.iterdir():
+    for file in BUILT_IN_MODEL.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
     config = (other / "open_clip_config.json").read_text()
     (other / "open_clip_config.json").write_text(config.replace("bicubic", "bilinear"))

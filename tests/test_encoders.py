@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 import mmretrieve as mm
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.encoders.openclip import WARDROBE_FOLDER, PromptCutWarning, load_encoder, resolve_device, resolve_dtype
+from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, resolve_device, resolve_dtype
 from mmretrieve.encoders.text_tower import encode_tokens, is_croppable
 from mmretrieve.errors import EncoderError, ImageError, OptionError
+from mmretrieve.options import BUILT_IN_MODEL
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -51,7 +52,7 @@ def test_a_batch_gives_what_one_by_one_gives(encoder: Encoder, photos: Path) -> 
 
 
 def test_images_are_what_plain_open_clip_gives(encoder: Encoder, photos: Path) -> None:
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{WARDROBE_FOLDER}")
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{BUILT_IN_MODEL}")
     path = next(photos.rglob("*.png"))
     with torch.no_grad():
         expected = model.eval().encode_image(preprocess(Image.open(path))[None], normalize=True).numpy()
@@ -96,7 +97,7 @@ def test_a_long_prompt_is_cut_and_says_so(encoder: Encoder) -> None:
 
 
 def test_identity_follows_weights_not_names(encoder: Encoder, tmp_path: Path) -> None:
-    copy = shutil.copytree(WARDROBE_FOLDER, tmp_path / "copy")
+    copy = shutil.copytree(BUILT_IN_MODEL, tmp_path / "copy")
     assert load_encoder(copy, dtype="float32").identity == encoder.identity
     weights = load_file(copy / "open_clip_model.safetensors")
     weights["logit_scale"] += 0.5
@@ -105,7 +106,7 @@ def test_identity_follows_weights_not_names(encoder: Encoder, tmp_path: Path) ->
 
 
 def test_identity_follows_preprocessing(encoder: Encoder, tmp_path: Path) -> None:
-    copy = shutil.copytree(WARDROBE_FOLDER, tmp_path / "copy")
+    copy = shutil.copytree(BUILT_IN_MODEL, tmp_path / "copy")
     config = json.loads((copy / "open_clip_config.json").read_text())
     config["preprocess_cfg"]["interpolation"] = "bilinear"
     (copy / "open_clip_config.json").write_text(json.dumps(config))
@@ -158,7 +159,7 @@ def test_what_cannot_be_loaded_says_why_in_one_line(spec: str, error: type[Excep
 def test_folders_that_are_no_encoder(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="not an encoder folder"):
         load_encoder(tmp_path)
-    shutil.copy(WARDROBE_FOLDER / "open_clip_config.json", tmp_path)
+    shutil.copy(BUILT_IN_MODEL / "open_clip_config.json", tmp_path)
     with pytest.raises(EncoderError, match="cannot be loaded"):
         load_encoder(tmp_path)  # a configuration without weights must not become a random model
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.encoders.openclip import WARDROBE_FOLDER
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.options import BUILT_IN_MODEL
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_open_finds_its_encoder_and_refuses_another(made: Path, picture: Path) -
 def test_a_moved_encoder_folder_still_fits(tmp_path: Path, photos: Path, picture: Path) -> None:
     folder = (tmp_path / "model").resolve()
     folder.mkdir()
-    for file in WARDROBE_FOLDER.iterdir():
+    for file in BUILT_IN_MODEL.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     mm.Gallery.create(tmp_path / "g", encoder=mm.load_encoder(folder)).add(photos / "summer")
     folder.rename(tmp_path / "moved")

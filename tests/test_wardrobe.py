@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.encoders.openclip import WARDROBE_FOLDER
+from mmretrieve.options import BUILT_IN_MODEL
 from mmretrieve.wardrobe import words
 from mmretrieve.wardrobe.attributes import (
     Background,
@@ -122,8 +122,8 @@ def test_words_alone_are_not_enough() -> None:
 def test_the_shipped_model_is_small_and_its_vocabulary_is_the_words() -> None:
     from mmretrieve.composers.vocabulary import Vocabulary
 
-    assert sum(file.stat().st_size for file in WARDROBE_FOLDER.iterdir()) <= 16_000_000
-    assert Vocabulary.read(WARDROBE_FOLDER / "vocabulary.json") == words.vocabulary()
+    assert sum(file.stat().st_size for file in BUILT_IN_MODEL.iterdir()) <= 16_000_000
+    assert Vocabulary.read(BUILT_IN_MODEL / "vocabulary.json") == words.vocabulary()
 
 
 def test_the_model_has_learned_its_world(encoder: Encoder) -> None:

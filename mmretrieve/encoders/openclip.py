@@ -21,11 +21,10 @@ from mmretrieve.encoders.base import EncoderIdentity, Progress
 from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
 from mmretrieve.images import ImageLike, open_image
-from mmretrieve.options import BUILT_IN, Decode
+from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Decode
 from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32, unit
 
-WARDROBE_FOLDER = Path(__file__).parent.parent / "wardrobe" / "model"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH, TEXT_BATCH = 64, 256
 logger = logging.getLogger(__name__)
@@ -183,7 +182,7 @@ def weights_hash(model: nn.Module) -> str:
 def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
     """(open_clip name, pretrained tag or file, local folder) for a spec."""
     if spec == BUILT_IN:
-        return f"local-dir:{WARDROBE_FOLDER}", None, WARDROBE_FOLDER
+        return f"local-dir:{BUILT_IN_MODEL}", None, BUILT_IN_MODEL
     if spec.startswith("hf-hub:"):
         return spec, None, None
     if Path(spec).is_dir():

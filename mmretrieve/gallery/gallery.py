@@ -47,9 +47,7 @@ class Gallery:
         self._store, self._encoder = store, encoder
         if encoder is not None:
             self.check_encoder(encoder)
-        self._live: Live = store.live()
-        self._vectors: Float32 | None = None
-        self._index: FlatIndex | None = None
+        self._refresh()
 
     @classmethod
     def create(
@@ -213,7 +211,10 @@ class Gallery:
         return AddReport(len(intake.items), intake.skipped, intake.failed)
 
     def _refresh(self) -> None:
-        self._live, self._vectors, self._index = self._store.live(), None, None
+        self._live: Live = self._store.live()
+        self._vectors: Float32 | None = None  # read when first scored
+        self._index: FlatIndex | None = None  # opened or built when first searched
+        self._place: dict[str, int] | None = None  # id → position, made when first asked
 
     def _get_index(self) -> FlatIndex:
         """The index of what is live: from its file where that fits, else built and, where possible, written."""
@@ -230,10 +231,11 @@ class Gallery:
         return self._index
 
     def _positions(self, ids: Collection[str]) -> list[int]:
-        place = {id_: position for position, id_ in enumerate(self.ids)}
-        if unknown := [id_ for id_ in ids if id_ not in place]:
+        if self._place is None:
+            self._place = {id_: position for position, id_ in enumerate(self.ids)}
+        if unknown := [id_ for id_ in ids if id_ not in self._place]:
             raise GalleryError(f"{self.path}: no item {unknown[0]!r} in this gallery")
-        return [place[id_] for id_ in ids]
+        return [self._place[id_] for id_ in ids]
 
     def _hidden(self, exclude: Collection[str]) -> list[int]:
         return self._positions(set(exclude)) if exclude else []

@@ -7,6 +7,7 @@ with the new row count. What lies behind that count is the rest of an interrupte
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ LEDGER, VECTORS, THUMBNAILS, LOCK = "gallery.sqlite", "vectors.f16", "thumbnails
 FORMAT = 1
 BUSY_SECONDS = 30.0
 READ_BLOCK = 65_536
+logger = logging.getLogger(__name__)
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -179,10 +181,15 @@ class Store:
             _next_generation(ledger)
 
     def thumbnail(self, content: str) -> bytes | None:
-        """The thumbnail of a picture by its content hash."""
-        with _connection(self.folder / THUMBNAILS) as file:
-            file.execute("CREATE TABLE IF NOT EXISTS thumbnails (hash TEXT PRIMARY KEY, webp BLOB NOT NULL)")
-            found = file.execute("SELECT webp FROM thumbnails WHERE hash = ?", (content,)).fetchone()
+        """The thumbnail of a picture by its content hash, or None where it is lost: it can be made again."""
+        if not (self.folder / THUMBNAILS).exists():
+            return None
+        try:
+            with _connection(self.folder / THUMBNAILS) as file:
+                found = file.execute("SELECT webp FROM thumbnails WHERE hash = ?", (content,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            logger.warning("%s: %s", self.folder / THUMBNAILS, error)
+            return None
         return None if found is None else bytes(found[0])
 
     def problems(self) -> list[str]:
@@ -203,14 +210,17 @@ class Store:
     def _cut_back(self) -> None:
         """Drops rows that were written but never committed, unless a writer is at work on them."""
         try:
-            with FileLock(self.folder / LOCK, timeout=0):
-                committed = int(self.meta()["rows"]) * self.dim * 2
-                if (self.folder / VECTORS).stat().st_size > committed:
-                    os.truncate(self.folder / VECTORS, committed)
+            if self._bytes_beyond() > 0:
+                with FileLock(self.folder / LOCK, timeout=0):
+                    if (beyond := self._bytes_beyond()) > 0:
+                        os.truncate(self.folder / VECTORS, (self.folder / VECTORS).stat().st_size - beyond)
         except (Timeout, PermissionError):
             return
         except OSError as error:
             raise GalleryError(f"{self.folder / VECTORS}: {error.strerror or error}") from error
+
+    def _bytes_beyond(self) -> int:
+        return (self.folder / VECTORS).stat().st_size - int(self.meta()["rows"]) * self.dim * 2
 
     def _rows_on_disk(self) -> int:
         return (self.folder / VECTORS).stat().st_size // (self.dim * 2)

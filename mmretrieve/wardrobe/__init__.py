@@ -15,9 +15,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mmretrieve import __version__
 from mmretrieve.composition import PUBLISHED
 from mmretrieve.encoders.base import Progress
-from mmretrieve.options import BUILT_IN
+from mmretrieve.images import content_hash
+from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
 from mmretrieve.wardrobe.world import drawings, queries
 
 PICTURES, GALLERY = "pictures", "gallery"
@@ -34,18 +36,18 @@ def gallery_folder(progress: Progress | None = None) -> Path:
 
     Safe to call from several processes; a folder that was left half made is made again.
     """
-    from mmretrieve.encoders.openclip import load_encoder
-    from mmretrieve.gallery.gallery import Gallery
-
-    encoder = load_encoder(BUILT_IN)
-    home = cache_folder() / f"wardrobe-{encoder.identity.weights[:12]}"
+    home = cache_folder() / f"wardrobe-{__version__}-{content_hash(BUILT_IN_MODEL / 'open_clip_model.safetensors')[:12]}"
     done = home / "done"
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "lock"):
         if not done.exists():
+            from mmretrieve.encoders.openclip import load_encoder  # torch only the first time
+            from mmretrieve.gallery.gallery import Gallery
+
             for name in (PICTURES, GALLERY):
                 shutil.rmtree(home / name, ignore_errors=True)
             paint(home / PICTURES)
+            encoder = load_encoder(BUILT_IN)
             Gallery.create(home / GALLERY, encoder=encoder, setting=PUBLISHED["cirevl"]).add(home / PICTURES, progress=progress)
             done.touch()
     return home / GALLERY
