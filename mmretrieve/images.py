@@ -45,11 +45,12 @@ SUFFIXES = frozenset(
     ]
 )
 MAX_PIXELS = 120_000_000
+DEFAULT_IMAGE_SIZE = 224  # what most CLIP models see
 FAST_MARGIN = 2  # a fast decode keeps at least twice the pixels that the encoder wants along each side
 
 
 def open_image(
-    source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = 224, max_pixels: int = MAX_PIXELS
+    source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = DEFAULT_IMAGE_SIZE, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """A path, an open file or a PIL image → a loaded, upright RGB picture. The source is not changed.
 

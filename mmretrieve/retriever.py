@@ -13,7 +13,7 @@ from mmretrieve.composition import AUTO, PDV, Composition
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
-from mmretrieve.images import ImageLike
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, open_image
 from mmretrieve.options import DEFAULT_K, ComposerName
 from mmretrieve.ranking import Ranking
 
@@ -64,7 +64,7 @@ class Retriever:
         if reference_id is not None:
             vector = self.gallery.vectors([reference_id])[0]
         elif image is not None:
-            vector = self.encoder.encode_images([image])[0]
+            vector = self.encoder.encode_images([self._opened(image)])[0]
         return self._composer(name).compose([Query(vector, prompt, caption, image)])[0]
 
     def weigh(
@@ -114,6 +114,10 @@ class Retriever:
         composition = self.compose(image, prompt, reference_id=reference_id, caption=caption, composer=composer)
         weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
         return self.gallery.search(weighed, k, exclude=exclude)
+
+    def _opened(self, image: ImageLike) -> ImageLike:
+        """The reference decoded as the gallery's own pictures were."""
+        return open_image(image, decode=self.gallery.decode, size=getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE))
 
     def _composer(self, name: ComposerName) -> Composer:
         if name not in self._composers:

@@ -21,7 +21,7 @@ from mmretrieve.encoders.base import EncoderIdentity, Progress
 from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
 from mmretrieve.images import ImageLike, open_image
-from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Decode
+from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
 from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32, unit
 
@@ -66,13 +66,11 @@ class OpenClipEncoder:
         size = self._model.visual.image_size
         return int(max(size) if isinstance(size, tuple | list) else size)
 
-    def encode_images(
-        self, images: Iterable[ImageLike], progress: Progress | None = None, *, decode: Decode = Decode.EXACT
-    ) -> Float32:
+    def encode_images(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         """Paths, PIL images or file objects → (n, dim) unit float32. Raises ImageError naming an unreadable one."""
 
         def prepare(image: ImageLike) -> Tensor:
-            return self._preprocess(open_image(image, decode=decode, size=self.image_size))  # type: ignore[no-any-return]
+            return self._preprocess(open_image(image))  # type: ignore[no-any-return]
 
         features = [np.empty((0, self.dim), np.float32)]
         prepared = map_ahead(prepare, images, 2 * BATCH)

@@ -18,8 +18,8 @@ from mmretrieve.gallery.index import FlatIndex
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
 from mmretrieve.gallery.sources import SourceItem, read_source
 from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Live, Store
-from mmretrieve.images import open_image, thumbnail
-from mmretrieve.options import Decode
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, open_image, thumbnail
+from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -101,11 +101,7 @@ class Gallery:
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
-        if self._vectors is None:
-            self._vectors = self._store.read(self._live.rows)
-        if ids is None:
-            return self._vectors.copy()
-        return self._vectors[self._positions(ids)]
+        return self._loaded().copy() if ids is None else self._loaded()[self._positions(ids)]
 
     def item(self, id_: str) -> Item:
         """Path, content hash and size of one item. GalleryError for an unknown id."""
@@ -132,9 +128,7 @@ class Gallery:
         with self._store.writing():
             for start in range(0, len(items), CHUNK):
                 chunk = items[start : start + CHUNK]
-                report = _joined(report, self._add_chunk(chunk, encoder))
-                if progress is not None:
-                    progress(len(chunk))
+                report = _joined(report, self._add_chunk(chunk, encoder, progress))
         self._refresh()
         return report
 
@@ -149,11 +143,9 @@ class Gallery:
     def term_scores(self, composition: Composition) -> Float32:
         """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
         self._check_dim(composition)
-        if self._vectors is None:
-            self._vectors = self._store.read(self._live.rows)
-        return scoring.term_scores(composition.terms, self._vectors)
+        return scoring.term_scores(composition.terms, self._loaded())
 
-    def search(self, composition: Composition, k: int = 10, *, exclude: Collection[str] = ()) -> Ranking:
+    def search(self, composition: Composition, k: int = DEFAULT_K, *, exclude: Collection[str] = ()) -> Ranking:
         """The k best items under the linear rule, by one search of the index. Fewer where the gallery has fewer.
 
         Equal scores keep insertion order. Raises OptionError for k < 1, VectorError for another dimension.
@@ -167,7 +159,9 @@ class Gallery:
         vectors = self._vectors[positions] if self._vectors is not None else self._store.read(self._live.rows[positions])
         return self._ranking(composition, positions, scoring.term_scores(composition.terms, vectors), k, len(hidden))
 
-    def rank(self, composition: Composition, scores_tn: Float32, k: int = 10, *, exclude: Collection[str] = ()) -> Ranking:
+    def rank(
+        self, composition: Composition, scores_tn: Float32, k: int = DEFAULT_K, *, exclude: Collection[str] = ()
+    ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
         scoring.check_k(k)
         if scores_tn.shape != (len(composition.names), len(self)):
@@ -203,8 +197,8 @@ class Gallery:
             said.append(f"{INDEX}: is not the file that was written; it will be built again at the next search")
         return said
 
-    def _add_chunk(self, chunk: list[SourceItem], encoder: Encoder) -> AddReport:
-        intake = Intake(self._store, getattr(encoder, "image_size", 224))
+    def _add_chunk(self, chunk: list[SourceItem], encoder: Encoder, progress: Progress | None) -> AddReport:
+        intake = Intake(self._store, getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE), progress)
         vectors = intake.vectors(chunk, encoder.encode_images)
         if intake.items:
             self._store.append(intake.items, vectors, intake.thumbnails)
@@ -216,6 +210,11 @@ class Gallery:
         self._index: FlatIndex | None = None  # opened or built when first searched
         self._place: dict[str, int] | None = None  # id → position, made when first asked
 
+    def _loaded(self) -> Float32:
+        if self._vectors is None:
+            self._vectors = self._store.read(self._live.rows)
+        return self._vectors
+
     def _get_index(self) -> FlatIndex:
         """The index of what is live: from its file where that fits, else built and, where possible, written."""
         if self._index is None:
@@ -223,7 +222,7 @@ class Gallery:
             if stamp.get("generation") == self._live.generation:
                 self._index = FlatIndex.load(self.path / INDEX, stamp["digest"])
         if self._index is None:
-            self._index = FlatIndex.build(self.vectors())
+            self._index = FlatIndex.build(self._loaded())
             try:
                 self._store.set_meta(index={"generation": self._live.generation, "digest": self._index.save(self.path / INDEX)})
             except (OSError, RuntimeError, GalleryError) as error:

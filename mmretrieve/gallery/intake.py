@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import ImageError
 from mmretrieve.gallery.sources import SourceItem
 from mmretrieve.gallery.store import Item, Store
@@ -29,6 +30,7 @@ class Intake:
 
     store: Store
     size: int
+    progress: Progress | None = None
     items: list[Item] = field(default_factory=list)
     thumbnails: list[bytes] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Intake:
         for source, outcome in zip(
             chunk, map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1)), strict=True
         ):
+            if self.progress is not None:
+                self.progress(1)
             if outcome is None:
                 self.skipped += 1
             elif isinstance(outcome, str):
