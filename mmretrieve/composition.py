@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.errors import OptionError, VectorError
-from mmretrieve.vectors import Float32, check_unit, unit
+from mmretrieve.vectors import Float32, check_unit, is_number, unit
 
 AUTO = "auto"
 
@@ -50,9 +50,9 @@ class PDV:
 
     def __post_init__(self) -> None:
         for name in ("alpha_image", "alpha_text"):
-            if not _is_number(getattr(self, name)):
+            if not is_number(getattr(self, name)):
                 raise OptionError(f"{name} must be a finite number, got {getattr(self, name)!r}")
-        if not _is_number(self.beta) or not 0 <= self.beta <= 1:
+        if not is_number(self.beta) or not 0 <= self.beta <= 1:
             raise OptionError(f"beta must be a number from 0 to 1, got {self.beta!r}")
 
     @property
@@ -185,7 +185,3 @@ def _same_shape(image: ArrayLike, text: ArrayLike, composed: ArrayLike) -> tuple
     if not rows[0].shape == rows[1].shape == rows[2].shape:
         raise VectorError(f"image, text and composed must have one shape, got {[row.shape for row in rows]}")
     return rows
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and isfinite(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -46,3 +48,8 @@ def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float
         row = int(np.abs(norms - 1).argmax())
         raise VectorError(f"{name}: expected unit rows, row {row} has length {norms[row]:.6g} ({worst:.2g} off)")
     return rows
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite real number; True and False are not."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and isfinite(value)
