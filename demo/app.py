@@ -35,7 +35,7 @@ def build(shop: Shop, *, title: str, prompts: tuple[str, ...] = ()) -> FastAPI:
             picture = shop.thumbnail(position)
         except MMRetrieveError as error:
             raise HTTPException(404, str(error)) from error
-        return Response(picture, media_type="image/webp", headers={"Cache-Control": "max-age=3600"})
+        return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
     mounted: FastAPI = gr.mount_gradio_app(
         server,

@@ -47,7 +47,7 @@ class Shop:
         return self.retriever.gallery.setting or PDV()
 
     def thumbnail(self, position: int) -> bytes:
-        """WebP bytes of the item at that place. MMRetrieveError where there is none."""
+        """JPEG bytes of the item at that place. MMRetrieveError where there is none."""
         return self.retriever.gallery.thumbnail(self.id_at(position))
 
     def id_at(self, position: int) -> str:

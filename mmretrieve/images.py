@@ -22,28 +22,12 @@ from mmretrieve.options import Decode
 ImageLike = str | Path | Image.Image | BinaryIO
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
-SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-        ".avif",
-        ".jp2",
-        ".ico",
-        ".tga",
-        ".mpo",
-    ]
-)
+# fmt: off
+SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pnm", ".avif", ".jp2", ".ico", ".tga", ".mpo",
+))
+# fmt: on
 MAX_PIXELS = 120_000_000
 DEFAULT_IMAGE_SIZE = 224  # what most CLIP models see
 FAST_MARGIN = 2  # a fast decode keeps at least twice the pixels that the encoder wants along each side
@@ -95,11 +79,11 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def thumbnail(picture: Image.Image, side: int) -> bytes:
-    """The picture at most `side` pixels high and wide, as WebP bytes."""
+    """The picture at most `side` pixels high and wide, as JPEG bytes."""
     small = picture.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=82, method=2)
+    small.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 

@@ -108,7 +108,7 @@ class Gallery:
         return self._store.items([id_])[0]
 
     def thumbnail(self, id_: str) -> bytes:
-        """A small WebP picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
+        """A small JPEG picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
         item = self.item(id_)
         return self._store.thumbnail(item.hash) or thumbnail(open_image(item.path), THUMBNAIL_SIDE)
 

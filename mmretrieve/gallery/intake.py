@@ -35,24 +35,36 @@ class Intake:
     thumbnails: list[bytes] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: int = 0
-    _copies: dict[int, int | str] = field(default_factory=dict)
+    _copies: dict[int, int | None] = field(default_factory=dict)  # item → row it repeats; None: an earlier one here
 
     def vectors(self, chunk: Sequence[SourceItem], encode: Callable[[Iterator[Image.Image]], Float32]) -> Float32:
         """(len(items), dim): encoded, or copied where the same content is in the gallery or came earlier in the chunk."""
-        encoded = encode(self._pictures(chunk))
+        with self.store.finding_copies() as find_copy:
+            encoded = encode(self._new_pictures(chunk, find_copy))
         out = np.empty((len(self.items), self.store.dim), np.float32)
         out[[i for i in range(len(self.items)) if i not in self._copies]] = encoded
         first = {item.hash: i for i, item in reversed(list(enumerate(self.items)))}
-        for i, origin in self._copies.items():
-            out[i] = out[first[origin]] if isinstance(origin, str) else self.store.read(np.array([origin], dtype=np.int64))[0]
+        for i, row in self._copies.items():
+            out[i] = out[first[self.items[i].hash]] if row is None else self.store.read(np.array([row], dtype=np.int64))[0]
         return out
 
-    def _pictures(self, chunk: Sequence[SourceItem]) -> Iterator[Image.Image]:
-        known = self.store.known([item.id for item in chunk])
+    def _new_pictures(self, chunk: Sequence[SourceItem], find_copy: Callable[[str], int | None]) -> Iterator[Image.Image]:
+        """The pictures that must be encoded, while everything else about the chunk is noted down."""
         here: set[str] = set()
-        for source, outcome in zip(
-            chunk, map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1)), strict=True
-        ):
+        for item, small, picture in self._readable(chunk):
+            row = find_copy(item.hash)
+            if row is not None or item.hash in here:
+                self._copies[len(self.items)] = row
+            self.items.append(item)
+            self.thumbnails.append(small)
+            if row is None and item.hash not in here:
+                here.add(item.hash)
+                yield picture
+
+    def _readable(self, chunk: Sequence[SourceItem]) -> Iterator[tuple[Item, bytes, Image.Image]]:
+        known = self.store.known([item.id for item in chunk])
+        outcomes = map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1))
+        for source, outcome in zip(chunk, outcomes, strict=True):
             if self.progress is not None:
                 self.progress(1)
             if outcome is None:
@@ -60,15 +72,7 @@ class Intake:
             elif isinstance(outcome, str):
                 self.failed[source.id] = outcome
             else:
-                item, small, picture = outcome
-                row = self.store.row_with_content(item.hash)
-                if row is not None or item.hash in here:
-                    self._copies[len(self.items)] = item.hash if row is None else row
-                self.items.append(item)
-                self.thumbnails.append(small)
-                if len(self.items) - 1 not in self._copies:
-                    here.add(item.hash)
-                    yield picture
+                yield outcome
 
     def _read(self, source: SourceItem, known: Mapping[str, str]) -> tuple[Item, bytes, Image.Image] | str | None:
         """A new picture, None for one that is there already, or why it cannot be added."""

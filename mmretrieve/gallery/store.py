@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,11 +128,12 @@ class Store:
             found = ((id_, ledger.execute(query, (id_,)).fetchone()) for id_ in ids)
             return {id_: row[0] for id_, row in found if row}
 
-    def row_with_content(self, content: str) -> int | None:
-        """A live row whose picture has this content hash."""
+    @contextmanager
+    def finding_copies(self) -> Iterator[Callable[[str], int | None]]:
+        """For as long as the block lasts: content hash → a live row whose picture has that content, or None."""
+        query = "SELECT row FROM items WHERE hash = ? AND deleted = 0 LIMIT 1"
         with self._ledger() as ledger:
-            found = ledger.execute("SELECT row FROM items WHERE hash = ? AND deleted = 0 LIMIT 1", (content,)).fetchone()
-        return None if found is None else int(found[0])
+            yield lambda content: next((int(row) for (row,) in ledger.execute(query, (content,))), None)
 
     def read(self, rows: NDArray[np.int64]) -> Float32:
         """(n, dim) unit float32 of those rows."""
@@ -186,7 +187,7 @@ class Store:
             return None
         try:
             with _connection(self.folder / THUMBNAILS) as file:
-                found = file.execute("SELECT webp FROM thumbnails WHERE hash = ?", (content,)).fetchone()
+                found = file.execute("SELECT jpeg FROM thumbnails WHERE hash = ?", (content,)).fetchone()
         except sqlite3.DatabaseError as error:
             logger.warning("%s: %s", self.folder / THUMBNAILS, error)
             return None
@@ -234,7 +235,7 @@ class Store:
 
     def _keep_thumbnails(self, hashes: Sequence[str], thumbnails: Sequence[bytes]) -> None:
         with _connection(self.folder / THUMBNAILS) as file:
-            file.execute("CREATE TABLE IF NOT EXISTS thumbnails (hash TEXT PRIMARY KEY, webp BLOB NOT NULL)")
+            file.execute("CREATE TABLE IF NOT EXISTS thumbnails (hash TEXT PRIMARY KEY, jpeg BLOB NOT NULL)")
             file.executemany("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", zip(hashes, thumbnails, strict=True))
 
     @contextmanager
