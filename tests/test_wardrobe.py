@@ -29,7 +29,20 @@ from mmretrieve.wardrobe.attributes import (
     unseen,
 )
 from mmretrieve.wardrobe.draw import draw
-from mmretrieve.wardrobe.train import Recipe, clip_loss, random_detail, seen_garments, sentence, shoots, train, view_loss
+from mmretrieve.wardrobe.train import (
+    ALIKE,
+    Chooser,
+    Recipe,
+    clip_loss,
+    fresh_model,
+    random_detail,
+    seen_garments,
+    sentence,
+    shoots,
+    train,
+    view_loss,
+)
+from mmretrieve.wardrobe.train import SHOOTS as SHOOTS_DRAWN
 from mmretrieve.wardrobe.world import LINES, SHOOTS, drawings, queries
 
 BY_ID = {drawing.id: drawing for drawing in drawings()}
@@ -146,10 +159,19 @@ def test_losses_by_hand() -> None:
 def test_training_runs_lowers_its_loss_and_repeats_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wearers = seen_garments(0)[:12]
     pictures = torch.from_numpy(np.stack([shoots(garment) for garment in wearers])).permute(0, 1, 4, 2, 3)
-    recipe = Recipe(steps=16, garments_a_batch=6, shoots_a_batch=2, second_views=6, warmup=2)
+    recipe = Recipe(steps=16, garments=6, shoots=2, looks=None, learning_rate=1.5e-3, warmup=2, second_views=6)
     for name in ("a", "b"):
-        train(recipe, pictures, wearers, tmp_path / name, report_every=4)
+        train(fresh_model(0), recipe, pictures, wearers, tmp_path / name, report_every=4)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
     losses = [float(line.split("clip ")[1].split()[0]) for line in lines[:4]]
     assert losses[-1] < losses[0]
     assert [line.rsplit("  ", 1)[0] for line in lines[:4]] == [line.rsplit("  ", 1)[0] for line in lines[4:]]
+
+
+def test_the_second_stage_compares_garments_of_one_look() -> None:
+    wearers = seen_garments(0)
+    chosen, which = Chooser(wearers, ALIKE, torch.Generator().manual_seed(0))()
+    assert len(chosen) == len(which) == ALIKE.garments * ALIKE.shoots
+    assert len({(wearers[i].colour, wearers[i].pattern) for i in chosen.tolist()}) <= (ALIKE.looks or 0)
+    assert which.max() < SHOOTS_DRAWN
+    assert (which.view(-1, 2)[:, 0] != which.view(-1, 2)[:, 1]).all()

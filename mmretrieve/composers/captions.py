@@ -28,28 +28,34 @@ class TemplateRewriter:
 
 @dataclass
 class Tagger:
-    """Builds a caption word by word: of each group the word whose sentence, so far, lies nearest to the image."""
+    """Builds a caption group by group: of each the word whose sentence, with all that is chosen so far, lies nearest to the image.
+
+    After the first round every group is chosen again in the light of all the others.
+    """
 
     encoder: Encoder
     vocabulary: Vocabulary
+    rounds: int = 2
     _vectors: dict[str, Float32] = field(default_factory=dict, repr=False)
 
     def captions(self, queries: Sequence[Query]) -> list[str]:
         """One caption a query, from its reference vector. OptionError where a query has no reference."""
         chosen: list[dict[str, str]] = [{} for _ in queries]
-        for group in self.vocabulary.groups:
+        for group in self.vocabulary.groups * self.rounds:
             said = [self._candidates(group, words) for words in chosen]
             self._remember({sentence for sentences in said for sentence in sentences})
-            for query, words, sentences in zip(queries, chosen, said, strict=True):
+            for i, (query, sentences) in enumerate(zip(queries, said, strict=True)):
                 if sentences:
                     scores = [float(query.reference() @ self._vectors[sentence]) for sentence in sentences]
-                    words[group.name] = group.words[int(np.argmax(scores))]
+                    word = group.words[int(np.argmax(scores))]
+                    chosen[i] = self.vocabulary.consistent({**chosen[i], group.name: word})
         return [self.vocabulary.say(words) for words in chosen]
 
     def _candidates(self, group: Group, chosen: dict[str, str]) -> list[str]:
         if not group.applies(chosen):
             return []
-        return [self.vocabulary.say({**chosen, group.name: word}) for word in group.words]
+        tried = ({**chosen, group.name: word} for word in group.words)
+        return [self.vocabulary.say(self.vocabulary.consistent(words)) for words in tried]
 
     def _remember(self, sentences: set[str]) -> None:
         if new := sorted(sentences - set(self._vectors)):

@@ -45,6 +45,14 @@ class Vocabulary:
             if not group.words:
                 raise VocabularyError(f"group {group.name!r} has no words")
 
+    def consistent(self, chosen: Mapping[str, str]) -> dict[str, str]:
+        """What is chosen, without the words of groups that do not apply to it (any more)."""
+        kept: dict[str, str] = {}
+        for group in self.groups:
+            if group.name in chosen and group.applies(kept):
+                kept[group.name] = chosen[group.name]
+        return kept
+
     def say(self, chosen: Mapping[str, str]) -> str:
         """The sentence with what is chosen so far; slots still open are left out: `{"thing": "orange"}` → `"a photo of an orange"`."""
         filled = self.sentence.format_map({group.name: chosen.get(group.name, "") for group in self.groups})

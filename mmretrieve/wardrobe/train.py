@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmretrieve.encoders.text_tower import encode_tokens
@@ -52,18 +52,24 @@ PREPROCESS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the outcome; one recipe always gives the same drawings, captions and batches."""
+    """One stage of the training. A recipe always gives the same captions and batches."""
 
-    steps: int = 2600
-    garments_a_batch: int = 48
-    shoots_a_batch: int = 4
+    steps: int
+    garments: int  # in a batch
+    shoots: int  # of each garment in a batch
+    looks: int | None  # (colour, pattern) pairs in a batch; None: as they come
+    learning_rate: float
+    warmup: int
     second_views: int = 64  # so many drawings of a batch are looked at twice
-    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
-    warmup: int = 150
     view_weight: float = 0.3
     view_temperature: float = 0.1
     seed: int = 0
+
+
+BROAD = Recipe(steps=2600, garments=48, shoots=4, looks=None, learning_rate=1.5e-3, warmup=150)
+ALIKE = Recipe(steps=600, garments=96, shoots=2, looks=8, learning_rate=6e-4, warmup=50, seed=1)
+"""First whatever comes; then batches of a few colours and patterns, in which cut, sleeves and neck must tell garments apart."""
 
 
 def random_detail(random: Random) -> Detail:
@@ -130,30 +136,25 @@ def view_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
-def train(recipe: Recipe, pictures: Tensor, wearers: list[Garment], folder: Path, *, report_every: int = 100) -> None:
-    """Fits a fresh model to (garments, SHOOTS, 3, SIZE, SIZE) bytes; saves and reports to stderr every so many steps."""
+def train(
+    model: CLIP, recipe: Recipe, pictures: Tensor, wearers: list[Garment], folder: Path, *, report_every: int = 100
+) -> None:
+    """Fits the model to (garments, SHOOTS, 3, SIZE, SIZE) bytes; saves it and reports to stderr every so many steps."""
     torch.manual_seed(recipe.seed)
     random, generator = Random(recipe.seed), torch.Generator().manual_seed(recipe.seed)
-    model = CLIP(**MODEL)
-    model.train()
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
-    optimizer = _optimizer(model, recipe)
+    choose = Chooser(wearers, recipe, generator)
+    optimizer = _optimizer(model.train(), recipe)
     started, losses = time.monotonic(), np.zeros(2)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        chosen = torch.randint(len(wearers), (recipe.garments_a_batch,), generator=generator).repeat_interleave(
-            recipe.shoots_a_batch
-        )
-        which = (
-            torch.rand(recipe.garments_a_batch, SHOOTS, generator=generator).argsort(1)[:, : recipe.shoots_a_batch].flatten()
-        )
+        chosen, which = choose()
         batch = pictures[chosen, which]
-        tokens = tokenizer([sentence(wearers[i], random) for i in chosen.tolist()])
         again = batch[: recipe.second_views]
         with torch.autocast("cpu", torch.bfloat16):
             seen = model.encode_image(views(torch.cat([batch, again]), generator), normalize=True).float()
-        said = F.normalize(encode_tokens(model, tokens), dim=-1)
+        said = F.normalize(encode_tokens(model, tokenizer([sentence(wearers[i], random) for i in chosen.tolist()])), dim=-1)
         first, second = seen[: len(batch)], seen[len(batch) :]
         aligned = clip_loss(first, said, chosen, model.logit_scale.exp().clamp(max=100))
         steady = view_loss(first[: len(again)], second, recipe.view_temperature)
@@ -162,16 +163,39 @@ def train(recipe: Recipe, pictures: Tensor, wearers: list[Garment], folder: Path
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses += (aligned.item(), steady.item())
-        if (step + 1) % report_every == 0:
-            aligned_mean, steady_mean = losses / report_every
-            print(
-                f"step {step + 1}/{recipe.steps}  clip {aligned_mean:.3f}  views {steady_mean:.3f}  {time.monotonic() - started:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+        if (step + 1) % report_every == 0 or step + 1 == recipe.steps:
+            _report(step + 1, recipe.steps, losses / (step % report_every + 1), time.monotonic() - started)
             losses[:] = 0
             save(model, folder)
-    save(model, folder)
+
+
+class Chooser:
+    """Draws batches: (n,) indices of garments and, for each, which of its shoots."""
+
+    def __init__(self, wearers: list[Garment], recipe: Recipe, generator: torch.Generator) -> None:
+        self.count, self.recipe, self.generator = len(wearers), recipe, generator
+        looks: dict[tuple[str, str], list[int]] = {}
+        for i, garment in enumerate(wearers):
+            looks.setdefault((garment.colour, garment.pattern), []).append(i)
+        self.looks = [torch.tensor(alike) for alike in looks.values()]
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        garments = self._alike(recipe.looks) if recipe.looks else self._some(self.count, recipe.garments)
+        which = torch.rand(len(garments), SHOOTS, generator=self.generator).argsort(1)[:, : recipe.shoots]
+        return garments.repeat_interleave(recipe.shoots), which.flatten()
+
+    def _alike(self, looks: int) -> Tensor:
+        share = self.recipe.garments // looks
+        return torch.cat([self.looks[i][self._some(len(self.looks[i]), share)] for i in self._some(len(self.looks), looks)])
+
+    def _some(self, count: int, wanted: int) -> Tensor:
+        return torch.randint(count, (wanted,), generator=self.generator)
+
+
+def _report(step: int, steps: int, losses: NDArray[np.float64], seconds: float) -> None:
+    line = f"step {step}/{steps}  clip {losses[0]:.3f}  views {losses[1]:.3f}  {seconds:.0f} s"
+    print(line, file=sys.stderr, flush=True)
 
 
 def _optimizer(model: CLIP, recipe: Recipe) -> torch.optim.Optimizer:
@@ -199,19 +223,25 @@ def save(model: CLIP, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m mmretrieve.wardrobe.train", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (default: %(default)s)")
-    parser.add_argument("--garments", type=int, help="use only so many garments, for a trial")
-    parser.add_argument("--view-weight", type=float, default=Recipe.view_weight, help="share of the image-to-image loss")
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, saved every hundred steps")
+    parser.add_argument("--second-stage", type=Path, metavar="FOLDER", help="go on from this model with the second stage alone")
     options = parser.parse_args(arguments)
-    wearers = seen_garments(options.seed)[: options.garments]
-    started = time.monotonic()
+    wearers, started = seen_garments(BROAD.seed), time.monotonic()
     with ProcessPoolExecutor() as pool:
         drawn = np.stack(list(pool.map(shoots, wearers, chunksize=32)))
     print(f"{drawn.shape[0] * SHOOTS} drawings in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    recipe = Recipe(steps=options.steps, seed=options.seed, view_weight=options.view_weight)
-    train(recipe, torch.from_numpy(drawn).permute(0, 1, 4, 2, 3), wearers, options.out)
+    pictures = torch.from_numpy(drawn).permute(0, 1, 4, 2, 3)
+    model = fresh_model(BROAD.seed)
+    if options.second_stage:
+        model.load_state_dict(load_file(options.second_stage / "open_clip_model.safetensors"))
+    for recipe in (ALIKE,) if options.second_stage else (BROAD, ALIKE):
+        train(model, recipe, pictures, wearers, options.out)
+
+
+def fresh_model(seed: int) -> CLIP:
+    """The untrained model."""
+    torch.manual_seed(seed)
+    return CLIP(**MODEL)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def drawings() -> tuple[Drawing, ...]:
             pairs = [(garment, detail) for garment in variants]
             shown += pairs + random.sample(pairs, TWINS)
     random.shuffle(shown)
-    return tuple(Drawing(f"{i:04}-{g.colour}-{g.pattern}-{g.kind}.png", g, d, seed=i) for i, (g, d) in enumerate(shown))
+    return tuple(Drawing(f"{g.colour}-{g.pattern}-{g.kind}-{i:04}.png", g, d, seed=i) for i, (g, d) in enumerate(shown))
 
 
 @cache
