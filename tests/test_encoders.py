@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -154,6 +158,25 @@ def test_what_cannot_be_loaded_says_why_in_one_line(spec: str, error: type[Excep
     with pytest.raises(error, match=said) as caught:
         load_encoder(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_fails_in_seconds_in_one_line(tmp_path: Path) -> None:
+    """A real process without HF_HUB_OFFLINE, behind a proxy that refuses; nothing leaves this machine."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {
+        "HF_HOME": str(tmp_path),
+        "NO_PROXY": "",
+        **dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), "http://127.0.0.1:9"),
+    }
+    command = [sys.executable, "-m", "mmretrieve.cli", "index", str(tmp_path), "--gallery", str(tmp_path / "g")]
+    (tmp_path / "a.png").write_bytes(b"")
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert time.monotonic() - started < 30
+    assert done.returncode == 1
+    assert "without a network" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "g").exists()
 
 
 def test_folders_that_are_no_encoder(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmretrieve.encoders.base import EncoderIdentity, Progress
+from mmretrieve.encoders.hub import hub_or_cache
 from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
 from mmretrieve.images import ImageLike, open_image
@@ -127,8 +128,7 @@ def load_encoder(spec: str | Path, *, device: str = "auto", dtype: str = "auto")
     compute = resolve_dtype(dtype, where)
     name, pretrained, folder = _resolve(str(spec))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with hub_or_cache(needed=folder is None and not Path(pretrained or "").is_file()):
             model = open_clip.create_model(name, pretrained, require_pretrained=True, pretrained_text=False, weights_only=True)
             tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # whatever the hub, the file or the checkpoint raised, the user needs one line
