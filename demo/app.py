@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ PRESETS = {
     "Stick to the picture": PDV(alpha_image=1.4, alpha_text=1.0, beta=0.1),
 }
 CLICKED = "element.addEventListener('click', event => { const card = event.target.closest('[data-position]'); if (card) trigger('click', {position: Number(card.dataset.position)}); });"
+START = "Choose a picture to start from, or say what you are looking for."
+PDV_IN_ONE_SENTENCE = "The prompt adds a direction to the words; how far should words and picture follow it?"
 Outputs = tuple[Any, ...]
 
 
@@ -51,117 +54,96 @@ def build(shop: Shop, *, title: str, prompts: tuple[str, ...] = ()) -> FastAPI:
     return mounted
 
 
+@dataclass(frozen=True)
+class Desk:
+    """The left side of the page: everything a person can set."""
+
+    picture: gr.Image
+    prompt: gr.Textbox
+    suggestions: list[gr.Button]
+    go: gr.Button
+    knobs: list[gr.Slider]  # alpha image, alpha text, beta
+    presets: dict[gr.Button, PDV]
+    caption: gr.Textbox
+    again: gr.Button
+
+
 def page(shop: Shop, *, title: str, prompts: tuple[str, ...]) -> gr.Blocks:
     """The Gradio page."""
-    start = shop.setting
-    with gr.Blocks(
-        title=f"{title} · mmretrieve", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
-    ) as blocks:
-        gr.HTML(
-            f"<header><h1>like this picture, <em>but …</em></h1><p>{title} · {len(shop.retriever.gallery):,} pictures</p></header>"
-        )
-        search_state, position_state = gr.State(None), gr.State(None)
+    options = {"analytics_enabled": False, "fill_width": True, "delete_cache": (3600, 3600)}
+    with gr.Blocks(title=f"{title} · mmretrieve", **options) as blocks:
+        gr.HTML(cards.header(title, len(shop.retriever.gallery)))
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=290, elem_id="desk"):
-                picture = gr.Image(
-                    type="filepath",
-                    sources=["upload", "clipboard"],
-                    label="Reference",
-                    height=260,
-                    buttons=[],
-                    elem_id="reference",
-                    placeholder="Drop or paste a picture here,\nor click one on the right",
-                )
-                picture.preprocess = _uploaded  # Gradio would open the file itself, and raise where ours explains
-                prompt = gr.Textbox(
-                    "", label="… but", placeholder="in red, with long sleeves", elem_id="prompt", max_length=2000
-                )
-                with gr.Row(elem_id="suggestions"):
-                    suggestions = [gr.Button(words, size="sm") for words in prompts]
-                go = gr.Button("Search", variant="primary", elem_id="go")
-                with gr.Group(elem_id="knobs"):
-                    gr.HTML(
-                        "<p class='lead'>The prompt adds a direction to the words; how far should words and picture follow it?</p>"
-                    )
-                    beta = gr.Slider(
-                        0, 1, start.beta, step=0.05, label="beta", info="0 follows the picture · 1 the words", elem_id="beta"
-                    )
-                    alpha_image = gr.Slider(
-                        LOW_ALPHA,
-                        HIGH_ALPHA,
-                        start.alpha_image,
-                        step=0.05,
-                        label="alpha image",
-                        info="how far the prompt moves the picture",
-                        elem_id="alpha_image",
-                    )
-                    alpha_text = gr.Slider(
-                        LOW_ALPHA,
-                        HIGH_ALPHA,
-                        start.alpha_text,
-                        step=0.05,
-                        label="alpha text",
-                        info="how far the prompt moves the words",
-                        elem_id="alpha_text",
-                    )
-                    with gr.Row(elem_id="presets"):
-                        presets = {gr.Button(name, size="sm"): setting for name, setting in PRESETS.items()}
-                with gr.Accordion("The reference in your own words", open=False):
-                    caption = gr.Textbox(
-                        "",
-                        show_label=False,
-                        placeholder="left empty, the encoder finds the words",
-                        elem_id="caption",
-                        max_length=2000,
-                    )
-                again = gr.Button("Show other pictures", size="sm", elem_id="again")
+                desk = _desk(shop.setting, prompts)
             with gr.Column(scale=3, min_width=320):
-                results = gr.HTML(
-                    cards.grid(shop.window(0), "Choose a picture to start from."), js_on_load=CLICKED, elem_id="results"
-                )
-
-        knobs = [alpha_image, alpha_text, beta]
-        asking = [picture, position_state, prompt, caption, *knobs]
-        found = [results, search_state]
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-
-        def search(image: str | None, position: int | None, words: str, said: str, *values: float) -> Outputs:
-            return _search(shop, image, position, words, said, values)
-
-        def choose(
-            event: gr.EventData, _image: str | None, _position: int | None, words: str, said: str, *values: float
-        ) -> Outputs:
-            position = int(event.position)
-            return (
-                Image.open(io.BytesIO(shop.thumbnail(position))),
-                position,
-                *_search(shop, None, position, words, said, values),
-            )
-
-        def fold(state: Search | None, *values: float) -> Any:
-            return gr.skip() if state is None else _shown(shop, state, values)
-
-        results.click(choose, asking, [picture, position_state, *found], trigger_mode="once", **quiet)
-        for fresh in (picture.upload, picture.clear):
-            fresh(lambda: None, None, position_state, **quiet).then(search, asking, found, **quiet)
-        for asked in (go.click, prompt.submit, caption.submit):
-            asked(search, asking, found, **quiet)
-        for button in suggestions:
-            button.click(lambda words: words, button, prompt, **quiet).then(search, asking, found, **quiet)
-        for knob in knobs:
-            knob.input(fold, [search_state, *knobs], results, trigger_mode="always_last", **quiet)
-        for button, setting in presets.items():
-            values = [setting.alpha_image, setting.alpha_text, setting.beta]
-            button.click(lambda values=values: values, None, knobs, **quiet).then(
-                fold, [search_state, *knobs], results, **quiet
-            )
-        again.click(
-            lambda: (cards.grid(shop.window(secrets.randbelow(1 << 30)), "Choose a picture to start from."), None),
-            None,
-            found,
-            **quiet,
-        )
+                results = gr.HTML(cards.grid(shop.window(0), START), js_on_load=CLICKED, elem_id="results")
+        _wire(shop, desk, results)
     return blocks
+
+
+def _desk(start: PDV, prompts: tuple[str, ...]) -> Desk:
+    looks: dict[str, Any] = {"sources": ["upload", "clipboard"], "height": 260, "buttons": []}
+    invitation = "Drop or paste a picture here,\nor click one on the right"
+    picture = gr.Image(type="filepath", label="Reference", elem_id="reference", placeholder=invitation, **looks)
+    picture.preprocess = _uploaded  # Gradio would open the file itself, and raise where ours explains
+    prompt = gr.Textbox("", label="… but", placeholder="in red, with long sleeves", elem_id="prompt", max_length=2000)
+    with gr.Row(elem_id="suggestions"):
+        suggestions = [gr.Button(words, size="sm") for words in prompts]
+    go = gr.Button("Search", variant="primary", elem_id="go")
+    with gr.Group(elem_id="knobs"):
+        gr.HTML(f"<p class='lead'>{PDV_IN_ONE_SENTENCE}</p>")
+        beta = gr.Slider(0, 1, start.beta, step=0.05, label="beta", info="0 follows the picture · 1 the words", elem_id="beta")
+        alpha_image = _alpha("alpha image", start.alpha_image, "how far the prompt moves the picture")
+        alpha_text = _alpha("alpha text", start.alpha_text, "how far the prompt moves the words")
+        with gr.Row(elem_id="presets"):
+            presets = {gr.Button(name, size="sm"): setting for name, setting in PRESETS.items()}
+    with gr.Accordion("The reference in your own words", open=False):
+        empty = "left empty, the encoder finds the words"
+        caption = gr.Textbox("", show_label=False, placeholder=empty, elem_id="caption", max_length=2000)
+    again = gr.Button("Show other pictures", size="sm", elem_id="again")
+    return Desk(picture, prompt, suggestions, go, [alpha_image, alpha_text, beta], presets, caption, again)
+
+
+def _alpha(label: str, value: float, info: str) -> gr.Slider:
+    return gr.Slider(LOW_ALPHA, HIGH_ALPHA, value, step=0.05, label=label, info=info, elem_id=label.replace(" ", "_"))
+
+
+def _wire(shop: Shop, desk: Desk, results: gr.HTML) -> None:
+    """What happens when: questions encode and search, knobs only fold what the last question left in `state`."""
+    state, position = gr.State(None), gr.State(None)
+    asking = [desk.picture, position, desk.prompt, desk.caption, *desk.knobs]
+    found = [results, state]
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def ask(image: str | None, chosen: int | None, words: str, said: str, *values: float) -> Outputs:
+        return _search(shop, image, chosen, words, said, values)
+
+    def choose(event: gr.EventData, _image: str | None, _chosen: int | None, words: str, said: str, *values: float) -> Outputs:
+        chosen = int(event.position)
+        picture = Image.open(io.BytesIO(shop.thumbnail(chosen)))
+        return (picture, chosen, *_search(shop, None, chosen, words, said, values))
+
+    def fold(search: Search | None, *values: float) -> Any:
+        return gr.skip() if search is None else _shown(shop, search, values)
+
+    def browse() -> Outputs:
+        return cards.grid(shop.window(secrets.randbelow(1 << 30)), START), None
+
+    results.click(choose, asking, [desk.picture, position, *found], trigger_mode="once", **quiet)
+    for fresh in (desk.picture.upload, desk.picture.clear):
+        fresh(lambda: None, None, position, **quiet).then(ask, asking, found, **quiet)
+    for asked in (desk.go.click, desk.prompt.submit, desk.caption.submit):
+        asked(ask, asking, found, **quiet)
+    for button in desk.suggestions:
+        button.click(lambda words: words, button, desk.prompt, **quiet).then(ask, asking, found, **quiet)
+    for knob in desk.knobs:
+        knob.input(fold, [state, *desk.knobs], results, trigger_mode="always_last", **quiet)
+    for button, setting in desk.presets.items():
+        values = [setting.alpha_image, setting.alpha_text, setting.beta]
+        set_knobs = button.click(lambda values=values: values, None, desk.knobs, **quiet)
+        set_knobs.then(fold, [state, *desk.knobs], results, **quiet)
+    desk.again.click(browse, None, found, **quiet)
 
 
 def _search(
@@ -169,7 +151,7 @@ def _search(
 ) -> Outputs:
     """Results and the search behind them; a problem is shown where the results would be."""
     if image is None and position is None and not (prompt or "").strip():
-        return cards.grid(shop.window(0), "Choose a picture to start from, or say what you are looking for."), None
+        return cards.grid(shop.window(0), START), None
     try:
         state = shop.begin(image, position, prompt, caption)
         return _shown(shop, state, knobs), state

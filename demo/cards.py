@@ -22,6 +22,11 @@ def grid(cards: Sequence[Card], note: str = "") -> str:
     return f'<p class="note" role="status">{note}</p><div class="grid">{"".join(_card(card, longest) for card in cards)}</div>'
 
 
+def header(title: str, count: int) -> str:
+    """The top of the page."""
+    return f"<header><h1>like this picture, <em>but …</em></h1><p>{escape(title)} · {count:,} pictures</p></header>"
+
+
 def note(words: Mapping[str, str], weights: Mapping[str, float], remark: str | None) -> str:
     """What was understood and how it is weighed, in one line."""
     said = " → ".join(f"<q>{escape(words[name])}</q>" for name in ("text", "composed") if name in words)
