@@ -8,10 +8,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from mmretrieve import arguments
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_K, ComposerName, Decode
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from mmretrieve.encoders.base import Encoder
     from mmretrieve.ranking import Ranking
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are one line on stderr; `--debug` shows where they come from."""
-    options = make_parser().parse_args(arguments)
+    options = make_parser().parse_args(words)
     warnings.showwarning = _show_warning
     try:
         status: int = options.run(options)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         print(f"mmretrieve: {error}", file=sys.stderr)
-        return WRONG_USE if isinstance(error, OptionError) else FAILED
+        return arguments.WRONG_USE if isinstance(error, OptionError) else FAILED
     except KeyboardInterrupt:
         print("mmretrieve: interrupted; what was committed is kept, run the same command to go on", file=sys.stderr)
         return INTERRUPTED
@@ -46,13 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"mmretrieve: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
         return FAILED
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line instead of repeating the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USE, f"{self.prog.split()[0]}: {message}; see {self.prog} --help\n")
 
 
 def index(options: argparse.Namespace) -> int:
@@ -156,7 +149,7 @@ def delete(options: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="mmretrieve", description="Find images like a picture, but …")
+    parser = arguments.OneLineParser(prog="mmretrieve", description="Find images like a picture, but …")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -174,16 +167,29 @@ def make_parser() -> argparse.ArgumentParser:
     making.add_argument("--quiet", action="store_true", help="no progress bar")
     _computing(making)
 
-    finding = _command(commands, "search", search)
+    _search_arguments(_command(commands, "search", search))
+    _of_gallery(_command(commands, "info", info))
+    _of_gallery(_command(commands, "verify", verify))
+    removing = _command(commands, "delete", delete)
+    _of_gallery(removing)
+    removing.add_argument("ids", nargs="+", metavar="ID")
+    return parser
+
+
+def _search_arguments(finding: argparse.ArgumentParser) -> None:
     _of_gallery(finding)
     finding.add_argument("--image", metavar="P", help="the reference picture")
     finding.add_argument("--reference-id", metavar="ID", help="an item of the gallery as the reference")
     finding.add_argument("--prompt", metavar="T", help='what should be different: "in red, with long sleeves"')
     finding.add_argument("--caption", metavar="TEXT", help="the reference said in words (default: tagged by the encoder)")
-    finding.add_argument("-k", type=_count, default=DEFAULT_K, metavar="N", help="how many items (default: %(default)s)")
-    finding.add_argument("--alpha-image", type=_alpha_or_auto, metavar="A", help="how far the prompt moves the image, or auto")
-    finding.add_argument("--alpha-text", type=_finite, metavar="A", help="how far the prompt moves the words")
-    finding.add_argument("--beta", type=_share, metavar="B", help="0 follows the image, 1 the words")
+    finding.add_argument(
+        "-k", type=arguments.count, default=DEFAULT_K, metavar="N", help="how many items (default: %(default)s)"
+    )
+    finding.add_argument(
+        "--alpha-image", type=arguments.alpha_or_auto, metavar="A", help="how far the prompt moves the image, or auto"
+    )
+    finding.add_argument("--alpha-text", type=arguments.finite, metavar="A", help="how far the prompt moves the words")
+    finding.add_argument("--beta", type=arguments.share, metavar="B", help="0 follows the image, 1 the words")
     finding.add_argument(
         "--composer",
         metavar="C",
@@ -196,13 +202,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     finding.add_argument("--encoder", metavar="E", help="where the gallery's encoder is now, if it has moved")
     _computing(finding)
-
-    _of_gallery(_command(commands, "info", info))
-    _of_gallery(_command(commands, "verify", verify))
-    removing = _command(commands, "delete", delete)
-    _of_gallery(removing)
-    removing.add_argument("ids", nargs="+", metavar="ID")
-    return parser
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -222,33 +221,6 @@ def _computing(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dtype", default="auto", help="auto, float32, bfloat16 or float16, of the image tower (default: %(default)s)"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = _finite(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return value
-
-
-def _alpha_or_auto(text: str) -> float | str:
-    return text if text == "auto" else _finite(text)
 
 
 def _gallery(name: str) -> Path:

@@ -24,8 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.vectors import Float32, check_unit, is_number, unit
 
-AUTO = "auto"
-
 
 class Term(StrEnum):
     """The terms every composer draws from. A method may add its own names beside them."""

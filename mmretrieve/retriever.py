@@ -9,12 +9,12 @@ from typing import Literal
 from mmretrieve.composers import make_composer
 from mmretrieve.composers.base import Composer, Query
 from mmretrieve.composers.vocabulary import Vocabulary
-from mmretrieve.composition import AUTO, PDV, Composition
+from mmretrieve.composition import PDV, Composition
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, open_image
-from mmretrieve.options import DEFAULT_K, ComposerName
+from mmretrieve.options import AUTO, DEFAULT_K, ComposerName
 from mmretrieve.ranking import Ranking
 
 

@@ -25,6 +25,7 @@ ORDER = [
     "gallery",
     "retriever",
     "wardrobe",
+    "arguments",
     "cli",
 ]
 
