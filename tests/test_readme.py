@@ -35,6 +35,6 @@ def test_links_and_targets_exist() -> None:
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
         assert (ROOT / link).is_file(), link
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"`?make (\w+)", TEXT):
+    for target in re.findall(r"(?:^    |`)make (\w+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert len(TEXT.splitlines()) <= 200
