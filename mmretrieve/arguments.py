@@ -19,7 +19,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
 
@@ -43,3 +43,8 @@ def share(text: str) -> float:
 
 def alpha_or_auto(text: str) -> float | str:
     return text if text == AUTO else finite(text)
+
+
+def printable(text: str) -> str:
+    """The text in one line, with whatever would move or colour a terminal spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -26,6 +27,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are one line on stderr; `--debug` shows where they come from."""
     options = make_parser().parse_args(words)
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show must not end a list
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -33,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except MMRetrieveError as error:
         if options.debug:
             raise
-        print(f"mmretrieve: {error}", file=sys.stderr)
+        print(f"mmretrieve: {arguments.printable(str(error))}", file=sys.stderr)
         return arguments.WRONG_USE if isinstance(error, OptionError) else FAILED
     except KeyboardInterrupt:
         print("mmretrieve: interrupted; what was committed is kept, run the same command to go on", file=sys.stderr)
@@ -68,7 +72,7 @@ def index(options: argparse.Namespace) -> int:
     with _bar(total, "pictures", options.quiet) as bar:
         report = gallery.add(options.source, progress=bar.update)
     for name, reason in report.failed.items():
-        print(f"mmretrieve: not added: {name}: {reason}", file=sys.stderr)
+        print(f"mmretrieve: not added: {arguments.printable(f'{name}: {reason}')}", file=sys.stderr)
     _out(
         options,
         f"{gallery.path}: {report}, {len(gallery)} items",
@@ -87,6 +91,7 @@ def search(options: argparse.Namespace) -> int:
         _gallery(options.gallery),
         encoder=_load(options, options.encoder) if options.encoder else None,
         device=options.device,
+        dtype=options.dtype,
         vocabulary=vocabulary,
     )
     ranking = retriever.search(
@@ -265,7 +270,7 @@ def _print_ranking(ranking: Ranking, *, as_json: bool) -> None:
             )
         else:
             gave = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
-            print(f"{hit.rank:>4}  {hit.score:.4f}  {hit.id}  ({gave})")
+            print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({gave})")
     if ranking.note:
         print(f"mmretrieve: {ranking.note}", file=sys.stderr)
 

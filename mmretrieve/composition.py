@@ -156,6 +156,13 @@ class Composition:
         return np.asarray(np.array(self.weights) @ self.terms.astype(np.float64), dtype=np.float32)
 
     @property
+    def direction(self) -> Float32:
+        """(d,) the unit vector along Σ weight · term, however large the weights are; zeros where it cancels."""
+        weights = np.array(self.weights) / (np.abs(self.weights).max() or 1.0)
+        whole = weights @ self.terms.astype(np.float64)
+        return np.asarray(whole / (np.linalg.norm(whole) or 1.0), dtype=np.float32)
+
+    @property
     def takes_pdv(self) -> bool:
         return {Term.IMAGE, Term.TEXT, Term.COMPOSED} <= set(self.names)
 

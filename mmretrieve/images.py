@@ -29,6 +29,7 @@ SUFFIXES = frozenset((
 ))
 # fmt: on
 MAX_PIXELS = 120_000_000
+MAX_ASPECT = 100  # beyond it the short side vanishes when an encoder shrinks the long one
 DEFAULT_IMAGE_SIZE = 224  # what most CLIP models see
 FAST_MARGIN = 2  # a fast decode keeps at least twice the pixels that the encoder wants along each side
 
@@ -45,6 +46,8 @@ def open_image(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata and Pillow's own size warning; ours is an error
             picture = source if isinstance(source, Image.Image) else Image.open(source, formats=_formats())
+            if min(picture.size) == 0 or max(picture.size) > MAX_ASPECT * min(picture.size):
+                raise ImageError(f"{name_of(source)}: {picture.width}×{picture.height} pixels is too narrow to show anything")
             if picture.width * picture.height > max_pixels:
                 raise ImageError(
                     f"{name_of(source)}: {picture.width}×{picture.height} pixels is above the limit of {max_pixels:,}"
@@ -90,6 +93,8 @@ def thumbnail(picture: Image.Image, side: int) -> bytes:
 def content_hash(path: Path) -> str:
     """32 hexadecimal digits (BLAKE2b, 128 bit) of the file's bytes. Raises ImageError where it cannot be read."""
     try:
+        if not path.is_file() and path.exists():
+            raise ImageError(f"{path}: not a regular file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:

@@ -29,14 +29,20 @@ class Retriever:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, encoder: Encoder | None = None, device: str = "auto", vocabulary: Vocabulary | None = None
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        vocabulary: Vocabulary | None = None,
     ) -> Retriever:
         """The gallery at `path` with the encoder that made it, loaded by the name the gallery remembers unless given.
 
         Raises GalleryError where that name now loads another encoder, or `encoder` is another; both are named.
         """
         gallery = Gallery.open(path)
-        return cls(gallery, encoder or _encoder_of(gallery, device), vocabulary=vocabulary)
+        return cls(gallery, encoder or _encoder_of(gallery, device, dtype), vocabulary=vocabulary)
 
     def compose(
         self,
@@ -131,11 +137,11 @@ def _composer_for(has_image: bool, prompt: str | None) -> ComposerName:
     return ComposerName.IMAGE if prompt is None else ComposerName.CAPTIONS
 
 
-def _encoder_of(gallery: Gallery, device: str) -> Encoder:
+def _encoder_of(gallery: Gallery, device: str, dtype: str) -> Encoder:
     from mmretrieve.encoders.openclip import load_encoder  # torch only where an encoder is not given
 
     try:
-        return load_encoder(gallery.encoder_identity.model, device=device)
+        return load_encoder(gallery.encoder_identity.model, device=device, dtype=dtype)
     except OptionError:
         raise
     except MMRetrieveError as error:

@@ -42,7 +42,7 @@ def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:
 
     `top_k([1, 3, 3], 2)` is `[1, 2]`. Raises OptionError for k < 1.
     """
-    check_k(k)
+    k = check_k(k)
     scores = np.asarray(scores_n)
     if k < len(scores):
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
@@ -52,7 +52,8 @@ def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
 
 
-def check_k(k: int) -> None:
-    """OptionError unless k is a whole number of at least 1."""
+def check_k(k: int) -> int:
+    """k as a plain int. OptionError unless it is a whole number of at least 1."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise OptionError(f"k must be a whole number of at least 1, got {k!r}")
+    return int(k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,26 +19,17 @@ def as_rows(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
 
     Raises VectorError naming the array and what is wrong with it.
     """
-    try:
-        rows = np.ascontiguousarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise VectorError(f"{name}: expected an array of numbers of shape (n, d), got {type(values).__name__}") from error
-    if np.ndim(values) != 2 or rows.shape[1] == 0:
-        raise VectorError(f"{name}: expected shape (n, d), got {np.shape(values)}")
-    if dim is not None and rows.shape[1] != dim:
-        raise VectorError(f"{name}: expected {dim} columns, got {rows.shape[1]}")
-    if not np.isfinite(rows).all():
-        raise VectorError(f"{name}: row {int(np.argmin(np.isfinite(rows).all(1)))} holds NaN or infinity")
-    return rows
+    return _checked(values, name, dim, np.float32)
 
 
 def unit(values: ArrayLike, name: str = "vectors", *, dim: int | None = None) -> Float32:
     """(n, d) of any length → (n, d) unit float32: `unit([[3, 4]])` is `[[0.6, 0.8]]`. A zero row raises VectorError."""
-    rows = as_rows(values, name, dim=dim)
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    if not norms.all():
-        raise VectorError(f"{name}: row {int(np.argmin(norms))} is a zero vector, which has no direction")
-    return np.ascontiguousarray(rows / norms, dtype=np.float32)
+    rows = _checked(values, name, dim, np.float64)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    if not largest.all():
+        raise VectorError(f"{name}: row {int(np.argmin(largest))} is a zero vector, which has no direction")
+    rows = rows / largest  # so that squares neither overflow nor vanish
+    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
@@ -52,4 +44,29 @@ def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float
 
 def is_number(value: object) -> bool:
     """Whether this is a finite real number; True and False are not."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _checked(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating]) -> NDArray[Any]:
+    try:
+        given = np.asarray(values)
+        if np.iscomplexobj(given):
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(given, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise VectorError(f"{name}: expected an array of real numbers of shape (n, d), got {type(values).__name__}") from error
+    if given.ndim != 2 or rows.shape[1] == 0:
+        raise VectorError(f"{name}: expected shape (n, d), got {given.shape}")
+    if dim is not None and rows.shape[1] != dim:
+        raise VectorError(f"{name}: expected {dim} columns, got {rows.shape[1]}")
+    if not np.isfinite(rows).all():
+        raise VectorError(
+            f"{name}: row {int(np.argmin(np.isfinite(rows).all(1)))} holds NaN, infinity or more than {np.dtype(dtype)} can hold"
+        )
+    return rows

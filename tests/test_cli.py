@@ -69,7 +69,9 @@ def test_info_verify_delete(indexed: Path) -> None:
         (["search", "{g}", "--prompt", "x", "--beta", "1.2"], 2, "from 0 to 1"),
         (["search", "{g}", "--prompt", "x", "--beta", "nan"], 2, "finite"),
         (["search", "{g}", "--prompt", "x", "-k", "0"], 2, "at least 1"),
+        (["search", "{g}", "--prompt", "x", "-k", "²"], 2, "at least 1"),
         (["search", "{g}", "--prompt", "x", "--device", "tpu"], 2, "choose from: auto, cpu"),
+        (["search", "{g}", "--prompt", "x", "--dtype", "float99"], 2, "choose from: auto, float32"),
         (["search", "{g}", "--prompt", "x", "--composer", "magic"], 2, "captions"),
         (["search", "{g}", "--image", "missing.jpg"], 1, "missing.jpg: no such image"),
         (["search", "nowhere", "--prompt", "x"], 1, "nowhere: not a gallery"),
@@ -124,3 +126,19 @@ def test_more_than_there_is_gives_all_and_says_so(indexed: Path) -> None:
     done = shell("search", indexed, "--prompt", "a dress", "-k", "1000", "--json")
     assert len(done.stdout.splitlines()) == len(mm.Gallery.open(indexed))
     assert "the gallery holds no more" in done.stderr
+
+
+def test_file_names_cannot_steer_the_terminal(photos: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    good = next(photos.rglob("*.png")).read_bytes()
+    (source / "two\nlines \x1b[31m é.png").write_bytes(good)
+    (source / "bad\nname.png").write_bytes(b"x")
+    done = shell("index", source, "--gallery", tmp_path / "g", "--encoder", "wardrobe", "--quiet")
+    assert len(done.stderr.splitlines()) == 1
+    found = shell("search", tmp_path / "g", "--prompt", "a dress", PYTHONIOENCODING="ascii")
+    assert found.returncode == 0
+    assert found.stdout.splitlines()[0].split("  ")[2:3] == ["two\\nlines \\x1b[31m \\xe9.png"]
+    assert (
+        json.loads(shell("search", tmp_path / "g", "--prompt", "a dress", "--json").stdout)["id"] == "two\nlines \x1b[31m é.png"
+    )

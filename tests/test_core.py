@@ -160,3 +160,16 @@ def test_equal_vectors_score_equal_wherever_they_stand() -> None:
     whole = term_scores(terms, rows)
     assert len({tuple(whole[:, i]) for i in (0, 3, 500, 999)}) == 1
     np.testing.assert_array_equal(whole[:, 500:510], term_scores(terms, rows[500:510]))
+
+
+def test_any_length_means_any_length() -> None:
+    for scale in (1e-320, 1e-200, 1e300):
+        np.testing.assert_allclose(
+            pdv(A[:1] * scale, B[:1], C[:1], beta=0.5),
+            pdv(A[:1], B[:1], C[:1], beta=0.5),
+            atol=1e-2 if scale == 1e-320 else 1e-6,
+        )
+    with pytest.raises(VectorError, match="real numbers"):
+        pdv(A * 1j, B, C)
+    with pytest.raises(OptionError, match="beta"):
+        pdv(A, B, C, beta=10**400)

@@ -284,3 +284,53 @@ def test_info_counts_everything(gallery: mm.Gallery, encoder: mm.Encoder) -> Non
     assert info["bytes"][VECTORS] == 60 * encoder.dim * 2
     with sqlite3.connect(gallery.path / LEDGER) as ledger:
         assert ledger.execute("SELECT count(*) FROM items WHERE deleted = 0").fetchone() == (59,)
+
+
+def test_one_bad_name_or_shape_does_not_stop_the_others(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    shutil.copy(next(photos.rglob("*.png")), source / "good.png")
+    Image.new("RGB", (3000, 1)).save(source / "wide.png")
+    os.mkfifo(source / "pipe.jpg")
+    shutil.copy(source / "good.png", os.fsencode(source) + b"/bad\xff.png")
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    report = gallery.add(source)
+    assert (report.added, gallery.ids) == (1, ("good.png",))
+    assert sorted(reason.split(": ")[-1] for reason in report.failed.values()) == [
+        "3000×1 pixels is too narrow to show anything",
+        "its name is not valid text",
+        "not a regular file",
+    ]
+    with pytest.raises(GalleryError, match="not valid text"):
+        gallery.delete(["bad\udcff.png"])
+
+
+def test_a_gallery_is_made_whole_or_not_at_all(tmp_path: Path, encoder: mm.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(GalleryError, match=r"could not make a gallery here .*No space left"):
+            mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    with pytest.raises(GalleryError, match="not a gallery"):
+        mm.Gallery.open(tmp_path / "g")
+    assert len(mm.Gallery.create(tmp_path / "g", encoder=encoder)) == 0
+    with pytest.raises(OptionError, match="setting must be a PDV"):
+        mm.Gallery.create(tmp_path / "h", encoder=encoder, setting="much")
+    assert not (tmp_path / "h").exists()
+
+
+def test_numpy_counts_large_weights_and_lone_strings(made: Path) -> None:
+    gallery = mm.Gallery.open(made)
+    base = Composition(("image", "composed"), unit(gallery.vectors()[:2]), (0.0, 1.0))
+    assert len(gallery.search(base, np.int64(3))) == 3
+    huge, plain = (gallery.search(base.weighted({"image": w, "composed": w}), 10).ids for w in (1e300, 1.0))
+    assert huge == plain
+    for wrong in (
+        lambda: gallery.search(base, 3, exclude="abc"),
+        lambda: gallery.vectors("abc"),
+        lambda: gallery.delete("abc"),
+    ):
+        with pytest.raises(OptionError, match="got one string 'abc'"):
+            wrong()

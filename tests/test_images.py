@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,15 @@ def test_thumbnail_and_hash(tmp_path: Path) -> None:
     b.write_bytes(b"2")
     assert content_hash(a) != content_hash(b)
     assert len(content_hash(a)) == 32
+
+
+@pytest.mark.parametrize("size", [(30000, 1), (1, 500), (0, 0)])
+def test_what_shows_nothing_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="too narrow"):
+        open_image(Image.new("RGB", size))
+
+
+def test_a_pipe_is_not_a_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match="not a regular file"):
+        content_hash(tmp_path / "x.jpg")

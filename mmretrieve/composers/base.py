@@ -30,7 +30,9 @@ class Query:
             raise OptionError("a query needs a reference image, a prompt, or both")
         for name in ("prompt", "caption"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value.strip()):
+            if value is not None and not isinstance(value, str):
+                raise OptionError(f"the {name} must be text, got {value!r}")
+            if value is not None and not value.strip():
                 raise OptionError(f"the {name} is empty; say something, or leave it out")
 
     def reference(self) -> Float32:

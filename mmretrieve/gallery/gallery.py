@@ -13,7 +13,7 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.composition import PDV, Composition
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import FlatIndex
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
 from mmretrieve.gallery.sources import SourceItem, read_source
@@ -58,9 +58,10 @@ class Gallery:
         decode: "exact" or "fast", for every picture that will ever be added. setting: the PDV weights that searches of
         this gallery start from. Raises GalleryError where the place is taken.
         """
-        store = Store.create(Path(path), encoder.identity, encoder.dim, Decode(decode))
-        if setting is not None:
-            store.set_meta(setting=asdict(setting))
+        if setting is not None and not isinstance(setting, PDV):
+            raise OptionError(f"setting must be a PDV, got {setting!r}")
+        more = {} if setting is None else {"setting": asdict(setting)}
+        store = Store.create(Path(path), encoder.identity, encoder.dim, Decode(decode), **more)
         return cls(store, encoder)
 
     @classmethod
@@ -135,7 +136,7 @@ class Gallery:
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items, all or none. GalleryError for an unknown id."""
         if isinstance(ids, str):
-            raise GalleryError(f"delete takes a list of ids, got one string {ids!r}")
+            raise OptionError(f"expected a list of ids, got one string {ids!r}")
         with self._store.writing():
             self._store.delete(ids)
         self._refresh()
@@ -150,11 +151,11 @@ class Gallery:
 
         Equal scores keep insertion order. Raises OptionError for k < 1, VectorError for another dimension.
         """
-        scoring.check_k(k)
+        k = scoring.check_k(k)
         self._check_dim(composition)
         hidden = self._hidden(exclude)
         wanted = min(k + len(hidden), len(self))
-        positions = self._get_index().candidates(composition.vector, wanted) if wanted else np.empty(0, np.int64)
+        positions = self._get_index().candidates(composition.direction, wanted) if wanted else np.empty(0, np.int64)
         positions = np.sort(positions[~np.isin(positions, hidden)])
         vectors = self._vectors[positions] if self._vectors is not None else self._store.read(self._live.rows[positions])
         return self._ranking(composition, positions, scoring.term_scores(composition.terms, vectors), k, len(hidden))
@@ -163,7 +164,7 @@ class Gallery:
         self, composition: Composition, scores_tn: Float32, k: int = DEFAULT_K, *, exclude: Collection[str] = ()
     ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
-        scoring.check_k(k)
+        k = scoring.check_k(k)
         if scores_tn.shape != (len(composition.names), len(self)):
             raise GalleryError(
                 f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(self)} items; the gallery has changed, score again"
@@ -230,6 +231,8 @@ class Gallery:
         return self._index
 
     def _positions(self, ids: Collection[str]) -> list[int]:
+        if isinstance(ids, str):
+            raise OptionError(f"expected a list of ids, got one string {ids!r}")
         if self._place is None:
             self._place = {id_: position for position, id_ in enumerate(self.ids)}
         if unknown := [id_ for id_ in ids if id_ not in self._place]:
@@ -237,7 +240,7 @@ class Gallery:
         return [self._place[id_] for id_ in ids]
 
     def _hidden(self, exclude: Collection[str]) -> list[int]:
-        return self._positions(set(exclude)) if exclude else []
+        return self._positions(exclude if isinstance(exclude, str) else set(exclude)) if exclude else []
 
     def _check_dim(self, composition: Composition) -> None:
         if composition.terms.shape[1] != self._store.dim:

@@ -62,7 +62,7 @@ class Intake:
                 yield picture
 
     def _readable(self, chunk: Sequence[SourceItem]) -> Iterator[tuple[Item, bytes, Image.Image]]:
-        known = self.store.known([item.id for item in chunk])
+        known = self.store.known([item.id for item in chunk if _is_text(item.id)])
         outcomes = map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1))
         for source, outcome in zip(chunk, outcomes, strict=True):
             if self.progress is not None:
@@ -76,14 +76,18 @@ class Intake:
 
     def _read(self, source: SourceItem, known: Mapping[str, str]) -> tuple[Item, bytes, Image.Image] | str | None:
         """A new picture, None for one that is there already, or why it cannot be added."""
+        if not (_is_text(source.id) and _is_text(str(source.path))):
+            return "its name is not valid text"
         try:
-            source.id.encode()
             content = content_hash(source.path)
             if source.id in known:
                 return None if known[source.id] == content else CHANGED
             picture = open_image(source.path, decode=self.store.decode, size=self.size)
             return Item(source.id, str(source.path), content, *picture.size), thumbnail(picture, THUMBNAIL_SIDE), picture
-        except UnicodeEncodeError:
-            return "its name is not valid text"
         except ImageError as error:
             return str(error)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name was valid UTF-8: the ledger keeps nothing else."""
+    return name.isascii() or name.encode(errors="replace").decode() == name

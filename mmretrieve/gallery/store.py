@@ -80,17 +80,27 @@ class Store:
         self._cut_back()
 
     @classmethod
-    def create(cls, folder: Path, identity: EncoderIdentity, dim: int, decode: Decode) -> Store:
-        """Makes the folder and an empty gallery in it. GalleryError where there is one, or other files, already."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    def create(cls, folder: Path, identity: EncoderIdentity, dim: int, decode: Decode, **more: object) -> Store:
+        """Makes the folder and an empty gallery in it, whole or not at all; `more` goes into its meta data.
+
+        GalleryError where there is a gallery or anything else already, or the folder cannot be written.
+        """
+        partial = folder / f"{LEDGER}.part"
+        unfinished = {VECTORS, partial.name, f"{partial.name}-journal"}
+        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):
             what = "a gallery" if (folder / LEDGER).exists() else "something else"
             raise GalleryError(f"{folder}: there is {what} here already; open it, or name an empty folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / VECTORS).touch()
-        with _connection(folder / LEDGER) as ledger:
-            ledger.executescript(f"BEGIN; {TABLES}")
-            meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity), "rows": 0, "generation": 0}
-            ledger.executemany("INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in meta.items()])
+        meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity), "rows": 0, "generation": 0}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / VECTORS).write_bytes(b"")
+            partial.unlink(missing_ok=True)
+            with _connection(partial) as ledger:
+                ledger.executescript(f"BEGIN; {TABLES}")
+                _set_meta(ledger, meta | more)
+            os.replace(partial, folder / LEDGER)
+        except (OSError, sqlite3.Error) as error:
+            raise GalleryError(f"{folder}: could not make a gallery here ({error})") from error
         return cls(folder)
 
     @contextmanager
@@ -243,6 +253,8 @@ class Store:
         try:
             with _connection(self.folder / LEDGER) as ledger:
                 yield ledger
+        except UnicodeEncodeError as error:
+            raise GalleryError(f"{self.folder}: no item {error.object!r} in this gallery: the id is not valid text") from error
         except sqlite3.DatabaseError as error:
             raise GalleryError(f"{self.folder / LEDGER}: {error}; the gallery is damaged or is not one") from error
 
