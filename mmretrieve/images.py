@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -43,9 +44,8 @@ def open_image(
     missing, not an image, truncated, or larger than `max_pixels`.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _opened(source) as picture:
             warnings.simplefilter("ignore")  # odd metadata and Pillow's own size warning; ours is an error
-            picture = source if isinstance(source, Image.Image) else Image.open(source, formats=_formats())
             if min(picture.size) == 0 or max(picture.size) > MAX_ASPECT * min(picture.size):
                 raise ImageError(f"{name_of(source)}: {picture.width}×{picture.height} pixels is too narrow to show anything")
             if picture.width * picture.height > max_pixels:
@@ -106,6 +106,15 @@ def name_of(source: ImageLike) -> str:
     if isinstance(source, str | Path):
         return str(source)
     return str(getattr(source, "filename", None) or getattr(source, "name", None) or f"<{type(source).__name__}>")
+
+
+def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
+    """The picture, closed afterwards if it was opened here."""
+    if isinstance(source, Image.Image):
+        return nullcontext(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(source, formats=_formats())
 
 
 @cache
