@@ -66,12 +66,13 @@ class Shop:
 
         `position` is a reference from the gallery and comes before `image`, a file. Empty words count as unsaid.
         """
+        words = (prompt or "").strip() or None
         reference_id = None if position is None else self.id_at(position)
         composition = self.retriever.compose(
             image if reference_id is None else None,
-            (prompt or "").strip() or None,
+            words,
             reference_id=reference_id,
-            caption=(caption or "").strip() or None,
+            caption=((caption or "").strip() or None) if words else None,
         )
         return Search(composition, self.retriever.gallery.term_scores(composition), reference_id)
 

@@ -57,7 +57,7 @@ class Retriever:
 
         image: path, PIL image or open file; or reference_id, an item of the gallery. composer: by default "captions"
         for an image with a prompt, "image" or "prompt" for one of them alone.
-        Raises OptionError for an empty prompt or two references, ImageError for an unreadable image.
+        Raises OptionError for an empty prompt, two references, or a caption that the composer would not use; ImageError for an unreadable image.
         """
         if image is not None and reference_id is not None:
             raise OptionError("give image or reference_id, not both")
@@ -66,6 +66,10 @@ class Retriever:
         name = (
             _composer_for(image is not None or reference_id is not None, prompt) if composer is None else ComposerName(composer)
         )
+        if caption is not None and name is not ComposerName.CAPTIONS:
+            raise OptionError(
+                f"a caption is for the 'captions' composer with an image and a prompt; this query uses {name.value!r}"
+            )
         vector = None
         if reference_id is not None:
             vector = self.gallery.vectors([reference_id])[0]

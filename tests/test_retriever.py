@@ -65,6 +65,13 @@ def test_a_reference_from_the_gallery(retriever: mm.Retriever, picture: Path, ph
         retriever.search(picture, reference_id=id_)
 
 
+def test_a_caption_that_nothing_would_use_is_refused(retriever: mm.Retriever, picture: Path) -> None:
+    for query in ({"image": picture}, {"prompt": "a dress"}, {"image": picture, "prompt": "in red", "composer": "sum"}):
+        with pytest.raises(OptionError, match="a caption is for the 'captions' composer"):
+            retriever.search(**query, caption="a blue dress")
+    assert retriever.search(picture, "in red", caption=" a  blue dress").words["composed"] == " a  blue dress, in red"
+
+
 def test_knobs_need_terms_and_ranges(retriever: mm.Retriever, picture: Path) -> None:
     with pytest.raises(OptionError, match="PDV weighs image, text and composed"):
         retriever.search(picture, "in red", composer="sum", beta=0.5)

@@ -88,4 +88,4 @@ class Captions:
     def _captions(self, queries: Sequence[Query]) -> list[str]:
         unsaid = [query for query in queries if query.caption is None]
         told = iter(self.captioner.captions(unsaid))
-        return [next(told) if query.caption is None else query.caption.strip() for query in queries]
+        return [next(told) if query.caption is None else query.caption for query in queries]
