@@ -156,13 +156,14 @@ def test_losses_by_hand() -> None:
     assert view_loss(eye, eye, 1.0).item() == pytest.approx(one_hot.item())
 
 
-def test_training_runs_lowers_its_loss_and_repeats_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_runs_lowers_its_loss_and_repeats_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     wearers = seen_garments(0)[:12]
     pictures = torch.from_numpy(np.stack([shoots(garment) for garment in wearers])).permute(0, 1, 4, 2, 3)
     recipe = Recipe(steps=16, garments=6, shoots=2, looks=None, learning_rate=1.5e-3, warmup=2, second_views=6)
     for name in ("a", "b"):
         train(fresh_model(0), recipe, pictures, wearers, tmp_path / name, report_every=4)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
+    lines = [line for line in caplog.messages if line.startswith("step")]
     losses = [float(line.split("clip ")[1].split()[0]) for line in lines[:4]]
     assert losses[-1] < losses[0]
     assert [line.rsplit("  ", 1)[0] for line in lines[:4]] == [line.rsplit("  ", 1)[0] for line in lines[4:]]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from mmretrieve.wardrobe import words
 from mmretrieve.wardrobe.attributes import Background, Detail, Garment, Light, Motif, Pose, Trim, choices, garments, is_unseen
 from mmretrieve.wardrobe.draw import draw
 
+logger = logging.getLogger(__name__)
 SIZE = 64
 SHOOTS = 6  # drawings of each garment, each with its own detail
 MODEL: dict[str, Any] = {
@@ -139,7 +140,7 @@ def view_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 def train(
     model: CLIP, recipe: Recipe, pictures: Tensor, wearers: list[Garment], folder: Path, *, report_every: int = 100
 ) -> None:
-    """Fits the model to (garments, SHOOTS, 3, SIZE, SIZE) bytes; saves it and reports to stderr every so many steps."""
+    """Fits the model to (garments, SHOOTS, 3, SIZE, SIZE) bytes; saves it and logs its losses every so many steps."""
     torch.manual_seed(recipe.seed)
     random, generator = Random(recipe.seed), torch.Generator().manual_seed(recipe.seed)
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
@@ -194,8 +195,7 @@ class Chooser:
 
 
 def _report(step: int, steps: int, losses: NDArray[np.float64], seconds: float) -> None:
-    line = f"step {step}/{steps}  clip {losses[0]:.3f}  views {losses[1]:.3f}  {seconds:.0f} s"
-    print(line, file=sys.stderr, flush=True)
+    logger.info("step %d/%d  clip %.3f  views %.3f  %.0f s", step, steps, *losses, seconds)
 
 
 def _optimizer(model: CLIP, recipe: Recipe) -> torch.optim.Optimizer:
@@ -226,10 +226,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model, saved every hundred steps")
     parser.add_argument("--second-stage", type=Path, metavar="FOLDER", help="go on from this model with the second stage alone")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     wearers, started = seen_garments(BROAD.seed), time.monotonic()
     with ProcessPoolExecutor() as pool:
         drawn = np.stack(list(pool.map(shoots, wearers, chunksize=32)))
-    print(f"{drawn.shape[0] * SHOOTS} drawings in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    logger.info("%d drawings in %.0f s", drawn.shape[0] * SHOOTS, time.monotonic() - started)
     pictures = torch.from_numpy(drawn).permute(0, 1, 4, 2, 3)
     model = fresh_model(BROAD.seed)
     if options.second_stage:
