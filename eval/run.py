@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from eval.benchmark import Benchmark
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, Encoder
 from mmretrieve.composers import make_composer
-from mmretrieve.composers.base import Query
-from mmretrieve.composition import Term, plane_weights
+from mmretrieve.query import Query
+from mmretrieve.directions import Term, plane_weights
 from mmretrieve.encoders.base import Progress
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32

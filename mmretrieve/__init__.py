@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmretrieve import wardrobe
-    from mmretrieve.composers.vocabulary import Vocabulary
-    from mmretrieve.composition import PDV, PUBLISHED, Composition, Term, automatic_alpha_image, pdv, pdv_weights
+    from mmretrieve.composers import Parts
+    from mmretrieve.composition import Composition
+    from mmretrieve.directions import PDV, PUBLISHED, Term, automatic_alpha_image, pdv, pdv_weights
     from mmretrieve.encoders.base import Encoder, EncoderIdentity
     from mmretrieve.encoders.openclip import load_encoder
     from mmretrieve.errors import MMRetrieveError
     from mmretrieve.gallery.gallery import AddReport, Gallery
-    from mmretrieve.options import ComposerName, Decode
+    from mmretrieve.language.vocabulary import Vocabulary
+    from mmretrieve.options import ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
     from mmretrieve.retriever import Retriever
 
@@ -25,14 +27,16 @@ __version__ = "0.1.0"
 _HOME = {
     "ComposerName": "options",
     "Decode": "options",
-    "Vocabulary": "composers.vocabulary",
-    "PDV": "composition",
-    "PUBLISHED": "composition",
+    "RuleName": "options",
+    "Parts": "composers",
+    "Vocabulary": "language.vocabulary",
+    "PDV": "directions",
+    "PUBLISHED": "directions",
     "Composition": "composition",
-    "Term": "composition",
-    "automatic_alpha_image": "composition",
-    "pdv": "composition",
-    "pdv_weights": "composition",
+    "Term": "directions",
+    "automatic_alpha_image": "directions",
+    "pdv": "directions",
+    "pdv_weights": "directions",
     "Encoder": "encoders.base",
     "EncoderIdentity": "encoders.base",
     "load_encoder": "encoders.openclip",
@@ -56,8 +60,10 @@ __all__ = [
     "Gallery",
     "Hit",
     "MMRetrieveError",
+    "Parts",
     "Ranking",
     "Retriever",
+    "RuleName",
     "Term",
     "Vocabulary",
     "automatic_alpha_image",

@@ -83,7 +83,8 @@ def index(options: argparse.Namespace) -> int:
 
 def search(options: argparse.Namespace) -> int:
     """Prints the best items for a picture, a prompt, or both."""
-    from mmretrieve.composers.vocabulary import Vocabulary
+    from mmretrieve.composers import Parts
+    from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.retriever import Retriever
 
     vocabulary = Vocabulary.read(options.vocabulary) if options.vocabulary else None
@@ -92,7 +93,7 @@ def search(options: argparse.Namespace) -> int:
         encoder=_load(options, options.encoder) if options.encoder else None,
         device=options.device,
         dtype=options.dtype,
-        vocabulary=vocabulary,
+        parts=Parts(vocabulary=vocabulary),
     )
     ranking = retriever.search(
         image=options.image,

@@ -1,137 +1,46 @@
-"""A composed query is a set of named unit vectors (terms) and a weight for each. PDV is one choice of weights.
-
-Source of every formula: "Prompt Directional Vectors" (arXiv 2502.07215).
-
-    delta = composed − text
-    PDV-I = image + alpha_image · delta
-    PDV-T = text  + alpha_text  · delta
-    PDV-F = (1 − beta) · PDV-I + beta · PDV-T
-
-All of it is a weighted sum of `image`, `text` and `composed` whose weights sum to 1, so every ranking PDV can give
-lies on a plane with two coordinates, beta and gamma = (1 − beta) · alpha_image + beta · alpha_text.
-"""
+"""A composed query is a set of named unit vectors (terms) and a weight for each; a score rule folds their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from math import isfinite
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from mmretrieve.directions import PDV, Term, automatic_alpha_image
 from mmretrieve.errors import OptionError, VectorError
-from mmretrieve.vectors import Float32, check_unit, is_number, unit
-
-
-class Term(StrEnum):
-    """The terms every composer draws from. A method may add its own names beside them."""
-
-    IMAGE = "image"
-    TEXT = "text"
-    COMPOSED = "composed"
-    PROMPT = "prompt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PDV:
-    """One setting of the three knobs. The defaults are the base method: the `composed` term alone.
-
-    alpha_image, alpha_text: any finite number (the paper sweeps −0.5 to 2). beta: 0 (image side) to 1 (text side).
-    Anything else raises OptionError.
-    """
-
-    alpha_image: float = 1.0
-    alpha_text: float = 1.0
-    beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("alpha_image", "alpha_text"):
-            if not is_number(getattr(self, name)):
-                raise OptionError(f"{name} must be a finite number, got {getattr(self, name)!r}")
-        if not is_number(self.beta) or not 0 <= self.beta <= 1:
-            raise OptionError(f"beta must be a number from 0 to 1, got {self.beta!r}")
-
-    @property
-    def gamma(self) -> float:
-        """The second coordinate of the plane: the weight of `composed`."""
-        return (1 - self.beta) * self.alpha_image + self.beta * self.alpha_text
-
-    @property
-    def weights(self) -> tuple[float, float, float]:
-        """Weights of (image, text, composed)."""
-        return plane_weights(self.beta, self.gamma)
-
-
-PUBLISHED: dict[str, PDV] = {
-    "cirevl": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75),
-    "ldre": PDV(alpha_image=1.4, alpha_text=1.4, beta=0.75),
-    "searle-base": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.9),
-    "searle-large": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.85),
-    "pic2word": PDV(alpha_image=1.2, alpha_text=1.0, beta=0.85),
-}
-"""The paper's settings for CIRR and CIRCO, by the method that made the terms."""
-
-
-def pdv_weights(*, alpha_image: float = 1.0, alpha_text: float = 1.0, beta: float = 1.0) -> tuple[float, float, float]:
-    """Weights (w_image, w_text, w_composed) of PDV-F, summing to 1: `pdv_weights(beta=0.5)` is `(0.5, -0.5, 1.0)`."""
-    return PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta).weights
-
-
-def plane_weights(beta: float, gamma: float) -> tuple[float, float, float]:
-    """Weights of (image, text, composed) at a point of the plane: (1 − beta, beta − gamma, gamma)."""
-    return (1 - beta, beta - gamma, gamma)
-
-
-def pdv(
-    image: ArrayLike,
-    text: ArrayLike,
-    composed: ArrayLike,
-    *,
-    alpha_image: float = 1.0,
-    alpha_text: float = 1.0,
-    beta: float = 1.0,
-) -> Float32:
-    """PDV-F of three (n, d) arrays of any row length → (n, d) unit float32.
-
-    Each input is normalised first and the result once more. Raises VectorError for shapes that differ, zero rows,
-    NaN, or a sum that cancels to zero; OptionError for beta outside [0, 1] or alphas that are not finite.
-    """
-    weights = pdv_weights(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
-    terms = _same_shape(image, text, composed)
-    return unit(sum(w * t.astype(np.float64) for w, t in zip(weights, terms, strict=True)), "the PDV sum")
-
-
-def automatic_alpha_image(image: ArrayLike, text: ArrayLike, composed: ArrayLike) -> NDArray[np.float64]:
-    """The alpha_image, per row, that brings PDV-I closest to `composed`: delta · (composed − image) / ‖delta‖².
-
-    Three (n, d) arrays of any row length → (n,). Raises VectorError where the prompt adds no direction (delta is 0).
-    """
-    image_, text_, composed_ = (term.astype(np.float64) for term in _same_shape(image, text, composed))
-    delta = composed_ - text_
-    squares = np.einsum("nd,nd->n", delta, delta)
-    if not (squares > 1e-12).all():
-        raise VectorError(f"row {int(np.argmin(squares))}: `composed` equals `text`, so the prompt adds no direction")
-    return np.asarray(np.einsum("nd,nd->n", delta, composed_ - image_) / squares)
+from mmretrieve.options import RuleName
+from mmretrieve.rules import LINEAR, ScoreRule, check_roles
+from mmretrieve.scoring import linear_contributions
+from mmretrieve.vectors import Float32, check_unit
 
 
 @dataclass(frozen=True)
 class Composition:
     """A composed query: (t, d) unit float32 `terms`, their `names`, one weight for each, and the `words` behind them.
 
-    Raises VectorError where the lengths do not agree, a row is not unit, or a name comes twice.
+    A name is a role (`image`, `composed`, …), with a number where the query has several of them (`composed 2`).
+    `shares` says what part of its role's weight such a term carries; unnamed ones carry all of it. `rule` folds the
+    term scores, and `remark` is what a reader of the result should know of how the terms were made.
+    Raises VectorError where the lengths do not agree, a row is not unit, or a name comes twice; OptionError for a rule
+    that needs other terms.
     """
 
     names: tuple[str, ...]
     terms: Float32
     weights: tuple[float, ...]
     words: Mapping[str, str] = field(default_factory=dict)
+    rule: ScoreRule = LINEAR
+    shares: Mapping[str, float] = field(default_factory=dict)
+    remark: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", check_unit(self.terms, "terms"))
         object.__setattr__(self, "names", tuple(map(str, self.names)))
-        object.__setattr__(self, "words", {str(name): said for name, said in self.words.items()})
+        for said in ("words", "shares"):
+            object.__setattr__(self, said, {str(name): value for name, value in getattr(self, said).items()})
         if not len(self.names) == len(self.terms) == len(self.weights):
             raise VectorError(
                 f"{len(self.names)} names, {len(self.terms)} terms and {len(self.weights)} weights must be equally many"
@@ -140,10 +49,16 @@ class Composition:
             raise VectorError(f"every term needs its own name, got {list(self.names)}")
         if not all(isfinite(weight) for weight in self.weights):
             raise VectorError(f"weights must be finite, got {list(self.weights)}")
+        check_roles(self.rule, self.roles)
 
     def __getitem__(self, name: str) -> Float32:
         """The (d,) term of that name."""
         return np.asarray(self.terms[self.names.index(name)])
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The role of each term."""
+        return tuple(map(role_of, self.names))
 
     @property
     def weighing(self) -> dict[str, float]:
@@ -163,30 +78,172 @@ class Composition:
         return np.asarray(whole / (np.linalg.norm(whole) or 1.0), dtype=np.float32)
 
     @property
+    def is_linear(self) -> bool:
+        """Whether the score is one inner product, with `vector`."""
+        return self.rule.name is RuleName.LINEAR
+
+    @property
     def takes_pdv(self) -> bool:
-        return {Term.IMAGE, Term.TEXT, Term.COMPOSED} <= set(self.names)
+        return self.rule.weighs and {Term.IMAGE, Term.TEXT, Term.COMPOSED} <= set(self.roles)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether these are the weights of PDV's base method: `composed` alone."""
+        return self.takes_pdv and self.weights == self.with_pdv(PDV()).weights
+
+    def contributions(self, scores_tn: Float32) -> NDArray[np.float64]:
+        """(t, n) term scores → (t, n) what each term gives each item under the rule; the sum over terms is the score."""
+        weighted = linear_contributions(scores_tn, self.weights)
+        if self.is_linear:
+            return weighted
+        reading = {role: linear_contributions(scores_tn, self.weighted({role: 1.0}).weights) for role in set(self.roles)}
+        slopes = self.rule.slopes(weighted.sum(axis=0), {role: gave.sum(axis=0) for role, gave in reading.items()})
+        return sum((slope * reading[role] for role, slope in slopes.roles.items()), slopes.weighted * weighted)
 
     def weighted(self, weights: Mapping[str, float]) -> Composition:
-        """The same terms under other weights; a term not named weighs 0. Unknown names raise OptionError."""
-        if strange := set(weights) - set(self.names):
+        """The same terms under other weights, by role; a role not named weighs 0. Unknown roles raise OptionError.
+
+        Where several terms share a role, each takes its share. `text` also gives back what the strengths of several
+        prompts add to `composed`, so that their directions add: text + Σ strength_i · (composed_i − text).
+        """
+        if strange := set(weights) - set(self.roles):
             raise OptionError(f"no term named {', '.join(sorted(strange))}; this query has: {', '.join(self.names)}")
-        return replace(self, weights=tuple(float(weights.get(name, 0.0)) for name in self.names))
+        asked = sum(self._share(name) for name, role in zip(self.names, self.roles, strict=True) if role == Term.COMPOSED)
+        per_role = dict(weights)
+        if Term.TEXT in self.roles and Term.COMPOSED in per_role:
+            per_role[Term.TEXT] = per_role.get(Term.TEXT, 0.0) + per_role[Term.COMPOSED] * (1 - asked)
+        spread = (per_role.get(role, 0.0) * self._share(name) for name, role in zip(self.names, self.roles, strict=True))
+        return replace(self, weights=tuple(map(float, spread)))
 
     def with_pdv(self, setting: PDV) -> Composition:
-        """The same terms under PDV weights. OptionError where `image`, `text` and `composed` are not all there."""
+        """The same terms under PDV weights; terms beside image, text, composed and prompt keep theirs.
+
+        OptionError where `image`, `text` and `composed` are not all there, or the rule has no weights.
+        """
+        if not self.rule.weighs:
+            raise OptionError(f"the {self.rule.name.value!r} rule has no weights: leave out alpha_image, alpha_text and beta")
         if not self.takes_pdv:
             raise OptionError(
                 f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} (use the 'captions' composer)"
             )
-        return self.weighted(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
+        ruled = self.weighted(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
+        kept = (w if role not in set(Term) else None for w, role in zip(self.weights, self.roles, strict=True))
+        return replace(self, weights=tuple(new if old is None else old for old, new in zip(kept, ruled.weights, strict=True)))
+
+    def with_rule(self, rule: ScoreRule) -> Composition:
+        """The same terms and weights under another rule. OptionError where the rule reads a term that is not there."""
+        return replace(self, rule=rule)
+
+    def plus(self, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
+        """With the terms of `Composition.of` beside its own."""
+        more = Composition.of(role, vectors, weight, words)
+        return replace(
+            self,
+            names=self.names + more.names,
+            terms=np.concatenate([self.terms, more.terms]),
+            weights=self.weights + more.weights,
+            words={**self.words, **more.words},
+            shares={**self.shares, **more.shares},
+        )
+
+    @classmethod
+    def of(cls, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
+        """(n, d) terms of one role, which share its weight equally, and the words (or ids) behind each."""
+        count = len(vectors)
+        names = tuple(numbered(role, i) for i in range(count))
+        words_of, shares = dict(zip(names, words, strict=True)), dict.fromkeys(names, 1 / count)
+        return cls(names, vectors, (weight / count,) * count, words_of, shares=shares)
 
     def automatic_alpha_image(self) -> float:
         """`automatic_alpha_image` of this query's own terms."""
         return float(automatic_alpha_image(self[Term.IMAGE][None], self[Term.TEXT][None], self[Term.COMPOSED][None])[0])
 
+    def _share(self, name: str) -> float:
+        return self.shares.get(name, 1.0)
 
-def _same_shape(image: ArrayLike, text: ArrayLike, composed: ArrayLike) -> tuple[Float32, Float32, Float32]:
-    rows = unit(image, "image"), unit(text, "text"), unit(composed, "composed")
-    if not rows[0].shape == rows[1].shape == rows[2].shape:
-        raise VectorError(f"image, text and composed must have one shape, got {[row.shape for row in rows]}")
-    return rows
+
+def numbered(role: str, index: int) -> str:
+    """The name of the term of that role at that place: `composed`, `composed 2`, …"""
+    return str(role) if index == 0 else f"{role} {index + 1}"
+
+
+def role_of(name: str) -> str:
+    """The role in a term's name: `"composed 2"` → `"composed"`."""
+    role, _, number = name.rpartition(" ")
+    return role if number.isdigit() else name
+
+
+def combined(
+    parts: Sequence[Sequence[Composition]], reference_weights: Sequence[float], strengths: Sequence[float]
+) -> Composition:
+    """One query of several references and several prompts, from one composition for each pair of them (references × prompts).
+
+    The references' weights are scaled to sum to 1. The directions of the prompts add, each times its strength, which
+    may be negative: per reference text + Σ strength_j · (composed_j − text). A single pair at strength 1 stays as it is.
+    """
+    total = float(sum(reference_weights))
+    if not isfinite(total) or total <= 0 or min(reference_weights) < 0:
+        raise OptionError(f"the weights of references must be positive, got {list(reference_weights)}")
+    rows: dict[tuple[str, ...], _Row] = {}
+    for i, (row, weight) in enumerate(zip(parts, reference_weights, strict=True)):
+        for j, (part, strength) in enumerate(zip(row, strengths, strict=True)):
+            _collect(rows, part, _Pair(i, j, weight / total, strength, len(strengths), 1 - sum(strengths)))
+    names = _numbered_by_role([key[0] for key in rows])
+    first = parts[0][0]
+    return Composition(
+        names,
+        np.stack([row.vector for row in rows.values()]),
+        tuple(row.weight for row in rows.values()),
+        {name: row.words for name, row in zip(names, rows.values(), strict=True) if row.words is not None},
+        first.rule,
+        {name: row.share for name, row in zip(names, rows.values(), strict=True)},
+        first.remark,
+    )
+
+
+@dataclass
+class _Row:
+    vector: Float32
+    words: str | None
+    weight: float = 0.0
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One reference and one prompt of several. `left` is what the strengths of all prompts leave to `text`."""
+
+    reference: int
+    prompt: int
+    weight: float
+    strength: float
+    prompts: int
+    left: float
+
+    def place(self, role: str) -> tuple[str, float]:
+        """Whose term it is, and how much of it this pair brings: what is the reference's alone is shared by all prompts."""
+        if role in (Term.IMAGE, Term.TEXT):
+            return f"reference {self.reference}", self.weight / self.prompts
+        owner = f"prompt {self.prompt}" if role == Term.PROMPT else f"{self.reference}, {self.prompt}"
+        return owner, self.weight * self.strength
+
+
+def _collect(rows: dict[tuple[str, ...], _Row], part: Composition, pair: _Pair) -> None:
+    """Adds the terms of one pair to those of the others."""
+    for name, vector, weight in zip(part.names, part.terms, part.weights, strict=True):
+        role = role_of(name)
+        owner, factor = pair.place(role)
+        row = rows.setdefault((role, name, owner), _Row(vector, part.words.get(name)))
+        row.share += part._share(name) * factor
+        row.weight += weight * factor
+        if role == Term.TEXT and Term.COMPOSED in part.names:
+            row.weight += part.weighing[Term.COMPOSED] * pair.left * factor
+
+
+def _numbered_by_role(roles: Sequence[str]) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    names = []
+    for role in roles:
+        names.append(numbered(role, seen.setdefault(role, 0)))
+        seen[role] += 1
+    return tuple(names)

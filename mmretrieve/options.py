@@ -22,10 +22,43 @@ class ComposerName(StrEnum):
     SUM = "sum"
     SLERP = "slerp"
     CAPTIONS = "captions"
+    LDRE = "ldre"
+    SEIZE = "seize"
+    ONE_STEP = "one-step"
+    SDR = "sdr"
+    ROLES = "roles"
+    PIC2WORD = "pic2word"
+    SEARLE = "searle"
+    SEARLE_OTI = "searle-oti"
+    LINCIR = "lincir"
 
     @classmethod
     def _missing_(cls, value: object) -> ComposerName:
         raise unknown("composer", value, cls)
+
+
+LEARNED_WORDS = frozenset({ComposerName.PIC2WORD, ComposerName.SEARLE, ComposerName.SEARLE_OTI, ComposerName.LINCIR})
+WITHOUT_CAPTIONS = LEARNED_WORDS | {
+    ComposerName.IMAGE,
+    ComposerName.PROMPT,
+    ComposerName.SUM,
+    ComposerName.SLERP,
+    ComposerName.ONE_STEP,
+}
+
+
+class RuleName(StrEnum):
+    """Every way to fold the scores of a query's terms into one (see `rules`)."""
+
+    LINEAR = "linear"
+    HINGE = "hinge"
+    SOFT = "soft"
+    PRODUCT = "product"
+    HARRIS = "product-harris"
+
+    @classmethod
+    def _missing_(cls, value: object) -> RuleName:
+        raise unknown("rule", value, cls)
 
 
 class Decode(StrEnum):

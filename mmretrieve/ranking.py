@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import overload
 
+from mmretrieve.options import RuleName
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -22,8 +24,9 @@ class Hit:
 class Ranking:
     """The best hits of `searched` items, best first.
 
-    `asked` is the k that was asked for, and `note` says why there are fewer. `weights` and `words` tell the weight of
-    each term, and the sentence behind it where it has one.
+    `asked` is the k that was asked for, and `note` says why there are fewer, and whatever else a reader should know.
+    `weights` and `words` tell the weight of each term, and the sentence behind it where it has one. `rule` folded the
+    scores; `pool` is how many candidates it scored, None where it was every item or the index answers for them.
     """
 
     hits: tuple[Hit, ...]
@@ -32,6 +35,8 @@ class Ranking:
     weights: Mapping[str, float]
     words: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
+    rule: RuleName = RuleName.LINEAR
+    pool: int | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Unpack
 
-from mmretrieve.composers import make_composer
-from mmretrieve.composers.base import Composer, Query
-from mmretrieve.composers.vocabulary import Vocabulary
-from mmretrieve.composition import PDV, Composition
+from mmretrieve.composers import Parts, make_composer
+from mmretrieve.composers.base import Composer
+from mmretrieve.composition import Composition, combined
+from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, open_image
-from mmretrieve.options import AUTO, DEFAULT_K, ComposerName
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, content_hash, open_image
+from mmretrieve.options import AUTO, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
+from mmretrieve.query import Query
+from mmretrieve.question import Asked, Question, read_question
 from mmretrieve.ranking import Ranking
+from mmretrieve.rules import make_rule
+from mmretrieve.vectors import is_number
+
+MORE, LESS = ("more", 0.75), ("less", -0.25)  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
 class Retriever:
     """Answers "like this picture, but …" from one gallery."""
 
-    def __init__(self, gallery: Gallery, encoder: Encoder, *, vocabulary: Vocabulary | None = None) -> None:
+    def __init__(self, gallery: Gallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
         gallery.check_encoder(encoder)
-        self.gallery, self.encoder = gallery, encoder
-        self._vocabulary = vocabulary
-        self._composers: dict[ComposerName, Composer] = {}
+        self.gallery, self.encoder, self.parts = gallery, encoder, parts or Parts()
+        self._composers: dict[tuple[ComposerName, RuleName], Composer] = {}
 
     @classmethod
     def open(
@@ -35,47 +40,39 @@ class Retriever:
         encoder: Encoder | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        vocabulary: Vocabulary | None = None,
+        parts: Parts | None = None,
     ) -> Retriever:
         """The gallery at `path` with the encoder that made it, loaded by the name the gallery remembers unless given.
 
-        Raises GalleryError where that name now loads another encoder, or `encoder` is another; both are named.
+        parts: what composers are built of: a captioner, a rewriter, a phi, … Raises GalleryError where that name now
+        loads another encoder, or `encoder` is another; both are named.
         """
         gallery = Gallery.open(path)
-        return cls(gallery, encoder or _encoder_of(gallery, device, dtype), vocabulary=vocabulary)
+        return cls(gallery, encoder or _encoder_of(gallery, device, dtype), parts=parts)
 
     def compose(
         self,
-        image: ImageLike | None = None,
-        prompt: str | None = None,
-        *,
-        reference_id: str | None = None,
-        caption: str | None = None,
-        composer: ComposerName | str | None = None,
+        image: ImageLike | Sequence[ImageLike] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        **more: Unpack[Question],
     ) -> Composition:
         """The terms of a query under the base weights of its composer; images and words are encoded here and only here.
 
-        image: path, PIL image or open file; or reference_id, an item of the gallery. composer: by default "captions"
-        for an image with a prompt, "image" or "prompt" for one of them alone.
-        Raises OptionError for an empty prompt, two references, or a caption that the composer would not use; ImageError for an unreadable image.
+        image: one or several paths, PIL images or open files. prompt: one or several, whose directions add. What else
+        can be asked is listed in `Question`. Raises OptionError for what contradicts itself or says nothing, ImageError
+        for an unreadable image, GalleryError for an unknown id.
         """
-        if image is not None and reference_id is not None:
-            raise OptionError("give image or reference_id, not both")
-        if image is None and reference_id is None and prompt is None:
+        ask = read_question(image, prompt, more)
+        liked = {MORE: self.gallery.vectors(ask.more_like), LESS: self.gallery.vectors(ask.less_like)}
+        composition = self._composed(ask) if ask.references or ask.prompts else None
+        for (role, weight), vectors, ids in zip(liked, liked.values(), (ask.more_like, ask.less_like), strict=True):
+            if ids and composition is None:
+                composition = Composition.of(role, vectors, weight, ids)
+            elif ids and composition is not None:
+                composition = composition.plus(role, vectors, weight, ids)
+        if composition is None:
             raise OptionError("a query needs a reference image, a prompt, or both")
-        name = (
-            _composer_for(image is not None or reference_id is not None, prompt) if composer is None else ComposerName(composer)
-        )
-        if caption is not None and name is not ComposerName.CAPTIONS:
-            raise OptionError(
-                f"a caption is for the 'captions' composer with an image and a prompt; this query uses {name.value!r}"
-            )
-        vector = None
-        if reference_id is not None:
-            vector = self.gallery.vectors([reference_id])[0]
-        elif image is not None:
-            vector = self.encoder.encode_images([self._opened(image)])[0]
-        return self._composer(name).compose([Query(vector, prompt, caption, image)])[0]
+        return composition
 
     def weigh(
         self,
@@ -88,15 +85,15 @@ class Retriever:
         """The composition under PDV weights: what is named here, else the gallery's setting, else the base method.
 
         alpha_image "auto" takes the closed form of `automatic_alpha_image`. OptionError where knobs are named that
-        these terms do not have.
+        these terms, or their rule, do not have.
         """
         named = {
             name: value
             for name, value in (("alpha_image", alpha_image), ("alpha_text", alpha_text), ("beta", beta))
             if value is not None
         }
-        if not composition.takes_pdv:
-            return composition.with_pdv(PDV()) if named else composition
+        if not named and not (self.gallery.setting is not None and composition.is_base):
+            return composition  # what has no PDV, or a weighting of its own, keeps it
         setting = self.gallery.setting or PDV()
         knobs: dict[str, float] = {"alpha_image": setting.alpha_image, "alpha_text": setting.alpha_text, "beta": setting.beta}
         if named.get("alpha_image") == AUTO:
@@ -105,40 +102,81 @@ class Retriever:
 
     def search(
         self,
-        image: ImageLike | None = None,
-        prompt: str | None = None,
+        image: ImageLike | Sequence[ImageLike] | None = None,
+        prompt: str | Sequence[str] | None = None,
         *,
         k: int = DEFAULT_K,
-        reference_id: str | None = None,
-        caption: str | None = None,
-        composer: ComposerName | str | None = None,
         alpha_image: float | Literal["auto"] | None = None,
         alpha_text: float | None = None,
         beta: float | None = None,
+        min_score: float | None = None,
         exclude: Collection[str] = (),
+        exclude_reference: bool = False,
+        **more: Unpack[Question],
     ) -> Ranking:
-        """The k items that best match a reference image and a prompt: `compose`, then `weigh`, then one search of the index.
+        """The k items that best match a reference image and a prompt: `compose`, then `weigh`, then one search of the gallery.
 
-        `exclude` names items that must not appear. The ranking is as long as k or the gallery, and notes it when shorter.
+        What can be asked besides is listed in `Question`. Items of `exclude` do not appear, nor, with exclude_reference,
+        the references themselves (by id, or as any file of the same content), nor what scores below min_score.
+        The ranking is as long as k or what is left, and notes it when shorter.
         """
-        composition = self.compose(image, prompt, reference_id=reference_id, caption=caption, composer=composer)
-        weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
-        return self.gallery.search(weighed, k, exclude=exclude)
+        if min_score is not None and not is_number(min_score):
+            raise OptionError(f"min_score must be a finite number, got {min_score!r}")
+        hidden = list(exclude) if not isinstance(exclude, str) else exclude
+        if exclude_reference:
+            hidden = [*exclude, *self._ids_of_references(read_question(image, prompt, more))]
+        weighed = self.weigh(self.compose(image, prompt, **more), alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
+        return self.gallery.search(weighed, k, exclude=hidden, min_score=min_score)
+
+    def _composed(self, ask: Asked) -> Composition:
+        """One composition for each reference and prompt, combined."""
+        references: list[dict[str, Any]] = self._references(ask) or [{}]
+        prompts: list[str | None] = [*ask.prompts] or [None]
+        queries = [Query(prompt=prompt, **reference) for reference in references for prompt in prompts]
+        parts = self._composer(ask.composer, ask.rule).compose(queries)
+        rows = [parts[start : start + len(prompts)] for start in range(0, len(parts), len(prompts))]
+        composition = combined(rows, ask.image_weights or [1.0], ask.strengths or [1.0])
+        if ask.rule is None:
+            return composition
+        return composition.with_rule(make_rule(ask.rule, learned_words=ask.composer in LEARNED_WORDS))
+
+    def _references(self, ask: Asked) -> list[dict[str, Any]]:
+        """What a `Query` says of its reference, for each of them."""
+        if ask.ids:
+            items = [self.gallery.item(id_) for id_ in ask.ids]
+            vectors, names = self.gallery.vectors(ask.ids), list[str | None](ask.ids)
+            pictures: list[ImageLike] = [Path(item.path) for item in items]
+        else:
+            opened = [self._opened(image) for image in ask.images]
+            vectors = self.encoder.encode_images(opened)
+            pictures = [
+                image if isinstance(image, str | Path) else shown for image, shown in zip(ask.images, opened, strict=True)
+            ]
+            names = [Path(image).name if isinstance(image, str | Path) else None for image in ask.images]
+        captions: list[str | None] = [*ask.captions] or [None] * len(names)
+        return [
+            {"vector": vector, "caption": caption, "image": picture, "id": name}
+            for vector, caption, picture, name in zip(vectors, captions, pictures, names, strict=True)
+        ]
+
+    def _ids_of_references(self, ask: Asked) -> list[str]:
+        """The items that the references are: by id, or by the content of their files."""
+        if not ask.references:
+            raise OptionError("exclude_reference was asked for, but the query has no reference")
+        if unnamed := [image for image in ask.images if not isinstance(image, str | Path)]:
+            raise OptionError(f"exclude_reference needs a file or an item's id; a {type(unnamed[0]).__name__} has neither")
+        copies = [self.gallery.copies(content_hash(Path(image))) for image in ask.images if isinstance(image, str | Path)]
+        return [*ask.ids, *(id_ for found in copies for id_ in found)]
 
     def _opened(self, image: ImageLike) -> ImageLike:
         """The reference decoded as the gallery's own pictures were."""
         return open_image(image, decode=self.gallery.decode, size=getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE))
 
-    def _composer(self, name: ComposerName) -> Composer:
-        if name not in self._composers:
-            self._composers[name] = make_composer(name, self.encoder, vocabulary=self._vocabulary)
-        return self._composers[name]
-
-
-def _composer_for(has_image: bool, prompt: str | None) -> ComposerName:
-    if not has_image:
-        return ComposerName.PROMPT
-    return ComposerName.IMAGE if prompt is None else ComposerName.CAPTIONS
+    def _composer(self, name: ComposerName, rule: RuleName | None) -> Composer:
+        key = name, rule or RuleName.LINEAR
+        if key not in self._composers:
+            self._composers[key] = make_composer(name, self.encoder, self.parts, score=self.gallery.scores, rule=key[1])
+        return self._composers[key]
 
 
 def _encoder_of(gallery: Gallery, device: str, dtype: str) -> Encoder:

@@ -1,4 +1,4 @@
-"""Scores: what each term gives each item, how a rule folds that into one score, and which items come first.
+"""Scores: what each term gives each item, their linear fold, and which items come first.
 
 Term scores are float64 inner products rounded to float32, so that equal vectors get equal scores wherever they stand
 and however the gallery is cut into blocks; ties are then real ties, broken by the lower row.
@@ -27,14 +27,14 @@ def term_scores(terms_td: Float32, rows_nd: Float32) -> Float32:
     return scores
 
 
-def contributions(scores_tn: Float32, weights: Sequence[float]) -> NDArray[np.float64]:
+def linear_contributions(scores_tn: Float32, weights: Sequence[float]) -> NDArray[np.float64]:
     """What each term adds to each item's score: (t, n) weight × term score."""
     return np.asarray(weights, dtype=np.float64)[:, None] * scores_tn
 
 
 def linear(scores_tn: Float32, weights: Sequence[float]) -> NDArray[np.float64]:
     """The linear rule: (n,) Σ weight × term score."""
-    return np.asarray(contributions(scores_tn, weights).sum(axis=0))
+    return np.asarray(linear_contributions(scores_tn, weights).sum(axis=0))
 
 
 def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mmretrieve.composers import make_composer
-from mmretrieve.composers.base import Query
-from mmretrieve.composers.captions import Captions, Tagger
+from mmretrieve.query import Query
+from mmretrieve.composers.captions import Captions
 from mmretrieve.composers.simple import Slerp, slerp_weights
-from mmretrieve.composers.vocabulary import Group, Vocabulary
+from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.vocabulary import Group, Vocabulary
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError, VocabularyError
 from mmretrieve.options import ComposerName
@@ -76,7 +77,7 @@ def test_the_tagger_says_what_is_drawn(encoder: Encoder) -> None:
         for colour, kind in drawn
     ]
     queries = [Query(row) for row in encoder.encode_images(pictures)]
-    assert Tagger(encoder, SMALL).captions(queries) == [f"a photo of a {colour} {kind}" for colour, kind in drawn]
+    assert Tagger(encoder, SMALL).captions(queries) == [[f"a photo of a {colour} {kind}"] for colour, kind in drawn]
 
 
 def test_slerp_by_hand() -> None:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmretrieve as mm
-from mmretrieve.composition import PDV, Composition, automatic_alpha_image, pdv, pdv_weights, plane_weights
+from mmretrieve.composition import Composition
+from mmretrieve.directions import PDV, automatic_alpha_image, pdv, pdv_weights, plane_weights
 from mmretrieve.errors import OptionError, VectorError
-from mmretrieve.scoring import contributions, linear, term_scores, top_k
+from mmretrieve.scoring import linear, linear_contributions, term_scores, top_k
 from mmretrieve.vectors import check_unit, unit
 
 RANDOM = np.random.default_rng(0)
@@ -136,7 +137,7 @@ def test_composition_refuses_what_it_cannot_weigh() -> None:
 
 def test_contributions_are_weight_times_term_score() -> None:
     scores = np.array([[0.5, 1.0], [1.0, 0.25]], dtype=np.float32)
-    np.testing.assert_allclose(contributions(scores, (2.0, -1.0)), [[1.0, 2.0], [-1.0, -0.25]])
+    np.testing.assert_allclose(linear_contributions(scores, (2.0, -1.0)), [[1.0, 2.0], [-1.0, -0.25]])
     np.testing.assert_allclose(linear(scores, (2.0, -1.0)), [1.0 - 1.0, 2.0 - 0.25])
 
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.composition import PDV, Composition
+from mmretrieve.composition import Composition
+from mmretrieve.directions import PDV
 from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.gallery.index import FlatIndex, exact_candidates
 from mmretrieve.gallery.store import LEDGER, LOCK, VECTORS

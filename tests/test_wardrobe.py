@@ -133,7 +133,7 @@ def test_words_alone_are_not_enough() -> None:
 
 
 def test_the_shipped_model_is_small_and_its_vocabulary_is_the_words() -> None:
-    from mmretrieve.composers.vocabulary import Vocabulary
+    from mmretrieve.language.vocabulary import Vocabulary
 
     assert sum(file.stat().st_size for file in BUILT_IN_MODEL.iterdir()) <= 16_000_000
     assert Vocabulary.read(BUILT_IN_MODEL / "vocabulary.json") == words.vocabulary()

@@ -1,91 +1,121 @@
-"""The captions composer: `text` is the reference said in words, `composed` the same words with the prompt applied.
+"""Composers of words: `text` is the reference said in words, `composed` the same words with the prompt applied.
 
-This is the shape of CIReVL (arXiv 2310.09291); which captioner and which rewriter it uses is a choice. Here are the
-two that need nothing but the encoder: a zero-shot tagger and a template.
+One caption is CIReVL (arXiv 2310.09291), fifteen are LDRE (SIGIR 2024) and SEIZE (ACM MM 2024), and other weights on
+the same terms are SDR-CIR. Who speaks, and who rewrites, is a choice (see `language`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmretrieve.composers.base import Captioner, Query, Rewriter
-from mmretrieve.composers.vocabulary import Group, Vocabulary
-from mmretrieve.composition import Composition, Term
+from mmretrieve.composition import Composition
+from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.vectors import Float32
+from mmretrieve.language.base import Captioner, Rewriter
+from mmretrieve.language.rewriters import TemplateRewriter
+from mmretrieve.query import Query
+from mmretrieve.rules import LINEAR, Hinge, ScoreRule
+from mmretrieve.vectors import Float32, unit
+
+MANY = 15  # captions an image, in LDRE and SEIZE
+Scorer = Callable[[Float32], Float32]
+"""(m, d) unit vectors → (m, items) scores over the gallery that will be searched."""
+Shares = Callable[[Float32, Float32], NDArray[np.float64]]
+"""(m, d) captions and (m, d) rewrites → (m,) shares that sum to 1."""
 
 
-@dataclass(frozen=True)
-class TemplateRewriter:
-    """`"{caption}, {prompt}"`."""
-
-    def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
-        return [f"{caption}, {prompt}" for caption, prompt in zip(captions, prompts, strict=True)]
+def even(captions: Float32, rewrites: Float32) -> NDArray[np.float64]:  # noqa: ARG001
+    """Each caption counts the same."""
+    return np.full(len(captions), 1 / len(captions))
 
 
-@dataclass
-class Tagger:
-    """Builds a caption group by group: of each the word whose sentence, with all that is chosen so far, lies nearest to the image.
+def ldre_shares(
+    score: Scorer, captions: Float32, rewrites: Float32, *, depth: int = 5, temperature: float = 0.04
+) -> NDArray[np.float64]:
+    """LDRE's weights: softmax((d / max d) / temperature), d the sum of the 5 largest gains of a rewrite over its caption.
 
-    After the first round every group is chosen again in the light of all the others.
+    Gains are measured over the gallery, so this is transductive. Where no rewrite gains anything, all count the same.
     """
+    gains = score(rewrites).astype(np.float64) - score(captions)
+    divergence = np.sort(gains, axis=1)[:, -depth:].sum(axis=1)
+    if divergence.max() <= 0:
+        return even(captions, rewrites)
+    powers = np.exp((divergence / divergence.max() - 1) / temperature)
+    return np.asarray(powers / powers.sum())
 
-    encoder: Encoder
-    vocabulary: Vocabulary
-    rounds: int = 2
-    _vectors: dict[str, Float32] = field(default_factory=dict, repr=False)
 
-    def captions(self, queries: Sequence[Query]) -> list[str]:
-        """One caption a query, from its reference vector. OptionError where a query has no reference."""
-        chosen: list[dict[str, str]] = [{} for _ in queries]
-        for group in self.vocabulary.groups * self.rounds:
-            said = [self._candidates(group, words) for words in chosen]
-            self._remember({sentence for sentences in said for sentence in sentences})
-            for i, (query, sentences) in enumerate(zip(queries, said, strict=True)):
-                if sentences:
-                    scores = [float(query.reference() @ self._vectors[sentence]) for sentence in sentences]
-                    word = group.words[int(np.argmax(scores))]
-                    chosen[i] = self.vocabulary.consistent({**chosen[i], group.name: word})
-        return [self.vocabulary.say(words) for words in chosen]
-
-    def _candidates(self, group: Group, chosen: dict[str, str]) -> list[str]:
-        if not group.applies(chosen):
-            return []
-        tried = ({**chosen, group.name: word} for word in group.words)
-        return [self.vocabulary.say(self.vocabulary.consistent(words)) for words in tried]
-
-    def _remember(self, sentences: set[str]) -> None:
-        if new := sorted(sentences - set(self._vectors)):
-            self._vectors.update(zip(new, self.encoder.encode_texts(new), strict=True))
+def sdr_weights(a: float = 0.15, b: float = 0.35) -> dict[str, float]:
+    """SDR-CIR: (1+b) · ((1−a) · composed + a · image) − b · (composed − prompt). (a, b) for CIRCO; CIRR .05/.5, FashionIQ .2/.4."""
+    return {Term.COMPOSED: (1 + b) * (1 - a) - b, Term.IMAGE: (1 + b) * a, Term.PROMPT: b}
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Four terms: image, text, composed and prompt; the base weights are `composed` alone. A given caption is taken as it is."""
+    """Four terms: image, text, composed and prompt. `text` and `composed` are means of `count` captions and their rewrites.
+
+    A given caption is taken as it is and stands alone; where a rewriter says nothing, the prompt stands for its rewrite.
+    """
 
     encoder: Encoder
     captioner: Captioner
     rewriter: Rewriter = field(default_factory=TemplateRewriter)
+    count: int = 1
+    shares: Shares = even
+    base: Mapping[str, float] = field(default_factory=lambda: {Term.COMPOSED: 1.0})
+    rule: ScoreRule = LINEAR
+    remark: str | None = None
 
     def compose(self, queries: Sequence[Query]) -> list[Composition]:
-        prompts = [query.words() for query in queries]
-        captions = self._captions(queries)
-        composed = self.rewriter.rewrite(captions, prompts)
-        text_rows, composed_rows, prompt_rows = np.split(self.encoder.encode_texts([*captions, *composed, *prompts]), 3)
+        prompts, captions = [query.words() for query in queries], self._captions(queries)
+        told = [caption for several in captions for caption in several]
+        asked = [prompt for prompt, several in zip(prompts, captions, strict=True) for _ in several]
+        rewrites = [said or prompt for said, prompt in zip(self.rewriter.rewrite(told, asked), asked, strict=True)]
+        rows = self.encoder.encode_texts([*told, *rewrites, *prompts])
+        text_rows, rewrite_rows, prompt_rows = np.split(rows, [len(told), 2 * len(told)])
+        places = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
         return [
-            Composition(
-                (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT),
-                np.stack([query.reference(), text_rows[i], composed_rows[i], prompt_rows[i]]),
-                (0.0, 0.0, 1.0, 0.0),
-                {Term.TEXT: captions[i], Term.COMPOSED: composed[i], Term.PROMPT: prompts[i]},
-            )
-            for i, query in enumerate(queries)
+            self._composition(query, told[place], rewrites[place], text_rows[place], rewrite_rows[place], prompt_row)
+            for query, place, prompt_row in zip(queries, places, prompt_rows, strict=True)
         ]
 
-    def _captions(self, queries: Sequence[Query]) -> list[str]:
+    def _composition(
+        self, query: Query, told: list[str], rewrites: list[str], text: Float32, rewritten: Float32, prompt: Float32
+    ) -> Composition:
+        shares = self.shares(text, rewritten)
+        means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
+        best = int(shares.argmax())
+        return Composition(
+            (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT),
+            np.stack([query.reference(), *means, prompt]),
+            (0.0, 0.0, 0.0, 0.0),
+            {Term.TEXT: told[best], Term.COMPOSED: rewrites[best], Term.PROMPT: query.words()},
+            self.rule,
+            remark=self.remark,
+        ).weighted(self.base)
+
+    def _captions(self, queries: Sequence[Query]) -> list[list[str]]:
         unsaid = [query for query in queries if query.caption is None]
-        told = iter(self.captioner.captions(unsaid))
-        return [next(told) if query.caption is None else query.caption for query in queries]
+        told = iter(self.captioner.captions(unsaid, self.count) if unsaid else [])
+        return [next(told) if query.caption is None else [query.caption] for query in queries]
+
+
+def ldre(encoder: Encoder, captioner: Captioner, rewriter: Rewriter, score: Scorer) -> Captions:
+    """LDRE: many captions, weighed by what their rewrites gain over the gallery."""
+    remark = "the captions' weights were chosen by looking at the gallery (transductive, as in LDRE)"
+    return Captions(encoder, captioner, rewriter, MANY, partial(ldre_shares, score), remark=remark)
+
+
+def seize(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
+    """SEIZE: the means of many captions, folded by the hinge rule."""
+    return Captions(encoder, captioner, rewriter, MANY, rule=Hinge())
+
+
+def sdr(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
+    """SDR-CIR: one caption, with the image and the prompt beside its rewrite."""
+    return Captions(encoder, captioner, rewriter, base=sdr_weights())

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmretrieve.composers.base import Query
-from mmretrieve.composition import Composition, Term
+from mmretrieve.composition import Composition
+from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError
+from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 
 NEARLY_PARALLEL = 1e-4  # radians; below it the sines of Slerp lose their digits

@@ -13,6 +13,10 @@ Progress = Callable[[int], object]
 """Called with the number of items newly done; `tqdm.update` is one."""
 
 
+class PromptCutWarning(UserWarning):
+    """A text was longer than the encoder's context, and its end was left out."""
+
+
 @dataclass(frozen=True)
 class EncoderIdentity:
     """Two encoders are the same when weights and preprocessing are; `model` is the name to load it by."""

@@ -8,6 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from mmretrieve.encoders.base import EncoderIdentity, Progress
+from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.hub import hub_or_cache
+from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
 from mmretrieve.images import ImageLike, open_image
@@ -29,10 +31,6 @@ from mmretrieve.vectors import Float32, unit
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH, TEXT_BATCH = 64, 256
 logger = logging.getLogger(__name__)
-
-
-class PromptCutWarning(UserWarning):
-    """A text was longer than the encoder's context, and its end was left out."""
 
 
 class OpenClipEncoder:
@@ -67,8 +65,17 @@ class OpenClipEncoder:
         size = self._model.visual.image_size
         return int(max(size) if isinstance(size, tuple | list) else size)
 
+    @cached_property
+    def pseudo_tokens(self) -> PseudoTokens:
+        """What encodes sentences with pseudo tokens. EncoderError where this model's text tower cannot."""
+        return PseudoTokens(self._model, self._tokenizer, self.identity.model)
+
     def encode_images(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         """Paths, PIL images or file objects → (n, dim) unit float32. Raises ImageError naming an unreadable one."""
+        return unit(self.image_features(images, progress), "image features")
+
+    def image_features(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
+        """The same before they are normalised: (n, dim) float32, as textual inversion reads them."""
 
         def prepare(image: ImageLike) -> Tensor:
             return self._preprocess(open_image(image))  # type: ignore[no-any-return]
@@ -83,6 +90,10 @@ class OpenClipEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Sentences → (n, dim) unit float32. One above the context length is cut, with a PromptCutWarning."""
+        return unit(self.text_features(texts), "text features")
+
+    def text_features(self, texts: Sequence[str]) -> Float32:
+        """The same before they are normalised."""
         if isinstance(texts, str):
             raise OptionError("encode_texts takes a list of sentences, got one string")
         rows = [np.empty((0, self.dim), np.float32)]
@@ -93,12 +104,12 @@ class OpenClipEncoder:
     @torch.inference_mode()
     def _text_features(self, texts: list[str]) -> Float32:
         features = encode_tokens(self._model, self._tokens(texts).to(self.device))
-        return unit(features.float().cpu().numpy(), "text features")
+        return features.float().cpu().numpy()
 
     @torch.inference_mode()
     def _image_features(self, pixels: Tensor) -> Float32:
         features = self._model.encode_image(pixels.to(self.device, self.dtype), normalize=False)
-        return unit(features.float().cpu().numpy(), "image features")
+        return features.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def _tokens(self, texts: list[str]) -> Tensor:
         tokens = self._tokenizer(texts)
@@ -110,7 +121,7 @@ class OpenClipEncoder:
             warnings.warn(
                 f"{int(too_long.sum())} of {len(texts)} texts cut to the {context} tokens that {self.identity.model} reads, first: {first[:60]!r}…",
                 PromptCutWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return tokens
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 def is_croppable(model: nn.Module) -> bool:
     """Whether the positions behind the end token can be left out without changing the feature."""
-    tower = _tower(model)
+    tower = text_module(model)
     return (
         getattr(tower, "attn_mask", None) is not None
         and getattr(tower, "cls_emb", None) is None
@@ -26,7 +26,7 @@ def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
     """(n, context) token ids → (n, d) text features, not normalised."""
     if not is_croppable(model):
         return model.encode_text(tokens, normalize=False)  # type: ignore[no-any-return]
-    tower = _tower(model)
+    tower = text_module(model)
     tokens = tokens[:, : _longest(tower, tokens)]
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
@@ -47,7 +47,8 @@ def _longest(tower: Any, tokens: Tensor) -> int:
     return int(at_end.max()) + 1
 
 
-def _tower(model: Any) -> Any:
+def text_module(model: Any) -> Any:
+    """The part of a model that holds its text tower."""
     return model.text if isinstance(getattr(model, "text", None), nn.Module) else model
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmretrieve import scoring
-from mmretrieve.composition import PDV, Composition
+from mmretrieve.composition import Composition
+from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import FlatIndex
@@ -24,6 +26,8 @@ from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
 INDEX = "index.faiss"
+EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
+POOL = 2_000  # candidates of each term beyond
 CHUNK = 256  # files between two commits; fixed, so that an interrupted run repeats the same batches
 logger = logging.getLogger(__name__)
 
@@ -146,22 +150,50 @@ class Gallery:
         self._check_dim(composition)
         return scoring.term_scores(composition.terms, self._loaded())
 
-    def search(self, composition: Composition, k: int = DEFAULT_K, *, exclude: Collection[str] = ()) -> Ranking:
-        """The k best items under the linear rule, by one search of the index. Fewer where the gallery has fewer.
+    def scores(self, vectors: Float32) -> Float32:
+        """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
+        return scoring.term_scores(vectors, self._loaded())
 
-        Equal scores keep insertion order. Raises OptionError for k < 1, VectorError for another dimension.
+    def copies(self, content: str) -> list[str]:
+        """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
+        return self._store.ids_of(content)
+
+    def search(
+        self,
+        composition: Composition,
+        k: int = DEFAULT_K,
+        *,
+        exclude: Collection[str] = (),
+        min_score: float | None = None,
+    ) -> Ranking:
+        """The k best items under the query's score rule. Fewer where the gallery has fewer, or fewer reach `min_score`.
+
+        A linear rule is one search of the index. Others score every item of a gallery of up to EXACT_ITEMS, and of a
+        larger one the best POOL candidates of each term, which the ranking's note says. Equal scores keep insertion
+        order. Raises OptionError for k < 1, VectorError for another dimension.
         """
         k = scoring.check_k(k)
         self._check_dim(composition)
+        if not composition.is_linear and len(self) <= EXACT_ITEMS:
+            return self.rank(composition, self.term_scores(composition), k, exclude=exclude, min_score=min_score)
         hidden = self._hidden(exclude)
-        wanted = min(k + len(hidden), len(self))
-        positions = self._get_index().candidates(composition.direction, wanted) if wanted else np.empty(0, np.int64)
-        positions = np.sort(positions[~np.isin(positions, hidden)])
+        depth = k if composition.is_linear else max(k, POOL)
+        queries = [composition.direction] if composition.is_linear else [composition.direction, *composition.terms]
+        pool = self._pool(queries, min(depth + len(hidden), len(self)))
+        positions = pool[~np.isin(pool, hidden)]
         vectors = self._vectors[positions] if self._vectors is not None else self._store.read(self._live.rows[positions])
-        return self._ranking(composition, positions, scoring.term_scores(composition.terms, vectors), k, len(hidden))
+        scores = scoring.term_scores(composition.terms, vectors)
+        seen = None if composition.is_linear else len(positions)
+        return self._ranking(composition, positions, scores, _Cut(k, min_score, len(hidden), seen))
 
     def rank(
-        self, composition: Composition, scores_tn: Float32, k: int = DEFAULT_K, *, exclude: Collection[str] = ()
+        self,
+        composition: Composition,
+        scores_tn: Float32,
+        k: int = DEFAULT_K,
+        *,
+        exclude: Collection[str] = (),
+        min_score: float | None = None,
     ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
         k = scoring.check_k(k)
@@ -170,7 +202,8 @@ class Gallery:
                 f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(self)} items; the gallery has changed, score again"
             )
         positions = np.delete(np.arange(len(self)), self._hidden(exclude))
-        return self._ranking(composition, positions, scores_tn[:, positions], k, len(self) - len(positions))
+        cut = _Cut(k, min_score, len(self) - len(positions))
+        return self._ranking(composition, positions, scores_tn[:, positions], cut)
 
     def info(self) -> dict[str, Any]:
         """What the gallery is: items, dimensions, encoder, decoding, setting, bytes of each of its files."""
@@ -248,28 +281,66 @@ class Gallery:
                 f"{self.path}: holds vectors of {self._store.dim} dimensions, the query has {composition.terms.shape[1]}"
             )
 
-    def _ranking(self, composition: Composition, positions: np.ndarray, scores_tn: Float32, k: int, hidden: int) -> Ranking:
-        gave = scoring.contributions(scores_tn, composition.weights)
-        order = scoring.top_k(gave.sum(axis=0), k) if len(positions) else np.empty(0, np.intp)
-        ids = [self.ids[position] for position in positions[order]]
+    def _pool(self, queries: Sequence[Float32], wanted: int) -> NDArray[np.int64]:
+        """Positions, in order, that hold the `wanted` best of each query."""
+        if not wanted:
+            return np.empty(0, np.int64)
+        return np.unique(np.concatenate([self._get_index().candidates(query, wanted) for query in queries]))
+
+    def _ranking(self, composition: Composition, positions: NDArray[np.int64], scores_tn: Float32, cut: _Cut) -> Ranking:
+        gave = composition.contributions(scores_tn)
+        totals = gave.sum(axis=0)
+        order = scoring.top_k(totals, cut.k) if len(positions) else np.empty(0, np.intp)
+        kept = order if cut.min_score is None else order[totals[order] >= cut.min_score]
+        ids = [self.ids[position] for position in positions[kept]]
         hits = tuple(
             Hit(
                 rank,
                 item.id,
-                float(gave[:, column].sum()),
+                float(totals[column]),
                 dict(zip(composition.names, map(float, gave[:, column]), strict=True)),
                 item.path,
             )
-            for rank, (item, column) in enumerate(zip(self._store.items(ids), order, strict=True), start=1)
+            for rank, (item, column) in enumerate(zip(self._store.items(ids), kept, strict=True), start=1)
         )
-        return Ranking(hits, k, len(self) - hidden, composition.weighing, composition.words, _shortfall(len(hits), k, hidden))
+        notes = (composition.remark, cut.pool_note(composition), cut.shortfall(len(hits), len(order)))
+        return Ranking(
+            hits,
+            cut.k,
+            len(self) - cut.hidden,
+            composition.weighing,
+            composition.words,
+            "; ".join(filter(None, notes)) or None,
+            composition.rule.name,
+            cut.pool,
+        )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What ends a ranking: k, a lowest score, what is hidden; and how many candidates were scored where not all were."""
+
+    k: int
+    min_score: float | None
+    hidden: int
+    pool: int | None = None
+
+    def pool_note(self, composition: Composition) -> str | None:
+        if self.pool is None:
+            return None
+        return (
+            f"the {composition.rule.name.value} rule scored the {self.pool} best candidates of its terms, not the whole gallery"
+        )
+
+    def shortfall(self, found: int, above: int) -> str | None:
+        if found >= self.k:
+            return None
+        if found < above:
+            return f"{found} of the {self.k} asked for: the others score below {self.min_score:g}"
+        return f"{found} of the {self.k} asked for: the gallery holds no more" + (
+            f" ({self.hidden} excluded)" if self.hidden else ""
+        )
 
 
 def _joined(a: AddReport, b: AddReport) -> AddReport:
     return AddReport(a.added + b.added, a.skipped + b.skipped, {**a.failed, **b.failed})
-
-
-def _shortfall(found: int, k: int, hidden: int) -> str | None:
-    if found >= k:
-        return None
-    return f"{found} of the {k} asked for: the gallery holds no more" + (f" ({hidden} excluded)" if hidden else "")

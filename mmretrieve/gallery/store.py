@@ -138,6 +138,12 @@ class Store:
             found = ((id_, ledger.execute(query, (id_,)).fetchone()) for id_ in ids)
             return {id_: row[0] for id_, row in found if row}
 
+    def ids_of(self, content: str) -> list[str]:
+        """The live items whose picture has that content hash."""
+        with self._ledger() as ledger:
+            found = ledger.execute("SELECT id FROM items WHERE hash = ? AND deleted = 0 ORDER BY row", (content,)).fetchall()
+        return [id_ for (id_,) in found]
+
     @contextmanager
     def finding_copies(self) -> Iterator[Callable[[str], int | None]]:
         """For as long as the block lasts: content hash → a live row whose picture has that content, or None."""

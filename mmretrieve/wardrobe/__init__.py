@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mmretrieve import __version__
-from mmretrieve.composition import PUBLISHED
+from mmretrieve.directions import PUBLISHED
 from mmretrieve.encoders.base import Progress
 from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL

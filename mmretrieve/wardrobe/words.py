@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cache
 from random import Random
 
-from mmretrieve.composers.vocabulary import Group, Vocabulary
+from mmretrieve.language.vocabulary import Group, Vocabulary
 from mmretrieve.wardrobe.attributes import Colour, Garment, Kind, Length, Neckline, Pattern, Sleeves, choices
 
 SENTENCE = "a photo of a {colour} {pattern} {length} {garment} {sleeves} {neckline}"

@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from string import Formatter
 
+from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import VocabularyError
+
+GENERAL = Path(__file__).with_name("vocabulary.json")
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,10 @@ class Vocabulary:
 
     def write(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def default_vocabulary(encoder: Encoder) -> Vocabulary:
+    """`vocabulary.json` in the encoder's own folder where there is one, else the general vocabulary of the package."""
+    folder = getattr(encoder, "folder", None)
+    own = folder / "vocabulary.json" if folder is not None else GENERAL
+    return Vocabulary.read(own if own.is_file() else GENERAL)

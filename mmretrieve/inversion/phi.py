@@ -1,0 +1,145 @@
+"""phi: a small network from an image feature to a pseudo token, in the two published shapes.
+
+Pic2Word (arXiv 2302.03084): two blocks Linear → Dropout → ReLU, 512 wide, then `fc_out`.
+SEARLE (arXiv 2303.15247) and LinCIR (arXiv 2312.01998): Linear → GELU → Dropout, twice, 4 × as wide, then Linear.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mmretrieve.encoders.openclip import OpenClipEncoder
+from mmretrieve.errors import EncoderError
+from mmretrieve.vectors import Float32
+
+MADE_FOR, FILE = "encoder weights", "phi.safetensors"
+CONTAINERS = ("Phi", "state_dict_img2text", "state_dict")  # where published checkpoints keep a phi
+
+
+class Pic2WordPhi(nn.Module):
+    """`layers.{0,1}.0.*` and `fc_out.*`."""
+
+    def __init__(self, dim: int, hidden: int, width: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        blocks = [nn.Sequential(nn.Linear(size, hidden), nn.Dropout(dropout), nn.ReLU()) for size in (dim, hidden)]
+        self.layers, self.fc_out = nn.ModuleList(blocks), nn.Linear(hidden, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        for block in self.layers:
+            features = block(features)
+        out: Tensor = self.fc_out(features)
+        return out
+
+
+class SearlePhi(nn.Module):
+    """`layers.{0,3,6}.*`."""
+
+    def __init__(self, dim: int, hidden: int, width: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        first, second, last = nn.Linear(dim, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, width)
+        self.layers = nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), second, nn.GELU(), nn.Dropout(dropout), last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.layers(features)
+        return out
+
+
+@dataclass(frozen=True)
+class Phi:
+    """A phi bound to the encoder it fits."""
+
+    net: nn.Module
+    encoder_weights: str
+
+    def tokens(self, features: Float32, encoder: OpenClipEncoder) -> Tensor:
+        """(n, d) image features, not normalised → (n, width) pseudo tokens. EncoderError for another encoder."""
+        if encoder.identity.weights != self.encoder_weights:
+            raise EncoderError(
+                f"this phi was made for the encoder with weights {self.encoder_weights[:12]}, not for {encoder.identity}"
+            )
+        with torch.inference_mode():
+            tokens: Tensor = self.net.eval()(torch.from_numpy(np.asarray(features, dtype=np.float32)))
+        return tokens
+
+
+def load_phi(path: str | Path, encoder: OpenClipEncoder) -> Phi:
+    """A phi from a published checkpoint (`.pt`, read with weights_only) or a safetensors file, bound to `encoder`.
+
+    EncoderError where the file is not a phi (missing and extra keys are named), where its widths are not the encoder's,
+    or where it says that it was made for another encoder. Published checkpoints do not say: there widths must do.
+    """
+    weights, made_for = _read(Path(path))
+    net, hidden = _shape(weights, str(path))
+    sizes = (int(weights["layers.0.0.weight" if net is Pic2WordPhi else "layers.0.weight"].shape[1]), _width(weights, net))
+    wanted = (encoder.dim, encoder.pseudo_tokens.width)
+    if sizes != wanted or made_for not in (None, encoder.identity.weights):
+        origin = f"for the encoder with weights {made_for[:12]}" if made_for else f"from {sizes[0]} to {sizes[1]} numbers"
+        raise EncoderError(f"{path}: a phi {origin}; {encoder.identity} needs its own, from {wanted[0]} to {wanted[1]}")
+    module = net(sizes[0], hidden, sizes[1])
+    try:
+        module.load_state_dict({name: value.float() for name, value in weights.items()})
+    except RuntimeError as error:
+        raise EncoderError(f"{path}: shapes do not fit a {net.__name__}: {' '.join(str(error).split())}") from error
+    return Phi(module.eval().requires_grad_(False), encoder.identity.weights)
+
+
+def save_phi(net: SearlePhi | Pic2WordPhi, path: Path, encoder: OpenClipEncoder) -> None:
+    """Writes float16 weights as safetensors, whole or not at all, with the encoder they were made for."""
+    weights = {name: value.detach().cpu().half().contiguous() for name, value in net.state_dict().items()}
+    partial = path.with_suffix(".part")
+    save_file(weights, partial, {MADE_FOR: encoder.identity.weights, "encoder": encoder.identity.model})
+    partial.replace(path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Weights by their plain names, and the weights hash of the encoder where the file tells."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return _plain({name: file.get_tensor(name) for name in file.keys()}), (file.metadata() or {}).get(MADE_FOR)  # noqa: SIM118
+        return _plain(torch.load(path, map_location="cpu", weights_only=True)), None
+    except OSError as error:
+        raise EncoderError(f"{path}: {error.strerror or error}") from error
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise EncoderError(f"{path}: not a checkpoint of plain tensors ({' '.join(str(error).split())[:120]})") from error
+
+
+def _plain(checkpoint: Mapping[str, object]) -> dict[str, Tensor]:
+    inner = next((checkpoint[name] for name in CONTAINERS if isinstance(checkpoint.get(name), Mapping)), checkpoint)
+    assert isinstance(inner, Mapping)
+    names = {str(name).removeprefix("Phi.").removeprefix("module."): value for name, value in inner.items()}
+    return {name: value for name, value in names.items() if isinstance(value, Tensor)}
+
+
+def _shape(weights: Mapping[str, Tensor], path: str) -> tuple[type[Pic2WordPhi | SearlePhi], int]:
+    """Which published shape these weights have, and its inner width. EncoderError naming what is missing or too much."""
+    net = Pic2WordPhi if "fc_out.weight" in weights else SearlePhi
+    expected = set(net(1, 1, 1).state_dict())
+    missing, extra = sorted(expected - set(weights)), sorted(set(weights) - expected)
+    if missing or extra:
+        told = [f"{what}: {', '.join(names[:8])}" for what, names in (("missing", missing), ("extra", extra)) if names]
+        raise EncoderError(f"{path}: not the phi of Pic2Word, SEARLE or LinCIR; {'; '.join(told)}")
+    first = weights["layers.0.0.weight" if net is Pic2WordPhi else "layers.0.weight"]
+    return net, int(first.shape[0])
+
+
+def _width(weights: Mapping[str, Tensor], net: type[Pic2WordPhi | SearlePhi]) -> int:
+    return int(weights["fc_out.weight" if net is Pic2WordPhi else "layers.6.weight"].shape[0])

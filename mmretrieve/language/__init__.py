@@ -1,0 +1,1 @@
+"""What says pictures in words, and applies prompts to words."""
