@@ -1,63 +1,115 @@
-"""`python -m eval run BENCHMARK`: measures every method, prints a table, writes a results file that can be repeated."""
+"""`python -m eval run BENCHMARK` measures every method; `python -m eval table` does so on all that is at hand, and fills the README."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from eval.datasets import BenchmarkName, load_benchmark
-from eval.report import provenance, table
+from eval.phi import phi_for
+from eval.report import fill, markdown, provenance, table
 from eval.run import run
 from eval.words import text_to_image
 from mmretrieve import MMRetrieveError, load_encoder
+from mmretrieve.arguments import add_computing, add_speakers, chosen
+from mmretrieve.composers import parts_from
+from mmretrieve.inversion.phi import FILE
+from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import BUILT_IN
+from mmretrieve.wardrobe import cache_folder
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        result, path = _run(options), options.out / f"{options.benchmark}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        options.command(options)
     except (MMRetrieveError, OSError) as error:
         print(f"eval: {error}", file=sys.stderr)
         return 1
-    print(table(result))
-    print(f"\nwritten to {path}")
     return 0
 
 
-def _run(options: argparse.Namespace) -> dict[str, Any]:
+def run_one(options: argparse.Namespace) -> None:
+    """Measures every method on one benchmark, prints a table, writes a results file."""
+    result = _measured(options.benchmark, options.root, options.encoder, options)
+    print(table(result))
+    print(f"\nwritten to {_written(result, options.out)}")
+
+
+def run_table(options: argparse.Namespace) -> None:
+    """Measures the wardrobe, and the catalogue where it is, and puts the table of both into the README."""
+    catalogue = options.data / "catalogue"
+    results = [_measured(BenchmarkName.WARDROBE, None, BUILT_IN, options)]
+    if catalogue.is_dir():
+        results.append(_measured(BenchmarkName.CATALOGUE, catalogue, str(catalogue / "model"), options))
+    else:
+        print(f"eval: no catalogue at {catalogue}; the table is of the wardrobe alone", file=sys.stderr)
+    for result in results:
+        _written(result, options.out)
+    inner = markdown(results)
+    options.readme.write_text(fill(options.readme.read_text(encoding="utf-8"), inner), encoding="utf-8")
+    print(inner)
+
+
+def _measured(name: str, root: Path | None, spec: str, options: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
-    benchmark = load_benchmark(options.benchmark, options.root)
-    encoder = load_encoder(options.encoder, device=options.device, dtype=options.dtype)
+    benchmark = load_benchmark(name, root)
+    encoder = load_encoder(spec, device=options.device, dtype=options.dtype)
+    parts = parts_from(SpeakerOptions(**chosen(options, SpeakerOptions)), encoder, vocabulary=benchmark.vocabulary, phi=options.phi)
+    if options.rewriter is None:
+        parts = replace(parts, rewriter=None)  # each method has its own
+    if options.phi is None and not (encoder.folder and (encoder.folder / FILE).is_file()):
+        print(f"eval: training a phi for {name}, once", file=sys.stderr)
+        parts = replace(parts, phi=phi_for(encoder, benchmark.vocabulary, cache_folder() / "phi"))
     with tqdm(total=len(benchmark.gallery_ids), unit=" pictures", disable=None, file=sys.stderr) as bar:
-        result: dict[str, Any] = {"benchmark": benchmark.name, **run(benchmark, encoder, bar.update)}
+        methods = run(benchmark, encoder, parts, progress=bar.update, report=lambda label: bar.write(label, file=sys.stderr))
+    result: dict[str, Any] = {"benchmark": benchmark.name, **methods}
     if benchmark.name == BenchmarkName.WARDROBE:
         result["text to image, recall@1"] = text_to_image(encoder)
     result["provenance"] = provenance(encoder, benchmark, time.perf_counter() - started)
     return result
 
 
+def _written(result: dict[str, Any], folder: Path) -> Path:
+    path = folder / f"{result['benchmark']}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m eval", description="Benchmarks whose numbers can be quoted.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("run", help="measure every composer and PDV on a benchmark")
-    command.add_argument("benchmark", choices=[str(name) for name in BenchmarkName])
-    command.add_argument("--root", type=Path, help="the benchmark's own folder")
-    command.add_argument("--encoder", default=BUILT_IN, help="as in `mmretrieve index` (default: %(default)s)")
-    command.add_argument("--device", default="auto")
-    command.add_argument(
-        "--dtype", default="float32", help="of the image tower (default: %(default)s, which is comparable everywhere)"
-    )
-    command.add_argument("--out", type=Path, default=Path("results"), help="folder of the results file (default: %(default)s)")
+    one = _command(commands, "run", run_one)
+    one.add_argument("benchmark", choices=[str(name) for name in BenchmarkName])
+    one.add_argument("--root", type=Path, help="the benchmark's own folder")
+    one.add_argument("--encoder", default=BUILT_IN, help="as in `mmretrieve index` (default: %(default)s)")
+    both = _command(commands, "table", run_table)
+    data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
+    both.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
+    both.add_argument("--readme", type=Path, default=README, help="the text whose table is filled (default: the README)")
     return parser
+
+
+def _command(commands: Any, name: str, run: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+    command.set_defaults(command=run)
+    command.add_argument("--phi", type=Path, help="for LinCIR (default: the encoder's own, else one is trained)")
+    add_speakers(command)
+    add_computing(command)
+    command.set_defaults(dtype="float32")  # which is comparable everywhere
+    command.add_argument("--out", type=Path, default=Path("results"), help="folder of the results files (default: %(default)s)")
+    return command
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import average_precision_at, check_depth, recall_at, target_ranks
-from mmretrieve import MMRetrieveError
+from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.vectors import unit
 
 
@@ -28,7 +28,10 @@ class BenchmarkQuery:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`gallery_ids` is the order of gallery vectors, `queries` the order of query vectors. `image_path` finds a picture."""
+    """`gallery_ids` is the order of gallery vectors, `queries` the order of query vectors. `image_path` finds a picture.
+
+    `vocabulary` is what a tagger may say of these pictures, where the benchmark knows better than the encoder's own.
+    """
 
     name: str
     gallery_ids: tuple[str, ...]
@@ -37,6 +40,7 @@ class Benchmark:
     recalls: tuple[int, ...] = (1, 5, 10)
     precisions: tuple[int, ...] = (10,)
     keeps_reference: bool = False
+    vocabulary: Vocabulary | None = None
     _place: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from eval.benchmark import Benchmark
-from mmretrieve import Encoder
+from mmretrieve import Encoder, MMRetrieveError
 
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")
 
 
 def provenance(encoder: Encoder, benchmark: Benchmark, seconds: float) -> dict[str, Any]:
     """Everything needed to repeat a run: encoder identity, sizes, versions, commit, machine, seconds."""
     return {
-        "encoder": asdict(encoder.identity),
+        "encoder": {**asdict(encoder.identity), "model": Path(encoder.identity.model).name},  # not where it lies
         "dtype": str(getattr(encoder, "dtype", "")),
         "device": str(getattr(encoder, "device", "")),
         "queries": len(benchmark.queries),
@@ -32,20 +34,52 @@ def provenance(encoder: Encoder, benchmark: Benchmark, seconds: float) -> dict[s
 
 
 def table(result: dict[str, Any]) -> str:
-    """Methods by metrics as aligned text, then the tuned point."""
-    metrics = list(next(iter(result["methods"].values())))
-    rows = [["", *metrics], *([name, *(f"{values[m]:.1f}" for m in metrics)] for name, values in result["methods"].items())]
-    tuned = result["tuned"]
-    for label in ("base", "tuned"):
-        rows.append([f"{label}, {tuned['reported on']}", *(f"{tuned[label][m]:.1f}" for m in metrics)])
-    lines = [f"{row[0]:<22}" + "".join(f"{cell:>11}" for cell in row[1:]) for row in rows]
-    lines.append(
-        f"tuned for {tuned['metric']} on the {tuned['tuned on']}: beta {tuned['beta']:.2f}, gamma {tuned['gamma']:.2f}"
-    )
-    lines += [
-        f"text to image, recall@1, {name}: {value:.1f}" for name, value in result.get("text to image, recall@1", {}).items()
-    ]
-    return "\n".join(lines)
+    """Methods by metrics as aligned text, each with PDV-F below it where it takes one; then the tuned point."""
+    rows = []
+    for name, found in result["methods"].items():
+        rows.append((name, found["base"]))
+        if "PDV-F" in found:
+            rows.append(("  + PDV-F", found["PDV-F"]))
+    tuned = result.get("tuned")
+    if tuned:
+        rows += [(f"{label}, {tuned['reported on']}", tuned[label]) for label in ("base", "tuned")]
+    metrics = list(rows[0][1])
+    lines = [f"{'':<34}" + "".join(f"{metric:>11}" for metric in metrics)]
+    lines += [f"{name:<34}" + "".join(f"{values[m]:>11.1f}" for m in metrics) for name, values in rows]
+    if tuned:
+        point = f"beta {tuned['beta']:.2f}, gamma {tuned['gamma']:.2f}"
+        lines.append(f"{tuned['method']}, tuned for {tuned['metric']} on the {tuned['tuned on']}: {point}")
+    lines += [f"not run: {name}: {why}" for name, why in result["not run"].items()]
+    reading = result.get("text to image, recall@1", {})
+    return "\n".join([*lines, *(f"text to image, recall@1, {name}: {value:.1f}" for name, value in reading.items())])
+
+
+def markdown(results: Sequence[dict[str, Any]], metric: str = "map@10") -> str:
+    """One Markdown table over several benchmarks: each method alone, and what PDV-F makes of it (▼ where it loses)."""
+    names = [result["benchmark"] for result in results]
+    head = "| " + " | ".join(["method", *(f"{name} | + PDV-F" for name in names)]) + " |"
+    labels = list(dict.fromkeys(label for result in results for label in result["methods"]))
+    cells = [[label, *(_cells(result["methods"].get(label), metric) for result in results)] for label in labels]
+    return "\n".join([head, "|---" * (1 + 2 * len(names)) + "|", *("| " + " | ".join(row) + " |" for row in cells)])
+
+
+def fill(text: str, inner: str) -> str:
+    """`text` with `inner` between its two markers. MMRetrieveError where they are not there."""
+    before, found, rest = text.partition(BEGIN)
+    _, found_too, after = rest.partition(END)
+    if not found or not found_too:
+        raise MMRetrieveError(f"no place for the table: expected a line {BEGIN!r} and, below it, a line {END!r}")
+    return f"{before}{BEGIN}\n{inner}\n{END}{after}"
+
+
+def _cells(found: dict[str, Any] | None, metric: str) -> str:
+    if found is None:
+        return "– | –"
+    base = found["base"][metric]
+    if "PDV-F" not in found:
+        return f"{base:.1f} | –"
+    better = found["PDV-F"][metric]
+    return f"{base:.1f} | {better:.1f}{' ▼' if better < base else ''}"
 
 
 def _commit() -> str | None:

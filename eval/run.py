@@ -1,31 +1,29 @@
-"""Runs every composer and PDV setting on a benchmark, from one encoding pass, and says what each is worth."""
+"""Runs every method on a benchmark, from one encoding pass, and says what each is worth, alone and with PDV-F."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.benchmark import Benchmark
-from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, Encoder
+from eval.methods import METHODS, Method, parts_for
+from mmretrieve import Composition, Encoder, MMRetrieveError, Parts, Term
 from mmretrieve.composers import make_composer
-from mmretrieve.query import Query
-from mmretrieve.directions import Term, plane_weights
+from mmretrieve.directions import plane_weights
 from mmretrieve.encoders.base import Progress
+from mmretrieve.options import LEARNED_WORDS, RuleName
+from mmretrieve.query import Query
+from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32
 
-# alpha_image / alpha_text / beta: PDV-T and PDV-I alone, and PDV-F as published for CIReVL on CIRR and CIRCO
-SETTINGS = {
-    "PDV-T": PDV(alpha_text=1.2, beta=1.0),
-    "PDV-I": PDV(alpha_image=1.4, beta=0.0),
-    "PDV-F": PUBLISHED["cirevl"],
-}
 BETAS = np.linspace(0, 1, 21)
 GAMMAS = np.linspace(-0.5, 3, 36)
+TUNED_ON = "captions, swap (CIReVL's shape)"
 
 
 @dataclass(frozen=True)
@@ -35,32 +33,82 @@ class Scored:
     compositions: list[Composition]
     scores: list[Float32]
 
+    def ranked_by(
+        self, weigh: Callable[[Composition], Composition] = lambda composition: composition
+    ) -> Iterator[NDArray[np.float64]]:
+        """For each query the (items,) scores of its composition, weighed anew, under its rule."""
+        for composition, scores_tg in zip(self.compositions, self.scores, strict=True):
+            yield weigh(composition).contributions(scores_tg).sum(axis=0)
+
     def folded(self, weighings: Iterable[ArrayLike]) -> Iterator[NDArray[np.float64]]:
         """For each query its (…, t) weights → (…, items) linear scores."""
         for scores_tg, weights in zip(self.scores, weighings, strict=True):
             yield np.asarray(weights, dtype=np.float64) @ scores_tg
 
 
-def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, name: ComposerName) -> Scored:
-    """Composes all queries of a benchmark with one composer; references are taken from the gallery's vectors."""
+def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, method: Method, parts: Parts) -> Scored:
+    """Composes all queries of a benchmark by one method; references are taken from the gallery's vectors."""
     place = {id_: i for i, id_ in enumerate(benchmark.gallery_ids)}
-    queries = [Query(gallery[place[q.reference]], q.prompts[0], q.caption) for q in benchmark.queries]
-    compositions = make_composer(name, encoder).compose(queries)
-    return Scored(compositions, [term_scores(composition.terms, gallery) for composition in compositions])
+    queries = [
+        Query(
+            gallery[place[q.reference]],
+            q.prompts[0],
+            q.caption if method.given else None,
+            benchmark.image_path(q.reference),
+            q.reference,
+        )
+        for q in benchmark.queries
+    ]
+
+    def score(vectors: Float32) -> Float32:
+        return term_scores(vectors, gallery)
+
+    rule = method.rule or RuleName.LINEAR
+    composer = make_composer(method.composer, encoder, parts_for(method, encoder, parts), score=score, rule=rule)
+    compositions = composer.compose(queries)
+    if method.rule is not None:
+        folding = make_rule(method.rule, learned_words=method.composer in LEARNED_WORDS)
+        compositions = [composition.with_rule(folding) for composition in compositions]
+    return Scored(compositions, [score(composition.terms) for composition in compositions])
 
 
-def run(benchmark: Benchmark, encoder: Encoder, progress: Progress | None = None) -> dict[str, Any]:
-    """Method → metrics, for each composer under its base weights and PDV on captions; with the tuned plane point."""
+def run(
+    benchmark: Benchmark,
+    encoder: Encoder,
+    parts: Parts | None = None,
+    *,
+    methods: Sequence[Method] = METHODS,
+    progress: Progress | None = None,
+    report: Callable[[str], object] | None = None,
+) -> dict[str, Any]:
+    """Method → metrics of its base, and of PDV-F on it; what could not be run, and why; the tuned plane point.
+
+    `report` is told of each method before it is run.
+    """
     gallery = encoder.encode_images([benchmark.image_path(id_) for id_ in benchmark.gallery_ids], progress)
-    methods: dict[str, dict[str, float]] = {}
-    for name in ComposerName:
-        scored = compose(benchmark, gallery, encoder, name)
-        base = benchmark.per_query(scored.folded([c.weights for c in scored.compositions]))
-        methods[name] = benchmark.means(base)
-    for label, setting in SETTINGS.items():
-        weights = [c.with_pdv(setting).weights for c in scored.compositions]
-        methods[f"captions + {label}"] = benchmark.means(benchmark.per_query(scored.folded(weights)))
-    return {"methods": methods, "tuned": tuned(benchmark, scored)}
+    result: dict[str, Any] = {"methods": {}, "not run": {}}
+    for method in methods:
+        if report is not None:
+            report(method.label)
+        try:
+            scored = compose(benchmark, gallery, encoder, method, parts or Parts())
+        except MMRetrieveError as error:
+            result["not run"][method.label] = str(error)
+            continue
+        result["methods"][method.label] = measured(benchmark, scored, method)
+        if method.label == TUNED_ON:
+            result["tuned"] = {"method": method.label, **tuned(benchmark, scored)}
+    return result
+
+
+def measured(benchmark: Benchmark, scored: Scored, method: Method) -> dict[str, Any]:
+    """Metrics of the method as it is, and with its published PDV-F where it takes one."""
+    base = benchmark.means(benchmark.per_query(scored.ranked_by()))
+    setting = method.pdv
+    if setting is None:
+        return {"base": base}
+    with_pdv = benchmark.per_query(scored.ranked_by(lambda composition: composition.with_pdv(setting)))
+    return {"base": base, "PDV-F": benchmark.means(with_pdv), "setting": asdict(setting)}
 
 
 def tuned(benchmark: Benchmark, scored: Scored) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmretrieve import wardrobe
-    from mmretrieve.composers import Parts
+    from mmretrieve.composers.making import Parts
     from mmretrieve.composition import Composition
     from mmretrieve.directions import PDV, PUBLISHED, Term, automatic_alpha_image, pdv, pdv_weights
     from mmretrieve.encoders.base import Encoder, EncoderIdentity
@@ -28,7 +28,7 @@ _HOME = {
     "ComposerName": "options",
     "Decode": "options",
     "RuleName": "options",
-    "Parts": "composers",
+    "Parts": "composers.making",
     "Vocabulary": "language.vocabulary",
     "PDV": "directions",
     "PUBLISHED": "directions",

@@ -33,6 +33,10 @@ class VocabularyError(MMRetrieveError):
     """A tagger vocabulary that cannot be read or does not fit its own sentence."""
 
 
+class EndpointError(MMRetrieveError):
+    """A language model's endpoint that does not answer, or an answer that is not in the memory; the message says what is kept."""
+
+
 def unknown(what: str, value: object, choices: Iterable[object]) -> OptionError:
     """The error for a value outside a closed list: `unknown("composer", "sun", ["image", "sum"])`."""
     return OptionError(f"unknown {what} {str(value)!r}; choose from: {', '.join(str(choice) for choice in choices)}")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from mmretrieve.composers import make_composer
-from mmretrieve.query import Query
 from mmretrieve.composers.captions import Captions
 from mmretrieve.composers.simple import Slerp, slerp_weights
-from mmretrieve.language.tagger import Tagger
-from mmretrieve.language.vocabulary import Group, Vocabulary
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError, VocabularyError
+from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.vocabulary import Group, Vocabulary
 from mmretrieve.options import ComposerName
+from mmretrieve.query import Query
 from mmretrieve.wardrobe.attributes import Colour, Garment, Kind, Length, Neckline, Pattern, Sleeves
 from mmretrieve.wardrobe.draw import draw
 from mmretrieve.wardrobe.words import vocabulary

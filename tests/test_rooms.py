@@ -32,6 +32,7 @@ ORDER = [
     "retriever",
     "wardrobe",
     "arguments",
+    "commands",
     "cli",
 ]
 
@@ -103,7 +104,7 @@ def test_every_public_name_can_be_had() -> None:
 
 def test_the_library_never_prints() -> None:
     for path in (ROOT / "mmretrieve").rglob("*.py"):
-        if path.name == "cli.py":
+        if path.name in ("cli.py", "commands.py"):
             continue
         calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         assert not [call for call in calls if getattr(call.func, "id", "") == "print"], path

@@ -7,29 +7,39 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from eval.benchmark import Benchmark, BenchmarkQuery
-from mmretrieve import MMRetrieveError
+from mmretrieve import MMRetrieveError, Vocabulary
+from mmretrieve.language.vocabulary import Group
 
 
 def load(root: Path) -> Benchmark:
     """Raises MMRetrieveError naming the file, and the line, that cannot be read."""
-    files = _items(root / "items.csv")
+    items = _items(root / "items.csv")
     queries = tuple(_queries(root / "queries.jsonl"))
-    return Benchmark("catalogue", tuple(files), queries, lambda id_: root / files[id_])
+    return Benchmark(
+        "catalogue", tuple(items), queries, lambda id_: root / items[id_]["file"], vocabulary=_vocabulary(items.values())
+    )
 
 
-def _items(path: Path) -> dict[str, str]:
+def _vocabulary(items: Iterable[Mapping[str, str]]) -> Vocabulary:
+    """The shop's own words for what it sells and in which colours."""
+    articles, colours = (tuple(sorted({item[column] for item in items})) for column in ("article", "colour"))
+    return Vocabulary("a photo of a {colour} {article}", (Group("article", articles), Group("colour", colours)))
+
+
+def _items(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        files = {row["id"]: row["file"] for row in rows}
+        items = {row["id"]: {name: row[name] for name in ("file", "article", "colour")} for row in rows}
     except (OSError, KeyError) as error:
-        raise MMRetrieveError(f"{path}: expected a CSV with the columns id and file ({error})") from error
-    if len(files) != len(rows):
+        raise MMRetrieveError(f"{path}: expected a CSV with the columns id, file, article and colour ({error})") from error
+    if len(items) != len(rows):
         raise MMRetrieveError(f"{path}: an id comes twice")
-    return files
+    return items
 
 
 def _queries(path: Path) -> list[BenchmarkQuery]:

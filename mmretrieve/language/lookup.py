@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
@@ -40,7 +41,7 @@ class Names:
 def bare_name(name: str) -> str:
     path = PurePosixPath(name.strip())
     short = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    return short.lstrip("0") or short
+    return short.lstrip("0") or short[-1:]
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,21 @@ class ByQuery(Generic[V]):
 
     def find(self, queries: Sequence[Query], what: str, *, allow_missing: bool) -> list[V | None]:
         """The entry of each query, None for a missing one where that is allowed. Else MMRetrieveError counts and names them."""
-        ids = [name for name, _ in self.entries if name is not None]
-        names = Names(ids) if ids else None
-        keys = [(id_of(query) if names else None, query.words()) for query in queries]
-        found = [
-            self.entries.get((names.find(name) or "" if names and name is not None else None, prompt)) for name, prompt in keys
-        ]
+        keys = [(id_of(query) if self._names else None, query.words()) for query in queries]
+        found = [self.entries.get((self._known(name), prompt)) for name, prompt in keys]
         lacking = [key for key, entry in zip(keys, found, strict=True) if entry is None]
-        missing = [f"{prompt!r} of {name}" if names else repr(prompt) for name, prompt in lacking]
+        missing = [repr(prompt) if name is None else f"{prompt!r} of {name}" for name, prompt in lacking]
         settle_missing(self.path, what, missing, len(queries), allowed=allow_missing)
         return found
+
+    def _known(self, name: str | None) -> str | None:
+        """The file's own id; "" where it has none, for None is what all ids are in a file without them."""
+        return None if name is None or self._names is None else self._names.find(name) or ""
+
+    @cached_property
+    def _names(self) -> Names | None:
+        ids = [name for name, _ in self.entries if name is not None]
+        return Names(ids) if ids else None
 
 
 def id_of(query: Query) -> str:

@@ -85,9 +85,10 @@ class Records:
         """A value that is text or a list of texts, as a list; none where it is absent."""
         value = self.rows[number - 1].get(name)
         several = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(one, str) for one in several):
+        said = [one.strip() for one in several if isinstance(one, str)]
+        if len(said) != len(several):
             raise self.error(number, f"expected text or a list of texts in {name!r}, got {value!r}"[:200])
-        return [one.strip() for one in several]
+        return said
 
 
 def _from_json(text: str) -> list[Row]:

@@ -39,7 +39,7 @@ class SwapRewriter:
 
 def _first(group: Group, text: str) -> str | None:
     """The group's word that `text` says first, the longest where several begin there."""
-    found = [(match.start(), -len(word), word) for word in group.words if (match := _search(word, text))]
+    found = [(match.start(), -len(word), word) for word in group.words if word and (match := _search(word, text))]
     return min(found)[2] if found else None
 
 

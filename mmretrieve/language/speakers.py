@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import OptionError
-from mmretrieve.images import ImageLike, open_image
 from mmretrieve.language.answers import json_object, phrases, sentence, words_or_none
 from mmretrieve.language.base import Description
 from mmretrieve.language.endpoint import Endpoint, Instructions, Question
+from mmretrieve.language.pictures import pictures_of, shared
 from mmretrieve.language.roles import Roles, RuleCompiler
 from mmretrieve.query import Query
 
@@ -90,28 +88,10 @@ class EndpointCompiler:
         return [roles if roles is not None else rule for roles, rule in zip(said, by_rule, strict=True)]
 
 
-def pictures_of(queries: Sequence[Query]) -> list[ImageLike]:
-    """The pictures of the references. An open file is read here, once, for threads cannot share its place.
-
-    Raises OptionError naming the first query that has none.
-    """
-    for number, query in enumerate(queries, 1):
-        if query.image is None:
-            named = query.id or query.prompt or "without a prompt"
-            raise OptionError(
-                f"this needs the pictures of the references, and query {number} of {len(queries)} ({named}) has none"
-            )
-    return [_shared(query.image) for query in queries if query.image is not None]
-
-
-def _shared(image: ImageLike) -> ImageLike:
-    return image if isinstance(image, str | Path) else open_image(image)
-
-
 def _to_sort(query: Query) -> Question:
     words = {"prompt": query.words()}
     if query.image is not None:
-        return Question(words, _shared(query.image))
+        return Question(words, shared(query.image))
     return Question({"caption": query.caption.strip(), **words} if query.caption else words)
 
 

@@ -36,7 +36,8 @@ class Wire:
             return _said(self._client.chat.completions.create(model=model, messages=messages, **settings))
         except self._openai.APIStatusError as error:
             again = error.status_code in WORTH_ANOTHER or error.status_code >= 500
-            raise NoAnswerError(self._told(error), again=again, after=_asked_to_wait(error.response.headers)) from error
+            told = f"status {error.status_code} ({self._told(error.response.text)})"
+            raise NoAnswerError(told, again=again, after=_asked_to_wait(error.response.headers)) from error
         except self._openai.APITimeoutError as error:
             raise NoAnswerError(f"no answer within {self._timeout:g} s", again=True) from error
         except self._openai.APIConnectionError as error:
@@ -44,9 +45,9 @@ class Wire:
         except (self._openai.OpenAIError, ValueError) as error:
             raise NoAnswerError(f"an answer that is not JSON as expected ({self._told(error)})", again=True) from error
 
-    def _told(self, error: BaseException) -> str:
-        """What an error says, in one line that does not give the key away."""
-        return " ".join(str(error).split())[:200].replace(self._key, "…") or type(error).__name__
+    def _told(self, error: BaseException | str) -> str:
+        """What an error says, in one short line that does not give the key away."""
+        return " ".join(str(error).replace(self._key, "…").split())[:200] or "no reason given"
 
 
 def _content(text: str, jpeg: bytes | None) -> str | list[dict[str, Any]]:

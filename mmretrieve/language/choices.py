@@ -1,0 +1,191 @@
+"""Who speaks, as the words of a shell option say it: a built-in by name, a file, an endpoint, or a model on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmretrieve.errors import OptionError, unknown
+
+if TYPE_CHECKING:
+    from mmretrieve.encoders.base import Encoder, Progress
+    from mmretrieve.language.base import Captioner, Describer, Rewriter
+    from mmretrieve.language.endpoint import Endpoint
+    from mmretrieve.language.memory import Memory
+    from mmretrieve.language.roles import Compiler
+    from mmretrieve.language.vocabulary import Vocabulary
+
+
+class Word(StrEnum):
+    """The speakers that have a name."""
+
+    TAGGER = "tagger"
+    TEMPLATE = "template"
+    SWAP = "swap"
+    RULES = "rules"
+    ENDPOINT = "endpoint"
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A captioner of transformers, by its name on the hub or its folder."""
+
+    name: str
+
+
+Speaker = Word | LocalModel | Path
+LOCAL = "transformers:"
+FILE_SUFFIXES = (".json", ".jsonl", ".csv")  # of what looks like a file, and is one or is missing
+NAMED = {
+    "captioner": (Word.TAGGER, Word.ENDPOINT),
+    "rewriter": (Word.TEMPLATE, Word.SWAP, Word.ENDPOINT),
+    "compiler": (Word.RULES, Word.ENDPOINT),
+    "describer": (Word.ENDPOINT,),
+}
+FIELDS = ("id_field", "caption_field", "prompt_field", "rewrite_field")
+
+
+@dataclass(frozen=True)
+class SpeakerOptions:
+    """Who speaks in each role, and what the speakers need. Shell and evaluation share it.
+
+    captioner: "tagger", "endpoint", "transformers:MODEL" or a file. rewriter: "template", "swap", "endpoint" or a file.
+    compiler: "rules", "endpoint" or a file. describer: "endpoint" or a file; there is none by default.
+    endpoint, model, key, timeout: of the endpoint (see `Endpoint`). memory: the file in which models' answers are kept;
+    offline: they come from there alone. allow_missing, …_field: for files (see `files`). device: of a local model.
+    Raises OptionError for words that name nobody, and for options that contradict each other or serve nobody.
+    """
+
+    captioner: str = Word.TAGGER
+    rewriter: str = Word.TEMPLATE
+    compiler: str = Word.RULES
+    describer: str | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    key: str | None = field(default=None, repr=False)
+    memory: str | Path | None = None
+    offline: bool = False
+    timeout: float = 60.0
+    allow_missing: bool = False
+    id_field: str | None = None
+    caption_field: str | None = None
+    prompt_field: str | None = None
+    rewrite_field: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        speakers = [self.speaker(role) for role in NAMED if getattr(self, role) is not None]
+        asks = Word.ENDPOINT in speakers
+        remembers = asks or any(isinstance(speaker, LocalModel) for speaker in speakers)
+        reads = any(isinstance(speaker, Path) for speaker in speakers)
+        if asks and self.model is None:
+            raise OptionError("an endpoint was asked for, but no model: name the one that should answer")
+        if self.offline and self.memory is None:
+            raise OptionError("offline, answers come from a memory alone: name its file")
+        self._refuse_idle(("endpoint", "model", "key", "offline"), asks, "an endpoint")
+        self._refuse_idle(("memory",), remembers, "a model")
+        self._refuse_idle(("allow_missing", *FIELDS), reads, "a file")
+
+    def speaker(self, role: str) -> Speaker:
+        """Who was chosen for a role. Raises OptionError where nobody goes by that name."""
+        spec, words = str(getattr(self, role)), NAMED[role]
+        if spec in words:
+            return Word(spec)
+        if role == "captioner" and spec.startswith(LOCAL) and spec != LOCAL:
+            return LocalModel(spec.removeprefix(LOCAL))
+        if Path(spec).is_file():
+            return Path(spec)
+        if Path(spec).suffix.lower() in FILE_SUFFIXES:
+            raise OptionError(f"{role}: there is no file {spec}")
+        raise unknown(role, spec, [*words, *([f"{LOCAL}MODEL"] if role == "captioner" else []), "a file (.json, .jsonl, .csv)"])
+
+    def fields(self, *names: str) -> dict[str, str | None]:
+        return {name: getattr(self, name) for name in names}
+
+    def _refuse_idle(self, names: tuple[str, ...], serves: bool, whom: str) -> None:
+        given = [name for name in names if getattr(self, name) not in (None, False)]
+        if given and not serves:
+            raise OptionError(f"{', '.join(given)} given, but nobody who speaks is {whom}; choose one, or leave it out")
+
+    @cached_property
+    def shared_memory(self) -> Memory | None:
+        from mmretrieve.language.memory import Memory
+
+        return Memory(self.memory) if self.memory is not None else None
+
+    @cached_property
+    def shared_endpoint(self) -> Endpoint:
+        from mmretrieve.language.endpoint import Endpoint
+
+        if self.model is None:
+            raise OptionError("an endpoint needs the name of a model")
+        memory = self.shared_memory
+        return Endpoint(self.model, self.endpoint, self.key, memory, timeout=self.timeout, offline=self.offline)
+
+
+def captioner_from(
+    options: SpeakerOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
+) -> Captioner:
+    """Who says references in words. The tagger speaks `vocabulary`, or the encoder's own, also where a file lacks captions."""
+    from mmretrieve.language import files, pictures, speakers, tagger
+    from mmretrieve.language.vocabulary import default_vocabulary
+
+    chosen = options.speaker("captioner")
+    if chosen is Word.ENDPOINT:
+        return speakers.EndpointCaptioner(options.shared_endpoint, progress=progress)
+    if isinstance(chosen, LocalModel):
+        return pictures.TransformersCaptioner(chosen.name, options.device, options.shared_memory, progress=progress)
+    built_in = tagger.Tagger(encoder, vocabulary or default_vocabulary(encoder))
+    if isinstance(chosen, Path):
+        otherwise = built_in if options.allow_missing else None
+        return files.FileCaptioner.read(chosen, **options.fields("id_field", "caption_field"), otherwise=otherwise)
+    return built_in
+
+
+def rewriter_from(
+    options: SpeakerOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
+) -> Rewriter:
+    """Who applies prompts to captions. "swap" knows the words of `vocabulary`, or of the encoder's own."""
+    from mmretrieve.language import files, rewriters, speakers
+    from mmretrieve.language.vocabulary import default_vocabulary
+
+    chosen = options.speaker("rewriter")
+    if chosen is Word.ENDPOINT:
+        return speakers.EndpointRewriter(options.shared_endpoint, progress)
+    if isinstance(chosen, Path):
+        fields = options.fields("caption_field", "prompt_field", "rewrite_field")
+        return files.FileRewriter.read(chosen, **fields, allow_missing=options.allow_missing)
+    if chosen is Word.SWAP:
+        return rewriters.SwapRewriter(vocabulary or default_vocabulary(encoder))
+    return rewriters.TemplateRewriter()
+
+
+def compiler_from(options: SpeakerOptions, *, progress: Progress | None = None) -> Compiler:
+    """Who sorts prompts into roles."""
+    from mmretrieve.language import files, roles, speakers
+
+    chosen = options.speaker("compiler")
+    if chosen is Word.ENDPOINT:
+        return speakers.EndpointCompiler(options.shared_endpoint, progress)
+    if isinstance(chosen, Path):
+        return files.FileCompiler.read(
+            chosen, **options.fields("id_field", "prompt_field"), allow_missing=options.allow_missing
+        )
+    return roles.RuleCompiler()
+
+
+def describer_from(options: SpeakerOptions, *, progress: Progress | None = None) -> Describer:
+    """Who describes targets in one step. Raises OptionError where nobody was chosen: no built-in can."""
+    from mmretrieve.language import files, speakers
+
+    if options.describer is None:
+        raise OptionError("describing targets in one step needs a describer: choose 'endpoint' or a file")
+    chosen = options.speaker("describer")
+    if isinstance(chosen, Path):
+        return files.FileDescriber.read(
+            chosen, **options.fields("id_field", "prompt_field"), allow_missing=options.allow_missing
+        )
+    return speakers.EndpointDescriber(options.shared_endpoint, progress)

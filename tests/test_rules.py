@@ -1,0 +1,142 @@
+"""Score rules: each contribution sums to the published formula, written out here; and what several terms of a role do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmretrieve.composers.captions import sdr_weights
+from mmretrieve.composition import Composition, combined
+from mmretrieve.directions import PDV
+from mmretrieve.errors import OptionError
+from mmretrieve.options import RuleName
+from mmretrieve.rules import Hinge, Product, Soft, make_rule
+from mmretrieve.vectors import unit
+
+NAMES = ("image", "text", "composed", "prompt", "reward", "penalty")
+SCORES = np.array(
+    [
+        [0.5, -0.1, 0.3],
+        [0.4, 0.2, 0.1],
+        [0.2, 0.6, 0.15],
+        [0.3, 0.7, -0.2],
+        [0.1, 0.9, 0.0],
+        [0.8, 0.2, 0.4],
+    ],
+    dtype=np.float32,
+)
+IMAGE, TEXT, COMPOSED, PROMPT, REWARD, PENALTY = SCORES.astype(float)
+
+
+def query(**more: object) -> Composition:
+    return Composition(NAMES, np.eye(6, dtype=np.float32), (0.25, -0.5, 1.25, 0.0, 0.0, 0.0), **more)
+
+
+SUM = 0.25 * IMAGE - 0.5 * TEXT + 1.25 * COMPOSED
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (make_rule("linear"), SUM),
+        (Hinge(gain=0.13, loss=2.1), SUM + 2.1 * np.minimum(0, COMPOSED - TEXT) + 0.13 * np.maximum(0, COMPOSED - TEXT)),
+        (Soft(1.0), SUM * (REWARD + 1 - PENALTY) / 2),
+        (Soft(0.2), 0.8 * SUM + 0.2 * SUM * (REWARD + 1 - PENALTY) / 2),
+        (Product(), np.maximum(IMAGE, 0) * np.maximum(PROMPT, 0)),
+        (
+            Product(0.1),
+            np.maximum(IMAGE, 0) * np.maximum(PROMPT, 0) - 0.1 * (np.maximum(IMAGE, 0) + np.maximum(PROMPT, 0)) ** 2,
+        ),
+    ],
+)
+def test_contributions_sum_to_the_published_formula(rule: object, expected: np.ndarray) -> None:
+    gave = query(rule=rule).contributions(SCORES)
+    np.testing.assert_allclose(gave.sum(axis=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", range(6))
+@pytest.mark.parametrize("rule", [Hinge(), Soft(), Product(), Product(0.1)])
+def test_a_contribution_is_the_gradient_averaged_on_the_way_from_zero(rule: object, row: int) -> None:
+    """The definition of the Aumann–Shapley value, by numbers: a midpoint sum of central differences."""
+    composition, steps, step = query(rule=rule), 50, 1e-4
+
+    def score(scores: np.ndarray) -> np.ndarray:
+        return composition.contributions(scores.astype(np.float64)).sum(axis=0)
+
+    nudge = np.zeros((6, 3))
+    nudge[row] = step
+    ways = [(i + 0.5) / steps for i in range(steps)]
+    slopes = [(score(SCORES * way + nudge) - score(SCORES * way - nudge)) / (2 * step) for way in ways]
+    np.testing.assert_allclose(composition.contributions(SCORES)[row], np.mean(slopes, axis=0) * SCORES[row], atol=2e-4)
+
+
+def test_published_constants() -> None:
+    assert make_rule("hinge") == Hinge(gain=0.13, loss=2.1)
+    assert make_rule("soft") == Soft(1.0)
+    assert make_rule("soft", learned_words=True) == Soft(0.2)
+    assert make_rule("product-harris") == Product(0.1)
+    assert make_rule("product-harris").name is RuleName.HARRIS
+    assert sdr_weights(0.05, 0.5) == pytest.approx({"composed": 1.5 * 0.95 - 0.5, "image": 1.5 * 0.05, "prompt": 0.5})
+
+
+def test_a_rule_says_what_it_needs_and_refuses_weights_it_does_not_have() -> None:
+    words = Composition(("text",), np.eye(1, dtype=np.float32), (1.0,))
+    with pytest.raises(OptionError, match="'hinge' rule reads composed; this query has only text"):
+        words.with_rule(Hinge())
+    with pytest.raises(OptionError, match="'product' rule has no weights"):
+        query(rule=Product()).with_pdv(PDV(beta=0.5))
+    with pytest.raises(OptionError, match="unknown rule 'sum'; choose from: linear, hinge, soft"):
+        make_rule("sum")
+
+
+def elementary(seed: int) -> Composition:
+    return Composition(
+        ("image", "text", "composed", "prompt"),
+        unit(np.random.default_rng(seed).normal(size=(4, 5))),
+        (0.0, 0.0, 1.0, 0.0),
+        {"composed": f"composed {seed}"},
+    )
+
+
+def test_one_reference_and_one_prompt_stay_as_they_are() -> None:
+    alone, one = combined([[elementary(0)]], [3.0], [1.0]), elementary(0)
+    assert alone.weighing == one.weighing
+    np.testing.assert_array_equal(alone.terms, one.terms)
+    assert alone.with_pdv(PDV(beta=0.5)).weighing == one.with_pdv(PDV(beta=0.5)).weighing
+
+
+def test_directions_of_prompts_add_each_at_its_strength() -> None:
+    first, second = elementary(0), elementary(1)
+    second = Composition(second.names, np.stack([first["image"], first["text"], *second.terms[2:]]), second.weights)
+    both = combined([[first, second]], [1.0], [1.0, -0.5])
+    assert both.names == ("image", "text", "composed", "prompt", "composed 2", "prompt 2")
+    expected = first["text"] + (first["composed"] - first["text"]) - 0.5 * (second["composed"] - first["text"])
+    np.testing.assert_allclose(both.vector, expected, atol=1e-6)
+    setting = PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    delta = (first["composed"] - first["text"]) - 0.5 * (second["composed"] - first["text"])
+    moved = 0.25 * (first["image"] + 1.4 * delta) + 0.75 * (first["text"] + 1.2 * delta)
+    np.testing.assert_allclose(both.with_pdv(setting).vector, moved, atol=1e-6)
+
+
+def test_references_weigh_as_they_are_told() -> None:
+    a, b = elementary(0), elementary(1)
+    both = combined([[a], [b]], [3.0, 1.0], [1.0])
+    np.testing.assert_allclose(both.vector, 0.75 * a["composed"] + 0.25 * b["composed"], atol=1e-6)
+    assert both.with_pdv(PDV(beta=0.0)).weighing["image 2"] == pytest.approx(0.25)
+    with pytest.raises(OptionError, match="weights of references must be positive"):
+        combined([[a], [b]], [1.0, -1.0], [1.0])
+
+
+def test_a_rule_reads_all_terms_of_a_role() -> None:
+    a, b = elementary(0), elementary(1)
+    both = combined([[a], [b]], [1.0, 1.0], [1.0]).with_rule(Product())
+    scores = np.array([[0.2], [0.1], [0.3], [0.4], [0.6], [0.5], [0.7]], dtype=np.float32)
+    assert both.names == ("image", "text", "composed", "prompt", "image 2", "text 2", "composed 2")
+    assert both.contributions(scores).sum() == pytest.approx(0.5 * (0.2 + 0.6) * 0.4)
+
+
+def test_terms_beside_pdv_keep_their_weight() -> None:
+    liked = elementary(0).plus("more", unit(np.ones((2, 5))), 0.75, ["a", "b"])
+    assert liked.weighing["more"] == liked.weighing["more 2"] == pytest.approx(0.375)
+    assert liked.with_pdv(PDV(beta=0.5)).weighing["more 2"] == pytest.approx(0.375)
+    assert liked.words["more 2"] == "b"
