@@ -29,7 +29,7 @@ from mmretrieve.gallery.sources import read_source
 from mmretrieve.options import BUILT_IN_MODEL
 
 PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
-KNOBS = [{"alpha_image": a, "alpha_text": 1.2, "beta": b} for a in (0.8, 1.4, 2.0) for b in (0.0, 0.25, 0.5, 0.75, 1.0)]
+KNOBS = [(alpha_image, beta) for alpha_image in (0.8, 1.4, 2.0) for beta in (0.0, 0.25, 0.5, 0.75, 1.0)]
 
 
 def main() -> None:
@@ -103,10 +103,11 @@ def interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dict[str, f
     composition = retriever.compose(reference_id=ids[0], prompt=PROMPTS[0])
     scores = retriever.gallery.term_scores(composition)
 
-    def slide(**knobs: float) -> mm.Ranking:
-        return retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 24)
+    def slide(alpha_image: float, beta: float) -> mm.Ranking:
+        weighed = retriever.weigh(composition, alpha_image=alpha_image, alpha_text=1.2, beta=beta)
+        return retriever.gallery.rank(weighed, scores, 24)
 
-    moves = [timed(slide, **knobs)[0] for knobs in KNOBS * 7]
+    moves = [timed(slide, *knobs)[0] for knobs in KNOBS * 7]
     return _milliseconds(searches), _milliseconds(moves)
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from math import isfinite
 from typing import Any, NoReturn
 
-from mmretrieve.options import AUTO, DEFAULT_K, ComposerName, RuleName
+from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, ComposerName, RuleName
 
 WRONG_USE = 2
 SEVERAL = {
@@ -20,7 +20,7 @@ SEVERAL = {
     "caption": (str, "TEXT", "the reference said in words (default: by the captioner)"),
     "exclude": (str, "ID", "an item that must not appear"),
 }
-QUESTION = (*SEVERAL, "k", "composer", "rule", "alpha_image", "alpha_text", "beta", "min_score", "exclude_reference")
+QUESTION = (*SEVERAL, "k", "composer", "rule", "alpha_image", "alpha_text", "beta", "weights", "min_score", "exclude_reference")
 SPEAKERS = {
     "captioner": ("WHO", "tagger, endpoint, transformers:MODEL or a file of captions (default: tagger)"),
     "rewriter": ("WHO", "template, swap, endpoint or a file of rewrites (default: template)"),
@@ -79,6 +79,16 @@ def alpha_or_auto(text: str) -> float | str:
     return text if text == AUTO else finite(text)
 
 
+def weights(text: str) -> dict[str, float] | str:
+    """`"image=1,prompt=2"` → `{"image": 1.0, "prompt": 2.0}`."""
+    if text == BALANCED:
+        return text
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and sign for name, sign, _ in pairs):
+        raise argparse.ArgumentTypeError(f"expected {BALANCED}, or weights by role such as image=1,prompt=2, got {text!r}")
+    return {name.strip(): finite(value) for name, _, value in pairs}
+
+
 def printable(text: str) -> str:
     """The text in one line, with whatever would move or colour a terminal spelled out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
@@ -102,6 +112,8 @@ def add_question(command: argparse.ArgumentParser) -> None:
     command.add_argument("--alpha-image", type=alpha_or_auto, metavar="A", help="how far the prompt moves the image, or auto")
     command.add_argument("--alpha-text", type=finite, metavar="A", help="how far the prompt moves the words")
     command.add_argument("--beta", type=share, metavar="B", help="0 follows the image, 1 the words")
+    told = "balanced, or by role: image=1.5,composed=0.5,prompt=2; instead of alpha and beta"
+    command.add_argument("--weights", type=weights, metavar="W", help=told)
     composers = tuple(map(str, ComposerName))
     told = f"one of {', '.join(composers)} (default: captions for an image with a prompt)"
     command.add_argument("--composer", metavar="C", choices=composers, help=told)

@@ -120,15 +120,21 @@ class Composition:
 
         OptionError where `image`, `text` and `composed` are not all there, or the rule has no weights.
         """
-        if not self.rule.weighs:
-            raise OptionError(f"the {self.rule.name.value!r} rule has no weights: leave out alpha_image, alpha_text and beta")
-        if not self.takes_pdv:
+        if self.rule.weighs and not self.takes_pdv:
             raise OptionError(
                 f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} (use the 'captions' composer)"
             )
-        ruled = self.weighted(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
-        kept = (w if role not in set(Term) else None for w, role in zip(self.weights, self.roles, strict=True))
-        return replace(self, weights=tuple(new if old is None else old for old, new in zip(kept, ruled.weights, strict=True)))
+        return self.with_weights(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
+
+    def with_weights(self, weights: Mapping[str, float]) -> Composition:
+        """`weighted`, but terms beside image, text, composed and prompt keep theirs where they are not named."""
+        if not self.rule.weighs:
+            raise OptionError(
+                f"the {self.rule.name.value!r} rule has no weights: leave out weights, alpha_image, alpha_text and beta"
+            )
+        own = {role for role in self.roles if role not in set(Term) and role not in weights}
+        told = zip(self.roles, self.weights, self.weighted(weights).weights, strict=True)
+        return replace(self, weights=tuple(old if role in own else new for role, old, new in told))
 
     def with_rule(self, rule: ScoreRule) -> Composition:
         """The same terms and weights under another rule. OptionError where the rule reads a term that is not there."""

@@ -9,6 +9,7 @@ from mmretrieve.errors import unknown
 
 DEFAULT_K = 10
 AUTO = "auto"
+BALANCED = "balanced"
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from mmretrieve.balance import balanced
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition, combined
@@ -14,7 +15,7 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, content_hash, open_image
-from mmretrieve.options import AUTO, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
+from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
 from mmretrieve.query import Query
 from mmretrieve.question import Asked, Question, read_question
 from mmretrieve.ranking import Ranking
@@ -81,17 +82,21 @@ class Retriever:
         alpha_image: float | Literal["auto"] | None = None,
         alpha_text: float | None = None,
         beta: float | None = None,
+        weights: Mapping[str, float] | Literal["balanced"] | None = None,
     ) -> Composition:
         """The composition under PDV weights: what is named here, else the gallery's setting, else the base method.
 
-        alpha_image "auto" takes the closed form of `automatic_alpha_image`. OptionError where knobs are named that
-        these terms, or their rule, do not have.
+        alpha_image "auto" takes the closed form of `automatic_alpha_image`. weights: of each role, instead of the knobs;
+        a role not named weighs 0; or "balanced" (see `balance`). OptionError where knobs or roles are named that these
+        terms, or their rule, do not have.
         """
         named = {
             name: value
             for name, value in (("alpha_image", alpha_image), ("alpha_text", alpha_text), ("beta", beta))
             if value is not None
         }
+        if weights is not None:
+            return self._weighed(composition, weights, named)
         if not named and not (self.gallery.setting is not None and composition.is_base):
             return composition  # what has no PDV, or a weighting of its own, keeps it
         setting = self.gallery.setting or PDV()
@@ -109,6 +114,7 @@ class Retriever:
         alpha_image: float | Literal["auto"] | None = None,
         alpha_text: float | None = None,
         beta: float | None = None,
+        weights: Mapping[str, float] | Literal["balanced"] | None = None,
         min_score: float | None = None,
         exclude: Collection[str] = (),
         exclude_reference: bool = False,
@@ -125,8 +131,20 @@ class Retriever:
         hidden = list(exclude) if not isinstance(exclude, str) else exclude
         if exclude_reference:
             hidden = [*exclude, *self._ids_of_references(read_question(image, prompt, more))]
-        weighed = self.weigh(self.compose(image, prompt, **more), alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
+        composition = self.compose(image, prompt, **more)
+        weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta, weights=weights)
         return self.gallery.search(weighed, k, exclude=hidden, min_score=min_score)
+
+    def _weighed(self, composition: Composition, weights: Mapping[str, float] | str, named: Collection[str]) -> Composition:
+        if named:
+            raise OptionError(f"give weights or {', '.join(named)}, not both")
+        if weights == BALANCED:
+            return balanced(composition, self.gallery.spread)
+        if not isinstance(weights, Mapping) or not all(map(is_number, weights.values())):
+            raise OptionError(
+                f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {BALANCED!r}; got {weights!r}"
+            )
+        return composition.with_weights(weights)
 
     def _composed(self, ask: Asked) -> Composition:
         """One composition for each reference and prompt, combined."""

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmretrieve.composers import make_composer
-from mmretrieve.composers.captions import Captions
+from mmretrieve.composers import Parts, make_composer
+from mmretrieve.composers.captions import Captions, ldre_shares
 from mmretrieve.composers.simple import Slerp, slerp_weights
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError, VocabularyError
+from mmretrieve.inversion.oti import OTI
+from mmretrieve.language.base import Description
+from mmretrieve.language.rewriters import SwapRewriter
+from mmretrieve.language.roles import Roles, RuleCompiler
 from mmretrieve.language.tagger import Tagger
 from mmretrieve.language.vocabulary import Group, Vocabulary
-from mmretrieve.options import ComposerName
+from mmretrieve.options import ComposerName, RuleName
 from mmretrieve.query import Query
+from mmretrieve.rules import Hinge
+from mmretrieve.vectors import unit
 from mmretrieve.wardrobe.attributes import Colour, Garment, Kind, Length, Neckline, Pattern, Sleeves
 from mmretrieve.wardrobe.draw import draw
 from mmretrieve.wardrobe.words import vocabulary
@@ -27,7 +34,7 @@ SMALL = Vocabulary("a photo of a {colour} {thing}", (Group("thing", ("dress", "s
 @pytest.fixture
 def query(encoder: Encoder, photos: Path) -> Query:
     path = sorted(photos.rglob("*.png"))[0]
-    return Query(encoder.encode_images([path])[0], "in red")
+    return Query(encoder.encode_images([path])[0], "in red", image=path)
 
 
 @pytest.mark.parametrize(
@@ -59,14 +66,165 @@ def test_a_given_caption_is_taken_as_it_is(encoder: Encoder, query: Query) -> No
     np.testing.assert_allclose([composition["text"], composition["composed"]], expected, atol=1e-6)
 
 
+class Narrator:
+    """A describer for tests: says what is drawn, and once nothing that can be read."""
+
+    def describe(self, queries: Sequence[Query]) -> list[Description]:
+        return [Description(None) if q.prompt == "mumble" else Description(f"a dress {q.prompt}", "a dress") for q in queries]
+
+
 def test_many_queries_are_composed_as_one_by_one(encoder: Encoder, query: Query) -> None:
-    queries = [query, Query(query.vector, "striped", caption="a dress"), Query(-query.vector, "with dots")]
+    image = query.image
+    queries = [query, Query(query.vector, "striped", "a dress", image), Query(-query.vector, "with dots", image=image)]
     for name in ComposerName:
-        composer = make_composer(name, encoder)
+        composer = make_composer(name, encoder, Parts(describer=Narrator(), oti=OTI(steps=3)), score=lambda rows: rows @ rows.T)
         together, apart = composer.compose(queries), [composer.compose([q])[0] for q in queries]
         for a, b in zip(together, apart, strict=True):
             np.testing.assert_allclose(a.terms, b.terms, atol=1e-5)
             assert a.words == b.words
+
+
+def test_ensembles_are_means_of_captions_and_of_their_rewrites(encoder: Encoder, query: Query) -> None:
+    parts = Parts(captioner=Several(), rewriter=SwapRewriter(SMALL))
+    one = make_composer("seize", encoder, parts).compose([query])[0]
+    told = encoder.encode_texts(["a blue dress", "a shirt", "a blue thing"])
+    rewritten = encoder.encode_texts(["a red dress, in red", "a shirt, in red", "a red thing, in red"])
+    np.testing.assert_allclose(one["text"], unit([told.mean(axis=0)])[0], atol=1e-5)
+    np.testing.assert_allclose(one["composed"], unit([rewritten.mean(axis=0)])[0], atol=1e-5)
+    assert (one.rule, one.weighing["composed"]) == (Hinge(), 1.0)
+
+
+class Several:
+    def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
+        return [["a blue dress", "a shirt", "a blue thing"][:count] for _ in queries]
+
+
+def test_ldre_weighs_captions_by_what_their_rewrites_gain_over_the_gallery(encoder: Encoder, query: Query) -> None:
+    gallery = encoder.encode_images([query.image]) @ np.eye(128, dtype=np.float32)
+    captions, rewrites = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[::-1]
+    gains = np.array([[0.1] * 5 + [0.9, -1], [0.2] * 7, [0.0] * 7])
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        return gains if rows is rewrites else np.zeros_like(gains)
+
+    d = np.array([4 * 0.1 + 0.9, 5 * 0.2, 0.0])
+    powers = np.exp(d / d.max() / 0.04)
+    np.testing.assert_allclose(ldre_shares(score, captions, rewrites), powers / powers.sum(), rtol=1e-6)
+
+    def losing(rows: np.ndarray) -> np.ndarray:
+        return np.full((3, 7), -1.0 if rows is rewrites else 0.0)
+
+    np.testing.assert_allclose(ldre_shares(losing, captions, rewrites), [1 / 3] * 3)
+    one = make_composer("ldre", encoder, Parts(captioner=Several()), score=lambda rows: rows @ gallery.T).compose([query])[0]
+    assert "transductive" in str(one.remark)
+    with pytest.raises(OptionError, match="weighs captions by the gallery"):
+        make_composer("ldre", encoder)
+
+
+def test_sdr_is_other_weights_on_the_same_terms(encoder: Encoder, query: Query) -> None:
+    one, plain = (make_composer(name, encoder).compose([query])[0] for name in ("sdr", "captions"))
+    np.testing.assert_array_equal(one.terms, plain.terms)
+    a, b = 0.15, 0.35
+    expected = (1 + b) * ((1 - a) * one["composed"] + a * one["image"]) - b * (one["composed"] - one["prompt"])
+    np.testing.assert_allclose(one.vector, expected, atol=1e-6)
+
+
+def test_roles_have_the_signs_of_what_was_asked(encoder: Encoder, query: Query) -> None:
+    asked = Query(query.vector, "in red, without sleeves, keep the pattern")
+    one = make_composer("roles", encoder).compose([asked])[0]
+    assert one.weighing == pytest.approx(
+        {"image": 0.1, "text": 0, "composed": 0.4, "prompt": 0, "desired": 0.3, "preserve": 0.1, "forbidden": -0.1}
+    )
+    assert one.words["forbidden"] == "sleeves"
+    plain = make_composer("roles", encoder).compose([Query(query.vector, "in red")])[0]
+    assert plain.weighing == pytest.approx(
+        {"image": 0.2 / 0.9, "text": 0, "composed": 0.4 / 0.9, "prompt": 0, "desired": 0.3 / 0.9}
+    )
+    two = make_composer("roles", encoder).compose([Query(query.vector, "without dots, no stripes")])[0]
+    assert (two.weighing["forbidden"], two.weighing["forbidden 2"]) == pytest.approx((-0.05 / 0.7, -0.05 / 0.7))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "desired", "preserve", "forbidden"),
+    [
+        ("in red", ("in red",), (), ()),
+        ("without stripes", (), (), ("stripes",)),
+        ("a red dress with no sleeves", ("a red dress",), (), ("sleeves",)),
+        ("in blue instead of red", ("in blue",), (), ("red",)),
+        ("make it green please", ("green",), (), ()),
+        ("keep the neckline but not the colour", (), ("neckline",), ("colour",)),
+        ("the same but striped and without a hood", ("striped",), (), ("hood",)),
+        ("with the same sleeves, shorter", ("shorter",), ("sleeves",), ()),
+        ("has a notebook and is nothing like it", ("a notebook", "nothing like it"), (), ()),
+        ("Not striped; no longer blue", (), (), ("striped", "blue")),
+        ("in blue instead", ("in blue",), (), ()),
+    ],
+)
+def test_rules_sort_a_prompt_by_role(
+    prompt: str, desired: tuple[str, ...], preserve: tuple[str, ...], forbidden: tuple[str, ...]
+) -> None:
+    assert RuleCompiler().compile([Query(prompt=prompt)]) == [Roles(None, desired, preserve, forbidden)]
+
+
+def test_constraints_of_the_soft_rule(encoder: Encoder, query: Query) -> None:
+    asked = Query(query.vector, "in red, keep the sleeves, no dots, not striped")
+    one = make_composer("captions", encoder, rule=RuleName.SOFT).compose([asked])[0]
+    assert (one.words["reward"], one.words["penalty"]) == ("in red, sleeves", "dots, striped")
+    assert one.weighing["reward"] == one.weighing["penalty"] == 0
+    np.testing.assert_allclose(one["penalty"], encoder.encode_texts(["dots, striped"])[0], atol=1e-6)
+
+
+def test_words_alone_compose_without_a_picture(encoder: Encoder) -> None:
+    one = make_composer("captions", encoder).compose([Query(None, "in red", "a dress")])[0]
+    assert one.names == ("text", "composed", "prompt")
+    assert one.weights == (0, 1, 0)
+
+
+def test_one_step_takes_the_prompt_where_nothing_can_be_read(encoder: Encoder, query: Query) -> None:
+    queries = [Query(query.vector, words) for words in ("in red", "mumble", "striped")]
+    first, unread, last = make_composer("one-step", encoder, Parts(describer=Narrator())).compose(queries)
+    assert first.words == {"text": "a dress", "composed": "a dress in red", "prompt": "in red"}
+    assert (unread.words["composed"], unread.takes_pdv) == ("mumble", False)
+    assert last.words["composed"] == "a dress striped"
+    assert first.weighing == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
+    with pytest.raises(OptionError, match="needs a describer"):
+        make_composer("one-step", encoder)
+
+
+@pytest.mark.parametrize(
+    ("caption", "prompt", "rewritten"),
+    [
+        ("a photo of a blue dress", "in red", "a photo of a red dress, in red"),
+        ("a blue dress", "an orange one", "an orange dress, an orange one"),
+        ("an orange Dress", "a blue shirt", "a blue shirt, a blue shirt"),
+        ("a blue dress", "longer", "a blue dress, longer"),
+        ("something", "in red", "something, in red"),
+        ("a bluebird dress", "in red", "a bluebird dress, in red"),
+    ],
+)
+def test_a_swap_says_the_old_word_no_more(caption: str, prompt: str, rewritten: str) -> None:
+    words = Vocabulary(
+        "a {colour} {thing}", (Group("thing", ("dress", "shirt")), Group("colour", ("red", "blue", "orange", "")))
+    )
+    assert SwapRewriter(words).rewrite([caption], [prompt]) == [rewritten]
+
+
+def test_a_rewriter_that_says_nothing_leaves_the_prompt(encoder: Encoder, query: Query) -> None:
+    class Silent:
+        def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:  # noqa: ARG002
+            return ["" for _ in captions]
+
+    assert make_composer("captions", encoder, Parts(rewriter=Silent())).compose([query])[0].words["composed"] == "in red"
+
+
+def test_more_captions_are_the_best_one_and_its_neighbours(encoder: Encoder, query: Query) -> None:
+    tagger = Tagger(encoder, vocabulary())
+    best, *others = tagger.captions([query], 15)[0]
+    assert [best] == tagger.captions([query])[0]
+    assert len({best, *others}) == 15
+    scores = encoder.encode_texts(others) @ query.vector
+    assert (np.diff(scores) <= 1e-5).all()
+    assert tagger.captions([query], 5)[0] == [best, *others[:4]]
 
 
 def test_the_tagger_says_what_is_drawn(encoder: Encoder) -> None:

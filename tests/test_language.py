@@ -38,7 +38,7 @@ from mmretrieve.language.speakers import EndpointCaptioner, EndpointCompiler, En
 from mmretrieve.language.tagger import Tagger
 from mmretrieve.query import Query
 
-TIMEOUT = 0.5
+TIMEOUT = 0.5  # of endpoints that are meant to hang
 Reply = tuple[int, str, str]  # status, content type, body
 
 
@@ -122,7 +122,7 @@ def memory(tmp_path: Path) -> Memory:
 
 
 def endpoint(server: Server, memory: Memory | None = None, **settings: Any) -> Endpoint:
-    return Endpoint("m", server.address, memory=memory, **{"timeout": TIMEOUT, "pause": 0.01, "retries": 2, **settings})
+    return Endpoint("m", server.address, memory=memory, **{"timeout": 10, "pause": 0.01, "retries": 2, **settings})
 
 
 def pairs(count: int) -> tuple[list[str], list[str]]:
@@ -163,7 +163,8 @@ FAILURES: dict[str, Callable[[Server], Reply]] = {
 def test_a_rewriter_survives(server: Server, memory: Memory, failure: str) -> None:
     fails = FAILURES[failure]
     server.reply = lambda text, attempt: fails(server) if attempt == 0 else completion(text.upper())
-    said = EndpointRewriter(endpoint(server, memory)).rewrite(*pairs(6))
+    patience = TIMEOUT if failure == "time-out" else 10
+    said = EndpointRewriter(endpoint(server, memory, timeout=patience)).rewrite(*pairs(6))
     assert said == rewritten(6)
     assert set(Counter(server.asked).values()) == {2}
     assert len(memory) == 6
@@ -195,7 +196,7 @@ def test_many_are_asked_at_once_and_come_back_in_order(server: Server) -> None:
         return completion(text.upper())
 
     server.reply = reply
-    assert EndpointRewriter(endpoint(server, concurrency=4, timeout=10, retries=0)).rewrite(*pairs(12)) == rewritten(12)
+    assert EndpointRewriter(endpoint(server, concurrency=4, retries=0)).rewrite(*pairs(12)) == rewritten(12)
     assert most[0] == 4
 
 
@@ -251,7 +252,7 @@ def test_answers_under_way_are_kept_when_the_endpoint_dies(server: Server, memor
 
     server.reply = reply
     with pytest.raises(EndpointError, match=r"[34] of 200 questions failed, 18\d were not asked any more; first: status 500"):
-        EndpointRewriter(endpoint(server, memory, concurrency=2, timeout=5)).rewrite(*pairs(200))
+        EndpointRewriter(endpoint(server, memory, concurrency=2)).rewrite(*pairs(200))
     assert len(memory) == 10
 
 
@@ -261,7 +262,7 @@ def test_an_endpoint_that_never_answers_is_noticed(server: Server, memory: Memor
     with pytest.raises(
         EndpointError, match=r"of 800 questions failed, 79\d were not asked any more; first: no answer within 0.5 s"
     ):
-        EndpointRewriter(endpoint(server, memory, retries=1, concurrency=4)).rewrite(*pairs(800))
+        EndpointRewriter(endpoint(server, memory, timeout=TIMEOUT, retries=1, concurrency=4)).rewrite(*pairs(800))
     assert time.monotonic() - started < 3 * TIMEOUT + 2  # two attempts, one more that began meanwhile, and what threads need
     assert len(server.asked) <= 4 * 2 + 2
 
@@ -277,7 +278,7 @@ def test_who_stops_looking_stops_asking(server: Server, memory: Memory) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EndpointRewriter(endpoint(server, memory, concurrency=2, timeout=5), progress=interrupt).rewrite(*pairs(500))
+        EndpointRewriter(endpoint(server, memory, concurrency=2), progress=interrupt).rewrite(*pairs(500))
     assert len(server.asked) < 100
     assert len(Memory(memory.path)) == len(server.asked)  # those under way were waited for
 

@@ -20,6 +20,7 @@ ORDER = [
     "directions",
     "rules",
     "composition",
+    "balance",
     "ranking",
     "images",
     "encoders",
@@ -69,6 +70,7 @@ def test_imports_run_one_way() -> None:
         ("faiss", {"gallery/index.py"}),
         ("open_clip", {"encoders/openclip.py", "encoders/text_tower.py", "wardrobe/train.py"}),
         ("sqlite3", {"gallery/store.py"}),
+        ("openai", {"language/wire.py"}),
     ],
 )
 def test_each_heavy_package_has_its_own_rooms(package: str, homes: set[str]) -> None:

@@ -60,6 +60,7 @@ class Captions:
     """Four terms: image, text, composed and prompt. `text` and `composed` are means of `count` captions and their rewrites.
 
     A given caption is taken as it is and stands alone; where a rewriter says nothing, the prompt stands for its rewrite.
+    A query with words but no picture has no `image`.
     """
 
     encoder: Encoder
@@ -90,10 +91,12 @@ class Captions:
         shares = self.shares(text, rewritten)
         means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
         best = int(shares.argmax())
+        seen = {} if query.vector is None else {Term.IMAGE: query.vector}
+        terms = seen | dict(zip((Term.TEXT, Term.COMPOSED, Term.PROMPT), (*means, prompt), strict=True))
         return Composition(
-            (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT),
-            np.stack([query.reference(), *means, prompt]),
-            (0.0, 0.0, 0.0, 0.0),
+            tuple(terms),
+            np.stack(list(terms.values())),
+            (0.0,) * len(terms),
             {Term.TEXT: told[best], Term.COMPOSED: rewrites[best], Term.PROMPT: query.words()},
             self.rule,
             remark=self.remark,

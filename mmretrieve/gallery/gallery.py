@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve import scoring
+from mmretrieve.balance import Spread
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
@@ -27,6 +28,7 @@ from mmretrieve.vectors import Float32
 
 INDEX = "index.faiss"
 EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
+SAMPLE = 50_000  # items that say how the whole gallery spreads
 POOL = 2_000  # candidates of each term beyond
 CHUNK = 256  # files between two commits; fixed, so that an interrupted run repeats the same batches
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class AddReport:
 
 class Gallery:
     """A folder of vectors made by one encoder. Open it with `open`, make it with `create`."""
+
+    _spread: Spread | None
 
     def __init__(self, store: Store, encoder: Encoder | None = None) -> None:
         self._store, self._encoder = store, encoder
@@ -154,6 +158,14 @@ class Gallery:
         """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
         return scoring.term_scores(vectors, self._loaded())
 
+    @property
+    def spread(self) -> Spread:
+        """How the vectors lie about their mean; of a large gallery, those of SAMPLE items spread evenly over it."""
+        if self._spread is None:
+            every = max(1, len(self) // SAMPLE)
+            self._spread = Spread.of(self._loaded()[::every])
+        return self._spread
+
     def copies(self, content: str) -> list[str]:
         """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
         return self._store.ids_of(content)
@@ -242,6 +254,7 @@ class Gallery:
         self._live: Live = self._store.live()
         self._vectors: Float32 | None = None  # read when first scored
         self._index: FlatIndex | None = None  # opened or built when first searched
+        self._spread = None  # measured when first asked
         self._place: dict[str, int] | None = None  # id → position, made when first asked
 
     def _loaded(self) -> Float32:

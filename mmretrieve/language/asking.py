@@ -8,6 +8,7 @@ from threading import Event, Lock
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+DEFAULT_TIMEOUT = 60.0  # seconds an attempt may take
 LONGEST_PAUSE = 60.0
 DEAD_AFTER = 3  # questions in a row without an answer: one may be to blame itself, three are not
 

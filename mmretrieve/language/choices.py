@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmretrieve.errors import OptionError, unknown
+from mmretrieve.language.asking import DEFAULT_TIMEOUT
+from mmretrieve.language.records import READERS
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.base import Encoder, Progress
@@ -38,7 +40,6 @@ class LocalModel:
 
 Speaker = Word | LocalModel | Path
 LOCAL = "transformers:"
-FILE_SUFFIXES = (".json", ".jsonl", ".csv")  # of what looks like a file, and is one or is missing
 NAMED = {
     "captioner": (Word.TAGGER, Word.ENDPOINT),
     "rewriter": (Word.TEMPLATE, Word.SWAP, Word.ENDPOINT),
@@ -68,7 +69,7 @@ class SpeakerOptions:
     key: str | None = field(default=None, repr=False)
     memory: str | Path | None = None
     offline: bool = False
-    timeout: float = 60.0
+    timeout: float = DEFAULT_TIMEOUT
     allow_missing: bool = False
     id_field: str | None = None
     caption_field: str | None = None
@@ -98,9 +99,11 @@ class SpeakerOptions:
             return LocalModel(spec.removeprefix(LOCAL))
         if Path(spec).is_file():
             return Path(spec)
-        if Path(spec).suffix.lower() in FILE_SUFFIXES:
+        if Path(spec).suffix.lower() in READERS:
             raise OptionError(f"{role}: there is no file {spec}")
-        raise unknown(role, spec, [*words, *([f"{LOCAL}MODEL"] if role == "captioner" else []), "a file (.json, .jsonl, .csv)"])
+        raise unknown(
+            role, spec, [*words, *([f"{LOCAL}MODEL"] if role == "captioner" else []), f"a file ({', '.join(READERS)})"]
+        )
 
     def fields(self, *names: str) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in names}

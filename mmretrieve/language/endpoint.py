@@ -14,7 +14,7 @@ from pathlib import Path
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import EndpointError, OptionError
 from mmretrieve.images import ImageLike, open_image, thumbnail
-from mmretrieve.language.asking import Round
+from mmretrieve.language.asking import DEFAULT_TIMEOUT, Round
 from mmretrieve.language.memory import Memory, key_of, picture_key
 from mmretrieve.language.wire import Wire, need_openai
 
@@ -77,7 +77,7 @@ class Endpoint:
     base_url: str | None = None
     key: str | None = field(default=None, repr=False)
     memory: Memory | None = None
-    timeout: float = 60.0
+    timeout: float = DEFAULT_TIMEOUT
     retries: int = 4
     concurrency: int = 8
     temperature: float | None = 0.0

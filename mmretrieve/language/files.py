@@ -14,18 +14,13 @@ from mmretrieve.language.answers import phrases, sentence, words_or_none
 from mmretrieve.language.base import Captioner, Description
 from mmretrieve.language.lookup import ByQuery, Names, id_of, settle_missing
 from mmretrieve.language.memory import Memory, is_memory
-from mmretrieve.language.records import ID_FIELDS, Records
+from mmretrieve.language.records import CAPTION_FIELDS, ID_FIELDS, PROMPT_FIELDS, REWRITE_FIELDS, TARGET_FIELDS, Records
 from mmretrieve.language.roles import Roles, RuleCompiler
 from mmretrieve.query import Query
 
 V = TypeVar("V")
-Pair = tuple[str, str]
-"""A caption and a prompt."""
+Pair = tuple[str, str]  # a caption and a prompt
 REFERENCE_IDS = tuple(name for name in ID_FIELDS if name != "reference")  # here "reference" may be words
-CAPTION_FIELDS = ("caption", "captions", "text", "texts", "sentence", "sentences")
-PROMPT_FIELDS = ("prompt", "relative_caption", "instruction", "modification")
-REWRITE_FIELDS = ("rewrite", "rewrites", "rewritten", "target_caption")
-TARGET_FIELDS = ("target", "description", "target_description")
 ROLE_FIELDS = ("global", "desired", "preserve", "forbidden")
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,10 @@ ID_FIELDS = (
     "file", "filename", "file_name",
 )
 # fmt: on
+CAPTION_FIELDS = ("caption", "captions", "text", "texts", "sentence", "sentences")
+PROMPT_FIELDS = ("prompt", "relative_caption", "instruction", "modification")
+REWRITE_FIELDS = ("rewrite", "rewrites", "rewritten", "target_caption")
+TARGET_FIELDS = ("target", "description", "target_description")
 
 
 @dataclass(frozen=True)

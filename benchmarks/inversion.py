@@ -1,0 +1,71 @@
+"""Optimisation-based inversion: how near a picture's pseudo token brings "a photo of $" to it, on drawings and on photos.
+
+    python benchmarks/inversion.py [--photos FOLDER --encoder E] [--count 50] [--out results]
+
+Without arguments it takes built-in drawings and the built-in encoder; with them, also pictures of that folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import mmretrieve as mm
+from mmretrieve.encoders.openclip import OpenClipEncoder
+from mmretrieve.gallery.sources import read_source
+from mmretrieve.inversion.oti import OTI
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--photos", type=Path, help="a folder of pictures besides the built-in drawings")
+    parser.add_argument("--encoder", help="the encoder for them, a local open_clip folder")
+    parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--out", type=Path, help="folder for inversion.json")
+    options = parser.parse_args()
+    sets = {"drawings": (mm.wardrobe.pictures_folder(), "wardrobe")}
+    if options.photos and options.encoder:
+        sets["photos"] = (options.photos, options.encoder)
+    result = {name: measure(folder, spec, options.count) for name, (folder, spec) in sets.items()}
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "inversion.json").write_text(text + "\n")
+
+
+def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
+    """Cosines of "a photo of $" with its picture at the first token and after OTI."""
+    encoder, items = mm.load_encoder(spec, dtype="float32"), read_source(folder)
+    paths = [items[i].path for i in np.linspace(0, len(items) - 1, count).astype(int)]
+    features, oti, started = encoder.image_features(paths), OTI(), time.perf_counter()
+    tokens = oti.tokens(features, encoder)
+    seconds = time.perf_counter() - started
+    return {
+        "pictures": count,
+        "steps": oti.steps,
+        "before": _summary(_cosines(encoder, oti.start(count, tokens.shape[1]), features)),
+        "after": _summary(_cosines(encoder, tokens, features)),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _cosines(encoder: OpenClipEncoder, tokens: torch.Tensor, features: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        said = encoder.pseudo_tokens.features([("a photo of", "")] * len(tokens), tokens)
+    return F.cosine_similarity(said, torch.from_numpy(features)).numpy()
+
+
+def _summary(cosines: np.ndarray) -> dict[str, float]:
+    return {name: float(getattr(np, name)(cosines)) for name in ("min", "median", "max")}
+
+
+if __name__ == "__main__":
+    main()
