@@ -14,11 +14,13 @@ from typing import Any
 from tqdm import tqdm
 
 from eval.datasets import BenchmarkName, load_benchmark
+from eval.methods import METHODS
 from eval.phi import phi_for
-from eval.report import fill, markdown, provenance, table
-from eval.run import run
+from eval.report import fill, markdown, provenance, table, weights_table
+from eval.run import compose, run
+from eval.weights import compared
 from eval.words import text_to_image
-from mmretrieve import MMRetrieveError, load_encoder
+from mmretrieve import ComposerName, MMRetrieveError, Parts, load_encoder
 from mmretrieve.arguments import add_computing, add_speakers, chosen
 from mmretrieve.composers import parts_from
 from mmretrieve.inversion.phi import FILE
@@ -48,12 +50,7 @@ def run_one(options: argparse.Namespace) -> None:
 
 def run_table(options: argparse.Namespace) -> None:
     """Measures the wardrobe, and the catalogue where it is, and puts the table of both into the README."""
-    catalogue = options.data / "catalogue"
-    results = [_measured(BenchmarkName.WARDROBE, None, BUILT_IN, options)]
-    if catalogue.is_dir():
-        results.append(_measured(BenchmarkName.CATALOGUE, catalogue, str(catalogue / "model"), options))
-    else:
-        print(f"eval: no catalogue at {catalogue}; the table is of the wardrobe alone", file=sys.stderr)
+    results = [_measured(name, root, spec, options) for name, root, spec in _sets(options.data)]
     for result in results:
         _written(result, options.out)
     inner = markdown(results)
@@ -61,11 +58,36 @@ def run_table(options: argparse.Namespace) -> None:
     print(inner)
 
 
+def run_weights(options: argparse.Namespace) -> None:
+    """Measures rules that choose weights without labels, and what labels would give, on every set at hand."""
+    result: dict[str, Any] = {}
+    for name, root, spec in _sets(options.data):
+        benchmark, encoder = load_benchmark(name, root), load_encoder(spec, device=options.device, dtype=options.dtype)
+        gallery = encoder.encode_images([benchmark.image_path(id_) for id_ in benchmark.gallery_ids])
+        for method in (method for method in METHODS if method.composer is ComposerName.CAPTIONS and method.rule is None):
+            scored = compose(benchmark, gallery, encoder, method, Parts(vocabulary=benchmark.vocabulary))
+            result[f"{name}, {method.label}"] = compared(benchmark, scored, gallery)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "weights.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(weights_table(result))
+
+
+def _sets(data: Path) -> list[tuple[str, Path | None, str]]:
+    """(benchmark, root, encoder) of what is at hand: always the wardrobe, and the catalogue where it lies in `data`."""
+    catalogue = data / "catalogue"
+    if not catalogue.is_dir():
+        print(f"eval: no catalogue at {catalogue}; what follows is of the wardrobe alone", file=sys.stderr)
+        return [(BenchmarkName.WARDROBE, None, BUILT_IN)]
+    return [(BenchmarkName.WARDROBE, None, BUILT_IN), (BenchmarkName.CATALOGUE, catalogue, str(catalogue / "model"))]
+
+
 def _measured(name: str, root: Path | None, spec: str, options: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     benchmark = load_benchmark(name, root)
     encoder = load_encoder(spec, device=options.device, dtype=options.dtype)
-    parts = parts_from(SpeakerOptions(**chosen(options, SpeakerOptions)), encoder, vocabulary=benchmark.vocabulary, phi=options.phi)
+    parts = parts_from(
+        SpeakerOptions(**chosen(options, SpeakerOptions)), encoder, vocabulary=benchmark.vocabulary, phi=options.phi
+    )
     if options.rewriter is None:
         parts = replace(parts, rewriter=None)  # each method has its own
     if options.phi is None and not (encoder.folder and (encoder.folder / FILE).is_file()):
@@ -94,9 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("benchmark", choices=[str(name) for name in BenchmarkName])
     one.add_argument("--root", type=Path, help="the benchmark's own folder")
     one.add_argument("--encoder", default=BUILT_IN, help="as in `mmretrieve index` (default: %(default)s)")
-    both = _command(commands, "table", run_table)
-    data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
-    both.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
+    both, rules = _command(commands, "table", run_table), _command(commands, "weights", run_weights)
+    for command in (both, rules):
+        data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
+        command.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
     both.add_argument("--readme", type=Path, default=README, help="the text whose table is filled (default: the README)")
     return parser
 

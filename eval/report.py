@@ -14,6 +14,7 @@ from eval.benchmark import Benchmark
 from mmretrieve import Encoder, MMRetrieveError
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+WEIGHED = ("PDV-F", "balanced")
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")
 
 
@@ -38,8 +39,7 @@ def table(result: dict[str, Any]) -> str:
     rows = []
     for name, found in result["methods"].items():
         rows.append((name, found["base"]))
-        if "PDV-F" in found:
-            rows.append(("  + PDV-F", found["PDV-F"]))
+        rows += [(f"  + {name}", found[name]) for name in WEIGHED if name in found]
     tuned = result.get("tuned")
     if tuned:
         rows += [(f"{label}, {tuned['reported on']}", tuned[label]) for label in ("base", "tuned")]
@@ -55,12 +55,24 @@ def table(result: dict[str, Any]) -> str:
 
 
 def markdown(results: Sequence[dict[str, Any]], metric: str = "map@10") -> str:
-    """One Markdown table over several benchmarks: each method alone, and what PDV-F makes of it (▼ where it loses)."""
-    names = [result["benchmark"] for result in results]
-    head = "| " + " | ".join(["method", *(f"{name} | + PDV-F" for name in names)]) + " |"
+    """One Markdown table over several benchmarks: each method alone, and what other weights make of it (▼ where they lose)."""
+    heads = [cell for result in results for cell in (result["benchmark"], *(f"+ {name}" for name in WEIGHED))]
     labels = list(dict.fromkeys(label for result in results for label in result["methods"]))
-    cells = [[label, *(_cells(result["methods"].get(label), metric) for result in results)] for label in labels]
-    return "\n".join([head, "|---" * (1 + 2 * len(names)) + "|", *("| " + " | ".join(row) + " |" for row in cells)])
+    rows = [["method", *heads], ["---"] * (1 + len(heads))]
+    rows += [[label, *(cell for r in results for cell in _cells(r["methods"].get(label), metric))] for label in labels]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def weights_table(result: dict[str, Any], metric: str = "map@10") -> str:
+    """Rules by sets as Markdown, then the ceilings."""
+    rules = list(next(iter(result.values()))["rules"])
+    rows = [["", *result], ["---"] * (1 + len(result))]
+    rows += [[rule, *(f"{found['rules'][rule][metric]:.1f}" for found in result.values())] for rule in rules]
+    rows += [
+        [f"*{ceiling}*", *(f"{found['ceilings'][ceiling]:.1f}" for found in result.values())]
+        for ceiling in next(iter(result.values()))["ceilings"]
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def fill(text: str, inner: str) -> str:
@@ -72,14 +84,15 @@ def fill(text: str, inner: str) -> str:
     return f"{before}{BEGIN}\n{inner}\n{END}{after}"
 
 
-def _cells(found: dict[str, Any] | None, metric: str) -> str:
+def _cells(found: dict[str, Any] | None, metric: str) -> list[str]:
     if found is None:
-        return "– | –"
+        return ["–"] * (1 + len(WEIGHED))
     base = found["base"][metric]
-    if "PDV-F" not in found:
-        return f"{base:.1f} | –"
-    better = found["PDV-F"][metric]
-    return f"{base:.1f} | {better:.1f}{' ▼' if better < base else ''}"
+    return [f"{base:.1f}", *(_against(base, found[name][metric]) if name in found else "–" for name in WEIGHED)]
+
+
+def _against(base: float, value: float) -> str:
+    return f"{value:.1f}{' ▼' if value < base else ''}"
 
 
 def _commit() -> str | None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from eval.benchmark import Benchmark
 from eval.methods import METHODS, Method, parts_for
 from mmretrieve import Composition, Encoder, MMRetrieveError, Parts, Term
+from mmretrieve.balance import Spread, balanced
 from mmretrieve.composers import make_composer
 from mmretrieve.directions import plane_weights
 from mmretrieve.encoders.base import Progress
@@ -33,9 +34,7 @@ class Scored:
     compositions: list[Composition]
     scores: list[Float32]
 
-    def ranked_by(
-        self, weigh: Callable[[Composition], Composition] = lambda composition: composition
-    ) -> Iterator[NDArray[np.float64]]:
+    def ranked_by(self, weigh: Callable[[Composition], Composition]) -> Iterator[NDArray[np.float64]]:
         """For each query the (items,) scores of its composition, weighed anew, under its rule."""
         for composition, scores_tg in zip(self.compositions, self.scores, strict=True):
             yield weigh(composition).contributions(scores_tg).sum(axis=0)
@@ -86,6 +85,7 @@ def run(
     `report` is told of each method before it is run.
     """
     gallery = encoder.encode_images([benchmark.image_path(id_) for id_ in benchmark.gallery_ids], progress)
+    spread = Spread.of(gallery)
     result: dict[str, Any] = {"methods": {}, "not run": {}}
     for method in methods:
         if report is not None:
@@ -95,20 +95,25 @@ def run(
         except MMRetrieveError as error:
             result["not run"][method.label] = str(error)
             continue
-        result["methods"][method.label] = measured(benchmark, scored, method)
+        result["methods"][method.label] = measured(benchmark, scored, method, spread)
         if method.label == TUNED_ON:
             result["tuned"] = {"method": method.label, **tuned(benchmark, scored)}
     return result
 
 
-def measured(benchmark: Benchmark, scored: Scored, method: Method) -> dict[str, Any]:
-    """Metrics of the method as it is, and with its published PDV-F where it takes one."""
-    base = benchmark.means(benchmark.per_query(scored.ranked_by()))
+def measured(benchmark: Benchmark, scored: Scored, method: Method, spread: Spread) -> dict[str, Any]:
+    """Metrics of the method as it is, with its published PDV-F where it takes one, and under balanced weights."""
+
+    def means(weigh: Callable[[Composition], Composition]) -> dict[str, float]:
+        return benchmark.means(benchmark.per_query(scored.ranked_by(weigh)))
+
+    found: dict[str, Any] = {"base": means(lambda composition: composition)}
     setting = method.pdv
-    if setting is None:
-        return {"base": base}
-    with_pdv = benchmark.per_query(scored.ranked_by(lambda composition: composition.with_pdv(setting)))
-    return {"base": base, "PDV-F": benchmark.means(with_pdv), "setting": asdict(setting)}
+    if setting is not None:
+        found |= {"PDV-F": means(lambda composition: composition.with_pdv(setting)), "setting": asdict(setting)}
+    if method.balanced:
+        found["balanced"] = means(lambda composition: balanced(composition, spread))
+    return found
 
 
 def tuned(benchmark: Benchmark, scored: Scored) -> dict[str, Any]:

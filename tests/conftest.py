@@ -61,3 +61,12 @@ def catalogue() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no research data at {SHARED} (set MMRETRIEVE_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def circo() -> Path:
+    """The captions and rewrites of the CIRCO test queries, as LDRE used them."""
+    file = SHARED / "captions" / "circo_test_with_captions.json"
+    if not file.is_file():
+        pytest.skip(f"no research data at {SHARED} (set MMRETRIEVE_DATA)")
+    return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pytest
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.captions import Captions, ldre_shares
 from mmretrieve.composers.simple import Slerp, slerp_weights
+from mmretrieve.directions import PUBLISHED
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError, VocabularyError
+from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.language.base import Description
+from mmretrieve.language.files import FileCaptioner, FileRewriter
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.roles import Roles, RuleCompiler
 from mmretrieve.language.tagger import Tagger
@@ -302,3 +306,40 @@ def test_general_vocabulary_serves_encoders_without_their_own(encoder: Encoder) 
     assert isinstance(composer, Captions)
     words = composer.compose([Query(encoder.encode_texts(["a black shoe"])[0], "in red")])[0].words["text"]
     assert words.startswith("a photo of")
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("name", "caption_field", "rewrite_field"),
+    [
+        ("captions", "blip2_caption", "gpt-3.5-turbo"),
+        ("ldre", "multi_caption_opt", "multi_gpt-3.5_opt"),
+        ("seize", "multi_caption_opt", "multi_gpt-3.5_opt"),
+    ],
+)
+def test_the_circo_queries_run_from_their_file(
+    encoder: Encoder, made: Path, circo: Path, name: str, caption_field: str, rewrite_field: str
+) -> None:
+    """CIReVL, LDRE and SEIZE over all 800 test queries, from cached words to rankings; drawings stand in for the gallery."""
+    records = json.loads(circo.read_text(encoding="utf-8"))
+    fields = {"caption_field": caption_field, "prompt_field": "relative_caption"}
+    captioner = FileCaptioner.read(circo, id_field="reference_img_id", **fields)
+    gallery = Gallery.open(made)
+    parts = Parts(captioner=captioner, rewriter=FileRewriter.read(circo, **fields, rewrite_field=rewrite_field))
+    stand_ins = encoder.encode_texts([record["blip2_caption"] for record in records])
+    queries = [
+        Query(row, record["relative_caption"], id=str(record["reference_img_id"]))
+        for row, record in zip(stand_ins, records, strict=True)
+    ]
+    composed = make_composer(name, encoder, parts, score=gallery.scores).compose(queries)
+    assert len(composed) == 800
+    for record, composition in zip(records[::200], composed[::200], strict=True):
+        captions, rewrites = (
+            [said] if isinstance(said, str) else said for said in (record[caption_field], record[rewrite_field])
+        )
+        assert composition.words["text"] in {caption.strip() for caption in captions}
+        assert composition.words["composed"] in {rewrite.strip() for rewrite in rewrites}
+        if name == "seize":
+            means = [unit([encoder.encode_texts(said).mean(axis=0)])[0] for said in (captions, rewrites)]
+            np.testing.assert_allclose([composition["text"], composition["composed"]], means, atol=1e-3)
+        assert len(gallery.search(composition.with_pdv(PUBLISHED["ldre"]), 10)) == 10

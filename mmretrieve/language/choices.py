@@ -144,7 +144,9 @@ def captioner_from(
     built_in = tagger.Tagger(encoder, vocabulary or default_vocabulary(encoder))
     if isinstance(chosen, Path):
         otherwise = built_in if options.allow_missing else None
-        return files.FileCaptioner.read(chosen, **options.fields("id_field", "caption_field"), otherwise=otherwise)
+        return files.FileCaptioner.read(
+            chosen, **options.fields("id_field", "caption_field", "prompt_field"), otherwise=otherwise
+        )
     return built_in
 
 

@@ -27,11 +27,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FileCaptioner:
-    """Captions by the id of an image (`Query.id`; see `Names` for how ids meet). `otherwise` says what the file does not."""
+    """Captions by the id of an image (`Query.id`; see `Names` for how ids meet). `otherwise` says what the file does not.
+
+    An image may have been captioned anew for each prompt; where `by_query` knows id and prompt, those captions come first.
+    """
 
     path: Path
     by_id: Mapping[str, Sequence[str]] = field(repr=False)
     otherwise: Captioner | None = None
+    by_query: Mapping[Pair, Sequence[str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(
@@ -40,23 +44,28 @@ class FileCaptioner:
         *,
         id_field: str | None = None,
         caption_field: str | None = None,
+        prompt_field: str | None = None,
         otherwise: Captioner | None = None,
     ) -> FileCaptioner:
         """From records with an id and a caption, or a list of captions; an id may have several records.
 
-        Repeated captions of one record stay: they are how often a model said so. A record that says nothing new is passed
+        With `prompt_field` each record is of one prompt, and its captions are those of that query. Repeated captions of one record stay: they are how often a model said so. A record that says nothing new is passed
         over. Raises OptionError for fields that are not recognised or not certain, MMRetrieveError for an unreadable file.
         """
         records = Records.read(path)
         id_name = records.field("id", ID_FIELDS, id_field)
         caption_name = records.field("caption", CAPTION_FIELDS, caption_field)
         by_id: dict[str, list[str]] = {}
+        by_query: dict[Pair, list[str]] = {}
         for number in range(1, len(records.rows) + 1):
-            known = by_id.setdefault(records.text(number, id_name), [])
+            name = records.text(number, id_name)
+            known = by_id.setdefault(name, [])
             said = [caption for caption in records.texts(number, caption_name) if caption]
             if not set(said) <= set(known):
                 known.extend(said)
-        return cls(records.path, {name: said for name, said in by_id.items() if said}, otherwise)
+            if prompt_field is not None:
+                by_query.setdefault((name, records.text(number, prompt_field)), said)
+        return cls(records.path, {name: said for name, said in by_id.items() if said}, otherwise, by_query)
 
     def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
         """The first `count` captions of each image, fewer where the file has fewer (a warning counts these images).
@@ -67,11 +76,16 @@ class FileCaptioner:
         missing = [query for query, name in zip(queries, found, strict=True) if name is None]
         what, allowed = "images' captions", self.otherwise is not None
         settle_missing(self.path, what, [id_of(query) for query in missing], len(queries), allowed=allowed)
-        said = [list(self.by_id[name][:count]) if name is not None else [] for name in found]
+        said = [
+            self._known(name, query)[:count] if name is not None else [] for name, query in zip(found, queries, strict=True)
+        ]
         if short := sum(0 < len(several) < count for several in said):
             logger.warning("%s: %d of %d images have fewer than %d captions", self.path, short, len(queries), count)
         others = iter(self.otherwise.captions(missing, count) if missing and self.otherwise is not None else [])
         return [several or next(others) for several in said]
+
+    def _known(self, name: str, query: Query) -> list[str]:
+        return list(self.by_query.get((name, (query.prompt or "").strip())) or self.by_id[name])
 
     @cached_property
     def _names(self) -> Names:
