@@ -25,7 +25,8 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 results: $(READY)
-	$(BIN)/python -m eval run wardrobe --out results
+	$(BIN)/python -m eval table --out results
+	$(BIN)/python -m eval weights --out results
 
 bench: $(READY)
 	$(BIN)/python benchmarks/first.py --out results

@@ -28,7 +28,8 @@ from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import BUILT_IN
 from mmretrieve.wardrobe import cache_folder
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, WEIGHTS = ROOT / "README.md", ROOT / "docs" / "weights.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def run_table(options: argparse.Namespace) -> None:
     for result in results:
         _written(result, options.out)
     inner = markdown(results)
-    options.readme.write_text(fill(options.readme.read_text(encoding="utf-8"), inner), encoding="utf-8")
+    options.text.write_text(fill(options.text.read_text(encoding="utf-8"), inner), encoding="utf-8")
     print(inner)
 
 
@@ -69,7 +70,9 @@ def run_weights(options: argparse.Namespace) -> None:
             result[f"{name}, {method.label}"] = compared(benchmark, scored, gallery)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "weights.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(weights_table(result))
+    inner = weights_table(result)
+    options.text.write_text(fill(options.text.read_text(encoding="utf-8"), inner), encoding="utf-8")
+    print(inner)
 
 
 def _sets(data: Path) -> list[tuple[str, Path | None, str]]:
@@ -116,11 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("benchmark", choices=[str(name) for name in BenchmarkName])
     one.add_argument("--root", type=Path, help="the benchmark's own folder")
     one.add_argument("--encoder", default=BUILT_IN, help="as in `mmretrieve index` (default: %(default)s)")
-    both, rules = _command(commands, "table", run_table), _command(commands, "weights", run_weights)
-    for command in (both, rules):
+    for name, run, text in (("table", run_table, README), ("weights", run_weights, WEIGHTS)):
+        command = _command(commands, name, run)
         data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
         command.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
-    both.add_argument("--readme", type=Path, default=README, help="the text whose table is filled (default: the README)")
+        command.add_argument("--text", type=Path, default=text, help=f"the text whose table is filled (default: {text.name})")
     return parser
 
 

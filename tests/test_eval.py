@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmark import Benchmark, BenchmarkQuery
+from eval.methods import METHODS, Method
 from eval.metrics import average_precision_at, recall_at, target_ranks
+from eval.report import fill, markdown, table, weights_table
 from eval.run import compose, run
+from eval.weights import PLANE, compared, weighings
+from mmretrieve.balance import Spread, balanced
+from mmretrieve.inversion.oti import OTI
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_ranks_by_hand() -> None:
@@ -114,15 +121,102 @@ def small(photos: Path) -> Benchmark:
 
 
 def test_a_run_measures_every_method_as_score_does(small: Benchmark, encoder: mm.Encoder) -> None:
-    result = run(small, encoder)
-    assert set(result["methods"]) == {*map(str, mm.ComposerName), "captions + PDV-T", "captions + PDV-I", "captions + PDV-F"}
+    result = run(small, encoder, mm.Parts(oti=OTI(steps=3)))
+    assert list(result["methods"]) == [method.label for method in METHODS]
+    assert result["not run"] == {}
     gallery = encoder.encode_images([small.image_path(id_) for id_ in small.gallery_ids])
-    scored = compose(small, gallery, encoder, mm.ComposerName.CAPTIONS)
-    vectors = [c.with_pdv(mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)).vector for c in scored.compositions]
-    assert result["methods"]["captions + PDV-F"] == pytest.approx(small.score(np.stack(vectors), gallery))
-    tuned = result["tuned"]
-    assert tuned["tuned on"] != tuned["reported on"]
+    method = next(method for method in METHODS if method.label == "captions, template")
+    scored = compose(small, gallery, encoder, method, mm.Parts())
+    setting = mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    weighed = {
+        "base": lambda c: c,
+        "PDV-F": lambda c: c.with_pdv(setting),
+        "balanced": lambda c: balanced(c, Spread.of(gallery)),
+    }
+    for name, weigh in weighed.items():
+        vectors = np.stack([weigh(c).vector for c in scored.compositions])
+        assert result["methods"]["captions, template"][name] == pytest.approx(small.score(vectors, gallery))
+    assert result["methods"]["captions, template"]["setting"] == {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+    assert "PDV-F" not in result["methods"]["SDR-CIR"]
+    assert result["tuned"]["tuned on"] != result["tuned"]["reported on"]
+    assert table(result).splitlines()[0].split() == list(small.metrics)
     json.dumps(result)
+
+
+def test_what_cannot_run_is_named_and_the_others_go_on(small: Benchmark, encoder: mm.Encoder) -> None:
+    methods = (Method("pictures", mm.ComposerName.IMAGE), Method("a model", mm.ComposerName.ONE_STEP))
+    result = run(small, encoder, methods=methods)
+    assert list(result["methods"]) == ["pictures"]
+    assert "needs a describer" in result["not run"]["a model"]
+    assert "not run: a model: 'one-step' needs a describer" in table(result)
+
+
+def test_the_table_shows_where_other_weights_lose() -> None:
+    result = {
+        "benchmark": "b",
+        "methods": {
+            "m": {"base": {"map@10": 5.0}, "PDV-F": {"map@10": 4.94}, "balanced": {"map@10": 7.0}},
+            "n": {"base": {"map@10": 1.0}},
+        },
+    }
+    lines = markdown([result, {"benchmark": "c", "methods": {"n": {"base": {"map@10": 2.0}}}}]).splitlines()
+    assert lines == [
+        "| method | b | + PDV-F | + balanced | c | + PDV-F | + balanced |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| m | 5.0 | 4.9 ▼ | 7.0 | – | – | – |",
+        "| n | 1.0 | – | – | 2.0 | – | – |",
+    ]
+    assert (
+        fill("a\n<!-- table: begin -->\nold\n<!-- table: end -->\nb", "new")
+        == "a\n<!-- table: begin -->\nnew\n<!-- table: end -->\nb"
+    )
+    with pytest.raises(mm.MMRetrieveError, match="no place for the table"):
+        fill("nothing here", "new")
+
+
+def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
+    results = [
+        json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in ("wardrobe", "catalogue")
+    ]
+    assert markdown(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    weights = json.loads((ROOT / "results" / "weights.json").read_text(encoding="utf-8"))
+    assert weights_table(weights) in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+
+
+def test_rules_of_weights_by_hand(small: Benchmark, encoder: mm.Encoder) -> None:
+    gallery = encoder.encode_images([small.image_path(id_) for id_ in small.gallery_ids])
+    method = next(method for method in METHODS if method.label == "captions, template")
+    scored = compose(small, gallery, encoder, method, mm.Parts())
+    found = {name: next(scores) for name, scores in weighings(scored, Spread.of(gallery)).items()}
+    image, text, composed, prompt = (row.astype(float) for row in scored.scores[0])
+    np.testing.assert_allclose(found["image + prompt"], image + prompt, atol=1e-6)
+
+    def z(scores: np.ndarray) -> np.ndarray:
+        return (scores - scores.mean()) / scores.std()
+
+    np.testing.assert_allclose(found["standardised composed + prompt"], z(composed) + z(prompt), atol=1e-4)
+    shared = np.corrcoef(image, text)[0, 1]
+    expected = (1 - shared**2) ** 0.5 * z(image) - shared / 2 * z(text) + z(composed) + 0.72 * z(prompt)
+    np.testing.assert_allclose(z(found["balanced"]), z(expected), atol=1e-3)
+    assert any(np.allclose(found["margin, on the PDV plane"], point @ scored.scores[0]) for point in PLANE)
+    result = compared(small, scored, gallery)
+    tuned = [value for name, value in result["ceilings"].items() if name.startswith("four terms")]
+    assert tuned[2] >= tuned[1]
+    assert tuned[2] >= max(rule["map@10"] for name, rule in result["rules"].items() if name == "base")
+
+
+def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, small: Benchmark) -> None:
+    gallery = encoder.encode_images([small.image_path(id_) for id_ in small.gallery_ids])
+    spread = Spread.of(gallery)
+    assert spread.deviation(gallery[0]) == pytest.approx((gallery @ gallery[0]).std(), rel=1e-4)
+    rows = encoder.encode_texts(["a dress", "a red dress", "red"])
+    terms = np.concatenate([gallery[:1], rows])
+    words = {"text": "a dress", "composed": "a red dress"}
+    query = mm.Composition(("image", "text", "composed", "prompt"), terms, (0, 0, 1, 0), words)
+    assert balanced(query, spread).weighing["prompt"] == pytest.approx(0.37 / (gallery @ rows[2]).std(), rel=1e-3)
+    with pytest.raises(mm.MMRetrieveError, match="this query has no text, composed, prompt"):
+        balanced(mm.Composition(("image",), terms[:1], (1.0,)), spread)
+    assert Spread.of(gallery[:1]).deviation(gallery[0]) > 0
 
 
 def test_the_wardrobe_benchmark_is_the_built_in_world() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import mmretrieve as mm
 from mmretrieve.cli import make_parser
+from mmretrieve.query import Query
+from mmretrieve.vectors import unit
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,9 +34,23 @@ def test_commands_parse(command: str) -> None:
     assert callable(make_parser().parse_args(shlex.split(command)[1:]).run)
 
 
+def test_the_composer_of_the_contributors_guide_works(
+    encoder: mm.Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CONTRIBUTING shows is a whole composer, of the size it says."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "paraphrased.py").write_text(block, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    composer = importlib.import_module("paraphrased").Paraphrased(encoder)
+    assert len(block.splitlines()) <= 60
+    rows = encoder.encode_texts(["in red", "a photo of it in red", "the same, in red"])
+    one = composer.compose([Query(np.eye(128, dtype=np.float32)[0], "in red")])[0]
+    np.testing.assert_allclose(one["prompt"], unit([rows.mean(axis=0)])[0], atol=1e-5)
+
+
 def test_links_and_targets_exist() -> None:
-    assert len(BLOCKS) == 2
-    assert len(COMMANDS) >= 6
+    assert len(BLOCKS) == 3
+    assert len(COMMANDS) >= 11
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
         assert (ROOT / link).is_file(), link
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
