@@ -64,10 +64,15 @@ def run_weights(options: argparse.Namespace) -> None:
     result: dict[str, Any] = {}
     for name, root, spec in _sets(options.data):
         benchmark, encoder = load_benchmark(name, root), load_encoder(spec, device=options.device, dtype=options.dtype)
-        gallery = encoder.encode_images([benchmark.image_path(id_) for id_ in benchmark.gallery_ids])
+        gallery, started = (
+            encoder.encode_images([benchmark.image_path(id_) for id_ in benchmark.gallery_ids]),
+            time.perf_counter(),
+        )
         for method in (method for method in METHODS if method.composer is ComposerName.CAPTIONS and method.rule is None):
             scored = compose(benchmark, gallery, encoder, method, Parts(vocabulary=benchmark.vocabulary))
-            result[f"{name}, {method.label}"] = compared(benchmark, scored, gallery)
+            found = compared(benchmark, scored, gallery)
+            found["provenance"] = provenance(encoder, benchmark, time.perf_counter() - started)
+            result[f"{name}, {method.label}"] = found
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "weights.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     inner = weights_table(result)
