@@ -124,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("benchmark", choices=[str(name) for name in BenchmarkName])
     one.add_argument("--root", type=Path, help="the benchmark's own folder")
     one.add_argument("--encoder", default=BUILT_IN, help="as in `mmretrieve index` (default: %(default)s)")
-    for name, run, text in (("table", run_table, README), ("weights", run_weights, WEIGHTS)):
-        command = _command(commands, name, run)
+    for name, measure, text in (("table", run_table, README), ("weights", run_weights, WEIGHTS)):
+        command = _command(commands, name, measure)
         data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
         command.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
         command.add_argument("--text", type=Path, default=text, help=f"the text whose table is filled (default: {text.name})")

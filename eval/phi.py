@@ -8,7 +8,8 @@ from random import Random
 
 from mmretrieve import Vocabulary
 from mmretrieve.encoders.openclip import OpenClipEncoder
-from mmretrieve.inversion.train import PhiRecipe, train_phi
+from mmretrieve.inversion.recipe import PhiRecipe
+from mmretrieve.inversion.train import train_phi
 from mmretrieve.language.vocabulary import default_vocabulary
 
 RECIPE = PhiRecipe(steps=1500, batch=128, learning_rate=3e-4, validate_every=250)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, NoReturn
 
+from mmretrieve.inversion.recipe import PhiRecipe
+from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, ComposerName, RuleName
 
 WRONG_USE = 2
@@ -22,19 +24,28 @@ SEVERAL = {
 }
 QUESTION = (*SEVERAL, "k", "composer", "rule", "alpha_image", "alpha_text", "beta", "weights", "min_score", "exclude_reference")
 SPEAKERS = {
-    "captioner": ("WHO", "tagger, endpoint, transformers:MODEL or a file of captions (default: tagger)"),
-    "rewriter": ("WHO", "template, swap, endpoint or a file of rewrites (default: template)"),
-    "compiler": ("WHO", "rules, endpoint or a file: who sorts a prompt by role (default: rules)"),
-    "describer": ("WHO", "endpoint or a file: who describes targets for one-step"),
-    "endpoint": ("URL", "base URL of an OpenAI-compatible server (default: OPENAI_BASE_URL)"),
+    "captioner": ("WHO", "says references in words: tagger, endpoint, transformers:MODEL or a file of captions"),
+    "rewriter": ("WHO", "applies prompts to captions: template, swap, endpoint or a file of rewrites"),
+    "compiler": ("WHO", "sorts prompts by role: rules, endpoint or a file"),
+    "describer": ("WHO", "describes targets for one-step: endpoint or a file"),
+    "endpoint": ("URL", "base URL of an OpenAI-compatible server, else OPENAI_BASE_URL"),
     "model": ("NAME", "the model that the endpoint should use"),
-    "key": ("KEY", "its key (default: OPENAI_API_KEY, which other users of this machine cannot see)"),
+    "key": ("KEY", "its key, else OPENAI_API_KEY, which other users of this machine cannot see"),
     "memory": ("FILE", "JSON lines in which models' answers are kept, and found again"),
-    "timeout": ("SECONDS", "for one answer of the endpoint (default: 60)"),
-    "id_field": ("NAME", "field of a file of captions that names the picture"),
+    "timeout": ("SECONDS", "for one answer of the endpoint"),
+    "id_field": ("NAME", "field of a file that names the picture"),
     "caption_field": ("NAME", "field that holds the captions"),
     "prompt_field": ("NAME", "field that holds the prompt"),
     "rewrite_field": ("NAME", "field that holds the rewrites"),
+}
+RECIPE = {
+    "steps": (int, "of the training"),
+    "batch": (int, "captions a step"),
+    "learning_rate": (float, "of AdamW"),
+    "weight_decay": (float, "of AdamW"),
+    "noise": (float, "on the captions' features"),
+    "validate_every": (int, "steps; then the phi, its curve and the run's state are written"),
+    "seed": (int, "of what is drawn at random"),
 }
 
 
@@ -49,6 +60,13 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
 
 
 def finite(text: str) -> float:
@@ -103,40 +121,62 @@ def chosen(options: argparse.Namespace, kind: type[Any]) -> dict[str, Any]:
 def add_question(command: argparse.ArgumentParser) -> None:
     """What can be asked: the same words as in `Retriever.search`."""
     more = "; may be repeated"
-    command.add_argument("--image", action="append", metavar="P", help=f"the reference picture{more}")
-    command.add_argument("--prompt", action="append", metavar="T", help=f'what should be different: "in red"{more}')
+    asked = command.add_argument_group("the question")
+    asked.add_argument("--image", action="append", metavar="P", help=f"the reference picture{more}")
+    asked.add_argument("--prompt", action="append", metavar="T", help=f'what should be different: "in red"{more}')
     for name, (kind, metavar, told) in SEVERAL.items():
         read = finite if kind is float else str
-        command.add_argument(_option(name), action="append", type=read, metavar=metavar, help=told + more)
-    command.add_argument("-k", type=count, default=DEFAULT_K, metavar="N", help="how many items (default: %(default)s)")
-    command.add_argument("--alpha-image", type=alpha_or_auto, metavar="A", help="how far the prompt moves the image, or auto")
-    command.add_argument("--alpha-text", type=finite, metavar="A", help="how far the prompt moves the words")
-    command.add_argument("--beta", type=share, metavar="B", help="0 follows the image, 1 the words")
-    told = "balanced, or by role: image=1.5,composed=0.5,prompt=2; instead of alpha and beta"
-    command.add_argument("--weights", type=weights, metavar="W", help=told)
-    composers = tuple(map(str, ComposerName))
+        asked.add_argument(_option(name), action="append", type=read, metavar=metavar, help=told + more)
+    asked.add_argument("-k", type=count, default=DEFAULT_K, metavar="N", help="how many items (default: %(default)s)")
+    asked.add_argument("--min-score", type=finite, metavar="S", help="leave out items that score below")
+    asked.add_argument("--exclude-reference", action="store_true", help="the reference itself must not appear")
+    method = command.add_argument_group("the method and its weights")
+    composers, rules = tuple(map(str, ComposerName)), tuple(map(str, RuleName))
     told = f"one of {', '.join(composers)} (default: captions for an image with a prompt)"
-    command.add_argument("--composer", metavar="C", choices=composers, help=told)
-    rules = tuple(map(str, RuleName))
+    method.add_argument("--composer", metavar="C", choices=composers, help=told)
     told = f"how term scores become one: {', '.join(rules)} (default: the composer's own)"
-    command.add_argument("--rule", metavar="R", choices=rules, help=told)
-    command.add_argument("--min-score", type=finite, metavar="S", help="leave out items that score below")
-    command.add_argument("--exclude-reference", action="store_true", help="the reference itself must not appear")
+    method.add_argument("--rule", metavar="R", choices=rules, help=told)
+    method.add_argument("--alpha-image", type=alpha_or_auto, metavar="A", help=f"how far the prompt moves the image, or {AUTO}")
+    method.add_argument("--alpha-text", type=finite, metavar="A", help="how far the prompt moves the words")
+    method.add_argument("--beta", type=share, metavar="B", help="0 follows the image, 1 the words")
+    told = f"{BALANCED}, or by role: image=1.5,composed=0.5,prompt=2; instead of alpha and beta"
+    method.add_argument("--weights", type=weights, metavar="W", help=told)
 
 
 def add_speakers(command: argparse.ArgumentParser) -> None:
     """Who captions, rewrites and compiles: the fields of `SpeakerOptions`."""
+    speakers = command.add_argument_group("who speaks")
     for name, (metavar, told) in SPEAKERS.items():
-        command.add_argument(_option(name), metavar=metavar, help=told, type=positive if name == "timeout" else str)
-    flags = {"offline": "answers come from the memory alone", "allow_missing": "go on where a file lacks a picture"}
+        read = positive if name == "timeout" else str
+        speakers.add_argument(_option(name), metavar=metavar, help=told + _default(SpeakerOptions, name), type=read)
+    flags = {"offline": "answers come from the memory alone", "allow_missing": "go on where a file lacks something"}
     for name, told in flags.items():
-        command.add_argument(_option(name), action="store_const", const=True, help=told)
+        speakers.add_argument(_option(name), action="store_const", const=True, help=told)
+
+
+def add_recipe(command: argparse.ArgumentParser) -> None:
+    """How a phi is trained: the fields of `PhiRecipe`."""
+    recipe = command.add_argument_group("the recipe")
+    for name, (kind, told) in RECIPE.items():
+        read, metavar = (whole, "N") if kind is int else (finite, "X")
+        recipe.add_argument(_option(name), type=read, metavar=metavar, help=told + _default(PhiRecipe, name))
 
 
 def add_computing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     command.add_argument(
         "--dtype", default="auto", help="auto, float32, bfloat16 or float16, of the image tower (default: %(default)s)"
+    )
+
+
+def _default(kind: type[Any], name: str) -> str:
+    default = next(field.default for field in fields(kind) if field.name == name)
+    return (
+        ""
+        if default in (None, MISSING)
+        else f" (default: {default:g})"
+        if isinstance(default, float)
+        else f" (default: {default})"
     )
 
 

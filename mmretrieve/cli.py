@@ -92,12 +92,7 @@ def _training_arguments(training: argparse.ArgumentParser) -> None:
     training.add_argument("captions", type=Path, help="a text file of captions, one a line")
     training.add_argument("--encoder", required=True, metavar="E", help="the encoder that the phi is for")
     training.add_argument("--out", required=True, type=Path, metavar="FILE", help="the phi, a .safetensors file")
-    training.add_argument("--steps", type=arguments.count, metavar="N", help="(default: 20000)")
-    training.add_argument("--batch", type=arguments.count, metavar="N", help="captions a step (default: 512)")
-    training.add_argument("--learning-rate", type=arguments.positive, metavar="X", help="of AdamW (default: 1e-4)")
-    training.add_argument("--noise", type=arguments.finite, metavar="X", help="on the text features (default: 1)")
-    training.add_argument("--validate-every", type=arguments.count, metavar="N", help="steps (default: 500)")
-    training.add_argument("--seed", type=int, metavar="N", help="(default: 0)")
+    arguments.add_recipe(training)
     training.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments.add_computing(training)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmretrieve import arguments
 from mmretrieve.errors import OptionError
+from mmretrieve.inversion.recipe import PhiRecipe
+from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, Decode
 
 if TYPE_CHECKING:
@@ -51,7 +53,6 @@ def index(options: argparse.Namespace) -> int:
 def search(options: argparse.Namespace) -> int:
     """Prints the best items for pictures, prompts, or both."""
     from mmretrieve.composers import parts_from
-    from mmretrieve.language.choices import SpeakerOptions
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.retriever import Retriever
 
@@ -116,7 +117,7 @@ def train_phi(options: argparse.Namespace) -> int:
     """Trains a phi for an encoder from captions alone (LinCIR); can be interrupted and run again."""
     from mmretrieve.inversion import train
 
-    recipe = train.PhiRecipe(**arguments.chosen(options, train.PhiRecipe))
+    recipe = PhiRecipe(**arguments.chosen(options, PhiRecipe))
     captions = train.read_captions(options.captions)
     with _bar(recipe.steps, "steps", options.quiet) as bar:
 

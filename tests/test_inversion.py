@@ -30,7 +30,8 @@ from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Pic2WordPhi, SearlePhi, load_phi, save_phi
 from mmretrieve.inversion.phrases import cut
-from mmretrieve.inversion.train import PhiRecipe, read_captions, train_phi
+from mmretrieve.inversion.recipe import PhiRecipe
+from mmretrieve.inversion.train import read_captions, train_phi
 from mmretrieve.query import Query
 from mmretrieve.wardrobe.say import captions
 from mmretrieve.wardrobe.world import drawings

@@ -24,27 +24,10 @@ from mmretrieve.encoders.pseudo_tokens import Pieces
 from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.inversion.phi import SearlePhi, save_phi
 from mmretrieve.inversion.phrases import cut
+from mmretrieve.inversion.recipe import PhiRecipe
 
 MOST_HELD_OUT, SHARE_HELD_OUT = 2048, 0.05
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhiRecipe:
-    """What a run depends on besides captions and encoder. Learning rate and weight decay as published."""
-
-    steps: int = 20_000
-    batch: int = 512
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    noise: float = 1.0
-    validate_every: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
