@@ -162,7 +162,8 @@ class Composition:
 
     def automatic_alpha_image(self) -> float:
         """`automatic_alpha_image` of this query's own terms."""
-        return float(automatic_alpha_image(self[Term.IMAGE][None], self[Term.TEXT][None], self[Term.COMPOSED][None])[0])
+        terms = (self.weighted({role: 1.0}).vector[None] for role in (Term.IMAGE, Term.TEXT, Term.COMPOSED))
+        return float(automatic_alpha_image(*terms)[0])
 
     def _share(self, name: str) -> float:
         return self.shares.get(name, 1.0)

@@ -22,7 +22,7 @@ from mmretrieve.ranking import Ranking
 from mmretrieve.rules import make_rule
 from mmretrieve.vectors import is_number
 
-MORE, LESS = ("more", 0.75), ("less", -0.25)  # Rocchio: what is wanted, and what is not, beside the query's own 1
+MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
 class Retriever:
@@ -64,13 +64,11 @@ class Retriever:
         for an unreadable image, GalleryError for an unknown id.
         """
         ask = read_question(image, prompt, more)
-        liked = {MORE: self.gallery.vectors(ask.more_like), LESS: self.gallery.vectors(ask.less_like)}
         composition = self._composed(ask) if ask.references or ask.prompts else None
-        for (role, weight), vectors, ids in zip(liked, liked.values(), (ask.more_like, ask.less_like), strict=True):
-            if ids and composition is None:
-                composition = Composition.of(role, vectors, weight, ids)
-            elif ids and composition is not None:
-                composition = composition.plus(role, vectors, weight, ids)
+        for role, weight, ids in (("more", MORE, ask.more_like), ("less", LESS, ask.less_like)):
+            if ids:
+                liked = role, self.gallery.vectors(ids), weight, ids
+                composition = Composition.of(*liked) if composition is None else composition.plus(*liked)
         if composition is None:
             raise OptionError("a query needs a reference image, a prompt, or both")
         return composition
@@ -128,8 +126,8 @@ class Retriever:
         """
         if min_score is not None and not is_number(min_score):
             raise OptionError(f"min_score must be a finite number, got {min_score!r}")
-        hidden = list(exclude) if not isinstance(exclude, str) else exclude
-        if exclude_reference:
+        hidden = exclude
+        if exclude_reference and not isinstance(exclude, str):  # which the gallery will refuse
             hidden = [*exclude, *self._ids_of_references(read_question(image, prompt, more))]
         composition = self.compose(image, prompt, **more)
         weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta, weights=weights)
