@@ -21,8 +21,9 @@ from eval.run import compose, run
 from eval.weights import compared
 from eval.words import text_to_image
 from mmretrieve import ComposerName, MMRetrieveError, Parts, load_encoder
-from mmretrieve.arguments import add_computing, add_speakers, chosen
+from mmretrieve.arguments import WRONG_USE, add_computing, add_speakers, chosen, printable
 from mmretrieve.composers import parts_from
+from mmretrieve.errors import OptionError
 from mmretrieve.inversion.phi import FILE
 from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import BUILT_IN
@@ -37,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.command(options)
     except (MMRetrieveError, OSError) as error:
-        print(f"eval: {error}", file=sys.stderr)
-        return 1
+        print(f"eval: {printable(str(error))}", file=sys.stderr)
+        return WRONG_USE if isinstance(error, OptionError) else 1
     return 0
 
 
@@ -52,6 +53,11 @@ def run_one(options: argparse.Namespace) -> None:
 def run_table(options: argparse.Namespace) -> None:
     """Measures the wardrobe, and the catalogue where it is, and puts the table of both into the README."""
     results = [_measured(name, root, spec, options) for name, root, spec in _sets(options.data)]
+    for result in results:
+        if result["not run"]:
+            raise MMRetrieveError(
+                f"{result['benchmark']}: the table is left as it is, for some methods did not run: {result['not run']}"
+            )
     for result in results:
         _written(result, options.out)
     inner = markdown(results)

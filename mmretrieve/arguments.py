@@ -104,7 +104,10 @@ def weights(text: str) -> dict[str, float] | str:
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and sign for name, sign, _ in pairs):
         raise argparse.ArgumentTypeError(f"expected {BALANCED}, or weights by role such as image=1,prompt=2, got {text!r}")
-    return {name.strip(): finite(value) for name, _, value in pairs}
+    read = {name.strip(): finite(value) for name, _, value in pairs}
+    if len(read) < len(pairs):
+        raise argparse.ArgumentTypeError(f"every role once, got {text!r}")
+    return read
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ of pictures spread differently (the modality gap). So each term is first brought
     w_composed = 1 / σ_composed
     w_prompt   = r² / σ_prompt              r: how far the rewrite still says what the caption said
 
-with ρ the correlation of the scores of `image` and `text`. It is linear: one vector, one search. docs/weights.md says how it
+with ρ the correlation of the scores of `image` and `text`, and all of it scaled so that `composed` weighs 1. It is linear: one vector, one search. docs/weights.md says how it
 was found, what it was measured against, and where it loses.
 """
 
@@ -26,7 +26,7 @@ from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32
 
 KEPT, REPLACED = 0.72, 0.37  # r² where a rewrite repeats its caption, and where it replaces words of it
-LEAST = 1e-6  # of a spread: a gallery of one item has none
+LEAST = 1e-6  # a smaller spread is none: a gallery of one item, a prompt that is taken away again
 FOUR = (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT)
 
 
@@ -44,26 +44,31 @@ class Spread:
 
     def deviation(self, vector: Float32) -> float:
         """The standard deviation, over the gallery, of a (d,) term's scores."""
-        return max(LEAST, sqrt(max(0.0, float(vector @ self.covariance @ vector))))
+        return sqrt(max(0.0, float(vector @ self.covariance @ vector)))
 
     def correlation(self, a: Float32, b: Float32) -> float:
         """The correlation, over the gallery, of two (d,) terms' scores."""
-        return float(np.clip(a @ self.covariance @ b / (self.deviation(a) * self.deviation(b)), -1, 1))
+        both = self.deviation(a) * self.deviation(b)
+        return float(np.clip(a @ self.covariance @ b / both, -1, 1)) if both > LEAST**2 else 0.0
 
 
 def balanced(composition: Composition, spread: Spread) -> Composition:
     """The same terms under balanced weights. OptionError where image, text, composed and prompt are not all there."""
     if missing := [term for term in FOUR if term not in composition.roles]:
         raise OptionError(f"balanced weights are for image, text, composed and prompt; this query has no {', '.join(missing)}")
-    image, text, composed, prompt = (composition.weighted({term: 1.0}).vector for term in FOUR)
-    shared = spread.correlation(image, text)
-    said = composition.words
-    repeats = KEPT if said.get(Term.COMPOSED, "").startswith(said.get(Term.TEXT, "")) else REPLACED
+    rows = {term: composition.weighted({term: 1.0}).vector for term in FOUR}
+    spreads = {term: spread.deviation(row) for term, row in rows.items()}
+    if spreads[Term.COMPOSED] < LEAST:  # a gallery of one item, say: nothing to balance by
+        spreads = dict.fromkeys(FOUR, 1.0)
+    shared, said = spread.correlation(rows[Term.IMAGE], rows[Term.TEXT]), composition.words
+    repeats = said.get(Term.COMPOSED, "").startswith(said.get(Term.TEXT, ""))
+    sizes = {
+        Term.IMAGE: sqrt(1 - shared**2),
+        Term.TEXT: -shared / 2,
+        Term.COMPOSED: 1.0,
+        Term.PROMPT: KEPT if repeats else REPLACED,
+    }
+    unit = spreads[Term.COMPOSED]
     return composition.with_weights(
-        {
-            Term.IMAGE: sqrt(1 - shared**2) / spread.deviation(image),
-            Term.TEXT: -shared / 2 / spread.deviation(text),
-            Term.COMPOSED: 1 / spread.deviation(composed),
-            Term.PROMPT: repeats / spread.deviation(prompt),
-        }
+        {term: size * unit / spreads[term] if spreads[term] >= LEAST else 0.0 for term, size in sizes.items()}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import os
 import sys
 import warnings
@@ -23,6 +24,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are one line on stderr; `--debug` shows where they come from."""
     options = make_parser().parse_args(words)
     warnings.showwarning = _show_warning
+    _show_log()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show must not end a list
@@ -44,7 +46,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        print(f"mmretrieve: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        told = arguments.printable(" ".join(str(error).split()))
+        print(f"mmretrieve: {type(error).__name__}: {told} (--debug shows where)", file=sys.stderr)
         return FAILED
 
 
@@ -107,6 +110,17 @@ def _command(added: Any, name: str, run: Callable[[argparse.Namespace], int]) ->
 
 def _of_gallery(command: argparse.ArgumentParser) -> None:
     command.add_argument("gallery", metavar="G", help=f"folder of the gallery, or {BUILT_IN} for the built-in one")
+
+
+def _show_log() -> None:
+    """Warnings of the library in the shell's own words; whatever else set up logging does not hear them."""
+    logger = logging.getLogger("mmretrieve")
+    logger.propagate = False
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(logging.Formatter("mmretrieve: %(message)s"))
+        logger.addHandler(handler)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

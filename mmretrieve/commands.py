@@ -12,7 +12,7 @@ from mmretrieve import arguments
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.choices import SpeakerOptions
-from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, Decode
+from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, Decode, RuleName
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.openclip import OpenClipEncoder
@@ -56,15 +56,16 @@ def search(options: argparse.Namespace) -> int:
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.retriever import Retriever
 
+    _refuse_unused(options)
     speakers = SpeakerOptions(**arguments.chosen(options, SpeakerOptions))
-    vocabulary = Vocabulary.read(options.vocabulary) if options.vocabulary else None
+    vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
     retriever = Retriever.open(
         _gallery(options.gallery),
         encoder=_load(options, options.encoder) if options.encoder else None,
         device=options.device,
         dtype=options.dtype,
+        parts=lambda encoder: parts_from(speakers, encoder, vocabulary=vocabulary, phi=options.phi),
     )
-    retriever.parts = parts_from(speakers, retriever.encoder, vocabulary=vocabulary, phi=options.phi)
     question = {name: getattr(options, name) for name in arguments.QUESTION if getattr(options, name) not in (None, [])}
     _print_ranking(retriever.search(options.image or None, options.prompt or None, **question), as_json=options.json)
     return DONE
@@ -132,6 +133,23 @@ def train_phi(options: argparse.Namespace) -> int:
         {"phi": str(options.out), "step": best.step, "validation": best.validation},
     )
     return DONE
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """OptionError for parts that were named and that the composer of this search would not use."""
+    composer = ComposerName(
+        options.composer or (ComposerName.CAPTIONS if options.prompt or options.avoid else ComposerName.IMAGE)
+    )
+    needs = {
+        "phi": composer in LEARNED_WORDS and composer is not ComposerName.SEARLE_OTI,
+        "describer": composer is ComposerName.ONE_STEP,
+        "compiler": composer is ComposerName.ROLES or options.rule == RuleName.SOFT,
+        **dict.fromkeys(("captioner", "rewriter", "vocabulary"), composer not in WITHOUT_CAPTIONS),
+    }
+    if unused := [name for name, used in needs.items() if not used and getattr(options, name) is not None]:
+        raise OptionError(
+            f"{', '.join(unused)} given, but {composer.value!r} would not use it; choose another composer, or leave it out"
+        )
 
 
 def _gallery(name: str) -> Path:

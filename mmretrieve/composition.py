@@ -16,6 +16,8 @@ from mmretrieve.rules import LINEAR, ScoreRule, check_roles
 from mmretrieve.scoring import linear_contributions
 from mmretrieve.vectors import Float32, check_unit
 
+CANCELLED = 1e-6  # a sum of unit vectors that is shorter has no direction but rounding
+
 
 @dataclass(frozen=True)
 class Composition:
@@ -75,7 +77,8 @@ class Composition:
         """(d,) the unit vector along Σ weight · term, however large the weights are; zeros where it cancels."""
         weights = np.array(self.weights) / (np.abs(self.weights).max() or 1.0)
         whole = weights @ self.terms.astype(np.float64)
-        return np.asarray(whole / (np.linalg.norm(whole) or 1.0), dtype=np.float32)
+        length = float(np.linalg.norm(whole))
+        return np.asarray(whole / length if length > CANCELLED else 0 * whole, dtype=np.float32)
 
     @property
     def is_linear(self) -> bool:
@@ -89,7 +92,7 @@ class Composition:
     @property
     def is_base(self) -> bool:
         """Whether these are the weights of PDV's base method: `composed` alone."""
-        return self.takes_pdv and self.weights == self.with_pdv(PDV()).weights
+        return self.takes_pdv and np.allclose(self.weights, self.with_pdv(PDV()).weights, rtol=0, atol=1e-9)
 
     def contributions(self, scores_tn: Float32) -> NDArray[np.float64]:
         """(t, n) term scores → (t, n) what each term gives each item under the rule; the sum over terms is the score."""
@@ -190,7 +193,7 @@ def combined(
     """
     total = float(sum(reference_weights))
     if not isfinite(total) or total <= 0 or min(reference_weights) < 0:
-        raise OptionError(f"the weights of references must be positive, got {list(reference_weights)}")
+        raise OptionError(f"the weights of references must be 0 or more, and not all 0; got {list(reference_weights)}")
     rows: dict[tuple[str, ...], _Row] = {}
     for i, (row, weight) in enumerate(zip(parts, reference_weights, strict=True)):
         for j, (part, strength) in enumerate(zip(row, strengths, strict=True)):

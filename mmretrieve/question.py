@@ -59,7 +59,7 @@ def read_question(image: ImageLike | Sequence[ImageLike] | None, prompt: str | S
         raise OptionError(
             f"unknown words in a query: {', '.join(sorted(strange))}; known: {', '.join(Question.__annotations__)}"
         )
-    images, ids = _several(image), _several(more.get("reference_id"))
+    images, ids = _several(image), read_ids("reference_id", more.get("reference_id"))
     if images and ids:
         raise OptionError("give image or reference_id, not both")
     prompts, avoided = _several(prompt), _several(more.get("avoid"))
@@ -71,16 +71,33 @@ def read_question(image: ImageLike | Sequence[ImageLike] | None, prompt: str | S
         _several(more.get("caption")),
         [*prompts, *avoided],
         [*_numbers(more.get("strength"), len(prompts), "strength", "prompts"), *[-1.0] * len(avoided)],
-        _several(more.get("more_like")),
-        _several(more.get("less_like")),
+        read_ids("more_like", more.get("more_like")),
+        read_ids("less_like", more.get("less_like")),
         _usual(bool(images or ids), bool(prompts or avoided)) if composer is None else ComposerName(composer),
         None if more.get("rule") is None else RuleName(more["rule"]),  # type: ignore[arg-type]
     )
-    _check_captions(asked)
+    _check_use(asked)
     return asked
 
 
-def _check_captions(asked: Asked) -> None:
+def read_ids(name: str, value: Any) -> list[str]:
+    """One id or several as a list. OptionError, naming the option, for anything else."""
+    ids = list(value) if isinstance(value, set | frozenset) else _several(value)
+    if wrong := [id_ for id_ in ids if not isinstance(id_, str)]:
+        raise OptionError(f"{name} must be ids of items, got {wrong[0]!r}")
+    return ids
+
+
+def _check_use(asked: Asked) -> None:
+    """Refuses what was said and would not be heard."""
+    if asked.composer is ComposerName.IMAGE and asked.prompts:
+        raise OptionError(
+            "'image' looks at the reference alone and would not hear the prompt; leave it out, or choose another composer"
+        )
+    if asked.composer is ComposerName.PROMPT and asked.references:
+        raise OptionError(
+            "'prompt' hears the prompt alone and would not look at the reference; leave it out, or choose another composer"
+        )
     if asked.captions and asked.composer in WITHOUT_CAPTIONS:
         raise OptionError(
             f"a caption is for a composer of words, with an image and a prompt; this query uses {asked.composer.value!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -12,12 +12,13 @@ from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition, combined
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
+from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
+from mmretrieve.gallery.store import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, content_hash, open_image
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
 from mmretrieve.query import Query
-from mmretrieve.question import Asked, Question, read_question
+from mmretrieve.question import Asked, Question, read_ids, read_question
 from mmretrieve.ranking import Ranking
 from mmretrieve.rules import make_rule
 from mmretrieve.vectors import is_number
@@ -30,7 +31,7 @@ class Retriever:
 
     def __init__(self, gallery: Gallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
         gallery.check_encoder(encoder)
-        self.gallery, self.encoder, self.parts = gallery, encoder, parts or Parts()
+        self.gallery, self.encoder, self._parts = gallery, encoder, parts or Parts()
         self._composers: dict[tuple[ComposerName, RuleName], Composer] = {}
 
     @classmethod
@@ -41,15 +42,17 @@ class Retriever:
         encoder: Encoder | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        parts: Parts | None = None,
+        parts: Parts | Callable[[Encoder], Parts] | None = None,
     ) -> Retriever:
         """The gallery at `path` with the encoder that made it, loaded by the name the gallery remembers unless given.
 
-        parts: what composers are built of: a captioner, a rewriter, a phi, … Raises GalleryError where that name now
+        parts: what composers are built of: a captioner, a rewriter, a phi, …, or a function that makes them once the
+        encoder is there. Raises GalleryError where that name now
         loads another encoder, or `encoder` is another; both are named.
         """
         gallery = Gallery.open(path)
-        return cls(gallery, encoder or _encoder_of(gallery, device, dtype), parts=parts)
+        encoder = encoder or _encoder_of(gallery, device, dtype)
+        return cls(gallery, encoder, parts=parts(encoder) if callable(parts) else parts)
 
     def compose(
         self,
@@ -126,9 +129,9 @@ class Retriever:
         """
         if min_score is not None and not is_number(min_score):
             raise OptionError(f"min_score must be a finite number, got {min_score!r}")
-        hidden = exclude
-        if exclude_reference and not isinstance(exclude, str):  # which the gallery will refuse
-            hidden = [*exclude, *self._ids_of_references(read_question(image, prompt, more))]
+        hidden = read_ids("exclude", exclude)
+        if exclude_reference:
+            hidden += self._ids_of_references(read_question(image, prompt, more))
         composition = self.compose(image, prompt, **more)
         weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta, weights=weights)
         return self.gallery.search(weighed, k, exclude=hidden, min_score=min_score)
@@ -138,7 +141,7 @@ class Retriever:
             raise OptionError(f"give weights or {', '.join(named)}, not both")
         if weights == BALANCED:
             return balanced(composition, self.gallery.spread)
-        if not isinstance(weights, Mapping) or not all(map(is_number, weights.values())):
+        if not isinstance(weights, Mapping) or not all(isinstance(role, str) and is_number(w) for role, w in weights.items()):
             raise OptionError(
                 f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {BALANCED!r}; got {weights!r}"
             )
@@ -161,7 +164,7 @@ class Retriever:
         if ask.ids:
             items = [self.gallery.item(id_) for id_ in ask.ids]
             vectors, names = self.gallery.vectors(ask.ids), list[str | None](ask.ids)
-            pictures: list[ImageLike] = [Path(item.path) for item in items]
+            pictures: list[ImageLike | None] = [Path(item.path) if _is_unchanged(item) else None for item in items]
         else:
             opened = [self._opened(image) for image in ask.images]
             vectors = self.encoder.encode_images(opened)
@@ -191,8 +194,16 @@ class Retriever:
     def _composer(self, name: ComposerName, rule: RuleName | None) -> Composer:
         key = name, rule or RuleName.LINEAR
         if key not in self._composers:
-            self._composers[key] = make_composer(name, self.encoder, self.parts, score=self.gallery.scores, rule=key[1])
+            self._composers[key] = make_composer(name, self.encoder, self._parts, score=self.gallery.scores, rule=key[1])
         return self._composers[key]
+
+
+def _is_unchanged(item: Item) -> bool:
+    """Whether the file is still the picture that was added; a method that looks at pixels must not see another one."""
+    try:
+        return content_hash(Path(item.path)) == item.hash
+    except ImageError:
+        return False
 
 
 def _encoder_of(gallery: Gallery, device: str, dtype: str) -> Encoder:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.captions import Captions, ldre_shares
@@ -17,6 +18,7 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError, VocabularyError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.inversion.oti import OTI
+from mmretrieve.inversion.phi import Phi, Pic2WordPhi
 from mmretrieve.language.base import Description
 from mmretrieve.language.files import FileCaptioner, FileRewriter
 from mmretrieve.language.rewriters import SwapRewriter
@@ -80,8 +82,12 @@ class Narrator:
 def test_many_queries_are_composed_as_one_by_one(encoder: Encoder, query: Query) -> None:
     image = query.image
     queries = [query, Query(query.vector, "striped", "a dress", image), Query(-query.vector, "with dots", image=image)]
+    torch.manual_seed(0)
+    seen = Phi(Pic2WordPhi(128, 512, 96), encoder.identity.weights)
     for name in ComposerName:
-        composer = make_composer(name, encoder, Parts(describer=Narrator(), oti=OTI(steps=3)), score=lambda rows: rows @ rows.T)
+        phi = seen if name is ComposerName.PIC2WORD else None
+        parts = Parts(describer=Narrator(), oti=OTI(steps=3), phi=phi)
+        composer = make_composer(name, encoder, parts, score=lambda rows: rows @ rows.T)
         together, apart = composer.compose(queries), [composer.compose([q])[0] for q in queries]
         for a, b in zip(together, apart, strict=True):
             np.testing.assert_allclose(a.terms, b.terms, atol=1e-5)

@@ -213,10 +213,14 @@ def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, small: Benchma
     terms = np.concatenate([gallery[:1], rows])
     words = {"text": "a dress", "composed": "a red dress"}
     query = mm.Composition(("image", "text", "composed", "prompt"), terms, (0, 0, 1, 0), words)
-    assert balanced(query, spread).weighing["prompt"] == pytest.approx(0.37 / (gallery @ rows[2]).std(), rel=1e-3)
+    assert balanced(query, spread).weighing["prompt"] == pytest.approx(
+        0.37 * (gallery @ rows[1]).std() / (gallery @ rows[2]).std(), rel=1e-3
+    )
+    assert balanced(query, Spread.of(gallery[:1])).weighing["image"] == 1  # one item spreads nothing
+    liked = balanced(query.plus("more", gallery[:1], 0.75, ["a"]), spread)
+    assert (liked.weighing["composed"], liked.weighing["more"]) == (1, 0.75)
     with pytest.raises(mm.MMRetrieveError, match="this query has no text, composed, prompt"):
         balanced(mm.Composition(("image",), terms[:1], (1.0,)), spread)
-    assert Spread.of(gallery[:1]).deviation(gallery[0]) > 0
 
 
 def test_the_wardrobe_benchmark_is_the_built_in_world() -> None:

@@ -220,8 +220,13 @@ def test_what_is_not_a_phi_is_refused_by_name(encoder: OpenClipEncoder, tmp_path
     (tmp_path / "b.pt").write_bytes(b"no checkpoint")
     torch.save({"Phi": nn.Linear(1, 1)}, tmp_path / "c.pt")  # needs code to be unpickled, which is never done
     torch.save({"Phi": 3}, tmp_path / "d.pt")
+    torch.save([1], tmp_path / "f.pt")
+    (tmp_path / "g.pt").write_text("a photo of a cat\n")
+    flat = published(SearlePhi, 128, 96) | {"layers.6.weight": torch.tensor(1.0)}
+    write(tmp_path / "h.pt", SearlePhi, flat)
+    write(tmp_path / "i.pt", SearlePhi, published(SearlePhi, 128, 96) | {"layers.3.bias": torch.full((512,), torch.nan)})
     (tmp_path / "e.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0 no json")
-    for name in ("b.pt", "c.pt", "d.pt", "e.safetensors", "nowhere.pt", "nowhere.safetensors"):
+    for name in ("b.pt", "c.pt", "d.pt", "e.safetensors", "f.pt", "g.pt", "h.pt", "i.pt", "nowhere.pt", "nowhere.safetensors"):
         with pytest.raises(EncoderError, match=name) as caught:
             load_phi(tmp_path / name, encoder)
         assert "\n" not in str(caught.value)
@@ -241,8 +246,12 @@ def test_the_composer_says_the_picture_as_a_word(encoder: OpenClipEncoder, photo
     with torch.no_grad():
         said = encoder.pseudo_tokens.features([("a photo of", "that costs $5")], token)
     np.testing.assert_allclose(one["composed"], F.normalize(said, dim=-1)[0], atol=1e-5)
-    comma = make_composer("pic2word", encoder, Parts(phi=phi)).compose([query])[0]
+    older = load_phi(write(tmp_path / "older.pt", Pic2WordPhi, published(Pic2WordPhi, 128, 96)), encoder)
+    comma = make_composer("pic2word", encoder, Parts(phi=older)).compose([query])[0]
     assert comma.words["composed"] == "a photo of $ , costs $5"
+    for name, wrong in (("pic2word", phi), ("searle", older)):
+        with pytest.raises(OptionError, match="use the composer it was trained for"):
+            make_composer(name, encoder, Parts(phi=wrong))
 
 
 def test_what_textual_inversion_needs_is_said(encoder: OpenClipEncoder, tmp_path: Path) -> None:
@@ -340,7 +349,13 @@ def test_training_lowers_validation_loss_and_goes_on_where_it_was_killed(encoder
     whole, part = (load_phi(tmp_path / f"{name}.safetensors", encoder).tokens(features, encoder) for name in ("whole", "part"))
     np.testing.assert_allclose(whole, part, atol=1e-3)
     with pytest.raises(OptionError, match="belongs to a run with other captions, encoder or settings"):
-        train_phi(said[:1000], encoder, tmp_path / "part.safetensors", RECIPE)
+        train_phi([said[0].replace("a", "e"), *said[1:]], encoder, tmp_path / "part.safetensors", RECIPE)
+    (tmp_path / "part.safetensors").unlink()
+    with pytest.raises(OptionError, match="is gone, but its run in"):
+        train_phi(said, encoder, tmp_path / "part.safetensors", RECIPE)
+    torch.save({"other": 1}, tmp_path / "whole.state")
+    with pytest.raises(EncoderError, match="not the state of a training run"):
+        train_phi(said, encoder, tmp_path / "whole.safetensors", RECIPE)
 
 
 def drawings_picture() -> Any:
@@ -358,8 +373,17 @@ def test_training_refuses_what_it_cannot_use(encoder: OpenClipEncoder, tmp_path:
         read_captions(tmp_path / "empty.txt")
     with pytest.raises(OptionError, match="cannot be read as text"):
         read_captions(tmp_path / "nowhere.txt")
-    with pytest.raises(OptionError, match="steps must be at least 1"):
-        PhiRecipe(steps=0)
+    for wrong in ({"steps": 0}, {"batch": 1.5}, {"seed": -1}, {"noise": float("nan")}, {"learning_rate": -1}):
+        with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be"):
+            PhiRecipe(**wrong)
+    for out in (tmp_path, tmp_path / "phi.pt", tmp_path / "nowhere" / "phi.safetensors"):
+        with pytest.raises(OptionError, match=r"is written to a \.safetensors file"):
+            train_phi(captions(100), encoder, out, RECIPE)
+    with pytest.raises(OptionError, match="lower the learning rate or the noise"):
+        train_phi(captions(100), encoder, tmp_path / "phi.safetensors", PhiRecipe(steps=2, batch=8, learning_rate=1e30))
+    assert not (tmp_path / "phi.safetensors").exists()
+    with pytest.raises(OptionError, match="OTI needs steps"):
+        OTI(batch=0)
 
 
 def test_the_command_survives_a_kill(tmp_path: Path) -> None:

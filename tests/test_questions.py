@@ -139,9 +139,18 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
         ({"image": one, "prompt": ["a", "b"], "strength": 1.0}, "1 values of strength for 2 prompts"),
         ({"image": one, "image_weight": [1, 2]}, "2 values of image_weight for 1 references"),
         ({"image": one, "prompt": "a", "strength": "much"}, "strength must be finite numbers, got 'much'"),
-        ({"image": one, "image_weight": -1}, "weights of references must be positive"),
+        ({"image": one, "image_weight": -1}, "weights of references must be 0 or more"),
         ({"image": one, "prompt": "a", "caption": ["b", "c"]}, "2 captions for 1 references"),
         ({"image": one, "prompt": "a", "rule": "magic"}, "unknown rule 'magic'"),
+        ({"image": one, "prompt": "a", "composer": "image"}, "'image' looks at the reference alone"),
+        ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' hears the prompt alone"),
+        ({"prompt": "a", "avoid": "a"}, "the weighted terms cancel"),
+        ({"image": one, "prompt": "a", "weights": {"image": 0}}, "the weighted terms cancel"),
+        ({"image": one, "prompt": "a", "weights": {"image": 1}, "beta": 0.5}, "give weights or beta, not both"),
+        ({"image": one, "weights": {5: 1}}, "weights are numbers by role"),
+        ({"image": one, "weights": {"colour": 1}}, "no term named colour"),
+        ({"image": one, "exclude": 5}, "exclude must be ids of items, got 5"),
+        ({"reference_id": [["a"]]}, r"reference_id must be ids of items, got \['a'\]"),
         ({"image": one, "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only image"),
         ({"image": one, "prompt": "a", "rule": "product", "beta": 0.5}, "'product' rule has no weights"),
         ({"image": one, "prompt": "a", "composer": "one-step"}, "'one-step' needs a describer"),
@@ -161,6 +170,41 @@ def test_a_method_with_weights_of_its_own_keeps_them_beside_a_gallery_setting(
     assert retriever.search(pictures[0], "in red").weights["image"] == 0.5
     assert retriever.search(pictures[0], "in red", composer="sdr").weights["image"] == pytest.approx(1.35 * 0.15)
     assert retriever.search(pictures[0], "in red", rule="product").rule == Product().name
+
+
+def test_the_setting_of_a_gallery_holds_for_many_references(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
+    """Thirds do not add up to one exactly; the base method must be known as such all the same."""
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder, setting=mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75))
+    gallery.add(pictures[0].parent)
+    retriever = mm.Retriever(gallery, encoder)
+    for many in range(1, 8):
+        found = retriever.weigh(retriever.compose(pictures[:many], ["in red", "long"]))
+        assert found.weighing["image"] == pytest.approx(0.25 / many)
+
+
+def test_a_picture_that_was_changed_is_not_looked_at(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
+    file = tmp_path / "photos" / "a.png"
+    file.parent.mkdir()
+    file.write_bytes(pictures[0].read_bytes())
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add(file.parent)
+    retriever = mm.Retriever(gallery, encoder)
+    assert len(retriever.search(reference_id="a.png", prompt="in red", composer="lincir")) == 1
+    file.write_bytes(pictures[1].read_bytes())
+    assert len(retriever.search(reference_id="a.png", prompt="in red")) == 1  # its vector is still known
+    with pytest.raises(OptionError, match="reads the reference picture itself"):
+        retriever.search(reference_id="a.png", prompt="in red", composer="lincir")
+
+
+def test_automatic_alpha_takes_all_references_and_prompts(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    query = retriever.compose(pictures[:2], ["in red", "striped"], strength=[0.2, 1])
+    image, text, composed = (query.weighted({role: 1}).vector for role in ("image", "text", "composed"))
+    assert query.automatic_alpha_image() == pytest.approx(
+        float(mm.automatic_alpha_image(image[None], text[None], composed[None])[0])
+    )
+    assert query.automatic_alpha_image() != pytest.approx(
+        retriever.compose(pictures[0], "in red").automatic_alpha_image(), abs=1e-3
+    )
 
 
 def test_shell_and_python_say_the_same(
@@ -227,6 +271,9 @@ def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path],
         ([*image, "--prompt", "a", "--model", "m"], "nobody who speaks is an endpoint"),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),
+        ([*image, "--prompt", "a", "--phi", "nowhere.pt"], "phi given, but 'captions' would not use it"),
+        ([*image, "--prompt", "a", "--composer", "sum", "--rewriter", "swap"], "rewriter given, but 'sum' would not use it"),
+        ([*image, "--prompt", "a", "--weights", "image=1,image=2"], "every role once"),
     ):
         try:
             status = main(["search", str(made), *words])

@@ -123,7 +123,7 @@ def test_references_weigh_as_they_are_told() -> None:
     both = combined([[a], [b]], [3.0, 1.0], [1.0])
     np.testing.assert_allclose(both.vector, 0.75 * a["composed"] + 0.25 * b["composed"], atol=1e-6)
     assert both.with_pdv(PDV(beta=0.0)).weighing["image 2"] == pytest.approx(0.25)
-    with pytest.raises(OptionError, match="weights of references must be positive"):
+    with pytest.raises(OptionError, match="weights of references must be 0 or more"):
         combined([[a], [b]], [1.0, -1.0], [1.0])
 
 

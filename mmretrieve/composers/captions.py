@@ -7,7 +7,7 @@ the same terms are SDR-CIR. Who speaks, and who rewrites, is a choice (see `lang
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, pairwise
 
@@ -76,14 +76,16 @@ class Captions:
         prompts, captions = [query.words() for query in queries], self._captions(queries)
         told = [caption for several in captions for caption in several]
         asked = [prompt for prompt, several in zip(prompts, captions, strict=True) for _ in several]
-        rewrites = [said or prompt for said, prompt in zip(self.rewriter.rewrite(told, asked), asked, strict=True)]
+        said = self.rewriter.rewrite(told, asked)
+        rewrites = [rewrite or prompt for rewrite, prompt in zip(said, asked, strict=True)]
         rows = self.encoder.encode_texts([*told, *rewrites, *prompts])
         text_rows, rewrite_rows, prompt_rows = np.split(rows, [len(told), 2 * len(told)])
         places = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
-        return [
+        composed = [
             self._composition(query, told[place], rewrites[place], text_rows[place], rewrite_rows[place], prompt_row)
             for query, place, prompt_row in zip(queries, places, prompt_rows, strict=True)
         ]
+        return [_with_silence(one, said[place]) for one, place in zip(composed, places, strict=True)]
 
     def _composition(
         self, query: Query, told: list[str], rewrites: list[str], text: Float32, rewritten: Float32, prompt: Float32
@@ -106,6 +108,14 @@ class Captions:
         unsaid = [query for query in queries if query.caption is None]
         told = iter(self.captioner.captions(unsaid, self.count) if unsaid else [])
         return [next(told) if query.caption is None else [query.caption] for query in queries]
+
+
+def _with_silence(composition: Composition, said: Sequence[str]) -> Composition:
+    """Remarks how many rewrites are missing: the prompt alone stands for them."""
+    if all(said):
+        return composition
+    silence = f"{sum(not rewrite for rewrite in said)} of {len(said)} captions have no rewrite: the prompt alone stands for it"
+    return replace(composition, remark="; ".join(filter(None, (composition.remark, silence))))
 
 
 def ldre(encoder: Encoder, captioner: Captioner, rewriter: Rewriter, score: Scorer) -> Captions:

@@ -62,7 +62,9 @@ class Inversion:
 def _picture(query: Query) -> ImageLike:
     query.reference()
     if query.image is None:
-        raise OptionError("textual inversion reads the reference picture itself, and this query has only its vector")
+        raise OptionError(
+            "textual inversion reads the reference picture itself; there is only its vector here, and no file, or one that was changed since"
+        )
     return query.image
 
 

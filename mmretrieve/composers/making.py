@@ -120,7 +120,7 @@ def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
     from mmretrieve.encoders.openclip import OpenClipEncoder
     from mmretrieve.inversion.inverter import PictureWords
     from mmretrieve.inversion.oti import OTI
-    from mmretrieve.inversion.phi import FILE, Phi, load_phi
+    from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
 
     if not isinstance(encoder, OpenClipEncoder):
         raise OptionError(f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder")
@@ -132,7 +132,13 @@ def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
         raise OptionError(
             f"{name.value!r} needs a phi for {encoder.identity.model}: give a checkpoint, or train one with `mmretrieve train-phi`"
         )
-    return PictureWords(encoder, phi if isinstance(phi, Phi) else load_phi(phi, encoder))
+    loaded = phi if isinstance(phi, Phi) else load_phi(phi, encoder)
+    shape = Pic2WordPhi if name is ComposerName.PIC2WORD else SearlePhi
+    if not isinstance(loaded.net, shape):
+        raise OptionError(
+            f"{name.value!r} needs a {shape.__name__}, this phi is a {type(loaded.net).__name__}: use the composer it was trained for"
+        )
+    return PictureWords(encoder, loaded)
 
 
 def _needed(value: T | None, why: str) -> T:

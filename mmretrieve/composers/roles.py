@@ -4,7 +4,9 @@ On global vectors the score of MulVec (arXiv 2608.25305) is linear:
 
     θ_G · s_composed + θ_D · mean s_desired + θ_P · (½ mean s_preserve + ½ s_image) − θ_F · mean s_forbidden
 
-Roles that a query does not have are dropped, and the weights of the others scaled so that their sizes sum to 1.
+Roles that a query does not have are dropped, and the weights of the others scaled so that their sizes sum to 1. The picture
+itself always preserves: where no phrase says what to keep, it takes all of θ_P. The paper gives no θ for global vectors; those
+of ROLE_WEIGHTS are ours.
 """
 
 from __future__ import annotations

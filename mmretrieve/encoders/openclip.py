@@ -96,10 +96,12 @@ class OpenClipEncoder:
         """The same before they are normalised."""
         if isinstance(texts, str):
             raise OptionError("encode_texts takes a list of sentences, got one string")
-        rows = [np.empty((0, self.dim), np.float32)]
+        features = np.empty((len(texts), self.dim), np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # a batch costs what its longest text costs
         for start in range(0, len(texts), TEXT_BATCH):
-            rows.append(self._text_features(list(texts[start : start + TEXT_BATCH])))
-        return np.concatenate(rows)
+            rows = order[start : start + TEXT_BATCH]
+            features[rows] = self._text_features([texts[i] for i in rows])
+        return features
 
     @torch.inference_mode()
     def _text_features(self, texts: list[str]) -> Float32:

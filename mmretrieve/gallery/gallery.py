@@ -188,6 +188,8 @@ class Gallery:
         self._check_dim(composition)
         if not composition.is_linear and len(self) <= EXACT_ITEMS:
             return self.rank(composition, self.term_scores(composition), k, exclude=exclude, min_score=min_score)
+        if composition.is_linear and not composition.direction.any():
+            raise OptionError("the weighted terms cancel: nothing is left to search by")
         hidden = self._hidden(exclude)
         depth = k if composition.is_linear else max(k, POOL)
         queries = [composition.direction] if composition.is_linear else [composition.direction, *composition.terms]
@@ -277,16 +279,16 @@ class Gallery:
         return self._index
 
     def _positions(self, ids: Collection[str]) -> list[int]:
-        if isinstance(ids, str):
-            raise OptionError(f"expected a list of ids, got one string {ids!r}")
+        if isinstance(ids, str) or not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
+            raise OptionError(f"expected a list of ids, got {ids!r}")
         if self._place is None:
             self._place = {id_: position for position, id_ in enumerate(self.ids)}
-        if unknown := [id_ for id_ in ids if id_ not in self._place]:
-            raise GalleryError(f"{self.path}: no item {unknown[0]!r} in this gallery")
+        if absent := [id_ for id_ in ids if id_ not in self._place]:
+            raise GalleryError(f"{self.path}: no item {absent[0]!r} in this gallery")
         return [self._place[id_] for id_ in ids]
 
     def _hidden(self, exclude: Collection[str]) -> list[int]:
-        return self._positions(exclude if isinstance(exclude, str) else set(exclude)) if exclude else []
+        return sorted(set(self._positions(exclude)))
 
     def _check_dim(self, composition: Composition) -> None:
         if composition.terms.shape[1] != self._store.dim:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mmretrieve.encoders.base import Progress
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.encoders.pseudo_tokens import Pieces
+from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32, unit
 
 TEMPLATES = tuple(files(__package__).joinpath("templates.txt").read_text(encoding="utf-8").splitlines())
@@ -37,6 +38,12 @@ class OTI:
     batch: int = 256
     seed: int = 0
     templates: Sequence[str] = TEMPLATES
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch < 1 or not self.templates or not 0 < self.learning_rate < 1 or not 0 <= self.mean < 1:
+            raise OptionError(
+                "OTI needs steps of at least 0, a batch of at least 1, templates, and a learning rate and a mean between 0 and 1"
+            )
 
     def tokens(
         self,

@@ -7,6 +7,8 @@ from math import inf
 
 from mmretrieve.errors import OptionError
 
+MOST = 2**31
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhiRecipe:
@@ -21,10 +23,11 @@ class PhiRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if not (0 < self.learning_rate < inf and 0 <= self.noise < inf):
-            raise OptionError(
-                f"learning_rate must be above 0 and noise at least 0, got {self.learning_rate!r} and {self.noise!r}"
-            )
+        for name, least in (("steps", 1), ("batch", 1), ("validate_every", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value <= MOST:
+                raise OptionError(f"{name} must be a whole number from {least} to {MOST}, got {value!r}")
+        for name in ("learning_rate", "weight_decay", "noise"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < inf:
+                raise OptionError(f"{name} must be a number of at least 0, got {value!r}")

@@ -6,8 +6,10 @@ on it, and the sentence should mean what it meant: the loss is the mean squared 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -76,6 +78,8 @@ def train_phi(
     (`.state`), from which an interrupted run goes on to the same end. OptionError where too few captions have a noun phrase
     or the run in `.state` is another one.
     """
+    if out.suffix != ".safetensors" or out.is_dir() or not out.absolute().parent.is_dir():
+        raise OptionError(f"{out}: a phi is written to a .safetensors file in a folder that is there")
     return _Run(captions, encoder, out, recipe or PhiRecipe(), report).go()
 
 
@@ -95,7 +99,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(self.net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.step, self.curve = 0, list[Point]()
         self.state_file, self.curve_file = out.with_suffix(".state"), out.with_suffix(".curve.jsonl")
-        self.mark = {"recipe": asdict(recipe), "encoder": encoder.identity.weights, "captions": len(captions)}
+        self.mark = {"recipe": asdict(recipe), "encoder": encoder.identity.weights, "captions": _digest(captions)}
 
     def go(self) -> Point:
         self._resume()
@@ -104,7 +108,10 @@ class _Run:
             losses.append(self._learn())
             self.step += 1
             if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
-                self._keep(Point(self.step, sum(losses) / len(losses), self.validate(), time.monotonic() - started))
+                point = Point(self.step, sum(losses) / len(losses), self.validate(), time.monotonic() - started)
+                if not (math.isfinite(point.training) and math.isfinite(point.validation)):
+                    raise OptionError(f"the loss at step {self.step} is {point.training}; lower the learning rate or the noise")
+                self._keep(point)
                 losses.clear()
         return min(self.curve, key=lambda point: point.validation)
 
@@ -153,7 +160,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "curve": [list(asdict(known).values()) for known in self.curve],
         }
-        partial = self.state_file.with_suffix(".part")
+        partial = self.state_file.with_name(f"{self.state_file.name}.part")
         torch.save(state, partial)
         os.replace(partial, self.state_file)
         self.curve_file.write_text("".join(json.dumps(asdict(known)) + "\n" for known in self.curve), encoding="utf-8")
@@ -165,16 +172,23 @@ class _Run:
             return
         try:
             state = torch.load(self.state_file, map_location=self.encoder.device, weights_only=True)
-        except Exception as error:
-            raise EncoderError(f"{self.state_file}: cannot be read ({error}); delete it to begin again") from error
-        if state["mark"] != json.dumps(self.mark, sort_keys=True):
+            mark, self.step = state["mark"], state["step"]
+            self.curve = [Point(*values) for values in state["curve"]]
+            self.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:  # whatever torch stumbles on
+            raise EncoderError(f"{self.state_file}: not the state of a training run; delete it to begin again") from error
+        if mark != json.dumps(self.mark, sort_keys=True):
             raise OptionError(
                 f"{self.state_file}: belongs to a run with other captions, encoder or settings; delete it or name another --out"
             )
-        self.step, self.curve = state["step"], [Point(*values) for values in state["curve"]]
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if not self.out.exists():
+            raise OptionError(f"{self.out} is gone, but its run in {self.state_file} is there; delete that to begin again")
         logger.info("going on from step %d", self.step)
+
+
+def _digest(captions: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(captions).encode(), digest_size=16).hexdigest()
 
 
 def _split(captions: Sequence[str]) -> tuple[Cut, Cut]:

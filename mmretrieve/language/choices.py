@@ -190,7 +190,6 @@ def describer_from(options: SpeakerOptions, *, progress: Progress | None = None)
         raise OptionError("describing targets in one step needs a describer: choose 'endpoint' or a file")
     chosen = options.speaker("describer")
     if isinstance(chosen, Path):
-        return files.FileDescriber.read(
-            chosen, **options.fields("id_field", "prompt_field"), allow_missing=options.allow_missing
-        )
+        fields = options.fields("id_field", "prompt_field", "rewrite_field")
+        return files.FileDescriber.read(chosen, **fields, allow_missing=options.allow_missing)
     return speakers.EndpointDescriber(options.shared_endpoint, progress)

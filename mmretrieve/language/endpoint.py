@@ -19,6 +19,7 @@ from mmretrieve.language.memory import Memory, key_of, picture_key
 from mmretrieve.language.wire import Wire, need_openai
 
 HOME = "https://api.openai.com/v1"
+MOST_SECONDS = 86_400
 SETTINGS = ("temperature", "max_tokens")  # sent as they are filed
 FOLDER = Path(__file__).with_name("instructions")
 
@@ -91,6 +92,10 @@ class Endpoint:
             raise OptionError(
                 "an endpoint needs timeout > 0, retries >= 0, concurrency >= 1 and pause >= 0, got "
                 f"{self.timeout}, {self.retries}, {self.concurrency} and {self.pause}"
+            )
+        if self.timeout > MOST_SECONDS or not self.address.startswith(("http://", "https://")):
+            raise OptionError(
+                f"an endpoint is a http:// or https:// address with a timeout of at most {MOST_SECONDS} s, got {self.address!r} and {self.timeout:g}"
             )
         if self.offline and self.memory is None:
             raise OptionError("offline, answers come from a memory alone: name its file")

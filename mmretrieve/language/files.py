@@ -49,12 +49,14 @@ class FileCaptioner:
     ) -> FileCaptioner:
         """From records with an id and a caption, or a list of captions; an id may have several records.
 
-        With `prompt_field` each record is of one prompt, and its captions are those of that query. Repeated captions of one record stay: they are how often a model said so. A record that says nothing new is passed
+        With `prompt_field` each record is of one prompt, and its captions are those of that query; another prompt gets all
+        captions of its image. Repeated captions of one record stay: they are how often a model said so. A record that says nothing new is passed
         over. Raises OptionError for fields that are not recognised or not certain, MMRetrieveError for an unreadable file.
         """
         records = Records.read(path)
         id_name = records.field("id", ID_FIELDS, id_field)
         caption_name = records.field("caption", CAPTION_FIELDS, caption_field)
+        prompt_name = None if prompt_field is None else records.field("prompt", PROMPT_FIELDS, prompt_field)
         by_id: dict[str, list[str]] = {}
         by_query: dict[Pair, list[str]] = {}
         for number in range(1, len(records.rows) + 1):
@@ -63,8 +65,8 @@ class FileCaptioner:
             said = [caption for caption in records.texts(number, caption_name) if caption]
             if not set(said) <= set(known):
                 known.extend(said)
-            if prompt_field is not None:
-                by_query.setdefault((name, records.text(number, prompt_field)), said)
+            if prompt_name is not None:
+                by_query.setdefault((name, records.text(number, prompt_name)), said)
         return cls(records.path, {name: said for name, said in by_id.items() if said}, otherwise, by_query)
 
     def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
@@ -140,12 +142,18 @@ class FileDescriber:
 
     @classmethod
     def read(
-        cls, path: str | Path, *, id_field: str | None = None, prompt_field: str | None = None, allow_missing: bool = False
+        cls,
+        path: str | Path,
+        *,
+        id_field: str | None = None,
+        prompt_field: str | None = None,
+        rewrite_field: str | None = None,
+        allow_missing: bool = False,
     ) -> FileDescriber:
-        """From records with an id, a prompt, a target and perhaps a reference, each said in words."""
+        """From records with an id, a prompt, a target (the caption rewritten) and perhaps a reference, each said in words."""
         records = Records.read(path)
         records.field("id", REFERENCE_IDS, id_field)  # a description is of one picture
-        target = records.field("target", TARGET_FIELDS)
+        target = records.field("rewrite", TARGET_FIELDS, rewrite_field)
         said = [Description(words_or_none(row.get(target)), words_or_none(row.get("reference"))) for row in records.rows]
         return cls(_by_query(records, said, id_field, prompt_field), allow_missing)
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmretrieve.errors import EndpointError
+from mmretrieve.language.answers import sentence
 from mmretrieve.language.asking import NoAnswerError
 
 UNUSED_KEY = "none"  # a local server wants no key, but the client wants some text
@@ -65,7 +66,7 @@ def _said(completion: object) -> str:
     if not isinstance(choices, list) or not choices:
         raise NoAnswerError("an answer without choices", again=True)
     words = getattr(getattr(choices[0], "message", None), "content", None)
-    if not isinstance(words, str) or not words.strip():
+    if not isinstance(words, str) or not sentence(words):
         cut = getattr(choices[0], "finish_reason", None) == "length"
         raise NoAnswerError("an empty answer" + (", cut off by max_tokens" if cut else ""), again=True)
     return words
