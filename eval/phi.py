@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -27,8 +28,9 @@ def sentences(vocabulary: Vocabulary, *, seed: int = 0) -> list[str]:
 
 
 def phi_for(encoder: OpenClipEncoder, vocabulary: Vocabulary | None, folder: Path) -> Path:
-    """The phi of that encoder in `folder`, trained at the first call (a few minutes on two cores)."""
-    out = folder / f"phi-{encoder.identity.weights[:12]}.safetensors"
+    """The phi of that encoder, these words and RECIPE in `folder`, trained at the first call (a few minutes on two cores)."""
+    said = sentences(vocabulary or default_vocabulary(encoder))
+    settled = hashlib.blake2b(repr((encoder.identity.weights, RECIPE, said)).encode(), digest_size=8).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    train_phi(sentences(vocabulary or default_vocabulary(encoder)), encoder, out, RECIPE)
-    return out
+    train_phi(said, encoder, folder / f"phi-{settled}.safetensors", RECIPE)
+    return folder / f"phi-{settled}.safetensors"

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from mmretrieve.balance import balanced
+from mmretrieve.combining import combined
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.base import Composer
-from mmretrieve.composition import Composition, combined
+from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, OptionError
@@ -70,6 +71,10 @@ class Retriever:
         composition = self._composed(ask) if ask.references or ask.prompts else None
         for role, weight, ids in (("more", MORE, ask.more_like), ("less", LESS, ask.less_like)):
             if ids:
+                if composition is not None and not composition.rule.weighs:
+                    raise OptionError(
+                        f"the {composition.rule.name.value!r} rule has no weights: leave out more_like and less_like"
+                    )
                 liked = role, self.gallery.vectors(ids), weight, ids
                 composition = Composition.of(*liked) if composition is None else composition.plus(*liked)
         if composition is None:

@@ -224,7 +224,9 @@ def test_a_rewriter_that_says_nothing_leaves_the_prompt(encoder: Encoder, query:
         def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:  # noqa: ARG002
             return ["" for _ in captions]
 
-    assert make_composer("captions", encoder, Parts(rewriter=Silent())).compose([query])[0].words["composed"] == "in red"
+    one = make_composer("captions", encoder, Parts(rewriter=Silent())).compose([query])[0]
+    assert one.words["composed"] == "in red"
+    assert one.remark == "1 of 1 captions have no rewrite: the prompt alone stands for it"
 
 
 def test_more_captions_are_the_best_one_and_its_neighbours(encoder: Encoder, query: Query) -> None:

@@ -27,7 +27,7 @@ import mmretrieve as mm
 from mmretrieve.errors import EndpointError, MMRetrieveError, OptionError
 from mmretrieve.language.base import Description
 from mmretrieve.language.choices import SpeakerOptions, captioner_from, compiler_from, describer_from, rewriter_from
-from mmretrieve.language.endpoint import Endpoint, Instructions, Question
+from mmretrieve.language.endpoint import Endpoint, Inquiry, Instructions
 from mmretrieve.language.files import FileCaptioner, FileCompiler, FileDescriber, FileRewriter
 from mmretrieve.language.lookup import Names
 from mmretrieve.language.memory import Memory, picture_key
@@ -155,6 +155,8 @@ FAILURES: dict[str, Callable[[Server], Reply]] = {
     "no choices": lambda _: (200, "application/json", '{"choices": []}'),
     "choices of another kind": lambda _: (200, "application/json", '{"choices": ["yes"]}'),
     "no words": lambda _: completion(" \n"),
+    "thoughts and no more": lambda _: completion("<think>red, so"),
+    "nothing in quotes": lambda _: completion('""'),
     "null": lambda _: completion(None),
 }
 
@@ -214,12 +216,12 @@ def test_nothing_is_asked_twice(server: Server, memory: Memory) -> None:
 
 
 def test_whatever_determines_an_answer_is_part_of_its_key(server: Server, memory: Memory) -> None:
-    told, question = Instructions("task", "Do this."), [Question({"prompt": "x"})]
+    told, question = Instructions("task", "Do this."), [Inquiry({"prompt": "x"})]
     for change in ({}, {"temperature": 0.5}, {"temperature": None}, {"max_tokens": 9}):
         endpoint(server, memory, **change).ask(told, question)
     endpoint(server, memory).ask(Instructions("task", "Do that."), question)
-    endpoint(server, memory).ask(told, [Question({"prompt": "y"})])
-    endpoint(server, memory).ask(told, [Question({"prompt": "x"}, sample=1)])
+    endpoint(server, memory).ask(told, [Inquiry({"prompt": "y"})])
+    endpoint(server, memory).ask(told, [Inquiry({"prompt": "x"}, sample=1)])
     assert len(server.bodies) == len(memory) == 7
     assert [body.get("temperature") for body in server.bodies] == [0, 0.5, None, 0, 0, 0, 0]
     assert server.bodies[0]["messages"][0] == {"role": "system", "content": "Do this."}

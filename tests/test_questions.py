@@ -144,6 +144,7 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
         ({"image": one, "prompt": "a", "rule": "magic"}, "unknown rule 'magic'"),
         ({"image": one, "prompt": "a", "composer": "image"}, "'image' looks at the reference alone"),
         ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' hears the prompt alone"),
+        ({"image": one, "prompt": "a", "rule": "product", "more_like": retriever.gallery.ids[0]}, "leave out more_like"),
         ({"prompt": "a", "avoid": "a"}, "the weighted terms cancel"),
         ({"image": one, "prompt": "a", "weights": {"image": 0}}, "the weighted terms cancel"),
         ({"image": one, "prompt": "a", "weights": {"image": 1}, "beta": 0.5}, "give weights or beta, not both"),

@@ -20,6 +20,7 @@ ORDER = [
     "directions",
     "rules",
     "composition",
+    "combining",
     "balance",
     "ranking",
     "images",

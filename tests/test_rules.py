@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mmretrieve.combining import combined
 from mmretrieve.composers.captions import sdr_weights
-from mmretrieve.composition import Composition, combined
+from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.errors import OptionError
 from mmretrieve.options import RuleName

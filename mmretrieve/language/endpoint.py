@@ -43,7 +43,7 @@ class Instructions:
 
 
 @dataclass(frozen=True)
-class Question:
+class Inquiry:
     """What one answer is wanted for: named words, perhaps a picture, and the sample's number where several are drawn.
 
     `temperature` stands in for the endpoint's own.
@@ -59,7 +59,7 @@ class Question:
 class _Filed:
     """A question, and all that its answer is kept under."""
 
-    question: Question
+    question: Inquiry
     asked: Mapping[str, object]
     key: str
 
@@ -110,7 +110,7 @@ class Endpoint:
     def address(self) -> str:
         return self.base_url or os.environ.get("OPENAI_BASE_URL") or HOME
 
-    def ask(self, instructions: Instructions, questions: Sequence[Question], progress: Progress | None = None) -> list[str]:
+    def ask(self, instructions: Instructions, questions: Sequence[Inquiry], progress: Progress | None = None) -> list[str]:
         """One answer a question, in order. The same question goes out once, and not at all where the memory knows the answer.
 
         `progress` is called with the number of questions newly answered. Raises EndpointError where some have no answer,
@@ -153,7 +153,7 @@ class Endpoint:
         if answered < len(missing):
             raise self._unanswered(asking.failures, answered, len(missing))
 
-    def _filed(self, instructions: Instructions, question: Question) -> _Filed:
+    def _filed(self, instructions: Instructions, question: Inquiry) -> _Filed:
         temperature = self.temperature if question.temperature is None else question.temperature
         asked: dict[str, object] = {**question.words, "instructions": instructions.digest}
         if question.picture is not None:
@@ -166,7 +166,7 @@ class Endpoint:
             asked["max_tokens"] = self.max_tokens
         return _Filed(question, asked, key_of(instructions.task, self.model, asked))
 
-    def _jpeg(self, question: Question) -> bytes | None:
+    def _jpeg(self, question: Inquiry) -> bytes | None:
         return None if question.picture is None else thumbnail(open_image(question.picture), self.side)
 
     def _unanswered(self, failures: list[str], answered: int, asked: int) -> EndpointError:
@@ -196,5 +196,5 @@ class Endpoint:
         return Wire(self.address, self._key, self.timeout)
 
 
-def _text(question: Question) -> str:
+def _text(question: Inquiry) -> str:
     return "\n".join(f"{name.capitalize()}: {value}" for name, value in question.words.items())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmretrieve.encoders.base import Progress
 from mmretrieve.language.answers import json_object, phrases, sentence, words_or_none
 from mmretrieve.language.base import Description
-from mmretrieve.language.endpoint import Endpoint, Instructions, Question
+from mmretrieve.language.endpoint import Endpoint, Inquiry, Instructions
 from mmretrieve.language.pictures import pictures_of, shared
 from mmretrieve.language.roles import Roles, RuleCompiler
 from mmretrieve.query import Query
@@ -30,7 +30,7 @@ class EndpointCaptioner:
         """`count` captions a query. Raises OptionError where one has no picture, EndpointError where answers are missing."""
         pictures = pictures_of(queries)
         questions = [
-            Question({}, picture, sample, self.temperature if sample else None)
+            Inquiry({}, picture, sample, self.temperature if sample else None)
             for picture in pictures
             for sample in range(count)
         ]
@@ -48,7 +48,7 @@ class EndpointRewriter:
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         """One rewritten caption for each pair, in order. Raises EndpointError where answers are missing."""
         pairs = zip(captions, prompts, strict=True)
-        questions = [Question({"caption": caption.strip(), "prompt": prompt.strip()}) for caption, prompt in pairs]
+        questions = [Inquiry({"caption": caption.strip(), "prompt": prompt.strip()}) for caption, prompt in pairs]
         return [sentence(said) for said in self.endpoint.ask(Instructions.read("rewrite"), questions, self.progress)]
 
 
@@ -65,7 +65,7 @@ class EndpointDescriber:
         Raises OptionError where a query has no picture, EndpointError where answers are missing.
         """
         pictures = pictures_of(queries)
-        questions = [Question({"prompt": query.words()}, picture) for query, picture in zip(queries, pictures, strict=True)]
+        questions = [Inquiry({"prompt": query.words()}, picture) for query, picture in zip(queries, pictures, strict=True)]
         answers = self.endpoint.ask(Instructions.read("describe"), questions, self.progress)
         said = [_description(answer) for answer in answers]
         _warn_of_unreadable(sum(one.target is None for one in said), len(said), "the prompt stands for the target")
@@ -88,11 +88,11 @@ class EndpointCompiler:
         return [roles if roles is not None else rule for roles, rule in zip(said, by_rule, strict=True)]
 
 
-def _to_sort(query: Query) -> Question:
+def _to_sort(query: Query) -> Inquiry:
     words = {"prompt": query.words()}
     if query.image is not None:
-        return Question(words, shared(query.image))
-    return Question({"caption": query.caption.strip(), **words} if query.caption else words)
+        return Inquiry(words, shared(query.image))
+    return Inquiry({"caption": query.caption.strip(), **words} if query.caption else words)
 
 
 def _description(answer: str) -> Description:

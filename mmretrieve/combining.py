@@ -1,0 +1,91 @@
+"""One query of several references and several prompts, from one composition for each pair of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+
+from mmretrieve.composition import Composition, numbered, role_of
+from mmretrieve.directions import Term
+from mmretrieve.errors import OptionError
+from mmretrieve.vectors import Float32
+
+
+def combined(
+    parts: Sequence[Sequence[Composition]], reference_weights: Sequence[float], strengths: Sequence[float]
+) -> Composition:
+    """Compositions by reference and prompt → one, under the rule and with the remark of the first.
+
+    The references' weights are scaled to sum to 1. The directions of the prompts add, each times its strength, which
+    may be negative: per reference text + Σ strength_j · (composed_j − text). A single pair at strength 1 stays as it is.
+    OptionError for weights of references that are below 0 or all 0.
+    """
+    total = float(sum(reference_weights))
+    if not isfinite(total) or total <= 0 or min(reference_weights) < 0:
+        raise OptionError(f"the weights of references must be 0 or more, and not all 0; got {list(reference_weights)}")
+    rows: dict[tuple[str, ...], _Row] = {}
+    for i, (row, weight) in enumerate(zip(parts, reference_weights, strict=True)):
+        for j, (part, strength) in enumerate(zip(row, strengths, strict=True)):
+            _collect(rows, part, _Pair(i, j, weight / total, strength, len(strengths), 1 - sum(strengths)))
+    names = _numbered_by_role([key[0] for key in rows])
+    first = parts[0][0]
+    return Composition(
+        names,
+        np.stack([row.vector for row in rows.values()]),
+        tuple(row.weight for row in rows.values()),
+        {name: row.words for name, row in zip(names, rows.values(), strict=True) if row.words is not None},
+        first.rule,
+        {name: row.share for name, row in zip(names, rows.values(), strict=True)},
+        first.remark,
+    )
+
+
+@dataclass
+class _Row:
+    vector: Float32
+    words: str | None
+    weight: float = 0.0
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One reference and one prompt of several. `left` is what the strengths of all prompts leave to `text`."""
+
+    reference: int
+    prompt: int
+    weight: float
+    strength: float
+    prompts: int
+    left: float
+
+    def place(self, role: str) -> tuple[str, float]:
+        """Whose term it is, and how much of it this pair brings: what is the reference's alone is shared by all prompts."""
+        if role in (Term.IMAGE, Term.TEXT):
+            return f"reference {self.reference}", self.weight / self.prompts
+        owner = f"prompt {self.prompt}" if role == Term.PROMPT else f"{self.reference}, {self.prompt}"
+        return owner, self.weight * self.strength
+
+
+def _collect(rows: dict[tuple[str, ...], _Row], part: Composition, pair: _Pair) -> None:
+    """Adds the terms of one pair to those of the others."""
+    for name, vector, weight in zip(part.names, part.terms, part.weights, strict=True):
+        role = role_of(name)
+        owner, factor = pair.place(role)
+        row = rows.setdefault((role, name, owner), _Row(vector, part.words.get(name)))
+        row.share += part.shares.get(name, 1.0) * factor
+        row.weight += weight * factor
+        if role == Term.TEXT and Term.COMPOSED in part.names:
+            row.weight += part.weighing[Term.COMPOSED] * pair.left * factor
+
+
+def _numbered_by_role(roles: Sequence[str]) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    names = []
+    for role in roles:
+        names.append(numbered(role, seen.setdefault(role, 0)))
+        seen[role] += 1
+    return tuple(names)
