@@ -13,6 +13,8 @@ from mmretrieve.directions import Term
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32
 
+_Key = tuple[str, str, str, bytes]  # role, name, whose it is, vector
+
 
 def combined(
     parts: Sequence[Sequence[Composition]], reference_weights: Sequence[float], strengths: Sequence[float]
@@ -26,11 +28,11 @@ def combined(
     total = float(sum(reference_weights))
     if not isfinite(total) or total <= 0 or min(reference_weights) < 0:
         raise OptionError(f"the weights of references must be 0 or more, and not all 0; got {list(reference_weights)}")
-    rows: dict[tuple[str, ...], _Row] = {}
+    rows: dict[_Key, _Row] = {}
     for i, (row, weight) in enumerate(zip(parts, reference_weights, strict=True)):
         for j, (part, strength) in enumerate(zip(row, strengths, strict=True)):
             _collect(rows, part, _Pair(i, j, weight / total, strength, len(strengths), 1 - sum(strengths)))
-    names = _numbered_by_role([key[0] for key in rows])
+    names = _numbered_by_role([role for role, *_ in rows])
     first = parts[0][0]
     return Composition(
         names,
@@ -70,12 +72,13 @@ class _Pair:
         return owner, self.weight * self.strength
 
 
-def _collect(rows: dict[tuple[str, ...], _Row], part: Composition, pair: _Pair) -> None:
+def _collect(rows: dict[_Key, _Row], part: Composition, pair: _Pair) -> None:
     """Adds the terms of one pair to those of the others."""
     for name, vector, weight in zip(part.names, part.terms, part.weights, strict=True):
         role = role_of(name)
         owner, factor = pair.place(role)
-        row = rows.setdefault((role, name, owner), _Row(vector, part.words.get(name)))
+        key = (role, name, owner, vector.tobytes())  # LDRE says a reference anew for each prompt: then its mean counts
+        row = rows.setdefault(key, _Row(vector, part.words.get(name)))
         row.share += part.shares.get(name, 1.0) * factor
         row.weight += weight * factor
         if role == Term.TEXT and Term.COMPOSED in part.names:

@@ -119,6 +119,17 @@ def test_directions_of_prompts_add_each_at_its_strength() -> None:
     np.testing.assert_allclose(both.with_pdv(setting).vector, moved, atol=1e-6)
 
 
+def test_a_reference_said_anew_for_each_prompt_counts_by_its_mean() -> None:
+    first, second = elementary(0), elementary(1)
+    second = Composition(second.names, np.stack([first["image"], *second.terms[1:]]), second.weights)
+    both = combined([[first, second]], [1.0], [1.0, 0.5])
+    assert "text 2" in both.names
+    mean = (first["text"] + second["text"]) / 2
+    expected = mean + (first["composed"] - mean) + 0.5 * (second["composed"] - mean)
+    np.testing.assert_allclose(both.vector, expected, atol=1e-6)
+    assert both.is_base
+
+
 def test_references_weigh_as_they_are_told() -> None:
     a, b = elementary(0), elementary(1)
     both = combined([[a], [b]], [3.0, 1.0], [1.0])
