@@ -13,7 +13,8 @@ from mmretrieve.directions import Term
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32
 
-_Key = tuple[str, str, str, bytes]  # role, name, whose it is, vector
+_Key = tuple[str, str, str, int]  # role, name, whose it is, and a number where there are several
+SAME = 1e-4  # what the same words may differ by from one batch to another
 
 
 def combined(
@@ -77,12 +78,19 @@ def _collect(rows: dict[_Key, _Row], part: Composition, pair: _Pair) -> None:
     for name, vector, weight in zip(part.names, part.terms, part.weights, strict=True):
         role = role_of(name)
         owner, factor = pair.place(role)
-        key = (role, name, owner, vector.tobytes())  # LDRE says a reference anew for each prompt: then its mean counts
-        row = rows.setdefault(key, _Row(vector, part.words.get(name)))
+        row = _row(rows, (role, name, owner), _Row(vector, part.words.get(name)))
         row.share += part.shares.get(name, 1.0) * factor
         row.weight += weight * factor
         if role == Term.TEXT and Term.COMPOSED in part.names:
             row.weight += part.weighing[Term.COMPOSED] * pair.left * factor
+
+
+def _row(rows: dict[_Key, _Row], place: tuple[str, str, str], new: _Row) -> _Row:
+    """The row at that place with the same vector. LDRE says a reference anew for each prompt: then it has several, each with its part."""
+    number = 0
+    while (*place, number) in rows and not np.allclose(rows[(*place, number)].vector, new.vector, rtol=0, atol=SAME):
+        number += 1
+    return rows.setdefault((*place, number), new)
 
 
 def _numbered_by_role(roles: Sequence[str]) -> tuple[str, ...]:

@@ -141,6 +141,7 @@ def test_references_weigh_as_they_are_told() -> None:
 
 def test_a_rule_reads_all_terms_of_a_role() -> None:
     a, b = elementary(0), elementary(1)
+    b = Composition(b.names, np.stack([*b.terms[:3], a["prompt"] + np.float32(1e-6)]), b.weights)
     both = combined([[a], [b]], [1.0, 1.0], [1.0]).with_rule(Product())
     scores = np.array([[0.2], [0.1], [0.3], [0.4], [0.6], [0.5], [0.7]], dtype=np.float32)
     assert both.names == ("image", "text", "composed", "prompt", "image 2", "text 2", "composed 2")
