@@ -279,7 +279,9 @@ class Gallery:
         return self._index
 
     def _positions(self, ids: Collection[str]) -> list[int]:
-        if isinstance(ids, str) or not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
+        if isinstance(ids, str):
+            raise OptionError(f"expected a list of ids, got one string {ids!r}")
+        if not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
             raise OptionError(f"expected a list of ids, got {ids!r}")
         if self._place is None:
             self._place = {id_: position for position, id_ in enumerate(self.ids)}
