@@ -70,3 +70,11 @@ def circo() -> Path:
     if not file.is_file():
         pytest.skip(f"no research data at {SHARED} (set MMRETRIEVE_DATA)")
     return file
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The research data: a folder for each benchmark."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no research data at {SHARED} (set MMRETRIEVE_DATA)")
+    return SHARED

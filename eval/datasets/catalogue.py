@@ -6,21 +6,40 @@ The reference leaves the ranking; mAP@10 has the divisor min(|targets|, 10).
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from eval.benchmark import Benchmark, BenchmarkQuery
+from eval.benchmark import Benchmark, BenchmarkQuery, Protocol
+from eval.datasets.reading import Record, check_named, checksum, find_file, read_text, unique
 from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.language.vocabulary import Group
+
+SPLITS = ("test",)
+HOLDS = "items.csv and queries.jsonl"
+COLUMNS = ("id", "file", "article", "colour")
 
 
 def load(root: Path) -> Benchmark:
     """Raises MMRetrieveError naming the file, and the line, that cannot be read."""
-    items = _items(root / "items.csv")
-    queries = tuple(_queries(root / "queries.jsonl"))
+    listed, asked = (find_file(root, [name]) for name in ("items.csv", "queries.jsonl"))
+    items = _items(listed)
+    queries = tuple(_queries(asked))
+    unique((query.id for query in queries), asked)
+    check_named(queries, asked, items, listed)
+    protocol = Protocol(
+        headline="map@10", recalls=(1, 5, 10), precisions=(10,), aspects=tuple(sorted({q.tags[0] for q in queries}))
+    )
     return Benchmark(
-        "catalogue", tuple(items), queries, lambda id_: root / items[id_]["file"], vocabulary=_vocabulary(items.values())
+        "catalogue",
+        "test",
+        tuple(items),
+        queries,
+        lambda id_: root / items[id_]["file"],
+        protocol,
+        checksum=checksum(listed, asked),
+        vocabulary=_vocabulary(items.values()),
     )
 
 
@@ -31,31 +50,31 @@ def _vocabulary(items: Iterable[Mapping[str, str]]) -> Vocabulary:
 
 
 def _items(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        items = {row["id"]: {name: row[name] for name in ("file", "article", "colour")} for row in rows}
-    except (OSError, KeyError) as error:
-        raise MMRetrieveError(f"{path}: expected a CSV with the columns id, file, article and colour ({error})") from error
-    if len(items) != len(rows):
-        raise MMRetrieveError(f"{path}: an id comes twice")
+    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    items: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(rows, start=1):
+        if missing := [name for name in COLUMNS if not row.get(name)]:
+            raise MMRetrieveError(f"{path}, record {number}: there is no {missing[0]}; expected {', '.join(COLUMNS)}")
+        items[row["id"]] = {name: row[name] for name in COLUMNS}
+    unique((row["id"] for row in rows), path)
     return items
 
 
-def _queries(path: Path) -> list[BenchmarkQuery]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise MMRetrieveError(f"{path}: {error.strerror}") from error
-    queries = []
-    for number, line in enumerate(lines, start=1):
+def _queries(path: Path) -> Iterator[BenchmarkQuery]:
+    for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), start=1):
+        where = f"{path}, line {number}"
         try:
-            q = json.loads(line)
-            queries.append(
-                BenchmarkQuery(
-                    str(q["id"]), q["reference"], (q["prompt"],), tuple(q["targets"]), q["caption"], (q["attribute"],)
-                )
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise MMRetrieveError(f"{path}, line {number}: not a query ({error!r})") from error
-    return queries
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise MMRetrieveError(f"{where}: not JSON ({error.msg})") from error
+        if not isinstance(fields, dict):
+            raise MMRetrieveError(f"{where}: expected an object, not {fields!r:.60}")
+        query = Record(where, fields)
+        yield BenchmarkQuery(
+            str(query.number("id")),
+            query.text("reference"),
+            (query.text("prompt"),),
+            query.texts("targets"),
+            query.text("caption"),
+            tags=(query.text("attribute"),),
+        )

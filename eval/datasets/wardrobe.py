@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from eval.benchmark import Benchmark, BenchmarkQuery
+from eval.benchmark import Benchmark, BenchmarkQuery, Protocol
+from eval.datasets.reading import digest
 from mmretrieve import wardrobe
+
+SPLITS = ("test",)
 
 
 def load() -> Benchmark:
     queries = tuple(BenchmarkQuery(q.id, q.reference, (q.prompt,), q.targets, tags=q.changed) for q in wardrobe.queries())
     ids = tuple(drawing.id for drawing in wardrobe.drawings())
-    return Benchmark("wardrobe", ids, queries, lambda id_: wardrobe.pictures_folder() / id_)
+    protocol = Protocol(
+        headline="map@10", recalls=(1, 5, 10), precisions=(10,), aspects=tuple(sorted({t for q in queries for t in q.tags}))
+    )
+    return Benchmark(
+        "wardrobe",
+        "test",
+        ids,
+        queries,
+        lambda id_: wardrobe.pictures_folder() / id_,
+        protocol,
+        checksum=digest(repr(q).encode() for q in queries),
+    )
