@@ -146,13 +146,13 @@ def add_question(command: argparse.ArgumentParser) -> None:
     method.add_argument("--weights", type=weights, metavar="W", help=told)
 
 
-def add_speakers(command: argparse.ArgumentParser) -> None:
-    """Who captions, rewrites and compiles: the fields of `SpeakerOptions`."""
+def add_speakers(command: argparse.ArgumentParser, missing: str = "go on where a file lacks something") -> None:
+    """Who captions, rewrites and compiles: the fields of `SpeakerOptions`. `missing` is what --allow-missing says of itself."""
     speakers = command.add_argument_group("who speaks")
     for name, (metavar, told) in SPEAKERS.items():
         read = positive if name == "timeout" else str
         speakers.add_argument(_option(name), metavar=metavar, help=told + _default(SpeakerOptions, name), type=read)
-    flags = {"offline": "answers come from the memory alone", "allow_missing": "go on where a file lacks something"}
+    flags = {"offline": "answers come from the memory alone", "allow_missing": missing}
     for name, told in flags.items():
         speakers.add_argument(_option(name), action="store_const", const=True, help=told)
 

@@ -68,8 +68,17 @@ PUBLISHED: dict[str, PDV] = {
     "searle-base": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.9),
     "searle-large": PDV(alpha_image=1.4, alpha_text=1.2, beta=0.85),
     "pic2word": PDV(alpha_image=1.2, alpha_text=1.0, beta=0.85),
+    "cirevl-fashioniq-base": PDV(alpha_image=1.4, alpha_text=1.4, beta=0.75),
+    "cirevl-fashioniq-large": PDV(alpha_image=1.0, alpha_text=1.3, beta=0.55),
+    "cirevl-fashioniq-giant": PDV(alpha_image=1.4, alpha_text=1.4, beta=0.6),
+    "searle-fashioniq-base": PDV(alpha_image=1.1, alpha_text=0.9, beta=0.9),
+    "searle-fashioniq-large": PDV(alpha_image=1.2, alpha_text=1.0, beta=0.8),
+    "pic2word-fashioniq": PDV(alpha_image=1.0, alpha_text=1.0, beta=0.8),
 }
-"""The paper's settings for CIRR and CIRCO, by the method that made the terms."""
+"""The paper's settings by the method that made the terms, for CIRR and CIRCO where no benchmark is named.
+
+base, large, giant: ViT-B/32, ViT-L/14, ViT-bigG/14.
+"""
 
 
 def pdv_weights(*, alpha_image: float = 1.0, alpha_text: float = 1.0, beta: float = 1.0) -> tuple[float, float, float]:

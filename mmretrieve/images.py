@@ -30,6 +30,7 @@ SUFFIXES = frozenset((
 ))
 # fmt: on
 MAX_PIXELS = 120_000_000
+TARGET_RATIO = 1.25
 MAX_ASPECT = 100  # beyond it the short side vanishes when an encoder shrinks the long one
 DEFAULT_IMAGE_SIZE = 224  # what most CLIP models see
 FAST_MARGIN = 2  # a fast decode keeps at least twice the pixels that the encoder wants along each side
@@ -79,6 +80,18 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return picture.convert("RGB")
+
+
+def target_pad(picture: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
+    """A picture whose long side is `ratio` times the short one, or more, padded with black to that ratio; others as they are.
+
+    100 × 50 becomes 100 × 80. Source: "TargetPad" of CLIP4Cir and SEARLE (arXiv 2303.15247), as in their own code.
+    """
+    longest = max(picture.size)
+    if longest / min(picture.size) < ratio:
+        return picture
+    across, down = (max(int((longest / ratio - side) / 2), 0) for side in picture.size)
+    return ImageOps.expand(picture, (across, down, across, down), 0)
 
 
 def thumbnail(picture: Image.Image, side: int) -> bytes:

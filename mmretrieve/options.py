@@ -62,6 +62,17 @@ class RuleName(StrEnum):
         raise unknown("rule", value, cls)
 
 
+class Preprocessing(StrEnum):
+    """What an encoder does to a picture before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
+
+    PLAIN = "plain"
+    TARGET_PAD = "targetpad"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Preprocessing:
+        raise unknown("preprocessing", value, cls)
+
+
 class Decode(StrEnum):
     """`exact` decodes every pixel; `fast` lets JPEG shrink while decoding (about twice the speed, slightly other vectors)."""
 

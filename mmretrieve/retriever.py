@@ -212,10 +212,11 @@ def _is_unchanged(item: Item) -> bool:
 
 
 def _encoder_of(gallery: Gallery, device: str, dtype: str) -> Encoder:
-    from mmretrieve.encoders.openclip import load_encoder  # torch only where an encoder is not given
+    from mmretrieve.encoders.openclip import load_encoder, preprocessing_of  # torch only where an encoder is not given
 
     try:
-        return load_encoder(gallery.encoder_identity.model, device=device, dtype=dtype)
+        identity = gallery.encoder_identity
+        return load_encoder(identity.model, device=device, dtype=dtype, preprocessing=preprocessing_of(identity))
     except OptionError:
         raise
     except MMRetrieveError as error:

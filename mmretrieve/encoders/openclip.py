@@ -23,13 +23,14 @@ from mmretrieve.encoders.hub import hub_or_cache
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
-from mmretrieve.images import ImageLike, open_image
-from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
+from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
+from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
 from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32, unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH, TEXT_BATCH = 64, 256
+PADDED = "target_pad"
 logger = logging.getLogger(__name__)
 
 
@@ -48,12 +49,14 @@ class OpenClipEncoder:
         device: torch.device,
         dtype: torch.dtype,
         folder: Path | None = None,
+        preprocessing: Preprocessing = Preprocessing.PLAIN,
     ) -> None:
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         config: dict[str, Any] = model.visual.preprocess_cfg
         self._preprocess = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
-        self.identity = EncoderIdentity(name, weights_hash(model), _describe(config))
+        self.preprocessing = preprocessing
+        self.identity = EncoderIdentity(name, weights_hash(model), _describe(config, preprocessing))
         self.folder, self.device, self.dtype = folder, device, dtype
         self._model.to(device)
         self._model.visual.to(dtype)
@@ -78,7 +81,8 @@ class OpenClipEncoder:
         """The same before they are normalised: (n, dim) float32, as textual inversion reads them."""
 
         def prepare(image: ImageLike) -> Tensor:
-            return self._preprocess(open_image(image))  # type: ignore[no-any-return]
+            picture = open_image(image)
+            return self._preprocess(target_pad(picture) if self.preprocessing is Preprocessing.TARGET_PAD else picture)  # type: ignore[no-any-return]
 
         features = [np.empty((0, self.dim), np.float32)]
         prepared = map_ahead(prepare, images, 2 * BATCH)
@@ -128,17 +132,21 @@ class OpenClipEncoder:
         return tokens
 
 
-def load_encoder(spec: str | Path, *, device: str = "auto", dtype: str = "auto") -> OpenClipEncoder:
+def load_encoder(
+    spec: str | Path, *, device: str = "auto", dtype: str = "auto", preprocessing: str = Preprocessing.PLAIN
+) -> OpenClipEncoder:
     """Loads an encoder by name.
 
     spec: "wardrobe" (built in), "MODEL/TAG" or "MODEL/checkpoint.safetensors" (an open_clip model and its weights),
     "hf-hub:org/name", or a folder with open_clip_config.json and open_clip_model.safetensors.
     device: "auto", "cpu", "cuda", "cuda:N", "mps". dtype of the image tower: "auto" (bfloat16 where the hardware computes
-    in it, else float32), "float32", "bfloat16", "float16". Output is float32 whatever the dtype.
+    in it, else float32), "float32", "bfloat16", "float16". Output is float32 whatever the dtype. preprocessing: "plain", or
+    "targetpad" (see `images.target_pad`) before the model's own.
     Raises OptionError for an unknown name, EncoderError where weights cannot be had or do not fit. Nothing is unpickled.
     """
     where = resolve_device(device)
     compute = resolve_dtype(dtype, where)
+    before = Preprocessing(preprocessing)
     name, pretrained, folder = _resolve(str(spec))
     try:
         with hub_or_cache(needed=folder is None and not Path(pretrained or "").is_file()):
@@ -154,7 +162,13 @@ def load_encoder(spec: str | Path, *, device: str = "auto", dtype: str = "auto")
         device=where,
         dtype=compute,
         folder=folder,
+        preprocessing=before,
     )
+
+
+def preprocessing_of(identity: EncoderIdentity) -> Preprocessing:
+    """What the encoder of that identity does to a picture before its own resizing."""
+    return Preprocessing.TARGET_PAD if f'"{PADDED}"' in identity.preprocessing else Preprocessing.PLAIN
 
 
 def resolve_device(device: str) -> torch.device:
@@ -250,6 +264,7 @@ def _has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _describe(config: dict[str, Any]) -> str:
+def _describe(config: dict[str, Any], preprocessing: Preprocessing) -> str:
     """Preprocessing in one canonical line."""
-    return json.dumps({name: config[name] for name in sorted(config)}, separators=(",", ":"), default=list)
+    whole = config | ({PADDED: TARGET_RATIO} if preprocessing is Preprocessing.TARGET_PAD else {})
+    return json.dumps({name: whole[name] for name in sorted(whole)}, separators=(",", ":"), default=list)
