@@ -1,152 +1,187 @@
-"""`python -m eval run BENCHMARK` measures every method; `python -m eval table` does so on all that is at hand, and fills the README."""
+"""`python -m eval`: run, sweep, submit, score and report on benchmarks; `table` and `weights` fill the texts of this repository."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from eval.datasets import BenchmarkName, load_benchmark
-from eval.methods import METHODS
-from eval.phi import phi_for
-from eval.report import fill, markdown, provenance, table, weights_table
-from eval.run import compose, run
-from eval.weights import compared
-from eval.words import text_to_image
-from mmretrieve import ComposerName, MMRetrieveError, Parts, load_encoder
-from mmretrieve.arguments import WRONG_USE, add_computing, add_speakers, chosen, printable
-from mmretrieve.composers import parts_from
+from eval import commands
+from eval.choices import Reference
+from eval.composing import Orders
+from eval.datasets import SPLITS, BenchmarkName
+from eval.layouts import Layout
+from eval.submission import SERVERS
+from eval.sweep import Tuning
+from mmretrieve import ComposerName, MMRetrieveError, RuleName
+from mmretrieve.arguments import WRONG_USE, OneLineParser, add_computing, add_speakers, count, finite, printable, weights
 from mmretrieve.errors import OptionError
-from mmretrieve.inversion.phi import FILE
-from mmretrieve.language.choices import SpeakerOptions
-from mmretrieve.options import BUILT_IN
-from mmretrieve.wardrobe import cache_folder
+from mmretrieve.options import BUILT_IN, Preprocessing
 
 ROOT = Path(__file__).parents[1]
 README, WEIGHTS = ROOT / "README.md", ROOT / "docs" / "weights.md"
+BETAS, GAMMAS = "0:1:21", "-0.5:3:31"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit status 0 done, 1 failed, 2 wrong use; errors are one line on stderr."""
+    options = make_parser().parse_args(words)
     try:
         options.command(options)
     except (MMRetrieveError, OSError) as error:
+        if options.debug:
+            raise
         print(f"eval: {printable(str(error))}", file=sys.stderr)
         return WRONG_USE if isinstance(error, OptionError) else 1
+    except KeyboardInterrupt:
+        print("eval: interrupted; what was encoded is kept, run the same command to go on", file=sys.stderr)
+        return 130
     return 0
 
 
-def run_one(options: argparse.Namespace) -> None:
-    """Measures every method on one benchmark, prints a table, writes a results file."""
-    result = _measured(options.benchmark, options.root, options.encoder, options)
-    print(table(result))
-    print(f"\nwritten to {_written(result, options.out)}")
+def table(options: argparse.Namespace) -> None:
+    """Measures all methods on the wardrobe, and the catalogue where it is, and puts the table of both into the README."""
+    from eval import texts
+
+    texts.table(options)
 
 
-def run_table(options: argparse.Namespace) -> None:
-    """Measures the wardrobe, and the catalogue where it is, and puts the table of both into the README."""
-    results = [_measured(name, root, spec, options) for name, root, spec in _sets(options.data)]
-    for result in results:
-        if result["not run"]:
-            raise MMRetrieveError(
-                f"{result['benchmark']}: the table is left as it is, for some methods did not run: {result['not run']}"
-            )
-    for result in results:
-        _written(result, options.out)
-    inner = markdown(results)
-    options.text.write_text(fill(options.text.read_text(encoding="utf-8"), inner), encoding="utf-8")
-    print(inner)
-
-
-def run_weights(options: argparse.Namespace) -> None:
+def weigh(options: argparse.Namespace) -> None:
     """Measures rules that choose weights without labels, and what labels would give, on every set at hand."""
-    result: dict[str, Any] = {}
-    for name, root, spec in _sets(options.data):
-        benchmark, encoder = load_benchmark(name, root), load_encoder(spec, device=options.device, dtype=options.dtype)
-        gallery, started = (
-            encoder.encode_images([benchmark.image_path(id_) for id_ in benchmark.gallery_ids]),
-            time.perf_counter(),
-        )
-        for method in (method for method in METHODS if method.composer is ComposerName.CAPTIONS and method.rule is None):
-            scored = compose(benchmark, gallery, encoder, method, Parts(vocabulary=benchmark.vocabulary))
-            found = compared(benchmark, scored, gallery)
-            found["provenance"] = provenance(encoder, benchmark, time.perf_counter() - started)
-            result[f"{name}, {method.label}"] = found
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "weights.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    inner = weights_table(result)
-    options.text.write_text(fill(options.text.read_text(encoding="utf-8"), inner), encoding="utf-8")
-    print(inner)
+    from eval import texts
+
+    texts.weights(options)
 
 
-def _sets(data: Path) -> list[tuple[str, Path | None, str]]:
-    """(benchmark, root, encoder) of what is at hand: always the wardrobe, and the catalogue where it lies in `data`."""
-    catalogue = data / "catalogue"
-    if not catalogue.is_dir():
-        print(f"eval: no catalogue at {catalogue}; what follows is of the wardrobe alone", file=sys.stderr)
-        return [(BenchmarkName.WARDROBE, None, BUILT_IN)]
-    return [(BenchmarkName.WARDROBE, None, BUILT_IN), (BenchmarkName.CATALOGUE, catalogue, str(catalogue / "model"))]
-
-
-def _measured(name: str, root: Path | None, spec: str, options: argparse.Namespace) -> dict[str, Any]:
-    started = time.perf_counter()
-    benchmark = load_benchmark(name, root)
-    encoder = load_encoder(spec, device=options.device, dtype=options.dtype)
-    parts = parts_from(
-        SpeakerOptions(**chosen(options, SpeakerOptions)), encoder, vocabulary=benchmark.vocabulary, phi=options.phi
+def make_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="python -m eval", description="Benchmarks whose numbers can be quoted.")
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
+    running = _command(added, "run", commands.run)
+    _of_benchmark(running)
+    _way(running)
+    _weighing(running)
+    sweeping = _command(added, "sweep", commands.sweep)
+    _of_benchmark(sweeping)
+    _way(sweeping)
+    sweeping.add_argument("--betas", type=steps, default=BETAS, help="first:last:how many (default: %(default)s)")
+    sweeping.add_argument("--gammas", type=steps, default=GAMMAS, help="first:last:how many (default: %(default)s)")
+    told = (
+        "halves: the best point is chosen on the even queries and reported on the odd ones; same: on all (default: %(default)s)"
     )
-    if options.rewriter is None:
-        parts = replace(parts, rewriter=None)  # each method has its own
-    if options.phi is None and not (encoder.folder and (encoder.folder / FILE).is_file()):
-        print(f"eval: training a phi for {name}, once", file=sys.stderr)
-        parts = replace(parts, phi=phi_for(encoder, benchmark.vocabulary, cache_folder() / "phi"))
-    with tqdm(total=len(benchmark.gallery_ids), unit=" pictures", disable=None, file=sys.stderr) as bar:
-        methods = run(benchmark, encoder, parts, progress=bar.update, report=lambda label: bar.write(label, file=sys.stderr))
-    result: dict[str, Any] = {"benchmark": benchmark.name, **methods}
-    if benchmark.name == BenchmarkName.WARDROBE:
-        result["text to image, recall@1"] = text_to_image(encoder)
-    result["provenance"] = provenance(encoder, benchmark, time.perf_counter() - started)
-    return result
-
-
-def _written(result: dict[str, Any], folder: Path) -> Path:
-    path = folder / f"{result['benchmark']}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m eval", description="Benchmarks whose numbers can be quoted.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = _command(commands, "run", run_one)
-    one.add_argument("benchmark", choices=[str(name) for name in BenchmarkName])
-    one.add_argument("--root", type=Path, help="the benchmark's own folder")
-    one.add_argument("--encoder", default=BUILT_IN, help="as in `mmretrieve index` (default: %(default)s)")
-    for name, measure, text in (("table", run_table, README), ("weights", run_weights, WEIGHTS)):
-        command = _command(commands, name, measure)
-        data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
-        command.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
-        command.add_argument("--text", type=Path, default=text, help=f"the text whose table is filled (default: {text.name})")
+    sweeping.add_argument("--tune", choices=tuple(map(str, Tuning)), default=Tuning.HALVES.value, help=told)
+    submitting = _command(added, "submit", commands.submit)
+    submitting.add_argument("benchmark", metavar="BENCHMARK", help=" or ".join(SERVERS))
+    submitting.add_argument("--root", type=Path, help="the benchmark's own folder")
+    _way(submitting)
+    _weighing(submitting)
+    _scoring(_command(added, "score", commands.score))
+    _reporting(_command(added, "report", commands.report))
+    exporting = _command(added, "export-wardrobe", commands.export_wardrobe)
+    exporting.add_argument("layout", choices=tuple(map(str, Layout)))
+    exporting.add_argument("folder", type=Path, metavar="OUT", help="a new folder")
+    for name, measure, text in (("table", table, README), ("weights", weigh, WEIGHTS)):
+        _of_texts(_command(added, name, measure), text)
     return parser
 
 
-def _command(commands: Any, name: str, run: Any) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+def steps(text: str) -> tuple[float, float, int]:
+    """`"0:1:21"` → `(0.0, 1.0, 21)`."""
+    first, _, rest = text.partition(":")
+    last, _, number = rest.partition(":")
+    return finite(first), finite(last), count(number)
+
+
+def root_of(text: str) -> tuple[str, Path]:
+    """`"cirr=FOLDER"` → `("cirr", Path("FOLDER"))`."""
+    name, sign, folder = text.partition("=")
+    if not sign or not folder or name not in list(BenchmarkName):
+        raise argparse.ArgumentTypeError(f"expected BENCHMARK=FOLDER with one of {', '.join(BenchmarkName)}, got {text!r}")
+    return name, Path(folder)
+
+
+def _command(added: Any, name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
     command.set_defaults(command=run)
+    command.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+    return command
+
+
+def _of_benchmark(command: argparse.ArgumentParser) -> None:
+    told = f"one of {', '.join(BenchmarkName)}; a part alone as fashioniq:dress"
+    command.add_argument("benchmark", metavar="BENCHMARK", help=told)
+    command.add_argument("--root", type=Path, help="the benchmark's own folder")
+    splits = "; ".join(f"{name}: {', '.join(of)}" for name, of in SPLITS.items())
+    command.add_argument("--split", help=f"{splits} (default: the first)")
+
+
+def _way(command: argparse.ArgumentParser) -> None:
+    method = command.add_argument_group("the method")
+    told = f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: %(default)s)"
+    method.add_argument("--encoder", default=BUILT_IN, metavar="E", help=told)
+    told = f"one of {', '.join(ComposerName)} (default: %(default)s)"
+    method.add_argument(
+        "--composer", default=ComposerName.CAPTIONS.value, choices=tuple(map(str, ComposerName)), metavar="C", help=told
+    )
+    told = f"how term scores become one: {', '.join(RuleName)} (default: the composer's own)"
+    method.add_argument("--rule", choices=tuple(map(str, RuleName)), metavar="R", help=told)
+    method.add_argument("--phi", type=Path, help="of textual inversion (default: the encoder's own)")
+    told = "of pictures, before the model's own (default: %(default)s)"
+    method.add_argument("--preprocessing", choices=tuple(map(str, Preprocessing)), default=Preprocessing.PLAIN.value, help=told)
+    protocol = command.add_argument_group("departures from the protocol, written into the result")
+    protocol.add_argument("--reference", choices=tuple(map(str, Reference)), help="keep it in the ranking, or drop it")
+    protocol.add_argument("--concept", action="store_true", help="take CIRCO's shared concept for the caption of the reference")
+    told = "first, or the mean of both orders of FashionIQ's captions (default: as published evaluators of such methods do)"
+    protocol.add_argument("--prompt-orders", choices=tuple(map(str, Orders)), help=told)
+    add_speakers(command, missing="go on where pictures are missing, or a file lacks something; the result says so")
+    _computing(command)
+    _results(command)
+    command.add_argument(
+        "--features", type=Path, metavar="DIR", help="where vectors of pictures are kept (default: in the cache)"
+    )
+    command.add_argument("--name", help="of the results' files (default: what was chosen)")
+
+
+def _weighing(command: argparse.ArgumentParser) -> None:
+    told = "alpha_image,alpha_text,beta; published; a published setting by its name; or the file of a sweep, for its best point"
+    command.add_argument("--pdv", metavar="P", help=told)
+    command.add_argument("--weights", type=weights, metavar="W", help="balanced, or by role: image=1,prompt=2")
+
+
+def _scoring(command: argparse.ArgumentParser) -> None:
+    _of_benchmark(command)
+    told = "JSON: {query id: [ids, best first]}; of CIRR also the file of the subsets"
+    command.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="FILE", help=told)
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _reporting(command: argparse.ArgumentParser) -> None:
+    command.add_argument("records", type=Path, metavar="FOLDER", help="what run and sweep have written")
+    command.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
+    told = "where the pictures of a benchmark lie: cirr=FOLDER; may be repeated"
+    command.add_argument("--root", type=root_of, action="append", default=[], metavar="NAME=FOLDER", help=told)
+
+
+def _of_texts(command: argparse.ArgumentParser, text: Path) -> None:
+    data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
+    command.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
+    command.add_argument("--text", type=Path, default=text, help=f"the text whose table is filled (default: {text.name})")
     command.add_argument("--phi", type=Path, help="for LinCIR (default: the encoder's own, else one is trained)")
     add_speakers(command)
+    _computing(command)
+    _results(command)
+
+
+def _computing(command: argparse.ArgumentParser) -> None:
     add_computing(command)
     command.set_defaults(dtype="float32")  # which is comparable everywhere
+
+
+def _results(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("results"), help="folder of the results files (default: %(default)s)")
-    return command
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 if __name__ == "__main__":

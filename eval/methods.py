@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from eval.composing import Way
 from mmretrieve import PDV, PUBLISHED, ComposerName, Encoder, Parts, RuleName
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.vocabulary import default_vocabulary
@@ -13,36 +14,33 @@ from mmretrieve.language.vocabulary import default_vocabulary
 class Method:
     """One row of the table. `pdv` is the published setting for such terms; None where a method has its own weights.
 
-    `given` takes the captions that a benchmark brings; ensembles have 15 of their own. `swap` rewrites by vocabulary,
-    otherwise by the template. `balanced` measures the label-free weights on it, too.
+    `swap` rewrites by vocabulary, otherwise by the template. `balanced` measures the label-free weights on it, too.
     """
 
     label: str
-    composer: ComposerName
+    way: Way
     pdv: PDV | None = None
-    rule: RuleName | None = None
     swap: bool = True
-    given: bool = True
     balanced: bool = False
 
 
 CIREVL, LDRE, SEARLE = PUBLISHED["cirevl"], PUBLISHED["ldre"], PUBLISHED["searle-base"]
 METHODS = (
-    Method("image only", ComposerName.IMAGE),
-    Method("prompt only", ComposerName.PROMPT),
-    Method("image + prompt", ComposerName.SUM),
-    Method("Slerp", ComposerName.SLERP),
-    Method("product (BASIC)", ComposerName.SUM, rule=RuleName.PRODUCT),
-    Method("product − Harris", ComposerName.SUM, rule=RuleName.HARRIS),
-    Method("captions, template", ComposerName.CAPTIONS, CIREVL, swap=False, balanced=True),
-    Method("captions, swap (CIReVL's shape)", ComposerName.CAPTIONS, CIREVL, balanced=True),
-    Method("SDR-CIR", ComposerName.SDR),
-    Method("role-aware (MulVec, global)", ComposerName.ROLES),
-    Method("captions + SoFT", ComposerName.CAPTIONS, CIREVL, RuleName.SOFT),
-    Method("LDRE, 15 captions", ComposerName.LDRE, LDRE, given=False, balanced=True),
-    Method("SEIZE, 15 captions", ComposerName.SEIZE, LDRE, given=False, balanced=True),
-    Method("SEARLE-OTI", ComposerName.SEARLE_OTI, SEARLE, balanced=True),
-    Method("LinCIR", ComposerName.LINCIR, SEARLE, balanced=True),
+    Method("image only", Way(ComposerName.IMAGE)),
+    Method("prompt only", Way(ComposerName.PROMPT)),
+    Method("image + prompt", Way(ComposerName.SUM)),
+    Method("Slerp", Way(ComposerName.SLERP)),
+    Method("product (BASIC)", Way(ComposerName.SUM, RuleName.PRODUCT)),
+    Method("product − Harris", Way(ComposerName.SUM, RuleName.HARRIS)),
+    Method("captions, template", Way(ComposerName.CAPTIONS), CIREVL, swap=False, balanced=True),
+    Method("captions, swap (CIReVL's shape)", Way(ComposerName.CAPTIONS), CIREVL, balanced=True),
+    Method("SDR-CIR", Way(ComposerName.SDR)),
+    Method("role-aware (MulVec, global)", Way(ComposerName.ROLES)),
+    Method("captions + SoFT", Way(ComposerName.CAPTIONS, RuleName.SOFT), CIREVL),
+    Method("LDRE, 15 captions", Way(ComposerName.LDRE), LDRE, balanced=True),
+    Method("SEIZE, 15 captions", Way(ComposerName.SEIZE), LDRE, balanced=True),
+    Method("SEARLE-OTI", Way(ComposerName.SEARLE_OTI), SEARLE, balanced=True),
+    Method("LinCIR", Way(ComposerName.LINCIR), SEARLE, balanced=True),
 )
 
 

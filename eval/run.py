@@ -1,135 +1,156 @@
-"""Runs every method on a benchmark, from one encoding pass, and says what each is worth, alone and with PDV-F."""
+"""One way to compose, one weighing, one encoder, on a benchmark and its parts: the metrics, and how each query fared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from eval.benchmark import Benchmark
-from eval.methods import METHODS, Method, parts_for
-from mmretrieve import Composition, Encoder, MMRetrieveError, Parts, Term
-from mmretrieve.balance import Spread, balanced
-from mmretrieve.composers import make_composer
-from mmretrieve.directions import plane_weights
-from mmretrieve.encoders.base import Progress
-from mmretrieve.options import LEARNED_WORDS, RuleName
-from mmretrieve.query import Query
-from mmretrieve.rules import make_rule
-from mmretrieve.scoring import term_scores
-from mmretrieve.vectors import Float32
+from eval.benchmark import Benchmark, BenchmarkQuery
+from eval.composing import UNSAID, Scored, Way
+from eval.metrics import target_ranks
+from eval.record import DIGITS, Watch, encoder_of, part_of, provenance
+from eval.settings import Weighing
+from mmretrieve import Composition, Encoder
+from mmretrieve.balance import Spread
+from mmretrieve.options import RuleName
 
-BETAS = np.linspace(0, 1, 21)
-GAMMAS = np.linspace(-0.5, 3, 36)
-TUNED_ON = "captions, swap (CIReVL's shape)"
+SHOWN = 6  # best hits of each query that a record keeps
+REMARKS = 5  # different remarks of compositions that a record repeats
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The (t, items) term scores of every query, beside the compositions that gave the terms."""
+class Part:
+    """A part of a benchmark, encoded and composed."""
 
-    compositions: list[Composition]
-    scores: list[Float32]
-
-    def ranked_by(self, weigh: Callable[[Composition], Composition]) -> Iterator[NDArray[np.float64]]:
-        """For each query the (items,) scores of its composition, weighed anew, under its rule."""
-        for composition, scores_tg in zip(self.compositions, self.scores, strict=True):
-            yield weigh(composition).contributions(scores_tg).sum(axis=0)
-
-    def folded(self, weighings: Iterable[ArrayLike]) -> Iterator[NDArray[np.float64]]:
-        """For each query its (…, t) weights → (…, items) linear scores."""
-        for scores_tg, weights in zip(self.scores, weighings, strict=True):
-            yield np.asarray(weights, dtype=np.float64) @ scores_tg
+    benchmark: Benchmark
+    scored: Scored
 
 
-def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, method: Method, parts: Parts) -> Scored:
-    """Composes all queries of a benchmark by one method; references are taken from the gallery's vectors."""
-    place = {id_: i for i, id_ in enumerate(benchmark.gallery_ids)}
-    queries = [
-        Query(
-            gallery[place[q.reference]],
-            q.prompts[0],
-            q.caption if method.given else None,
-            benchmark.image_path(q.reference),
-            q.reference,
-        )
-        for q in benchmark.queries
-    ]
+@dataclass
+class Run:
+    """What was chosen, and the parts it was chosen for; `record` and `queries` say what came of it."""
 
-    def score(vectors: Float32) -> Float32:
-        return term_scores(vectors, gallery)
+    name: str
+    family: str
+    encoder: Encoder
+    way: Way
+    weighing: Weighing
+    parts: Sequence[Part]
+    options: Mapping[str, Any]
+    watch: Watch = field(default_factory=Watch)
 
-    rule = method.rule or RuleName.LINEAR
-    composer = make_composer(method.composer, encoder, parts_for(method, encoder, parts), score=score, rule=rule)
-    compositions = composer.compose(queries)
-    if method.rule is not None:
-        folding = make_rule(method.rule, learned_words=method.composer in LEARNED_WORDS)
-        compositions = [composition.with_rule(folding) for composition in compositions]
-    return Scored(compositions, [score(composition.terms) for composition in compositions])
+    def measure(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The record of the run, and that of its queries (see `report.records`)."""
+        queries: dict[str, list[dict[str, Any]]] = {}
+        means: dict[str, dict[str, float]] = {}
+        remarks: Counter[str] = Counter()
+        for part in self.parts:
+            with self.watch.on("measure"):
+                spread = Spread.of(part.scored.gallery)
+                weigh = partial(self._weighed, spread=spread)
+                values, queries[part.benchmark.name] = _fared(part, weigh)
+            means[part.benchmark.name] = part.benchmark.means(values)
+            remarks.update(c.remark for c in part.scored.compositions if c.remark)
+        record = self.head("run") | {
+            "weighing": self.weighing.label,
+            "metrics": mean_of_parts(list(means.values())),
+            "parts": {
+                part.benchmark.name: {"metrics": means[part.benchmark.name], **part_of(part.benchmark)} for part in self.parts
+            },
+            "remarks": self.remarks(remarks),
+            **self.tail(),
+        }
+        names = [metric.name for metric in self.parts[0].benchmark.metrics]
+        return record, {"name": self.name, "metrics": names, "parts": queries}
+
+    def _weighed(self, composition: Composition, *, spread: Spread) -> Composition:
+        return self.weighing.weigh(composition, spread)
+
+    def head(self, kind: str) -> dict[str, Any]:
+        rule = self.way.rule
+        return {
+            "kind": kind,
+            "name": self.name,
+            "benchmark": self.family,
+            "split": self.parts[0].benchmark.split,
+            "label": self.label,
+            "composer": self.way.composer.value,
+            "rule": (rule or RuleName.LINEAR).value,
+            "headline": self.parts[0].benchmark.protocol.headline,
+        }
+
+    def tail(self) -> dict[str, Any]:
+        return {
+            "options": dict(self.options),
+            "encoder": encoder_of(self.encoder),
+            "provenance": provenance(self.encoder, self.watch.seconds),
+        }
+
+    @property
+    def label(self) -> str:
+        rule = self.way.rule
+        method = self.way.composer.value if rule is None else f"{self.way.composer.value}, {rule.value} rule"
+        return method if self.weighing.label == "base" else f"{method} + {self.weighing.label}"
+
+    def remarks(self, composed: Mapping[str, int]) -> list[str]:
+        """What a reader of the numbers must know."""
+        found = [part.benchmark.remark for part in self.parts if part.benchmark.remark]
+        for part in self.parts:
+            empty = sum(not query.prompts[0].strip() for query in part.benchmark.queries)
+            if empty:
+                found.append(f"{part.benchmark.name}: {empty} empty prompt said as {UNSAID!r}")
+        counts = Counter(composed).most_common(REMARKS)
+        return found + [f"{count:,} queries: {remark}" for remark, count in counts]
 
 
-def run(
+def mean_of_parts(means: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metric → unweighted mean over the parts; a metric that a part does not have is left out."""
+    return {name: float(np.mean([part[name] for part in means])) for name in means[0] if all(name in part for part in means)}
+
+
+def _fared(part: Part, weigh: Callable[[Composition], Composition]) -> tuple[NDArray[np.float64], list[dict[str, Any]]]:
+    values, told = [], []
+    for query, (composition, scores_tg) in zip(part.benchmark.queries, part.scored, strict=True):
+        weighed = weigh(composition)
+        gave_tn = weighed.contributions(scores_tg)
+        scores = gave_tn.sum(axis=0)
+        row = part.benchmark.measure(query, partial(target_ranks, scores))
+        values.append(row)
+        told.append(_told(part.benchmark, query, weighed, gave_tn, scores, row))
+    return np.array(values), told
+
+
+def _told(
     benchmark: Benchmark,
-    encoder: Encoder,
-    parts: Parts | None = None,
-    *,
-    methods: Sequence[Method] = METHODS,
-    progress: Progress | None = None,
-    report: Callable[[str], object] | None = None,
+    query: BenchmarkQuery,
+    composition: Composition,
+    gave_tn: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    values: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """Method → metrics of its base, and of PDV-F on it; what could not be run, and why; the tuned plane point.
+    """How one query fared: its values, its best hits, its best target, and what each term gave to them."""
 
-    `report` is told of each method before it is run.
-    """
-    gallery = encoder.encode_images([benchmark.image_path(id_) for id_ in benchmark.gallery_ids], progress)
-    spread = Spread.of(gallery)
-    result: dict[str, Any] = {"methods": {}, "not run": {}}
-    for method in methods:
-        if report is not None:
-            report(method.label)
-        try:
-            scored = compose(benchmark, gallery, encoder, method, parts or Parts())
-        except MMRetrieveError as error:
-            result["not run"][method.label] = str(error)
-            continue
-        result["methods"][method.label] = measured(benchmark, scored, method, spread)
-        if method.label == TUNED_ON:
-            result["tuned"] = {"method": method.label, **tuned(benchmark, scored)}
-    return result
+    def hit(row: int) -> dict[str, Any]:
+        gave = {
+            name: round(float(value), DIGITS) for name, value in zip(composition.names, gave_tn[:, row], strict=True) if value
+        }
+        return {"id": benchmark.gallery_ids[row], "score": round(float(scores[row]), DIGITS), "contributions": gave}
 
-
-def measured(benchmark: Benchmark, scored: Scored, method: Method, spread: Spread) -> dict[str, Any]:
-    """Metrics of the method as it is, with its published PDV-F where it takes one, and under balanced weights."""
-
-    def means(weigh: Callable[[Composition], Composition]) -> dict[str, float]:
-        return benchmark.means(benchmark.per_query(scored.ranked_by(weigh)))
-
-    found: dict[str, Any] = {"base": means(lambda composition: composition)}
-    setting = method.pdv
-    if setting is not None:
-        found |= {"PDV-F": means(lambda composition: composition.with_pdv(setting)), "setting": asdict(setting)}
-    if method.balanced:
-        found["balanced"] = means(lambda composition: balanced(composition, spread))
-    return found
-
-
-def tuned(benchmark: Benchmark, scored: Scored) -> dict[str, Any]:
-    """The best point of the PDV plane on the even queries, reported on the odd ones beside the base there; metric: the last."""
-    names = scored.compositions[0].names
-    plane = [(float(beta), float(gamma)) for beta in BETAS for gamma in GAMMAS]
-    points = [dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), plane_weights(*point), strict=True)) for point in plane]
-    weights = np.array([[point.get(Term(name), 0.0) for name in names] for point in [*points, {Term.COMPOSED: 1.0}]])
-    per_query = benchmark.per_query(scored.folded([weights] * len(scored.scores)))
-    best = int(per_query[::2, :-1, -1].mean(axis=0).argmax())
+    contest = benchmark.contest(query, subset=benchmark.protocol.candidates_alone)
+    best = max(contest.targets, key=lambda row: scores[row])
     return {
-        "metric": benchmark.metrics[-1],
-        "beta": plane[best][0],
-        "gamma": plane[best][1],
-        "tuned on": "even queries",
-        "reported on": "odd queries",
-        "base": benchmark.means(per_query[1::2, -1]),
-        "tuned": benchmark.means(per_query[1::2, best]),
+        "id": query.id,
+        "reference": query.reference,
+        "prompt": query.prompts[0],
+        "targets": list(query.targets),
+        "values": [None if np.isnan(value) else round(float(value), DIGITS) for value in values],
+        "words": dict(composition.words),
+        "target": hit(best) | {"rank": int(target_ranks(scores, contest)[0])},
+        "hits": [hit(row) for row in benchmark.best(query, scores, SHOWN)],
     }

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark import Benchmark
-from eval.run import Scored
+from eval.composing import Scored
 from mmretrieve import PUBLISHED, Composition
 from mmretrieve.balance import FOUR, Spread, balanced
 from mmretrieve.directions import PDV, plane_weights
@@ -31,10 +31,9 @@ NEXT = 9  # of the margin rule: how many hits the first one is held against
 
 def weighings(scored: Scored, spread: Spread) -> dict[str, Iterator[Floats]]:
     """Rule → for each query its (items,) scores. Queries are those of a composer of image, text, composed and prompt."""
-    pairs = list(zip(scored.compositions, scored.scores, strict=True))
 
     def each(rule: Callable[[Composition, Float32], Floats]) -> Iterator[Floats]:
-        return (rule(composition, scores) for composition, scores in pairs)
+        return (rule(composition, scores) for composition, scores in scored)
 
     def by(weigh: Callable[[Composition], Composition]) -> Iterator[Floats]:
         return each(lambda composition, scores: weigh(composition).contributions(scores).sum(axis=0))
@@ -59,13 +58,13 @@ def weighings(scored: Scored, spread: Spread) -> dict[str, Iterator[Floats]]:
 
 
 def ceilings(benchmark: Benchmark, scored: Scored, spread: Spread) -> dict[str, Any]:
-    """What labels give, by the benchmark's last metric: the plane and four terms tuned on even queries, reported on odd ones; and the best of each query."""
+    """What labels give, by the benchmark's headline: the plane and four terms tuned on even queries, reported on odd ones; and the best of each query."""
     found = {}
     scales = np.array([[1 / spread.deviation(composition[term]) for term in FOUR] for composition in scored.compositions]).mean(
         axis=0
     )
     for name, points in (("PDV plane", PLANE), ("four terms", GRID * scales)):
-        per_query = benchmark.per_query(points @ scores for scores in scored.scores)[..., -1]
+        per_query = benchmark.per_query(points @ scores for _, scores in scored)[..., benchmark.headline]
         best = int(per_query[::2].mean(axis=0).argmax())
         found[f"{name}, tuned on the even queries, on the odd ones"] = float(per_query[1::2, best].mean())
         found[f"{name}, the best of all queries"] = float(per_query.mean(axis=0).max())
@@ -73,12 +72,12 @@ def ceilings(benchmark: Benchmark, scored: Scored, spread: Spread) -> dict[str, 
     return found
 
 
-def compared(benchmark: Benchmark, scored: Scored, gallery: Float32) -> dict[str, Any]:
-    """Rule → metrics over all queries, and over the odd ones alone by the last metric; and the ceilings."""
-    spread, rules = Spread.of(gallery), {}
+def compared(benchmark: Benchmark, scored: Scored, spread: Spread) -> dict[str, Any]:
+    """Rule → metrics over all queries, and over the odd ones alone by the headline; and the ceilings."""
+    rules = {}
     for name, scores in weighings(scored, spread).items():
         per_query = benchmark.per_query(scores)
-        rules[name] = {**benchmark.means(per_query), "odd queries": float(per_query[1::2, -1].mean())}
+        rules[name] = {**benchmark.means(per_query), "odd queries": float(per_query[1::2, benchmark.headline].mean())}
     return {"rules": rules, "ceilings": ceilings(benchmark, scored, spread)}
 
 

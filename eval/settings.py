@@ -1,0 +1,101 @@
+"""Which weights a run gives its terms, as the shell says it: numbers, a published setting by name, or what a sweep found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, MMRetrieveError
+from mmretrieve.balance import Spread, balanced
+from mmretrieve.errors import OptionError, unknown
+from mmretrieve.options import BALANCED
+
+BASE, BY_PAPER = "base", "published"
+METHOD = {
+    ComposerName.CAPTIONS: "cirevl",
+    ComposerName.LDRE: "ldre",
+    ComposerName.PIC2WORD: "pic2word",
+    ComposerName.SEARLE: "searle",
+    ComposerName.SEARLE_OTI: "searle",
+    ComposerName.LINCIR: "searle",
+}
+"""Whose published setting fits the terms of a composer. The paper has none for LinCIR: SEARLE's, whose words it shares."""
+SIZES = {"ViT-L": "large", "ViT-bigG": "giant"}  # any other encoder counts as a small one
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """`label` says it in a table; `weigh` gives a composition its weights, for a gallery that spreads so."""
+
+    label: str
+    weigh: Callable[[Composition, Spread], Composition]
+    pdv: PDV | None = None
+
+
+def weighing(
+    pdv: str | None, weights: Mapping[str, float] | str | None, *, composer: ComposerName, benchmark: str, model: str
+) -> Weighing:
+    """What `--pdv` or `--weights` ask for; without either, the composer's own weights.
+
+    pdv: "alpha_image,alpha_text,beta"; a name of PUBLISHED; "published" for the paper's own setting of this composer,
+    benchmark and model; or the file of a sweep, for the best point it found. OptionError for anything else, or for both.
+    """
+    if pdv is not None and weights is not None:
+        raise OptionError("give --pdv or --weights, not both")
+    if weights == BALANCED:
+        return Weighing(BALANCED, balanced)
+    if isinstance(weights, Mapping):
+        roles = dict(weights)
+        return Weighing(",".join(f"{role}={weight:g}" for role, weight in roles.items()), lambda c, _: c.with_weights(roles))
+    if pdv is None:
+        return Weighing(BASE, lambda composition, _: composition)
+    name, setting = _setting(pdv, composer, benchmark, model)
+    knobs = f"PDV-F {setting.alpha_image:.4g}/{setting.alpha_text:.4g}/{setting.beta:.4g}"
+    return Weighing(f"{knobs} ({name})" if name else knobs, lambda c, _: c.with_pdv(setting), setting)
+
+
+def published_name(composer: ComposerName, benchmark: str, model: str) -> str | None:
+    """The name in PUBLISHED that the paper's setting for these has; None where it gives none."""
+    method = METHOD.get(composer)
+    if method is None:
+        return None
+    size = next((size for start, size in SIZES.items() if model.startswith(start)), "base")
+    family = "-fashioniq" if benchmark.startswith("fashioniq") else ""
+    names = (
+        f"{method}{family}-{size}",
+        f"{method}{family}-large",
+        f"{method}{family}",
+        f"{method}-{size}",
+        f"{method}-base",
+        method,
+    )
+    return next(name for name in names if name in PUBLISHED)
+
+
+def _setting(text: str, composer: ComposerName, benchmark: str, model: str) -> tuple[str | None, PDV]:
+    if text == BY_PAPER:
+        name = published_name(composer, benchmark, model)
+        if name is None:
+            raise OptionError(f"the paper gives no setting for {composer.value!r}: name one, or three numbers")
+        return name, PUBLISHED[name]
+    if text in PUBLISHED:
+        return text, PUBLISHED[text]
+    if Path(text).is_file():
+        return f"best of {Path(text).name}", _found(Path(text))
+    try:
+        alpha_image, alpha_text, beta = map(float, text.split(","))
+    except ValueError:
+        forms = ["alpha_image,alpha_text,beta", BY_PAPER, *PUBLISHED, "the file of a sweep"]
+        raise unknown("setting", text, forms) from None
+    return None, PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
+
+
+def _found(path: Path) -> PDV:
+    """The best point of a sweep; both alphas are its gamma, which is one way among many to reach it."""
+    try:
+        best = json.loads(path.read_text(encoding="utf-8"))["points"]["best"]
+        return PDV(alpha_image=best["gamma"], alpha_text=best["gamma"], beta=best["beta"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MMRetrieveError(f"{path}: not the record of a sweep ({error!r})") from error
