@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from eval.metrics import Contest, Ranks, average_precision_at, check_depth, recall_at, target_ranks
+from eval.placed import Metric, Placed
 from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.images import ImageLike, open_image
 from mmretrieve.scoring import term_scores, top_k
@@ -69,18 +69,6 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One number of a protocol: `measure` of the ranks at `k`, over the queries with the `tag`; `subset` and `first` choose the contest."""
-
-    name: str
-    k: int
-    measure: Callable[[Ranks, int], NDArray[np.floating]]
-    subset: bool = False
-    first: bool = False
-    tag: str | None = None
-
-
-@dataclass(frozen=True)
 class Benchmark:
     """`gallery_ids` is the order of gallery vectors, `queries` the order of query vectors. `image_path` finds the file of an image.
 
@@ -117,7 +105,7 @@ class Benchmark:
             if missing := [id_ for id_ in query.named if id_ not in self.place]:
                 raise MMRetrieveError(f"{self.name}: query {query.id} names {missing[0]!r}, which is not in the gallery")
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """Every number of the protocol, in the order of `per_query`'s last axis."""
         protocol = self.protocol
@@ -129,6 +117,11 @@ class Benchmark:
             *(Metric(f"map@{ASPECT_K}/{tag}", ASPECT_K, average_precision_at, only, tag=tag) for tag in protocol.aspects),
         )
 
+    @cached_property
+    def depths(self) -> dict[tuple[bool, bool], int]:
+        """The largest k of each contest that is measured: (subset, first)."""
+        return {m.contest: m.k for m in sorted(self.metrics, key=lambda m: m.k)}
+
     @property
     def headline(self) -> int:
         """The place of the protocol's headline among the metrics."""
@@ -137,7 +130,7 @@ class Benchmark:
     @property
     def depth(self) -> int:
         """The largest k of a ranking of the whole gallery."""
-        return max((metric.k for metric in self.metrics if not metric.subset), default=0)
+        return max((k for (subset, _), k in self.depths.items() if not subset), default=0)
 
     def picture(self, id_: str) -> ImageLike:
         """The image of an id: its file, or what is cut out of it. ImageError where it cannot be read."""
@@ -163,18 +156,29 @@ class Benchmark:
 
     def measured(self, rankers: Iterable[Ranker]) -> NDArray[np.float64]:
         """A ranker for each query → (queries, …, metrics); NaN also where a ranker does not know the ranks."""
-        rows = (self.measure(query, rank) for query, rank in zip(self.queries, rankers, strict=True))
-        first = next(rows)
-        whole = np.empty((len(self.queries), *first.shape))  # at once: a plane for each query is large
-        for place, row in zip(whole, chain([first], rows), strict=True):
-            place[...] = row
-        return whole
+        return self.placed(rankers).values
+
+    def placed(self, rankers: Iterable[Ranker]) -> Placed:
+        """A ranker for each query → where its targets stand.
+
+        MMRetrieveError where targets are not public, or a ranking is too short for its metrics.
+        """
+        known: dict[tuple[bool, bool], list[Ranks | None]] = {kind: [] for kind in self.depths}
+        for query, rank in zip(self.queries, rankers, strict=True):
+            for (subset, first), ranks in known.items():
+                contest = self.contest(query, subset=subset, first=first)
+                check_depth(self.depths[subset, first], contest.size(len(self.gallery_ids)))
+                ranks.append(rank(contest))
+        return Placed.of(self.metrics, [query.tags for query in self.queries], known)
 
     def means(self, per_query: NDArray[np.float64]) -> dict[str, float]:
         """(queries, metrics) → metric → mean over the queries it is defined for; a metric of none of them is left out."""
-        names = [metric.name for metric in self.metrics]
-        columns = zip(names, np.atleast_2d(per_query).T, strict=True)
-        return {name: float(np.nanmean(column)) for name, column in columns if not np.isnan(column).all()}
+        columns = [column[~np.isnan(column)] for column in np.atleast_2d(per_query).T]
+        return self.by_name([column.mean() if len(column) else np.nan for column in columns])
+
+    def by_name(self, means: Iterable[float]) -> dict[str, float]:
+        """(metrics,) means → metric → mean; one that is NaN is left out."""
+        return {m.name: float(mean) for m, mean in zip(self.metrics, means, strict=True) if not np.isnan(mean)}
 
     def without(self, ids: Collection[str]) -> Benchmark:
         """The benchmark without these items, and without every query that names one; its remark says so."""
@@ -194,7 +198,14 @@ class Benchmark:
         )
 
     def contest(self, query: BenchmarkQuery, *, subset: bool = False, first: bool = False) -> Contest:
-        """Whose ranks count in a ranking of the whole gallery, or of the query's candidates."""
+        """Whose ranks count in a ranking of the whole gallery, or of the query's candidates.
+
+        MMRetrieveError where the targets are not public.
+        """
+        if not query.targets:
+            raise MMRetrieveError(
+                f"the targets of {self.name} {self.split} are not public: `submit` writes what its server scores"
+            )
         targets = query.targets[:1] if first else query.targets
         rows = [self.place[id_] for id_ in targets]
         if subset:
@@ -202,31 +213,15 @@ class Benchmark:
             for row in rows:
                 rivals.remove(row)  # once: GeneCIS names a target twice
             return Contest(rows, rivals)
-        return Contest(rows, hidden=() if self.protocol.keeps_reference else (self.place[query.reference],))
+        return Contest(rows, hidden=self._hidden(query))
+
+    def _hidden(self, query: BenchmarkQuery) -> tuple[int, ...]:
+        return () if self.protocol.keeps_reference else (self.place[query.reference],)
 
     def best(self, query: BenchmarkQuery, scores: NDArray[np.floating], k: int) -> list[int]:
         """(items,) scores → places of the query's best k, best first: of its candidates where the protocol ranks those alone."""
         if self.protocol.candidates_alone:
             rows = sorted({self.place[id_] for id_ in query.candidates or ()})
             return [rows[i] for i in top_k(scores[rows], k)]
-        hidden = self.contest(query).hidden
+        hidden = self._hidden(query)
         return [int(row) for row in top_k(scores, k + len(hidden)) if row not in hidden][:k]
-
-    def measure(self, query: BenchmarkQuery, rank: Ranker) -> NDArray[np.float64]:
-        """One query → (…, metrics); NaN as in `measured`. MMRetrieveError where its targets are not public."""
-        if not query.targets:
-            raise MMRetrieveError(
-                f"the targets of {self.name} {self.split} are not public: `submit` writes what its server scores"
-            )
-        known: dict[tuple[bool, bool], Ranks | None] = {}
-        values = []
-        for metric in self.metrics:
-            kind = metric.subset, metric.first
-            if kind not in known:
-                contest = self.contest(query, subset=metric.subset, first=metric.first)
-                check_depth(max(m.k for m in self.metrics if (m.subset, m.first) == kind), contest.size(len(self.gallery_ids)))
-                known[kind] = rank(contest)
-            ranks = known[kind]
-            value = np.nan if ranks is None else metric.measure(ranks, metric.k)
-            values.append(np.where(metric.tag is None or metric.tag in query.tags, value, np.nan))
-        return np.stack(values, axis=-1)

@@ -13,7 +13,7 @@ from eval.composing import Scored, compose
 from eval.methods import METHODS, Method, parts_for
 from eval.plane import Plane
 from eval.run import Part
-from eval.sweep import Points, Tuning, sweep_values
+from eval.sweep import Points, Tuning, sweep_ranks
 from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts
 from mmretrieve.balance import Spread, balanced
 from mmretrieve.vectors import Float32
@@ -69,14 +69,15 @@ def measured(benchmark: Benchmark, scored: Scored, method: Method, spread: Sprea
 def tuned(benchmark: Benchmark, scored: Scored) -> dict[str, Any]:
     """The best point of the PDV plane on the even queries, reported on the odd ones beside the base there."""
     halves = Tuning.HALVES
-    values = sweep_values(Part(benchmark, scored), PLANE, Points({"base": PDV()}))
-    best = int(values[halves.chosen, :-1, benchmark.headline].mean(axis=0).argmax())
+    placed = sweep_ranks(Part(benchmark, scored), PLANE, Points({"base": PDV()}))
+    chosen, reported = placed.means(halves.chosen), placed.means(halves.reported)
+    best = int(chosen[:-1, benchmark.headline].argmax())
     beta, gamma = divmod(best, len(PLANE.gammas))
     return {
         "metric": benchmark.protocol.headline,
         "beta": float(PLANE.betas[beta]),
         "gamma": float(PLANE.gammas[gamma]),
         **halves.said,
-        "base": benchmark.means(values[halves.reported, -1]),
-        "tuned": benchmark.means(values[halves.reported, best]),
+        "base": benchmark.by_name(reported[-1]),
+        "tuned": benchmark.by_name(reported[best]),
     }

@@ -19,7 +19,7 @@ from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, unit
 
-ROWS = 256  # terms scored at once: bounds the memory that a large gallery takes
+ROWS = 128  # terms scored at once: bounds the memory that a large gallery takes
 UNSAID = "."  # stands for an empty prompt: CIRR has one in test1
 ENSEMBLES = frozenset({ComposerName.LDRE, ComposerName.SEIZE})
 
@@ -111,10 +111,18 @@ def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, way: Way, 
 
 
 def mean_of(compositions: Sequence[Composition]) -> Composition:
-    """One query said in several ways: each term is the mean of its unit vectors, normalised; the words are the first's."""
+    """One query said in several ways: each term is the mean of its unit vectors, normalised; the words are the first's.
+
+    MMRetrieveError where one way gives other terms than another, as roles may.
+    """
     first = compositions[0]
     if len(compositions) == 1:
         return first
+    if other := next((one.names for one in compositions if one.names != first.names), None):
+        raise MMRetrieveError(
+            f"one order of a prompt gives {', '.join(first.names)}, another {', '.join(other)}: "
+            "these have no mean, so take the first order alone"
+        )
     mean = np.mean([composition.terms for composition in compositions], axis=0, dtype=np.float64)
     return replace(first, terms=unit(mean, "the mean of several sayings"))
 

@@ -18,7 +18,6 @@ from filelock import FileLock
 from eval.benchmark import Benchmark
 from eval.datasets.reading import checksum, digest
 from eval.files import write_whole
-from eval.record import encoder_of
 from mmretrieve import Encoder, MMRetrieveError
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import ImageError
@@ -50,9 +49,9 @@ def features(
         folder = cache_folder() / "features" / f"{benchmark.name.replace(':', '-')}-{digest([_line(about)])[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
-        _check_about(folder / ABOUT, about)
         if missing and not allow_missing:
             raise _missing(benchmark, missing, folder)
+        _check_about(folder / ABOUT, about)
         rows = _encoded(benchmark, encoder, folder / ROWS, allow_missing, progress)
         _seal(folder, about)
     lost = [id_ for id_, row in zip(benchmark.gallery_ids, rows, strict=True) if np.isnan(row[0])]
@@ -69,7 +68,8 @@ def _about(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
         "benchmark": benchmark.name,
         "annotations": benchmark.checksum,
         "pictures": digest(sizes),
-        "encoder": encoder_of(encoder),
+        "weights": encoder.identity.weights,
+        "preprocessing": encoder.identity.preprocessing,
         "dtype": str(getattr(encoder, "dtype", "")),
         "rows": len(benchmark.gallery_ids),
         "dim": encoder.dim,
@@ -83,6 +83,8 @@ def _size(path: Path) -> int:
 def _check_about(path: Path, about: dict[str, Any]) -> None:
     """MMRetrieveError where the folder holds other vectors; an empty folder is marked as holding these."""
     if not path.exists():
+        if path.with_name(ROWS).exists():
+            raise MMRetrieveError(f"{path.with_name(ROWS)}: there is no {ABOUT} that says what of; delete it and run again")
         write_whole(path, _line(about).decode())
         return
     try:
@@ -93,7 +95,8 @@ def _check_about(path: Path, about: dict[str, Any]) -> None:
     if different:
         name = different[0]
         raise MMRetrieveError(
-            f"{path.parent}: holds vectors of another {name}: {_short(found[name])}, and this run has {_short(about[name])}"
+            f"{path.parent}: holds the vectors of something else: {name} {found[name]} there, {about[name]} here; "
+            "name another folder, or delete this one"
         )
 
 
@@ -104,7 +107,7 @@ def _encoded(benchmark: Benchmark, encoder: Encoder, path: Path, allow_missing: 
         raise MMRetrieveError(f"{path}: the kept vectors are damaged; delete {path.parent} and run again")
     ids, row = benchmark.gallery_ids, 4 * encoder.dim
     have = path.stat().st_size // row if path.is_file() else 0
-    done = len(ids) if have == len(ids) else have // CHUNK * CHUNK
+    done = len(ids) if have >= len(ids) else have // CHUNK * CHUNK
     with path.open("r+b" if have else "wb") as file:
         file.truncate(done * row)
         file.seek(done * row)
@@ -121,16 +124,21 @@ def _vectors(
 ) -> Float32:
     if not allow_missing:
         return encoder.encode_images((benchmark.picture(id_) for id_ in ids), progress)
-    rows = np.full((len(ids), encoder.dim), np.nan, dtype=np.float32)
     try:
-        return encoder.encode_images([benchmark.picture(id_) for id_ in ids], progress)
-    except ImageError:
-        for i, id_ in enumerate(ids):  # one by one, to lose no more than what is broken
-            try:
-                rows[i] = encoder.encode_images([benchmark.picture(id_)], progress)[0]
-            except ImageError:
-                continue
+        rows = encoder.encode_images(benchmark.picture(id_) for id_ in ids)
+    except ImageError:  # one by one, to lose no more than what is broken
+        rows = np.concatenate([_vector(benchmark, encoder, id_) for id_ in ids])
+    if progress is not None:
+        progress(len(ids))
     return rows
+
+
+def _vector(benchmark: Benchmark, encoder: Encoder, id_: str) -> Float32:
+    """(1, d), NaN where the picture cannot be read."""
+    try:
+        return encoder.encode_images([benchmark.picture(id_)])
+    except ImageError:
+        return np.full((1, encoder.dim), np.nan, dtype=np.float32)
 
 
 def _seal(folder: Path, about: dict[str, Any]) -> None:
@@ -151,7 +159,3 @@ def _missing(benchmark: Benchmark, ids: Sequence[str], folder: Path) -> MMRetrie
 
 def _line(about: dict[str, Any]) -> bytes:
     return (json.dumps(about, sort_keys=True) + "\n").encode()
-
-
-def _short(value: object) -> str:
-    return " ".join(f"{part:.32}" for part in value.values()) if isinstance(value, dict) else f"{value}"

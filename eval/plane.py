@@ -8,8 +8,10 @@ decide, the two scores themselves are folded and compared, so that a point equal
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ Floats = NDArray[np.float64]
 DOUBT = 1e-12  # leads smaller than this are folded and compared: a thousand times the rounding of a fold
 ROUNDING = 4e-7  # of a float32 threshold, relative to the numbers it is the sum of
 STEEPEST = 2e5  # steps of the grid: beyond it a float32 could not tell one gamma from the next
+HALF = np.float32(0.5)
 FEW = 24  # rivals that are quicker folded at every point than counted by thresholds
 
 
@@ -53,73 +56,104 @@ class Plane:
     def step(self) -> float:
         return float(self.gammas[-1] - self.gammas[0]) / (len(self.gammas) - 1)
 
+    @cached_property
+    def column(self) -> Float32:
+        """(b, 1) the betas."""
+        return self.betas.astype(np.float32)[:, None]
+
+    @cached_property
+    def ends(self) -> Float32:
+        """(2, 1) the lowest and the highest beta."""
+        return np.array([[self.betas.min()], [self.betas.max()]], dtype=np.float32)
+
+    @cached_property
+    def bins(self) -> Float32:
+        """(b, 1) where the counts of a beta begin: one for each gamma, and one behind them."""
+        return np.arange(0, len(self.betas) * (len(self.gammas) + 1), len(self.gammas) + 1, dtype=np.float32)[:, None]
+
 
 def plane_ranks(scores_3n: Float32, plane: Plane, contest: Contest) -> Ranks:
     """(3, items) scores of image, text and composed → (b, g, targets) ranks, best first, as `target_ranks` gives at each point."""
-    if contest.rivals is not None:
-        rivals = scores_3n[:, list(contest.rivals)]
-    else:
-        rivals = np.delete(scores_3n, sorted({*contest.targets, *contest.hidden}), axis=1)
-    count = _by_folding if rivals.shape[1] <= FEW else _by_thresholds
-    above = [count(rivals, scores_3n[:, [target]], plane) for target in contest.targets]
+    rivals = _rivals(scores_3n, contest)
+    if rivals.shape[1] <= FEW:
+        return ranks_at(plane.weights.reshape(3, -1), scores_3n, contest).reshape(*plane.weights.shape[1:], -1)
+    above = [_by_thresholds(rivals, scores_3n[:, [target]], plane) for target in contest.targets]
     return placed(np.stack(above, axis=-1))
 
 
-def _fold(weights: Floats, scores: Floats | Float32) -> Floats:
-    """Σ weight × score, in the order of a composition's own fold."""
+def ranks_at(weights_3p: Floats, scores_3n: Float32, contest: Contest) -> Ranks:
+    """The same at any points, (3, p) weights, by folding: (p, targets) ranks."""
+    rivals = _rivals(scores_3n, contest)
+    above = [_by_folding(rivals, scores_3n[:, [target]], weights_3p) for target in contest.targets]
+    return placed(np.stack(above, axis=-1))
+
+
+def _rivals(scores_3n: Float32, contest: Contest) -> Float32:
+    """(3, m) the scores of a contest's rivals."""
+    if contest.rivals is not None:
+        return scores_3n[:, list(contest.rivals)]
+    out = [-1, *sorted({*contest.targets, *contest.hidden}), scores_3n.shape[1]]
+    return np.concatenate([scores_3n[:, left + 1 : right] for left, right in pairwise(out)], axis=1)
+
+
+def folded(weights: Floats, scores: Float32) -> Floats:
+    """(3, …) weights and scores → (…) Σ weight × score, added in the order of a composition's own fold: equal to the last bit."""
     return np.asarray((weights[0] * scores[0] + weights[1] * scores[1]) + weights[2] * scores[2])
 
 
-def _by_folding(rivals: Float32, target: Float32, plane: Plane) -> Ranks:
-    """(3, m) rivals and (3, 1) target → (b, g) how many stand above it."""
-    weights = plane.weights[..., None]
-    stands = _fold(weights, rivals[:, None, None, :]) >= _fold(weights, target[:, None, None, :])
-    return np.asarray(np.count_nonzero(stands, axis=-1), dtype=np.int64)
+def _by_folding(rivals: Float32, target: Float32, weights_3p: Floats) -> Ranks:
+    """(3, m) rivals and (3, 1) target → (p,) how many stand above it."""
+    scores = folded(weights_3p[:, None, :], np.concatenate([target, rivals], axis=1)[..., None])
+    return np.asarray((scores[1:] >= scores[0]).sum(axis=0))
 
 
 def _by_thresholds(rivals: Float32, target: Float32, plane: Plane) -> Ranks:
     """The same, for many: at each beta a rival changes sides at `offset + beta · drift`, in steps from the first gamma."""
-    image, text, composed = rivals.astype(np.float64) - target
-    slope = (composed - text) * plane.step
-    steep = np.abs(slope) * STEEPEST > np.abs(image) + np.abs(text) + DOUBT
-    above = np.zeros(plane.weights.shape[1:], np.int64) if steep.all() else _by_folding(rivals[:, ~steep], target, plane)
-    scale = 1 / np.where(steep, slope, 1.0)
-    offset, drift = -image * scale - plane.gammas[0] / plane.step, (image - text) * scale
-    doubt = ROUNDING * (np.abs(offset) + np.abs(drift)) + DOUBT * np.abs(scale)
-    one, other = offset + plane.betas.min() * drift, offset + plane.betas.max() * drift
-    before = np.maximum(one, other) < -doubt
-    behind = np.minimum(one, other) > len(plane.gammas) - 1 + doubt
-    rising, inside = slope > 0, steep & ~(before | behind)
-    above += np.count_nonzero(np.where(rising, before, behind) & steep)
+    leads = rivals.astype(np.float64) - target
+    slope = (leads[2] - leads[1]) * plane.step
+    steep = np.abs(slope) * STEEPEST > np.abs(leads[0]) + np.abs(leads[1]) + DOUBT
+    if not steep.all():
+        rest = _by_folding(rivals[:, ~steep], target, plane.weights.reshape(3, -1))
+        return rest.reshape(plane.weights.shape[1:]) + _by_thresholds(rivals[:, steep], target, plane)
+    scale = 1 / slope
+    offset = (leads[0] * -scale - plane.gammas[0] / plane.step).astype(np.float32)
+    drift = ((leads[0] - leads[1]) * scale).astype(np.float32)
+    doubt = (1 + np.abs(offset) + np.abs(drift)) * ROUNDING + np.abs(scale).astype(np.float32) * DOUBT
+    ends = offset + plane.ends * drift
+    before, behind = ends.max(axis=0) < -doubt, ends.min(axis=0) > len(plane.gammas) - 1 + doubt
+    rising = slope > 0
+    always = np.count_nonzero(before & rising) + np.count_nonzero(behind & ~rising)
+    inside = ~(before | behind)
     up, down = np.flatnonzero(inside & rising), np.flatnonzero(inside & ~rising)
     both = np.concatenate([up, down])
-    thresholds = np.multiply.outer(plane.betas.astype(np.float32), drift[both].astype(np.float32))
-    thresholds += offset[both].astype(np.float32)
-    first = _first_gammas(thresholds, doubt[both].astype(np.float32), rivals[:, both], target, plane)
-    above += _changed(first[:, : len(up)], plane) + len(down) - _changed(first[:, len(up) :], plane)
-    return above
+    thresholds = plane.column * drift[both]
+    thresholds += offset[both]
+    first = _first_gammas(thresholds, doubt[both], rivals, both, target, plane)
+    first[:, len(up) :] += plane.bins[-1] + len(plane.gammas) + 1  # who falls is counted apart
+    risen, fallen = _changed(first, plane)
+    return np.asarray(risen + (always + len(down)) - fallen)
 
 
-def _first_gammas(thresholds: Float32, doubt: Float32, rivals: Float32, target: Float32, plane: Plane) -> Float32:
+def _first_gammas(
+    thresholds: Float32, doubt: Float32, rivals: Float32, which: NDArray[np.intp], target: Float32, plane: Plane
+) -> Float32:
     """(b, m) the place of the first gamma at which a rival has changed sides; behind the last where it never does."""
-    nearest = np.rint(thresholds)
-    thresholds -= nearest
-    first = nearest + (thresholds > 0)
-    doubted = np.flatnonzero(np.abs(thresholds, out=thresholds) < doubt)
+    first = np.ceil(thresholds)
+    apart = np.abs(first - thresholds - HALF)  # half a step at a point of the grid, nothing midway
+    doubted = np.flatnonzero(apart > HALF - doubt)
     if len(doubted):
-        row, column = np.divmod(doubted, first.shape[1])
-        place = nearest[row, column]
+        row, column = np.divmod(doubted, len(which))
+        place, doubtful = np.rint(thresholds[row, column]), rivals[:, which[column]]
         weights = plane.weights[:, row, np.clip(place, 0, len(plane.gammas) - 1).astype(np.intp)]
-        doubtful = rivals[:, column]
-        stands = _fold(weights, doubtful) >= _fold(weights, target)
-        rises = (doubtful[2].astype(np.float64) - doubtful[1]) > target[2].astype(np.float64) - target[1]
+        stands = folded(weights, doubtful) >= folded(weights, target)
+        rises = doubtful[2].astype(np.float64) - doubtful[1] > target[2].astype(np.float64) - target[1]
         first[row, column] = place + (stands != rises)
     return np.clip(first, 0, len(plane.gammas), out=first)
 
 
 def _changed(first: Float32, plane: Plane) -> Ranks:
-    """(b, m) first gammas → (b, g) how many have changed sides there."""
-    bins = len(plane.gammas) + 1
-    places = (first + np.arange(0, bins * len(first), bins, dtype=np.float32)[:, None]).astype(np.intp)
-    counts = np.bincount(places.ravel(), minlength=bins * len(first)).reshape(-1, bins)
-    return np.asarray(counts.cumsum(axis=1)[:, :-1])
+    """(b, m) first gammas, those of the falling shifted behind all bins → (2, b, g) how many risen and fallen have changed sides."""
+    shape = 2, len(plane.betas), len(plane.gammas) + 1
+    places = np.add(first, plane.bins, out=first).astype(np.intp)
+    counts = np.bincount(places.ravel(), minlength=math.prod(shape)).reshape(shape)
+    return np.asarray(counts.cumsum(axis=-1)[..., :-1])

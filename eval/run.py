@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.benchmark import Benchmark, BenchmarkQuery
+from eval.benchmark import Benchmark, BenchmarkQuery, Ranker
 from eval.composing import UNSAID, Scored, Way
 from eval.metrics import target_ranks
 from eval.record import DIGITS, Watch, encoder_of, part_of, provenance
@@ -115,15 +115,20 @@ def mean_of_parts(means: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _fared(part: Part, weigh: Callable[[Composition], Composition]) -> tuple[NDArray[np.float64], list[dict[str, Any]]]:
-    values, told = [], []
-    for query, (composition, scores_tg) in zip(part.benchmark.queries, part.scored, strict=True):
-        weighed = weigh(composition)
-        gave_tn = weighed.contributions(scores_tg)
-        scores = gave_tn.sum(axis=0)
-        row = part.benchmark.measure(query, partial(target_ranks, scores))
-        values.append(row)
-        told.append(_told(part.benchmark, query, weighed, gave_tn, scores, row))
-    return np.array(values), told
+    told: list[dict[str, Any]] = []
+
+    def rankers() -> Iterator[Ranker]:
+        for query, (composition, scores_tg) in zip(part.benchmark.queries, part.scored, strict=True):
+            weighed = weigh(composition)
+            gave_tn = weighed.contributions(scores_tg)
+            scores = gave_tn.sum(axis=0)
+            yield partial(target_ranks, scores)
+            told.append(_told(part.benchmark, query, weighed, gave_tn, scores))
+
+    values = part.benchmark.measured(rankers())
+    for one, row in zip(told, values, strict=True):
+        one["values"] = [None if np.isnan(value) else round(float(value), DIGITS) for value in row]
+    return values, told
 
 
 def _told(
@@ -132,9 +137,8 @@ def _told(
     composition: Composition,
     gave_tn: NDArray[np.float64],
     scores: NDArray[np.float64],
-    values: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """How one query fared: its values, its best hits, its best target, and what each term gave to them."""
+    """How one query fared: its best hits, its best target, and what each term gave to them."""
 
     def hit(row: int) -> dict[str, Any]:
         gave = {
@@ -149,7 +153,6 @@ def _told(
         "reference": query.reference,
         "prompt": query.prompts[0],
         "targets": list(query.targets),
-        "values": [None if np.isnan(value) else round(float(value), DIGITS) for value in values],
         "words": dict(composition.words),
         "target": hit(best) | {"rank": int(target_ranks(scores, contest)[0])},
         "hits": [hit(row) for row in benchmark.best(query, scores, SHOWN)],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from eval.benchmark import Benchmark, Ranker
 from eval.composing import Scored
-from eval.metrics import Contest, Ranks, target_ranks
-from eval.plane import Plane, plane_ranks
+from eval.metrics import Contest, Ranks
+from eval.placed import Placed
+from eval.plane import Plane, plane_ranks, ranks_at
 from eval.record import part_of
-from eval.run import Part, Run, mean_of_parts
+from eval.run import Part, Run
 from eval.settings import published_name
 from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError, Term
 from mmretrieve.errors import unknown
@@ -57,36 +58,37 @@ class Points:
 
     settings: Mapping[str, PDV]
 
-    def ranks(self, composition: Composition, scores_tg: Float32, contest: Contest) -> Ranks:
-        """(points, targets) as a run under that setting gives."""
-        folded = [composition.with_pdv(pdv).contributions(scores_tg).sum(axis=0) for pdv in self.settings.values()]
-        return target_ranks(np.stack(folded), contest)
+    @cached_property
+    def weights(self) -> Floats:
+        """(3, points) of image, text and composed."""
+        return np.array([pdv.weights for pdv in self.settings.values()]).reshape(-1, 3).T
 
 
 def swept(run: Run, plane: Plane, tuning: Tuning) -> dict[str, Any]:
     """The record of a sweep over all parts of a run: the mean over the parts at every point, and at the named ones."""
+    if tuning is Tuning.HALVES and (short := [part.benchmark.name for part in run.parts if len(part.benchmark.queries) < 2]):
+        raise MMRetrieveError(f"{short[0]} has a single query, which has no halves: tune on the same")
     first = run.parts[0].benchmark
     name = published_name(run.way.composer, run.family, run.encoder.identity.model)
     points = Points({BASE: PDV()} | ({PUBLISHED_POINT: PUBLISHED[name]} if name is not None else {}))
     with run.watch.on("measure"):
-        values = [sweep_values(part, plane, points) for part in run.parts]
+        placed = [sweep_ranks(part, plane, points) for part in run.parts]
+        chosen, reported = (np.mean([one.means(on) for one in placed], axis=0) for on in (tuning.chosen, tuning.reported))
     grid = len(plane.betas) * len(plane.gammas)
-    chosen = _mean([one[tuning.chosen, :grid] for one in values])[:, first.headline]
-    best = int(chosen.argmax())
-    reported = _mean([one[tuning.reported] for one in values])
+    best = int(chosen[:grid, first.headline].argmax())
     shape = len(plane.betas), len(plane.gammas)
     metrics = [metric.name for metric in first.metrics]
     beta, gamma = float(plane.betas[best // shape[1]]), float(plane.gammas[best % shape[1]])
     found: dict[str, Any] = {
-        point: {"beta": pdv.beta, "gamma": pdv.gamma, "metrics": _by_metric(run.parts, values, tuning, grid + i)}
+        point: {"beta": pdv.beta, "gamma": pdv.gamma, "metrics": first.by_name(reported[grid + i])}
         for i, (point, pdv) in enumerate(points.settings.items())
     }
     if name is not None:
         found[PUBLISHED_POINT]["setting"] = name
-    found[BEST] = {"beta": beta, "gamma": gamma, "metrics": _by_metric(run.parts, values, tuning, best)}
+    found[BEST] = {"beta": beta, "gamma": gamma, "metrics": first.by_name(reported[best])}
     return run.head("sweep") | {
         "metric": first.protocol.headline,
-        "queries": sum(len(one[tuning.reported]) for one in values),
+        "queries": sum(len(part.benchmark.queries[tuning.reported]) for part in run.parts),
         "betas": plane.betas.tolist(),
         "gammas": plane.gammas.tolist(),
         "plane": {
@@ -102,21 +104,24 @@ def swept(run: Run, plane: Plane, tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def sweep_values(part: Part, plane: Plane, points: Points) -> Floats:
-    """(queries, b · g + points, metrics) ×100: the plane's grid row by row, then the named points."""
-    return part.benchmark.measured(_rankers(part.benchmark, part.scored, plane, points))
+def sweep_ranks(part: Part, plane: Plane, points: Points) -> Placed:
+    """Ranks at (b · g + points): the plane's grid row by row, then the named points."""
+    return part.benchmark.placed(_rankers(part.benchmark, part.scored, plane, points))
 
 
 def _rankers(benchmark: Benchmark, scored: Scored, plane: Plane, points: Points) -> Iterator[Ranker]:
+    every = np.concatenate([plane.weights.reshape(3, -1), points.weights], axis=1)
     for composition, scores_tg in scored:
         _check(benchmark, composition)
-        yield partial(_ranks, plane, points, composition, scores_tg)
+        three = scores_tg[[composition.names.index(term) for term in PDV_TERMS]]
+        yield partial(_ranks, plane, points, every, three)
 
 
-def _ranks(plane: Plane, points: Points, composition: Composition, scores_tg: Float32, contest: Contest) -> Ranks:
-    three = scores_tg[[composition.names.index(term) for term in PDV_TERMS]]
-    grid = plane_ranks(three, plane, contest)
-    return np.concatenate([grid.reshape(-1, grid.shape[-1]), points.ranks(composition, scores_tg, contest)])
+def _ranks(plane: Plane, points: Points, every: Floats, scores_3n: Float32, contest: Contest) -> Ranks:
+    if contest.rivals is not None:  # a handful
+        return ranks_at(every, scores_3n, contest)
+    grid = plane_ranks(scores_3n, plane, contest)
+    return np.concatenate([grid.reshape(-1, grid.shape[-1]), ranks_at(points.weights, scores_3n, contest)])
 
 
 def _check(benchmark: Benchmark, composition: Composition) -> None:
@@ -129,20 +134,3 @@ def _check(benchmark: Benchmark, composition: Composition) -> None:
         raise MMRetrieveError(
             f"{benchmark.name}: the plane weighs image, text and composed; these queries have {', '.join(composition.names)}"
         )
-
-
-def _mean(parts: Sequence[Floats]) -> Floats:
-    """(queries, points, metrics) of each part → (points, metrics): means over queries, then over parts; NaN where nothing is defined."""
-    return np.asarray(np.mean([_mean_of_queries(one) for one in parts], axis=0))
-
-
-def _mean_of_queries(values: Floats) -> Floats:
-    defined = ~np.isnan(values[:, 0])  # by query and metric: an aspect is the query's at every point
-    if defined.all():
-        return np.asarray(values.mean(axis=0))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.nansum(values, axis=0) / defined.sum(axis=0))
-
-
-def _by_metric(parts: Sequence[Part], values: Sequence[Floats], tuning: Tuning, point: int) -> dict[str, float]:
-    return mean_of_parts([part.benchmark.means(one[tuning.reported, point]) for part, one in zip(parts, values, strict=True)])

@@ -53,7 +53,9 @@ class PDV:
 
     @property
     def gamma(self) -> float:
-        """The second coordinate of the plane: the weight of `composed`."""
+        """The second coordinate of the plane: the weight of `composed`. Where both alphas are one number, exactly that."""
+        if self.alpha_image == self.alpha_text:
+            return self.alpha_text
         return (1 - self.beta) * self.alpha_image + self.beta * self.alpha_text
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32
 
-BLOCK = 65_536  # rows scored at once: bounds the float64 copy
+BLOCK = 16_384  # rows scored at once: bounds the float64 copy
 
 
 def term_scores(terms_td: Float32, rows_nd: Float32) -> Float32:

@@ -12,6 +12,7 @@ from mmretrieve.errors import VectorError
 
 Float32 = NDArray[np.float32]
 UNIT_TOLERANCE = 1e-3
+BLOCK = 16_384  # rows normalised at once: bounds the float64 copies
 
 
 def as_rows(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
@@ -24,12 +25,13 @@ def as_rows(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
 
 def unit(values: ArrayLike, name: str = "vectors", *, dim: int | None = None) -> Float32:
     """(n, d) of any length → (n, d) unit float32: `unit([[3, 4]])` is `[[0.6, 0.8]]`. A zero row raises VectorError."""
-    rows = _checked(values, name, dim, np.float64)
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    if not largest.all():
-        raise VectorError(f"{name}: row {int(np.argmin(largest))} is a zero vector, which has no direction")
-    rows = rows / largest  # so that squares neither overflow nor vanish
-    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+    given = _as_array(values, name)
+    if given.ndim != 2 or len(given) <= BLOCK:
+        return _unit(given, name, dim, 0)
+    whole = np.empty(given.shape, dtype=np.float32)
+    for first in range(0, len(given), BLOCK):
+        whole[first : first + BLOCK] = _unit(given[first : first + BLOCK], name, dim, first)
+    return whole
 
 
 def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
@@ -52,21 +54,43 @@ def is_number(value: object) -> bool:
         return False
 
 
-def _checked(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating]) -> NDArray[Any]:
+def _unit(given: NDArray[Any], name: str, dim: int | None, first: int) -> Float32:
+    rows = _checked(given, name, dim, np.float64, first)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    if not largest.all():
+        raise VectorError(f"{name}: row {first + int(np.argmin(largest))} is a zero vector, which has no direction")
+    rows = rows / largest  # so that squares neither overflow nor vanish
+    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
     try:
         given = np.asarray(values)
         if np.iscomplexobj(given):
             raise TypeError("complex numbers")
+        return given
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _not_rows(values, name) from error
+
+
+def _not_rows(values: ArrayLike, name: str) -> VectorError:
+    return VectorError(f"{name}: expected an array of real numbers of shape (n, d), got {type(values).__name__}")
+
+
+def _checked(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating], first: int = 0) -> NDArray[Any]:
+    """(n, d) of that dtype, checked; `first` is the number of its first row in an error."""
+    given = _as_array(values, name)
+    try:
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(given, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise VectorError(f"{name}: expected an array of real numbers of shape (n, d), got {type(values).__name__}") from error
+    except (TypeError, ValueError) as error:
+        raise _not_rows(values, name) from error
     if given.ndim != 2 or rows.shape[1] == 0:
         raise VectorError(f"{name}: expected shape (n, d), got {given.shape}")
     if dim is not None and rows.shape[1] != dim:
         raise VectorError(f"{name}: expected {dim} columns, got {rows.shape[1]}")
     if not np.isfinite(rows).all():
         raise VectorError(
-            f"{name}: row {int(np.argmin(np.isfinite(rows).all(1)))} holds NaN, infinity or more than {np.dtype(dtype)} can hold"
+            f"{name}: row {first + int(np.argmin(np.isfinite(rows).all(1)))} holds NaN, infinity or more than {np.dtype(dtype)} can hold"
         )
     return rows

@@ -139,17 +139,18 @@ def _swept(sweep: Sweep) -> str:
 
 
 def _not_run(group: Group, sweep: Sweep) -> str:
-    """What a better point calls for, where it is known on the queries that the runs answered."""
-    best = sweep.points.get("best")
-    whole = sweep.record["queries"] == sweep.queries
-    if (
-        best is None
-        or not group.runs
-        or not whole
-        or best["metrics"][sweep.metric] <= group.runs[0].metrics.get(sweep.metric, 0.0)
-    ):
+    """What a better point calls for: it beats the best run, or gains more on its half than that run does on all queries."""
+    if "best" not in sweep.points or not group.runs:
         return ""
-    return " No run here does as well: run that setting to compare it query by query."
+    run, point = group.runs[0], sweep.points["best"]["metrics"][sweep.metric]
+    if sweep.record["queries"] == sweep.queries:
+        more = point > run.metrics.get(sweep.metric, 0.0)
+        return " No run here does as well: run that setting to compare it query by query." if more else ""
+    base = group.base_of(run)
+    gain = point - sweep.points["base"]["metrics"][sweep.metric] if "base" in sweep.points else 0.0
+    if base is None or base.composer != sweep.composer or gain <= run.value - base.value:
+        return ""
+    return f" That gain, {signed(gain)}, is larger than any of the runs' here: run that setting to compare it query by query."
 
 
 def tuning(sweep: Sweep) -> str:
