@@ -21,10 +21,11 @@ from safetensors.torch import load_file, save_file
 
 import mmretrieve as mm
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, resolve_device, resolve_dtype
+from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, preprocessing_of, resolve_device, resolve_dtype
 from mmretrieve.encoders.text_tower import encode_tokens, is_croppable
 from mmretrieve.errors import EncoderError, ImageError, OptionError
-from mmretrieve.options import BUILT_IN_MODEL
+from mmretrieve.images import target_pad
+from mmretrieve.options import BUILT_IN_MODEL, Preprocessing
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -115,6 +116,23 @@ def test_identity_follows_preprocessing(encoder: Encoder, tmp_path: Path) -> Non
     config["preprocess_cfg"]["interpolation"] = "bilinear"
     (copy / "open_clip_config.json").write_text(json.dumps(config))
     assert load_encoder(copy).identity != encoder.identity
+
+
+def test_targetpad_pads_before_the_models_own_preprocessing(encoder: Encoder, photos: Path) -> None:
+    padded = load_encoder("wardrobe", device="cpu", dtype="float32", preprocessing="targetpad")
+    square = Image.open(next(photos.rglob("*.png"))).convert("RGB")
+    pictures = [square.resize((200, 80)), square.resize((80, 200)), square]
+    rows = padded.encode_images(pictures)
+    np.testing.assert_allclose(rows, encoder.encode_images(map(target_pad, pictures)), atol=1e-6)
+    assert np.abs(rows - encoder.encode_images(pictures)).max(axis=1)[:2].min() > 1e-2
+    assert padded.identity.weights == encoder.identity.weights
+    assert padded.identity != encoder.identity
+    assert [preprocessing_of(one.identity) for one in (encoder, padded)] == [Preprocessing.PLAIN, Preprocessing.TARGET_PAD]
+
+
+def test_an_unknown_preprocessing_is_wrong_use() -> None:
+    with pytest.raises(OptionError, match="unknown preprocessing 'squarepad'; choose from: plain, targetpad"):
+        load_encoder("wardrobe", preprocessing="squarepad")
 
 
 def test_a_checkpoint_file_loads_by_model_name(tmp_path: Path) -> None:

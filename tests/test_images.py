@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mmretrieve.errors import ImageError
-from mmretrieve.images import content_hash, open_image, thumbnail, to_rgb
+from mmretrieve.images import content_hash, open_image, target_pad, thumbnail, to_rgb
 
 RED = (200, 30, 40)
 
@@ -96,6 +96,36 @@ def test_thumbnail_and_hash(tmp_path: Path) -> None:
     b.write_bytes(b"2")
     assert content_hash(a) != content_hash(b)
     assert len(content_hash(a)) == 32
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"),
+    [
+        ((100, 50), (100, 80)),  # 100 / 1.25
+        ((50, 100), (80, 100)),
+        ((100, 51), (100, 79)),  # (80 − 51) / 2, rounded down, on either side
+        ((1000, 100), (1000, 800)),
+        ((100, 80), (100, 80)),  # 1.25 : 1, so nothing is missing
+        ((99, 80), (99, 80)),
+        ((124, 100), (124, 100)),
+        ((126, 100), (126, 100)),  # less than a pixel on either side
+        ((128, 100), (128, 102)),
+        ((64, 64), (64, 64)),
+    ],
+)
+def test_target_pad_brings_a_long_picture_to_five_to_four(size: tuple[int, int], padded: tuple[int, int]) -> None:
+    assert target_pad(Image.new("RGB", size, RED)).size == padded
+
+
+def test_target_pad_lays_the_picture_in_the_middle_of_black() -> None:
+    picture = Image.new("RGB", (100, 50), RED)
+    values = np.asarray(target_pad(picture))
+    assert (values[15:65] == RED).all()
+    assert not values[:15].any()
+    assert not values[65:].any()
+    assert picture.size == (100, 50)
+    square = Image.new("RGB", (9, 9), RED)
+    assert target_pad(square) is square
 
 
 @pytest.mark.parametrize("size", [(30000, 1), (1, 500), (0, 0)])

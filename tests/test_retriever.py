@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.errors import GalleryError, OptionError
@@ -115,6 +116,23 @@ def test_a_moved_encoder_folder_still_fits(tmp_path: Path, photos: Path, picture
     with pytest.raises(mm.MMRetrieveError, match="model"):
         mm.Retriever.open(tmp_path / "g")
     assert len(mm.Retriever.open(tmp_path / "g", encoder=mm.load_encoder(tmp_path / "moved")).search(picture)) == 10
+
+
+def test_a_gallery_reopens_with_the_preprocessing_that_made_it(encoder: mm.Encoder, picture: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "pictures" / "wide.png"
+    wide.parent.mkdir()
+    with Image.open(picture) as square:
+        square.resize((200, 80)).save(wide)
+    padded = mm.load_encoder("wardrobe", device="cpu", dtype="float32", preprocessing="targetpad")
+    gallery = mm.Gallery.create(tmp_path / "padded.gallery", encoder=padded)
+    gallery.add(wide.parent)
+    reopened = mm.Retriever.open(tmp_path / "padded.gallery", device="cpu", dtype="float32")
+    assert reopened.encoder.identity == padded.identity
+    again = reopened.encoder.encode_images([wide])
+    np.testing.assert_allclose(again, padded.encode_images([wide]), atol=1e-6)
+    assert reopened.search(wide, k=1)[0].score == pytest.approx(1, abs=1e-5)
+    with pytest.raises(GalleryError, match="target_pad"):
+        mm.Retriever.open(tmp_path / "padded.gallery", encoder=encoder)
 
 
 @pytest.mark.shared_data

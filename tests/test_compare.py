@@ -1,0 +1,218 @@
+"""All methods on one benchmark, rules that choose weights, and the tables that the texts hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmretrieve as mm
+from eval import load_benchmark, texts
+from eval.benchmark import Benchmark, BenchmarkQuery, Protocol
+from eval.compare import PLANE as TUNED
+from eval.compare import TUNED_ON, compare, tuned
+from eval.composing import Scored, Way, compose
+from eval.methods import METHODS, Method, parts_for
+from eval.tables import fill, markdown, weights_table
+from eval.weights import PLANE, compared, weighings
+from mmretrieve.balance import Spread, balanced
+from mmretrieve.inversion.oti import OTI
+from mmretrieve.vectors import Float32
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.shared_data
+def test_the_catalogue_is_read_whole_and_bad_lines_are_named(catalogue: Path, tmp_path: Path) -> None:
+    bench = load_benchmark("catalogue", catalogue)
+    assert (len(bench.gallery_ids), len(bench.queries)) == (3125, 600)
+    assert bench.queries[0].prompts == ("in blue instead",)
+    assert bench.metrics[bench.headline].name == "map@10"
+    assert bench.image_path(bench.gallery_ids[0]).is_file()
+    for name in ("items.csv", "queries.jsonl"):
+        shutil.copy(catalogue / name, tmp_path)
+    lines = (tmp_path / "queries.jsonl").read_text().splitlines()
+    (tmp_path / "queries.jsonl").write_text("\n".join([*lines[:4], lines[4][:30], *lines[5:]]))
+    with pytest.raises(mm.MMRetrieveError, match=r"queries\.jsonl, line 5"):
+        load_benchmark("catalogue", tmp_path)
+    with pytest.raises(mm.MMRetrieveError, match=r"items\.csv"):
+        load_benchmark("catalogue", tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def small(photos: Path) -> Benchmark:
+    """A benchmark over the sixty drawings: the next picture is the target, whatever the prompt."""
+    files = {path.name: path for path in sorted(photos.rglob("*.png"))}
+    ids = tuple(files)
+    queries = tuple(BenchmarkQuery(str(i), ids[i], ("in red",), (ids[i + 1],)) for i in range(20))
+    protocol = Protocol(headline="map@10", recalls=(1, 5, 10), precisions=(10,))
+    return Benchmark("small", "test", ids, queries, files.__getitem__, protocol)
+
+
+@pytest.fixture(scope="module")
+def gallery(small: Benchmark, encoder: mm.Encoder) -> Float32:
+    return encoder.encode_images([small.image_path(id_) for id_ in small.gallery_ids])
+
+
+@pytest.fixture(scope="module")
+def scored(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> Scored:
+    """By captions, rewritten by the template."""
+    return compose(small, gallery, encoder, Way(mm.ComposerName.CAPTIONS), mm.Parts())
+
+
+def test_a_comparison_measures_every_method_as_score_does(
+    small: Benchmark, gallery: Float32, scored: Scored, encoder: mm.Encoder
+) -> None:
+    told: list[str] = []
+    result = compare(small, gallery, encoder, mm.Parts(oti=OTI(steps=3)), report=told.append)
+    assert list(result["methods"]) == told == [method.label for method in METHODS]
+    assert result["not run"] == {}
+    setting = mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    weighed = {
+        "base": lambda c: c,
+        "PDV-F": lambda c: c.with_pdv(setting),
+        "balanced": lambda c: balanced(c, Spread.of(gallery)),
+    }
+    for name, weigh in weighed.items():
+        vectors = np.stack([weigh(c).vector for c in scored.compositions])
+        assert result["methods"]["captions, template"][name] == pytest.approx(small.score(vectors, gallery))
+    assert result["methods"]["captions, template"]["setting"] == {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+    assert "PDV-F" not in result["methods"]["SDR-CIR"]
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_plane_is_tuned_on_even_queries_and_reported_on_odd_ones(
+    small: Benchmark, gallery: Float32, encoder: mm.Encoder
+) -> None:
+    method = next(method for method in METHODS if method.label == TUNED_ON)
+    found = compare(small, gallery, encoder, methods=[method])["tuned"]
+    swapped = compose(small, gallery, encoder, method.way, parts_for(method, encoder, mm.Parts()))
+    values = {}
+    for beta in TUNED.betas:
+        for gamma in TUNED.gammas:
+            pdv = mm.PDV(alpha_image=gamma, alpha_text=gamma, beta=beta)
+            values[beta, gamma] = small.per_query(swapped.ranked_by(lambda c, pdv=pdv: c.with_pdv(pdv)))
+    headline = small.headline
+    best = max(values.values(), key=lambda one: one[::2, headline].mean())
+    assert values[found["beta"], found["gamma"]][::2, headline].mean() == pytest.approx(best[::2, headline].mean())
+    assert found["tuned"] == pytest.approx(small.means(values[found["beta"], found["gamma"]][1::2]))
+    assert found["base"] == pytest.approx(small.means(values[1.0, 1.0][1::2]))
+    assert (found["metric"], found["tuned on"], found["reported on"]) == ("map@10", "even queries", "odd queries")
+
+
+def test_what_is_best_on_all_queries_is_not_what_is_best_on_the_even_ones() -> None:
+    """Queries 0 and 2 find their target by the image, 1, 3 and 4 by the text: two of three even ones, but two of five."""
+    gallery, ids = np.eye(12, dtype=np.float32), tuple("abcdefghijkl")
+    compositions = []
+    for n, by_image in enumerate([True, False, True, False, False]):
+        right, wrong = gallery[n], gallery[n + 5]
+        rows = [right, wrong, gallery[10]] if by_image else [wrong, right, gallery[10]]
+        compositions.append(mm.Composition(("image", "text", "composed"), np.stack(rows), (0, 0, 1)))
+    queries = tuple(BenchmarkQuery(ids[n], "l", ("p",), (ids[n],)) for n in range(5))
+    bench = Benchmark("five", "test", ids, queries, Path, Protocol(headline="recall@1", recalls=(1,)))
+    found = tuned(bench, Scored(compositions, gallery))
+    assert found["beta"] < 0.5  # on all queries the text would be best
+    assert (found["tuned"], found["base"]) == ({"recall@1": 0}, {"recall@1": 0})
+
+
+def test_what_cannot_run_is_named_and_the_others_go_on(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    methods = (Method("pictures", Way(mm.ComposerName.IMAGE)), Method("a model", Way(mm.ComposerName.ONE_STEP)))
+    result = compare(small, gallery, encoder, methods=methods)
+    assert list(result["methods"]) == ["pictures"]
+    assert list(result["not run"]) == ["a model"]
+    assert "needs a describer" in result["not run"]["a model"]
+
+
+def test_the_table_shows_where_other_weights_lose() -> None:
+    result = {
+        "benchmark": "b",
+        "methods": {
+            "m": {"base": {"map@10": 5.0}, "PDV-F": {"map@10": 4.94}, "balanced": {"map@10": 7.0}},
+            "n": {"base": {"map@10": 1.0}},
+        },
+    }
+    lines = markdown([result, {"benchmark": "c", "methods": {"n": {"base": {"map@10": 2.0}}}}]).splitlines()
+    assert lines == [
+        "| method | b | + PDV-F | + balanced | c | + PDV-F | + balanced |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| m | 5.0 | 4.9 ▼ | 7.0 | – | – | – |",
+        "| n | 1.0 | – | – | 2.0 | – | – |",
+    ]
+    assert (
+        fill("a\n<!-- table: begin -->\nold\n<!-- table: end -->\nb", "new")
+        == "a\n<!-- table: begin -->\nnew\n<!-- table: end -->\nb"
+    )
+    with pytest.raises(mm.MMRetrieveError, match="no place for the table"):
+        fill("nothing here", "new")
+
+
+def test_a_text_stays_as_it_is_where_a_method_did_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "README.md"
+    text.write_text("<!-- table: begin -->\nold\n<!-- table: end -->\n")
+    before = text.read_bytes()
+    found: dict[str, Any] = {"benchmark": "wardrobe", "methods": {}, "not run": {"LinCIR": "needs a phi"}}
+    monkeypatch.setattr(texts, "_compared", lambda *_: found)
+    with pytest.raises(mm.MMRetrieveError, match=r"wardrobe: the table is left as it is, .* {'LinCIR': 'needs a phi'}"):
+        texts.table(Namespace(data=tmp_path, out=tmp_path / "results", text=text))
+    assert text.read_bytes() == before
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
+    results = [
+        json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in ("wardrobe", "catalogue")
+    ]
+    assert markdown(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    weights = json.loads((ROOT / "results" / "weights.json").read_text(encoding="utf-8"))
+    assert weights_table(weights) in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+
+
+def test_rules_of_weights_by_hand(small: Benchmark, gallery: Float32, scored: Scored) -> None:
+    found = {name: next(scores) for name, scores in weighings(scored, Spread.of(gallery)).items()}
+    first = next(iter(scored))[1]
+    image, text, composed, prompt = (row.astype(float) for row in first)
+    np.testing.assert_allclose(found["image + prompt"], image + prompt, atol=1e-6)
+
+    def z(scores: np.ndarray) -> np.ndarray:
+        return (scores - scores.mean()) / scores.std()
+
+    np.testing.assert_allclose(found["standardised composed + prompt"], z(composed) + z(prompt), atol=1e-4)
+    shared = np.corrcoef(image, text)[0, 1]
+    expected = (1 - shared**2) ** 0.5 * z(image) - shared / 2 * z(text) + z(composed) + 0.72 * z(prompt)
+    np.testing.assert_allclose(z(found["balanced"]), z(expected), atol=1e-3)
+    assert any(np.allclose(found["margin, on the PDV plane"], point @ first) for point in PLANE)
+    result = compared(small, scored, Spread.of(gallery))
+    ceilings = [value for name, value in result["ceilings"].items() if name.startswith("four terms")]
+    assert ceilings[2] >= ceilings[1]
+    assert ceilings[2] >= max(rule["map@10"] for name, rule in result["rules"].items() if name == "base")
+
+
+def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, gallery: Float32) -> None:
+    spread = Spread.of(gallery)
+    assert spread.deviation(gallery[0]) == pytest.approx((gallery @ gallery[0]).std(), rel=1e-4)
+    rows = encoder.encode_texts(["a dress", "a red dress", "red"])
+    terms = np.concatenate([gallery[:1], rows])
+    words = {"text": "a dress", "composed": "a red dress"}
+    query = mm.Composition(("image", "text", "composed", "prompt"), terms, (0, 0, 1, 0), words)
+    assert balanced(query, spread).weighing["prompt"] == pytest.approx(
+        0.37 * (gallery @ rows[1]).std() / (gallery @ rows[2]).std(), rel=1e-3
+    )
+    assert balanced(query, Spread.of(gallery[:1])).weighing["image"] == 1  # one item spreads nothing
+    liked = balanced(query.plus("more", gallery[:1], 0.75, ["a"]), spread)
+    assert (liked.weighing["composed"], liked.weighing["more"]) == (1, 0.75)
+    with pytest.raises(mm.MMRetrieveError, match="this query has no text, composed, prompt"):
+        balanced(mm.Composition(("image",), terms[:1], (1.0,)), spread)
+
+
+def test_the_wardrobe_benchmark_is_the_built_in_world() -> None:
+    bench = load_benchmark("wardrobe")
+    assert (len(bench.gallery_ids), len(bench.queries)) == (2000, 500)
+    names = [metric.name for metric in bench.metrics]
+    assert names[:4] == ["recall@1", "recall@5", "recall@10", "map@10"]
+    assert all(name.startswith("map@10/") for name in names[4:])
+    assert bench.metrics[bench.headline].name == "map@10"

@@ -1,0 +1,164 @@
+"""The PDV plane counted by thresholds equals the fold and `target_ranks` at every single point, to the last tie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mmretrieve as mm
+from eval import plane as counting
+from eval.metrics import Contest, Ranks, target_ranks
+from eval.plane import FEW, Plane, plane_ranks
+from mmretrieve.directions import plane_weights
+from mmretrieve.scoring import linear
+from mmretrieve.vectors import Float32
+
+PLANE = Plane(np.linspace(0, 1, 6), np.linspace(-0.5, 3, 8))
+EIGHTHS = Plane(np.linspace(0, 1, 5), np.linspace(-0.5, 2, 21))
+Kind = Callable[[np.random.Generator, int], Float32]
+
+
+def one_by_one(scores_3n: Float32, plane: Plane, contest: Contest) -> Ranks:
+    """(b, g, targets): what a run at each point gives, one point after the other."""
+    points = [[plane_weights(float(beta), float(gamma)) for gamma in plane.gammas] for beta in plane.betas]
+    return np.array([[target_ranks(linear(scores_3n, point), contest) for point in row] for row in points])
+
+
+def anything(rng: np.random.Generator, items: int) -> Float32:
+    return rng.uniform(-1, 1, (3, items)).astype(np.float32)
+
+
+def eighths(rng: np.random.Generator, items: int) -> Float32:
+    return (rng.integers(-4, 5, (3, items)) / 8).astype(np.float32)
+
+
+def tenths(rng: np.random.Generator, items: int) -> Float32:
+    return (rng.integers(-3, 4, (3, items)) * 0.1).astype(np.float32)
+
+
+def whole(rng: np.random.Generator, items: int) -> Float32:
+    return rng.integers(-2, 3, (3, items)).astype(np.float32)
+
+
+def duplicates(rng: np.random.Generator, items: int) -> Float32:
+    """Every item stands there several times, the targets too."""
+    return anything(rng, max(2, items // 4))[:, rng.integers(0, max(2, items // 4), items)]
+
+
+def no_direction(rng: np.random.Generator, items: int) -> Float32:
+    """text == composed: no gamma moves anything."""
+    image, text, _ = anything(rng, items)
+    return np.stack([image, text, text])
+
+
+def slight(rng: np.random.Generator, items: int) -> Float32:
+    """The prompt moves an item by 1e-9 to 1e-6 and the image by as little: thresholds all over the place, and far away."""
+    size = 10.0 ** rng.integers(-9, -5, (3, items))
+    return (0.25 + rng.uniform(-1, 1, (3, items)) * size).astype(np.float32)
+
+
+def far_ahead(rng: np.random.Generator, items: int) -> Float32:
+    """The prompt moves an item by next to nothing, the image by much: thresholds of a million steps and more."""
+    image, text, _ = anything(rng, items)
+    return np.stack([image, text, text + (rng.uniform(-1, 1, items) * 10.0 ** rng.integers(-8, -3, items)).astype(np.float32)])
+
+
+def alike(rng: np.random.Generator, items: int) -> Float32:
+    """As a real encoder scores: all near one value, many differing in the last digit alone."""
+    return np.float32(0.3) + rng.integers(-3, 4, (3, items)).astype(np.float32) * np.float32(2**-25)
+
+
+KINDS = (anything, eighths, tenths, whole, duplicates, no_direction, slight, far_ahead, alike)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("items", [20, 60, 300])
+@pytest.mark.parametrize("plane", [PLANE, EIGHTHS], ids=["plain", "eighths"])
+def test_every_point_is_what_a_run_gives_there(kind: Kind, items: int, plane: Plane) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(12 if items < 300 else 4):
+        scores = kind(rng, items)
+        rows = rng.permutation(items).tolist()
+        contest = Contest(rows[1 : 2 + rng.integers(0, 14)], hidden=rows[: rng.integers(0, 2)])
+        np.testing.assert_array_equal(plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rivals", [1, FEW, FEW + 1, 80])
+def test_a_contest_among_named_rivals(kind: Kind, rivals: int) -> None:
+    """CIRR's subsets and GeneCIS's galleries: rivals may come twice, and a rival may be the target again."""
+    rng = np.random.default_rng(6)
+    for _ in range(8):
+        scores = kind(rng, 50)
+        contest = Contest([0], rivals=rng.integers(0, 50, rivals).tolist())
+        np.testing.assert_array_equal(plane_ranks(scores, PLANE, contest), one_by_one(scores, PLANE, contest))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(KINDS), st.integers(FEW + 2, 70), st.integers(1, 14), st.integers(2, 9))
+def test_any_grid(seed: int, kind: Kind, items: int, targets: int, gammas: int) -> None:
+    """Any betas in any order, one alone too; gammas that begin anywhere, in steps fine or wide."""
+    rng = np.random.default_rng(seed)
+    first, step = rng.choice([-2.0, -0.5, 0.0, 0.3, 1.0]), rng.choice([1e-3, 0.1, 0.125, 1.0])
+    betas = rng.choice(np.linspace(0, 1, 11), rng.integers(1, 5), replace=False)
+    plane = Plane(betas, first + step * np.arange(gammas))
+    scores, contest = kind(rng, items), Contest(list(range(targets)), hidden=[items - 1])
+    np.testing.assert_array_equal(plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest))
+
+
+def test_a_threshold_that_lies_on_a_point_counts_against_the_target_there() -> None:
+    """d = (−1, 0, 1) / 8 · g: the rival draws level at gamma = 1 / g, exactly on the grid, and stands before the target from there on."""
+    plane = Plane(np.array([0.0]), np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
+    for steps in range(1, 5):
+        rival = np.array([[-steps / 4], [0], [1]], np.float32) / 8
+        scores = np.concatenate([np.zeros((3, 1), np.float32), np.repeat(rival, FEW + 1, axis=1)], axis=1)
+        found = plane_ranks(scores, plane, Contest([0]))[0, :, 0]
+        assert found.tolist() == [1] * steps + [FEW + 2] * (5 - steps)
+        falling = plane_ranks(-scores, plane, Contest([0]))[0, :, 0]
+        assert falling.tolist() == [FEW + 2] * (steps + 1) + [1] * (4 - steps)  # level, it still counts against the target
+
+
+def test_the_corners_are_the_terms_alone() -> None:
+    plane = Plane(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    for kind in KINDS:
+        scores, contest = kind(np.random.default_rng(7), 90), Contest([3, 8], hidden=[5])
+        ranks = plane_ranks(scores, plane, contest)
+        for place, term in {(0, 0): 0, (1, 0): 1, (1, 1): 2}.items():
+            np.testing.assert_array_equal(ranks[place], target_ranks(scores[term], contest))
+
+
+def test_few_and_many_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in KINDS:
+        scores, contest = kind(np.random.default_rng(8), 40), Contest([0, 1])
+        found = []
+        for few in (0, 100):
+            monkeypatch.setattr(counting, "FEW", few)
+            found.append(plane_ranks(scores, PLANE, contest))
+        np.testing.assert_array_equal(*found)
+
+
+def test_the_scores_are_left_as_they_are() -> None:
+    scores = anything(np.random.default_rng(9), 60)
+    before = scores.copy()
+    plane_ranks(scores, PLANE, Contest([0]))
+    np.testing.assert_array_equal(scores, before)
+
+
+@pytest.mark.parametrize(
+    ("betas", "gammas"),
+    [
+        ([], [0, 1]),
+        ([0.5], []),
+        ([0.5], [1]),  # one gamma has no step
+        ([0.5], [1, 0]),
+        ([0.5], [0, 0, 0]),
+        ([0.5], [0, 1, 3]),
+    ],
+)
+def test_what_is_no_grid_is_refused(betas: list[float], gammas: list[float]) -> None:
+    with pytest.raises(mm.MMRetrieveError, match="a plane needs betas, and at least two gammas that rise in even steps"):
+        Plane(np.array(betas, float), np.array(gammas, float))
