@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import mmretrieve as mm
+from eval.__main__ import make_parser as make_eval_parser
 from mmretrieve.cli import make_parser
 from mmretrieve.query import Query
 from mmretrieve.vectors import unit
@@ -19,6 +20,11 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^    (mmretrieve .*)$", TEXT, re.MULTILINE) + re.findall(r"`(mmretrieve search [^`]*)`", TEXT)
+EVALUATIONS = [
+    command
+    for text in (TEXT, (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"))
+    for command in re.findall(r"^    (python -m eval .*)$", text, re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -27,6 +33,11 @@ def test_python_blocks_run(block: str, capsys: pytest.CaptureFixture[str]) -> No
     exec(compile(block, "README.md", "exec"), names)
     if "ranking" in names:
         assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+@pytest.mark.parametrize("command", EVALUATIONS)
+def test_evaluation_commands_parse(command: str) -> None:
+    assert callable(make_eval_parser().parse_args(shlex.split(command)[3:]).command)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -51,6 +62,7 @@ def test_the_composer_of_the_contributors_guide_works(
 def test_links_and_targets_exist() -> None:
     assert len(BLOCKS) == 3
     assert len(COMMANDS) >= 11
+    assert len(EVALUATIONS) == 9
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
         assert (ROOT / link).is_file(), link
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
