@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,9 @@ from eval.settings import weighing
 from mmretrieve import ComposerName, RuleName
 from mmretrieve.arguments import chosen
 from mmretrieve.composers import parts_from
-from mmretrieve.errors import OptionError, unknown
+from mmretrieve.errors import OptionError
 from mmretrieve.language.choices import NAMED, SpeakerOptions
+from mmretrieve.options import Choice
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.openclip import OpenClipEncoder
@@ -44,15 +44,11 @@ RECORDED = (
 PRIVATE = frozenset({"key", "endpoint", "memory", "timeout", "offline", "device"})
 
 
-class Reference(StrEnum):
+class Reference(Choice):
     """Whether the reference stays in the ranking, where a run says otherwise than the protocol."""
 
     KEEP = "keep"
     DROP = "drop"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Reference:
-        raise unknown("reference", value, cls)
 
 
 def make_run(options: argparse.Namespace, split: str | None = None) -> Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from eval.benchmark import Benchmark, BenchmarkQuery
 from mmretrieve import ComposerName, Composition, Encoder, MMRetrieveError, Parts, RuleName
 from mmretrieve.composers import make_composer
-from mmretrieve.errors import unknown
-from mmretrieve.options import LEARNED_WORDS
+from mmretrieve.options import LEARNED_WORDS, Choice
 from mmretrieve.query import Query
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
@@ -24,15 +22,11 @@ UNSAID = "."  # stands for an empty prompt: CIRR has one in test1
 ENSEMBLES = frozenset({ComposerName.LDRE, ComposerName.SEIZE})
 
 
-class Orders(StrEnum):
+class Orders(Choice):
     """Which sayings of a prompt count: the first alone, or the mean of all (FashionIQ's two captions in both orders)."""
 
     FIRST = "first"
     BOTH = "both"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Orders:
-        raise unknown("prompt orders", value, cls)
 
 
 @dataclass(frozen=True)

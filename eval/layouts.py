@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from random import Random
 from typing import Any
 
 from mmretrieve import wardrobe
-from mmretrieve.errors import unknown
+from mmretrieve.options import Choice
 from mmretrieve.wardrobe import words
 from mmretrieve.wardrobe.attributes import Detail, Garment, Kind, Pattern, Sleeves
 from mmretrieve.wardrobe.world import Drawing, WardrobeQuery
@@ -32,16 +31,12 @@ CATEGORIES: Mapping[str, tuple[Kind, ...]] = {
 COCO = "COCO2017_unlabeled"
 
 
-class Layout(StrEnum):
+class Layout(Choice):
     """Whose files are written."""
 
     CIRR = "cirr"
     FASHIONIQ = "fashioniq"
     CIRCO = "circo"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Layout:
-        raise unknown("layout", value, cls)
 
 
 @dataclass(frozen=True)

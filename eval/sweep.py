@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from eval.record import part_of
 from eval.run import Part, Run
 from eval.settings import published_name
 from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError, Term
-from mmretrieve.errors import unknown
+from mmretrieve.options import Choice
 from mmretrieve.vectors import Float32
 
 Floats = NDArray[np.float64]
@@ -28,15 +27,11 @@ PDV_TERMS = (Term.IMAGE, Term.TEXT, Term.COMPOSED)
 BASE, PUBLISHED_POINT, BEST = "base", "published", "best"
 
 
-class Tuning(StrEnum):
+class Tuning(Choice):
     """On which queries the best point is chosen: on every other one, and reported on the rest; or on all that it is reported on."""
 
     HALVES = "halves"
     SAME = "same"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Tuning:
-        raise unknown("tuning", value, cls)
 
     @property
     def chosen(self) -> slice:

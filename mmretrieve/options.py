@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import NoReturn
 
 from mmretrieve.errors import unknown
 
@@ -15,7 +16,15 @@ BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"
 
 
-class ComposerName(StrEnum):
+class Choice(StrEnum):
+    """A closed choice, parsed once where a word comes in: `ComposerName("sun")` raises OptionError and says what there is."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise unknown(cls.__name__.removesuffix("Name").lower(), value, cls)
+
+
+class ComposerName(Choice):
     """Every way to compose a query."""
 
     IMAGE = "image"
@@ -33,10 +42,6 @@ class ComposerName(StrEnum):
     SEARLE_OTI = "searle-oti"
     LINCIR = "lincir"
 
-    @classmethod
-    def _missing_(cls, value: object) -> ComposerName:
-        raise unknown("composer", value, cls)
-
 
 LEARNED_WORDS = frozenset({ComposerName.PIC2WORD, ComposerName.SEARLE, ComposerName.SEARLE_OTI, ComposerName.LINCIR})
 WITHOUT_CAPTIONS = LEARNED_WORDS | {
@@ -48,7 +53,7 @@ WITHOUT_CAPTIONS = LEARNED_WORDS | {
 }
 
 
-class RuleName(StrEnum):
+class RuleName(Choice):
     """Every way to fold the scores of a query's terms into one (see `rules`)."""
 
     LINEAR = "linear"
@@ -57,28 +62,16 @@ class RuleName(StrEnum):
     PRODUCT = "product"
     HARRIS = "product-harris"
 
-    @classmethod
-    def _missing_(cls, value: object) -> RuleName:
-        raise unknown("rule", value, cls)
 
-
-class Preprocessing(StrEnum):
+class Preprocessing(Choice):
     """What an encoder does to a picture before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
 
     PLAIN = "plain"
     TARGET_PAD = "targetpad"
 
-    @classmethod
-    def _missing_(cls, value: object) -> Preprocessing:
-        raise unknown("preprocessing", value, cls)
 
-
-class Decode(StrEnum):
+class Decode(Choice):
     """`exact` decodes every pixel; `fast` lets JPEG shrink while decoding (about twice the speed, slightly other vectors)."""
 
     EXACT = "exact"
     FAST = "fast"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Decode:
-        raise unknown("decode", value, cls)

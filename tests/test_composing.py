@@ -58,7 +58,7 @@ def test_both_orders_are_for_methods_that_say_the_prompt_themselves() -> None:
         assert Way(composer).prompt_orders is expected
         for orders in Orders:
             assert Way(composer, orders=orders).prompt_orders is orders
-    with pytest.raises(OptionError, match="unknown prompt orders 'last'; choose from: first, both"):
+    with pytest.raises(OptionError, match="unknown orders 'last'; choose from: first, both"):
         Orders("last")
 
 

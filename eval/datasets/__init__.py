@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 
 from eval.benchmark import Benchmark
 from eval.datasets import catalogue, circo, cirr, fashioniq, genecis, wardrobe
 from mmretrieve.errors import OptionError, unknown
+from mmretrieve.options import Choice
 
 
-class BenchmarkName(StrEnum):
+class BenchmarkName(Choice):
     """Families of benchmarks; one with parts is measured on each of them, and by their unweighted mean."""
 
     CIRR = "cirr"
@@ -19,10 +19,6 @@ class BenchmarkName(StrEnum):
     GENECIS = "genecis"
     WARDROBE = "wardrobe"
     CATALOGUE = "catalogue"
-
-    @classmethod
-    def _missing_(cls, value: object) -> BenchmarkName:
-        raise unknown("benchmark", value, cls)
 
 
 PARTS: dict[BenchmarkName, tuple[str, ...]] = {
