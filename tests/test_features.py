@@ -164,7 +164,6 @@ def test_a_file_of_any_length_becomes_whole(bench: Benchmark, kept: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"identity": replace(PIXELS.identity, model="other")}, "model pixels there, other here"),
         ({"identity": replace(PIXELS.identity, weights="0" * 64)}, f"weights {'f' * 64} there, {'0' * 64} here"),
         ({"identity": replace(PIXELS.identity, preprocessing="big")}, "preprocessing {} there, big here"),
         ({"dtype": "torch.bfloat16"}, "dtype torch.float32 there, torch.bfloat16 here"),
@@ -179,6 +178,13 @@ def test_another_encoder_has_vectors_of_its_own(bench: Benchmark, kept: Path, ch
     before = content(kept)
     assert said(bench, changed, kept).startswith(f"{kept}: holds the vectors of something else: {named}; ")
     assert content(kept) == before
+
+
+def test_the_same_weights_under_another_name_have_the_same_vectors(bench: Benchmark) -> None:
+    features(bench, PIXELS)
+    renamed = Counting(replace(PIXELS, identity=replace(PIXELS.identity, model="other")))
+    features(bench, renamed)
+    assert renamed.done == 0
 
 
 def test_other_annotations_and_other_pictures_have_vectors_of_their_own(bench: Benchmark, kept: Path) -> None:
