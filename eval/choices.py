@@ -19,9 +19,10 @@ from eval.features import features
 from eval.record import Watch, encoder_of, slug
 from eval.run import Part, Run
 from eval.settings import weighing
-from mmretrieve import ComposerName, RuleName
+from mmretrieve import ComposerName, Parts, RuleName, Vocabulary
 from mmretrieve.arguments import chosen
-from mmretrieve.composers import parts_from
+from mmretrieve.composers import make_composer, parts_from
+from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.language.choices import NAMED, SpeakerOptions
 from mmretrieve.options import Choice
@@ -68,6 +69,9 @@ def make_run(options: argparse.Namespace, split: str | None = None) -> Run:
         benchmark=family,
         model=encoder.identity.model,
     )
+    make_composer(
+        way.composer, encoder, _parts(speakers, encoder, options), score=lambda rows: rows, rule=way.rule or RuleName.LINEAR
+    )
     watch = Watch()
     parts = [_part(benchmark, encoder, way, speakers, options, watch) for benchmark in suite]
     recorded = _recorded(options)
@@ -91,8 +95,18 @@ def _part(
             benchmark, encoder, folder, allow_missing=bool(options.allow_missing), progress=bar.update
         )
     with watch.on("compose"), _bar(len(benchmark.queries), "answers", benchmark.name) as bar:
-        parts = parts_from(speakers, encoder, vocabulary=benchmark.vocabulary, phi=options.phi, progress=bar.update)
+        parts = _parts(speakers, encoder, options, benchmark.vocabulary, bar.update)
         return Part(benchmark, compose(benchmark, gallery, encoder, way, parts))
+
+
+def _parts(
+    speakers: SpeakerOptions,
+    encoder: OpenClipEncoder,
+    options: argparse.Namespace,
+    vocabulary: Vocabulary | None = None,
+    progress: Progress | None = None,
+) -> Parts:
+    return parts_from(speakers, encoder, vocabulary=vocabulary, phi=options.phi, progress=progress)
 
 
 def _own(folder: Path, benchmark: Benchmark) -> Path:

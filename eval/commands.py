@@ -22,8 +22,10 @@ from eval.lists import read_lists, score_lists
 from eval.plane import Plane
 from eval.record import part_of, write_record
 from eval.run import Run
+from eval.settings import check_takes_pdv
 from eval.submission import SERVERS, ranked, ranked_subset, submission_files, write_submission
 from eval.sweep import Tuning, swept
+from mmretrieve import ComposerName
 from mmretrieve.arguments import printable
 from mmretrieve.balance import Spread
 from mmretrieve.errors import OptionError
@@ -47,6 +49,7 @@ def sweep(options: argparse.Namespace) -> None:
     from eval.report.heatmap import heatmap
 
     plane = Plane(np.linspace(*options.betas), np.linspace(*options.gammas))
+    check_takes_pdv(ComposerName(options.composer))
     made = make_run(options, options.split)
     record = swept(made, plane, Tuning(options.tune))
     write_whole(options.out / f"{made.name}.sweep.png", heatmap(record))

@@ -66,11 +66,13 @@ class Scored:
     def __iter__(self) -> Iterator[tuple[Composition, Float32]]:
         """Each composition with its (t, items) term scores. Scored anew each time: a block is in memory, never all."""
         waiting: list[Composition] = []
+        rows = 0
         for composition in self.compositions:
             waiting.append(composition)
-            if sum(len(one.terms) for one in waiting) >= ROWS:
+            rows += len(composition.terms)
+            if rows >= ROWS:
                 yield from self._block(waiting)
-                waiting = []
+                waiting, rows = [], 0
         yield from self._block(waiting)
 
     def ranked_by(self, weigh: Callable[[Composition], Composition]) -> Iterator[NDArray[np.float64]]:

@@ -139,11 +139,12 @@ def _first_gammas(
 ) -> Float32:
     """(b, m) the place of the first gamma at which a rival has changed sides; behind the last where it never does."""
     first = np.ceil(thresholds)
-    apart = np.abs(first - thresholds - HALF)  # half a step at a point of the grid, nothing midway
-    doubted = np.flatnonzero(apart > HALF - doubt)
+    off = np.subtract(first, thresholds, out=thresholds)
+    off -= HALF  # half a step at a point of the grid, nothing midway
+    doubted = np.flatnonzero(np.abs(off) > HALF - doubt)
     if len(doubted):
         row, column = np.divmod(doubted, len(which))
-        place, doubtful = np.rint(thresholds[row, column]), rivals[:, which[column]]
+        place, doubtful = first[row, column] - (off[row, column] > 0), rivals[:, which[column]]
         weights = plane.weights[:, row, np.clip(place, 0, len(plane.gammas) - 1).astype(np.intp)]
         stands = folded(weights, doubtful) >= folded(weights, target)
         rises = doubtful[2].astype(np.float64) - doubtful[1] > target[2].astype(np.float64) - target[1]
@@ -154,6 +155,6 @@ def _first_gammas(
 def _changed(first: Float32, plane: Plane) -> Ranks:
     """(b, m) first gammas, those of the falling shifted behind all bins → (2, b, g) how many risen and fallen have changed sides."""
     shape = 2, len(plane.betas), len(plane.gammas) + 1
-    places = np.add(first, plane.bins, out=first).astype(np.intp)
+    places = np.add(first, plane.bins, out=np.empty(first.shape, np.intp), casting="unsafe")
     counts = np.bincount(places.ravel(), minlength=math.prod(shape)).reshape(shape)
     return np.asarray(counts.cumsum(axis=-1)[..., :-1])

@@ -22,6 +22,7 @@ METHOD = {
     ComposerName.LINCIR: "searle",
 }
 """Whose published setting fits the terms of a composer. The paper has none for LinCIR: SEARLE's, whose words it shares."""
+WITHOUT_TEXT = frozenset({ComposerName.IMAGE, ComposerName.PROMPT, ComposerName.SUM, ComposerName.SLERP, ComposerName.ONE_STEP})
 SIZES = {"ViT-L": "large", "ViT-bigG": "giant"}  # any other encoder counts as a small one
 
 
@@ -51,9 +52,18 @@ def weighing(
         return Weighing(",".join(f"{role}={weight:g}" for role, weight in roles.items()), lambda c, _: c.with_weights(roles))
     if pdv is None:
         return Weighing(BASE, lambda composition, _: composition)
+    check_takes_pdv(composer)
     name, setting = _setting(pdv, composer, benchmark, model)
     knobs = f"PDV-F {setting.alpha_image:.4g}/{setting.alpha_text:.4g}/{setting.beta:.4g}"
     return Weighing(f"{knobs} ({name})" if name else knobs, lambda c, _: c.with_pdv(setting), setting)
+
+
+def check_takes_pdv(composer: ComposerName) -> None:
+    """OptionError for a composer that does not say the reference in words, before anything is encoded for it."""
+    if composer in WITHOUT_TEXT:
+        raise OptionError(
+            f"PDV weighs image, text and composed; {composer.value!r} does not have them all: choose another composer"
+        )
 
 
 def published_name(composer: ComposerName, benchmark: str, model: str) -> str | None:

@@ -106,10 +106,13 @@ def sweep_ranks(part: Part, plane: Plane, points: Points) -> Placed:
 
 def _rankers(benchmark: Benchmark, scored: Scored, plane: Plane, points: Points) -> Iterator[Ranker]:
     every = np.concatenate([plane.weights.reshape(3, -1), points.weights], axis=1)
+    known: dict[tuple[object, ...], list[int]] = {}
     for composition, scores_tg in scored:
-        _check(benchmark, composition)
-        three = scores_tg[[composition.names.index(term) for term in PDV_TERMS]]
-        yield partial(_ranks, plane, points, every, three)
+        kind = composition.names, composition.rule
+        if kind not in known:
+            _check(benchmark, composition)
+            known[kind] = [composition.names.index(term) for term in PDV_TERMS]
+        yield partial(_ranks, plane, points, every, scores_tg[known[kind]])
 
 
 def _ranks(plane: Plane, points: Points, every: Floats, scores_3n: Float32, contest: Contest) -> Ranks:

@@ -152,8 +152,10 @@ def test_what_is_no_setting_is_wrong_use(pdv: str, message: str) -> None:
 def test_contradictions_are_wrong_use() -> None:
     with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
         told("cirevl", "balanced")
-    with pytest.raises(OptionError, match="the paper gives no setting for 'slerp'"):
-        told("published", composer=ComposerName.SLERP)
+    with pytest.raises(OptionError, match="the paper gives no setting for 'sdr'"):
+        told("published", composer=ComposerName.SDR)
+    with pytest.raises(OptionError, match="'slerp' does not have them all"):
+        told("1,1,0.5", composer=ComposerName.SLERP)
 
 
 @pytest.mark.parametrize(
