@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 DOUBT = 1e-12  # leads smaller than this are folded and compared: a thousand times the rounding of a fold
 ROUNDING = 4e-7  # of a float32 threshold, relative to the numbers it is the sum of
 STEEPEST = 2e5  # steps of the grid: beyond it a float32 could not tell one gamma from the next
+MOST = 1_000_000  # points: their bins are counted in float32
 HALF = np.float32(0.5)
 FEW = 24  # rivals that are quicker folded at every point than counted by thresholds
 
@@ -38,13 +39,14 @@ class Plane:
 
     def __post_init__(self) -> None:
         steps = np.diff(self.gammas)
-        if (
-            not len(self.betas)
-            or not len(steps)
-            or steps.min() <= 0
-            or np.ptp(steps) > 1e-9 * max(1, np.abs(self.gammas).max())
-        ):
-            raise MMRetrieveError("a plane needs betas, and at least two gammas that rise in even steps")
+        if len(steps) < 1 or steps.min() <= 0 or np.ptp(steps) > 1e-9 * max(1, np.abs(self.gammas).max()):
+            raise MMRetrieveError("a plane needs at least two gammas, which rise in even steps")
+        if len(self.betas) < 1 or self.betas.min() < 0 or self.betas.max() > 1:
+            raise MMRetrieveError("a plane needs betas, which are from 0 to 1")
+        if len(self.betas) * (len(self.gammas) + 1) > MOST:
+            raise MMRetrieveError(
+                f"a plane of {len(self.betas)} × {len(self.gammas)} points is too fine; at most {MOST:,} are counted"
+            )
 
     @cached_property
     def weights(self) -> Floats:

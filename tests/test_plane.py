@@ -149,16 +149,19 @@ def test_the_scores_are_left_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("betas", "gammas"),
+    ("betas", "gammas", "why"),
     [
-        ([], [0, 1]),
-        ([0.5], []),
-        ([0.5], [1]),  # one gamma has no step
-        ([0.5], [1, 0]),
-        ([0.5], [0, 0, 0]),
-        ([0.5], [0, 1, 3]),
+        ([], [0, 1], "betas, which are from 0 to 1"),
+        ([0, 1.1], [0, 1], "betas, which are from 0 to 1"),
+        ([-0.1, 1], [0, 1], "betas, which are from 0 to 1"),
+        ([0.5], [], "at least two gammas, which rise in even steps"),
+        ([0.5], [1], "at least two gammas, which rise in even steps"),  # one gamma has no step
+        ([0.5], [1, 0], "at least two gammas, which rise in even steps"),
+        ([0.5], [0, 0, 0], "at least two gammas, which rise in even steps"),
+        ([0.5], [0, 1, 3], "at least two gammas, which rise in even steps"),
+        ([0.5], range(2_000_000), "too fine"),
     ],
 )
-def test_what_is_no_grid_is_refused(betas: list[float], gammas: list[float]) -> None:
-    with pytest.raises(mm.MMRetrieveError, match="a plane needs betas, and at least two gammas that rise in even steps"):
+def test_what_is_no_grid_is_refused(betas: list[float], gammas: list[float], why: str) -> None:
+    with pytest.raises(mm.MMRetrieveError, match=why):
         Plane(np.array(betas, float), np.array(gammas, float))
