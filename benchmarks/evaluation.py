@@ -3,7 +3,8 @@
     python benchmarks/evaluation.py [--points 40] [--out results]
 
 The vectors are random but shaped like those of CLIP: pictures in clusters, texts in a cone of their own, and prompts that
-lead towards the target. Each measurement has a process of its own, so that its peak memory is its own.
+lead towards the target. Each size has a process of its own, so that its
+peak memory is its own, most of which is the libraries.
 """
 
 from __future__ import annotations
@@ -30,14 +31,12 @@ from eval.plane import Plane
 from eval.run import Part, Run
 from eval.settings import Weighing
 from eval.sweep import Points, Tuning, sweep_ranks, swept
-from mmretrieve import PDV, ComposerName, Composition, Term, load_encoder
+from mmretrieve import PDV, ComposerName, Composition, Encoder, Term, load_encoder
 from mmretrieve.vectors import Float32, unit
 
 DIM = 512
 PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 31))
 SETTING = PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
-WAY = Way(ComposerName.CAPTIONS)
-RECORD, METRICS = "seconds, record with hits or plane", "seconds, metrics alone"
 CIRCO_TARGETS = 4  # of a query, about as many as CIRCO has
 
 
@@ -46,11 +45,9 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=40, help="points of the plane that are run separately and compared")
     parser.add_argument("--out", type=Path, help="folder for evaluation.json")
     options = parser.parse_args()
-    one, plane = alone(one_evaluation), alone(sweep, options.points)
-    ratios = {f"ratio of the sweep to one, {what}": plane[what] / one[what] for what in (RECORD, METRICS)}
     result = {
-        "CIRR val: 4181 queries x 2297 images x 512": {"one": one, "sweep of 21 x 31 points": plane, **ratios},
-        "CIRCO test: 800 queries x 123403 images x 512": alone(large),
+        "CIRR val: 4181 queries x 2297 images x 512, 21 x 31 points": alone(cirr_sized, options.points),
+        "CIRCO test: 800 queries x 123403 images x 512": alone(circo_sized),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, numpy {np.__version__}",
     }
     text = json.dumps(result, indent=1)
@@ -61,46 +58,64 @@ def main() -> None:
 
 
 def alone(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """What `measure` finds in a process of its own, and the most memory that this took."""
+    """What `measure` finds in a process of its own, so that its peak memory is its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_with_memory, (measure, *args))
+        return pool.apply(measure, args)
 
 
-def one_evaluation() -> dict[str, Any]:
-    """One setting: the record that `eval run` writes, its metrics alone, and those where a query is a single vector."""
+def cirr_sized(points: int) -> dict[str, Any]:
+    """One setting and the whole plane, in turns: the fewest seconds of each, and how they compare at some points."""
     part, encoder = cirr_part(), load_encoder("wardrobe")
     told = Weighing("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
-    whole, (record, _) = best(Run("one", "cirr", encoder, WAY, told, [part], {}).measure)
-    metrics, values = best(lambda: separate(part, SETTING))
     vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.scored.compositions])
-    single, _ = best(lambda: part.benchmark.score(vectors, part.scored.gallery))
-    found = part.benchmark.means(values)
-    assert found == record["metrics"]
-    return {RECORD: whole, METRICS: metrics, "seconds through score, one vector a query": single, "found": found}
+    work: dict[str, Callable[[], Any]] = {
+        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, told).measure(),
+        "all settings: the record of a sweep": lambda: swept(_run(part, encoder, told), PLANE, Tuning.HALVES),
+        "one setting: metrics alone": lambda: part.benchmark.means(separate(part, SETTING)),
+        "all settings: metrics alone": lambda: sweep_ranks(part, PLANE, Points({"base": PDV()})).means(),
+        "one vector a query: score": lambda: part.benchmark.score(vectors, part.scored.gallery),
+    }
+    before = peak_memory()
+    seconds, found = in_turns(work)
+    records, metrics = list(seconds.values())[:2], list(seconds.values())[2:4]
+    return {
+        "seconds": seconds,
+        "ratio of the records": records[1] / records[0],
+        "ratio of the metrics alone": metrics[1] / metrics[0],
+        "metrics of the one setting": found["one setting: metrics alone"],
+        **_compared(part, found["all settings: metrics alone"], points),
+        "memory, MB": {"before": before, "peak": peak_memory()},
+    }
 
 
-def sweep(points: int) -> dict[str, Any]:
-    """The plane: its record, its metrics alone, and the largest difference to so many points of it that are run separately."""
-    part, encoder = cirr_part(), load_encoder("wardrobe")
-    base = Weighing("base", lambda composition, _: composition)
-    whole, _ = best(lambda: swept(Run("plane", "cirr", encoder, WAY, base, [part], {}), PLANE, Tuning.HALVES))
-    metrics, means = best(lambda: sweep_ranks(part, PLANE, Points({"base": PDV()})).means())
+def circo_sized() -> dict[str, Any]:
+    """CIRCO's largest split, with targets made up: its own are on a server."""
+    part, before = circo_part(), peak_memory()
+    seconds, found = in_turns({"one setting": lambda: part.benchmark.means(separate(part, SETTING))}, times=1)
+    return {"seconds": seconds, "map@5": found["one setting"]["map@5"], "memory, MB": {"before": before, "peak": peak_memory()}}
+
+
+def in_turns(work: dict[str, Callable[[], Any]], times: int = 5) -> tuple[dict[str, float], dict[str, Any]]:
+    """The fewest seconds of each, taken in turns so that a slow moment of the machine hits all; and what each gave."""
+    seconds, found = dict.fromkeys(work, float("inf")), {}
+    for _ in range(times):
+        for name, do in work.items():
+            started = time.perf_counter()
+            found[name] = do()
+            seconds[name] = min(seconds[name], time.perf_counter() - started)
+    return seconds, found
+
+
+def _compared(part: Part, means: NDArray[np.float64], points: int) -> dict[str, float]:
+    """The largest difference, over all metrics, between so many points of the plane and runs of their own."""
     grid = [(float(beta), float(gamma)) for beta in PLANE.betas for gamma in PLANE.gammas]
     chosen = np.random.default_rng(1).permutation(len(grid))[:points]
-    differences = []
-    for place in chosen:
-        beta, gamma = grid[place]
-        own = separate(part, PDV(alpha_image=gamma, alpha_text=gamma, beta=beta))
-        differences.append(float(np.abs(means[place] - own.mean(axis=0)).max()))
-    compared = {"points run separately": len(chosen), "largest difference": max(differences, default=0.0)}
-    return {RECORD: whole, METRICS: metrics, **compared}
+    own = [separate(part, PDV(alpha_image=grid[i][1], alpha_text=grid[i][1], beta=grid[i][0])).mean(axis=0) for i in chosen]
+    return {"points run separately": len(own), "largest difference": float(np.abs(means[chosen] - own).max(initial=0.0))}
 
 
-def large() -> dict[str, Any]:
-    """CIRCO's largest split, with targets made up: its own are on a server."""
-    part = circo_part()
-    seconds, values = best(lambda: separate(part, SETTING), 1)
-    return {METRICS: seconds, "found": {"map@5": part.benchmark.means(values)["map@5"]}}
+def _run(part: Part, encoder: Encoder, told: Weighing) -> Run:
+    return Run("benchmark", "cirr", encoder, Way(ComposerName.CAPTIONS), told, [part], {})
 
 
 def separate(part: Part, pdv: PDV) -> NDArray[np.float64]:
@@ -155,20 +170,9 @@ def _cirr_query(number: int, reference: int, target: int, rng: np.random.Generat
     return BenchmarkQuery(str(number), str(reference), ("",), (str(target),), candidates=tuple(map(str, (target, *others))))
 
 
-def best(work: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
-    """The fewest seconds of several goes, and what the last one gave."""
-    seconds, found = [], None
-    for _ in range(times):
-        started = time.perf_counter()
-        found = work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds), found
-
-
-def _with_memory(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    found = measure(*args)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
-    return found | {"peak memory, MB": round(peak)}
+def peak_memory() -> int:
+    """The most memory that this process has had so far, in MB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20))
 
 
 if __name__ == "__main__":
