@@ -202,10 +202,7 @@ class Benchmark:
 
         MMRetrieveError where the targets are not public.
         """
-        if not query.targets:
-            raise MMRetrieveError(
-                f"the targets of {self.name} {self.split} are not public: `submit` writes what its server scores"
-            )
+        self._check_public(query)
         targets = query.targets[:1] if first else query.targets
         rows = [self.place[id_] for id_ in targets]
         if subset:
@@ -214,6 +211,17 @@ class Benchmark:
                 rivals.remove(row)  # once: GeneCIS names a target twice
             return Contest(rows, rivals)
         return Contest(rows, hidden=self._hidden(query))
+
+    def check_public(self) -> None:
+        """MMRetrieveError where the targets are not public: nothing can be measured then."""
+        for query in self.queries:
+            self._check_public(query)
+
+    def _check_public(self, query: BenchmarkQuery) -> None:
+        if not query.targets:
+            raise MMRetrieveError(
+                f"the targets of {self.name} {self.split} are not public: `submit` writes what its server scores"
+            )
 
     def _hidden(self, query: BenchmarkQuery) -> tuple[int, ...]:
         return () if self.protocol.keeps_reference else (self.place[query.reference],)

@@ -52,12 +52,15 @@ class Reference(Choice):
     DROP = "drop"
 
 
-def make_run(options: argparse.Namespace, split: str | None = None) -> Run:
-    """Everything that `run`, `sweep` and `submit` begin with: the benchmark, encoded and composed.
+def make_run(options: argparse.Namespace, split: str | None = None, *, measured: bool = True) -> Run:
+    """Everything that `run`, `sweep` and `submit` begin with: the benchmark, encoded and composed. `measured`: its targets are needed.
 
     Raises OptionError for words that contradict each other, MMRetrieveError for what cannot be read, loaded or composed.
     """
     suite = [_with_reference(part, options.reference) for part in load_suite(options.benchmark, options.root, split)]
+    if measured:
+        for benchmark in suite:
+            benchmark.check_public()
     speakers = _speakers(options)
     way = _way(options)
     encoder = _encoder(options)

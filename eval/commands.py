@@ -70,7 +70,7 @@ def submit(options: argparse.Namespace) -> None:
         raise OptionError(f"no server scores {options.benchmark}; there is one for: {', '.join(SERVERS)}")
     if options.allow_missing:
         raise OptionError("a submission answers every query over the whole gallery: leave --allow-missing out")
-    made = make_run(options, server.split)
+    made = make_run(options, server.split, measured=False)
     files = _submission(made, subsets=server.subsets)
     about = made.head("submission") | {
         "weighing": made.weighing.label,
