@@ -34,7 +34,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except (MMRetrieveError, OSError) as error:
         if options.debug:
             raise
-        print(f"eval: {printable(str(error))}", file=sys.stderr)
+        told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"eval: {printable(told)}", file=sys.stderr)
         return WRONG_USE if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
         print("eval: interrupted; what was encoded is kept, run the same command to go on", file=sys.stderr)
@@ -67,7 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
     _of_benchmark(sweeping)
     _way(sweeping)
     sweeping.add_argument("--betas", type=steps, default=BETAS, help="first:last:how many (default: %(default)s)")
-    sweeping.add_argument("--gammas", type=steps, default=GAMMAS, help="first:last:how many (default: %(default)s)")
+    sweeping.add_argument(
+        "--gammas", type=steps, default=GAMMAS, help="first:last:how many, as --gammas=-1:3:41 (default: %(default)s)"
+    )
     told = (
         "halves: the best point is chosen on the even queries and reported on the odd ones; same: on all (default: %(default)s)"
     )
@@ -145,7 +148,7 @@ def _way(command: argparse.ArgumentParser) -> None:
 
 
 def _weighing(command: argparse.ArgumentParser) -> None:
-    told = "alpha_image,alpha_text,beta; published; a published setting by its name; or the file of a sweep, for its best point"
+    told = "alpha_image,alpha_text,beta (a first number below 0 needs --pdv=-1,…); published; a published setting by its name; or the file of a sweep, for its best point"
     command.add_argument("--pdv", metavar="P", help=told)
     command.add_argument("--weights", type=weights, metavar="W", help="balanced, or by role: image=1,prompt=2")
 

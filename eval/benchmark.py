@@ -147,6 +147,10 @@ class Benchmark:
             raise MMRetrieveError(
                 f"{self.name}: expected {len(self.queries)} query and {len(self.gallery_ids)} gallery vectors, got {len(queries)} and {len(gallery)}"
             )
+        if queries.shape[1] != gallery.shape[1]:
+            raise MMRetrieveError(
+                f"{self.name}: query vectors have {queries.shape[1]} columns and gallery vectors {gallery.shape[1]}"
+            )
         blocks = (term_scores(queries[i : i + AT_ONCE], gallery) for i in range(0, len(queries), AT_ONCE))
         return self.means(self.per_query(row for block in blocks for row in block))
 

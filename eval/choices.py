@@ -15,6 +15,7 @@ from tqdm import tqdm
 from eval.benchmark import Benchmark
 from eval.composing import Orders, Way, compose
 from eval.datasets import load_suite
+from eval.datasets.reading import checksum
 from eval.features import features
 from eval.record import Watch, encoder_of, slug
 from eval.run import Part, Run
@@ -41,7 +42,9 @@ RECORDED = (
     "prompt_orders",
     "phi",
     "allow_missing",
+    "dtype",
 )
+LONGEST = 200  # letters of a name
 PRIVATE = frozenset({"key", "endpoint", "memory", "timeout", "offline", "device"})
 
 
@@ -61,6 +64,8 @@ def make_run(options: argparse.Namespace, split: str | None = None, *, measured:
     if measured:
         for benchmark in suite:
             benchmark.check_public()
+    if options.name is not None and (Path(options.name).name != options.name or len(options.name) > LONGEST):
+        raise OptionError(f"--name is the name of files, not a path, and at most {LONGEST} letters; got {options.name!r:.60}")
     speakers = _speakers(options)
     way = _way(options)
     encoder = _encoder(options)
@@ -113,8 +118,8 @@ def _parts(
 
 
 def _own(folder: Path, benchmark: Benchmark) -> Path:
-    """The folder that was named, or the part's own in it."""
-    return folder / benchmark.name.partition(":")[2] if ":" in benchmark.name else folder
+    """Of each part and split its own, in the folder that was named."""
+    return folder / slug(benchmark.name, benchmark.split)
 
 
 def _speakers(options: argparse.Namespace) -> SpeakerOptions:
@@ -154,7 +159,7 @@ def _with_reference(benchmark: Benchmark, reference: str | None) -> Benchmark:
 
 
 def _recorded(options: argparse.Namespace) -> dict[str, Any]:
-    """What was chosen, in plain values; of files the name alone, and nothing that is private."""
+    """What was chosen, in plain values; of files the name and a checksum, and nothing that is private."""
     own = {name: getattr(options, name, None) for name in RECORDED}
     said = {name: value for name, value in chosen(options, SpeakerOptions).items() if name not in PRIVATE}
     return {name: _plain(value) for name, value in (own | said).items()}
@@ -163,13 +168,13 @@ def _recorded(options: argparse.Namespace) -> dict[str, Any]:
 def _extras(recorded: Mapping[str, Any]) -> Iterator[str]:
     """What tells a run from another one of the same benchmark, encoder, composer and weights."""
     for name, value in recorded.items():
-        if name not in ("composer", "pdv", "weights", "allow_missing") and value not in (None, False, "plain"):
+        if name not in ("composer", "pdv", "weights", "allow_missing") and value not in (None, False, "plain", "float32"):
             yield f"{name}={value}" if value is not True else name
 
 
 def _plain(value: object) -> object:
     if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_file()):
-        return Path(str(value)).name
+        return f"{Path(str(value)).name} {checksum(Path(str(value)))[:8]}"
     return value
 
 

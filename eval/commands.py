@@ -20,12 +20,12 @@ from eval.datasets import BenchmarkName, load_benchmark, load_suite
 from eval.files import write_whole
 from eval.lists import read_lists, score_lists
 from eval.plane import Plane
-from eval.record import part_of, write_record
+from eval.record import check_replaceable, encoder_of, part_of, write_record
 from eval.run import Run
 from eval.settings import check_takes_pdv
 from eval.submission import SERVERS, ranked, ranked_subset, submission_files, write_submission
 from eval.sweep import Tuning, swept
-from mmretrieve import ComposerName
+from mmretrieve import ComposerName, MMRetrieveError
 from mmretrieve.arguments import printable
 from mmretrieve.balance import Spread
 from mmretrieve.errors import OptionError
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> None:
     """Measures one way to compose on one benchmark; writes its record, and how each query fared."""
     made = make_run(options, options.split)
+    check_replaceable(options.out / f"{made.name}.json", made.options, encoder_of(made.encoder))
     record, queries = made.measure()
     write_record(options.out / f"{made.name}.queries.json", queries, indent=None)
     path = write_record(options.out / f"{made.name}.json", record)
-    _say(options, record, [*_table(record["metrics"]), *_remarks(record), f"written to {path}"])
+    _say(options, record, [record["label"], *_table(record["metrics"]), *_remarks(record), f"written to {path}"])
 
 
 def sweep(options: argparse.Namespace) -> None:
@@ -51,6 +52,7 @@ def sweep(options: argparse.Namespace) -> None:
     plane = Plane(np.linspace(*options.betas), np.linspace(*options.gammas))
     check_takes_pdv(ComposerName(options.composer))
     made = make_run(options, options.split)
+    check_replaceable(options.out / f"{made.name}.sweep.json", made.options, encoder_of(made.encoder))
     record = swept(made, plane, Tuning(options.tune))
     write_whole(options.out / f"{made.name}.sweep.png", heatmap(record))
     path = write_record(options.out / f"{made.name}.sweep.json", record)
@@ -71,7 +73,11 @@ def submit(options: argparse.Namespace) -> None:
     if options.allow_missing:
         raise OptionError("a submission answers every query over the whole gallery: leave --allow-missing out")
     made = make_run(options, server.split, measured=False)
+    own = options.out / f"{made.name}.json"
+    check_replaceable(own, made.options, encoder_of(made.encoder))
     files = _submission(made, subsets=server.subsets)
+    if not own.exists() and (others := [options.out / name for name in files if (options.out / name).exists()]):
+        raise MMRetrieveError(f"{others[0]} is there already and of another run: give another --out")
     about = made.head("submission") | {
         "weighing": made.weighing.label,
         "parts": {part.benchmark.name: part_of(part.benchmark) for part in made.parts},
@@ -81,7 +87,7 @@ def submit(options: argparse.Namespace) -> None:
     about.pop("headline")
     paths = write_submission(options.out, files)
     written = [str(path) for path in (*paths, write_record(options.out / f"{made.name}.json", about))]
-    _say(options, {"files": written, **about}, [*_remarks(about), *(f"written to {path}" for path in written)])
+    _say(options, {"files": written, **about}, [about["label"], *_remarks(about), *(f"written to {path}" for path in written)])
 
 
 def score(options: argparse.Namespace) -> None:
@@ -96,6 +102,8 @@ def report(options: argparse.Namespace) -> None:
     """Makes one self-contained HTML page of all records in a folder."""
     from eval.report import build_report
 
+    if options.out.suffix.lower() == ".json":
+        raise OptionError(f"{options.out}: the page is HTML; it would take the place of a record")
     write_whole(options.out, build_report(options.records, _pictures(dict(options.root))))
     print(f"written to {options.out}")
 
@@ -105,7 +113,7 @@ def export_wardrobe(options: argparse.Namespace) -> None:
     with tqdm(unit=" pictures", disable=None, file=sys.stderr, leave=False) as bar:
         made = export.export_wardrobe(options.layout, options.folder, progress=bar.update)
     for part in made.parts:
-        print(f"{part}")
+        print(f"{part.name} {part.split}: {part.queries:,} queries, {part.images:,} images")
     print(f"{made.pictures:,} pictures, written to {made.folder}")
 
 

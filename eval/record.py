@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.benchmark import Benchmark
 from eval.files import write_whole
-from mmretrieve import Encoder
+from mmretrieve import Encoder, MMRetrieveError
 
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")
 DIGITS = 6  # of scores in records: what float32 term scores hold
@@ -67,9 +67,23 @@ def write_record(path: Path, record: Mapping[str, Any], *, indent: int | None = 
     return write_whole(path, json.dumps(record, indent=indent, ensure_ascii=False) + "\n")
 
 
+def check_replaceable(path: Path, options: Mapping[str, Any], encoder: Mapping[str, str]) -> None:
+    """MMRetrieveError where `path` is there already and is not the record of the same options and encoder."""
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        same = found["options"] == options and found["encoder"] == encoder
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise MMRetrieveError(f"{path} is there already and of another run: give a --name, or another --out")
+
+
 def slug(*parts: str) -> str:
-    """A file name of several parts: letters, digits, dots and commas, everything else a hyphen."""
-    return "_".join(re.sub(r"[^A-Za-z0-9.,=]+", "-", part).strip("-") for part in parts if part)
+    """A file name of several parts: letters, digits, dots and commas, a minus before a number said, everything else a hyphen."""
+    said = (re.sub(r"(?<![A-Za-z0-9.])-(?=[\d.])", "minus", part).replace("+", "plus") for part in parts if part)
+    return "_".join(re.sub(r"[^A-Za-z0-9.,=]+", "-", part).strip("-") for part in said)
 
 
 def _named(model: str) -> str:

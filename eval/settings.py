@@ -49,6 +49,8 @@ def weighing(
         return Weighing(BALANCED, balanced)
     if isinstance(weights, Mapping):
         roles = dict(weights)
+        if not any(roles.values()):
+            raise OptionError("all weights are 0: such a query has no direction")
         return Weighing(",".join(f"{role}={weight:g}" for role, weight in roles.items()), lambda c, _: c.with_weights(roles))
     if pdv is None:
         return Weighing(BASE, lambda composition, _: composition)
@@ -93,7 +95,7 @@ def _setting(text: str, composer: ComposerName, benchmark: str, model: str) -> t
     if text in PUBLISHED:
         return text, PUBLISHED[text]
     if Path(text).is_file():
-        return f"best of {Path(text).name}", _found(Path(text))
+        return f"best of {Path(text).name}", _found(Path(text), composer)
     try:
         alpha_image, alpha_text, beta = map(float, text.split(","))
     except ValueError:
@@ -102,10 +104,14 @@ def _setting(text: str, composer: ComposerName, benchmark: str, model: str) -> t
     return None, PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
 
 
-def _found(path: Path) -> PDV:
-    """The best point of a sweep; both alphas are its gamma, which is one way among many to reach it."""
+def _found(path: Path, composer: ComposerName) -> PDV:
+    """The best point of a sweep of the same composer; both alphas are its gamma, which is one way among many to reach it."""
     try:
-        best = json.loads(path.read_text(encoding="utf-8"))["points"]["best"]
-        return PDV(alpha_image=best["gamma"], alpha_text=best["gamma"], beta=best["beta"])
+        record = json.loads(path.read_text(encoding="utf-8"))
+        swept, best = record["composer"], record["points"]["best"]
+        found = PDV(alpha_image=best["gamma"], alpha_text=best["gamma"], beta=best["beta"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MMRetrieveError(f"{path}: not the record of a sweep ({error!r})") from error
+    if swept != composer:
+        raise OptionError(f"{path}: is a sweep of {swept!r}, and its best point says nothing of {composer.value!r}")
+    return found

@@ -94,7 +94,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path:
     command = [sys.executable, "-m", "eval", *asked]
     kept, out = tmp_path / "kept", tmp_path / "out"
     killed = subprocess.Popen([*command, "--features", str(kept), "--out", str(out)], cwd=ROOT, stderr=subprocess.DEVNULL)
-    rows = kept / "rows.f32"
+    rows = kept / "cirr_val" / "rows.f32"
     while killed.poll() is None and not (rows.is_file() and rows.stat().st_size):
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path:
     os.truncate(rows, done - 100)  # a write that was torn
     assert main([*asked, "--features", str(kept), "--out", str(out)]) == 0
     assert main([*asked, "--features", str(tmp_path / "whole"), "--out", str(tmp_path / "other")]) == 0
-    assert rows.read_bytes() == (tmp_path / "whole" / "rows.f32").read_bytes()
+    assert rows.read_bytes() == (tmp_path / "whole" / "cirr_val" / "rows.f32").read_bytes()
     for path in out.iterdir():
         found, expected = (json.loads(file.read_text()) for file in (path, tmp_path / "other" / path.name))
         assert (untimed(found) if "provenance" in found else found) == (

@@ -92,6 +92,8 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise MMRetrieveError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except RecursionError as error:
+        raise MMRetrieveError(f"{path}: not JSON that can be read (nested too deeply)") from error
     except UnicodeDecodeError as error:
         raise MMRetrieveError(f"{path}: not UTF-8 text, at byte {error.start}") from error
 

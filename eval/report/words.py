@@ -59,7 +59,7 @@ def gain(interval: Interval) -> str:
 
 def command(beta: float, gamma: float) -> str:
     """The option that gives a point of the plane: with both alphas alike, gamma is what they are."""
-    return f"--pdv{'=' if gamma < 0 else ' '}{gamma:.3g},{gamma:.3g},{beta:.3g}"
+    return f"--pdv{'=' if gamma < 0 else ' '}{gamma:.6g},{gamma:.6g},{beta:.6g}"
 
 
 def weights_said(weights: Sequence[float]) -> str:
