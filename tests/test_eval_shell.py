@@ -241,6 +241,24 @@ def test_bad_words_end_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_no_record_takes_the_place_of_another(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lincir = words(place, "run", "cirr", tmp_path, "--composer", "lincir")
+    one, other = (told(capsys, [*lincir, f"--pdv={knobs}"]) for knobs in ("1,1,0.5", "-1,-1,0.5"))
+    assert one["name"] != other["name"]
+    asked = words(place, "run", "cirr", tmp_path, "--name", "mine", "--composer")
+    assert main([*asked, "image"]) == 0
+    before = (tmp_path / "mine.json").read_bytes()
+    capsys.readouterr()
+    assert "is there already and of another run" in refused(capsys, [*asked, "sum"], 1)
+    assert (tmp_path / "mine.json").read_bytes() == before
+    assert "not a path" in refused(capsys, words(place, "run", "cirr", tmp_path, "--name", "../mine"), 2)
+    assert "take the place of a record" in refused(capsys, ["report", str(tmp_path), "--out", str(tmp_path / "mine.json")], 2)
+    submit = words(place, "submit", "cirr", tmp_path / "s", "--composer")
+    assert main([*submit, "image"]) == 0
+    capsys.readouterr()
+    assert "cirr_test1_recall.json is there already" in refused(capsys, [*submit, "sum"], 1)
+
+
 def test_vectors_of_another_encoder_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = words(place, "run", "cirr", tmp_path / "out", "--composer", "image")
     assert main(asked) == 0

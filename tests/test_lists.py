@@ -289,3 +289,10 @@ def test_a_real_submission_is_read_and_mixed_up_splits_are_told(shared: Path) ->
     mixed = r"query 12063 \(as with 4147 others\): not a query of cirr val, which has 4181: is this of another split"
     with pytest.raises(mm.MMRetrieveError, match=mixed):
         score_lists(load_benchmark("cirr", shared / "cirr", split="val"), lists)
+
+
+def test_lists_nested_without_end_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(mm.MMRetrieveError, match=r"deep\.json: not JSON that can be read \(nested too deeply\)"):
+        read_lists(file)

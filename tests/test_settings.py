@@ -72,10 +72,12 @@ def test_weights_by_role_and_balanced() -> None:
 def test_the_best_point_of_a_sweep_is_reached(tmp_path: Path) -> None:
     for beta, gamma in [(0.0, 0.0), (0.35, 2.2), (1.0, -0.5), (0.75, 1.2500000000000004)]:
         file = tmp_path / "a.sweep.json"
-        file.write_text(json.dumps({"points": {"best": {"beta": beta, "gamma": gamma, "metrics": {}}}}))
+        file.write_text(json.dumps({"composer": "captions", "points": {"best": {"beta": beta, "gamma": gamma}}}))
         found = told(str(file))
         assert found.label.endswith(" (best of a.sweep.json)")
         assert weights_of(found)[:3] == pytest.approx(plane_weights(beta, gamma), abs=1e-12)
+        with pytest.raises(OptionError, match="is a sweep of 'captions', and its best point says nothing of 'lincir'"):
+            told(str(file), composer=ComposerName.LINCIR)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,8 @@ def test_what_is_no_setting_is_wrong_use(pdv: str, message: str) -> None:
 
 
 def test_contradictions_are_wrong_use() -> None:
+    with pytest.raises(OptionError, match="all weights are 0"):
+        told(None, {"image": 0.0, "prompt": 0.0})
     with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
         told("cirevl", "balanced")
     with pytest.raises(OptionError, match="the paper gives no setting for 'sdr'"):
