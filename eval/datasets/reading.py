@@ -84,6 +84,8 @@ def read_json(path: Path) -> object:
         return json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         raise MMRetrieveError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise MMRetrieveError(f"{path}: not JSON that can be read (nested too deeply)") from error
 
 
 def read_text(path: Path) -> str:
@@ -92,8 +94,6 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise MMRetrieveError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except RecursionError as error:
-        raise MMRetrieveError(f"{path}: not JSON that can be read (nested too deeply)") from error
     except UnicodeDecodeError as error:
         raise MMRetrieveError(f"{path}: not UTF-8 text, at byte {error.start}") from error
 
