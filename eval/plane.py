@@ -1,4 +1,4 @@
-"""The ranks of a query's targets at every point of the PDV plane, at about the price of one.
+"""The ranks of a query's targets at every point of the PDV plane, at about twice the price of one.
 
 At (beta, gamma) an item outscores a target where (1 − beta) · d_image + beta · d_text + gamma · (d_composed − d_text) ≥ 0,
 with d its lead in each term's score. That is linear in gamma: each item has one threshold for each beta, and counting
