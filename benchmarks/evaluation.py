@@ -1,6 +1,6 @@
 """What evaluation costs: a sweep of the PDV plane against one evaluation, and scoring at CIRCO's size. One run, ratios in it.
 
-    python benchmarks/evaluation.py [--points 40] [--out results]
+    python -m benchmarks.evaluation [--points 40] [--out results]
 
 The vectors are random but shaped like those of CLIP: pictures in clusters, texts in a cone of their own, and prompts that
 lead towards the target. Each size has a process of its own, so that its
@@ -30,12 +30,12 @@ from eval.datasets import circo, cirr
 from eval.plane import Plane
 from eval.run import Part, Run
 from eval.settings import Weighing
-from eval.sweep import Points, Tuning, sweep_ranks, swept
+from eval.sweep import Tuning, sweep_ranks, swept
 from mmretrieve import PDV, ComposerName, Composition, Encoder, Term, load_encoder
 from mmretrieve.vectors import Float32, unit
 
 DIM = 512
-PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 31))
+PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 31), {"base": PDV()})
 SETTING = PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
 CIRCO_TARGETS = 4  # of a query, about as many as CIRCO has
 
@@ -72,7 +72,7 @@ def cirr_sized(points: int) -> dict[str, Any]:
         "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, told).measure(),
         "all settings: the record of a sweep": lambda: swept(_run(part, encoder, told), PLANE, Tuning.HALVES),
         "one setting: metrics alone": lambda: part.benchmark.means(separate(part, SETTING)),
-        "all settings: metrics alone": lambda: sweep_ranks(part, PLANE, Points({"base": PDV()})).means(),
+        "all settings: metrics alone": lambda: sweep_ranks(part, PLANE).means(),
         "one vector a query: score": lambda: part.benchmark.score(vectors, part.scored.gallery),
     }
     before = peak_memory()
@@ -111,7 +111,7 @@ def _compared(part: Part, means: NDArray[np.float64], points: int) -> dict[str, 
     grid = [(float(beta), float(gamma)) for beta in PLANE.betas for gamma in PLANE.gammas]
     chosen = np.random.default_rng(1).permutation(len(grid))[:points]
     own = [separate(part, PDV(alpha_image=grid[i][1], alpha_text=grid[i][1], beta=grid[i][0])).mean(axis=0) for i in chosen]
-    return {"points run separately": len(own), "largest difference": float(np.abs(means[chosen] - own).max(initial=0.0))}
+    return {"points run separately": len(own), "largest difference": float(np.abs(means[chosen] - own).max())}
 
 
 def _run(part: Part, encoder: Encoder, told: Weighing) -> Run:

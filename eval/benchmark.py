@@ -208,13 +208,13 @@ class Benchmark:
         """
         self._check_public(query)
         targets = query.targets[:1] if first else query.targets
-        rows = [self.place[id_] for id_ in targets]
+        rows, depth = [self.place[id_] for id_ in targets], self.depths.get((subset, first))
         if subset:
             rivals = [self.place[id_] for id_ in query.candidates or ()]
             for row in rows:
                 rivals.remove(row)  # once: GeneCIS names a target twice
-            return Contest(rows, rivals)
-        return Contest(rows, hidden=self._hidden(query))
+            return Contest(rows, rivals, depth=depth)
+        return Contest(rows, hidden=self._hidden(query), depth=depth)
 
     def check_public(self) -> None:
         """MMRetrieveError where the targets are not public: nothing can be measured then."""

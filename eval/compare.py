@@ -13,12 +13,12 @@ from eval.composing import Scored, compose
 from eval.methods import METHODS, Method, parts_for
 from eval.plane import Plane
 from eval.run import Part
-from eval.sweep import Points, Tuning, sweep_ranks
+from eval.sweep import Tuning, sweep_ranks
 from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts
 from mmretrieve.balance import Spread, balanced
 from mmretrieve.vectors import Float32
 
-PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 36))
+PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 36), {"base": PDV()})
 TUNED_ON = "captions, swap (CIReVL's shape)"
 
 
@@ -69,7 +69,7 @@ def measured(benchmark: Benchmark, scored: Scored, method: Method, spread: Sprea
 def tuned(benchmark: Benchmark, scored: Scored) -> dict[str, Any]:
     """The best point of the PDV plane on the even queries, reported on the odd ones beside the base there."""
     halves = Tuning.HALVES
-    placed = sweep_ranks(Part(benchmark, scored), PLANE, Points({"base": PDV()}))
+    placed = sweep_ranks(Part(benchmark, scored), PLANE)
     chosen, reported = placed.means(halves.chosen), placed.means(halves.reported)
     best = int(chosen[:-1, benchmark.headline].argmax())
     beta, gamma = divmod(best, len(PLANE.gammas))

@@ -6,8 +6,10 @@ precision as in CIRCO's, with the divisor min(|targets|, K).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +24,15 @@ BEYOND = np.iinfo(np.int32).max
 
 @dataclass(frozen=True)
 class Contest:
-    """Who is ranked: rows of the `targets`, and of their `rivals`; None means all that are neither targets nor `hidden`."""
+    """Who is ranked: rows of the `targets`, and of their `rivals`; None means all that are neither targets nor `hidden`.
+
+    No metric looks further down than `depth`: a rank beyond it need not be exact, so long as it is beyond.
+    """
 
     targets: Sequence[int]
     rivals: Sequence[int] | None = None
     hidden: Sequence[int] = ()
+    depth: int | None = None
 
     def size(self, items: int) -> int:
         """How many places its ranking has, in a gallery of so many items."""
@@ -48,14 +54,24 @@ def target_ranks(scores: Floats, contest: Contest) -> Ranks:
 
 
 def list_ranks(ranking: Sequence[int], contest: Contest) -> Ranks:
-    """Rows of a ranked list, best first → (targets,) ranks, best first; BEYOND for targets that it does not name."""
-    out = set(contest.hidden) if contest.rivals is None else set(ranking) - {*contest.rivals, *contest.targets}
-    place = {row: i for i, row in enumerate((row for row in ranking if row not in out), start=1)}
+    """Rows of a ranked list, best first → (targets,) ranks, best first; BEYOND for targets that it does not name.
+
+    A list names a row once. A rival that is the target's own copy ties with it, and stands before it as in `target_ranks`.
+    """
+    if contest.rivals is None:
+        hidden = {*contest.hidden}
+        named = {row: 1 for row in ranking if row not in hidden}
+    else:
+        times = Counter([*contest.targets, *contest.rivals])
+        named = {row: times[row] for row in ranking if row in times}
+    place = dict(zip(named, accumulate(named.values()), strict=True))
     return np.sort([place.get(row, BEYOND) for row in contest.targets])
 
 
 def placed(above: Ranks) -> Ranks:
     """(…, targets) how many rivals stand before each target → (…, targets) their ranks, best first."""
+    if above.shape[-1] == 1:
+        return above + 1
     return np.asarray(np.sort(above, axis=-1) + np.arange(1, above.shape[-1] + 1))
 
 

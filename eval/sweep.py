@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.benchmark import Benchmark, Ranker
 from eval.composing import Scored
-from eval.metrics import Contest, Ranks
 from eval.placed import Placed
-from eval.plane import Plane, plane_ranks, ranks_at
+from eval.plane import Plane
 from eval.record import part_of
 from eval.run import Part, Run
 from eval.settings import published_name
+from eval.standing import plane_ranks
 from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError, Term
 from mmretrieve.options import Choice
-from mmretrieve.vectors import Float32
 
-Floats = NDArray[np.float64]
 PDV_TERMS = (Term.IMAGE, Term.TEXT, Term.COMPOSED)
 BASE, PUBLISHED_POINT, BEST = "base", "published", "best"
 
@@ -47,48 +44,34 @@ class Tuning(Choice):
         return {"tuned on": on, "reported on": reported}
 
 
-@dataclass(frozen=True)
-class Points:
-    """Named settings, measured one by one beside the plane's grid, on which they need not lie."""
-
-    settings: Mapping[str, PDV]
-
-    @cached_property
-    def weights(self) -> Floats:
-        """(3, points) of image, text and composed."""
-        return np.array([pdv.weights for pdv in self.settings.values()]).reshape(-1, 3).T
-
-
 def swept(run: Run, plane: Plane, tuning: Tuning) -> dict[str, Any]:
     """The record of a sweep over all parts of a run: the mean over the parts at every point, and at the named ones."""
     if tuning is Tuning.HALVES and (short := [part.benchmark.name for part in run.parts if len(part.benchmark.queries) < 2]):
         raise MMRetrieveError(f"{short[0]} has a single query, which has no halves: tune on the same")
     first = run.parts[0].benchmark
     name = published_name(run.way.composer, run.family, run.encoder.identity.model)
-    points = Points({BASE: PDV()} | ({PUBLISHED_POINT: PUBLISHED[name]} if name is not None else {}))
+    plane = replace(plane, named={BASE: PDV()} | ({PUBLISHED_POINT: PUBLISHED[name]} if name is not None else {}))
     with run.watch.on("measure"):
-        placed = [sweep_ranks(part, plane, points) for part in run.parts]
+        placed = [sweep_ranks(part, plane) for part in run.parts]
         chosen, reported = (np.mean([one.means(on) for one in placed], axis=0) for on in (tuning.chosen, tuning.reported))
-    grid = len(plane.betas) * len(plane.gammas)
-    best = int(chosen[:grid, first.headline].argmax())
-    shape = len(plane.betas), len(plane.gammas)
-    metrics = [metric.name for metric in first.metrics]
-    beta, gamma = float(plane.betas[best // shape[1]]), float(plane.gammas[best % shape[1]])
+    best = int(chosen[: plane.size, first.headline].argmax())
+    beta, gamma = np.unravel_index(best, plane.shape)
     found: dict[str, Any] = {
-        point: {"beta": pdv.beta, "gamma": pdv.gamma, "metrics": first.by_name(reported[grid + i])}
-        for i, (point, pdv) in enumerate(points.settings.items())
+        point: {"beta": pdv.beta, "gamma": pdv.gamma, "metrics": first.by_name(reported[plane.size + i])}
+        for i, (point, pdv) in enumerate(plane.named.items())
     }
     if name is not None:
         found[PUBLISHED_POINT]["setting"] = name
-    found[BEST] = {"beta": beta, "gamma": gamma, "metrics": first.by_name(reported[best])}
+    at_best = {"beta": float(plane.betas[beta]), "gamma": float(plane.gammas[gamma])}
+    found[BEST] = at_best | {"metrics": first.by_name(reported[best])}
     return run.head("sweep") | {
         "metric": first.protocol.headline,
         "queries": sum(len(part.benchmark.queries[tuning.reported]) for part in run.parts),
         "betas": plane.betas.tolist(),
         "gammas": plane.gammas.tolist(),
         "plane": {
-            metric: reported[:grid, i].reshape(shape).tolist()
-            for i, metric in enumerate(metrics)
+            metric.name: reported[: plane.size, i].reshape(plane.shape).tolist()
+            for i, metric in enumerate(first.metrics)
             if not np.isnan(reported[:, i]).any()
         },
         "points": found,
@@ -99,27 +82,19 @@ def swept(run: Run, plane: Plane, tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def sweep_ranks(part: Part, plane: Plane, points: Points) -> Placed:
-    """Ranks at (b · g + points): the plane's grid row by row, then the named points."""
-    return part.benchmark.placed(_rankers(part.benchmark, part.scored, plane, points))
+def sweep_ranks(part: Part, plane: Plane) -> Placed:
+    """Ranks at all points of a plane."""
+    return part.benchmark.placed(_rankers(part.benchmark, part.scored, plane))
 
 
-def _rankers(benchmark: Benchmark, scored: Scored, plane: Plane, points: Points) -> Iterator[Ranker]:
-    every = np.concatenate([plane.weights.reshape(3, -1), points.weights], axis=1)
+def _rankers(benchmark: Benchmark, scored: Scored, plane: Plane) -> Iterator[Ranker]:
     known: dict[tuple[object, ...], list[int]] = {}
     for composition, scores_tg in scored:
         kind = composition.names, composition.rule
         if kind not in known:
             _check(benchmark, composition)
             known[kind] = [composition.names.index(term) for term in PDV_TERMS]
-        yield partial(_ranks, plane, points, every, scores_tg[known[kind]])
-
-
-def _ranks(plane: Plane, points: Points, every: Floats, scores_3n: Float32, contest: Contest) -> Ranks:
-    if contest.rivals is not None:  # a handful
-        return ranks_at(every, scores_3n, contest)
-    grid = plane_ranks(scores_3n, plane, contest)
-    return np.concatenate([grid.reshape(-1, grid.shape[-1]), ranks_at(points.weights, scores_3n, contest)])
+        yield partial(plane_ranks, scores_tg[known[kind]], plane)
 
 
 def _check(benchmark: Benchmark, composition: Composition) -> None:

@@ -142,12 +142,13 @@ def test_a_ranked_list_says_what_scores_without_ties_say(protocol: Protocol) -> 
             np.testing.assert_array_equal(benchmark.measured([partial(list_ranks, cut)]), by_list)
 
 
-def test_a_target_that_is_a_distractor_too_ties_with_itself_but_has_one_place_in_a_list() -> None:
+def test_a_target_that_is_a_distractor_too_ties_with_itself_by_scores_and_in_a_list() -> None:
     benchmark = of_one(GENECIS, BenchmarkQuery("q", "i9", ("",), ("i0",), candidates=("i0", "i1", "i0", "i2")))
     scores = np.zeros(len(ITEMS))
     scores[[0, 1, 2]] = [3, 2, 1]
     assert benchmark.per_query([scores]).tolist() == [[0, 100, 100]]  # its other self stands before it
-    assert benchmark.measured([partial(list_ranks, [0, 1, 2])]).tolist() == [[100, 100, 100]]
+    assert benchmark.measured([partial(list_ranks, [0, 1, 2])]).tolist() == [[0, 100, 100]]
+    assert benchmark.measured([partial(list_ranks, [1, 2, 0])]).tolist() == [[0, 0, 0]]
 
 
 @settings(max_examples=200)

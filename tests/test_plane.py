@@ -10,22 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmretrieve as mm
-from eval import plane as counting
+from eval import standing
 from eval.metrics import Contest, Ranks, target_ranks
-from eval.plane import FEW, Plane, plane_ranks
+from eval.plane import Plane
+from eval.standing import FEW, plane_ranks
 from mmretrieve.directions import plane_weights
 from mmretrieve.scoring import linear
 from mmretrieve.vectors import Float32
 
-PLANE = Plane(np.linspace(0, 1, 6), np.linspace(-0.5, 3, 8))
+NAMED = {"base": mm.PDV(), "elsewhere": mm.PDV(alpha_image=1.3, alpha_text=0.4, beta=0.77)}
+PLANE = Plane(np.linspace(0, 1, 6), np.linspace(-0.5, 3, 8), NAMED)
 EIGHTHS = Plane(np.linspace(0, 1, 5), np.linspace(-0.5, 2, 21))
 Kind = Callable[[np.random.Generator, int], Float32]
 
 
 def one_by_one(scores_3n: Float32, plane: Plane, contest: Contest) -> Ranks:
-    """(b, g, targets): what a run at each point gives, one point after the other."""
-    points = [[plane_weights(float(beta), float(gamma)) for gamma in plane.gammas] for beta in plane.betas]
-    return np.array([[target_ranks(linear(scores_3n, point), contest) for point in row] for row in points])
+    """(points, targets): what a run at each point gives, one point after the other."""
+    points = [plane_weights(float(beta), float(gamma)) for beta in plane.betas for gamma in plane.gammas]
+    points += [pdv.weights for pdv in plane.named.values()]
+    return np.array([target_ranks(linear(scores_3n, point), contest) for point in points])
 
 
 def anything(rng: np.random.Generator, items: int) -> Float32:
@@ -72,7 +75,22 @@ def alike(rng: np.random.Generator, items: int) -> Float32:
     return np.float32(0.3) + rng.integers(-3, 4, (3, items)).astype(np.float32) * np.float32(2**-25)
 
 
-KINDS = (anything, eighths, tenths, whole, duplicates, no_direction, slight, far_ahead, alike)
+def crossing(rng: np.random.Generator, items: int) -> Float32:
+    """Who is first by the image is last by the text: at no two betas do the same rivals stand before the target."""
+    lead = rng.uniform(-1, 1, items)
+    return np.stack([lead, -lead, 0.3 - lead + rng.uniform(-0.1, 0.1, items)]).astype(np.float32)
+
+
+def towards_the_target(rng: np.random.Generator, items: int) -> Float32:
+    """As prompts do: with gamma the target gains on every other item, and image and text agree, more or less, on who comes first."""
+    image, text, composed = rng.uniform(-1, 1, (3, items)) * [[1], [0.2], [0.1]]
+    text += image
+    composed += text
+    composed[0] = text[0] + 1
+    return np.stack([image, text, composed]).astype(np.float32)
+
+
+KINDS = (anything, eighths, tenths, whole, duplicates, no_direction, slight, far_ahead, alike, crossing, towards_the_target)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,6 +103,31 @@ def test_every_point_is_what_a_run_gives_there(kind: Kind, items: int, plane: Pl
         rows = rng.permutation(items).tolist()
         contest = Contest(rows[1 : 2 + rng.integers(0, 14)], hidden=rows[: rng.integers(0, 2)])
         np.testing.assert_array_equal(plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [1, 3, 10])
+@pytest.mark.parametrize("plane", [PLANE, EIGHTHS, Plane(np.array([0.5]), PLANE.gammas)], ids=["plain", "eighths", "one beta"])
+@pytest.mark.parametrize("generous", [1, standing.GENEROUS])
+def test_down_to_a_depth_and_beyond_it_only_beyond(
+    kind: Kind, depth: int, plane: Plane, generous: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the guess is mean, so that few rivals or too few lie before it."""
+    monkeypatch.setattr(standing, "GENEROUS", generous)
+    rng = np.random.default_rng(10)
+    for items in [FEW + 20, 50, 60, 80, 100, 150, 900]:
+        scores = kind(rng, items)
+        contest = Contest([0, 1, 2][: rng.integers(1, 4)], depth=depth)
+        found, true = plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest)
+        np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
+
+
+def test_who_is_too_far_down_is_not_counted() -> None:
+    scores = towards_the_target(np.random.default_rng(11), 2000)
+    found, true = plane_ranks(scores, EIGHTHS, Contest([0], depth=20)), plane_ranks(scores, EIGHTHS, Contest([0]))
+    np.testing.assert_array_equal(true, one_by_one(scores, EIGHTHS, Contest([0])))
+    np.testing.assert_array_equal(np.minimum(found, 21), np.minimum(true, 21))
+    assert found.max() < true.max() / 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,9 +159,9 @@ def test_a_threshold_that_lies_on_a_point_counts_against_the_target_there() -> N
     for steps in range(1, 5):
         rival = np.array([[-steps / 4], [0], [1]], np.float32) / 8
         scores = np.concatenate([np.zeros((3, 1), np.float32), np.repeat(rival, FEW + 1, axis=1)], axis=1)
-        found = plane_ranks(scores, plane, Contest([0]))[0, :, 0]
+        found = plane_ranks(scores, plane, Contest([0]))[:, 0]
         assert found.tolist() == [1] * steps + [FEW + 2] * (5 - steps)
-        falling = plane_ranks(-scores, plane, Contest([0]))[0, :, 0]
+        falling = plane_ranks(-scores, plane, Contest([0]))[:, 0]
         assert falling.tolist() == [FEW + 2] * (steps + 1) + [1] * (4 - steps)  # level, it still counts against the target
 
 
@@ -127,7 +170,7 @@ def test_the_corners_are_the_terms_alone() -> None:
     for kind in KINDS:
         scores, contest = kind(np.random.default_rng(7), 90), Contest([3, 8], hidden=[5])
         ranks = plane_ranks(scores, plane, contest)
-        for place, term in {(0, 0): 0, (1, 0): 1, (1, 1): 2}.items():
+        for place, term in {0: 0, 2: 1, 3: 2}.items():
             np.testing.assert_array_equal(ranks[place], target_ranks(scores[term], contest))
 
 
@@ -136,7 +179,7 @@ def test_few_and_many_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None
         scores, contest = kind(np.random.default_rng(8), 40), Contest([0, 1])
         found = []
         for few in (0, 100):
-            monkeypatch.setattr(counting, "FEW", few)
+            monkeypatch.setattr(standing, "FEW", few)
             found.append(plane_ranks(scores, PLANE, contest))
         np.testing.assert_array_equal(*found)
 

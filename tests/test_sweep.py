@@ -17,7 +17,7 @@ from eval.composing import Scored, Way
 from eval.plane import Plane
 from eval.run import Part, Run
 from eval.settings import weighing
-from eval.sweep import Points, Tuning, sweep_ranks, swept
+from eval.sweep import Tuning, sweep_ranks, swept
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
 from mmretrieve.composition import numbered
 from mmretrieve.errors import OptionError
@@ -68,7 +68,7 @@ def at(beta: float, gamma: float) -> PDV:
 def test_every_point_is_a_run_of_its_own(names: Sequence[str]) -> None:
     part = random_part(1, names=names)
     named = {"cirevl": PUBLISHED["cirevl"], "base": PDV()}
-    values = sweep_ranks(part, PLANE, Points(named)).values
+    values = sweep_ranks(part, replace(PLANE, named=named)).values
     assert values.shape == (9, 5 * 8 + 2, len(part.benchmark.metrics))
     settings = [at(beta, gamma) for beta in PLANE.betas for gamma in PLANE.gammas]
     for place, pdv in enumerate([*settings, *named.values()]):
@@ -181,7 +181,7 @@ def test_a_method_of_which_nothing_was_published_has_no_such_point(encoder: mm.E
 def refused(part: Part, change: Any) -> str:
     compositions = [change(composition) for composition in part.scored.compositions]
     with pytest.raises(mm.MMRetrieveError) as caught:
-        sweep_ranks(Part(part.benchmark, Scored(compositions, part.scored.gallery)), PLANE, Points({}))
+        sweep_ranks(Part(part.benchmark, Scored(compositions, part.scored.gallery)), PLANE)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
