@@ -106,7 +106,8 @@ def _soonest(lines: Float32, plane: Plane, depth: int | None) -> Rows:
     Thresholds are linear in beta: who is behind `depth` others at two nodes is so between them too.
     """
     at_nodes = plane.nodes @ lines[:2]
-    last: Floats | Float32 = np.full((1, 1), len(plane.gammas) - 1, dtype=np.float32)
+    soonest = at_nodes - lines[2]
+    counted = (soonest < len(plane.gammas)).any(axis=0)
     if depth is not None:
         step = math.ceil(lines.shape[1] / SAMPLE)
         place = GENEROUS * depth // step
@@ -114,8 +115,8 @@ def _soonest(lines: Float32, plane: Plane, depth: int | None) -> Rows:
             guess = np.partition(at_nodes[:, ::step], place, axis=1)[:, place, None]
             before = at_nodes + lines[2] <= guess
             if (before[:-1] & before[1:]).sum(axis=1).min() >= depth:
-                last = np.minimum(last, guess)
-    return np.flatnonzero((at_nodes - lines[2] <= last).any(axis=0))
+                counted &= (soonest <= guess).any(axis=0)
+    return np.flatnonzero(counted)
 
 
 def _first_gammas(lines: Float32, plane: Plane) -> tuple[Float32, Rows]:

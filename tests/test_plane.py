@@ -90,7 +90,28 @@ def towards_the_target(rng: np.random.Generator, items: int) -> Float32:
     return np.stack([image, text, composed]).astype(np.float32)
 
 
-KINDS = (anything, eighths, tenths, whole, duplicates, no_direction, slight, far_ahead, alike, crossing, towards_the_target)
+def fanning(rng: np.random.Generator, items: int) -> Float32:
+    """By the text all others come to stand before the first item inside the grid, by the image some do at once and most far beyond it."""
+    image, text = -rng.uniform(1, 50, items), -rng.uniform(0, 1.8, items)
+    scores = np.stack([image, text, text + 1]).astype(np.float32)
+    scores[:, 0] = 0
+    return scores
+
+
+KINDS = (
+    anything,
+    eighths,
+    tenths,
+    whole,
+    duplicates,
+    no_direction,
+    slight,
+    far_ahead,
+    alike,
+    crossing,
+    towards_the_target,
+    fanning,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,11 +136,32 @@ def test_down_to_a_depth_and_beyond_it_only_beyond(
     """Also where the guess is mean, so that few rivals or too few lie before it."""
     monkeypatch.setattr(standing, "GENEROUS", generous)
     rng = np.random.default_rng(10)
-    for items in [FEW + 20, 50, 60, 80, 100, 150, 900]:
+    for items in [FEW + 20, 50, 60, 80, 100, 150, 300, 900]:
         scores = kind(rng, items)
-        contest = Contest([0, 1, 2][: rng.integers(1, 4)], depth=depth)
+        contest = Contest(list(range(rng.integers(1, 4))), depth=depth)
         found, true = plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest)
         np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]), st.sampled_from([1, 3, 10, 50]))
+def test_any_thresholds_down_to_any_depth(seed: int, generous: int, depth: int) -> None:
+    """Thresholds drawn themselves: near and far, of one side or both, agreeing at the two ends of beta or not."""
+    rng = np.random.default_rng(seed)
+    items, scale = rng.choice([40, 100, 500]), 10.0 ** rng.uniform(-1, 2, (2, 2))
+    by_image, by_text = rng.normal(size=(2, items)) * scale[0][:, None] + rng.normal(size=2)[:, None] * scale[1][:, None]
+    by_text += by_image * rng.choice([0, 1, -1])
+    slope = np.where(rng.random(items) < rng.choice([0, 0.1, 0.5, 1]), 1, -1) * np.exp(
+        rng.normal(size=items) * rng.choice([0, 1])
+    )
+    scores = np.stack([-by_image * slope, -by_text * slope, (1 - by_text) * slope])
+    scores = (scores / np.abs(scores).max()).astype(np.float32)
+    scores[:, 0] = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(standing, "GENEROUS", generous)
+        found = plane_ranks(scores, EIGHTHS, Contest([0], depth=depth))
+    true = plane_ranks(scores, EIGHTHS, Contest([0]))
+    np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
 
 
 def test_who_is_too_far_down_is_not_counted() -> None:
