@@ -10,7 +10,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from mmretrieve.directions import PDV
 from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.gallery.index import FlatIndex, exact_candidates
 from mmretrieve.gallery.store import LEDGER, LOCK, VECTORS
+from mmretrieve.rules import Hinge
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.vectors import unit
 
@@ -241,6 +244,38 @@ def test_a_full_disk_loses_nothing(gallery: mm.Gallery, tmp_path: Path, monkeypa
     assert contents(mm.Gallery.open(gallery.path)) == before
     assert gallery.add(tmp_path / "new.png").added == 1
     assert gallery.verify() == []
+
+
+@pytest.mark.parametrize("rule", [None, Hinge()], ids=["linear", "hinge"])
+def test_a_search_sees_one_moment_while_items_are_deleted(gallery: mm.Gallery, rule: Hinge | None) -> None:
+    vectors = dict(zip(gallery.ids, gallery.vectors(), strict=True))
+    query = one_term(gallery.vectors()[9] + 0.05)
+    if rule is not None:
+        query = Composition(("text", "composed"), np.concatenate([query.terms, query.terms]), (0, 1)).with_rule(rule)
+    moments = [gallery.ids[n:] for n in range(41)]
+    expected = {}
+    for ids in moments:
+        held = term_scores(query.terms, np.stack([vectors[id_] for id_ in ids]))
+        expected[len(ids)] = tuple(ids[i] for i in top_k(query.contributions(held).sum(axis=0), 10))
+    done, seen = threading.Event(), []
+
+    def search() -> None:
+        while not done.is_set():
+            seen.append(gallery.search(query, 10))
+
+    with ThreadPoolExecutor(3) as pool:
+        searching = [pool.submit(search) for _ in range(3)]
+        for id_ in gallery.ids[:40]:
+            before = len(seen)
+            gallery.delete([id_])
+            while len(seen) == before and not any(one.done() for one in searching):
+                time.sleep(0.001)
+        done.set()
+        for one in searching:
+            one.result()
+    assert len({ranking.searched for ranking in seen}) > 10
+    for ranking in seen:
+        assert ranking.ids == expected[ranking.searched]
 
 
 ADD_SLOWLY = """

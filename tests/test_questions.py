@@ -12,7 +12,7 @@ from PIL import Image
 import mmretrieve as mm
 from mmretrieve.cli import main
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import gallery as gallery_module
+from mmretrieve.gallery import searching
 from mmretrieve.rules import Product
 
 
@@ -120,8 +120,8 @@ def test_beyond_that_a_rule_scores_a_pool_and_says_so(
     retriever: mm.Retriever, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = retriever.search(pictures[0], "in red", rule="product", composer="sum", k=3)
-    monkeypatch.setattr(gallery_module, "EXACT_ITEMS", 10)
-    monkeypatch.setattr(gallery_module, "POOL", 12)
+    monkeypatch.setattr(searching, "EXACT_ITEMS", 10)
+    monkeypatch.setattr(searching, "POOL", 12)
     pooled = retriever.search(pictures[0], "in red", rule="product", composer="sum", k=3)
     assert pooled.pool is not None
     assert 12 <= pooled.pool < 60

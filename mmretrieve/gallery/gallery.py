@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mmretrieve import scoring
 from mmretrieve.balance import Spread
@@ -17,21 +13,19 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery import searching
 from mmretrieve.gallery.index import FlatIndex
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
+from mmretrieve.gallery.searching import Cut
+from mmretrieve.gallery.snapshot import INDEX, Snapshot
 from mmretrieve.gallery.sources import SourceItem, read_source
-from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Live, Store
+from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, open_image, thumbnail
 from mmretrieve.options import DEFAULT_K, Decode
-from mmretrieve.ranking import Hit, Ranking
+from mmretrieve.ranking import Ranking
 from mmretrieve.vectors import Float32
 
-INDEX = "index.faiss"
-EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
-SAMPLE = 50_000  # items that say how the whole gallery spreads
-POOL = 2_000  # candidates of each term beyond
 CHUNK = 256  # files between two commits; fixed, so that an interrupted run repeats the same batches
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,13 +43,11 @@ class AddReport:
 class Gallery:
     """A folder of vectors made by one encoder. Open it with `open`, make it with `create`."""
 
-    _spread: Spread | None
-
     def __init__(self, store: Store, encoder: Encoder | None = None) -> None:
         self._store, self._encoder = store, encoder
         if encoder is not None:
             self.check_encoder(encoder)
-        self._refresh()
+        self._now = Snapshot(store)
 
     @classmethod
     def create(
@@ -78,7 +70,7 @@ class Gallery:
         return cls(Store(Path(path)), encoder)
 
     def __len__(self) -> int:
-        return len(self._live.ids)
+        return len(self._now)
 
     @property
     def path(self) -> Path:
@@ -87,7 +79,7 @@ class Gallery:
     @property
     def ids(self) -> tuple[str, ...]:
         """Every item, in insertion order."""
-        return self._live.ids
+        return self._now.ids
 
     @property
     def encoder_identity(self) -> EncoderIdentity:
@@ -110,7 +102,8 @@ class Gallery:
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
-        return self._loaded().copy() if ids is None else self._loaded()[self._positions(ids)]
+        now = self._now
+        return now.vectors.copy() if ids is None else now.vectors[now.positions(ids)]
 
     def item(self, id_: str) -> Item:
         """Path, content hash and size of one item. GalleryError for an unknown id."""
@@ -138,7 +131,7 @@ class Gallery:
             for start in range(0, len(items), CHUNK):
                 chunk = items[start : start + CHUNK]
                 report = _joined(report, self._add_chunk(chunk, encoder, progress))
-        self._refresh()
+        self._now = Snapshot(self._store)
         return report
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -147,24 +140,20 @@ class Gallery:
             raise OptionError(f"expected a list of ids, got one string {ids!r}")
         with self._store.writing():
             self._store.delete(ids)
-        self._refresh()
+        self._now = Snapshot(self._store)
 
     def term_scores(self, composition: Composition) -> Float32:
         """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
-        self._check_dim(composition)
-        return scoring.term_scores(composition.terms, self._loaded())
+        return self._now.term_scores(composition)
 
     def scores(self, vectors: Float32) -> Float32:
         """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
-        return scoring.term_scores(vectors, self._loaded())
+        return scoring.term_scores(vectors, self._now.vectors)
 
     @property
     def spread(self) -> Spread:
-        """How the vectors lie about their mean; of a large gallery, those of SAMPLE items spread evenly over it."""
-        if self._spread is None:
-            every = max(1, len(self) // SAMPLE)
-            self._spread = Spread.of(self._loaded()[::every])
-        return self._spread
+        """How the vectors lie about their mean; of a large gallery, those of a sample spread evenly over it."""
+        return self._now.spread
 
     def copies(self, content: str) -> list[str]:
         """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
@@ -184,21 +173,7 @@ class Gallery:
         larger one the best POOL candidates of each term, which the ranking's note says. Equal scores keep insertion
         order. Raises OptionError for k < 1, VectorError for another dimension.
         """
-        k = scoring.check_k(k)
-        self._check_dim(composition)
-        if not composition.is_linear and len(self) <= EXACT_ITEMS:
-            return self.rank(composition, self.term_scores(composition), k, exclude=exclude, min_score=min_score)
-        if composition.is_linear and not composition.direction.any():
-            raise OptionError("the weighted terms cancel: nothing is left to search by")
-        hidden = self._hidden(exclude)
-        depth = k if composition.is_linear else max(k, POOL)
-        queries = [composition.direction] if composition.is_linear else [composition.direction, *composition.terms]
-        pool = self._pool(queries, min(depth + len(hidden), len(self)))
-        positions = pool[~np.isin(pool, hidden)]
-        vectors = self._vectors[positions] if self._vectors is not None else self._store.read(self._live.rows[positions])
-        scores = scoring.term_scores(composition.terms, vectors)
-        seen = None if composition.is_linear else len(positions)
-        return self._ranking(composition, positions, scores, _Cut(k, min_score, len(hidden), seen))
+        return searching.search(self._now, composition, Cut(k, exclude, min_score))
 
     def rank(
         self,
@@ -210,14 +185,7 @@ class Gallery:
         min_score: float | None = None,
     ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
-        k = scoring.check_k(k)
-        if scores_tn.shape != (len(composition.names), len(self)):
-            raise GalleryError(
-                f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(self)} items; the gallery has changed, score again"
-            )
-        positions = np.delete(np.arange(len(self)), self._hidden(exclude))
-        cut = _Cut(k, min_score, len(self) - len(positions))
-        return self._ranking(composition, positions, scores_tn[:, positions], cut)
+        return searching.rank(self._now, composition, scores_tn, Cut(k, exclude, min_score))
 
     def info(self) -> dict[str, Any]:
         """What the gallery is: items, dimensions, encoder, decoding, setting, bytes of each of its files."""
@@ -251,112 +219,6 @@ class Gallery:
         if intake.items:
             self._store.append(intake.items, vectors, intake.thumbnails)
         return AddReport(len(intake.items), intake.skipped, intake.failed)
-
-    def _refresh(self) -> None:
-        self._live: Live = self._store.live()
-        self._vectors: Float32 | None = None  # read when first scored
-        self._index: FlatIndex | None = None  # opened or built when first searched
-        self._spread = None  # measured when first asked
-        self._place: dict[str, int] | None = None  # id → position, made when first asked
-
-    def _loaded(self) -> Float32:
-        if self._vectors is None:
-            self._vectors = self._store.read(self._live.rows)
-        return self._vectors
-
-    def _get_index(self) -> FlatIndex:
-        """The index of what is live: from its file where that fits, else built and, where possible, written."""
-        if self._index is None:
-            stamp = self._store.meta().get("index") or {}
-            if stamp.get("generation") == self._live.generation:
-                self._index = FlatIndex.load(self.path / INDEX, stamp["digest"])
-        if self._index is None:
-            self._index = FlatIndex.build(self._loaded())
-            try:
-                self._store.set_meta(index={"generation": self._live.generation, "digest": self._index.save(self.path / INDEX)})
-            except (OSError, RuntimeError, GalleryError) as error:
-                logger.info("%s: the index stays in memory (%s)", self.path, error)
-        return self._index
-
-    def _positions(self, ids: Collection[str]) -> list[int]:
-        if isinstance(ids, str):
-            raise OptionError(f"expected a list of ids, got one string {ids!r}")
-        if not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
-            raise OptionError(f"expected a list of ids, got {ids!r}")
-        if self._place is None:
-            self._place = {id_: position for position, id_ in enumerate(self.ids)}
-        if absent := [id_ for id_ in ids if id_ not in self._place]:
-            raise GalleryError(f"{self.path}: no item {absent[0]!r} in this gallery")
-        return [self._place[id_] for id_ in ids]
-
-    def _hidden(self, exclude: Collection[str]) -> list[int]:
-        return sorted(set(self._positions(exclude)))
-
-    def _check_dim(self, composition: Composition) -> None:
-        if composition.terms.shape[1] != self._store.dim:
-            raise GalleryError(
-                f"{self.path}: holds vectors of {self._store.dim} dimensions, the query has {composition.terms.shape[1]}"
-            )
-
-    def _pool(self, queries: Sequence[Float32], wanted: int) -> NDArray[np.int64]:
-        """Positions, in order, that hold the `wanted` best of each query."""
-        if not wanted:
-            return np.empty(0, np.int64)
-        return np.unique(np.concatenate([self._get_index().candidates(query, wanted) for query in queries]))
-
-    def _ranking(self, composition: Composition, positions: NDArray[np.int64], scores_tn: Float32, cut: _Cut) -> Ranking:
-        gave = composition.contributions(scores_tn)
-        totals = gave.sum(axis=0)
-        order = scoring.top_k(totals, cut.k) if len(positions) else np.empty(0, np.intp)
-        kept = order if cut.min_score is None else order[totals[order] >= cut.min_score]
-        ids = [self.ids[position] for position in positions[kept]]
-        hits = tuple(
-            Hit(
-                rank,
-                item.id,
-                float(totals[column]),
-                dict(zip(composition.names, map(float, gave[:, column]), strict=True)),
-                item.path,
-            )
-            for rank, (item, column) in enumerate(zip(self._store.items(ids), kept, strict=True), start=1)
-        )
-        notes = (composition.remark, cut.pool_note(composition), cut.shortfall(len(hits), len(order)))
-        return Ranking(
-            hits,
-            cut.k,
-            len(self) - cut.hidden,
-            composition.weighing,
-            composition.words,
-            "; ".join(filter(None, notes)) or None,
-            composition.rule.name,
-            cut.pool,
-        )
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """What ends a ranking: k, a lowest score, what is hidden; and how many candidates were scored where not all were."""
-
-    k: int
-    min_score: float | None
-    hidden: int
-    pool: int | None = None
-
-    def pool_note(self, composition: Composition) -> str | None:
-        if self.pool is None:
-            return None
-        return (
-            f"the {composition.rule.name.value} rule scored the {self.pool} best candidates of its terms, not the whole gallery"
-        )
-
-    def shortfall(self, found: int, above: int) -> str | None:
-        if found >= self.k:
-            return None
-        if found < above:
-            return f"{found} of the {self.k} asked for: the others score below {self.min_score:g}"
-        return f"{found} of the {self.k} asked for: the gallery holds no more" + (
-            f" ({self.hidden} excluded)" if self.hidden else ""
-        )
 
 
 def _joined(a: AddReport, b: AddReport) -> AddReport:

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from threading import get_ident
 from typing import Protocol
 
 import faiss
@@ -59,7 +60,7 @@ class FlatIndex:
 
     def save(self, path: Path) -> str:
         """Writes the file whole or not at all; its digest is what `load` asks for."""
-        partial = path.with_suffix(f".{os.getpid()}.part")
+        partial = path.with_suffix(f".{os.getpid()}-{get_ident()}.part")
         try:
             faiss.write_index(self._index, str(partial))
             digest = _digest(partial)

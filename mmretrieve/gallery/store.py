@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32, unit
 
-LEDGER, VECTORS, THUMBNAILS, LOCK = "gallery.sqlite", "vectors.f16", "thumbnails.sqlite", "writer.lock"
+LEDGER, VECTORS, THUMBNAILS = "gallery.sqlite", "vectors.f16", "thumbnails.sqlite"
+LOCK, DERIVING = "writer.lock", "index.lock"
 FORMAT = 1
 BUSY_SECONDS = 30.0
 READ_BLOCK = 65_536
@@ -103,14 +104,13 @@ class Store:
             raise GalleryError(f"{folder}: could not make a gallery here ({error})") from error
         return cls(folder)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Holds the gallery's one writer's place. GalleryError where another process has it."""
-        try:
-            with FileLock(self.folder / LOCK, timeout=0):
-                yield
-        except Timeout as error:
-            raise GalleryError(f"{self.folder}: another process is writing to this gallery; wait until it is done") from error
+    def writing(self) -> AbstractContextManager[None]:
+        """Holds the gallery's one writer's place. GalleryError where another process or thread has it."""
+        return self._alone(LOCK, "writing to this gallery")
+
+    def deriving(self) -> AbstractContextManager[None]:
+        """The same for what is derived, the index: a writer may go on meanwhile."""
+        return self._alone(DERIVING, "writing the index of this gallery")
 
     def meta(self) -> dict[str, Any]:
         with self._ledger() as ledger:
@@ -130,6 +130,12 @@ class Store:
         """The items of those ids, in that order. GalleryError for an unknown one."""
         with self._ledger() as ledger:
             return [self._item(ledger, id_) for id_ in ids]
+
+    def items_in(self, rows: NDArray[np.int64]) -> list[Item]:
+        """The items of those rows, in that order, whether they are deleted since or not."""
+        query = "SELECT id, path, hash, width, height FROM items WHERE row = ?"
+        with self._ledger() as ledger:
+            return [Item(*ledger.execute(query, (row,)).fetchone()) for row in rows.tolist()]
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         """id → content hash of those ids that are there."""
@@ -223,6 +229,14 @@ class Store:
                 if crc32(file.read(self.dim * 2)) != checksum:
                     said.append(f"{VECTORS}: the vector of {id_!r} (row {row}) is not the one that was committed")
         return said
+
+    @contextmanager
+    def _alone(self, name: str, doing: str) -> Iterator[None]:
+        try:
+            with FileLock(self.folder / name, timeout=0):
+                yield
+        except Timeout as error:
+            raise GalleryError(f"{self.folder}: another process is {doing}; wait until it is done") from error
 
     def _cut_back(self) -> None:
         """Drops rows that were written but never committed, unless a writer is at work on them."""
