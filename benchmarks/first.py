@@ -26,6 +26,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.gallery.sources import read_source
+from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.options import BUILT_IN_MODEL
 
 PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
@@ -50,7 +51,7 @@ def main() -> None:
 
 def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
     """Everything, in one process and one run."""
-    paths = [item.path for item in read_source(photos)]
+    paths = [item.place.path for item in read_source(photos) if isinstance(item, SourceItem)]
     plain_seconds, plain = timed(plain_loop, paths, folder)
     encoders = {dtype: mm.load_encoder(spec, dtype=dtype) for dtype in ("float32", "bfloat16")}
     encoding = {dtype: timed(encoder.encode_images, paths) for dtype, encoder in encoders.items()}

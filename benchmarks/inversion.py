@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import mmretrieve as mm
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.gallery.sources import read_source
+from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.inversion.oti import OTI
 
 
@@ -43,8 +44,9 @@ def main() -> None:
 
 def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
     """Cosines of "a photo of $" with its picture at the first token and after OTI."""
-    encoder, items = mm.load_encoder(spec, dtype="float32"), read_source(folder)
-    paths = [items[i].path for i in np.linspace(0, len(items) - 1, count).astype(int)]
+    encoder = mm.load_encoder(spec, dtype="float32")
+    found = [item.place.path for item in read_source(folder) if isinstance(item, SourceItem)]
+    paths = [found[i] for i in np.linspace(0, len(found) - 1, count).astype(int)]
     features, oti, started = encoder.image_features(paths), OTI(), time.perf_counter()
     tokens = oti.tokens(features, encoder)
     seconds = time.perf_counter() - started

@@ -18,7 +18,8 @@ from mmretrieve.gallery.index import FlatIndex
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
 from mmretrieve.gallery.searching import Cut
 from mmretrieve.gallery.snapshot import INDEX, Snapshot
-from mmretrieve.gallery.sources import SourceItem, read_source
+from mmretrieve.gallery.sources import read_source
+from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, open_image, thumbnail
 from mmretrieve.options import DEFAULT_K, Decode
@@ -125,7 +126,7 @@ class Gallery:
             raise GalleryError(
                 f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
             )
-        items = read_source(source)
+        items = [item for item in read_source(source) if isinstance(item, SourceItem)]
         report = AddReport()
         with self._store.writing():
             for start in range(0, len(items), CHUNK):

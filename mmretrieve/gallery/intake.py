@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import ImageError
-from mmretrieve.gallery.sources import SourceItem
+from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.gallery.store import Item, Store
 from mmretrieve.images import content_hash, open_image, thumbnail
 from mmretrieve.threads import map_ahead
@@ -76,14 +77,14 @@ class Intake:
 
     def _read(self, source: SourceItem, known: Mapping[str, str]) -> tuple[Item, bytes, Image.Image] | str | None:
         """A new picture, None for one that is there already, or why it cannot be added."""
-        if not (_is_text(source.id) and _is_text(str(source.path))):
+        if not (_is_text(source.id) and _is_text(source.place.path)):
             return "its name is not valid text"
         try:
-            content = content_hash(source.path)
+            content = content_hash(Path(source.place.path))
             if source.id in known:
                 return None if known[source.id] == content else CHANGED
-            picture = open_image(source.path, decode=self.store.decode, size=self.size)
-            return Item(source.id, str(source.path), content, *picture.size), thumbnail(picture, THUMBNAIL_SIDE), picture
+            picture = open_image(source.place.path, decode=self.store.decode, size=self.size)
+            return Item(source.id, source.place.path, content, *picture.size), thumbnail(picture, THUMBNAIL_SIDE), picture
         except ImageError as error:
             return str(error)
 

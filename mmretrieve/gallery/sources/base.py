@@ -1,0 +1,38 @@
+"""What a source of pictures is: something that can be counted and gone through, always in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mmretrieve.gallery.place import Place
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """A picture to add: its id is the path below the source with forward slashes, unless a table names another."""
+
+    id: str
+    place: Place
+    fields: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What a source holds but cannot give: a broken member, a record without a picture."""
+
+    id: str
+    reason: str
+
+
+class Source(Protocol):
+    """`name` says which source it is, and is the same whenever the same one is read again: `sync` looks for it."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[SourceItem | Unreadable]: ...
