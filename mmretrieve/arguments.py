@@ -22,7 +22,19 @@ SEVERAL = {
     "caption": (str, "TEXT", "the reference said in words (default: by the captioner)"),
     "exclude": (str, "ID", "an item that must not appear"),
 }
-QUESTION = (*SEVERAL, "k", "composer", "rule", "alpha_image", "alpha_text", "beta", "weights", "min_score", "exclude_reference")
+QUESTION = (
+    *SEVERAL,
+    "k",
+    "composer",
+    "rule",
+    "alpha_image",
+    "alpha_text",
+    "beta",
+    "weights",
+    "min_score",
+    "where",
+    "exclude_reference",
+)
 SPEAKERS = {
     "captioner": ("WHO", "says references in words: tagger, endpoint, transformers:MODEL or a file of captions"),
     "rewriter": ("WHO", "applies prompts to captions: template, swap, endpoint or a file of rewrites"),
@@ -132,6 +144,7 @@ def add_question(command: argparse.ArgumentParser) -> None:
         asked.add_argument(_option(name), action="append", type=read, metavar=metavar, help=told + more)
     asked.add_argument("-k", type=count, default=DEFAULT_K, metavar="N", help="how many items (default: %(default)s)")
     asked.add_argument("--min-score", type=finite, metavar="S", help="leave out items that score below")
+    asked.add_argument("--where", metavar="SQL", help="""what items must fulfil: "price < 20 AND colour = 'red'\"""")
     asked.add_argument("--exclude-reference", action="store_true", help="the reference itself must not appear")
     method = command.add_argument_group("the method and its weights")
     composers, rules = tuple(map(str, ComposerName)), tuple(map(str, RuleName))

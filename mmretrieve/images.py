@@ -103,15 +103,17 @@ def thumbnail(picture: Image.Image, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def content_hash(path: Path) -> str:
-    """32 hexadecimal digits (BLAKE2b, 128 bit) of the file's bytes. Raises ImageError where it cannot be read."""
+def content_hash(source: Path | BinaryIO) -> str:
+    """32 hexadecimal digits (BLAKE2b, 128 bit) of the bytes of a file. Raises ImageError where it cannot be read."""
     try:
-        if not path.is_file() and path.exists():
-            raise ImageError(f"{path}: not a regular file")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        if not isinstance(source, Path):
+            return hashlib.file_digest(source, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
+        if not source.is_file() and source.exists():
+            raise ImageError(f"{source}: not a regular file")
+        with source.open("rb") as file:
+            return content_hash(file)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ImageError(f"{name_of(source)}: cannot be read ({error.strerror or error})") from error
 
 
 def name_of(source: ImageLike) -> str:

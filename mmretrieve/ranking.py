@@ -26,7 +26,8 @@ class Ranking:
 
     `asked` is the k that was asked for, and `note` says why there are fewer, and whatever else a reader should know.
     `weights` and `words` tell the weight of each term, and the sentence behind it where it has one. `rule` folded the
-    scores; `pool` is how many candidates it scored, None where it was every item or the index answers for them.
+    scores; `pool` is how many candidates it scored, None where it was every item or the index answers for them. `hidden` counts
+    the items that could not appear, by what hid them.
     """
 
     hits: tuple[Hit, ...]
@@ -37,6 +38,7 @@ class Ranking:
     note: str | None = None
     rule: RuleName = RuleName.LINEAR
     pool: int | None = None
+    hidden: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
-from mmretrieve.gallery.store import Item
+from mmretrieve.gallery.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, content_hash, open_image
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
 from mmretrieve.query import Query
@@ -122,6 +122,7 @@ class Retriever:
         beta: float | None = None,
         weights: Mapping[str, float] | Literal["balanced"] | None = None,
         min_score: float | None = None,
+        where: str | None = None,
         exclude: Collection[str] = (),
         exclude_reference: bool = False,
         **more: Unpack[Question],
@@ -129,7 +130,8 @@ class Retriever:
         """The k items that best match a reference image and a prompt: `compose`, then `weigh`, then one search of the gallery.
 
         What can be asked besides is listed in `Question`. Items of `exclude` do not appear, nor, with exclude_reference,
-        the references themselves (by id, or as any file of the same content), nor what scores below min_score.
+        the references themselves (by id, or as any file of the same content), nor what scores below min_score, nor what
+        does not fulfil `where`, an SQL expression over the items' fields.
         The ranking is as long as k or what is left, and notes it when shorter.
         """
         if min_score is not None and not is_number(min_score):
@@ -139,7 +141,7 @@ class Retriever:
             hidden += self._ids_of_references(read_question(image, prompt, more))
         composition = self.compose(image, prompt, **more)
         weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta, weights=weights)
-        return self.gallery.search(weighed, k, exclude=hidden, min_score=min_score)
+        return self.gallery.search(weighed, k, exclude=hidden, where=where, min_score=min_score)
 
     def _weighed(self, composition: Composition, weights: Mapping[str, float] | str, named: Collection[str]) -> Composition:
         if named:
@@ -169,7 +171,7 @@ class Retriever:
         if ask.ids:
             items = [self.gallery.item(id_) for id_ in ask.ids]
             vectors, names = self.gallery.vectors(ask.ids), list[str | None](ask.ids)
-            pictures: list[ImageLike | None] = [Path(item.path) if _is_unchanged(item) else None for item in items]
+            pictures = [self._shown(item) for item in items]
         else:
             opened = [self._opened(image) for image in ask.images]
             vectors = self.encoder.encode_images(opened)
@@ -182,6 +184,14 @@ class Retriever:
             {"vector": vector, "caption": caption, "image": picture, "id": name}
             for vector, caption, picture, name in zip(vectors, captions, pictures, names, strict=True)
         ]
+
+    def _shown(self, item: Item) -> ImageLike | None:
+        """The picture of an item, None where it is no longer the one that was added: a method must not look at another."""
+        try:
+            picture = self.gallery.picture(item.id)
+        except ImageError:
+            return None
+        return picture if item.place.part else Path(item.path)
 
     def _ids_of_references(self, ask: Asked) -> list[str]:
         """The items that the references are: by id, or by the content of their files."""
@@ -201,14 +211,6 @@ class Retriever:
         if key not in self._composers:
             self._composers[key] = make_composer(name, self.encoder, self._parts, score=self.gallery.scores, rule=key[1])
         return self._composers[key]
-
-
-def _is_unchanged(item: Item) -> bool:
-    """Whether the file is still the picture that was added; a method that looks at pixels must not see another one."""
-    try:
-        return content_hash(Path(item.path)) == item.hash
-    except ImageError:
-        return False
 
 
 def _encoder_of(gallery: Gallery, device: str, dtype: str) -> Encoder:

@@ -1,11 +1,12 @@
-"""Work in threads, results in order, never more than a window of them waiting."""
+"""Work in threads, results in order, never more than a window of them waiting; and what is worked out only once."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from threading import RLock
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,3 +25,24 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> It
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property
+    """`functools.cached_property` for objects that threads share: whoever comes first works it out, the others wait.
+
+    The object needs an attribute `once_lock`, an RLock: one that is worked out may ask for another.
+    """
+
+    def __init__(self, function: Callable[[Any], R]) -> None:
+        self._function, self.__doc__ = function, function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> R:
+        lock: RLock = instance.once_lock
+        with lock:
+            if self._name not in instance.__dict__:
+                instance.__dict__[self._name] = self._function(instance)
+        value: R = instance.__dict__[self._name]
+        return value

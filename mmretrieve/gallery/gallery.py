@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mmretrieve import scoring
+from PIL import Image
+
 from mmretrieve.balance import Spread
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
-from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import searching
-from mmretrieve.gallery.index import FlatIndex
-from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
+from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.gallery import deriving, inspection, searching
+from mmretrieve.gallery.adding import add_source
+from mmretrieve.gallery.compaction import compact
+from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.records import Item, MovedError
 from mmretrieve.gallery.searching import Cut
-from mmretrieve.gallery.snapshot import INDEX, Snapshot
+from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
-from mmretrieve.gallery.sources.base import SourceItem
-from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Store
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, open_image, thumbnail
+from mmretrieve.gallery.sources.base import Source
+from mmretrieve.gallery.store import Store
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Ranking
 from mmretrieve.vectors import Float32
 
-CHUNK = 256  # files between two commits; fixed, so that an interrupted run repeats the same batches
-
-
-@dataclass(frozen=True)
-class AddReport:
-    """What `add` did: how many items are new, how many were there already, and why the others failed (name → reason)."""
-
-    added: int = 0
-    skipped: int = 0
-    failed: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.added} added, {self.skipped} skipped, {len(self.failed)} failed"
+T = TypeVar("T")
 
 
 class Gallery:
@@ -80,7 +72,7 @@ class Gallery:
     @property
     def ids(self) -> tuple[str, ...]:
         """Every item, in insertion order."""
-        return self._now.ids
+        return self._at_one_moment(lambda now: now.ids)
 
     @property
     def encoder_identity(self) -> EncoderIdentity:
@@ -93,7 +85,7 @@ class Gallery:
     @property
     def setting(self) -> PDV | None:
         """The PDV weights that searches of this gallery start from, where it names any."""
-        stored = self._store.meta().get("setting")
+        stored = self._store.ledger.meta().get("setting")
         return None if stored is None else PDV(**stored)
 
     def check_encoder(self, encoder: Encoder) -> None:
@@ -103,62 +95,75 @@ class Gallery:
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
-        now = self._now
-        return now.vectors.copy() if ids is None else now.vectors[now.positions(ids)]
+        return self._at_one_moment(lambda now: now.vectors_of(now.rows if ids is None else now.rows_of(ids)))
 
     def item(self, id_: str) -> Item:
-        """Path, content hash and size of one item. GalleryError for an unknown id."""
-        return self._store.items([id_])[0]
+        """Place, content hash, size and fields of one item. GalleryError for an unknown id."""
+        return self._at_one_moment(lambda now: now.items_of(now.rows_of([id_]))[0])
+
+    def picture(self, id_: str) -> Image.Image:
+        """The picture of one item, decoded as it was when it was added. ImageError where it is gone or is another one now."""
+        item = self.item(id_)
+        with item.place.open() as file:
+            if content_hash(file) != item.hash:
+                raise ImageError(f"{item.path}: is not the picture any more that was added as {id_!r}")
+            file.seek(0)
+            return open_image(file, decode=self.decode, size=self._image_size)
 
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
-        item = self.item(id_)
-        return self._store.thumbnail(item.hash) or thumbnail(open_image(item.path), THUMBNAIL_SIDE)
+        record = self._store.ledger.live([id_]).get(id_)
+        kept = None if record is None else self._store.thumbnail(record.kept)
+        return kept or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
-    def add(self, source: str | Path, *, progress: Progress | None = None) -> AddReport:
-        """Adds every picture of a folder tree, or one file. Can be interrupted and run again.
+    def copies(self, content: str) -> list[str]:
+        """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
+        return self._at_one_moment(lambda now: now.store.ledger.copies(content, now.moment))
 
-        An item whose id and content are there already is skipped; unreadable pictures are reported, the others go on.
+    def refresh(self) -> None:
+        """Sees what others have written since this object was made, or since it last wrote."""
+        self._now = Snapshot(self._store)
+
+    def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
+        """Adds every picture of a source: whatever `read_source` reads, or an object that is one. Can be interrupted and run again.
+
+        An item whose id and content are there already is skipped, and what the source says of it is noted. One whose content
+        has changed is reported, or with `update` replaced; unreadable pictures are reported, the others go on.
         Raises GalleryError for an empty source, a full disk, or when another process is writing.
         """
-        encoder = self._encoder
-        if encoder is None:
-            raise GalleryError(
-                f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
-            )
-        items = [item for item in read_source(source) if isinstance(item, SourceItem)]
-        report = AddReport()
-        with self._store.writing():
-            for start in range(0, len(items), CHUNK):
-                chunk = items[start : start + CHUNK]
-                report = _joined(report, self._add_chunk(chunk, encoder, progress))
-        self._now = Snapshot(self._store)
-        return report
+        return self._take_in(source, update=update, vanish=False, progress=progress)
+
+    def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
+        """`add` with `update`; and what came from this source before, and is not in it any more, is deleted.
+
+        Nothing is deleted where the source could not be read whole.
+        """
+        return self._take_in(source, update=True, vanish=True, progress=progress)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Removes items, all or none. GalleryError for an unknown id."""
+        """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""
         if isinstance(ids, str):
             raise OptionError(f"expected a list of ids, got one string {ids!r}")
-        with self._store.writing():
+        with self._writing():
             self._store.delete(ids)
-        self._now = Snapshot(self._store)
+
+    def compact(self, progress: Progress | None = None) -> int:
+        """Frees the room of deleted and replaced items, and says how many there were. Ids and order stay."""
+        with self._writing():
+            return compact(self._store, progress)
 
     def term_scores(self, composition: Composition) -> Float32:
         """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
-        return self._now.term_scores(composition)
+        return self._at_one_moment(lambda now: now.term_scores(composition, now.rows))
 
     def scores(self, vectors: Float32) -> Float32:
         """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
-        return scoring.term_scores(vectors, self._now.vectors)
+        return self._at_one_moment(lambda now: now.scores(vectors, now.rows))
 
     @property
     def spread(self) -> Spread:
         """How the vectors lie about their mean; of a large gallery, those of a sample spread evenly over it."""
-        return self._now.spread
-
-    def copies(self, content: str) -> list[str]:
-        """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
-        return self._store.ids_of(content)
+        return self._at_one_moment(lambda now: now.spread)
 
     def search(
         self,
@@ -166,15 +171,17 @@ class Gallery:
         k: int = DEFAULT_K,
         *,
         exclude: Collection[str] = (),
+        where: str | None = None,
         min_score: float | None = None,
     ) -> Ranking:
         """The k best items under the query's score rule. Fewer where the gallery has fewer, or fewer reach `min_score`.
 
         A linear rule is one search of the index. Others score every item of a gallery of up to EXACT_ITEMS, and of a
         larger one the best POOL candidates of each term, which the ranking's note says. Equal scores keep insertion
-        order. Raises OptionError for k < 1, VectorError for another dimension.
+        order. where: an SQL expression over the items' fields, such as "price < 20 AND colour = 'red'".
+        Raises OptionError for k < 1 or an expression that is none, VectorError for another dimension.
         """
-        return searching.search(self._now, composition, Cut(k, exclude, min_score))
+        return self._at_one_moment(lambda now: searching.search(now, composition, Cut(k, exclude, min_score, where)))
 
     def rank(
         self,
@@ -183,44 +190,57 @@ class Gallery:
         k: int = DEFAULT_K,
         *,
         exclude: Collection[str] = (),
+        where: str | None = None,
         min_score: float | None = None,
     ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
-        return searching.rank(self._now, composition, scores_tn, Cut(k, exclude, min_score))
+        return self._at_one_moment(lambda now: searching.rank(now, composition, scores_tn, Cut(k, exclude, min_score, where)))
 
     def info(self) -> dict[str, Any]:
-        """What the gallery is: items, dimensions, encoder, decoding, setting, bytes of each of its files."""
-        files = {
-            name: (self.path / name).stat().st_size
-            for name in (LEDGER, VECTORS, INDEX, THUMBNAILS)
-            if (self.path / name).exists()
-        }
+        """What the gallery is: items, dimensions, encoder, decoding, setting, fields, bytes of each of its files."""
+        meta = self._store.ledger.meta()
         return {
             "path": str(self.path),
             "items": len(self),
-            "deleted": int(self._store.meta()["rows"]) - len(self),
+            "deleted": len(self._now.moment.dead),
             "dim": self._store.dim,
             "encoder": asdict(self.encoder_identity),
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
-            "bytes": files,
+            "fields": meta["fields"],
+            "bytes": self._store.sizes() | deriving.sizes(self._store),
         }
 
     def verify(self) -> list[str]:
         """Reads everything back; one line for each thing that is wrong, none when all is well."""
-        said = self._store.problems()
-        stamp = self._store.meta().get("index")
-        if (self.path / INDEX).exists() and stamp and FlatIndex.load(self.path / INDEX, stamp["digest"]) is None:
-            said.append(f"{INDEX}: is not the file that was written; it will be built again at the next search")
-        return said
+        return [*inspection.problems(self._store), *deriving.problems(self._store)]
 
-    def _add_chunk(self, chunk: list[SourceItem], encoder: Encoder, progress: Progress | None) -> AddReport:
-        intake = Intake(self._store, getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE), progress)
-        vectors = intake.vectors(chunk, encoder.encode_images)
-        if intake.items:
-            self._store.append(intake.items, vectors, intake.thumbnails)
-        return AddReport(len(intake.items), intake.skipped, intake.failed)
+    @property
+    def _image_size(self) -> int:
+        return getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
 
+    def _take_in(self, source: str | Path | Source, *, update: bool, vanish: bool, progress: Progress | None) -> AddReport:
+        encoder = self._encoder
+        if encoder is None:
+            raise GalleryError(
+                f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
+            )
+        pictures = read_source(source) if isinstance(source, str | Path) else source
+        with self._writing():
+            return add_source(self._store, encoder, pictures, update=update, vanish=vanish, progress=progress)
 
-def _joined(a: AddReport, b: AddReport) -> AddReport:
-    return AddReport(a.added + b.added, a.skipped + b.skipped, {**a.failed, **b.failed})
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._store.writing():
+            try:
+                yield
+            finally:
+                self.refresh()
+
+    def _at_one_moment(self, ask: Callable[[Snapshot], T]) -> T:
+        """The answer of the moment that this object knows; of a new one, where that was compacted away by others meanwhile."""
+        try:
+            return ask(self._now)
+        except MovedError:
+            self.refresh()
+            return ask(self._now)

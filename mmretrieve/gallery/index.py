@@ -20,7 +20,7 @@ from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.vectors import Float32
 
 MARGIN = 16  # candidates beyond k, so that a tie at the cut is seen whole
-ROUNDING = 1e-4  # relative to the query's length: more than float32 sums can differ
+ROUNDING = 1e-3  # relative to the query's length: more than float32 sums can differ
 logger = logging.getLogger(__name__)
 
 
@@ -32,17 +32,21 @@ class VectorIndex(Protocol):
     def candidates(self, query: Float32, k: int) -> NDArray[np.int64]: ...
 
 
-class FlatIndex:
+class FaissIndex:
     """All vectors in a FAISS flat inner-product index: exact up to float32 rounding."""
 
     def __init__(self, index: faiss.Index) -> None:
         self._index = index
 
     @classmethod
-    def build(cls, vectors: Float32) -> FlatIndex:
+    def build(cls, vectors: NDArray[np.float16]) -> FaissIndex:
         index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
+        if len(vectors):
+            index.add(vectors.astype(np.float32))
         return cls(index)
+
+    def search(self, queries, k):
+        return [self.candidates(q, k) for q in queries]
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -70,7 +74,7 @@ class FlatIndex:
         return digest
 
     @classmethod
-    def load(cls, path: Path, digest: str) -> FlatIndex | None:
+    def load(cls, path: Path, digest: str) -> FaissIndex | None:
         """The index of that digest, or None where the file is another, damaged or absent: FAISS never reads a damaged file."""
         try:
             return cls(faiss.read_index(str(path))) if _digest(path) == digest else None

@@ -1,4 +1,4 @@
-"""Reads one chunk of a source: tells new pictures from known and broken ones, and hands the new ones on to be encoded.
+"""Reads one chunk of a source: tells new pictures from known, changed and broken ones, and hands on those to be encoded.
 
 Full-size pictures are alive only between their decoding and the encoder's own shrinking, a few at a time.
 """
@@ -7,86 +7,171 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import ImageError
-from mmretrieve.gallery.sources.base import SourceItem
-from mmretrieve.gallery.store import Item, Store
+from mmretrieve.errors import GalleryError, ImageError
+from mmretrieve.gallery.fields import Kind, fitted
+from mmretrieve.gallery.records import Item, Record
+from mmretrieve.gallery.sources.base import SourceItem, Unreadable
+from mmretrieve.gallery.store import Half, Store
 from mmretrieve.images import content_hash, open_image, thumbnail
 from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32
 
 THUMBNAIL_SIDE = 320
-CHANGED = "its content has changed since it was added; delete it and add it again"
+CHANGED = "its content has changed since it was added; update it, or delete it and add it again"
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What was done: how many items are new, replaced or told anew, gone, and there already; why others failed (name → reason)."""
+
+    added: int = 0
+    skipped: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    updated: int = 0
+    vanished: int = 0
+
+    def __str__(self) -> str:
+        more = [f"{count} {what}" for count, what in ((self.updated, "updated"), (self.vanished, "vanished")) if count]
+        return ", ".join([f"{self.added} added", *more, f"{self.skipped} skipped", f"{len(self.failed)} failed"])
+
+    def __add__(self, other: AddReport) -> AddReport:
+        return AddReport(
+            self.added + other.added,
+            self.skipped + other.skipped,
+            {**self.failed, **other.failed},
+            self.updated + other.updated,
+            self.vanished + other.vanished,
+        )
+
+
+@dataclass(frozen=True)
+class _New:
+    """A picture to be encoded, and what is kept of the one that it replaces."""
+
+    item: Item
+    thumbnail: bytes
+    picture: Image.Image
+    instead: Record | None
 
 
 @dataclass
 class Intake:
-    """One chunk on its way in. `items` and `thumbnails` fill while `vectors` runs; `failed` is name → reason."""
+    """One chunk on its way in; the lists fill while `vectors` runs. `failed` is name → reason.
+
+    `refreshed` are records whose vector stays, but whose place or fields are others now; `seen` the rows of whatever the
+    source still has. `update` lets changed pictures replace what is there.
+    """
 
     store: Store
+    source: str
     size: int
+    update: bool = False
     progress: Progress | None = None
     items: list[Item] = field(default_factory=list)
     thumbnails: list[bytes] = field(default_factory=list)
+    instead: list[Record] = field(default_factory=list)
+    refreshed: list[Record] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    seen: list[int] = field(default_factory=list)
     skipped: int = 0
+    told: int = 0
     _copies: dict[int, int | None] = field(default_factory=dict)  # item → row it repeats; None: an earlier one here
 
-    def vectors(self, chunk: Sequence[SourceItem], encode: Callable[[Iterator[Image.Image]], Float32]) -> Float32:
+    @property
+    def report(self) -> AddReport:
+        replaced = len(self.instead)
+        return AddReport(len(self.items) - replaced, self.skipped, self.failed, replaced + self.told)
+
+    def vectors(self, chunk: Sequence[SourceItem | Unreadable], encode: Callable[[Iterator[Image.Image]], Float32]) -> Half:
         """(len(items), dim): encoded, or copied where the same content is in the gallery or came earlier in the chunk."""
-        with self.store.finding_copies() as find_copy:
-            encoded = encode(self._new_pictures(chunk, find_copy))
-        out = np.empty((len(self.items), self.store.dim), np.float32)
+        encoded = encode(self._new_pictures(chunk))
+        out = np.empty((len(self.items), self.store.dim), np.float16)
         out[[i for i in range(len(self.items)) if i not in self._copies]] = encoded
         first = {item.hash: i for i, item in reversed(list(enumerate(self.items)))}
+        halves = self.store.halves(self.store.ledger.moment()) if self._copies else out
         for i, row in self._copies.items():
-            out[i] = out[first[self.items[i].hash]] if row is None else self.store.read(np.array([row], dtype=np.int64))[0]
+            out[i] = out[first[self.items[i].hash]] if row is None else halves[row]
         return out
 
-    def _new_pictures(self, chunk: Sequence[SourceItem], find_copy: Callable[[str], int | None]) -> Iterator[Image.Image]:
+    def _new_pictures(self, chunk: Sequence[SourceItem | Unreadable]) -> Iterator[Image.Image]:
         """The pictures that must be encoded, while everything else about the chunk is noted down."""
         here: set[str] = set()
-        for item, small, picture in self._readable(chunk):
-            row = find_copy(item.hash)
-            if row is not None or item.hash in here:
-                self._copies[len(self.items)] = row
-            self.items.append(item)
-            self.thumbnails.append(small)
-            if row is None and item.hash not in here:
-                here.add(item.hash)
-                yield picture
+        ids: set[str] = set()
+        for new in self._readable(chunk):
+            if new.item.id in ids:
+                self.failed[new.item.id] = "this id occurs more than once in the source"
+                continue
+            ids.add(new.item.id)
+            copy = self.store.ledger.with_content([new.item.hash]).get(new.item.hash)
+            if copy is not None or new.item.hash in here:
+                self._copies[len(self.items)] = None if copy is None else copy.row
+            self.items.append(new.item)
+            self.thumbnails.append(new.thumbnail)
+            if new.instead is not None:
+                self.instead.append(new.instead)
+            if copy is None and new.item.hash not in here:
+                here.add(new.item.hash)
+                yield new.picture
 
-    def _readable(self, chunk: Sequence[SourceItem]) -> Iterator[tuple[Item, bytes, Image.Image]]:
-        known = self.store.known([item.id for item in chunk if _is_text(item.id)])
-        outcomes = map_ahead(lambda item: self._read(item, known), chunk, 2 * (os.cpu_count() or 1))
+    def _readable(self, chunk: Sequence[SourceItem | Unreadable]) -> Iterator[_New]:
+        known = self.store.ledger.live(item.id for item in chunk if _is_text(item.id))
+        kinds = {name: Kind(kind) for name, kind in self.store.ledger.meta()["fields"].items()}
+        outcomes = map_ahead(lambda item: self._read(item, known, kinds), chunk, 2 * (os.cpu_count() or 1))
         for source, outcome in zip(chunk, outcomes, strict=True):
             if self.progress is not None:
                 self.progress(1)
-            if outcome is None:
-                self.skipped += 1
+            if source.id in known:
+                self.seen.append(known[source.id].row)
+            if isinstance(outcome, _New):
+                yield outcome
             elif isinstance(outcome, str):
                 self.failed[source.id] = outcome
+            elif outcome is None:
+                self.skipped += 1
             else:
-                yield outcome
+                self.refreshed.append(outcome)
+                is_told = outcome.item.fields != known[source.id].item.fields
+                self.told, self.skipped = self.told + is_told, self.skipped + (not is_told)
 
-    def _read(self, source: SourceItem, known: Mapping[str, str]) -> tuple[Item, bytes, Image.Image] | str | None:
-        """A new picture, None for one that is there already, or why it cannot be added."""
+    def _read(
+        self, source: SourceItem | Unreadable, known: Mapping[str, Record], kinds: Mapping[str, Kind]
+    ) -> _New | Record | str | None:
+        """A new picture, a record to refresh, None for one that is there already, or why it cannot be added."""
+        if isinstance(source, Unreadable):
+            return source.reason
         if not (_is_text(source.id) and _is_text(source.place.path)):
             return "its name is not valid text"
         try:
-            content = content_hash(Path(source.place.path))
-            if source.id in known:
-                return None if known[source.id] == content else CHANGED
-            picture = open_image(source.place.path, decode=self.store.decode, size=self.size)
-            return Item(source.id, source.place.path, content, *picture.size), thumbnail(picture, THUMBNAIL_SIDE), picture
-        except ImageError as error:
+            fields, record, stamp = fitted(source.fields, kinds), known.get(source.id), source.place.stamp()
+            if record is not None and (record.item.place, record.item.stamp) == (source.place, stamp):
+                return _refreshed(record, replace(record.item, fields=fields, source=self.source))
+            with source.place.open() as file:
+                content = content_hash(file)
+                if record is not None and record.item.hash == content:
+                    return _refreshed(
+                        record, replace(record.item, place=source.place, stamp=stamp, fields=fields, source=self.source)
+                    )
+                if record is not None and not self.update:
+                    return CHANGED
+                file.seek(0)
+                picture = open_image(file, decode=self.store.decode, size=self.size)
+            item = Item(source.id, source.place, content, *picture.size, fields, self.source, stamp)
+            return _New(item, thumbnail(picture, THUMBNAIL_SIDE), picture, record)
+        except (ImageError, GalleryError) as error:
             return str(error)
+
+
+def _refreshed(record: Record, item: Item) -> Record | None:
+    """The record with what is known now: fields that are not named stay, those that are None go. None if that is no news."""
+    fields = {name: value for name, value in {**record.item.fields, **item.fields}.items() if value is not None}
+    item = replace(item, fields=fields)
+    return None if item == record.item else replace(record, item=item)
 
 
 def _is_text(name: str) -> bool:

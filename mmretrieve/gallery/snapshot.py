@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from threading import RLock
 
 import numpy as np
@@ -13,98 +12,94 @@ from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.index import FlatIndex
-from mmretrieve.gallery.store import Item, Store
-from mmretrieve.vectors import Float32
+from mmretrieve.gallery import deriving
+from mmretrieve.gallery.index import FaissIndex
+from mmretrieve.gallery.records import Item
+from mmretrieve.gallery.store import Half, Store
+from mmretrieve.threads import once
+from mmretrieve.vectors import Float32, unit
 
-INDEX = "index.faiss"
 SAMPLE = 50_000  # items that say how the whole gallery spreads
-logger = logging.getLogger(__name__)
+KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
+BLOCK = 16_384  # rows read at once
+Rows = NDArray[np.int64]
 
 
 class Snapshot:
-    """What a store holds now. Positions count its items in insertion order, from 0."""
+    """What a store holds now. Positions count its items in insertion order, from 0; rows are their places in the files."""
 
     def __init__(self, store: Store) -> None:
-        live = store.live()
-        self._store, self._rows, self._generation = store, live.rows, live.generation
-        self.ids = live.ids
-        self._lock = RLock()  # what follows is made by whichever thread comes first
-        self._vectors: Float32 | None = None  # read when first scored
-        self._index: FlatIndex | None = None  # opened or built when first searched
-        self._spread: Spread | None = None  # measured when first asked
-        self._place: dict[str, int] | None = None  # id → position, made when first asked
+        self.store, self.moment = store, store.ledger.moment()
+        self.rows: Rows = self.moment.rows()
+        self.once_lock = RLock()
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.rows)
 
-    @property
-    def vectors(self) -> Float32:
-        """(n, dim) unit float32 of all items."""
-        with self._lock:
-            if self._vectors is None:
-                self._vectors = self._store.read(self._rows)
-            return self._vectors
+    @once
+    def ids(self) -> tuple[str, ...]:
+        return self.store.ledger.ids(self.moment)
 
-    @property
+    @once
+    def halves(self) -> Half:
+        """(total, dim) float16 of all rows, dead ones too, mapped from the file."""
+        return self.store.halves(self.moment)
+
+    @once
     def spread(self) -> Spread:
         """How the vectors lie about their mean; of a large gallery, those of SAMPLE items spread evenly over it."""
-        if self._spread is None:
-            self._spread = Spread.of(self.vectors[:: max(1, len(self) // SAMPLE)])
-        return self._spread
+        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
 
-    def vectors_at(self, positions: NDArray[np.int64]) -> Float32:
-        """(m, dim) of those alone, without reading the others."""
-        return self.vectors[positions] if self._vectors is not None else self._store.read(self._rows[positions])
+    @once
+    def index(self) -> FaissIndex:
+        """The index over these rows, or over the first of them."""
+        return deriving.opened(self.store, self.moment, self.halves)
 
-    def items_at(self, positions: NDArray[np.int64]) -> list[Item]:
-        return self._store.items_in(self._rows[positions])
+    @once
+    def vectors(self) -> Float32:
+        """(n, dim) unit float32 of all items."""
+        return self.vectors_of(self.rows)
 
-    def positions(self, ids: Collection[str]) -> list[int]:
-        """Where these ids are. GalleryError for an unknown one, OptionError for what is no list of ids."""
+    def vectors_of(self, rows: Rows) -> Float32:
+        """(m, dim) unit float32 of those rows."""
+        out = np.empty((len(rows), self.store.dim), np.float32)
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            out[start : start + BLOCK] = unit(self.halves[some], "vectors")
+        return out
+
+    def items_of(self, rows: Rows) -> list[Item]:
+        return self.store.ledger.items(rows.tolist(), self.moment)
+
+    def rows_of(self, ids: Collection[str]) -> Rows:
+        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
         if isinstance(ids, str):
             raise OptionError(f"expected a list of ids, got one string {ids!r}")
         if not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
             raise OptionError(f"expected a list of ids, got {ids!r}")
-        if self._place is None:
-            self._place = {id_: position for position, id_ in enumerate(self.ids)}
-        if absent := [id_ for id_ in ids if id_ not in self._place]:
-            raise GalleryError(f"{self._store.folder}: no item {absent[0]!r} in this gallery")
-        return [self._place[id_] for id_ in ids]
+        return np.array(self.store.ledger.rows_of(ids, self.moment) if ids else [], dtype=np.int64)
 
-    def term_scores(self, composition: Composition) -> Float32:
-        """(t, n) inner product of every term with every item."""
+    def matching(self, where: str) -> Rows:
+        """The rows, in order, of the items for which that SQL expression holds."""
+        return self.store.ledger.matching(where, self.moment)
+
+    def term_scores(self, composition: Composition, rows: Rows) -> Float32:
+        """(t, m) inner product of every term with every one of those rows; a block of rows at a time is in memory."""
         self.check_dim(composition)
-        return scoring.term_scores(composition.terms, self.vectors)
+        return self.scores(composition.terms, rows)
 
-    def candidates(self, queries: Sequence[Float32], wanted: int) -> NDArray[np.int64]:
-        """Positions, in order, that hold the `wanted` best of each query."""
-        if not wanted:
-            return np.empty(0, np.int64)
-        return np.unique(np.concatenate([self._opened_index().candidates(query, wanted) for query in queries]))
+    def scores(self, vectors: Float32, rows: Rows) -> Float32:
+        """(q, dim) unit vectors → (q, m) inner products with those rows."""
+        if len(rows) == len(self) and len(self) * self.store.dim * 4 <= KEPT_BYTES:
+            return scoring.term_scores(vectors, self.vectors)
+        out = np.empty((len(vectors), len(rows)), np.float32)
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            out[:, start : start + BLOCK] = scoring.term_scores(vectors, self.vectors_of(some))
+        return out
 
     def check_dim(self, composition: Composition) -> None:
-        if composition.terms.shape[1] != self._store.dim:
+        if composition.terms.shape[1] != self.store.dim:
             raise GalleryError(
-                f"{self._store.folder}: holds vectors of {self._store.dim} dimensions, the query has {composition.terms.shape[1]}"
+                f"{self.store.folder}: holds vectors of {self.store.dim} dimensions, the query has {composition.terms.shape[1]}"
             )
-
-    def _opened_index(self) -> FlatIndex:
-        """The index of these items: from its file where that fits, else built and, where possible, written."""
-        with self._lock:
-            if self._index is None:
-                self._index = self._open_index()
-            return self._index
-
-    def _open_index(self) -> FlatIndex:
-        file, stamp = self._store.folder / INDEX, self._store.meta().get("index") or {}
-        index = FlatIndex.load(file, stamp["digest"]) if stamp.get("generation") == self._generation else None
-        if index is not None:
-            return index
-        index = FlatIndex.build(self.vectors)
-        try:
-            with self._store.deriving():
-                self._store.set_meta(index={"generation": self._generation, "digest": index.save(file)})
-        except (OSError, RuntimeError, GalleryError) as error:
-            logger.info("%s: the index stays in memory (%s)", self._store.folder, error)
-        return index

@@ -1,18 +1,18 @@
-"""The gallery on disk: `gallery.sqlite` is the ledger, `vectors.f16` the vectors, `thumbnails.sqlite` small pictures.
+"""The gallery on disk: `gallery.sqlite` is the ledger, `vectors.f16` the vectors, `thumbnails.bin` small pictures.
 
-Vectors are only ever appended: first the rows are written and flushed, then the ledger commits their items together
-with the new row count. What lies behind that count is the rest of an interrupted write and is cut back on open.
+Vectors and thumbnails are only ever appended: first their bytes are written and flushed, then the ledger commits their items
+together with how far the files count. What lies behind that is the rest of an interrupted write and is cut back on open.
+`gallery.seal` holds the digest of the whole ledger as the last finished command left it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -22,63 +22,41 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery import seal
+from mmretrieve.gallery.ledger import Ledger
+from mmretrieve.gallery.records import Item, Kept, Moment, MovedError, Record
 from mmretrieve.options import Decode
-from mmretrieve.vectors import Float32, unit
+from mmretrieve.vectors import Float32
 
-LEDGER, VECTORS, THUMBNAILS = "gallery.sqlite", "vectors.f16", "thumbnails.sqlite"
+LEDGER, VECTORS, THUMBNAILS = "gallery.sqlite", "vectors.f16", "thumbnails.bin"
 LOCK, DERIVING = "writer.lock", "index.lock"
-FORMAT = 1
-BUSY_SECONDS = 30.0
-READ_BLOCK = 65_536
+NEXT = ".next"  # behind the name of a file that compaction is about to put in its place
+FORMAT = 2
+Half = NDArray[np.float16]
 logger = logging.getLogger(__name__)
-TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE items (
-  row INTEGER PRIMARY KEY, id TEXT NOT NULL, path TEXT NOT NULL, hash TEXT NOT NULL,
-  width INTEGER NOT NULL, height INTEGER NOT NULL, checksum INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0
-);
-CREATE UNIQUE INDEX live_ids ON items (id) WHERE deleted = 0;
-CREATE INDEX hashes ON items (hash);
-"""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One picture of a gallery: `path` is where its file was when it was added, `hash` its content."""
-
-    id: str
-    path: str
-    hash: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a gallery holds at one moment: ids and their rows in `vectors.f16`, in insertion order."""
-
-    ids: tuple[str, ...]
-    rows: NDArray[np.int64]
-    generation: int
 
 
 class Store:
-    """Opens an existing gallery folder. Every method is one transaction; readers never wait for the encoder."""
+    """Opens an existing gallery folder. Readers never wait for the encoder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.ledger = folder, Ledger(folder / LEDGER)
         if not (folder / LEDGER).is_file():
             raise GalleryError(
                 f"{folder}: not a gallery (no {LEDGER} in it); make one with `mmretrieve index SOURCE --gallery {folder}`"
             )
-        meta = self.meta()
+        meta = self.ledger.meta()
         if meta.get("format") != FORMAT:
-            raise GalleryError(f"{folder}: gallery format {meta.get('format')}, this version reads format {FORMAT}")
-        self.dim = int(meta["dim"])
-        self.decode = Decode(meta["decode"])
-        self.identity = EncoderIdentity(**meta["encoder"])
-        self._cut_back()
+            raise GalleryError(
+                f"{folder}: gallery format {meta.get('format')}, this version reads format {FORMAT}; index again"
+            )
+        try:
+            self.dim, self.decode = int(meta["dim"]), Decode(meta["decode"])
+            self.identity = EncoderIdentity(**meta["encoder"])
+            self._mend()
+        except (KeyError, TypeError, OptionError) as error:
+            raise GalleryError(f"{folder / LEDGER}: {error}; the gallery is damaged") from error
 
     @classmethod
     def create(cls, folder: Path, identity: EncoderIdentity, dim: int, decode: Decode, **more: object) -> Store:
@@ -87,148 +65,117 @@ class Store:
         GalleryError where there is a gallery or anything else already, or the folder cannot be written.
         """
         partial = folder / f"{LEDGER}.part"
-        unfinished = {VECTORS, partial.name, f"{partial.name}-journal"}
+        unfinished = {VECTORS, THUMBNAILS, partial.name, f"{partial.name}-journal"}
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):
             what = "a gallery" if (folder / LEDGER).exists() else "something else"
             raise GalleryError(f"{folder}: there is {what} here already; open it, or name an empty folder")
-        meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity), "rows": 0, "generation": 0}
+        meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / VECTORS).write_bytes(b"")
+            for name in (VECTORS, THUMBNAILS):
+                (folder / name).write_bytes(b"")
             partial.unlink(missing_ok=True)
-            with _connection(partial) as ledger:
-                ledger.executescript(f"BEGIN; {TABLES}")
-                _set_meta(ledger, meta | more)
+            Ledger.make(partial, meta | more)
             os.replace(partial, folder / LEDGER)
         except (OSError, sqlite3.Error) as error:
             raise GalleryError(f"{folder}: could not make a gallery here ({error})") from error
         return cls(folder)
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Holds the gallery's one writer's place. GalleryError where another process or thread has it."""
-        return self._alone(LOCK, "writing to this gallery")
-
-    def deriving(self) -> AbstractContextManager[None]:
-        """The same for what is derived, the index: a writer may go on meanwhile."""
-        return self._alone(DERIVING, "writing the index of this gallery")
-
-    def meta(self) -> dict[str, Any]:
-        with self._ledger() as ledger:
-            return {key: json.loads(value) for key, value in ledger.execute("SELECT key, value FROM meta")}
-
-    def set_meta(self, **values: object) -> None:
-        with self._ledger() as ledger:
-            _set_meta(ledger, values)
-
-    def live(self) -> Live:
-        with self._ledger() as ledger:
-            generation = json.loads(ledger.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()[0])
-            found = ledger.execute("SELECT id, row FROM items WHERE deleted = 0 ORDER BY row").fetchall()
-        return Live(tuple(id_ for id_, _ in found), np.array([row for _, row in found], dtype=np.int64), generation)
-
-    def items(self, ids: Sequence[str]) -> list[Item]:
-        """The items of those ids, in that order. GalleryError for an unknown one."""
-        with self._ledger() as ledger:
-            return [self._item(ledger, id_) for id_ in ids]
-
-    def items_in(self, rows: NDArray[np.int64]) -> list[Item]:
-        """The items of those rows, in that order, whether they are deleted since or not."""
-        query = "SELECT id, path, hash, width, height FROM items WHERE row = ?"
-        with self._ledger() as ledger:
-            return [Item(*ledger.execute(query, (row,)).fetchone()) for row in rows.tolist()]
-
-    def known(self, ids: Sequence[str]) -> dict[str, str]:
-        """id → content hash of those ids that are there."""
-        with self._ledger() as ledger:
-            query = "SELECT hash FROM items WHERE id = ? AND deleted = 0"
-            found = ((id_, ledger.execute(query, (id_,)).fetchone()) for id_ in ids)
-            return {id_: row[0] for id_, row in found if row}
-
-    def ids_of(self, content: str) -> list[str]:
-        """The live items whose picture has that content hash."""
-        with self._ledger() as ledger:
-            found = ledger.execute("SELECT id FROM items WHERE hash = ? AND deleted = 0 ORDER BY row", (content,)).fetchall()
-        return [id_ for (id_,) in found]
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the gallery's one writer's place. GalleryError where another process or thread has it, or the ledger is damaged."""
+        with self._alone(LOCK, "writing to this gallery"):
+            if (said := seal.problem(self.ledger)) and said.startswith(LEDGER):
+                raise GalleryError(f"{self.folder}/{said}; nothing was written")
+            try:
+                yield
+            finally:
+                seal.write(self.ledger)
 
     @contextmanager
-    def finding_copies(self) -> Iterator[Callable[[str], int | None]]:
-        """For as long as the block lasts: content hash → a live row whose picture has that content, or None."""
-        query = "SELECT row FROM items WHERE hash = ? AND deleted = 0 LIMIT 1"
-        with self._ledger() as ledger:
-            yield lambda content: next((int(row) for (row,) in ledger.execute(query, (content,))), None)
+    def deriving(self) -> Iterator[None]:
+        """The same for what is derived, the index: a writer may go on meanwhile."""
+        with self._alone(DERIVING, "writing the index of this gallery"):
+            try:
+                yield
+            finally:
+                seal.write(self.ledger)
 
-    def read(self, rows: NDArray[np.int64]) -> Float32:
-        """(n, dim) unit float32 of those rows."""
-        count, committed = self._rows_on_disk(), int(self.meta()["rows"])
-        if count < committed:
+    def halves(self, moment: Moment) -> Half:
+        """(total, dim) float16 of all rows of that moment, mapped from the file. MovedError where rows have other numbers now."""
+        path = self.file(VECTORS)
+        count = path.stat().st_size // (self.dim * 2)
+        if count < moment.total:
             raise GalleryError(
-                f"{self.folder / VECTORS}: holds {count} rows, the ledger counts {committed}; run `mmretrieve verify {self.folder}`"
+                f"{path}: holds {count} rows, the ledger counts {moment.total}; run `mmretrieve verify {self.folder}`"
             )
-        if not len(rows):
-            return np.empty((0, self.dim), np.float32)
-        stored = np.memmap(self.folder / VECTORS, np.float16, "r", shape=(count, self.dim))
-        out = np.empty((len(rows), self.dim), np.float32)
-        for start in range(0, len(rows), READ_BLOCK):
-            out[start : start + READ_BLOCK] = unit(stored[rows[start : start + READ_BLOCK]], f"{VECTORS}")
-        return out
+        rows: Half = np.empty((0, self.dim), np.float16)
+        if moment.total:
+            rows = np.memmap(path, np.float16, "r", shape=(moment.total, self.dim))
+        if self.ledger.meta()["epoch"] != moment.epoch:
+            raise MovedError(f"{self.folder}: was compacted meanwhile; open it again")
+        return rows
 
-    def append(self, items: Sequence[Item], vectors: Float32, thumbnails: Sequence[bytes]) -> None:
-        """Commits items with their vectors (n, dim) and thumbnails, all or none. Call within `writing`."""
+    def append(
+        self, items: Sequence[Item], vectors: Float32 | Half, thumbnails: Sequence[bytes], instead: Sequence[Record] = ()
+    ) -> None:
+        """Commits items with their vectors (n, dim) and thumbnails, and lets the records `instead` die: all or none.
+
+        Call within `writing`. GalleryError where the disk is full or an id is there already.
+        """
         half = np.ascontiguousarray(vectors, dtype=np.float16)
         try:
-            self._keep_thumbnails([item.hash for item in items], thumbnails)
-            first = int(self.meta()["rows"])
-            with (self.folder / VECTORS).open("r+b") as file:
-                file.seek(first * self.dim * 2)
-                file.write(half.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            with self._ledger() as ledger:
-                ledger.executemany(
-                    "INSERT INTO items (row, id, path, hash, width, height, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [(first + i, *_fields(item), crc32(half[i].tobytes())) for i, item in enumerate(items)],
-                )
-                _set_meta(ledger, {"rows": first + len(items)})
-                _next_generation(ledger)
-        except (OSError, sqlite3.Error) as error:
+            meta = self.ledger.meta()
+            kept, small = self._placed(items, half, thumbnails, meta["thumbnail_bytes"])
+            _write(self.folder / THUMBNAILS, meta["thumbnail_bytes"], small)
+            _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, half.tobytes())
+            records = [Record(meta["rows"] + i, item, kept[i]) for i, item in enumerate(items)]
+            self.ledger.commit(records, meta["thumbnail_bytes"] + len(small), instead=instead)
+        except OSError as error:
             raise GalleryError(
                 f"{self.folder}: could not write ({error}); what was committed before is safe, run it again"
             ) from error
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Marks items as deleted, all or none. GalleryError for an unknown id. Call within `writing`."""
-        with self._ledger() as ledger:
-            for id_ in ids:
-                self._item(ledger, id_)
-            ledger.executemany("UPDATE items SET deleted = 1 WHERE id = ? AND deleted = 0", [(id_,) for id_ in ids])
-            _next_generation(ledger)
+        """Lets items die, all or none. GalleryError for an unknown id. Call within `writing`."""
+        found = self.ledger.live(ids)
+        if absent := [id_ for id_ in ids if id_ not in found]:
+            raise GalleryError(f"{self.folder}: no item {absent[0]!r} in this gallery")
+        self.ledger.kill(list(found.values()))
 
-    def thumbnail(self, content: str) -> bytes | None:
-        """The thumbnail of a picture by its content hash, or None where it is lost: it can be made again."""
-        if not (self.folder / THUMBNAILS).exists():
+    def thumbnail(self, kept: Kept) -> bytes | None:
+        """The thumbnail that lies there, or None where there is none or it is damaged: it can be made again."""
+        if not kept.thumbnail_size:
             return None
         try:
-            with _connection(self.folder / THUMBNAILS) as file:
-                found = file.execute("SELECT jpeg FROM thumbnails WHERE hash = ?", (content,)).fetchone()
-        except sqlite3.DatabaseError as error:
+            with self.file(THUMBNAILS).open("rb") as file:
+                file.seek(kept.thumbnail_at)
+                data = file.read(kept.thumbnail_size)
+        except OSError as error:
             logger.warning("%s: %s", self.folder / THUMBNAILS, error)
             return None
-        return None if found is None else bytes(found[0])
+        return data if crc32(data) == kept.thumbnail else None
 
-    def problems(self) -> list[str]:
-        """What is wrong with ledger and vectors, one line each; empty when all is well."""
-        with self._ledger() as ledger:
-            said = [f"{LEDGER}: {line}" for (line,) in ledger.execute("PRAGMA integrity_check") if line != "ok"]
-            rows = ledger.execute("SELECT row, id, checksum FROM items WHERE deleted = 0 ORDER BY row").fetchall()
-        committed, on_disk = int(self.meta()["rows"]), self._rows_on_disk()
-        if on_disk < committed:
-            said.append(f"{VECTORS}: holds {on_disk} rows, the ledger counts {committed}")
-        with (self.folder / VECTORS).open("rb") as file:
-            for row, id_, checksum in rows:
-                file.seek(row * self.dim * 2)
-                if crc32(file.read(self.dim * 2)) != checksum:
-                    said.append(f"{VECTORS}: the vector of {id_!r} (row {row}) is not the one that was committed")
-        return said
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        return {name: path.stat().st_size for name in (LEDGER, VECTORS, THUMBNAILS) if (path := self.file(name)).exists()}
+
+    def file(self, name: str) -> Path:
+        """Where a file of this gallery is: its next version, between the commit of a compaction and its renaming."""
+        following = self.folder / f"{name}{NEXT}"
+        return following if self.ledger.meta().get("compacted") and following.exists() else self.folder / name
+
+    def _placed(self, items: Sequence[Item], half: Half, thumbnails: Sequence[bytes], end: int) -> tuple[list[Kept], bytes]:
+        """Where everything will lie, and the thumbnails to write at `end`: one for each content that has none here yet."""
+        known = {content: record.kept for content, record in self.ledger.with_content({item.hash for item in items}).items()}
+        small = bytearray()
+        kept = []
+        for item, vector, thumbnail in zip(items, half, thumbnails, strict=True):
+            if thumbnail and (item.hash not in known or not known[item.hash].thumbnail_size):
+                known[item.hash] = Kept(0, crc32(thumbnail), end + len(small), len(thumbnail))
+                small += thumbnail
+            kept.append(replace(known.get(item.hash, Kept(0)), vector=crc32(vector.tobytes())))
+        return kept, bytes(small)
 
     @contextmanager
     def _alone(self, name: str, doing: str) -> Iterator[None]:
@@ -237,66 +184,48 @@ class Store:
                 yield
         except Timeout as error:
             raise GalleryError(f"{self.folder}: another process is {doing}; wait until it is done") from error
+        except PermissionError as error:
+            raise GalleryError(f"{self.folder}: this gallery cannot be written ({error.strerror})") from error
 
-    def _cut_back(self) -> None:
-        """Drops rows that were written but never committed, unless a writer is at work on them."""
+    def settle(self) -> None:
+        """Ends a compaction that was committed, and drops what was never committed. Call within `writing`."""
+        meta = self.ledger.meta()
+        for name in (VECTORS, THUMBNAILS):
+            following = self.folder / f"{name}{NEXT}"
+            if following.exists() and meta.get("compacted"):
+                os.replace(following, self.folder / name)
+            following.unlink(missing_ok=True)
+        if meta.get("compacted"):
+            self.ledger.set_meta(compacted=False)
+        for name, committed in self._committed(meta).items():
+            if (self.folder / name).stat().st_size > committed:
+                os.truncate(self.folder / name, committed)
+
+    def _committed(self, meta: dict[str, Any]) -> dict[str, int]:
+        """How many bytes of each file count."""
+        return {VECTORS: meta["rows"] * self.dim * 2, THUMBNAILS: meta["thumbnail_bytes"]}
+
+    def _mend(self) -> None:
+        """Settles what an interrupted writer left behind, unless one is at work."""
         try:
-            if self._bytes_beyond() > 0:
+            if self._is_unsettled():
                 with FileLock(self.folder / LOCK, timeout=0):
-                    if (beyond := self._bytes_beyond()) > 0:
-                        os.truncate(self.folder / VECTORS, (self.folder / VECTORS).stat().st_size - beyond)
+                    self.settle()
         except (Timeout, PermissionError):
             return
         except OSError as error:
-            raise GalleryError(f"{self.folder / VECTORS}: {error.strerror or error}") from error
+            raise GalleryError(f"{self.folder}: {error.strerror or error}") from error
 
-    def _bytes_beyond(self) -> int:
-        return (self.folder / VECTORS).stat().st_size - int(self.meta()["rows"]) * self.dim * 2
-
-    def _rows_on_disk(self) -> int:
-        return (self.folder / VECTORS).stat().st_size // (self.dim * 2)
-
-    def _item(self, ledger: sqlite3.Connection, id_: str) -> Item:
-        query = "SELECT id, path, hash, width, height FROM items WHERE id = ? AND deleted = 0"
-        found = ledger.execute(query, (id_,)).fetchone()
-        if found is None:
-            raise GalleryError(f"{self.folder}: no item {id_!r} in this gallery")
-        return Item(*found)
-
-    def _keep_thumbnails(self, hashes: Sequence[str], thumbnails: Sequence[bytes]) -> None:
-        with _connection(self.folder / THUMBNAILS) as file:
-            file.execute("CREATE TABLE IF NOT EXISTS thumbnails (hash TEXT PRIMARY KEY, jpeg BLOB NOT NULL)")
-            file.executemany("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", zip(hashes, thumbnails, strict=True))
-
-    @contextmanager
-    def _ledger(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with _connection(self.folder / LEDGER) as ledger:
-                yield ledger
-        except UnicodeEncodeError as error:
-            raise GalleryError(f"{self.folder}: no item {error.object!r} in this gallery: the id is not valid text") from error
-        except sqlite3.DatabaseError as error:
-            raise GalleryError(f"{self.folder / LEDGER}: {error}; the gallery is damaged or is not one") from error
+    def _is_unsettled(self) -> bool:
+        meta = self.ledger.meta()
+        longer = any((self.folder / name).stat().st_size > size for name, size in self._committed(meta).items())
+        return longer or meta.get("compacted", False) or any(self.folder.glob(f"*{NEXT}"))
 
 
-@contextmanager
-def _connection(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction: committed when the block ends, rolled back when it raises."""
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
-    try:
-        with connection:
-            yield connection
-    finally:
-        connection.close()
-
-
-def _fields(item: Item) -> tuple[str, str, str, int, int]:
-    return item.id, item.path, item.hash, item.width, item.height
-
-
-def _set_meta(ledger: sqlite3.Connection, values: dict[str, Any]) -> None:
-    ledger.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
-
-
-def _next_generation(ledger: sqlite3.Connection) -> None:
-    ledger.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
+def _write(path: Path, at: int, data: bytes) -> None:
+    """Writes and flushes bytes behind what counts."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from filelock import FileLock
 from mmretrieve import __version__
 from mmretrieve.directions import PUBLISHED
 from mmretrieve.encoders.base import Progress
+from mmretrieve.gallery.store import FORMAT
 from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
 from mmretrieve.wardrobe.world import drawings, queries
@@ -36,7 +37,9 @@ def gallery_folder(progress: Progress | None = None) -> Path:
 
     Safe to call from several processes; a folder that was left half made is made again.
     """
-    home = cache_folder() / f"wardrobe-{__version__}-{content_hash(BUILT_IN_MODEL / 'open_clip_model.safetensors')[:12]}"
+    home = (
+        cache_folder() / f"wardrobe-{__version__}-{FORMAT}-{content_hash(BUILT_IN_MODEL / 'open_clip_model.safetensors')[:12]}"
+    )
     done = home / "done"
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "lock"):

@@ -1,0 +1,53 @@
+"""What goes into a gallery: a source, chunk by chunk, each with one commit; or another gallery, vectors and all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from mmretrieve.encoders.base import Encoder, Progress
+from mmretrieve.gallery.intake import AddReport, Intake
+from mmretrieve.gallery.sources.base import Source, Unreadable
+from mmretrieve.gallery.store import Store
+from mmretrieve.images import DEFAULT_IMAGE_SIZE
+
+CHUNK = 256  # pictures between two commits; fixed, so that an interrupted run repeats the same batches
+T = TypeVar("T")
+
+
+def add_source(
+    store: Store, encoder: Encoder, source: Source, *, update: bool, vanish: bool = False, progress: Progress | None = None
+) -> AddReport:
+    """Adds what a source holds. `vanish` lets items die that came from this source and that it no longer has.
+
+    Where the source itself could not be read whole, nothing vanishes: what was not seen may still be there.
+    """
+    before, report, whole = store.ledger.moment(), AddReport(), True
+    is_seen = np.zeros(before.total, bool)
+    for chunk in chunks(source, CHUNK):
+        intake = Intake(store, source.name, getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE), update, progress)
+        vectors = intake.vectors(chunk, encoder.encode_images)
+        if intake.items:
+            store.append(intake.items, vectors, intake.thumbnails, intake.instead)
+        if intake.refreshed:
+            store.ledger.rewrite(intake.refreshed)
+        is_seen[[row for row in intake.seen if row < before.total]] = True
+        whole = whole and not any(isinstance(item, Unreadable) for item in chunk)
+        report += intake.report
+    if vanish and whole:
+        gone = [
+            record for record in store.ledger.of_source(source.name) if record.row < before.total and not is_seen[record.row]
+        ]
+        store.ledger.kill(gone)
+        report += AddReport(vanished=len(gone))
+    return report
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items each, the last one maybe shorter."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,0 +1,76 @@
+"""Compaction: what died leaves the files, and the rest moves together.
+
+The files are first written whole under other names. One transaction of the ledger then numbers all rows anew and says that
+those names count; only after it they are renamed. Killed before it, nothing has happened; after it, the next one who opens
+the gallery renames them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.records import Record
+from mmretrieve.gallery.store import NEXT, THUMBNAILS, VECTORS, Store
+
+BLOCK = 16_384  # rows copied at once
+
+
+def compact(store: Store, progress: Progress | None = None) -> int:
+    """Gives back how many rows are gone. Call within `writing`. GalleryError where there is no room for the new files."""
+    moment = store.ledger.moment()
+    if not len(moment.dead):
+        return 0
+    try:
+        _copy_vectors(store, progress)
+        places, end = _copy_thumbnails(store)
+        store.ledger.renumber(places, end, compacted=True, index=None)
+        store.settle()
+        store.ledger.shrink()
+    except OSError as error:
+        raise GalleryError(f"{store.folder}: could not write ({error}); the gallery is as it was") from error
+    return len(moment.dead)
+
+
+def records(store: Store) -> Iterator[Record]:
+    """All that the ledger holds, the dead included, a block at a time."""
+    after = 0
+    while block := store.ledger.records(after, BLOCK):
+        yield from block
+        after = block[-1].row + 1
+
+
+def _copy_vectors(store: Store, progress: Progress | None) -> None:
+    moment = store.ledger.moment()
+    rows, halves = moment.rows(), store.halves(moment)
+    with (store.folder / f"{VECTORS}{NEXT}").open("wb") as file:
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            file.write(halves[some].tobytes())
+            if progress is not None:
+                progress(len(some))
+        _flush(file)
+
+
+def _copy_thumbnails(store: Store) -> tuple[dict[int, int], int]:
+    """Old place → new place of what is still shown, and where the new file ends."""
+    places: dict[int, int] = {}
+    with store.file(THUMBNAILS).open("rb") as old, (store.folder / f"{THUMBNAILS}{NEXT}").open("wb") as new:
+        for record in records(store):
+            kept = record.kept
+            if record.died or not kept.thumbnail_size or kept.thumbnail_at in places:
+                continue
+            places[kept.thumbnail_at] = new.tell()
+            old.seek(kept.thumbnail_at)
+            new.write(old.read(kept.thumbnail_size))
+        end = new.tell()
+        _flush(new)
+    return places, end
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,57 @@
+"""Reads a gallery back: every byte of every file is under a checksum, and what is wrong is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+from zlib import crc32
+
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery import seal
+from mmretrieve.gallery.compaction import records
+from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Store
+
+
+def problems(store: Store) -> Iterator[str]:
+    """One line for each thing that is wrong with ledger, vectors and thumbnails: the file, and the item where it is one's."""
+    yield from _of_ledger(store)
+    try:
+        meta = store.ledger.meta()
+        sizes = {VECTORS: (store.dim * 2, meta["rows"], "rows"), THUMBNAILS: (1, meta["thumbnail_bytes"], "bytes")}
+        for name, (size, committed, unit) in sizes.items():
+            if (held := store.file(name).stat().st_size // size) < committed:
+                yield f"{name}: holds {held} {unit}, the ledger counts {committed}"
+        yield from _of_items(store, meta["rows"])
+    except (GalleryError, OSError, KeyError, TypeError, ValueError) as error:
+        yield f"{LEDGER}: cannot be read to its end ({error})"
+
+
+def _of_ledger(store: Store) -> Iterator[str]:
+    try:
+        if said := seal.problem(store.ledger):
+            yield said
+        with store.ledger.reading() as db:
+            yield from (f"{LEDGER}: {' '.join(line.split())}" for (line,) in db.execute("PRAGMA integrity_check") if line != "ok")
+    except GalleryError as error:
+        yield str(error)
+
+
+def _of_items(store: Store, committed: int) -> Iterator[str]:
+    counted = 0
+    with store.file(VECTORS).open("rb") as vectors, store.file(THUMBNAILS).open("rb") as thumbnails:
+        for record in records(store):
+            whose, kept = f"of {record.item.id!r} (row {record.row})", record.kept
+            if record.seal != record.values()[-1] or record.row != counted:
+                yield f"{LEDGER}: the entry {whose} is not the one that was committed"
+            counted = record.row + 1
+            if _checksum(vectors, record.row * store.dim * 2, store.dim * 2) != kept.vector:
+                yield f"{VECTORS}: the vector {whose} is not the one that was committed"
+            if _checksum(thumbnails, kept.thumbnail_at, kept.thumbnail_size) != kept.thumbnail:
+                yield f"{THUMBNAILS}: the thumbnail {whose} is not the one that was committed"
+    if counted != committed:
+        yield f"{LEDGER}: holds {counted} entries, but counts {committed}"
+
+
+def _checksum(file: BinaryIO, at: int, size: int) -> int:
+    file.seek(at)
+    return crc32(file.read(size))
