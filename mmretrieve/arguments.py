@@ -105,6 +105,14 @@ def positive(text: str) -> float:
     return value
 
 
+def shard(text: str) -> tuple[int, int]:
+    """`"2/8"` → `(2, 8)`."""
+    number, _, of = text.partition("/")
+    if not number.isdecimal() or not of.isdecimal() or not 1 <= int(number) <= int(of):
+        raise argparse.ArgumentTypeError(f"expected a part such as 2/8, got {text!r}")
+    return int(number), int(of)
+
+
 def alpha_or_auto(text: str) -> float | str:
     return text if text == AUTO else finite(text)
 

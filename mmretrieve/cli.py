@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmretrieve import arguments, commands
-from mmretrieve.commands import DONE, FAILED
+from mmretrieve import arguments, commands, upkeep
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, Decode
+from mmretrieve.terminal import DONE, FAILED
 
 INTERRUPTED = 130
 
@@ -55,19 +55,41 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.OneLineParser(prog="mmretrieve", description="Find images like a picture, but …")
     parser.add_argument("--version", action="version", version=_version())
     added = parser.add_subparsers(required=True, metavar="COMMAND")
-    _index_arguments(_command(added, "index", commands.index))
+    indexing = _command(added, "index", commands.index)
+    _source_arguments(indexing)
+    indexing.add_argument("--update", action="store_true", help="pictures that have changed replace what is there")
+    told = "only part I of N of the source, for N machines whose galleries are then merged"
+    indexing.add_argument("--shard", type=arguments.shard, metavar="I/N", help=told)
+    _source_arguments(_command(added, "sync", commands.sync))
     _search_arguments(_command(added, "search", commands.search))
-    _of_gallery(_command(added, "info", commands.info))
-    _of_gallery(_command(added, "verify", commands.verify))
-    removing = _command(added, "delete", commands.delete)
+    for name, run in (("info", upkeep.info), ("verify", upkeep.verify)):
+        _of_gallery(_command(added, name, run))
+    removing = _command(added, "delete", upkeep.delete)
     _of_gallery(removing)
     removing.add_argument("ids", nargs="+", metavar="ID")
+    _upkeep_arguments(added)
     _training_arguments(_command(added, "train-phi", commands.train_phi))
     return parser
 
 
-def _index_arguments(making: argparse.ArgumentParser) -> None:
-    making.add_argument("source", help="a folder of pictures, searched through and through, or one picture")
+def _upkeep_arguments(added: Any) -> None:
+    compacting = _command(added, "compact", upkeep.compact)
+    _of_gallery(compacting)
+    merging = _command(added, "merge", upkeep.merge)
+    merging.add_argument("gallery", metavar="G", help="the gallery that gets them")
+    merging.add_argument("others", nargs="+", metavar="OTHER", help="galleries made by the same encoder")
+    comparing = _command(added, "duplicates", upkeep.duplicates)
+    _of_gallery(comparing)
+    told = "the lowest cosine of pictures that count as near (default: only the same bytes)"
+    comparing.add_argument("--min-score", type=arguments.share, metavar="S", help=told)
+    for command in (compacting, merging, comparing):
+        command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _source_arguments(making: argparse.ArgumentParser) -> None:
+    making.add_argument("source", help="pictures: a folder, a tar, a parquet, CSV or JSONL file, or one picture")
+    making.add_argument("--image-column", metavar="NAME", help="of a table: the pictures' paths or bytes")
+    making.add_argument("--id-column", metavar="NAME", help="of a table: the ids")
     making.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; made where there is none")
     making.add_argument(
         "--encoder",

@@ -5,49 +5,41 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmretrieve import arguments
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.choices import SpeakerOptions
-from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, Decode, RuleName
+from mmretrieve.options import DEFAULT_ENCODER, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, Decode, RuleName
+from mmretrieve.terminal import DONE, FAILED, bar, gallery_named, load, out, tell
 
 if TYPE_CHECKING:
-    from mmretrieve.encoders.openclip import OpenClipEncoder
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.intake import AddReport
+    from mmretrieve.gallery.sources.base import Source
     from mmretrieve.ranking import Ranking
-
-DONE, FAILED = 0, 1
 
 
 def index(options: argparse.Namespace) -> int:
     """Adds pictures to a gallery, making it first where there is none."""
-    from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.gallery.sources import read_source
-    from mmretrieve.gallery.store import LEDGER
+    from mmretrieve.gallery.adding import Share
 
-    total = len(read_source(options.source))  # a wrong source must not leave an empty gallery behind
-    folder = Path(options.gallery)
-    if (folder / LEDGER).exists():
-        known = Gallery.open(folder)
-        if options.decode not in (None, known.decode):
-            raise OptionError(f"{folder}: this gallery decodes {known.decode!s}; that cannot be changed later")
-        gallery = Gallery.open(folder, encoder=_load(options, options.encoder or known.encoder_identity.model))
-    else:
-        gallery = Gallery.create(
-            folder, encoder=_load(options, options.encoder or DEFAULT_ENCODER), decode=options.decode or Decode.EXACT
-        )
-    with _bar(total, "pictures", options.quiet) as bar:
-        report = gallery.add(options.source, progress=bar.update)
-    for name, reason in report.failed.items():
-        print(f"mmretrieve: not added: {arguments.printable(f'{name}: {reason}')}", file=sys.stderr)
-    _out(
-        options,
-        f"{gallery.path}: {report}, {len(gallery)} items",
-        {"added": report.added, "skipped": report.skipped, "failed": dict(report.failed), "items": len(gallery)},
-    )
-    return DONE if report.added or report.skipped else FAILED
+    source = _source(options)  # a wrong source must not leave an empty gallery behind
+    gallery = _gallery_to_fill(options)
+    shared = source if options.shard is None else Share(source, *options.shard)
+    with bar(len(shared), "pictures", options.quiet) as progress:
+        return _told(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
+
+
+def sync(options: argparse.Namespace) -> int:
+    """Makes a gallery what its source is now: adds what is new, replaces what changed, deletes what vanished."""
+    source = _source(options)
+    gallery = _gallery_to_fill(options)
+    with bar(len(source), "pictures", options.quiet) as progress:
+        return _told(options, gallery, gallery.sync(source, progress=progress.update))
 
 
 def search(options: argparse.Namespace) -> int:
@@ -60,8 +52,8 @@ def search(options: argparse.Namespace) -> int:
     speakers = SpeakerOptions(**arguments.chosen(options, SpeakerOptions))
     vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
     retriever = Retriever.open(
-        _gallery(options.gallery),
-        encoder=_load(options, options.encoder) if options.encoder else None,
+        gallery_named(options.gallery),
+        encoder=load(options, options.encoder) if options.encoder else None,
         device=options.device,
         dtype=options.dtype,
         parts=lambda encoder: parts_from(speakers, encoder, vocabulary=vocabulary, phi=options.phi),
@@ -71,68 +63,51 @@ def search(options: argparse.Namespace) -> int:
     return DONE
 
 
-def info(options: argparse.Namespace) -> int:
-    """Says what a gallery holds and which encoder made it."""
-    from mmretrieve.gallery.gallery import Gallery
-
-    known = Gallery.open(_gallery(options.gallery)).info()
-    lines = [
-        f"{name:>9}  {value if not isinstance(value, dict) else ', '.join(f'{k} {v}' for k, v in value.items())}"
-        for name, value in known.items()
-    ]
-    _out(options, "\n".join(lines), known)
-    return DONE
-
-
-def verify(options: argparse.Namespace) -> int:
-    """Reads a gallery back and names whatever is damaged."""
-    from mmretrieve.gallery.gallery import Gallery
-
-    gallery = Gallery.open(_gallery(options.gallery))
-    problems = gallery.verify()
-    for line in problems:
-        print(f"mmretrieve: {gallery.path}/{line}", file=sys.stderr)
-    _out(
-        options,
-        f"{gallery.path}: {len(gallery)} items, {'all well' if not problems else f'{len(problems)} problems'}",
-        {"items": len(gallery), "problems": problems},
-    )
-    return FAILED if problems else DONE
-
-
-def delete(options: argparse.Namespace) -> int:
-    """Removes items from a gallery, all or none."""
-    from mmretrieve.gallery.gallery import Gallery
-
-    gallery = Gallery.open(_gallery(options.gallery))
-    gallery.delete(options.ids)
-    _out(
-        options,
-        f"{gallery.path}: {len(options.ids)} deleted, {len(gallery)} items",
-        {"deleted": len(options.ids), "items": len(gallery)},
-    )
-    return DONE
-
-
 def train_phi(options: argparse.Namespace) -> int:
     """Trains a phi for an encoder from captions alone (LinCIR); can be interrupted and run again."""
     from mmretrieve.inversion import train
 
     recipe = PhiRecipe(**arguments.chosen(options, PhiRecipe))
     captions = train.read_captions(options.captions)
-    with _bar(recipe.steps, "steps", options.quiet) as bar:
+    with bar(recipe.steps, "steps", options.quiet) as progress:
 
         def report(point: train.Point) -> None:
-            bar.update(point.step - bar.n)
-            bar.set_postfix(training=f"{point.training:.4f}", validation=f"{point.validation:.4f}")
+            progress.update(point.step - progress.n)
+            progress.set_postfix(training=f"{point.training:.4f}", validation=f"{point.validation:.4f}")
 
-        best = train.train_phi(captions, _load(options, options.encoder), options.out, recipe, report=report)
-    _out(
+        best = train.train_phi(captions, load(options, options.encoder), options.out, recipe, report=report)
+    out(
         options,
         f"{options.out}: validation loss {best.validation:.4f}, at step {best.step}",
         {"phi": str(options.out), "step": best.step, "validation": best.validation},
     )
     return DONE
+
+
+def _source(options: argparse.Namespace) -> Source:
+    from mmretrieve.gallery.sources import Columns, read_source
+
+    return read_source(options.source, Columns(image=options.image_column, id=options.id_column))
+
+
+def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.store import LEDGER
+
+    folder = Path(options.gallery)
+    if not (folder / LEDGER).exists():
+        encoder = load(options, options.encoder or DEFAULT_ENCODER)
+        return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
+    known = Gallery.open(folder)
+    if options.decode not in (None, known.decode):
+        raise OptionError(f"{folder}: this gallery decodes {known.decode!s}; that cannot be changed later")
+    return Gallery.open(folder, encoder=load(options, options.encoder or known.encoder_identity.model))
+
+
+def _told(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
+    tell(f"not added: {name}: {reason}" for name, reason in report.failed.items())
+    out(options, f"{gallery.path}: {report}, {len(gallery)} items", {**asdict(report), "items": len(gallery)})
+    return FAILED if report.failed and not (report.added or report.skipped or report.updated) else DONE
 
 
 def _refuse_unused(options: argparse.Namespace) -> None:
@@ -150,31 +125,6 @@ def _refuse_unused(options: argparse.Namespace) -> None:
         raise OptionError(
             f"{', '.join(unused)} given, but {composer.value!r} would not use it; choose another composer, or leave it out"
         )
-
-
-def _gallery(name: str) -> Path:
-    """The folder of that name, or the built-in gallery where there is no such folder and the name is `wardrobe`."""
-    if name != BUILT_IN or Path(name).is_dir():
-        return Path(name)
-    from mmretrieve import wardrobe
-
-    return wardrobe.gallery_folder()
-
-
-def _load(options: argparse.Namespace, spec: str) -> OpenClipEncoder:
-    from mmretrieve.encoders.openclip import load_encoder
-
-    return load_encoder(spec, device=options.device, dtype=options.dtype)
-
-
-def _bar(total: int, unit: str, quiet: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=f" {unit}", disable=quiet or None, file=sys.stderr)
-
-
-def _out(options: argparse.Namespace, text: str, data: dict[str, Any]) -> None:
-    print(json.dumps(data, ensure_ascii=False) if options.json else text)
 
 
 def _print_ranking(ranking: Ranking, *, as_json: bool) -> None:

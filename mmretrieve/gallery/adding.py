@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from mmretrieve.encoders.base import Encoder, Progress
+from mmretrieve.errors import OptionError
 from mmretrieve.gallery.intake import AddReport, Intake
-from mmretrieve.gallery.sources.base import Source, Unreadable
+from mmretrieve.gallery.sources.base import Source, SourceItem, Unreadable
 from mmretrieve.gallery.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE
 
@@ -44,6 +45,24 @@ def add_source(
         store.ledger.kill(gone)
         report += AddReport(vanished=len(gone))
     return report
+
+
+class Share:
+    """The part of a source that one of several machines indexes: whole chunks, so that merging all gives what one would make."""
+
+    def __init__(self, source: Source, number: int, of: int) -> None:
+        """`number` counts from 1. OptionError unless it is one of them."""
+        if not 1 <= number <= of:
+            raise OptionError(f"shard {number}/{of}: expected a number from 1 to {of}")
+        count = -(-len(source) // CHUNK)
+        self._start, self._end = (CHUNK * (count * n // of) for n in (number - 1, number))
+        self._source, self.name = source, source.name
+
+    def __len__(self) -> int:
+        return max(0, min(self._end, len(self._source)) - self._start)
+
+    def __iter__(self) -> Iterator[SourceItem | Unreadable]:
+        return islice(iter(self._source), self._start, self._end)
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

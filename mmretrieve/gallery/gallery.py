@@ -15,16 +15,17 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery import deriving, inspection, searching
+from mmretrieve.gallery import deriving, duplicates, inspection, searching
 from mmretrieve.gallery.adding import add_source
 from mmretrieve.gallery.compaction import compact
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.merging import add_gallery
 from mmretrieve.gallery.records import Item, MovedError
 from mmretrieve.gallery.searching import Cut
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.gallery.sources.base import Source
-from mmretrieve.gallery.store import Store
+from mmretrieve.gallery.store import LEDGER, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Ranking
@@ -61,6 +62,14 @@ class Gallery:
     def open(cls, path: str | Path, *, encoder: Encoder | None = None) -> Gallery:
         """The gallery at `path` as of its last commit. An encoder is needed only to add, and must be the one that made it."""
         return cls(Store(Path(path)), encoder)
+
+    @classmethod
+    def open_or_like(cls, path: str | Path, other: Gallery) -> Gallery:
+        """The gallery at `path`; where there is none, an empty one for the vectors of the encoder that made `other`."""
+        if (Path(path) / LEDGER).exists():
+            return cls.open(path)
+        setting = {} if other.setting is None else {"setting": asdict(other.setting)}
+        return cls(Store.create(Path(path), other.encoder_identity, other._store.dim, other.decode, **setting))
 
     def __len__(self) -> int:
         return len(self._now)
@@ -120,6 +129,15 @@ class Gallery:
         """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
         return self._at_one_moment(lambda now: now.store.ledger.copies(content, now.moment))
 
+    def duplicates(self, min_score: float | None = None, *, progress: Progress | None = None) -> list[tuple[str, ...]]:
+        """Groups of ids that are the same file, or with `min_score` near enough, in insertion order.
+
+        Near groups hang together by pairs whose vectors have at least that cosine. OptionError unless 0 < min_score ≤ 1.
+        """
+        if min_score is None:
+            return self._at_one_moment(duplicates.same_content)
+        return self._at_one_moment(lambda now: duplicates.near(now, min_score, progress))
+
     def refresh(self) -> None:
         """Sees what others have written since this object was made, or since it last wrote."""
         self._now = Snapshot(self._store)
@@ -139,6 +157,14 @@ class Gallery:
         Nothing is deleted where the source could not be read whole.
         """
         return self._take_in(source, update=True, vanish=True, progress=progress)
+
+    def merge(self, other: str | Path, *, progress: Progress | None = None) -> AddReport:
+        """Copies the items of another gallery that are not here yet, without encoding anything. Can be repeated.
+
+        GalleryError, with nothing changed, where that was made by another encoder, or an id names another picture there.
+        """
+        with self._writing():
+            return add_gallery(self._store, Store(Path(other)), progress)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""

@@ -31,7 +31,9 @@ def _of_ledger(store: Store) -> Iterator[str]:
         if said := seal.problem(store.ledger):
             yield said
         with store.ledger.reading() as db:
-            yield from (f"{LEDGER}: {' '.join(line.split())}" for (line,) in db.execute("PRAGMA integrity_check") if line != "ok")
+            yield from (
+                f"{LEDGER}: {' '.join(line.split())}" for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"
+            )
     except GalleryError as error:
         yield str(error)
 

@@ -54,10 +54,13 @@ class Ledger:
 
     @classmethod
     def make(cls, path: Path, meta: Mapping[str, Any]) -> None:
-        """A new file. sqlite3.Error and OSError pass through."""
-        with _connection(path) as db:
-            db.executescript(f"BEGIN; {TABLES}")
-            _set_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
+        """A new file. OSError where it cannot be written."""
+        try:
+            with _connection(path) as db:
+                db.executescript(f"BEGIN; {TABLES}")
+                _set_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from error
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -110,11 +113,22 @@ class Ledger:
         with self._within(moment) as db:
             return [id_ for (id_,) in db.execute(query, (content,))]
 
-    def items(self, rows: Iterable[int], moment: Moment) -> list[Item]:
-        """The items of those rows, in that order, whether they have died since or not."""
+    def records_of(self, rows: Iterable[int], moment: Moment) -> list[Record]:
+        """What is kept of those rows, in that order, whether they have died since or not."""
         with self._within(moment) as db:
             read = _Reader(db)
-            return [read.record(row).item for row in rows]
+            return [read.record(row) for row in rows]
+
+    def groups_of_content(self, moment: Moment) -> list[tuple[str, ...]]:
+        """The ids of items that share their content with another, by content, all in insertion order."""
+        shared = f"SELECT hash FROM items WHERE {moment.lives} GROUP BY hash HAVING count(*) > 1"
+        groups: dict[str, list[str]] = {}
+        with self._within(moment) as db:
+            for content, id_ in db.execute(
+                f"SELECT hash, id FROM items WHERE {moment.lives} AND hash IN ({shared}) ORDER BY row"
+            ):
+                groups.setdefault(content, []).append(id_)
+        return [tuple(ids) for ids in groups.values()]
 
     def matching(self, where: str, moment: Moment) -> NDArray[np.int64]:
         """(m,) rows of the items for which that SQL expression holds, in order. OptionError where it cannot be worked out.

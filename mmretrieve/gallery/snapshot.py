@@ -14,7 +14,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import deriving
 from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.records import Item
+from mmretrieve.gallery.records import Item, Record
 from mmretrieve.gallery.store import Half, Store
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
@@ -69,7 +69,10 @@ class Snapshot:
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
-        return self.store.ledger.items(rows.tolist(), self.moment)
+        return [record.item for record in self.records_of(rows)]
+
+    def records_of(self, rows: Rows) -> list[Record]:
+        return self.store.ledger.records_of(rows.tolist(), self.moment)
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""

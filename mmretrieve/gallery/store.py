@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -77,7 +76,7 @@ class Store:
             partial.unlink(missing_ok=True)
             Ledger.make(partial, meta | more)
             os.replace(partial, folder / LEDGER)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise GalleryError(f"{folder}: could not make a gallery here ({error})") from error
         return cls(folder)
 

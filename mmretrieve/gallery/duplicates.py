@@ -1,0 +1,75 @@
+"""Which pictures a gallery has more than once: the same bytes, or vectors so near that they show the same thing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import OptionError
+from mmretrieve.gallery.snapshot import Rows, Snapshot
+from mmretrieve.scoring import term_scores
+from mmretrieve.vectors import Float32, is_number
+
+BLOCK = 1_024  # items whose neighbours are looked for at once
+NEIGHBOURS = 16  # looked at first; more where all of them are near
+
+
+def same_content(now: Snapshot) -> list[tuple[str, ...]]:
+    """Groups of ids whose files have the same bytes, each in insertion order, and so are the groups."""
+    return now.store.ledger.groups_of_content(now.moment)
+
+
+def near(now: Snapshot, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+    """Groups of ids that hang together by pairs scoring at least `min_score` (the cosine of their vectors), as above.
+
+    Neighbours are proposed by the index: with an exact one none is missed. OptionError unless 0 < min_score ≤ 1.
+    """
+    if not is_number(min_score) or not 0 < min_score <= 1:
+        raise OptionError(f"min_score must be a number above 0 and up to 1, got {min_score!r}")
+    parents = np.arange(len(now))
+    for start in range(0, len(now), BLOCK):
+        rows = now.rows[start : start + BLOCK]
+        for position, row in enumerate(_neighbours(now, rows, min_score), start):
+            for neighbour in np.searchsorted(now.rows, row):
+                _join(parents, position, int(neighbour))
+        if progress is not None:
+            progress(len(rows))
+    return _groups(now, parents)
+
+
+def _neighbours(now: Snapshot, rows: Rows, min_score: float) -> list[Rows]:
+    """For each of those rows the live rows that score enough with it, as far as the index can tell."""
+    queries, index = now.vectors_of(rows), now.index
+    unseen = now.rows[np.searchsorted(now.rows, len(index)) :]
+    found: list[Rows] = []
+    for query, proposed in zip(queries, index.search(queries, min(NEIGHBOURS, len(index))), strict=True):
+        k, close = NEIGHBOURS, _close(now, query, proposed, min_score)
+        while len(close) == len(proposed) and k < len(index):
+            k *= 4
+            (proposed,) = index.search(query[None], min(k, len(index)))
+            close = _close(now, query, proposed, min_score)
+        found.append(np.concatenate([close[np.isin(close, now.rows)], _close(now, query, unseen, min_score)]))
+    return found
+
+
+def _close(now: Snapshot, query_d: Float32, rows: Rows, min_score: float) -> Rows:
+    return rows[term_scores(query_d[None], now.vectors_of(rows))[0] >= np.float32(min_score)]
+
+
+def _join(parents: Rows, one: int, other: int) -> None:
+    """Puts two positions into one group, which is known by its first."""
+    first, second = sorted((_root(parents, one), _root(parents, other)))
+    parents[second] = first
+
+
+def _root(parents: Rows, position: int) -> int:
+    while parents[position] != position:
+        parents[position] = parents[parents[position]]
+        position = int(parents[position])
+    return position
+
+
+def _groups(now: Snapshot, parents: Rows) -> list[tuple[str, ...]]:
+    roots = np.array([_root(parents, position) for position in range(len(parents))], dtype=np.int64)
+    shared = np.flatnonzero(np.bincount(roots, minlength=1) > 1) if len(roots) else roots
+    return [tuple(now.ids[position] for position in np.flatnonzero(roots == root)) for root in shared]

@@ -1,0 +1,70 @@
+"""One gallery into another: vectors, thumbnails and fields are copied as they are, nothing is encoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.fields import Kind, fitted
+from mmretrieve.gallery.intake import AddReport
+from mmretrieve.gallery.records import Record
+from mmretrieve.gallery.snapshot import Snapshot
+from mmretrieve.gallery.store import Store
+
+BLOCK = 4_096  # items between two commits
+
+
+def add_gallery(store: Store, other: Store, progress: Progress | None = None) -> AddReport:
+    """Copies the items of `other` that are not there yet, in their order. Call within `writing`.
+
+    Raises GalleryError, before anything is copied, where the galleries were made by another encoder or decode otherwise,
+    where a field has another kind there, or an id names another picture.
+    """
+    if (store.identity, store.decode) != (other.identity, other.decode):
+        raise GalleryError(
+            f"{other.folder}: made by {other.identity}, decoding {other.decode}; {store.folder} by {store.identity}, decoding {store.decode}"
+        )
+    now = Snapshot(other)
+    _check(store, now)
+    report = AddReport()
+    for records in _blocks(now):
+        new = _unknown(store, records)
+        if new:
+            halves = now.halves[np.array([record.row for record in new])]
+            thumbnails = [other.thumbnail(record.kept) or b"" for record in new]
+            store.append([record.item for record in new], halves, thumbnails)
+        report += AddReport(len(new), len(records) - len(new))
+        if progress is not None:
+            progress(len(records))
+    return report
+
+
+def _check(store: Store, now: Snapshot) -> None:
+    kinds = {name: Kind(kind) for name, kind in store.ledger.meta()["fields"].items()}
+    clashes: list[str] = []
+    for records in _blocks(now):
+        known = store.ledger.live(record.item.id for record in records)
+        clashes += [r.item.id for r in records if r.item.id in known and known[r.item.id].item.hash != r.item.hash]
+        for record in records:
+            fitted(record.item.fields, kinds)
+    if clashes:
+        raise GalleryError(
+            f"{now.store.folder}: {clashes[0]!r} is another picture than in {store.folder} ({len(clashes)} such ids); nothing was merged"
+        )
+
+
+def _unknown(store: Store, records: list[Record]) -> list[Record]:
+    """Those whose ids are not there, with their fields under the names that the gallery has for them."""
+    known = store.ledger.live(record.item.id for record in records)
+    kinds = {name: Kind(kind) for name, kind in store.ledger.meta()["fields"].items()}
+    new = [record for record in records if record.item.id not in known]
+    return [replace(record, item=replace(record.item, fields=fitted(record.item.fields, kinds))) for record in new]
+
+
+def _blocks(now: Snapshot) -> Iterator[list[Record]]:
+    for start in range(0, len(now), BLOCK):
+        yield now.records_of(now.rows[start : start + BLOCK])

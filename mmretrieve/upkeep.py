@@ -1,0 +1,84 @@
+"""The shell's commands for a gallery that is there: what it holds, whether it is well, and what it needs over the years."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmretrieve import arguments
+from mmretrieve.terminal import DONE, FAILED, bar, gallery_named, out, tell
+
+
+def info(options: argparse.Namespace) -> int:
+    """Says what a gallery holds, which encoder made it, and which index serves it."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    known = Gallery.open(gallery_named(options.gallery)).info()
+    lines = [
+        f"{name:>9}  {value if not isinstance(value, dict) else ', '.join(f'{k} {v}' for k, v in value.items())}"
+        for name, value in known.items()
+    ]
+    out(options, "\n".join(lines), known)
+    return DONE
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Reads a gallery back and names whatever is damaged."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    gallery = Gallery.open(gallery_named(options.gallery))
+    problems = gallery.verify()
+    tell(f"{gallery.path}/{line}" for line in problems)
+    said = f"{gallery.path}: {len(gallery)} items, {'all well' if not problems else f'{len(problems)} problems'}"
+    out(options, said, {"items": len(gallery), "problems": problems})
+    return FAILED if problems else DONE
+
+
+def delete(options: argparse.Namespace) -> int:
+    """Removes items from a gallery, all or none."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    gallery = Gallery.open(gallery_named(options.gallery))
+    gallery.delete(options.ids)
+    said = f"{gallery.path}: {len(options.ids)} deleted, {len(gallery)} items"
+    out(options, said, {"deleted": len(options.ids), "items": len(gallery)})
+    return DONE
+
+
+def compact(options: argparse.Namespace) -> int:
+    """Frees the room of deleted and replaced items; ids and order stay."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    gallery = Gallery.open(gallery_named(options.gallery))
+    with bar(len(gallery), "items", options.quiet) as progress:
+        gone = gallery.compact(progress.update)
+    out(options, f"{gallery.path}: {gone} freed, {len(gallery)} items", {"freed": gone, "items": len(gallery)})
+    return DONE
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Copies galleries into one, which is made like the first where there is none; nothing is encoded."""
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.intake import AddReport
+
+    others = [Gallery.open(gallery_named(name)) for name in options.others]
+    gallery = Gallery.open_or_like(options.gallery, others[0])
+    report = AddReport()
+    with bar(sum(map(len, others)), "items", options.quiet) as progress:
+        for other in others:
+            report += gallery.merge(other.path, progress=progress.update)
+    told = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
+    out(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", told)
+    return DONE
+
+
+def duplicates(options: argparse.Namespace) -> int:
+    """Prints groups of items that are the same file, or near enough; one group a line."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    gallery = Gallery.open(gallery_named(options.gallery))
+    with bar(len(gallery), "items", options.quiet or options.min_score is None) as progress:
+        groups = gallery.duplicates(options.min_score, progress=progress.update)
+    for group in groups:
+        out(options, "  ".join(map(arguments.printable, group)), list(group))
+    tell([f"{len(groups)} groups, {sum(map(len, groups))} items of {len(gallery)}"])
+    return DONE
