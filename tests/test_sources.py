@@ -501,6 +501,18 @@ def test_broken_headers_are_not_taken_for_the_end(tmp_path: Path) -> None:
     assert troubles(source) == {"a.tar": f"damaged after 2 members (no header at byte {4 * BLOCK})"}
 
 
+def test_a_header_that_points_backwards_ends_the_tar(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("a.jpg", b"x")])
+    back = tarfile.TarInfo("b.jpg")
+    back.size = -2 * BLOCK
+    with path.open("r+b") as file:
+        file.seek(2 * BLOCK)
+        file.write(back.tobuf(tarfile.GNU_FORMAT))
+    source = read_source(path)
+    assert [entry.id for entry in source] == ["a.jpg", "a.tar"]
+    assert troubles(source) == {"a.tar": "damaged after 1 members (a header points backwards)"}
+
+
 @pytest.mark.parametrize(("mode", "suffix"), [("w:gz", "gz"), ("w:bz2", "bz2"), ("w:xz", "xz")])
 def test_a_compressed_tar_is_refused_by_name_and_by_content(mode: str, suffix: str, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / f"a.tar.{suffix}", mode) as archive:  # type: ignore[call-overload]
