@@ -74,6 +74,7 @@ def test_imports_run_one_way() -> None:
         ("open_clip", {"encoders/openclip.py", "encoders/text_tower.py", "wardrobe/train.py"}),
         ("sqlite3", {"gallery/ledger.py"}),
         ("openai", {"language/wire.py"}),
+        ("pyarrow", {"gallery/parquet.py"}),
     ],
 )
 def test_each_heavy_package_has_its_own_rooms(package: str, homes: set[str]) -> None:

@@ -28,6 +28,21 @@ class Unreadable:
     reason: str
 
 
+Entry = SourceItem | Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a table hold the pictures and their ids; None leaves the choice to the table's names."""
+
+    image: str | None = None
+    id: str | None = None
+
+    def __bool__(self) -> bool:
+        """Whether either is named."""
+        return self.image is not None or self.id is not None
+
+
 class Source(Protocol):
     """`name` says which source it is, and is the same whenever the same one is read again: `sync` looks for it."""
 

@@ -1,14 +1,16 @@
-"""A folder tree of pictures, or one picture."""
+"""A folder tree of pictures, loose or in tars, or one picture."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.place import Place
-from mmretrieve.gallery.sources.base import SourceItem
+from mmretrieve.gallery.sources import tar
+from mmretrieve.gallery.sources.base import SourceItem, Unreadable
 from mmretrieve.images import SUFFIXES
 
 
@@ -27,25 +29,90 @@ class OneFile:
 
 
 class Folder:
-    """Every image file below a folder, sorted by id; hidden ones and links to folders are left out."""
+    """Every image below a folder, sorted by id; a tar counts as a folder. Hidden ones and links to folders are left out.
+
+    The tree is walked again each time, one directory's names and one tar's headers in memory. Raises GalleryError where
+    there is nothing to give.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.name = str(root.resolve())
-        self._items = sorted(_walk(root), key=lambda item: item.id)
-        if not self._items:
-            raise GalleryError(f"{root}: no images in this folder; looked for {' '.join(sorted(SUFFIXES))}")
+        self._root = root.resolve()
+        self.name = str(self._root)
+        if not any(self._counts()):
+            raise GalleryError(f"{root}: no images in this folder; looked for {' '.join(sorted(SUFFIXES))} and {tar.SUFFIX}")
 
     def __len__(self) -> int:
-        return len(self._items)
+        return sum(self._counts())
 
-    def __iter__(self) -> Iterator[SourceItem]:
-        return iter(self._items)
+    def __iter__(self) -> Iterator[SourceItem | Unreadable]:
+        for found in self._walk():
+            if isinstance(found, Unreadable):
+                yield found
+            elif found.is_tar:
+                yield from tar.entries(found.place(), found.id, f"{found.id}/")
+            else:
+                yield SourceItem(found.id, Place(found.place()))
+
+    def _counts(self) -> Iterator[int]:
+        """How many entries come from each file."""
+        for found in self._walk():
+            yield sum(1 for _ in tar.pictures(found.place())) if isinstance(found, Found) and found.is_tar else 1
+
+    def _walk(self) -> Iterator[Found | Unreadable]:
+        return walk(self._root, SUFFIXES | {tar.SUFFIX})
 
 
-def _walk(root: Path) -> Iterator[SourceItem]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = Path(folder, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield SourceItem(path.relative_to(root).as_posix(), Place(str(path.resolve())))
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file or a folder below `root`; its id is the path below it."""
+
+    root: Path
+    id: str
+    is_folder: bool = False
+    is_link: bool = False
+
+    @property
+    def is_tar(self) -> bool:
+        return not self.is_folder and suffix(self.id) == tar.SUFFIX
+
+    @property
+    def key(self) -> str:
+        """Sorting the entries of each folder by it sorts the whole tree by id: a folder's ids go on with a slash."""
+        return f"{self.id}/" if self.is_folder or self.is_tar else self.id
+
+    def place(self) -> str:
+        """The file itself, wherever a link to it stands."""
+        path = os.path.join(self.root, self.id)
+        return os.path.realpath(path) if self.is_link else path
+
+
+def walk(root: Path, suffixes: Collection[str]) -> Iterator[Found | Unreadable]:
+    """Every file with such a suffix below `root`, sorted by id; a folder that cannot be listed is Unreadable."""
+    waiting = [iter([Found(root, "", is_folder=True)])]  # a list, not a recursion: trees may be deep
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+        elif not found.is_folder:
+            yield found
+        else:
+            try:
+                waiting.append(iter(sorted(_listed(found, suffixes), key=lambda entry: entry.key)))
+            except OSError as error:
+                yield Unreadable(found.id or str(root), f"this folder cannot be listed ({error.strerror or error})")
+
+
+def suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _listed(folder: Found, suffixes: Collection[str]) -> Iterator[Found]:
+    """The folders in a folder, and those files that are looked for."""
+    with os.scandir(os.path.join(folder.root, folder.id)) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or (entry.is_symlink() and entry.is_dir()):
+                continue
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder or suffix(entry.name) in suffixes:
+                id_ = f"{folder.id}/{entry.name}" if folder.id else entry.name
+                yield Found(folder.root, id_, is_folder, entry.is_symlink())
