@@ -11,7 +11,7 @@ import numpy as np
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.intake import AddReport, Intake
-from mmretrieve.gallery.sources.base import Source, SourceItem, Unreadable
+from mmretrieve.gallery.sources.base import Entry, Source, Unreadable
 from mmretrieve.gallery.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE
 
@@ -61,7 +61,7 @@ class Share:
     def __len__(self) -> int:
         return max(0, min(self._end, len(self._source)) - self._start)
 
-    def __iter__(self) -> Iterator[SourceItem | Unreadable]:
+    def __iter__(self) -> Iterator[Entry]:
         return islice(iter(self._source), self._start, self._end)
 
 

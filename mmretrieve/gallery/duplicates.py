@@ -6,7 +6,8 @@ import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.snapshot import Rows, Snapshot
+from mmretrieve.gallery.held import Rows
+from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, is_number
 

@@ -7,6 +7,7 @@ from math import isfinite
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.sources.values import folded, is_text
 from mmretrieve.options import Choice
 
 RESERVED = "_row"
@@ -25,11 +26,11 @@ def fitted(given: Mapping[str, Value], kinds: Mapping[str, Kind]) -> dict[str, V
 
     Raises GalleryError, naming the field, for a value that is no text, finite number or None, or not of the field's kind.
     """
-    names, fields = {name.lower(): name for name in kinds}, dict[str, Value]()
+    names, fields = {folded(name): name for name in kinds}, dict[str, Value]()
     for name, value in given.items():
-        if not isinstance(name, str) or not name.strip() or name.lower() == RESERVED or not _is_text(name):
+        if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
             raise GalleryError(f"a field cannot have the name {name!r}")
-        own = names.setdefault(name.lower(), name)
+        own = names.setdefault(folded(name), name)
         kind = None if value is None else kind_of(own, value)
         if kind is not None and kinds.get(own, kind) is not kind:
             raise GalleryError(f"field {own!r} holds {kinds[own]}s in this gallery, got {value!r}")
@@ -38,12 +39,8 @@ def fitted(given: Mapping[str, Value], kinds: Mapping[str, Kind]) -> dict[str, V
 
 
 def kind_of(name: str, value: object) -> Kind:
-    if isinstance(value, str) and _is_text(value):
+    if isinstance(value, str) and is_text(value):
         return Kind.TEXT
     if (isinstance(value, int) and -INT64 <= value < INT64) or (isinstance(value, float) and isfinite(value)):
         return Kind.NUMBER
     raise GalleryError(f"field {name!r} must be text or a finite number, got {value!r}")
-
-
-def _is_text(text: str) -> bool:
-    return text.isascii() or text.encode(errors="replace").decode() == text

@@ -18,10 +18,10 @@ from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery import deriving, duplicates, inspection, searching
 from mmretrieve.gallery.adding import add_source
 from mmretrieve.gallery.compaction import compact
+from mmretrieve.gallery.held import Cut
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.merging import add_gallery
 from mmretrieve.gallery.records import Item, MovedError
-from mmretrieve.gallery.searching import Cut
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.gallery.sources.base import Source
@@ -180,7 +180,7 @@ class Gallery:
 
     def term_scores(self, composition: Composition) -> Float32:
         """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
-        return self._at_one_moment(lambda now: now.term_scores(composition, now.rows))
+        return self._at_one_moment(lambda now: searching.term_scores(now, composition, now.rows))
 
     def scores(self, vectors: Float32) -> Float32:
         """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
@@ -220,7 +220,9 @@ class Gallery:
         min_score: float | None = None,
     ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
-        return self._at_one_moment(lambda now: searching.rank(now, composition, scores_tn, Cut(k, exclude, min_score, where)))
+        return self._at_one_moment(
+            lambda now: searching.rank(now, composition, scores_tn, now.rows, Cut(k, exclude, min_score, where))
+        )
 
     def info(self) -> dict[str, Any]:
         """What the gallery is: items, dimensions, encoder, decoding, setting, fields, bytes of each of its files."""

@@ -16,7 +16,8 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery.fields import Kind, fitted
 from mmretrieve.gallery.records import Item, Record
-from mmretrieve.gallery.sources.base import SourceItem, Unreadable
+from mmretrieve.gallery.sources.base import Entry, Unreadable
+from mmretrieve.gallery.sources.values import is_text
 from mmretrieve.gallery.store import Half, Store
 from mmretrieve.images import content_hash, open_image, thumbnail
 from mmretrieve.threads import map_ahead
@@ -88,7 +89,7 @@ class Intake:
         replaced = len(self.instead)
         return AddReport(len(self.items) - replaced, self.skipped, self.failed, replaced + self.told)
 
-    def vectors(self, chunk: Sequence[SourceItem | Unreadable], encode: Callable[[Iterator[Image.Image]], Float32]) -> Half:
+    def vectors(self, chunk: Sequence[Entry], encode: Callable[[Iterator[Image.Image]], Float32]) -> Half:
         """(len(items), dim): encoded, or copied where the same content is in the gallery or came earlier in the chunk."""
         encoded = encode(self._new_pictures(chunk))
         out = np.empty((len(self.items), self.store.dim), np.float16)
@@ -99,7 +100,7 @@ class Intake:
             out[i] = out[first[self.items[i].hash]] if row is None else halves[row]
         return out
 
-    def _new_pictures(self, chunk: Sequence[SourceItem | Unreadable]) -> Iterator[Image.Image]:
+    def _new_pictures(self, chunk: Sequence[Entry]) -> Iterator[Image.Image]:
         """The pictures that must be encoded, while everything else about the chunk is noted down."""
         here: set[str] = set()
         ids: set[str] = set()
@@ -119,8 +120,8 @@ class Intake:
                 here.add(new.item.hash)
                 yield new.picture
 
-    def _readable(self, chunk: Sequence[SourceItem | Unreadable]) -> Iterator[_New]:
-        known = self.store.ledger.live(item.id for item in chunk if _is_text(item.id))
+    def _readable(self, chunk: Sequence[Entry]) -> Iterator[_New]:
+        known = self.store.ledger.live(item.id for item in chunk if is_text(item.id))
         kinds = {name: Kind(kind) for name, kind in self.store.ledger.meta()["fields"].items()}
         outcomes = map_ahead(lambda item: self._read(item, known, kinds), chunk, 2 * (os.cpu_count() or 1))
         for source, outcome in zip(chunk, outcomes, strict=True):
@@ -139,13 +140,11 @@ class Intake:
                 is_told = outcome.item.fields != known[source.id].item.fields
                 self.told, self.skipped = self.told + is_told, self.skipped + (not is_told)
 
-    def _read(
-        self, source: SourceItem | Unreadable, known: Mapping[str, Record], kinds: Mapping[str, Kind]
-    ) -> _New | Record | str | None:
+    def _read(self, source: Entry, known: Mapping[str, Record], kinds: Mapping[str, Kind]) -> _New | Record | str | None:
         """A new picture, a record to refresh, None for one that is there already, or why it cannot be added."""
         if isinstance(source, Unreadable):
             return source.reason
-        if not (_is_text(source.id) and _is_text(source.place.path)):
+        if not (is_text(source.id) and is_text(source.place.path)):
             return "its name is not valid text"
         try:
             fields, record, stamp = fitted(source.fields, kinds), known.get(source.id), source.place.stamp()
@@ -172,8 +171,3 @@ def _refreshed(record: Record, item: Item) -> Record | None:
     fields = {name: value for name, value in {**record.item.fields, **item.fields}.items() if value is not None}
     item = replace(item, fields=fields)
     return None if item == record.item else replace(record, item=item)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file name was valid UTF-8: the ledger keeps nothing else."""
-    return name.isascii() or name.encode(errors="replace").decode() == name

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmretrieve.gallery.held import Rows
 from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.snapshot import Rows, Snapshot
 from mmretrieve.vectors import Float32
 
 GATHER = 4_096  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
@@ -17,11 +17,10 @@ RARE = 0.01  # and so it is where no more than this share of the gallery may app
 WIDEST = 16  # times what should be enough; then all that may appear are scored
 
 
-def proposals(now: Snapshot, queries_qd: Float32, wanted: int, allowed: Rows) -> Rows:
-    """Rows, in order, that hold the `wanted` best of each query among the allowed ones, as far as the index can tell."""
-    if len(allowed) <= wanted or (len(allowed) < len(now) and len(allowed) <= max(GATHER, RARE * len(now))):
+def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, allowed: Rows, live: int) -> Rows:
+    """Rows, in order, that hold the `wanted` best of each query among the allowed of `live` rows, as far as the index can tell."""
+    if len(allowed) <= wanted or (len(allowed) < live and len(allowed) <= max(GATHER, RARE * live)):
         return allowed
-    index = now.index
     seen, unseen = np.split(allowed, [np.searchsorted(allowed, len(index))])
     if len(seen) <= wanted:
         return allowed

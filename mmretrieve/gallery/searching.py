@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,7 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.proposing import proposals
-from mmretrieve.gallery.snapshot import Rows, Snapshot
+from mmretrieve.gallery.held import Allowed, Cut, Held, Rows
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -19,58 +17,43 @@ EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
 POOL = 2_000  # candidates of each term beyond
 
 
-@dataclass(frozen=True)
-class Cut:
-    """What ends a ranking: k, ids that are hidden, an SQL expression that items must fulfil, and a lowest score."""
-
-    k: int
-    exclude: Collection[str] = ()
-    min_score: float | None = None
-    where: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "k", scoring.check_k(self.k))
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """The rows that may appear, in order, and how many items were hidden, by what hid them."""
-
-    rows: Rows
-    hidden: Mapping[str, int]
-
-    @classmethod
-    def by(cls, now: Snapshot, cut: Cut) -> Allowed:
-        matching = now.rows if cut.where is None else now.matching(cut.where)
-        rows = np.setdiff1d(matching, now.rows_of(cut.exclude), assume_unique=True) if len(cut.exclude) else matching
-        hidden = {"excluded": len(matching) - len(rows), "hidden by the filter": len(now) - len(matching)}
-        return cls(rows, {why: count for why, count in hidden.items() if count})
-
-
-def search(now: Snapshot, composition: Composition, cut: Cut) -> Ranking:
+def search(now: Held, composition: Composition, cut: Cut) -> Ranking:
     """A linear rule is one search of the index; another scores every item, or beyond EXACT_ITEMS the best of each term."""
-    now.check_dim(composition)
     if composition.is_linear and not composition.direction.any():
         raise OptionError("the weighted terms cancel: nothing is left to search by")
-    allowed = Allowed.by(now, cut)
-    rows = allowed.rows
+    check_dim(now, composition)
+    allowed = now.allowed(cut)
     if composition.is_linear:
-        rows = proposals(now, composition.direction[None], cut.k, rows)
-    elif len(rows) > EXACT_ITEMS:
-        rows = proposals(now, np.stack([composition.direction, *composition.terms]), max(cut.k, POOL), rows)
-    whole = composition.is_linear or len(rows) == len(allowed.rows)
-    return _ranking(now, composition, _Scored(rows, now.term_scores(composition, rows), whole), allowed, cut)
+        rows = now.proposals(composition.direction[None], cut.k, allowed)
+    elif allowed.count > EXACT_ITEMS:
+        rows = now.proposals(np.stack([composition.direction, *composition.terms]), max(cut.k, POOL), allowed)
+    else:
+        rows = now.rows_allowed(allowed)
+    whole = composition.is_linear or len(rows) == allowed.count
+    return _ranking(now, composition, _Scored(rows, now.scores(composition.terms, rows), whole), allowed, cut)
 
 
-def rank(now: Snapshot, composition: Composition, scores_tn: Float32, cut: Cut) -> Ranking:
-    """The same ranking, folded from the term scores of all items."""
-    if scores_tn.shape != (len(composition.names), len(now)):
+def rank(now: Held, composition: Composition, scores_tn: Float32, all_: Rows, cut: Cut) -> Ranking:
+    """The same ranking, folded from the term scores of all rows."""
+    if scores_tn.shape != (len(composition.names), len(all_)):
         raise GalleryError(
-            f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(now)} items; the gallery has changed, score again"
+            f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(all_)} items; the gallery has changed, score again"
         )
-    allowed = Allowed.by(now, cut)
-    positions = np.searchsorted(now.rows, allowed.rows)
-    return _ranking(now, composition, _Scored(allowed.rows, scores_tn[:, positions], whole=True), allowed, cut)
+    allowed = now.allowed(cut)
+    rows = now.rows_allowed(allowed)
+    scored = _Scored(rows, scores_tn[:, np.searchsorted(all_, rows)], whole=True)
+    return _ranking(now, composition, scored, allowed, cut)
+
+
+def term_scores(now: Held, composition: Composition, rows: Rows) -> Float32:
+    """(t, m) inner product of every term with every one of those rows."""
+    check_dim(now, composition)
+    return now.scores(composition.terms, rows)
+
+
+def check_dim(now: Held, composition: Composition) -> None:
+    if composition.terms.shape[1] != now.dim:
+        raise GalleryError(f"{now.name}: holds vectors of {now.dim} dimensions, the query has {composition.terms.shape[1]}")
 
 
 @dataclass(frozen=True)
@@ -82,7 +65,7 @@ class _Scored:
     whole: bool
 
 
-def _ranking(now: Snapshot, composition: Composition, scored: _Scored, allowed: Allowed, cut: Cut) -> Ranking:
+def _ranking(now: Held, composition: Composition, scored: _Scored, allowed: Allowed, cut: Cut) -> Ranking:
     gave = composition.contributions(scored.scores)
     totals = gave.sum(axis=0)
     order = scoring.top_k(totals, cut.k) if len(totals) else np.empty(0, np.intp)
@@ -96,7 +79,7 @@ def _ranking(now: Snapshot, composition: Composition, scored: _Scored, allowed: 
     return Ranking(
         hits,
         cut.k,
-        len(allowed.rows),
+        allowed.count,
         composition.weighing,
         composition.words,
         "; ".join(filter(None, notes)) or None,

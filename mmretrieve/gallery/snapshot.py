@@ -6,13 +6,12 @@ from collections.abc import Collection
 from threading import RLock
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmretrieve import scoring
 from mmretrieve.balance import Spread
-from mmretrieve.composition import Composition
-from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import deriving
+from mmretrieve.errors import OptionError
+from mmretrieve.gallery import deriving, proposing
+from mmretrieve.gallery.held import Allowed, Cut, Rows
 from mmretrieve.gallery.index import FaissIndex
 from mmretrieve.gallery.records import Item, Record
 from mmretrieve.gallery.store import Half, Store
@@ -22,7 +21,6 @@ from mmretrieve.vectors import Float32, unit
 SAMPLE = 50_000  # items that say how the whole gallery spreads
 KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
 BLOCK = 16_384  # rows read at once
-Rows = NDArray[np.int64]
 
 
 class Snapshot:
@@ -30,6 +28,7 @@ class Snapshot:
 
     def __init__(self, store: Store) -> None:
         self.store, self.moment = store, store.ledger.moment()
+        self.dim, self.name = store.dim, str(store.folder)
         self.rows: Rows = self.moment.rows()
         self.once_lock = RLock()
 
@@ -82,17 +81,20 @@ class Snapshot:
             raise OptionError(f"expected a list of ids, got {ids!r}")
         return np.array(self.store.ledger.rows_of(ids, self.moment) if ids else [], dtype=np.int64)
 
-    def matching(self, where: str) -> Rows:
-        """The rows, in order, of the items for which that SQL expression holds."""
-        return self.store.ledger.matching(where, self.moment)
+    def allowed(self, cut: Cut) -> Allowed:
+        matching = self.rows if cut.where is None else self.store.ledger.matching(cut.where, self.moment)
+        rows = np.setdiff1d(matching, self.rows_of(cut.exclude), assume_unique=True) if len(cut.exclude) else matching
+        return Allowed.of(rows, len(rows), len(matching), len(self))
 
-    def term_scores(self, composition: Composition, rows: Rows) -> Float32:
-        """(t, m) inner product of every term with every one of those rows; a block of rows at a time is in memory."""
-        self.check_dim(composition)
-        return self.scores(composition.terms, rows)
+    def rows_allowed(self, allowed: Allowed) -> Rows:
+        rows: Rows = allowed.which
+        return rows
+
+    def proposals(self, queries_qd: Float32, wanted: int, allowed: Allowed) -> Rows:
+        return proposing.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), len(self))
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
-        """(q, dim) unit vectors → (q, m) inner products with those rows."""
+        """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
         if len(rows) == len(self) and len(self) * self.store.dim * 4 <= KEPT_BYTES:
             return scoring.term_scores(vectors, self.vectors)
         out = np.empty((len(vectors), len(rows)), np.float32)
@@ -100,9 +102,3 @@ class Snapshot:
             some = rows[start : start + BLOCK]
             out[:, start : start + BLOCK] = scoring.term_scores(vectors, self.vectors_of(some))
         return out
-
-    def check_dim(self, composition: Composition) -> None:
-        if composition.terms.shape[1] != self.store.dim:
-            raise GalleryError(
-                f"{self.store.folder}: holds vectors of {self.store.dim} dimensions, the query has {composition.terms.shape[1]}"
-            )
