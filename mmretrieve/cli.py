@@ -82,7 +82,15 @@ def _upkeep_arguments(added: Any) -> None:
     _of_gallery(comparing)
     told = "the lowest cosine of pictures that count as near (default: only the same bytes)"
     comparing.add_argument("--min-score", type=arguments.share, metavar="S", help=told)
-    for command in (compacting, merging, comparing):
+    exporting = _command(added, "export", upkeep.export)
+    _of_gallery(exporting)
+    exporting.add_argument("folder", metavar="OUT", help="an empty folder")
+    importing = _command(added, "import", upkeep.import_)
+    importing.add_argument("folder", help="with img_emb/ and metadata/, as clip-retrieval makes them")
+    importing.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; made where there is none")
+    importing.add_argument("--encoder", metavar="E", help="the encoder that made the vectors, where they do not say")
+    arguments.add_computing(importing)
+    for command in (compacting, merging, comparing, exporting, importing):
         command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mmretrieve import arguments
-from mmretrieve.terminal import DONE, FAILED, bar, gallery_named, out, tell
+from mmretrieve.errors import OptionError
+from mmretrieve.terminal import DONE, FAILED, bar, gallery_named, load, out, tell
 
 
 def info(options: argparse.Namespace) -> int:
@@ -61,7 +63,8 @@ def merge(options: argparse.Namespace) -> int:
     from mmretrieve.gallery.intake import AddReport
 
     others = [Gallery.open(gallery_named(name)) for name in options.others]
-    gallery = Gallery.open_or_like(options.gallery, others[0])
+    first = others[0]
+    gallery = Gallery.for_vectors(options.gallery, first.encoder_identity, first.dim, first.decode, first.setting)
     report = AddReport()
     with bar(sum(map(len, others)), "items", options.quiet) as progress:
         for other in others:
@@ -81,4 +84,38 @@ def duplicates(options: argparse.Namespace) -> int:
     for group in groups:
         out(options, "  ".join(map(arguments.printable, group)), list(group))
     tell([f"{len(groups)} groups, {sum(map(len, groups))} items of {len(gallery)}"])
+    return DONE
+
+
+def export(options: argparse.Namespace) -> int:
+    """Writes a gallery's vectors and what is known of them in the layout of clip-retrieval."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    gallery = Gallery.open(gallery_named(options.gallery))
+    with bar(len(gallery), "items", options.quiet) as progress:
+        count = gallery.export(options.folder, progress=progress.update)
+    out(options, f"{options.folder}: {count} items of {gallery.path}", {"exported": count})
+    return DONE
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Adds vectors in the layout of clip-retrieval to a gallery, which is made first where there is none."""
+    from mmretrieve.directions import PDV
+    from mmretrieve.gallery import transfer
+    from mmretrieve.gallery.gallery import Gallery
+
+    folder = Path(options.folder)
+    total, said = transfer.count(folder), transfer.about(folder)
+    if said is None or options.encoder is not None:
+        if options.encoder is None:
+            raise OptionError(f"{folder}: does not say which encoder made it; name it with --encoder")
+        encoder = load(options, options.encoder)
+        said = transfer.About(encoder.identity, encoder.dim)
+    setting = None if said.setting is None else PDV(**said.setting)
+    gallery = Gallery.for_vectors(options.gallery, said.encoder, said.dim, said.decode, setting)
+    gallery.check_made_by(said.encoder)
+    with bar(total, "items", options.quiet) as progress:
+        report = gallery.import_vectors(folder, progress=progress.update)
+    told = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
+    out(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", told)
     return DONE

@@ -15,13 +15,13 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery import deriving, duplicates, inspection, searching
+from mmretrieve.gallery import deriving, duplicates, inspection, searching, transfer
 from mmretrieve.gallery.adding import add_source
 from mmretrieve.gallery.compaction import compact
 from mmretrieve.gallery.held import Cut
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.merging import add_gallery
-from mmretrieve.gallery.records import Item, MovedError
+from mmretrieve.gallery.records import UNSEEN, Item, MovedError
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.gallery.sources.base import Source
@@ -64,12 +64,14 @@ class Gallery:
         return cls(Store(Path(path)), encoder)
 
     @classmethod
-    def open_or_like(cls, path: str | Path, other: Gallery) -> Gallery:
-        """The gallery at `path`; where there is none, an empty one for the vectors of the encoder that made `other`."""
+    def for_vectors(
+        cls, path: str | Path, encoder: EncoderIdentity, dim: int, decode: Decode = Decode.EXACT, setting: PDV | None = None
+    ) -> Gallery:
+        """The gallery at `path`; where there is none, an empty one for vectors of `dim` that this encoder has made elsewhere."""
         if (Path(path) / LEDGER).exists():
             return cls.open(path)
-        setting = {} if other.setting is None else {"setting": asdict(other.setting)}
-        return cls(Store.create(Path(path), other.encoder_identity, other._store.dim, other.decode, **setting))
+        more = {} if setting is None else {"setting": asdict(setting)}
+        return cls(Store.create(Path(path), encoder, dim, decode, **more))
 
     def __len__(self) -> int:
         return len(self._now)
@@ -88,6 +90,10 @@ class Gallery:
         return self._store.identity
 
     @property
+    def dim(self) -> int:
+        return self._store.dim
+
+    @property
     def decode(self) -> Decode:
         return self._store.decode
 
@@ -99,8 +105,12 @@ class Gallery:
 
     def check_encoder(self, encoder: Encoder) -> None:
         """GalleryError, naming both, unless `encoder` is the one that made this gallery."""
-        if encoder.identity != self.encoder_identity:
-            raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {encoder.identity}")
+        self.check_made_by(encoder.identity)
+
+    def check_made_by(self, identity: EncoderIdentity) -> None:
+        """GalleryError, naming both, unless that encoder made this gallery."""
+        if identity != self.encoder_identity:
+            raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}")
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
@@ -114,7 +124,7 @@ class Gallery:
         """The picture of one item, decoded as it was when it was added. ImageError where it is gone or is another one now."""
         item = self.item(id_)
         with item.place.open() as file:
-            if content_hash(file) != item.hash:
+            if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
                 raise ImageError(f"{item.path}: is not the picture any more that was added as {id_!r}")
             file.seek(0)
             return open_image(file, decode=self.decode, size=self._image_size)
@@ -165,6 +175,22 @@ class Gallery:
         """
         with self._writing():
             return add_gallery(self._store, Store(Path(other)), progress)
+
+    def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
+        """Writes all vectors and what is known of them in the layout of clip-retrieval, into an empty folder; gives back how many."""
+        setting = asdict(self.setting) if self.setting else None
+        about = transfer.About(self.encoder_identity, self._store.dim, self.decode, setting)
+        return self._at_one_moment(lambda now: transfer.export(now, Path(folder), about, progress))
+
+    def import_vectors(self, folder: str | Path, *, progress: Progress | None = None) -> AddReport:
+        """Adds vectors in the layout of clip-retrieval, which must be of this gallery's encoder. Can be repeated.
+
+        GalleryError, naming the file, for what does not fit together, other dimensions, or another encoder's export.
+        """
+        if (said := transfer.about(Path(folder))) is not None:
+            self.check_made_by(said.encoder)
+        with self._writing():
+            return transfer.import_(self._store, Path(folder), progress)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.util import find_spec
@@ -158,3 +158,22 @@ def readable(path: str) -> Iterator[None]:
     except (OSError, ArrowException, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DamagedError(f"{path}: cannot be read as parquet ({reason.removeprefix(f'{Path(path)}: ')})") from error
+
+
+def write(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """A file of those records; what one does not name is null in it, and whole numbers among others become such."""
+    need_pyarrow()
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = {name: [record.get(name) for record in records] for name in names}
+    parquet.write_table(pa.table({name: pa.array(_alike(values)) for name, values in columns.items()}), path)
+
+
+def _alike(values: list[Any]) -> list[Any]:
+    return (
+        [float(value) if isinstance(value, int) else value for value in values]
+        if any(isinstance(value, float) for value in values)
+        else values
+    )

@@ -14,6 +14,8 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.place import Place
 from mmretrieve.gallery.sources.base import Value
 
+UNSEEN = "vector:"  # begins the hash of an item whose picture was never read: it is its vector's
+
 
 class MovedError(GalleryError):
     """The gallery was compacted while it was read: rows have other numbers now, and what is asked must be asked anew."""

@@ -1,0 +1,186 @@
+"""The layout of clip-retrieval, in and out: `img_emb/img_emb_{k}.npy` beside `metadata/metadata_{k}.parquet`, row i of one to row i of the other.
+
+What that layout has no place for (ids, parts, hashes, the exact kinds of fields, which encoder it was) goes into a column of
+its own, `mmretrieve`, and into `mmretrieve.json`; other tools pass both by. So what was exported comes back as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmretrieve.encoders.base import EncoderIdentity, Progress
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.adding import chunks
+from mmretrieve.gallery.fields import Kind, fitted
+from mmretrieve.gallery.intake import AddReport
+from mmretrieve.gallery.parquet import Rows, write
+from mmretrieve.gallery.place import Place
+from mmretrieve.gallery.records import UNSEEN, Item
+from mmretrieve.gallery.snapshot import Snapshot
+from mmretrieve.gallery.sources.values import fields_of
+from mmretrieve.gallery.store import Half, Store
+from mmretrieve.options import Decode
+from mmretrieve.vectors import UNIT_TOLERANCE, unit
+
+VECTORS, METADATA, ABOUT, OWN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
+SHARD = 100_000  # items of one pair of files
+BLOCK = 4_096  # items between two commits
+PATHS = ("image_path", "key", "url")  # what may name a picture, the first that is there
+
+
+@dataclass(frozen=True)
+class About:
+    """Which encoder made the vectors, of how many dimensions, and how pictures were decoded."""
+
+    encoder: EncoderIdentity
+    dim: int
+    decode: Decode = Decode.EXACT
+    setting: Mapping[str, float] | None = None
+
+
+def export(now: Snapshot, folder: Path, about: About, progress: Progress | None = None) -> int:
+    """Writes all items into an empty folder, float16 unit rows as they are stored; gives back how many.
+
+    GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GalleryError(f"{folder}: there is something here already; name an empty folder")
+    try:
+        for name in (VECTORS, METADATA):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for k, start in enumerate(range(0, max(1, len(now)), SHARD)):
+            rows = now.rows[start : start + SHARD]
+            np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", now.halves[rows])
+            write(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in now.items_of(rows)])
+            if progress is not None:
+                progress(len(rows))
+        (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1), encoding="utf-8")
+    except OSError as error:
+        raise GalleryError(f"{folder}: could not write ({error})") from error
+    return len(now)
+
+
+def about(folder: Path) -> About | None:
+    """What an export says of itself, None where another tool made it. GalleryError where it is damaged."""
+    if not (folder / ABOUT).exists():
+        return None
+    try:
+        said = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        return About(EncoderIdentity(**said["encoder"]), said["dim"], Decode(said["decode"]), said["setting"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GalleryError(f"{folder / ABOUT}: cannot be read ({error})") from error
+
+
+def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:
+    """Adds what the folder holds, in natural order of its files. Call within `writing`; can be repeated.
+
+    Vectors that are float16 unit rows are kept to the bit, others are normalised first. An id is the picture's path, where
+    nothing better is known. GalleryError, naming the file, for pairs that do not match, other dimensions, or a path that
+    names two vectors.
+    """
+    report = AddReport()
+    for vectors, metadata in _pairs(folder):
+        halves, rows = _halves(vectors, store.dim), Rows(str(metadata))
+        if len(rows) != len(halves):
+            raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(halves)}")
+        start = 0
+        for records in chunks(_records(rows), BLOCK):
+            report += _add(store, metadata, records, halves[start : start + len(records)])
+            start += len(records)
+            if progress is not None:
+                progress(len(records))
+    return report
+
+
+def count(folder: Path) -> int:
+    """How many vectors there are. GalleryError where the folder has not that layout."""
+    return sum(len(np.load(vectors, mmap_mode="r", allow_pickle=False)) for vectors, _ in _pairs(folder))
+
+
+def _columns(item: Item) -> dict[str, Any]:
+    if taken := {"image_path", OWN} & set(item.fields):
+        raise GalleryError(f"field {taken.pop()!r} of {item.id!r}: the layout of clip-retrieval uses that name itself")
+    own = {"id": item.id, "part": item.place.part, "hash": item.hash, "width": item.width, "height": item.height}
+    more = {"source": item.source, "stamp": item.stamp, "fields": dict(item.fields)}
+    return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
+
+
+def _add(store: Store, where: Path, records: list[dict[str, Any]], halves: Half) -> AddReport:
+    kinds = {name: Kind(kind) for name, kind in store.ledger.meta()["fields"].items()}
+    items = [_item(record, half, str(where), kinds) for record, half in zip(records, halves, strict=True)]
+    known = store.ledger.live(item.id for item in items)
+    new: dict[str, int] = {}
+    for i, item in enumerate(items):
+        there = known[item.id].item if item.id in known else items[new[item.id]] if item.id in new else None
+        if there is not None and there.hash != item.hash:
+            raise GalleryError(f"{where}: {item.id!r} is another picture than the one of that id that is here already")
+        if there is None:
+            new[item.id] = i
+    order = list(new.values())
+    if order:
+        store.append([items[i] for i in order], halves[order], [b""] * len(order))
+    return AddReport(len(order), len(items) - len(order))
+
+
+def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: Mapping[str, Kind]) -> Item:
+    if own := record.pop(OWN, None):
+        said = json.loads(own)
+        place = Place(record["image_path"], said["part"])
+        fields = fitted(said["fields"], kinds)
+        return Item(said["id"], place, said["hash"], said["width"], said["height"], fields, said["source"], said["stamp"])
+    name = next((name for name in PATHS if record.get(name)), None)
+    if name is None:
+        raise GalleryError(f"{where}: a row without {', '.join(PATHS)} has no name; the columns are {', '.join(record)}")
+    path = str(record.pop(name))
+    content = f"{UNSEEN}{hashlib.blake2b(half.tobytes(), digest_size=16).hexdigest()}"
+    return Item(path, Place(path), content, fields=fitted(fields_of(record, where), kinds), source=where)
+
+
+def _records(rows: Rows) -> Iterator[dict[str, Any]]:
+    for values in rows.read(rows.names):
+        yield dict(zip(rows.names, values, strict=True))
+
+
+def _halves(path: Path, dim: int) -> Half:
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise GalleryError(f"{path}: cannot be read ({error})") from error
+    if stored.ndim != 2 or stored.shape[1] != dim:
+        raise GalleryError(f"{path}: expected vectors of {dim} dimensions, got an array of shape {stored.shape}")
+    if stored.dtype == np.float16 and _are_unit(stored):
+        return stored
+    return unit(stored, str(path)).astype(np.float16)
+
+
+def _are_unit(stored: Half) -> bool:
+    for start in range(0, len(stored), BLOCK):
+        norms = np.linalg.norm(stored[start : start + BLOCK].astype(np.float32), axis=1)
+        if not (np.abs(norms - 1) <= UNIT_TOLERANCE).all():
+            return False
+    return True
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Files of vectors with those of their metadata, in natural order: `img_emb_10` comes after `img_emb_9`."""
+    found = {kind: _numbered(folder / kind, kind, suffix) for kind, suffix in ((VECTORS, "npy"), (METADATA, "parquet"))}
+    if not found[VECTORS]:
+        raise GalleryError(f"{folder}: no {VECTORS}/{VECTORS}_0.npy; expected the layout of clip-retrieval")
+    if alone := set(found[VECTORS]) ^ set(found[METADATA]):
+        raise GalleryError(f"{folder}: number {min(alone)} has vectors or metadata, but not both")
+    return [(found[VECTORS][k], found[METADATA][k]) for k in sorted(found[VECTORS])]
+
+
+def _numbered(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
+    names = re.compile(rf"{stem}_(\d+)\.{suffix}")
+    matches = ((names.fullmatch(path.name), path) for path in sorted(folder.glob(f"{stem}_*.{suffix}")))
+    return {int(match[1]): path for match, path in matches if match}
