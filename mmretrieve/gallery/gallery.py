@@ -14,10 +14,10 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import searching
-from mmretrieve.gallery.index import FlatIndex
+from mmretrieve.gallery.index import FaissIndex
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, Intake
 from mmretrieve.gallery.searching import Cut
-from mmretrieve.gallery.snapshot import INDEX, Snapshot
+from mmretrieve.gallery.snapshot import INDEX, PLAN, Snapshot
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Item, Store
@@ -210,7 +210,7 @@ class Gallery:
         """Reads everything back; one line for each thing that is wrong, none when all is well."""
         said = self._store.problems()
         stamp = self._store.meta().get("index")
-        if (self.path / INDEX).exists() and stamp and FlatIndex.load(self.path / INDEX, stamp["digest"]) is None:
+        if (self.path / INDEX).exists() and stamp and FaissIndex.load(self.path / INDEX, stamp["digest"], PLAN) is None:
             said.append(f"{INDEX}: is not the file that was written; it will be built again at the next search")
         return said
 

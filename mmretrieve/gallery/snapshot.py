@@ -13,12 +13,14 @@ from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.index import FlatIndex
+from mmretrieve.gallery.index import FaissIndex
+from mmretrieve.gallery.plan import FLAT, Plan
 from mmretrieve.gallery.store import Item, Store
 from mmretrieve.vectors import Float32
 
 INDEX = "index.faiss"
 SAMPLE = 50_000  # items that say how the whole gallery spreads
+PLAN = Plan(FLAT, "every vector is scored as it is stored: nothing is missed")
 logger = logging.getLogger(__name__)
 
 
@@ -31,7 +33,7 @@ class Snapshot:
         self.ids = live.ids
         self._lock = RLock()  # what follows is made by whichever thread comes first
         self._vectors: Float32 | None = None  # read when first scored
-        self._index: FlatIndex | None = None  # opened or built when first searched
+        self._index: FaissIndex | None = None  # opened or built when first searched
         self._spread: Spread | None = None  # measured when first asked
         self._place: dict[str, int] | None = None  # id → position, made when first asked
 
@@ -81,7 +83,7 @@ class Snapshot:
         """Positions, in order, that hold the `wanted` best of each query."""
         if not wanted:
             return np.empty(0, np.int64)
-        return np.unique(np.concatenate([self._opened_index().candidates(query, wanted) for query in queries]))
+        return np.unique(np.concatenate(self._opened_index().search(np.stack(queries), wanted)))
 
     def check_dim(self, composition: Composition) -> None:
         if composition.terms.shape[1] != self._store.dim:
@@ -89,19 +91,19 @@ class Snapshot:
                 f"{self._store.folder}: holds vectors of {self._store.dim} dimensions, the query has {composition.terms.shape[1]}"
             )
 
-    def _opened_index(self) -> FlatIndex:
+    def _opened_index(self) -> FaissIndex:
         """The index of these items: from its file where that fits, else built and, where possible, written."""
         with self._lock:
             if self._index is None:
                 self._index = self._open_index()
             return self._index
 
-    def _open_index(self) -> FlatIndex:
+    def _open_index(self) -> FaissIndex:
         file, stamp = self._store.folder / INDEX, self._store.meta().get("index") or {}
-        index = FlatIndex.load(file, stamp["digest"]) if stamp.get("generation") == self._generation else None
+        index = FaissIndex.load(file, stamp["digest"], PLAN) if stamp.get("generation") == self._generation else None
         if index is not None:
             return index
-        index = FlatIndex.build(self.vectors)
+        index = FaissIndex.build(PLAN, self.vectors.astype(np.float16))
         try:
             with self._store.deriving():
                 self._store.set_meta(index={"generation": self._generation, "digest": index.save(file)})
