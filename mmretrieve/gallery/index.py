@@ -20,7 +20,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import gpu
 from mmretrieve.gallery.digest import digest_of
-from mmretrieve.gallery.factory import cells_of, parameters, said_plainly, trained
+from mmretrieve.gallery.factory import at_most_threads, cells_of, parameters, said_plainly, trained
 from mmretrieve.gallery.plan import GPU_MOST, Device, Effort, Plan, default_effort
 from mmretrieve.scoring import check_k
 from mmretrieve.vectors import Float32, as_rows
@@ -140,7 +140,8 @@ class FaissIndex:
     def _proposed(self, queries: Float32, wanted: int, probes: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """(q, wanted) scores, falling, and rows; −1 where the cells that were looked into hold no more."""
         knobs = parameters(self._index, Effort(probes, self.effort.ef))
-        scores, rows = self._index.search(queries, wanted, params=knobs)
+        with at_most_threads(len(queries)):
+            scores, rows = self._index.search(queries, wanted, params=knobs)
         return scores, rows
 
     def _settled(self, queries: Float32, scores: Float32, k: int) -> NDArray[np.bool_]:
