@@ -20,7 +20,7 @@ from mmretrieve.errors import GalleryError, OptionError, VectorError
 from mmretrieve.gallery import gpu
 from mmretrieve.gallery.digest import PIECES, digest_of
 from mmretrieve.gallery.factory import parameters
-from mmretrieve.gallery.index import MARGIN, FaissIndex
+from mmretrieve.gallery.index import MARGIN, ROUNDING, FaissIndex
 from mmretrieve.gallery.plan import FLAT_NUMBERS, SHARE, Device, Effort, Plan, cells_for, choose, default_effort
 from mmretrieve.gallery.tuning import composed_queries, exact_best, recall, report, rescored, tune
 from mmretrieve.vectors import unit
@@ -83,14 +83,16 @@ def test_an_exact_plan_misses_nothing_at_its_usual_effort(seed: int, distinct: i
 
 
 def test_lengths_that_float16_has_bent_do_not_hide_the_best() -> None:
-    """Two hundred rows whose stored lengths differ as much as they can: scored as stored, their order is another."""
-    rng = np.random.default_rng(3)
-    angles = 1e-4 * rng.uniform(-1, 1, 200) + 0.9
-    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
-    vectors = np.unique(np.concatenate([vectors, vectors + np.float16([2**-11, 0]), vectors + np.float16([0, 2**-11])]), axis=0)
-    vectors = vectors[np.abs(np.linalg.norm(vectors.astype(float), axis=1) - 1) < 2**-11].repeat(30, axis=0)
-    query = unit([[1.0, 1.2]])
-    assert found(FaissIndex.build(plan("SQfp16"), vectors), vectors, query, 5) == exact_best(vectors, query, 5).tolist()
+    """Neighbours so near that how their lengths were rounded decides their order as stored: the best is not among the first."""
+    rng = np.random.default_rng(0)
+    query = unit(rng.uniform(0.5, 1, size=(1, 2)))
+    vectors = np.unique(unit(query + 0.02 * rng.normal(size=(400, 2))).astype(np.float16), axis=0)
+    best = exact_best(vectors, query, 1)
+    stored = vectors.astype(np.float64) @ query[0]
+    order = np.argsort(-stored)
+    assert best[0, 0] not in order[: 1 + MARGIN]
+    assert stored[order[0]] - stored[order[MARGIN]] > ROUNDING
+    assert found(FaissIndex.build(plan("SQfp16"), vectors), vectors, query, 1) == best.tolist()
 
 
 @pytest.mark.parametrize("factory", EXACT + CELLS + OTHERS)
