@@ -35,7 +35,7 @@ from mmretrieve.vectors import Float32, unit
 DIM = 512
 BLOCK = 65_536
 QUERIES = 300  # to tune with, and as many others to measure with
-AIM = 0.995  # of tuning, so that other queries reach TARGET too
+AIM = 0.992  # of tuning, so that other queries reach TARGET too
 TARGET = 0.99
 TOPICS, KINDS = 300, 40  # kinds in each topic
 KINDS_OF_INDEX = {"flat float16": FLAT, "IVF, 8 bits": "IVF{cells},SQ8", "IVF, 1 bit (RaBitQ)": "IVF{cells},RaBitQ"}

@@ -91,8 +91,8 @@ def default_effort(plan: Plan, cells: int | None) -> Effort:
     """Where nothing was tuned: what reached a recall@10 of 0.99 at a million items (results/million.json), and some more."""
     if plan.exact:
         return Effort()
-    probes, ef = max(1, cells // 32) if cells else None, 128 if "HNSW" in plan.factory else None
-    return Effort(probes, ef, overfetch=10 if "RaBitQ" in plan.factory else 2)
+    probes, ef = max(1, cells // 16) if cells else None, 128 if "HNSW" in plan.factory else None
+    return Effort(probes, ef, overfetch=20 if "RaBitQ" in plan.factory else 2)
 
 
 def _free_memory() -> int:
