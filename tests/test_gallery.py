@@ -18,15 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
-from mmretrieve.gallery.index import FaissIndex, exact_candidates
 from mmretrieve.gallery.store import LEDGER, LOCK, VECTORS
 from mmretrieve.rules import Hinge
 from mmretrieve.scoring import linear, term_scores, top_k
@@ -118,18 +115,6 @@ def test_search_equals_the_exact_ranking_with_ties_and_deletes(gallery: mm.Galle
         query = one_term(vectors[4] + 0.1 * rng.normal(size=vectors.shape[1]))
         expected = top_k(linear(term_scores(query.terms, vectors), query.weights), k)
         assert gallery.search(query, k).ids == tuple(gallery.ids[i] for i in expected)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 60))
-def test_index_proposes_all_that_the_exact_ranking_holds(seed: int, distinct: int, k: int) -> None:
-    rng = np.random.default_rng(seed)
-    vectors = unit(rng.normal(size=(distinct, 8)))[rng.integers(0, distinct, 50)]
-    query = rng.normal(size=8).astype(np.float32) * 3
-    k = min(k, len(vectors))
-    assert set(exact_candidates(vectors, query, k)) <= set(
-        FaissIndex.build(vectors.astype(np.float16)).search(query[None], k)[0].tolist()
-    )
 
 
 def test_rank_folds_what_search_finds(made: Path) -> None:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.records import Record
-from mmretrieve.gallery.store import NEXT, THUMBNAILS, VECTORS, Store
+from mmretrieve.gallery.store import INDEX, NEXT, THUMBNAILS, VECTORS, Store
 
 BLOCK = 16_384  # rows copied at once
 
@@ -29,6 +29,7 @@ def compact(store: Store, progress: Progress | None = None) -> int:
         places, end = _copy_thumbnails(store)
         store.ledger.renumber(places, end, compacted=True, index=None)
         store.settle()
+        (store.folder / INDEX).unlink(missing_ok=True)
         store.ledger.shrink()
     except OSError as error:
         raise GalleryError(f"{store.folder}: could not write ({error}); the gallery is as it was") from error

@@ -1,47 +1,233 @@
-"""The index is derived: opened where its file fits the ledger, made where it does not, and never trusted for what exists."""
+"""The index is derived: opened where its file fits the ledger, made where it does not, and never trusted for what exists.
+
+The ledger keeps a stamp of it: of which epoch and how many rows, from which plan, how hard it looks and what that found.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from mmretrieve.errors import GalleryError
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery.gpu import resolved
 from mmretrieve.gallery.index import FaissIndex
+from mmretrieve.gallery.plan import FLAT, FLAT_NUMBERS, Device, Effort, Plan, choose
 from mmretrieve.gallery.records import Moment
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery.store import INDEX, Half, Store
+from mmretrieve.gallery.tuning import Report, composed_queries, exact_best, report, tune
 
-INDEX = "index.faiss"
+NEW = f"{INDEX}.new"  # written whole, but not stamped yet, or not renamed yet
+QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
+TUNED_AT = 10  # recall@10 is what has to reach the target
+DEFAULT_RECALL = 0.99
+GROWS = 0.05  # of the rows: so many that the index does not cover are put into it after adding
+DEAD, OUTGROWN = 0.2, 2.0  # shares of dead rows, and of rows since training, from which another index is advised
+UNBUILT = Plan(FLAT, "nothing was built yet, so every vector is scored as it is stored")
 logger = logging.getLogger(__name__)
 
 
-def opened(store: Store, moment: Moment, halves: Half) -> FaissIndex:
-    """The index of the ledger's stamp, else a flat one, which is written where that is possible."""
-    stamp = store.ledger.meta().get("index") or {}
-    if stamp.get("epoch") == moment.epoch and stamp["rows"] <= moment.total:
-        index = FaissIndex.load(store.folder / INDEX, stamp["digest"])
-        if index is not None:
-            return index
-    index = FaissIndex.build(halves)
+@dataclass(frozen=True)
+class Stamp:
+    """What the ledger keeps of the index. `trained` is how many rows there were when it was built, `recall` what was reached then."""
+
+    epoch: int
+    rows: int
+    digest: str
+    factory: str
+    reason: str
+    effort: dict[str, Any]
+    trained: int
+    recall: float = 1.0
+    target: float = DEFAULT_RECALL
+    seconds: float = 0.0
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.factory, self.reason)
+
+    @classmethod
+    def unwritten(cls, moment: Moment, index: FaissIndex) -> Stamp:
+        """Of an index that was just built and not tuned."""
+        plan, rows = index.plan, len(index)
+        return cls(moment.epoch, rows, "", plan.factory, plan.reason, asdict(index.effort), rows)
+
+    @classmethod
+    def of(cls, store: Store, moment: Moment | None = None) -> Stamp | None:
+        """The stamp there is; with a moment, only one whose index can serve it."""
+        said = store.ledger.meta().get("index")
+        stamp = None if said is None else cls(**said)
+        if stamp is None or moment is None:
+            return stamp
+        return stamp if stamp.epoch == moment.epoch and stamp.rows <= moment.total else None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An index that is ready, and which one it is: its epoch, and the digest of its file where it has one."""
+
+    index: FaissIndex
+    epoch: int
+    digest: str | None
+
+
+def opened(store: Store, moment: Moment, halves: Half, device: Device, before: Opened | None = None) -> Opened:
+    """The index of the stamp, else a flat one, which is written where that is cheap and possible; on that device.
+
+    `before` is what served an earlier moment: it serves this one too, unless there is another since.
+    """
+    stamp = Stamp.of(store, moment)
+    if before is not None and before.epoch == moment.epoch and (stamp is None or stamp.digest == before.digest):
+        return before
+    index = None if stamp is None else _load(store, stamp)
+    if stamp is None or index is None:
+        index = FaissIndex.build(UNBUILT, halves)
+        stamp = _try_to_write(store, moment, index) if halves.size <= FLAT_NUMBERS else None
+    return Opened(_served(index, device, halves), moment.epoch, None if stamp is None else stamp.digest)
+
+
+def build(
+    store: Store, moment: Moment, halves: Half, factory: str | None, target: float, progress: Progress | None = None
+) -> Stamp:
+    """Makes the index anew, tunes how hard it looks to that recall@10 of composed queries, and writes it.
+
+    factory: of FAISS; None chooses by size and memory. OptionError for one that cannot be carried out, or a target that is
+    no share; GalleryError where another process is at it.
+    """
+    if not 0 < target <= 1:
+        raise OptionError(f"recall must be above 0 and up to 1, got {target!r}")
+    if not moment.total:
+        raise GalleryError(f"{store.folder}: an empty gallery needs no index")
+    plan = choose(len(halves), store.dim) if factory is None else Plan(factory, "asked for by name")
+    with store.deriving():
+        started = time.perf_counter()
+        index = FaissIndex.build(plan, halves, progress=progress)
+        made = replace(Stamp.unwritten(moment, index), seconds=time.perf_counter() - started, target=target)
+        queries = composed_queries(halves, QUERIES)
+        tuned = tune(index, exact_best(halves, queries, min(TUNED_AT, len(halves))), queries, target=target)
+        made = replace(made, effort=asdict(tuned.effort), recall=tuned.recall)
+        return _write(store, moment, index, made, index_wanted={"factory": factory, "target": target})
+
+
+def rebuild(store: Store, moment: Moment, halves: Half, progress: Progress | None = None) -> None:
+    """Builds again what was once built and is no more, as after a compaction."""
+    wanted = store.ledger.meta().get("index_wanted")
+    if wanted is not None and moment.total and Stamp.of(store, moment) is None:
+        build(store, moment, halves, progress=progress, **wanted)
+
+
+def grow(store: Store, moment: Moment, halves: Callable[[], Half]) -> None:
+    """Puts rows into the index that it does not cover, if they have become many; without training again."""
+    stamp = Stamp.of(store, moment)
+    if stamp is None or moment.total - stamp.rows <= GROWS * stamp.rows:
+        return
     try:
         with store.deriving():
-            write(store, moment, index)
-    except (OSError, RuntimeError, GalleryError) as error:
-        logger.info("%s: the index stays in memory (%s)", store.folder, error)
-    return index
+            index = _load(store, stamp)
+            if index is not None:
+                index.extend(halves())
+                _write(store, moment, index, replace(stamp, rows=len(index)))
+    except GalleryError as error:  # the rows are safe, and are found without it
+        logger.warning("the index does not cover what was added: %s", error)
 
 
-def write(store: Store, moment: Moment, index: FaissIndex) -> None:
-    """Writes the file and stamps it. Call within `deriving`."""
-    digest = index.save(store.folder / INDEX)
-    store.ledger.set_meta(index={"epoch": moment.epoch, "rows": len(index), "digest": digest})
+def measured(store: Store, moment: Moment, halves: Half) -> tuple[Stamp, Report]:
+    """The stamp, and what the index finds and costs on composed queries that it was not tuned with. GalleryError without one."""
+    stamp = Stamp.of(store, moment)
+    index = None if stamp is None else _load(store, stamp)
+    if stamp is None or index is None:
+        raise GalleryError(f"{store.folder}: has no index yet; build one with `mmretrieve build {store.folder}`")
+    rows = halves[: len(index)]
+    queries = composed_queries(rows, QUERIES, seed=1)
+    truth = exact_best(rows, queries, min(100, len(rows)))
+    return stamp, report(index, rows, queries, truth, build_seconds=stamp.seconds)
+
+
+def state(store: Store, moment: Moment) -> dict[str, Any]:
+    """What `info` says of the index, and what is advised; None where all is well."""
+    stamp = Stamp.of(store, moment)
+    if stamp is None:
+        return {**asdict(UNBUILT), "advice": _advice_to_build(store, moment)}
+    said = {name: getattr(stamp, name) for name in ("factory", "reason", "rows", "recall")}
+    effort = {name: value for name, value in stamp.effort.items() if value is not None}
+    return {**said, **effort, "uncovered": moment.total - stamp.rows, "advice": _advice(store, moment, stamp)}
 
 
 def problems(store: Store) -> list[str]:
-    stamp = store.ledger.meta().get("index")
-    if (store.folder / INDEX).exists() and stamp and FaissIndex.load(store.folder / INDEX, stamp["digest"]) is None:
-        return [f"{INDEX}: is not the file that was written; it will be built again at the next search"]
+    stamp = Stamp.of(store)
+    if stamp is not None and any(sizes(store)) and _load(store, stamp) is None:
+        return [f"{INDEX}: is not the file that was written; a search does without it until it is built again"]
     return []
 
 
 def sizes(store: Store) -> dict[str, int]:
-    path = store.folder / INDEX
-    return {INDEX: path.stat().st_size} if path.exists() else {}
+    return {name: path.stat().st_size for name in (INDEX, NEW) if (path := store.folder / name).exists()}
+
+
+def _advice(store: Store, moment: Moment, stamp: Stamp) -> str | None:
+    if len(moment.dead) > DEAD * moment.total:
+        return f"{len(moment.dead) / moment.total:.0%} of the rows are deleted: mmretrieve compact {store.folder}"
+    if moment.total > OUTGROWN * stamp.trained and not stamp.plan.exact:
+        return f"the gallery has grown {moment.total / stamp.trained:.1f} times since it was trained: mmretrieve build {store.folder}"
+    if stamp.plan == UNBUILT:
+        return _advice_to_build(store, moment)
+    if stamp.recall < stamp.target:
+        return f"it reached a recall of {stamp.recall:.3f}, not {stamp.target:g}: build another"
+    return None
+
+
+def _advice_to_build(store: Store, moment: Moment) -> str | None:
+    large = moment.total * store.dim > FLAT_NUMBERS
+    return f"searches are slow without one: mmretrieve build {store.folder}" if large else None
+
+
+def _served(index: FaissIndex, device: Device, halves: Half) -> FaissIndex:
+    """On a GPU where one is wanted. `auto` stays where the index has no form for it; `cuda` says so."""
+    if resolved(device) is Device.CPU:
+        return index
+    try:
+        moved = index.on(Device.CUDA, halves)
+    except OptionError as error:
+        if device is Device.CUDA:
+            raise
+        logger.warning("searching on the CPU: %s", error)
+        return index
+    logger.info("searching on the GPU: %s", index.plan.factory)
+    return moved
+
+
+def _load(store: Store, stamp: Stamp) -> FaissIndex | None:
+    """The index of the stamp, under its name or, where the writer was killed before renaming it, the other."""
+    for name in (INDEX, NEW):
+        if (store.folder / name).exists():
+            index = FaissIndex.load(store.folder / name, stamp.digest, stamp.plan, Effort(**stamp.effort))
+            if index is not None and (len(index), index.dim) == (stamp.rows, store.dim):
+                return index
+    return None
+
+
+def _try_to_write(store: Store, moment: Moment, index: FaissIndex) -> Stamp | None:
+    try:
+        with store.deriving():
+            return _write(store, moment, index, Stamp.unwritten(moment, index))
+    except (OSError, GalleryError) as error:
+        logger.info("%s: the index stays in memory (%s)", store.folder, error)
+        return None
+
+
+def _write(store: Store, moment: Moment, index: FaissIndex, stamp: Stamp, **more: object) -> Stamp:
+    """Writes the file and stamps it, unless the rows have other numbers meanwhile. Call within `deriving`."""
+    new = store.folder / NEW
+    try:
+        stamp = replace(stamp, digest=index.save(new))
+    except RuntimeError as error:  # FAISS, where the disk is full
+        raise GalleryError(f"{new}: could not be written ({' '.join(str(error).split())})") from error
+    if store.ledger.moment().epoch != moment.epoch:
+        raise GalleryError(f"{store.folder}: was compacted meanwhile; build the index again")
+    store.ledger.set_meta(index=asdict(stamp), **more)
+    os.replace(new, store.folder / INDEX)
+    return stamp

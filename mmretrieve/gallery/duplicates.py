@@ -54,7 +54,8 @@ def _neighbours(now: Snapshot, rows: Rows, min_score: float) -> list[Rows]:
 
 
 def _close(now: Snapshot, query_d: Float32, rows: Rows, min_score: float) -> Rows:
-    return rows[term_scores(query_d[None], now.vectors_of(rows))[0] >= np.float32(min_score)]
+    close: Rows = rows[term_scores(query_d[None], now.vectors_of(rows))[0] >= np.float32(min_score)]
+    return close
 
 
 def _join(parents: Rows, one: int, other: int) -> None:

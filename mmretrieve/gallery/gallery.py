@@ -18,9 +18,12 @@ from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery import deriving, duplicates, inspection, searching, transfer
 from mmretrieve.gallery.adding import add_source
 from mmretrieve.gallery.compaction import compact
+from mmretrieve.gallery.deriving import DEFAULT_RECALL
+from mmretrieve.gallery.gpu import resolved
 from mmretrieve.gallery.held import Cut
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.merging import add_gallery
+from mmretrieve.gallery.plan import Device
 from mmretrieve.gallery.records import UNSEEN, Item, MovedError
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
@@ -37,11 +40,11 @@ T = TypeVar("T")
 class Gallery:
     """A folder of vectors made by one encoder. Open it with `open`, make it with `create`."""
 
-    def __init__(self, store: Store, encoder: Encoder | None = None) -> None:
-        self._store, self._encoder = store, encoder
+    def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
+        self._store, self._encoder, self._device = store, encoder, resolved(device)
         if encoder is not None:
             self.check_encoder(encoder)
-        self._now = Snapshot(store)
+        self._now = Snapshot(store, self._device)
 
     @classmethod
     def create(
@@ -59,9 +62,13 @@ class Gallery:
         return cls(store, encoder)
 
     @classmethod
-    def open(cls, path: str | Path, *, encoder: Encoder | None = None) -> Gallery:
-        """The gallery at `path` as of its last commit. An encoder is needed only to add, and must be the one that made it."""
-        return cls(Store(Path(path)), encoder)
+    def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: Device | str = Device.AUTO) -> Gallery:
+        """The gallery at `path` as of its last commit. An encoder is needed only to add, and must be the one that made it.
+
+        device: what searches, "cpu", "cuda" (all GPUs; GalleryError without one), or "auto", which takes a GPU where FAISS
+        sees one and has a form of the index for it.
+        """
+        return cls(Store(Path(path)), encoder, Device(device))
 
     @classmethod
     def for_vectors(
@@ -150,7 +157,7 @@ class Gallery:
 
     def refresh(self) -> None:
         """Sees what others have written since this object was made, or since it last wrote."""
-        self._now = Snapshot(self._store)
+        self._now = Snapshot(self._store, self._device, self._now)
 
     def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
         """Adds every picture of a source: whatever `read_source` reads, or an object that is one. Can be interrupted and run again.
@@ -192,6 +199,18 @@ class Gallery:
         with self._writing():
             return transfer.import_(self._store, Path(folder), progress)
 
+    def build_index(
+        self, factory: str | None = None, *, recall: float = DEFAULT_RECALL, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Builds the index that serves searches and tunes it to that recall@10 of composed queries; gives what `info` says of it.
+
+        factory: a FAISS factory string such as "IVF4096,SQ8"; by default chosen by size and memory. Adding extends it.
+        OptionError for a factory that cannot be built; GalleryError where another process builds.
+        """
+        self._at_one_moment(lambda now: deriving.build(self._store, now.moment, now.halves, factory, recall, progress))
+        self.refresh()
+        return deriving.state(self._store, self._now.moment)
+
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""
         if isinstance(ids, str):
@@ -202,7 +221,10 @@ class Gallery:
     def compact(self, progress: Progress | None = None) -> int:
         """Frees the room of deleted and replaced items, and says how many there were. Ids and order stay."""
         with self._writing():
-            return compact(self._store, progress)
+            gone = compact(self._store, progress)
+            now = Snapshot(self._store)
+            deriving.rebuild(self._store, now.moment, now.halves)
+            return gone
 
     def term_scores(self, composition: Composition) -> Float32:
         """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
@@ -262,6 +284,7 @@ class Gallery:
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
+            "index": deriving.state(self._store, self._now.moment) | {"device": str(self._device)},
             "bytes": self._store.sizes() | deriving.sizes(self._store),
         }
 
@@ -290,6 +313,7 @@ class Gallery:
                 yield
             finally:
                 self.refresh()
+            deriving.grow(self._store, self._now.moment, lambda: self._now.halves)
 
     def _at_one_moment(self, ask: Callable[[Snapshot], T]) -> T:
         """The answer of the moment that this object knows; of a new one, where that was compacted away by others meanwhile."""

@@ -1,93 +1,163 @@
-"""Which items may be the best: FAISS proposes candidates, exact scores decide among them.
+"""Which rows may be the best: an index of FAISS proposes them, exact scores decide among them.
 
-`exact_candidates` in numpy is the specification; the index must propose every item that the exact ranking holds.
+`exact_best` in numpy is the specification (`tuning.py`). Rows are numbers in `vectors.f16`, deleted ones included: what
+may be shown is the caller's business, and so are the rows behind the last that the index covers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from threading import get_ident
-from typing import Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.scoring import linear, term_scores, top_k
-from mmretrieve.vectors import Float32
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery import gpu
+from mmretrieve.gallery.digest import digest_of
+from mmretrieve.gallery.factory import at_most_threads, cells_of, parameters, said_plainly, trained
+from mmretrieve.gallery.plan import GPU_MOST, Device, Effort, Plan, default_effort
+from mmretrieve.scoring import check_k
+from mmretrieve.vectors import Float32, as_rows
 
-MARGIN = 16  # candidates beyond k, so that a tie at the cut is seen whole
-ROUNDING = 1e-3  # relative to the query's length: more than float32 sums can differ
+BLOCK = 65_536  # rows read and added at once: 128 MB as float32 of 512 dimensions
+MARGIN = 16  # proposals beyond those that are wanted, so that a tie at the cut is seen whole
+ROUNDING = 1e-4  # relative to the query's length: more than float32 sums can differ
+HALF = 2.0**-11  # relative to a score: how far a unit vector's length can be from 1 once it is rounded to float16
+WIDER = 4  # how much more is looked for where a search left something open
 logger = logging.getLogger(__name__)
 
 
-class VectorIndex(Protocol):
-    """Proposes positions; what it proposes for k holds the k best by inner product, ties at the cut included."""
-
-    def __len__(self) -> int: ...
-
-    def candidates(self, query: Float32, k: int) -> NDArray[np.int64]: ...
-
-
 class FaissIndex:
-    """All vectors in a FAISS flat inner-product index: exact up to float32 rounding."""
+    """Rows 0 to m − 1 of the vectors of a gallery in a FAISS index for inner products.
 
-    def __init__(self, index: faiss.Index) -> None:
-        self._index = index
+    Any number of threads may search it, but not while it is extended. On a GPU `max_k` is the most that one search can
+    ask for, and it can neither be extended nor written.
+    """
+
+    def __init__(self, index: faiss.Index, plan: Plan, effort: Effort | None = None, *, max_k: int | None = None) -> None:
+        self._index, self.plan, self.max_k = index, plan, max_k
+        self.cells = cells_of(index)
+        usual = default_effort(plan, self.cells)
+        self.effort = usual if effort is None else replace(effort, probes=effort.probes or usual.probes)
 
     @classmethod
-    def build(cls, vectors: NDArray[np.float16]) -> FaissIndex:
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        if len(vectors):
-            index.add(vectors.astype(np.float32))
-        return cls(index)
+    def build(cls, plan: Plan, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> FaissIndex:
+        """The index of all (n, d) rows. Memory: the index, one BLOCK and the training sample (see `factory`).
 
-    def search(self, queries, k):
-        return [self.candidates(q, k) for q in queries]
+        OptionError for a plan that cannot be carried out; `progress` is told how many more rows are in.
+        """
+        found = cls(trained(plan.factory, vectors), plan)
+        found.extend(vectors, progress=progress)
+        return found
+
+    def extend(self, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> None:
+        """Adds those of all (n, d) rows that it does not cover yet, without training again."""
+        self._only_on_cpu("extended")
+        for start in range(len(self), len(vectors), BLOCK):
+            block = np.asarray(vectors[start : start + BLOCK], dtype=np.float32)
+            with said_plainly(self.plan.factory):
+                self._index.add(block)
+            if progress is not None:
+                progress(len(block))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def candidates(self, query: Float32, k: int) -> NDArray[np.int64]:
-        """(d,) query → positions of at least the k best, in no order."""
-        tolerance = ROUNDING * float(np.linalg.norm(query))
-        wanted = k + MARGIN
-        while True:
-            wanted = min(wanted, len(self))
-            scores, positions = self._index.search(query[None], wanted)
-            if wanted == len(self) or scores[0, -1] < scores[0, k - 1] - tolerance:
-                return np.asarray(positions[0], dtype=np.int64)
-            wanted *= 4
+    @property
+    def dim(self) -> int:
+        return int(self._index.d)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file, which are nearly those it takes in memory."""
+        counted: list[int] = []
+        self._only_on_cpu("measured")
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda block: counted.append(len(block))))
+        return sum(counted)
+
+    def with_effort(self, effort: Effort) -> FaissIndex:
+        """The same index, looking that hard."""
+        return FaissIndex(self._index, self.plan, effort, max_k=self.max_k)
+
+    def on(self, device: Device | str, vectors: NDArray[np.float16]) -> FaissIndex:
+        """The same rows (n, d) searched on that device; all GPUs of the machine share them. See `gpu`."""
+        if gpu.resolved(device) is Device.CPU:
+            return self
+        moved = gpu.flat(vectors[: len(self)]) if self.plan.exact else gpu.cloned(self._index, self.plan.factory)
+        return FaissIndex(moved, self.plan, self.effort, max_k=GPU_MOST)
+
+    def search(self, queries: Float32, k: int) -> list[NDArray[np.int64]]:
+        """(q, d) queries of any length → for each the rows that hold its k best as the index sees them, best first.
+
+        Never fewer than k while so many are covered, ties at the cut included. An exact plan's proposals hold the k best
+        by the exact scores of normalised rows. On a GPU they are cut at `max_k`, and a larger k is an OptionError.
+        """
+        asked, k = as_rows(queries, "queries", dim=self.dim), check_k(k)
+        if k >= len(self):
+            return [np.arange(len(self), dtype=np.int64) for _ in asked]
+        if self.max_k is not None and k > self.max_k:
+            raise OptionError(f"k = {k}: an index on a GPU finds at most {self.max_k}; score the rows exactly instead")
+        most = min(len(self), self.max_k or len(self))
+        wanted, probes = round(k * self.effort.overfetch) + MARGIN, self.effort.probes
+        found: dict[int, NDArray[np.int64]] = {}
+        while len(found) < len(asked):
+            wanted = min(wanted, most)
+            pending = [i for i in range(len(asked)) if i not in found]
+            scores, rows = self._proposed(asked[pending], wanted, probes)
+            widest = wanted == most and (probes is None or probes >= (self.cells or 1))
+            settled = self._settled(asked[pending], scores, k) | widest
+            found |= {i: self._whole(row, k) for i, row, done in zip(pending, rows, settled, strict=True) if done}
+            wanted, probes = WIDER * wanted, None if probes is None else WIDER * probes
+        return [found[i] for i in range(len(asked))]
 
     def save(self, path: Path) -> str:
         """Writes the file whole or not at all; its digest is what `load` asks for."""
+        self._only_on_cpu("written")
         partial = path.with_suffix(f".{os.getpid()}-{get_ident()}.part")
         try:
             faiss.write_index(self._index, str(partial))
-            digest = _digest(partial)
+            digest = digest_of(partial)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         return digest
 
     @classmethod
-    def load(cls, path: Path, digest: str) -> FaissIndex | None:
+    def load(cls, path: Path, digest: str, plan: Plan, effort: Effort | None = None) -> FaissIndex | None:
         """The index of that digest, or None where the file is another, damaged or absent: FAISS never reads a damaged file."""
         try:
-            return cls(faiss.read_index(str(path))) if _digest(path) == digest else None
+            return cls(faiss.read_index(str(path)), plan, effort) if digest_of(path) == digest else None
         except (OSError, RuntimeError) as error:
             logger.info("%s: %s; it will be built again", path, error)
             return None
 
+    def _proposed(self, queries: Float32, wanted: int, probes: int | None) -> tuple[Float32, NDArray[np.int64]]:
+        """(q, wanted) scores, falling, and rows; −1 where the cells that were looked into hold no more."""
+        knobs = parameters(self._index, Effort(probes, self.effort.ef))
+        with at_most_threads(len(queries)):
+            scores, rows = self._index.search(queries, wanted, params=knobs)
+        return scores, rows
 
-def exact_candidates(vectors: Float32, query: Float32, k: int) -> NDArray[np.int64]:
-    """The specification: positions of the k best of (n, d) vectors by exact inner product, best first."""
-    return np.asarray(top_k(linear(term_scores(query[None], vectors), [1.0]), k), dtype=np.int64)
+    def _settled(self, queries: Float32, scores: Float32, k: int) -> NDArray[np.bool_]:
+        """Whether the last score is so far below the k-th that no row behind it can be among the k best.
 
+        Where fewer than k were found both are the lowest number there is, and it is not.
+        """
+        cut = scores[:, k - 1].astype(np.float64)
+        tolerance = ROUNDING * np.linalg.norm(queries, axis=1) + 2 * HALF * self.plan.exact * np.abs(cut)
+        return np.asarray(scores[:, -1] < cut - tolerance)
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    def _whole(self, row: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """What was found; all rows where not even the widest search found k, as in a graph that does not hold together."""
+        found = row[row >= 0]
+        return found if len(found) >= k else np.arange(len(self), dtype=np.int64)
+
+    def _only_on_cpu(self, what: str) -> None:
+        if self.max_k is not None:
+            raise GalleryError(f"an index on a GPU cannot be {what}; take the one it was made from")

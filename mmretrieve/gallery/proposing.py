@@ -33,9 +33,9 @@ def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, allowed: Rows
 def _proposed(index: FaissIndex, query_d: Float32, wanted: int, allowed: Rows) -> Rows | None:
     """At least the wanted ones of the allowed rows; None where the index would have to be asked for nearly everything."""
     reach = fair = -(-wanted * len(index) // len(allowed))
-    while reach <= WIDEST * fair:
+    while reach <= min(WIDEST * fair, index.max_k or len(index)):
         (rows,) = index.search(query_d[None], min(reach, len(index)))
-        kept = rows[_is_in(rows, allowed)]
+        kept: Rows = rows[_is_in(rows, allowed)]
         if len(kept) >= wanted:
             return kept
         reach *= 4

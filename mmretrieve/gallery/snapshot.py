@@ -13,6 +13,7 @@ from mmretrieve.errors import OptionError
 from mmretrieve.gallery import deriving, proposing
 from mmretrieve.gallery.held import Allowed, Cut, Rows
 from mmretrieve.gallery.index import FaissIndex
+from mmretrieve.gallery.plan import Device
 from mmretrieve.gallery.records import Item, Record
 from mmretrieve.gallery.store import Half, Store
 from mmretrieve.threads import once
@@ -26,11 +27,12 @@ BLOCK = 16_384  # rows read at once
 class Snapshot:
     """What a store holds now. Positions count its items in insertion order, from 0; rows are their places in the files."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, device: Device = Device.CPU, before: Snapshot | None = None) -> None:
         self.store, self.moment = store, store.ledger.moment()
         self.dim, self.name = store.dim, str(store.folder)
         self.rows: Rows = self.moment.rows()
-        self.once_lock = RLock()
+        self._device, self.once_lock = device, RLock()
+        self._before: deriving.Opened | None = None if before is None else before.__dict__.get("_opened", before._before)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,10 +51,14 @@ class Snapshot:
         """How the vectors lie about their mean; of a large gallery, those of SAMPLE items spread evenly over it."""
         return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
 
-    @once
+    @property
     def index(self) -> FaissIndex:
         """The index over these rows, or over the first of them."""
-        return deriving.opened(self.store, self.moment, self.halves)
+        return self._opened.index
+
+    @once
+    def _opened(self) -> deriving.Opened:
+        return deriving.opened(self.store, self.moment, self.halves, self._device, self._before)
 
     @once
     def vectors(self) -> Float32:

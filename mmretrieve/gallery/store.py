@@ -28,7 +28,7 @@ from mmretrieve.gallery.records import Item, Kept, Moment, MovedError, Record
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32
 
-LEDGER, VECTORS, THUMBNAILS = "gallery.sqlite", "vectors.f16", "thumbnails.bin"
+LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
 LOCK, DERIVING = "writer.lock", "index.lock"
 NEXT = ".next"  # behind the name of a file that compaction is about to put in its place
 FORMAT = 2
@@ -95,6 +95,8 @@ class Store:
     def deriving(self) -> Iterator[None]:
         """The same for what is derived, the index: a writer may go on meanwhile."""
         with self._alone(DERIVING, "writing the index of this gallery"):
+            for left in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of one that was killed
+                left.unlink(missing_ok=True)
             try:
                 yield
             finally:

@@ -152,7 +152,7 @@ def _records(rows: Rows) -> Iterator[dict[str, Any]]:
 
 def _halves(path: Path, dim: int) -> Half:
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored: Half = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise GalleryError(f"{path}: cannot be read ({error})") from error
     if stored.ndim != 2 or stored.shape[1] != dim:

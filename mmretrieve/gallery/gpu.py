@@ -1,0 +1,65 @@
+"""The same index served by the GPUs of this machine, which share its rows. Written for FAISS 1.15.
+
+FAISS on a GPU has no float16 scalar quantizer of its own but a flat index that stores float16; IVF with flat or 8-bit
+vectors is cloned; RaBitQ and HNSW have no form there. Both k and the number of cells looked into end at 2048.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery.plan import Device
+
+BLOCK = 65_536  # rows sent at once
+Making = Callable[[int], faiss.Index]  # from a dimension to an empty flat index
+
+
+def resolved(device: Device | str) -> Device:
+    """CPU or CUDA. GalleryError where a GPU is asked for and FAISS sees none, OptionError for an unknown device."""
+    asked, count = Device(device), faiss.get_num_gpus()
+    if asked is Device.CUDA and not count:
+        raise GalleryError("device cuda: FAISS sees no GPU here; take auto or cpu, or install faiss-gpu where there is one")
+    if asked is Device.AUTO:
+        return Device.CUDA if count else Device.CPU
+    return asked
+
+
+def flat(vectors: NDArray[np.float16], makers: Sequence[Making] | None = None) -> faiss.Index:
+    """(n, d) rows in flat float16 indexes, one for each GPU (or each of `makers`), each with its stretch of the rows."""
+    makers = makers or [_on(device) for device in range(faiss.get_num_gpus())]
+    ends = [len(vectors) * i // len(makers) for i in range(len(makers) + 1)]
+    shards = faiss.IndexShards(vectors.shape[1], True, True)  # in threads; rows go on from one to the next
+    for make, start, end in zip(makers, ends[:-1], ends[1:], strict=True):
+        shard = make(vectors.shape[1])
+        for first in range(start, end, BLOCK):
+            shard.add(np.asarray(vectors[first : min(first + BLOCK, end)], dtype=np.float32))
+        shards.add_shard(shard)
+    return shards
+
+
+def cloned(index: faiss.Index, factory: str) -> faiss.Index:
+    """A copy spread over all GPUs. OptionError for a kind that has no form there."""
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard, options.useFloat16 = True, True
+    try:
+        return faiss.index_cpu_to_all_gpus(index, options)
+    except RuntimeError as error:
+        raise OptionError(
+            f"index factory {factory!r} has no form on a GPU; SQfp16, Flat, IVF…,Flat and IVF…,SQ8 have one"
+        ) from error
+
+
+def _on(device: int) -> Making:
+    """Makes a flat float16 index on that GPU."""
+
+    def make(dim: int) -> faiss.Index:
+        config = faiss.GpuIndexFlatConfig()
+        config.device, config.useFloat16 = device, True
+        return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dim, config)
+
+    return make

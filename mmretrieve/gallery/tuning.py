@@ -1,0 +1,168 @@
+"""How well an index finds what is asked of it, and the least effort that finds enough.
+
+Measured with *composed* queries: a prompt moves a picture's vector off the manifold that pictures lie on, and an index
+that finds the neighbours of pictures need not find those of such a query.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmretrieve.gallery.index import MARGIN, FaissIndex
+from mmretrieve.gallery.plan import Effort
+from mmretrieve.scoring import BLOCK, check_k, term_scores, top_k
+from mmretrieve.vectors import Float32, unit
+
+ALPHAS = 0.3, 0.9  # how far a query goes from its picture: two pictures' difference is about twice a prompt's
+OVERFETCHES = 1, 2, 5, 10, 20, 50
+RESCORING = 20  # scoring one proposal exactly costs about as much as the index needs for so many rows
+BATCH = 100  # queries at once
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The least effort that reached the target, or where none did the one that came nearest: `recall` is what it reached."""
+
+    effort: Effort
+    recall: float
+    target: float
+    at: int
+
+    @property
+    def reached(self) -> bool:
+        return self.recall >= self.target
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an index finds and costs, its proposals scored exactly. Milliseconds of one query alone, and of one among BATCH."""
+
+    recall_at_10: float
+    recall_at_100: float
+    p50_ms: float
+    p99_ms: float
+    batch_ms: float
+    bytes_per_vector: float
+    build_seconds: float
+
+
+def composed_queries(vectors: NDArray[np.float16], count: int, *, seed: int = 0) -> Float32:
+    """(n, d) rows, n ≥ 1 → (count, d) unit queries: image + alpha · (difference of two others, as of `composed` and `text`).
+
+    The same for the same seed. alpha lies evenly in ALPHAS.
+    """
+    rng = np.random.default_rng(seed)
+    image, one, other = (np.asarray(vectors[rng.integers(len(vectors), size=count)], dtype=np.float64) for _ in range(3))
+    alpha = rng.uniform(*ALPHAS, size=(count, 1))
+    noise = 1e-6 * rng.normal(size=image.shape)  # so that no query is zero, whatever the rows are
+    return unit(image + alpha * (one - other) + noise, "composed queries")
+
+
+def exact_best(vectors: NDArray[np.float16], queries: Float32, k: int) -> NDArray[np.int64]:
+    """The specification: (n, d) rows, (q, d) queries → (q, min(k, n)) rows, best first by exact score, the lower of equals first."""
+    best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+    for start in range(0, len(vectors), BLOCK):
+        scores = term_scores(queries, unit(vectors[start : start + BLOCK]))
+        rows = np.arange(start, start + scores.shape[1])
+        best = [_better(known, found, rows, k) for known, found in zip(best, scores, strict=True)]
+    return np.stack([rows for _, rows in best])
+
+
+def rescored(
+    vectors: NDArray[np.float16], queries: Float32, proposals: Iterable[NDArray[np.int64]], k: int
+) -> list[NDArray[np.int64]]:
+    """For each of (q, d) queries, of the rows that are proposed for it the k best by exact score."""
+    return [_best_of(vectors, query, np.sort(rows), k) for query, rows in zip(queries, proposals, strict=True)]
+
+
+def recall(truth: NDArray[np.int64], found: Iterable[NDArray[np.int64]]) -> float:
+    """The share of (q, k) true rows that are among those that were found for the same query."""
+    return float(np.mean([np.isin(best, rows).mean() for best, rows in zip(truth, found, strict=True)]))
+
+
+def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, target: float = 0.99) -> Tuned:
+    """The cheapest effort whose proposals hold that share of (q, at) true best rows of (q, d) queries.
+
+    Exact scores decide among proposals, so a row that is proposed is found. Deleted rows may be left out of `truth`.
+    """
+    at, best, least = check_k(truth.shape[1]), None, float("inf")
+    nearest = Tuned(index.effort, -1.0, target, at)
+    for effort in _ladder(index):
+        scanned = len(index) * (effort.probes or 1) / (index.cells or 1) if effort.ef is None else 0.0
+        if best is not None and scanned >= least:
+            break
+        for tuned in _tried(index, effort, truth, queries, target):
+            nearest = max(nearest, tuned, key=lambda one: one.recall)
+            cost = scanned + RESCORING * (at * tuned.effort.overfetch + MARGIN)
+            if tuned.reached and cost < least:
+                best, least = tuned, cost
+        if best is not None and effort.ef is not None:
+            break
+    return best or nearest
+
+
+def report(
+    index: FaissIndex, vectors: NDArray[np.float16], queries: Float32, truth: NDArray[np.int64], *, build_seconds: float
+) -> Report:
+    """Measures an index over (n, d) rows as it is used: search, then exact scores of what it proposes.
+
+    `truth` is what `exact_best` finds for (q, d) queries and k = 100. Say how long building took: it cannot be measured here.
+    """
+    alone = [_timed(index, vectors, query[None]) for query in queries]
+    batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
+    together = min(_timed(index, vectors, batch) / len(batch) for batch in batches)
+    return Report(
+        recall(truth[:, :10], rescored(vectors, queries, index.search(queries, 10), 10)),
+        recall(truth[:, :100], rescored(vectors, queries, index.search(queries, 100), 100)),
+        float(np.percentile(alone, 50)),
+        float(np.percentile(alone, 99)),
+        together,
+        index.size / max(1, len(index)),
+        build_seconds,
+    )
+
+
+def _timed(index: FaissIndex, vectors: NDArray[np.float16], queries: Float32) -> float:
+    """Milliseconds for the ten best of all these queries."""
+    started = time.perf_counter()
+    rescored(vectors, queries, index.search(queries, 10), 10)
+    return 1000 * (time.perf_counter() - started)
+
+
+def _ladder(index: FaissIndex) -> Iterator[Effort]:
+    """Ever more effort, overfetch aside: 1, 2, 3, 4, 6, 8, 12, … cells, or a walk of 16, 32, … ; once where there is no knob."""
+    if index.cells is not None:
+        steps = sorted({step for i in range(20) for step in (2**i, 3 * 2**i)})
+        yield from (Effort(probes=step) for step in (*(step for step in steps if step < index.cells), index.cells))
+    elif "HNSW" in index.plan.factory:
+        yield from (Effort(ef=ef) for ef in (16, 32, 64, 128, 256, 512))
+    else:
+        yield Effort()
+
+
+def _tried(index: FaissIndex, effort: Effort, truth: NDArray[np.int64], queries: Float32, target: float) -> Iterator[Tuned]:
+    """That effort with each overfetch: one search with the largest, of whose proposals a smaller one gives the first."""
+    at = truth.shape[1]
+    overfetches = (1,) if index.plan.exact else OVERFETCHES
+    proposals = index.with_effort(replace(effort, overfetch=overfetches[-1])).search(queries, at)
+    for overfetch in overfetches:
+        found = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
+        yield Tuned(replace(effort, overfetch=overfetch), found, target, at)
+
+
+def _better(
+    known: tuple[Float32, NDArray[np.int64]], found: Float32, rows: NDArray[np.int64], k: int
+) -> tuple[Float32, NDArray[np.int64]]:
+    """The k best of those known so far, best first, and of later rows: equal scores stay in order of their rows."""
+    scores, both = np.concatenate([known[0], found]), np.concatenate([known[1], rows])
+    order = top_k(scores, k)
+    return scores[order], both[order]
+
+
+def _best_of(vectors: NDArray[np.float16], query: Float32, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    return rows[top_k(term_scores(query[None], unit(vectors[rows]))[0], k)]
