@@ -14,7 +14,7 @@ from typing import Any
 
 from mmretrieve import arguments, commands, upkeep
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, Decode
+from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Decode
 from mmretrieve.terminal import DONE, FAILED
 
 INTERRUPTED = 130
@@ -82,6 +82,15 @@ def _upkeep_arguments(added: Any) -> None:
     _of_gallery(comparing)
     told = "the lowest cosine of pictures that count as near (default: only the same bytes)"
     comparing.add_argument("--min-score", type=arguments.share, metavar="S", help=told)
+    building = _command(added, "build", upkeep.build)
+    _of_gallery(building)
+    told = 'a FAISS factory string such as "IVF4096,SQ8" (default: by size and memory)'
+    building.add_argument("--index", metavar="FACTORY", help=told)
+    measuring = _command(added, "index-report", upkeep.index_report)
+    _of_gallery(measuring)
+    for command in (building, measuring):
+        told = "how many of the ten best must be found, as a share (default: %(default)s)"
+        command.add_argument("--recall", type=arguments.share, default=DEFAULT_RECALL, metavar="R", help=told)
     exporting = _command(added, "export", upkeep.export)
     _of_gallery(exporting)
     exporting.add_argument("folder", metavar="OUT", help="an empty folder")
@@ -90,7 +99,7 @@ def _upkeep_arguments(added: Any) -> None:
     importing.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; made where there is none")
     importing.add_argument("--encoder", metavar="E", help="the encoder that made the vectors, where they do not say")
     arguments.add_computing(importing)
-    for command in (compacting, merging, comparing, exporting, importing):
+    for command in (compacting, merging, comparing, building, exporting, importing):
         command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

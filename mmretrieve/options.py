@@ -9,6 +9,7 @@ from typing import NoReturn
 from mmretrieve.errors import unknown
 
 DEFAULT_K = 10
+DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
 AUTO = "auto"
 BALANCED = "balanced"
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"

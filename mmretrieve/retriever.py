@@ -15,6 +15,7 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
+from mmretrieve.gallery.plan import Device
 from mmretrieve.gallery.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, content_hash, open_image
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
@@ -47,11 +48,12 @@ class Retriever:
     ) -> Retriever:
         """The gallery at `path` with the encoder that made it, loaded by the name the gallery remembers unless given.
 
+        device: where the encoder computes and, for "cuda" or "auto", the index is searched (see `Gallery.open`).
         parts: what composers are built of: a captioner, a rewriter, a phi, …, or a function that makes them once the
         encoder is there. Raises GalleryError where that name now
         loads another encoder, or `encoder` is another; both are named.
         """
-        gallery = Gallery.open(path)
+        gallery = Gallery.open(path, device=_searching(device))
         encoder = encoder or _encoder_of(gallery, device, dtype)
         return cls(gallery, encoder, parts=parts(encoder) if callable(parts) else parts)
 
@@ -211,6 +213,12 @@ class Retriever:
         if key not in self._composers:
             self._composers[key] = make_composer(name, self.encoder, self._parts, score=self.gallery.scores, rule=key[1])
         return self._composers[key]
+
+
+def _searching(device: str) -> Device:
+    """What searches where torch computes on `device`: FAISS knows all GPUs of the machine or none, and nothing of Apple's."""
+    kind = device.partition(":")[0]
+    return Device(kind) if kind in (Device.AUTO, Device.CUDA) else Device.CPU
 
 
 def _encoder_of(gallery: Gallery, device: str, dtype: str) -> Encoder:

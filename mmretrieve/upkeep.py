@@ -87,6 +87,31 @@ def duplicates(options: argparse.Namespace) -> int:
     return DONE
 
 
+def build(options: argparse.Namespace) -> int:
+    """Builds the index that serves searches, and tunes how hard it looks."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    gallery = Gallery.open(gallery_named(options.gallery), device="cpu")
+    with bar(len(gallery), "items", options.quiet) as progress:
+        made = gallery.build_index(options.index, recall=options.recall, progress=progress.update)
+    out(options, f"{gallery.path}: {made['factory']}, recall@10 {made['recall']:.3f}; {made['reason']}", made)
+    return DONE
+
+
+def index_report(options: argparse.Namespace) -> int:
+    """Measures the index with composed queries made from the gallery itself, and tunes it to a recall."""
+    from mmretrieve.gallery.gallery import Gallery
+
+    found = Gallery.open(gallery_named(options.gallery), device="cpu").index_report(recall=options.recall)
+    width = max(map(len, found))
+    lines = (
+        f"{name:>{width}}  {value:.4g}" if isinstance(value, float) else f"{name:>{width}}  {value}"
+        for name, value in found.items()
+    )
+    out(options, "\n".join(lines), found)
+    return DONE
+
+
 def export(options: argparse.Namespace) -> int:
     """Writes a gallery's vectors and what is known of them in the layout of clip-retrieval."""
     from mmretrieve.gallery.gallery import Gallery

@@ -20,11 +20,12 @@ from mmretrieve.gallery.plan import FLAT, FLAT_NUMBERS, Device, Effort, Plan, ch
 from mmretrieve.gallery.records import Moment
 from mmretrieve.gallery.store import INDEX, Half, Store
 from mmretrieve.gallery.tuning import Report, composed_queries, exact_best, report, tune
+from mmretrieve.options import DEFAULT_RECALL
+from mmretrieve.vectors import is_number
 
 NEW = f"{INDEX}.new"  # written whole, but not stamped yet, or not renamed yet
 QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
 TUNED_AT = 10  # recall@10 is what has to reach the target
-DEFAULT_RECALL = 0.99
 GROWS = 0.05  # of the rows: so many that the index does not cover are put into it after adding
 DEAD, OUTGROWN = 0.2, 2.0  # shares of dead rows, and of rows since training, from which another index is advised
 UNBUILT = Plan(FLAT, "nothing was built yet, so every vector is scored as it is stored")
@@ -98,18 +99,15 @@ def build(
     factory: of FAISS; None chooses by size and memory. OptionError for one that cannot be carried out, or a target that is
     no share; GalleryError where another process is at it.
     """
-    if not 0 < target <= 1:
-        raise OptionError(f"recall must be above 0 and up to 1, got {target!r}")
+    _check_target(target)
     if not moment.total:
         raise GalleryError(f"{store.folder}: an empty gallery needs no index")
     plan = choose(len(halves), store.dim) if factory is None else Plan(factory, "asked for by name")
     with store.deriving():
         started = time.perf_counter()
         index = FaissIndex.build(plan, halves, progress=progress)
-        made = replace(Stamp.unwritten(moment, index), seconds=time.perf_counter() - started, target=target)
-        queries = composed_queries(halves, QUERIES)
-        tuned = tune(index, exact_best(halves, queries, min(TUNED_AT, len(halves))), queries, target=target)
-        made = replace(made, effort=asdict(tuned.effort), recall=tuned.recall)
+        made = replace(Stamp.unwritten(moment, index), seconds=time.perf_counter() - started)
+        made = replace(made, **_tuned(index, halves, target))
         return _write(store, moment, index, made, index_wanted={"factory": factory, "target": target})
 
 
@@ -135,16 +133,26 @@ def grow(store: Store, moment: Moment, halves: Callable[[], Half]) -> None:
         logger.warning("the index does not cover what was added: %s", error)
 
 
-def measured(store: Store, moment: Moment, halves: Half) -> tuple[Stamp, Report]:
-    """The stamp, and what the index finds and costs on composed queries that it was not tuned with. GalleryError without one."""
+def measured(store: Store, moment: Moment, halves: Half, target: float) -> tuple[Stamp, Report]:
+    """Tunes the index to that recall@10, and says what it finds and costs on composed queries that it was not tuned with.
+
+    GalleryError where there is no index of this gallery; OptionError for a target that is no share.
+    """
+    _check_target(target)
     stamp = Stamp.of(store, moment)
     index = None if stamp is None else _load(store, stamp)
     if stamp is None or index is None:
         raise GalleryError(f"{store.folder}: has no index yet; build one with `mmretrieve build {store.folder}`")
     rows = halves[: len(index)]
+    tuned = _tuned(index, rows, target)
+    if replace(stamp, **tuned) != stamp:
+        stamp = replace(stamp, **tuned)
+        with store.deriving():
+            store.ledger.set_meta(index=asdict(stamp))
     queries = composed_queries(rows, QUERIES, seed=1)
     truth = exact_best(rows, queries, min(100, len(rows)))
-    return stamp, report(index, rows, queries, truth, build_seconds=stamp.seconds)
+    found = report(index.with_effort(Effort(**stamp.effort)), rows, queries, truth, build_seconds=stamp.seconds)
+    return stamp, found
 
 
 def state(store: Store, moment: Moment) -> dict[str, Any]:
@@ -166,6 +174,18 @@ def problems(store: Store) -> list[str]:
 
 def sizes(store: Store) -> dict[str, int]:
     return {name: path.stat().st_size for name in (INDEX, NEW) if (path := store.folder / name).exists()}
+
+
+def _check_target(target: float) -> None:
+    if not is_number(target) or not 0 < target <= 1:
+        raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
+
+
+def _tuned(index: FaissIndex, rows: Half, target: float) -> dict[str, Any]:
+    """What the stamp says of the least effort that reaches the target."""
+    queries = composed_queries(rows, QUERIES)
+    tuned = tune(index, exact_best(rows, queries, min(TUNED_AT, len(rows))), queries, target=target)
+    return {"effort": asdict(tuned.effort), "recall": tuned.recall, "target": target}
 
 
 def _advice(store: Store, moment: Moment, stamp: Stamp) -> str | None:
