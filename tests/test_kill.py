@@ -22,7 +22,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.gallery import adding
 from mmretrieve.vectors import unit
 
-KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "20"))  # 100 take some two minutes
+KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "100"))  # about a minute
 PICTURES, DIM = 96, 32
 
 
@@ -70,7 +70,7 @@ RUN = "import sys; sys.path.insert(0, sys.argv[1]); import test_kill as t; print
 def run(name: str, path: str, source: str) -> None:
     adding.CHUNK = 8
     command(name, Path(path), Path(source))
-    print("done", flush=True)
+    sys.stdout.write("done")
 
 
 def state(path: Path) -> tuple[Any, ...]:
@@ -113,7 +113,10 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     return folder, [folder / str(number) for number in range(len(LIFE) + 1)]
 
 
-def test_killed_at_any_moment_of_any_command(life: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(900)
+def test_killed_at_any_moment_of_any_command(
+    life: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, stages = life
     expected = [state(path) for path in stages]
     monkeypatch.setattr(adding, "CHUNK", 8)

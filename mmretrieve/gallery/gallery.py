@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from mmretrieve.balance import Spread
@@ -18,6 +19,7 @@ from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery import deriving, duplicates, inspection, searching, transfer
 from mmretrieve.gallery.adding import add_source
 from mmretrieve.gallery.compaction import compact
+from mmretrieve.gallery.embedded import add_vectors
 from mmretrieve.gallery.gpu import resolved
 from mmretrieve.gallery.held import Cut
 from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
@@ -26,7 +28,7 @@ from mmretrieve.gallery.plan import Device
 from mmretrieve.gallery.records import UNSEEN, Item, MovedError
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
-from mmretrieve.gallery.sources.base import Source
+from mmretrieve.gallery.sources.base import Source, Value
 from mmretrieve.gallery.store import LEDGER, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import DEFAULT_K, DEFAULT_RECALL, Decode
@@ -173,6 +175,23 @@ class Gallery:
         Nothing is deleted where the source could not be read whole.
         """
         return self._take_in(source, update=True, vanish=True, progress=progress)
+
+    def add_vectors(
+        self,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        *,
+        paths: Sequence[str] | None = None,
+        fields: Sequence[Mapping[str, Value]] | None = None,
+        progress: Progress | None = None,
+    ) -> AddReport:
+        """Adds (n, dim) vectors of any length that this gallery's encoder has made elsewhere, under n ids; known ones are skipped.
+
+        paths: where their pictures are. fields: what is known of each. OptionError for lists of other lengths, GalleryError
+        for an id that has another vector here.
+        """
+        with self._writing():
+            return add_vectors(self._store, ids, vectors, paths, fields, progress)
 
     def merge(self, other: str | Path, *, progress: Progress | None = None) -> AddReport:
         """Copies the items of another gallery that are not here yet, without encoding anything. Can be repeated.

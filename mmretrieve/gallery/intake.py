@@ -122,7 +122,7 @@ class Intake:
 
     def _readable(self, chunk: Sequence[Entry]) -> Iterator[_New]:
         known = self.store.ledger.live(item.id for item in chunk if is_text(item.id))
-        kinds = {name: Kind(kind) for name, kind in self.store.ledger.meta()["fields"].items()}
+        kinds = self.store.ledger.kinds()
         outcomes = map_ahead(lambda item: self._read(item, known, kinds), chunk, 2 * (os.cpu_count() or 1))
         for source, outcome in zip(chunk, outcomes, strict=True):
             if self.progress is not None:

@@ -90,6 +90,10 @@ class Ledger:
         with self.writing() as db:
             _set_meta(db, values)
 
+    def kinds(self) -> dict[str, Kind]:
+        """What each field holds."""
+        return {name: Kind(kind) for name, kind in self.meta()["fields"].items()}
+
     def moment(self) -> Moment:
         with self.reading() as db:
             meta = _meta(db)

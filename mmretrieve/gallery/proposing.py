@@ -6,6 +6,8 @@ it says may appear; where few may, or too few turn up, all that may appear are s
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 
 from mmretrieve.gallery.held import Rows
@@ -17,25 +19,29 @@ RARE = 0.01  # and so it is where no more than this share of the gallery may app
 WIDEST = 16  # times what should be enough; then all that may appear are scored
 
 
-def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, allowed: Rows, live: int) -> Rows:
-    """Rows, in order, that hold the `wanted` best of each query among the allowed of `live` rows, as far as the index can tell."""
-    if len(allowed) <= wanted or (len(allowed) < live and len(allowed) <= max(GATHER, RARE * live)):
-        return allowed
-    seen, unseen = np.split(allowed, [np.searchsorted(allowed, len(index))])
+def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, excluded: int, live: int) -> Rows:
+    """Rows, in order, that hold the `wanted` best of each query among `rows`, as far as the index can tell.
+
+    `rows` are those of `live` items that may appear; `excluded` counts those that were named, which are mostly near the query.
+    """
+    if len(rows) <= wanted or (len(rows) < live and len(rows) <= max(GATHER, RARE * live)):
+        return rows
+    seen, unseen = np.split(rows, [np.searchsorted(rows, len(index))])
     if len(seen) <= wanted:
-        return allowed
-    found = [_proposed(index, query, wanted, seen) for query in queries_qd]
-    if any(rows is None for rows in found):
-        return allowed
-    return np.union1d(np.concatenate([rows for rows in found if rows is not None]), unseen)
+        return rows
+    share = min(1.0, (len(seen) + excluded) / len(index))
+    found = [_proposed(index, query, wanted, ceil((wanted + excluded) / share), seen) for query in queries_qd]
+    if any(some is None for some in found):
+        return rows
+    return np.union1d(np.concatenate([some for some in found if some is not None]), unseen)
 
 
-def _proposed(index: FaissIndex, query_d: Float32, wanted: int, allowed: Rows) -> Rows | None:
-    """At least the wanted ones of the allowed rows; None where the index would have to be asked for nearly everything."""
-    reach = fair = -(-wanted * len(index) // len(allowed))
+def _proposed(index: FaissIndex, query_d: Float32, wanted: int, fair: int, rows: Rows) -> Rows | None:
+    """At least the wanted ones of `rows`, from the `fair` best or more; None where nearly everything would have to be asked for."""
+    reach = fair
     while reach <= min(WIDEST * fair, index.max_k or len(index)):
-        (rows,) = index.search(query_d[None], min(reach, len(index)))
-        kept: Rows = rows[_is_in(rows, allowed)]
+        (proposed,) = index.wider(reach / wanted).search(query_d[None], min(reach, len(index)))
+        kept: Rows = proposed[_is_in(proposed, rows)]
         if len(kept) >= wanted:
             return kept
         reach *= 4

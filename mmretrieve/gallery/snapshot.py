@@ -11,7 +11,7 @@ from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery import deriving, proposing
-from mmretrieve.gallery.held import Allowed, Cut, Rows
+from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows
 from mmretrieve.gallery.index import FaissIndex
 from mmretrieve.gallery.plan import Device
 from mmretrieve.gallery.records import Item, Record
@@ -97,7 +97,8 @@ class Snapshot:
         return rows
 
     def proposals(self, queries_qd: Float32, wanted: int, allowed: Allowed) -> Rows:
-        return proposing.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), len(self))
+        excluded = allowed.hidden.get(EXCLUDED, 0)
+        return proposing.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
