@@ -14,7 +14,7 @@ import mmretrieve as mm
 from mmretrieve.cli import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import deriving
+from mmretrieve.gallery import deriving, gpu_scores, snapshot
 from mmretrieve.gallery.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
@@ -209,6 +209,19 @@ def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: s
             shares.append(len({*gallery.search(query, 10, where=where).ids} & {id_ for id_, _ in wanted}) / 10)
         assert np.mean(shares) >= 0.97
         assert min(shares) >= 0.5
+
+
+def test_scores_of_many_rows_are_the_same_by_blocks(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
+    whole, halves = big.scores(queries), big._now.halves
+    monkeypatch.setattr(snapshot, "KEPT_BYTES", 0)
+    np.testing.assert_array_equal(mm.Gallery.open(big.path).scores(queries), whole)
+    blocks = (halves[big._now.rows[start : start + 7000]] for start in range(0, len(big), 7000))
+    there = gpu_scores.scores(queries, blocks, len(big), device="cpu")
+    np.testing.assert_allclose(there, whole, atol=1e-7)
+    assert (there == whole).mean() > 0.9999
+    copies = [i for i, id_ in enumerate(big.ids) if 99 <= int(id_[-5:]) < 140]
+    assert len(np.unique(there[:, copies], axis=1).T) == 1
 
 
 @pytest.mark.gpu

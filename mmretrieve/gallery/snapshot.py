@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from threading import RLock
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery import deriving, proposing
+from mmretrieve.gallery import deriving, gpu_scores, proposing
 from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows
 from mmretrieve.gallery.index import FaissIndex
 from mmretrieve.gallery.plan import Device
@@ -67,10 +67,9 @@ class Snapshot:
 
     def vectors_of(self, rows: Rows) -> Float32:
         """(m, dim) unit float32 of those rows."""
-        out = np.empty((len(rows), self.store.dim), np.float32)
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
-            out[start : start + BLOCK] = unit(self.halves[some], "vectors")
+        out = np.empty((len(rows), self.dim), np.float32)
+        for number, some in enumerate(_blocks(rows)):
+            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.halves[some], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -102,10 +101,14 @@ class Snapshot:
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
-        if len(rows) == len(self) and len(self) * self.store.dim * 4 <= KEPT_BYTES:
+        if self._device is Device.CUDA and len(rows) > BLOCK:
+            return gpu_scores.scores(vectors, (self.halves[some] for some in _blocks(rows)), len(rows))
+        if len(rows) == len(self) and len(self) * self.dim * 4 <= KEPT_BYTES:
             return scoring.term_scores(vectors, self.vectors)
-        out = np.empty((len(vectors), len(rows)), np.float32)
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
-            out[:, start : start + BLOCK] = scoring.term_scores(vectors, self.vectors_of(some))
-        return out
+        blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _blocks(rows)]
+        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
+
+
+def _blocks(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]
