@@ -22,7 +22,7 @@ import numpy as np
 import mmretrieve as mm
 from benchmarks.million import BLOCK, DIM, pictures
 from mmretrieve.composition import Composition
-from mmretrieve.gallery.tuning import composed_queries
+from mmretrieve.gallery.index.tuning import composed_queries
 from mmretrieve.vectors import Float32
 
 QUERIES, K = 200, 50
@@ -92,17 +92,17 @@ def compared(path: Path, queries: Float32) -> dict[str, Any]:
 def scored(path: Path, queries: Float32) -> dict[str, Any]:
     """Term scores of three terms with every item."""
     galleries = {device: mm.Gallery.open(path, device=device) for device in ("cpu", "cuda")}
-    scores = {device: timed(lambda gallery=gallery: gallery.scores(queries[:3])) for device, gallery in galleries.items()}
+    scores = {device: timed(gallery.scores, queries[:3]) for device, gallery in galleries.items()}
     return {
         "largest difference": float(np.abs(scores["cpu"][1] - scores["cuda"][1]).max()),
         **{f"{device}, seconds": seconds for device, (seconds, _) in scores.items()},
     }
 
 
-def timed(do: Callable[[], Float32]) -> tuple[float, Float32]:
-    do()
+def timed(do: Callable[[Float32], Float32], queries: Float32) -> tuple[float, Float32]:
+    do(queries)
     started = time.perf_counter()
-    found = do()
+    found = do(queries)
     return time.perf_counter() - started, found
 
 

@@ -27,9 +27,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.plan import FLAT, Effort, Plan, cells_for
-from mmretrieve.gallery.tuning import composed_queries, exact_best, recall, report, rescored, tune
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.index.plan import FLAT, Effort, Plan, cells_for
+from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescored, tune
 from mmretrieve.vectors import Float32, unit
 
 DIM = 512

@@ -14,8 +14,9 @@ import mmretrieve as mm
 from mmretrieve.cli import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import deriving, gpu_scores, snapshot
-from mmretrieve.gallery.plan import Device
+from mmretrieve.gallery import snapshot
+from mmretrieve.gallery.index import deriving, gpu_scores
+from mmretrieve.gallery.index.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.vectors import unit

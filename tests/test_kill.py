@@ -19,7 +19,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
-from mmretrieve.gallery import adding
+from mmretrieve.gallery.filling import adding
 from mmretrieve.vectors import unit
 
 KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "100"))  # about a minute

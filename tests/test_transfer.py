@@ -17,8 +17,8 @@ import mmretrieve as mm
 from mmretrieve.cli import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, VectorError
-from mmretrieve.gallery import adding
-from mmretrieve.gallery.adding import Share
+from mmretrieve.gallery.filling import adding
+from mmretrieve.gallery.filling.adding import Share
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.vectors import unit
 

@@ -16,20 +16,23 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery import deriving, duplicates, inspection, searching, transfer
-from mmretrieve.gallery.adding import add_source
-from mmretrieve.gallery.compaction import compact
-from mmretrieve.gallery.embedded import add_vectors
-from mmretrieve.gallery.gpu import resolved
+from mmretrieve.gallery import duplicates, searching
+from mmretrieve.gallery.filling import transfer
+from mmretrieve.gallery.filling.adding import add_source
+from mmretrieve.gallery.filling.embedded import add_vectors
+from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.filling.merging import add_gallery
 from mmretrieve.gallery.held import Cut
-from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
-from mmretrieve.gallery.merging import add_gallery
-from mmretrieve.gallery.plan import Device
-from mmretrieve.gallery.records import UNSEEN, Item, MovedError
+from mmretrieve.gallery.index import deriving
+from mmretrieve.gallery.index.gpu import resolved
+from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.gallery.sources.base import Source, Value
-from mmretrieve.gallery.store import LEDGER, Store
+from mmretrieve.gallery.store import inspection
+from mmretrieve.gallery.store.compaction import compact
+from mmretrieve.gallery.store.records import UNSEEN, Item, MovedError
+from mmretrieve.gallery.store.store import LEDGER, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import DEFAULT_K, DEFAULT_RECALL, Decode
 from mmretrieve.ranking import Ranking

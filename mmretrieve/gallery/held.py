@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve import scoring
-from mmretrieve.gallery.records import Item
+from mmretrieve.gallery.store.records import Item
 from mmretrieve.vectors import Float32
 
 EXCLUDED, FILTERED = "excluded", "hidden by the filter"

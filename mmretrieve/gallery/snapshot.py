@@ -10,12 +10,12 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery import deriving, gpu_scores, proposing
 from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows
-from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.plan import Device
-from mmretrieve.gallery.records import Item, Record
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery.index import deriving, gpu_scores, proposing
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.index.plan import Device
+from mmretrieve.gallery.store.records import Item, Record
+from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.fields import RESERVED, Kind, kind_of
-from mmretrieve.gallery.filters import check_where
-from mmretrieve.gallery.place import Place
-from mmretrieve.gallery.records import Item, Kept, Moment, MovedError, Record
 from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.sources.place import Place
+from mmretrieve.gallery.store.fields import RESERVED, Kind, kind_of
+from mmretrieve.gallery.store.filters import check_where
+from mmretrieve.gallery.store.records import Item, Kept, Moment, MovedError, Record
 
 BUSY_SECONDS = 30.0
 WHERE_SECONDS = 30.0  # then a filter is given up

@@ -14,11 +14,11 @@ from PIL import Image
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, ImageError
-from mmretrieve.gallery.fields import Kind, fitted
-from mmretrieve.gallery.records import Item, Record
 from mmretrieve.gallery.sources.base import Entry, Unreadable
 from mmretrieve.gallery.sources.values import is_text
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery.store.fields import Kind, fitted
+from mmretrieve.gallery.store.records import Item, Record
+from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.images import content_hash, open_image, thumbnail
 from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32

@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.fields import fitted
-from mmretrieve.gallery.intake import AddReport
-from mmretrieve.gallery.place import Place
-from mmretrieve.gallery.records import UNSEEN, Item
+from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.sources.values import is_text
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery.store.fields import fitted
+from mmretrieve.gallery.store.records import UNSEEN, Item
+from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.vectors import UNIT_TOLERANCE, unit
 
 BLOCK = 4_096  # items between two commits

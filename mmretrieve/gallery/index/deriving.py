@@ -14,12 +14,12 @@ from typing import Any
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.gpu import resolved
-from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.plan import FLAT, FLAT_NUMBERS, Device, Effort, Plan, choose
-from mmretrieve.gallery.records import Moment
-from mmretrieve.gallery.store import INDEX, Half, Store
-from mmretrieve.gallery.tuning import Report, composed_queries, exact_best, report, tune
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.index.gpu import resolved
+from mmretrieve.gallery.index.plan import FLAT, FLAT_NUMBERS, Device, Effort, Plan, choose
+from mmretrieve.gallery.index.tuning import Report, composed_queries, exact_best, report, tune
+from mmretrieve.gallery.store.records import Moment
+from mmretrieve.gallery.store.store import INDEX, Half, Store
 from mmretrieve.options import DEFAULT_RECALL
 from mmretrieve.vectors import is_number
 

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from zlib import crc32
 
-from mmretrieve.gallery.ledger import Ledger
+from mmretrieve.gallery.store.ledger import Ledger
 
 SEAL = "gallery.seal"
 logger = logging.getLogger(__name__)

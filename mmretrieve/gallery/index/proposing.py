@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 
 from mmretrieve.gallery.held import Rows
-from mmretrieve.gallery.index import FaissIndex
+from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.vectors import Float32
 
 GATHER = 4_096  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import gpu
-from mmretrieve.gallery.digest import digest_of
-from mmretrieve.gallery.factory import at_most_threads, cells_of, parameters, said_plainly, trained
-from mmretrieve.gallery.plan import GPU_MOST, Device, Effort, Plan, default_effort
+from mmretrieve.gallery.index import gpu
+from mmretrieve.gallery.index.digest import digest_of
+from mmretrieve.gallery.index.factory import at_most_threads, cells_of, parameters, said_plainly, trained
+from mmretrieve.gallery.index.plan import GPU_MOST, Device, Effort, Plan, default_effort
 from mmretrieve.scoring import check_k
 from mmretrieve.vectors import Float32, as_rows
 

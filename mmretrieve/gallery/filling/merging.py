@@ -9,11 +9,11 @@ import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.fields import fitted
-from mmretrieve.gallery.intake import AddReport
-from mmretrieve.gallery.records import Record
+from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.snapshot import Snapshot
-from mmretrieve.gallery.store import Store
+from mmretrieve.gallery.store.fields import fitted
+from mmretrieve.gallery.store.records import Record
+from mmretrieve.gallery.store.store import Store
 
 BLOCK = 4_096  # items between two commits
 

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.adding import chunks
-from mmretrieve.gallery.embedded import BLOCK, add_items, rounded, unseen
-from mmretrieve.gallery.fields import Kind, fitted
-from mmretrieve.gallery.intake import AddReport
-from mmretrieve.gallery.parquet import Rows, write
-from mmretrieve.gallery.place import Place
-from mmretrieve.gallery.records import Item
+from mmretrieve.gallery.filling.adding import chunks
+from mmretrieve.gallery.filling.embedded import BLOCK, add_items, rounded, unseen
+from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.snapshot import Snapshot
+from mmretrieve.gallery.sources.parquet_files import Rows, write
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.sources.values import fields_of
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery.store.fields import Kind, fitted
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.options import Decode
 
 VECTORS, METADATA, ABOUT, OWN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
