@@ -15,7 +15,7 @@ from mmretrieve.cli import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import snapshot
-from mmretrieve.gallery.index import deriving, gpu_scores
+from mmretrieve.gallery.index import deriving, gpu_scores, stamp
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
@@ -36,8 +36,8 @@ def clustered(count: int, seed: int = 0) -> np.ndarray:
 def look_everywhere(gallery: mm.Gallery) -> None:
     """At full effort an index that rounds its vectors is exact too."""
     ledger = gallery._store.ledger
-    stamp = ledger.meta()["index"]
-    ledger.set_meta(index=stamp | {"effort": {"probes": 10_000, "ef": None, "overfetch": 10_000}, "digest": stamp["digest"]})
+    kept = ledger.meta()["index"]
+    ledger.set_meta(index=kept | {"effort": {"probes": 10_000, "ef": None, "overfetch": 10_000}})
     gallery.refresh()
 
 
@@ -138,7 +138,8 @@ def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
 
 
 def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deriving, "FLAT_NUMBERS", 1000)
+    for module in (deriving, stamp):
+        monkeypatch.setattr(module, "FLAT_NUMBERS", 1000)
     assert "searches are slow without one: mmretrieve build" in small.info()["index"]["advice"]
     small.search(Composition(("query",), clustered(1), (1.0,)), 3)
     assert not (small.path / "index.faiss").exists()

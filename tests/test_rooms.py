@@ -86,7 +86,7 @@ def test_imports_run_one_way_in_the_gallery_too() -> None:
     [
         ("faiss", {"gallery/index/factory.py", "gallery/index/gpu.py", "gallery/index/faiss_index.py"}),
         ("open_clip", {"encoders/openclip.py", "encoders/text_tower.py", "wardrobe/train.py"}),
-        ("sqlite3", {"gallery/store/ledger.py"}),
+        ("sqlite3", {"gallery/store/ledger.py", "gallery/store/statements.py"}),
         ("openai", {"language/wire.py"}),
         ("pyarrow", {"gallery/sources/parquet_files.py"}),
     ],

@@ -23,7 +23,7 @@ from mmretrieve.gallery.filling.embedded import add_vectors
 from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.filling.merging import add_gallery
 from mmretrieve.gallery.held import Cut
-from mmretrieve.gallery.index import deriving
+from mmretrieve.gallery.index import deriving, stamp
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.snapshot import Snapshot
@@ -230,7 +230,7 @@ class Gallery:
         """
         self._at_one_moment(lambda now: deriving.build(self._store, now.moment, now.halves, factory, recall, progress))
         self.refresh()
-        return deriving.state(self._store, self._now.moment)
+        return stamp.state(self._store, self._now.moment)
 
     def index_report(self, *, recall: float = DEFAULT_RECALL) -> dict[str, Any]:
         """Tunes the index to that recall@10 and measures it with composed queries made from the gallery itself.
@@ -238,9 +238,9 @@ class Gallery:
         recall@10 and @100 against exact search; milliseconds of one query alone (p50, p99) and of one among a hundred; bytes
         a vector; seconds of building. GalleryError where nothing was built yet.
         """
-        stamp, found = self._at_one_moment(lambda now: deriving.measured(self._store, now.moment, now.halves, recall))
-        effort = {name: value for name, value in stamp.effort.items() if value is not None}
-        return {"factory": stamp.factory, "rows": stamp.rows, "target": recall, **effort, **asdict(found)}
+        made, found = self._at_one_moment(lambda now: deriving.measured(self._store, now.moment, now.halves, recall))
+        effort = {name: value for name, value in made.effort.items() if value is not None}
+        return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""
@@ -315,7 +315,7 @@ class Gallery:
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
-            "index": deriving.state(self._store, self._now.moment) | {"device": str(self._device)},
+            "index": stamp.state(self._store, self._now.moment) | {"device": str(self._device)},
             "bytes": self._store.sizes() | deriving.sizes(self._store),
         }
 
