@@ -178,7 +178,7 @@ def _write(store: Store, moment: Moment, index: FaissIndex, stamp: Stamp, **more
     try:
         stamp = replace(stamp, digest=index.save(new))
     except RuntimeError as error:  # FAISS, where the disk is full
-        raise GalleryError(f"{new}: could not be written ({' '.join(str(error).split())})") from error
+        raise GalleryError(f"{new}: could not be written; is the disk full?") from error
     if store.ledger.moment().epoch != moment.epoch:
         raise GalleryError(f"{store.folder}: was compacted meanwhile; build the index again")
     store.ledger.set_meta(index=asdict(stamp), **more)
