@@ -21,6 +21,7 @@ from mmretrieve.vectors import Float32, unit
 
 SAMPLE = 50_000  # items that say how the whole gallery spreads
 KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
+MANY = 0.1  # of the items: to score so many, all are read and kept
 BLOCK = 16_384  # rows read at once
 
 
@@ -103,8 +104,9 @@ class Snapshot:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
         if self._device is Device.CUDA and len(rows) > BLOCK:
             return gpu_scores.scores(vectors, (self.halves[some] for some in _blocks(rows)), len(rows))
-        if len(rows) == len(self) and len(self) * self.dim * 4 <= KEPT_BYTES:
-            return scoring.term_scores(vectors, self.vectors)
+        if len(self) * self.dim * 4 <= KEPT_BYTES and ("vectors" in self.__dict__ or len(rows) > MANY * len(self)):
+            whole = len(rows) == len(self)
+            return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
         blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _blocks(rows)]
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
 

@@ -14,7 +14,7 @@ from mmretrieve.gallery.held import Rows
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.vectors import Float32
 
-GATHER = 4_096  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
+GATHER = 1_024  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
 RARE = 0.01  # and so it is where no more than this share of the gallery may appear
 WIDEST = 16  # times what should be enough; then all that may appear are scored
 
