@@ -113,7 +113,9 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     return folder, [folder / str(number) for number in range(len(LIFE) + 1)]
 
 
-def test_killed_at_any_moment_of_any_command(life: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_any_moment_of_any_command(
+    life: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, stages = life
     expected = [state(path) for path in stages]
     monkeypatch.setattr(adding, "CHUNK", 8)
