@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONSTRAINTS ?=
+MILVUS := .milvus
+MILVUS_CONSTRAINTS ?=
 
 .PHONY: demo test lint types check format bench results clean
 
 demo: $(READY)
 	$(BIN)/python -m demo $(GALLERY)
 
-test: $(READY) lint types
+test: $(READY) $(MILVUS)/.ready lint types
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -32,7 +34,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/first.py --out results
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(MILVUS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmretrieve needs Python 3.11 or later; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -40,3 +42,10 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[demo,dev]'
 	@touch $(READY)
+
+# the server that stands in for Milvus brings a FAISS of its own, so it lives by itself
+$(MILVUS)/.ready: Makefile
+	$(PYTHON) -m venv $(MILVUS)
+	$(MILVUS)/bin/python -m pip install --quiet --upgrade pip
+	$(MILVUS)/bin/python -m pip install --quiet $(if $(MILVUS_CONSTRAINTS),--constraint $(MILVUS_CONSTRAINTS)) 'milvus-lite>=3.2,<4' pymilvus
+	@touch $(MILVUS)/.ready

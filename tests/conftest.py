@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a hub
+
+from milvus_server import PROGRAM, LiteServer
 
 import mmretrieve as mm
 from mmretrieve.wardrobe.draw import draw
@@ -78,3 +81,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no research data at {SHARED} (set MMRETRIEVE_DATA)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer]:
+    """A Milvus server that lives as long as the tests."""
+    if not PROGRAM.exists():
+        pytest.skip(f"NO MILVUS SERVER: {PROGRAM} is not there; `make test` builds it (or set MMRETRIEVE_MILVUS)")
+    server = LiteServer(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.stop()

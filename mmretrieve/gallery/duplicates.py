@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.held import Rows
-from mmretrieve.gallery.snapshot import Snapshot
+from mmretrieve.gallery.held import Now, Rows
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, is_number
 
+if TYPE_CHECKING:
+    from mmretrieve.gallery.snapshot import Snapshot
+
 BLOCK = 1_024  # items whose neighbours are looked for at once
 NEIGHBOURS = 16  # looked at first; more where all of them are near
-
-
-def same_content(now: Snapshot) -> list[tuple[str, ...]]:
-    """Groups of ids whose files have the same bytes, each in insertion order, and so are the groups."""
-    return now.store.ledger.groups_of_content(now.moment)
 
 
 def near(now: Snapshot, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
@@ -25,12 +25,19 @@ def near(now: Snapshot, min_score: float, progress: Progress | None = None) -> l
 
     Neighbours are proposed by the index: with an exact one none is missed. OptionError unless 0 < min_score ≤ 1.
     """
+    return grouped(now, lambda rows: _neighbours(now, rows, min_score), min_score, progress)
+
+
+def grouped(
+    now: Now, neighbours: Callable[[Rows], list[Rows]], min_score: float, progress: Progress | None
+) -> list[tuple[str, ...]]:
+    """The same, for neighbours that were found in any way: for each of some rows all that score enough with it."""
     if not is_number(min_score) or not 0 < min_score <= 1:
         raise OptionError(f"min_score must be a number above 0 and up to 1, got {min_score!r}")
     parents = np.arange(len(now))
     for start in range(0, len(now), BLOCK):
         rows = now.rows[start : start + BLOCK]
-        for position, row in enumerate(_neighbours(now, rows, min_score), start):
+        for position, row in enumerate(neighbours(rows), start):
             for neighbour in np.searchsorted(now.rows, row):
                 _join(parents, position, int(neighbour))
         if progress is not None:
@@ -71,7 +78,7 @@ def _root(parents: Rows, position: int) -> int:
     return position
 
 
-def _groups(now: Snapshot, parents: Rows) -> list[tuple[str, ...]]:
+def _groups(now: Now, parents: Rows) -> list[tuple[str, ...]]:
     roots = np.array([_root(parents, position) for position in range(len(parents))], dtype=np.int64)
     shared = np.flatnonzero(np.bincount(roots, minlength=1) > 1) if len(roots) else roots
     return [tuple(now.ids[position] for position in np.flatnonzero(roots == root)) for root in shared]

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike
-from PIL import Image
 
-from mmretrieve.balance import Spread
-from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
-from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery import duplicates, searching
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery.asking import Asking
 from mmretrieve.gallery.filling import transfer
 from mmretrieve.gallery.filling.adding import add_source
 from mmretrieve.gallery.filling.embedded import add_vectors
 from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.filling.merging import add_gallery
-from mmretrieve.gallery.held import Cut
 from mmretrieve.gallery.index import deriving, stamp
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import Device
+from mmretrieve.gallery.milvus.address import is_address
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.gallery.sources.base import Source, Value
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
-from mmretrieve.gallery.store.records import UNSEEN, Item, MovedError
 from mmretrieve.gallery.store.store import LEDGER, Store
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
-from mmretrieve.options import DEFAULT_K, DEFAULT_RECALL, Decode
-from mmretrieve.ranking import Ranking
-from mmretrieve.vectors import Float32
+from mmretrieve.images import thumbnail
+from mmretrieve.options import DEFAULT_RECALL, Decode
 
 T = TypeVar("T")
 
 
-class Gallery:
+class Gallery(Asking[Snapshot]):
     """A folder of vectors made by one encoder. Open it with `open`, make it with `create`."""
 
     def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
@@ -67,11 +61,17 @@ class Gallery:
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: Device | str = Device.AUTO) -> Gallery:
-        """The gallery at `path` as of its last commit. An encoder is needed only to add, and must be the one that made it.
+        """The gallery at `path` as of its last commit, or the one on a Milvus server whose address this is.
+
+        An encoder is needed only to add, and must be the one that made it.
 
         device: what searches, "cpu", "cuda" (all GPUs; GalleryError without one), or "auto", which takes a GPU where FAISS
         sees one and has a form of the index for it.
         """
+        if is_address(path):
+            from mmretrieve.gallery.milvus.home import MilvusGallery
+
+            return MilvusGallery.open(str(path), encoder=encoder)  # type: ignore[return-value]  # it answers what this does
         return cls(Store(Path(path)), encoder, Device(device))
 
     @classmethod
@@ -84,17 +84,9 @@ class Gallery:
         more = {} if setting is None else {"setting": asdict(setting)}
         return cls(Store.create(Path(path), encoder, dim, decode, **more))
 
-    def __len__(self) -> int:
-        return len(self._now)
-
     @property
     def path(self) -> Path:
         return self._store.folder
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Every item, in insertion order."""
-        return self._at_one_moment(lambda now: now.ids)
 
     @property
     def encoder_identity(self) -> EncoderIdentity:
@@ -114,50 +106,11 @@ class Gallery:
         stored = self._store.ledger.meta().get("setting")
         return None if stored is None else PDV(**stored)
 
-    def check_encoder(self, encoder: Encoder) -> None:
-        """GalleryError, naming both, unless `encoder` is the one that made this gallery."""
-        self.check_made_by(encoder.identity)
-
-    def check_made_by(self, identity: EncoderIdentity) -> None:
-        """GalleryError, naming both, unless that encoder made this gallery."""
-        if identity != self.encoder_identity:
-            raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}")
-
-    def vectors(self, ids: Sequence[str] | None = None) -> Float32:
-        """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
-        return self._at_one_moment(lambda now: now.vectors_of(now.rows if ids is None else now.rows_of(ids)))
-
-    def item(self, id_: str) -> Item:
-        """Place, content hash, size and fields of one item. GalleryError for an unknown id."""
-        return self._at_one_moment(lambda now: now.items_of(now.rows_of([id_]))[0])
-
-    def picture(self, id_: str) -> Image.Image:
-        """The picture of one item, decoded as it was when it was added. ImageError where it is gone or is another one now."""
-        item = self.item(id_)
-        with item.place.open() as file:
-            if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
-                raise ImageError(f"{item.path}: is not the picture any more that was added as {id_!r}")
-            file.seek(0)
-            return open_image(file, decode=self.decode, size=self._image_size)
-
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
         record = self._store.ledger.live([id_]).get(id_)
         kept = None if record is None else self._store.thumbnail(record.kept)
         return kept or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
-
-    def copies(self, content: str) -> list[str]:
-        """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
-        return self._at_one_moment(lambda now: now.store.ledger.copies(content, now.moment))
-
-    def duplicates(self, min_score: float | None = None, *, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        """Groups of ids that are the same file, or with `min_score` near enough, in insertion order.
-
-        Near groups hang together by pairs whose vectors have at least that cosine. OptionError unless 0 < min_score ≤ 1.
-        """
-        if min_score is None:
-            return self._at_one_moment(duplicates.same_content)
-        return self._at_one_moment(lambda now: duplicates.near(now, min_score, progress))
 
     def refresh(self) -> None:
         """Sees what others have written since this object was made, or since it last wrote."""
@@ -257,52 +210,6 @@ class Gallery:
             deriving.rebuild(self._store, now.moment, now.halves)
             return gone
 
-    def term_scores(self, composition: Composition) -> Float32:
-        """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
-        return self._at_one_moment(lambda now: searching.term_scores(now, composition, now.rows))
-
-    def scores(self, vectors: Float32) -> Float32:
-        """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
-        return self._at_one_moment(lambda now: now.scores(vectors, now.rows))
-
-    @property
-    def spread(self) -> Spread:
-        """How the vectors lie about their mean; of a large gallery, those of a sample spread evenly over it."""
-        return self._at_one_moment(lambda now: now.spread)
-
-    def search(
-        self,
-        composition: Composition,
-        k: int = DEFAULT_K,
-        *,
-        exclude: Collection[str] = (),
-        where: str | None = None,
-        min_score: float | None = None,
-    ) -> Ranking:
-        """The k best items under the query's score rule. Fewer where the gallery has fewer, or fewer reach `min_score`.
-
-        A linear rule is one search of the index. Others score every item of a gallery of up to EXACT_ITEMS, and of a
-        larger one the best POOL candidates of each term, which the ranking's note says. Equal scores keep insertion
-        order. where: an SQL expression over the items' fields, such as "price < 20 AND colour = 'red'".
-        Raises OptionError for k < 1 or an expression that is none, VectorError for another dimension.
-        """
-        return self._at_one_moment(lambda now: searching.search(now, composition, Cut(k, exclude, min_score, where)))
-
-    def rank(
-        self,
-        composition: Composition,
-        scores_tn: Float32,
-        k: int = DEFAULT_K,
-        *,
-        exclude: Collection[str] = (),
-        where: str | None = None,
-        min_score: float | None = None,
-    ) -> Ranking:
-        """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
-        return self._at_one_moment(
-            lambda now: searching.rank(now, composition, scores_tn, now.rows, Cut(k, exclude, min_score, where))
-        )
-
     def info(self) -> dict[str, Any]:
         """What the gallery is: items, dimensions, encoder, decoding, setting, fields, bytes of each of its files."""
         meta = self._store.ledger.meta()
@@ -323,10 +230,6 @@ class Gallery:
         """Reads everything back; one line for each thing that is wrong, none when all is well."""
         return [*inspection.problems(self._store), *deriving.problems(self._store)]
 
-    @property
-    def _image_size(self) -> int:
-        return getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
-
     def _take_in(self, source: str | Path | Source, *, update: bool, vanish: bool, progress: Progress | None) -> AddReport:
         encoder = self._encoder
         if encoder is None:
@@ -345,11 +248,3 @@ class Gallery:
             finally:
                 self.refresh()
             deriving.grow(self._store, self._now.moment, lambda: self._now.halves)
-
-    def _at_one_moment(self, ask: Callable[[Snapshot], T]) -> T:
-        """The answer of the moment that this object knows; of a new one, where that was compacted away by others meanwhile."""
-        try:
-            return ask(self._now)
-        except MovedError:
-            self.refresh()
-            return ask(self._now)

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve import scoring
+from mmretrieve.balance import Spread
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import OptionError
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.vectors import Float32
 
@@ -65,3 +68,40 @@ class Held(Protocol):
         """(q, m) inner products with those rows."""
 
     def items_of(self, rows: Rows) -> list[Item]: ...
+
+
+class Now(Held, Protocol):
+    """All that a gallery can be asked of the items at one moment."""
+
+    @property
+    def rows(self) -> Rows:
+        """(n,) all of them, in order."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def spread(self) -> Spread: ...
+
+    def vectors_of(self, rows: Rows) -> Float32: ...
+
+    def rows_of(self, ids: Collection[str]) -> Rows:
+        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
+
+    def copies(self, content: str) -> list[str]:
+        """The ids of items whose picture has that content hash."""
+
+    def same_content(self) -> list[tuple[str, ...]]:
+        """Groups of ids whose files have the same bytes, each in insertion order, and so are the groups."""
+
+    def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+        """Groups of ids that hang together by pairs scoring at least that, as above."""
+
+
+def checked_ids(ids: Collection[str]) -> Collection[str]:
+    """OptionError for what is no list of ids."""
+    if isinstance(ids, str):
+        raise OptionError(f"expected a list of ids, got one string {ids!r}")
+    if not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
+        raise OptionError(f"expected a list of ids, got {ids!r}")
+    return ids

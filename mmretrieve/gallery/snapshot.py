@@ -9,8 +9,9 @@ import numpy as np
 
 from mmretrieve import scoring
 from mmretrieve.balance import Spread
-from mmretrieve.errors import OptionError
-from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows
+from mmretrieve.encoders.base import Progress
+from mmretrieve.gallery import duplicates
+from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows, checked_ids
 from mmretrieve.gallery.index import deriving, gpu_scores, proposing
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
@@ -81,11 +82,17 @@ class Snapshot:
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
-        if isinstance(ids, str):
-            raise OptionError(f"expected a list of ids, got one string {ids!r}")
-        if not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
-            raise OptionError(f"expected a list of ids, got {ids!r}")
-        return np.array(self.store.ledger.rows_of(ids, self.moment) if ids else [], dtype=np.int64)
+        checked = checked_ids(ids)
+        return np.array(self.store.ledger.rows_of(checked, self.moment) if checked else [], dtype=np.int64)
+
+    def copies(self, content: str) -> list[str]:
+        return self.store.ledger.copies(content, self.moment)
+
+    def same_content(self) -> list[tuple[str, ...]]:
+        return self.store.ledger.groups_of_content(self.moment)
+
+    def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+        return duplicates.near(self, min_score, progress)
 
     def allowed(self, cut: Cut) -> Allowed:
         matching = self.rows if cut.where is None else self.store.ledger.matching(cut.where, self.moment)

@@ -1,0 +1,52 @@
+"""What a collection says of itself: which encoder made its vectors, how pictures were decoded, and which fields its items have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mmretrieve.directions import PDV
+from mmretrieve.encoders.base import EncoderIdentity
+from mmretrieve.errors import GalleryError, MMRetrieveError
+from mmretrieve.gallery.store.fields import Kind
+from mmretrieve.options import Decode
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class About:
+    """Kept as JSON in a property of the collection; `fields` grows with what is pushed, the rest never changes."""
+
+    encoder: EncoderIdentity
+    dim: int
+    decode: Decode
+    setting: PDV | None = None
+    fields: Mapping[str, Kind] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return json.dumps({**asdict(self), "format": FORMAT}, ensure_ascii=False)
+
+    @classmethod
+    def read(cls, text: str | None, place: object) -> About:
+        """GalleryError, naming the place, for a collection that is not one of ours, or of another format."""
+        if text is None:
+            raise GalleryError(
+                f"{place}: this collection is not a gallery of mmretrieve; name another, `mmretrieve push` makes it"
+            )
+        try:
+            told: dict[str, Any] = json.loads(text)
+            if told["format"] != FORMAT:
+                raise GalleryError(
+                    f"{place}: gallery format {told['format']}, this version reads format {FORMAT}; push it again"
+                )
+            setting = None if told["setting"] is None else PDV(**told["setting"])
+            fields = {name: Kind(kind) for name, kind in told["fields"].items()}
+            return cls(EncoderIdentity(**told["encoder"]), int(told["dim"]), Decode(told["decode"]), setting, fields)
+        except GalleryError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, MMRetrieveError) as error:
+            raise GalleryError(f"{place}: what this collection says of itself cannot be read ({error})") from error

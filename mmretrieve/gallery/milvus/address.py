@@ -1,0 +1,67 @@
+"""Where a collection is: `milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION`, or `milvuss://…` over TLS."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mmretrieve.errors import OptionError
+
+SCHEMES = {"milvus": "http", "milvuss": "https"}
+PORT = 19530
+TOKEN = "MILVUS_TOKEN"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """One collection of one server. Its text leaves out the password, so it can be shown."""
+
+    host: str
+    collection: str
+    port: int = PORT
+    database: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    scheme: str = "milvus"
+
+    def __str__(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{user}{host}:{self.port}/{self.database and f'{self.database}/'}{self.collection}"
+
+    @property
+    def uri(self) -> str:
+        """What the client connects to."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{SCHEMES[self.scheme]}://{host}:{self.port}"
+
+    @property
+    def token(self) -> str:
+        """USER:PASSWORD where the address has them, else the environment variable MILVUS_TOKEN, which nobody else sees."""
+        return f"{self.user}:{self.password}" if self.password else os.environ.get(TOKEN, "")
+
+    @classmethod
+    def read(cls, text: str) -> Address:
+        """OptionError, without the password, for what is no such address."""
+        try:
+            parts = urlsplit(text)
+            names, port = [unquote(name) for name in parts.path.strip("/").split("/")], parts.port or PORT
+        except ValueError:
+            parts, names, port = urlsplit(""), [], PORT
+        if parts.scheme not in SCHEMES or not parts.hostname or not 1 <= len(names) <= 2 or not all(map(NAME.fullmatch, names)):
+            shown = re.sub(r"//[^@/]*@", "//…@", text)
+            raise OptionError(
+                f"expected an address such as milvus://localhost:{PORT}/collection (letters, digits and _ in its name), got {shown!r}"
+            )
+        database, collection = ["", *names][-2:]
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        return cls(parts.hostname, collection, port, database, user, password, parts.scheme)
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this names a collection of a server rather than a folder."""
+    return isinstance(path, str) and path.partition("://")[0] in SCHEMES and "://" in path

@@ -1,0 +1,143 @@
+"""A gallery on a Milvus server. It answers whatever a folder answers; what goes into it is pushed from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mmretrieve.directions import PDV
+from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.asking import Asking
+from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.held import checked_ids
+from mmretrieve.gallery.milvus.about import About
+from mmretrieve.gallery.milvus.address import Address
+from mmretrieve.gallery.milvus.inspection import problems
+from mmretrieve.gallery.milvus.now import BLOCK, CollectionNow
+from mmretrieve.gallery.milvus.server import Server
+from mmretrieve.gallery.milvus.transfer import Push, opened, pull
+from mmretrieve.gallery.store.store import LEDGER, Store
+from mmretrieve.images import thumbnail
+from mmretrieve.options import Decode
+
+
+class MilvusGallery(Asking[CollectionNow]):
+    """One collection of one server. Open it with `Gallery.open("milvus://host:port/collection")`, fill it with `push`."""
+
+    def __init__(self, server: Server, encoder: Encoder | None = None) -> None:
+        self._server, self._encoder = server, encoder
+        self.refresh()
+        if encoder is not None:
+            self.check_encoder(encoder)
+
+    @classmethod
+    def open(cls, address: str, *, encoder: Encoder | None = None) -> MilvusGallery:
+        """The gallery there. GalleryError where the server does not answer, or has no such collection, or one that is none of ours."""
+        server = Server(Address.read(address))
+        About.read(server.about(), server.address)
+        server.load()
+        return cls(server, encoder)
+
+    @property
+    def path(self) -> str:
+        return str(self._server.address)
+
+    @property
+    def encoder_identity(self) -> EncoderIdentity:
+        return self._now.about.encoder
+
+    @property
+    def dim(self) -> int:
+        return self._now.dim
+
+    @property
+    def decode(self) -> Decode:
+        return self._now.about.decode
+
+    @property
+    def setting(self) -> PDV | None:
+        return self._now.about.setting
+
+    def thumbnail(self, id_: str) -> bytes:
+        """A small JPEG picture of one item, made from its file: thumbnails are not pushed."""
+        return thumbnail(self.picture(id_), THUMBNAIL_SIDE)
+
+    def refresh(self) -> None:
+        self._now = CollectionNow(self._server, About.read(self._server.about(), self._server.address))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BLOCK at a time are."""
+        rows = self._at_one_moment(lambda now: now.rows_of(checked_ids(ids))).tolist()
+        for start in range(0, len(rows), BLOCK):
+            self._server.drop(rows[start : start + BLOCK])
+        self.refresh()
+
+    def info(self) -> dict[str, Any]:
+        """What the collection is: items, dimensions, encoder, decoding, setting, fields, and the index that the server keeps."""
+        about = self._now.about
+        return {
+            "path": self.path,
+            "items": len(self),
+            "dim": self.dim,
+            "encoder": asdict(self.encoder_identity),
+            "decode": str(self.decode),
+            "setting": asdict(self.setting) if self.setting else None,
+            "fields": {name: str(kind) for name, kind in about.fields.items()},
+            "index": {"type": self._server.index(), "server": self._server.version().said},
+        }
+
+    def verify(self) -> list[str]:
+        return list(problems(self._now))
+
+    def add(self, *_: object, **__: object) -> NoReturn:
+        """Refused: pictures are read and encoded into a folder, which is then pushed."""
+        raise GalleryError(
+            f"{self.path}: pictures are added to a folder; index into one, then `mmretrieve push FOLDER {self.path}`"
+        )
+
+    sync = merge = add
+
+
+def push(
+    gallery: str | Path,
+    address: str,
+    *,
+    index: str | None = None,
+    update: bool = False,
+    mirror: bool = False,
+    progress: Progress | None = None,
+) -> AddReport:
+    """Copies the items of a folder that the collection does not have; makes the collection where there is none. Can be repeated.
+
+    index: of the server's allowed types, FLAT by default (exact). update: pictures that have changed replace those there.
+    mirror: what the folder does not have is deleted there. Raises GalleryError, with nothing pushed, where another encoder made
+    the collection, or an id is another picture there; OptionError for an index that this server does not have.
+    """
+    store, server = Store(Path(gallery)), Server(Address.read(address))
+    setting = store.ledger.meta().get("setting")
+    about = About(store.identity, store.dim, store.decode, None if setting is None else PDV(**setting))
+    known = opened(server, about, len(store.ledger.moment().rows()), index)
+    return Push(store, server, known, update=update).run(mirror=mirror, progress=progress)
+
+
+def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = None) -> AddReport:
+    """Copies the items of a collection that the folder does not have; makes the folder where there is none. Can be repeated.
+
+    Raises GalleryError, with nothing changed, where another encoder made the folder, or an id is another picture there.
+    """
+    home, folder = MilvusGallery.open(address), Path(gallery)
+    about = home._now.about
+    if (folder / LEDGER).exists():
+        store = Store(folder)
+        if (store.identity, store.decode) != (about.encoder, about.decode):
+            raise GalleryError(
+                f"{home.path}: made by {about.encoder}, decoding {about.decode}; {folder} by {store.identity}, decoding {store.decode}"
+            )
+    else:
+        more = {} if about.setting is None else {"setting": asdict(about.setting)}
+        store = Store.create(folder, about.encoder, about.dim, about.decode, **more)
+    with store.writing():
+        return pull(home._now, store, progress)
