@@ -62,6 +62,30 @@ def main() -> None:
         draw(result["sizes"], options.out / "million.png")
 
 
+def table(result: dict[str, Any]) -> str:
+    """What docs/gallery.md shows of it."""
+    head = "| vectors | index | recall@10 | @100 | ms, p50 | p99 | among 100 | times flat | bytes a vector | built in | MB to build |"
+    lines = [head, "| --- " * (head.count("|") - 1) + "|"]
+    for size, kinds in result["sizes"].items():
+        for name, one in kinds.items():
+            speed, memory = one["times the speed of flat"]["one query"], one["memory of building, MB"]
+            cells = (
+                f"{int(size):,}",
+                f"{name}: `{one['factory']}`",
+                f"{one['recall_at_10']:.3f}",
+                f"{one['recall_at_100']:.3f}",
+                f"{one['p50_ms']:.2f}",
+                f"{one['p99_ms']:.2f}",
+                f"{one['batch_ms']:.2f}",
+                f"{speed:.1f}",
+                f"{one['bytes_per_vector']:.0f}",
+                f"{one['build_seconds']:.1f} s",
+                f"{memory['peak'] - memory['before']:.0f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def measured(size: int) -> dict[str, Any]:
     """Every kind of index over one synthetic gallery of that size."""
     with tempfile.TemporaryDirectory() as place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import mmretrieve as mm
+from benchmarks.million import table
 from eval.__main__ import make_parser as make_eval_parser
 from mmretrieve.cli import make_parser
 from mmretrieve.query import Query
@@ -19,7 +21,9 @@ from mmretrieve.vectors import unit
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = re.findall(r"^    (mmretrieve .*)$", TEXT, re.MULTILINE) + re.findall(r"`(mmretrieve search [^`]*)`", TEXT)
+GUIDES = [TEXT, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("gallery.md", "milvus.md"))]
+COMMANDS = [command for text in GUIDES for command in re.findall(r"^    (mmretrieve .*)$", text, re.MULTILINE)]
+COMMANDS += re.findall(r"`(mmretrieve search [^`]*)`", TEXT)
 EVALUATIONS = [
     command
     for text in (TEXT, (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"))
@@ -33,6 +37,11 @@ def test_python_blocks_run(block: str, capsys: pytest.CaptureFixture[str]) -> No
     exec(compile(block, "README.md", "exec"), names)
     if "ranking" in names:
         assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_the_table_of_a_million_is_what_was_measured() -> None:
+    result = json.loads((ROOT / "results" / "million.json").read_text(encoding="utf-8"))
+    assert table(result) in (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", EVALUATIONS)
