@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 import socket
 import sys
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         if built_in:
             print("Opening the built-in gallery; on first use it is drawn, which takes about half a minute …", flush=True)
         retriever = Retriever.open(wardrobe.gallery_folder() if built_in else options.gallery, device=options.device)
-        title = "the wardrobe, drawn clothes" if built_in else retriever.gallery.path.stem
+        title = "the wardrobe, drawn clothes" if built_in else Path(str(retriever.gallery.path)).stem
         prompts = (
             ("in red", "striped", "with long sleeves", "in navy with dots")
             if built_in
