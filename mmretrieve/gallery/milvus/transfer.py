@@ -85,12 +85,10 @@ class Push:
     def _check(self) -> None:
         if self._update:
             return
-        clashes = [
-            record.item.id
-            for records in self._blocks()
-            for record in records
-            if (there := self._there(records).get(record.item.id)) and there[HASH] != record.item.hash
-        ]
+        clashes: list[str] = []
+        for records in self._blocks():
+            there = self._there(records)
+            clashes += [r.item.id for r in records if r.item.id in there and there[r.item.id][HASH] != r.item.hash]
         if clashes:
             raise GalleryError(
                 f"{self._server.address}: {clashes[0]!r} is another picture than here ({len(clashes)} such ids); update them, nothing was pushed"
