@@ -27,9 +27,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.plan import FLAT, Effort, Plan, cells_for
-from mmretrieve.gallery.tuning import composed_queries, exact_best, recall, report, rescored, tune
+import mmretrieve as mm
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.index.plan import FLAT, Effort, Plan, cells_for
+from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescored, tune
 from mmretrieve.vectors import Float32, unit
 
 DIM = 512
@@ -37,6 +38,7 @@ BLOCK = 65_536
 QUERIES = 300  # to tune with, and as many others to measure with
 AIM = 0.992  # of tuning, so that other queries reach TARGET too
 TARGET = 0.99
+FILTERS = {"all": None, "one in ten": "n % 10 = 3", "one in a hundred": "n % 100 = 3", "one in ten thousand": "n % 10000 = 3"}
 TOPICS, KINDS = 300, 40  # kinds in each topic
 KINDS_OF_INDEX = {"flat float16": FLAT, "IVF, 8 bits": "IVF{cells},SQ8", "IVF, 1 bit (RaBitQ)": "IVF{cells},RaBitQ"}
 
@@ -50,6 +52,7 @@ def main() -> None:
         "data": f"synthetic: {TOPICS} topics of {KINDS} kinds, {DIM} dimensions, {QUERIES} composed queries, k = 10",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, faiss {faiss.__version__}, one query runs on one thread",
         "sizes": {str(size): measured(size) for size in options.sizes},
+        "as a gallery": as_a_gallery(max(options.sizes)),
     }
     text = json.dumps(result, indent=1)
     print(text)
@@ -73,6 +76,54 @@ def measured(size: int) -> dict[str, Any]:
             "at a recall of 0.99": one["recall_at_10"] >= TARGET,
         }
     return found
+
+
+def as_a_gallery(size: int) -> dict[str, Any]:
+    """The largest one as people use it: with a ledger, fields and filters, each step in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "g"
+        return {"items": size, "adding": alone(fill, path, size), "building": alone(build, path), "using": alone(use, path)}
+
+
+def fill(path: Path, size: int) -> dict[str, Any]:
+    gallery = mm.Gallery.for_vectors(path, mm.EncoderIdentity("synthetic", "synthetic", "none"), DIM)
+    spent = 0.0
+    with peak_memory() as memory:
+        for start in range(0, size, BLOCK):
+            some = range(start, min(start + BLOCK, size))
+            vectors, started = pictures(start, len(some)), time.perf_counter()
+            gallery.add_vectors([f"{i:08}" for i in some], vectors, fields=[{"n": i} for i in some])
+            spent += time.perf_counter() - started
+    return {"seconds": spent, "bytes": gallery.info()["bytes"], "memory, MB": memory}
+
+
+def build(path: Path) -> dict[str, Any]:
+    gallery = mm.Gallery.open(path, device="cpu")
+    started = time.perf_counter()
+    with peak_memory() as memory:
+        made = gallery.build_index()
+    return {"seconds, tuning too": time.perf_counter() - started, "memory, MB": memory, **made}
+
+
+def use(path: Path) -> dict[str, Any]:
+    """Seconds to open it and to the first answer, then milliseconds of a search by what its filter keeps."""
+    started = time.perf_counter()
+    gallery = mm.Gallery.open(path, device="cpu")
+    opened = time.perf_counter() - started
+    queries = composed_queries(pictures(0, BLOCK), 100, seed=3)
+    started = time.perf_counter()
+    gallery.search(mm.Composition(("query",), queries[:1], (1.0,)), 10)
+    found: dict[str, Any] = {"open, seconds": opened, "first search, seconds": time.perf_counter() - started}
+    for name, where in FILTERS.items():
+        spent = []
+        for query in queries:
+            started = time.perf_counter()
+            gallery.search(mm.Composition(("query",), query[None], (1.0,)), 10, where=where)
+            spent.append(1000 * (time.perf_counter() - started))
+        found[f"search, {name}, ms"] = {"p50": float(np.median(spent)), "p99": float(np.percentile(spent, 99))}
+    started = time.perf_counter()
+    gallery.scores(queries[:3])
+    return found | {"term scores of three terms, seconds": time.perf_counter() - started}
 
 
 def alone(do: Callable[..., Any], *args: Any) -> Any:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mmretrieve.encoders.base import Encoder, EncoderIdentity
     from mmretrieve.encoders.openclip import load_encoder
     from mmretrieve.errors import MMRetrieveError
+    from mmretrieve.gallery.filling.intake import AddReport
     from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.gallery.intake import AddReport
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.options import ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
@@ -42,7 +42,7 @@ _HOME = {
     "EncoderIdentity": "encoders.base",
     "load_encoder": "encoders.openclip",
     "MMRetrieveError": "errors",
-    "AddReport": "gallery.intake",
+    "AddReport": "gallery.filling.intake",
     "Gallery": "gallery.gallery",
     "Hit": "ranking",
     "Ranking": "ranking",

@@ -17,15 +17,15 @@ from mmretrieve.options import DEFAULT_ENCODER, LEARNED_WORDS, WITHOUT_CAPTIONS,
 from mmretrieve.terminal import DONE, FAILED, bar, gallery_named, load, out, tell
 
 if TYPE_CHECKING:
+    from mmretrieve.gallery.filling.intake import AddReport
     from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.gallery.intake import AddReport
     from mmretrieve.gallery.sources.base import Source
     from mmretrieve.ranking import Ranking
 
 
 def index(options: argparse.Namespace) -> int:
     """Adds pictures to a gallery, making it first where there is none."""
-    from mmretrieve.gallery.adding import Share
+    from mmretrieve.gallery.filling.adding import Share
 
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
@@ -92,7 +92,7 @@ def _source(options: argparse.Namespace) -> Source:
 
 def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
     from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.gallery.store import LEDGER
+    from mmretrieve.gallery.store.store import LEDGER
 
     folder = Path(options.gallery)
     if not (folder / LEDGER).exists():

@@ -15,8 +15,8 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
-from mmretrieve.gallery.plan import Device
-from mmretrieve.gallery.records import Item
+from mmretrieve.gallery.index.plan import Device
+from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, content_hash, open_image
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
 from mmretrieve.query import Query

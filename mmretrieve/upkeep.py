@@ -59,8 +59,8 @@ def compact(options: argparse.Namespace) -> int:
 
 def merge(options: argparse.Namespace) -> int:
     """Copies galleries into one, which is made like the first where there is none; nothing is encoded."""
+    from mmretrieve.gallery.filling.intake import AddReport
     from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.gallery.intake import AddReport
 
     others = [Gallery.open(gallery_named(name)) for name in options.others]
     first = others[0]
@@ -126,7 +126,7 @@ def export(options: argparse.Namespace) -> int:
 def import_(options: argparse.Namespace) -> int:
     """Adds vectors in the layout of clip-retrieval to a gallery, which is made first where there is none."""
     from mmretrieve.directions import PDV
-    from mmretrieve.gallery import transfer
+    from mmretrieve.gallery.filling import transfer
     from mmretrieve.gallery.gallery import Gallery
 
     folder = Path(options.folder)

@@ -24,7 +24,7 @@ import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
-from mmretrieve.gallery.store import LEDGER, LOCK, VECTORS
+from mmretrieve.gallery.store.store import LEDGER, LOCK, VECTORS
 from mmretrieve.rules import Hinge
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.vectors import unit
@@ -267,7 +267,7 @@ def test_a_search_sees_one_moment_while_items_are_deleted(gallery: mm.Gallery, r
 
 ADD_SLOWLY = """
 import sys, mmretrieve as mm
-from mmretrieve.gallery import adding
+from mmretrieve.gallery.filling import adding
 adding.CHUNK = 4
 encoder = mm.load_encoder("wardrobe", dtype="float32")
 print("ready", flush=True)

@@ -19,10 +19,10 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
-from mmretrieve.gallery import adding
+from mmretrieve.gallery.filling import adding
 from mmretrieve.vectors import unit
 
-KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "20"))  # 100 take some two minutes
+KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "100"))  # about a minute
 PICTURES, DIM = 96, 32
 
 
@@ -63,6 +63,16 @@ def command(name: str, path: Path, source: Path) -> None:
         gallery.build_index("IVF4,SQ8", recall=1.0)
 
 
+LIMITED = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import test_kill
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    test_kill.run(*sys.argv[3:])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
 LIFE = ("add", "build", "delete", "update", "compact", "add", "build")
 RUN = "import sys; sys.path.insert(0, sys.argv[1]); import test_kill as t; print('ready', flush=True); t.run(*sys.argv[2:])"
 
@@ -70,7 +80,7 @@ RUN = "import sys; sys.path.insert(0, sys.argv[1]); import test_kill as t; print
 def run(name: str, path: str, source: str) -> None:
     adding.CHUNK = 8
     command(name, Path(path), Path(source))
-    print("done", flush=True)
+    sys.stdout.write("done")
 
 
 def state(path: Path) -> tuple[Any, ...]:
@@ -113,6 +123,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     return folder, [folder / str(number) for number in range(len(LIFE) + 1)]
 
 
+@pytest.mark.timeout(900)
 def test_killed_at_any_moment_of_any_command(
     life: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,3 +152,24 @@ def test_killed_at_any_moment_of_any_command(
         assert state(path) == expected[step + 1], (number, name)
         shutil.rmtree(path)
     assert unfinished > KILLS // 4
+
+
+@pytest.mark.parametrize("name", LIFE[:5])
+@pytest.mark.parametrize("room", [0, 5_000])
+def test_where_there_is_no_room_what_is_stored_stays(
+    life: tuple[Path, list[Path]], tmp_path: Path, name: str, room: int
+) -> None:
+    """The kernel lets no file grow beyond a limit: writing fails as on a full disk."""
+    source, stages = life
+    step, path = LIFE.index(name), tmp_path / "g"
+    shutil.copytree(stages[step], path)
+    largest = max(file.stat().st_size for file in path.iterdir()) if room else 0
+    words = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(room and largest + room - 5_000), name]
+    done = subprocess.run([*words, str(path), str(source)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done" or done.stdout.startswith("GalleryError "), done.stdout
+    assert done.stdout.count("\n") <= 1
+    check(path, name, state(stages[step])[0], state(stages[step + 1])[0])
+    command(name, path, source)
+    assert set(state(path)[0]) == set(state(stages[step + 1])[0])
+    assert mm.Gallery.open(path, device="cpu").verify() == []

@@ -40,6 +40,8 @@ ORDER = [
     "cli",
 ]
 
+IN_GALLERY = ["sources", "store", "held", "index", "snapshot", "searching", "duplicates", "filling", "gallery"]
+
 
 def imports(path: Path) -> set[str]:
     """Full names of the modules a file imports at its top level or inside functions."""
@@ -67,14 +69,26 @@ def test_imports_run_one_way() -> None:
             assert ORDER.index(there) <= ORDER.index(here), f"{path} looks forward to {there}"
 
 
+def test_imports_run_one_way_in_the_gallery_too() -> None:
+    home = ROOT / "mmretrieve" / "gallery"
+    for path in home.rglob("*.py"):
+        here = path.relative_to(home).parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        for name in imports(path):
+            if name.startswith("mmretrieve.gallery."):
+                there = name.split(".")[2]
+                assert IN_GALLERY.index(there) <= IN_GALLERY.index(here), f"{path} looks forward to {name}"
+
+
 @pytest.mark.parametrize(
     ("package", "homes"),
     [
-        ("faiss", {"gallery/factory.py", "gallery/gpu.py", "gallery/index.py"}),
+        ("faiss", {"gallery/index/factory.py", "gallery/index/gpu.py", "gallery/index/faiss_index.py"}),
         ("open_clip", {"encoders/openclip.py", "encoders/text_tower.py", "wardrobe/train.py"}),
-        ("sqlite3", {"gallery/ledger.py"}),
+        ("sqlite3", {"gallery/store/ledger.py", "gallery/store/statements.py"}),
         ("openai", {"language/wire.py"}),
-        ("pyarrow", {"gallery/parquet.py"}),
+        ("pyarrow", {"gallery/sources/parquet_files.py"}),
     ],
 )
 def test_each_heavy_package_has_its_own_rooms(package: str, homes: set[str]) -> None:

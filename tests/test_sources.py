@@ -22,11 +22,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
 from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery import cells
-from mmretrieve.gallery import parquet as parquet_room
-from mmretrieve.gallery.place import Place
-from mmretrieve.gallery.sources import Columns, read_source
+from mmretrieve.gallery.sources import Columns, cells, read_source
+from mmretrieve.gallery.sources import parquet_files as parquet_room
 from mmretrieve.gallery.sources.base import Source, SourceItem, Unreadable
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.sources.values import fields_of, number_of, value_of
 from mmretrieve.images import open_image
 

@@ -16,9 +16,9 @@ from test_store import Shop, state
 import mmretrieve as mm
 from mmretrieve.cli import main
 from mmretrieve.composition import Composition
-from mmretrieve.errors import GalleryError
-from mmretrieve.gallery import adding
-from mmretrieve.gallery.adding import Share
+from mmretrieve.errors import GalleryError, VectorError
+from mmretrieve.gallery.filling import adding
+from mmretrieve.gallery.filling.adding import Share
 from mmretrieve.gallery.sources import read_source
 from mmretrieve.vectors import unit
 
@@ -184,10 +184,10 @@ def test_what_does_not_fit_together_is_named(foreign: Path, tmp_path: Path, enco
         gallery.import_vectors(foreign)
     assert len(gallery) == 5  # what was committed before stays
     np.save(foreign / "img_emb" / "img_emb_10.npy", np.ones((5, 3), np.float16))
-    with pytest.raises(GalleryError, match=r"img_emb_10.npy: expected vectors of \d+ dimensions"):
+    with pytest.raises(VectorError, match=r"img_emb_10.npy: expected \d+ columns, got 3"):
         gallery.import_vectors(foreign)
     np.save(foreign / "img_emb" / "img_emb_10.npy", np.zeros((5, encoder.dim)))
-    with pytest.raises(ValueError, match=r"img_emb_10.npy: row 0 is a zero vector"):
+    with pytest.raises(VectorError, match=r"img_emb_10.npy: row 0 is a zero vector"):
         gallery.import_vectors(foreign)
     (foreign / "metadata" / "metadata_10.parquet").unlink()
     with pytest.raises(GalleryError, match="number 10 has vectors or metadata, but not both"):

@@ -16,7 +16,7 @@ from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery import searching
 from mmretrieve.gallery.held import Cut, Now
-from mmretrieve.gallery.records import UNSEEN, Item, MovedError
+from mmretrieve.gallery.store.records import UNSEEN, Item, MovedError
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Ranking

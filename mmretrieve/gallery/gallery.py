@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from numpy.typing import ArrayLike
+
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import deriving, inspection, transfer
-from mmretrieve.gallery.adding import add_source
 from mmretrieve.gallery.asking import Asking
-from mmretrieve.gallery.compaction import compact
-from mmretrieve.gallery.gpu import resolved
-from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
-from mmretrieve.gallery.merging import add_gallery
+from mmretrieve.gallery.filling import transfer
+from mmretrieve.gallery.filling.adding import add_source
+from mmretrieve.gallery.filling.embedded import add_vectors
+from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.filling.merging import add_gallery
+from mmretrieve.gallery.index import deriving, stamp
+from mmretrieve.gallery.index.gpu import resolved
+from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.milvus.address import is_address
-from mmretrieve.gallery.plan import Device
 from mmretrieve.gallery.snapshot import Snapshot
 from mmretrieve.gallery.sources import read_source
-from mmretrieve.gallery.sources.base import Source
-from mmretrieve.gallery.store import LEDGER, Store
+from mmretrieve.gallery.sources.base import Source, Value
+from mmretrieve.gallery.store import inspection
+from mmretrieve.gallery.store.compaction import compact
+from mmretrieve.gallery.store.store import LEDGER, Store
 from mmretrieve.images import thumbnail
 from mmretrieve.options import DEFAULT_RECALL, Decode
 
@@ -127,6 +132,23 @@ class Gallery(Asking[Snapshot]):
         """
         return self._take_in(source, update=True, vanish=True, progress=progress)
 
+    def add_vectors(
+        self,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        *,
+        paths: Sequence[str] | None = None,
+        fields: Sequence[Mapping[str, Value]] | None = None,
+        progress: Progress | None = None,
+    ) -> AddReport:
+        """Adds (n, dim) vectors of any length that this gallery's encoder has made elsewhere, under n ids; known ones are skipped.
+
+        paths: where their pictures are. fields: what is known of each. OptionError for lists of other lengths, GalleryError
+        for an id that has another vector here.
+        """
+        with self._writing():
+            return add_vectors(self._store, ids, vectors, paths, fields, progress)
+
     def merge(self, other: str | Path, *, progress: Progress | None = None) -> AddReport:
         """Copies the items of another gallery that are not here yet, without encoding anything. Can be repeated.
 
@@ -161,7 +183,7 @@ class Gallery(Asking[Snapshot]):
         """
         self._at_one_moment(lambda now: deriving.build(self._store, now.moment, now.halves, factory, recall, progress))
         self.refresh()
-        return deriving.state(self._store, self._now.moment)
+        return stamp.state(self._store, self._now.moment)
 
     def index_report(self, *, recall: float = DEFAULT_RECALL) -> dict[str, Any]:
         """Tunes the index to that recall@10 and measures it with composed queries made from the gallery itself.
@@ -169,9 +191,9 @@ class Gallery(Asking[Snapshot]):
         recall@10 and @100 against exact search; milliseconds of one query alone (p50, p99) and of one among a hundred; bytes
         a vector; seconds of building. GalleryError where nothing was built yet.
         """
-        stamp, found = self._at_one_moment(lambda now: deriving.measured(self._store, now.moment, now.halves, recall))
-        effort = {name: value for name, value in stamp.effort.items() if value is not None}
-        return {"factory": stamp.factory, "rows": stamp.rows, "target": recall, **effort, **asdict(found)}
+        made, found = self._at_one_moment(lambda now: deriving.measured(self._store, now.moment, now.halves, recall))
+        effort = {name: value for name, value in made.effort.items() if value is not None}
+        return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""
@@ -200,7 +222,7 @@ class Gallery(Asking[Snapshot]):
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
-            "index": deriving.state(self._store, self._now.moment) | {"device": str(self._device)},
+            "index": stamp.state(self._store, self._now.moment) | {"device": str(self._device)},
             "bytes": self._store.sizes() | deriving.sizes(self._store),
         }
 

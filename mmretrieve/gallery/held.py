@@ -13,9 +13,10 @@ from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.records import Item
+from mmretrieve.gallery.store.records import Item
 from mmretrieve.vectors import Float32
 
+EXCLUDED, FILTERED = "excluded", "hidden by the filter"
 Rows = NDArray[np.int64]  # items by number, in insertion order
 
 
@@ -43,7 +44,7 @@ class Allowed:
     @classmethod
     def of(cls, which: Any, count: int, matching: int, all_: int) -> Allowed:
         """`matching` of all items fulfil the filter, and `count` of those are not excluded."""
-        hidden = {"excluded": matching - count, "hidden by the filter": all_ - matching}
+        hidden = {EXCLUDED: matching - count, FILTERED: all_ - matching}
         return cls(which, count, {why: number for why, number in hidden.items() if number})
 
 

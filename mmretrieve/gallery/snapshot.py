@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from threading import RLock
 
 import numpy as np
@@ -10,17 +10,19 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
-from mmretrieve.gallery import deriving, duplicates, proposing
-from mmretrieve.gallery.held import Allowed, Cut, Rows, checked_ids
-from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.plan import Device
-from mmretrieve.gallery.records import Item, Record
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery import duplicates
+from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows, checked_ids
+from mmretrieve.gallery.index import deriving, gpu_scores, proposing
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.index.plan import Device
+from mmretrieve.gallery.store.records import Item, Record
+from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 
 SAMPLE = 50_000  # items that say how the whole gallery spreads
 KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
+MANY = 0.1  # of the items: to score so many, all are read and kept
 BLOCK = 16_384  # rows read at once
 
 
@@ -67,10 +69,9 @@ class Snapshot:
 
     def vectors_of(self, rows: Rows) -> Float32:
         """(m, dim) unit float32 of those rows."""
-        out = np.empty((len(rows), self.store.dim), np.float32)
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
-            out[start : start + BLOCK] = unit(self.halves[some], "vectors")
+        out = np.empty((len(rows), self.dim), np.float32)
+        for number, some in enumerate(_blocks(rows)):
+            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.halves[some], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -103,14 +104,20 @@ class Snapshot:
         return rows
 
     def proposals(self, queries_qd: Float32, wanted: int, allowed: Allowed) -> Rows:
-        return proposing.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), len(self))
+        excluded = allowed.hidden.get(EXCLUDED, 0)
+        return proposing.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
-        if len(rows) == len(self) and len(self) * self.store.dim * 4 <= KEPT_BYTES:
-            return scoring.term_scores(vectors, self.vectors)
-        out = np.empty((len(vectors), len(rows)), np.float32)
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
-            out[:, start : start + BLOCK] = scoring.term_scores(vectors, self.vectors_of(some))
-        return out
+        if self._device is Device.CUDA and len(rows) > BLOCK:
+            return gpu_scores.scores(vectors, (self.halves[some] for some in _blocks(rows)), len(rows))
+        if len(self) * self.dim * 4 <= KEPT_BYTES and ("vectors" in self.__dict__ or len(rows) > MANY * len(self)):
+            whole = len(rows) == len(self)
+            return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
+        blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _blocks(rows)]
+        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
+
+
+def _blocks(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]

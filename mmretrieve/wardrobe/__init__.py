@@ -18,7 +18,7 @@ from filelock import FileLock
 from mmretrieve import __version__
 from mmretrieve.directions import PUBLISHED
 from mmretrieve.encoders.base import Progress
-from mmretrieve.gallery.store import FORMAT
+from mmretrieve.gallery.store.store import FORMAT
 from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
 from mmretrieve.wardrobe.world import drawings, queries

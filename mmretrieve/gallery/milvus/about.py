@@ -10,7 +10,7 @@ from typing import Any
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MMRetrieveError
-from mmretrieve.gallery.fields import Kind
+from mmretrieve.gallery.store.fields import Kind
 from mmretrieve.options import Decode
 
 FORMAT = 1

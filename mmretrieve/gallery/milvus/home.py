@@ -11,15 +11,15 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.asking import Asking
+from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.held import checked_ids
-from mmretrieve.gallery.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.milvus.about import About
 from mmretrieve.gallery.milvus.address import Address
 from mmretrieve.gallery.milvus.inspection import problems
 from mmretrieve.gallery.milvus.now import BLOCK, CollectionNow
 from mmretrieve.gallery.milvus.server import Server
 from mmretrieve.gallery.milvus.transfer import Push, opened, pull
-from mmretrieve.gallery.store import LEDGER, Store
+from mmretrieve.gallery.store.store import LEDGER, Store
 from mmretrieve.images import thumbnail
 from mmretrieve.options import Decode
 

@@ -18,14 +18,14 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery import duplicates
 from mmretrieve.gallery.held import Allowed, Cut, Rows, checked_ids
-from mmretrieve.gallery.index import MARGIN, ROUNDING
+from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.milvus.about import About
 from mmretrieve.gallery.milvus.indexes import search_parameters
 from mmretrieve.gallery.milvus.rows import item_of
 from mmretrieve.gallery.milvus.server import HASH, ID, ITEM, PAGE, ROW, VECTOR, Server
 from mmretrieve.gallery.milvus.where import one_of, translated
-from mmretrieve.gallery.records import Item, MovedError
-from mmretrieve.gallery.store import Half
+from mmretrieve.gallery.store.records import Item, MovedError
+from mmretrieve.gallery.store.store import Half
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.fields import Kind
 from mmretrieve.gallery.milvus.server import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
-from mmretrieve.gallery.place import Place
-from mmretrieve.gallery.records import Item
 from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.sources.values import folded
-from mmretrieve.gallery.store import Half
+from mmretrieve.gallery.store.fields import Kind
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.store import Half
 
 OWN = {  # what every item can have, by its name in SQL
     **dict.fromkeys(("id", "path", "part", "hash", "source", "stamp"), Kind.TEXT),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import isfinite
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.fields import INT64
-from mmretrieve.gallery.filters import check_where
 from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.store.fields import INT64
+from mmretrieve.gallery.store.filters import check_where
 
 TOKENS = re.compile(
     r"""\s*(?:(?P<text>'(?:[^']|'')*') | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])

@@ -14,18 +14,18 @@ import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.fields import Kind, fitted
+from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.held import Rows
-from mmretrieve.gallery.intake import AddReport
 from mmretrieve.gallery.milvus.about import About
 from mmretrieve.gallery.milvus.indexes import IndexName, build_parameters
 from mmretrieve.gallery.milvus.now import BLOCK, CollectionNow
 from mmretrieve.gallery.milvus.rows import is_news, row_of
 from mmretrieve.gallery.milvus.server import HASH, ID, ITEM, ROW, Server, UnknownError
 from mmretrieve.gallery.milvus.where import one_of
-from mmretrieve.gallery.records import Record
 from mmretrieve.gallery.snapshot import Snapshot
-from mmretrieve.gallery.store import Store
+from mmretrieve.gallery.store.fields import Kind, fitted
+from mmretrieve.gallery.store.records import Record
+from mmretrieve.gallery.store.store import Store
 
 
 def opened(server: Server, about: About, items: int, index: IndexName | str | None) -> About:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.fields import Kind
 from mmretrieve.gallery.milvus.rows import OWN, Column, columns, is_given
 from mmretrieve.gallery.milvus.sql import Both, Compare, Either, In, IsNull, Like, Literal, Name, Node, Not, read_where
 from mmretrieve.gallery.sources.base import Value
 from mmretrieve.gallery.sources.values import folded
+from mmretrieve.gallery.store.fields import Kind
 
 ALWAYS, NEVER = "row >= 0", "row < 0"
 OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}

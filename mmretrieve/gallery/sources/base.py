@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mmretrieve.gallery.place import Place
+from mmretrieve.gallery.sources.place import Place
 
 Value = str | int | float | None
 

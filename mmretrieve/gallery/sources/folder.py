@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.place import Place
 from mmretrieve.gallery.sources import tar
 from mmretrieve.gallery.sources.base import SourceItem, Unreadable
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.images import SUFFIXES
 
 

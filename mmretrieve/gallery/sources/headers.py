@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
-from mmretrieve.gallery.place import Place
+from mmretrieve.gallery.sources.place import Place
 
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 UNPACK = "cannot be read in place; unpack or repack it as a plain .tar"

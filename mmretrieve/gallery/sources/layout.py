@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.parquet import Kind, Rows
 from mmretrieve.gallery.sources.base import Columns
 from mmretrieve.gallery.sources.ids import PATHS, find, first_of
+from mmretrieve.gallery.sources.parquet_files import Kind, Rows
 from mmretrieve.gallery.sources.values import field_names
 
 PICTURES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")

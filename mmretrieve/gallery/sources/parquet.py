@@ -7,12 +7,12 @@ from itertools import repeat
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.parquet import DamagedError, Rows
-from mmretrieve.gallery.place import Place
 from mmretrieve.gallery.sources.base import Columns, SourceItem, Unreadable
 from mmretrieve.gallery.sources.folder import Found, walk
 from mmretrieve.gallery.sources.ids import Ids
 from mmretrieve.gallery.sources.layout import choose
+from mmretrieve.gallery.sources.parquet_files import DamagedError, Rows
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.sources.values import fields_of
 
 SUFFIX = ".parquet"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.place import Place
 from mmretrieve.gallery.sources.base import Columns, SourceItem, Unreadable, Value
 from mmretrieve.gallery.sources.ids import PATHS, Ids, find, first_of
+from mmretrieve.gallery.sources.place import Place
 
 
 @dataclass(frozen=True, slots=True)

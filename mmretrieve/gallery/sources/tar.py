@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.place import Place
 from mmretrieve.gallery.sources.base import SourceItem, Unreadable
 from mmretrieve.gallery.sources.headers import Damage, Member, headers
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.sources.sidecars import Sidecar, fields_beside
 from mmretrieve.images import SUFFIXES
 

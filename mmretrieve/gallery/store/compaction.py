@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.records import Record
-from mmretrieve.gallery.store import INDEX, NEXT, THUMBNAILS, VECTORS, Store
+from mmretrieve.gallery.store.records import Record
+from mmretrieve.gallery.store.store import INDEX, NEXT, THUMBNAILS, VECTORS, Store
 
 BLOCK = 16_384  # rows copied at once
 

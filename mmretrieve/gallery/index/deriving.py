@@ -1,7 +1,4 @@
-"""The index is derived: opened where its file fits the ledger, made where it does not, and never trusted for what exists.
-
-The ledger keeps a stamp of it: of which epoch and how many rows, from which plan, how hard it looks and what that found.
-"""
+"""The index is derived: opened where its file fits the ledger, made where it does not, and never trusted for what exists."""
 
 from __future__ import annotations
 
@@ -14,57 +11,20 @@ from typing import Any
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.gpu import resolved
-from mmretrieve.gallery.index import FaissIndex
-from mmretrieve.gallery.plan import FLAT, FLAT_NUMBERS, Device, Effort, Plan, choose
-from mmretrieve.gallery.records import Moment
-from mmretrieve.gallery.store import INDEX, Half, Store
-from mmretrieve.gallery.tuning import Report, composed_queries, exact_best, report, tune
-from mmretrieve.options import DEFAULT_RECALL
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.index.gpu import resolved
+from mmretrieve.gallery.index.plan import FLAT_NUMBERS, Device, Effort, Plan, choose
+from mmretrieve.gallery.index.stamp import UNBUILT, Stamp
+from mmretrieve.gallery.index.tuning import Report, composed_queries, exact_best, report, tune
+from mmretrieve.gallery.store.records import Moment
+from mmretrieve.gallery.store.store import INDEX, Half, Store
 from mmretrieve.vectors import is_number
 
 NEW = f"{INDEX}.new"  # written whole, but not stamped yet, or not renamed yet
 QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
 TUNED_AT = 10  # recall@10 is what has to reach the target
 GROWS = 0.05  # of the rows: so many that the index does not cover are put into it after adding
-DEAD, OUTGROWN = 0.2, 2.0  # shares of dead rows, and of rows since training, from which another index is advised
-UNBUILT = Plan(FLAT, "nothing was built yet, so every vector is scored as it is stored")
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What the ledger keeps of the index. `trained` is how many rows there were when it was built, `recall` what was reached then."""
-
-    epoch: int
-    rows: int
-    digest: str
-    factory: str
-    reason: str
-    effort: dict[str, Any]
-    trained: int
-    recall: float = 1.0
-    target: float = DEFAULT_RECALL
-    seconds: float = 0.0
-
-    @property
-    def plan(self) -> Plan:
-        return Plan(self.factory, self.reason)
-
-    @classmethod
-    def unwritten(cls, moment: Moment, index: FaissIndex) -> Stamp:
-        """Of an index that was just built and not tuned."""
-        plan, rows = index.plan, len(index)
-        return cls(moment.epoch, rows, "", plan.factory, plan.reason, asdict(index.effort), rows)
-
-    @classmethod
-    def of(cls, store: Store, moment: Moment | None = None) -> Stamp | None:
-        """The stamp there is; with a moment, only one whose index can serve it."""
-        said = store.ledger.meta().get("index")
-        stamp = None if said is None else cls(**said)
-        if stamp is None or moment is None:
-            return stamp
-        return stamp if stamp.epoch == moment.epoch and stamp.rows <= moment.total else None
 
 
 @dataclass(frozen=True)
@@ -155,16 +115,6 @@ def measured(store: Store, moment: Moment, halves: Half, target: float) -> tuple
     return stamp, found
 
 
-def state(store: Store, moment: Moment) -> dict[str, Any]:
-    """What `info` says of the index, and what is advised; None where all is well."""
-    stamp = Stamp.of(store, moment)
-    if stamp is None:
-        return {**asdict(UNBUILT), "advice": _advice_to_build(store, moment)}
-    said = {name: getattr(stamp, name) for name in ("factory", "reason", "rows", "recall")}
-    effort = {name: value for name, value in stamp.effort.items() if value is not None}
-    return {**said, **effort, "uncovered": moment.total - stamp.rows, "advice": _advice(store, moment, stamp)}
-
-
 def problems(store: Store) -> list[str]:
     stamp = Stamp.of(store)
     if stamp is not None and any(sizes(store)) and _load(store, stamp) is None:
@@ -186,23 +136,6 @@ def _tuned(index: FaissIndex, rows: Half, target: float) -> dict[str, Any]:
     queries = composed_queries(rows, QUERIES)
     tuned = tune(index, exact_best(rows, queries, min(TUNED_AT, len(rows))), queries, target=target)
     return {"effort": asdict(tuned.effort), "recall": tuned.recall, "target": target}
-
-
-def _advice(store: Store, moment: Moment, stamp: Stamp) -> str | None:
-    if len(moment.dead) > DEAD * moment.total:
-        return f"{len(moment.dead) / moment.total:.0%} of the rows are deleted: mmretrieve compact {store.folder}"
-    if moment.total > OUTGROWN * stamp.trained and not stamp.plan.exact:
-        return f"the gallery has grown {moment.total / stamp.trained:.1f} times since it was trained: mmretrieve build {store.folder}"
-    if stamp.plan == UNBUILT:
-        return _advice_to_build(store, moment)
-    if stamp.recall < stamp.target:
-        return f"it reached a recall of {stamp.recall:.3f}, not {stamp.target:g}: build another"
-    return None
-
-
-def _advice_to_build(store: Store, moment: Moment) -> str | None:
-    large = moment.total * store.dim > FLAT_NUMBERS
-    return f"searches are slow without one: mmretrieve build {store.folder}" if large else None
 
 
 def _served(index: FaissIndex, device: Device, halves: Half) -> FaissIndex:
@@ -245,7 +178,7 @@ def _write(store: Store, moment: Moment, index: FaissIndex, stamp: Stamp, **more
     try:
         stamp = replace(stamp, digest=index.save(new))
     except RuntimeError as error:  # FAISS, where the disk is full
-        raise GalleryError(f"{new}: could not be written ({' '.join(str(error).split())})") from error
+        raise GalleryError(f"{new}: could not be written; is the disk full?") from error
     if store.ledger.moment().epoch != moment.epoch:
         raise GalleryError(f"{store.folder}: was compacted meanwhile; build the index again")
     store.ledger.set_meta(index=asdict(stamp), **more)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
-from mmretrieve.gallery.cells import cell
+from mmretrieve.gallery.sources.cells import cell
 
 
 @dataclass(frozen=True, slots=True)

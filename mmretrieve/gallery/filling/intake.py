@@ -14,11 +14,11 @@ from PIL import Image
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, ImageError
-from mmretrieve.gallery.fields import Kind, fitted
-from mmretrieve.gallery.records import Item, Record
 from mmretrieve.gallery.sources.base import Entry, Unreadable
 from mmretrieve.gallery.sources.values import is_text
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery.store.fields import Kind, fitted
+from mmretrieve.gallery.store.records import Item, Record
+from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.images import content_hash, open_image, thumbnail
 from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32
@@ -122,7 +122,7 @@ class Intake:
 
     def _readable(self, chunk: Sequence[Entry]) -> Iterator[_New]:
         known = self.store.ledger.live(item.id for item in chunk if is_text(item.id))
-        kinds = {name: Kind(kind) for name, kind in self.store.ledger.meta()["fields"].items()}
+        kinds = self.store.ledger.kinds()
         outcomes = map_ahead(lambda item: self._read(item, known, kinds), chunk, 2 * (os.cpu_count() or 1))
         for source, outcome in zip(chunk, outcomes, strict=True):
             if self.progress is not None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.place import Place
 from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.sources.place import Place
 
 UNSEEN = "vector:"  # begins the hash of an item whose picture was never read: it is its vector's
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.plan import Device
+from mmretrieve.gallery.index.plan import Device
 
 BLOCK = 65_536  # rows sent at once
 Making = Callable[[int], faiss.Index]  # from a dimension to an empty flat index

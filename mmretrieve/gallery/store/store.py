@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import seal
-from mmretrieve.gallery.ledger import Ledger
-from mmretrieve.gallery.records import Item, Kept, Moment, MovedError, Record
+from mmretrieve.gallery.store import seal
+from mmretrieve.gallery.store.ledger import Ledger
+from mmretrieve.gallery.store.records import Item, Kept, Moment, MovedError, Record
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32
 

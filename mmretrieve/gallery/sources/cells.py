@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any
 
 from mmretrieve.errors import ImageError
-from mmretrieve.gallery.parquet import DamagedError, column_of, need_pyarrow, open_file, readable, stream
+from mmretrieve.gallery.sources.parquet_files import DamagedError, column_of, need_pyarrow, open_file, readable, stream
 
 WINDOWS = 4  # row groups that are kept open at a time
 KNOWN = 256  # files whose row groups are remembered

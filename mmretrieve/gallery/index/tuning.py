@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.gallery.index import MARGIN, FaissIndex
-from mmretrieve.gallery.plan import Effort
+from mmretrieve.gallery.index.faiss_index import MARGIN, FaissIndex
+from mmretrieve.gallery.index.plan import Effort
 from mmretrieve.scoring import BLOCK, check_k, term_scores, top_k
 from mmretrieve.vectors import Float32, unit
 

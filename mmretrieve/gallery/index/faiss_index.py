@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from threading import get_ident
 
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import gpu
-from mmretrieve.gallery.digest import digest_of
-from mmretrieve.gallery.factory import at_most_threads, cells_of, parameters, said_plainly, trained
-from mmretrieve.gallery.plan import GPU_MOST, Device, Effort, Plan, default_effort
+from mmretrieve.gallery.index import gpu
+from mmretrieve.gallery.index.digest import digest_of
+from mmretrieve.gallery.index.factory import at_most_threads, cells_of, parameters, said_plainly, trained
+from mmretrieve.gallery.index.plan import GPU_MOST, Device, Effort, Plan, default_effort
 from mmretrieve.scoring import check_k
 from mmretrieve.vectors import Float32, as_rows
 
@@ -84,6 +85,12 @@ class FaissIndex:
     def with_effort(self, effort: Effort) -> FaissIndex:
         """The same index, looking that hard."""
         return FaissIndex(self._index, self.plan, effort, max_k=self.max_k)
+
+    def wider(self, times: float) -> FaissIndex:
+        """The same index looking into so many times more cells: where only some rows count, as many of those are seen as ever."""
+        if self.cells is None or self.effort.probes is None or times <= 1:
+            return self
+        return self.with_effort(replace(self.effort, probes=min(self.cells, ceil(times * self.effort.probes))))
 
     def on(self, device: Device | str, vectors: NDArray[np.float16]) -> FaissIndex:
         """The same rows (n, d) searched on that device; all GPUs of the machine share them. See `gpu`."""

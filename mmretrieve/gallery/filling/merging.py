@@ -9,11 +9,11 @@ import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.fields import Kind, fitted
-from mmretrieve.gallery.intake import AddReport
-from mmretrieve.gallery.records import Record
+from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.snapshot import Snapshot
-from mmretrieve.gallery.store import Store
+from mmretrieve.gallery.store.fields import fitted
+from mmretrieve.gallery.store.records import Record
+from mmretrieve.gallery.store.store import Store
 
 BLOCK = 4_096  # items between two commits
 
@@ -44,7 +44,7 @@ def add_gallery(store: Store, other: Store, progress: Progress | None = None) ->
 
 
 def _check(store: Store, now: Snapshot) -> None:
-    kinds = {name: Kind(kind) for name, kind in store.ledger.meta()["fields"].items()}
+    kinds = store.ledger.kinds()
     clashes: list[str] = []
     for records in _blocks(now):
         known = store.ledger.live(record.item.id for record in records)
@@ -60,7 +60,7 @@ def _check(store: Store, now: Snapshot) -> None:
 def _unknown(store: Store, records: list[Record]) -> list[Record]:
     """Those whose ids are not there, with their fields under the names that the gallery has for them."""
     known = store.ledger.live(record.item.id for record in records)
-    kinds = {name: Kind(kind) for name, kind in store.ledger.meta()["fields"].items()}
+    kinds = store.ledger.kinds()
     new = [record for record in records if record.item.id not in known]
     return [replace(record, item=replace(record.item, fields=fitted(record.item.fields, kinds))) for record in new]
 

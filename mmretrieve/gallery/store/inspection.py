@@ -7,9 +7,9 @@ from typing import BinaryIO
 from zlib import crc32
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery import seal
-from mmretrieve.gallery.compaction import records
-from mmretrieve.gallery.store import LEDGER, THUMBNAILS, VECTORS, Store
+from mmretrieve.gallery.store import seal
+from mmretrieve.gallery.store.compaction import records
+from mmretrieve.gallery.store.store import LEDGER, THUMBNAILS, VECTORS, Store
 
 
 def problems(store: Store) -> Iterator[str]:

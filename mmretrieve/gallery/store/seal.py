@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 from zlib import crc32
 
-from mmretrieve.gallery.ledger import Ledger
+from mmretrieve.gallery.store.ledger import Ledger
 
 SEAL = "gallery.seal"
 logger = logging.getLogger(__name__)
@@ -16,9 +17,12 @@ logger = logging.getLogger(__name__)
 
 def write(ledger: Ledger) -> None:
     """Seals the ledger as it is. A folder that cannot be written keeps its old seal, which then says nothing."""
+    part = _place(ledger).with_suffix(".part")
     try:
-        _place(ledger).write_bytes(_seal(*_state(ledger)))
+        part.write_bytes(_seal(*_state(ledger)))
+        os.replace(part, _place(ledger))
     except OSError as error:
+        part.unlink(missing_ok=True)
         logger.info("%s: not sealed (%s)", ledger.path, error)
 
 

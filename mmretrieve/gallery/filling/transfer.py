@@ -6,7 +6,6 @@ its own, `mmretrieve`, and into `mmretrieve.json`; other tools pass both by. So 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,21 +18,20 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.adding import chunks
-from mmretrieve.gallery.fields import Kind, fitted
-from mmretrieve.gallery.intake import AddReport
-from mmretrieve.gallery.parquet import Rows, write
-from mmretrieve.gallery.place import Place
-from mmretrieve.gallery.records import UNSEEN, Item
+from mmretrieve.gallery.filling.adding import chunks
+from mmretrieve.gallery.filling.embedded import BLOCK, add_items, rounded, unseen
+from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.snapshot import Snapshot
+from mmretrieve.gallery.sources.parquet_files import Rows, write
+from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.sources.values import fields_of
-from mmretrieve.gallery.store import Half, Store
+from mmretrieve.gallery.store.fields import Kind, fitted
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.options import Decode
-from mmretrieve.vectors import UNIT_TOLERANCE, unit
 
 VECTORS, METADATA, ABOUT, OWN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
 SHARD = 100_000  # items of one pair of files
-BLOCK = 4_096  # items between two commits
 PATHS = ("image_path", "key", "url")  # what may name a picture, the first that is there
 
 
@@ -94,7 +92,8 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
             raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(halves)}")
         start = 0
         for records in chunks(_records(rows), BLOCK):
-            report += _add(store, metadata, records, halves[start : start + len(records)])
+            some = halves[start : start + len(records)]
+            report += add_items(store, _items(store, records, some, str(metadata)), some, str(metadata))
             start += len(records)
             if progress is not None:
                 progress(len(records))
@@ -114,21 +113,9 @@ def _columns(item: Item) -> dict[str, Any]:
     return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
 
 
-def _add(store: Store, where: Path, records: list[dict[str, Any]], halves: Half) -> AddReport:
-    kinds = {name: Kind(kind) for name, kind in store.ledger.meta()["fields"].items()}
-    items = [_item(record, half, str(where), kinds) for record, half in zip(records, halves, strict=True)]
-    known = store.ledger.live(item.id for item in items)
-    new: dict[str, int] = {}
-    for i, item in enumerate(items):
-        there = known[item.id].item if item.id in known else items[new[item.id]] if item.id in new else None
-        if there is not None and there.hash != item.hash:
-            raise GalleryError(f"{where}: {item.id!r} is another picture than the one of that id that is here already")
-        if there is None:
-            new[item.id] = i
-    order = list(new.values())
-    if order:
-        store.append([items[i] for i in order], halves[order], [b""] * len(order))
-    return AddReport(len(order), len(items) - len(order))
+def _items(store: Store, records: list[dict[str, Any]], halves: Half, where: str) -> list[Item]:
+    kinds = store.ledger.kinds()
+    return [_item(record, half, where, kinds) for record, half in zip(records, halves, strict=True)]
 
 
 def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: Mapping[str, Kind]) -> Item:
@@ -141,8 +128,7 @@ def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: 
     if name is None:
         raise GalleryError(f"{where}: a row without {', '.join(PATHS)} has no name; the columns are {', '.join(record)}")
     path = str(record.pop(name))
-    content = f"{UNSEEN}{hashlib.blake2b(half.tobytes(), digest_size=16).hexdigest()}"
-    return Item(path, Place(path), content, fields=fitted(fields_of(record, where), kinds), source=where)
+    return unseen(path, path, half, fitted(fields_of(record, where), kinds), where)
 
 
 def _records(rows: Rows) -> Iterator[dict[str, Any]]:
@@ -155,19 +141,7 @@ def _halves(path: Path, dim: int) -> Half:
         stored: Half = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise GalleryError(f"{path}: cannot be read ({error})") from error
-    if stored.ndim != 2 or stored.shape[1] != dim:
-        raise GalleryError(f"{path}: expected vectors of {dim} dimensions, got an array of shape {stored.shape}")
-    if stored.dtype == np.float16 and _are_unit(stored):
-        return stored
-    return unit(stored, str(path)).astype(np.float16)
-
-
-def _are_unit(stored: Half) -> bool:
-    for start in range(0, len(stored), BLOCK):
-        norms = np.linalg.norm(stored[start : start + BLOCK].astype(np.float32), axis=1)
-        if not (np.abs(norms - 1) <= UNIT_TOLERANCE).all():
-            return False
-    return True
+    return rounded(stored, str(path), dim)
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.intake import AddReport, Intake
+from mmretrieve.gallery.filling.intake import AddReport, Intake
 from mmretrieve.gallery.sources.base import Entry, Source, Unreadable
-from mmretrieve.gallery.store import Store
+from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE
 
 CHUNK = 256  # pictures between two commits; fixed, so that an interrupted run repeats the same batches

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.plan import GPU_MOST, Effort
+from mmretrieve.gallery.index.plan import GPU_MOST, Effort
 from mmretrieve.vectors import Float32
 
 ROWS_PER_CELL = 32  # training rows for each cell

@@ -1,0 +1,1 @@
+"""Speed, each script with the quality of what it measures beside it."""

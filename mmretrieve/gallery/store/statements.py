@@ -1,0 +1,126 @@
+"""The ledger's statements: each works within the transaction of the connection that it is given."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.sources.place import Place
+from mmretrieve.gallery.store.fields import RESERVED, Kind, kind_of
+from mmretrieve.gallery.store.records import Item, Kept, Record
+
+BUSY_SECONDS = 30.0
+WHERE_SECONDS = 30.0  # then a filter is given up
+WHERE_BYTES = 10_000_000  # the longest text that a filter may make on its way
+STEPS = 100_000  # of SQLite's machine between two looks at the clock
+ROW = RESERVED
+TABLES = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE items (
+  row INTEGER PRIMARY KEY, id TEXT NOT NULL, path TEXT NOT NULL, part TEXT, hash TEXT NOT NULL, width INTEGER, height INTEGER,
+  source TEXT NOT NULL, stamp TEXT NOT NULL, vector INTEGER NOT NULL, thumbnail INTEGER NOT NULL, thumbnail_at INTEGER NOT NULL,
+  thumbnail_size INTEGER NOT NULL, died INTEGER NOT NULL DEFAULT 0, seal INTEGER NOT NULL
+);
+CREATE TABLE fields ({ROW} INTEGER PRIMARY KEY);
+CREATE UNIQUE INDEX ids ON items (id, died);
+CREATE INDEX hashes ON items (hash);
+CREATE INDEX dead ON items (row) WHERE died > 0;
+"""
+
+
+class Reader:
+    """Reads records of one transaction, the names of the fields only once."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db, self._names = db, [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
+
+    def record(self, row: int) -> Record:
+        found = self._db.execute("SELECT * FROM items WHERE row = ?", (row,)).fetchone()
+        given = self._db.execute(f"SELECT * FROM fields WHERE {ROW} = ?", (row,)).fetchone() if self._names else None
+        fields = {name: value for name, value in zip(self._names, given[1:], strict=True) if value is not None} if given else {}
+        _, id_, path, part, content, width, height, source, stamp, *kept, died, seal = found
+        item = Item(id_, Place(path, part), content, width, height, fields, source, stamp)
+        return Record(row, item, Kept(*kept), died, seal)
+
+
+@contextmanager
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+    try:
+        with connection:
+            yield connection
+    finally:
+        connection.close()
+
+
+def meta_of(db: sqlite3.Connection) -> dict[str, Any]:
+    return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+
+
+def keep_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
+
+
+def insert(db: sqlite3.Connection, record: Record) -> None:
+    remove(db, record.row)
+    values = record.values()
+    db.execute(f"INSERT INTO items VALUES ({', '.join('?' * len(values))})", values)
+    given = {name: value for name, value in record.item.fields.items() if value is not None}
+    if given:
+        names = ", ".join(map(quoted, given))
+        db.execute(f"INSERT INTO fields ({ROW}, {names}) VALUES (?{', ?' * len(given)})", (record.row, *given.values()))
+
+
+def remove(db: sqlite3.Connection, row: int) -> None:
+    db.execute("DELETE FROM items WHERE row = ?", (row,))
+    db.execute(f"DELETE FROM fields WHERE {ROW} = ?", (row,))
+
+
+def kill(db: sqlite3.Connection, records: Sequence[Record]) -> None:
+    now = meta_of(db)["generation"]
+    for record in records:
+        insert(db, replace(record, died=now))
+
+
+def add_fields(db: sqlite3.Connection, given: Mapping[str, Value]) -> None:
+    """Columns for fields that are new here. A number's has no type, so that every value stays what it was."""
+    kinds = meta_of(db)["fields"]
+    new = {name: kind_of(name, value) for name, value in given.items() if name not in kinds and value is not None}
+    for name, kind in new.items():
+        db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is Kind.TEXT else ''}")
+    if new:
+        keep_meta(db, {"fields": kinds | new})
+
+
+@contextmanager
+def confined(db: sqlite3.Connection) -> Iterator[None]:
+    """Meanwhile the connection runs one SELECT over items and fields, not for long, and nothing that takes much memory."""
+    selects, deadline = iter((True,)), time.monotonic() + WHERE_SECONDS
+
+    def allow(action: int, table: str | None, *_: object) -> int:
+        if action == sqlite3.SQLITE_SELECT:
+            return sqlite3.SQLITE_OK if next(selects, False) else sqlite3.SQLITE_DENY
+        known = action == sqlite3.SQLITE_READ and table in ("items", "fields", "")
+        return sqlite3.SQLITE_OK if known or action == sqlite3.SQLITE_FUNCTION else sqlite3.SQLITE_DENY
+
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, WHERE_BYTES)
+    db.set_authorizer(allow)
+    db.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+    try:
+        yield
+    finally:
+        db.set_authorizer(None)
+        db.set_progress_handler(None, STEPS)
+
+
+def quoted(name: str) -> str:
+    """A field's name as SQL writes it."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
