@@ -115,6 +115,9 @@ def use(path: Path) -> dict[str, Any]:
     gallery.search(mm.Composition(("query",), queries[:1], (1.0,)), 10)
     found: dict[str, Any] = {"open, seconds": opened, "first search, seconds": time.perf_counter() - started}
     for name, where in FILTERS.items():
+        started = time.perf_counter()
+        gallery.search(mm.Composition(("query",), queries[:1], (1.0,)), 10, where=where)
+        found[f"first search, {name}, ms"] = 1000 * (time.perf_counter() - started)
         spent = []
         for query in queries:
             started = time.perf_counter()

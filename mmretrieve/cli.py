@@ -91,6 +91,15 @@ def _upkeep_arguments(added: Any) -> None:
     for command in (building, measuring):
         told = "how many of the ten best must be found, as a share (default: %(default)s)"
         command.add_argument("--recall", type=arguments.share, default=DEFAULT_RECALL, metavar="R", help=told)
+    pushing = _command(added, "push", upkeep.push)
+    _of_gallery(pushing)
+    pushing.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
+    pushing.add_argument("--index", metavar="TYPE", help="FLAT, IVF_SQ8, HNSW, … as far as the server has it (default: FLAT)")
+    pushing.add_argument("--update", action="store_true", help="pictures that have changed replace those there")
+    pushing.add_argument("--mirror", action="store_true", help="what the gallery does not have is deleted there")
+    pulling = _command(added, "pull", upkeep.pull)
+    pulling.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
+    pulling.add_argument("gallery", metavar="G", help="folder of the gallery; made where there is none")
     exporting = _command(added, "export", upkeep.export)
     _of_gallery(exporting)
     exporting.add_argument("folder", metavar="OUT", help="an empty folder")
@@ -99,7 +108,7 @@ def _upkeep_arguments(added: Any) -> None:
     importing.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; made where there is none")
     importing.add_argument("--encoder", metavar="E", help="the encoder that made the vectors, where they do not say")
     arguments.add_computing(importing)
-    for command in (compacting, merging, comparing, building, exporting, importing):
+    for command in (compacting, merging, comparing, building, pushing, pulling, exporting, importing):
         command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -148,7 +157,9 @@ def _command(added: Any, name: str, run: Callable[[argparse.Namespace], int]) ->
 
 
 def _of_gallery(command: argparse.ArgumentParser) -> None:
-    command.add_argument("gallery", metavar="G", help=f"folder of the gallery, or {BUILT_IN} for the built-in one")
+    command.add_argument(
+        "gallery", metavar="G", help=f"folder or Milvus address of the gallery, or {BUILT_IN} for the built-in one"
+    )
 
 
 def _show_log() -> None:

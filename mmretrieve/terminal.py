@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmretrieve import arguments
+from mmretrieve.gallery.milvus.address import is_address
 from mmretrieve.options import BUILT_IN
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 DONE, FAILED = 0, 1
 
 
-def gallery_named(name: str) -> Path:
-    """The folder of that name, or the built-in gallery where there is no such folder and the name is `wardrobe`."""
+def gallery_named(name: str) -> Path | str:
+    """The folder of that name, the built-in gallery where there is no such folder and the name is `wardrobe`, or an address."""
+    if is_address(name):
+        return name
     if name != BUILT_IN or Path(name).is_dir():
         return Path(name)
     from mmretrieve import wardrobe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from mmretrieve import arguments
@@ -109,6 +110,30 @@ def index_report(options: argparse.Namespace) -> int:
         for name, value in found.items()
     )
     out(options, "\n".join(lines), found)
+    return DONE
+
+
+def push(options: argparse.Namespace) -> int:
+    """Copies a gallery into a collection of a Milvus server, which is made where there is none; can be repeated."""
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.milvus.home import push as push_to
+
+    folder = gallery_named(options.gallery)
+    more = {"index": options.index, "update": options.update, "mirror": options.mirror}
+    with bar(len(Gallery.open(folder, device="cpu")), "items", options.quiet) as progress:
+        report = push_to(folder, options.address, **more, progress=progress.update)
+    out(options, f"{options.address}: {report}", asdict(report))
+    return DONE
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Copies a collection of a Milvus server into a gallery, which is made where there is none; can be repeated."""
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.milvus.home import pull_into
+
+    with bar(len(Gallery.open(options.address)), "items", options.quiet) as progress:
+        report = pull_into(options.gallery, options.address, progress=progress.update)
+    out(options, f"{options.gallery}: {report}", asdict(report))
     return DONE
 
 

@@ -24,6 +24,7 @@ SAMPLE = 50_000  # items that say how the whole gallery spreads
 KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
 MANY = 0.1  # of the items: to score so many, all are read and kept
 BLOCK = 16_384  # rows read at once
+FILTERS = 8  # whose rows are remembered
 
 
 class Snapshot:
@@ -34,6 +35,7 @@ class Snapshot:
         self.dim, self.name = store.dim, str(store.folder)
         self.rows: Rows = self.moment.rows()
         self._device, self.once_lock = device, RLock()
+        self._filters: dict[str, Rows] = {}
         self._before: deriving.Opened | None = None if before is None else before.__dict__.get("_opened", before._before)
 
     def __len__(self) -> int:
@@ -95,9 +97,17 @@ class Snapshot:
         return duplicates.near(self, min_score, progress)
 
     def allowed(self, cut: Cut) -> Allowed:
-        matching = self.rows if cut.where is None else self.store.ledger.matching(cut.where, self.moment)
+        matching = self.rows if cut.where is None else self._matching(cut.where)
         rows = np.setdiff1d(matching, self.rows_of(cut.exclude), assume_unique=True) if len(cut.exclude) else matching
         return Allowed.of(rows, len(rows), len(matching), len(self))
+
+    def _matching(self, where: str) -> Rows:
+        """What fulfils a filter at this moment; the last few are remembered, as the next query mostly has the same one."""
+        with self.once_lock:
+            if where not in self._filters:
+                found = self.store.ledger.matching(where, self.moment)
+                self._filters = dict([*self._filters.items(), (where, found)][-FILTERS:])
+            return self._filters[where]
 
     def rows_allowed(self, allowed: Allowed) -> Rows:
         rows: Rows = allowed.which

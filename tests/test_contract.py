@@ -1,0 +1,264 @@
+"""One contract for every home of a gallery: plain numpy, a folder with FAISS, a Milvus server, and that server after a kill −9."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from milvus_server import LiteServer
+from test_kill import Colours
+
+import mmretrieve as mm
+from mmretrieve.composition import Composition
+from mmretrieve.errors import GalleryError, OptionError, VectorError
+from mmretrieve.gallery import searching
+from mmretrieve.gallery.held import Allowed, Cut, Rows
+from mmretrieve.gallery.milvus.home import push
+from mmretrieve.gallery.sources.place import Place
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.rules import make_rule
+from mmretrieve.scoring import term_scores, top_k
+from mmretrieve.vectors import unit
+
+ITEMS, DIM = 1_200, Colours.dim
+COLOURS = ("red", "blue", "dark green", None)
+
+
+def vectors() -> np.ndarray:
+    rng = np.random.default_rng(5)
+    made = rng.normal(size=(20, DIM))[rng.integers(20, size=ITEMS)] + 0.4 * rng.normal(size=(ITEMS, DIM))
+    made[300:360] = made[299]  # sixty-one that are equal
+    return unit(made).astype(np.float16)
+
+
+def fields(i: int) -> dict[str, Any]:
+    colour = COLOURS[i % len(COLOURS)]
+    return {"n": i, "tenth": i % 10, "hundredth": i % 100, "price": i / 4} | ({} if colour is None else {"colour": colour})
+
+
+GONE = range(0, ITEMS, 9)
+IDS = [f"item {i:04}" for i in range(ITEMS)]
+
+
+class Numpy:
+    """The specification: everything in memory, every score worked out, SQLite over a table of the fields."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        self.dim = DIM
+        self.rows: Rows = np.setdiff1d(np.arange(ITEMS), GONE)
+        self._unit = unit(vectors())
+        self._table = sqlite3.connect(":memory:")
+        self._table.execute(
+            "CREATE TABLE items (row INTEGER, id TEXT, n INTEGER, price REAL, colour TEXT, tenth INTEGER, hundredth INTEGER)"
+        )
+        for i in self.rows.tolist():
+            told = fields(i)
+            self._table.execute(
+                "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (i, IDS[i], i, told["price"], told.get("colour"), i % 10, i % 100),
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def rows_of(self, ids: Collection[str]) -> Rows:
+        known = {IDS[row]: row for row in self.rows}
+        if absent := [id_ for id_ in ids if id_ not in known]:
+            raise GalleryError(f"numpy: no item {absent[0]!r} in this gallery")
+        return np.array([known[id_] for id_ in ids], dtype=np.int64)
+
+    def allowed(self, cut: Cut) -> Allowed:
+        found = self._table.execute(f"SELECT row FROM items WHERE {cut.where or '1'} ORDER BY row").fetchall()
+        matching = np.array([row for (row,) in found], dtype=np.int64)
+        rows = np.setdiff1d(matching, self.rows_of(cut.exclude))
+        return Allowed.of(rows, len(rows), len(matching), len(self))
+
+    def rows_allowed(self, allowed: Allowed) -> Rows:
+        rows: Rows = allowed.which
+        return rows
+
+    def proposals(self, queries_qd: np.ndarray, wanted: int, allowed: Allowed) -> Rows:  # noqa: ARG002 - all of them
+        return self.rows_allowed(allowed)
+
+    def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
+        return term_scores(vectors_qd, self._unit[rows])
+
+    def items_of(self, rows: Rows) -> list[Item]:
+        return [Item(IDS[row], Place(IDS[row]), "", fields=fields(row)) for row in rows.tolist()]
+
+
+class NumpyGallery:
+    """What the tests ask of a gallery, answered by the specification."""
+
+    def __init__(self) -> None:
+        self._now = Numpy()
+        self.ids = tuple(IDS[row] for row in self._now.rows)
+
+    def __len__(self) -> int:
+        return len(self._now)
+
+    def vectors(self, ids: Collection[str] | None = None) -> np.ndarray:
+        return self._now._unit[self._now.rows if ids is None else self._now.rows_of(ids)]
+
+    def item(self, id_: str) -> Item:
+        return self._now.items_of(self._now.rows_of([id_]))[0]
+
+    def term_scores(self, composition: Composition) -> np.ndarray:
+        return searching.term_scores(self._now, composition, self._now.rows)
+
+    def search(
+        self,
+        composition: Composition,
+        k: int = 10,
+        *,
+        exclude: Collection[str] = (),
+        where: str | None = None,
+        min_score: float | None = None,
+    ) -> mm.Ranking:
+        return searching.search(self._now, composition, Cut(k, exclude, min_score, where))
+
+    def rank(
+        self,
+        composition: Composition,
+        scores: np.ndarray,
+        k: int = 10,
+        *,
+        exclude: Collection[str] = (),
+        where: str | None = None,
+    ) -> mm.Ranking:
+        return searching.rank(self._now, composition, scores, self._now.rows, Cut(k, exclude, None, where))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    gallery = mm.Gallery.create(tmp_path_factory.mktemp("contract") / "g", encoder=Colours(), setting=mm.PDV(beta=0.5))
+    gallery.add_vectors(IDS, vectors(), fields=[fields(i) for i in range(ITEMS)])
+    gallery.delete([IDS[i] for i in GONE])
+    return gallery.path
+
+
+def on_server(folder: Path, server: LiteServer, collection: str) -> mm.Gallery:
+    push(folder, server.address(collection))
+    return mm.Gallery.open(server.address(collection))
+
+
+def after_a_kill(folder: Path, server: LiteServer) -> mm.Gallery:
+    push(folder, server.address("killed"))
+    server.kill()
+    server.start()
+    return mm.Gallery.open(server.address("killed"))
+
+
+HOMES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
+    "numpy": lambda _: NumpyGallery(),
+    "folder": lambda request: mm.Gallery.open(request.getfixturevalue("folder")),
+    "milvus": lambda request: on_server(request.getfixturevalue("folder"), request.getfixturevalue("milvus"), "contract"),
+    "milvus, killed": lambda request: after_a_kill(request.getfixturevalue("folder"), request.getfixturevalue("milvus")),
+}
+
+
+@pytest.fixture(scope="module", params=HOMES)
+def home(request: pytest.FixtureRequest) -> Iterator[Any]:
+    return HOMES[request.param](request)
+
+
+def query(near: int, noise: float = 0.1) -> Composition:
+    rng = np.random.default_rng(near)
+    return Composition(("query",), unit((unit(vectors())[near] + noise * rng.normal(size=DIM))[None]), (1.0,))
+
+
+def expected(composition: Composition, keep: Callable[[int], bool], k: int) -> list[tuple[str, float]]:
+    rows = [i for i in range(ITEMS) if i not in set(GONE) and keep(i)]
+    if not rows:
+        return []
+    totals = composition.contributions(term_scores(composition.terms, unit(vectors())[rows])).sum(axis=0)
+    return [(IDS[rows[i]], float(totals[i])) for i in top_k(totals, k)]
+
+
+def told(ranking: mm.Ranking) -> list[tuple[str, float]]:
+    return [(hit.id, hit.score) for hit in ranking]
+
+
+FILTERS: dict[str | None, Callable[[int], bool]] = {
+    None: lambda _: True,
+    "n >= 0": lambda _: True,
+    "tenth = 3": lambda i: i % 10 == 3,
+    "hundredth = 3": lambda i: i % 100 == 3,
+    "n = 1003": lambda i: i == 1003,
+    "n < 0": lambda _: False,
+    "colour = 'red'": lambda i: i % 4 == 0,
+    "colour IN ('blue', 'dark green') AND NOT price > 100": lambda i: i % 4 in (1, 2) and i / 4 <= 100,
+    "colour IS NULL OR n BETWEEN 10 AND 20": lambda i: i % 4 == 3 or 10 <= i <= 20,
+    "colour LIKE 'DARK%'": lambda i: i % 4 == 2,
+    "colour <> 'red'": lambda i: i % 4 in (1, 2),
+}
+
+
+@pytest.mark.parametrize("where", FILTERS)
+def test_rankings_are_exact_under_any_filter(home: Any, where: str | None) -> None:
+    for near, k in ((7, 1), (300, 10), (300, 70), (1100, 25)):
+        found = home.search(query(near), k, where=where)
+        assert told(found) == expected(query(near), FILTERS[where], k)
+        count = sum(FILTERS[where](i) for i in range(ITEMS) if i not in set(GONE))
+        assert found.searched == count
+        assert sum(found.hidden.values()) == len(home) - count
+
+
+def test_ties_stay_in_order_of_insertion(home: Any) -> None:
+    equal = [IDS[i] for i in range(299, 360) if i not in set(GONE)]
+    composition = Composition(("query",), unit(vectors())[299:300], (1.0,))
+    for k in (1, 10, 40, 53):
+        assert home.search(composition, k).ids == tuple(equal[:k])
+
+
+def test_excluded_and_weak_items_do_not_appear(home: Any) -> None:
+    whole = home.search(query(7), 30)
+    exclude = whole.ids[:5]
+    found = home.search(query(7), 20, exclude=exclude)
+    assert told(found) == told(whole)[5:25]
+    assert found.hidden == {"excluded": 5}
+    part = home.search(query(7), 30, min_score=whole[9].score)
+    assert told(part) == told(whole)[:10]
+    assert part.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
+
+
+def test_a_fold_is_a_search(home: Any) -> None:
+    terms = unit(unit(vectors())[[5, 900, 1100]] + 0.05)
+    base = Composition(("image", "text", "composed"), terms, (0.0, 0.0, 1.0))
+    scores = home.term_scores(base)
+    assert scores.shape == (3, len(home))
+    np.testing.assert_array_equal(scores, term_scores(terms, home.vectors()))
+    for setting in (mm.PDV(), mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75), mm.PDV(beta=0)):
+        for where in (None, "tenth = 3"):
+            weighed = base.with_pdv(setting)
+            assert home.rank(weighed, scores, 15, where=where) == home.search(weighed, 15, where=where)
+    hinge = Composition(("text", "composed"), terms[:2], (0.0, 1.0)).with_rule(make_rule("hinge"))
+    assert told(home.search(hinge, 15)) == expected(hinge, lambda _: True, 15)
+
+
+def test_more_than_there_is_gives_all_and_says_so(home: Any) -> None:
+    found = home.search(query(7), ITEMS + 5, where="hundredth = 3")
+    assert told(found) == expected(query(7), lambda i: i % 100 == 3, ITEMS)
+    hidden = len(home) - len(found)
+    assert found.note == f"{len(found)} of the {ITEMS + 5} asked for: the gallery holds no more ({hidden} hidden by the filter)"
+
+
+def test_what_is_kept_comes_back(home: Any) -> None:
+    assert home.ids == tuple(IDS[i] for i in range(ITEMS) if i not in set(GONE))
+    some = [IDS[1123], IDS[5]]
+    np.testing.assert_array_equal(home.vectors(some), unit(vectors()[[1123, 5]]))
+    assert home.item(IDS[5]).fields == fields(5)
+    with pytest.raises(GalleryError, match="no item 'nobody' in this gallery"):
+        home.search(query(7), 3, exclude=["nobody"])
+    with pytest.raises(GalleryError, match=f"no item '{IDS[0]}'"):
+        home.vectors([IDS[0]])
+    with pytest.raises(OptionError, match="k must be"):
+        home.search(query(7), 0)
+    with pytest.raises((GalleryError, VectorError), match="dimensions"):
+        home.search(Composition(("query",), unit(np.ones((1, 3))), (1.0,)), 3)
