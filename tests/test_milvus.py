@@ -21,9 +21,9 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.milvus import transfer
 from mmretrieve.gallery.milvus.address import Address, is_address
+from mmretrieve.gallery.milvus.failures import AwayError
 from mmretrieve.gallery.milvus.home import pull_into, push
 from mmretrieve.gallery.milvus.indexes import IndexName, ServerKind, Version
-from mmretrieve.gallery.milvus.server import AwayError
 from mmretrieve.gallery.milvus.where import translated
 from mmretrieve.gallery.store.fields import Kind
 from mmretrieve.vectors import unit
