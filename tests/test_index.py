@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmretrieve.errors import GalleryError, OptionError, VectorError
+from mmretrieve.gallery.index import gpu
 from mmretrieve.gallery.index.digest import PIECES, digest_of
 from mmretrieve.gallery.index.factory import parameters
-from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING, FaissIndex, gpu
+from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING, FaissIndex
 from mmretrieve.gallery.index.plan import FLAT_NUMBERS, SHARE, Device, Effort, Plan, cells_for, choose, default_effort
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescored, tune
 from mmretrieve.vectors import unit

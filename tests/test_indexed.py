@@ -15,7 +15,7 @@ from mmretrieve.cli import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import snapshot
-from mmretrieve.gallery.index.faiss_index import deriving, gpu_scores, stamp
+from mmretrieve.gallery.index import deriving, gpu_scores, stamp
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k

@@ -40,7 +40,19 @@ ORDER = [
     "cli",
 ]
 
-IN_GALLERY = ["sources", "store", "held", "index", "snapshot", "searching", "duplicates", "filling", "gallery"]
+IN_GALLERY = [
+    "sources",
+    "store",
+    "held",
+    "index",
+    "duplicates",
+    "snapshot",
+    "searching",
+    "asking",
+    "filling",
+    "milvus",
+    "gallery",
+]
 
 
 def imports(path: Path) -> set[str]:
@@ -88,6 +100,7 @@ def test_imports_run_one_way_in_the_gallery_too() -> None:
         ("open_clip", {"encoders/openclip.py", "encoders/text_tower.py", "wardrobe/train.py"}),
         ("sqlite3", {"gallery/store/ledger.py", "gallery/store/statements.py"}),
         ("openai", {"language/wire.py"}),
+        ("pymilvus", {"gallery/milvus/server.py"}),
         ("pyarrow", {"gallery/sources/parquet_files.py"}),
         ("pymilvus", {"gallery/milvus/server.py"}),
     ],

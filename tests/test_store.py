@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.index.faiss_index import proposing
+from mmretrieve.gallery.index import proposing
 from mmretrieve.gallery.sources.base import SourceItem, Unreadable
 from mmretrieve.gallery.sources.place import Place
+from mmretrieve.gallery.store import compaction
 from mmretrieve.gallery.store.filters import check_where
-from mmretrieve.gallery.store.store import LEDGER, LOCK, NEXT, THUMBNAILS, VECTORS, compaction
+from mmretrieve.gallery.store.store import LEDGER, LOCK, NEXT, THUMBNAILS, VECTORS
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.vectors import unit
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.held import Now, Rows
+from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, is_number
-
-if TYPE_CHECKING:
-    from mmretrieve.gallery.snapshot import Snapshot
 
 BLOCK = 1_024  # items whose neighbours are looked for at once
 NEIGHBOURS = 16  # looked at first; more where all of them are near
 
 
-def near(now: Snapshot, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-    """Groups of ids that hang together by pairs scoring at least `min_score` (the cosine of their vectors), as above.
+def near(now: Now, index: FaissIndex, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+    """Groups of ids that hang together by pairs whose vectors have a cosine of at least `min_score`, in insertion order.
 
-    Neighbours are proposed by the index: with an exact one none is missed. OptionError unless 0 < min_score ≤ 1.
+    The index proposes neighbours: with an exact one none is missed. OptionError unless 0 < min_score ≤ 1.
     """
-    return grouped(now, lambda rows: _neighbours(now, rows, min_score), min_score, progress)
+    return grouped(now, lambda rows: _neighbours(now, index, rows, min_score), min_score, progress)
 
 
 def grouped(
@@ -45,22 +42,22 @@ def grouped(
     return _groups(now, parents)
 
 
-def _neighbours(now: Snapshot, rows: Rows, min_score: float) -> list[Rows]:
+def _neighbours(now: Now, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
     """For each of those rows the live rows that score enough with it, as far as the index can tell."""
-    queries, index = now.vectors_of(rows), now.index
+    queries, most = now.vectors_of(rows), index.max_k or len(index)
     unseen = now.rows[np.searchsorted(now.rows, len(index)) :]
     found: list[Rows] = []
-    for query, proposed in zip(queries, index.search(queries, min(NEIGHBOURS, len(index))), strict=True):
+    for query, proposed in zip(queries, index.search(queries, min(NEIGHBOURS, most)), strict=True):
         k, close = NEIGHBOURS, _close(now, query, proposed, min_score)
-        while len(close) == len(proposed) and k < len(index):
+        while len(close) == len(proposed) and k < most:
             k *= 4
-            (proposed,) = index.search(query[None], min(k, len(index)))
+            (proposed,) = index.search(query[None], min(k, most))
             close = _close(now, query, proposed, min_score)
         found.append(np.concatenate([close[np.isin(close, now.rows)], _close(now, query, unseen, min_score)]))
     return found
 
 
-def _close(now: Snapshot, query_d: Float32, rows: Rows, min_score: float) -> Rows:
+def _close(now: Now, query_d: Float32, rows: Rows, min_score: float) -> Rows:
     close: Rows = rows[term_scores(query_d[None], now.vectors_of(rows))[0] >= np.float32(min_score)]
     return close
 

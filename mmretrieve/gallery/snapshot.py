@@ -94,7 +94,7 @@ class Snapshot:
         return self.store.ledger.groups_of_content(self.moment)
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        return duplicates.near(self, min_score, progress)
+        return duplicates.near(self, self.index, min_score, progress)
 
     def allowed(self, cut: Cut) -> Allowed:
         matching = self.rows if cut.where is None else self._matching(cut.where)
