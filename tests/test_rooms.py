@@ -102,7 +102,6 @@ def test_imports_run_one_way_in_the_gallery_too() -> None:
         ("openai", {"language/wire.py"}),
         ("pymilvus", {"gallery/milvus/server.py"}),
         ("pyarrow", {"gallery/sources/parquet_files.py"}),
-        ("pymilvus", {"gallery/milvus/server.py"}),
     ],
 )
 def test_each_heavy_package_has_its_own_rooms(package: str, homes: set[str]) -> None:
