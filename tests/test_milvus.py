@@ -21,9 +21,9 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.milvus import transfer
 from mmretrieve.gallery.milvus.address import Address, is_address
+from mmretrieve.gallery.milvus.failures import AwayError
 from mmretrieve.gallery.milvus.home import pull_into, push
 from mmretrieve.gallery.milvus.indexes import IndexName, ServerKind, Version
-from mmretrieve.gallery.milvus.server import AwayError
 from mmretrieve.gallery.milvus.where import translated
 from mmretrieve.gallery.store.fields import Kind
 from mmretrieve.vectors import unit
@@ -225,10 +225,19 @@ VALUES = [
     (7, "a_b"),
     (-2, None),
     (None, "b"),
+    (2**53 + 1, "back\\slash"),
+    (-0.5, "Ü new\nline"),
+    (1e300, "%_\\"),
+    (-(2**62), "ü"),
 ]
-names, numbers = st.sampled_from(["n", "N", '"n"']), st.sampled_from(["0", "1", "-2", "2.5", "3", "1e1", "NULL"])
-texts = st.sampled_from(["''", "'a'", "'B'", "'it''s'", "'x\"y'", "'b'", "NULL"])
-patterns = st.sampled_from(["'%'", "'a%'", "'%b'", "'%T%'", "'A'", "'50%'"])
+names, numbers = (
+    st.sampled_from(["n", "N", '"n"']),
+    st.sampled_from(["0", "1", "-2", "2.5", "3", "1e1", "NULL", "9007199254740993", "-.5", "1e300", "TRUE"]),
+)
+texts = st.sampled_from(["''", "'a'", "'B'", "'it''s'", "'x\"y'", "'b'", "NULL", "'back\\slash'", "'ü'", "'Ü new\nline'"])
+patterns = st.sampled_from(
+    ["'%\\'", "'back\\%'", "'_'", "'ü%'", "'%NEW_line'", "'a_b'", "'%'", "'a%'", "'%b'", "'%T%'", "'A'", "'50%'"]
+)
 signs = st.sampled_from(["=", "<>", "!=", "<", "<=", ">", ">=", "=="])
 leaves = st.one_of(
     st.builds("{} {} {}".format, names, signs, numbers),

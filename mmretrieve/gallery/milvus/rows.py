@@ -26,6 +26,7 @@ OWN = {  # what every item can have, by its name in SQL
     **dict.fromkeys(("width", "height"), Kind.NUMBER),
 }
 PLAIN = re.compile(r"[a-z0-9_]+")
+BACKSLASH = "\ufdd0"  # for LIKE, in its place: what servers make of a backslash in a pattern differs; no text holds this
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,18 @@ def is_given(column: Column) -> str:
     return f'array_contains({GIVEN}, "{column.key}")'
 
 
+def as_liked(text: str) -> str:
+    """A text, or a pattern, as LIKE compares it: a and A are one, other letters are not, and a backslash is only that."""
+    return folded(text).replace("\\", BACKSLASH)
+
+
 def row_of(number: int, item: Item, half: Half, fields: Mapping[str, Kind]) -> dict[str, Any]:
     """The row of an item with its (dim,) vector. GalleryError where it says more than Milvus can keep of one."""
     told = _text(item)
     values = dict(_values(item, fields))
     given = [column.key for column in values]
     looked_at: dict[str, Value] = {column.key: value for column, value in values.items()}
-    looked_at |= {column.folded: folded(value) for column, value in values.items() if isinstance(value, str)}
+    looked_at |= {column.folded: as_liked(value) for column, value in values.items() if isinstance(value, str)}
     sizes = len(told.encode()), len(json.dumps(looked_at, ensure_ascii=False).encode())
     if max(sizes) > TEXT_BYTES or len(given) > FIELDS:
         raise GalleryError(f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {TEXT_BYTES}; leave some out")

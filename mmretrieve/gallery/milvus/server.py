@@ -15,7 +15,8 @@ import numpy as np
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.held import Rows
-from mmretrieve.gallery.milvus.address import TOKEN, Address
+from mmretrieve.gallery.milvus.address import Address
+from mmretrieve.gallery.milvus.failures import AwayError, NotLoadedError, SlowError, failure
 from mmretrieve.gallery.milvus.indexes import METRIC, ServerKind, Version
 from mmretrieve.vectors import Float32
 
@@ -23,9 +24,8 @@ ROW, ID, HASH, ITEM, GIVEN, VECTOR = "row", "id", "hash", "item", "given", "vect
 ABOUT = "mmretrieve"  # the property in which a collection says what it is
 TEXT_BYTES = 65_535  # the longest text that a Milvus column holds
 FIELDS = 4_096  # the most fields that one item may have
-CONNECT_SECONDS, CALL_SECONDS, LOAD_SECONDS = 5.0, 30.0, 600.0
+CONNECT_SECONDS, CALL_SECONDS, LOAD_SECONDS = 5.0, 15.0, 600.0
 PAGE = 16_384  # the most rows that a server gives at once
-UNKNOWN_COLLECTION, NOT_LOADED, NO_CONNECTION = 100, 101, 2
 # a server that was away is looked for at once, not after the minutes that gRPC would wait by itself
 CHANNEL = {
     "grpc.use_local_subchannel_pool": 1,
@@ -33,14 +33,6 @@ CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 500,
     "grpc.keepalive_time_ms": 300_000,  # servers hang up on those who ping more often
 }
-
-
-class AwayError(GalleryError):
-    """The server does not answer, or not in time. What it has stored is not touched by that."""
-
-
-class UnknownError(GalleryError):
-    """The server answers, and has no such collection."""
 
 
 @dataclass(frozen=True)
@@ -145,16 +137,21 @@ class Server:
         """The whole collection is gone."""
         self._ask("drop_collection", self.address.collection)
 
-    def _ask(self, what: str, *given: Any, seconds: float = CALL_SECONDS, **more: Any) -> Any:
+    def _ask(self, what: str, *given: Any, seconds: float | None = None, **more: Any) -> Any:
         """One call; once more where the collection has to be loaded first, or the connection is one that has died since."""
+
+        def ask() -> Any:
+            return getattr(self._connected(), what)(*given, timeout=seconds or CALL_SECONDS, **more)
+
         try:
-            return self._told(lambda: getattr(self._connected(), what)(*given, timeout=seconds, **more))
+            return self._told(ask)
+        except SlowError:
+            raise
         except AwayError:
             self._forget()
-            return self._told(lambda: getattr(self._connected(), what)(*given, timeout=seconds, **more))
-        except _NotLoadedError:
+        except NotLoadedError:
             self.load()
-            return self._told(lambda: getattr(self._connected(), what)(*given, timeout=seconds, **more))
+        return self._told(ask)
 
     def _connected(self) -> Any:
         with self._lock:
@@ -178,29 +175,7 @@ class Server:
         try:
             return ask()
         except (_pymilvus().MilvusException, grpc.RpcError) as error:
-            raise self._error(error, grpc.StatusCode) from error
-
-    def _error(self, error: Any, status: Any) -> GalleryError:
-        cause = error if callable(error.code) else error.__cause__
-        state = cause.code() if callable(getattr(cause, "code", None)) else None
-        said = " ".join(str(getattr(error, "message", None) or error.details()).split())
-        if state in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or "auth check failure" in said:
-            return GalleryError(
-                f"{self.address}: the server does not accept this user or token; set {TOKEN}, or name USER:PASSWORD@ in the address"
-            )
-        if state is status.DEADLINE_EXCEEDED:
-            return AwayError(f"{self.address}: the server does not answer in time; what it has stored is safe, try again later")
-        if state is status.UNAVAILABLE or error.code == NO_CONNECTION:
-            return AwayError(
-                f"{self.address}: the server does not answer; what it has stored is safe, try again when it is back"
-            )
-        if error.code == UNKNOWN_COLLECTION:
-            return UnknownError(f"{self.address}: the server has no such collection; `mmretrieve push` makes one")
-        return (_NotLoadedError if error.code == NOT_LOADED else GalleryError)(f"{self.address}: {said}")
-
-
-class _NotLoadedError(GalleryError):
-    """The collection is there, but not in the server's memory: after a restart, say."""
+            raise failure(self.address, error, grpc.StatusCode) from error
 
 
 def _index(index: str, parameters: Mapping[str, int]) -> Any:

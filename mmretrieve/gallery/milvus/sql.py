@@ -5,22 +5,14 @@ What SQLite knows and Milvus does not is refused here, or by `where`, by name: n
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isfinite
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.sources.base import Value
+from mmretrieve.gallery.milvus.tokens import tokens_of
+from mmretrieve.gallery.milvus.tree import Both, Compare, Either, In, IsNull, Like, Literal, Name, Node, Not
 from mmretrieve.gallery.store.fields import INT64
 from mmretrieve.gallery.store.filters import check_where
 
-TOKENS = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^']|'')*') | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
-    | (?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![0-9A-Za-z_.])
-    | (?P<word>[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*) | (?P<sign><=|>=|<>|!=|==|\|\||<<|>>|->>?|[-+*/%<>=(),.&|~]))""",
-    re.VERBOSE,
-)
 KEYWORDS = frozenset(["and", "or", "not", "in", "between", "like", "is", "null", "isnull", "notnull", "true", "false"])
 REFUSED = frozenset(
     ["glob", "regexp", "match", "escape", "collate", "case", "cast", "exists", "distinct", "when", "then", "else", "end"]
@@ -29,83 +21,16 @@ COMPARISONS = {"=": "==", "==": "==", "<>": "!=", "!=": "!=", "<": "<", "<=": "<
 DEEPEST = 100
 
 
-@dataclass(frozen=True)
-class Name:
-    """A field, as it was written."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Literal:
-    value: Value
-
-
-@dataclass(frozen=True)
-class Compare:
-    sign: str  # as Milvus writes it
-    left: Node
-    right: Node
-
-
-@dataclass(frozen=True)
-class In:
-    left: Node
-    values: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Like:
-    left: Node
-    pattern: Node
-
-
-@dataclass(frozen=True)
-class IsNull:
-    left: Node
-
-
-@dataclass(frozen=True)
-class Not:
-    inner: Node
-
-
-@dataclass(frozen=True)
-class Both:
-    left: Node
-    right: Node
-
-
-@dataclass(frozen=True)
-class Either:
-    left: Node
-    right: Node
-
-
-Node = Name | Literal | Compare | In | Like | IsNull | Not | Both | Either
-
-
 def read_where(where: str) -> Node:
     """`read_where("price < 20")` is `Compare("<", Name("price"), Literal(20))`. OptionError where it is no such expression."""
     return _Reader(check_where(where)).whole()
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-
-    @property
-    def word(self) -> str:
-        """What it is to the grammar: a keyword in small letters, a sign, or nothing."""
-        return self.text.lower() if self.kind == "word" else self.text if self.kind == "sign" else ""
 
 
 class _Reader:
     """Goes through the tokens once; each method reads what binds at least as tightly as its name says."""
 
     def __init__(self, where: str) -> None:
-        self._where, self._tokens, self._at, self._depth = where, list(self._cut(where)), 0, 0
+        self._where, self._tokens, self._at, self._depth = where, list(tokens_of(where)), 0, 0
 
     def whole(self) -> Node:
         node = self._either()
@@ -253,15 +178,6 @@ class _Reader:
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
-
-    def _cut(self, where: str) -> Iterator[_Token]:
-        at, end = 0, len(where.rstrip())
-        while at < end:
-            found = TOKENS.match(where, at)
-            if found is None or found.lastgroup is None:
-                raise self._wrong(f"cannot be read from {where[at : at + 20].strip()!r} on")
-            yield _Token(found.lastgroup, found[found.lastgroup])
-            at = found.end()
 
     def _wrong(self, what: str) -> OptionError:
         return OptionError(f"where {self._where!r}: {what}")

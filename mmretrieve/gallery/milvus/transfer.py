@@ -17,12 +17,14 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.held import Rows
 from mmretrieve.gallery.milvus.about import About
+from mmretrieve.gallery.milvus.failures import UnknownError
 from mmretrieve.gallery.milvus.indexes import IndexName, build_parameters
 from mmretrieve.gallery.milvus.now import BLOCK, CollectionNow
 from mmretrieve.gallery.milvus.rows import is_news, row_of
-from mmretrieve.gallery.milvus.server import HASH, ID, ITEM, ROW, Server, UnknownError
+from mmretrieve.gallery.milvus.server import HASH, ID, ITEM, ROW, Server
 from mmretrieve.gallery.milvus.where import one_of
 from mmretrieve.gallery.snapshot import Snapshot
+from mmretrieve.gallery.sources.values import folded
 from mmretrieve.gallery.store.fields import Kind, fitted
 from mmretrieve.gallery.store.records import Record
 from mmretrieve.gallery.store.store import Store
@@ -75,7 +77,7 @@ class Push:
         """The collection learns the names and kinds of fields that are new to it, before any item has them."""
         fields = dict(self._about.fields)
         for name, kind in self._now.store.ledger.meta()["fields"].items():
-            own = next((known for known in fields if known.casefold() == name.casefold()), name)
+            own = next((known for known in fields if folded(known) == folded(name)), name)
             if fields.setdefault(own, Kind(kind)) is not Kind(kind):
                 raise GalleryError(f"{self._server.address}: field {own!r} holds {fields[own]}s there, {kind}s here")
         if fields != self._about.fields:
@@ -85,12 +87,10 @@ class Push:
     def _check(self) -> None:
         if self._update:
             return
-        clashes = [
-            record.item.id
-            for records in self._blocks()
-            for record in records
-            if (there := self._there(records).get(record.item.id)) and there[HASH] != record.item.hash
-        ]
+        clashes: list[str] = []
+        for records in self._blocks():
+            there = self._there(records)
+            clashes += [r.item.id for r in records if r.item.id in there and there[r.item.id][HASH] != r.item.hash]
         if clashes:
             raise GalleryError(
                 f"{self._server.address}: {clashes[0]!r} is another picture than here ({len(clashes)} such ids); update them, nothing was pushed"

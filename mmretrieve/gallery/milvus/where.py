@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.milvus.rows import OWN, Column, columns, is_given
-from mmretrieve.gallery.milvus.sql import Both, Compare, Either, In, IsNull, Like, Literal, Name, Node, Not, read_where
+from mmretrieve.gallery.milvus.rows import OWN, Column, as_liked, columns, is_given
+from mmretrieve.gallery.milvus.sql import read_where
+from mmretrieve.gallery.milvus.tree import Both, Compare, Either, In, IsNull, Like, Literal, Name, Node, Not
 from mmretrieve.gallery.sources.base import Value
 from mmretrieve.gallery.sources.values import folded
 from mmretrieve.gallery.store.fields import Kind
@@ -118,7 +119,7 @@ class _Translator:
         return Truth(f"(not {given})", given)
 
     def _like(self, left: Node, pattern: Node) -> Truth:
-        """SQLite's LIKE takes a and A for one: so the folded text is looked at. A backslash is only that."""
+        """SQLite's LIKE takes a and A for one, so the folded text is looked at."""
         if not isinstance(left, Name) or not isinstance(pattern, Literal):
             raise self._wrong("Milvus knows LIKE of a field and a pattern only")
         column = self._column(left.name)
@@ -126,8 +127,7 @@ class _Translator:
             return UNKNOWN
         if not isinstance(pattern.value, str) or column.kind is not Kind.TEXT:
             raise self._wrong(f"LIKE is for texts; {column.name!r} holds {column.kind}s, the pattern is {pattern.value!r}")
-        doubled = folded(pattern.value).replace("\\", "\\\\")
-        like, there = f"({column.folded} like {_literal(doubled)})", f'{column.folded} >= ""'
+        like, there = f"({column.folded} like {_literal(as_liked(pattern.value))})", f'{column.folded} >= ""'
         return Truth(like, f"({there} and (not {like}))")
 
     def _column(self, name: str) -> Column:

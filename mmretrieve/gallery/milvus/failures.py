@@ -1,0 +1,44 @@
+"""Every way that a server can fail, told in one line, and never with a password in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.milvus.address import TOKEN, Address
+
+UNKNOWN_COLLECTION, NOT_LOADED, NO_CONNECTION = 100, 101, 2  # of Milvus' own codes
+
+
+class AwayError(GalleryError):
+    """The server does not answer. What it has stored is not touched by that."""
+
+
+class SlowError(AwayError):
+    """The server is there, but does not answer in time."""
+
+
+class UnknownError(GalleryError):
+    """The server answers, and has no such collection."""
+
+
+class NotLoadedError(GalleryError):
+    """The collection is there, but not in the server's memory: after a restart, say."""
+
+
+def failure(address: Address, error: Any, status: Any) -> GalleryError:
+    """The error of this library for one of `pymilvus` or of gRPC, whose status codes are `status`."""
+    cause = error if callable(error.code) else error.__cause__
+    state = cause.code() if callable(getattr(cause, "code", None)) else None
+    said = " ".join(str(getattr(error, "message", None) or error.details()).split())
+    if state in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or "auth check failure" in said:
+        return GalleryError(
+            f"{address}: the server does not accept this user or token; set {TOKEN}, or name USER:PASSWORD@ in the address"
+        )
+    if state is status.DEADLINE_EXCEEDED:
+        return SlowError(f"{address}: the server does not answer in time; what it has stored is safe, try again later")
+    if state is status.UNAVAILABLE or error.code == NO_CONNECTION:
+        return AwayError(f"{address}: the server does not answer; what it has stored is safe, try again when it is back")
+    if error.code == UNKNOWN_COLLECTION:
+        return UnknownError(f"{address}: the server has no such collection; `mmretrieve push` makes one")
+    return (NotLoadedError if error.code == NOT_LOADED else GalleryError)(f"{address}: {said}")

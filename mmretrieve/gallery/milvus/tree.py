@@ -1,0 +1,63 @@
+"""What an SQL filter says, as a tree: fields, values, and how they are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmretrieve.gallery.sources.base import Value
+
+
+@dataclass(frozen=True)
+class Name:
+    """A field, as it was written."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Literal:
+    value: Value
+
+
+@dataclass(frozen=True)
+class Compare:
+    sign: str  # as Milvus writes it
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True)
+class In:
+    left: Node
+    values: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Like:
+    left: Node
+    pattern: Node
+
+
+@dataclass(frozen=True)
+class IsNull:
+    left: Node
+
+
+@dataclass(frozen=True)
+class Not:
+    inner: Node
+
+
+@dataclass(frozen=True)
+class Both:
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True)
+class Either:
+    left: Node
+    right: Node
+
+
+Node = Name | Literal | Compare | In | Like | IsNull | Not | Both | Either
