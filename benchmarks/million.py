@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -154,8 +155,8 @@ def use(path: Path) -> dict[str, Any]:
 
 
 def alone(do: Callable[..., Any], *args: Any) -> Any:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(do, args)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # says so where the process dies
+        return pool.submit(do, *args).result()
 
 
 def write_gallery(folder: Path, size: int) -> None:

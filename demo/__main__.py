@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 import socket
 import sys
+from pathlib import Path
 
 from mmretrieve import MMRetrieveError, Retriever, wardrobe
 from mmretrieve.options import BUILT_IN

@@ -278,7 +278,7 @@ mm.Gallery.open(sys.argv[1], encoder=encoder).add(sys.argv[2])
 def test_killed_at_any_moment_it_opens_at_its_last_commit(
     tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmretrieve.gallery.adding.CHUNK", 4)
+    monkeypatch.setattr("mmretrieve.gallery.filling.adding.CHUNK", 4)
     whole = mm.Gallery.create(tmp_path / "whole", encoder=encoder)
     whole.add(photos)
     mm.Gallery.create(tmp_path / "killed", encoder=encoder)
