@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmretrieve.errors import MMRetrieveError
     from mmretrieve.gallery.filling.intake import AddReport
     from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.sources import Columns, read_source
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.options import ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
@@ -43,6 +44,8 @@ _HOME = {
     "load_encoder": "encoders.openclip",
     "MMRetrieveError": "errors",
     "AddReport": "gallery.filling.intake",
+    "Columns": "gallery.sources",
+    "read_source": "gallery.sources",
     "Gallery": "gallery.gallery",
     "Hit": "ranking",
     "Ranking": "ranking",
@@ -53,6 +56,7 @@ __all__ = [
     "PDV",
     "PUBLISHED",
     "AddReport",
+    "Columns",
     "ComposerName",
     "Composition",
     "Decode",
@@ -71,6 +75,7 @@ __all__ = [
     "load_encoder",
     "pdv",
     "pdv_weights",
+    "read_source",
     "wardrobe",
 ]
 

@@ -113,7 +113,9 @@ def _upkeep_arguments(added: Any) -> None:
 
 
 def _source_arguments(making: argparse.ArgumentParser) -> None:
-    making.add_argument("source", help="pictures: a folder, a tar, a parquet, CSV or JSONL file, or one picture")
+    making.add_argument(
+        "source", help="pictures: a folder, a tar, a parquet, CSV or JSONL file, one picture, or another gallery"
+    )
     making.add_argument("--image-column", metavar="NAME", help="of a table: the pictures' paths or bytes")
     making.add_argument("--id-column", metavar="NAME", help="of a table: the ids")
     making.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; made where there is none")

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 def index(options: argparse.Namespace) -> int:
     """Adds pictures to a gallery, making it first where there is none."""
     from mmretrieve.gallery.filling.adding import Share
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.store.store import is_gallery
 
+    if is_gallery(options.source):
+        other = Gallery.open(options.source)
+        with bar(len(other), "items", options.quiet) as progress:
+            gallery = Gallery.like(options.gallery, other)
+            return _told(options, gallery, gallery.merge(other.path, progress=progress.update))
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Share(source, *options.shard)
@@ -92,10 +99,10 @@ def _source(options: argparse.Namespace) -> Source:
 
 def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
     from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.gallery.store.store import LEDGER
+    from mmretrieve.gallery.store.store import is_gallery
 
     folder = Path(options.gallery)
-    if not (folder / LEDGER).exists():
+    if not is_gallery(folder):
         encoder = load(options, options.encoder or DEFAULT_ENCODER)
         return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
     known = Gallery.open(folder)

@@ -64,8 +64,7 @@ def merge(options: argparse.Namespace) -> int:
     from mmretrieve.gallery.gallery import Gallery
 
     others = [Gallery.open(gallery_named(name)) for name in options.others]
-    first = others[0]
-    gallery = Gallery.for_vectors(options.gallery, first.encoder_identity, first.dim, first.decode, first.setting)
+    gallery = Gallery.like(options.gallery, others[0])
     report = AddReport()
     with bar(sum(map(len, others)), "items", options.quiet) as progress:
         for other in others:

@@ -19,7 +19,7 @@ import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import proposing
-from mmretrieve.gallery.sources.base import SourceItem, Unreadable
+from mmretrieve.gallery.sources.base import SourceItem, Unreadable, Value
 from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.store import compaction
 from mmretrieve.gallery.store.filters import check_where
@@ -160,6 +160,26 @@ def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, pho
     assert len(shop.search(one_term(shop.vectors()[0]), 60, where="colour = 'red' AND half IS NULL")) == 60
     assert shop.add(told).skipped == 60
     assert shop.verify() == []
+
+
+def test_the_first_value_of_a_field_decides_for_all_that_follow(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    mixed = Shop(photos)
+    values: list[Value] = [None, 5, "five", 2.5, 7]
+    mixed.items = [
+        SourceItem(item.id, item.place, {"Size" if i % 2 else "size": value})
+        for i, (item, value) in enumerate(zip(mixed.items, values, strict=False))
+        if isinstance(item, SourceItem)
+    ]
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    report = gallery.add(mixed)
+    assert list(report.failed.values()) == ["field 'Size' holds numbers in this gallery, got 'five'"]
+    assert [gallery.item(id_).fields.get("Size") for id_ in gallery.ids] == [None, 5, 2.5, 7]
+    assert gallery.verify() == []
+    with pytest.raises(GalleryError, match="field 'x' holds texts in this gallery, got 1"):
+        gallery.add_vectors(["a", "b"], np.eye(2, gallery.dim), fields=[{"x": "one"}, {"x": 1}])
+    with pytest.raises(GalleryError, match="is there twice"):
+        gallery.add_vectors(["a"], np.eye(1, gallery.dim), fields=[{"x": "one", "X": "two"}])
+    assert (len(gallery), gallery.verify()) == (4, [])
 
 
 def test_a_folder_does_not_make_a_gallery_forget_its_fields(shop: mm.Gallery, photos: Path, tmp_path: Path) -> None:

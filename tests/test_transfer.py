@@ -19,7 +19,6 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, VectorError
 from mmretrieve.gallery.filling import adding
 from mmretrieve.gallery.filling.adding import Share
-from mmretrieve.gallery.sources import read_source
 from mmretrieve.vectors import unit
 
 
@@ -79,7 +78,7 @@ def test_shards_that_are_merged_are_what_one_machine_makes(
     tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adding, "CHUNK", 8)
-    source = read_source(photos)
+    source = mm.read_source(photos)
     whole = mm.Gallery.create(tmp_path / "whole", encoder=encoder)
     whole.add(source)
     for of in (1, 3, 9):
@@ -238,6 +237,9 @@ def test_the_shell_syncs_merges_compacts_and_finds_duplicates(
     assert main(["duplicates", two, "--min-score", "0.5", "--json", "--quiet"]) == 0
     assert sum(len(json.loads(line)) for line in capsys.readouterr().out.splitlines()) > 10
     assert main(["verify", two]) == 0
+    three = str(tmp_path / "three")
+    assert main(["index", two, "--gallery", three, "--quiet"]) == 0
+    assert state(mm.Gallery.open(three)) == state(mm.Gallery.open(two))
     for wrong in (["index", str(source), "--gallery", one, "--shard", "3/2"], ["duplicates", one, "--min-score", "2"]):
         with pytest.raises(SystemExit, match="2"):
             main(wrong)

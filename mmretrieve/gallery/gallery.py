@@ -28,7 +28,7 @@ from mmretrieve.gallery.sources import read_source
 from mmretrieve.gallery.sources.base import Source, Value
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
-from mmretrieve.gallery.store.store import LEDGER, Store
+from mmretrieve.gallery.store.store import Store, is_gallery
 from mmretrieve.images import thumbnail
 from mmretrieve.options import DEFAULT_RECALL, Decode
 
@@ -79,10 +79,15 @@ class Gallery(Asking[Snapshot]):
         cls, path: str | Path, encoder: EncoderIdentity, dim: int, decode: Decode = Decode.EXACT, setting: PDV | None = None
     ) -> Gallery:
         """The gallery at `path`; where there is none, an empty one for vectors of `dim` that this encoder has made elsewhere."""
-        if (Path(path) / LEDGER).exists():
+        if is_gallery(path):
             return cls.open(path)
         more = {} if setting is None else {"setting": asdict(setting)}
         return cls(Store.create(Path(path), encoder, dim, decode, **more))
+
+    @classmethod
+    def like(cls, path: str | Path, other: Asking[Any]) -> Gallery:
+        """The gallery at `path`; where there is none, an empty one for the vectors of the encoder that made `other`."""
+        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting)
 
     @property
     def path(self) -> Path:
@@ -117,12 +122,15 @@ class Gallery(Asking[Snapshot]):
         self._now = Snapshot(self._store, self._device, self._now)
 
     def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
-        """Adds every picture of a source: whatever `read_source` reads, or an object that is one. Can be interrupted and run again.
+        """Adds every picture of a source: whatever `read_source` reads, an object that is one, or another gallery (see `merge`).
 
+        Can be interrupted and run again.
         An item whose id and content are there already is skipped, and what the source says of it is noted. One whose content
         has changed is reported, or with `update` replaced; unreadable pictures are reported, the others go on.
         Raises GalleryError for an empty source, a full disk, or when another process is writing.
         """
+        if isinstance(source, str | Path) and is_gallery(source):
+            return self.merge(source, progress=progress)
         return self._take_in(source, update=update, vanish=False, progress=progress)
 
     def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:

@@ -49,7 +49,6 @@ def add_vectors(
             for i in some
         ]
         report += add_items(store, items, halves[some.start : some.stop], "vectors")
-        kinds = store.ledger.kinds()
         if progress is not None:
             progress(len(some))
     return report

@@ -16,7 +16,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery.sources.base import Entry, Unreadable
 from mmretrieve.gallery.sources.values import is_text
-from mmretrieve.gallery.store.fields import Kind, fitted
+from mmretrieve.gallery.store.fields import fitted
 from mmretrieve.gallery.store.records import Item, Record
 from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.images import content_hash, open_image, thumbnail
@@ -122,8 +122,8 @@ class Intake:
 
     def _readable(self, chunk: Sequence[Entry]) -> Iterator[_New]:
         known = self.store.ledger.live(item.id for item in chunk if is_text(item.id))
-        kinds = self.store.ledger.kinds()
-        outcomes = map_ahead(lambda item: self._read(item, known, kinds), chunk, 2 * (os.cpu_count() or 1))
+        told = list(self._fitted(chunk))
+        outcomes = map_ahead(lambda item: self._read(item, known), told, 2 * (os.cpu_count() or 1))
         for source, outcome in zip(chunk, outcomes, strict=True):
             if self.progress is not None:
                 self.progress(1)
@@ -140,14 +140,23 @@ class Intake:
                 is_told = outcome.item.fields != known[source.id].item.fields
                 self.told, self.skipped = self.told + is_told, self.skipped + (not is_told)
 
-    def _read(self, source: Entry, known: Mapping[str, Record], kinds: Mapping[str, Kind]) -> _New | Record | str | None:
+    def _fitted(self, chunk: Sequence[Entry]) -> Iterator[Entry]:
+        """The chunk with its fields as this gallery keeps them; one after another, as the first value decides for the next."""
+        kinds = self.store.ledger.kinds()
+        for entry in chunk:
+            try:
+                yield entry if isinstance(entry, Unreadable) else replace(entry, fields=fitted(entry.fields, kinds))
+            except GalleryError as error:
+                yield Unreadable(entry.id, str(error))
+
+    def _read(self, source: Entry, known: Mapping[str, Record]) -> _New | Record | str | None:
         """A new picture, a record to refresh, None for one that is there already, or why it cannot be added."""
         if isinstance(source, Unreadable):
             return source.reason
         if not (is_text(source.id) and is_text(source.place.path)):
             return "its name is not valid text"
         try:
-            fields, record, stamp = fitted(source.fields, kinds), known.get(source.id), source.place.stamp()
+            fields, record, stamp = source.fields, known.get(source.id), source.place.stamp()
             if record is not None and (record.item.place, record.item.stamp) == (source.place, stamp):
                 return _refreshed(record, replace(record.item, fields=fields, source=self.source))
             with source.place.open() as file:

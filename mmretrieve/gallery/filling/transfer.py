@@ -118,7 +118,7 @@ def _items(store: Store, records: list[dict[str, Any]], halves: Half, where: str
     return [_item(record, half, where, kinds) for record, half in zip(records, halves, strict=True)]
 
 
-def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: Mapping[str, Kind]) -> Item:
+def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: dict[str, Kind]) -> Item:
     if own := record.pop(OWN, None):
         said = json.loads(own)
         place = Place(record["image_path"], said["part"])

@@ -19,7 +19,7 @@ from mmretrieve.gallery.milvus.inspection import problems
 from mmretrieve.gallery.milvus.now import BLOCK, CollectionNow
 from mmretrieve.gallery.milvus.server import Server
 from mmretrieve.gallery.milvus.transfer import Push, opened, pull
-from mmretrieve.gallery.store.store import LEDGER, Store
+from mmretrieve.gallery.store.store import Store, is_gallery
 from mmretrieve.images import thumbnail
 from mmretrieve.options import Decode
 
@@ -130,7 +130,7 @@ def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = 
     """
     home, folder = MilvusGallery.open(address), Path(gallery)
     about = home._now.about
-    if (folder / LEDGER).exists():
+    if is_gallery(folder):
         store = Store(folder)
         if (store.identity, store.decode) != (about.encoder, about.decode):
             raise GalleryError(

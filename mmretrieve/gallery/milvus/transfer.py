@@ -98,7 +98,7 @@ class Push:
 
     def _block(self, records: list[Record], last: int) -> tuple[AddReport, int]:
         there = self._there(records)
-        items = [replace(record.item, fields=fitted(record.item.fields, self._about.fields)) for record in records]
+        items = [replace(record.item, fields=fitted(record.item.fields, dict(self._about.fields))) for record in records]
         told = [
             item for item in items if item.id in there and there[item.id][HASH] == item.hash and is_news(item, there[item.id])
         ]

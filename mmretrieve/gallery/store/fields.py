@@ -21,20 +21,25 @@ class Kind(Choice):
     TEXT = "text"
 
 
-def fitted(given: Mapping[str, Value], kinds: Mapping[str, Kind]) -> dict[str, Value]:
+def fitted(given: Mapping[str, Value], kinds: dict[str, Kind]) -> dict[str, Value]:
     """The fields under the names that the gallery has for them (capitals make no difference), without a change to a value.
 
-    Raises GalleryError, naming the field, for a value that is no text, finite number or None, or not of the field's kind.
+    `kinds` learns what is new, so that whoever comes next must fit it. Raises GalleryError, naming the field, for a value that
+    is no text, finite number or None, or not of the field's kind; then nothing is learned.
     """
-    names, fields = {folded(name): name for name in kinds}, dict[str, Value]()
+    names, fields, found = {folded(name): name for name in kinds}, dict[str, Value](), dict[str, Kind]()
     for name, value in given.items():
         if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
             raise GalleryError(f"a field cannot have the name {name!r}")
         own = names.setdefault(folded(name), name)
-        kind = None if value is None else kind_of(own, value)
-        if kind is not None and kinds.get(own, kind) is not kind:
-            raise GalleryError(f"field {own!r} holds {kinds[own]}s in this gallery, got {value!r}")
+        if own in fields:
+            raise GalleryError(f"field {own!r} is there twice, as {name!r} too: capitals make no difference")
+        if value is not None:
+            found[own] = kind_of(own, value)
+            if kinds.get(own, found[own]) is not found[own]:
+                raise GalleryError(f"field {own!r} holds {kinds[own]}s in this gallery, got {value!r}")
         fields[own] = value
+    kinds.update(found)
     return fields
 
 

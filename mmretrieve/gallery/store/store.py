@@ -36,12 +36,17 @@ Half = NDArray[np.float16]
 logger = logging.getLogger(__name__)
 
 
+def is_gallery(folder: str | Path) -> bool:
+    """Whether there is a gallery in that folder."""
+    return (Path(folder) / LEDGER).is_file()
+
+
 class Store:
     """Opens an existing gallery folder. Readers never wait for the encoder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.ledger = folder, Ledger(folder / LEDGER)
-        if not (folder / LEDGER).is_file():
+        if not is_gallery(folder):
             raise GalleryError(
                 f"{folder}: not a gallery (no {LEDGER} in it); make one with `mmretrieve index SOURCE --gallery {folder}`"
             )
@@ -66,7 +71,7 @@ class Store:
         partial = folder / f"{LEDGER}.part"
         unfinished = {VECTORS, THUMBNAILS, partial.name, f"{partial.name}-journal"}
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):
-            what = "a gallery" if (folder / LEDGER).exists() else "something else"
+            what = "a gallery" if is_gallery(folder) else "something else"
             raise GalleryError(f"{folder}: there is {what} here already; open it, or name an empty folder")
         meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity)}
         try:
