@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,4 +152,4 @@ def _print_ranking(ranking: Ranking, *, as_json: bool) -> None:
             gave = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
             print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({gave})")
     if ranking.note:
-        print(f"mmretrieve: {ranking.note}", file=sys.stderr)
+        tell([ranking.note])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -31,8 +31,6 @@ from mmretrieve.gallery.store.compaction import compact
 from mmretrieve.gallery.store.store import Store, is_gallery
 from mmretrieve.images import thumbnail
 from mmretrieve.options import DEFAULT_RECALL, Decode
-
-T = TypeVar("T")
 
 
 class Gallery(Asking[Snapshot]):
