@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, NoReturn
@@ -12,10 +13,11 @@ from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, ComposerName, RuleName
 
 WRONG_USE = 2
-SEVERAL = {
+SEVERAL: dict[str, tuple[type, str, str]] = {
     "image_weight": (float, "W", "how much each picture counts (default: 1)"),
     "strength": (float, "S", "how far to go along each prompt; below 0, the other way (default: 1)"),
     "reference_id": (str, "ID", "an item of the gallery as the reference"),
+    "region": (tuple, "L,T,R,B", "the part of the reference that counts, in shares of its sides, or all"),
     "avoid": (str, "T", "what should not show"),
     "more_like": (str, "ID", "an item to be near to"),
     "less_like": (str, "ID", "an item to be far from"),
@@ -113,6 +115,16 @@ def shard(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
+def region(text: str) -> tuple[float, ...] | None:
+    """`"0.5,0,1,1"` → `(0.5, 0.0, 1.0, 1.0)`, the right half; `"all"` → None."""
+    if text == "all":
+        return None
+    sides = tuple(map(finite, text.split(",")))
+    if len(sides) != 4:
+        raise argparse.ArgumentTypeError(f"expected left,top,right,bottom such as 0.5,0,1,1, or all, got {text!r}")
+    return sides
+
+
 def alpha_or_auto(text: str) -> float | str:
     return text if text == AUTO else finite(text)
 
@@ -147,9 +159,9 @@ def add_question(command: argparse.ArgumentParser) -> None:
     asked = command.add_argument_group("the question")
     asked.add_argument("--image", action="append", metavar="P", help=f"the reference picture{more}")
     asked.add_argument("--prompt", action="append", metavar="T", help=f'what should be different: "in red"{more}')
+    readers: dict[type, Callable[[str], Any]] = {float: finite, str: str, tuple: region}
     for name, (kind, metavar, told) in SEVERAL.items():
-        read = finite if kind is float else str
-        asked.add_argument(_option(name), action="append", type=read, metavar=metavar, help=told + more)
+        asked.add_argument(_option(name), action="append", type=readers[kind], metavar=metavar, help=told + more)
     asked.add_argument("-k", type=count, default=DEFAULT_K, metavar="N", help="how many items (default: %(default)s)")
     asked.add_argument("--min-score", type=finite, metavar="S", help="leave out items that score below")
     asked.add_argument("--where", metavar="SQL", help="""what items must fulfil: "price < 20 AND colour = 'red'\"""")

@@ -21,6 +21,7 @@ from mmretrieve.errors import ImageError
 from mmretrieve.options import Decode
 
 ImageLike = str | Path | Image.Image | BinaryIO
+Region = tuple[float, float, float, float]  # left, top, right, bottom, each from 0 to 1
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 # fmt: off
@@ -92,6 +93,16 @@ def target_pad(picture: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image
         return picture
     across, down = (max(int((longest / ratio - side) / 2), 0) for side in picture.size)
     return ImageOps.expand(picture, (across, down, across, down), 0)
+
+
+def cropped(picture: Image.Image, region: Region) -> Image.Image:
+    """The part of a picture inside `region` (left, top, right, bottom) in shares of its sides; at least one pixel each way.
+
+    A 100 × 50 picture at (0.5, 0, 1, 1) gives 50 × 50, its right half.
+    """
+    left, top, right, bottom = region
+    x, y = min(int(left * picture.width), picture.width - 1), min(int(top * picture.height), picture.height - 1)
+    return picture.crop((x, y, max(x + 1, round(right * picture.width)), max(y + 1, round(bottom * picture.height))))
 
 
 def thumbnail(picture: Image.Image, side: int) -> bytes:

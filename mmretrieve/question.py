@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from mmretrieve.errors import OptionError
-from mmretrieve.images import ImageLike
+from mmretrieve.images import ImageLike, Region
 from mmretrieve.options import WITHOUT_CAPTIONS, ComposerName, RuleName
 from mmretrieve.vectors import is_number
 
@@ -15,7 +15,8 @@ from mmretrieve.vectors import is_number
 class Question(TypedDict, total=False):
     """What a query may say beside images and prompts.
 
-    reference_id: items of the gallery as references. image_weight: how much each reference counts (1). strength: how
+    reference_id: items of the gallery as references, after the images where there are both. region: of each reference the
+    part that counts, (left, top, right, bottom) in shares of its sides, or None for all of it. image_weight: how much each reference counts (1). strength: how
     far to go along each prompt (1; 0 ignores it, below 0 goes the other way). avoid: prompts to go away from, at
     strength −1. more_like, less_like: items of the gallery to be near to, and far from. caption: each reference in words.
     composer: by default "captions" for an image with a prompt, "image" or "prompt" for one of them alone.
@@ -23,6 +24,7 @@ class Question(TypedDict, total=False):
     """
 
     reference_id: str | Sequence[str] | None
+    region: Region | Sequence[Region | None] | None
     image_weight: float | Sequence[float] | None
     strength: float | Sequence[float] | None
     avoid: str | Sequence[str] | None
@@ -39,6 +41,7 @@ class Asked:
 
     images: list[ImageLike]
     ids: list[str]
+    regions: list[Region | None]
     image_weights: list[float]
     captions: list[str]
     prompts: list[str]
@@ -60,13 +63,12 @@ def read_question(image: ImageLike | Sequence[ImageLike] | None, prompt: str | S
             f"unknown words in a query: {', '.join(sorted(strange))}; known: {', '.join(Question.__annotations__)}"
         )
     images, ids = _several(image), read_ids("reference_id", more.get("reference_id"))
-    if images and ids:
-        raise OptionError("give image or reference_id, not both")
     prompts, avoided = _several(prompt), _several(more.get("avoid"))
     composer = more.get("composer")
     asked = Asked(
         images,
         ids,
+        _regions(more.get("region"), len(images) + len(ids)),
         _numbers(more.get("image_weight"), len(images) + len(ids), "image_weight", "references"),
         _several(more.get("caption")),
         [*prompts, *avoided],
@@ -126,3 +128,23 @@ def _numbers(value: float | Sequence[float] | None, count: int, name: str, of: s
     if wrong := [number for number in numbers if not is_number(number)]:
         raise OptionError(f"{name} must be finite numbers, got {wrong[0]!r}")
     return [float(number) for number in numbers]
+
+
+def _regions(value: Any, count: int) -> list[Region | None]:
+    """One region or None for each of `count` references; a single one may stand by itself."""
+    if value is None:
+        return [None] * count
+    one = isinstance(value, list | tuple) and len(value) == 4 and all(map(is_number, value))
+    regions = [value] if one else _several(value)
+    if len(regions) != count:
+        raise OptionError(f"{len(regions)} regions for {count} references; give one for each (None for the whole picture)")
+    return [None if region is None else _region(region) for region in regions]
+
+
+def _region(value: Any) -> Region:
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(is_number, value)):
+        raise OptionError(f"a region is left, top, right and bottom, got {value!r}")
+    left, top, right, bottom = map(float, value)
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise OptionError(f"a region lies between 0 and 1, left of right and top above bottom; got {value!r}")
+    return left, top, right, bottom

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from PIL import Image
+
 from mmretrieve.balance import balanced
 from mmretrieve.combining import combined
 from mmretrieve.composers import Parts, make_composer
@@ -17,7 +19,7 @@ from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, OptionE
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, content_hash, open_image
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, cropped, open_image
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
 from mmretrieve.query import Query
 from mmretrieve.question import Asked, Question, read_ids, read_question
@@ -169,23 +171,33 @@ class Retriever:
         return composition.with_rule(make_rule(ask.rule, learned_words=ask.composer in LEARNED_WORDS))
 
     def _references(self, ask: Asked) -> list[dict[str, Any]]:
-        """What a `Query` says of its reference, for each of them."""
-        if ask.ids:
-            items = [self.gallery.item(id_) for id_ in ask.ids]
-            vectors, names = self.gallery.vectors(ask.ids), list[str | None](ask.ids)
-            pictures = [self._shown(item) for item in items]
-        else:
-            opened = [self._opened(image) for image in ask.images]
-            vectors = self.encoder.encode_images(opened)
-            pictures = [
-                image if isinstance(image, str | Path) else shown for image, shown in zip(ask.images, opened, strict=True)
-            ]
-            names = [Path(image).name if isinstance(image, str | Path) else None for image in ask.images]
-        captions: list[str | None] = [*ask.captions] or [None] * len(names)
+        """What a `Query` says of its reference, for each of them: of images first, then of items."""
+        of_images, of_items = ask.regions[: len(ask.images)], ask.regions[len(ask.images) :]
+        looked_at = [*map(self._image, ask.images, of_images), *map(self._item, ask.ids, of_items)]
+        unseen = [picture for _, picture in looked_at if picture is not None]
+        vectors = iter(self.encoder.encode_images(unseen) if unseen else ())
+        captions: list[str | None] = [*ask.captions] or [None] * len(looked_at)
         return [
-            {"vector": vector, "caption": caption, "image": picture, "id": name}
-            for vector, caption, picture, name in zip(vectors, captions, pictures, names, strict=True)
+            said | {"caption": caption} | ({} if picture is None else {"vector": next(vectors)})
+            for (said, picture), caption in zip(looked_at, captions, strict=True)
         ]
+
+    def _image(self, image: ImageLike, region: Region | None) -> tuple[dict[str, Any], ImageLike | None]:
+        """What a query says of an image, and the picture that has yet to be encoded. A part of it is another picture, without a name."""
+        opened = self._opened(image)
+        if region is not None:
+            part = cropped(opened, region)
+            return {"image": part}, part
+        if not isinstance(image, str | Path):
+            return {"image": opened}, opened
+        return {"image": image, "id": Path(image).name}, opened
+
+    def _item(self, id_: str, region: Region | None) -> tuple[dict[str, Any], ImageLike | None]:
+        """The same of an item, whose vector is there already."""
+        if region is not None:
+            part = cropped(self.gallery.picture(id_), region)
+            return {"image": part}, part
+        return {"vector": self.gallery.vectors([id_])[0], "image": self._shown(self.gallery.item(id_)), "id": id_}, None
 
     def _shown(self, item: Item) -> ImageLike | None:
         """The picture of an item, None where it is no longer the one that was added: a method must not look at another."""
@@ -204,7 +216,7 @@ class Retriever:
         copies = [self.gallery.copies(content_hash(Path(image))) for image in ask.images if isinstance(image, str | Path)]
         return [*ask.ids, *(id_ for found in copies for id_ in found)]
 
-    def _opened(self, image: ImageLike) -> ImageLike:
+    def _opened(self, image: ImageLike) -> Image.Image:
         """The reference decoded as the gallery's own pictures were."""
         return open_image(image, decode=self.gallery.decode, size=getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE))
 

@@ -13,6 +13,7 @@ import mmretrieve as mm
 from mmretrieve.cli import main
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import searching
+from mmretrieve.images import content_hash
 from mmretrieve.rules import Product
 
 
@@ -131,11 +132,37 @@ def test_beyond_that_a_rule_scores_a_pool_and_says_so(
     assert retriever.search(pictures[0], "in red", k=3).pool is None  # linear: the index answers for all
 
 
+def test_a_region_is_the_query_that_the_part_would_be(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    with Image.open(pictures[0]) as whole:
+        right = whole.convert("RGB").crop((whole.width // 2, 0, whole.width, whole.height))
+    half, id_ = (0.5, 0, 1, 1), retriever.gallery.copies(content_hash(pictures[0]))[0]
+    part = retriever.search(right, "in red", k=60)
+    assert retriever.search(pictures[0], "in red", region=half, k=60) == part
+    assert retriever.search(reference_id=id_, prompt="in red", region=[half], k=60) == part
+    assert retriever.search(pictures[0], "in red", k=60) != part
+    assert pictures[0].as_posix() not in {
+        hit.path for hit in retriever.search(pictures[0], region=half, exclude_reference=True)
+    }
+
+
+def test_references_of_both_kinds(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    """Images come first, then items, each with its weight and its region."""
+    first, second = (retriever.gallery.copies(content_hash(picture))[0] for picture in pictures[:2])
+    items = {"reference_id": [first, second], "image_weight": [2, 1], "region": [None, (0, 0, 1, 0.5)]}
+    mixed = {"image": pictures[0], "reference_id": second, "image_weight": [2, 1], "region": [None, (0, 0, 1, 0.5)]}
+    together, apart = retriever.search(**mixed, k=60), retriever.search(**items, k=60)
+    assert together.ids == apart.ids
+    assert together.weights == apart.weights == pytest.approx({"image": 2 / 3, "image 2": 1 / 3})
+    assert retriever.search(**mixed, k=1, exclude_reference=True).hidden == {"excluded": 2}
+
+
 def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: list[Path]) -> None:
     one = pictures[0]
     wrong: list[tuple[dict[str, object], str]] = [
         ({}, "needs a reference image, a prompt, or both"),
-        ({"image": one, "reference_id": retriever.gallery.ids[0]}, "image or reference_id, not both"),
+        ({"image": one, "region": [(0, 0, 1, 1), None]}, "2 regions for 1 references"),
+        ({"image": one, "region": 5}, "a region is left, top, right and bottom, got 5"),
+        ({"image": one, "region": (0.5, 0, 0.5, 1)}, r"a region lies between 0 and 1.*got \(0.5, 0, 0.5, 1\)"),
         ({"image": one, "prompt": ["a", "b"], "strength": 1.0}, "1 values of strength for 2 prompts"),
         ({"image": one, "image_weight": [1, 2]}, "2 values of image_weight for 1 references"),
         ({"image": one, "prompt": "a", "strength": "much"}, "strength must be finite numbers, got 'much'"),

@@ -62,8 +62,6 @@ def test_a_reference_from_the_gallery(retriever: mm.Retriever, picture: Path, ph
     assert id_ not in retriever.search(reference_id=id_, k=60, exclude=[id_]).ids
     with pytest.raises(GalleryError, match="no item 'nothing'"):
         retriever.search(reference_id="nothing")
-    with pytest.raises(OptionError, match="not both"):
-        retriever.search(picture, reference_id=id_)
 
 
 def test_a_caption_that_nothing_would_use_is_refused(retriever: mm.Retriever, picture: Path) -> None:
