@@ -187,6 +187,13 @@ def test_the_first_value_of_a_field_decides_for_all_that_follow(tmp_path: Path, 
     assert (len(gallery), gallery.verify()) == (4, [])
 
 
+def test_a_field_that_the_last_items_lack_is_kept_of_the_others(tmp_path: Path, encoder: mm.Encoder) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add_vectors(["a", "b", "c"], np.eye(3, gallery.dim), fields=[{"x": None}, {"x": 1}, {"x": None}])
+    assert [gallery.item(id_).fields.get("x") for id_ in gallery.ids] == [None, 1, None]
+    assert gallery.info()["fields"] == {"x": "number"}
+
+
 def test_a_folder_does_not_make_a_gallery_forget_its_fields(shop: mm.Gallery, photos: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()

@@ -6,10 +6,12 @@ retriever = mmretrieve.Retriever.open(folder)
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
 from mmretrieve.wardrobe.world import drawings, queries
 
-PICTURES, GALLERY = "pictures", "gallery"
+PICTURES, GALLERY, TABLE = "pictures", "gallery", "drawings.jsonl"
+EDITION = 2  # of what is made below; another one is made anew
 
 
 def cache_folder() -> Path:
@@ -37,9 +40,8 @@ def gallery_folder(progress: Progress | None = None) -> Path:
 
     Safe to call from several processes; a folder that was left half made is made again.
     """
-    home = (
-        cache_folder() / f"wardrobe-{__version__}-{FORMAT}-{content_hash(BUILT_IN_MODEL / 'open_clip_model.safetensors')[:12]}"
-    )
+    model = content_hash(BUILT_IN_MODEL / "open_clip_model.safetensors")[:12]
+    home = cache_folder() / f"wardrobe-{__version__}-{EDITION}-{FORMAT}-{model}"
     done = home / "done"
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "lock"):
@@ -50,8 +52,9 @@ def gallery_folder(progress: Progress | None = None) -> Path:
             for name in (PICTURES, GALLERY):
                 shutil.rmtree(home / name, ignore_errors=True)
             paint(home / PICTURES)
+            describe(home / TABLE)
             encoder = load_encoder(BUILT_IN)
-            Gallery.create(home / GALLERY, encoder=encoder, setting=PUBLISHED["cirevl"]).add(home / PICTURES, progress=progress)
+            Gallery.create(home / GALLERY, encoder=encoder, setting=PUBLISHED["cirevl"]).add(home / TABLE, progress=progress)
             done.touch()
     return home / GALLERY
 
@@ -71,6 +74,15 @@ def paint(folder: Path, *, workers: int | None = None) -> None:
     codes = [process.wait() for process in running]
     if any(codes):
         raise RuntimeError(f"drawing into {folder} failed; see the messages above")
+
+
+def describe(table: Path) -> None:
+    """Writes what each drawing shows as a table beside the folder of pictures: the fields of the built-in gallery."""
+    rows = (
+        {"image": f"{PICTURES}/{drawing.id}", "id": drawing.id, **asdict(drawing.garment), "background": drawing.detail.background}
+        for drawing in sorted(drawings(), key=lambda drawing: drawing.id)
+    )
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
 __all__ = ["cache_folder", "drawings", "gallery_folder", "paint", "pictures_folder", "queries"]

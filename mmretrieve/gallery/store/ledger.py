@@ -175,7 +175,7 @@ class Ledger:
         """Adds records at the end, and lets those die that they replace: all or none."""
         with self.writing() as db:
             kill(db, instead)
-            add_fields(db, {name: value for record in new for name, value in record.item.fields.items()})
+            add_fields(db, new)
             for record in new:
                 insert(db, record)
             rows = new[-1].row + 1 if new else meta_of(db)["rows"]
@@ -208,7 +208,7 @@ class Ledger:
     def rewrite(self, records: Sequence[Record]) -> None:
         """Puts these in the place of what is kept of their rows."""
         with self.writing() as db:
-            add_fields(db, {name: value for record in records for name, value in record.item.fields.items()})
+            add_fields(db, records)
             for record in records:
                 insert(db, record)
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmretrieve.gallery.sources.base import Value
 from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.store.fields import RESERVED, Kind, kind_of
 from mmretrieve.gallery.store.records import Item, Kept, Record
@@ -89,10 +88,11 @@ def kill(db: sqlite3.Connection, records: Sequence[Record]) -> None:
         insert(db, replace(record, died=now))
 
 
-def add_fields(db: sqlite3.Connection, given: Mapping[str, Value]) -> None:
-    """Columns for fields that are new here. A number's has no type, so that every value stays what it was."""
+def add_fields(db: sqlite3.Connection, records: Sequence[Record]) -> None:
+    """Columns for the fields of these that are new here. A number's has no type, so that every value stays what it was."""
     kinds = meta_of(db)["fields"]
-    new = {name: kind_of(name, value) for name, value in given.items() if name not in kinds and value is not None}
+    given = {name: value for record in records for name, value in record.item.fields.items() if value is not None}
+    new = {name: kind_of(name, value) for name, value in given.items() if name not in kinds}
     for name, kind in new.items():
         db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is Kind.TEXT else ''}")
     if new:
