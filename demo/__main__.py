@@ -4,55 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from mmretrieve import MMRetrieveError, Retriever, wardrobe
+from mmretrieve import arguments, terminal
 from mmretrieve.options import BUILT_IN
 
-LOOPBACK, FIRST_PORT, PORTS_TRIED = "127.0.0.1", 7860, 20
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Serves until interrupted. Exit status as the shell's: 0 done, 1 failed, 2 wrong use."""
+    parser = arguments.OneLineParser(prog="python -m demo", description="Serves a gallery as a page, with its API beside it.")
+    parser.add_argument("gallery", nargs="?", default=BUILT_IN, metavar="G", help="folder of a gallery (default: the built-in one)")
+    arguments.add_serving(parser)
+    arguments.add_opening(parser)
+    parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+    parser.set_defaults(run=serve)
+    return terminal.answer(parser, words)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo", description="Serves a gallery as a page on 127.0.0.1.")
-    parser.add_argument("gallery", nargs="?", default=BUILT_IN, help="folder of a gallery (default: the built-in one)")
-    parser.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {FIRST_PORT})")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    options = parser.parse_args(arguments)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, below
-    import uvicorn
+def serve(options: argparse.Namespace) -> int:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, next
+    from demo.app import page
 
-    from demo.app import build
-    from demo.handlers import Shop
-
-    try:
-        built_in = options.gallery == BUILT_IN and not os.path.isdir(BUILT_IN)
-        if built_in:
-            print("Opening the built-in gallery; on first use it is drawn, which takes about half a minute …", flush=True)
-        retriever = Retriever.open(wardrobe.gallery_folder() if built_in else options.gallery, device=options.device)
-        title = "the wardrobe, drawn clothes" if built_in else Path(str(retriever.gallery.path)).stem
-        prompts = (
-            ("in red", "striped", "with long sleeves", "in navy with dots")
-            if built_in
-            else ("in red", "in black", "for children")
-        )
-        server = build(Shop(retriever), title=title, prompts=prompts)
-        port = options.port or _free_port()
-    except MMRetrieveError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    print(f"mmretrieve is open at http://{LOOPBACK}:{port}  (Ctrl-C closes it)", flush=True)
-    uvicorn.run(server, host=LOOPBACK, port=port, log_level="warning")
-    return 0
-
-
-def _free_port() -> int:
-    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
-        with socket.socket() as probe:
-            if probe.connect_ex((LOOPBACK, port)):
-                return port
-    raise MMRetrieveError(f"ports {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} are all taken; name one with --port")
+    if options.gallery == BUILT_IN and not os.path.isdir(BUILT_IN):
+        print("Opening the built-in gallery; on first use it is drawn, which takes about half a minute …", flush=True)
+    return terminal.serve(options, page)
 
 
 if __name__ == "__main__":

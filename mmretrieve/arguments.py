@@ -13,6 +13,7 @@ from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, ComposerName, RuleName
 
 WRONG_USE = 2
+HOST = "127.0.0.1"
 SEVERAL: dict[str, tuple[type, str, str]] = {
     "image_weight": (float, "W", "how much each picture counts (default: 1)"),
     "strength": (float, "S", "how far to go along each prompt; below 0, the other way (default: 1)"),
@@ -107,6 +108,13 @@ def positive(text: str) -> float:
     return value
 
 
+def port(text: str) -> int:
+    number = count(text)
+    if number > 65_535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return number
+
+
 def shard(text: str) -> tuple[int, int]:
     """`"2/8"` → `(2, 8)`."""
     number, _, of = text.partition("/")
@@ -196,6 +204,24 @@ def add_recipe(command: argparse.ArgumentParser) -> None:
     for name, (kind, told) in RECIPE.items():
         read, metavar = (whole, "N") if kind is int else (finite, "X")
         recipe.add_argument(_option(name), type=read, metavar=metavar, help=told + _default(PhiRecipe, name))
+
+
+def add_opening(command: argparse.ArgumentParser) -> None:
+    """Whatever opens a gallery to be asked: who speaks, and where the encoder is and computes."""
+    add_speakers(command)
+    command.add_argument("--phi", metavar="FILE", help="phi of textual inversion: .safetensors, or a published .pt")
+    command.add_argument("--vocabulary", metavar="FILE", help="JSON of the words that tagger and swap rewriter know")
+    command.add_argument("--encoder", metavar="E", help="where the gallery's encoder is now, if it has moved")
+    add_computing(command)
+
+
+def add_serving(command: argparse.ArgumentParser) -> None:
+    """Where a server listens, and whom it lets in."""
+    command.add_argument("--host", default=HOST, metavar="H", help="address to listen at (default: %(default)s)")
+    command.add_argument("--port", type=port, metavar="P", help="port to listen at (default: the first free one from 7860)")
+    told = "what every request must bring; auto makes one. Else MMRETRIEVE_TOKEN, which other users cannot see"
+    command.add_argument("--token", metavar="T", help=told)
+    command.add_argument("--user", metavar="NAME:PASSWORD", help="instead of a token. Else MMRETRIEVE_USER")
 
 
 def add_computing(command: argparse.ArgumentParser) -> None:

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import io
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmretrieve import arguments, commands, upkeep
-from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Decode
-from mmretrieve.terminal import DONE, FAILED
-
-INTERRUPTED = 130
+from mmretrieve.terminal import answer
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status. Errors are one line on stderr; `--debug` shows where they come from."""
-    options = make_parser().parse_args(words)
-    warnings.showwarning = _show_warning
-    _show_log()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show must not end a list
-    try:
-        status: int = options.run(options)
-        sys.stdout.flush()
-        return status
-    except MMRetrieveError as error:
-        if options.debug:
-            raise
-        print(f"mmretrieve: {arguments.printable(str(error))}", file=sys.stderr)
-        return arguments.WRONG_USE if isinstance(error, OptionError) else FAILED
-    except KeyboardInterrupt:
-        print("mmretrieve: interrupted; what was committed is kept, run the same command to go on", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except Exception as error:
-        if options.debug:
-            raise
-        told = arguments.printable(" ".join(str(error).split()))
-        print(f"mmretrieve: {type(error).__name__}: {told} (--debug shows where)", file=sys.stderr)
-        return FAILED
+    """Runs one command and returns its exit status (see `terminal.answer`)."""
+    return answer(make_parser(), words)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -62,6 +29,11 @@ def make_parser() -> argparse.ArgumentParser:
     indexing.add_argument("--shard", type=arguments.shard, metavar="I/N", help=told)
     _source_arguments(_command(added, "sync", commands.sync))
     _search_arguments(_command(added, "search", commands.search))
+    serving = _command(added, "serve", commands.serve)
+    _of_gallery(serving)
+    arguments.add_serving(serving)
+    serving.add_argument("--stdio", action="store_true", help="speak MCP to one agent, over stdin and stdout, instead")
+    arguments.add_opening(serving)
     for name, run in (("info", upkeep.info), ("verify", upkeep.verify)):
         _of_gallery(_command(added, name, run))
     removing = _command(added, "delete", upkeep.delete)
@@ -134,11 +106,7 @@ def _source_arguments(making: argparse.ArgumentParser) -> None:
 def _search_arguments(finding: argparse.ArgumentParser) -> None:
     _of_gallery(finding)
     arguments.add_question(finding)
-    arguments.add_speakers(finding)
-    finding.add_argument("--phi", metavar="FILE", help="phi of textual inversion: .safetensors, or a published .pt")
-    finding.add_argument("--vocabulary", metavar="FILE", help="JSON of the words that tagger and swap rewriter know")
-    finding.add_argument("--encoder", metavar="E", help="where the gallery's encoder is now, if it has moved")
-    arguments.add_computing(finding)
+    arguments.add_opening(finding)
 
 
 def _training_arguments(training: argparse.ArgumentParser) -> None:
@@ -162,21 +130,6 @@ def _of_gallery(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "gallery", metavar="G", help=f"folder or Milvus address of the gallery, or {BUILT_IN} for the built-in one"
     )
-
-
-def _show_log() -> None:
-    """Warnings of the library in the shell's own words; whatever else set up logging does not hear them."""
-    logger = logging.getLogger("mmretrieve")
-    logger.propagate = False
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setLevel(logging.WARNING)
-        handler.setFormatter(logging.Formatter("mmretrieve: %(message)s"))
-        logger.addHandler(handler)
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"mmretrieve: {message}", file=sys.stderr)
 
 
 def _version() -> str:

@@ -8,12 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmretrieve import arguments
+from mmretrieve import arguments, terminal
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import DEFAULT_ENCODER, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, Decode, RuleName
-from mmretrieve.terminal import DONE, FAILED, bar, gallery_named, load, out, tell
+from mmretrieve.terminal import DONE, FAILED, bar, load, opened, out, tell
 
 if TYPE_CHECKING:
     from mmretrieve.gallery.filling.intake import AddReport
@@ -50,23 +49,16 @@ def sync(options: argparse.Namespace) -> int:
 
 def search(options: argparse.Namespace) -> int:
     """Prints the best items for pictures, prompts, or both."""
-    from mmretrieve.composers import parts_from
-    from mmretrieve.language.vocabulary import Vocabulary
-    from mmretrieve.retriever import Retriever
-
     _refuse_unused(options)
-    speakers = SpeakerOptions(**arguments.chosen(options, SpeakerOptions))
-    vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
-    retriever = Retriever.open(
-        gallery_named(options.gallery),
-        encoder=load(options, options.encoder) if options.encoder else None,
-        device=options.device,
-        dtype=options.dtype,
-        parts=lambda encoder: parts_from(speakers, encoder, vocabulary=vocabulary, phi=options.phi),
-    )
+    retriever = opened(options)
     question = {name: getattr(options, name) for name in arguments.QUESTION if getattr(options, name) not in (None, [])}
     _print_ranking(retriever.search(options.image or None, options.prompt or None, **question), as_json=options.json)
     return DONE
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serves a gallery to programs (JSON under /api) and to agents (MCP at /mcp, or over stdin and stdout)."""
+    return terminal.speak(options) if options.stdio else terminal.serve(options)
 
 
 def train_phi(options: argparse.Namespace) -> int:

@@ -29,12 +29,28 @@ class GalleryError(MMRetrieveError):
     """A folder that is not a gallery, or a gallery that is damaged, empty, locked or made by another encoder."""
 
 
+class MissingError(GalleryError):
+    """An id that no item of the gallery has."""
+
+
 class VocabularyError(MMRetrieveError):
     """A tagger vocabulary that cannot be read or does not fit its own sentence."""
 
 
 class EndpointError(MMRetrieveError):
     """A language model's endpoint that does not answer, or an answer that is not in the memory; the message says what is kept."""
+
+
+class ExpiredError(MMRetrieveError):
+    """A picture that was sent to the server once, and is not there any more."""
+
+
+class BusyError(MMRetrieveError):
+    """A server that has as much to do as it may take on."""
+
+
+class SlowError(MMRetrieveError):
+    """A question whose answer took longer than the server may spend on one."""
 
 
 def unknown(what: str, value: object, choices: Iterable[object]) -> OptionError:

@@ -1,22 +1,62 @@
-"""What the shell's commands share: galleries and encoders by the names a person types, progress, and what is printed."""
+"""What programs at a terminal share: how they end, galleries and encoders by the names a person types, progress, what is printed."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import logging
+import os
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmretrieve import arguments
+from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.gallery.milvus.address import is_address
+from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import BUILT_IN
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.openclip import OpenClipEncoder
+    from mmretrieve.retriever import Retriever
+    from mmretrieve.server.app import Page
 
-DONE, FAILED = 0, 1
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def answer(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
+    """Runs one command and returns its exit status. Errors are one line on stderr; `--debug` shows where they come from."""
+    options = parser.parse_args(words)
+    warnings.showwarning = _show_warning
+    _show_log()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show must not end a list
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except MMRetrieveError as error:
+        if options.debug:
+            raise
+        print(f"mmretrieve: {arguments.printable(str(error))}", file=sys.stderr)
+        return arguments.WRONG_USE if isinstance(error, OptionError) else FAILED
+    except KeyboardInterrupt:
+        print("mmretrieve: interrupted; what was committed is kept, run the same command to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if options.debug:
+            raise
+        told = arguments.printable(" ".join(str(error).split()))
+        print(f"mmretrieve: {type(error).__name__}: {told} (--debug shows where)", file=sys.stderr)
+        return FAILED
 
 
 def gallery_named(name: str) -> Path | str:
@@ -28,6 +68,56 @@ def gallery_named(name: str) -> Path | str:
     from mmretrieve import wardrobe
 
     return wardrobe.gallery_folder()
+
+
+def opened(options: argparse.Namespace) -> Retriever:
+    """The gallery that was named, with its encoder and whoever was named to speak."""
+    from mmretrieve.composers import parts_from
+    from mmretrieve.language.vocabulary import Vocabulary
+    from mmretrieve.retriever import Retriever
+
+    speakers = SpeakerOptions(**arguments.chosen(options, SpeakerOptions))
+    vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
+    return Retriever.open(
+        gallery_named(options.gallery),
+        encoder=load(options, options.encoder) if options.encoder else None,
+        device=options.device,
+        dtype=options.dtype,
+        parts=lambda encoder: parts_from(speakers, encoder, vocabulary=vocabulary, phi=options.phi),
+    )
+
+
+def serve(options: argparse.Namespace, page: Page | None = None) -> int:
+    """Opens a gallery and serves it, with a page or without, until interrupted."""
+    with _needing("server"):
+        from mmretrieve.server import serving
+        from mmretrieve.server.app import build
+
+    token, user = (getattr(options, name) or os.environ.get(f"MMRETRIEVE_{name.upper()}") for name in ("token", "user"))
+    guard = serving.guard_from(token, user)
+    at = serving.address(options.host, options.port, guard)
+    app = build(opened(options), guard=guard, page=page)
+    print(f"mmretrieve is open at {at.link(guard)}  (Ctrl-C closes it)", flush=True)
+    serving.run(app, at)
+    return DONE
+
+
+def speak(options: argparse.Namespace) -> int:
+    """Opens a gallery and lets one agent use it over stdin and stdout, until it leaves."""
+    with _needing("server"):
+        from mmretrieve.server.app import speak_to_one
+
+    speak_to_one(opened(options))
+    return DONE
+
+
+@contextmanager
+def _needing(extra: str) -> Iterator[None]:
+    """MMRetrieveError, with what to install, where a package that is imported here is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MMRetrieveError(f"{error.name} is missing; install it with: pip install 'mmretrieve[{extra}]'") from error
 
 
 def load(options: argparse.Namespace, spec: str) -> OpenClipEncoder:
@@ -51,3 +141,18 @@ def tell(lines: Iterable[str]) -> None:
     """One line each on stderr, as the shell's own."""
     for line in lines:
         print(f"mmretrieve: {arguments.printable(line)}", file=sys.stderr)
+
+
+def _show_log() -> None:
+    """Warnings of the library in the shell's own words; whatever else set up logging does not hear them."""
+    logger = logging.getLogger("mmretrieve")
+    logger.propagate = False
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(logging.Formatter("mmretrieve: %(message)s"))
+        logger.addHandler(handler)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"mmretrieve: {message}", file=sys.stderr)

@@ -15,7 +15,7 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery import searching
-from mmretrieve.gallery.held import Cut, Now
+from mmretrieve.gallery.held import Cut, Listed, Now
 from mmretrieve.gallery.store.records import UNSEEN, Item, MovedError
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.options import DEFAULT_K, Decode
@@ -98,6 +98,22 @@ class Asking(ABC, Generic[N]):
     def item(self, id_: str) -> Item:
         """Place, content hash, size and fields of one item. GalleryError for an unknown id."""
         return self._at_one_moment(lambda now: now.items_of(now.rows_of([id_]))[0])
+
+    def items(self, ids: Sequence[str]) -> list[Item]:
+        """The same of several, in that order."""
+        return self._at_one_moment(lambda now: now.items_of(now.rows_of(ids)))
+
+    def listed(self, *, where: str | None = None, offset: int = 0, limit: int = 50) -> Listed:
+        """Up to `limit` of the items that fulfil a filter, from number `offset` on, in insertion order; and how many do.
+
+        OptionError for an expression that is none.
+        """
+
+        def listed(now: N) -> Listed:
+            allowed = now.allowed(Cut(1, where=where))
+            return Listed(now.items_of(now.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
+
+        return self._at_one_moment(listed)
 
     def picture(self, id_: str) -> Image.Image:
         """The picture of one item, decoded as it was when it was added. ImageError where it is gone or is another one now."""

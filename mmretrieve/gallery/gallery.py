@@ -116,8 +116,9 @@ class Gallery(Asking[Snapshot]):
         return kept or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
-        """Sees what others have written since this object was made, or since it last wrote."""
-        self._now = Snapshot(self._store, self._device, self._now)
+        """Sees what others have written since this object was made, or since it last wrote; keeps what it knows where nothing was."""
+        if not self._now.is_current:
+            self._now = Snapshot(self._store, self._device, self._now)
 
     def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
         """Adds every picture of a source: whatever `read_source` reads, an object that is one, or another gallery (see `merge`).

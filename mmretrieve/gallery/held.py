@@ -48,6 +48,14 @@ class Allowed:
         return cls(which, count, {why: number for why, number in hidden.items() if number})
 
 
+@dataclass(frozen=True)
+class Listed:
+    """Some of the `total` items that fulfil what was asked."""
+
+    items: list[Item]
+    total: int
+
+
 class Held(Protocol):
     """Items at one moment. Their rows grow in insertion order, which decides between equal scores."""
 

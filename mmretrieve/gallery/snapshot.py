@@ -41,6 +41,12 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing was written since."""
+        meta = self.store.ledger.meta()
+        return (meta["epoch"], meta["generation"]) == (self.moment.epoch, self.moment.generation)
+
     @once
     def ids(self) -> tuple[str, ...]:
         return self.store.ledger.ids(self.moment)

@@ -79,7 +79,12 @@ def paint(folder: Path, *, workers: int | None = None) -> None:
 def describe(table: Path) -> None:
     """Writes what each drawing shows as a table beside the folder of pictures: the fields of the built-in gallery."""
     rows = (
-        {"image": f"{PICTURES}/{drawing.id}", "id": drawing.id, **asdict(drawing.garment), "background": drawing.detail.background}
+        {
+            "image": f"{PICTURES}/{drawing.id}",
+            "id": drawing.id,
+            **asdict(drawing.garment),
+            "background": drawing.detail.background,
+        }
         for drawing in sorted(drawings(), key=lambda drawing: drawing.id)
     )
     table.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")

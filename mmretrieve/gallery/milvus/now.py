@@ -15,7 +15,7 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import MissingError
 from mmretrieve.gallery import duplicates
 from mmretrieve.gallery.held import Allowed, Cut, Rows, checked_ids
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
@@ -91,7 +91,7 @@ class CollectionNow:
             some = asked[start : start + BLOCK]
             found |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
         if absent := [id_ for id_ in asked if id_ not in found]:
-            raise GalleryError(f"{self.name}: no item {absent[0]!r} in this gallery")
+            raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
         return np.array([found[id_] for id_ in asked], dtype=np.int64)
 
     def copies(self, content: str) -> list[str]:

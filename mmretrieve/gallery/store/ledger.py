@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.errors import GalleryError, MissingError, OptionError
 from mmretrieve.gallery.store.fields import Kind
 from mmretrieve.gallery.store.filters import check_where
 from mmretrieve.gallery.store.records import Moment, MovedError, Record
@@ -64,7 +64,7 @@ class Ledger:
                 db.execute("BEGIN")
                 yield db
         except UnicodeEncodeError as error:
-            raise GalleryError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
+            raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
         except (sqlite3.DatabaseError, *UNREADABLE) as error:
             raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_meaning(error)}") from error
 
@@ -215,7 +215,7 @@ class Ledger:
     def _found(self, cursor: sqlite3.Cursor, id_: str) -> tuple[Any, ...]:
         found = cursor.fetchone()
         if found is None:
-            raise GalleryError(f"{self.path.parent}: no item {id_!r} in this gallery")
+            raise MissingError(f"{self.path.parent}: no item {id_!r} in this gallery")
         return tuple(found)
 
     @contextmanager

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
-from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.errors import GalleryError, MissingError, OptionError
 from mmretrieve.gallery.store import seal
 from mmretrieve.gallery.store.ledger import Ledger
 from mmretrieve.gallery.store.records import Item, Kept, Moment, MovedError, Record
@@ -146,7 +146,7 @@ class Store:
         """Lets items die, all or none. GalleryError for an unknown id. Call within `writing`."""
         found = self.ledger.live(ids)
         if absent := [id_ for id_ in ids if id_ not in found]:
-            raise GalleryError(f"{self.folder}: no item {absent[0]!r} in this gallery")
+            raise MissingError(f"{self.folder}: no item {absent[0]!r} in this gallery")
         self.ledger.kill(list(found.values()))
 
     def thumbnail(self, kept: Kept) -> bytes | None:

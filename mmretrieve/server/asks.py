@@ -1,0 +1,91 @@
+"""A question as it comes over a wire: the words of `Retriever.search`, and pictures as text. Bounds here, sense in `question`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mmretrieve.options import BALANCED, DEFAULT_K, ComposerName, RuleName
+from mmretrieve.server import limits
+
+
+def _several(value: Any) -> Any:
+    """One thing as a list of it; nothing as an empty one."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Said = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
+Id = Annotated[str, Field(min_length=1, max_length=4_096)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Region = Annotated[list[Share], Field(min_length=4, max_length=4)]
+Ids = Annotated[list[Id], BeforeValidator(_several), Field(max_length=limits.IDS)]
+References = Annotated[list[str], BeforeValidator(_several), Field(max_length=limits.REFERENCES)]
+Prompts = Annotated[list[Said], BeforeValidator(_several), Field(max_length=limits.PROMPTS)]
+Numbers = Annotated[list[Number], BeforeValidator(_several), Field(max_length=limits.PROMPTS)]
+
+
+def _regions(value: Any) -> Any:
+    one = isinstance(value, list) and len(value) == 4 and not any(isinstance(side, list) for side in value)
+    return [value] if one and any(side is not None for side in value) else _several(value)
+
+
+class Ask(BaseModel):
+    """A composed query: references (images first, then uploads, then items), what should be different, and how it is weighed.
+
+    What may be one or several is a value or a list of values. Everything means what it means in `Retriever.search`.
+    """
+
+    model_config = ConfigDict(extra="forbid", use_enum_values=False)
+
+    image: References = Field(default=[], description="reference pictures as base64, bare or as data: addresses")
+    upload: References = Field(default=[], description="reference pictures by the names that POST /api/uploads gave them")
+    reference_id: Annotated[Ids, Field(max_length=limits.REFERENCES)] = Field(default=[], description="items as references")
+    region: Annotated[list[Region | None], BeforeValidator(_regions), Field(max_length=limits.REFERENCES)] = Field(
+        default=[],
+        description="of each reference the part that counts: left, top, right, bottom in shares of its sides, or null",
+    )
+    image_weight: Numbers = Field(default=[], description="how much each reference counts (1)")
+    prompt: Prompts = Field(default=[], description="what should be different, such as 'in red'")
+    strength: Numbers = Field(default=[], description="how far to go along each prompt (1; below 0, the other way)")
+    avoid: Prompts = Field(default=[], description="what should not show")
+    caption: Prompts = Field(default=[], description="each reference said in words (default: by the captioner)")
+    more_like: Ids = Field(default=[], description="items to be near to")
+    less_like: Ids = Field(default=[], description="items to be far from")
+    composer: ComposerName | None = Field(default=None, description="the method (captions, where there are both)")
+    rule: RuleName | None = Field(default=None, description="how term scores become one (the composer's own)")
+    alpha_image: Number | Literal["auto"] | None = Field(default=None, description="how far the prompt moves the image")
+    alpha_text: Number | None = Field(default=None, description="how far the prompt moves the words")
+    beta: Share | None = Field(default=None, description="0 follows the image, 1 the words")
+    weights: dict[str, Number] | Literal["balanced"] | None = Field(
+        default=None,
+        description=f"of each role, such as {{'image': 1, 'prompt': 2}}, or {BALANCED!r}; instead of alpha and beta",
+    )
+    k: int = Field(default=DEFAULT_K, ge=1, le=limits.K, description="how many items")
+    min_score: Number | None = Field(default=None, description="leave out items that score below")
+    where: str | None = Field(
+        default=None, max_length=limits.WHERE_CHARACTERS, description="an SQL expression over the items' fields: price < 20"
+    )
+    exclude: Ids = Field(default=[], description="items that must not appear")
+    exclude_reference: bool = Field(default=False, description="the references themselves must not appear")
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What `Retriever.compose` takes beside images and prompts, and nothing that was not said."""
+        return self._said("reference_id", "region", "image_weight", "strength", "avoid", "caption", "more_like", "less_like", "composer", "rule")  # fmt: skip
+
+    @property
+    def weighing(self) -> dict[str, Any]:
+        """What `Retriever.weigh` takes."""
+        return self._said("alpha_image", "alpha_text", "beta", "weights")
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """What ends the ranking: k, and what must not appear."""
+        return {"k": self.k} | self._said("min_score", "where", "exclude")
+
+    def _said(self, *names: str) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, [])}

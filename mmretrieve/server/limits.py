@@ -1,0 +1,33 @@
+"""How much a client may ask for. Every bound of the server stands here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+PROMPT_CHARACTERS = 2_000  # of one prompt or caption: far above what any encoder reads
+PROMPTS = 16  # of one question, those to avoid included
+REFERENCES = 8  # of one question
+IDS = 1_000  # of one list of ids
+WHERE_CHARACTERS = 10_000
+K = 1_000  # hits of one ranking; whole rankings are what `export` of the gallery is for
+BATCH = 64  # questions at once
+PAGE = 500  # items listed at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds that depend on the machine.
+
+    body_bytes: of one request. upload_bytes, upload_seconds: how much the pictures that were uploaded may take together, and
+    how long one is kept that nobody asks for. workers: requests that compute at once, and that read at once; waiting:
+    searches that may wait; reading: requests for pictures and items that may, as a page asks for many at once; seconds: how long a request may take, waiting included.
+    """
+
+    body_bytes: int = 25_000_000
+    upload_bytes: int = 256_000_000
+    upload_seconds: float = 24 * 3600
+    workers: int = max(2, os.cpu_count() or 2)
+    waiting: int = 64
+    reading: int = 1_024
+    seconds: float = 30.0

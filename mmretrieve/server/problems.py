@@ -1,0 +1,77 @@
+"""How errors are told: each kind its status, each in one line, and nothing of this machine in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from mmretrieve.errors import BusyError, ExpiredError, ImageError, MissingError, MMRetrieveError, OptionError, SlowError
+from mmretrieve.server.answers import Answers
+from mmretrieve.server.found import Problem
+
+STATUS: dict[type[MMRetrieveError], int] = {
+    OptionError: 400,
+    MissingError: 404,
+    ExpiredError: 410,
+    ImageError: 422,
+    BusyError: 503,
+    SlowError: 504,
+}
+OTHERWISE = 500
+SEEN = 200  # characters of a wrong value that a message repeats
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": said}
+    for status, said in {
+        400: "wrong use",
+        401: "this server asks for a token or a password",
+        403: "a page of another site asked",
+        404: "no such item",
+        410: "an uploaded picture that is not here any more",
+        413: "too many bytes",
+        421: "a name of this server that it does not answer to",
+        422: "not a picture that can be read",
+        503: "too many searches are under way",
+        504: "this took too long",
+    }.items()
+}
+
+
+def status_of(error: MMRetrieveError) -> int:
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), OTHERWISE)
+
+
+def install(app: FastAPI, answers: Answers) -> None:
+    """Makes every error of this application one line of JSON under `error`."""
+
+    def problem(status: int, line: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse({"error": line}, status, headers)
+
+    @app.exception_handler(MMRetrieveError)
+    async def ours(_: Request, error: MMRetrieveError) -> JSONResponse:
+        status = status_of(error)
+        return problem(status, answers.told(error), {"Retry-After": "1"} if status == STATUS[BusyError] else None)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(STATUS[OptionError], said(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> JSONResponse:
+        return problem(OTHERWISE, "something went wrong here; the server's log says what")
+
+
+def said(errors: Any) -> str:
+    """The first of pydantic's errors in one line: where, what is wrong, and what was there."""
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    value = first.get("input")
+    given = f", got {str(value)[:SEEN]!r}" if isinstance(value, str | int | float | bool) else ""
+    return f"{place}: {first['msg']}{given}" if place else f"{first['msg']}{given}"

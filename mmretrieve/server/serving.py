@@ -1,0 +1,75 @@
+"""Runs the server: at which address, and who may reach it there."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from mmretrieve.errors import MMRetrieveError, OptionError
+from mmretrieve.server.guard import LOOPBACK, PARAMETER, Guard
+
+FIRST_PORT, PORTS_TRIED = 7860, 20
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens: a socket that is bound already, so that nobody takes the port meanwhile."""
+
+    host: str
+    socket: socket.socket
+
+    @property
+    def port(self) -> int:
+        port: int = self.socket.getsockname()[1]
+        return port
+
+    def link(self, guard: Guard) -> str:
+        """The address for a browser, with the token where there is one."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.port}" + (f"/?{PARAMETER}={guard.token}" if guard.token else "")
+
+
+def guard_from(token: str | None, user: str | None) -> Guard:
+    """From the shell's words: a token, "auto" for a new one, or "name:password". OptionError for what is neither."""
+    if user is None:
+        return Guard(secrets.token_urlsafe(24) if token == AUTO else token or None)
+    name, colon, password = user.partition(":")
+    if not name or not colon:
+        raise OptionError("a user is given as NAME:PASSWORD")
+    return Guard(token or None, (name, password))
+
+
+def address(host: str, port: int | None, guard: Guard) -> Address:
+    """A bound socket: at that port, or at the first free one from 7860. OptionError for an open server that others could reach."""
+    if guard.is_open and not _is_loopback(host):
+        raise OptionError(f"{host}: others can reach this address; give --token or --user, or leave the host out")
+    ports = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED)
+    for tried in ports:
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return Address(host, socket.create_server((host, tried), family=family, backlog=512))
+        except OSError as error:
+            reason = error.strerror or str(error)
+    what = f"port {port}" if port is not None else f"ports {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}"
+    raise MMRetrieveError(f"cannot listen at {host}, {what}: {reason}; name another with --port or --host")
+
+
+def run(app: ASGIApp, at: Address) -> None:
+    """Serves until it is told to stop, and lets go of the port."""
+    import uvicorn
+
+    with at.socket:
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[at.socket])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host in LOOPBACK or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,67 @@
+"""What the server counts of itself, for Prometheus: requests, how long they took, who waits, what is kept."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mmretrieve.server.answers import Answers
+from mmretrieve.server.gate import Gate
+
+KNOWN = ("/api/", "/mcp", "/page/", "/metrics")  # whose paths are told apart; all others are one
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Watch:
+    """Counts by route and status. Its registry is its own: several servers in one process do not mix."""
+
+    def __init__(self, answers: Answers, gates: dict[str, Gate]) -> None:
+        own = self._registry = CollectorRegistry()
+        told = ("method", "route", "status")
+        self._requests = Counter("mmretrieve_requests", "requests that were answered", told, registry=own)
+        self._seconds = Histogram(
+            "mmretrieve_request_seconds", "from request to answer", ("route",), buckets=SECONDS, registry=own
+        )
+        items = Gauge("mmretrieve_items", "items of the gallery", registry=own)
+        items.set_function(lambda: len(answers.retriever.gallery))
+        kept = Gauge("mmretrieve_upload_bytes", "uploaded pictures that are kept", registry=own)
+        kept.set_function(lambda: answers.uploads.bytes)
+        inside = Gauge("mmretrieve_inside", "requests that compute or wait", ("gate",), registry=own)
+        for name, gate in gates.items():
+            inside.labels(name).set_function(lambda gate=gate: gate.inside)  # type: ignore[misc]
+
+    def metrics(self) -> Response:
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+    def count(self, scope: Scope, status: int, seconds: float) -> None:
+        path = scope["path"]
+        route = path if status != 404 and path.startswith(KNOWN) and "/uploads/" not in path else "other"
+        self._requests.labels(scope["method"], route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+
+class Watched:
+    """An application whose requests are counted."""
+
+    def __init__(self, app: ASGIApp, watch: Watch) -> None:
+        self._app, self._watch = app, watch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            self._watch.count(scope, status, perf_counter() - started)
