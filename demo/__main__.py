@@ -14,7 +14,9 @@ from mmretrieve.options import BUILT_IN
 def main(words: Sequence[str] | None = None) -> int:
     """Serves until interrupted. Exit status as the shell's: 0 done, 1 failed, 2 wrong use."""
     parser = arguments.OneLineParser(prog="python -m demo", description="Serves a gallery as a page, with its API beside it.")
-    parser.add_argument("gallery", nargs="?", default=BUILT_IN, metavar="G", help="folder of a gallery (default: the built-in one)")
+    parser.add_argument(
+        "gallery", nargs="?", default=BUILT_IN, metavar="G", help="folder of a gallery (default: the built-in one)"
+    )
     arguments.add_serving(parser)
     arguments.add_opening(parser)
     parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")

@@ -1,95 +1,196 @@
-"""What the page does, without the page: plain functions over a retriever, tested without a browser."""
+"""What the page does, without the page: plain functions from a look to what it shows, tested without a browser."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 from random import Random
+from threading import Lock
+from time import perf_counter
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmretrieve import PDV, Composition, MMRetrieveError, Ranking, Retriever
+from demo import exports, filters
+from demo.looks import Card, Column, Knobs, Look, View, column
+from demo.suggestions import Suggester
+from mmretrieve import PDV, PUBLISHED, Composition, Ranking, Term
+from mmretrieve.server.answers import Answers
+from mmretrieve.server.asks import Ask
+from mmretrieve.vectors import Float32
 
-SHOWN = 24
-LOW_ALPHA, HIGH_ALPHA = -0.5, 2.0  # the range that the PDV paper sweeps
+KEPT = 32  # questions whose term scores are remembered
+FOLDED = 500_000  # items up to which they are; beyond, and on a server, every setting is a search of the index
+NEAR = 0.98  # cosine from which a hit lies under an earlier one
+WHOLE = 100_000  # hits of an export
 
 
 @dataclass(frozen=True)
-class Search:
-    """A query whose terms are scored: everything a slider needs. `reference_id` is set where it came from the gallery."""
+class Kept:
+    """A question whose terms are scored: everything a slider needs. `ids` are the items that the scores are of."""
 
     composition: Composition
-    scores: NDArray[np.float32]
-    reference_id: str | None = None
-
-
-@dataclass(frozen=True)
-class Card:
-    """One result as the page shows it. `position` is the item's place in the gallery, which names its thumbnail."""
-
-    position: int
-    name: str
-    rank: int | None = None
-    score: float | None = None
-    gave: tuple[tuple[str, float], ...] = ()
+    hidden: list[str]
+    scores: Float32 | None
+    ids: tuple[str, ...]
 
 
 class Shop:
     """One gallery behind the page."""
 
-    def __init__(self, retriever: Retriever) -> None:
-        self.retriever = retriever
-        self._position = {id_: i for i, id_ in enumerate(retriever.gallery.ids)}
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lock, self._suggester = Lock(), Suggester(answers.retriever.encoder)
+
+    def start(self) -> dict[str, Any]:
+        """What the page must know before anything is asked: where the knobs start, and which fields can be filtered by."""
+        setting = self.answers.gallery.setting or PDV()
+        knobs = Knobs(alpha_image=setting.alpha_image, alpha_text=setting.alpha_text, beta=setting.beta)
+        seen = self.answers.gallery.listed(limit=filters.SEEN).items
+        kinds = self.answers.info()["fields"]
+        return {
+            "total": len(self.answers.gallery),
+            "knobs": knobs.model_dump(),
+            "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
+            "facets": [vars(facet) for facet in filters.facets(kinds, [item.fields for item in seen])],
+        }
+
+    def view(self, look: Look) -> View:
+        """What a look shows: a few items to begin with where nothing is asked, else the ranking, and a second one beside it."""
+        started = perf_counter()
+        if look.is_empty:
+            return View(now=self._window(look), total=len(self.answers.gallery), seconds=perf_counter() - started)
+        kept = self._scored(look.ask)
+        beside = None if look.beside is None else self._column(kept, look, look.beside)
+        return View(
+            now=self._column(kept, look, look.knobs),
+            beside=beside,
+            words=dict(kept.composition.words),
+            tunable=kept.composition.takes_pdv,
+            total=len(self.answers.gallery),
+            seconds=perf_counter() - started,
+        )
+
+    def suggestions(self, look: Look) -> list[str]:
+        """A few words that would change the first reference a little. None without a reference."""
+        ask = Ask(**look.ask.model_dump(include={"image", "upload", "reference_id"}))
+        if not (ask.image or ask.upload or ask.reference_id):
+            return []
+        composition = self.answers.retriever.compose(self.answers.images(ask) or None, None, **ask.question)
+        return self._suggester.words(composition.terms[0])
+
+    def balanced(self, look: Look) -> Knobs:
+        """Where the knobs stand under balanced weights. OptionError where the question has no four terms to balance."""
+        return Knobs.of(self.answers.retriever.weigh(self._scored(look.ask).composition, weights="balanced"))
+
+    def export(self, look: Look, form: exports.Format) -> exports.Exported:
+        """The whole ranking of a look, as a file. OptionError where nothing is asked."""
+        ranking = self._ranking(self._scored(look.ask), look, look.knobs, WHOLE)
+        return exports.export(ranking, self.answers.fields(ranking), form, self.answers.picture)
+
+    def _scored(self, ask: Ask) -> Kept:
+        """The question composed and its terms scored, from memory where it was asked before of the same items."""
+        key = json.dumps([ask.question, ask.prompt, ask.image, ask.upload, ask.exclude_reference])
+        gallery = self.answers.gallery
+        ids = gallery.ids if self._folds else ()
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and kept.ids is ids:
+                self._kept.move_to_end(key)
+                return kept
+        images = self.answers.images(ask) or None
+        retriever = self.answers.retriever
+        composition = retriever.compose(images, ask.prompt or None, **ask.question)
+        hidden = retriever.ids_of_references(images, ask.prompt or None, **ask.question) if ask.exclude_reference else []
+        scores = gallery.term_scores(composition) if self._folds else None
+        kept = Kept(composition, hidden, scores, ids)
+        with self._lock:
+            self._kept[key] = kept
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return kept
 
     @property
-    def setting(self) -> PDV:
-        """Where the sliders start."""
-        return self.retriever.gallery.setting or PDV()
+    def _folds(self) -> bool:
+        gallery = self.answers.retriever.gallery
+        return isinstance(gallery.path, Path) and len(gallery) <= FOLDED
 
-    def thumbnail(self, position: int) -> bytes:
-        """JPEG bytes of the item at that place. MMRetrieveError where there is none."""
-        return self.retriever.gallery.thumbnail(self.id_at(position))
+    def _ranking(self, kept: Kept, look: Look, knobs: Knobs, k: int) -> Ranking:
+        """Under these knobs: folded from scores that exist, or where there are none searched with the same vector."""
+        composition = weighed(kept.composition, knobs)
+        gallery = self.answers.retriever.gallery
+        where, lowest = filters.expression(look.filters, look.ask.where), look.ask.min_score
+        exclude = [*look.ask.exclude, *kept.hidden]
+        if kept.scores is None:
+            return gallery.search(composition, k, exclude=exclude, where=where, min_score=lowest)
+        return gallery.rank(composition, kept.scores, k, exclude=exclude, where=where, min_score=lowest)
 
-    def id_at(self, position: int) -> str:
-        ids = self.retriever.gallery.ids
-        if not 0 <= position < len(ids):
-            raise MMRetrieveError(f"no item number {position} in this gallery of {len(ids)}")
-        return ids[position]
+    def _column(self, kept: Kept, look: Look, knobs: Knobs) -> Column:
+        ranking = self._ranking(kept, look, knobs, look.shown)
+        cards = self._cards(ranking, self._floor(kept, weighed(kept.composition, knobs), ranking))
+        return column(ranking, stacked(cards, self.answers.retriever.gallery.vectors(ranking.ids)))
 
-    def window(self, seed: int) -> list[Card]:
-        """A handful of items to start from, the same for the same seed."""
-        ids = self.retriever.gallery.ids
-        return [Card(i, ids[i]) for i in Random(seed).sample(range(len(ids)), min(SHOWN, len(ids)))]
+    def _floor(self, kept: Kept, composition: Composition, ranking: Ranking) -> float:
+        """Below it a match is weak: half way between the best match and the average item of the gallery."""
+        if kept.scores is None or not ranking.hits:
+            return -np.inf
+        average = float(composition.contributions(kept.scores.mean(axis=1, keepdims=True)).sum())
+        return (ranking[0].score + average) / 2
 
-    def begin(self, image: str | None, position: int | None, prompt: str | None, caption: str | None) -> Search:
-        """Encodes a query and scores its terms over the whole gallery; sliders only fold what is in the result.
-
-        `position` is a reference from the gallery and comes before `image`, a file. Empty words count as unsaid.
-        """
-        words = (prompt or "").strip() or None
-        reference_id = None if position is None else self.id_at(position)
-        composition = self.retriever.compose(
-            image if reference_id is None else None,
-            words,
-            reference_id=reference_id,
-            caption=((caption or "").strip() or None) if words else None,
-        )
-        return Search(composition, self.retriever.gallery.term_scores(composition), reference_id)
-
-    def rank(self, search: Search, alpha_image: float, alpha_text: float, beta: float) -> Ranking:
-        """The ranking under these knobs, from the scores that exist. The reference itself is not among its own results."""
-        composition = search.composition
-        if composition.takes_pdv:
-            composition = composition.with_pdv(PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta))
-        exclude = [search.reference_id] if search.reference_id is not None else []
-        return self.retriever.gallery.rank(composition, search.scores, SHOWN, exclude=exclude)
-
-    def cards(self, ranking: Ranking) -> list[Card]:
-        """The hits of a ranking, each with what the weighted terms gave."""
-        weighed = [name for name, weight in ranking.weights.items() if weight]
+    def _cards(self, ranking: Ranking, floor: float) -> list[Card]:
+        weighing = [name for name, weight in ranking.weights.items() if weight]
         return [
             Card(
-                self._position[hit.id], hit.id, hit.rank, hit.score, tuple((name, hit.contributions[name]) for name in weighed)
+                id=hit.id,
+                name=name_of(hit.id),
+                rank=hit.rank,
+                score=hit.score,
+                gave={name: hit.contributions[name] for name in weighing},
+                fields=dict(fields),
+                weak=hit.score < floor,
             )
-            for hit in ranking
+            for hit, fields in zip(ranking, self.answers.fields(ranking), strict=True)
         ]
+
+    def _window(self, look: Look) -> Column:
+        """A handful of items to start from, the same for the same seed."""
+        random, where = Random(look.seed), filters.expression(look.filters, look.ask.where)
+        total = self.answers.items(where, 0, 1).total
+        found = self.answers.items(where, random.randrange(max(1, total - filters.SEEN + 1)), filters.SEEN).items
+        items = random.sample(found, min(look.shown, len(found)))
+        cards = [Card(id=item.id, name=name_of(item.id), fields=dict(item.fields)) for item in items]
+        whole = len(self.answers.gallery)
+        return Column(cards=cards, searched=total, hidden={"hidden by the filter": whole - total} if total < whole else {})
+
+
+def weighed(composition: Composition, knobs: Knobs) -> Composition:
+    """The composition under these knobs, where it has the terms that they weigh; the prompt by itself where it has that."""
+    if not composition.takes_pdv:
+        return composition
+    if not knobs.prompt or Term.PROMPT not in composition.roles:
+        return composition.with_pdv(knobs.pdv)
+    return composition.with_weights(knobs.weights)
+
+
+def stacked(cards: Sequence[Card], vectors_nd: Float32) -> list[Card]:
+    """The cards without those that are nearly an earlier one; each such earlier one names what lies under it."""
+    shown: list[Card] = []
+    rows: list[int] = []
+    near = vectors_nd @ vectors_nd.T >= NEAR
+    for row, card in enumerate(cards):
+        above = next((at for at, other in enumerate(rows) if near[row, other]), None)
+        if above is None:
+            shown.append(card)
+            rows.append(row)
+        else:
+            shown[above].copies.append(card.id)
+    return shown
+
+
+def name_of(id_: str) -> str:
+    """An item's id as a person would say it: `"summer/red-dress-7.png"` → `"red dress 7"`."""
+    return " ".join(PurePosixPath(id_).stem.replace("-", " ").replace("_", " ").split()) or id_

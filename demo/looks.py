@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from demo.filters import Filter
-from mmretrieve import PDV, Ranking, Term, pdv_weights
+from mmretrieve import PDV, Composition, Ranking, Term, pdv_weights
 from mmretrieve.server.asks import Ask
 
 SHOWN, MOST_SHOWN = 24, 240
@@ -23,6 +23,17 @@ class Knobs(BaseModel):
     alpha_text: Number = 1.0
     beta: Annotated[float, Field(ge=0, le=1)] = 1.0
     prompt: Number = 0.0
+
+    @classmethod
+    def of(cls, composition: Composition) -> Knobs:
+        """Those that give the weights of a composition, but for their size: the knobs' own three sum to 1."""
+        image, text, composed, prompt = (
+            sum(w for role, w in zip(composition.roles, composition.weights, strict=True) if role == term) for term in Term
+        )
+        whole = image + text + composed
+        gamma = round(composed / whole, 2)
+        beta = round(min(1.0, max(0.0, 1 - image / whole)), 2)
+        return cls(alpha_image=gamma, alpha_text=gamma, beta=beta, prompt=round(prompt / whole, 2))
 
     @property
     def pdv(self) -> PDV:

@@ -142,10 +142,28 @@ class Retriever:
             raise OptionError(f"min_score must be a finite number, got {min_score!r}")
         hidden = read_ids("exclude", exclude)
         if exclude_reference:
-            hidden += self._ids_of_references(read_question(image, prompt, more))
+            hidden += self.ids_of_references(image, prompt, **more)
         composition = self.compose(image, prompt, **more)
         weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta, weights=weights)
         return self.gallery.search(weighed, k, exclude=hidden, where=where, min_score=min_score)
+
+    def ids_of_references(
+        self,
+        image: ImageLike | Sequence[ImageLike] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        **more: Unpack[Question],
+    ) -> list[str]:
+        """The items that the references of a question are: by id, or by the content of their files.
+
+        OptionError where it has no reference, or one that is neither.
+        """
+        ask = read_question(image, prompt, more)
+        if not ask.references:
+            raise OptionError("exclude_reference was asked for, but the query has no reference")
+        if unnamed := [image for image in ask.images if not isinstance(image, str | Path)]:
+            raise OptionError(f"exclude_reference needs a file or an item's id; a {type(unnamed[0]).__name__} has neither")
+        copies = [self.gallery.copies(content_hash(Path(image))) for image in ask.images if isinstance(image, str | Path)]
+        return [*ask.ids, *(id_ for found in copies for id_ in found)]
 
     def _weighed(self, composition: Composition, weights: Mapping[str, float] | str, named: Collection[str]) -> Composition:
         if named:
@@ -206,15 +224,6 @@ class Retriever:
         except ImageError:
             return None
         return picture if item.place.part else Path(item.path)
-
-    def _ids_of_references(self, ask: Asked) -> list[str]:
-        """The items that the references are: by id, or by the content of their files."""
-        if not ask.references:
-            raise OptionError("exclude_reference was asked for, but the query has no reference")
-        if unnamed := [image for image in ask.images if not isinstance(image, str | Path)]:
-            raise OptionError(f"exclude_reference needs a file or an item's id; a {type(unnamed[0]).__name__} has neither")
-        copies = [self.gallery.copies(content_hash(Path(image))) for image in ask.images if isinstance(image, str | Path)]
-        return [*ask.ids, *(id_ for found in copies for id_ in found)]
 
     def _opened(self, image: ImageLike) -> Image.Image:
         """The reference decoded as the gallery's own pictures were."""

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
+from mmretrieve.errors import ImageError, MMRetrieveError
 from mmretrieve.server import limits
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.asks import Ask, Id
 from mmretrieve.server.found import Found, FoundItem, FoundItems, Health, Problem, Uploaded
 from mmretrieve.server.gate import Gate
-from mmretrieve.server.problems import RESPONSES, said
+from mmretrieve.server.problems import RESPONSES, read
 
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG picture"}}
 OneId = Annotated[Id, Query(description="the item's id, as every other answer gives it")]
@@ -59,12 +59,9 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
         contents = [await file.read() for file in image]
 
         def asked() -> Found:
-            try:
-                read = Ask.model_validate_json(ask)
-            except ValidationError as error:
-                raise OptionError(f"ask: {said(error.errors())}") from error
-            read.upload = [*map(answers.uploads.keep, contents), *read.upload]
-            return found(read)
+            said = read(Ask, ask)
+            said.upload = [*map(answers.uploads.keep, contents), *said.upload]
+            return found(said)
 
         return await gate.run(asked)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from mmretrieve.errors import BusyError, ExpiredError, ImageError, MissingError, MMRetrieveError, OptionError, SlowError
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.found import Problem
 
+M = TypeVar("M", bound=BaseModel)
 STATUS: dict[type[MMRetrieveError], int] = {
     OptionError: 400,
     MissingError: 404,
@@ -66,6 +68,14 @@ def install(app: FastAPI, answers: Answers) -> None:
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> JSONResponse:
         return problem(OTHERWISE, "something went wrong here; the server's log says what")
+
+
+def read(kind: type[M], text: str) -> M:
+    """What a client sent as JSON inside something else. OptionError, in one line, where it is not of that kind."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise OptionError(said(error.errors())) from error
 
 
 def said(errors: Any) -> str:

@@ -1,0 +1,171 @@
+// Results as cards that stay where they are: a search moves and changes them, and loads only pictures that are new.
+
+import { $, $$, arrange, make, setText } from "./dom.js";
+import { told } from "./plane.js";
+import { ITEM } from "./references.js";
+import { thumbnail } from "./remote.js";
+
+const EXPLAINED = {
+  image: "likeness to the reference picture",
+  text: "likeness to the reference said in words",
+  composed: "likeness to those words with the prompt applied",
+  prompt: "likeness to the prompt alone",
+  more: "likeness to what you like",
+  less: "likeness to what you do not like",
+};
+const role = (term) => term.replace(/ \d+$/, "");
+
+// `act(what, card)` is called for what a person does with a card.
+export function results(act) {
+  const now = column($("#current"), act);
+  const pinned = column($("#pinned"), act);
+  return (view, state) => {
+    now(view.now, state);
+    pinned(view.beside ?? { cards: [], weights: {} }, state);
+    $("#pinned").hidden = !view.beside;
+    $("#columns").classList.toggle("two", Boolean(view.beside));
+    $("#current h2").hidden = !view.beside;
+    if (view.beside) {
+      setText($("#pinned h2"), `Kept: ${told(state.beside)}`);
+      setText($("#current h2"), `Now: ${told(state.knobs)}`);
+      markMoves(view);
+    }
+    showStatus(view);
+    showUnderstood(view);
+    const shown = view.now.cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
+    $("#show-more").hidden = view.now.cards[0]?.rank == null || shown < state.shown || shown >= view.now.searched;
+    $("#others").hidden = view.now.cards[0]?.rank != null;
+  };
+}
+
+function column(section, act) {
+  const list = $("ol", section);
+  const cards = new Map();
+  const divider = make("li", { class: "divider" }, "Weaker matches: nearer to the average picture than to the best match");
+  list.addEventListener("focusin", (event) => rove(list, event.target.closest(".card")));
+  return (shown, state) => {
+    const longest = Math.max(1e-9, ...shown.cards.flatMap((card) => Object.values(card.gave).map(Math.abs)));
+    const ordered = sorted(shown.cards, state.sort);
+    const nodes = ordered.map((card) => {
+      if (!cards.has(card.id)) cards.set(card.id, drawn(card.id, act));
+      const one = cards.get(card.id);
+      one.show(card, longest);
+      return one.node;
+    });
+    const weak = state.sort ? -1 : ordered.findIndex((card) => card.weak);
+    if (weak > 0) nodes.splice(weak, 0, divider);
+    arrange(list, nodes);
+    if (!$(".card[tabindex='0']", list)) nodes[0]?.setAttribute("tabindex", 0);
+    if (cards.size > 600) for (const id of [...cards.keys()]) if (!ordered.some((card) => card.id === id)) cards.delete(id);
+  };
+}
+
+// One card of a list can be reached with Tab; the arrow keys go on from there.
+function rove(list, card) {
+  if (!card) return;
+  for (const other of $$(".card[tabindex='0']", list)) if (other !== card) other.tabIndex = -1;
+  card.tabIndex = 0;
+}
+
+function drawn(id, act) {
+  let held = null;
+  const rank = make("span", { class: "rank", "aria-hidden": "true" });
+  const copies = make("span", { class: "copies" });
+  const move = make("span", { class: "move", hidden: true });
+  const seen = make("img", { src: thumbnail(id), alt: "", loading: "lazy", decoding: "async", width: 256, height: 256, draggable: "true" });
+  const name = make("span", { class: "name" });
+  const score = make("span", { class: "score" });
+  const bars = make("div", { class: "bars" });
+  const button = (what, label, title) => {
+    const element = make("button", { type: "button", class: what, title, tabindex: -1 }, label);
+    element.addEventListener("click", (event) => {
+      event.stopPropagation();
+      act(what, held);
+    });
+    return element;
+  };
+  const tools = make("div", { class: "tools" }, button("more", "+ more", "More like this (M)"), button("less", "− less", "Less like this (L)"), button("details", "details", "Details (D)"));
+  const node = make("li", { class: "card", tabindex: -1, "data-id": id }, make("span", { class: "picture" }, seen, rank, copies, move, make("span", { class: "hint" }, "make this the reference")), make("span", { class: "title" }, name, score), bars, tools);
+  node.addEventListener("click", (event) => act(event.shiftKey ? "add" : "choose", held));
+  seen.addEventListener("dragstart", (event) => event.dataTransfer.setData(ITEM, id));
+  seen.addEventListener("error", () => node.classList.add("lost"));
+  return {
+    node,
+    show(card, longest) {
+      held = card;
+      node.card = card;
+      setText(name, card.name);
+      node.title = card.id;
+      setText(rank, card.rank === null ? "" : String(card.rank));
+      rank.hidden = card.rank === null;
+      setText(score, card.score === null ? "" : card.score.toFixed(3));
+      setText(copies, card.copies.length ? `+${card.copies.length} nearly the same` : "");
+      node.classList.toggle("stack", card.copies.length > 0);
+      move.hidden = true;
+      node.setAttribute("role", "listitem");
+      node.setAttribute("aria-label", label(card));
+      showBars(bars, card.gave, longest);
+    },
+  };
+}
+
+const label = (card) =>
+  card.rank === null ? `${card.name}. Enter makes it the reference` : `${card.rank}: ${card.name}, score ${card.score.toFixed(3)}${card.weak ? ", a weak match" : ""}. Enter makes it the reference`;
+
+function showBars(bars, gave, longest) {
+  const terms = Object.entries(gave);
+  if (bars.children.length !== terms.length) {
+    bars.replaceChildren(...terms.map(() => make("span", { class: "gave" }, make("span", { class: "term" }), make("span", { class: "track" }, make("span", {})), make("span", { class: "value" }))));
+  }
+  terms.forEach(([term, value], at) => {
+    const [name, track, number] = bars.children[at].children;
+    setText(name, term);
+    bars.children[at].title = EXPLAINED[role(term)] ?? "";
+    setText(number, (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2));
+    track.firstChild.className = `fill ${value < 0 ? "minus" : "plus"} ${role(term)}`;
+    track.firstChild.style.width = `${((100 * Math.abs(value)) / longest).toFixed(1)}%`;
+  });
+}
+
+function sorted(cards, field) {
+  if (!field) return cards;
+  const key = (card) => card.fields[field] ?? null;
+  return [...cards].sort((one, other) => {
+    const [a, b] = [key(one), key(other)];
+    if (a === b) return 0;
+    if (a === null || b === null) return a === null ? 1 : -1;
+    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+  });
+}
+
+// How far each card has come from where the kept settings had it.
+function markMoves(view) {
+  const before = new Map(view.beside.cards.map((card) => [card.id, card.rank]));
+  for (const node of $$("#current .card")) {
+    const from = before.get(node.dataset.id);
+    const move = $(".move", node);
+    const up = from === undefined ? null : from - node.card.rank;
+    move.hidden = up === 0;
+    setText(move, up === null ? "new" : up > 0 ? `↑ ${up}` : `↓ ${-up}`);
+  }
+}
+
+function showStatus(view) {
+  const { cards, searched, hidden, note } = view.now;
+  const count = cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
+  const away = Object.entries(hidden).map(([why, number]) => `${number.toLocaleString("en")} ${why === "excluded" ? "left out" : "hidden by filters"}`);
+  const ranked = cards[0]?.rank != null;
+  const parts = [ranked ? `The best ${count} of ${searched.toLocaleString("en")}` : searched ? `${count} of ${searched.toLocaleString("en")} to start from` : "Nothing is left", ...away];
+  if (note && !note.startsWith(`${count} of`)) parts.push(note);
+  setText($("#status"), parts.join(" · "));
+}
+
+function showUnderstood(view) {
+  const said = ["text", "composed"].filter((name) => view.words[name]).map((name) => view.words[name]);
+  const words = said.length ? said : Object.values(view.words).slice(0, 1);
+  const chips = Object.entries(view.now.weights)
+    .filter(([, weight]) => weight)
+    .map(([term, weight]) => make("span", { class: `weight ${role(term)}`, title: EXPLAINED[role(term)] ?? "" }, `${term} × ${weight.toFixed(2)}`));
+  const quotes = words.flatMap((text, at) => (at ? [" → ", make("q", {}, text)] : [make("q", {}, text)]));
+  $("#understood").replaceChildren(...quotes, " ", ...chips);
+}

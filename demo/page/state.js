@@ -1,0 +1,92 @@
+// What a person asks, as one plain object: the page's memory, its address and its history are all made of it.
+
+export const SHOWN = 24;
+
+export function blank(start) {
+  return {
+    references: [], // {id} or {upload}, with region [left, top, right, bottom] or null, and a weight
+    prompts: [{ text: "", strength: 1 }],
+    avoid: "",
+    caption: "",
+    more: [],
+    less: [],
+    knobs: { ...start.knobs },
+    beside: null, // the knobs of a second column
+    filters: {}, // field → {any_of: […]} or {at_least, at_most}
+    where: "",
+    min: null,
+    alone: true,
+    sort: "",
+    shown: SHOWN,
+    seed: 0,
+  };
+}
+
+export function isAsked(state) {
+  return Boolean(state.references.length || said(state).length || state.avoid.trim() || state.more.length || state.less.length);
+}
+
+export function said(state) {
+  return state.prompts.filter((prompt) => prompt.text.trim());
+}
+
+// The body of a request: uploads come before items, and region and weight follow that order.
+export function toLook(state) {
+  const references = inOrder(state.references);
+  const several = references.length > 1;
+  const prompts = said(state);
+  const captioned = state.caption.trim() && references.length === 1 && (prompts.length || state.avoid.trim());
+  return {
+    ask: {
+      upload: references.filter((one) => one.upload).map((one) => one.upload),
+      reference_id: references.filter((one) => one.id).map((one) => one.id),
+      region: references.some((one) => one.region) ? references.map((one) => one.region ?? null) : [],
+      image_weight: several ? references.map((one) => one.weight) : [],
+      prompt: prompts.map((prompt) => prompt.text.trim()),
+      strength: prompts.some((prompt) => prompt.strength !== 1) ? prompts.map((prompt) => prompt.strength) : [],
+      avoid: state.avoid.trim() ? [state.avoid.trim()] : [],
+      caption: captioned ? [state.caption.trim()] : [],
+      more_like: state.more,
+      less_like: state.less,
+      where: state.where.trim() || null,
+      min_score: isAsked(state) ? state.min : null,
+      exclude_reference: state.alone && references.length > 0,
+    },
+    knobs: state.knobs,
+    beside: state.beside,
+    filters: Object.entries(state.filters).map(([field, wanted]) => ({ field, ...wanted })),
+    shown: state.shown,
+    seed: state.seed,
+  };
+}
+
+function inOrder(references) {
+  return [...references.filter((one) => one.upload), ...references.filter((one) => one.id)];
+}
+
+// The address holds whatever differs from an empty page.
+export function toAddress(state, start) {
+  const empty = blank(start);
+  const told = Object.fromEntries(Object.entries(state).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(empty[name])));
+  const kept = new URLSearchParams(location.search);
+  kept.delete("q");
+  if (Object.keys(told).length) kept.set("q", JSON.stringify(told));
+  const query = kept.toString();
+  return location.pathname + (query ? `?${query}` : "");
+}
+
+// A link that is broken, or from another gallery, opens an empty page rather than none.
+export function fromAddress(search, start) {
+  const empty = blank(start);
+  try {
+    const told = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
+    const known = Object.entries(told).filter(([name, value]) => name in empty && fits(value, empty[name]));
+    return { ...empty, ...Object.fromEntries(known) };
+  } catch {
+    return empty;
+  }
+}
+
+function fits(value, like) {
+  return like === null ? value === null || ["number", "object"].includes(typeof value) : typeof value === typeof like && Array.isArray(value) === Array.isArray(like);
+}
