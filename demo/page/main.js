@@ -23,7 +23,8 @@ export function open(start) {
     state = { ...state, ...part };
     if (!("shown" in part) && !("knobs" in part) && !("beside" in part) && !("sort" in part)) state.shown = SHOWN;
     if (settled) trail.push(toAddress(state, start));
-    show();
+    if (settled) show();
+    else showKnobs(state, seen?.tunable ?? false);
     search(state);
   };
   const visit = (visited) => {
