@@ -119,7 +119,9 @@ def test_weak_matches_lie_nearer_to_the_average_than_to_the_best(shop: Shop) -> 
     composition = weighed(shop.answers.retriever.compose(None, "in red", reference_id=shop.answers.retriever.gallery.ids[5]), Knobs(**KNOBS))  # fmt: skip
     scores = shop.answers.retriever.gallery.vectors().astype(float) @ composition.vector
     floor = (view.now.cards[0].score + scores.mean()) / 2
-    assert {card.id for card in view.now.cards if card.weak} == {card.id for card in view.now.cards if card.score < floor - 1e-6}
+    assert {card.id for card in view.now.cards if card.weak} == {
+        card.id for card in view.now.cards if card.score < floor - 1e-6
+    }
     assert any(card.weak for card in view.now.cards)
     assert not view.now.cards[0].weak
 
