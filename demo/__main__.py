@@ -20,7 +20,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments.add_serving(parser)
     arguments.add_opening(parser)
     parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
-    parser.set_defaults(run=serve)
+    parser.set_defaults(run=serve, json=False)
     return terminal.answer(parser, words)
 
 

@@ -93,11 +93,11 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
         from mmretrieve.server import serving
         from mmretrieve.server.app import build
 
-    token, user = (getattr(options, name) or os.environ.get(f"MMRETRIEVE_{name.upper()}") for name in ("token", "user"))
-    guard = serving.guard_from(token, user)
+    guard = serving.guard_from(*_secrets(options))
     at = serving.address(options.host, options.port, guard)
     app = build(opened(options), guard=guard, page=page)
-    print(f"mmretrieve is open at {at.link(guard)}  (Ctrl-C closes it)", flush=True)
+    out(options, f"mmretrieve is open at {at.link(guard)}  (Ctrl-C closes it)", {"address": at.link(guard)})
+    sys.stdout.flush()
     serving.run(app, at)
     return DONE
 
@@ -107,8 +107,16 @@ def speak(options: argparse.Namespace) -> int:
     with _needing("server"):
         from mmretrieve.server.app import speak_to_one
 
+    if unheard := [name for name in ("port", "token", "user") if getattr(options, name) is not None]:
+        raise OptionError(f"--stdio speaks to the one program that started it; leave out {', '.join(unheard)}")
     speak_to_one(opened(options))
     return DONE
+
+
+def _secrets(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Token and user: what was said; where nothing was, what the environment holds."""
+    said = options.token, options.user
+    return said if said != (None, None) else (os.environ.get("MMRETRIEVE_TOKEN"), os.environ.get("MMRETRIEVE_USER"))
 
 
 @contextmanager

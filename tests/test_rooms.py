@@ -33,6 +33,7 @@ ORDER = [
     "question",
     "retriever",
     "wardrobe",
+    "server",
     "arguments",
     "terminal",
     "commands",
@@ -102,6 +103,10 @@ def test_imports_run_one_way_in_the_gallery_too() -> None:
         ("openai", {"language/wire.py"}),
         ("pymilvus", {"gallery/milvus/server.py"}),
         ("pyarrow", {"gallery/sources/parquet_files.py"}),
+        ("fastapi", {"server/api.py", "server/app.py", "server/problems.py"}),
+        ("uvicorn", {"server/serving.py"}),
+        ("mcp", {"server/app.py", "server/tools.py"}),
+        ("prometheus_client", {"server/watch.py"}),
     ],
 )
 def test_each_heavy_package_has_its_own_rooms(package: str, homes: set[str]) -> None:
@@ -123,7 +128,7 @@ def test_light_things_are_quick_and_load_nothing_heavy(command: list[str]) -> No
     assert min(spent) < 0.3
     traced = subprocess.run([sys.executable, "-X", "importtime", *command], check=True, capture_output=True, text=True).stderr
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in traced.splitlines()}
-    assert not loaded & {"torch", "faiss", "gradio", "open_clip"}
+    assert not loaded & {"torch", "faiss", "gradio", "open_clip", "fastapi", "starlette", "uvicorn", "mcp", "pydantic"}
 
 
 def test_every_public_name_can_be_had() -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from threading import Lock
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 from PIL import Image
 
-from mmretrieve.errors import ImageError
+from mmretrieve.errors import ImageError, MissingError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.held import Listed
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import ImageLike
 from mmretrieve.ranking import Ranking
 from mmretrieve.retriever import Retriever
+from mmretrieve.server import wording
 from mmretrieve.server.asks import Ask
+from mmretrieve.server.found import Found
 from mmretrieve.server.uploads import Uploads
 
 FRESH_SECONDS = 1.0  # how old what is known of the gallery may be: others may write to it
@@ -54,9 +56,15 @@ class Answers:
             self.images(ask) or None, ask.prompt or None, exclude_reference=ask.exclude_reference, **words
         )
 
-    def similar(self, id_: str, k: int) -> Ranking:
+    def found(self, ask: Ask) -> Found:
+        """The same as it goes over a wire, with what is known of each hit and how long it took."""
+        started = perf_counter()
+        ranking = self.search(ask)
+        return Found.of(ranking, self.fields(ranking), perf_counter() - started)
+
+    def similar(self, id_: str, k: int) -> Found:
         """What looks like an item, without it."""
-        return self.search(Ask(reference_id=[id_], k=k, exclude_reference=True))
+        return self.found(Ask(reference_id=[id_], k=k, exclude_reference=True))
 
     def item(self, id_: str) -> Item:
         """MissingError for an id that is not there."""
@@ -67,8 +75,12 @@ class Answers:
         return self.gallery.listed(where=where, offset=offset, limit=limit)
 
     def fields(self, ranking: Ranking) -> list[Mapping[str, Any]]:
-        """What is known of each hit."""
-        return [item.fields for item in self.retriever.gallery.items(ranking.ids)]
+        """What is known of each hit; nothing of one that others have deleted since."""
+        gallery = self.retriever.gallery
+        try:
+            return [item.fields for item in gallery.items(ranking.ids)]
+        except MissingError:
+            return [_fields(gallery, id_) for id_ in ranking.ids]
 
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG. MissingError for an id that is not there, ImageError where its picture is gone."""
@@ -89,14 +101,17 @@ class Answers:
         return buffer.getvalue()
 
     def info(self) -> dict[str, Any]:
-        """What `Gallery.info` says, but for where it lies."""
-        return {name: value for name, value in self.gallery.info().items() if name not in ("path", "bytes", "address")}
+        """What `Gallery.info` says, but for where it lies and where its encoder does."""
+        info = {name: value for name, value in self.gallery.info().items() if name not in ("path", "bytes")}
+        return info | {"encoder": {name: wording.without_folders(value) for name, value in info["encoder"].items()}}
 
     def told(self, error: Exception) -> str:
         """The error in one line, without the folders of this machine."""
-        return " ".join(
-            str(error)
-            .replace(f"{self.retriever.gallery.path}: ", "")
-            .replace(str(self.retriever.gallery.path), "the gallery")
-            .split()
-        )
+        return wording.told(error, self.retriever.gallery.path)
+
+
+def _fields(gallery: Gallery, id_: str) -> Mapping[str, Any]:
+    try:
+        return gallery.item(id_).fields
+    except MissingError:
+        return {}

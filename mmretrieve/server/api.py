@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import BaseModel, Field
 
-from mmretrieve.errors import ImageError, MMRetrieveError
+from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
 from mmretrieve.server import limits
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.asks import Ask, Id
 from mmretrieve.server.found import Found, FoundItem, FoundItems, Health, Problem, Uploaded
 from mmretrieve.server.gate import Gate
-from mmretrieve.server.problems import RESPONSES, read
+from mmretrieve.server.problems import RESPONSES, read, validated
 
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG picture"}}
+BYTES = {"type": "string", "format": "binary"}
+FORM = {"type": "object", "required": ["image"], "properties": {"image": BYTES}}
+PICTURE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": BYTES}, "multipart/form-data": {"schema": FORM}},
+    }
+}
 OneId = Annotated[Id, Query(description="the item's id, as every other answer gives it")]
 
 
 class Batch(BaseModel):
-    """Several questions at once."""
+    """Several questions at once. One that is none is answered by what is wrong with it, so anything may stand here."""
 
-    asks: list[Ask] = Field(min_length=1, max_length=limits.BATCH)
+    asks: list[Annotated[Ask | Any, Field(union_mode="left_to_right")]] = Field(min_length=1, max_length=limits.BATCH)
 
 
 class Answered(BaseModel):
@@ -37,43 +45,35 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
     """Every route; what computes goes through one gate, what only reads through another."""
     router = APIRouter(prefix="/api", responses=RESPONSES)
 
-    def found(ask: Ask) -> Found:
-        ranking = answers.search(ask)
-        return Found.of(ranking, answers.fields(ranking))
-
-    def found_or_not(ask: Ask) -> Found | Problem:
+    async def answered(said: Any) -> Found | Problem:
         try:
-            return found(ask)
+            ask = said if isinstance(said, Ask) else validated(Ask, said)
+            return await gate.run(lambda: answers.found(ask))
         except MMRetrieveError as error:
             return Problem(error=answers.told(error))
 
     @router.post("/search", summary="Find images like pictures, but …")
     async def search(ask: Ask) -> Found:
-        return await gate.run(lambda: found(ask))
+        return await gate.run(lambda: answers.found(ask))
 
     @router.post("/search/form", summary="The same as a form: files, and the rest of the question as JSON")
     async def search_form(
         image: Annotated[list[UploadFile], File(description="reference pictures")] = [],  # noqa: B006  FastAPI copies it
         ask: Annotated[str, Form(description='the question, such as {"prompt": "in red"}')] = "{}",
     ) -> Found:
+        said = read(Ask, ask)
+        if len(image) > limits.REFERENCES:
+            raise OptionError(f"{len(image)} references; a question takes up to {limits.REFERENCES}")
         contents = [await file.read() for file in image]
-
-        def asked() -> Found:
-            said = read(Ask, ask)
-            said.upload = [*map(answers.uploads.keep, contents), *said.upload]
-            return found(said)
-
-        return await gate.run(asked)
+        return await gate.run(lambda: answers.found(_with(said, map(answers.uploads.keep, contents))))
 
     @router.post("/batch", summary="Many questions at once; a wrong one does not spoil the others")
     async def batch(asks: Batch) -> Answered:
-        return Answered(answers=[await gate.run(lambda ask=ask: found_or_not(ask)) for ask in asks.asks])  # type: ignore[misc]
+        return Answered(answers=[await answered(ask) for ask in asks.asks])
 
-    @router.post("/uploads", summary="Send a picture to be a reference", openapi_extra=_any_image())
+    @router.post("/uploads", summary="Send a picture to be a reference", openapi_extra=PICTURE)
     async def upload(request: Request) -> Uploaded:
-        content = await request.body()
-        if not content:
-            raise ImageError("no bytes came; send the picture itself as the body")
+        content = await _sent(request)
         return Uploaded(upload=await gate.run(lambda: answers.uploads.keep(content)))
 
     @router.get("/uploads/{upload}", summary="An uploaded picture", response_class=Response, responses=JPEG)
@@ -107,7 +107,7 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
 
     @router.get("/health", summary="Whether the server answers")
     async def health() -> Health:
-        return Health(items=len(answers.gallery))
+        return Health(items=await reading.run(lambda: len(answers.gallery)))
 
     async def _content(id_: str) -> str:
         return (await reading.run(lambda: answers.item(id_))).hash
@@ -124,6 +124,19 @@ async def _picture(gate: Gate, request: Request, content: str, make: Callable[[]
     return Response(await gate.run(make), media_type="image/jpeg", headers=headers)
 
 
-def _any_image() -> dict[str, Any]:
-    body = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    return {"requestBody": body}
+async def _sent(request: Request) -> bytes:
+    """The picture that a request brings: its body, or the first file of a form."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/"):
+        content = await request.body()
+    else:
+        async with request.form() as form:
+            files = [value for value in form.values() if not isinstance(value, str)]
+            content = await files[0].read() if files else b""
+    if not content:
+        raise ImageError("no bytes came; send the picture itself as the body, or as a file of a form")
+    return content
+
+
+def _with(said: Ask, uploads: Iterable[str]) -> Ask:
+    """The question about these pictures too, before those that it names itself. OptionError where it has too many."""
+    return validated(Ask, said.model_dump(exclude_unset=True) | {"upload": [*uploads, *said.upload]})

@@ -75,7 +75,7 @@ def build(
         app.add_api_route("/", _index, include_in_schema=False)
     else:
         app = page(app, house)
-    return Guarded(Watched(app, watch), guard or Guard(), bounds)
+    return Watched(Guarded(app, guard or Guard(), bounds), watch)
 
 
 def speak_to_one(retriever: Retriever) -> None:

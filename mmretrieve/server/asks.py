@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from mmretrieve.options import BALANCED, DEFAULT_K, ComposerName, RuleName
 from mmretrieve.server import limits
@@ -17,7 +18,7 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-limits.WEIGHT, le=limits.WEIGHT)]
 Said = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
 Id = Annotated[str, Field(min_length=1, max_length=4_096)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -71,6 +72,16 @@ class Ask(BaseModel):
     )
     exclude: Ids = Field(default=[], description="items that must not appear")
     exclude_reference: bool = Field(default=False, description="the references themselves must not appear")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        for what, most, parts in (
+            ("references", limits.REFERENCES, (self.image, self.upload, self.reference_id)),
+            ("prompts", limits.PROMPTS, (self.prompt, self.avoid)),
+        ):
+            if (count := sum(map(len, parts))) > most:
+                raise PydanticCustomError("too_long", f"{count} {what}; a question takes up to {most}")
+        return self
 
     @property
     def question(self) -> dict[str, Any]:

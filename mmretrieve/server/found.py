@@ -36,9 +36,10 @@ class Found(BaseModel):
     rule: str
     pool: int | None = Field(description="candidates that were scored, where that was not every item")
     note: str | None
+    seconds: float = Field(description="that the search took, waiting left out")
 
     @classmethod
-    def of(cls, ranking: Ranking, fields: list[Mapping[str, Any]]) -> Found:
+    def of(cls, ranking: Ranking, fields: list[Mapping[str, Any]], seconds: float) -> Found:
         hits = [
             FoundHit(rank=hit.rank, id=hit.id, score=hit.score, contributions=dict(hit.contributions), fields=dict(known))
             for hit, known in zip(ranking, fields, strict=True)
@@ -53,6 +54,7 @@ class Found(BaseModel):
             rule=ranking.rule.value,
             pool=ranking.pool,
             note=ranking.note,
+            seconds=seconds,
         )
 
 

@@ -16,9 +16,17 @@ class Gate:
     """Runs functions in threads. What has begun cannot be stopped: it keeps its place until it ends, whoever has left."""
 
     def __init__(self, workers: int, waiting: int, seconds: float) -> None:
-        self._room, self._seconds = workers + waiting, seconds
+        self._workers, self._room, self._seconds = workers, workers + waiting, seconds
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="mmretrieve")
         self.inside = 0  # computing or waiting
+
+    @property
+    def running(self) -> int:
+        return min(self.inside, self._workers)
+
+    @property
+    def waiting(self) -> int:
+        return self.inside - self.running
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` gives. BusyError at once where too many wait already, SlowError where it takes too long."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ipaddress
 import logging
 from dataclasses import dataclass
 from html import escape
@@ -19,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mmretrieve.errors import OptionError
 from mmretrieve.server.limits import Limits
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 LEAST = 8  # characters of a token or a password
 COOKIE, PARAMETER = "mmretrieve-token", "token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -67,6 +67,14 @@ class Guard:
         return self.token is not None and _same(given, self.token)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own, that nobody else can reach."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Guarded:
     """An application behind a guard, with bounded bodies, and headers that keep browsers to this server alone."""
 
@@ -106,11 +114,11 @@ class Guarded:
             await _error(500, "something went wrong here; the server's log says what")(scope, receive, answer)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._guard.is_open and _name(headers.get("host", "")) not in LOOPBACK:
+        if self._guard.is_open and not is_loopback(_name(headers.get("host", ""))):
             return _error(421, "this server answers to this machine's own names alone, such as 127.0.0.1")
         if _foreign(headers) and (scope["type"] == "websocket" or scope["method"] not in SAFE):
             return _error(403, "a page of another site may not ask this server")
-        if scope["type"] == "http" and int(_digits(headers.get("content-length"))) > self._limits.body_bytes:
+        if scope["type"] == "http" and _length(headers) > self._limits.body_bytes:
             return _error(413, f"more than {self._limits.body_bytes:,} bytes in one request")
         if self._guard.admits(headers):
             return None
@@ -206,5 +214,9 @@ def _name(host: str) -> str:
         return ""
 
 
-def _digits(value: str | None) -> str:
-    return value if value is not None and value.isascii() and value.isdigit() else "0"
+def _length(headers: Headers) -> float:
+    """The bytes that are announced; 0 where none are."""
+    try:
+        return float(headers.get("content-length", "0"))
+    except ValueError:
+        return 0.0

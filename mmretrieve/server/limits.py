@@ -10,6 +10,7 @@ PROMPTS = 16  # of one question, those to avoid included
 REFERENCES = 8  # of one question
 IDS = 1_000  # of one list of ids
 WHERE_CHARACTERS = 10_000
+WEIGHT = 1_000_000  # of any weight, strength or bound on scores, either way: sums of them stay finite
 K = 1_000  # hits of one ranking; whole rankings are what `export` of the gallery is for
 BATCH = 64  # questions at once
 PAGE = 500  # items listed at once
@@ -21,7 +22,8 @@ class Limits:
 
     body_bytes: of one request. upload_bytes, upload_seconds: how much the pictures that were uploaded may take together, and
     how long one is kept that nobody asks for. workers: requests that compute at once, and that read at once; waiting:
-    searches that may wait; reading: requests for pictures and items that may, as a page asks for many at once; seconds: how long a request may take, waiting included.
+    searches that may wait; reading: requests for pictures and items that may, as a page asks for many at once; seconds: how
+    long a request, or each question of a batch, may take, waiting included.
     """
 
     body_bytes: int = 25_000_000

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -10,20 +13,33 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from mmretrieve.errors import BusyError, ExpiredError, ImageError, MissingError, MMRetrieveError, OptionError, SlowError
+from mmretrieve.errors import (
+    BusyError,
+    EndpointError,
+    ExpiredError,
+    ImageError,
+    MissingError,
+    MMRetrieveError,
+    OptionError,
+    SlowError,
+)
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.found import Problem
+from mmretrieve.server.wording import one_line
 
+logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 STATUS: dict[type[MMRetrieveError], int] = {
     OptionError: 400,
     MissingError: 404,
     ExpiredError: 410,
     ImageError: 422,
+    EndpointError: 502,
     BusyError: 503,
     SlowError: 504,
 }
 OTHERWISE = 500
+KINDS = re.compile(r"(body|query|path)$|constrained-|\w+\[")  # what of a place is pydantic's own, not the client's
 SEEN = 200  # characters of a wrong value that a message repeats
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": said}
@@ -32,10 +48,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         401: "this server asks for a token or a password",
         403: "a page of another site asked",
         404: "no such item",
+        405: "another method is meant",
         410: "an uploaded picture that is not here any more",
         413: "too many bytes",
         421: "a name of this server that it does not answer to",
         422: "not a picture that can be read",
+        500: "something is wrong with the server or its gallery",
+        502: "a model that the server asks does not answer",
         503: "too many searches are under way",
         504: "this took too long",
     }.items()
@@ -55,6 +74,8 @@ def install(app: FastAPI, answers: Answers) -> None:
     @app.exception_handler(MMRetrieveError)
     async def ours(_: Request, error: MMRetrieveError) -> JSONResponse:
         status = status_of(error)
+        if status == OTHERWISE:
+            logger.error("%s", error)
         return problem(status, answers.told(error), {"Retry-After": "1"} if status == STATUS[BusyError] else None)
 
     @app.exception_handler(RequestValidationError)
@@ -72,8 +93,17 @@ def install(app: FastAPI, answers: Answers) -> None:
 
 def read(kind: type[M], text: str) -> M:
     """What a client sent as JSON inside something else. OptionError, in one line, where it is not of that kind."""
+    return _checked(kind.model_validate_json, text)
+
+
+def validated(kind: type[M], value: object) -> M:
+    """The same of what was JSON."""
+    return _checked(kind.model_validate, value)
+
+
+def _checked(read: Callable[[Any], M], value: Any) -> M:
     try:
-        return kind.model_validate_json(text)
+        return read(value)
     except ValidationError as error:
         raise OptionError(said(error.errors())) from error
 
@@ -81,7 +111,7 @@ def read(kind: type[M], text: str) -> M:
 def said(errors: Any) -> str:
     """The first of pydantic's errors in one line: where, what is wrong, and what was there."""
     first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    place = ".".join(part for part in map(str, first["loc"]) if not KINDS.match(part))
     value = first.get("input")
     given = f", got {str(value)[:SEEN]!r}" if isinstance(value, str | int | float | bool) else ""
-    return f"{place}: {first['msg']}{given}" if place else f"{first['msg']}{given}"
+    return one_line(f"{place[:SEEN]}: {first['msg']}{given}" if place else f"{first['msg']}{given}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
+import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.server.guard import LOOPBACK, PARAMETER, Guard
+from mmretrieve.server.guard import PARAMETER, Guard, is_loopback
 
 FIRST_PORT, PORTS_TRIED = 7860, 20
 AUTO = "auto"
@@ -37,16 +38,16 @@ class Address:
 def guard_from(token: str | None, user: str | None) -> Guard:
     """From the shell's words: a token, "auto" for a new one, or "name:password". OptionError for what is neither."""
     if user is None:
-        return Guard(secrets.token_urlsafe(24) if token == AUTO else token or None)
+        return Guard(secrets.token_urlsafe(24) if token == AUTO else token)
     name, colon, password = user.partition(":")
     if not name or not colon:
         raise OptionError("a user is given as NAME:PASSWORD")
-    return Guard(token or None, (name, password))
+    return Guard(token, (name, password))
 
 
 def address(host: str, port: int | None, guard: Guard) -> Address:
     """A bound socket: at that port, or at the first free one from 7860. OptionError for an open server that others could reach."""
-    if guard.is_open and not _is_loopback(host):
+    if guard.is_open and not is_loopback(host):
         raise OptionError(f"{host}: others can reach this address; give --token or --user, or leave the host out")
     ports = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED)
     for tried in ports:
@@ -60,16 +61,11 @@ def address(host: str, port: int | None, guard: Guard) -> Address:
 
 
 def run(app: ASGIApp, at: Address) -> None:
-    """Serves until it is told to stop, and lets go of the port."""
+    """Serves until SIGINT or SIGTERM, answers what has begun, and lets go of the port."""
     import uvicorn
 
-    with at.socket:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises it again once it has stopped
+    with at.socket, suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[at.socket])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host in LOOPBACK or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    signal.signal(signal.SIGTERM, before)

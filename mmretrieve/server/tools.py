@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mmretrieve import __version__
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.options import DEFAULT_K
-from mmretrieve.ranking import Ranking
 from mmretrieve.server import limits
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.asks import Ask, Id
@@ -88,15 +87,15 @@ class Does:
 def tools(answers: Answers) -> dict[str, Does]:
     """By name."""
 
-    def ranked(ranking: Ranking) -> Answer:
-        return Answer(Found.of(ranking, answers.fields(ranking)), ranking.ids[:PICTURED])
+    def ranked(found: Found) -> Answer:
+        return Answer(found, tuple(hit.id for hit in found.hits[:PICTURED]))
 
     return {
         "search": Does(
             "Find images like a reference, but different as the prompt says",
             Search,
             Found,
-            lambda ask: ranked(answers.search(ask)),
+            lambda ask: ranked(answers.found(ask)),
         ),
         "similar": Does(
             "Find images like one item of the gallery", Similar, Found, lambda ask: ranked(answers.similar(ask.id, ask.k))

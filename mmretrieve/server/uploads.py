@@ -53,7 +53,8 @@ class Uploads:
 
     def keep_text(self, text: str) -> str:
         """The same for base64, bare or as a data: address. ImageError for anything else, other addresses above all."""
-        coded = DATA_URI.sub("", text, count=1)
+        start = DATA_URI.match(text)
+        coded = text[start.end() :] if start else text
         if ADDRESS.match(coded):
             raise ImageError("an address is not a picture, and none is ever fetched; send its bytes as base64")
         try:

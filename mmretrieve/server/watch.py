@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.gate import Gate
 
-KNOWN = ("/api/", "/mcp", "/page/", "/metrics")  # whose paths are told apart; all others are one
+OTHER = "other"  # a route that there is not, or a method that nobody means: clients must not make up names of series
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -30,17 +31,19 @@ class Watch:
         items.set_function(lambda: len(answers.retriever.gallery))
         kept = Gauge("mmretrieve_upload_bytes", "uploaded pictures that are kept", registry=own)
         kept.set_function(lambda: answers.uploads.bytes)
-        inside = Gauge("mmretrieve_inside", "requests that compute or wait", ("gate",), registry=own)
+        running = Gauge("mmretrieve_running", "requests that compute", ("gate",), registry=own)
+        waiting = Gauge("mmretrieve_waiting", "requests that wait to", ("gate",), registry=own)
         for name, gate in gates.items():
-            inside.labels(name).set_function(lambda gate=gate: gate.inside)  # type: ignore[misc]
+            running.labels(name).set_function(lambda gate=gate: gate.running)  # type: ignore[misc]
+            waiting.labels(name).set_function(lambda gate=gate: gate.waiting)  # type: ignore[misc]
 
     def metrics(self) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     def count(self, scope: Scope, status: int, seconds: float) -> None:
-        path = scope["path"]
-        route = path if status != 404 and path.startswith(KNOWN) and "/uploads/" not in path else "other"
-        self._requests.labels(scope["method"], route, str(status)).inc()
+        route = getattr(scope.get("route"), "path", OTHER)
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
 
