@@ -393,11 +393,11 @@ def test_export(visit: Opener, tmp_path: Path) -> None:
 
 def test_everything_with_the_keyboard(visit: Opener) -> None:
     page = visit()
-    page.locator("#current .card").first.focus()
+    page.locator("#current .card .picture").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     across = page.evaluate("new Set([...document.querySelectorAll('#current .card')].map(c => c.offsetLeft)).size")
-    assert page.evaluate("document.activeElement.dataset.id") == cards(page)[1 + across]
+    assert page.evaluate("document.activeElement.closest('.card').dataset.id") == cards(page)[1 + across]
     wanted = cards(page)[1 + across]
     settled(page, lambda: page.keyboard.press("Enter"))
     assert wanted in page.locator("#tiles img").get_attribute("alt")
@@ -405,16 +405,16 @@ def test_everything_with_the_keyboard(visit: Opener) -> None:
     assert page.evaluate("document.activeElement.id") == "prompt"
     page.keyboard.type("in red")
     settled(page, lambda: page.keyboard.press("Enter"))
-    page.locator("#current .card").nth(1).focus()
+    page.locator("#current .card .picture").nth(1).focus()
     settled(page, lambda: page.keyboard.press("m"))
-    page.locator("#current .card").nth(2).focus()
+    page.locator("#current .card .picture").nth(2).focus()
     settled(page, lambda: page.keyboard.press("l"))
     assert page.locator("#liked .chip").count() == 2
-    page.locator("#current .card").nth(2).focus()
+    page.locator("#current .card .picture").nth(2).focus()
     page.keyboard.press("d")
     assert page.locator("#details").is_visible()
     page.keyboard.press("Escape")
-    page.locator("#current .card").nth(2).focus()
+    page.locator("#current .card .picture").nth(2).focus()
     page.keyboard.press("t")
     assert page.evaluate("document.activeElement.id") == "pad"
     page.keyboard.press("?")

@@ -55,16 +55,16 @@ function column(section, act) {
     const weak = state.sort ? -1 : ordered.findIndex((card) => card.weak);
     if (weak > 0) nodes.splice(weak, 0, divider);
     arrange(list, nodes);
-    if (!$(".card[tabindex='0']", list)) nodes[0]?.setAttribute("tabindex", 0);
+    if (!$(".picture[tabindex='0']", list)) rove(list, $(".card", list));
     if (cards.size > 600) for (const id of [...cards.keys()]) if (!ordered.some((card) => card.id === id)) cards.delete(id);
   };
 }
 
-// One card of a list can be reached with Tab; the arrow keys go on from there.
+// The buttons of one card of a list can be reached with Tab; the arrow keys go on to other cards.
 function rove(list, card) {
   if (!card) return;
-  for (const other of $$(".card[tabindex='0']", list)) if (other !== card) other.tabIndex = -1;
-  card.tabIndex = 0;
+  for (const button of $$("button[tabindex='0']", list)) if (!card.contains(button)) button.tabIndex = -1;
+  for (const button of $$("button", card)) button.tabIndex = 0;
 }
 
 function drawn(id, act) {
@@ -85,7 +85,9 @@ function drawn(id, act) {
     return element;
   };
   const tools = make("div", { class: "tools" }, button("more", "+ more", "More like this (M)"), button("less", "− less", "Less like this (L)"), button("details", "details", "Details (D)"));
-  const node = make("li", { class: "card", tabindex: -1, "data-id": id }, make("span", { class: "picture" }, seen, rank, copies, move, make("span", { class: "hint" }, "make this the reference")), make("span", { class: "title" }, name, score), bars, tools);
+  const hint = make("span", { class: "hint", "aria-hidden": "true" }, "make this the reference");
+  const main = make("button", { type: "button", class: "picture", tabindex: -1 }, seen, rank, copies, move, hint);
+  const node = make("li", { class: "card", "data-id": id }, main, make("span", { class: "title" }, name, score), bars, tools);
   node.addEventListener("click", (event) => act(event.shiftKey ? "add" : "choose", held));
   seen.addEventListener("dragstart", (event) => event.dataTransfer.setData(ITEM, id));
   seen.addEventListener("error", () => node.classList.add("lost"));
@@ -102,15 +104,16 @@ function drawn(id, act) {
       setText(copies, card.copies.length ? `+${card.copies.length} nearly the same` : "");
       node.classList.toggle("stack", card.copies.length > 0);
       move.hidden = true;
-      node.setAttribute("role", "listitem");
-      node.setAttribute("aria-label", label(card));
+      main.setAttribute("aria-label", label(card));
       showBars(bars, card.gave, longest);
     },
   };
 }
 
 const label = (card) =>
-  card.rank === null ? `${card.name}. Enter makes it the reference` : `${card.rank}: ${card.name}, score ${card.score.toFixed(3)}${card.weak ? ", a weak match" : ""}. Enter makes it the reference`;
+  card.rank === null
+    ? `Make ${card.name} the reference`
+    : `${card.rank}: ${card.name}, score ${card.score.toFixed(3)}${card.weak ? ", a weak match" : ""}. Make it the reference`;
 
 function showBars(bars, gave, longest) {
   const terms = Object.entries(gave);
