@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +184,17 @@ def test_what_is_no_picture_is_a_message(visit: Opener, tmp_path: Path) -> None:
     assert "/" not in page.inner_text("#problem")
     choose(page)
     assert page.locator("#problem").is_hidden()
+
+
+def test_an_address_is_not_fetched(visit: Opener) -> None:
+    page = visit()
+    page.evaluate("""() => {
+      const data = new DataTransfer();
+      data.setData('text/uri-list', 'http://example.com/dress.jpg');
+      document.querySelector('#drop').dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
+    }""")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "An address is not a picture" in page.inner_text("#problem")
 
 
 def test_several_references_and_a_part_of_one(visit: Opener) -> None:
@@ -504,6 +517,52 @@ def browser_page(page: Any, link: str) -> Any:
     other = page.context.new_page()
     other.goto(link)
     return other
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "page/../app.py", "page/%2e%2e/app.py", "page/..%2fhandlers.py", "page//etc/passwd", "page/%2fetc%2fpasswd", "page/view/x",
+        "gradio_api/file=/etc/passwd", "gradio_api/file=demo/app.py", "gradio_api/file=http://127.0.0.1/", "assets/../../../etc/passwd",
+        "static/%2e%2e/%2e%2e/x", "gradio_api/proxy=http://127.0.0.1/", "api/thumbnail?id=../../etc/passwd", "api/image?id=/etc/passwd",
+        "api/uploads/..%2f..%2fetc%2fpasswd", "api/item?id=%00",
+    ],
+)  # fmt: skip
+def test_nothing_but_the_gallery_is_served(server: Served, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", int(server.port))
+    connection.request("GET", f"/{path}")
+    answer = connection.getresponse()
+    said = answer.read()
+    assert 400 <= answer.status < 500
+    assert b"root:" not in said
+    assert b"import" not in said
+    assert b"Traceback" not in said
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"ask": {"prompt": "x" * 10_000_000}}, 400),
+        ({"knobs": {"beta": 2}}, 400),
+        ({"filters": [{"field": "nothing", "any_of": ["x"]}]}, 400),
+        ({"ask": {"reference_id": "nothing"}}, 404),
+        ({"ask": {"upload": "../../etc/passwd"}}, 410),
+        ({"ask": {"prompt": "a"}, "shown": 10**9}, 400),
+        ({"look": 1}, 400),
+        ([], 400),
+    ],
+)
+def test_a_wrong_look_is_one_line(server: Served, body: object, status: int) -> None:
+    request = urllib.request.Request(
+        f"{server.address}/page/view", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    assert caught.value.code == status
+    said = json.loads(caught.value.read())["error"]
+    assert "\n" not in said
+    assert len(said) < 1_000
 
 
 def test_it_is_quick(visit: Opener) -> None:
