@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -352,7 +353,14 @@ def test_undo_redo_and_links(visit: Opener) -> None:
     assert cards(again) == moved
     assert again.input_value("#prompt") == "in red"
     assert knobs(again) == knobs(page)
-    assert cards(visit("/?q=%7Bbroken")) == start
+    for broken in (
+        "{broken",
+        '{"prompts": []}',
+        '{"references": [5], "knobs": {}, "shown": 1e9, "more": "x", "sort": null}',
+        "[]",
+        "7",
+    ):
+        assert cards(visit("/?q=" + urllib.parse.quote(broken))) == start
     settled(again, lambda: again.click("#anew"))
     assert cards(again) == start
 
