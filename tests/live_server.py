@@ -45,7 +45,12 @@ def command(*words: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
     """`python -m …`, which prints its address: the process, and that address."""
     known = {name: value for name, value in os.environ.items() if not name.startswith("MMRETRIEVE_") or name.endswith("CACHE")}
     process = subprocess.Popen(
-        [sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=known | environment
+        [sys.executable, "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=known | environment,
     )
     assert process.stdout is not None
     assert process.stderr is not None

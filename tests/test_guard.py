@@ -111,7 +111,9 @@ def test_a_browser_gets_a_page_that_says_what_to_do(by_token: str) -> None:
     assert TOKEN not in answer.text
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.7", "", "[::", "[::2]:80"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.7", "", "[::", "[::2]:80"]
+)
 def test_an_open_server_answers_to_names_of_this_machine_alone(unguarded: str, host: str) -> None:
     status, _, said = asked(unguarded, "GET", "/api/health", {"Host": host})
     assert status in (400, 421)
@@ -127,7 +129,9 @@ def test_and_to_those_it_does(unguarded: str, host: str) -> None:
 def test_pages_of_other_sites_may_not_ask(unguarded: str, by_password: str, origin: str) -> None:
     for link in (unguarded, by_password):
         for method, path in (("POST", "/api/search"), ("POST", "/mcp"), ("DELETE", "/mcp")):
-            answer = httpx.request(method, link + path, headers={"Origin": origin}, auth=("ann", PASSWORD), json={"prompt": "a"})
+            answer = httpx.request(
+                method, link + path, headers={"Origin": origin}, auth=("ann", PASSWORD), json={"prompt": "a"}
+            )
             assert (answer.status_code, answer.json()) == (403, {"error": "a page of another site may not ask this server"})
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mmretrieve.options import BALANCED, DEFAULT_K, ComposerName, RuleName
 from mmretrieve.server import limits
+
+TEXT = re.compile(r"'(?:[^']|'')*'")
+PLACES = re.compile(r"\b(?:path|source|stamp)\b", re.IGNORECASE)
 
 
 def _several(value: Any) -> Any:
@@ -27,6 +31,16 @@ Ids = Annotated[list[Id], BeforeValidator(_several), Field(max_length=limits.IDS
 References = Annotated[list[str], BeforeValidator(_several), Field(max_length=limits.REFERENCES)]
 Prompts = Annotated[list[Said], BeforeValidator(_several), Field(max_length=limits.PROMPTS)]
 Numbers = Annotated[list[Number], BeforeValidator(_several), Field(max_length=limits.PROMPTS)]
+
+
+def _without_places(where: str) -> str:
+    """Refuses columns that tell where files lie: whoever may filter by them can find out, guess by guess."""
+    if found := PLACES.search(TEXT.sub("", where)):
+        raise PydanticCustomError("place", f"{found[0]} tells where files lie, which a client may not ask")
+    return where
+
+
+Where = Annotated[str, Field(max_length=limits.WHERE_CHARACTERS), AfterValidator(_without_places)]
 
 
 def _regions(value: Any) -> Any:
@@ -67,9 +81,7 @@ class Ask(BaseModel):
     )
     k: int = Field(default=DEFAULT_K, ge=1, le=limits.K, description="how many items")
     min_score: Number | None = Field(default=None, description="leave out items that score below")
-    where: str | None = Field(
-        default=None, max_length=limits.WHERE_CHARACTERS, description="an SQL expression over the items' fields: price < 20"
-    )
+    where: Where | None = Field(default=None, description="an SQL expression over the items' fields: price < 20")
     exclude: Ids = Field(default=[], description="items that must not appear")
     exclude_reference: bool = Field(default=False, description="the references themselves must not appear")
 
