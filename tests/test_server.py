@@ -236,7 +236,7 @@ def test_an_address_is_not_fetched(site: httpx.Client, address: str) -> None:
     [
         ({}, 400, "a query needs a reference image, a prompt, or both"),
         ({"prompt": "a" * 10_000_000}, 400, "prompt.0: String should have at most 2000 characters"),
-        ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt: Value should have at most 16 items"),
+        ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt: List should have at most 16 items"),
         ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a question takes up to 16"),
         ({"upload": ["a"] * REFERENCES, "reference_id": "b"}, 400, "9 references; a question takes up to 8"),
         ({"prompt": "a", "k": 0}, 400, "k: Input should be greater than or equal to 1, got '0'"),
