@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
 from mmretrieve.server import limits
 from mmretrieve.server.answers import Answers
-from mmretrieve.server.asks import Ask, Id
+from mmretrieve.server.asks import Ask, Id, Where
 from mmretrieve.server.found import Found, FoundItem, FoundItems, Health, Problem, Uploaded
 from mmretrieve.server.gate import Gate
 from mmretrieve.server.problems import RESPONSES, read, validated
@@ -82,7 +82,7 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
 
     @router.get("/items", summary="The items of the gallery")
     async def items(
-        where: Annotated[str | None, Query(max_length=limits.WHERE_CHARACTERS)] = None,
+        where: Annotated[Where | None, Query(description="an SQL expression over the items' fields")] = None,
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         limit: Annotated[int, Query(ge=1, le=limits.PAGE)] = 50,
     ) -> FoundItems:

@@ -69,7 +69,9 @@ def build(
     )  # fmt: skip
     problems.install(app, answers)
     app.include_router(api(answers, house.searching, house.reading))
-    app.router.routes += [route for route in spoken.routes if isinstance(route, Route)]
+    for route in spoken.routes:
+        if isinstance(route, Route):  # nothing is told unasked, so there is no stream to GET
+            app.router.routes.append(Route(route.path, route.endpoint, methods=["POST"]))
     app.add_api_route("/metrics", watch.metrics, include_in_schema=False)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)

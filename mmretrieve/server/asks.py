@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mmretrieve.options import BALANCED, DEFAULT_K, ComposerName, RuleName
 from mmretrieve.server import limits
+
+TEXT = re.compile(r"'(?:[^']|'')*'")
+PLACES = re.compile(r"\b(?:path|source|stamp)\b", re.IGNORECASE)
 
 
 def _several(value: Any) -> Any:
@@ -18,20 +22,40 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-limits.WEIGHT, le=limits.WEIGHT)]
-Said = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
-Id = Annotated[str, Field(min_length=1, max_length=4_096)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Region = Annotated[list[Share], Field(min_length=4, max_length=4)]
-Ids = Annotated[list[Id], BeforeValidator(_several), Field(max_length=limits.IDS)]
-References = Annotated[list[str], BeforeValidator(_several), Field(max_length=limits.REFERENCES)]
-Prompts = Annotated[list[Said], BeforeValidator(_several), Field(max_length=limits.PROMPTS)]
-Numbers = Annotated[list[Number], BeforeValidator(_several), Field(max_length=limits.PROMPTS)]
-
-
 def _regions(value: Any) -> Any:
     one = isinstance(value, list) and len(value) == 4 and not any(isinstance(side, list) for side in value)
     return [value] if one and any(side is not None for side in value) else _several(value)
+
+
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-limits.WEIGHT, le=limits.WEIGHT)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Said = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
+Id = Annotated[str, Field(min_length=1, max_length=4_096)]
+Region = Annotated[list[Share], Field(min_length=4, max_length=4)]
+
+ManyPictures = Annotated[list[str], Field(max_length=limits.REFERENCES)]
+ManyIds = Annotated[list[Id], Field(max_length=limits.IDS)]
+FewIds = Annotated[list[Id], Field(max_length=limits.REFERENCES)]
+ManyRegions = Annotated[list[Region | None], Field(max_length=limits.REFERENCES)]
+ManySaid = Annotated[list[Said], Field(max_length=limits.PROMPTS)]
+ManyNumbers = Annotated[list[Number], Field(max_length=limits.PROMPTS)]
+
+Pictures = Annotated[ManyPictures, BeforeValidator(_several, str | ManyPictures | None)]
+Ids = Annotated[ManyIds, BeforeValidator(_several, Id | ManyIds | None)]
+References = Annotated[FewIds, BeforeValidator(_several, Id | FewIds | None)]
+Regions = Annotated[ManyRegions, BeforeValidator(_regions, Region | ManyRegions | None)]
+Prompts = Annotated[ManySaid, BeforeValidator(_several, Said | ManySaid | None)]
+Numbers = Annotated[ManyNumbers, BeforeValidator(_several, Number | ManyNumbers | None)]
+
+
+def _without_places(where: str) -> str:
+    """Refuses columns that tell where files lie: whoever may filter by them can find out, guess by guess."""
+    if found := PLACES.search(TEXT.sub("", where)):
+        raise PydanticCustomError("place", f"{found[0]} tells where files lie, which a client may not ask")
+    return where
+
+
+Where = Annotated[str, Field(max_length=limits.WHERE_CHARACTERS), AfterValidator(_without_places)]
 
 
 class Ask(BaseModel):
@@ -42,10 +66,10 @@ class Ask(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_enum_values=False)
 
-    image: References = Field(default=[], description="reference pictures as base64, bare or as data: addresses")
-    upload: References = Field(default=[], description="reference pictures by the names that POST /api/uploads gave them")
-    reference_id: Annotated[Ids, Field(max_length=limits.REFERENCES)] = Field(default=[], description="items as references")
-    region: Annotated[list[Region | None], BeforeValidator(_regions), Field(max_length=limits.REFERENCES)] = Field(
+    image: Pictures = Field(default=[], description="reference pictures as base64, bare or as data: addresses")
+    upload: Pictures = Field(default=[], description="reference pictures by the names that POST /api/uploads gave them")
+    reference_id: References = Field(default=[], description="items as references")
+    region: Regions = Field(
         default=[],
         description="of each reference the part that counts: left, top, right, bottom in shares of its sides, or null",
     )
@@ -67,9 +91,7 @@ class Ask(BaseModel):
     )
     k: int = Field(default=DEFAULT_K, ge=1, le=limits.K, description="how many items")
     min_score: Number | None = Field(default=None, description="leave out items that score below")
-    where: str | None = Field(
-        default=None, max_length=limits.WHERE_CHARACTERS, description="an SQL expression over the items' fields: price < 20"
-    )
+    where: Where | None = Field(default=None, description="an SQL expression over the items' fields: price < 20")
     exclude: Ids = Field(default=[], description="items that must not appear")
     exclude_reference: bool = Field(default=False, description="the references themselves must not appear")
 

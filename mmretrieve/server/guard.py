@@ -7,6 +7,7 @@ import binascii
 import hmac
 import ipaddress
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from http.cookies import CookieError, SimpleCookie
@@ -106,7 +107,7 @@ class Guarded:
         try:
             await self._app(scope, body, answer)
         except _TooLargeError as error:
-            await _error(error.status_code, error.detail)(scope, receive, answer)
+            await _error(error.status_code, error.detail, error.headers)(scope, receive, answer)
         except Exception:
             logger.exception("%s %s failed", scope.get("method"), scope.get("path"))
             if begun:
@@ -162,7 +163,7 @@ class _Body:
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                raise _TooLargeError(413, f"more than {self._most:,} bytes in one request")
+                raise _TooLargeError(413, f"more than {self._most:,} bytes in one request", {"Connection": "close"})
         return message
 
 
@@ -177,7 +178,7 @@ def _with_headers(send: Send) -> Send:
     return answer
 
 
-def _error(status: int, line: str, headers: dict[str, str] | None = None) -> Response:
+def _error(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse({"error": line}, status, headers)
 
 

@@ -1,0 +1,78 @@
+"""Real servers for tests: uvicorn on 127.0.0.1, in a thread of this process or as the command that a person types."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from mmretrieve.server.guard import Guard
+from mmretrieve.server.serving import address
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 30.0
+LINK = re.compile(r"http://\S+")
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """The address of an application that is served by a thread, as long as this lasts."""
+    at = address("127.0.0.1", 0, Guard())
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [at.socket]})
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield f"http://127.0.0.1:{at.port}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+        at.socket.close()
+
+
+@contextmanager
+def command(*words: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`python -m …`, which prints its address: the process, and that address."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith("MMRETRIEVE_") or name.endswith("CACHE")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=known | environment,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        link = LINK.search(line)
+        assert link, f"{words} printed {line!r} and {process.stderr.read() if not line else ''!r}"
+        yield process, link[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.stderr.close()
+
+
+def until(holds: object, seconds: float = PATIENCE) -> None:
+    """Waits for what will be so in a moment."""
+    assert callable(holds)
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, "it did not come about"
+        time.sleep(0.01)
