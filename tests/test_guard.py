@@ -235,6 +235,13 @@ def test_an_open_server_stays_on_this_machine() -> None:
         pass
 
 
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    with address("127.0.0.1", 0, Guard()).socket as ours, socket.create_connection(ours.getsockname()):
+        theirs, _ = ours.accept()
+        with theirs:
+            assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_port_that_is_taken() -> None:
     with address("127.0.0.1", None, Guard()).socket as first:
         port = first.getsockname()[1]
