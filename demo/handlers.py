@@ -23,7 +23,7 @@ from mmretrieve.server.asks import Ask
 from mmretrieve.vectors import Float32
 
 KEPT = 32  # questions whose term scores are remembered
-FOLDED = 500_000  # items up to which they are; beyond, and on a server, every setting is a search of the index
+FOLDED = 100_000  # items up to which they are; beyond, and on a server, every setting is a search of the index
 NEAR = 0.98  # cosine from which a hit lies under an earlier one
 WHOLE = 100_000  # hits of an export
 

@@ -99,7 +99,7 @@ def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Pat
     with pytest.raises(GalleryError, match="no item 'new'"):
         there.delete(["0004", "new"])
     assert "0004" in there.ids
-    with pytest.raises(GalleryError, match="then `mmretrieve push FOLDER milvus://"):
+    with pytest.raises(GalleryError, match="this is done in a folder; `mmretrieve pull`"):
         there.add("photos")
 
 
@@ -152,10 +152,32 @@ def test_addresses() -> None:
     assert Address.read("milvuss://[::1]/c").uri == "https://[::1]:19530"
     assert is_address("milvus://x")
     assert not is_address("shop.gallery")
-    for wrong in ("milvus://host", "milvus:///c", "milvus://u:p@host/a/b/c", "milvus://host/bad-name", "milvus://host:x/c"):
+    for wrong in ("milvus://host", "milvus:///c", "milvus://u:p@host/a/b/c", "milvus://host/bad-name", "milvus://host:x/c",
+                  "milvus://host:0/c", "milvus://host/c?x=1", "milvus://host/c#y", "milvus://a%0ab:p@host/c", "milvus://u:p/word@host/c", "milvus://u:p@a/ss@host/c"):  # fmt: skip
         with pytest.raises(OptionError, match="expected an address such as") as told:
             Address.read(wrong)
-        assert "u:p" not in str(told.value)
+        assert not [secret for secret in ("u:p", "word", "ss@", "\n") if secret in str(told.value)]
+
+
+def test_long_filters_are_answered_and_deep_ones_refused(table: tuple[mm.Gallery, sqlite3.Connection]) -> None:
+    there, db = table
+    for where in (" or ".join(f"n = {i}" for i in range(300)), " and ".join(f"n <> {i}" for i in range(2, 200)), f"n in ({', '.join(map(str, range(1500)))})"):  # fmt: skip
+        wanted = [str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where} ORDER BY id")]
+        assert [item.id for item in there.listed(where=where).items] == wanted
+    for deep in ("1" + " < 1" * 900, "n" + " isnull" * 900, "(" * 101 + "n" + ")" * 101):
+        with pytest.raises(OptionError, match="more than 100"):
+            there.listed(where=deep)
+
+
+def test_what_is_done_in_a_folder_is_refused_at_an_address(milvus: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    folder, address = filled(tmp_path / "g"), milvus.address("only")
+    push(folder.path, address)
+    for words in (["compact", address], ["build", address], ["export", address, "out"], ["index-report", address],
+                  ["merge", address, str(folder.path)], ["merge", str(folder.path), address], ["pull", address, milvus.address("other")],
+                  ["push", address, milvus.address("other")], ["info", "MILVUS://host/c"]):  # fmt: skip
+        assert main(words) == 1, words
+    assert [path.name for path in tmp_path.iterdir()] == ["g"]
 
 
 @pytest.fixture
@@ -244,6 +266,8 @@ leaves = st.one_of(
     st.builds("t {} {}".format, signs, texts),
     st.builds("{} IN ({}, {})".format, names, numbers, numbers),
     st.builds("t NOT IN ({}, {})".format, texts, texts),
+    st.builds("n NOT IN ({}, {}, {})".format, numbers, numbers, numbers),
+    st.builds("fields.n {} {}".format, signs, numbers),
     st.builds("{} BETWEEN {} AND {}".format, names, numbers, numbers),
     st.builds("t LIKE {}".format, patterns),
     st.sampled_from(["n IS NULL", "t IS NOT NULL", "t NOTNULL"]),
@@ -268,8 +292,8 @@ def table(milvus: LiteServer, tmp_path_factory: pytest.TempPathFactory) -> tuple
     )
     push(gallery.path, milvus.address("table"))
     db = sqlite3.connect(":memory:", check_same_thread=False)
-    db.execute("CREATE TABLE items (id INTEGER, n, t TEXT)")
-    db.executemany("INSERT INTO items VALUES (?, ?, ?)", [(i, *values) for i, values in enumerate(VALUES)])
+    db.execute("CREATE TABLE fields (id INTEGER, n, t TEXT)")
+    db.executemany("INSERT INTO fields VALUES (?, ?, ?)", [(i, *values) for i, values in enumerate(VALUES)])
     return mm.Gallery.open(milvus.address("table")), db
 
 
@@ -277,7 +301,7 @@ def table(milvus: LiteServer, tmp_path_factory: pytest.TempPathFactory) -> tuple
 @given(expressions)
 def test_a_filter_keeps_what_sqlite_would(table: tuple[mm.Gallery, sqlite3.Connection], where: str) -> None:
     there, db = table
-    wanted = {str(id_) for (id_,) in db.execute(f"SELECT id FROM items WHERE {where}")}
+    wanted = {str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where}")}
     found = there.search(Composition(("query",), there.vectors()[:1], (1.0,)), len(VALUES), where=where)
     assert set(found.ids) == wanted, translated(where, FIELDS)
 

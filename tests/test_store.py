@@ -111,6 +111,8 @@ def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, mon
         ("name = 'open", "never closed"),
         ("number = ", "syntax error"),
         ("colour = 1", "no such column: colour; there are the fields row, id, path"),
+        ('"colour" = 1', "no such column: colour"),
+        ('name = "a\'b`c"', "no such column: a'b`c"),
         ("1 UNION SELECT row FROM items", "a query of its own"),
         ("row IN (SELECT row FROM items)", "a query of its own"),
         ("EXISTS (select value FROM meta)", "a query of its own"),
@@ -134,6 +136,7 @@ def test_a_quote_may_hold_anything(shop: mm.Gallery) -> None:
     query = one_term(shop.vectors()[0])
     for name in ("a;b", "a -- b", "it''s (", "/* ?", '["`'):
         assert len(shop.search(query, 3, where=f"name = '{name}' OR number = 4")) == 1
+    assert len(shop.search(query, 3, where='"number" = 4 OR name = \'"a"\'')) == 1
 
 
 @given(st.text(max_size=40))

@@ -20,7 +20,10 @@ export function setText(element, text) {
 // Lets the children of a list be those nodes, in that order, without touching one that is in its place.
 export function arrange(list, nodes) {
   nodes.forEach((node, at) => {
-    if (list.children[at] !== node) list.insertBefore(node, list.children[at] ?? null);
+    const there = list.children[at] ?? null;
+    if (there === node) return;
+    if (node.parentNode === list && list.moveBefore) list.moveBefore(node, there);
+    else list.insertBefore(node, there);
   });
   while (list.children.length > nodes.length) list.lastElementChild.remove();
 }

@@ -2,7 +2,7 @@
 
 import { $, $$ } from "./dom.js";
 
-const ON_CARD = { Enter: "choose", a: "add", m: "more", l: "less", d: "details", " ": "details" };
+const ON_CARD = { a: "add", m: "more", l: "less", d: "details" };
 
 export function keys(act, trail) {
   document.addEventListener("keydown", (event) => {
@@ -13,7 +13,7 @@ export function keys(act, trail) {
     }
     if (event.ctrlKey || event.metaKey || event.altKey || isWriting(event.target) || $("dialog[open]")) return;
     const card = event.target.closest?.(".card");
-    if (card && event.target === card && event.key in ON_CARD) act(ON_CARD[event.key], card.card);
+    if (card && event.key in ON_CARD) act(ON_CARD[event.key], card.card);
     else if (card && event.key.startsWith("Arrow")) go(card, event.key);
     else if (event.key === "/") $("#prompt").focus();
     else if (event.key === "?") $("#keys").showModal();
@@ -35,5 +35,5 @@ function go(card, key) {
   const at = cards.indexOf(card);
   const across = cards.filter((other) => other.offsetTop === cards[0].offsetTop).length;
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across }[key];
-  cards[Math.max(0, Math.min(cards.length - 1, at + step))]?.focus();
+  $(".picture", cards[Math.max(0, Math.min(cards.length - 1, at + step))]).focus();
 }

@@ -7,7 +7,7 @@ import { keys } from "./keys.js";
 import { references } from "./references.js";
 import * as remote from "./remote.js";
 import { results } from "./results.js";
-import { blank, fromAddress, isAsked, SHOWN, toAddress, toLook } from "./state.js";
+import { blank, fromAddress, isAsked, MOST, SHOWN, toAddress, toLook } from "./state.js";
 import { Trail } from "./trail.js";
 import { tune } from "./tune.js";
 import { words } from "./words.js";
@@ -23,7 +23,8 @@ export function open(start) {
     state = { ...state, ...part };
     if (!("shown" in part) && !("knobs" in part) && !("beside" in part) && !("sort" in part)) state.shown = SHOWN;
     if (settled) trail.push(toAddress(state, start));
-    show();
+    if (settled) show();
+    else showKnobs(state, seen?.tunable ?? false);
     search(state);
   };
   const visit = (visited) => {
@@ -99,7 +100,7 @@ export function open(start) {
   $("#help").addEventListener("click", () => $("#keys").showModal());
   $("#beside").addEventListener("click", () => change({ beside: state.beside ? null : { ...state.knobs } }));
   $("#sort").addEventListener("change", (event) => change({ sort: event.target.value }));
-  $("#show-more").addEventListener("click", () => change({ shown: Math.min(240, state.shown + SHOWN) }));
+  $("#show-more").addEventListener("click", () => change({ shown: Math.min(MOST, state.shown + SHOWN) }));
   $("#others").addEventListener("click", () => change({ seed: state.seed + 1 }));
   $("#export").addEventListener("change", exported);
   $("#share").addEventListener("click", share);

@@ -46,7 +46,8 @@ export function references(change, trouble) {
     desk.classList.remove("dropping");
     const id = event.dataTransfer.getData(ITEM);
     if (id && desk.contains(event.target)) change([...held.filter((one) => one.id !== id), { id, region: null, weight: 1 }]);
-    else add([...event.dataTransfer.files]);
+    else if (event.dataTransfer.files.length) add([...event.dataTransfer.files]);
+    else if (event.dataTransfer.types.includes("text/uri-list")) trouble(new Error("An address is not a picture, and none is fetched: save the picture, then drop its file."));
   });
 
   return (state) => {

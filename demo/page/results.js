@@ -55,62 +55,62 @@ function column(section, act) {
     const weak = state.sort ? -1 : ordered.findIndex((card) => card.weak);
     if (weak > 0) nodes.splice(weak, 0, divider);
     arrange(list, nodes);
-    if (!$(".card[tabindex='0']", list)) nodes[0]?.setAttribute("tabindex", 0);
+    if (!$(".picture[tabindex='0']", list)) rove(list, $(".card", list));
     if (cards.size > 600) for (const id of [...cards.keys()]) if (!ordered.some((card) => card.id === id)) cards.delete(id);
   };
 }
 
-// One card of a list can be reached with Tab; the arrow keys go on from there.
+// The buttons of one card of a list can be reached with Tab; the arrow keys go on to other cards.
 function rove(list, card) {
   if (!card) return;
-  for (const other of $$(".card[tabindex='0']", list)) if (other !== card) other.tabIndex = -1;
-  card.tabIndex = 0;
+  for (const button of $$("button[tabindex='0']", list)) if (!card.contains(button)) button.tabIndex = -1;
+  for (const button of $$("button", card)) button.tabIndex = 0;
 }
 
+// One card, drawn once; `show` is all that changes in it.
 function drawn(id, act) {
-  let held = null;
-  const rank = make("span", { class: "rank", "aria-hidden": "true" });
-  const copies = make("span", { class: "copies" });
-  const move = make("span", { class: "move", hidden: true });
+  const part = (name, attributes = {}) => make("span", { class: name, ...attributes });
+  const [rank, copies, move, name, score] = [part("rank"), part("copies"), part("move", { hidden: true }), part("name"), part("score")];
   const seen = make("img", { src: thumbnail(id), alt: "", loading: "lazy", decoding: "async", width: 256, height: 256, draggable: "true" });
-  const name = make("span", { class: "name" });
-  const score = make("span", { class: "score" });
+  const hint = make("span", { class: "hint", "aria-hidden": "true" }, "make this the reference");
+  const main = make("button", { type: "button", class: "picture", tabindex: -1 }, seen, rank, copies, move, hint);
   const bars = make("div", { class: "bars" });
-  const button = (what, label, title) => {
-    const element = make("button", { type: "button", class: what, title, tabindex: -1 }, label);
+  const node = make("li", { class: "card", "data-id": id, title: id }, main, make("span", { class: "title" }, name, score), bars);
+  node.append(tools((what) => act(what, node.card)));
+  node.addEventListener("click", (event) => act(event.shiftKey ? "add" : "choose", node.card));
+  seen.addEventListener("dragstart", (event) => event.dataTransfer.setData(ITEM, id));
+  seen.addEventListener("error", () => node.classList.add("lost"));
+  const show = (card, longest) => {
+    node.card = card;
+    setText(name, card.name);
+    setText(rank, card.rank === null ? "" : String(card.rank));
+    setText(score, card.score === null ? "" : card.score.toFixed(3));
+    setText(copies, card.copies.length ? `+${card.copies.length} nearly the same` : "");
+    rank.hidden = card.rank === null;
+    move.hidden = true;
+    node.classList.toggle("stack", card.copies.length > 0);
+    main.setAttribute("aria-label", label(card));
+    showBars(bars, card.gave, longest);
+  };
+  return { node, show };
+}
+
+function tools(act) {
+  const button = (what, text, title) => {
+    const element = make("button", { type: "button", class: what, title, tabindex: -1 }, text);
     element.addEventListener("click", (event) => {
       event.stopPropagation();
-      act(what, held);
+      act(what);
     });
     return element;
   };
-  const tools = make("div", { class: "tools" }, button("more", "+ more", "More like this (M)"), button("less", "− less", "Less like this (L)"), button("details", "details", "Details (D)"));
-  const node = make("li", { class: "card", tabindex: -1, "data-id": id }, make("span", { class: "picture" }, seen, rank, copies, move, make("span", { class: "hint" }, "make this the reference")), make("span", { class: "title" }, name, score), bars, tools);
-  node.addEventListener("click", (event) => act(event.shiftKey ? "add" : "choose", held));
-  seen.addEventListener("dragstart", (event) => event.dataTransfer.setData(ITEM, id));
-  seen.addEventListener("error", () => node.classList.add("lost"));
-  return {
-    node,
-    show(card, longest) {
-      held = card;
-      node.card = card;
-      setText(name, card.name);
-      node.title = card.id;
-      setText(rank, card.rank === null ? "" : String(card.rank));
-      rank.hidden = card.rank === null;
-      setText(score, card.score === null ? "" : card.score.toFixed(3));
-      setText(copies, card.copies.length ? `+${card.copies.length} nearly the same` : "");
-      node.classList.toggle("stack", card.copies.length > 0);
-      move.hidden = true;
-      node.setAttribute("role", "listitem");
-      node.setAttribute("aria-label", label(card));
-      showBars(bars, card.gave, longest);
-    },
-  };
+  return make("div", { class: "tools" }, button("more", "+ more", "More like this (M)"), button("less", "− less", "Less like this (L)"), button("details", "details", "Details (D)"));
 }
 
 const label = (card) =>
-  card.rank === null ? `${card.name}. Enter makes it the reference` : `${card.rank}: ${card.name}, score ${card.score.toFixed(3)}${card.weak ? ", a weak match" : ""}. Enter makes it the reference`;
+  card.rank === null
+    ? `Make ${card.name} the reference`
+    : `${card.rank}: ${card.name}, score ${card.score.toFixed(3)}${card.weak ? ", a weak match" : ""}. Make it the reference`;
 
 function showBars(bars, gave, longest) {
   const terms = Object.entries(gave);

@@ -1,6 +1,7 @@
 // What a person asks, as one plain object: the page's memory, its address and its history are all made of it.
 
 export const SHOWN = 24;
+export const MOST = 240;
 
 export function blank(start) {
   return {
@@ -75,18 +76,36 @@ export function toAddress(state, start) {
   return location.pathname + (query ? `?${query}` : "");
 }
 
-// A link that is broken, or from another gallery, opens an empty page rather than none.
+// A link may come from anywhere: what does not have the shape of a state is left out.
 export function fromAddress(search, start) {
   const empty = blank(start);
   try {
     const told = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
-    const known = Object.entries(told).filter(([name, value]) => name in empty && fits(value, empty[name]));
+    const known = Object.entries(told).filter(([name, value]) => SHAPES[name]?.(value));
     return { ...empty, ...Object.fromEntries(known) };
   } catch {
     return empty;
   }
 }
 
-function fits(value, like) {
-  return like === null ? value === null || ["number", "object"].includes(typeof value) : typeof value === typeof like && Array.isArray(value) === Array.isArray(like);
-}
+const isText = (value) => typeof value === "string";
+const isTexts = (value) => Array.isArray(value) && value.every(isText);
+const isKnobs = (value) => ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name]));
+const isWhole = (value) => Number.isInteger(value) && value >= 0;
+const SHAPES = {
+  references: (value) => Array.isArray(value) && value.every((one) => isText(one?.id ?? one?.upload)),
+  prompts: (value) => Array.isArray(value) && value.length > 0 && value.every((one) => isText(one?.text) && Number.isFinite(one.strength)),
+  avoid: isText,
+  caption: isText,
+  more: isTexts,
+  less: isTexts,
+  knobs: isKnobs,
+  beside: (value) => value === null || isKnobs(value),
+  filters: (value) => value !== null && typeof value === "object" && Object.values(value).every((one) => one !== null && typeof one === "object"),
+  where: isText,
+  min: (value) => value === null || Number.isFinite(value),
+  alone: (value) => typeof value === "boolean",
+  sort: isText,
+  shown: (value) => isWhole(value) && value > 0 && value <= MOST,
+  seed: isWhole,
+};

@@ -93,7 +93,7 @@ function drawSliders(moved) {
     const input = make("input", { type: "range", name, id: `knob-${name}`, min: low, max: high, step: STEP, "aria-describedby": `told-${name}` });
     input.addEventListener("input", () => moved(name, Number(input.value), false));
     input.addEventListener("change", () => moved(name, Number(input.value), true));
-    $("#knobs").append(make("label", { class: "knob" }, make("span", {}, label), output, input, make("small", { id: `told-${name}` }, told)));
+    $("#knobs").append(make("label", { class: "knob", for: input.id }, make("span", {}, label), output, input, make("small", { id: `told-${name}` }, told)));
   }
 }
 

@@ -49,17 +49,22 @@ class Address:
         """OptionError, without the password, for what is no such address."""
         try:
             parts = urlsplit(text)
-            names, port = [unquote(name) for name in parts.path.strip("/").split("/")], parts.port or PORT
+            names, port = (
+                [unquote(name) for name in parts.path.strip("/").split("/")],
+                PORT if parts.port is None else parts.port,
+            )
         except ValueError:
             parts, names, port = urlsplit(""), [], PORT
-        if parts.scheme not in SCHEMES or not parts.hostname or not 1 <= len(names) <= 2 or not all(map(NAME.fullmatch, names)):
-            shown = re.sub(r"//[^@/]*@", "//…@", text)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        odd = parts.query or parts.fragment or not port or not (user + password).isprintable()
+        named = parts.scheme in SCHEMES and parts.hostname and 1 <= len(names) <= 2 and all(map(NAME.fullmatch, names))
+        if odd or not named:
+            shown = re.sub(r"//.*@", "//…@", text, flags=re.DOTALL)
             raise OptionError(
                 f"expected an address such as milvus://localhost:{PORT}/collection (letters, digits and _ in its name), got {shown!r}"
             )
         database, collection = ["", *names][-2:]
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        return cls(parts.hostname, collection, port, database, user, password, parts.scheme)
+        return cls(parts.hostname or "", collection, port, database, user, password, parts.scheme)
 
 
 def is_address(path: str | Path) -> bool:

@@ -93,12 +93,12 @@ class MilvusGallery(Asking[CollectionNow]):
         return list(problems(self._now))
 
     def add(self, *_: object, **__: object) -> NoReturn:
-        """Refused: pictures are read and encoded into a folder, which is then pushed."""
+        """Refused, as all that is done in a folder: pictures are read and encoded there, and then pushed."""
         raise GalleryError(
-            f"{self.path}: pictures are added to a folder; index into one, then `mmretrieve push FOLDER {self.path}`"
+            f"{self.path}: this is done in a folder; `mmretrieve pull` makes one of a collection, `mmretrieve push` copies it back"
         )
 
-    sync = merge = add
+    sync = merge = add_vectors = import_vectors = export = build_index = index_report = compact = add
 
 
 def push(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from math import isfinite
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.milvus.tokens import tokens_of
-from mmretrieve.gallery.milvus.tree import Both, Compare, Either, In, IsNull, Like, Literal, Name, Node, Not
+from mmretrieve.gallery.milvus.tokens import Token, tokens_of
+from mmretrieve.gallery.milvus.tree import All, Any, Compare, In, IsNull, Like, Literal, Name, Node, Not
 from mmretrieve.gallery.store.fields import INT64
 from mmretrieve.gallery.store.filters import check_where
 
@@ -39,16 +39,16 @@ class _Reader:
         return node
 
     def _either(self) -> Node:
-        node = self._both()
+        parts = [self._both()]
         while self._take("or"):
-            node = Either(node, self._both())
-        return node
+            parts.append(self._both())
+        return Any(tuple(parts)) if len(parts) > 1 else parts[0]
 
     def _both(self) -> Node:
-        node = self._negated()
+        parts = [self._negated()]
         while self._take("and"):
-            node = Both(node, self._negated())
-        return node
+            parts.append(self._negated())
+        return All(tuple(parts)) if len(parts) > 1 else parts[0]
 
     def _negated(self) -> Node:
         if not self._take("not"):
@@ -59,7 +59,7 @@ class _Reader:
     def _equality(self) -> Node:
         """=, IN, LIKE, BETWEEN and IS bind equally, from left to right; < and its like bind tighter."""
         node = self._order()
-        while True:
+        for _ in range(DEEPEST):
             if sign := self._take("=", "==", "<>", "!="):
                 node = Compare(COMPARISONS[sign], node, self._order())
             elif self._take("is"):
@@ -76,6 +76,7 @@ class _Reader:
                 node = self._tested(node)
             else:
                 return node
+        raise self._wrong(f"more than {DEEPEST} comparisons of one another")
 
     def _tested(self, left: Node) -> Node:
         if self._take("like"):
@@ -83,7 +84,7 @@ class _Reader:
         if self._take("between"):
             low = self._order()
             self._need("and", "BETWEEN needs an AND")
-            return Both(Compare(">=", left, low), Compare("<=", left, self._order()))
+            return All((Compare(">=", left, low), Compare("<=", left, self._order())))
         self._need("in", "expected IN")
         self._need("(", "IN needs a list in parentheses")
         values: list[Node] = []
@@ -96,9 +97,11 @@ class _Reader:
 
     def _order(self) -> Node:
         node = self._operand()
-        while sign := self._take("<", "<=", ">", ">="):
+        for _ in range(DEEPEST):
+            if not (sign := self._take("<", "<=", ">", ">=")):
+                return node
             node = Compare(COMPARISONS[sign], node, self._operand())
-        return node
+        raise self._wrong(f"more than {DEEPEST} comparisons of one another")
 
     def _operand(self) -> Node:
         if self._take("("):
@@ -121,10 +124,11 @@ class _Reader:
         if token.kind == "text":
             return Literal(token.text[1:-1].replace("''", "'"))
         if token.kind == "quoted":
-            mark = token.text[-1]
-            return Name(token.text[1:-1].replace(mark * 2, mark) if mark != "]" else token.text[1:-1])
+            return Name(token.name)
         if token.word in ("-", "+"):
             return self._signed(token.word)
+        if token.word == "fields" and self._take("."):
+            return Name(self._field().name, of_fields=True)
         if token.word in ("null", "true", "false"):
             return Literal({"null": None, "true": 1, "false": 0}[token.word])
         if token.kind == "sign" or token.word in KEYWORDS:
@@ -132,6 +136,12 @@ class _Reader:
         if token.word in REFUSED or self._peek() in ("(", "."):
             raise self._wrong(f"Milvus has no {token.text!r} that gives what SQL gives")
         return Name(token.text)
+
+    def _field(self) -> Token:
+        if self._at >= len(self._tokens) or self._tokens[self._at].kind not in ("quoted", "word"):
+            raise self._wrong("expected a name after fields.")
+        self._at += 1
+        return self._tokens[self._at - 1]
 
     def _signed(self, sign: str) -> Node:
         with self._deeper():

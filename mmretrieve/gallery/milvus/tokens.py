@@ -26,6 +26,14 @@ class Token:
         """What it is to the grammar: a keyword in small letters, a sign, or nothing."""
         return self.text.lower() if self.kind == "word" else self.text if self.kind == "sign" else ""
 
+    @property
+    def name(self) -> str:
+        """Without its quotation marks."""
+        if self.kind != "quoted":
+            return self.text
+        mark, inner = self.text[-1], self.text[1:-1]
+        return inner if mark == "]" else inner.replace(mark * 2, mark)
+
 
 def tokens_of(where: str) -> Iterator[Token]:
     """OptionError from where on it holds none."""

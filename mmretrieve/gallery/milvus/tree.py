@@ -9,9 +9,10 @@ from mmretrieve.gallery.sources.base import Value
 
 @dataclass(frozen=True)
 class Name:
-    """A field, as it was written."""
+    """A field, or a column of every item, as it was written; with `fields.` before it, surely a field."""
 
     name: str
+    of_fields: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,13 @@ class Not:
 
 
 @dataclass(frozen=True)
-class Both:
-    left: Node
-    right: Node
+class All:
+    parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
-class Either:
-    left: Node
-    right: Node
+class Any:
+    parts: tuple[Node, ...]
 
 
-Node = Name | Literal | Compare | In | Like | IsNull | Not | Both | Either
+Node = Name | Literal | Compare | In | Like | IsNull | Not | All | Any

@@ -37,3 +37,12 @@ def check_where(where: str) -> str:
     if depth:
         raise OptionError(f"where {where!r}: parentheses do not match")
     return where
+
+
+def strict(where: str) -> str:
+    """The same expression, its names in the quotation marks that SQLite never takes for text: `"colur"` is unknown, not a word."""
+    return QUOTED.sub(lambda quoted: _name(quoted[0]) if quoted[0].startswith('"') else quoted[0], where)
+
+
+def _name(quoted: str) -> str:
+    return "`" + quoted[1:-1].replace('""', '"').replace("`", "``") + "`"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, MissingError, OptionError
 from mmretrieve.gallery.store.fields import Kind
-from mmretrieve.gallery.store.filters import check_where
+from mmretrieve.gallery.store.filters import check_where, strict
 from mmretrieve.gallery.store.records import Moment, MovedError, Record
 from mmretrieve.gallery.store.statements import (
     ROW,
@@ -132,7 +132,7 @@ class Ledger:
 
         It sees the columns of `items` and `fields` and SQLite's functions, and nothing else: no other table, no second SELECT.
         """
-        query = f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row WHERE {moment.lives} AND ({check_where(where)}) ORDER BY items.row"
+        query = f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row WHERE {moment.lives} AND ({strict(check_where(where))}) ORDER BY items.row"
         with self._within(moment) as db:
             names = ", ".join(
                 name for table in ("items", "fields") for _, name, *_ in db.execute(f"PRAGMA table_info({table})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -32,6 +33,7 @@ LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnail
 LOCK, DERIVING = "writer.lock", "index.lock"
 NEXT = ".next"  # behind the name of a file that compaction is about to put in its place
 FORMAT = 2
+ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what a path makes of scheme://
 Half = NDArray[np.float16]
 logger = logging.getLogger(__name__)
 
@@ -41,10 +43,19 @@ def is_gallery(folder: str | Path) -> bool:
     return (Path(folder) / LEDGER).is_file()
 
 
+def check_folder(folder: Path) -> None:
+    """GalleryError where this looks like an address, of which a folder of that name would be made."""
+    if ADDRESS.match(str(folder)):
+        raise GalleryError(
+            f"{folder}: looks like an address, and this is done in a folder; `mmretrieve push` and `pull` copy between them"
+        )
+
+
 class Store:
     """Opens an existing gallery folder. Readers never wait for the encoder."""
 
     def __init__(self, folder: Path) -> None:
+        check_folder(folder)
         self.folder, self.ledger = folder, Ledger(folder / LEDGER)
         if not is_gallery(folder):
             raise GalleryError(
@@ -68,6 +79,7 @@ class Store:
 
         GalleryError where there is a gallery or anything else already, or the folder cannot be written.
         """
+        check_folder(folder)
         partial = folder / f"{LEDGER}.part"
         unfinished = {VECTORS, THUMBNAILS, partial.name, f"{partial.name}-journal"}
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):

@@ -1,0 +1,230 @@
+"""What the page does, without a browser: from a look to what it shows, its filters, its words to try, its files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mmretrieve as mm
+from demo import exports, filters
+from demo.handlers import NEAR, Shop, name_of, stacked, weighed
+from demo.looks import Card, Knobs, Look
+from mmretrieve.errors import ExpiredError, OptionError
+from mmretrieve.gallery.sources.base import SourceItem
+from mmretrieve.gallery.sources.place import Place
+from mmretrieve.server.answers import Answers
+from mmretrieve.server.limits import Limits
+from mmretrieve.server.uploads import Uploads
+
+KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+
+
+class Priced:
+    """The sixty drawings with a colour and a price, every third without one."""
+
+    name = "priced"
+
+    def __init__(self, photos: Path) -> None:
+        self._files = sorted(photos.rglob("*.png"))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        for number, file in enumerate(self._files):
+            price = None if number % 3 == 0 else number * 1.5
+            yield SourceItem(file.name, Place(str(file)), {"colour": file.name.split("-")[0], "price": price})
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: Path) -> Shop:
+    gallery = mm.Gallery.create(tmp_path_factory.mktemp("page") / "shop.gallery", encoder=encoder, setting=mm.PDV(**KNOBS))
+    gallery.add(Priced(photos))
+    return Shop(Answers(mm.Retriever(gallery, encoder), Uploads(Limits())))
+
+
+def look(shop: Shop, **more: object) -> Look:
+    ask = {"reference_id": shop.answers.retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True}
+    return Look.model_validate({"ask": ask, "knobs": KNOBS} | more)
+
+
+def ids(column: object) -> list[str]:
+    return [id_ for card in column.cards for id_ in (card.id, *card.copies)]  # type: ignore[attr-defined]
+
+
+def test_a_view_is_what_a_search_gives_under_any_knobs(shop: Shop) -> None:
+    retriever = shop.answers.retriever
+    for beta in (0.0, 0.3, 1.0):
+        view = shop.view(look(shop, knobs=KNOBS | {"beta": beta}))
+        question = {"reference_id": retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True, "k": 24}
+        ranking = retriever.search(**question, **(KNOBS | {"beta": beta}))
+        assert sorted(ids(view.now)) == sorted(ranking.ids)
+        scores = {hit.id: (hit.rank, hit.score) for hit in ranking}
+        assert all((card.rank, card.score) == scores[card.id] for card in view.now.cards)
+        assert view.now.hidden == {"excluded": 1}
+    with_prompt = shop.view(look(shop, knobs=KNOBS | {"prompt": 1.5}))
+    weights = Knobs(**KNOBS, prompt=1.5).weights
+    wanted = retriever.search(**question, weights=weights)
+    assert [card.score for card in with_prompt.now.cards] == [
+        hit.score for hit in wanted if hit.id in {card.id for card in with_prompt.now.cards}
+    ]
+    assert set(with_prompt.now.cards[0].gave) == {"image", "text", "composed", "prompt"}
+
+
+def test_a_moved_knob_encodes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.view(look(shop))
+    monkeypatch.setattr(shop.answers.retriever, "compose", lambda *_, **__: pytest.fail("composed again"))
+    assert shop.view(look(shop, knobs=KNOBS | {"beta": 0.1})).now.cards
+    with pytest.raises(pytest.fail.Exception):
+        shop.view(Look.model_validate({"ask": {"prompt": "another"}}))
+
+
+def test_what_is_remembered_is_forgotten_when_the_gallery_changes(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add(photos)
+    shop = Shop(Answers(mm.Retriever(gallery, encoder), Uploads(Limits())))
+    asked = Look.model_validate({"ask": {"prompt": "a red dress"}})
+    best = shop.view(asked).now.cards[0].id
+    gallery.delete([best])
+    assert best not in ids(shop.view(asked).now)
+
+
+def test_without_a_question_some_items_are_shown(shop: Shop) -> None:
+    one, other = (shop.view(Look(seed=seed)).now for seed in (1, 2))
+    assert len(one.cards) == 24
+    assert ids(one) != ids(other)
+    assert ids(one) == ids(shop.view(Look(seed=1)).now)
+    assert one.cards[0].rank is None
+    red = shop.view(Look.model_validate({"filters": [{"field": "colour", "any_of": ["red"]}]})).now
+    assert red.searched == len(red.cards) == sum("red-" in id_ for id_ in shop.answers.retriever.gallery.ids)
+    assert red.hidden == {"hidden by the filter": 60 - red.searched}
+
+
+def test_two_settings_stand_side_by_side(shop: Shop) -> None:
+    other = KNOBS | {"beta": 0.0}
+    view = shop.view(look(shop, beside=other))
+    assert view.beside is not None
+    assert ids(view.beside) == ids(shop.view(look(shop, knobs=other)).now) != ids(view.now)
+
+
+def test_weak_matches_lie_nearer_to_the_average_than_to_the_best(shop: Shop) -> None:
+    view = shop.view(look(shop, shown=60))
+    composition = weighed(shop.answers.retriever.compose(None, "in red", reference_id=shop.answers.retriever.gallery.ids[5]), Knobs(**KNOBS))  # fmt: skip
+    scores = shop.answers.retriever.gallery.vectors().astype(float) @ composition.vector
+    floor = (view.now.cards[0].score + scores.mean()) / 2
+    assert {card.id for card in view.now.cards if card.weak} == {
+        card.id for card in view.now.cards if card.score < floor - 1e-6
+    }
+    assert any(card.weak for card in view.now.cards)
+    assert not view.now.cards[0].weak
+
+
+def test_near_copies_lie_under_the_first_of_them() -> None:
+    rows = np.eye(4, dtype=np.float32)[[0, 1, 0, 2, 1, 0]]
+    rows[5] = [NEAR, np.sqrt(1 - NEAR**2), 0, 0]
+    shown = stacked([Card(id=name, name=name) for name in "abcdef"], rows)
+    assert [(card.id, card.copies) for card in shown] == [("a", ["c", "f"]), ("b", ["e"]), ("d", [])]
+
+
+def test_balanced_knobs_rank_as_balanced_weights_do(shop: Shop) -> None:
+    retriever, id_ = shop.answers.retriever, shop.answers.retriever.gallery.ids[5]
+    knobs = shop.balanced(look(shop))
+    wanted = retriever.search(reference_id=id_, prompt="in red", weights="balanced", k=10)
+    weights = {name: round(weight / sum(list(wanted.weights.values())[:3]), 6) for name, weight in wanted.weights.items()}
+    assert knobs.weights == pytest.approx(weights, abs=0.011)
+    with pytest.raises(OptionError, match="balanced weights are for"):
+        shop.balanced(Look.model_validate({"ask": {"prompt": "in red"}}))
+
+
+def test_words_to_try_are_new_and_belong_to_the_picture(shop: Shop) -> None:
+    words = shop.suggestions(look(shop))
+    caption = shop.view(look(shop)).words["text"]
+    assert 4 <= len(words) <= 8
+    assert len(set(words)) == len(words)
+    assert not [word for word in words if f" {word} " in f" {caption} "]
+    assert shop.suggestions(Look.model_validate({"ask": {"prompt": "in red"}})) == []
+
+
+def test_uploads_and_parts_of_them_are_references(shop: Shop, photos: Path) -> None:
+    file = sorted(photos.rglob("*.png"))[3]
+    token = shop.answers.uploads.keep(file.read_bytes())
+    whole = shop.view(Look.model_validate({"ask": {"upload": token}}))
+    assert whole.now.cards[0].id == file.name
+    assert file.name not in ids(shop.view(Look.model_validate({"ask": {"upload": token, "exclude_reference": True}})).now)
+    part = shop.view(Look.model_validate({"ask": {"upload": token, "region": [0, 0, 0.5, 0.5]}}))
+    assert ids(part.now) != ids(whole.now)
+    with pytest.raises(ExpiredError, match="not here any more"):
+        shop.view(Look.model_validate({"ask": {"upload": "0" * 32}}))
+
+
+def test_facets_say_what_fields_hold(shop: Shop) -> None:
+    start = shop.start()
+    colour, price = start["facets"]
+    assert colour["field"] == "colour"
+    assert sum(count for _, count in colour["choices"]) == 60
+    assert (price["lowest"], price["highest"]) == (1.5, 59 * 1.5)
+    assert {name: start["knobs"][name] for name in KNOBS} == KNOBS
+    assert start["published"]["ldre"] == {"alpha_image": 1.4, "alpha_text": 1.4, "beta": 0.75, "prompt": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "where", "expression"),
+    [
+        ([], None, None),
+        ([], "  ", None),
+        ([{"field": "colour", "any_of": ["red", "o'b"]}], None, "\"colour\" IN ('red', 'o''b')"),
+        ([{"field": 'a"b', "at_least": 1, "at_most": 2.5}], None, '"a""b" >= 1.0 AND "a""b" <= 2.5'),
+        ([{"field": "price", "at_most": 9}], "colour = 'red' OR 1", "\"price\" <= 9.0 AND (colour = 'red' OR 1)"),
+    ],
+)
+def test_filters_become_one_expression(wanted: list[dict[str, object]], where: str | None, expression: str | None) -> None:
+    assert filters.expression([filters.Filter.model_validate(one) for one in wanted], where) == expression
+
+
+def test_filters_hold(shop: Shop) -> None:
+    filtered = [{"field": "colour", "any_of": ["red", "navy"]}, {"field": "price", "at_least": 10}]
+    view = shop.view(look(shop, filters=filtered, shown=60))
+    assert view.now.cards
+    for id_ in ids(view.now):
+        fields = shop.answers.item(id_).fields
+        assert fields["colour"] in ("red", "navy")
+        assert fields["price"] >= 10
+    assert view.now.hidden["hidden by the filter"] == 60 - view.now.searched - view.now.hidden.get("excluded", 0)
+
+
+def test_a_whole_ranking_is_a_file(shop: Shop) -> None:
+    asked = look(shop)
+    made = {form: shop.export(asked, form) for form in exports.Format}
+    rows = list(csv.DictReader(io.StringIO(made[exports.Format.CSV].content.decode("utf-8-sig"))))
+    told = json.loads(made[exports.Format.JSON].content)
+    assert len(rows) == len(told["hits"]) == 59
+    assert [row["id"] for row in rows] == [hit["id"] for hit in told["hits"]]
+    assert float(rows[0]["score"]) == told["hits"][0]["score"] == shop.view(asked).now.cards[0].score
+    assert sum(told["hits"][0]["contributions"].values()) == pytest.approx(told["hits"][0]["score"])
+    with zipfile.ZipFile(io.BytesIO(made[exports.Format.ZIP].content)) as file:
+        assert len(file.namelist()) == 60
+        assert file.namelist()[0].startswith("001-")
+        assert Image.open(file.open(file.namelist()[0])).format == "JPEG"
+    assert "path" not in told["hits"][0]
+
+
+def test_a_zip_has_a_cap_and_a_table_runs_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "ZIPPED", 3)
+    with zipfile.ZipFile(io.BytesIO(shop.export(look(shop), exports.Format.ZIP).content)) as file:
+        assert len(file.namelist()) == 4
+    hit = mm.Hit(1, "=cmd()", 0.5, {"image": 0.5})
+    ranking = mm.Ranking((hit,), 1, 1, {"image": 1.0})
+    table = exports.export(ranking, [{"x": "@run"}], exports.Format.CSV, lambda _: b"").content.decode("utf-8-sig")
+    assert table.splitlines()[1] == "1,'=cmd(),0.5,0.5,'@run"
+
+
+def test_names_are_said_as_people_would() -> None:
+    assert name_of("summer/red-dress_7.png") == "red dress 7"
+    assert name_of("---") == "---"
