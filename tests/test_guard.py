@@ -17,7 +17,8 @@ from live_server import served
 import mmretrieve as mm
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.server.app import build
-from mmretrieve.server.guard import Guard, Guarded
+from mmretrieve.server.door import Guarded
+from mmretrieve.server.guard import Guard
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.serving import address, guard_from
 
