@@ -17,7 +17,8 @@ from live_server import served
 import mmretrieve as mm
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.server.app import build
-from mmretrieve.server.guard import Guard, Guarded
+from mmretrieve.server.door import Guarded
+from mmretrieve.server.guard import Guard
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.serving import address, guard_from
 
@@ -233,6 +234,13 @@ def test_an_open_server_stays_on_this_machine() -> None:
             address(host, 0, Guard())
     with address("127.0.0.2", 0, Guard()).socket, address("0.0.0.0", 0, Guard(token=TOKEN)).socket:
         pass
+
+
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    with address("127.0.0.1", 0, Guard()).socket as ours, socket.create_connection(ours.getsockname()):
+        theirs, _ = ours.accept()
+        with theirs:
+            assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_that_is_taken() -> None:

@@ -21,7 +21,7 @@ from mmretrieve.vectors import unit
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-GUIDES = [TEXT, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("gallery.md", "milvus.md"))]
+GUIDES = [TEXT, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("gallery.md", "milvus.md", "server.md"))]
 COMMANDS = [command for text in GUIDES for command in re.findall(r"^    (mmretrieve .*)$", text, re.MULTILINE)]
 COMMANDS += re.findall(r"`(mmretrieve search [^`]*)`", TEXT)
 EVALUATIONS = [

@@ -6,6 +6,8 @@ import base64
 import inspect
 import io
 import json
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,14 +25,17 @@ from live_server import ROOT, command, served, until
 from PIL import Image
 
 import mmretrieve as mm
+import mmretrieve.server.limits
 from mmretrieve.cli import main
 from mmretrieve.errors import ExpiredError, ImageError, MissingError
+from mmretrieve.images import MAX_PIXELS
 from mmretrieve.question import Question
 from mmretrieve.server import wording
-from mmretrieve.server.answers import Answers
+from mmretrieve.server.answers import PICTURE_SIDE, Answers
 from mmretrieve.server.app import build
 from mmretrieve.server.asks import Ask
 from mmretrieve.server.limits import BATCH, PROMPTS, REFERENCES, Limits
+from mmretrieve.server.tools import PICTURED
 from mmretrieve.server.uploads import Uploads
 
 HOSTILE = "<img src=x onerror=alert(1)>.jpg"
@@ -623,3 +628,50 @@ def test_a_token_in_the_environment_is_asked_for(made: Path) -> None:
         subprocess.run([sys.executable, "-m", "mmretrieve.cli", "serve", "--help"], cwd=ROOT, capture_output=True).returncode
         == 0
     )
+
+
+GUIDE = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+CURLS = re.findall(r"^    (curl .*)$", GUIDE, re.MULTILINE)
+
+
+@pytest.fixture
+def guided(site: httpx.Client, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address that the guide's lines go to, from a folder that holds its picture."""
+    (tmp_path / "dress.png").write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return str(site.base_url).rstrip("/")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+@pytest.mark.parametrize("line", CURLS)
+def test_the_lines_of_the_guide_work(guided: str, shop: mm.Retriever, line: str) -> None:
+    line = line.replace("summer/dress 1.png", shop.gallery.ids[0])
+    told = subprocess.run(["bash", "-c", f"S={guided}; {line}"], capture_output=True, text=True, timeout=60).stdout
+    if "thumbnail" in line:
+        assert Path("thumbnail.jpg").read_bytes()[:2] == b"\xff\xd8"
+    else:
+        assert "error" not in json.loads(told)
+
+
+def test_the_python_of_the_guide_works(guided: str, shop: mm.Retriever, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(compile(block.replace("http://127.0.0.1:7860", guided), "server.md", "exec"), {})
+    ranking = shop.search("dress.png", "in red", alpha_image=1.4, beta=0.75, k=5)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == list(ranking.ids)
+
+
+def test_the_guide_tells_the_bounds_that_hold() -> None:
+    bounds, limits = Limits(), mmretrieve.server.limits
+    for said in (
+        f"{bounds.body_bytes // 1_000_000} MB; {bounds.seconds:g} s",
+        f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits",
+        f"{limits.BATCH} questions",
+        f"{bounds.waiting} more wait",
+        f"a queue of {bounds.reading:,}",
+        f"{bounds.upload_bytes // 1_000_000} MB together, each {bounds.upload_seconds / 3600:g} hours",
+        f"{MAX_PIXELS // 1_000_000} million pixels",
+        f"up to {PICTURE_SIDE:,} pixels a side",
+        f"first {PICTURED} hits",
+    ):
+        assert said in " ".join(GUIDE.split()), said
+    assert len(CURLS) == 7

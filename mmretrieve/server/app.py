@@ -18,8 +18,9 @@ from mmretrieve.retriever import Retriever
 from mmretrieve.server import problems
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.api import api
+from mmretrieve.server.door import Guarded
 from mmretrieve.server.gate import Gate
-from mmretrieve.server.guard import Guard, Guarded
+from mmretrieve.server.guard import Guard
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.tools import agent_server, speak
 from mmretrieve.server.uploads import Uploads
