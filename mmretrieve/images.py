@@ -119,8 +119,7 @@ def content_hash(source: Path | BinaryIO) -> str:
     try:
         if not isinstance(source, Path):
             return hashlib.file_digest(source, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
-        if not source.is_file() and source.exists():
-            raise ImageError(f"{source}: not a regular file")
+        _check_regular(source)
         with source.open("rb") as file:
             return content_hash(file)
     except OSError as error:
@@ -138,9 +137,17 @@ def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
     """The picture, closed afterwards if it was opened here."""
     if isinstance(source, Image.Image):
         return nullcontext(source)
+    if isinstance(source, str | Path):
+        _check_regular(Path(source))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(source, formats=_formats())
+
+
+def _check_regular(path: Path) -> None:
+    """ImageError for a folder, a device, or a pipe, which would be waited at for ever."""
+    if not path.is_file() and path.exists():
+        raise ImageError(f"{path}: not a regular file")
 
 
 @cache

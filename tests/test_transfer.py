@@ -108,7 +108,7 @@ def test_merging_refuses_what_does_not_fit_and_changes_nothing(
     shutil.copy(sorted(photos.rglob("*.png"))[8], clash / "new.png")
     other.add(clash)
     before = state(gallery)
-    with pytest.raises(GalleryError, match=rf"{gallery.ids[0]}' is another picture .*\(1 such ids\); nothing was merged"):
+    with pytest.raises(GalleryError, match=rf"{gallery.ids[0]}' is another picture .*\(1 such ids\); nothing of it was merged"):
         gallery.merge(other.path)
     fast = mm.Gallery.create(tmp_path / "fast", encoder=encoder, decode="fast")
     with pytest.raises(GalleryError, match="decoding fast"):

@@ -22,6 +22,7 @@ from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Ranking
 from mmretrieve.vectors import Float32
 
+MOVES = 8  # compactions that may come between a question and its answer
 N = TypeVar("N", bound=Now)
 T = TypeVar("T")
 
@@ -189,8 +190,9 @@ class Asking(ABC, Generic[N]):
 
     def _at_one_moment(self, ask: Callable[[N], T]) -> T:
         """The answer of the moment that this object knows; of a new one, where that was compacted away by others meanwhile."""
-        try:
-            return ask(self._now)
-        except MovedError:
-            self.refresh()
-            return ask(self._now)
+        for _ in range(MOVES):
+            try:
+                return ask(self._now)
+            except MovedError:
+                self.refresh()
+        return ask(self._now)

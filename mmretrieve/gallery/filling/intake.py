@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, ImageError
-from mmretrieve.gallery.sources.base import Entry, Unreadable
+from mmretrieve.gallery.sources.base import Entry, SourceItem, Unreadable
 from mmretrieve.gallery.sources.values import is_text
 from mmretrieve.gallery.store.fields import fitted
 from mmretrieve.gallery.store.records import Item, Record
@@ -161,6 +161,9 @@ class Intake:
                 return _refreshed(record, replace(record.item, fields=fields, source=self.source))
             with source.place.open() as file:
                 content = content_hash(file)
+                if record is not None and self._is_anothers(record.item, source):
+                    same = record.item.hash == content
+                    return None if same else f"there is an item of that id already, from {record.item.source}"
                 if record is not None and record.item.hash == content:
                     return _refreshed(
                         record, replace(record.item, place=source.place, stamp=stamp, fields=fields, source=self.source)
@@ -173,6 +176,19 @@ class Intake:
             return _New(item, thumbnail(picture, THUMBNAIL_SIDE), picture, record)
         except (ImageError, GalleryError) as error:
             return str(error)
+
+    def _is_anothers(self, item: Item, source: SourceItem) -> bool:
+        """Whether the item came from another source, which still has its file: it must not be taken over, nor vanish with this one."""
+        if item.source in ("", self.source) or not os.path.exists(item.path):
+            return False
+        return not _same_file(item.path, source.place.path)
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def _refreshed(record: Record, item: Item) -> Record | None:

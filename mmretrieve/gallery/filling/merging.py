@@ -24,9 +24,10 @@ def add_gallery(store: Store, other: Store, progress: Progress | None = None) ->
     Raises GalleryError, before anything is copied, where the galleries were made by another encoder or decode otherwise,
     where a field has another kind there, or an id names another picture.
     """
-    if (store.identity, store.decode) != (other.identity, other.decode):
+    if (store.identity, store.decode, store.dim) != (other.identity, other.decode, other.dim):
         raise GalleryError(
-            f"{other.folder}: made by {other.identity}, decoding {other.decode}; {store.folder} by {store.identity}, decoding {store.decode}"
+            f"{other.folder}: {other.dim} dimensions by {other.identity}, decoding {other.decode}; "
+            f"{store.folder}: {store.dim} by {store.identity}, decoding {store.decode}"
         )
     now = Snapshot(other)
     _check(store, now)
@@ -50,10 +51,13 @@ def _check(store: Store, now: Snapshot) -> None:
         known = store.ledger.live(record.item.id for record in records)
         clashes += [r.item.id for r in records if r.item.id in known and known[r.item.id].item.hash != r.item.hash]
         for record in records:
-            fitted(record.item.fields, kinds)
+            try:
+                fitted(record.item.fields, kinds)
+            except GalleryError as error:
+                raise GalleryError(f"{now.store.folder}: {record.item.id!r}: {error}; nothing of it was merged") from error
     if clashes:
         raise GalleryError(
-            f"{now.store.folder}: {clashes[0]!r} is another picture than in {store.folder} ({len(clashes)} such ids); nothing was merged"
+            f"{now.store.folder}: {clashes[0]!r} is another picture than in {store.folder} ({len(clashes)} such ids); nothing of it was merged"
         )
 
 

@@ -50,6 +50,8 @@ def export(now: Snapshot, folder: Path, about: About, progress: Progress | None 
 
     GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
     """
+    if taken := {"image_path", OWN} & set(now.store.ledger.kinds()):
+        raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GalleryError(f"{folder}: there is something here already; name an empty folder")
     try:
@@ -102,12 +104,10 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
 
 def count(folder: Path) -> int:
     """How many vectors there are. GalleryError where the folder has not that layout."""
-    return sum(len(np.load(vectors, mmap_mode="r", allow_pickle=False)) for vectors, _ in _pairs(folder))
+    return sum(len(_stored(vectors)) for vectors, _ in _pairs(folder))
 
 
 def _columns(item: Item) -> dict[str, Any]:
-    if taken := {"image_path", OWN} & set(item.fields):
-        raise GalleryError(f"field {taken.pop()!r} of {item.id!r}: the layout of clip-retrieval uses that name itself")
     own = {"id": item.id, "part": item.place.part, "hash": item.hash, "width": item.width, "height": item.height}
     more = {"source": item.source, "stamp": item.stamp, "fields": dict(item.fields)}
     return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
@@ -137,11 +137,17 @@ def _records(rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _halves(path: Path, dim: int) -> Half:
+    return rounded(_stored(path), str(path), dim)
+
+
+def _stored(path: Path) -> Half:
     try:
         stored: Half = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError) as error:
         raise GalleryError(f"{path}: cannot be read ({error})") from error
-    return rounded(stored, str(path), dim)
+    except ValueError as error:  # NumPy's own words are about pickles
+        raise GalleryError(f"{path}: is no array of numbers that NumPy wrote") from error
+    return stored
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:

@@ -14,13 +14,12 @@ from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import FLAT_NUMBERS, Device, Effort, Plan, choose
-from mmretrieve.gallery.index.stamp import UNBUILT, Stamp
+from mmretrieve.gallery.index.stamp import NEW, UNBUILT, Stamp
 from mmretrieve.gallery.index.tuning import Report, composed_queries, exact_best, report, tune
 from mmretrieve.gallery.store.records import Moment
 from mmretrieve.gallery.store.store import INDEX, Half, Store
 from mmretrieve.vectors import is_number
 
-NEW = f"{INDEX}.new"  # written whole, but not stamped yet, or not renamed yet
 QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
 TUNED_AT = 10  # recall@10 is what has to reach the target
 GROWS = 0.05  # of the rows: so many that the index does not cover are put into it after adding
@@ -45,6 +44,9 @@ def opened(store: Store, moment: Moment, halves: Half, device: Device, before: O
     if before is not None and before.epoch == moment.epoch and (stamp is None or stamp.digest == before.digest):
         return before
     index = None if stamp is None else _load(store, stamp)
+    if stamp is not None and index is None and stamp.plan != UNBUILT:
+        logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
+        return Opened(_served(FaissIndex.build(UNBUILT, halves), device, halves), moment.epoch, stamp.digest)
     if stamp is None or index is None:
         index = FaissIndex.build(UNBUILT, halves)
         stamp = _try_to_write(store, moment, index) if halves.size <= FLAT_NUMBERS else None
@@ -117,9 +119,10 @@ def measured(store: Store, moment: Moment, halves: Half, target: float) -> tuple
 
 def problems(store: Store) -> list[str]:
     stamp = Stamp.of(store)
-    if stamp is not None and any(sizes(store)) and _load(store, stamp) is None:
-        return [f"{INDEX}: is not the file that was written; a search does without it until it is built again"]
-    return []
+    if stamp is None or (stamp.plan == UNBUILT and not any(sizes(store))) or _load(store, stamp) is not None:
+        return []
+    what = "is not the file that was written" if any(sizes(store)) else "is missing"
+    return [f"{INDEX}: {what}; a search does without it until it is built again"]
 
 
 def sizes(store: Store) -> dict[str, int]:

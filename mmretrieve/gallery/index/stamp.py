@@ -8,9 +8,10 @@ from typing import Any
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import FLAT, FLAT_NUMBERS, Plan
 from mmretrieve.gallery.store.records import Moment
-from mmretrieve.gallery.store.store import Store
+from mmretrieve.gallery.store.store import INDEX, Store
 from mmretrieve.options import DEFAULT_RECALL
 
+NEW = f"{INDEX}.new"  # written whole, but not stamped yet, or not renamed yet
 DEAD, OUTGROWN = 0.2, 2.0  # shares of dead rows, and of rows since training, from which something is advised
 UNBUILT = Plan(FLAT, "nothing was built yet, so every vector is scored as it is stored")
 
@@ -61,6 +62,8 @@ def state(store: Store, moment: Moment) -> dict[str, Any]:
 
 
 def _advice(store: Store, moment: Moment, stamp: Stamp) -> str | None:
+    if stamp.plan != UNBUILT and not any((store.folder / name).exists() for name in (INDEX, NEW)):
+        return f"its file is missing: mmretrieve build {store.folder}"
     if len(moment.dead) > DEAD * moment.total:
         return f"{len(moment.dead) / moment.total:.0%} of the rows are deleted: mmretrieve compact {store.folder}"
     if moment.total > OUTGROWN * stamp.trained and not stamp.plan.exact:

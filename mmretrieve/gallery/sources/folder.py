@@ -110,9 +110,17 @@ def _listed(folder: Found, suffixes: Collection[str]) -> Iterator[Found]:
     """The folders in a folder, and those files that are looked for."""
     with os.scandir(os.path.join(folder.root, folder.id)) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or (entry.is_symlink() and entry.is_dir()):
+            if entry.name.startswith(".") or _links_to_folder(entry):
                 continue
             is_folder = entry.is_dir(follow_symlinks=False)
             if is_folder or suffix(entry.name) in suffixes:
                 id_ = f"{folder.id}/{entry.name}" if folder.id else entry.name
                 yield Found(folder.root, id_, is_folder, entry.is_symlink())
+
+
+def _links_to_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads nowhere, or to itself, is a picture that cannot be read: it is named later."""
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:
+        return False

@@ -37,6 +37,7 @@ from mmretrieve.gallery.store.statements import (
 )
 
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # what a damaged entry leads to
+OF_EVERY_ITEM = ("id", "path", "width", "height", "source")  # what filters may name beside the fields
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # nothing is wrong with the file
 
 
@@ -134,9 +135,7 @@ class Ledger:
         """
         query = f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row WHERE {moment.lives} AND ({strict(check_where(where))}) ORDER BY items.row"
         with self._within(moment) as db:
-            names = ", ".join(
-                name for table in ("items", "fields") for _, name, *_ in db.execute(f"PRAGMA table_info({table})")
-            )
+            names = ", ".join((*OF_EVERY_ITEM, *meta_of(db)["fields"]))
             try:
                 with confined(db):
                     return np.array([row for (row,) in db.execute(query)], dtype=np.int64)

@@ -11,14 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.sources.place import Place
 from mmretrieve.gallery.store.fields import RESERVED, Kind, kind_of
 from mmretrieve.gallery.store.records import Item, Kept, Record
 
 BUSY_SECONDS = 30.0
 WHERE_SECONDS = 30.0  # then a filter is given up
-WHERE_BYTES = 10_000_000  # the longest text that a filter may make on its way
+WHERE_BYTES = 1_000_000  # the longest text that a filter may make on its way
+# fmt: off
+FUNCTIONS = frozenset((  # none of them runs long or makes much out of little
+    "abs", "ceil", "ceiling", "char", "coalesce", "date", "datetime", "floor", "glob", "ifnull", "iif", "instr", "julianday", "length",
+    "like", "lower", "ltrim", "max", "min", "mod", "nullif", "pow", "power", "round", "rtrim", "sign", "sqrt", "strftime", "substr",
+    "substring", "time", "trim", "trunc", "typeof", "unicode", "unixepoch", "upper",
+))
+# fmt: on
 STEPS = 100_000  # of SQLite's machine between two looks at the clock
+MOST_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
 TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -93,6 +102,10 @@ def add_fields(db: sqlite3.Connection, records: Sequence[Record]) -> None:
     kinds = meta_of(db)["fields"]
     given = {name: value for record in records for name, value in record.item.fields.items() if value is not None}
     new = {name: kind_of(name, value) for name, value in given.items() if name not in kinds}
+    if len(kinds) + len(new) > MOST_FIELDS:
+        raise GalleryError(
+            f"field {list(new)[-1]!r} would be number {len(kinds) + len(new):,}; a gallery has up to {MOST_FIELDS:,}"
+        )
     for name, kind in new.items():
         db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is Kind.TEXT else ''}")
     if new:
@@ -104,11 +117,13 @@ def confined(db: sqlite3.Connection) -> Iterator[None]:
     """Meanwhile the connection runs one SELECT over items and fields, not for long, and nothing that takes much memory."""
     selects, deadline = iter((True,)), time.monotonic() + WHERE_SECONDS
 
-    def allow(action: int, table: str | None, *_: object) -> int:
-        if action == sqlite3.SQLITE_SELECT:
-            return sqlite3.SQLITE_OK if next(selects, False) else sqlite3.SQLITE_DENY
-        known = action == sqlite3.SQLITE_READ and table in ("items", "fields", "")
-        return sqlite3.SQLITE_OK if known or action == sqlite3.SQLITE_FUNCTION else sqlite3.SQLITE_DENY
+    def allow(action: int, table: str | None, name: str | None, *_: object) -> int:
+        known = {
+            sqlite3.SQLITE_SELECT: lambda: next(selects, False),
+            sqlite3.SQLITE_READ: lambda: table in ("items", "fields", ""),
+            sqlite3.SQLITE_FUNCTION: lambda: str(name).lower() in FUNCTIONS,
+        }
+        return sqlite3.SQLITE_OK if known.get(action, bool)() else sqlite3.SQLITE_DENY
 
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, WHERE_BYTES)
     db.set_authorizer(allow)

@@ -7,6 +7,7 @@ together with how far the files count. What lies behind that is the rest of an i
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -103,6 +104,8 @@ class Store:
         with self._alone(LOCK, "writing to this gallery"):
             if (said := seal.problem(self.ledger)) and said.startswith(LEDGER):
                 raise GalleryError(f"{self.folder}/{said}; nothing was written")
+            if self._is_unsettled():  # another process was killed since this one opened the gallery
+                self.settle()
             try:
                 yield
             finally:
@@ -123,15 +126,15 @@ class Store:
         """(total, dim) float16 of all rows of that moment, mapped from the file. MovedError where rows have other numbers now."""
         path = self.file(VECTORS)
         count = path.stat().st_size // (self.dim * 2)
+        rows: Half = np.empty((0, self.dim), np.float16)
+        if 0 < moment.total <= count:
+            rows = np.memmap(path, np.float16, "r", shape=(moment.total, self.dim))
+        if self.ledger.meta()["epoch"] != moment.epoch:  # then the file may well be shorter
+            raise MovedError(f"{self.folder}: was compacted meanwhile; open it again")
         if count < moment.total:
             raise GalleryError(
                 f"{path}: holds {count} rows, the ledger counts {moment.total}; run `mmretrieve verify {self.folder}`"
             )
-        rows: Half = np.empty((0, self.dim), np.float16)
-        if moment.total:
-            rows = np.memmap(path, np.float16, "r", shape=(moment.total, self.dim))
-        if self.ledger.meta()["epoch"] != moment.epoch:
-            raise MovedError(f"{self.folder}: was compacted meanwhile; open it again")
         return rows
 
     def append(
@@ -202,7 +205,9 @@ class Store:
                 yield
         except Timeout as error:
             raise GalleryError(f"{self.folder}: another process is {doing}; wait until it is done") from error
-        except PermissionError as error:
+        except OSError as error:
+            if not _forbids(error):
+                raise
             raise GalleryError(f"{self.folder}: this gallery cannot be written ({error.strerror})") from error
 
     def settle(self) -> None:
@@ -229,15 +234,21 @@ class Store:
             if self._is_unsettled():
                 with FileLock(self.folder / LOCK, timeout=0):
                     self.settle()
-        except (Timeout, PermissionError):
+        except Timeout:
             return
         except OSError as error:
-            raise GalleryError(f"{self.folder}: {error.strerror or error}") from error
+            if not _forbids(error):
+                raise GalleryError(f"{error.filename or self.folder}: {error.strerror or error}") from error
 
     def _is_unsettled(self) -> bool:
         meta = self.ledger.meta()
         longer = any((self.folder / name).stat().st_size > size for name, size in self._committed(meta).items())
         return longer or meta.get("compacted", False) or any(self.folder.glob(f"*{NEXT}"))
+
+
+def _forbids(error: OSError) -> bool:
+    """Whether a folder may be read, but not written."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def _write(path: Path, at: int, data: bytes) -> None:
