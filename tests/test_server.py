@@ -25,12 +25,11 @@ from live_server import ROOT, command, served, until
 from PIL import Image
 
 import mmretrieve as mm
-import mmretrieve.server.limits
 from mmretrieve.cli import main
 from mmretrieve.errors import ExpiredError, ImageError, MissingError
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.question import Question
-from mmretrieve.server import wording
+from mmretrieve.server import limits, wording
 from mmretrieve.server.answers import PICTURE_SIDE, Answers
 from mmretrieve.server.app import build
 from mmretrieve.server.asks import Ask
@@ -609,10 +608,16 @@ def test_what_the_command_refuses(made: Path, monkeypatch: pytest.MonkeyPatch, c
     assert "at least 8" in refused()[1]
     monkeypatch.setenv("MMRETRIEVE_USER", "ann:battery-staple")
     assert "not both" in refused()[1]
-    monkeypatch.setitem(sys.modules, "fastapi", None)
-    for module in [name for name in sys.modules if name.startswith("mmretrieve.server")]:
-        monkeypatch.delitem(sys.modules, module)
-    assert refused() == (1, "mmretrieve: fastapi is missing; install it with: pip install 'mmretrieve[server]'\n")
+
+
+def test_without_the_extra_it_says_what_to_install(made: Path) -> None:
+    lines = "import sys; sys.modules['fastapi'] = None; from mmretrieve.cli import main; sys.exit(main(sys.argv[1:]))"
+    for words in ((), ("--stdio",)):
+        ended = subprocess.run(
+            [sys.executable, "-c", lines, "serve", str(made), *words], cwd=ROOT, capture_output=True, text=True
+        )
+        told = "mmretrieve: fastapi is missing; install it with: pip install 'mmretrieve[server]'\n"
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
 
 
 def test_a_token_in_the_environment_is_asked_for(made: Path) -> None:
@@ -661,7 +666,7 @@ def test_the_python_of_the_guide_works(guided: str, shop: mm.Retriever, capsys: 
 
 
 def test_the_guide_tells_the_bounds_that_hold() -> None:
-    bounds, limits = Limits(), mmretrieve.server.limits
+    bounds = Limits()
     for said in (
         f"{bounds.body_bytes // 1_000_000} MB; {bounds.seconds:g} s",
         f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits",
