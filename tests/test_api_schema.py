@@ -15,6 +15,7 @@ import mmretrieve as mm
 from mmretrieve.server.app import build
 from mmretrieve.server.limits import Limits
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* texts? cut to the")  # prompts at the edge of what is allowed are long
 EXAMPLES = 8  # at random, of each route, after some six hundred cases at the edges of what is documented
 
 

@@ -180,6 +180,13 @@ def test_what_is_done_in_a_folder_is_refused_at_an_address(milvus: LiteServer, t
     assert [path.name for path in tmp_path.iterdir()] == ["g"]
 
 
+@pytest.mark.parametrize("token", ["\udcff", "a\nb", "x" * 5_000])
+def test_a_token_that_cannot_be_sent_is_named(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setattr("os.environ", {"MILVUS_TOKEN": token})
+    with pytest.raises(OptionError, match="MILVUS_TOKEN is not a token"):
+        _ = Address.read("milvus://host/c").token
+
+
 @pytest.fixture
 def own_server(milvus: LiteServer, tmp_path: Path) -> Iterator[LiteServer]:  # noqa: ARG001 - skips where there is none
     server = LiteServer(tmp_path)

@@ -13,6 +13,7 @@ from mmretrieve.errors import OptionError
 SCHEMES = {"milvus": "http", "milvuss": "https"}
 PORT = 19530
 TOKEN = "MILVUS_TOKEN"
+TOKEN_CHARACTERS = 4_096  # what servers take in a header, and far above any token
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
@@ -41,8 +42,16 @@ class Address:
 
     @property
     def token(self) -> str:
-        """USER:PASSWORD where the address has them, else the environment variable MILVUS_TOKEN, which nobody else sees."""
-        return f"{self.user}:{self.password}" if self.password else os.environ.get(TOKEN, "")
+        """USER:PASSWORD where the address has them, else the environment variable MILVUS_TOKEN, which nobody else sees.
+
+        OptionError where that is nothing that can be sent.
+        """
+        token = f"{self.user}:{self.password}" if self.password else os.environ.get(TOKEN, "")
+        if not token.isprintable() or len(token) > TOKEN_CHARACTERS:
+            raise OptionError(
+                f"{TOKEN} is not a token: expected up to {TOKEN_CHARACTERS:,} printable characters, without line ends"
+            )
+        return token
 
     @classmethod
     def read(cls, text: str) -> Address:

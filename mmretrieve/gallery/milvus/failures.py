@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.milvus.address import TOKEN, Address
 
+SAID = 400  # characters of what a server says: some repeat the whole of a long request
 UNKNOWN_COLLECTION, NOT_LOADED, NO_CONNECTION = 100, 101, 2  # of Milvus' own codes
 
 
@@ -30,7 +32,7 @@ def failure(address: Address, error: Any, status: Any) -> GalleryError:
     """The error of this library for one of `pymilvus` or of gRPC, whose status codes are `status`."""
     cause = error if callable(error.code) else error.__cause__
     state = cause.code() if callable(getattr(cause, "code", None)) else None
-    said = " ".join(str(getattr(error, "message", None) or error.details()).split())
+    said = shorten(str(getattr(error, "message", None) or error.details()), SAID, placeholder=" …")
     if state in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or "auth check failure" in said:
         return GalleryError(
             f"{address}: the server does not accept this user or token; set {TOKEN}, or name USER:PASSWORD@ in the address"
