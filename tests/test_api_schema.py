@@ -25,7 +25,6 @@ def link(retriever: mm.Retriever) -> Iterator[str]:
         yield link
 
 
-@pytest.mark.filterwarnings("ignore::mmretrieve.encoders.base.PromptCutWarning")
 def test_answers_are_as_documented(link: str, tmp_path: Path) -> None:
     # what contradicts itself is refused, which no schema can say: so not all that fits the schema is accepted
     how = ["--phases=coverage,fuzzing", f"--max-examples={EXAMPLES}", "--generation-deterministic", "--workers=2"]
