@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mmretrieve.server.asks import without_places
 
 SEEN = 2_000  # items that are looked at to say what a field holds
 CHOICES = 24  # values of a text field that are offered, the most frequent first
@@ -17,7 +20,7 @@ class Filter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    field: str = Field(max_length=200)
+    field: Annotated[str, AfterValidator(without_places)] = Field(max_length=200)
     any_of: list[str] = Field(default_factory=list, max_length=200)
     at_least: float | None = Field(default=None, allow_inf_nan=False)
     at_most: float | None = Field(default=None, allow_inf_nan=False)

@@ -228,3 +228,9 @@ def test_a_zip_has_a_cap_and_a_table_runs_nothing(shop: Shop, monkeypatch: pytes
 def test_names_are_said_as_people_would() -> None:
     assert name_of("summer/red-dress_7.png") == "red dress 7"
     assert name_of("---") == "---"
+
+
+def test_no_filter_asks_where_files_lie() -> None:
+    for name in ("path", "Source", 'x" OR "stamp'):
+        with pytest.raises(ValueError, match="tells where files lie"):
+            filters.Filter(field=name, any_of=["/home"])

@@ -22,15 +22,16 @@ from typing import Any
 import httpx
 import pytest
 from live_server import ROOT, command, served, until
+from milvus_server import LiteServer
 from PIL import Image
 
 import mmretrieve as mm
-import mmretrieve.server.limits
 from mmretrieve.cli import main
 from mmretrieve.errors import ExpiredError, ImageError, MissingError
+from mmretrieve.gallery.milvus.home import push
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.question import Question
-from mmretrieve.server import wording
+from mmretrieve.server import limits, wording
 from mmretrieve.server.answers import PICTURE_SIDE, Answers
 from mmretrieve.server.app import build
 from mmretrieve.server.asks import Ask
@@ -229,11 +230,18 @@ def test_what_is_no_picture_is_named_without_a_path(site: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["http://example.com/a.jpg", "HTTPS://example.com", "file:///etc/passwd", " ftp://x", "gs://b/c", "data:,x"]
+    "address", ["http://example.com/a.jpg", "HTTPS://example.com", "file:///etc/passwd", " ftp://x", "gs://b/c"]
 )
 def test_an_address_is_not_fetched(site: httpx.Client, address: str) -> None:
-    line = told(site.post("/api/search", json={"image": address}), 422)
-    assert "an address is not a picture, and none is ever fetched" in line or "sent as base64" in line
+    for said in (address, f"data:image/png;base64,{address}"):
+        line = told(site.post("/api/search", json={"image": said}), 422)
+        assert line == "an address is not a picture, and none is ever fetched; send its bytes as base64"
+
+
+@pytest.mark.parametrize("text", ["data:,x", "hello world!", "/etc/passwd", "", "dress.png"])
+def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
+    line = told(site.post("/api/search", json={"image": text}), 422)
+    assert line in ("an image is sent as base64, bare or as a data: address", "the picture: not an image that can be read")
 
 
 @pytest.mark.parametrize(
@@ -526,6 +534,25 @@ def test_what_others_write_is_seen_in_a_moment(gallery: mm.Gallery, encoder: mm.
         assert told(httpx.post(f"{link}/api/search", json={"reference_id": "new.png"}), 404)
 
 
+def test_a_gallery_on_a_milvus_server_is_served_alike(
+    milvus: LiteServer, gallery: mm.Gallery, encoder: mm.Encoder, tmp_path: Path
+) -> None:
+    address = milvus.address("served")
+    push(gallery.path, address)
+    with served(build(mm.Retriever.open(address, encoder=encoder))) as link:
+        ask = {"reference_id": gallery.ids[5], "prompt": "in red", "where": "width > 90"}
+        found = httpx.post(f"{link}/api/search", json=ask, timeout=60).json()
+        wanted = expected(mm.Retriever(gallery, encoder).search(**ask))
+        assert [one[0] for one in said(found)] == [one[0] for one in wanted]
+        assert [one[1] for one in said(found)] == pytest.approx([one[1] for one in wanted], abs=1e-6)
+        assert str(milvus.port) not in httpx.get(f"{link}/api/info").text
+        assert told(httpx.post(f"{link}/api/search", json={"reference_id": "none"}), 404) == "no item 'none' in this gallery"
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "new.png")
+        gallery.add(tmp_path / "new.png")
+        push(gallery.path, address)
+        until(lambda: httpx.get(f"{link}/api/health").json()["items"] == 61, 10)
+
+
 def test_a_hit_that_is_deleted_before_it_is_told_of(gallery: mm.Gallery, encoder: mm.Encoder) -> None:
     answers = Answers(mm.Retriever(gallery, encoder), Uploads(Limits()))
     ranking = answers.search(Ask(prompt="in red", k=3))
@@ -609,10 +636,16 @@ def test_what_the_command_refuses(made: Path, monkeypatch: pytest.MonkeyPatch, c
     assert "at least 8" in refused()[1]
     monkeypatch.setenv("MMRETRIEVE_USER", "ann:battery-staple")
     assert "not both" in refused()[1]
-    monkeypatch.setitem(sys.modules, "fastapi", None)
-    for module in [name for name in sys.modules if name.startswith("mmretrieve.server")]:
-        monkeypatch.delitem(sys.modules, module)
-    assert refused() == (1, "mmretrieve: fastapi is missing; install it with: pip install 'mmretrieve[server]'\n")
+
+
+def test_without_the_extra_it_says_what_to_install(made: Path) -> None:
+    lines = "import sys; sys.modules['fastapi'] = None; from mmretrieve.cli import main; sys.exit(main(sys.argv[1:]))"
+    for words in ((), ("--stdio",)):
+        ended = subprocess.run(
+            [sys.executable, "-c", lines, "serve", str(made), *words], cwd=ROOT, capture_output=True, text=True
+        )
+        told = "mmretrieve: fastapi is missing; install it with: pip install 'mmretrieve[server]'\n"
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
 
 
 def test_a_token_in_the_environment_is_asked_for(made: Path) -> None:
@@ -661,7 +694,7 @@ def test_the_python_of_the_guide_works(guided: str, shop: mm.Retriever, capsys: 
 
 
 def test_the_guide_tells_the_bounds_that_hold() -> None:
-    bounds, limits = Limits(), mmretrieve.server.limits
+    bounds = Limits()
     for said in (
         f"{bounds.body_bytes // 1_000_000} MB; {bounds.seconds:g} s",
         f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits",

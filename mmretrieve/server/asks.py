@@ -48,14 +48,14 @@ Prompts = Annotated[ManySaid, BeforeValidator(_several, Said | ManySaid | None)]
 Numbers = Annotated[ManyNumbers, BeforeValidator(_several, Number | ManyNumbers | None)]
 
 
-def _without_places(where: str) -> str:
+def without_places(where: str) -> str:
     """Refuses columns that tell where files lie: whoever may filter by them can find out, guess by guess."""
     if found := PLACES.search(TEXT.sub("", where)):
         raise PydanticCustomError("place", f"{found[0]} tells where files lie, which a client may not ask")
     return where
 
 
-Where = Annotated[str, Field(max_length=limits.WHERE_CHARACTERS), AfterValidator(_without_places)]
+Where = Annotated[str, Field(max_length=limits.WHERE_CHARACTERS), AfterValidator(without_places)]
 
 
 class Ask(BaseModel):
