@@ -83,7 +83,7 @@ def measure(address: str) -> dict[str, Any]:
 @contextmanager
 def served() -> Iterator[str]:
     """The address of a page over the built-in gallery, in a process of its own."""
-    command = [sys.executable, "-m", "demo", "--token", ""]
+    command = [sys.executable, "-m", "demo"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     assert server.stdout is not None
     try:

@@ -497,6 +497,23 @@ def test_a_name_may_be_anything(visit: Opener, tmp_path: Path, encoder: mm.Encod
         served.stop()
 
 
+def test_a_link_with_a_token_opens_everything(visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add(photos)
+    served = Served(str(tmp_path / "g"), "--token", "correct-horse")
+    try:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(served.address)
+        page = visit("/?token=correct-horse", at=served.address)
+        assert "token" not in page.url
+        page.wait_for_function("document.querySelector('.card img')?.naturalWidth > 0")
+        choose(page)
+        page.reload()
+        page.wait_for_selector("#current .card .rank:not([hidden])")
+    finally:
+        served.stop()
+
+
 def test_a_server_that_was_restarted_goes_on(visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
