@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from random import Random
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from demo import exports, filters
 from demo.looks import Card, Column, Knobs, Look, View, column
 from demo.suggestions import Suggester
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking, Term
+from mmretrieve.errors import GalleryError
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.asks import Ask
 from mmretrieve.vectors import Float32
 
+T = TypeVar("T")
 KEPT = 32  # questions whose term scores are remembered
 FOLDED = 100_000  # items up to which they are; beyond, and on a server, every setting is a search of the index
 NEAR = 0.98  # cosine from which a hit lies under an earlier one
@@ -64,16 +66,8 @@ class Shop:
         started = perf_counter()
         if look.is_empty:
             return View(now=self._window(look), total=len(self.answers.gallery), seconds=perf_counter() - started)
-        kept = self._scored(look.ask)
-        beside = None if look.beside is None else self._column(kept, look, look.beside)
-        return View(
-            now=self._column(kept, look, look.knobs),
-            beside=beside,
-            words=dict(kept.composition.words),
-            tunable=kept.composition.takes_pdv,
-            total=len(self.answers.gallery),
-            seconds=perf_counter() - started,
-        )
+        view = self._at_one_moment(look, lambda kept: self._ranked(kept, look))
+        return view.model_copy(update={"seconds": perf_counter() - started})
 
     def suggestions(self, look: Look) -> list[str]:
         """A few words that would change the first reference a little. None without a reference."""
@@ -89,8 +83,33 @@ class Shop:
 
     def export(self, look: Look, form: exports.Format) -> exports.Exported:
         """The whole ranking of a look, as a file. OptionError where nothing is asked."""
-        ranking = self._ranking(self._scored(look.ask), look, look.knobs, WHOLE)
+        ranking = self._at_one_moment(look, lambda kept: self._ranking(kept, look, look.knobs, WHOLE))
         return exports.export(ranking, self.answers.fields(ranking), form, self.answers.picture)
+
+    def _ranked(self, kept: Kept, look: Look) -> View:
+        return View(
+            now=self._column(kept, look, look.knobs),
+            beside=None if look.beside is None else self._column(kept, look, look.beside),
+            words=dict(kept.composition.words),
+            tunable=kept.composition.takes_pdv,
+            total=len(self.answers.retriever.gallery),
+        )
+
+    def _at_one_moment(self, look: Look, answer: Callable[[Kept], T]) -> T:
+        """The answer from scores of the items that are there: asked again where others wrote between scoring and ranking."""
+        while True:
+            kept = self._scored(look.ask)
+            try:
+                found = answer(kept)
+            except GalleryError:
+                if self._holds(kept):
+                    raise
+                continue
+            if self._holds(kept):
+                return found
+
+    def _holds(self, kept: Kept) -> bool:
+        return kept.scores is None or self.answers.retriever.gallery.ids is kept.ids
 
     def _scored(self, ask: Ask) -> Kept:
         """The question composed and its terms scored, from memory where it was asked before of the same items."""

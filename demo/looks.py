@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from demo.filters import Filter
 from mmretrieve import PDV, Composition, Ranking, Term, pdv_weights
+from mmretrieve.errors import OptionError
 from mmretrieve.server.asks import Ask
 
 SHOWN, MOST_SHOWN = 24, 240
+LEAST = 1e-6  # a smaller sum of weights is none
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -31,6 +33,8 @@ class Knobs(BaseModel):
             sum(w for role, w in zip(composition.roles, composition.weights, strict=True) if role == term) for term in Term
         )
         whole = image + text + composed
+        if whole <= LEAST:
+            raise OptionError("these weights are no point of the plane: those of image, text and composed cancel")
         gamma = round(composed / whole, 2)
         beta = round(min(1.0, max(0.0, 1 - image / whole)), 2)
         return cls(alpha_image=gamma, alpha_text=gamma, beta=beta, prompt=round(prompt / whole, 2))

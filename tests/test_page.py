@@ -96,6 +96,27 @@ def test_what_is_remembered_is_forgotten_when_the_gallery_changes(tmp_path: Path
     assert best not in ids(shop.view(asked).now)
 
 
+def test_a_view_is_of_one_moment(tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one replaces an item between scoring and ranking: as many items as before, and other rows."""
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add(photos)
+    shop = Shop(Answers(mm.Retriever(gallery, encoder), Uploads(Limits())))
+    scored, meanwhile = shop._scored, [gallery.ids[0]]
+
+    def and_then_another_writes(ask: object) -> object:
+        kept = scored(ask)  # type: ignore[arg-type]
+        if meanwhile:
+            gallery.delete([meanwhile.pop()])
+            gallery.add_vectors(["new"], np.ones((1, gallery.dim)))
+        return kept
+
+    monkeypatch.setattr(shop, "_scored", and_then_another_writes)
+    view = shop.view(Look.model_validate({"ask": {"prompt": "a red dress"}, "shown": 60}))
+    ranking = mm.Retriever(gallery, encoder).search(prompt="a red dress", k=60)
+    assert sorted(ids(view.now)) == sorted(ranking.ids)
+    assert all(card.score == next(hit.score for hit in ranking if hit.id == card.id) for card in view.now.cards)
+
+
 def test_without_a_question_some_items_are_shown(shop: Shop) -> None:
     one, other = (shop.view(Look(seed=seed)).now for seed in (1, 2))
     assert len(one.cards) == 24
