@@ -23,6 +23,7 @@ from mmretrieve.errors import (
     OptionError,
     SlowError,
 )
+from mmretrieve.gallery.milvus.failures import AwayError
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.found import Problem
 from mmretrieve.server.wording import one_line
@@ -36,6 +37,7 @@ STATUS: dict[type[MMRetrieveError], int] = {
     ImageError: 422,
     EndpointError: 502,
     BusyError: 503,
+    AwayError: 503,
     SlowError: 504,
 }
 OTHERWISE = 500
