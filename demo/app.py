@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import gradio as gr
 from fastapi import FastAPI, Form, Response
+from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from demo.exports import Exported, Format
 from demo.handlers import Shop
@@ -17,6 +19,22 @@ from mmretrieve.server.problems import RESPONSES, read
 
 HERE = Path(__file__).parent / "page"
 HEAD = '<link rel="stylesheet" href="page/style.css"><script type="module" src="page/main.js"></script>'
+UNUSED = (
+    "api",
+    "call",
+    "cancel",
+    "component_server",
+    "dev",
+    "file",
+    "heartbeat",
+    "proxy",
+    "queue",
+    "reset",
+    "run",
+    "stream",
+    "upload",
+)
+ELSEWHERE = ("/api/", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for name in UNUSED))
 THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
@@ -34,7 +52,21 @@ def page(app: FastAPI, house: House) -> FastAPI:
         head=HEAD,
         theme=gr.themes.Base(**THEME),
     )
+    mounted.router.routes[-1] = _Beside(mounted.router.routes[-1])
     return mounted
+
+
+class _Beside(BaseRoute):
+    """The page's mount at the root, but for what is ours, and for those of Gradio's routes that this page has no use for."""
+
+    def __init__(self, mount: BaseRoute) -> None:
+        self._mount = mount
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.NONE, {}) if scope["path"].startswith(ELSEWHERE) else self._mount.matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._mount.handle(scope, receive, send)
 
 
 def layout() -> gr.Blocks:
@@ -43,7 +75,7 @@ def layout() -> gr.Blocks:
         _piece("header")
         with gr.Row(equal_height=False, elem_id="room"):
             with gr.Column(scale=0, min_width=372, elem_id="desk"):
-                for name in ("question", "tune", "filters"):
+                for name in ("question", "filters", "tune"):
                     _piece(name)
             with gr.Column(scale=1, min_width=320, elem_id="found"):
                 _piece("results")

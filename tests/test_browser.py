@@ -185,6 +185,7 @@ def test_what_is_no_picture_is_a_message(visit: Opener, tmp_path: Path) -> None:
     assert "/" not in page.inner_text("#problem")
     choose(page)
     assert page.locator("#problem").is_hidden()
+    assert page.locator("#columns.stale").count() == 0
 
 
 def test_an_address_is_not_fetched(visit: Opener) -> None:
@@ -320,6 +321,10 @@ def test_filters_scores_and_order(visit: Opener) -> None:
     settled(page, lambda: page.press("#where", "Tab"))
     assert {one["kind"] for one in page.eval_on_selector_all("#current .card", fields)} == {"dress"}
     lowest = page.eval_on_selector_all("#current .card", "cards => cards.map(({card}) => card.score)")
+    page.fill("#min", "5")
+    settled(page, lambda: page.press("#min", "Tab"))
+    assert "scores 5 or more" in page.inner_text("#status")
+    assert page.locator("#others").is_hidden()
     page.fill("#min", str(max(lowest) - 0.001))
     settled(page, lambda: page.press("#min", "Tab"))
     assert 1 <= len(cards(page)) < len(lowest)
@@ -342,6 +347,7 @@ def test_undo_redo_and_links(visit: Opener) -> None:
     settled(page, lambda: page.click("#undo"))
     assert cards(page) == start
     assert page.locator("#undo").is_disabled()
+    assert page.input_value("#prompt") == ""
     settled(page, lambda: page.keyboard.press("Control+Shift+Z"))
     settled(page, lambda: page.click("#redo"))
     assert cards(page) == second
@@ -355,6 +361,9 @@ def test_undo_redo_and_links(visit: Opener) -> None:
     assert knobs(again) == knobs(page)
     for broken in (
         "{broken",
+        '{"filters": {"kind": {"any_of": 5}}}',
+        '{"references": [{"id": "x", "region": 5, "weight": 1}]}',
+        '{"knobs": {"beta": 5}}',
         '{"prompts": []}',
         '{"references": [5], "knobs": {}, "shown": 1e9, "more": "x", "sort": null}',
         "[]",
@@ -375,6 +384,9 @@ def test_two_settings_side_by_side(visit: Opener) -> None:
     assert cards(page, "#pinned") == before
     assert cards(page) != before
     assert "beta 0.75" in page.inner_text("#pinned h2")
+    page.locator("#pinned .card .details").first.click()
+    assert "composed\t1.25" in page.inner_text("#details table")
+    page.keyboard.press("Escape")
     assert page.locator("#current .move:not([hidden])").count() > 0
     settled(page, lambda: page.click("#beside"))
     assert page.locator("#pinned").is_hidden()
@@ -550,6 +562,11 @@ def browser_page(page: Any, link: str) -> Any:
         "page/../app.py", "page/%2e%2e/app.py", "page/..%2fhandlers.py", "page//etc/passwd", "page/%2fetc%2fpasswd", "page/view/x",
         "gradio_api/file=/etc/passwd", "gradio_api/file=demo/app.py", "gradio_api/file=http://127.0.0.1/", "assets/../../../etc/passwd",
         "static/%2e%2e/%2e%2e/x", "gradio_api/proxy=http://127.0.0.1/", "api/thumbnail?id=../../etc/passwd", "api/image?id=/etc/passwd",
+        "api/nope",
+        "api/search",
+        "mcp",
+        "gradio_api/queue/join",
+        "gradio_api/run/predict",
         "api/uploads/..%2f..%2fetc%2fpasswd", "api/item?id=%00",
     ],
 )  # fmt: skip
@@ -562,6 +579,8 @@ def test_nothing_but_the_gallery_is_served(server: Served, path: str) -> None:
     assert b"root:" not in said
     assert b"import" not in said
     assert b"Traceback" not in said
+    if path.startswith(("api/", "mcp", "gradio_api/")):
+        assert json.loads(said)["error"]
     connection.close()
 
 

@@ -15,15 +15,15 @@ export function filters(start, change) {
   $("#unfilter").addEventListener("click", () => change({ filters: {}, where: "", min: null }));
 
   return (state) => {
-    held = state;
     for (const box of $$("#facets input[type=checkbox]")) box.checked = state.filters[box.name]?.any_of?.includes(box.value) ?? false;
     for (const input of $$("#facets input[type=number]")) input.value = state.filters[input.name]?.[input.dataset.bound] ?? "";
-    for (const group of $$("#facets details")) group.classList.toggle("used", group.dataset.field in state.filters);
+    for (const group of $$("#facets details")) group.classList.toggle("used", Object.hasOwn(state.filters, group.dataset.field));
     $("#alone").checked = state.alone;
     $("#min").value = state.min ?? "";
-    if (document.activeElement !== $("#where")) $("#where").value = state.where;
+    if (held?.where !== state.where) $("#where").value = state.where;
     const count = Object.keys(state.filters).length + (state.where.trim() ? 1 : 0) + (state.min === null ? 0 : 1);
     setText($("#filtered"), count ? `${count} set` : "");
+    held = state;
   };
 }
 

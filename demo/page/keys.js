@@ -13,11 +13,12 @@ export function keys(act, trail) {
     }
     if (event.ctrlKey || event.metaKey || event.altKey || isWriting(event.target) || $("dialog[open]")) return;
     const card = event.target.closest?.(".card");
-    if (card && event.key in ON_CARD) act(ON_CARD[event.key], card.card);
+    const key = event.key.toLowerCase();
+    if (card && Object.hasOwn(ON_CARD, key)) act(ON_CARD[key], card.card, card.closest("#pinned") !== null);
     else if (card && event.key.startsWith("Arrow")) go(card, event.key);
     else if (event.key === "/") $("#prompt").focus();
     else if (event.key === "?") $("#keys").showModal();
-    else if (event.key === "t") focusPad();
+    else if (key === "t") focusPad();
     else return;
     event.preventDefault();
   });

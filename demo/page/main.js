@@ -22,7 +22,7 @@ export function open(start) {
   const change = (part, settled = true) => {
     state = { ...state, ...part };
     if (!("shown" in part) && !("knobs" in part) && !("beside" in part) && !("sort" in part)) state.shown = SHOWN;
-    if (settled) trail.push(toAddress(state, start));
+    if (settled) trail.push(toAddress(state, start), Object.keys(part).join());
     if (settled) show();
     else showKnobs(state, seen?.tunable ?? false);
     search(state);
@@ -65,14 +65,15 @@ export function open(start) {
   function shown(view, asked) {
     seen = view;
     trouble(null);
-    setText($("#total"), `${view.total.toLocaleString("en")} pictures`);
+    setText($("#total"), `${view.total.toLocaleString("en")} ${view.total === 1 ? "picture" : "pictures"}`);
     showKnobs(state, view.tunable);
-    showResults(view, asked);
+    showResults(view, asked, isAsked(asked));
     document.documentElement.dataset.shown = String(Number(document.documentElement.dataset.shown ?? 0) + 1);
   }
 
   async function failed(error, asked) {
     trouble(error);
+    $("#columns").classList.add("stale");
     if (error instanceof remote.Away) setTimeout(() => search(state), AGAIN);
     else if (error instanceof remote.Expired && (await remote.sendAgain(asked.references.filter((one) => one.upload).map((one) => one.upload)))) search(asked);
   }
@@ -80,18 +81,21 @@ export function open(start) {
   function trouble(error) {
     $("#problem").hidden = !error;
     setText($("#problem"), error?.message ?? "");
-    $("#columns").classList.toggle("stale", Boolean(error));
+    if (!error) $("#columns").classList.remove("stale");
   }
 
-  function act(what, card) {
+  function act(what, card, pinned = false) {
     const whole = { id: card.id, region: null, weight: 1 };
     const without = (list) => list.filter((id) => id !== card.id);
     if (what === "choose") change({ references: [whole], seed: 0 });
     if (what === "add") change({ references: [...state.references.filter((one) => one.id !== card.id), whole] });
     if (what === "more") change({ more: [...without(state.more), card.id], less: without(state.less) });
     if (what === "less") change({ less: [...without(state.less), card.id], more: without(state.more) });
-    if (what === "details") showDetails(card, seen.now.weights);
-    if (what === "choose") scrollTo({ top: 0, behavior: "instant" });
+    if (what === "details") showDetails(card, (pinned ? seen.beside : seen.now).weights);
+    if (what === "choose") {
+      scrollTo({ top: 0, behavior: "instant" });
+      $("#prompt").focus({ preventScroll: true }); // what comes next is said there
+    }
   }
 
   $("#undo").addEventListener("click", () => history.back());
@@ -116,9 +120,9 @@ export function open(start) {
   }
 
   async function share() {
-    await navigator.clipboard?.writeText(location.href).catch(() => {});
-    setText($("#share span"), "Copied");
-    setTimeout(() => setText($("#share span"), "Copy link"), 1500);
+    const copied = await Promise.resolve(navigator.clipboard?.writeText(location.href)).then(() => Boolean(navigator.clipboard), () => false);
+    setText($("#share span"), copied ? "Copied" : "Copy the address");
+    setTimeout(() => setText($("#share span"), "Copy link"), 2500);
   }
 
   for (const facet of start.facets) $("#sort").append(new Option(`by ${facet.field}`, facet.field));

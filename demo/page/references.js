@@ -47,7 +47,7 @@ export function references(change, trouble) {
     const id = event.dataTransfer.getData(ITEM);
     if (id && desk.contains(event.target)) change([...held.filter((one) => one.id !== id), { id, region: null, weight: 1 }]);
     else if (event.dataTransfer.files.length) add([...event.dataTransfer.files]);
-    else if (event.dataTransfer.types.includes("text/uri-list")) trouble(new Error("An address is not a picture, and none is fetched: save the picture, then drop its file."));
+    else if (!id && event.dataTransfer.types.includes("text/uri-list")) trouble(new Error("An address is not a picture, and none is fetched: save the picture, then drop its file."));
   });
 
   return (state) => {
@@ -79,7 +79,10 @@ function tile(one, { update, remove }) {
   const away = make("button", { type: "button", class: "quiet remove", "aria-label": `Remove ${name}` }, "✕");
   const weight = make("input", { type: "range", min: 0, max: 2, step: 0.1, "aria-label": `How much ${name} counts` });
   const node = make("li", { class: "tile" }, frame, make("div", { class: "tile-tools" }, part, weight, away));
-  away.addEventListener("click", remove);
+  away.addEventListener("click", () => {
+    remove();
+    $("#file").focus();
+  });
   part.addEventListener("click", () => {
     update({ region: box.hidden ? [0.25, 0.25, 0.75, 0.75] : null });
     if (!box.hidden) box.focus();

@@ -18,8 +18,8 @@ const role = (term) => term.replace(/ \d+$/, "");
 // `act(what, card)` is called for what a person does with a card.
 export function results(act) {
   const now = column($("#current"), act);
-  const pinned = column($("#pinned"), act);
-  return (view, state) => {
+  const pinned = column($("#pinned"), (what, card) => act(what, card, true));
+  return (view, state, asked) => {
     now(view.now, state);
     pinned(view.beside ?? { cards: [], weights: {} }, state);
     $("#pinned").hidden = !view.beside;
@@ -30,11 +30,11 @@ export function results(act) {
       setText($("#current h2"), `Now: ${told(state.knobs)}`);
       markMoves(view);
     }
-    showStatus(view);
+    showStatus(view, asked, state);
     showUnderstood(view);
     const shown = view.now.cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
-    $("#show-more").hidden = view.now.cards[0]?.rank == null || shown < state.shown || shown >= view.now.searched;
-    $("#others").hidden = view.now.cards[0]?.rank != null;
+    $("#show-more").hidden = !asked || shown < state.shown || shown >= view.now.searched;
+    $("#others").hidden = asked || shown >= view.now.searched;
   };
 }
 
@@ -150,12 +150,13 @@ function markMoves(view) {
   }
 }
 
-function showStatus(view) {
+function showStatus(view, asked, state) {
   const { cards, searched, hidden, note } = view.now;
   const count = cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
   const away = Object.entries(hidden).map(([why, number]) => `${number.toLocaleString("en")} ${why === "excluded" ? "left out" : "hidden by filters"}`);
-  const ranked = cards[0]?.rank != null;
-  const parts = [ranked ? `The best ${count} of ${searched.toLocaleString("en")}` : searched ? `${count} of ${searched.toLocaleString("en")} to start from` : "Nothing is left", ...away];
+  const of = searched.toLocaleString("en");
+  const none = searched && state.min !== null ? `None of ${of} scores ${state.min} or more` : "Nothing is left";
+  const parts = [!count ? none : asked ? `The best ${count} of ${of}` : `${count} of ${of} to start from`, ...away];
   if (note && !note.startsWith(`${count} of`)) parts.push(note);
   setText($("#status"), parts.join(" · "));
 }

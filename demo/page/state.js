@@ -90,10 +90,13 @@ export function fromAddress(search, start) {
 
 const isText = (value) => typeof value === "string";
 const isTexts = (value) => Array.isArray(value) && value.every(isText);
-const isKnobs = (value) => ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name]));
+const isKnobs = (value) => ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1;
+const isRegion = (value) => value === null || (Array.isArray(value) && value.length === 4 && value.every(Number.isFinite));
+const isFilter = (value) =>
+  value !== null && typeof value === "object" && Object.entries(value).every(([name, wanted]) => (name === "any_of" ? isTexts(wanted) : ["at_least", "at_most"].includes(name) && Number.isFinite(wanted)));
 const isWhole = (value) => Number.isInteger(value) && value >= 0;
 const SHAPES = {
-  references: (value) => Array.isArray(value) && value.every((one) => isText(one?.id ?? one?.upload)),
+  references: (value) => Array.isArray(value) && value.every((one) => isText(one?.id ?? one?.upload) && isRegion(one.region) && Number.isFinite(one.weight)),
   prompts: (value) => Array.isArray(value) && value.length > 0 && value.every((one) => isText(one?.text) && Number.isFinite(one.strength)),
   avoid: isText,
   caption: isText,
@@ -101,7 +104,7 @@ const SHAPES = {
   less: isTexts,
   knobs: isKnobs,
   beside: (value) => value === null || isKnobs(value),
-  filters: (value) => value !== null && typeof value === "object" && Object.values(value).every((one) => one !== null && typeof one === "object"),
+  filters: (value) => value !== null && typeof value === "object" && !Array.isArray(value) && Object.values(value).every(isFilter),
   where: isText,
   min: (value) => value === null || Number.isFinite(value),
   alone: (value) => typeof value === "boolean",

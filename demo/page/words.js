@@ -23,9 +23,9 @@ export function words(change) {
 
   return {
     show(state) {
+      if (held?.prompts[0].text !== state.prompts[0].text) first.value = state.prompts[0].text;
+      for (const name of ["avoid", "caption"]) if (held?.[name] !== state[name]) $(`#${name}`).value = state[name];
       held = state;
-      if (first.value !== state.prompts[0].text && document.activeElement !== first) first.value = state.prompts[0].text;
-      for (const name of ["avoid", "caption"]) if ($(`#${name}`).value !== state[name]) $(`#${name}`).value = state[name];
       showPrompts(state, change);
       showLiked(state, change);
       if (state.prompts.length > 1 || state.avoid || state.caption) $("#more-words").open = true;

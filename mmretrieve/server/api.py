@@ -58,9 +58,14 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
 
     @router.post("/search/form", summary="The same as a form: files, and the rest of the question as JSON")
     async def search_form(
+        request: Request,
         image: Annotated[list[UploadFile], File(description="reference pictures")] = [],  # noqa: B006  FastAPI copies it
         ask: Annotated[str, Form(description='the question, such as {"prompt": "in red"}')] = "{}",
     ) -> Found:
+        if strange := set(await request.form()) - {"image", "ask"}:
+            raise OptionError(
+                f"a form has the fields image and ask, not {', '.join(sorted(strange))}; the question goes into ask, as JSON"
+            )
         said = read(Ask, ask)
         if len(image) > limits.REFERENCES:
             raise OptionError(f"{len(image)} references; a question takes up to {limits.REFERENCES}")

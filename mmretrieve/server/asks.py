@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from mmretrieve.gallery.store.filters import without_text
 from mmretrieve.options import BALANCED, DEFAULT_K, ComposerName, RuleName
 from mmretrieve.server import limits
 
-TEXT = re.compile(r"'(?:[^']|'')*'")
 PLACES = re.compile(r"\b(?:path|source|stamp)\b", re.IGNORECASE)
 
 
@@ -50,7 +50,7 @@ Numbers = Annotated[ManyNumbers, BeforeValidator(_several, Number | ManyNumbers 
 
 def without_places(where: str) -> str:
     """Refuses columns that tell where files lie: whoever may filter by them can find out, guess by guess."""
-    if found := PLACES.search(TEXT.sub("", where)):
+    if found := PLACES.search(without_text(where)):
         raise PydanticCustomError("place", f"{found[0]} tells where files lie, which a client may not ask")
     return where
 

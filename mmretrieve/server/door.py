@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from html import escape
+from time import monotonic
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,7 +51,7 @@ class Guarded:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through to the application; what it did not expect is a line for the client, and a traceback in the log alone."""
-        body, begun = _Body(receive, self._limits.body_bytes), False
+        body, begun = _Body(receive, self._limits), False
 
         async def answer(message: Message) -> None:
             nonlocal begun
@@ -57,8 +60,10 @@ class Guarded:
 
         try:
             await self._app(scope, body, answer)
-        except _TooLargeError as error:
+        except (_TooLargeError, _TooSlowError) as error:
             await _error(error.status_code, error.detail, error.headers)(scope, receive, answer)
+        except ClientDisconnect:
+            logger.info("%s %s: the client left", scope.get("method"), scope.get("path"))
         except Exception:
             logger.exception("%s %s failed", scope.get("method"), scope.get("path"))
             if begun:
@@ -68,7 +73,7 @@ class Guarded:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if self._guard.is_open and not is_loopback(_name(headers.get("host", ""))):
             return _error(421, "this server answers to this machine's own names alone, such as 127.0.0.1")
-        if _foreign(headers) and (scope["type"] == "websocket" or scope["method"] not in SAFE):
+        if (_foreign(headers) and (scope["type"] == "websocket" or scope["method"] not in SAFE)) or _embeds(headers):
             return _error(403, "a page of another site may not ask this server")
         if scope["type"] == "http" and _length(headers) > self._limits.body_bytes:
             return _error(413, f"more than {self._limits.body_bytes:,} bytes in one request")
@@ -103,14 +108,25 @@ class _TooLargeError(HTTPException):
     """A body that goes on beyond what is read of one; of a kind that whoever reads it lets through."""
 
 
-class _Body:
-    """What comes in, counted."""
+class _TooSlowError(HTTPException):
+    """A body that does not come."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most, self._left = receive, most, most
+
+class _Body:
+    """What comes in, counted and timed until it is there; what the application waits for afterwards is its own affair."""
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive, self._most, self._left = receive, limits.body_bytes, limits.body_bytes
+        self._seconds, self._until, self._whole = limits.seconds, monotonic() + limits.seconds, False
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), None if self._whole else self._until - monotonic())
+        except TimeoutError as error:
+            raise _TooSlowError(
+                408, f"the request was not whole after {self._seconds:g} seconds", {"Connection": "close"}
+            ) from error
+        self._whole = self._whole or not message.get("more_body", False)
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
@@ -137,6 +153,11 @@ def _foreign(headers: Headers) -> bool:
     """Whether a browser says that the page behind this request came from somewhere else."""
     origin = headers.get("origin")
     return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
+
+
+def _embeds(headers: Headers) -> bool:
+    """Whether a page of another site fetches, or shows, what is here. A link that a person follows is no such thing."""
+    return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
 
 
 def _name(host: str) -> str:

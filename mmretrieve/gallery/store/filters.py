@@ -39,6 +39,11 @@ def check_where(where: str) -> str:
     return where
 
 
+def without_text(where: str) -> str:
+    """What is left of an expression without the text in it: names, in quotation marks or not, numbers and signs."""
+    return QUOTED.sub(lambda quoted: "''" if quoted[0].startswith("'") else quoted[0], where)
+
+
 def strict(where: str) -> str:
     """The same expression, its names in the quotation marks that SQLite never takes for text: `"colur"` is unknown, not a word."""
     return QUOTED.sub(lambda quoted: _name(quoted[0]) if quoted[0].startswith('"') else quoted[0], where)
