@@ -136,6 +136,18 @@ def test_pages_of_other_sites_may_not_ask(unguarded: str, by_password: str, orig
             assert (answer.status_code, answer.json()) == (403, {"error": "a page of another site may not ask this server"})
 
 
+def test_pages_of_other_sites_may_not_show_what_is_here(unguarded: str) -> None:
+    told = {"Sec-Fetch-Site": "cross-site"}
+    assert httpx.get(f"{unguarded}/api/items", headers=told | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    assert httpx.get(f"{unguarded}/api/items", headers=told | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(retriever: mm.Retriever) -> None:
+    with served(build(retriever, limits=Limits(seconds=1))) as link, socket.create_connection(urlsplit(link).netloc.split(":")) as client:  # fmt: skip
+        client.sendall(b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        assert b" 408 " in client.recv(4_096).splitlines()[0]
+
+
 def test_its_own_page_may(unguarded: str) -> None:
     assert httpx.post(f"{unguarded}/api/search", headers={"Origin": unguarded}, json={"prompt": "in red"}).status_code == 200
 

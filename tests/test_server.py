@@ -357,6 +357,25 @@ def test_nor_by_where_it_lies(site: httpx.Client, shop: mm.Retriever) -> None:
             told(site.get(f"/api/{kind}", params={"id": str(path)}), 404)
 
 
+@pytest.mark.parametrize(
+    "name", ['"%s"', "`%s`", "[%s]", "%s", "items.%s", 'CAST(1 AS "\'") = 0 OR %s', "1 AS ['] OR %s", "`'` = 1 OR %s"]
+)
+@pytest.mark.parametrize("place", ["path", "SOURCE", "stamp"])
+def test_nor_does_a_filter_tell_where_it_lies(site: httpx.Client, name: str, place: str) -> None:
+    where = f"{name % place} LIKE '/%'"
+    for answer in (
+        site.get("/api/items", params={"where": where}),
+        site.post("/api/search", json={"prompt": "a", "where": where}),
+    ):
+        assert "tells where files lie" in told(answer, 400)
+    assert site.get("/api/items", params={"where": "id <> 'path'"}).status_code == 200
+
+
+def test_a_form_refuses_what_it_does_not_know(site: httpx.Client) -> None:
+    answer = site.post("/api/search/form", files={"image": huge_png(20)}, data={"prompt": "in red"})
+    assert told(answer, 400) == "a form has the fields image and ask, not prompt; the question goes into ask, as JSON"
+
+
 def test_items(site: httpx.Client, shop: mm.Retriever) -> None:
     ids = list(shop.gallery.ids)
     page = site.get("/api/items", params={"offset": 10, "limit": 7}).json()

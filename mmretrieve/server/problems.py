@@ -52,6 +52,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         404: "no such item",
         405: "another method is meant",
         410: "an uploaded picture that is not here any more",
+        408: "a body that did not come in time",
         413: "too many bytes",
         421: "a name of this server that it does not answer to",
         422: "not a picture that can be read",
