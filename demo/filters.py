@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from mmretrieve.gallery.store.statements import quoted
 from mmretrieve.server.asks import without_places
 
 SEEN = 2_000  # items that are looked at to say what a field holds
@@ -57,7 +58,7 @@ def _facet(name: str, kind: str, values: Sequence[object]) -> Facet:
 
 
 def _conditions(one: Filter) -> Iterable[str]:
-    name = '"' + one.field.replace('"', '""') + '"'
+    name = quoted(one.field)
     if one.any_of:
         yield f"{name} IN ({', '.join(map(_text, one.any_of))})"
     if one.at_least is not None:
