@@ -46,3 +46,20 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Sentences → (n, dim) unit float32. One above the context length is cut, with a warning."""
         ...
+
+
+@runtime_checkable
+class ContextLimit(Protocol):
+    """What an encoder may offer besides its four members: it tells which texts fit into its context.
+
+    Composers shorten captions for such an encoder, so that the prompt behind them is read. Other encoders get texts as they are.
+    """
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the text tower reads, its start and end tokens included."""
+        ...
+
+    def fits_context(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is read to its end. No text is encoded for that."""
+        ...

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
+from mmretrieve.encoders.context import TextContext
 from mmretrieve.encoders.hub import hub_or_cache
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import encode_tokens
@@ -52,7 +53,7 @@ class OpenClipEncoder:
         preprocessing: Preprocessing = Preprocessing.PLAIN,
     ) -> None:
         self._model = model.eval().requires_grad_(False)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._context = tokenizer, TextContext(tokenizer)
         config: dict[str, Any] = model.visual.preprocess_cfg
         self._preprocess = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
         self.preprocessing = preprocessing
@@ -67,6 +68,20 @@ class OpenClipEncoder:
         """The side of the picture the image tower sees, in pixels."""
         size = self._model.visual.image_size
         return int(max(size) if isinstance(size, tuple | list) else size)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the text tower reads, its start and end tokens included."""
+        return self._context.length
+
+    def fits_context(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is read to its end. Tokenizes, and does not encode.
+
+        >>> encoder = load_encoder("wardrobe")
+        >>> encoder.context_length, encoder.fits_context(["in red", "red " * 300])
+        (40, [True, False])
+        """
+        return self._context.fits(texts)
 
     @cached_property
     def pseudo_tokens(self) -> PseudoTokens:
@@ -118,14 +133,12 @@ class OpenClipEncoder:
         return features.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def _tokens(self, texts: list[str]) -> Tensor:
-        tokens = self._tokenizer(texts)
-        context = tokens.shape[1]
-        pad = self._tokenizer([""], context_length=context + 1)[0, -1]
-        too_long = self._tokenizer(texts, context_length=context + 1)[:, -1] != pad
-        if too_long.any():
-            first = texts[int(too_long.int().argmax())]
+        tokens, fits = self._context.tokenize(texts)
+        too_long = [text for text, whole in zip(texts, fits, strict=True) if not whole]
+        if too_long:
             warnings.warn(
-                f"{int(too_long.sum())} of {len(texts)} texts cut to the {context} tokens that {self.identity.model} reads, first: {first[:60]!r}…",
+                f"{len(too_long)} of {len(texts)} texts cut to the {self.context_length} tokens that {self.identity.model} reads, "
+                f"first: {too_long[0][:60]!r}…",
                 PromptCutWarning,
                 stacklevel=4,
             )
