@@ -8,7 +8,7 @@ from math import isfinite
 
 import numpy as np
 
-from mmretrieve.composition import Composition, numbered, role_of
+from mmretrieve.composition import Composition, joined_remarks, numbered, role_of
 from mmretrieve.directions import Term
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32
@@ -20,7 +20,7 @@ SAME = 1e-4  # what the same words may differ by from one batch to another
 def combined(
     parts: Sequence[Sequence[Composition]], reference_weights: Sequence[float], strengths: Sequence[float]
 ) -> Composition:
-    """Compositions by reference and prompt → one, under the rule and with the remark of the first.
+    """Compositions by reference and prompt → one, under the rule of the first and with the remarks of all.
 
     The references' weights are scaled to sum to 1. The directions of the prompts add, each times its strength, which
     may be negative: per reference text + Σ strength_j · (composed_j − text). A single pair at strength 1 stays as it is.
@@ -34,15 +34,14 @@ def combined(
         for j, (part, strength) in enumerate(zip(row, strengths, strict=True)):
             _collect(rows, part, _Pair(i, j, weight / total, strength, len(strengths), 1 - sum(strengths)))
     names = _numbered_by_role([role for role, *_ in rows])
-    first = parts[0][0]
     return Composition(
         names,
         np.stack([row.vector for row in rows.values()]),
         tuple(row.weight for row in rows.values()),
         {name: row.words for name, row in zip(names, rows.values(), strict=True) if row.words is not None},
-        first.rule,
+        parts[0][0].rule,
         {name: row.share for name, row in zip(names, rows.values(), strict=True)},
-        first.remark,
+        joined_remarks(*(part.remark for row in parts for part in row)),
     )
 
 

@@ -16,6 +16,7 @@ from mmretrieve.rules import LINEAR, ScoreRule, check_roles
 from mmretrieve.scoring import linear_contributions
 from mmretrieve.vectors import Float32, check_unit
 
+REMARK_SEPARATOR = "; "
 CANCELLED = 1e-6  # a sum of unit vectors that is shorter has no direction but rounding
 
 
@@ -155,6 +156,10 @@ class Composition:
             shares={**self.shares, **more.shares},
         )
 
+    def remarked(self, *remarks: str | None) -> Composition:
+        """With more sentences in its remark, each once; None adds nothing."""
+        return replace(self, remark=joined_remarks(self.remark, *remarks)) if any(remarks) else self
+
     @classmethod
     def of(cls, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
         """(n, d) terms of one role, which share its weight equally, and the words (or ids) behind each."""
@@ -170,6 +175,16 @@ class Composition:
 
     def _share(self, name: str) -> float:
         return self.shares.get(name, 1.0)
+
+
+def joined_remarks(*remarks: str | None) -> str | None:
+    """The distinct sentences of several remarks in one; None if there is none.
+
+    >>> joined_remarks("the prompt is long; it was cut", None, "it was cut")
+    'the prompt is long; it was cut'
+    """
+    sentences = [sentence for remark in remarks if remark for sentence in remark.split(REMARK_SEPARATOR)]
+    return REMARK_SEPARATOR.join(dict.fromkeys(sentences)) or None
 
 
 def numbered(role: str, index: int) -> str:
