@@ -7,13 +7,14 @@ the same terms are SDR-CIR. Who speaks, and who rewrites, is a choice (see `lang
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.composers.fitting import FittedCaption, cut_remarks, fit_captions, fitting_remark
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
@@ -60,6 +61,7 @@ class Captions:
     """Four terms: image, text, composed and prompt. `text` and `composed` are means of `count` captions and their rewrites.
 
     A given caption is taken as it is and stands alone; where a rewriter says nothing, the prompt stands for its rewrite.
+    A caption that does not fit into the encoder's context together with its prompt is shortened (see `fitting`).
     A query with words but no picture has no `image`.
     """
 
@@ -78,28 +80,31 @@ class Captions:
         asked = [prompt for prompt, several in zip(prompts, captions, strict=True) for _ in several]
         said = self.rewriter.rewrite(told, asked)
         rewrites = [rewrite or prompt for rewrite, prompt in zip(said, asked, strict=True)]
-        rows = self.encoder.encode_texts([*told, *rewrites, *prompts])
-        text_rows, rewrite_rows, prompt_rows = np.split(rows, [len(told), 2 * len(told)])
+        pairs = fit_captions(self.encoder, self.rewriter, told, asked, rewrites)
+        texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *prompts]
+        text_rows, rewrite_rows, prompt_rows = np.split(self.encoder.encode_texts(texts), [len(told), 2 * len(told)])
         places = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
-        composed = [
-            self._composition(query, told[place], rewrites[place], text_rows[place], rewrite_rows[place], prompt_row)
-            for query, place, prompt_row in zip(queries, places, prompt_rows, strict=True)
+        cut = cut_remarks(self.encoder, prompts)
+        return [
+            self._composition(query, pairs[place], text_rows[place], rewrite_rows[place], prompt_row).remarked(
+                _silence(said[place]), fitting_remark(self.encoder, pairs[place]), prompt_cut
+            )
+            for query, place, prompt_row, prompt_cut in zip(queries, places, prompt_rows, cut, strict=True)
         ]
-        return [_with_silence(one, said[place]) for one, place in zip(composed, places, strict=True)]
 
     def _composition(
-        self, query: Query, told: list[str], rewrites: list[str], text: Float32, rewritten: Float32, prompt: Float32
+        self, query: Query, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, prompt: Float32
     ) -> Composition:
         shares = self.shares(text, rewritten)
         means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
-        best = int(shares.argmax())
+        best = pairs[int(shares.argmax())]
         seen = {} if query.vector is None else {Term.IMAGE: query.vector}
         terms = seen | dict(zip((Term.TEXT, Term.COMPOSED, Term.PROMPT), (*means, prompt), strict=True))
         return Composition(
             tuple(terms),
             np.stack(list(terms.values())),
             (0.0,) * len(terms),
-            {Term.TEXT: told[best], Term.COMPOSED: rewrites[best], Term.PROMPT: query.words()},
+            {Term.TEXT: best.caption, Term.COMPOSED: best.rewrite, Term.PROMPT: query.words()},
             self.rule,
             remark=self.remark,
         ).weighted(self.base)
@@ -110,12 +115,11 @@ class Captions:
         return [next(told) if query.caption is None else [query.caption] for query in queries]
 
 
-def _with_silence(composition: Composition, said: Sequence[str]) -> Composition:
-    """Remarks how many rewrites are missing: the prompt alone stands for them."""
+def _silence(said: Sequence[str]) -> str | None:
+    """How many rewrites are missing: the prompt alone stands for them."""
     if all(said):
-        return composition
-    silence = f"{sum(not rewrite for rewrite in said)} of {len(said)} captions have no rewrite: the prompt alone stands for it"
-    return replace(composition, remark="; ".join(filter(None, (composition.remark, silence))))
+        return None
+    return f"{sum(not rewrite for rewrite in said)} of {len(said)} captions have no rewrite: the prompt alone stands for it"
 
 
 def ldre(encoder: Encoder, captioner: Captioner, rewriter: Rewriter, score: Scorer) -> Captions:

@@ -18,7 +18,11 @@ class Captioner(Protocol):
 
 
 class Rewriter(Protocol):
-    """Applies prompts to captions."""
+    """Applies prompts to captions.
+
+    One with an attribute `is_rule_based = True` is asked again with a part of a caption if its rewrite does not fit into an
+    encoder's context. Others, which may be slow, cost money or know only whole captions, are asked once.
+    """
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         """One rewritten caption for each pair, in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mmretrieve.language.vocabulary import Group, Vocabulary
 
@@ -12,6 +13,8 @@ from mmretrieve.language.vocabulary import Group, Vocabulary
 @dataclass(frozen=True)
 class TemplateRewriter:
     """`"{caption}, {prompt}"`."""
+
+    is_rule_based: ClassVar[bool] = True  # may be asked again, with a part of a caption
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         return [f"{caption}, {prompt}" for caption, prompt in zip(captions, prompts, strict=True)]
@@ -25,6 +28,7 @@ class SwapRewriter:
     """
 
     vocabulary: Vocabulary
+    is_rule_based: ClassVar[bool] = True
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         return [self._swapped(caption, prompt) for caption, prompt in zip(captions, prompts, strict=True)]
