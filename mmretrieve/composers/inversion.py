@@ -12,9 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from mmretrieve.composers.fitting import cut_remark
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
-from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.base import ContextLimit, Encoder
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
 from mmretrieve.query import Query
@@ -52,11 +53,25 @@ class Inversion:
                 np.stack([query.reference(), *pair, prompt_row]),
                 (0.0, 0.0, 1.0, 0.0),
                 {**dict(zip((Term.TEXT, Term.COMPOSED), map(_shown, said), strict=True)), Term.PROMPT: prompt},
+                remark=self._cut_remark(prompt, said[1]),
             )
             for query, pair, prompt_row, said, prompt in zip(
                 queries, rows, self.encoder.encode_texts(prompts), sentences, prompts, strict=True
             )
         ]
+
+    def _cut_remark(self, prompt: str, pieces: Sequence[str]) -> str | None:
+        """What is cut of the prompt: by itself, or behind the pseudo token, which takes one place as the word "a" does."""
+        if not isinstance(self.encoder, ContextLimit):
+            return None
+        prompt_fits, sentence_fits = self.encoder.fits_context([prompt, " a ".join(pieces)])
+        if not prompt_fits:
+            return cut_remark("the prompt", self.encoder.context_length)
+        head = _shown((pieces[0], self.joint))
+        left = (
+            f"behind {head!r}, the prompt does not fit into the encoder's {self.encoder.context_length} tokens: its end was cut"
+        )
+        return None if sentence_fits else left
 
 
 def _picture(query: Query) -> ImageLike:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
@@ -34,6 +35,14 @@ class OneStep:
                 np.stack([query.reference(), *(next(rows) for _ in one)]),
                 (0.0, *(float(term is Term.COMPOSED) for term in one)),
                 {str(term): sentence for term, sentence in one.items()},
-            )
+            ).remarked(*_cut(self.encoder, one))
             for one, query in zip(words, queries, strict=True)
         ]
+
+
+def _cut(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
+    """What is cut of the words of a query. A description that is the prompt itself is told once."""
+    what = {Term.TEXT: "the description of the reference", Term.COMPOSED: "the description of the target"}
+    prompt = words[Term.PROMPT]
+    own = [(what.get(term, "the prompt"), text) for term, text in words.items() if term is Term.PROMPT or text != prompt]
+    return [remark for name, text in own for remark in cut_remarks(encoder, [text], name)]

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mmretrieve.composers.base import Composer
+from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
@@ -58,7 +59,7 @@ class RoleAware:
             phrases = getattr(roles, role)
             if phrases:
                 weight = kept if role == "preserve" else sign * sizes[role] * scale
-                composition = composition.plus(role, self.encoder.encode_texts(phrases), weight, phrases)
+                composition = _plus(composition, self.encoder, role, weight, phrases)
         return composition
 
 
@@ -81,12 +82,19 @@ class Constrained:
         said = {"reward": ", ".join((*roles.desired, *roles.preserve)), "penalty": ", ".join(roles.forbidden)}
         for name, words in said.items():
             if words:
-                composition = composition.plus(name, self.encoder.encode_texts([words]), 0.0, [words])
+                composition = _plus(composition, self.encoder, name, 0.0, [words])
         return composition
+
+
+def _plus(composition: Composition, encoder: Encoder, role: str, weight: float, phrases: Sequence[str]) -> Composition:
+    """With the phrases of a role beside the other terms, and a remark if one of them is cut."""
+    more = composition.plus(role, encoder.encode_texts(phrases), weight, phrases)
+    return more.remarked(*cut_remarks(encoder, phrases, f"a {role} phrase"))
 
 
 def _described(composition: Composition, encoder: Encoder, whole: str) -> Composition:
     """The same query with `composed` said anew."""
     terms = composition.terms.copy()
     terms[composition.names.index(Term.COMPOSED)] = encoder.encode_texts([whole])[0]
-    return replace(composition, terms=terms, words={**composition.words, Term.COMPOSED: whole})
+    described = replace(composition, terms=terms, words={**composition.words, Term.COMPOSED: whole})
+    return described.remarked(*cut_remarks(encoder, [whole], "the description of the target"))

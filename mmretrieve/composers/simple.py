@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
@@ -32,9 +33,10 @@ class PromptOnly:
 
     def compose(self, queries: Sequence[Query]) -> list[Composition]:
         prompts = [query.words() for query in queries]
+        rows, cut = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
         return [
-            Composition((Term.PROMPT,), row[None], (1.0,), {Term.PROMPT: prompt})
-            for prompt, row in zip(prompts, self.encoder.encode_texts(prompts), strict=True)
+            Composition((Term.PROMPT,), row[None], (1.0,), {Term.PROMPT: prompt}, remark=remark)
+            for prompt, row, remark in zip(prompts, rows, cut, strict=True)
         ]
 
 
@@ -45,7 +47,7 @@ class Sum:
     encoder: Encoder
 
     def compose(self, queries: Sequence[Query]) -> list[Composition]:
-        return [_pair(query, row, (1.0, 1.0)) for query, row in zip(queries, _prompt_rows(self.encoder, queries), strict=True)]
+        return _pairs(self.encoder, queries, lambda _query, _prompt: (1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,7 @@ class Slerp:
             raise OptionError(f"t must be from 0 to 1, got {self.t!r}")
 
     def compose(self, queries: Sequence[Query]) -> list[Composition]:
-        rows = _prompt_rows(self.encoder, queries)
-        return [
-            _pair(query, row, slerp_weights(query.reference(), row, self.t)) for query, row in zip(queries, rows, strict=True)
-        ]
+        return _pairs(self.encoder, queries, lambda query, prompt: slerp_weights(query.reference(), prompt, self.t))
 
 
 def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
@@ -81,9 +80,19 @@ def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
     return float(np.sin((1 - t) * angle) / np.sin(angle)), float(np.sin(t * angle) / np.sin(angle))
 
 
-def _prompt_rows(encoder: Encoder, queries: Sequence[Query]) -> Float32:
-    return encoder.encode_texts([query.words() for query in queries])
-
-
-def _pair(query: Query, prompt: Float32, weights: tuple[float, float]) -> Composition:
-    return Composition((Term.IMAGE, Term.PROMPT), np.stack([query.reference(), prompt]), weights, {Term.PROMPT: query.words()})
+def _pairs(
+    encoder: Encoder, queries: Sequence[Query], weigh: Callable[[Query, Float32], tuple[float, float]]
+) -> list[Composition]:
+    """The terms image and prompt of each query under the weights that `weigh` gives for its (d,) prompt vector."""
+    prompts = [query.words() for query in queries]
+    rows, cut = encoder.encode_texts(prompts), cut_remarks(encoder, prompts)
+    return [
+        Composition(
+            (Term.IMAGE, Term.PROMPT),
+            np.stack([query.reference(), row]),
+            weigh(query, row),
+            {Term.PROMPT: prompt},
+            remark=remark,
+        )
+        for query, prompt, row, remark in zip(queries, prompts, rows, cut, strict=True)
+    ]
