@@ -93,6 +93,11 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
     assert [content.type for content in by_picture.content] == ["text"]
     by_id = await client.call_tool("search", {"reference_id": item, "prompt": "in red"})
     assert said(by_id) == expected(retriever.search(reference_id=item, prompt="in red"))
+    long = {"reference_id": item, "prompt": "in red", "caption": "a photo of a long blue dress " * 9}
+    shortened = (await client.call_tool("search", long)).structured_content
+    assert shortened["words"]["composed"].endswith(", in red")
+    assert shortened["note"] == retriever.search(**long).note
+    assert "words, so that the prompt fits into the encoder's 40 tokens" in shortened["note"]
     similar = await client.call_tool("similar", {"id": item, "k": 4})
     assert said(similar) == expected(retriever.search(reference_id=item, k=4, exclude_reference=True))
 

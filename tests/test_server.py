@@ -109,6 +109,20 @@ def expected(ranking: mm.Ranking) -> list[tuple[str, float, dict[str, float]]]:
     return [(hit.id, hit.score, dict(hit.contributions)) for hit in ranking]
 
 
+def test_what_was_cut_of_the_words_is_in_the_note(site: httpx.Client, shop: mm.Retriever, file: Path) -> None:
+    prompts, caption = ("in red and without dots", "in green and with dots"), "a photo of a long blue dress " * 9
+    asks = [{"image": coded(file.read_bytes()), "prompt": prompt, "caption": caption} for prompt in prompts]
+    notes = [shop.search(file, prompt, caption=caption).note for prompt in prompts]
+    assert all("so that the prompt fits into the encoder's 40 tokens" in str(note) for note in notes)
+    singles = [site.post("/api/search", json=ask).json() for ask in asks]
+    batch = site.post("/api/batch", json={"asks": asks}).json()["answers"]
+    for answers in (singles, batch):
+        assert [answer["note"] for answer in answers] == notes
+        assert all(prompt in answer["words"]["composed"] for prompt, answer in zip(prompts, answers, strict=True))
+        assert said(answers[0]) != said(answers[1])
+    assert site.post("/api/search", json=asks[0] | {"caption": "a blue dress"}).json()["note"] is None
+
+
 def test_an_ask_has_the_words_of_search_and_uploads() -> None:
     words = set(inspect.signature(mm.Retriever.search).parameters) - {"self", "more"} | set(Question.__annotations__)
     assert set(Ask.model_fields) == words | {"upload"}
