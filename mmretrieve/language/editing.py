@@ -1,0 +1,228 @@
+"""Captions with a phrase left out, put in, or replaced. Articles stay right, and what cannot be left out stays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mmretrieve.language.lexicon import Lexicon, Match, Reading, general_lexicon
+from mmretrieve.language.words import is_plural, stem_key, tokens, word_list
+
+ARTICLE = re.compile(r"\b(a)n?(\s+)$", re.IGNORECASE)
+PICTURES = ("photo", "picture", "image", "drawing", "painting", "photograph")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Characters [start, end) of a text give way to `new`."""
+
+    start: int
+    end: int
+    new: str = ""
+
+
+def edited(text: str, edits: Iterable[Edit]) -> str:
+    """The text after edits that do not overlap; an article before one of them is made to fit, and no stray comma or space stays.
+
+    >>> edited("a photo of a blue dress", [Edit(13, 17, "orange")])
+    'a photo of an orange dress'
+    """
+    changed = text
+    for edit in sorted(edits, key=lambda each: -each.start):
+        before, after = changed[: edit.start], f"{edit.new}{changed[edit.end :]}"
+        if first := re.match(r"\s*([^\W_])", after):
+            before = ARTICLE.sub(r"\1n\2" if first[1].lower() in "aeiou" else r"\1\2", before)
+        changed = before + after
+    return text if changed == text else re.sub(r"\s+(?=[,;.]|\s|$)|^[\s,;]+|[\s,;]+$", "", changed)
+
+
+def without(caption: str, phrase: str, lexicon: Lexicon | None = None) -> str:
+    """The caption without what a phrase names, in whichever form the caption says it; as it is where it does not, or needs it.
+
+    The head of the sentence cannot be left out. The absence of a whole class is said by its word: "sleeves" makes a
+    "short-sleeved dress" a "sleeveless dress".
+
+    >>> without("a photo of a red striped dress with dots and a belt", "stripes")
+    'a photo of a red dress with dots and a belt'
+    >>> without("a photo of a red striped dress with dots and a belt", "dots")
+    'a photo of a red striped dress with a belt'
+    """
+    lexicon = lexicon or general_lexicon()
+    sentence = Sentence(caption, lexicon)
+    absent = lexicon.absence(phrase)
+    edits = sentence.places(phrase) if absent is None else sentence.absent(absent)
+    return edited(caption, edits) or caption
+
+
+def including(caption: str, phrase: str, lexicon: Lexicon | None = None) -> str:
+    """The caption with a phrase put in: in the place of another word of its class, else before the noun, else at the end.
+
+    >>> including("a photo of a red dress", "striped"), including("a photo of a red striped dress", "dots")
+    ('a photo of a red striped dress', 'a photo of a red dotted dress')
+    >>> including("a photo of a red dress", "a belt")
+    'a photo of a red dress with a belt'
+    """
+    lexicon = lexicon or general_lexicon()
+    sentence = Sentence(caption, lexicon)
+    if sentence.says(phrase):
+        return caption
+    meaning = lexicon.meaning(phrase)
+    if meaning is not None:
+        if swap := sentence.swap(meaning):
+            return edited(caption, swap)
+        adjective = [reading for c, reading in meaning.readings.items() if reading.kind == 0 and c != lexicon.thing]
+        at = sentence.before_noun() if adjective else None
+        if at is not None:
+            return edited(caption, [Edit(at, at, f"{adjective[0].form} ")])
+    joint = " " if (tokens(phrase)[:1] and tokens(phrase)[0].exact in _boundaries()) else " with "
+    return f"{caption}{joint}{phrase}" if caption.strip() else phrase
+
+
+class Sentence:
+    """A caption as words, with the phrases in it that a lexicon knows."""
+
+    def __init__(self, text: str, lexicon: Lexicon) -> None:
+        self.words = tokens(text)
+        self.lexicon = lexicon
+        self.matches = lexicon.find(self.words)
+
+    def says(self, phrase: str) -> bool:
+        return bool(self._spans(phrase))
+
+    def matching(self, meaning: Match) -> list[Match]:
+        """The phrases that mean the same member of some class."""
+        return [match for match in self.matches if match.means(meaning)]
+
+    def edit(self, start: int, end: int, new: str = "") -> Edit:
+        return Edit(self.words[start].start, self.words[end - 1].end, new)
+
+    def swap(self, meaning: Match) -> list[Edit]:
+        """Edits that put a meaning in the place of the first phrase of its class, things aside; [] where there is none."""
+        for c, asked in meaning.readings.items():
+            said = next((match for match in self.matches if c in match.readings and c != self.lexicon.thing), None)
+            if said is not None and (edits := self.replaced(said, asked)):
+                return edits
+        return []
+
+    def replaced(self, said: Match, asked: Reading) -> list[Edit]:
+        """Edits that put `asked` in the place of a phrase, wherever it is said; [] where it does not fit or is said already."""
+        c = asked.cls
+        if asked.member == 0 and self.lexicon.classes[c].absence_of:
+            return self.absent(c)
+        new = self.lexicon.classes[c].fitting(said.readings[c], asked)
+        if new is None:
+            return []
+        again = [each for each in self.matches if (reading := each.readings.get(c)) and reading.form == said.readings[c].form]
+        places = {(each.start, each.end) for each in (said, *again)}
+        return [edit for start, end in sorted(places) for edit in self._replacing(start, end, new)]
+
+    def absent(self, c: int) -> list[Edit]:
+        """Edits that say the absence of a class in the place of its members: "sleeveless", "without sleeves" if the vocabulary says so."""
+        word_class = self.lexicon.classes[c]
+        said = [(match, reading) for match in self.matches if (reading := match.readings.get(c)) and reading.member > 0]
+        edits: list[Edit] = []
+        for match, reading in said:
+            form = next(iter(word_class.forms(0, reading.kind)), None)
+            if form is not None and (reading.kind == 0 or form in word_class.vocabulary):
+                edits.append(self.edit(match.start, match.end, form))
+            elif left_out := self._left_out(match.start, match.end):
+                at = self.before_noun()
+                edits += [*left_out, *([Edit(at, at, f"{word_class.forms(0, 0)[0]} ")] if at is not None else [])]
+        return edits
+
+    def places(self, phrase: str) -> list[Edit]:
+        """Edits that leave a phrase out."""
+        return [edit for start, end in self._spans(phrase) for edit in self._left_out(start, end)]
+
+    def before_noun(self) -> int | None:
+        """Where an adjective belongs: behind the article and adjectives of what the picture shows."""
+        start = next(
+            (i + 1 for i, word in enumerate(self.words) if i and word.exact == "of" and self.words[i - 1].exact in PICTURES), 0
+        )
+        attributes = self._attributes()
+        at = start
+        while at < len(self.words) and (self.words[at].exact in word_list("determiners") or at in attributes):
+            at += 1
+        return self.words[at].start if at < len(self.words) and not self._is_boundary(at) else None
+
+    def noun(self, match: Match) -> set[str]:
+        """The stems that follow a phrase within its noun phrase: `{"dress"}` for the "red" of "a red dress with buttons"."""
+        return {word.stem for word in self.words[match.end : self._chunk(match.start, match.end)[1]]}
+
+    def _replacing(self, start: int, end: int, new: str) -> list[Edit]:
+        """The edit of one place, and with it the article that a noun loses where it becomes plural ("jeans"), or gains."""
+        first, last = self._chunk(start, end)
+        plain = self.edit(start, end, new)
+        was, becomes = is_plural(self.words[end - 1].exact), is_plural(new)
+        if last != end or was == becomes or self._is_boundary(start) or self._is_counted(first):
+            return [plain]
+        if becomes and self.words[first].exact in ("a", "an") and first < start:
+            return [Edit(self.words[first].start, self.words[first + 1].start), plain]
+        if becomes or self._determined(first):
+            return [plain]
+        at = self.words[first].start
+        return (
+            [Edit(at, at, "a "), plain]
+            if first < start
+            else [Edit(at, plain.end, f"{'an' if new[0] in 'aeiou' else 'a'} {new}")]
+        )
+
+    def _spans(self, phrase: str) -> list[tuple[int, int]]:
+        meaning = self.lexicon.meaning(phrase)
+        if meaning is not None and (same := self.matching(meaning)):
+            return [(match.start, match.end) for match in same]
+        key, stems = stem_key(phrase), [word.stem for word in self.words]
+        return [(i, i + len(key)) for i in range(len(stems)) if key and tuple(stems[i : i + len(key)]) == key]
+
+    def _left_out(self, start: int, end: int) -> list[Edit]:
+        inner = start + 1 if self._is_boundary(start) and end > start + 1 else start
+        first, last = self._chunk(inner, end)
+        if end < last:
+            begin = start - 1 if start > 1 and self._joins(start - 1) and start - 2 in self._attributes() else start
+            return [self.edit(begin, end)]
+        if self._joins(last, first) and not self._is_boundary(last + 1):
+            keeps = self._determined(first) and set(range(first + 1, last)) <= self._attributes()
+            keeps = keeps and not self._determined(last + 1)
+            return [self.edit(first + 1 if keeps else first, last + 1)]
+        begin = first
+        while begin > 0 and self._is_removable(begin - 1):
+            begin -= 1
+        dangling = last < len(self.words) and self.words[last].exact in word_list("joining")
+        return [self.edit(begin, last + dangling)] if 0 < begin < first else []
+
+    def _chunk(self, start: int, end: int) -> tuple[int, int]:
+        """The noun phrase around the words [start, end): all up to the next preposition, conjunction or punctuation mark."""
+        while start > 0 and not self._is_boundary(start - 1):
+            start -= 1
+        while end < len(self.words) and not self._is_boundary(end):
+            end += 1
+        return start, end
+
+    def _is_boundary(self, i: int) -> bool:
+        return i >= len(self.words) or not self.words[i].is_word or self.words[i].exact in _boundaries()
+
+    def _is_removable(self, i: int) -> bool:
+        return self.words[i].exact in word_list("removable", "joining") or self.words[i].exact == ","
+
+    def _joins(self, i: int, first: int = 0) -> bool:
+        """Whether a word joins two noun phrases: "and", or a comma within "with A, B and C", where the first begins at `first`."""
+        if i >= len(self.words):
+            return False
+        listed = self.words[i].exact == "," and first > 0 and self._is_removable(first - 1)
+        return self.words[i].exact in word_list("joining") or listed
+
+    def _determined(self, i: int) -> bool:
+        return self.words[i].exact in word_list("determiners")
+
+    def _is_counted(self, first: int) -> bool:
+        numbers = {i for i, each in enumerate(self.lexicon.classes) if each.name == "number"}
+        return any(match.start == first and numbers & set(match.readings) for match in self.matches)
+
+    def _attributes(self) -> set[int]:
+        known = (match for match in self.matches if set(match.readings) != {self.lexicon.thing})
+        return {i for match in known for i in range(match.start, match.end)}
+
+
+def _boundaries() -> frozenset[str]:
+    return word_list("removable", "joining", "other_boundaries")

@@ -1,0 +1,113 @@
+"""Which words of a caption give way to which words of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mmretrieve.language.editing import Edit, Sentence
+from mmretrieve.language.lexicon import Lexicon, Match, Reading
+from mmretrieve.language.words import Token, stem_key, tokens, word_list
+
+BREAKS = ("and", "but", "or", "with", "without", "while")
+BEFORE_THINGS = ("in", "on", "at", "of", "for", "from", "with")  # "in a dress" does not ask for a dress
+INTRODUCING = ("as", "into", "a", "an")  # what makes a thing of a word that is a colour or a room as well: "an orange"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a prompt between conjunctions and punctuation marks: its words, what is known in it, and what introduces it."""
+
+    words: Sequence[Token]
+    matches: Sequence[Match]
+    introduced_by: str
+
+    def others(self) -> set[str]:
+        """Stems of the words that no class knows and that are no fillers such as "a … one" or "in … colour"."""
+        known = {i for match in self.matches for i in range(match.start, match.end)}
+        return {word.stem for i, word in enumerate(self.words) if i not in known and word.exact not in word_list("fillers")}
+
+    def asks_for(self, match: Match, thing: int) -> bool:
+        """Whether a match asks for another kind of thing: "as a dress", "a red skirt instead", and not "with a belt", "in a dress"."""
+        before = [word.exact for word in self.words[: match.start]]
+        things = [each for each in self.matches if thing in each.readings and len(each.readings) == 1]
+        named = len(match.readings) == 1 or before[-1:] in [[word] for word in INTRODUCING]
+        alone = len(things) <= 1 and not self.others() and not set(before) & set(BEFORE_THINGS)
+        return thing in match.readings and named and alone and self.introduced_by not in ("with", "and")
+
+
+def swaps(lexicon: Lexicon, caption: str, wanted: str, prompt: str, forbidden: Sequence[str]) -> list[Edit]:
+    """Edits that put what a prompt wants in the place of what the caption says, at most one word a class.
+
+    `wanted` is the prompt without what it forbids; of the whole `prompt` only comparatives are read besides ("less formal").
+    """
+    plan = _Plan(Sentence(caption, lexicon), forbidden)
+    for part in parts(lexicon, wanted):
+        for match in part.matches:
+            plan.put(part, match)
+    for part in parts(lexicon, prompt) if prompt != wanted else ():
+        for match in part.matches:
+            if any(reading.step for reading in match.readings.values()):
+                plan.put(part, match)
+    return list(plan.edits.values())
+
+
+def parts(lexicon: Lexicon, text: str) -> Iterator[Part]:
+    """A prompt cut at conjunctions and punctuation marks, those within known phrases aside ("with long sleeves")."""
+    words = tokens(text)
+    matches = lexicon.joined(lexicon.find(words), words)
+    inside = {i for match in matches for i in range(match.start, match.end)}
+    cuts = [i for i, word in enumerate(words) if i not in inside and (not word.is_word or word.exact in BREAKS)]
+    for cut, end in zip([-1, *cuts], [*cuts, len(words)], strict=True):
+        start = cut + 1
+        within = [Match(m.start - start, m.end - start, m.readings) for m in matches if start <= m.start < end]
+        yield Part(words[start:end], within, words[cut].exact if cut >= 0 else "")
+
+
+class _Plan:
+    """The edits of one caption, as they are found."""
+
+    def __init__(self, sentence: Sentence, forbidden: Sequence[str]) -> None:
+        self.sentence = sentence
+        self.lexicon = sentence.lexicon
+        self.edits: dict[int, Edit] = {}
+        self._done: set[int] = set()
+        forbidden_matches = (self.lexicon.meaning(phrase) for phrase in forbidden)
+        leaving = [match for meaning in forbidden_matches if meaning for match in sentence.matching(meaning)]
+        self._said = [*leaving, *self.lexicon.joined(sentence.matches, sentence.words)]
+
+    def put(self, part: Part, match: Match) -> None:
+        """Adds the edits that one phrase of the prompt asks for, in the first meaning that the caption has a word for."""
+        for c, asked in match.readings.items():
+            said = None if c in self._done else self._place(part, match, asked)
+            if said is not None:
+                self._done.add(c)
+                taken = self.edits
+                self.edits = {edit.start: edit for edit in self.sentence.replaced(said, asked)} | taken
+                return
+
+    def _place(self, part: Part, match: Match, asked: Reading) -> Match | None:
+        """The phrase of the caption that gives way; None where the caption has none, or the prompt speaks of something else."""
+        c, thing = asked.cls, self.lexicon.thing
+        candidates = [said for said in self._said if c in said.readings and not said.readings[c].step]
+        if c == thing:
+            return self._thing(candidates, match) if part.asks_for(match, thing) else None
+        others = part.others() | self._other_things(part)
+        return next((said for said in candidates if others <= self.sentence.noun(said)), None)
+
+    def _thing(self, candidates: Sequence[Match], asked: Match) -> Match | None:
+        """People give way to people alone, and things to things."""
+        if self.sentence.matching(asked):
+            return None
+        pure = [said for said in candidates if len(said.readings) == 1]
+        return next((said for said in pure or candidates if self._is_person(said) == self._is_person(asked)), None)
+
+    def _is_person(self, match: Match) -> bool:
+        return stem_key(match.readings[self.lexicon.thing].form) in {stem_key(word) for word in word_list("people")}
+
+    def _other_things(self, part: Part) -> set[str]:
+        """Stems of the things of a part that it does not ask for, or that the caption says already."""
+        thing = self.lexicon.thing
+        things = [match for match in part.matches if set(match.readings) == {thing}]
+        stays = [match for match in things if self.sentence.matching(match) or not part.asks_for(match, thing)]
+        return {word.stem for match in stays for word in part.words[match.start : match.end]}
