@@ -154,7 +154,7 @@ class Sentence:
         """The edit of one place, and with it the article that a noun loses where it becomes plural ("jeans"), or gains."""
         first, last = self._chunk(start, end)
         plain = self.edit(start, end, new)
-        was, becomes = is_plural(self.words[end - 1].exact), is_plural(new)
+        was, becomes = is_plural(" ".join(word.exact for word in self.words[start:end])), is_plural(new)
         if last != end or was == becomes or self._is_boundary(start) or self._is_counted(first):
             return [plain]
         if becomes and self.words[first].exact in ("a", "an") and first < start:

@@ -55,8 +55,9 @@ class SwapRewriter:
         )
 
     def _rewritten(self, caption: str, prompt: str) -> str:
+        caption, prompt = (" ".join(text.splitlines()) for text in (caption, prompt))
         forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.remaining(prompt)
         caption = edited(caption, swaps(self.lexicon, caption, wanted, prompt, forbidden))
         for phrase in forbidden:
             caption = without(caption, phrase, self.lexicon)
-        return f"{caption}, {wanted}" if wanted else caption
+        return ", ".join(filter(None, (caption, wanted)))

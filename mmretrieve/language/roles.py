@@ -7,10 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mmretrieve.language.lexicon import general_lexicon
+from mmretrieve.language.patterns import (
+    BREAK,
+    CONTRAST,
+    CONTRASTING,
+    EMPTY,
+    FILLING,
+    KEEPING,
+    LEADING,
+    MASK,
+    NEGATED,
+    NEGATION,
+    NOT_BARE,
+    REWRITES,
+    TAIL,
+    TRAILING,
+    VACUOUS,
+    WISH,
+)
 from mmretrieve.language.words import tokens, word_list
 from mmretrieve.query import Query
 
@@ -29,68 +47,6 @@ class Compiler(Protocol):
     """Sorts prompts into roles."""
 
     def compile(self, queries: Sequence[Query]) -> list[Roles]: ...
-
-
-NEGATED, MASK = "\ue000", "\ue001"  # private characters: before a forbidden phrase, around the number of a known one
-DETERMINERS = r"(?:the|its|his|her|their|that|those|this|these|any|all|every)"
-DEGREES = r"(?:(?:an?\s+(?:tiny\s+|little\s+)?(?:bit|little|lot)|slightly|much|far|way|somewhat)\s+)?"
-SUBJECT = r"(?:(?:i|it|that|which|who|they|we|you)\s+)?"
-HAVING = r"(?:(?:it|that|which|who|they)\s+(?:has|have|is|are)\s+)?"
-DISLIKES = r"(?:want|need|like|have|show|include|wear|contain)"
-AUXILIARIES = r"(?:do|does|did|is|are|was|were|has|have|should|must|need|can)"
-NEGATIONS = (
-    rf"{SUBJECT}(?:do not|does not|don't|dont|doesn't|doesnt|should not|shouldn't|must not|mustn't)\s+(?:{DISLIKES}|be)\s+(?:it\s+)?",
-    rf"{SUBJECT}{AUXILIARIES}(?:n't|\s+not)\s+",
-    r"(?:instead|in place|free) of\s+",
-    r"(?:rather than|other than|apart from|free from|no longer|no more)\s+",
-    r"any(?:thing)?(?:\s+\w+)?\s+(?:but|except(?:\s+for)?|other than|apart from)\s+",
-    r"except(?:ing)?(?:\s+for)?\s+",
-    rf"(?:please\s+)?(?:remove|removing|delete|omit|avoid|get rid of|getting rid of|take off|take away|leave out|leave off)\s+(?:{DETERMINERS}\s+)?",
-    rf"(?:please\s+)?(?:lose|losing|drop|ditch|skip|cut|leave away)\s+{DETERMINERS}\s+",
-    rf"{HAVING}(?:without|minus|lacking|neither|w/o)\s+",
-    rf"{HAVING}(?:but\s+)?not\s+(?!(?:only|just|necessarily|sure|to)\b)",
-    rf"{HAVING}no\s+(?!(?:matter|problem|doubt|idea|one)\b)",
-    rf"{HAVING}nothing\s+(?!(?:like|but|else|to|in|on|with|about|changes?|different|special)\b)",
-    rf"(?<!or ){DEGREES}(?:less|fewer)\s+(?!than\b)",
-)
-NEGATION = re.compile(rf"(?<![\w-])(?:{'|'.join(NEGATIONS)})", re.IGNORECASE)
-REWRITES = (  # other ways to say the same, put in words that the rest understands
-    (r"\b(?:do not|don't|dont|never|without)\s+(?:chang|touch|alter|los|remov)(?:e|ing)?\s+(?:the\s+|its\s+)?", ", keep the "),
-    (r"\b(not|nothing)\s+(?=(?:only|just)\b)", rf"\1{MASK}"),
-    (
-        r"\b(same(?:\s+(?:one|thing))?|exactly this|like this|this)\s+except\s+(?:that\s+)?(?!the\b|for\b|an?\b|no\b|with)",
-        r"\1 but ",
-    ),
-    (r"\b([a-z]+)-free\b", rf", {NEGATED}\1, "),
-    (rf"\b(?:take|leave)\s+({DETERMINERS}\s+[^,;.]+?)\s+(?:off|away|out)\b", rf", {NEGATED}\1, "),
-    (rf"\bwith\s+({DETERMINERS}\s+[^,;.]+?)\s+(?:removed|taken off|gone)\b", rf", {NEGATED}\1, "),
-)
-SAME = r"(?:the |exactly (?:the )?)?same(?: one| thing)?|exactly (?:like )?this(?: one)?"
-RELATION = r"(?=\s+(?:in|for|as|at|with|by|but)\b)"
-KEEPING = rf"(?:keep(?:ing)?|with|in)?\s*the same\s+(?!(?:in|for|as|at|by|one|thing|only|just)\b)|same\s+(?={'|'.join(('colou?r', 'shape', 'size', 'style', 'pattern', 'material', 'length', 'background', 'pose', 'shade', 'design', 'cut'))})|keep(?:ing)?\s+(?:the\s+|its\s+)?"
-POLITE = (
-    r"(?:can|could|may) (?:i|you|we) (?:please )?(?:have|get|see|show me|give me|find me|find|make) (?:this|it|that|the same|one|something)(?: one)?",
-    r"(?:show|give|find|get) (?:me|us) (?:this|it|that|the same|one|something)(?: one)?",
-    r"i(?:'d| would) (?:like|love|want|prefer) (?:this|it|that|one|something|the same)(?: one)?",
-    r"i want (?:this|that|one|something|the same)(?: one)?",
-    rf"(?:{SAME}){RELATION}",
-)
-FILLING = rf"^(?:but|and|make it|i want it|please|instead|with|is|has|{'|'.join(POLITE)})\b\s*|\s*\b(?:instead|please)$"
-BREAK = r"(\s*(?:[,;.]|\b(?:and|but(?! not)|with(?!out)|while)\b)\s*)"
-EMPTY = re.compile(
-    rf"(?:{SAME}|the same (?:but|except)|like this|this|it|that|(?:this |that |an? |the )?(?:one|ones|version)|something|anything|i want|it is|it has|which|who|a bit|make)?",
-    re.IGNORECASE,
-)
-LEADING = re.compile(
-    rf"^(?:{DETERMINERS}|an?|so|too|very|quite|as|such|really|in|with|of|made of|be|being|have|having|is|are|much|many|either)\s+",
-    re.IGNORECASE,
-)
-TRAILING = re.compile(
-    r"\s+(?:please|at all|any ?more|instead|this time|though|on it|in it|ones?|either|if possible|as (?:before|this|here|it is))$",
-    re.IGNORECASE,
-)
-TAIL = re.compile(r"\s+(?=(?:in|for|as|at)\s)", re.IGNORECASE)
-NOT_BARE = ("more", "less", "keep", "then", "also", "still", "very", "longer", "shorter", "without", "no", "not", "please")
 
 
 @dataclass(frozen=True)
@@ -138,9 +94,10 @@ class RuleCompiler:
         text, masked = self._masked(prompt.strip().replace("’", "'"))
         for pattern, replacement in REWRITES:
             text = re.sub(pattern, replacement, text, flags=re.IGNORECASE)
-        first, *rest = re.split(BREAK, NEGATION.sub(f", {NEGATED}", text), flags=re.IGNORECASE)
+        first, *rest = re.split(BREAK, NEGATION.sub(_mark, text), flags=re.IGNORECASE)
         pairs = [("", first), *zip(rest[::2], rest[1::2], strict=True)]
-        return _with_scope([Segment(separator, part.strip(), NEGATED in part) for separator, part in pairs]), masked
+        segments = [Segment(separator, part.strip(), NEGATED in part) for separator, part in pairs]
+        return _without_vacuous(_with_scope(segments)), masked
 
     def _masked(self, text: str) -> tuple[str, list[str]]:
         """The text with a number in the place of each known phrase that has a negation, and these phrases."""
@@ -168,14 +125,14 @@ class Segment:
         """Its phrases, each with its role."""
         if not self.negated:
             return [(role, phrase) for role, phrase in _wished(self.text) if phrase]
-        forbidden, wanted = _split_tail(self.text.replace(NEGATED, "").strip())
+        forbidden, wanted = _split_tail(_unmarked(self.text))
         phrases = [_bare(part) for part in re.split(r"\s+(?:or|nor)\s+|\s*/\s*", forbidden, flags=re.IGNORECASE)]
         return [("forbidden", phrase) for phrase in phrases if phrase] + [("desired", wanted)] * bool(wanted)
 
     def wanted(self) -> str:
         """Its text without what is forbidden, "" where nothing is left to be said."""
         if self.negated:
-            return _split_tail(self.text)[1]
+            return _split_tail(_unmarked(self.text))[1]
         return self.text if self.roles() else ""
 
 
@@ -189,12 +146,25 @@ def _with_scope(segments: Sequence[Segment]) -> list[Segment]:
     return scoped
 
 
+def _mark(match: re.Match[str]) -> str:
+    return f", {NEGATED}{CONTRAST if CONTRASTING.match(match.group()) else ''}"
+
+
+def _without_vacuous(segments: list[Segment]) -> list[Segment]:
+    """The segments without "a version", "something similar" and the like, where others say what the prompt forbids."""
+    if not any(segment.negated for segment in segments):
+        return segments
+    empty = [all(VACUOUS.fullmatch(phrase) for _, phrase in segment.roles()) and not segment.negated for segment in segments]
+    return [replace(segment, text="") if vacuous else segment for segment, vacuous in zip(segments, empty, strict=True)]
+
+
 def _reaches(negated: str, following: Sequence[Segment]) -> bool:
     """Whether a negation goes on: over a list that ends in "or", and over nouns of the same form joined by "and"."""
     separator, text = following[0].separator.strip().lower(), following[0].text
-    negated = negated.replace(NEGATED, "").strip()
-    if not negated and separator == "with":
-        return True
+    replaced = CONTRAST in negated
+    negated = _unmarked(negated)
+    if separator == "with":  # "not with a belt", "instead of a hall with blue walls"
+        return not negated or (replaced and re.match(r"(?:an?|the)\s", negated, flags=re.IGNORECASE) is not None)
     if not _is_bare(text) or separator not in (",", "and"):
         return False
     if separator == "and":
@@ -232,7 +202,9 @@ def _wished(part: str) -> Iterable[tuple[str, str]]:
 
 
 def _split_tail(phrase: str) -> tuple[str, str]:
-    """A phrase and an attribute that follows it: "red in blue" → "red", "in blue"; "people in the background" stays whole."""
+    """A phrase and a wish that follows it: "red in blue" → "red", "in blue"; "people in the background" stays whole."""
+    if match := WISH.search(phrase):
+        return phrase[: match.start()].strip(), phrase[match.end() :].strip()
     for match in TAIL.finditer(phrase):
         if match.start() and general_lexicon().meaning(phrase[match.end() :]) is not None:
             return phrase[: match.start()].strip(), phrase[match.end() :].strip()
@@ -249,6 +221,10 @@ def _bare(phrase: str) -> str:
 def _unmasked(text: str, masked: Sequence[str]) -> str:
     restored = re.sub(rf"{MASK}(\d+){MASK}", lambda match: masked[int(match[1])], text)
     return restored.replace(MASK, " ")
+
+
+def _unmarked(text: str) -> str:
+    return text.replace(NEGATED, "").replace(CONTRAST, "").strip()
 
 
 def _spaced(separator: str) -> str:

@@ -84,9 +84,9 @@ def stem(word: str) -> str:
     return f"{word[:-1]}f" if len(word) >= SHORT and word.endswith("v") else word
 
 
-def is_plural(word: str) -> bool:
-    """Whether a noun looks like a plural: "jeans", "flip flops"; not "dress", "bus"."""
-    return re.search(r"(?<![\Wsui])s$", word, flags=re.IGNORECASE) is not None
+def is_plural(noun: str) -> bool:
+    """Whether a noun looks like a plural: "jeans", "flip flops"; not "dress", "bus", "pair of jeans"."""
+    return not noun.startswith("pair of ") and re.search(r"(?<![\Wsui])s$", noun, flags=re.IGNORECASE) is not None
 
 
 @cache
