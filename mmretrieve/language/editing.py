@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from mmretrieve.language.lexicon import Lexicon, Match, Reading, general_lexicon
-from mmretrieve.language.words import is_plural, stem_key, tokens, word_list
+from mmretrieve.language.words import is_plural, occurrences, tokens, word_list
 
 ARTICLE = re.compile(r"\b(a)n?(\s+)$", re.IGNORECASE)
+PARTICIPLE = re.compile(r"(?!thing)[a-z]{2,}ing")
 PICTURES = ("photo", "picture", "image", "drawing", "painting", "photograph")
 
 
@@ -86,6 +88,7 @@ class Sentence:
         self.words = tokens(text)
         self.lexicon = lexicon
         self.matches = lexicon.find(self.words)
+        self._known = {i for match in self.matches for i in range(match.start, match.end)}
 
     def says(self, phrase: str) -> bool:
         return bool(self._spans(phrase))
@@ -113,6 +116,8 @@ class Sentence:
         new = self.lexicon.classes[c].fitting(said.readings[c], asked)
         if new is None:
             return []
+        if c == self.lexicon.thing and is_plural(said.readings[c].form) and is_plural(asked.form):
+            new = asked.form
         again = [each for each in self.matches if (reading := each.readings.get(c)) and reading.form == said.readings[c].form]
         places = {(each.start, each.end) for each in (said, *again)}
         return [edit for start, end in sorted(places) for edit in self._replacing(start, end, new)]
@@ -140,7 +145,7 @@ class Sentence:
         start = next(
             (i + 1 for i, word in enumerate(self.words) if i and word.exact == "of" and self.words[i - 1].exact in PICTURES), 0
         )
-        attributes = self._attributes()
+        attributes = self._attributes
         at = start
         while at < len(self.words) and (self.words[at].exact in word_list("determiners") or at in attributes):
             at += 1
@@ -172,17 +177,19 @@ class Sentence:
         meaning = self.lexicon.meaning(phrase)
         if meaning is not None and (same := self.matching(meaning)):
             return [(match.start, match.end) for match in same]
-        key, stems = stem_key(phrase), [word.stem for word in self.words]
-        return [(i, i + len(key)) for i in range(len(stems)) if key and tuple(stems[i : i + len(key)]) == key]
+        return occurrences(self.words, phrase)
 
     def _left_out(self, start: int, end: int) -> list[Edit]:
+        if any(self._is_verb(i) for i in range(start, end)):
+            return []
         inner = start + 1 if self._is_boundary(start) and end > start + 1 else start
         first, last = self._chunk(inner, end)
         if end < last:
-            begin = start - 1 if start > 1 and self._joins(start - 1) and start - 2 in self._attributes() else start
-            return [self.edit(begin, end)]
+            if self._joins_adjectives(start - 1):
+                return [self.edit(start - 1, end)]
+            return [Edit(self.words[start].start, self.words[end + self._joins_adjectives(end)].start)]
         if self._joins(last, first) and not self._is_boundary(last + 1):
-            keeps = self._determined(first) and set(range(first + 1, last)) <= self._attributes()
+            keeps = self._determined(first) and set(range(first + 1, last)) <= self._attributes
             keeps = keeps and not self._determined(last + 1)
             return [self.edit(first + 1 if keeps else first, last + 1)]
         begin = first
@@ -192,18 +199,33 @@ class Sentence:
         return [self.edit(begin, last + dangling)] if 0 < begin < first else []
 
     def _chunk(self, start: int, end: int) -> tuple[int, int]:
-        """The noun phrase around the words [start, end): all up to the next preposition, conjunction or punctuation mark."""
-        while start > 0 and not self._is_boundary(start - 1):
+        """The noun phrase around the words [start, end): all up to the next preposition, conjunction or punctuation mark.
+
+        "black and white cats" is one.
+        """
+        while start > 0 and (not self._is_boundary(start - 1) or self._joins_adjectives(start - 1)):
             start -= 1
-        while end < len(self.words) and not self._is_boundary(end):
+        while end < len(self.words) and (not self._is_boundary(end) or self._joins_adjectives(end)):
             end += 1
         return start, end
 
     def _is_boundary(self, i: int) -> bool:
-        return i >= len(self.words) or not self.words[i].is_word or self.words[i].exact in _boundaries()
+        if i >= len(self.words) or not self.words[i].is_word or self.words[i].exact in _boundaries():
+            return True
+        return self._is_verb(i)
+
+    def _is_verb(self, i: int) -> bool:
+        """Whether a word is a participle that begins a phrase: the "throwing" of "a man throwing a ball", not of "a throwing man"."""
+        participle = PARTICIPLE.fullmatch(self.words[i].exact) is not None
+        return participle and i > 0 and i not in self._known and not self._determined(i - 1)
 
     def _is_removable(self, i: int) -> bool:
-        return self.words[i].exact in word_list("removable", "joining") or self.words[i].exact == ","
+        word = self.words[i].exact
+        return (
+            word in word_list("removable", "joining")
+            or word == ","
+            or (word == "of" and i > 0 and self.words[i - 1].exact == "full")
+        )
 
     def _joins(self, i: int, first: int = 0) -> bool:
         """Whether a word joins two noun phrases: "and", or a comma within "with A, B and C", where the first begins at `first`."""
@@ -212,6 +234,10 @@ class Sentence:
         listed = self.words[i].exact == "," and first > 0 and self._is_removable(first - 1)
         return self.words[i].exact in word_list("joining") or listed
 
+    def _joins_adjectives(self, i: int) -> bool:
+        joins = 0 < i < len(self.words) and self.words[i].exact in word_list("joining")
+        return joins and {i - 1, i + 1} <= self._attributes
+
     def _determined(self, i: int) -> bool:
         return self.words[i].exact in word_list("determiners")
 
@@ -219,8 +245,11 @@ class Sentence:
         numbers = {i for i, each in enumerate(self.lexicon.classes) if each.name == "number"}
         return any(match.start == first and numbers & set(match.readings) for match in self.matches)
 
+    @cached_property
     def _attributes(self) -> set[int]:
-        known = (match for match in self.matches if set(match.readings) != {self.lexicon.thing})
+        """The words of known adjectives."""
+        thing = self.lexicon.thing
+        known = (m for m in self.matches if any(c != thing and reading.kind == 0 for c, reading in m.readings.items()))
         return {i for match in known for i in range(match.start, match.end)}
 
 

@@ -94,7 +94,10 @@ class WordClass:
 
 @dataclass(frozen=True)
 class Match:
-    """A phrase of a text that some class knows: its tokens [start, end) and what it may mean, by class."""
+    """A phrase of a text that some class knows: its tokens [start, end) and what it may mean, by class.
+
+    Fixed phrases such as "on top of" mean nothing.
+    """
 
     start: int
     end: int
@@ -131,7 +134,7 @@ class Lexicon:
         position = 0
         while position < len(words):
             match = self._match_at(words, position)
-            if match is not None:
+            if match is not None and match.readings:
                 matches.append(match)
             position = match.end if match is not None else position + 1
         return matches
@@ -206,7 +209,8 @@ class Lexicon:
             for reading in sorted(word_class.readings(c), key=lambda each: each.form not in word_class.vocabulary):
                 for table, key in ((exact, exact_key(reading.form)), (stems, stem_key(reading.form))):
                     table.setdefault(key, {}).setdefault(c, reading)
-        return exact, stems
+        phrases: Table = {exact_key(phrase): {} for phrase in data()["phrases"]}
+        return exact | phrases, stems
 
     @cached_property
     def _longest(self) -> int:
@@ -216,13 +220,23 @@ class Lexicon:
         exact, stems = self._tables
         for length in range(min(self._longest, len(words) - start), 0, -1):
             part = words[start : start + length]
-            readings = exact.get(tuple(word.exact for word in part)) or stems.get(tuple(word.stem for word in part))
-            if readings:
-                following = words[start + length].stem if start + length < len(words) else ""
-                meant = {c: reading for c, reading in readings.items() if following not in self.classes[c].not_before}
-                if meant:
-                    return Match(start, start + length, meant)
+            readings = exact.get(tuple(word.exact for word in part))
+            if readings is None:
+                readings = stems.get(tuple(word.stem for word in part))
+            if readings is None:
+                continue
+            following = words[start + length].stem if start + length < len(words) else ""
+            meant = {
+                c: self._as_written(each, part) for c, each in readings.items() if following not in self.classes[c].not_before
+            }
+            if meant or not readings:
+                return Match(start, start + length, meant)
         return None
+
+    def _as_written(self, reading: Reading, part: Sequence[Token]) -> Reading:
+        """The reading, of a thing with the words of the text: singular or plural."""
+        thing = self.classes[reading.cls].name == THING
+        return replace(reading, form=" ".join(word.exact for word in part)) if thing else reading
 
 
 Table = dict[tuple[str, ...], dict[int, Reading]]
@@ -254,7 +268,9 @@ def _general_classes() -> tuple[WordClass, ...]:
 def _things(words: Iterable[str]) -> WordClass:
     known = {exact_key(word) for word in words}
     more = [word for word in data()["people"] if exact_key(word) not in known]
-    return WordClass(THING, tuple((_thing_forms(word),) for word in (*words, *more)))
+    same = {key: synonyms for forms in data()["synonyms"] for synonyms in [tuple(forms.split("|"))] for key in synonyms[:1]}
+    forms = ((word, *_thing_forms(word)[1:], *same.get(word, ())[1:]) for word in (*words, *more))
+    return WordClass(THING, tuple((tuple(dict.fromkeys(each)),) for each in forms))
 
 
 def _thing_forms(word: str) -> tuple[str, ...]:

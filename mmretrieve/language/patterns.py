@@ -12,7 +12,7 @@ RELATION = r"(?=\s+(?:in|for|as|at|with|by|but)\s)"
 THIS = rf"(?:(?:this|it|that|the same)(?: one)?|(?:one|something)(?:{RELATION}|$))"
 SAME = r"(?:the |exactly (?:the )?)?same(?: one| thing)?|exactly (?:like )?this(?: one)?"
 SHARED = r"(?:colou?r|shape|size|style|pattern|material|length|background|pose|shade|design|cut)"
-HAVING = r"(?:(?:it|that|which|who|they|there)\s+(?:has|have|is|are)\s+)?"
+HAVING = r"(?:(?:(?:it|that|which|who|they|there|(?:the |this )?(?:photo|picture|image))\s+)?(?:has|have|is|are|shows?|contains?)\s+)?"
 ASKING = r"(?:(?:can|could|would|will)\s+you\s+)?(?:please\s+)?"
 DEGREES = r"(?:(?:an?\s+(?:tiny\s+|little\s+)?(?:bit|little|lot)|slightly|much|far|way|somewhat)\s+)?"
 SUBJECT = r"(?:(?:i|it|that|which|who|they|we|you|there)\s+)?"
@@ -33,7 +33,7 @@ NEGATIONS = (  # what stands before a forbidden phrase
     rf"{HAVING}(?:but\s+)?not\s+(?!(?:only|just|necessarily|sure|to)\b)",
     rf"{HAVING}no\s+(?!(?:matter|problem|doubt|idea|one)\b)",
     rf"{HAVING}nothing\s+(?!(?:like|but|else|to|in|on|with|about|changes?|different|special)\b)",
-    rf"(?<!or ){DEGREES}(?:less|fewer)\s+(?!than\b)",
+    rf"(?<!or ){HAVING}{DEGREES}(?:less|fewer)\s+(?!than\b)",
 )
 NEGATION = re.compile(rf"(?<![\w-])(?:{'|'.join(NEGATIONS)})", re.IGNORECASE)
 CONTRASTING = re.compile(r"instead|in place|rather", re.IGNORECASE)
@@ -77,5 +77,8 @@ TRAILING = re.compile(
     re.IGNORECASE,
 )
 TAIL = re.compile(r"\s+(?=(?:in|for|as|at)\s)", re.IGNORECASE)
-WISH = re.compile(r"\s+(?=(?:it has|it is|it's|show|make it|use|put|add|i want)\s)", re.IGNORECASE)
+WISH = re.compile(
+    r"(?<!\bthat)(?<!\bwhich)(?<!\bwho)\s+(?=(?:has|shows|it has|it is|it's|show|make it|use|put|add|i want)\s)", re.IGNORECASE
+)
+CLAUSE = re.compile(r"\b(?:is|are|was|were|has|have|shows?|there)\b", re.IGNORECASE)
 NOT_BARE = ("more", "less", "keep", "then", "also", "still", "very", "longer", "shorter", "without", "no", "not", "please")

@@ -11,6 +11,7 @@ from mmretrieve.language.lexicon import Lexicon
 from mmretrieve.language.roles import RuleCompiler
 from mmretrieve.language.swaps import swaps
 from mmretrieve.language.vocabulary import Vocabulary
+from mmretrieve.language.words import says
 
 
 @dataclass(frozen=True)
@@ -59,5 +60,6 @@ class SwapRewriter:
         forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.remaining(prompt)
         caption = edited(caption, swaps(self.lexicon, caption, wanted, prompt, forbidden))
         for phrase in forbidden:
-            caption = without(caption, phrase, self.lexicon)
+            if not says(wanted, phrase):  # "a hall with green walls instead of a hall with blue ones"
+                caption = without(caption, phrase, self.lexicon)
         return ", ".join(filter(None, (caption, wanted)))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 from mmretrieve.language.lexicon import general_lexicon
 from mmretrieve.language.patterns import (
     BREAK,
+    CLAUSE,
     CONTRAST,
     CONTRASTING,
     EMPTY,
@@ -108,9 +110,14 @@ class RuleCompiler:
             listed = f", {NEGATED}" if match[2] else ""
             return f", {MASK}{len(masked) - 1}{MASK}{listed}"
 
-        negations = sorted((phrase for phrase in self.known if NEGATION.search(phrase)), key=len, reverse=True)
-        words = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in negations)
-        return (re.sub(rf"\b({words})(?!\w)(\s+n?or\s+)?", mask, text, flags=re.IGNORECASE) if words else text), masked
+        return (self._negations.sub(mask, text) if self._negations is not None else text), masked
+
+    @cached_property
+    def _negations(self) -> re.Pattern[str] | None:
+        """Matches the known phrases that have a negation, and an "or" behind them; None where there are none."""
+        phrases = sorted((phrase for phrase in self.known if NEGATION.search(phrase)), key=len, reverse=True)
+        words = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases)
+        return re.compile(rf"\b({words})(?!\w)(\s+n?or\s+)?", re.IGNORECASE) if words else None
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ def _is_bare(text: str) -> bool:
     """Whether a text is a noun or an adjective and no phrase of its own such as "in red" or "more formal"."""
     words = tokens(text)
     fillers = word_list("fillers") - word_list("determiners")
-    return bool(words) and words[0].exact not in fillers and words[0].exact not in NOT_BARE
+    return bool(words) and not CLAUSE.search(text) and words[0].exact not in fillers and words[0].exact not in NOT_BARE
 
 
 def _wished(part: str) -> Iterable[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from mmretrieve.language.words import Token, stem_key, tokens, word_list
 
 BREAKS = ("and", "but", "or", "with", "without", "while")
 BEFORE_THINGS = ("in", "on", "at", "of", "for", "from", "with")  # "in a dress" does not ask for a dress
+ADDING = ("has", "have", "shows", "contains", "wears", "holds", "there")  # "has a belt" does, if it is "instead of a tie"
+INSTEAD = re.compile(r"\b(?:instead|in place of|rather than|replace|swap|exchange)\b", re.IGNORECASE)
 INTRODUCING = ("as", "into", "a", "an")  # what makes a thing of a word that is a colour or a room as well: "an orange"
 
 
@@ -27,12 +30,16 @@ class Part:
         known = {i for match in self.matches for i in range(match.start, match.end)}
         return {word.stem for i, word in enumerate(self.words) if i not in known and word.exact not in word_list("fillers")}
 
-    def asks_for(self, match: Match, thing: int) -> bool:
-        """Whether a match asks for another kind of thing: "as a dress", "a red skirt instead", and not "with a belt", "in a dress"."""
+    def asks_for(self, match: Match, thing: int, instead: bool) -> bool:
+        """Whether a match asks for another kind of thing: "as a dress", "a red skirt", and not "with a belt", "in a dress".
+
+        `instead`: whether the prompt says what gives way; then "has a belt" asks for one too.
+        """
         before = [word.exact for word in self.words[: match.start]]
+        excluding = {*BEFORE_THINGS, *(() if instead else ADDING)}
         things = [each for each in self.matches if thing in each.readings and len(each.readings) == 1]
-        named = len(match.readings) == 1 or before[-1:] in [[word] for word in INTRODUCING]
-        alone = len(things) <= 1 and not self.others() and not set(before) & set(BEFORE_THINGS)
+        named = len(match.readings) == 1 or (not things and before[-1:] in [[word] for word in INTRODUCING])
+        alone = len(things) <= 1 and not self.others() and not set(before) & excluding
         return thing in match.readings and named and alone and self.introduced_by not in ("with", "and")
 
 
@@ -41,7 +48,7 @@ def swaps(lexicon: Lexicon, caption: str, wanted: str, prompt: str, forbidden: S
 
     `wanted` is the prompt without what it forbids; of the whole `prompt` only comparatives are read besides ("less formal").
     """
-    plan = _Plan(Sentence(caption, lexicon), forbidden)
+    plan = _Plan(Sentence(caption, lexicon), forbidden, INSTEAD.search(prompt) is not None)
     for part in parts(lexicon, wanted):
         for match in part.matches:
             plan.put(part, match)
@@ -58,23 +65,27 @@ def parts(lexicon: Lexicon, text: str) -> Iterator[Part]:
     matches = lexicon.joined(lexicon.find(words), words)
     inside = {i for match in matches for i in range(match.start, match.end)}
     cuts = [i for i, word in enumerate(words) if i not in inside and (not word.is_word or word.exact in BREAKS)]
+    adding = next((i for i, word in enumerate(words) if i not in inside and word.exact in ("with", *ADDING)), len(words))
     for cut, end in zip([-1, *cuts], [*cuts, len(words)], strict=True):
         start = cut + 1
+        introduced_by = words[cut].exact if cut >= 0 else ""
+        listed = introduced_by == "," and adding < cut  # "has a bed, a lamp"
         within = [Match(m.start - start, m.end - start, m.readings) for m in matches if start <= m.start < end]
-        yield Part(words[start:end], within, words[cut].exact if cut >= 0 else "")
+        yield Part(words[start:end], within, "with" if listed else introduced_by)
 
 
 class _Plan:
     """The edits of one caption, as they are found."""
 
-    def __init__(self, sentence: Sentence, forbidden: Sequence[str]) -> None:
+    def __init__(self, sentence: Sentence, forbidden: Sequence[str], instead: bool) -> None:
         self.sentence = sentence
         self.lexicon = sentence.lexicon
         self.edits: dict[int, Edit] = {}
         self._done: set[int] = set()
+        self._instead = instead
         forbidden_matches = (self.lexicon.meaning(phrase) for phrase in forbidden)
-        leaving = [match for meaning in forbidden_matches if meaning for match in sentence.matching(meaning)]
-        self._said = [*leaving, *self.lexicon.joined(sentence.matches, sentence.words)]
+        self._leaving = [match for meaning in forbidden_matches if meaning for match in sentence.matching(meaning)]
+        self._said = [*self._leaving, *self.lexicon.joined(sentence.matches, sentence.words)]
 
     def put(self, part: Part, match: Match) -> None:
         """Adds the edits that one phrase of the prompt asks for, in the first meaning that the caption has a word for."""
@@ -88,19 +99,26 @@ class _Plan:
 
     def _place(self, part: Part, match: Match, asked: Reading) -> Match | None:
         """The phrase of the caption that gives way; None where the caption has none, or the prompt speaks of something else."""
-        c, thing = asked.cls, self.lexicon.thing
+        c = asked.cls
         candidates = [said for said in self._said if c in said.readings and not said.readings[c].step]
-        if c == thing:
-            return self._thing(candidates, match) if part.asks_for(match, thing) else None
+        if c == self.lexicon.thing:
+            return self._thing(candidates, match) if self._asks(part, match) else None
         others = part.others() | self._other_things(part)
         return next((said for said in candidates if others <= self.sentence.noun(said)), None)
 
     def _thing(self, candidates: Sequence[Match], asked: Match) -> Match | None:
-        """People give way to people alone, and things to things."""
+        """What the prompt forbids, else the first noun: people give way to people alone, and things to things."""
         if self.sentence.matching(asked):
             return None
-        pure = [said for said in candidates if len(said.readings) == 1]
-        return next((said for said in pure or candidates if self._is_person(said) == self._is_person(asked)), None)
+        leaving = [said for said in candidates if said in self._leaving]
+        heads = [said for said in candidates if not self.sentence.noun(said)]
+        pure = [said for said in heads if len(said.readings) == 1]
+        alike = [said for said in pure or heads if self._is_person(said) == self._is_person(asked)]
+        return next(iter([*leaving, *alike]), None)
+
+    def _asks(self, part: Part, match: Match) -> bool:
+        gives_way = self._instead and any(self.lexicon.thing in said.readings for said in self._leaving)
+        return part.asks_for(match, self.lexicon.thing, gives_way)
 
     def _is_person(self, match: Match) -> bool:
         return stem_key(match.readings[self.lexicon.thing].form) in {stem_key(word) for word in word_list("people")}
@@ -109,5 +127,5 @@ class _Plan:
         """Stems of the things of a part that it does not ask for, or that the caption says already."""
         thing = self.lexicon.thing
         things = [match for match in part.matches if set(match.readings) == {thing}]
-        stays = [match for match in things if self.sentence.matching(match) or not part.asks_for(match, thing)]
+        stays = [match for match in things if self.sentence.matching(match) or not self._asks(part, match)]
         return {word.stem for match in stays for word in part.words[match.start : match.end]}

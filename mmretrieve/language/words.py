@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,6 @@ def stem(word: str) -> str:
     (True, True, True)
     """
     irregular: Mapping[str, str] = data()["irregular"]
-    word = word.replace("'s", "").rstrip("'")
     if word in irregular:
         return irregular[word]
     endings = ENDINGS if len(word) > SHORT else ENDINGS[1:]
@@ -82,6 +81,17 @@ def stem(word: str) -> str:
     word = irregular.get(word, word)
     word = word[:-1] if len(word) > SHORT and word.endswith("e") else word
     return f"{word[:-1]}f" if len(word) >= SHORT and word.endswith("v") else word
+
+
+def occurrences(words: Sequence[Token], phrase: str) -> list[tuple[int, int]]:
+    """Where a phrase stands among words, in whichever forms: positions [start, end)."""
+    key, stems = stem_key(phrase), [word.stem for word in words]
+    return [(i, i + len(key)) for i in range(len(stems)) if key and tuple(stems[i : i + len(key)]) == key]
+
+
+def says(text: str, phrase: str) -> bool:
+    """Whether a text has the words of a phrase, in whichever forms: "two dogs" says "dog"."""
+    return bool(occurrences(tokens(text), phrase))
 
 
 def is_plural(noun: str) -> bool:
