@@ -69,12 +69,13 @@ def vocabulary_from_fields(rows: Iterable[Mapping[str, object]], names: Sequence
 
     Returns None where no field qualifies. Raises OptionError for a name that no row has, and for a field without words.
 
-    >>> rows = [{"colour": c, "article": a, "gender": g} for c in ("red", "navy_blue") for a in ("Shirts", "Hat") for g in ("men", "")]
+    >>> colours, articles, genders = ("red", "navy_blue"), ("Shirts", "Hat"), ("men", "women", "")
+    >>> rows = [{"colour": c, "article": a, "gender": g} for c in colours for a in articles for g in genders]
     >>> vocabulary = vocabulary_from_fields(rows)
     >>> vocabulary.sentence
     'a photo of a {colour} {article} {gender}'
     >>> [group.words for group in vocabulary.groups]
-    [('hat', 'shirt'), ('navy blue', 'red'), ('', 'for men')]
+    [('hat', 'shirt'), ('navy blue', 'red'), ('', 'for men', 'for women')]
     """
     columns = _columns(rows)
     chosen = _categorical(columns) if names is None else _named(columns, names)

@@ -308,20 +308,27 @@ def nearest_class(words: Sequence[str], classes: Iterable[WordClass]) -> str:
 
 def _joined(general: WordClass, words: Sequence[str]) -> WordClass:
     """The class with the vocabulary's words as the best forms of their members, and with members of their own for new words."""
-    found = {
-        exact_key(form): (m, k) for m, kinds in enumerate(general.members) for k, forms in enumerate(kinds) for form in forms
-    }
+    places = _places(general, words)
     members = list(general.members)
-    new: list[str] = []
-    kind = next((found[key][1] for word in words if (key := exact_key(word)) in found), 0)
+    new = [word for word in words if word not in places]
+    for word, (member, kind) in places.items():
+        kinds = members[member]
+        members[member] = (*kinds[:kind], (word, *(form for form in kinds[kind] if form != word)), *kinds[kind + 1 :])
+    usual = next((kind for _, kind in places.values()), 0)
+    own = [(*((),) * usual, _thing_forms(word) if general.name == THING else (word,)) for word in new]
+    return replace(general, members=(*members, *own), vocabulary=frozenset(words))
+
+
+def _places(general: WordClass, words: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The member and kind of each word that the class has, in whichever form ("watches", "watch"); one word a member."""
+    forms = [(form, (m, k)) for m, kinds in enumerate(general.members) for k, each in enumerate(kinds) for form in each]
+    exact = {exact_key(form): place for form, place in reversed(forms)}
+    stems = {stem_key(form): place for form, place in reversed(forms)}
+    places: dict[str, tuple[int, int]] = {}
     taken: set[int] = set()
     for word in words:
-        member, at = found.get(exact_key(word), (-1, kind))
-        if member < 0 or member in taken:
-            new.append(word)
-            continue
-        taken.add(member)
-        kinds = members[member]
-        members[member] = (*kinds[:at], (word, *(form for form in kinds[at] if form != word)), *kinds[at + 1 :])
-    own = [(*((),) * kind, _thing_forms(word) if general.name == THING else (word,)) for word in new]
-    return replace(general, members=(*members, *own), vocabulary=frozenset(words))
+        place = exact.get(exact_key(word)) or stems.get(stem_key(word))
+        if place is not None and place[0] not in taken:
+            places[word] = place
+            taken.add(place[0])
+    return places
