@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mmretrieve.language import editing, fields, lexicon, rewriters, roles, words
+from mmretrieve.language import editing, fields, lexicon, rewriters, roles, sentence, words
 from mmretrieve.language.roles import Roles, RuleCompiler
 from mmretrieve.query import Query
 
@@ -189,6 +189,6 @@ def test_anything_can_be_read(prompt: str) -> None:
     )
 
 
-@pytest.mark.parametrize("module", [words, lexicon, editing, roles, rewriters, fields])
+@pytest.mark.parametrize("module", [words, lexicon, sentence, editing, roles, rewriters, fields])
 def test_examples_in_docstrings_run(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def caption_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary | N
 
 
 @dataclass(frozen=True)
-class Column:
+class FieldWords:
     """One field over all rows: how often each of its words occurs, "" for rows that say nothing, and how many values are no words."""
 
     name: str
@@ -208,7 +208,7 @@ def _phrase(word: str, word_class: str) -> str:
     return f"for {word}" if word_class == "wearer" else word
 
 
-def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, Column]:
+def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, FieldWords]:
     values: dict[str, list[object]] = {}
     total = 0
     for row in rows:
@@ -220,13 +220,13 @@ def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, Column]:
         words = Counter(_word(value) for value in each)
         missing = total - len(each) + sum(value is None or value == "" for value in each)
         unreadable = words[""] + total - len(each) - missing
-        columns[name] = Column(
+        columns[name] = FieldWords(
             name, words | ({"": words[""] + total - len(each)} if words[""] or total > len(each) else {}), unreadable
         )
     return columns
 
 
-def _named(columns: Mapping[str, Column], names: Sequence[str]) -> list[Column]:
+def _named(columns: Mapping[str, FieldWords], names: Sequence[str]) -> list[FieldWords]:
     for name in names:
         if name not in columns:
             raise unknown("field", name, columns)
@@ -237,11 +237,11 @@ def _named(columns: Mapping[str, Column], names: Sequence[str]) -> list[Column]:
     return [columns[name] for name in dict.fromkeys(names)]
 
 
-def _categorical(columns: Mapping[str, Column]) -> list[Column]:
+def _categorical(columns: Mapping[str, FieldWords]) -> list[FieldWords]:
     return [column for column in columns.values() if column.is_categorical]
 
 
-def _noun(columns: Sequence[Column]) -> Column | None:
+def _noun(columns: Sequence[FieldWords]) -> FieldWords | None:
     """The field that names things: by its name, else the one with the most words that is no attribute."""
     named = [column for word in NOUNS for column in columns if word in words_of(column.name)]
     rest = [column for column in columns if not column.is_attribute and column.word_class in ("", "room")]

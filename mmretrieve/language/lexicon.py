@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from typing import Any
 
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary
-from mmretrieve.language.words import Token, data, exact_key, is_plural, stem_key, tokens, word_list
+from mmretrieve.language.words import WordToken, data, exact_key, is_plural, stem_key, tokens, word_list
 
-Member = tuple[tuple[str, ...], ...]  # forms by kind, the best form of each kind first
+MemberForms = tuple[tuple[str, ...], ...]  # forms by kind, the best form of each kind first
 THING = "thing"
 NEGATIONS = ("without", "no", "not")
 
@@ -42,13 +42,13 @@ class Reading:
 class WordClass:
     """Words that exclude each other.
 
-    `more` and `less` are comparatives: they lead one step up or down the scale (positions of members) that has what is said.
+    `more` and `less` are comparatives: they lead one step up or down the scale (positions of members) that has what is current.
     `absence_of` are names of the whole class whose absence the first member states ("no sleeves" is "sleeveless"). Before a word
     of `not_before` a member means something else ("long hair"). `vocabulary` are the words that a gallery's vocabulary has.
     """
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[MemberForms, ...]
     scales: tuple[tuple[int, ...], ...] = ()
     more: tuple[str, ...] = ()
     less: tuple[str, ...] = ()
@@ -61,16 +61,16 @@ class WordClass:
         kinds = self.members[member] if 0 <= member < len(self.members) else ()
         return kinds[kind] if kind < len(kinds) else ()
 
-    def fitting(self, said: Reading, asked: Reading) -> str | None:
-        """The form of what is asked that can stand in the place of what is said; None where there is none."""
-        if said.equals(asked):
+    def fitting(self, current: Reading, requested: Reading) -> str | None:
+        """The form of what is requested that fits in the place of the current reading; None where there is none."""
+        if current.equals(requested):
             return None
-        if asked.member < 0 and not asked.step:
-            return asked.form if asked.kind == said.kind else None
-        forms = self.forms(self._stepped(said.member, asked.step) if asked.step else asked.member, said.kind)
+        if requested.member < 0 and not requested.step:
+            return requested.form if requested.kind == current.kind else None
+        forms = self.forms(self._stepped(current.member, requested.step) if requested.step else requested.member, current.kind)
         if not forms or forms[0] in self.vocabulary:
             return forms[0] if forms else None
-        return asked.form if asked.form in forms else forms[0]
+        return requested.form if requested.form in forms else forms[0]
 
     def readings(self, cls: int) -> Iterator[Reading]:
         """All forms and comparatives, as readings of the class at position `cls`."""
@@ -127,7 +127,7 @@ class Lexicon:
         rest = [*general.values()]
         return cls(tuple(sorted([*classes, *rest], key=lambda each: each.name == THING)))
 
-    def find(self, text: str | Sequence[Token]) -> list[Match]:
+    def find(self, text: str | Sequence[WordToken]) -> list[Match]:
         """The phrases of a text that some class knows, from left to right, the longest first. They do not overlap."""
         words = tokens(text) if isinstance(text, str) else text
         matches: list[Match] = []
@@ -162,7 +162,7 @@ class Lexicon:
         others = [word_class.forms(i, reading.kind) for i in range(len(word_class.members)) if i != reading.member]
         return sorted((forms[0] for forms in others if forms), key=lambda form: form not in word_class.vocabulary)
 
-    def joined(self, matches: Sequence[Match], words: Sequence[Token]) -> list[Match]:
+    def joined(self, matches: Sequence[Match], words: Sequence[WordToken]) -> list[Match]:
         """The matches, those of one class that "and" joins made one: "red and white"."""
         whole: list[Match] = []
         for match in matches:
@@ -202,21 +202,21 @@ class Lexicon:
         return next(i for i, each in enumerate(self.classes) if each.name == THING)
 
     @cached_property
-    def _tables(self) -> tuple[Table, Table]:
-        exact: Table = {}
-        stems: Table = {}
+    def _tables(self) -> tuple[ReadingTable, ReadingTable]:
+        exact: ReadingTable = {}
+        stems: ReadingTable = {}
         for c, word_class in enumerate(self.classes):
             for reading in sorted(word_class.readings(c), key=lambda each: each.form not in word_class.vocabulary):
                 for table, key in ((exact, exact_key(reading.form)), (stems, stem_key(reading.form))):
                     table.setdefault(key, {}).setdefault(c, reading)
-        phrases: Table = {exact_key(phrase): {} for phrase in data()["phrases"]}
+        phrases: ReadingTable = {exact_key(phrase): {} for phrase in data()["phrases"]}
         return exact | phrases, stems
 
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self._tables[0]))
 
-    def _match_at(self, words: Sequence[Token], start: int) -> Match | None:
+    def _match_at(self, words: Sequence[WordToken], start: int) -> Match | None:
         exact, stems = self._tables
         for length in range(min(self._longest, len(words) - start), 0, -1):
             part = words[start : start + length]
@@ -233,13 +233,13 @@ class Lexicon:
                 return Match(start, start + length, meant)
         return None
 
-    def _as_written(self, reading: Reading, part: Sequence[Token]) -> Reading:
+    def _as_written(self, reading: Reading, part: Sequence[WordToken]) -> Reading:
         """The reading, of a thing with the words of the text: singular or plural."""
         thing = self.classes[reading.cls].name == THING
         return replace(reading, form=" ".join(word.exact for word in part)) if thing else reading
 
 
-Table = dict[tuple[str, ...], dict[int, Reading]]
+ReadingTable = dict[tuple[str, ...], dict[int, Reading]]
 
 
 @cache
@@ -249,7 +249,7 @@ def general_lexicon() -> Lexicon:
 
 
 def alternatives(phrase: str, vocabulary: Vocabulary | None = None) -> list[str]:
-    """What else could be said in the place of a phrase, the words of `vocabulary` first; [] where no class knows it.
+    """What else a caption could say in the place of a phrase, the words of `vocabulary` first; [] where no class knows it.
 
     >>> alternatives("mini")
     ['knee-length', 'long']

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mmretrieve.language.editing import edited, without
+from mmretrieve.language.editing import without
 from mmretrieve.language.lexicon import Lexicon
 from mmretrieve.language.roles import RuleCompiler
+from mmretrieve.language.sentence import edited
 from mmretrieve.language.swaps import swaps
 from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.language.words import says

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mmretrieve.language.editing import Edit, Sentence
 from mmretrieve.language.lexicon import Lexicon, Match, Reading
-from mmretrieve.language.words import Token, stem_key, tokens, word_list
+from mmretrieve.language.sentence import Edit, Sentence
+from mmretrieve.language.words import WordToken, stem_key, tokens, word_list
 
 BREAKS = ("and", "but", "or", "with", "without", "while")
 BEFORE_THINGS = ("in", "on", "at", "of", "for", "from", "with")  # "in a dress" does not ask for a dress
@@ -18,10 +18,10 @@ INTRODUCING = ("as", "into", "a", "an")  # what makes a thing of a word that is 
 
 
 @dataclass(frozen=True)
-class Part:
+class PromptPart:
     """A stretch of a prompt between conjunctions and punctuation marks: its words, what is known in it, and what introduces it."""
 
-    words: Sequence[Token]
+    words: Sequence[WordToken]
     matches: Sequence[Match]
     introduced_by: str
 
@@ -48,7 +48,7 @@ def swaps(lexicon: Lexicon, caption: str, wanted: str, prompt: str, forbidden: S
 
     `wanted` is the prompt without what it forbids; of the whole `prompt` only comparatives are read besides ("less formal").
     """
-    plan = _Plan(Sentence(caption, lexicon), forbidden, INSTEAD.search(prompt) is not None)
+    plan = SwapPlan(Sentence(caption, lexicon), forbidden, INSTEAD.search(prompt) is not None)
     for part in parts(lexicon, wanted):
         for match in part.matches:
             plan.put(part, match)
@@ -56,10 +56,10 @@ def swaps(lexicon: Lexicon, caption: str, wanted: str, prompt: str, forbidden: S
         for match in part.matches:
             if any(reading.step for reading in match.readings.values()):
                 plan.put(part, match)
-    return list(plan.edits.values())
+    return plan.edits
 
 
-def parts(lexicon: Lexicon, text: str) -> Iterator[Part]:
+def parts(lexicon: Lexicon, text: str) -> Iterator[PromptPart]:
     """A prompt cut at conjunctions and punctuation marks, those within known phrases aside ("with long sleeves")."""
     words = tokens(text)
     matches = lexicon.joined(lexicon.find(words), words)
@@ -71,59 +71,59 @@ def parts(lexicon: Lexicon, text: str) -> Iterator[Part]:
         introduced_by = words[cut].exact if cut >= 0 else ""
         listed = introduced_by == "," and adding < cut  # "has a bed, a lamp"
         within = [Match(m.start - start, m.end - start, m.readings) for m in matches if start <= m.start < end]
-        yield Part(words[start:end], within, "with" if listed else introduced_by)
+        yield PromptPart(words[start:end], within, "with" if listed else introduced_by)
 
 
-class _Plan:
+class SwapPlan:
     """The edits of one caption, as they are found."""
 
     def __init__(self, sentence: Sentence, forbidden: Sequence[str], instead: bool) -> None:
         self.sentence = sentence
         self.lexicon = sentence.lexicon
-        self.edits: dict[int, Edit] = {}
+        self.edits: list[Edit] = []
         self._done: set[int] = set()
         self._instead = instead
         forbidden_matches = (self.lexicon.meaning(phrase) for phrase in forbidden)
         self._leaving = [match for meaning in forbidden_matches if meaning for match in sentence.matching(meaning)]
         self._said = [*self._leaving, *self.lexicon.joined(sentence.matches, sentence.words)]
 
-    def put(self, part: Part, match: Match) -> None:
+    def put(self, part: PromptPart, match: Match) -> None:
         """Adds the edits that one phrase of the prompt asks for, in the first meaning that the caption has a word for."""
-        for c, asked in match.readings.items():
-            said = None if c in self._done else self._place(part, match, asked)
-            if said is not None:
+        for c, requested in match.readings.items():
+            current = None if c in self._done else self._place(part, match, requested)
+            if current is not None:
                 self._done.add(c)
-                taken = self.edits
-                self.edits = {edit.start: edit for edit in self.sentence.replaced(said, asked)} | taken
+                places = {(edit.start, edit.end) for edit in self.edits}
+                self.edits += [e for e in self.sentence.replaced(current, requested) if (e.start, e.end) not in places]
                 return
 
-    def _place(self, part: Part, match: Match, asked: Reading) -> Match | None:
+    def _place(self, part: PromptPart, match: Match, requested: Reading) -> Match | None:
         """The phrase of the caption that gives way; None where the caption has none, or the prompt speaks of something else."""
-        c = asked.cls
-        candidates = [said for said in self._said if c in said.readings and not said.readings[c].step]
+        c = requested.cls
+        candidates = [current for current in self._said if c in current.readings and not current.readings[c].step]
         if c == self.lexicon.thing:
             return self._thing(candidates, match) if self._asks(part, match) else None
         others = part.others() | self._other_things(part)
-        return next((said for said in candidates if others <= self.sentence.noun(said)), None)
+        return next((current for current in candidates if others <= self.sentence.noun(current)), None)
 
-    def _thing(self, candidates: Sequence[Match], asked: Match) -> Match | None:
+    def _thing(self, candidates: Sequence[Match], requested: Match) -> Match | None:
         """What the prompt forbids, else the first noun: people give way to people alone, and things to things."""
-        if self.sentence.matching(asked):
+        if self.sentence.matching(requested):
             return None
-        leaving = [said for said in candidates if said in self._leaving]
-        heads = [said for said in candidates if not self.sentence.noun(said)]
-        pure = [said for said in heads if len(said.readings) == 1]
-        alike = [said for said in pure or heads if self._is_person(said) == self._is_person(asked)]
+        leaving = [current for current in candidates if current in self._leaving]
+        heads = [current for current in candidates if not self.sentence.noun(current)]
+        pure = [current for current in heads if len(current.readings) == 1]
+        alike = [current for current in pure or heads if self._is_person(current) == self._is_person(requested)]
         return next(iter([*leaving, *alike]), None)
 
-    def _asks(self, part: Part, match: Match) -> bool:
-        gives_way = self._instead and any(self.lexicon.thing in said.readings for said in self._leaving)
+    def _asks(self, part: PromptPart, match: Match) -> bool:
+        gives_way = self._instead and any(self.lexicon.thing in current.readings for current in self._leaving)
         return part.asks_for(match, self.lexicon.thing, gives_way)
 
     def _is_person(self, match: Match) -> bool:
         return stem_key(match.readings[self.lexicon.thing].form) in {stem_key(word) for word in word_list("people")}
 
-    def _other_things(self, part: Part) -> set[str]:
+    def _other_things(self, part: PromptPart) -> set[str]:
         """Stems of the things of a part that it does not ask for, or that the caption says already."""
         thing = self.lexicon.thing
         things = [match for match in part.matches if set(match.readings) == {thing}]

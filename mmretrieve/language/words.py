@@ -24,7 +24,7 @@ SHORT = 4  # words of so few letters keep their final e, and "ties" is "tie"
 
 
 @dataclass(frozen=True)
-class Token:
+class WordToken:
     """A word or a punctuation mark: its place in the text, `exact` in lower case and one spelling, and its `stem`."""
 
     start: int
@@ -44,7 +44,7 @@ def data() -> Mapping[str, Any]:
     return content
 
 
-def tokens(text: str) -> tuple[Token, ...]:
+def tokens(text: str) -> tuple[WordToken, ...]:
     """The words and punctuation marks of a text, in order.
 
     Hyphens separate words, so that "short-sleeved" equals "short sleeved"; "t-shirt", "tee shirt" and "tshirt" are one word.
@@ -83,7 +83,7 @@ def stem(word: str) -> str:
     return f"{word[:-1]}f" if len(word) >= SHORT and word.endswith("v") else word
 
 
-def occurrences(words: Sequence[Token], phrase: str) -> list[tuple[int, int]]:
+def occurrences(words: Sequence[WordToken], phrase: str) -> list[tuple[int, int]]:
     """Where a phrase stands among words, in whichever forms: positions [start, end)."""
     key, stems = stem_key(phrase), [word.stem for word in words]
     return [(i, i + len(key)) for i in range(len(stems)) if key and tuple(stems[i : i + len(key)]) == key]
@@ -105,14 +105,14 @@ def word_list(*names: str) -> frozenset[str]:
     return frozenset(word for name in names for word in data()[name])
 
 
-def _token(match: re.Match[str]) -> Token:
+def _token(match: re.Match[str]) -> WordToken:
     word = match.group().lower().replace("’", "'")
     if word[0].isalnum() and "shirt" in word:
         word = re.sub(r"^(?:t|tee)[- ]?shirt", "tshirt", word)
     elif word[0].isalnum() and not word.endswith("s'"):
         word = word.rstrip("'")
     word = data()["spelling"].get(word, word)
-    return Token(match.start(), match.end(), word.strip() or word, stem(word.strip() or word))
+    return WordToken(match.start(), match.end(), word.strip() or word, stem(word.strip() or word))
 
 
 def _undoubled(word: str) -> str:
