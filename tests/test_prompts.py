@@ -19,6 +19,8 @@ is brown | brown | | | is brown
 make it brown | brown | | | make it brown
 I want it in brown | in brown | | | I want it in brown
 can I have this in brown please | in brown | | | can I have this in brown please
+do you have this in red | in red | | | do you have this in red
+how about in red | in red | | | how about in red
 show me this with long sleeves | long sleeves | | | show me this with long sleeves
 like this but more formal | more formal | | | like this but more formal
 shorter | shorter | | | shorter

@@ -38,6 +38,11 @@ a white dress on a bed | in red with long sleeves | a red dress on a bed | =
 a photo of a black shirt | with red buttons | a photo of a black shirt | =
 a photo of a black shirt | on a white background | a photo of a black shirt | =
 a photo of a black shirt | make the background white | a photo of a black shirt | =
+a photo of a black shoe | with red laces | a photo of a black shoe | =
+a photo of a white shirt | what about red? | a photo of a red shirt | =
+a photo of a white shirt | do you have this in red? | a photo of a red shirt | =
+a photo of a white shirt | change white to red | a photo of a red shirt | =
+a photo of a white shirt | a bit darker, more like grey | a photo of a grey shirt | =
 a man in a red hat and a blue shirt | a green shirt | a man in a red hat and a green shirt | =
 a striped dress | with dots | a dotted dress | =
 a dress with stripes | dotted | a dress with dots | =
@@ -102,6 +107,8 @@ a dress | without sleeves | a dress |
 a floral dress | without a pattern | a plain dress |
 a woman wearing a hat | lose the hat | a woman |
 a long blue dress | not so long, in red | a red dress | in red
+a long dress with long sleeves | less long | a knee-length dress with long sleeves |
+a peacock next to a person | no people, next to a car | a peacock | next to a car
 a red dress | no dress | a red dress |
 a red shirt | the same but without the logo | a red shirt |
 """

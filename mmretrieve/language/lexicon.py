@@ -220,9 +220,9 @@ class Lexicon:
         exact, stems = self._tables
         for length in range(min(self._longest, len(words) - start), 0, -1):
             part = words[start : start + length]
-            readings = exact.get(tuple(word.exact for word in part))
+            readings: Mapping[int, Reading] | None = exact.get(tuple(word.exact for word in part))
             if readings is None:
-                readings = stems.get(tuple(word.stem for word in part))
+                readings = self._fitting_number(stems.get(tuple(word.stem for word in part)), part)
             if readings is None:
                 continue
             following = words[start + length].stem if start + length < len(words) else ""
@@ -232,6 +232,15 @@ class Lexicon:
             if meant or not readings:
                 return Match(start, start + length, meant)
         return None
+
+    def _fitting_number(
+        self, readings: Mapping[int, Reading] | None, part: Sequence[WordToken]
+    ) -> Mapping[int, Reading] | None:
+        """The readings without adjectives that would be plural: "laces" are not made of lace. None where none is left."""
+        if readings is None or not is_plural(part[-1].exact):
+            return readings
+        kept = {c: r for c, r in readings.items() if r.kind or is_plural(r.form) or self.classes[c].name == THING}
+        return kept or None
 
     def _as_written(self, reading: Reading, part: Sequence[WordToken]) -> Reading:
         """The reading, of a thing with the words of the text: singular or plural."""

@@ -54,6 +54,7 @@ KEEPING = (
 )
 POLITE = (
     rf"(?:can|could|may) (?:i|you|we) (?:please )?(?:have|get|see|show me|give me|find me|find|make) {THIS}",
+    rf"(?:what|how) about|do you (?:have|sell) {THIS}",
     rf"(?:show|give|find|get) (?:me|us) {THIS}",
     rf"i(?:'d| would) (?:like|love|want|prefer) {THIS}",
     rf"i want {THIS}",

@@ -140,8 +140,8 @@ class Sentence:
 
     def _spans(self, phrase: str) -> list[tuple[int, int]]:
         meaning = self.lexicon.meaning(phrase)
-        if meaning is not None and (same := self.matching(meaning)):
-            return [(match.start, match.end) for match in same]
+        if meaning is not None:  # the "long" of "long sleeves" is no length
+            return [(match.start, match.end) for match in self.matching(meaning)]
         return occurrences(self.words, phrase)
 
     def _left_out(self, start: int, end: int) -> list[Edit]:

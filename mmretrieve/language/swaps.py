@@ -91,10 +91,11 @@ class SwapPlan:
         """Adds the edits that one phrase of the prompt asks for, in the first meaning that the caption has a word for."""
         for c, requested in match.readings.items():
             current = None if c in self._done else self._place(part, match, requested)
-            if current is not None:
+            edits = self.sentence.replaced(current, requested) if current is not None else []
+            if edits:
                 self._done.add(c)
                 places = {(edit.start, edit.end) for edit in self.edits}
-                self.edits += [e for e in self.sentence.replaced(current, requested) if (e.start, e.end) not in places]
+                self.edits += [edit for edit in edits if (edit.start, edit.end) not in places]
                 return
 
     def _place(self, part: PromptPart, match: Match, requested: Reading) -> Match | None:
