@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
-from mmretrieve.language.vocabulary import Group, Vocabulary
+from mmretrieve.language.editing import without
+from mmretrieve.language.lexicon import Lexicon
+from mmretrieve.language.roles import RuleCompiler
+from mmretrieve.language.sentence import edited
+from mmretrieve.language.swaps import swaps
+from mmretrieve.language.vocabulary import Vocabulary
+from mmretrieve.language.words import says
 
 
 @dataclass(frozen=True)
@@ -22,40 +28,43 @@ class TemplateRewriter:
 
 @dataclass(frozen=True)
 class SwapRewriter:
-    """The template, after every word of the caption has given way to the prompt's word of the same group of the vocabulary.
+    """The template, after words of the caption have given way to the prompt's words of the same class.
 
     `"a photo of a blue dress"` with `"in red"` becomes `"a photo of a red dress, in red"`: the old colour is not said any more.
+    Classes are the groups of `vocabulary`, widened by the general ones of `Lexicon`. Comparatives move one step ("shorter").
+    A word gives way only to one that stands by itself: "with red buttons" changes no colour, "with a belt" no dress. What the
+    prompt forbids is left out of the caption and never added. The template alone remains where nothing matches.
+
+    >>> from mmretrieve.language.vocabulary import Group
+    >>> vocabulary = Vocabulary("a {colour} {thing}", (Group("colour", ("red", "blue")), Group("thing", ("dress", "skirt"))))
+    >>> SwapRewriter(vocabulary).rewrite(["a blue striped dress"], ["as a skirt in red, without stripes"])
+    ['a red skirt, as a skirt in red']
     """
 
     vocabulary: Vocabulary
     is_rule_based: ClassVar[bool] = True
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
-        return [self._swapped(caption, prompt) for caption, prompt in zip(captions, prompts, strict=True)]
+        """One rewritten caption for each pair, in order: one line each."""
+        return [self._rewritten(caption, prompt) for caption, prompt in zip(captions, prompts, strict=True)]
 
-    def _swapped(self, caption: str, prompt: str) -> str:
-        for group in self.vocabulary.groups:
-            asked, said = _first(group, prompt), _first(group, caption)
-            if asked is not None and said is not None:
-                caption = _replaced(caption, said, asked)
-        return f"{caption}, {prompt}"
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The classes of words that replace each other."""
+        return Lexicon.of(self.vocabulary)
 
+    @cached_property
+    def compiler(self) -> RuleCompiler:
+        """The reader of prompts, which knows the vocabulary's own negations such as "without sleeves"."""
+        return RuleCompiler(
+            self.lexicon.negations | frozenset(word for group in self.vocabulary.groups for word in group.words)
+        )
 
-def _first(group: Group, text: str) -> str | None:
-    """The group's word that `text` says first, the longest where several begin there."""
-    found = [(match.start(), -len(word), word) for word in group.words if word and (match := _search(word, text))]
-    return min(found)[2] if found else None
-
-
-def _search(word: str, text: str) -> re.Match[str] | None:
-    return re.search(rf"\b{re.escape(word)}\b", text, flags=re.IGNORECASE)
-
-
-def _replaced(text: str, old: str, new: str) -> str:
-    """`new` wherever `text` says `old`, with the article that `new` wants."""
-    article = "an " if new[0].lower() in "aeiou" else "a "
-
-    def put(match: re.Match[str]) -> str:
-        return (article if match[1] else "") + new
-
-    return re.sub(rf"\b(an? )?{re.escape(old)}\b", put, text, flags=re.IGNORECASE)
+    def _rewritten(self, caption: str, prompt: str) -> str:
+        caption, prompt = (" ".join(text.splitlines()) for text in (caption, prompt))
+        forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.remaining(prompt)
+        caption = edited(caption, swaps(self.lexicon, caption, wanted, prompt, forbidden))
+        for phrase in forbidden:
+            if not says(wanted, phrase):  # "a hall with green walls instead of a hall with blue ones"
+                caption = without(caption, phrase, self.lexicon)
+        return ", ".join(filter(None, (caption, wanted)))

@@ -13,6 +13,8 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import VocabularyError
 
 GENERAL = Path(__file__).with_name("vocabulary.json")
+ADDING = ("for ", "with ", "without ", "in ", "on ", "at ")
+NOUNS = ("thing", "article", "garment", "product", "object", "item", "kind", "type", "class", "category", "subcategory")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Group:
     name: str
     words: tuple[str, ...]
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def is_added(self) -> bool:
+        """Whether its words stand behind a noun and bring their preposition: "for men", "without sleeves"."""
+        return all(word.startswith(ADDING) for word in self.words if word)
 
     def applies(self, chosen: Mapping[str, str]) -> bool:
         return all(chosen.get(name) in words for name, words in self.only.items())
@@ -47,6 +53,20 @@ class Vocabulary:
         for group in self.groups:
             if not group.words:
                 raise VocabularyError(f"group {group.name!r} has no words")
+
+    def noun(self) -> Group | None:
+        """The group that names what a picture shows: by its name (`NOUNS`), else the one that ends the sentence.
+
+        Groups such as "for men" and "without sleeves" may follow it. None where a fixed word ends the sentence.
+        """
+        named = next((group for word in NOUNS for group in self.groups if word in words_of(group.name)), None)
+        if named is not None:
+            return named
+        by_name = {group.name: group for group in self.groups}
+        ending: list[Group] = []
+        for literal, name, _, _ in Formatter().parse(self.sentence):
+            ending = [*(ending if not literal.strip() else []), *([by_name[name]] if name is not None else [])]
+        return next((group for group in reversed(ending) if not group.is_added()), None)
 
     def consistent(self, chosen: Mapping[str, str]) -> dict[str, str]:
         """What is chosen, without the words of groups that do not apply to it (any more)."""
@@ -78,6 +98,11 @@ class Vocabulary:
 
     def write(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a field's name: `"baseColour"` and `"base_colour"` → `["base", "colour"]`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", name).lower().split()
 
 
 def default_vocabulary(encoder: Encoder) -> Vocabulary:

@@ -1,0 +1,292 @@
+"""Vocabularies and captions from what a gallery's items say of themselves in their fields."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+
+from mmretrieve.errors import OptionError, unknown
+from mmretrieve.language.lexicon import general_lexicon, nearest_class
+from mmretrieve.language.vocabulary import NOUNS, Group, Vocabulary, words_of
+from mmretrieve.language.words import is_plural, stem, word_list
+
+MAX_FIELDS = 4
+MIN_VALUES, MAX_VALUES = 2, 500
+MIN_REPEATS = 2  # how often a value of a categorical field occurs on average
+MAX_WORDS, MAX_LENGTH = 4, 40  # of one value
+MIN_SHARE = 0.9  # of the values of a categorical field that are words
+MAX_CAPTION = 240
+UNSAID = ("na", "n a", "nan", "none", "null", "unknown", "other", "others", "misc", "default", "yes", "no", "true", "false")
+CAPTIONS = ("caption", "description", "captions")
+TITLES = ("title", "name", "headline")
+WEARERS = ("gender", "department", "wearer", "audience")
+ATTRIBUTES = (
+    "colour",
+    "color",
+    "pattern",
+    "print",
+    "material",
+    "fabric",
+    "length",
+    "fit",
+    "style",
+    "usage",
+    "occasion",
+    "shape",
+    "finish",
+    "sex",
+)
+NO_VOCABULARY = (
+    "id",
+    "file",
+    "path",
+    "url",
+    "image",
+    "split",
+    "source",
+    "brand",
+    "background",
+    "season",
+    "date",
+    *CAPTIONS,
+    *TITLES,
+)
+WEARER_KIND = 2  # "for men", after "men's" and "men"
+SINGULARS = ((r"(?<=..)ies$", "y"), (r"(?<=ss|sh|ch)es$|(?<=x)es$", ""), (r"s$", ""))
+SPOKEN = ("wearer", "room", "season", "time of day", "weather", "number")  # classes whose words do not stand before a noun
+
+
+def vocabulary_from_fields(rows: Iterable[Mapping[str, object]], names: Sequence[str] | None = None) -> Vocabulary | None:
+    """A vocabulary of the words that items say of themselves: `"a photo of a {colour} {article} {gender}"`.
+
+    Parameters
+    ----------
+    rows : the fields of each item. Values that are no text are passed over.
+    names : the fields to take; by default the categorical ones, at most four: repeated short words, no ids, titles or dates.
+
+    Returns None where no field qualifies. Raises OptionError for a name that no row has, and for a field without words.
+
+    >>> colours, articles, genders = ("red", "navy_blue"), ("Shirts", "Hat"), ("men", "women", "")
+    >>> rows = [{"colour": c, "article": a, "gender": g} for c in colours for a in articles for g in genders]
+    >>> vocabulary = vocabulary_from_fields(rows)
+    >>> vocabulary.sentence
+    'a photo of a {colour} {article} {gender}'
+    >>> [group.words for group in vocabulary.groups]
+    [('hat', 'shirt'), ('navy blue', 'red'), ('', 'for men', 'for women')]
+    """
+    columns = _columns(rows)
+    chosen = _categorical(columns) if names is None else _named(columns, names)
+    noun = _noun(chosen)
+    others = [column for column in chosen if column is not noun]
+    if names is None:
+        if noun is None:
+            return None
+        others = sorted((each for each in others if each.is_attribute), key=lambda each: each.rank)[: MAX_FIELDS - 1]
+    things = [Group(noun.slot, tuple(dict.fromkeys(noun.nouns.values())))] if noun is not None else []
+    beside = [Group(each.slot, each.beside_nouns()) for each in others]
+    slots = [f"{{{group.name}}}" for group in (*beside, *things) if not group.is_added()]
+    added = [f"{{{group.name}}}" for group in beside if group.is_added()]
+    return Vocabulary(" ".join(("a photo of a", *slots, *([] if things else ["thing"]), *added)), (*things, *beside))
+
+
+def caption_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary | None) -> str | None:
+    """What an item's fields say it shows: its caption or description, else the vocabulary's sentence, else its title.
+
+    None where there is neither text nor a noun. Codes and numbers are not said.
+
+    >>> rows = [{"colour": c, "article": a} for c in ("red", "black") for a in ("tshirt", "hat")] * 2
+    >>> caption_from_fields({"colour": "Black", "article": "tshirt"}, vocabulary_from_fields(rows))
+    'a photo of a black tshirt'
+    """
+    described = next(filter(None, (_text(fields, name) for name in CAPTIONS)), None)
+    if described is not None:
+        return described
+    if vocabulary is not None and (sentence := _sentence(fields, vocabulary)):
+        return sentence
+    title = next(filter(None, (_text(fields, name) for name in TITLES)), None)
+    return f"a photo of {title}" if title is not None else None
+
+
+@dataclass(frozen=True)
+class FieldWords:
+    """One field over all rows: how often each of its words occurs, "" for rows that say nothing, and how many values are no words."""
+
+    name: str
+    counts: Mapping[str, int]
+    unreadable: int
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        return tuple(sorted(filter(None, self.counts)))
+
+    @property
+    def slot(self) -> str:
+        """The name as a slot of a sentence may have it."""
+        return _slot(self.name)
+
+    @cached_property
+    def word_class(self) -> str:
+        """The general class that knows most of its words, "" for none."""
+        named = set(words_of(self.name))
+        if "sex" in named:  # a male dog is no dog for men
+            return ""
+        return "wearer" if named & set(WEARERS) else nearest_class(self.words, general_lexicon().classes)
+
+    @property
+    def is_categorical(self) -> bool:
+        filled = sum(self.counts[word] for word in self.words)
+        repeated = filled >= MIN_REPEATS * len(self.words)
+        readable = filled >= MIN_SHARE * (filled + self.unreadable)
+        fitting = MIN_VALUES <= len(self.words) <= MAX_VALUES and not set(words_of(self.name)) & set(NO_VOCABULARY)
+        return fitting and repeated and readable and self.slot[:1].isalpha()
+
+    @property
+    def is_attribute(self) -> bool:
+        """Whether its words say by themselves what they mean, as "red" and "striped" do, and "short" for sleeves does not."""
+        named = set(words_of(self.name))
+        classes = {each.name for each in general_lexicon().classes} & named
+        if self.word_class == "wearer":
+            return True
+        speaks = self.word_class not in ("", *SPOKEN) and (not classes or self.word_class in classes)
+        return speaks or bool(named & set(ATTRIBUTES))
+
+    @property
+    def rank(self) -> int:
+        """Its place in the choice: colours first, then wearers, patterns and materials."""
+        order = ("colour", "wearer", "pattern", "material")
+        return order.index(self.word_class) if self.word_class in order else len(order)
+
+    @property
+    def nouns(self) -> Mapping[str, str]:
+        """Each of its words as a noun."""
+        return {word: singular(word) for word in self.words}
+
+    def beside_nouns(self) -> tuple[str, ...]:
+        """Its words as they stand in a sentence beside a noun, and "" where some rows say nothing."""
+        phrases = [_phrase(word, self.word_class) for word in self.words]
+        return tuple(dict.fromkeys([*([""] if self.counts.get("") else []), *phrases]))
+
+
+@lru_cache(maxsize=4096)
+def singular(noun: str) -> str:
+    """A noun as it stands behind "a": in the singular, or as a pair.
+
+    >>> [singular(noun) for noun in ("tshirts", "watches", "casual shoes", "accessories", "jeans", "dress")]
+    ['tshirt', 'watch', 'casual shoe', 'accessory', 'pair of jeans', 'dress']
+    """
+    if not is_plural(noun):
+        return noun
+    if noun.split()[-1] in word_list("pairs"):
+        return noun if noun.startswith("pair of ") else f"pair of {noun}"
+    if known := _singular_things().get(stem(noun)):
+        return known
+    ending, replacement = next((pattern, by) for pattern, by in SINGULARS if re.search(pattern, noun))
+    return re.sub(ending, replacement, noun)
+
+
+@cache
+def _singular_things() -> Mapping[str, str]:
+    """General things in the singular, by their stem."""
+    lexicon = general_lexicon()
+    words = (kinds[0][0] for kinds in lexicon.classes[lexicon.thing].members)
+    return {stem(word): word for word in words if not is_plural(word) and word.isalpha()}
+
+
+@lru_cache(maxsize=4096)
+def _phrase(word: str, word_class: str) -> str:
+    """A value in the form that fits beside a noun: "for men" of a wearer, "striped" of stripes."""
+    lexicon = general_lexicon()
+    meaning = lexicon.meaning(word) if word_class else None
+    for c, reading in meaning.readings.items() if meaning is not None else ():
+        if lexicon.classes[c].name == word_class:
+            kind = WEARER_KIND if word_class == "wearer" else 0
+            forms = lexicon.classes[c].forms(reading.member, kind)
+            return word if reading.kind == kind or not forms else forms[0]
+    return f"for {word}" if word_class == "wearer" else word
+
+
+def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, FieldWords]:
+    values: dict[str, list[object]] = {}
+    total = 0
+    for row in rows:
+        total += 1
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
+    columns = {}
+    for name, each in values.items():
+        words = Counter(_word(value) for value in each)
+        missing = total - len(each) + sum(value is None or value == "" for value in each)
+        unreadable = words[""] + total - len(each) - missing
+        columns[name] = FieldWords(
+            name, words | ({"": words[""] + total - len(each)} if words[""] or total > len(each) else {}), unreadable
+        )
+    return columns
+
+
+def _named(columns: Mapping[str, FieldWords], names: Sequence[str]) -> list[FieldWords]:
+    for name in names:
+        if name not in columns:
+            raise unknown("field", name, columns)
+        if not columns[name].words or not columns[name].slot[:1].isalpha():
+            raise OptionError(f"field {name!r} holds no words that a caption could say; name fields such as a colour or a kind")
+    if not names:
+        raise OptionError("no fields to make a vocabulary from; name at least one, or leave the names out")
+    return [columns[name] for name in dict.fromkeys(names)]
+
+
+def _categorical(columns: Mapping[str, FieldWords]) -> list[FieldWords]:
+    return [column for column in columns.values() if column.is_categorical]
+
+
+def _noun(columns: Sequence[FieldWords]) -> FieldWords | None:
+    """The field that names things: by its name, else the one with the most words that is no attribute."""
+    named = [column for word in NOUNS for column in columns if word in words_of(column.name)]
+    rest = [column for column in columns if not column.is_attribute and column.word_class in ("", "room")]
+    return next(iter(named), None) or max(rest, key=lambda each: len(each.words), default=None)
+
+
+def _sentence(fields: Mapping[str, object], vocabulary: Vocabulary) -> str | None:
+    noun = vocabulary.noun()
+    values = {_slot(name): _word(value) for name, value in fields.items()}
+    chosen = {group.name: _matching(values.get(group.name, ""), group) for group in vocabulary.groups}
+    if noun is None or not chosen[noun.name]:
+        return None
+    repeated = set(chosen[noun.name].split())  # no "sports sports shoe"
+    return vocabulary.say({name: word for name, word in chosen.items() if name == noun.name or word not in repeated})
+
+
+def _matching(value: str, group: Group) -> str:
+    """The group's word for a value, "" where it has none."""
+    if not value or value in group.words:
+        return value
+    phrases = (phrase for each in general_lexicon().classes if (phrase := _phrase(value, each.name)) in group.words)
+    return next((form for form in (singular(value), *phrases) if form in group.words), "")
+
+
+def _text(fields: Mapping[str, object], name: str) -> str | None:
+    """The first sentence of a field of that name, where it has several words."""
+    for field, value in fields.items():
+        if name in words_of(field) and isinstance(value, str):
+            text = " ".join(re.sub(r"<[^>]*>", " ", value).split())
+            sentence = re.split(r"(?<=[^\W\d_]{3}[.!?])\s", text[: MAX_CAPTION + 1])[0].rstrip(".")
+            sentence = sentence if len(sentence) <= MAX_CAPTION else sentence[:MAX_CAPTION].rsplit(" ", 1)[0]
+            if len(re.findall(r"[^\W\d_]{2,}", sentence)) > 1:
+                return sentence
+    return None
+
+
+def _word(value: object) -> str:
+    """A value as a word or a few, in lower case; "" where it is none."""
+    if not isinstance(value, str):
+        return ""
+    word = " ".join(value.replace("_", " ").split()).lower()
+    is_word = re.fullmatch(r"[^\W\d_]+(?:[ '’&/-]+[^\W\d_]+)*", word)
+    fits = len(word) > 1 and len(word) <= MAX_LENGTH and len(word.split()) <= MAX_WORDS
+    return word if is_word and fits and word not in UNSAID else ""
+
+
+def _slot(name: str) -> str:
+    return " ".join(re.sub(r"[^\w]+", " ", name).split())

@@ -1,0 +1,343 @@
+"""Classes of words that replace each other: those of a vocabulary, widened by general ones (`classes.json`).
+
+A class such as "pattern" has members ("striped", "dotted"), and a member has forms of several kinds: an adjective ("striped"),
+a noun ("stripes"), a phrase ("with stripes"). A word is replaced by a form of the same kind, so that the sentence stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+from mmretrieve.language.vocabulary import GENERAL, Vocabulary
+from mmretrieve.language.words import WordToken, data, exact_key, is_plural, stem_key, tokens, word_list
+
+MemberForms = tuple[tuple[str, ...], ...]  # forms by kind, the best form of each kind first
+THING = "thing"
+NEGATIONS = ("without", "no", "not")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One meaning of a phrase: a form of a member of a class, by their positions.
+
+    A comparative has no member but a `step`, +1 or -1; several members joined by "and" are a form of no member.
+    """
+
+    cls: int
+    member: int
+    kind: int
+    form: str
+    step: int = 0
+
+    def equals(self, other: Reading) -> bool:
+        """Whether two readings mean the same, in whichever form."""
+        same = (self.cls, self.member, self.step) == (other.cls, other.member, other.step)
+        return same and (self.member >= 0 or self.form == other.form)
+
+
+@dataclass(frozen=True)
+class WordClass:
+    """Words that exclude each other.
+
+    `more` and `less` are comparatives: they lead one step up or down the scale (positions of members) that has what is current.
+    `absence_of` are names of the whole class whose absence the first member states ("no sleeves" is "sleeveless"). Before a word
+    of `not_before` a member means something else ("long hair"). `vocabulary` are the words that a gallery's vocabulary has.
+    """
+
+    name: str
+    members: tuple[MemberForms, ...]
+    scales: tuple[tuple[int, ...], ...] = ()
+    more: tuple[str, ...] = ()
+    less: tuple[str, ...] = ()
+    absence_of: tuple[str, ...] = ()
+    not_before: frozenset[str] = frozenset()
+    vocabulary: frozenset[str] = frozenset()
+
+    def forms(self, member: int, kind: int) -> tuple[str, ...]:
+        """The forms of a member, the best one first; () where it has none of that kind."""
+        kinds = self.members[member] if 0 <= member < len(self.members) else ()
+        return kinds[kind] if kind < len(kinds) else ()
+
+    def fitting(self, current: Reading, requested: Reading) -> str | None:
+        """The form of what is requested that fits in the place of the current reading; None where there is none."""
+        if current.equals(requested):
+            return None
+        if requested.member < 0 and not requested.step:
+            return requested.form if requested.kind == current.kind else None
+        forms = self.forms(self._stepped(current.member, requested.step) if requested.step else requested.member, current.kind)
+        if not forms or forms[0] in self.vocabulary:
+            return forms[0] if forms else None
+        return requested.form if requested.form in forms else forms[0]
+
+    def readings(self, cls: int) -> Iterator[Reading]:
+        """All forms and comparatives, as readings of the class at position `cls`."""
+        for m, kinds in enumerate(self.members):
+            yield from (Reading(cls, m, k, form) for k, forms in enumerate(kinds) for form in forms)
+        for step, forms in ((1, self.more), (-1, self.less)):
+            yield from (Reading(cls, -1, 0, form, step) for form in forms)
+
+    def is_spoken(self, member: int) -> bool:
+        """Whether the vocabulary says a member."""
+        return any(form in self.vocabulary for forms in self.members[member] for form in forms)
+
+    def _stepped(self, member: int, step: int) -> int:
+        """The next member of the scale, among those of the vocabulary where it has several; -1 at its end."""
+        scale = next((scale for scale in self.scales if member in scale), ())
+        spoken = [i for i in scale if self.is_spoken(i)]
+        steps = spoken if len(spoken) > 1 else list(scale)
+        position = steps.index(member) + step if member in steps else -1
+        return steps[position] if 0 <= position < len(steps) else -1
+
+
+@dataclass(frozen=True)
+class Match:
+    """A phrase of a text that some class knows: its tokens [start, end) and what it may mean, by class.
+
+    Fixed phrases such as "on top of" mean nothing.
+    """
+
+    start: int
+    end: int
+    readings: Mapping[int, Reading]
+
+    def means(self, other: Match) -> bool:
+        """Whether both mean the same in some class."""
+        return any(reading.equals(other.readings[c]) for c, reading in self.readings.items() if c in other.readings)
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """All classes, in the order in which they are tried. `find` reads a text, `alternatives` are the other members of a class."""
+
+    classes: tuple[WordClass, ...]
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary | None = None) -> Lexicon:
+        """The general classes, widened by the groups of a vocabulary; the words of the vocabulary come first."""
+        general = {each.name: each for each in _general_classes()}
+        noun = vocabulary.noun() if vocabulary is not None else None
+        classes = []
+        for group in vocabulary.groups if vocabulary is not None else ():
+            words = [word for word in group.words if word]
+            near = nearest_class(words, general.values()) if group is not noun else THING
+            classes.append(_joined(general.pop(near, WordClass(group.name, ())), words))
+        rest = [*general.values()]
+        return cls(tuple(sorted([*classes, *rest], key=lambda each: each.name == THING)))
+
+    def find(self, text: str | Sequence[WordToken]) -> list[Match]:
+        """The phrases of a text that some class knows, from left to right, the longest first. They do not overlap."""
+        words = tokens(text) if isinstance(text, str) else text
+        matches: list[Match] = []
+        position = 0
+        while position < len(words):
+            match = self._match_at(words, position)
+            if match is not None and match.readings:
+                matches.append(match)
+            position = match.end if match is not None else position + 1
+        return matches
+
+    def meaning(self, phrase: str) -> Match | None:
+        """The one known form that a phrase consists of, fillers such as "a … one" or "in … colour" aside; None for every other."""
+        words = tokens(phrase)
+        matches = self.find(words)
+        others = [word for i, word in enumerate(words) if not any(match.start <= i < match.end for match in matches)]
+        filled = all(word.exact in word_list("fillers") for word in others)
+        return matches[0] if len(matches) == 1 and filled else None
+
+    def alternatives(self, phrase: str) -> list[str]:
+        """The other members of the class of `phrase`, in forms of the same kind; those of the vocabulary first, [] if unknown.
+
+        The name of a class has the word for its absence: "sleeves" → ["sleeveless"].
+        """
+        meaning = self.meaning(phrase)
+        if meaning is None:
+            return [] if (absent := self.absence(phrase)) is None else [self.classes[absent].members[0][0][0]]
+        reading = next(iter(meaning.readings.values()))
+        if reading.step:
+            return []
+        word_class = self.classes[reading.cls]
+        others = [word_class.forms(i, reading.kind) for i in range(len(word_class.members)) if i != reading.member]
+        return sorted((forms[0] for forms in others if forms), key=lambda form: form not in word_class.vocabulary)
+
+    def joined(self, matches: Sequence[Match], words: Sequence[WordToken]) -> list[Match]:
+        """The matches, those of one class that "and" joins made one: "red and white"."""
+        whole: list[Match] = []
+        for match in matches:
+            last = whole[-1] if whole else None
+            if last is not None and match.start == last.end + 1 and words[last.end].exact in ("and", "&"):
+                joint = {
+                    c: Reading(c, -1, one.kind, f"{one.form} and {other.form}")
+                    for c, one in last.readings.items()
+                    if (other := match.readings.get(c))
+                    and c != self.thing
+                    and one.kind == other.kind
+                    and not one.step | other.step
+                }
+                if joint:
+                    whole[-1] = Match(last.start, match.end, joint)
+                    continue
+            whole.append(match)
+        return whole
+
+    def absence(self, phrase: str) -> int | None:
+        """The class whose absence "no {phrase}" states: that of the sleeves for "sleeves"."""
+        key = stem_key(phrase)
+        named = (i for i, each in enumerate(self.classes) if any(stem_key(name) == key for name in each.absence_of))
+        return next(named, None)
+
+    @cached_property
+    def negations(self) -> frozenset[str]:
+        """Forms with a negation whose member the vocabulary says: "without sleeves", and so "with no sleeves" too."""
+        spoken = (kinds for each in self.classes for m, kinds in enumerate(each.members) if each.is_spoken(m))
+        return frozenset(
+            form for kinds in spoken for forms in kinds for form in forms if set(form.lower().split()) & set(NEGATIONS)
+        )
+
+    @property
+    def thing(self) -> int:
+        """The position of the class of things."""
+        return next(i for i, each in enumerate(self.classes) if each.name == THING)
+
+    @cached_property
+    def _tables(self) -> tuple[ReadingTable, ReadingTable]:
+        exact: ReadingTable = {}
+        stems: ReadingTable = {}
+        for c, word_class in enumerate(self.classes):
+            for reading in sorted(word_class.readings(c), key=lambda each: each.form not in word_class.vocabulary):
+                for table, key in ((exact, exact_key(reading.form)), (stems, stem_key(reading.form))):
+                    table.setdefault(key, {}).setdefault(c, reading)
+        phrases: ReadingTable = {exact_key(phrase): {} for phrase in data()["phrases"]}
+        return exact | phrases, stems
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._tables[0]))
+
+    def _match_at(self, words: Sequence[WordToken], start: int) -> Match | None:
+        exact, stems = self._tables
+        for length in range(min(self._longest, len(words) - start), 0, -1):
+            part = words[start : start + length]
+            readings: Mapping[int, Reading] | None = exact.get(tuple(word.exact for word in part))
+            if readings is None:
+                readings = self._fitting_number(stems.get(tuple(word.stem for word in part)), part)
+            if readings is None:
+                continue
+            following = words[start + length].stem if start + length < len(words) else ""
+            meant = {
+                c: self._as_written(each, part) for c, each in readings.items() if following not in self.classes[c].not_before
+            }
+            if meant or not readings:
+                return Match(start, start + length, meant)
+        return None
+
+    def _fitting_number(
+        self, readings: Mapping[int, Reading] | None, part: Sequence[WordToken]
+    ) -> Mapping[int, Reading] | None:
+        """The readings without adjectives that would be plural: "laces" are not made of lace. None where none is left."""
+        if readings is None or not is_plural(part[-1].exact):
+            return readings
+        kept = {c: r for c, r in readings.items() if r.kind or is_plural(r.form) or self.classes[c].name == THING}
+        return kept or None
+
+    def _as_written(self, reading: Reading, part: Sequence[WordToken]) -> Reading:
+        """The reading, of a thing with the words of the text: singular or plural."""
+        thing = self.classes[reading.cls].name == THING
+        return replace(reading, form=" ".join(word.exact for word in part)) if thing else reading
+
+
+ReadingTable = dict[tuple[str, ...], dict[int, Reading]]
+
+
+@cache
+def general_lexicon() -> Lexicon:
+    """The classes of `classes.json` and the things of the general vocabulary, without any gallery's words."""
+    return Lexicon.of()
+
+
+def alternatives(phrase: str, vocabulary: Vocabulary | None = None) -> list[str]:
+    """What else a caption could say in the place of a phrase, the words of `vocabulary` first; [] where no class knows it.
+
+    >>> alternatives("mini")
+    ['knee-length', 'long']
+    >>> alternatives("sleeves")
+    ['sleeveless']
+    """
+    return (general_lexicon() if vocabulary is None else Lexicon.of(vocabulary)).alternatives(phrase)
+
+
+@cache
+def _general_classes() -> tuple[WordClass, ...]:
+    things = next(group for group in Vocabulary.read(GENERAL).groups if group.name == THING)
+    return (*(_parsed(entry) for entry in data()["classes"]), _things(things.words))
+
+
+def _things(words: Iterable[str]) -> WordClass:
+    known = {exact_key(word) for word in words}
+    more = [word for word in data()["people"] if exact_key(word) not in known]
+    same = {key: synonyms for forms in data()["synonyms"] for synonyms in [tuple(forms.split("|"))] for key in synonyms[:1]}
+    forms = ((word, *_thing_forms(word)[1:], *same.get(word, ())[1:]) for word in (*words, *more))
+    return WordClass(THING, tuple((tuple(dict.fromkeys(each)),) for each in forms))
+
+
+def _thing_forms(word: str) -> tuple[str, ...]:
+    """A thing's word, and the same with or without "pair of" where it is plural: "jeans", "pair of jeans"."""
+    bare = word.removeprefix("pair of ")
+    other = bare if bare != word else f"pair of {word}"
+    return (word, other) if is_plural(bare) else (word,)
+
+
+def _parsed(entry: Mapping[str, Any]) -> WordClass:
+    members = [tuple(tuple(forms.split("|")) for forms in kinds) for kinds in entry["members"]]
+    scales = [tuple(range(len(members)))] if "more" in entry else []
+    if "shades" in entry:
+        plain = [i for i, kinds in enumerate(members) if " " not in kinds[0][0] and kinds[0][0] not in entry["unshaded"]]
+        light, dark = len(members), len(members) + len(plain)
+        scales = [(light + i, member, dark + i) for i, member in enumerate(plain)]
+        for shades in entry["shades"]:
+            members += [(tuple(f"{shade} {members[i][0][0]}" for shade in shades.split("|")),) for i in plain]
+    more, less, absence_of = (tuple(entry.get(name, ())) for name in ("more", "less", "absence_of"))
+    not_before = frozenset(key for word in entry.get("not_before", ()) for key in stem_key(word))
+    return WordClass(entry["name"], tuple(members), tuple(scales), more, less, absence_of, not_before)
+
+
+def nearest_class(words: Sequence[str], classes: Iterable[WordClass]) -> str:
+    """The name of the class, things aside, that has most of the words; "" where none has a quarter of them."""
+    keys = {exact_key(word) for word in words}
+    shared = {
+        each.name: len(keys & {exact_key(form) for kinds in each.members for form in sum(kinds, ())})
+        for each in classes
+        if each.name != THING
+    }
+    name = max(shared, key=shared.__getitem__, default="")
+    return name if shared.get(name, 0) * 4 >= len(keys) > 0 else ""
+
+
+def _joined(general: WordClass, words: Sequence[str]) -> WordClass:
+    """The class with the vocabulary's words as the best forms of their members, and with members of their own for new words."""
+    places = _places(general, words)
+    members = list(general.members)
+    new = [word for word in words if word not in places]
+    for word, (member, kind) in places.items():
+        kinds = members[member]
+        members[member] = (*kinds[:kind], (word, *(form for form in kinds[kind] if form != word)), *kinds[kind + 1 :])
+    usual = next((kind for _, kind in places.values()), 0)
+    own = [(*((),) * usual, _thing_forms(word) if general.name == THING else (word,)) for word in new]
+    return replace(general, members=(*members, *own), vocabulary=frozenset(words))
+
+
+def _places(general: WordClass, words: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The member and kind of each word that the class has, in whichever form ("watches", "watch"); one word a member."""
+    forms = [(form, (m, k)) for m, kinds in enumerate(general.members) for k, each in enumerate(kinds) for form in each]
+    exact = {exact_key(form): place for form, place in reversed(forms)}
+    stems = {stem_key(form): place for form, place in reversed(forms)}
+    places: dict[str, tuple[int, int]] = {}
+    taken: set[int] = set()
+    for word in words:
+        place = exact.get(exact_key(word)) or stems.get(stem_key(word))
+        if place is not None and place[0] not in taken:
+            places[word] = place
+            taken.add(place[0])
+    return places
