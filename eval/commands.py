@@ -27,9 +27,9 @@ from eval.submission import SERVERS, ranked, ranked_subset, submission_files, wr
 from eval.sweep import Tuning, swept
 from mmretrieve import ComposerName, MMRetrieveError
 from mmretrieve.arguments import printable
-from mmretrieve.balance import Spread
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
+from mmretrieve.weighting import Spread
 
 if TYPE_CHECKING:
     from eval.report.pictures import Pictures

@@ -15,8 +15,8 @@ from eval.plane import Plane
 from eval.run import Part
 from eval.sweep import Tuning, sweep_ranks
 from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts
-from mmretrieve.balance import Spread, balanced
 from mmretrieve.vectors import Float32
+from mmretrieve.weighting import Spread, balanced
 
 PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 36), {"base": PDV()})
 TUNED_ON = "captions, swap (CIReVL's shape)"

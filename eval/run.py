@@ -17,8 +17,8 @@ from eval.metrics import target_ranks
 from eval.record import DIGITS, Watch, encoder_of, part_of, provenance
 from eval.settings import Weighing
 from mmretrieve import Composition, Encoder
-from mmretrieve.balance import Spread
 from mmretrieve.options import RuleName
+from mmretrieve.weighting import Spread
 
 SHOWN = 6  # best hits of each query that a record keeps
 REMARKS = 5  # different remarks of compositions that a record repeats

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, MMRetrieveError
-from mmretrieve.balance import Spread, balanced
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.options import BALANCED
+from mmretrieve.weighting import Spread, balanced
 
 BASE, BY_PAPER = "base", "published"
 METHOD = {

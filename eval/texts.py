@@ -25,12 +25,12 @@ from eval.weights import compared
 from eval.words import text_to_image
 from mmretrieve import ComposerName, Encoder, MMRetrieveError, Parts, load_encoder
 from mmretrieve.arguments import chosen
-from mmretrieve.balance import Spread
 from mmretrieve.composers import parts_from
 from mmretrieve.inversion.phi import FILE
 from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import BUILT_IN
 from mmretrieve.wardrobe import cache_folder
+from mmretrieve.weighting import Spread
 
 
 def table(options: argparse.Namespace) -> None:

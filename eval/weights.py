@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from eval.benchmark import Benchmark
 from eval.composing import Scored
 from mmretrieve import PUBLISHED, Composition
-from mmretrieve.balance import FOUR, Spread, balanced
 from mmretrieve.directions import PDV, plane_weights
 from mmretrieve.rules import Product
 from mmretrieve.vectors import Float32
+from mmretrieve.weighting import FOUR, Spread, balanced
 
 Floats = NDArray[np.float64]
 BETAS, GAMMAS = np.linspace(0, 1, 11), np.linspace(-0.5, 3, 18)

@@ -18,6 +18,28 @@ from mmretrieve.vectors import Float32, check_unit
 
 REMARK_SEPARATOR = "; "
 CANCELLED = 1e-6  # a sum of unit vectors that is shorter has no direction but rounding
+UNKNOWN_TRUST = 0.5  # of words that say neither where they come from nor how sure that is
+
+
+class Caption(str):
+    """A caption that knows its `source` and how far that can be trusted: `trust`, from 0 (a guess) to 1 (taken as given).
+
+    >>> caption = Caption("a photo of a dress", trust=0.4, source="tagger")
+    >>> caption == "a photo of a dress", caption.trust, caption.source
+    (True, 0.4, 'tagger')
+    """
+
+    __slots__ = ("source", "trust")
+    trust: float
+    source: str
+
+    def __new__(cls, text: str, trust: float = 1.0, source: str = "given") -> Caption:
+        caption = super().__new__(cls, text)
+        caption.trust, caption.source = float(trust), source
+        return caption
+
+    def __reduce__(self) -> tuple[type[Caption], tuple[str, float, str]]:
+        return Caption, (str(self), self.trust, self.source)
 
 
 @dataclass(frozen=True)
@@ -26,7 +48,8 @@ class Composition:
 
     A name is a role (`image`, `composed`, …), with a number where the query has several of them (`composed 2`).
     `shares` says what part of its role's weight such a term carries; unnamed ones carry all of it. `rule` folds the
-    term scores, and `remark` is what a reader of the result should know of how the terms were made.
+    term scores, which count from `means` (0 where a term has none): under automatic weights from what the gallery's average
+    item scores. `remark` is what a reader of the result should know of how the terms were made, `why` what was chosen and why.
     Raises VectorError where the lengths do not agree, a row is not unit, or a name comes twice; OptionError for a rule
     that needs other terms.
     """
@@ -38,11 +61,13 @@ class Composition:
     rule: ScoreRule = LINEAR
     shares: Mapping[str, float] = field(default_factory=dict)
     remark: str | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
+    why: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", check_unit(self.terms, "terms"))
         object.__setattr__(self, "names", tuple(map(str, self.names)))
-        for said in ("words", "shares"):
+        for said in ("words", "shares", "means"):
             object.__setattr__(self, said, {str(name): value for name, value in getattr(self, said).items()})
         if not len(self.names) == len(self.terms) == len(self.weights):
             raise VectorError(
@@ -97,6 +122,8 @@ class Composition:
 
     def contributions(self, scores_tn: Float32) -> NDArray[np.float64]:
         """(t, n) term scores → (t, n) what each term gives each item under the rule; the sum over terms is the score."""
+        if self.means:
+            scores_tn = scores_tn - np.array([[self.means.get(name, 0.0)] for name in self.names])
         weighted = linear_contributions(scores_tn, self.weights)
         if self.is_linear:
             return weighted
@@ -112,11 +139,11 @@ class Composition:
         """
         if strange := set(weights) - set(self.roles):
             raise OptionError(f"no term named {', '.join(sorted(strange))}; this query has: {', '.join(self.names)}")
-        asked = sum(self._share(name) for name, role in zip(self.names, self.roles, strict=True) if role == Term.COMPOSED)
+        asked = sum(self.share(name) for name, role in zip(self.names, self.roles, strict=True) if role == Term.COMPOSED)
         per_role = dict(weights)
         if Term.TEXT in self.roles and Term.COMPOSED in per_role:
             per_role[Term.TEXT] = per_role.get(Term.TEXT, 0.0) + per_role[Term.COMPOSED] * (1 - asked)
-        spread = (per_role.get(role, 0.0) * self._share(name) for name, role in zip(self.names, self.roles, strict=True))
+        spread = (per_role.get(role, 0.0) * self.share(name) for name, role in zip(self.names, self.roles, strict=True))
         return replace(self, weights=tuple(map(float, spread)))
 
     def with_pdv(self, setting: PDV) -> Composition:
@@ -138,7 +165,7 @@ class Composition:
             )
         own = {role for role in self.roles if role not in set(Term) and role not in weights}
         told = zip(self.roles, self.weights, self.weighted(weights).weights, strict=True)
-        return replace(self, weights=tuple(old if role in own else new for role, old, new in told))
+        return replace(self, weights=tuple(old if role in own else new for role, old, new in told), means={}, why=None)
 
     def with_rule(self, rule: ScoreRule) -> Composition:
         """The same terms and weights under another rule. OptionError where the rule reads a term that is not there."""
@@ -146,7 +173,10 @@ class Composition:
 
     def plus(self, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
         """With the terms of `Composition.of` beside its own."""
-        more = Composition.of(role, vectors, weight, words)
+        return self.joined(Composition.of(role, vectors, weight, words))
+
+    def joined(self, more: Composition) -> Composition:
+        """With the terms of another beside its own. VectorError where both have one of a name."""
         return replace(
             self,
             names=self.names + more.names,
@@ -154,6 +184,7 @@ class Composition:
             weights=self.weights + more.weights,
             words={**self.words, **more.words},
             shares={**self.shares, **more.shares},
+            means={**self.means, **more.means},
         )
 
     def remarked(self, *remarks: str | None) -> Composition:
@@ -173,7 +204,8 @@ class Composition:
         terms = (self.weighted({role: 1.0}).vector[None] for role in (Term.IMAGE, Term.TEXT, Term.COMPOSED))
         return float(automatic_alpha_image(*terms)[0])
 
-    def _share(self, name: str) -> float:
+    def share(self, name: str) -> float:
+        """The part of its role's weight that a term carries."""
         return self.shares.get(name, 1.0)
 
 

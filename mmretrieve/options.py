@@ -12,6 +12,9 @@ DEFAULT_K = 10
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
 AUTO = "auto"
 BALANCED = "balanced"
+BASE = "base"
+NO_MATCH = 0.3  # below it, `answerable` says that nothing in the gallery fits
+MAX_PAIRS = 256  # of a reference and a prompt, in one query
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"
@@ -52,6 +55,19 @@ WITHOUT_CAPTIONS = LEARNED_WORDS | {
     ComposerName.SLERP,
     ComposerName.ONE_STEP,
 }
+
+
+OWN_WEIGHTS = frozenset(
+    {
+        ComposerName.IMAGE,
+        ComposerName.PROMPT,
+        ComposerName.SUM,
+        ComposerName.SLERP,
+        ComposerName.SDR,
+        ComposerName.ROLES,
+    }
+)
+"""Composers that keep their own weights where they are named and no weights are."""
 
 
 class RuleName(Choice):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from mmretrieve import scoring
 from mmretrieve.errors import OptionError
+from mmretrieve.gallery.held import Cut
 from mmretrieve.images import ImageLike, Region
-from mmretrieve.options import WITHOUT_CAPTIONS, ComposerName, RuleName
+from mmretrieve.options import BASE, DEFAULT_K, MAX_PAIRS, OWN_WEIGHTS, WITHOUT_CAPTIONS, ComposerName, RuleName
 from mmretrieve.vectors import is_number
+
+WEIGHING = ("alpha_image", "alpha_text", "beta", "weights")
+CUT = ("k", "min_score", "where", "exclude", "exclude_reference")
 
 
 class Question(TypedDict, total=False):
@@ -17,8 +22,8 @@ class Question(TypedDict, total=False):
 
     reference_id: items of the gallery as references, after the images where there are both. region: of each reference the
     part that counts, (left, top, right, bottom) in shares of its sides, or None for all of it. image_weight: how much each reference counts (1). strength: how
-    far to go along each prompt (1; 0 ignores it, below 0 goes the other way). avoid: prompts to go away from, at
-    strength −1. more_like, less_like: items of the gallery to be near to, and far from. caption: each reference in words.
+    far to go along each prompt (1; 0 ignores it, below 0 goes the other way). avoid: what should not show, such as
+    "stripes". more_like, less_like: items of the gallery to be near to, and far from. caption: each reference in words.
     composer: by default "captions" for an image with a prompt, "image" or "prompt" for one of them alone.
     rule: how term scores become one; by default the composer's own.
     """
@@ -37,7 +42,7 @@ class Question(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with everything in lists, and checked. `prompts` holds those to avoid too, at strength −1."""
+    """A question with everything in lists, and checked. `names_composer` says whether it named its composer."""
 
     images: list[ImageLike]
     ids: list[str]
@@ -46,14 +51,86 @@ class Asked:
     captions: list[str]
     prompts: list[str]
     strengths: list[float]
+    avoid: list[str]
     more_like: list[str]
     less_like: list[str]
     composer: ComposerName
     rule: RuleName | None
+    names_composer: bool
 
     @property
     def references(self) -> int:
         return len(self.images) + len(self.ids)
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether its composer, which it named, keeps its own weights unless others are named."""
+        return self.names_composer and self.composer in OWN_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question with how it is weighed and what ends its ranking: everything that `Retriever.search` takes, checked."""
+
+    ask: Asked
+    weighing: Mapping[str, Any]
+    k: int
+    min_score: float | None
+    where: str | None
+    exclude: list[str]
+    exclude_reference: bool
+
+    @classmethod
+    def read(
+        cls,
+        image: ImageLike | Sequence[ImageLike] | None,
+        prompt: str | Sequence[str] | None,
+        options: Mapping[str, Any],
+        more: Question,
+    ) -> Request:
+        """options: the words of `search` that are not in `Question`; what is left out has its default. OptionError as in `read_question`."""
+        ask = read_question(image, prompt, more)
+        min_score = options.get("min_score")
+        if min_score is not None and not is_number(min_score):
+            raise OptionError(f"min_score must be a finite number, got {min_score!r}")
+        said = {name: options[name] for name in WEIGHING if options.get(name) is not None}
+        weighing = {"weights": BASE} if ask.keeps_weights and not said else said
+        return cls(
+            ask,
+            {**weighing, "keep_rule": ask.rule is not None},
+            scoring.check_k(options.get("k", DEFAULT_K)),
+            min_score,
+            options.get("where"),
+            read_ids("exclude", options.get("exclude", ())),
+            bool(options.get("exclude_reference", False)),
+        )
+
+    @property
+    def takes_away(self) -> bool:
+        """Whether what its prompts forbid becomes terms to avoid: where its composer does not keep weights of its own."""
+        return self.weighing.get("weights") != BASE or not self.ask.keeps_weights
+
+    def cut(self, hidden: Sequence[str]) -> Cut:
+        """What ends its ranking, with those ids hidden."""
+        return Cut(self.k, hidden, self.min_score, self.where)
+
+
+def read_requests(requests: Sequence[Mapping[str, Any]]) -> list[Request]:
+    """Mappings of the words of `search` as requests. OptionError, with its number from 1, for one that is none."""
+    if isinstance(requests, Mapping | str) or not isinstance(requests, Sequence):
+        raise OptionError(f"search_many takes a list of mappings such as {{'image': …, 'prompt': …}}, got {requests!r:.80}")
+    return [_numbered_request(number, request) for number, request in enumerate(requests, start=1)]
+
+
+def _numbered_request(number: int, request: Mapping[str, Any]) -> Request:
+    if not isinstance(request, Mapping):
+        raise OptionError(f"request {number}: expected a mapping such as {{'image': …, 'prompt': …}}, got {request!r:.80}")
+    words = dict(request)
+    options = {name: words.pop(name) for name in (*WEIGHING, *CUT) if name in words}
+    try:
+        return Request.read(words.pop("image", None), words.pop("prompt", None), options, words)  # type: ignore[arg-type]  # checked there
+    except OptionError as error:
+        raise OptionError(f"request {number}: {error}") from error
 
 
 def read_question(image: ImageLike | Sequence[ImageLike] | None, prompt: str | Sequence[str] | None, more: Question) -> Asked:
@@ -71,12 +148,14 @@ def read_question(image: ImageLike | Sequence[ImageLike] | None, prompt: str | S
         _regions(more.get("region"), len(images) + len(ids)),
         _numbers(more.get("image_weight"), len(images) + len(ids), "image_weight", "references"),
         _several(more.get("caption")),
-        [*prompts, *avoided],
-        [*_numbers(more.get("strength"), len(prompts), "strength", "prompts"), *[-1.0] * len(avoided)],
+        prompts,
+        _numbers(more.get("strength"), len(prompts), "strength", "prompts"),
+        avoided,
         read_ids("more_like", more.get("more_like")),
         read_ids("less_like", more.get("less_like")),
         _usual(bool(images or ids), bool(prompts or avoided)) if composer is None else ComposerName(composer),
         None if more.get("rule") is None else RuleName(more["rule"]),  # type: ignore[arg-type]
+        composer is not None,
     )
     _check_use(asked)
     return asked
@@ -92,6 +171,13 @@ def read_ids(name: str, value: Any) -> list[str]:
 
 def _check_use(asked: Asked) -> None:
     """Refuses what was said and would not be heard."""
+    if asked.references * len(asked.prompts) > MAX_PAIRS:
+        raise OptionError(
+            f"{asked.references} references and {len(asked.prompts)} prompts would be one query that combines them all; "
+            'for a ranking of each call search_many([{"image": …, "prompt": …}, …])'
+        )
+    if wrong := [phrase for phrase in asked.avoid if not isinstance(phrase, str) or not phrase.strip()]:
+        raise OptionError(f"avoid takes words for what should not show, got {wrong[0]!r}")
     if asked.composer is ComposerName.IMAGE and asked.prompts:
         raise OptionError(
             "'image' looks at the reference alone and would not hear the prompt; leave it out, or choose another composer"

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from PIL import Image
-
-from mmretrieve.balance import balanced
-from mmretrieve.combining import combined
+from mmretrieve.answerable import BEST, Answerability
 from mmretrieve.composers import Parts, make_composer
+from mmretrieve.composers.avoiding import avoid_directions
 from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition
-from mmretrieve.directions import PDV
+from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, OptionError
+from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.store.records import Item
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, cropped, open_image
-from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
-from mmretrieve.query import Query
-from mmretrieve.question import Asked, Question, read_ids, read_question
+from mmretrieve.images import ImageLike
+from mmretrieve.language.rewriters import SwapRewriter
+from mmretrieve.language.roles import RuleCompiler
+from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, RuleName
+from mmretrieve.question import Asked, Question, Request, read_question, read_requests
 from mmretrieve.ranking import Ranking
+from mmretrieve.reading import Reading
+from mmretrieve.references import References
 from mmretrieve.rules import make_rule
-from mmretrieve.vectors import is_number
+from mmretrieve.vectors import Float32, is_number
+from mmretrieve.weighting import AVOID, automatic, balanced
 
 MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
@@ -35,7 +40,7 @@ class Retriever:
 
     def __init__(self, gallery: Gallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
         gallery.check_encoder(encoder)
-        self.gallery, self.encoder, self._parts = gallery, encoder, parts or Parts()
+        self.gallery, self.encoder, self._given = gallery, encoder, parts or Parts()
         self._composers: dict[tuple[ComposerName, RuleName], Composer] = {}
 
     @classmethod
@@ -68,22 +73,13 @@ class Retriever:
         """The terms of a query under the base weights of its composer; images and words are encoded here and only here.
 
         image: one or several paths, PIL images or open files. prompt: one or several, whose directions add. What else
-        can be asked is listed in `Question`. Raises OptionError for what contradicts itself or says nothing, ImageError
-        for an unreadable image, GalleryError for an unknown id.
+        can be asked is listed in `Question`. What a prompt forbids ("in red without stripes") is a term of its own, `avoid`,
+        which weighs 0 until weights are chosen, and `prompt` is what remains.
+        Raises OptionError for what contradicts itself or says nothing, ImageError for an unreadable image, GalleryError
+        for an unknown id.
         """
         ask = read_question(image, prompt, more)
-        composition = self._composed(ask) if ask.references or ask.prompts else None
-        for role, weight, ids in (("more", MORE, ask.more_like), ("less", LESS, ask.less_like)):
-            if ids:
-                if composition is not None and not composition.rule.weighs:
-                    raise OptionError(
-                        f"the {composition.rule.name.value!r} rule has no weights: leave out more_like and less_like"
-                    )
-                liked = role, self.gallery.vectors(ids), weight, ids
-                composition = Composition.of(*liked) if composition is None else composition.plus(*liked)
-        if composition is None:
-            raise OptionError("a query needs a reference image, a prompt, or both")
-        return composition
+        return self._composed([Reading.of(ask, self._compiler, takes_away=not ask.keeps_weights)])[0]
 
     def weigh(
         self,
@@ -92,23 +88,25 @@ class Retriever:
         alpha_image: float | Literal["auto"] | None = None,
         alpha_text: float | None = None,
         beta: float | None = None,
-        weights: Mapping[str, float] | Literal["balanced"] | None = None,
+        weights: Mapping[str, float] | Literal["auto", "base", "balanced"] | None = None,
+        keep_rule: bool = False,
     ) -> Composition:
-        """The composition under PDV weights: what is named here, else the gallery's setting, else the base method.
+        """The composition under other weights: automatic ones (see `weighting`) unless something is named.
 
-        alpha_image "auto" takes the closed form of `automatic_alpha_image`. weights: of each role, instead of the knobs;
-        a role not named weighs 0; or "balanced" (see `balance`). OptionError where knobs or roles are named that these
-        terms, or their rule, do not have.
+        alpha_image, alpha_text, beta: PDV; knobs that are not named are those of the gallery's setting, else of the base method.
+        alpha_image "auto" takes the closed form of `automatic_alpha_image`. weights: of each role, a role not named weighs 0;
+        "auto"; "base", the composer's own; or "balanced". keep_rule: whether automatic weights keep the composition's rule,
+        as they do of a rule that was named. OptionError where knobs or roles are named that these terms, or their rule, do not have.
         """
         named = {
             name: value
             for name, value in (("alpha_image", alpha_image), ("alpha_text", alpha_text), ("beta", beta))
             if value is not None
         }
+        if not named:
+            return self._weighed(composition, AUTO if weights is None else weights, keep_rule)
         if weights is not None:
-            return self._weighed(composition, weights, named)
-        if not named and not (self.gallery.setting is not None and composition.is_base):
-            return composition  # what has no PDV, or a weighting of its own, keeps it
+            raise OptionError(f"give weights or {', '.join(named)}, not both")
         setting = self.gallery.setting or PDV()
         knobs: dict[str, float] = {"alpha_image": setting.alpha_image, "alpha_text": setting.alpha_text, "beta": setting.beta}
         if named.get("alpha_image") == AUTO:
@@ -124,7 +122,7 @@ class Retriever:
         alpha_image: float | Literal["auto"] | None = None,
         alpha_text: float | None = None,
         beta: float | None = None,
-        weights: Mapping[str, float] | Literal["balanced"] | None = None,
+        weights: Mapping[str, float] | Literal["auto", "base", "balanced"] | None = None,
         min_score: float | None = None,
         where: str | None = None,
         exclude: Collection[str] = (),
@@ -136,16 +134,24 @@ class Retriever:
         What can be asked besides is listed in `Question`. Items of `exclude` do not appear, nor, with exclude_reference,
         the references themselves (by id, or as any file of the same content), nor what scores below min_score, nor what
         does not fulfil `where`, an SQL expression over the items' fields.
-        The ranking is as long as k or what is left, and notes it when shorter.
+        weights: "auto", the default, chooses without labels: a score is then the mean of how many standard deviations an item
+        stands above the gallery's average item, under each term. A composer named "image", "prompt", "sum", "slerp", "sdr" or
+        "roles" keeps its own weights unless "auto" is said, and a rule that is named is kept.
+        The ranking is as long as k or what is left, and notes it when shorter; `why` says what was chosen, `answerable` whether
+        the gallery has such an item at all.
         """
-        if min_score is not None and not is_number(min_score):
-            raise OptionError(f"min_score must be a finite number, got {min_score!r}")
-        hidden = read_ids("exclude", exclude)
-        if exclude_reference:
-            hidden += self.ids_of_references(image, prompt, **more)
-        composition = self.compose(image, prompt, **more)
-        weighed = self.weigh(composition, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta, weights=weights)
-        return self.gallery.search(weighed, k, exclude=hidden, where=where, min_score=min_score)
+        request: dict[str, Any] = {"k": k, "alpha_image": alpha_image, "alpha_text": alpha_text, "beta": beta, "weights": weights}
+        request |= {"min_score": min_score, "where": where, "exclude": exclude, "exclude_reference": exclude_reference}
+        return self._searched([Request.read(image, prompt, request, more)])[0]
+
+    def search_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking]:
+        """One ranking for each request, a mapping of the words of `search`: `[{"image": "a.jpg", "prompt": "in red"}, …]`.
+
+        All pictures and words are encoded together, and linear queries are one search of the index, so that many take a
+        fraction of the time of as many calls of `search`. Ids and order are the same, scores within 1e-6.
+        OptionError, with the request's number, for one that `search` would refuse; then none is answered.
+        """
+        return self._searched(read_requests(requests))
 
     def ids_of_references(
         self,
@@ -157,83 +163,118 @@ class Retriever:
 
         OptionError where it has no reference, or one that is neither.
         """
-        ask = read_question(image, prompt, more)
-        if not ask.references:
-            raise OptionError("exclude_reference was asked for, but the query has no reference")
-        if unnamed := [image for image in ask.images if not isinstance(image, str | Path)]:
-            raise OptionError(f"exclude_reference needs a file or an item's id; a {type(unnamed[0]).__name__} has neither")
-        copies = [self.gallery.copies(content_hash(Path(image))) for image in ask.images if isinstance(image, str | Path)]
-        return [*ask.ids, *(id_ for found in copies for id_ in found)]
+        return References(self.gallery, self.encoder).ids(read_question(image, prompt, more))
 
-    def _weighed(self, composition: Composition, weights: Mapping[str, float] | str, named: Collection[str]) -> Composition:
-        if named:
-            raise OptionError(f"give weights or {', '.join(named)}, not both")
+    def judged(self, ranking: Ranking, composition: Composition) -> Ranking:
+        """The ranking with `answerable`, which says whether the gallery has what the composition asks for."""
+        best = self.gallery.vectors(ranking.ids[:BEST])
+        return replace(ranking, answerable=self._answerability.of(composition, self.gallery.spread, best))
+
+    def _searched(self, requests: Sequence[Request]) -> list[Ranking]:
+        references = References(self.gallery, self.encoder)
+        hidden = [
+            [*request.exclude, *(references.ids(request.ask) if request.exclude_reference else ())] for request in requests
+        ]
+        readings = [Reading.of(request.ask, self._compiler, takes_away=request.takes_away) for request in requests]
+        compositions = self._composed(readings)
+        weighed = [self.weigh(one, **request.weighing) for one, request in zip(compositions, requests, strict=True)]
+        cuts = [request.cut(ids) for request, ids in zip(requests, hidden, strict=True)]
+        rankings = self.gallery.search_many(weighed, cuts)
+        return [self.judged(ranking, one) for ranking, one in zip(rankings, compositions, strict=True)]
+
+    def _weighed(self, composition: Composition, weights: Mapping[str, float] | str, keep_rule: bool) -> Composition:
+        if weights == BASE:
+            return composition
+        if weights == AUTO:
+            return automatic(composition, self.gallery.spread, keep_rule=keep_rule)
         if weights == BALANCED:
             return balanced(composition, self.gallery.spread)
         if not isinstance(weights, Mapping) or not all(isinstance(role, str) and is_number(w) for role, w in weights.items()):
             raise OptionError(
-                f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {BALANCED!r}; got {weights!r}"
+                f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}; got {weights!r}"
             )
         return composition.with_weights(weights)
 
-    def _composed(self, ask: Asked) -> Composition:
-        """One composition for each reference and prompt, combined."""
-        references: list[dict[str, Any]] = self._references(ask) or [{}]
-        prompts: list[str | None] = [*ask.prompts] or [None]
-        queries = [Query(prompt=prompt, **reference) for reference in references for prompt in prompts]
-        parts = self._composer(ask.composer, ask.rule).compose(queries)
-        rows = [parts[start : start + len(prompts)] for start in range(0, len(parts), len(prompts))]
-        composition = combined(rows, ask.image_weights or [1.0], ask.strengths or [1.0])
-        if ask.rule is None:
-            return composition
-        return composition.with_rule(make_rule(ask.rule, learned_words=ask.composer in LEARNED_WORDS))
+    def _composed(self, readings: Sequence[Reading]) -> list[Composition]:
+        """One composition for each question; those of one composer are composed together."""
+        references = References(self.gallery, self.encoder).read([reading.ask for reading in readings])
+        queries = [reading.queries(of_each) for reading, of_each in zip(readings, references, strict=True)]
+        keys = [_composer_of(reading.ask) for reading in readings]
+        parts: list[list[Composition]] = [[] for _ in readings]
+        for key in dict.fromkeys(keys):
+            members = [i for i, other in enumerate(keys) if other == key and queries[i]]
+            asked = [query for i in members for query in queries[i]]
+            made = iter(self._composer(*key).compose(asked) if asked else ())
+            for i in members:
+                parts[i] = list(islice(made, len(queries[i])))
+        return [self._finished(*one) for one in zip(readings, parts, strict=True)]
 
-    def _references(self, ask: Asked) -> list[dict[str, Any]]:
-        """What a `Query` says of its reference, for each of them: of images first, then of items."""
-        of_images, of_items = ask.regions[: len(ask.images)], ask.regions[len(ask.images) :]
-        looked_at = [*map(self._image, ask.images, of_images), *map(self._item, ask.ids, of_items)]
-        unseen = [picture for _, picture in looked_at if picture is not None]
-        vectors = iter(self.encoder.encode_images(unseen) if unseen else ())
-        captions: list[str | None] = [*ask.captions] or [None] * len(looked_at)
-        return [
-            said | {"caption": caption} | ({} if picture is None else {"vector": next(vectors)})
-            for (said, picture), caption in zip(looked_at, captions, strict=True)
-        ]
+    def _finished(self, reading: Reading, parts: Sequence[Composition]) -> Composition:
+        """The compositions of one question's references and prompts as one, with what it avoids, likes and dislikes beside them."""
+        ask = reading.ask
+        composition = reading.combined(parts) if parts else None
+        if composition is not None and ask.rule is not None:
+            composition = composition.with_rule(make_rule(ask.rule, learned_words=ask.composer in LEARNED_WORDS))
+        for role, names, weight, weights in (
+            (AVOID, reading.avoid, -1.0, reading.avoid_weights),
+            ("more", ask.more_like, MORE, None),
+            ("less", ask.less_like, LESS, None),
+        ):
+            if names:
+                _check_weighs(composition, role)
+                rows = self._avoided(names, composition) if role == AVOID else self.gallery.vectors(names)
+                terms = Composition.of(role, rows, weight, names)
+                terms = terms if weights is None else replace(terms, weights=weights, shares={})
+                composition = terms if composition is None else composition.joined(terms)
+        if composition is None:
+            raise OptionError("a query needs a reference image, a prompt, or both")
+        return composition
 
-    def _image(self, image: ImageLike, region: Region | None) -> tuple[dict[str, Any], ImageLike | None]:
-        """What a query says of an image, and the picture that has yet to be encoded. A part of it is another picture, without a name."""
-        opened = self._opened(image)
-        if region is not None:
-            part = cropped(opened, region)
-            return {"image": part}, part
-        if not isinstance(image, str | Path):
-            return {"image": opened}, opened
-        return {"image": image, "id": Path(image).name}, opened
+    def _avoided(self, phrases: Sequence[str], composition: Composition | None) -> Float32:
+        caption = None if composition is None else composition.words.get(Term.TEXT)
+        return avoid_directions(self.encoder, phrases, caption, self._swap.lexicon)
 
-    def _item(self, id_: str, region: Region | None) -> tuple[dict[str, Any], ImageLike | None]:
-        """The same of an item, whose vector is there already."""
-        if region is not None:
-            part = cropped(self.gallery.picture(id_), region)
-            return {"image": part}, part
-        return {"vector": self.gallery.vectors([id_])[0], "image": self._shown(self.gallery.item(id_)), "id": id_}, None
+    def _composer(self, name: ComposerName, rule: RuleName) -> Composer:
+        if (name, rule) not in self._composers:
+            parts = self._parts
+            self._composers[name, rule] = make_composer(name, self.encoder, parts, score=self.gallery.scores, rule=rule)
+        return self._composers[name, rule]
 
-    def _shown(self, item: Item) -> ImageLike | None:
-        """The picture of an item, None where it is no longer the one that was added: a method must not look at another."""
-        try:
-            picture = self.gallery.picture(item.id)
-        except ImageError:
-            return None
-        return picture if item.place.part else Path(item.path)
+    @cached_property
+    def _parts(self) -> Parts:
+        """What was given, and the choices of searches for what was not."""
+        given = self._given
+        return replace(given, vocabulary=self._vocabulary, rewriter=given.rewriter or self._swap)
 
-    def _opened(self, image: ImageLike) -> Image.Image:
-        """The reference decoded as the gallery's own pictures were."""
-        return open_image(image, decode=self.gallery.decode, size=getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE))
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return self._given.vocabulary or default_vocabulary(self.encoder)
 
-    def _composer(self, name: ComposerName, rule: RuleName | None) -> Composer:
-        key = name, rule or RuleName.LINEAR
-        if key not in self._composers:
-            self._composers[key] = make_composer(name, self.encoder, self._parts, score=self.gallery.scores, rule=key[1])
-        return self._composers[key]
+    @cached_property
+    def _swap(self) -> SwapRewriter:
+        return SwapRewriter(self._vocabulary)
+
+    @property
+    def _compiler(self) -> RuleCompiler:
+        """What reads prompts: it knows the vocabulary's own negations."""
+        return self._swap.compiler
+
+    @cached_property
+    def _answerability(self) -> Answerability:
+        return Answerability(self.encoder)
+
+
+def _composer_of(ask: Asked) -> tuple[ComposerName, RuleName]:
+    """The composer of a question, and the rule it is for. Without a prompt only captions have something to say beside the image."""
+    bare = not ask.prompts and ask.composer in WITHOUT_CAPTIONS and ask.references > 0
+    return ComposerName.IMAGE if bare else ask.composer, ask.rule or RuleName.LINEAR
+
+
+def _check_weighs(composition: Composition | None, role: str) -> None:
+    """OptionError for terms beside a rule that has no weights for them."""
+    if composition is not None and not composition.rule.weighs:
+        name = role if role == AVOID else f"{role}_like"
+        raise OptionError(f"the {composition.rule.name.value!r} rule has no weights: leave out {name}")
 
 
 def _searching(device: str) -> Device:

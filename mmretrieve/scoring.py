@@ -27,7 +27,7 @@ def term_scores(terms_td: Float32, rows_nd: Float32) -> Float32:
     return scores
 
 
-def linear_contributions(scores_tn: Float32, weights: Sequence[float]) -> NDArray[np.float64]:
+def linear_contributions(scores_tn: NDArray[np.floating], weights: Sequence[float]) -> NDArray[np.float64]:
     """What each term adds to each item's score: (t, n) weight × term score."""
     return np.asarray(weights, dtype=np.float64)[:, None] * scores_tn
 

@@ -20,9 +20,9 @@ from eval.composing import Scored, Way, compose
 from eval.methods import METHODS, Method, parts_for
 from eval.tables import fill, markdown, weights_table
 from eval.weights import PLANE, compared, weighings
-from mmretrieve.balance import Spread, balanced
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.vectors import Float32
+from mmretrieve.weighting import Spread, balanced
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,10 +11,10 @@ import pytest
 import mmretrieve as mm
 from eval.settings import Weighing, published_name, weighing
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
-from mmretrieve.balance import Spread, balanced
 from mmretrieve.directions import plane_weights
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import unit
+from mmretrieve.weighting import Spread, balanced
 
 TERMS = unit(np.random.default_rng(1).normal(size=(4, 6)))
 QUERY = Composition(("image", "text", "composed", "prompt"), TERMS, (0, 0, 1, 0))

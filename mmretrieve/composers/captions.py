@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.composers.fitting import FittedCaption, cut_remarks, fit_captions, fitting_remark
-from mmretrieve.composition import Composition
+from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.base import Captioner, Rewriter
+from mmretrieve.language.editing import without
 from mmretrieve.language.rewriters import TemplateRewriter
 from mmretrieve.query import Query
 from mmretrieve.rules import LINEAR, Hinge, ScoreRule
@@ -62,7 +63,7 @@ class Captions:
 
     A given caption is taken as it is and stands alone; where a rewriter says nothing, the prompt stands for its rewrite.
     A caption that does not fit into the encoder's context together with its prompt is shortened (see `fitting`).
-    A query with words but no picture has no `image`.
+    A query with words but no picture has no `image`, one that asks for nothing has no `prompt`.
     """
 
     encoder: Encoder
@@ -75,44 +76,60 @@ class Captions:
     remark: str | None = None
 
     def compose(self, queries: Sequence[Query]) -> list[Composition]:
-        prompts, captions = [query.words() for query in queries], self._captions(queries)
+        for query in queries:
+            if not query.avoid:
+                query.words()  # only what should not show can be asked without a prompt
+        captions = self._captions(queries)
         told = [caption for several in captions for caption in several]
-        asked = [prompt for prompt, several in zip(prompts, captions, strict=True) for _ in several]
-        said = self.rewriter.rewrite(told, asked)
+        asking = [query for query, several in zip(queries, captions, strict=True) for _ in several]
+        said = self._rewrites(told, asking)
+        asked = [query.prompt or "" for query in asking]
         rewrites = [rewrite or prompt for rewrite, prompt in zip(said, asked, strict=True)]
         pairs = fit_captions(self.encoder, self.rewriter, told, asked, rewrites)
-        texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *prompts]
-        text_rows, rewrite_rows, prompt_rows = np.split(self.encoder.encode_texts(texts), [len(told), 2 * len(told)])
+        wishes = [query.wish() for query in queries]
+        texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *filter(None, wishes)]
+        text_rows, rewrite_rows, wish_rows = np.split(self.encoder.encode_texts(texts), [len(told), 2 * len(told)])
         places = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
-        cut = cut_remarks(self.encoder, prompts)
+        cut, wished = cut_remarks(self.encoder, wishes), iter(wish_rows)
         return [
-            self._composition(query, pairs[place], text_rows[place], rewrite_rows[place], prompt_row).remarked(
-                _silence(said[place]), fitting_remark(self.encoder, pairs[place]), prompt_cut
-            )
-            for query, place, prompt_row, prompt_cut in zip(queries, places, prompt_rows, cut, strict=True)
+            self._composition(
+                query, pairs[place], text_rows[place], rewrite_rows[place], next(wished) if wish else None
+            ).remarked(_silence(said[place]), fitting_remark(self.encoder, pairs[place]), prompt_cut)
+            for query, place, wish, prompt_cut in zip(queries, places, wishes, cut, strict=True)
         ]
 
     def _composition(
-        self, query: Query, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, prompt: Float32
+        self, query: Query, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, wish: Float32 | None
     ) -> Composition:
         shares = self.shares(text, rewritten)
         means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
         best = pairs[int(shares.argmax())]
-        seen = {} if query.vector is None else {Term.IMAGE: query.vector}
-        terms = seen | dict(zip((Term.TEXT, Term.COMPOSED, Term.PROMPT), (*means, prompt), strict=True))
-        return Composition(
-            tuple(terms),
-            np.stack(list(terms.values())),
-            (0.0,) * len(terms),
-            {Term.TEXT: best.caption, Term.COMPOSED: best.rewrite, Term.PROMPT: query.words()},
-            self.rule,
-            remark=self.remark,
-        ).weighted(self.base)
+        terms = dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT), (query.vector, *means, wish), strict=True))
+        there = {term: row for term, row in terms.items() if row is not None}
+        words: dict[str, str] = {Term.TEXT: best.caption, Term.COMPOSED: best.rewrite}
+        if wish is not None:
+            words[Term.PROMPT] = query.wish()
+        composition = Composition(
+            tuple(there), np.stack(list(there.values())), (0.0,) * len(there), words, self.rule, remark=self.remark
+        )
+        return composition.weighted({term: weight for term, weight in self.base.items() if term in there})
+
+    def _rewrites(self, captions: Sequence[str], queries: Sequence[Query]) -> list[str]:
+        """Each caption with its query's prompt applied, without what the query avoids; a query without a prompt keeps its caption."""
+        asked = [(caption, query.words()) for caption, query in zip(captions, queries, strict=True) if query.prompt is not None]
+        said = iter(self.rewriter.rewrite(*map(list, zip(*asked, strict=True))) if asked else [])
+        rewrites = [caption if query.prompt is None else next(said) for caption, query in zip(captions, queries, strict=True)]
+        return [
+            reduce(partial(without, lexicon=getattr(self.rewriter, "lexicon", None)), query.avoid, rewrite)
+            if rewrite
+            else rewrite
+            for rewrite, query in zip(rewrites, queries, strict=True)
+        ]
 
     def _captions(self, queries: Sequence[Query]) -> list[list[str]]:
         unsaid = [query for query in queries if query.caption is None]
         told = iter(self.captioner.captions(unsaid, self.count) if unsaid else [])
-        return [next(told) if query.caption is None else [query.caption] for query in queries]
+        return [next(told) if query.caption is None else [Caption(query.caption)] for query in queries]
 
 
 def _silence(said: Sequence[str]) -> str | None:

@@ -47,16 +47,17 @@ class Inversion:
         prompts = [query.words() for query in queries]
         sentences = [[("a photo of", ""), ("a photo of", f"{self.joint} {prompt}")] for prompt in prompts]
         rows = self.inverter.encode([_picture(query) for query in queries], sentences)
+        wishes = [query.wish() or prompt for query, prompt in zip(queries, prompts, strict=True)]
         return [
             Composition(
                 (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT),
                 np.stack([query.reference(), *pair, prompt_row]),
                 (0.0, 0.0, 1.0, 0.0),
-                {**dict(zip((Term.TEXT, Term.COMPOSED), map(_shown, said), strict=True)), Term.PROMPT: prompt},
+                {**dict(zip((Term.TEXT, Term.COMPOSED), map(_shown, said), strict=True)), Term.PROMPT: wish},
                 remark=self._cut_remark(prompt, said[1]),
             )
-            for query, pair, prompt_row, said, prompt in zip(
-                queries, rows, self.encoder.encode_texts(prompts), sentences, prompts, strict=True
+            for query, pair, prompt_row, said, prompt, wish in zip(
+                queries, rows, self.encoder.encode_texts(wishes), sentences, prompts, wishes, strict=True
             )
         ]
 

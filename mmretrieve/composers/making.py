@@ -15,8 +15,15 @@ from mmretrieve.composers.simple import ImageOnly, PromptOnly, Slerp, Sum
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.language.base import Captioner, Describer, Rewriter
-from mmretrieve.language.choices import SpeakerOptions, captioner_from, compiler_from, describer_from, rewriter_from
-from mmretrieve.language.rewriters import TemplateRewriter
+from mmretrieve.language.choices import (
+    SpeakerOptions,
+    Word,
+    captioner_from,
+    compiler_from,
+    describer_from,
+    named_rewriter,
+    rewriter_from,
+)
 from mmretrieve.language.roles import Compiler, RuleCompiler
 from mmretrieve.language.tagger import Tagger
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
@@ -33,14 +40,15 @@ T = TypeVar("T")
 class Parts:
     """What composers are built of besides an encoder. Each takes what it needs; what is not given has a default or is asked for.
 
-    vocabulary: of the tagger; by default the encoder's own, else a general one. captioner: by default the tagger.
-    rewriter: by default the template. compiler: of roles; by default the rules. describer: has no default.
+    vocabulary: of captions and rewrites; by default the gallery's or the encoder's own, else a general one. captioner: by
+    default the fields of the gallery's items where there are any, else the tagger. rewriter: an object, or "swap" (the default
+    of searches) or "template" by name. compiler: of roles; by default the rules. describer: has no default.
     phi: a file or a loaded phi; by default `phi.safetensors` in the encoder's own folder. oti: settings of SEARLE-OTI.
     """
 
     vocabulary: Vocabulary | None = None
     captioner: Captioner | None = None
-    rewriter: Rewriter | None = None
+    rewriter: Rewriter | str | None = None
     compiler: Compiler | None = None
     describer: Describer | None = None
     phi: str | Path | Phi | None = None
@@ -58,8 +66,12 @@ def parts_from(
     """The parts that the words of shell and evaluation choose."""
     return Parts(
         vocabulary=vocabulary,
-        captioner=captioner_from(options, encoder, vocabulary=vocabulary, progress=progress),
-        rewriter=rewriter_from(options, encoder, vocabulary=vocabulary, progress=progress),
+        captioner=None
+        if options.captioner is None
+        else captioner_from(options, encoder, vocabulary=vocabulary, progress=progress),
+        rewriter=None
+        if options.rewriter is None
+        else rewriter_from(options, encoder, vocabulary=vocabulary, progress=progress),
         compiler=compiler_from(options, progress=progress),
         describer=describer_from(options, progress=progress) if options.describer is not None else None,
         phi=phi,
@@ -98,7 +110,7 @@ def _make(name: ComposerName, encoder: Encoder, parts: Parts, score: Scorer | No
             return Inversion(encoder, _inverter(encoder, parts, name), joint=",")
         case ComposerName.SEARLE | ComposerName.SEARLE_OTI | ComposerName.LINCIR:
             return Inversion(encoder, _inverter(encoder, parts, name))
-    speakers = encoder, parts.captioner or _tagger(encoder, parts), parts.rewriter or TemplateRewriter()
+    speakers = encoder, parts.captioner or _tagger(encoder, parts), rewriter_of(parts, encoder)
     match name:
         case ComposerName.LDRE:
             return ldre(*speakers, _needed(score, "'ldre' weighs captions by the gallery: give the scores of one"))
@@ -110,6 +122,13 @@ def _make(name: ComposerName, encoder: Encoder, parts: Parts, score: Scorer | No
             return RoleAware(encoder, Captions(*speakers), parts.compiler or RuleCompiler())
         case _:
             return Captions(*speakers)
+
+
+def rewriter_of(parts: Parts, encoder: Encoder) -> Rewriter:
+    """The rewriter of the parts: an object as it is, a built-in one by name, or the template where none is named."""
+    if parts.rewriter is not None and not isinstance(parts.rewriter, str):
+        return parts.rewriter
+    return named_rewriter(parts.rewriter or Word.TEMPLATE, parts.vocabulary or default_vocabulary(encoder))
 
 
 def _tagger(encoder: Encoder, parts: Parts) -> Tagger:

@@ -32,7 +32,7 @@ class PromptOnly:
     encoder: Encoder
 
     def compose(self, queries: Sequence[Query]) -> list[Composition]:
-        prompts = [query.words() for query in queries]
+        prompts = [query.wish() or query.words() for query in queries]
         rows, cut = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
         return [
             Composition((Term.PROMPT,), row[None], (1.0,), {Term.PROMPT: prompt}, remark=remark)
@@ -84,7 +84,7 @@ def _pairs(
     encoder: Encoder, queries: Sequence[Query], weigh: Callable[[Query, Float32], tuple[float, float]]
 ) -> list[Composition]:
     """The terms image and prompt of each query under the weights that `weigh` gives for its (d,) prompt vector."""
-    prompts = [query.words() for query in queries]
+    prompts = [query.wish() or query.words() for query in queries]
     rows, cut = encoder.encode_texts(prompts), cut_remarks(encoder, prompts)
     return [
         Composition(

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from mmretrieve.balance import Spread
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
@@ -21,6 +20,7 @@ from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Ranking
 from mmretrieve.vectors import Float32
+from mmretrieve.weighting import Spread
 
 MOVES = 8  # compactions that may come between a question and its answer
 N = TypeVar("N", bound=Now)
@@ -168,6 +168,10 @@ class Asking(ABC, Generic[N]):
         Raises OptionError for k < 1 or an expression that is none, VectorError for another dimension.
         """
         return self._at_one_moment(lambda now: searching.search(now, composition, Cut(k, exclude, min_score, where)))
+
+    def search_many(self, compositions: Sequence[Composition], cuts: Sequence[Cut]) -> list[Ranking]:
+        """A ranking for each composition under its own `Cut`, as `search` gives it; linear ones are searched together."""
+        return self._at_one_moment(lambda now: searching.search_many(now, compositions, cuts))
 
     def rank(
         self,

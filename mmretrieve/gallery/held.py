@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve import scoring
-from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.vectors import Float32
+from mmretrieve.weighting import Spread
 
 EXCLUDED, FILTERED = "excluded", "hidden by the filter"
 Rows = NDArray[np.int64]  # items by number, in insertion order
@@ -77,6 +77,9 @@ class Held(Protocol):
 
     def items_of(self, rows: Rows) -> list[Item]: ...
 
+    def rows_of(self, ids: Collection[str]) -> Rows:
+        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
+
 
 class Now(Held, Protocol):
     """All that a gallery can be asked of the items at one moment."""
@@ -92,9 +95,6 @@ class Now(Held, Protocol):
     def spread(self) -> Spread: ...
 
     def vectors_of(self, rows: Rows) -> Float32: ...
-
-    def rows_of(self, ids: Collection[str]) -> Rows:
-        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
 
     def copies(self, content: str) -> list[str]:
         """The ids of items whose picture has that content hash."""

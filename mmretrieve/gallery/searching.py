@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,45 @@ EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
 POOL = 2_000  # candidates of each term beyond
 
 
+def search_many(now: Held, compositions: Sequence[Composition], cuts: Sequence[Cut]) -> list[Ranking]:
+    """A ranking for each composition, the same as `search` gives; linear ones under one filter are one search of the index."""
+    rankings: dict[int, Ranking] = {}
+    together: dict[str | None, list[int]] = {}
+    for i, (composition, cut) in enumerate(zip(compositions, cuts, strict=True)):
+        if composition.is_linear:
+            together.setdefault(cut.where, []).append(i)
+        else:
+            rankings[i] = search(now, composition, cut)
+    for where, members in together.items():
+        rankings |= zip(
+            members, _search_linear(now, [compositions[i] for i in members], [cuts[i] for i in members], where), strict=True
+        )
+    return [rankings[i] for i in range(len(compositions))]
+
+
+def _search_linear(now: Held, compositions: Sequence[Composition], cuts: Sequence[Cut], where: str | None) -> list[Ranking]:
+    """All of them propose candidates at once, and each ranks all candidates that it may show: exact scores decide."""
+    for composition in compositions:
+        _check_direction(composition)
+        check_dim(now, composition)
+    wanted = max(cut.k + len(cut.exclude) for cut in cuts)
+    matching = now.allowed(Cut(wanted, where=where))
+    rows = now.proposals(np.stack([composition.direction for composition in compositions]), wanted, matching)
+    rankings = []
+    scores = np.split(
+        now.scores(np.concatenate([c.terms for c in compositions]), rows), np.cumsum([len(c.terms) for c in compositions])[:-1]
+    )
+    for composition, cut, scores_tn in zip(compositions, cuts, scores, strict=True):
+        allowed = now.allowed(cut) if len(cut.exclude) else matching
+        shown = ~np.isin(rows, now.rows_of(cut.exclude)) if len(cut.exclude) else np.ones(len(rows), bool)
+        rankings.append(_ranking(now, composition, _Scored(rows[shown], scores_tn[:, shown], whole=True), allowed, cut))
+    return rankings
+
+
 def search(now: Held, composition: Composition, cut: Cut) -> Ranking:
     """A linear rule is one search of the index; another scores every item, or beyond EXACT_ITEMS the best of each term."""
-    if composition.is_linear and not composition.direction.any():
-        raise OptionError("the weighted terms cancel: nothing is left to search by")
+    if composition.is_linear:
+        _check_direction(composition)
     check_dim(now, composition)
     allowed = now.allowed(cut)
     if composition.is_linear:
@@ -49,6 +85,11 @@ def term_scores(now: Held, composition: Composition, rows: Rows) -> Float32:
     """(t, m) inner product of every term with every one of those rows."""
     check_dim(now, composition)
     return now.scores(composition.terms, rows)
+
+
+def _check_direction(composition: Composition) -> None:
+    if not composition.direction.any():
+        raise OptionError("the weighted terms cancel: nothing is left to search by")
 
 
 def check_dim(now: Held, composition: Composition) -> None:
@@ -86,6 +127,7 @@ def _ranking(now: Held, composition: Composition, scored: _Scored, allowed: Allo
         composition.rule.name,
         pool,
         allowed.hidden,
+        composition.why,
     )
 
 

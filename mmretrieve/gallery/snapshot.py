@@ -8,7 +8,6 @@ from threading import RLock
 import numpy as np
 
 from mmretrieve import scoring
-from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
 from mmretrieve.gallery import duplicates
 from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows, checked_ids
@@ -19,6 +18,7 @@ from mmretrieve.gallery.store.records import Item, Record
 from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
+from mmretrieve.weighting import Spread
 
 SAMPLE = 50_000  # items that say how the whole gallery spreads
 KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again

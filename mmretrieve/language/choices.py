@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -53,15 +54,16 @@ FIELDS = ("id_field", "caption_field", "prompt_field", "rewrite_field")
 class SpeakerOptions:
     """Who speaks in each role, and what the speakers need. Shell and evaluation share it.
 
-    captioner: "tagger", "endpoint", "transformers:MODEL" or a file. rewriter: "template", "swap", "endpoint" or a file.
+    captioner: "tagger", "endpoint", "transformers:MODEL" or a file. rewriter: "template", "swap", "endpoint" or a file. None
+    leaves either to whoever asks: searches caption by fields or the tagger and swap words, evaluation tags and takes the template.
     compiler: "rules", "endpoint" or a file. describer: "endpoint" or a file; there is none by default.
     endpoint, model, key, timeout: of the endpoint (see `Endpoint`). memory: the file in which models' answers are kept;
     offline: they come from there alone. allow_missing, …_field: for files (see `files`). device: of a local model.
     Raises OptionError for words that name nobody, and for options that contradict each other or serve nobody.
     """
 
-    captioner: str = Word.TAGGER
-    rewriter: str = Word.TEMPLATE
+    captioner: str | None = None
+    rewriter: str | None = None
     compiler: str = Word.RULES
     describer: str | None = None
     endpoint: str | None = None
@@ -136,7 +138,7 @@ def captioner_from(
     from mmretrieve.language import files, pictures, speakers, tagger
     from mmretrieve.language.vocabulary import default_vocabulary
 
-    chosen = options.speaker("captioner")
+    chosen = options.speaker("captioner") if options.captioner is not None else Word.TAGGER
     if chosen is Word.ENDPOINT:
         return speakers.EndpointCaptioner(options.shared_endpoint, progress=progress)
     if isinstance(chosen, LocalModel):
@@ -154,18 +156,29 @@ def rewriter_from(
     options: SpeakerOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
 ) -> Rewriter:
     """Who applies prompts to captions. "swap" knows the words of `vocabulary`, or of the encoder's own."""
-    from mmretrieve.language import files, rewriters, speakers
+    from mmretrieve.language import files, speakers
     from mmretrieve.language.vocabulary import default_vocabulary
 
-    chosen = options.speaker("rewriter")
+    chosen = options.speaker("rewriter") if options.rewriter is not None else Word.TEMPLATE
     if chosen is Word.ENDPOINT:
         return speakers.EndpointRewriter(options.shared_endpoint, progress)
     if isinstance(chosen, Path):
         fields = options.fields("caption_field", "prompt_field", "rewrite_field")
         return files.FileRewriter.read(chosen, **fields, allow_missing=options.allow_missing)
-    if chosen is Word.SWAP:
-        return rewriters.SwapRewriter(vocabulary or default_vocabulary(encoder))
-    return rewriters.TemplateRewriter()
+    return named_rewriter(str(chosen), vocabulary or default_vocabulary(encoder))
+
+
+def named_rewriter(name: str, vocabulary: Vocabulary) -> Rewriter:
+    """The built-in rewriter of that name. OptionError, naming both, for another."""
+    from mmretrieve.language import rewriters
+
+    built_in: dict[str, Callable[[], Rewriter]] = {
+        Word.SWAP: lambda: rewriters.SwapRewriter(vocabulary),
+        Word.TEMPLATE: rewriters.TemplateRewriter,
+    }
+    if name not in built_in:
+        raise unknown("rewriter", name, built_in)
+    return built_in[name]()
 
 
 def compiler_from(options: SpeakerOptions, *, progress: Progress | None = None) -> Compiler:

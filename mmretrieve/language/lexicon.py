@@ -148,19 +148,22 @@ class Lexicon:
         return matches[0] if len(matches) == 1 and filled else None
 
     def alternatives(self, phrase: str) -> list[str]:
-        """The other members of the class of `phrase`, in forms of the same kind; those of the vocabulary first, [] if unknown.
+        """The other members of the class of `phrase`: in the vocabulary's words where it has any, else in forms of the same kind.
 
-        The name of a class has the word for its absence: "sleeves" → ["sleeveless"].
+        [] for an unknown phrase, and for a thing: what else there could be has no end. The name of a class has the word for
+        its absence: "sleeves" → ["sleeveless"].
         """
         meaning = self.meaning(phrase)
         if meaning is None:
             return [] if (absent := self.absence(phrase)) is None else [self.classes[absent].members[0][0][0]]
         reading = next(iter(meaning.readings.values()))
-        if reading.step:
-            return []
         word_class = self.classes[reading.cls]
-        others = [word_class.forms(i, reading.kind) for i in range(len(word_class.members)) if i != reading.member]
-        return sorted((forms[0] for forms in others if forms), key=lambda form: form not in word_class.vocabulary)
+        if reading.step or word_class.name == THING:
+            return []
+        others = [kinds for i, kinds in enumerate(word_class.members) if i != reading.member]
+        spoken = [[form for forms in kinds for form in forms if form in word_class.vocabulary] for kinds in others]
+        alike = [word_class.forms(i, reading.kind) for i in range(len(word_class.members)) if i != reading.member]
+        return [forms[0] for forms in (spoken if any(spoken) else alike) if forms]
 
     def joined(self, matches: Sequence[Match], words: Sequence[WordToken]) -> list[Match]:
         """The matches, those of one class that "and" joins made one: "red and white"."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from mmretrieve import scoring
-from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
 from mmretrieve.gallery import duplicates
@@ -28,6 +27,7 @@ from mmretrieve.gallery.store.records import Item, MovedError
 from mmretrieve.gallery.store.store import Half
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
+from mmretrieve.weighting import Spread
 
 BLOCK = 1_024  # rows asked for at once
 SAMPLE = 50_000  # items that say how the whole collection spreads

@@ -1,0 +1,50 @@
+"""Directions to go away from: what a phrase adds to a caption, against what the caption could say in its place.
+
+A caption that says the phrase already gains nothing from it, so `composed − text` cannot take it away. Its direction is there
+all the same between the caption that says it and the same caption that says something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmretrieve.encoders.base import Encoder
+from mmretrieve.language.editing import including, without
+from mmretrieve.language.lexicon import Lexicon
+from mmretrieve.vectors import Float32
+
+MAX_ALTERNATIVES = 12  # of one phrase: enough for a mean
+NONE = 1e-3  # a shorter difference of unit vectors is no direction
+
+
+def avoid_directions(encoder: Encoder, phrases: Sequence[str], caption: str | None, lexicon: Lexicon) -> Float32:
+    """n phrases → (n, d) unit vectors from what the caption could say instead to the caption that says the phrase.
+
+    "stripes" with "a photo of a red striped dress" is that sentence against the mean of "a photo of a red plain dress",
+    "… checked dress" and so on. A phrase of no known class stands against the caption without it. Without a caption, or
+    where the words make no difference to the encoder, the phrase itself is the direction.
+    """
+    contrasts = [_contrast(phrase, caption, lexicon) for phrase in phrases]
+    texts = list(dict.fromkeys([*phrases, *(text for said, instead in contrasts for text in (said, *instead))]))
+    row = dict(zip(texts, encoder.encode_texts(texts).astype(np.float64), strict=True)) if texts else {}
+    directions = []
+    for phrase, (said, instead) in zip(phrases, contrasts, strict=True):
+        difference = row[said] - np.mean([row[text] for text in instead], axis=0) if instead else row[said]
+        length = float(np.linalg.norm(difference))
+        directions.append(difference / length if length > NONE else row[phrase])
+    return np.asarray(directions, dtype=np.float32).reshape(len(phrases), -1)
+
+
+def _contrast(phrase: str, caption: str | None, lexicon: Lexicon) -> tuple[str, list[str]]:
+    """The sentence that says a phrase, and those that say something else in its place."""
+    others = lexicon.alternatives(phrase)[:MAX_ALTERNATIVES]
+    if caption is None:
+        return phrase, others
+    said = including(caption, phrase, lexicon)
+    replaced = [including(without(said, phrase, lexicon), other, lexicon) for other in others]
+    instead = [
+        text for text in dict.fromkeys([*replaced, *([] if replaced else [without(said, phrase, lexicon)])]) if text != said
+    ]
+    return (said, instead) if instead else (f"{caption}, {phrase}", [caption])
