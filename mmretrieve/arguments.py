@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.choices import SpeakerOptions
-from mmretrieve.options import AUTO, BALANCED, DEFAULT_K, ComposerName, RuleName
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, ComposerName, RuleName
 
 WRONG_USE = 2
+NAMED_WEIGHTS = (AUTO, BASE, BALANCED)
 HOST = "127.0.0.1"
 SEVERAL: dict[str, tuple[type, str, str]] = {
     "image_weight": (float, "W", "how much each picture counts (default: 1)"),
@@ -22,7 +23,7 @@ SEVERAL: dict[str, tuple[type, str, str]] = {
     "avoid": (str, "T", "what should not show"),
     "more_like": (str, "ID", "an item to be near to"),
     "less_like": (str, "ID", "an item to be far from"),
-    "caption": (str, "TEXT", "the reference said in words (default: by the captioner)"),
+    "caption": (str, "TEXT", "the reference said in words (default: by its fields, those of similar items, or the tagger)"),
     "exclude": (str, "ID", "an item that must not appear"),
 }
 QUESTION = (
@@ -40,7 +41,7 @@ QUESTION = (
 )
 SPEAKERS = {
     "captioner": ("WHO", "says references in words: tagger, endpoint, transformers:MODEL or a file of captions"),
-    "rewriter": ("WHO", "applies prompts to captions: template, swap, endpoint or a file of rewrites"),
+    "rewriter": ("WHO", "applies prompts to captions: swap (the default of search), template, endpoint or a file of rewrites"),
     "compiler": ("WHO", "sorts prompts by role: rules, endpoint or a file"),
     "describer": ("WHO", "describes targets for one-step: endpoint or a file"),
     "endpoint": ("URL", "base URL of an OpenAI-compatible server, else OPENAI_BASE_URL"),
@@ -139,11 +140,13 @@ def alpha_or_auto(text: str) -> float | str:
 
 def weights(text: str) -> dict[str, float] | str:
     """`"image=1,prompt=2"` → `{"image": 1.0, "prompt": 2.0}`."""
-    if text == BALANCED:
+    if text in NAMED_WEIGHTS:
         return text
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and sign for name, sign, _ in pairs):
-        raise argparse.ArgumentTypeError(f"expected {BALANCED}, or weights by role such as image=1,prompt=2, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected {', '.join(NAMED_WEIGHTS)}, or weights by role such as image=1,prompt=2, got {text!r}"
+        )
     read = {name.strip(): finite(value) for name, _, value in pairs}
     if len(read) < len(pairs):
         raise argparse.ArgumentTypeError(f"every role once, got {text!r}")
@@ -171,7 +174,12 @@ def add_question(command: argparse.ArgumentParser) -> None:
     for name, (kind, metavar, told) in SEVERAL.items():
         asked.add_argument(_option(name), action="append", type=readers[kind], metavar=metavar, help=told + more)
     asked.add_argument("-k", type=count, default=DEFAULT_K, metavar="N", help="how many items (default: %(default)s)")
-    asked.add_argument("--min-score", type=finite, metavar="S", help="leave out items that score below")
+    asked.add_argument(
+        "--min-score",
+        type=finite,
+        metavar="S",
+        help="leave out items that score below; by default in standard deviations above the average item",
+    )
     asked.add_argument("--where", metavar="SQL", help="""what items must fulfil: "price < 20 AND colour = 'red'\"""")
     asked.add_argument("--exclude-reference", action="store_true", help="the reference itself must not appear")
     method = command.add_argument_group("the method and its weights")
@@ -183,7 +191,7 @@ def add_question(command: argparse.ArgumentParser) -> None:
     method.add_argument("--alpha-image", type=alpha_or_auto, metavar="A", help=f"how far the prompt moves the image, or {AUTO}")
     method.add_argument("--alpha-text", type=finite, metavar="A", help="how far the prompt moves the words")
     method.add_argument("--beta", type=share, metavar="B", help="0 follows the image, 1 the words")
-    told = f"{BALANCED}, or by role: image=1.5,composed=0.5,prompt=2; instead of alpha and beta"
+    told = f"{AUTO} (default: chosen for the query), {BASE} (the method's own), {BALANCED}, or by role: image=1.5,prompt=2"
     method.add_argument("--weights", type=weights, metavar="W", help=told)
 
 

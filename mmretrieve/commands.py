@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,8 @@ def search(options: argparse.Namespace) -> int:
     _refuse_unused(options)
     retriever = opened(options)
     question = {name: getattr(options, name) for name in arguments.QUESTION if getattr(options, name) not in (None, [])}
-    _print_ranking(retriever.search(options.image or None, options.prompt or None, **question), as_json=options.json)
+    ranking = retriever.search(options.image or None, options.prompt or None, **question)
+    _print_ranking(ranking, retriever.gallery, as_json=options.json)
     return DONE
 
 
@@ -125,23 +127,31 @@ def _refuse_unused(options: argparse.Namespace) -> None:
         )
 
 
-def _print_ranking(ranking: Ranking, *, as_json: bool) -> None:
-    for hit in ranking:
+def _print_ranking(ranking: Ranking, gallery: Gallery, *, as_json: bool) -> None:
+    fields = [item.fields for item in gallery.items(ranking.ids)] if as_json else [{}] * len(ranking)
+    for hit, known in zip(ranking, fields, strict=True):
         if as_json:
-            print(
-                json.dumps(
-                    {
-                        "rank": hit.rank,
-                        "id": hit.id,
-                        "score": hit.score,
-                        "path": hit.path,
-                        "contributions": dict(hit.contributions),
-                    },
-                    ensure_ascii=False,
-                )
-            )
+            line = {
+                "rank": hit.rank,
+                "id": hit.id,
+                "score": hit.score,
+                "path": hit.path,
+                "contributions": dict(hit.contributions),
+            }
+            print(json.dumps({**line, "fields": dict(known), "query": ranking.query}, ensure_ascii=False))
         else:
             gave = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
             print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({gave})")
+    tell(_remarks(ranking, as_json=as_json))
+
+
+def _remarks(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
+    """What a person should know of a ranking, a line each; programs find all but notes in its lines."""
+    if ranking.why and not as_json:
+        yield f"{ranking.why}; caption: {ranking.caption}" if ranking.caption else ranking.why
+    if not ranking.has_match:
+        yield f"no good match: nothing in this gallery fits well (answerable {ranking.answerable:.2f})"
     if ranking.note:
-        tell([ranking.note])
+        yield ranking.note
+    if not ranking.hits and not ranking.note:
+        yield "no items"

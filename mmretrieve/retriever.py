@@ -140,7 +140,13 @@ class Retriever:
         The ranking is as long as k or what is left, and notes it when shorter; `why` says what was chosen, `answerable` whether
         the gallery has such an item at all.
         """
-        request: dict[str, Any] = {"k": k, "alpha_image": alpha_image, "alpha_text": alpha_text, "beta": beta, "weights": weights}
+        request: dict[str, Any] = {
+            "k": k,
+            "alpha_image": alpha_image,
+            "alpha_text": alpha_text,
+            "beta": beta,
+            "weights": weights,
+        }
         request |= {"min_score": min_score, "where": where, "exclude": exclude, "exclude_reference": exclude_reference}
         return self._searched([Request.read(image, prompt, request, more)])[0]
 

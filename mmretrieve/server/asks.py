@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from mmretrieve.gallery.store.filters import without_text
-from mmretrieve.options import BALANCED, DEFAULT_K, ComposerName, RuleName
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, ComposerName, RuleName
 from mmretrieve.server import limits
 
 PLACES = re.compile(r"\b(?:path|source|stamp)\b", re.IGNORECASE)
@@ -77,7 +77,10 @@ class Ask(BaseModel):
     prompt: Prompts = Field(default=[], description="what should be different, such as 'in red'")
     strength: Numbers = Field(default=[], description="how far to go along each prompt (1; below 0, the other way)")
     avoid: Prompts = Field(default=[], description="what should not show")
-    caption: Prompts = Field(default=[], description="each reference said in words (default: by the captioner)")
+    caption: Prompts = Field(
+        default=[],
+        description="each reference said in words (default: by the fields of the item or of similar ones, or by the tagger)",
+    )
     more_like: Ids = Field(default=[], description="items to be near to")
     less_like: Ids = Field(default=[], description="items to be far from")
     composer: ComposerName | None = Field(default=None, description="the method (captions, where there are both)")
@@ -85,12 +88,18 @@ class Ask(BaseModel):
     alpha_image: Number | Literal["auto"] | None = Field(default=None, description="how far the prompt moves the image")
     alpha_text: Number | None = Field(default=None, description="how far the prompt moves the words")
     beta: Share | None = Field(default=None, description="0 follows the image, 1 the words")
-    weights: dict[str, Number] | Literal["balanced"] | None = Field(
+    weights: dict[str, Number] | Literal["auto", "base", "balanced"] | None = Field(
         default=None,
-        description=f"of each role, such as {{'image': 1, 'prompt': 2}}, or {BALANCED!r}; instead of alpha and beta",
+        description=(
+            f"{AUTO!r} (the default: chosen for this query), {BASE!r} (the method's own), {BALANCED!r}, or of each role, such as "
+            "{'image': 1, 'prompt': 2}; instead of alpha and beta"
+        ),
     )
     k: int = Field(default=DEFAULT_K, ge=1, le=limits.K, description="how many items")
-    min_score: Number | None = Field(default=None, description="leave out items that score below")
+    min_score: Number | None = Field(
+        default=None,
+        description="leave out items that score below: under automatic weights in standard deviations above the average item",
+    )
     where: Where | None = Field(default=None, description="an SQL expression over the items' fields: price < 20")
     exclude: Ids = Field(default=[], description="items that must not appear")
     exclude_reference: bool = Field(default=False, description="the references themselves must not appear")

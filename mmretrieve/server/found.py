@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from mmretrieve.gallery.held import Listed
 from mmretrieve.gallery.store.records import UNSEEN, Item
+from mmretrieve.options import NO_MATCH
 from mmretrieve.ranking import Ranking
 
 Value = str | int | float | None
@@ -19,7 +20,9 @@ class FoundHit(BaseModel):
 
     rank: int = Field(description="from 1")
     id: str
-    score: float = Field(description="higher is better")
+    score: float = Field(
+        description="higher is better; under automatic weights in standard deviations above the gallery's average item"
+    )
     contributions: dict[str, float] = Field(description="what each term gave: weight × term score")
     fields: dict[str, Value] = Field(description="what is known of the item")
 
@@ -36,6 +39,11 @@ class Found(BaseModel):
     rule: str
     pool: int | None = Field(description="candidates that were scored, where that was not every item")
     note: str | None
+    caption: str | None = Field(description="the words in which the first reference was said")
+    why: str | None = Field(description="which weights were chosen, and why, where they were")
+    answerable: float | None = Field(
+        description=f"how far the gallery has what was asked for, 0 to 1; below {NO_MATCH} nothing fits"
+    )
     seconds: float = Field(description="that the search took, waiting left out")
 
     @classmethod
@@ -54,6 +62,9 @@ class Found(BaseModel):
             rule=ranking.rule.value,
             pool=ranking.pool,
             note=ranking.note,
+            caption=ranking.caption,
+            why=ranking.why,
+            answerable=ranking.answerable,
             seconds=seconds,
         )
 
