@@ -178,6 +178,8 @@ def _check_use(asked: Asked) -> None:
         )
     if wrong := [phrase for phrase in asked.avoid if not isinstance(phrase, str) or not phrase.strip()]:
         raise OptionError(f"avoid takes words for what should not show, got {wrong[0]!r}")
+    if both := {_plain(phrase) for phrase in asked.avoid} & {_plain(prompt) for prompt in asked.prompts}:
+        raise OptionError(f"{min(both)!r} is asked for and avoided; leave one out")
     if asked.composer is ComposerName.IMAGE and asked.prompts:
         raise OptionError(
             "'image' looks at the reference alone and would not hear the prompt; leave it out, or choose another composer"
@@ -192,6 +194,10 @@ def _check_use(asked: Asked) -> None:
         )
     if asked.captions and len(asked.captions) != asked.references:
         raise OptionError(f"{len(asked.captions)} captions for {asked.references} references; give one for each, or none")
+
+
+def _plain(text: Any) -> str:
+    return " ".join(str(text).casefold().split())
 
 
 def _usual(has_reference: bool, has_prompt: bool) -> ComposerName:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,20 @@ def picture(photos: Path) -> Path:
     return sorted(photos.rglob("*.png"))[3]
 
 
-def test_search_by_default_is_the_base_method(retriever: mm.Retriever, picture: Path) -> None:
+def test_search_by_default_weighs_the_picture_and_the_words(retriever: mm.Retriever, picture: Path) -> None:
     ranking = retriever.search(picture, "in red")
-    assert ranking.weights == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
-    assert ranking.words["composed"] == f"{ranking.words['text']}, in red"
+    assert all(ranking.weights[term] > 0 for term in ("image", "composed", "prompt"))
     assert len(ranking) == 10
     assert [hit.rank for hit in ranking] == list(range(1, 11))
+    assert ranking == retriever.search(picture, "in red", weights="auto")
+    assert str(ranking.why).startswith("automatic: ")
+
+
+def test_base_weights_are_the_method_alone(made: Path, encoder: mm.Encoder, picture: Path) -> None:
+    retriever = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="template"))
+    ranking = retriever.search(picture, "in red", weights="base")
+    assert ranking.weights == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
+    assert ranking.words["composed"] == f"{ranking.words['text']}, in red"
     assert ranking == retriever.search(picture, "in red", beta=1, alpha_text=1)
 
 
@@ -38,19 +47,19 @@ def test_ranking_is_that_of_the_pdv_vector(retriever: mm.Retriever, picture: Pat
 
 
 @pytest.mark.parametrize(
-    "knobs", [{"beta": 0.0}, {"beta": 0.3, "alpha_image": 2.0}, {"alpha_text": -0.5}, {"alpha_image": "auto", "beta": 0.5}]
+    "knobs", [{}, {"beta": 0.0}, {"beta": 0.3, "alpha_image": 2.0}, {"alpha_text": -0.5}, {"alpha_image": "auto", "beta": 0.5}]
 )
 def test_folded_scores_equal_a_fresh_search(retriever: mm.Retriever, picture: Path, knobs: dict[str, float]) -> None:
     composition = retriever.compose(picture, "with long sleeves")
     scores = retriever.gallery.term_scores(composition)
-    assert retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 20) == retriever.search(
-        picture, "with long sleeves", k=20, **knobs
-    )
+    ranking = retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 20)
+    found = retriever.search(picture, "with long sleeves", k=20, **knobs)
+    assert retriever.judged(ranking, composition) == found
 
 
 def test_image_alone_and_prompt_alone(retriever: mm.Retriever, picture: Path, photos: Path) -> None:
     assert retriever.search(picture)[0].id == picture.relative_to(photos).as_posix()
-    assert retriever.search(prompt="a dress").weights == {"prompt": 1}
+    assert retriever.search(prompt="a dress", weights="base").weights == {"prompt": 1}
     for wrong in ({}, {"prompt": ""}, {"image": picture, "prompt": " "}):
         with pytest.raises(OptionError):
             retriever.search(**wrong)
@@ -68,7 +77,7 @@ def test_a_caption_that_nothing_would_use_is_refused(retriever: mm.Retriever, pi
     for query in ({"image": picture}, {"prompt": "a dress"}, {"image": picture, "prompt": "in red", "composer": "sum"}):
         with pytest.raises(OptionError, match="a caption is for a composer of words"):
             retriever.search(**query, caption="a blue dress")
-    assert retriever.search(picture, "in red", caption=" a  blue dress").words["composed"] == " a  blue dress, in red"
+    assert retriever.search(picture, "in red", caption=" a  blue dress").words["text"] == " a  blue dress"
 
 
 def test_knobs_need_terms_and_ranges(retriever: mm.Retriever, picture: Path) -> None:
@@ -88,13 +97,14 @@ def test_a_gallery_may_name_its_setting(tmp_path: Path, encoder: mm.Encoder, pho
     mm.Gallery.create(tmp_path / "g", encoder=encoder, setting=setting).add(photos / "summer")
     retriever = mm.Retriever.open(tmp_path / "g", encoder=encoder)
     assert retriever.gallery.setting == setting
-    assert tuple(retriever.search(picture, "in red").weights.values())[:3] == setting.weights
+    assert tuple(retriever.search(picture, "in red", beta=0.75).weights.values())[:3] == setting.weights
     assert retriever.search(picture, "in red", beta=1, alpha_text=1).weights["composed"] == 1
-    assert retriever.search(picture).weights == {"image": 1}
+    assert retriever.search(picture, "in red", weights="base").weights["composed"] == 1
+    assert retriever.search(picture, weights="base").weights == {"image": 1}
 
 
 def test_open_finds_its_encoder_and_refuses_another(made: Path, picture: Path) -> None:
-    assert mm.Retriever.open(made).search(picture, k=1)[0].score == pytest.approx(1, abs=0.01)
+    assert mm.Retriever.open(made).search(picture, k=1, weights="base")[0].score == pytest.approx(1, abs=0.01)
 
     class Other:
         identity = mm.EncoderIdentity("other", "00", "none")
@@ -128,7 +138,7 @@ def test_a_gallery_reopens_with_the_preprocessing_that_made_it(encoder: mm.Encod
     assert reopened.encoder.identity == padded.identity
     again = reopened.encoder.encode_images([wide])
     np.testing.assert_allclose(again, padded.encode_images([wide]), atol=1e-6)
-    assert reopened.search(wide, k=1)[0].score == pytest.approx(1, abs=1e-5)
+    assert reopened.search(wide, k=1, weights="base")[0].score == pytest.approx(1, abs=1e-5)
     with pytest.raises(GalleryError, match="target_pad"):
         mm.Retriever.open(tmp_path / "padded.gallery", encoder=encoder)
 
@@ -148,7 +158,7 @@ def test_real_photos_in_red(catalogue: Path, tmp_path: Path) -> None:
     black = sorted(name for name in shoes if items[name]["colour"] == "black")[:30]
     red = {name for name in shoes if items[name]["colour"] == "red"}
 
-    def share(**knobs: float) -> float:
+    def share(**knobs: Any) -> float:
         rankings = [
             retriever.search(
                 reference_id=name,
@@ -164,4 +174,5 @@ def test_real_photos_in_red(catalogue: Path, tmp_path: Path) -> None:
     chance = len(red) / len(shoes)
     pdv = share(alpha_image=1.4, alpha_text=1.2, beta=0.75)
     assert pdv > 5 * chance
-    assert pdv > share()
+    assert pdv > share(weights="base")
+    assert share() > 5 * chance
