@@ -44,6 +44,7 @@ ORDER = [
 IN_GALLERY = [
     "sources",
     "store",
+    "vocabularies",
     "held",
     "index",
     "duplicates",

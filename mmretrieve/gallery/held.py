@@ -14,6 +14,7 @@ from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.vectors import Float32
 
 EXCLUDED, FILTERED = "excluded", "hidden by the filter"
@@ -90,6 +91,10 @@ class Now(Held, Protocol):
 
     @property
     def spread(self) -> Spread: ...
+
+    @property
+    def vocabulary(self) -> GalleryVocabulary:
+        """The one that was chosen, else the one found in the fields of the items."""
 
     def vectors_of(self, rows: Rows) -> Float32: ...
 

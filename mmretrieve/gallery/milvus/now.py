@@ -16,7 +16,7 @@ from mmretrieve import scoring
 from mmretrieve.balance import Spread
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
-from mmretrieve.gallery import duplicates
+from mmretrieve.gallery import duplicates, vocabularies
 from mmretrieve.gallery.held import Allowed, Cut, Rows, checked_ids
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.milvus.about import About
@@ -26,6 +26,7 @@ from mmretrieve.gallery.milvus.server import HASH, ID, ITEM, PAGE, ROW, VECTOR, 
 from mmretrieve.gallery.milvus.where import one_of, translated
 from mmretrieve.gallery.store.records import Item, MovedError
 from mmretrieve.gallery.store.store import Half
+from mmretrieve.gallery.vocabularies import FoundVocabulary, GalleryVocabulary
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 
@@ -37,11 +38,14 @@ KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are 
 class CollectionNow:
     """The rows of a collection: numbers that grow in the order in which items came."""
 
-    def __init__(self, server: Server, about: About) -> None:
+    def __init__(self, server: Server, about: About, before: CollectionNow | None = None) -> None:
         self.server, self.about = server, about
         self.dim, self.name = about.dim, str(server.address)
         self._count = server.count()
         self.once_lock = RLock()
+        self._found_before: FoundVocabulary | None = (
+            None if before is None else before.__dict__.get("_found", before._found_before)
+        )
 
     def __len__(self) -> int:
         return self._count
@@ -58,6 +62,15 @@ class CollectionNow:
     def spread(self) -> Spread:
         """How the vectors lie about their mean; of a large collection, those of SAMPLE items spread evenly over it."""
         return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+
+    @once
+    def vocabulary(self) -> GalleryVocabulary:
+        """The one that was pushed, else the one found in the fields of the items."""
+        return self.about.vocabulary or GalleryVocabulary(self._found.vocabulary)
+
+    @once
+    def _found(self) -> FoundVocabulary:
+        return vocabularies.find(self, self.about.fields, self._found_before)
 
     @once
     def vectors(self) -> Float32:
