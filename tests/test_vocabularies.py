@@ -20,7 +20,7 @@ from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.milvus.about import About
 from mmretrieve.gallery.milvus.home import pull_into, push
 from mmretrieve.gallery.store.fields import Kind
-from mmretrieve.gallery.vocabularies import FoundVocabulary, GalleryVocabulary
+from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import Decode
@@ -117,10 +117,10 @@ def test_many_items_are_sampled_evenly(shop: mm.Gallery, reads: list[int], monke
 
 def test_what_was_found_serves_within_a_tenth() -> None:
     kinds = {"colour": Kind.TEXT}
-    found = FoundVocabulary(None, kinds, 100)
-    assert [found.serves(kinds, items) for items in (89, 90, 100, 110, 111)] == [False, True, True, True, False]
-    assert not found.serves({}, 100)
-    assert not FoundVocabulary(None, {}, 0).serves({}, 1)
+    automatic = AutomaticVocabulary(None, kinds, 100)
+    assert [automatic.is_valid_for(kinds, items) for items in (89, 90, 100, 110, 111)] == [False, True, True, True, False]
+    assert not automatic.is_valid_for({}, 100)
+    assert not AutomaticVocabulary(None, {}, 0).is_valid_for({}, 1)
 
 
 # Chosen

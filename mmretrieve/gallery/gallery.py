@@ -216,7 +216,7 @@ class Gallery(Asking[Snapshot]):
         """
         with self._writing():
             self.refresh()
-            chosen = self._at_one_moment(lambda now: vocabularies.choose(now, self._store.ledger.kinds(), fields))
+            chosen = self._at_one_moment(lambda now: vocabularies.make_vocabulary(now, self._store.ledger.kinds(), fields))
             if chosen != self._chosen_vocabulary:
                 self._store.ledger.set_meta(**{vocabularies.KEY: chosen.to_dict()})
         assert chosen.vocabulary is not None  # named fields make one, or raise

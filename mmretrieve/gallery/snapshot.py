@@ -17,7 +17,7 @@ from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.store.records import Item, Record
 from mmretrieve.gallery.store.store import Half, Store
-from mmretrieve.gallery.vocabularies import FoundVocabulary, GalleryVocabulary
+from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 
@@ -38,8 +38,8 @@ class Snapshot:
         self._device, self.once_lock = device, RLock()
         self._filters: dict[str, Rows] = {}
         self._before: deriving.Opened | None = None if before is None else before.__dict__.get("_opened", before._before)
-        self._found_before: FoundVocabulary | None = (
-            None if before is None else before.__dict__.get("_found", before._found_before)
+        self._previous_automatic: AutomaticVocabulary | None = (
+            None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
         )
 
     def __len__(self) -> int:
@@ -71,11 +71,11 @@ class Snapshot:
         stored = self.store.ledger.meta().get(vocabularies.KEY)
         if stored is not None:
             return GalleryVocabulary.from_dict(stored, self.store.ledger.path)
-        return GalleryVocabulary(self._found.vocabulary)
+        return GalleryVocabulary(self._automatic.vocabulary)
 
     @once
-    def _found(self) -> FoundVocabulary:
-        return vocabularies.find(self, self.store.ledger.kinds(), self._found_before)
+    def _automatic(self) -> AutomaticVocabulary:
+        return vocabularies.find_vocabulary(self, self.store.ledger.kinds(), self._previous_automatic)
 
     @property
     def index(self) -> FaissIndex:

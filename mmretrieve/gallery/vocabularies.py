@@ -24,6 +24,8 @@ MAX_CHANGE = 0.1  # of the number of items, until a vocabulary is found again
 class FieldSource(Protocol):
     """Items at one moment, as far as a vocabulary needs them."""
 
+    def __len__(self) -> int: ...
+
     @property
     def rows(self) -> NDArray[np.int64]: ...
 
@@ -61,27 +63,29 @@ class GalleryVocabulary:
 
 
 @dataclass(frozen=True)
-class FoundVocabulary:
+class AutomaticVocabulary:
     """What was found automatically, and the fields and the number of items of the gallery then."""
 
     vocabulary: Vocabulary | None
     kinds: Mapping[str, Kind]
     items: int
 
-    def serves(self, kinds: Mapping[str, Kind], items: int) -> bool:
+    def is_valid_for(self, kinds: Mapping[str, Kind], items: int) -> bool:
         """Whether it still describes a gallery with these fields and this number of items."""
         return self.kinds == kinds and abs(items - self.items) <= MAX_CHANGE * self.items
 
 
-def find(source: FieldSource, kinds: Mapping[str, Kind], before: FoundVocabulary | None = None) -> FoundVocabulary:
-    """The vocabulary of a gallery with these fields; the one found before where it still serves, without reading any item."""
-    if before is not None and before.serves(kinds, len(source.rows)):
-        return before
+def find_vocabulary(
+    source: FieldSource, kinds: Mapping[str, Kind], previous: AutomaticVocabulary | None = None
+) -> AutomaticVocabulary:
+    """The vocabulary of a gallery with these fields; `previous` where it is still valid, without reading any item."""
+    if previous is not None and previous.is_valid_for(kinds, len(source)):
+        return previous
     vocabulary = vocabulary_from_fields(_sample(source)) if kinds else None
-    return FoundVocabulary(vocabulary, kinds, len(source.rows))
+    return AutomaticVocabulary(vocabulary, kinds, len(source))
 
 
-def choose(source: FieldSource, kinds: Mapping[str, Kind], fields: Sequence[str]) -> GalleryVocabulary:
+def make_vocabulary(source: FieldSource, kinds: Mapping[str, Kind], fields: Sequence[str]) -> GalleryVocabulary:
     """The vocabulary made of exactly these fields; capitals in their names make no difference.
 
     OptionError, naming the fields that there are, for a name that no item has, and for a field without words.

@@ -26,7 +26,7 @@ from mmretrieve.gallery.milvus.server import HASH, ID, ITEM, PAGE, ROW, VECTOR, 
 from mmretrieve.gallery.milvus.where import one_of, translated
 from mmretrieve.gallery.store.records import Item, MovedError
 from mmretrieve.gallery.store.store import Half
-from mmretrieve.gallery.vocabularies import FoundVocabulary, GalleryVocabulary
+from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 
@@ -43,8 +43,8 @@ class CollectionNow:
         self.dim, self.name = about.dim, str(server.address)
         self._count = server.count()
         self.once_lock = RLock()
-        self._found_before: FoundVocabulary | None = (
-            None if before is None else before.__dict__.get("_found", before._found_before)
+        self._previous_automatic: AutomaticVocabulary | None = (
+            None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
         )
 
     def __len__(self) -> int:
@@ -66,11 +66,11 @@ class CollectionNow:
     @once
     def vocabulary(self) -> GalleryVocabulary:
         """The one that was pushed, else the one found in the fields of the items."""
-        return self.about.vocabulary or GalleryVocabulary(self._found.vocabulary)
+        return self.about.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
 
     @once
-    def _found(self) -> FoundVocabulary:
-        return vocabularies.find(self, self.about.fields, self._found_before)
+    def _automatic(self) -> AutomaticVocabulary:
+        return vocabularies.find_vocabulary(self, self.about.fields, self._previous_automatic)
 
     @once
     def vectors(self) -> Float32:
