@@ -59,7 +59,7 @@ class GalleryVocabulary:
         try:
             return cls(Vocabulary.from_dict(data["vocabulary"]), tuple(data["fields"]))
         except (KeyError, TypeError, AttributeError, VocabularyError) as error:
-            raise GalleryError(f"{place}: the stored vocabulary is damaged ({error!r}); choose its fields again") from error
+            raise GalleryError(f"{place}: the stored vocabulary is damaged ({error!r})") from error
 
 
 @dataclass(frozen=True)
