@@ -134,6 +134,14 @@ def region(text: str) -> tuple[float, ...] | None:
     return sides
 
 
+def names(text: str) -> list[str]:
+    """`"article,colour"` → `["article", "colour"]`."""
+    read = [name.strip() for name in text.split(",") if name.strip()]
+    if not read:
+        raise argparse.ArgumentTypeError(f"expected names such as article,colour, got {text!r}")
+    return read
+
+
 def alpha_or_auto(text: str) -> float | str:
     return text if text == AUTO else finite(text)
 

@@ -99,6 +99,8 @@ def _source_arguments(making: argparse.ArgumentParser) -> None:
     making.add_argument(
         "--decode", choices=tuple(map(str, Decode)), help="fast lets JPEG shrink while decoding (default: exact)"
     )
+    told = "the fields that name and describe the items in captions; later runs keep to them (default: found automatically)"
+    making.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=told)
     making.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments.add_computing(making)
 

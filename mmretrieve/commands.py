@@ -32,12 +32,12 @@ def index(options: argparse.Namespace) -> int:
         other = Gallery.open(options.source)
         with bar(len(other), "items", options.quiet) as progress:
             gallery = Gallery.like(options.gallery, other)
-            return _told(options, gallery, gallery.merge(other.path, progress=progress.update))
+            return _finish(options, gallery, gallery.merge(other.path, progress=progress.update))
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Share(source, *options.shard)
     with bar(len(shared), "pictures", options.quiet) as progress:
-        return _told(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
+        return _finish(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
 
 
 def sync(options: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def sync(options: argparse.Namespace) -> int:
     source = _source(options)
     gallery = _gallery_to_fill(options)
     with bar(len(source), "pictures", options.quiet) as progress:
-        return _told(options, gallery, gallery.sync(source, progress=progress.update))
+        return _finish(options, gallery, gallery.sync(source, progress=progress.update))
 
 
 def search(options: argparse.Namespace) -> int:
@@ -104,9 +104,14 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
     return Gallery.open(folder, encoder=load(options, options.encoder or known.encoder_identity.model))
 
 
-def _told(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
+def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
+    """Prints the report and stores the vocabulary. OptionError, after all was added, for a field that there is not."""
     tell(f"not added: {name}: {reason}" for name, reason in report.failed.items())
     out(options, f"{gallery.path}: {report}, {len(gallery)} items", {**asdict(report), "items": len(gallery)})
+    if options.vocabulary_fields is None:
+        gallery.renew_vocabulary()
+    else:
+        gallery.choose_vocabulary(options.vocabulary_fields)
     return FAILED if report.failed and not (report.added or report.skipped or report.updated) else DONE
 
 

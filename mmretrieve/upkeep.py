@@ -17,7 +17,7 @@ def info(options: argparse.Namespace) -> int:
 
     known = Gallery.open(gallery_named(options.gallery)).info()
     lines = [
-        f"{name:>9}  {value if not isinstance(value, dict) else ', '.join(f'{k} {v}' for k, v in value.items())}"
+        f"{name:>10}  {value if not isinstance(value, dict) else ', '.join(f'{k} {v}' for k, v in value.items())}"
         for name, value in known.items()
     ]
     out(options, "\n".join(lines), known)

@@ -47,6 +47,7 @@ ORDER = [
 IN_GALLERY = [
     "sources",
     "store",
+    "vocabularies",
     "held",
     "index",
     "duplicates",

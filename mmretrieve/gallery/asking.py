@@ -16,7 +16,9 @@ from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery import searching
 from mmretrieve.gallery.held import Cut, Listed, Now
 from mmretrieve.gallery.store.records import UNSEEN, Item, MovedError
+from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
+from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Ranking
 from mmretrieve.vectors import Float32
@@ -150,6 +152,19 @@ class Asking(ABC, Generic[N]):
     def spread(self) -> Spread:
         """How the vectors lie about their mean; of a large gallery, those of a sample spread evenly over it."""
         return self._at_one_moment(lambda now: now.spread)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that the items' fields say of them: made of the fields that were chosen, else found automatically.
+
+        It is found from the fields of at most 20,000 items spread evenly, and kept while the gallery has the same fields and
+        its size changes by no more than 10 %. None where no field has words. Reading it writes nothing.
+        """
+        return self._gallery_vocabulary.vocabulary
+
+    @property
+    def _gallery_vocabulary(self) -> GalleryVocabulary:
+        return self._at_one_moment(lambda now: now.vocabulary)
 
     def search(
         self,

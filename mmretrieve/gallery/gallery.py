@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.asking import Asking
 from mmretrieve.gallery.filling import transfer
 from mmretrieve.gallery.filling.adding import add_source
@@ -29,8 +31,12 @@ from mmretrieve.gallery.sources.base import Source, Value
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
 from mmretrieve.gallery.store.store import Store, is_gallery
+from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
+from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import DEFAULT_RECALL, Decode
+
+logger = logging.getLogger(__name__)
 
 
 class Gallery(Asking[Snapshot]):
@@ -202,6 +208,34 @@ class Gallery(Asking[Snapshot]):
         effort = {name: value for name, value in made.effort.items() if value is not None}
         return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
 
+    def choose_vocabulary(self, fields: Sequence[str]) -> Vocabulary:
+        """Stores the vocabulary made of exactly these fields, instead of the one that is found automatically.
+
+        It is made of at most 20,000 items spread evenly; `renew_vocabulary` makes it again. OptionError, naming the fields
+        that there are, for a name that no item has, and for a field without words.
+        """
+        with self._writing():
+            self.refresh()
+            chosen = self._at_one_moment(lambda now: vocabularies.make_vocabulary(now, self._store.ledger.kinds(), fields))
+            if chosen != self._chosen_vocabulary:
+                self._store.ledger.set_meta(**{vocabularies.KEY: chosen.to_dict()})
+        assert chosen.vocabulary is not None  # named fields make one, or raise
+        return chosen.vocabulary
+
+    def renew_vocabulary(self) -> Vocabulary | None:
+        """Makes the stored vocabulary again from the same fields, as the items are now. None where no fields were chosen.
+
+        Where they have no words any more, a warning says so and the vocabulary stays as it is.
+        """
+        chosen = self._chosen_vocabulary
+        if chosen is None:
+            return None
+        try:
+            return self.choose_vocabulary(chosen.fields)
+        except OptionError as error:
+            logger.warning("%s: the vocabulary stays as it is: %s", self.path, error)
+            return chosen.vocabulary
+
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""
         if isinstance(ids, str):
@@ -218,7 +252,7 @@ class Gallery(Asking[Snapshot]):
             return gone
 
     def info(self) -> dict[str, Any]:
-        """What the gallery is: items, dimensions, encoder, decoding, setting, fields, bytes of each of its files."""
+        """What the gallery is: items, dimensions, encoder, decoding, setting, fields, vocabulary, bytes of each of its files."""
         meta = self._store.ledger.meta()
         return {
             "path": str(self.path),
@@ -229,6 +263,7 @@ class Gallery(Asking[Snapshot]):
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
+            "vocabulary": str(self._gallery_vocabulary),
             "index": stamp.state(self._store, self._now.moment) | {"device": str(self._device)},
             "bytes": self._store.sizes() | deriving.sizes(self._store),
         }
@@ -236,6 +271,11 @@ class Gallery(Asking[Snapshot]):
     def verify(self) -> list[str]:
         """Reads everything back; one line for each thing that is wrong, none when all is well."""
         return [*inspection.problems(self._store), *deriving.problems(self._store)]
+
+    @property
+    def _chosen_vocabulary(self) -> GalleryVocabulary | None:
+        stored = self._store.ledger.meta().get(vocabularies.KEY)
+        return None if stored is None else GalleryVocabulary.from_dict(stored, self.path)
 
     def _take_in(self, source: str | Path | Source, *, update: bool, vanish: bool, progress: Progress | None) -> AddReport:
         encoder = self._encoder

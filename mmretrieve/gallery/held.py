@@ -13,6 +13,7 @@ from mmretrieve import scoring
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
@@ -93,6 +94,10 @@ class Now(Held, Protocol):
 
     @property
     def spread(self) -> Spread: ...
+
+    @property
+    def vocabulary(self) -> GalleryVocabulary:
+        """The one that was chosen, else the one found in the fields of the items."""
 
     def vectors_of(self, rows: Rows) -> Float32: ...
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from mmretrieve import scoring
 from mmretrieve.encoders.base import Progress
-from mmretrieve.gallery import duplicates
+from mmretrieve.gallery import duplicates, vocabularies
 from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows, checked_ids
 from mmretrieve.gallery.index import deriving, gpu_scores, proposing
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.store.records import Item, Record
 from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
@@ -37,6 +38,9 @@ class Snapshot:
         self._device, self.once_lock = device, RLock()
         self._filters: dict[str, Rows] = {}
         self._before: deriving.Opened | None = None if before is None else before.__dict__.get("_opened", before._before)
+        self._previous_automatic: AutomaticVocabulary | None = (
+            None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,6 +64,18 @@ class Snapshot:
     def spread(self) -> Spread:
         """How the vectors lie about their mean; of a large gallery, those of SAMPLE items spread evenly over it."""
         return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+
+    @once
+    def vocabulary(self) -> GalleryVocabulary:
+        """The one that the ledger keeps, else the one found in the fields of the items."""
+        stored = self.store.ledger.meta().get(vocabularies.KEY)
+        if stored is not None:
+            return GalleryVocabulary.from_dict(stored, self.store.ledger.path)
+        return GalleryVocabulary(self._automatic.vocabulary)
+
+    @once
+    def _automatic(self) -> AutomaticVocabulary:
+        return vocabularies.find_vocabulary(self, self.store.ledger.kinds(), self._previous_automatic)
 
     @property
     def index(self) -> FaissIndex:

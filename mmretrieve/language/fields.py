@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
 from mmretrieve.errors import OptionError, unknown
+from mmretrieve.language.base import Caption, CaptionSource
 from mmretrieve.language.lexicon import general_lexicon, nearest_class
 from mmretrieve.language.vocabulary import NOUNS, Group, Vocabulary, words_of
 from mmretrieve.language.words import is_plural, stem, word_list
@@ -19,6 +20,7 @@ MIN_REPEATS = 2  # how often a value of a categorical field occurs on average
 MAX_WORDS, MAX_LENGTH = 4, 40  # of one value
 MIN_SHARE = 0.9  # of the values of a categorical field that are words
 MAX_CAPTION = 240
+TITLE_TRUST = 0.8
 UNSAID = ("na", "n a", "nan", "none", "null", "unknown", "other", "others", "misc", "default", "yes", "no", "true", "false")
 CAPTIONS = ("caption", "description", "captions")
 TITLES = ("title", "name", "headline")
@@ -92,22 +94,39 @@ def vocabulary_from_fields(rows: Iterable[Mapping[str, object]], names: Sequence
     return Vocabulary(" ".join(("a photo of a", *slots, *([] if things else ["thing"]), *added)), (*things, *beside))
 
 
-def caption_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary | None) -> str | None:
+def caption_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary | None) -> Caption | None:
     """What an item's fields say it shows: its caption or description, else the vocabulary's sentence, else its title.
 
-    None where there is neither text nor a noun. Codes and numbers are not said.
+    None where there is neither text nor a noun. Codes and numbers are not said. Its trust is 1; that of a title, which may
+    name a brand or a model instead of what is seen, is 0.8.
 
     >>> rows = [{"colour": c, "article": a} for c in ("red", "black") for a in ("tshirt", "hat")] * 2
     >>> caption_from_fields({"colour": "Black", "article": "tshirt"}, vocabulary_from_fields(rows))
     'a photo of a black tshirt'
     """
-    described = next(filter(None, (_text(fields, name) for name in CAPTIONS)), None)
-    if described is not None:
-        return described
-    if vocabulary is not None and (sentence := _sentence(fields, vocabulary)):
-        return sentence
+    sentence = None if vocabulary is None else _sentence(fields, vocabulary)
+    if text := next(filter(None, (*(_text(fields, name) for name in CAPTIONS), sentence)), None):
+        return Caption(text, trust=1.0, source=CaptionSource.FIELDS)
     title = next(filter(None, (_text(fields, name) for name in TITLES)), None)
-    return f"a photo of {title}" if title is not None else None
+    return None if title is None else Caption(f"a photo of {title}", trust=TITLE_TRUST, source=CaptionSource.FIELDS)
+
+
+def words_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary) -> dict[str, str]:
+    """The vocabulary's word for the value of each field that is one of its groups; "" where it has none.
+
+    >>> rows = [{"colour": c, "article": a} for c in ("red", "black") for a in ("tshirts", "hats")] * 2
+    >>> words_from_fields({"colour": "Black", "article": "Hats", "price": 9}, vocabulary_from_fields(rows))
+    {'article': 'hat', 'colour': 'black'}
+    """
+    values = {_slot(name): _word(value) for name, value in fields.items()}
+    return {group.name: _matching(values.get(group.name, ""), group) for group in vocabulary.groups}
+
+
+def sentence_of(chosen: Mapping[str, str], vocabulary: Vocabulary) -> str:
+    """The vocabulary's sentence, in which no word of the noun is repeated before it: no "sports sports shoe"."""
+    noun = vocabulary.noun()
+    repeated = set(chosen.get(noun.name, "").split()) if noun is not None else set()
+    return vocabulary.say({name: word for name, word in chosen.items() if word not in repeated or (noun and name == noun.name)})
 
 
 @dataclass(frozen=True)
@@ -249,13 +268,8 @@ def _noun(columns: Sequence[FieldWords]) -> FieldWords | None:
 
 
 def _sentence(fields: Mapping[str, object], vocabulary: Vocabulary) -> str | None:
-    noun = vocabulary.noun()
-    values = {_slot(name): _word(value) for name, value in fields.items()}
-    chosen = {group.name: _matching(values.get(group.name, ""), group) for group in vocabulary.groups}
-    if noun is None or not chosen[noun.name]:
-        return None
-    repeated = set(chosen[noun.name].split())  # no "sports sports shoe"
-    return vocabulary.say({name: word for name, word in chosen.items() if name == noun.name or word not in repeated})
+    noun, chosen = vocabulary.noun(), words_from_fields(fields, vocabulary)
+    return sentence_of(chosen, vocabulary) if noun is not None and chosen[noun.name] else None
 
 
 def _matching(value: str, group: Group) -> str:

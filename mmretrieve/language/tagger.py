@@ -4,21 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.language.base import Caption, CaptionSource
 from mmretrieve.language.vocabulary import Group, Vocabulary
 from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
+
+TEMPERATURE = 0.2  # in standard deviations: with it the mean probability is about the accuracy, on photos of products
+MIN_PROBABILITY = 0.3  # of a word that is said
+MIN_DEVIATION = 1e-6  # scores that differ less differ by rounding
+MAX_SENTENCES = 20_000  # whose vectors are kept
+
+
+def word_probabilities(scores: Float32) -> NDArray[np.float64]:
+    """(n,) scores of an image with the words of a group → (n,) probabilities of the words, which sum to 1.
+
+    They are softmax(scores / (0.2 · standard deviation of the scores)): scaling or shifting all scores changes nothing, so
+    the same rule serves every encoder, whatever its logit scale.
+
+    >>> word_probabilities(np.array([0.2, 0.2, 0.2, 0.2], np.float32)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    >>> word_probabilities(np.array([0.1, 0.2, 0.3, 0.9], np.float32)).round(2).tolist()
+    [0.0, 0.0, 0.0, 1.0]
+    """
+    exact = scores.astype(np.float64)
+    powers = np.exp((exact - exact.max()) / (TEMPERATURE * max(float(exact.std()), MIN_DEVIATION)))
+    return np.asarray(powers / powers.sum())
+
+
+@dataclass
+class Selection:
+    """The words chosen for one image by group, and the probability of each choice of the last round."""
+
+    words: dict[str, str] = field(default_factory=dict)
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def trust(self) -> float:
+        """How likely it is that all choices are right, if they are independent."""
+        return prod(self.probabilities.values())
 
 
 @dataclass
 class Tagger:
     """Builds a caption group by group: of each the word whose sentence, with all that is chosen so far, lies nearest to the image.
 
-    After the first round every group is chosen again in the light of all the others. More captions than one are the
-    caption and its nearest neighbours: the same words but for one, changed or left out.
+    After the first round every group is chosen again in the light of all the others. In the last round a word whose
+    probability (`word_probabilities`) is below 0.3, or equal to that of another word, is left out; "thing" stands for a noun
+    that is left out. The trust of a caption is the product of the probabilities, those of left-out words included.
+
+    More captions than one are the caption and its nearest neighbors: the same words but for one, changed or left out. They
+    get the trust of the first.
     """
 
     encoder: Encoder
@@ -27,31 +68,54 @@ class Tagger:
     _vectors: dict[str, Float32] = field(default_factory=dict, repr=False)
 
     def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
-        """`count` captions a query (fewer where the vocabulary has no more), from its reference vector.
+        """`count` `Caption`s a query (fewer where the vocabulary has no more), from its reference vector.
 
         OptionError where a query has no reference.
         """
-        chosen: list[dict[str, str]] = [{} for _ in queries]
-        for group in self.vocabulary.groups * self.rounds:
-            said = [self._candidates(group, words) for words in chosen]
-            for i, scores in enumerate(self._scores(queries, said)):
-                if len(scores):
-                    word = group.words[int(np.argmax(scores))]
-                    chosen[i] = self.vocabulary.consistent({**chosen[i], group.name: word})
-        best = [self.vocabulary.say(words) for words in chosen]
-        return [[caption] for caption in best] if count == 1 else self._with_neighbours(queries, best, chosen, count)
+        selections = [Selection() for _ in queries]
+        for number in range(1, self.rounds + 1):
+            for group in self.vocabulary.groups:
+                self._choose(group, queries, selections, is_last=number == self.rounds)
+        near = self._neighbors(queries, selections, count - 1) if count > 1 else [[] for _ in queries]
+        return [
+            [
+                Caption(text, trust=selection.trust, source=CaptionSource.TAGGER)
+                for text in (self.vocabulary.say(selection.words), *others)
+            ]
+            for selection, others in zip(selections, near, strict=True)
+        ]
 
-    def _with_neighbours(
-        self, queries: Sequence[Query], best: list[str], chosen: list[dict[str, str]], count: int
-    ) -> list[list[str]]:
-        near = [sorted(self._neighbours(words) - {caption}) for words, caption in zip(chosen, best, strict=True)]
+    def _choose(self, group: Group, queries: Sequence[Query], selections: Sequence[Selection], *, is_last: bool) -> None:
+        """Chooses the group's word for every image where the group applies; in the last round only if it is likely enough."""
+        sentences = [self._candidates(group, selection.words) for selection in selections]
+        for selection, scores in zip(selections, self._scores(queries, sentences), strict=True):
+            if not len(scores):
+                continue
+            best = int(np.argmax(scores))
+            chosen = {**selection.words, group.name: group.words[best]}
+            probabilities = word_probabilities(scores)
+            is_left_out = is_last and not _is_likely(probabilities, best)
+            selection.probabilities[group.name] = float(probabilities[best])
+            selection.words = self.vocabulary.without(chosen, group) if is_left_out else self.vocabulary.consistent(chosen)
+            selection.probabilities = self._of_applying_groups(selection)
+
+    def _of_applying_groups(self, selection: Selection) -> dict[str, float]:
+        """The probabilities of the groups that apply to the words chosen (still)."""
+        groups = {group.name: group for group in self.vocabulary.groups}
+        return {name: p for name, p in selection.probabilities.items() if groups[name].applies(selection.words)}
+
+    def _neighbors(self, queries: Sequence[Query], selections: Sequence[Selection], count: int) -> list[list[str]]:
+        """For each query the `count` sentences nearest to it that differ from its caption in one word."""
+        near = [sorted(self._variants(selection.words) - {self.vocabulary.say(selection.words)}) for selection in selections]
         order = [np.argsort(-scores, kind="stable") for scores in self._scores(queries, near)]
-        return [[best[i], *(near[i][j] for j in order[i][: count - 1])] for i in range(len(queries))]
+        return [[sentences[j] for j in best[:count]] for sentences, best in zip(near, order, strict=True)]
 
-    def _neighbours(self, chosen: dict[str, str]) -> set[str]:
-        changed = {sentence for group in self.vocabulary.groups for sentence in self._candidates(group, chosen)}
-        left_out = ({name: word for name, word in chosen.items() if name != out} for out in chosen)
-        return changed | {self.vocabulary.say(words) for words in left_out}
+    def _variants(self, chosen: dict[str, str]) -> set[str]:
+        groups = self.vocabulary.groups
+        changed = {sentence for group in groups for sentence in self._candidates(group, chosen)}
+        return changed | {
+            self.vocabulary.say(self.vocabulary.without(chosen, group)) for group in groups if group.name in chosen
+        }
 
     def _candidates(self, group: Group, chosen: dict[str, str]) -> list[str]:
         if not group.applies(chosen):
@@ -59,11 +123,27 @@ class Tagger:
         tried = ({**chosen, group.name: word} for word in group.words)
         return [self.vocabulary.say(self.vocabulary.consistent(words)) for words in tried]
 
-    def _scores(self, queries: Sequence[Query], said: Sequence[Sequence[str]]) -> list[Float32]:
-        """For each query the inner products of its reference with its sentences, each sentence encoded once and for all."""
-        if new := sorted({sentence for sentences in said for sentence in sentences} - set(self._vectors)):
-            self._vectors.update(zip(new, self.encoder.encode_texts(new), strict=True))
+    def _scores(self, queries: Sequence[Query], sentences: Sequence[Sequence[str]]) -> list[Float32]:
+        """For each query the inner products of its reference with its sentences."""
+        vectors = self._encoded({sentence for several in sentences for sentence in several})
         return [
-            np.array([self._vectors[sentence] @ query.reference() for sentence in sentences], dtype=np.float32)
-            for query, sentences in zip(queries, said, strict=True)
+            np.array([vectors[sentence] @ query.reference() for sentence in several], dtype=np.float32)
+            for query, several in zip(queries, sentences, strict=True)
         ]
+
+    def _encoded(self, sentences: set[str]) -> dict[str, Float32]:
+        """The vector of each sentence. Those of the last MAX_SENTENCES new ones are kept for the next call."""
+        vectors = {text: vector for text in sentences if (vector := self._vectors.get(text)) is not None}
+        if new := sorted(sentences - set(vectors)):
+            encoded = dict(zip(new, self.encoder.encode_texts(new), strict=True))
+            vectors |= encoded
+            self._vectors.update(encoded)
+            for old in list(self._vectors)[:-MAX_SENTENCES]:
+                self._vectors.pop(old, None)
+        return vectors
+
+
+def _is_likely(probabilities: NDArray[np.float64], best: int) -> bool:
+    """Whether the best word is probable enough to be said, and more probable than every other."""
+    others = np.delete(probabilities, best)
+    return bool(probabilities[best] >= MIN_PROBABILITY and probabilities[best] > others.max(initial=0.0))

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import VocabularyError
 
 GENERAL = Path(__file__).with_name("vocabulary.json")
 ADDING = ("for ", "with ", "without ", "in ", "on ", "at ")
-NOUNS = ("thing", "article", "garment", "product", "object", "item", "kind", "type", "class", "category", "subcategory")
+THING = "thing"  # stands for a noun that is left out
+NOUNS = (THING, "article", "garment", "product", "object", "item", "kind", "type", "class", "category", "subcategory")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,17 @@ class Vocabulary:
                 kept[group.name] = chosen[group.name]
         return kept
 
+    def without(self, chosen: Mapping[str, str], group: Group) -> dict[str, str]:
+        """What is chosen, without the word of that group; for the noun "thing" stands in its place.
+
+        >>> vocabulary = Vocabulary("a photo of a {colour} {article}", (Group("article", ("hat",)), Group("colour", ("red",))))
+        >>> vocabulary.say(vocabulary.without({"article": "hat", "colour": "red"}, vocabulary.groups[0]))
+        'a photo of a red thing'
+        """
+        noun = self.noun()
+        others = {name: word for name, word in chosen.items() if name != group.name}
+        return self.consistent({**others, group.name: THING} if group == noun else others)
+
     def say(self, chosen: Mapping[str, str]) -> str:
         """The sentence with what is chosen so far; slots still open are left out: `{"thing": "orange"}` → `"a photo of an orange"`."""
         filled = self.sentence.format_map({group.name: chosen.get(group.name, "") for group in self.groups})
@@ -85,19 +98,27 @@ class Vocabulary:
     def read(cls, path: str | Path) -> Vocabulary:
         """From a JSON file: `{"sentence": …, "groups": [{"name": …, "words": […], "only": {group: [words]}}, …]}`."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            groups = [
-                Group(g["name"], tuple(g["words"]), {name: tuple(words) for name, words in g.get("only", {}).items()})
-                for g in data["groups"]
-            ]
-            return cls(data["sentence"], tuple(groups))
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise VocabularyError(
                 f"cannot read the vocabulary {path}: {error!r}; expected JSON with 'sentence' and 'groups'"
             ) from error
 
     def write(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
+        """From what `to_dict` returns, or from the same as read from JSON. KeyError or TypeError for anything else."""
+        groups = [
+            Group(g["name"], tuple(g["words"]), {name: tuple(words) for name, words in g.get("only", {}).items()})
+            for g in data["groups"]
+        ]
+        return cls(data["sentence"], tuple(groups))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sentence and the groups as JSON can hold them."""
+        return asdict(self)
 
 
 def words_of(name: str) -> list[str]:

@@ -11,6 +11,7 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MMRetrieveError
 from mmretrieve.gallery.store.fields import Kind
+from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.options import Decode
 
 FORMAT = 1
@@ -18,13 +19,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class About:
-    """Kept as JSON in a property of the collection; `fields` grows with what is pushed, the rest never changes."""
+    """Kept as JSON in a property of the collection; `fields` grows with what is pushed, the rest never changes.
+
+    `vocabulary` is the one that was chosen in the folder that was pushed last; None, also in older collections, for none.
+    """
 
     encoder: EncoderIdentity
     dim: int
     decode: Decode
     setting: PDV | None = None
     fields: Mapping[str, Kind] = field(default_factory=dict)
+    vocabulary: GalleryVocabulary | None = None
 
     @property
     def text(self) -> str:
@@ -45,7 +50,10 @@ class About:
                 )
             setting = None if told["setting"] is None else PDV(**told["setting"])
             fields = {name: Kind(kind) for name, kind in told["fields"].items()}
-            return cls(EncoderIdentity(**told["encoder"]), int(told["dim"]), Decode(told["decode"]), setting, fields)
+            stored = told.get("vocabulary")
+            vocabulary = None if stored is None else GalleryVocabulary.from_dict(stored, place)
+            identity, decode = EncoderIdentity(**told["encoder"]), Decode(told["decode"])
+            return cls(identity, int(told["dim"]), decode, setting, fields, vocabulary)
         except GalleryError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, MMRetrieveError) as error:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError
+from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.asking import Asking
 from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
 from mmretrieve.gallery.held import checked_ids
@@ -29,7 +30,7 @@ class MilvusGallery(Asking[CollectionNow]):
 
     def __init__(self, server: Server, encoder: Encoder | None = None) -> None:
         self._server, self._encoder = server, encoder
-        self.refresh()
+        self._now = self._seen()
         if encoder is not None:
             self.check_encoder(encoder)
 
@@ -66,7 +67,10 @@ class MilvusGallery(Asking[CollectionNow]):
         return thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
-        self._now = CollectionNow(self._server, About.read(self._server.about(), self._server.address))
+        self._now = self._seen(self._now)
+
+    def _seen(self, before: CollectionNow | None = None) -> CollectionNow:
+        return CollectionNow(self._server, About.read(self._server.about(), self._server.address), before)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BLOCK at a time are."""
@@ -76,7 +80,7 @@ class MilvusGallery(Asking[CollectionNow]):
         self.refresh()
 
     def info(self) -> dict[str, Any]:
-        """What the collection is: items, dimensions, encoder, decoding, setting, fields, and the index that the server keeps."""
+        """What the collection is: items, dimensions, encoder, decoding, setting, fields, vocabulary, and the index that the server keeps."""
         about = self._now.about
         return {
             "path": self.path,
@@ -86,6 +90,7 @@ class MilvusGallery(Asking[CollectionNow]):
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": {name: str(kind) for name, kind in about.fields.items()},
+            "vocabulary": str(self._gallery_vocabulary),
             "index": {"type": self._server.index(), "server": self._server.version().said},
         }
 
@@ -98,7 +103,9 @@ class MilvusGallery(Asking[CollectionNow]):
             f"{self.path}: this is done in a folder; `mmretrieve pull` makes one of a collection, `mmretrieve push` copies it back"
         )
 
-    sync = merge = add_vectors = import_vectors = export = build_index = index_report = compact = add
+    sync = merge = add_vectors = import_vectors = export = build_index = index_report = compact = choose_vocabulary = (
+        renew_vocabulary
+    ) = add
 
 
 def push(
@@ -138,6 +145,7 @@ def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = 
             )
     else:
         more = {} if about.setting is None else {"setting": asdict(about.setting)}
+        more |= {} if about.vocabulary is None else {vocabularies.KEY: about.vocabulary.to_dict()}
         store = Store.create(folder, about.encoder, about.dim, about.decode, **more)
     with store.writing():
         return pull(home._now, store, progress)

@@ -15,7 +15,7 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
-from mmretrieve.gallery import duplicates
+from mmretrieve.gallery import duplicates, vocabularies
 from mmretrieve.gallery.held import Allowed, Cut, Rows, checked_ids
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.milvus.about import About
@@ -25,6 +25,7 @@ from mmretrieve.gallery.milvus.server import HASH, ID, ITEM, PAGE, ROW, VECTOR, 
 from mmretrieve.gallery.milvus.where import one_of, translated
 from mmretrieve.gallery.store.records import Item, MovedError
 from mmretrieve.gallery.store.store import Half
+from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
@@ -37,11 +38,14 @@ KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are 
 class CollectionNow:
     """The rows of a collection: numbers that grow in the order in which items came."""
 
-    def __init__(self, server: Server, about: About) -> None:
+    def __init__(self, server: Server, about: About, before: CollectionNow | None = None) -> None:
         self.server, self.about = server, about
         self.dim, self.name = about.dim, str(server.address)
         self._count = server.count()
         self.once_lock = RLock()
+        self._previous_automatic: AutomaticVocabulary | None = (
+            None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
+        )
 
     def __len__(self) -> int:
         return self._count
@@ -58,6 +62,15 @@ class CollectionNow:
     def spread(self) -> Spread:
         """How the vectors lie about their mean; of a large collection, those of SAMPLE items spread evenly over it."""
         return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+
+    @once
+    def vocabulary(self) -> GalleryVocabulary:
+        """The one that was pushed, else the one found in the fields of the items."""
+        return self.about.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
+
+    @once
+    def _automatic(self) -> AutomaticVocabulary:
+        return vocabularies.find_vocabulary(self, self.about.fields, self._previous_automatic)
 
     @once
     def vectors(self) -> Float32:

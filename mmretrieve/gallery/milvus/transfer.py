@@ -14,6 +14,7 @@ import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
+from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.filling.intake import AddReport
 from mmretrieve.gallery.held import Rows
 from mmretrieve.gallery.milvus.about import About
@@ -28,6 +29,7 @@ from mmretrieve.gallery.sources.values import folded
 from mmretrieve.gallery.store.fields import Kind, fitted
 from mmretrieve.gallery.store.records import Record
 from mmretrieve.gallery.store.store import Store
+from mmretrieve.gallery.vocabularies import GalleryVocabulary
 
 
 def opened(server: Server, about: About, items: int, index: IndexName | str | None) -> About:
@@ -74,14 +76,16 @@ class Push:
         return report + AddReport(vanished=self._vanish()) if mirror else report
 
     def _know_fields(self) -> None:
-        """The collection learns the names and kinds of fields that are new to it, before any item has them."""
-        fields = dict(self._about.fields)
-        for name, kind in self._now.store.ledger.meta()["fields"].items():
+        """The collection learns the folder's chosen vocabulary, and fields that are new to it, before any item has them."""
+        fields, meta = dict(self._about.fields), self._now.store.ledger.meta()
+        for name, kind in meta["fields"].items():
             own = next((known for known in fields if folded(known) == folded(name)), name)
             if fields.setdefault(own, Kind(kind)) is not Kind(kind):
                 raise GalleryError(f"{self._server.address}: field {own!r} holds {fields[own]}s there, {kind}s here")
-        if fields != self._about.fields:
-            self._about = replace(self._about, fields=fields)
+        stored = meta.get(vocabularies.KEY)
+        chosen = self._about.vocabulary if stored is None else GalleryVocabulary.from_dict(stored, self._now.name)
+        if (fields, chosen) != (self._about.fields, self._about.vocabulary):
+            self._about = replace(self._about, fields=fields, vocabulary=chosen)
             self._server.set_about(self._about.text)
 
     def _check(self) -> None:

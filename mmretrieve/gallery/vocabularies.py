@@ -1,0 +1,105 @@
+"""The vocabulary of a gallery: made of fields that were chosen, or found automatically in the fields of its items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
+from mmretrieve.gallery.sources.values import folded
+from mmretrieve.gallery.store.fields import Kind
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.language.fields import vocabulary_from_fields
+from mmretrieve.language.vocabulary import Vocabulary
+
+KEY = "vocabulary"  # in the ledger's meta data
+MAX_ITEMS = 20_000  # whose fields are read
+MAX_CHANGE = 0.1  # of the number of items, until a vocabulary is found again
+
+
+class FieldSource(Protocol):
+    """Items at one moment, as far as a vocabulary needs them."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]: ...
+
+    def items_of(self, rows: NDArray[np.int64]) -> list[Item]: ...
+
+
+@dataclass(frozen=True)
+class GalleryVocabulary:
+    """A vocabulary and the names of the fields chosen for it; `fields` is empty where it was found automatically.
+
+    `vocabulary` is None where no field of the items has words to make one of.
+    """
+
+    vocabulary: Vocabulary | None
+    fields: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line: `"a photo of a {colour} {article}", from fields article, colour`."""
+        if self.vocabulary is None:
+            return "none"
+        made = f"from fields {', '.join(self.fields)}" if self.fields else "found automatically"
+        return f'"{self.vocabulary.sentence}", {made}'
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], place: object) -> GalleryVocabulary:
+        """From what `to_dict` returns. GalleryError, naming the place, for anything else."""
+        try:
+            return cls(Vocabulary.from_dict(data["vocabulary"]), tuple(data["fields"]))
+        except (KeyError, TypeError, AttributeError, VocabularyError) as error:
+            raise GalleryError(f"{place}: the stored vocabulary is damaged ({error!r})") from error
+
+
+@dataclass(frozen=True)
+class AutomaticVocabulary:
+    """What was found automatically, and the fields and the number of items of the gallery then."""
+
+    vocabulary: Vocabulary | None
+    kinds: Mapping[str, Kind]
+    items: int
+
+    def is_valid_for(self, kinds: Mapping[str, Kind], items: int) -> bool:
+        """Whether it still describes a gallery with these fields and this number of items."""
+        return self.kinds == kinds and abs(items - self.items) <= MAX_CHANGE * self.items
+
+
+def find_vocabulary(
+    source: FieldSource, kinds: Mapping[str, Kind], previous: AutomaticVocabulary | None = None
+) -> AutomaticVocabulary:
+    """The vocabulary of a gallery with these fields; `previous` where it is still valid, without reading any item."""
+    if previous is not None and previous.is_valid_for(kinds, len(source)):
+        return previous
+    vocabulary = vocabulary_from_fields(_sample(source)) if kinds else None
+    return AutomaticVocabulary(vocabulary, kinds, len(source))
+
+
+def make_vocabulary(source: FieldSource, kinds: Mapping[str, Kind], fields: Sequence[str]) -> GalleryVocabulary:
+    """The vocabulary made of exactly these fields; capitals in their names make no difference.
+
+    OptionError, naming the fields that there are, for a name that no item has, and for a field without words.
+    """
+    if isinstance(fields, str):
+        raise OptionError(f"expected a list of fields, got one string {fields!r}")
+    names = {folded(name): name for name in kinds}
+    if absent := [name for name in fields if folded(name) not in names]:
+        raise unknown("field", absent[0], kinds or ["none: the items of this gallery have no fields"])
+    own = [names[folded(name)] for name in fields]
+    return GalleryVocabulary(vocabulary_from_fields(_sample(source), own), tuple(own))
+
+
+def _sample(source: FieldSource) -> list[Mapping[str, object]]:
+    """The fields of at most MAX_ITEMS items, spread evenly."""
+    rows = source.rows[:: max(1, -(-len(source.rows) // MAX_ITEMS))]
+    return [item.fields for item in source.items_of(rows)]
