@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.directions import PDV, Term, automatic_alpha_image
 from mmretrieve.errors import OptionError, VectorError
-from mmretrieve.options import RuleName
+from mmretrieve.options import CaptionSource, RuleName
 from mmretrieve.rules import LINEAR, ScoreRule, check_roles
 from mmretrieve.scoring import linear_contributions
 from mmretrieve.vectors import Float32, check_unit
@@ -22,24 +23,30 @@ UNKNOWN_TRUST = 0.5  # of words that say neither where they come from nor how su
 
 
 class Caption(str):
-    """A caption that knows its `source` and how far that can be trusted: `trust`, from 0 (a guess) to 1 (taken as given).
+    """A caption with its source and `trust`, a number from 0 to 1: how likely it is that all of its words are right.
 
-    >>> caption = Caption("a photo of a dress", trust=0.4, source="tagger")
-    >>> caption == "a photo of a dress", caption.trust, caption.source
-    (True, 0.4, 'tagger')
+    It is a str, so everything that takes text takes it. Methods of str, such as `strip`, return a plain str.
+    Raises OptionError for a trust outside 0 to 1 and for an unknown source.
+
+    >>> caption = Caption("a photo of a dress", trust=0.9, source="tagger")
+    >>> caption
+    'a photo of a dress'
+    >>> caption.trust, str(caption.source)
+    (0.9, 'tagger')
     """
 
-    __slots__ = ("source", "trust")
     trust: float
-    source: str
+    source: CaptionSource
 
-    def __new__(cls, text: str, trust: float = 1.0, source: str = "given") -> Caption:
+    def __new__(cls, text: str, *, trust: float, source: CaptionSource | str) -> Caption:
+        if not 0 <= trust <= 1:
+            raise OptionError(f"the trust of a caption must be a number from 0 to 1, got {trust!r}")
         caption = super().__new__(cls, text)
-        caption.trust, caption.source = float(trust), source
+        caption.trust, caption.source = float(trust), CaptionSource(source)
         return caption
 
-    def __reduce__(self) -> tuple[type[Caption], tuple[str, float, str]]:
-        return Caption, (str(self), self.trust, self.source)
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), {"trust": self.trust, "source": self.source}
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,16 @@ class RuleName(Choice):
     HARRIS = "product-harris"
 
 
+class CaptionSource(Choice):
+    """Where a caption comes from: the caller, an item's fields, the fields of its neighbors, the tagger, or a model."""
+
+    GIVEN = "given"
+    FIELDS = "fields"
+    NEIGHBORS = "neighbors"
+    TAGGER = "tagger"
+    CAPTIONER = "captioner"
+
+
 class Preprocessing(Choice):
     """What an encoder does to a picture before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
 

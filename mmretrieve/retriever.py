@@ -20,9 +20,11 @@ from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.images import ImageLike
+from mmretrieve.language.gallery_captions import NEIGHBORS, GalleryCaptioner
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.roles import RuleCompiler
-from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
+from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, RuleName
 from mmretrieve.question import Asked, Question, Request, read_question, read_requests
 from mmretrieve.ranking import Ranking
@@ -32,6 +34,7 @@ from mmretrieve.rules import make_rule
 from mmretrieve.vectors import Float32, is_number
 from mmretrieve.weighting import AVOID, automatic, balanced
 
+SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture's
 MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
@@ -246,15 +249,27 @@ class Retriever:
             self._composers[name, rule] = make_composer(name, self.encoder, parts, score=self.gallery.scores, rule=rule)
         return self._composers[name, rule]
 
-    @cached_property
+    @property
     def _parts(self) -> Parts:
         """What was given, and the choices of searches for what was not."""
         given = self._given
-        return replace(given, vocabulary=self._vocabulary, rewriter=given.rewriter or self._swap)
+        captioner = given.captioner or GalleryCaptioner(
+            self.gallery.vocabulary, lambda query: query.fields, self._neighbors, Tagger(self.encoder, self._vocabulary)
+        )
+        return replace(given, vocabulary=self._vocabulary, captioner=captioner, rewriter=given.rewriter or self._swap)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return self._given.vocabulary or default_vocabulary(self.encoder)
+        """The words of rewrites and tags: those that were given or chosen for the gallery, else the encoder's, the fields' or general ones."""
+        of_fields = self.gallery.vocabulary
+        chosen = of_fields if self.gallery.vocabulary_fields else None
+        return self._given.vocabulary or chosen or own_vocabulary(self.encoder) or of_fields or default_vocabulary(self.encoder)
+
+    def _neighbors(self, vector: Float32) -> list[Mapping[str, Any]]:
+        """The fields of the items nearest to a reference, nearest first, without those that are the same picture."""
+        nearest = self.gallery.search(Composition((Term.IMAGE,), vector[None], (1.0,)), NEIGHBORS + 1)
+        ids = [hit.id for hit in nearest if hit.score < SAME_PICTURE][:NEIGHBORS]
+        return [item.fields for item in self.gallery.items(ids)]
 
     @cached_property
     def _swap(self) -> SwapRewriter:

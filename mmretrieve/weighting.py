@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from mmretrieve.composition import UNKNOWN_TRUST, Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.errors import OptionError
+from mmretrieve.options import CaptionSource
 from mmretrieve.rules import LINEAR
 from mmretrieve.vectors import Float32
 
@@ -123,7 +124,7 @@ def _why(composition: Composition, carried: float, trust: float) -> str:
     parts = []
     if Term.TEXT in roles and Term.COMPOSED in roles:
         captions = [word for word in _words(composition, Term.TEXT) if isinstance(word, Caption)]
-        source = f"caption from {_FROM.get(captions[0].source, captions[0].source)}" if captions else "the reference in words"
+        source = f"caption from {_SOURCES[captions[0].source]}" if captions else "the reference in words"
         said = "its words were replaced by the prompt's" if carried > 0.5 else "the prompt was added to it"
         parts.append(f"{source} (trust {trust:.2f}), {said}" if Term.PROMPT in roles else f"{source} (trust {trust:.2f})")
     elif Term.IMAGE in roles and Term.PROMPT in roles:
@@ -135,7 +136,13 @@ def _why(composition: Composition, carried: float, trust: float) -> str:
     return f"automatic: {'; '.join(parts) or 'the terms in one unit'}"
 
 
-_FROM = {"given": "you", "fields": "the item's fields", "neighbors": "the fields of similar items", "tagger": "the tagger"}
+_SOURCES = {
+    CaptionSource.GIVEN: "you",
+    CaptionSource.FIELDS: "the item's fields",
+    CaptionSource.NEIGHBORS: "the fields of similar items",
+    CaptionSource.TAGGER: "the tagger",
+    CaptionSource.CAPTIONER: "a model or file",
+}
 
 
 def _words(composition: Composition, role: str) -> list[str]:

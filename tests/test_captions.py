@@ -12,11 +12,12 @@ import pytest
 
 import mmretrieve as mm
 from mmretrieve import wardrobe
+from mmretrieve.composition import Caption
 from mmretrieve.errors import OptionError
 from mmretrieve.language import tagger as tagging
-from mmretrieve.language.base import Caption, CaptionSource
 from mmretrieve.language.tagger import MIN_PROBABILITY, Tagger, word_probabilities
 from mmretrieve.language.vocabulary import Group, Vocabulary, default_vocabulary
+from mmretrieve.options import CaptionSource
 from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.language.base import Caption, CaptionSource
+from mmretrieve.composition import Caption
 from mmretrieve.language.fields import caption_from_fields, vocabulary_from_fields, words_from_fields
 from mmretrieve.language.gallery_captions import GalleryCaptioner, caption_from_neighbors
 from mmretrieve.language.vocabulary import Group, Vocabulary
+from mmretrieve.options import CaptionSource
 from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 

@@ -21,6 +21,7 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.base import Captioner, Rewriter
 from mmretrieve.language.editing import without
 from mmretrieve.language.rewriters import TemplateRewriter
+from mmretrieve.options import CaptionSource
 from mmretrieve.query import Query
 from mmretrieve.rules import LINEAR, Hinge, ScoreRule
 from mmretrieve.vectors import Float32, unit
@@ -129,7 +130,10 @@ class Captions:
     def _captions(self, queries: Sequence[Query]) -> list[list[str]]:
         unsaid = [query for query in queries if query.caption is None]
         told = iter(self.captioner.captions(unsaid, self.count) if unsaid else [])
-        return [next(told) if query.caption is None else [Caption(query.caption)] for query in queries]
+        return [
+            next(told) if query.caption is None else [Caption(query.caption, trust=1.0, source=CaptionSource.GIVEN)]
+            for query in queries
+        ]
 
 
 def _silence(said: Sequence[str]) -> str | None:

@@ -163,6 +163,11 @@ class Asking(ABC, Generic[N]):
         return self._gallery_vocabulary.vocabulary
 
     @property
+    def vocabulary_fields(self) -> tuple[str, ...]:
+        """The fields that the stored vocabulary was made of; empty where it was found automatically, or there is none."""
+        return self._gallery_vocabulary.fields
+
+    @property
     def _gallery_vocabulary(self) -> GalleryVocabulary:
         return self._at_one_moment(lambda now: now.vocabulary)
 

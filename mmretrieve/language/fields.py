@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
+from mmretrieve.composition import Caption
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.language.base import Caption, CaptionSource
 from mmretrieve.language.lexicon import general_lexicon, nearest_class
 from mmretrieve.language.vocabulary import NOUNS, Group, Vocabulary, words_of
 from mmretrieve.language.words import is_plural, stem, word_list
+from mmretrieve.options import CaptionSource
 
 MAX_FIELDS = 4
 MIN_VALUES, MAX_VALUES = 2, 500

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from mmretrieve.language.base import Caption, Captioner, CaptionSource
+from mmretrieve.composition import Caption
+from mmretrieve.language.base import Captioner
 from mmretrieve.language.fields import caption_from_fields, sentence_of, words_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
+from mmretrieve.options import CaptionSource
 from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 

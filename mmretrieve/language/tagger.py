@@ -9,9 +9,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.composition import Caption
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.base import Caption, CaptionSource
 from mmretrieve.language.vocabulary import Group, Vocabulary
+from mmretrieve.options import CaptionSource
 from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 

@@ -128,6 +128,11 @@ def words_of(name: str) -> list[str]:
 
 def default_vocabulary(encoder: Encoder) -> Vocabulary:
     """`vocabulary.json` in the encoder's own folder where there is one, else the general vocabulary of the package."""
+    return own_vocabulary(encoder) or Vocabulary.read(GENERAL)
+
+
+def own_vocabulary(encoder: Encoder) -> Vocabulary | None:
+    """`vocabulary.json` in the encoder's own folder, None where there is none."""
     folder = getattr(encoder, "folder", None)
-    own = folder / "vocabulary.json" if folder is not None else GENERAL
-    return Vocabulary.read(own if own.is_file() else GENERAL)
+    own = None if folder is None else folder / "vocabulary.json"
+    return Vocabulary.read(own) if own is not None and own.is_file() else None
