@@ -240,8 +240,9 @@ class Retriever:
         return composition
 
     def _avoided(self, phrases: Sequence[str], composition: Composition | None) -> Float32:
-        caption = None if composition is None else composition.words.get(Term.TEXT)
-        return avoid_directions(self.encoder, phrases, caption, self._swap.lexicon)
+        words = {} if composition is None else composition.words
+        lexicon = self._swap.lexicon
+        return avoid_directions(self.encoder, phrases, lexicon, words.get(Term.TEXT), words.get(Term.COMPOSED))
 
     def _composer(self, name: ComposerName, rule: RuleName) -> Composer:
         if (name, rule) not in self._composers:

@@ -19,14 +19,17 @@ MAX_ALTERNATIVES = 12  # of one phrase: enough for a mean
 NONE = 1e-3  # a shorter difference of unit vectors is no direction
 
 
-def avoid_directions(encoder: Encoder, phrases: Sequence[str], caption: str | None, lexicon: Lexicon) -> Float32:
+def avoid_directions(
+    encoder: Encoder, phrases: Sequence[str], lexicon: Lexicon, caption: str | None = None, rewrite: str | None = None
+) -> Float32:
     """n phrases → (n, d) unit vectors from what the caption could say instead to the caption that says the phrase.
 
     "stripes" with "a photo of a red striped dress" is that sentence against the mean of "a photo of a red plain dress",
-    "… checked dress" and so on. A phrase of no known class stands against the caption without it. Without a caption, or
-    where the words make no difference to the encoder, the phrase itself is the direction.
+    "… checked dress" and so on. A phrase of no known class stands against the caption without it, and a noun that the caption
+    cannot do without against the `rewrite`. Without a caption, or where the words make no difference to the encoder, the
+    phrase itself is the direction.
     """
-    contrasts = [_contrast(phrase, caption, lexicon) for phrase in phrases]
+    contrasts = [_contrast(phrase, lexicon, caption, rewrite) for phrase in phrases]
     texts = list(dict.fromkeys([*phrases, *(text for said, instead in contrasts for text in (said, *instead))]))
     row = dict(zip(texts, encoder.encode_texts(texts).astype(np.float64), strict=True)) if texts else {}
     directions = []
@@ -37,14 +40,15 @@ def avoid_directions(encoder: Encoder, phrases: Sequence[str], caption: str | No
     return np.asarray(directions, dtype=np.float32).reshape(len(phrases), -1)
 
 
-def _contrast(phrase: str, caption: str | None, lexicon: Lexicon) -> tuple[str, list[str]]:
+def _contrast(phrase: str, lexicon: Lexicon, caption: str | None, rewrite: str | None) -> tuple[str, list[str]]:
     """The sentence that says a phrase, and those that say something else in its place."""
     others = lexicon.alternatives(phrase)[:MAX_ALTERNATIVES]
     if caption is None:
         return phrase, others
     said = including(caption, phrase, lexicon)
-    replaced = [including(without(said, phrase, lexicon), other, lexicon) for other in others]
-    instead = [
-        text for text in dict.fromkeys([*replaced, *([] if replaced else [without(said, phrase, lexicon)])]) if text != said
-    ]
-    return (said, instead) if instead else (f"{caption}, {phrase}", [caption])
+    bare = without(said, phrase, lexicon)
+    replaced = [including(bare, other, lexicon) for other in others]
+    for instead in (replaced, [bare], [] if rewrite is None else [rewrite]):
+        if different := [text for text in dict.fromkeys(instead) if text != said]:
+            return said, different
+    return f"{caption}, {phrase}", [caption]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
+
+MIN_ROWS = 32  # of a matrix product: smaller ones take other kernels, and one text alone would differ from the same in a batch
 
 
 def is_croppable(model: nn.Module) -> bool:
@@ -27,7 +30,7 @@ def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
     if not is_croppable(model):
         return model.encode_text(tokens, normalize=False)  # type: ignore[no-any-return]
     tower = text_module(model)
-    tokens = tokens[:, : _longest(tower, tokens)]
+    tokens = tokens[:, : max(_longest(tower, tokens), -(-MIN_ROWS // len(tokens)))]
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
     hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
@@ -36,8 +39,11 @@ def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
     projection = tower.text_projection
     if projection is None:
         return x
+    count = len(x)
+    if count < MIN_ROWS:
+        x = torch.cat([x, x[:1].expand(MIN_ROWS - count, -1)])
     projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-    return projected
+    return projected[:count]
 
 
 def _longest(tower: Any, tokens: Tensor) -> int:
