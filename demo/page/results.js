@@ -5,6 +5,7 @@ import { told } from "./plane.js";
 import { EXPLAINED, role } from "./reading.js";
 import { ITEM } from "./references.js";
 import { thumbnail } from "./remote.js";
+import { AUTO } from "./state.js";
 
 const WEAKER = "Weaker matches: nearer to the average picture than to the best match";
 const WEAK = "Weak matches: none is nearer to the question than the average picture";
@@ -26,6 +27,7 @@ export function results(act) {
     }
     showStatus(view, asked, state);
     $("#no-match").hidden = !asked || view.now.has_match;
+    setText($("#no-match"), `No good match${state.knobs === AUTO ? "" : " under this setting"}: these are only the nearest.`);
     const shown = view.now.cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
     $("#show-more").hidden = !asked || shown < state.shown || shown >= view.now.searched;
     $("#others").hidden = asked || shown >= view.now.searched;
