@@ -55,7 +55,8 @@ export function tune(start, change) {
 function reason(automatic, view) {
   if (!automatic) return view?.tunable === false ? "Nothing to set by hand here: weights are automatic" : "Set by hand. Press to let the weights be chosen again";
   const why = view?.now.why?.replace(/^automatic: /, "") ?? "weights are chosen for each question";
-  return why[0].toUpperCase() + why.slice(1);
+  const nowhere = view?.tunable && !view.now.knobs ? ". These weights are no point of the triangle" : "";
+  return why[0].toUpperCase() + why.slice(1) + nowhere;
 }
 
 // The knobs, and how they came about: "by hand", "automatic", or "automatic nowhere" where the weights are no point of the plane.
