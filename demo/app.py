@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from demo.exports import Exported, Format
 from demo.handlers import Shop
-from demo.looks import Knobs, Look, View
+from demo.looks import Look, View
 from mmretrieve.server.app import House
 from mmretrieve.server.problems import RESPONSES, read
 
@@ -94,10 +94,6 @@ def _routes(app: FastAPI, house: House, shop: Shop) -> None:
     @app.post("/page/suggestions", include_in_schema=False)
     async def suggestions(look: Look) -> list[str]:
         return await house.searching.run(lambda: shop.suggestions(look))
-
-    @app.post("/page/balanced", include_in_schema=False)
-    async def balanced(look: Look) -> Knobs:
-        return await house.searching.run(lambda: shop.balanced(look))
 
     @app.get("/page/start", include_in_schema=False)
     async def start() -> dict[str, Any]:

@@ -61,13 +61,8 @@ def _cell(value: Any) -> Any:
 
 def _json(ranking: Ranking, fields: list[Fields]) -> bytes:
     hits = [_hit(hit) | {"fields": dict(known)} for hit, known in zip(ranking, fields, strict=True)]
-    about = {
-        "weights": dict(ranking.weights),
-        "words": dict(ranking.words),
-        "hidden": dict(ranking.hidden),
-        "note": ranking.note,
-    }
-    return json.dumps(about | {"hits": hits}, ensure_ascii=False, indent=1).encode()
+    about = ranking.query | {"hidden": dict(ranking.hidden), "hits": hits}
+    return json.dumps(about, ensure_ascii=False, indent=1).encode()
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from demo import exports, filters
-from demo.looks import Card, Column, Knobs, Look, View, column
+from demo.looks import Card, Column, Knobs, Look, Setting, View, caption_origin, column
 from demo.suggestions import Suggester
-from mmretrieve import PDV, PUBLISHED, Composition, Ranking, Term
+from mmretrieve import PDV, PUBLISHED, Composition, Ranking
 from mmretrieve.errors import GalleryError
+from mmretrieve.question import Request
 from mmretrieve.server.answers import Answers
 from mmretrieve.server.asks import Ask
 from mmretrieve.vectors import Float32
@@ -32,9 +33,13 @@ WHOLE = 100_000  # hits of an export
 
 @dataclass(frozen=True)
 class Kept:
-    """A question whose terms are scored: everything a slider needs. `ids` are the items that the scores are of."""
+    """A question whose terms are scored: everything a slider needs. `ids` are the items that the scores are of.
+
+    `weighing` is what `Retriever.search` gives `weigh` for this question where no weights are named.
+    """
 
     composition: Composition
+    weighing: Mapping[str, Any]
     hidden: list[str]
     scores: Float32 | None
     ids: tuple[str, ...]
@@ -49,14 +54,15 @@ class Shop:
         self._lock, self._suggester = Lock(), Suggester(answers.retriever.encoder)
 
     def start(self) -> dict[str, Any]:
-        """What the page must know before anything is asked: where the knobs start, and which fields can be filtered by."""
+        """What the page must know before anything is asked: settings to choose from, and which fields can be filtered by."""
         setting = self.answers.gallery.setting or PDV()
         knobs = Knobs(alpha_image=setting.alpha_image, alpha_text=setting.alpha_text, beta=setting.beta)
         seen = self.answers.gallery.listed(limit=filters.SEEN).items
         kinds = self.answers.info()["fields"]
         return {
             "total": len(self.answers.gallery),
-            "knobs": knobs.model_dump(),
+            "base": Knobs().model_dump(),
+            "setting": knobs.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
             "facets": [vars(facet) for facet in filters.facets(kinds, [item.fields for item in seen])],
         }
@@ -77,13 +83,9 @@ class Shop:
         composition = self.answers.retriever.compose(self.answers.images(ask) or None, None, **ask.question)
         return self._suggester.words(composition.terms[0])
 
-    def balanced(self, look: Look) -> Knobs:
-        """Where the knobs stand under balanced weights. OptionError where the question has no four terms to balance."""
-        return Knobs.of(self.answers.retriever.weigh(self._scored(look.ask).composition, weights="balanced"))
-
     def export(self, look: Look, form: exports.Format) -> exports.Exported:
         """The whole ranking of a look, as a file. OptionError where nothing is asked."""
-        ranking = self._at_one_moment(look, lambda kept: self._ranking(kept, look, look.knobs, WHOLE))
+        ranking = self._at_one_moment(look, lambda kept: self._ranking(kept, look, self._weighed(kept, look.knobs), WHOLE))
         return exports.export(ranking, self.answers.fields(ranking), form, self.answers.picture)
 
     def _ranked(self, kept: Kept, look: Look) -> View:
@@ -91,6 +93,7 @@ class Shop:
             now=self._column(kept, look, look.knobs),
             beside=None if look.beside is None else self._column(kept, look, look.beside),
             words=dict(kept.composition.words),
+            **caption_origin(kept.composition),
             tunable=kept.composition.takes_pdv,
             total=len(self.answers.retriever.gallery),
         )
@@ -121,44 +124,61 @@ class Shop:
             if kept is not None and kept.ids is ids:
                 self._kept.move_to_end(key)
                 return kept
-        images = self.answers.images(ask) or None
-        retriever = self.answers.retriever
-        composition = retriever.compose(images, ask.prompt or None, **ask.question)
-        hidden = retriever.ids_of_references(images, ask.prompt or None, **ask.question) if ask.exclude_reference else []
-        scores = gallery.term_scores(composition) if self._folds else None
-        kept = Kept(composition, hidden, scores, ids)
+        kept = self._composed(ask, ids)
         with self._lock:
             self._kept[key] = kept
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return kept
 
+    def _composed(self, ask: Ask, ids: tuple[str, ...]) -> Kept:
+        retriever, images, prompt = self.answers.retriever, self.answers.images(ask) or None, ask.prompt or None
+        composition = retriever.compose(images, prompt, **ask.question)
+        hidden = retriever.ids_of_references(images, prompt, **ask.question) if ask.exclude_reference else []
+        scores = retriever.gallery.term_scores(composition) if self._folds else None
+        weighing = Request.read(images, prompt, {}, ask.question).weighing  # type: ignore[arg-type]  # checked there
+        return Kept(composition, weighing, hidden, scores, ids)
+
+    def _weighed(self, kept: Kept, setting: Setting) -> Composition:
+        """Under these knobs where the question has the terms that they weigh; else as `Retriever.search` weighs it."""
+        if isinstance(setting, Knobs) and kept.composition.takes_pdv:
+            return weighed(kept.composition, setting)
+        return self.answers.retriever.weigh(kept.composition, **kept.weighing)
+
     @property
     def _folds(self) -> bool:
         gallery = self.answers.retriever.gallery
         return isinstance(gallery.path, Path) and len(gallery) <= FOLDED
 
-    def _ranking(self, kept: Kept, look: Look, knobs: Knobs, k: int) -> Ranking:
-        """Under these knobs: folded from scores that exist, or where there are none searched with the same vector."""
-        composition = weighed(kept.composition, knobs)
-        gallery = self.answers.retriever.gallery
+    def _ranking(self, kept: Kept, look: Look, composition: Composition, k: int) -> Ranking:
+        """Under these weights: folded from scores that exist, or where there are none searched with the same vector."""
+        retriever, gallery = self.answers.retriever, self.answers.retriever.gallery
         where, lowest = filters.expression(look.filters, look.ask.where), look.ask.min_score
         exclude = [*look.ask.exclude, *kept.hidden]
         if kept.scores is None:
-            return gallery.search(composition, k, exclude=exclude, where=where, min_score=lowest)
-        return gallery.rank(composition, kept.scores, k, exclude=exclude, where=where, min_score=lowest)
+            ranking = gallery.search(composition, k, exclude=exclude, where=where, min_score=lowest)
+        else:
+            ranking = gallery.rank(composition, kept.scores, k, exclude=exclude, where=where, min_score=lowest)
+        return retriever.judged(ranking, kept.composition)
 
-    def _column(self, kept: Kept, look: Look, knobs: Knobs) -> Column:
-        ranking = self._ranking(kept, look, knobs, look.shown)
-        cards = self._cards(ranking, self._floor(kept, weighed(kept.composition, knobs), ranking))
-        return column(ranking, stacked(cards, self.answers.retriever.gallery.vectors(ranking.ids)))
+    def _column(self, kept: Kept, look: Look, setting: Setting) -> Column:
+        composition = self._weighed(kept, setting)
+        ranking = self._ranking(kept, look, composition, look.shown)
+        cards = self._cards(ranking, self._floor(composition, ranking))
+        shown = stacked(cards, self.answers.retriever.gallery.vectors(ranking.ids))
+        return column(ranking, shown, Knobs.of(composition))
 
-    def _floor(self, kept: Kept, composition: Composition, ranking: Ranking) -> float:
-        """Below it a match is weak: half way between the best match and the average item of the gallery."""
-        if kept.scores is None or not ranking.hits:
+    def _floor(self, composition: Composition, ranking: Ranking) -> float:
+        """Below it a match is weak: half way between the best match and the average item of the gallery.
+
+        Automatic scores count from that item, so it scores 0. Where no match is better than the average item, all are weak.
+        """
+        if not ranking.hits:
             return -np.inf
-        average = float(composition.contributions(kept.scores.mean(axis=1, keepdims=True)).sum())
-        return (ranking[0].score + average) / 2
+        mean = self.answers.retriever.gallery.spread.mean.astype(np.float32)
+        average = float(composition.contributions((composition.terms @ mean)[:, None]).sum())
+        best = ranking[0].score
+        return (best + average) / 2 if best > average else np.inf
 
     def _cards(self, ranking: Ranking, floor: float) -> list[Card]:
         weighing = [name for name, weight in ranking.weights.items() if weight]
@@ -187,12 +207,8 @@ class Shop:
 
 
 def weighed(composition: Composition, knobs: Knobs) -> Composition:
-    """The composition under these knobs, where it has the terms that they weigh; the prompt by itself where it has that."""
-    if not composition.takes_pdv:
-        return composition
-    if not knobs.prompt or Term.PROMPT not in composition.roles:
-        return composition.with_pdv(knobs.pdv)
-    return composition.with_weights(knobs.weights)
+    """A composition with the terms of PDV under these knobs; what they weigh beside those counts where it is there."""
+    return composition.with_weights({role: weight for role, weight in knobs.weights.items() if role in composition.roles})
 
 
 def stacked(cards: Sequence[Card], vectors_nd: Float32) -> list[Card]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import zipfile
@@ -13,10 +14,11 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
-from demo import exports, filters
+from demo import exports, filters, looks
 from demo.handlers import NEAR, Shop, name_of, stacked, weighed
 from demo.looks import Card, Knobs, Look
-from mmretrieve.errors import ExpiredError, OptionError
+from mmretrieve.composition import Caption
+from mmretrieve.errors import ExpiredError
 from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.gallery.sources.place import Place
 from mmretrieve.server.answers import Answers
@@ -55,6 +57,33 @@ def look(shop: Shop, **more: object) -> Look:
     return Look.model_validate({"ask": ask, "knobs": KNOBS} | more)
 
 
+QUESTIONS: list[dict[str, object]] = [
+    {"reference_id": 5},
+    {"prompt": "a red dress"},
+    {"reference_id": 5, "prompt": "in red", "exclude_reference": True},
+    {"reference_id": 5, "prompt": "in red", "caption": "a photo of a hat"},
+    {"reference_id": 5, "prompt": ["in red", "with long sleeves"], "strength": [1.0, 0.5]},
+    {"reference_id": [5, 9], "prompt": "in red", "image_weight": [2.0, 1.0]},
+    {"reference_id": 5, "prompt": "in red", "avoid": "stripes"},
+    {"reference_id": 5, "prompt": "in red without stripes"},
+    {"prompt": "a dress without stripes"},
+    {"reference_id": 5, "avoid": ["stripes", "dots"]},
+    {"reference_id": 5, "prompt": "in red", "composer": "sum"},
+    {"reference_id": 5, "prompt": "in red without stripes", "composer": "sdr"},
+    {"reference_id": 5, "prompt": "in red", "composer": "ldre"},
+    {"reference_id": 5, "prompt": "in red", "rule": "hinge"},
+    {"reference_id": 5, "prompt": "in red", "rule": "product"},
+    {"reference_id": 5, "prompt": "in red", "where": "price < 60", "exclude": 7},
+]
+
+
+def named(shop: Shop, question: dict[str, object]) -> dict[str, object]:
+    """The question with ids of items in the place of their numbers."""
+    all_ids = shop.answers.retriever.gallery.ids
+    numbers = {name: question[name] for name in ("reference_id", "exclude") if name in question}
+    return question | {name: [all_ids[at] for at in np.atleast_1d(several)] for name, several in numbers.items()}
+
+
 def ids(column: object) -> list[str]:
     return [id_ for card in column.cards for id_ in (card.id, *card.copies)]  # type: ignore[attr-defined]
 
@@ -76,6 +105,90 @@ def test_a_view_is_what_a_search_gives_under_any_knobs(shop: Shop) -> None:
         hit.score for hit in wanted if hit.id in {card.id for card in with_prompt.now.cards}
     ]
     assert set(with_prompt.now.cards[0].gave) == {"image", "text", "composed", "prompt"}
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=str)
+def test_a_view_is_automatic_and_then_what_a_search_gives(shop: Shop, question: dict[str, object]) -> None:
+    asked = named(shop, question)
+    ranking = shop.answers.retriever.search(**asked, k=60)  # type: ignore[arg-type]
+    view = shop.view(Look.model_validate({"ask": asked, "shown": 60}))
+    scores = {hit.id: (hit.rank, hit.score) for hit in ranking}
+    assert sorted(ids(view.now)) == sorted(ranking.ids)
+    assert [(card.rank, card.score) for card in view.now.cards] == [scores[card.id] for card in view.now.cards]
+    assert (view.now.why, view.now.answerable, view.now.weights) == (ranking.why, ranking.answerable, ranking.weights)
+    assert view.words == ranking.words
+
+
+def test_two_captions_are_two_questions(shop: Shop) -> None:
+    one, other = (look(shop, knobs="auto") for _ in range(2))
+    other.ask.caption = ["a photo of a hat"]
+    assert shop.view(one).words["text"] != shop.view(other).words["text"] == "a photo of a hat"
+    assert ids(shop.view(one).now) != ids(shop.view(other).now)
+
+
+def test_a_caption_says_where_it_comes_from(shop: Shop) -> None:
+    assert looks.caption_origin(mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": "a hat"})) == {}
+    guessed = Caption("a hat", 0.4, "tagger")
+    composition = mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": guessed})
+    assert looks.caption_origin(composition) == {"caption_source": "tagger", "caption_trust": 0.4}
+    asked = look(shop)
+    asked.ask.caption = ["a photo of a hat"]
+    assert shop.view(asked).caption_source == "given"
+
+
+def test_knobs_nearest_to_automatic_weights_rank_alike(shop: Shop) -> None:
+    for question in ({"prompt": "in red"}, {"prompt": "in red without stripes"}, {"prompt": ["in red", "with long sleeves"]}):
+        asked = {"ask": named(shop, {"reference_id": 5} | question), "shown": 60}
+        automatic = shop.view(Look.model_validate(asked)).now
+        assert automatic.knobs is not None
+        moved = shop.view(Look.model_validate(asked | {"knobs": automatic.knobs})).now
+        ranks = [{card.id: card.rank for card in one.cards} for one in (automatic, moved)]
+        both = sorted(set(ranks[0]) & set(ranks[1]))
+        assert np.corrcoef([[rank[id_] for id_ in both] for rank in ranks])[0, 1] > 0.98
+        assert moved.weights["composed"] == pytest.approx(automatic.knobs.weights["composed"])
+        assert moved.why is None
+
+
+def test_knobs_give_back_the_weights_they_came_from() -> None:
+    names = ("image", "text", "composed", "prompt", "composed 2", "prompt 2", "avoid", "avoid 2")
+    rows = np.eye(len(names), dtype=np.float32)
+    composition = mm.Composition(names, rows, (0.0,) * len(names), shares={"composed 2": 0.5, "prompt 2": 0.5})
+    knobs = Knobs(alpha_image=0.9, alpha_text=0.9, beta=0.6, prompt=0.3, avoid=-1.5)
+    assert Knobs.of(weighed(composition, knobs)) == knobs
+    doubled = dataclasses.replace(
+        weighed(composition, knobs), weights=tuple(2 * w for w in weighed(composition, knobs).weights)
+    )
+    assert Knobs.of(doubled) == knobs
+    assert Knobs.of(composition) is None
+    assert Knobs.of(mm.Composition(("image",), rows[:1], (1.0,))) is None
+    cancel = composition.weighted({"image": 1, "text": -2, "composed": 1})
+    assert Knobs.of(cancel) is None
+
+
+def test_what_the_knobs_do_not_weigh_stays_automatic(shop: Shop) -> None:
+    asked = {"ask": {"prompt": "a dress without stripes"}}
+    automatic, set_ = (shop.view(Look.model_validate(asked | more)) for more in ({}, {"knobs": KNOBS}))
+    assert set_.now == automatic.now
+    assert not set_.tunable
+    assert automatic.now.weights["avoid"] < 0
+
+
+def test_what_the_gallery_does_not_have_is_said(shop: Shop) -> None:
+    asked = [{"reference_id": shop.answers.retriever.gallery.ids[5]}, {"prompt": "refrigerator"}]
+    there, absent = (shop.view(Look.model_validate({"ask": ask})).now for ask in asked)
+    assert there.has_match
+    assert not absent.has_match
+    assert absent.cards
+
+
+def test_looks_of_earlier_links_are_read() -> None:
+    assert Look().knobs == "auto"
+    assert Look().beside is None
+    assert Look.model_validate({"knobs": KNOBS | {"prompt": 0.5}, "beside": KNOBS}).knobs == Knobs(**KNOBS, prompt=0.5)
+    assert Look.model_validate({"knobs": KNOBS, "beside": "auto"}).beside == "auto"
+    for wrong in ({"knobs": "base"}, {"knobs": {"beta": 2}}, {"beside": "none"}):
+        with pytest.raises(ValueError, match=r"knobs|beside"):
+            Look.model_validate(wrong)
 
 
 def test_a_moved_knob_encodes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +246,10 @@ def test_two_settings_stand_side_by_side(shop: Shop) -> None:
     view = shop.view(look(shop, beside=other))
     assert view.beside is not None
     assert ids(view.beside) == ids(shop.view(look(shop, knobs=other)).now) != ids(view.now)
+    assert view.beside.why is None
+    automatic = shop.view(look(shop, knobs="auto")).now
+    assert shop.view(look(shop, beside="auto")).beside == automatic
+    assert shop.view(look(shop)).beside is None
 
 
 def test_weak_matches_lie_nearer_to_the_average_than_to_the_best(shop: Shop) -> None:
@@ -147,21 +264,25 @@ def test_weak_matches_lie_nearer_to_the_average_than_to_the_best(shop: Shop) -> 
     assert not view.now.cards[0].weak
 
 
+@pytest.mark.parametrize("knobs", ["auto", KNOBS])
+def test_without_a_good_match_all_matches_are_weak(shop: Shop, knobs: object) -> None:
+    """A filter leaves only what is further away than the gallery's average item."""
+    whole = shop.view(look(shop, knobs=knobs, shown=60)).now
+    assert 0 < sum(card.weak for card in whole.cards) < len(whole.cards)
+    last = whole.cards[-1]
+    assert last.score is not None
+    price = last.fields.get("price")
+    where = f"colour = '{last.fields['colour']}' AND price IS " + ("NULL" if price is None else str(price))
+    left = shop.view(Look.model_validate({"ask": look(shop).ask.model_dump() | {"where": where}, "knobs": knobs})).now
+    assert left.cards
+    assert all(card.weak for card in left.cards)
+
+
 def test_near_copies_lie_under_the_first_of_them() -> None:
     rows = np.eye(4, dtype=np.float32)[[0, 1, 0, 2, 1, 0]]
     rows[5] = [NEAR, np.sqrt(1 - NEAR**2), 0, 0]
     shown = stacked([Card(id=name, name=name) for name in "abcdef"], rows)
     assert [(card.id, card.copies) for card in shown] == [("a", ["c", "f"]), ("b", ["e"]), ("d", [])]
-
-
-def test_balanced_knobs_rank_as_balanced_weights_do(shop: Shop) -> None:
-    retriever, id_ = shop.answers.retriever, shop.answers.retriever.gallery.ids[5]
-    knobs = shop.balanced(look(shop))
-    wanted = retriever.search(reference_id=id_, prompt="in red", weights="balanced", k=10)
-    weights = {name: round(weight / sum(list(wanted.weights.values())[:3]), 6) for name, weight in wanted.weights.items()}
-    assert knobs.weights == pytest.approx(weights, abs=0.011)
-    with pytest.raises(OptionError, match="balanced weights are for"):
-        shop.balanced(Look.model_validate({"ask": {"prompt": "in red"}}))
 
 
 def test_words_to_try_are_new_and_belong_to_the_picture(shop: Shop) -> None:
@@ -191,7 +312,8 @@ def test_facets_say_what_fields_hold(shop: Shop) -> None:
     assert colour["field"] == "colour"
     assert sum(count for _, count in colour["choices"]) == 60
     assert (price["lowest"], price["highest"]) == (1.5, 59 * 1.5)
-    assert {name: start["knobs"][name] for name in KNOBS} == KNOBS
+    assert {name: start["setting"][name] for name in KNOBS} == KNOBS
+    assert Knobs(**start["base"]) == Knobs(alpha_image=1, alpha_text=1, beta=1, prompt=0)
     assert start["published"]["ldre"] == {"alpha_image": 1.4, "alpha_text": 1.4, "beta": 0.75, "prompt": 0.0}
 
 
@@ -234,6 +356,12 @@ def test_a_whole_ranking_is_a_file(shop: Shop) -> None:
         assert file.namelist()[0].startswith("001-")
         assert Image.open(file.open(file.namelist()[0])).format == "JPEG"
     assert "path" not in told["hits"][0]
+    assert told["why"] is None
+    automatic = look(shop, knobs="auto")
+    said = json.loads(shop.export(automatic, exports.Format.JSON).content)
+    assert said["hits"][0]["score"] == shop.view(automatic).now.cards[0].score
+    assert said["why"] == shop.view(automatic).now.why
+    assert said["caption"] == shop.view(automatic).words["text"]
 
 
 def test_a_zip_has_a_cap_and_a_table_runs_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

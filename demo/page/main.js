@@ -4,10 +4,11 @@ import { details } from "./details.js";
 import { $, setText } from "./dom.js";
 import { filters } from "./filters.js";
 import { keys } from "./keys.js";
+import { reading } from "./reading.js";
 import { references } from "./references.js";
 import * as remote from "./remote.js";
 import { results } from "./results.js";
-import { blank, fromAddress, isAsked, MOST, SHOWN, toAddress, toLook } from "./state.js";
+import { blank, fromAddress, inOrder, isAsked, MOST, SHOWN, toAddress, toLook } from "./state.js";
 import { Trail } from "./trail.js";
 import { tune } from "./tune.js";
 import { words } from "./words.js";
@@ -15,16 +16,17 @@ import { words } from "./words.js";
 const AGAIN = 1500; // milliseconds until a server that was away is asked again
 
 export function open(start) {
-  let state = fromAddress(location.search, start);
+  let state = fromAddress(location.search);
   let seen = null; // the last view
-  const trail = new Trail(() => visit(fromAddress(location.search, start)));
+  const trail = new Trail(() => visit(fromAddress(location.search)));
 
   const change = (part, settled = true) => {
-    state = { ...state, ...part };
+    const other = "references" in part && firstOf(part.references) !== firstOf(state.references);
+    state = { ...state, ...(other ? { caption: "" } : {}), ...part }; // a caption is of the picture it was written for
     if (!("shown" in part) && !("knobs" in part) && !("beside" in part) && !("sort" in part)) state.shown = SHOWN;
-    if (settled) trail.push(toAddress(state, start), Object.keys(part).join());
+    if (settled) trail.push(toAddress(state), Object.keys(part).join());
     if (settled) show();
-    else showKnobs(state, seen?.tunable ?? false);
+    else showKnobs(state, seen);
     search(state);
   };
   const visit = (visited) => {
@@ -35,8 +37,9 @@ export function open(start) {
 
   const showReferences = references((list) => change({ references: list }), trouble);
   const said = words((part, settled) => (settled ? change(part) : ((state = { ...state, ...part }), show())));
-  const showKnobs = tune(start, (knobs, settled) => change({ knobs }, settled), balance);
+  const showKnobs = tune(start, (knobs, settled) => change({ knobs }, settled));
   const showFilters = filters(start, change);
+  const showReading = reading((caption) => change({ caption }));
   const showResults = results(act);
   const showDetails = details(act);
 
@@ -47,7 +50,7 @@ export function open(start) {
   function show() {
     showReferences(state);
     said.show(state);
-    showKnobs(state, seen?.tunable ?? false);
+    showKnobs(state, seen);
     showFilters(state);
     $("#undo").disabled = !trail.canUndo;
     $("#redo").disabled = !trail.canRedo;
@@ -66,7 +69,8 @@ export function open(start) {
     seen = view;
     trouble(null);
     setText($("#total"), `${view.total.toLocaleString("en")} ${view.total === 1 ? "picture" : "pictures"}`);
-    showKnobs(state, view.tunable);
+    showKnobs(state, view);
+    showReading(view, asked);
     showResults(view, asked, isAsked(asked));
     document.documentElement.dataset.shown = String(Number(document.documentElement.dataset.shown ?? 0) + 1);
   }
@@ -100,18 +104,14 @@ export function open(start) {
 
   $("#undo").addEventListener("click", () => history.back());
   $("#redo").addEventListener("click", () => history.forward());
-  $("#anew").addEventListener("click", () => change(blank(start)));
+  $("#anew").addEventListener("click", () => change(blank()));
   $("#help").addEventListener("click", () => $("#keys").showModal());
-  $("#beside").addEventListener("click", () => change({ beside: state.beside ? null : { ...state.knobs } }));
+  $("#beside").addEventListener("click", () => change({ beside: state.beside ? null : state.knobs }));
   $("#sort").addEventListener("change", (event) => change({ sort: event.target.value }));
   $("#show-more").addEventListener("click", () => change({ shown: Math.min(MOST, state.shown + SHOWN) }));
   $("#others").addEventListener("click", () => change({ seed: state.seed + 1 }));
   $("#export").addEventListener("change", exported);
   $("#share").addEventListener("click", share);
-
-  function balance() {
-    return remote.post("page/balanced", toLook(state)).catch(trouble);
-  }
 
   async function exported(event) {
     const form = event.target.value;
@@ -129,6 +129,12 @@ export function open(start) {
   if (matchMedia("(max-width: 640px)").matches) tuckAway($("#tuning"));
   keys(act, trail);
   visit(state);
+}
+
+// The reference that a caption is of.
+function firstOf(references) {
+  const [first] = inOrder(references);
+  return first?.upload ?? first?.id;
 }
 
 // On a phone the triangle is a sheet over the results, which come into view above it when it opens.

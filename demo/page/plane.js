@@ -1,6 +1,7 @@
 // The PDV plane: every setting of the three knobs is a point (beta, gamma), and gamma is the weight of the words with the prompt.
 
 import { clamp, round } from "./dom.js";
+import { AUTO } from "./state.js";
 
 export const LOW = -0.5;
 export const HIGH = 2; // the range that the paper sweeps
@@ -28,6 +29,7 @@ export const PRESETS = [
 export const same = (one, other) => ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => one[name] === other[name]);
 
 export function told(knobs) {
+  if (knobs === AUTO) return "automatic";
   const prompt = knobs.prompt ? ` · prompt ${knobs.prompt}` : "";
   return `beta ${knobs.beta} · alpha image ${knobs.alpha_image} · alpha text ${knobs.alpha_text}${prompt}`;
 }

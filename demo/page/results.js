@@ -2,18 +2,13 @@
 
 import { $, $$, arrange, make, setText } from "./dom.js";
 import { told } from "./plane.js";
+import { EXPLAINED, role } from "./reading.js";
 import { ITEM } from "./references.js";
 import { thumbnail } from "./remote.js";
+import { AUTO } from "./state.js";
 
-const EXPLAINED = {
-  image: "likeness to the reference picture",
-  text: "likeness to the reference said in words",
-  composed: "likeness to those words with the prompt applied",
-  prompt: "likeness to the prompt alone",
-  more: "likeness to what you like",
-  less: "likeness to what you do not like",
-};
-const role = (term) => term.replace(/ \d+$/, "");
+const WEAKER = "Weaker matches: nearer to the average picture than to the best match";
+const WEAK = "Weak matches: none is nearer to the question than the average picture";
 
 // `act(what, card)` is called for what a person does with a card.
 export function results(act) {
@@ -31,7 +26,8 @@ export function results(act) {
       markMoves(view);
     }
     showStatus(view, asked, state);
-    showUnderstood(view);
+    $("#no-match").hidden = !asked || view.now.has_match;
+    setText($("#no-match"), `No good match${state.knobs === AUTO ? "" : " under this setting"}: these are only the nearest.`);
     const shown = view.now.cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
     $("#show-more").hidden = !asked || shown < state.shown || shown >= view.now.searched;
     $("#others").hidden = asked || shown >= view.now.searched;
@@ -41,7 +37,7 @@ export function results(act) {
 function column(section, act) {
   const list = $("ol", section);
   const cards = new Map();
-  const divider = make("li", { class: "divider" }, "Weaker matches: nearer to the average picture than to the best match");
+  const divider = make("li", { class: "divider" });
   list.addEventListener("focusin", (event) => rove(list, event.target.closest(".card")));
   return (shown, state) => {
     const longest = Math.max(1e-9, ...shown.cards.flatMap((card) => Object.values(card.gave).map(Math.abs)));
@@ -53,7 +49,8 @@ function column(section, act) {
       return one.node;
     });
     const weak = state.sort ? -1 : ordered.findIndex((card) => card.weak);
-    if (weak > 0) nodes.splice(weak, 0, divider);
+    setText(divider, weak ? WEAKER : WEAK);
+    if (weak >= 0) nodes.splice(weak, 0, divider);
     arrange(list, nodes);
     if (!$(".picture[tabindex='0']", list)) rove(list, $(".card", list));
     if (cards.size > 600) for (const id of [...cards.keys()]) if (!ordered.some((card) => card.id === id)) cards.delete(id);
@@ -159,14 +156,4 @@ function showStatus(view, asked, state) {
   const parts = [!count ? none : asked ? `The best ${count} of ${of}` : `${count} of ${of} to start from`, ...away];
   if (note && !note.startsWith(`${count} of`)) parts.push(note);
   setText($("#status"), parts.join(" · "));
-}
-
-function showUnderstood(view) {
-  const said = ["text", "composed"].filter((name) => view.words[name]).map((name) => view.words[name]);
-  const words = said.length ? said : Object.values(view.words).slice(0, 1);
-  const chips = Object.entries(view.now.weights)
-    .filter(([, weight]) => weight)
-    .map(([term, weight]) => make("span", { class: `weight ${role(term)}`, title: EXPLAINED[role(term)] ?? "" }, `${term} × ${weight.toFixed(2)}`));
-  const quotes = words.flatMap((text, at) => (at ? [" → ", make("q", {}, text)] : [make("q", {}, text)]));
-  $("#understood").replaceChildren(...quotes, " ", ...chips);
 }

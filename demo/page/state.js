@@ -1,9 +1,10 @@
 // What a person asks, as one plain object: the page's memory, its address and its history are all made of it.
 
+export const AUTO = "auto"; // in the place of knobs: weights are chosen for each question
 export const SHOWN = 24;
 export const MOST = 240;
 
-export function blank(start) {
+export function blank() {
   return {
     references: [], // {id} or {upload}, with region [left, top, right, bottom] or null, and a weight
     prompts: [{ text: "", strength: 1 }],
@@ -11,8 +12,8 @@ export function blank(start) {
     caption: "",
     more: [],
     less: [],
-    knobs: { ...start.knobs },
-    beside: null, // the knobs of a second column
+    knobs: AUTO, // or {beta, alpha_image, alpha_text, prompt}, and avoid where phrases to avoid count otherwise than by themselves
+    beside: null, // the same of a second column
     filters: {}, // field → {any_of: […]} or {at_least, at_most}
     where: "",
     min: null,
@@ -61,13 +62,14 @@ export function toLook(state) {
   };
 }
 
-function inOrder(references) {
+// The references in that order.
+export function inOrder(references) {
   return [...references.filter((one) => one.upload), ...references.filter((one) => one.id)];
 }
 
 // The address holds whatever differs from an empty page.
-export function toAddress(state, start) {
-  const empty = blank(start);
+export function toAddress(state) {
+  const empty = blank();
   const told = Object.fromEntries(Object.entries(state).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(empty[name])));
   const kept = new URLSearchParams(location.search);
   kept.delete("q");
@@ -77,8 +79,8 @@ export function toAddress(state, start) {
 }
 
 // A link may come from anywhere: what does not have the shape of a state is left out.
-export function fromAddress(search, start) {
-  const empty = blank(start);
+export function fromAddress(search) {
+  const empty = blank();
   try {
     const told = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
     const known = Object.entries(told).filter(([name, value]) => SHAPES[name]?.(value));
@@ -90,7 +92,10 @@ export function fromAddress(search, start) {
 
 const isText = (value) => typeof value === "string";
 const isTexts = (value) => Array.isArray(value) && value.every(isText);
-const isKnobs = (value) => ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1;
+const isKnobs = (value) =>
+  ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1 && (value.avoid === undefined || isNumberOrNone(value.avoid));
+const isNumberOrNone = (value) => value === null || Number.isFinite(value);
+const isSetting = (value) => value === AUTO || isKnobs(value);
 const isRegion = (value) => value === null || (Array.isArray(value) && value.length === 4 && value.every(Number.isFinite));
 const isFilter = (value) =>
   value !== null && typeof value === "object" && Object.entries(value).every(([name, wanted]) => (name === "any_of" ? isTexts(wanted) : ["at_least", "at_most"].includes(name) && Number.isFinite(wanted)));
@@ -102,11 +107,11 @@ const SHAPES = {
   caption: isText,
   more: isTexts,
   less: isTexts,
-  knobs: isKnobs,
-  beside: (value) => value === null || isKnobs(value),
+  knobs: isSetting,
+  beside: (value) => value === null || isSetting(value),
   filters: (value) => value !== null && typeof value === "object" && !Array.isArray(value) && Object.values(value).every(isFilter),
   where: isText,
-  min: (value) => value === null || Number.isFinite(value),
+  min: isNumberOrNone,
   alone: (value) => typeof value === "boolean",
   sort: isText,
   shown: (value) => isWhole(value) && value > 0 && value <= MOST,

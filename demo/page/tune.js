@@ -2,6 +2,7 @@
 
 import { $, $$, clamp, make, round, setText } from "./dom.js";
 import * as plane from "./plane.js";
+import { AUTO } from "./state.js";
 
 const FIELD = { left: 10, right: 256, top: 10, bottom: 240 };
 const CORNERS = [
@@ -13,57 +14,74 @@ const SLIDERS = [
   { name: "beta", label: "beta", low: 0, high: 1, told: "0 starts at the image, 1 at its words" },
   { name: "alpha_image", label: "alpha image", low: plane.LOW, high: plane.HIGH, told: "how far the prompt moves the image" },
   { name: "alpha_text", label: "alpha text", low: plane.LOW, high: plane.HIGH, told: "how far it moves the words" },
-  { name: "prompt", label: "prompt alone", low: 0, high: 2, told: "how much the prompt counts by itself" },
+  { name: "prompt", label: "prompt alone", low: 0, high: 3, told: "how much the prompt counts by itself" },
 ];
 const STEP = 0.05;
 const WIDE = 350; // of the drawing, in its own units
+const NOWHERE = { beta: 2 / 3, alpha_image: 1 / 3, alpha_text: 1 / 3 }; // the middle of the triangle
 
 const x = (beta) => FIELD.left + beta * (FIELD.right - FIELD.left);
 const y = (gamma) => FIELD.bottom - ((gamma - plane.LOW) / (plane.HIGH - plane.LOW)) * (FIELD.bottom - FIELD.top);
 
-// `change(knobs, settled)` is called while something moves, and once with `settled` when it has come to rest;
-// `balance()` asks for the balanced knobs of the question that is asked.
-export function tune(start, change, balance) {
+// `change(knobs, settled)` is called while something moves, and once with `settled` when it has come to rest.
+export function tune(start, change) {
   const pad = $("#pad");
-  let knobs = start.knobs;
+  let knobs = start.setting; // while weights are automatic, those that are nearest to them
   const set = (next, settled) => {
     knobs = next;
-    show(knobs, start);
+    show(knobs, "by hand");
     change(knobs, settled);
   };
+  const release = () => change(AUTO, true);
 
   drawField(pad);
   drawSliders((name, value, settled) => set({ ...knobs, [name]: value }, settled));
-  drawPresets(start, (next) => set({ ...next }, true), balance);
-  movePad(pad, () => knobs, set, start);
+  drawPresets(start, (next) => set({ ...next, avoid: knobs.avoid ?? null }, true));
+  movePad(pad, () => knobs, set, release);
+  $("#automatic").addEventListener("click", release);
 
-  return (state, tunable) => {
-    knobs = state.knobs;
-    show(knobs, start);
+  return (state, view) => {
+    const automatic = state.knobs === AUTO;
+    const tunable = view?.tunable ?? false;
+    knobs = automatic ? (view?.now.knobs ?? start.setting) : state.knobs;
+    show(knobs, !automatic ? "by hand" : view?.now.knobs ? "automatic" : "automatic nowhere");
+    setText($("#why"), reason(automatic, view));
     $("#untuned").hidden = tunable;
     $("#tuning").classList.toggle("idle", !tunable);
   };
 }
 
-function show(knobs, start) {
-  const height = plane.gamma(knobs);
+// What the automatic weights rest on, in one line.
+function reason(automatic, view) {
+  if (!automatic) return view?.tunable === false ? "Nothing to set by hand here: weights are automatic" : "Set by hand. Press to let the weights be chosen again";
+  const why = view?.now.why?.replace(/^automatic: /, "") ?? "weights are chosen for each question";
+  const nowhere = view?.tunable && !view.now.knobs ? ". These weights are no point of the triangle" : "";
+  return why[0].toUpperCase() + why.slice(1) + nowhere;
+}
+
+// The knobs, and how they came about: "by hand", "automatic", or "automatic nowhere" where the weights are no point of the plane.
+function show(knobs, how) {
   const pad = $("#pad");
   const point = $(".point", pad);
-  point.setAttribute("cx", x(knobs.beta));
-  point.setAttribute("cy", y(clamp(height, plane.LOW, plane.HIGH)));
+  const at = how.endsWith("nowhere") ? NOWHERE : knobs;
+  point.setAttribute("class", `point ${how}`);
+  point.setAttribute("cx", x(at.beta));
+  point.setAttribute("cy", y(clamp(plane.gamma(at), plane.LOW, plane.HIGH)));
   const { image, text, composed } = plane.weights(knobs);
   pad.setAttribute("aria-valuemin", 0);
   pad.setAttribute("aria-valuemax", 1);
   pad.setAttribute("aria-valuenow", knobs.beta);
-  pad.setAttribute("aria-valuetext", `image ${image.toFixed(2)}, its words ${text.toFixed(2)}, with the prompt ${composed.toFixed(2)}`);
+  const automatic = how.startsWith("automatic");
+  pad.setAttribute("aria-valuetext", `${automatic ? "automatic, near to " : ""}image ${image.toFixed(2)}, its words ${text.toFixed(2)}, with the prompt ${composed.toFixed(2)}`);
   for (const input of $$("#knobs input")) {
     if (Number(input.value) !== knobs[input.name]) input.value = knobs[input.name];
     setText(input.parentElement.querySelector("output"), Number(knobs[input.name]).toFixed(2));
   }
   for (const button of $$("#presets button")) {
-    button.setAttribute("aria-pressed", plane.same(JSON.parse(button.dataset.knobs ?? "{}"), knobs));
+    button.setAttribute("aria-pressed", !automatic && plane.same(JSON.parse(button.dataset.knobs), knobs));
   }
-  setText($("#setting"), plane.same(knobs, start.knobs) ? "" : "changed");
+  $("#automatic").setAttribute("aria-pressed", automatic);
+  setText($("#setting"), automatic ? "automatic" : "by hand");
 }
 
 function drawField(pad) {
@@ -97,29 +115,21 @@ function drawSliders(moved) {
   }
 }
 
-function drawPresets(start, choose, balance) {
-  const balanced = make("button", { type: "button", class: "chip", title: "Weighed for this question, from how its terms spread over the gallery" }, "Balanced");
-  balanced.addEventListener("click", async () => {
-    const knobs = await balance();
-    if (!knobs) return;
-    balanced.dataset.knobs = JSON.stringify(knobs);
-    choose(knobs);
-  });
-  $("#presets").append(balanced);
-  for (const { name, knobs } of [...plane.PRESETS, { name: "Reset", knobs: start.knobs }]) {
+function drawPresets(start, choose) {
+  for (const { name, knobs } of [...plane.PRESETS, { name: "Base method", knobs: start.base }]) {
     const button = make("button", { type: "button", class: "chip", "data-knobs": JSON.stringify(knobs) }, name);
     button.addEventListener("click", () => choose(knobs));
     $("#presets").append(button);
   }
   const list = $("#published");
-  for (const [name, knobs] of Object.entries(start.published)) list.append(make("option", { value: JSON.stringify(knobs) }, name));
+  for (const [name, knobs] of [["this gallery's", start.setting], ...Object.entries(start.published)]) list.append(make("option", { value: JSON.stringify(knobs) }, name));
   list.addEventListener("change", () => {
     if (list.value) choose(JSON.parse(list.value));
     list.value = "";
   });
 }
 
-function movePad(pad, knobs, set, start) {
+function movePad(pad, knobs, set, release) {
   const place = (event, settled) => {
     const seen = pad.getBoundingClientRect();
     const scale = WIDE / seen.width;
@@ -138,7 +148,7 @@ function movePad(pad, knobs, set, start) {
   pad.addEventListener("pointercancel", () => set(knobs(), true));
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   pad.addEventListener("keydown", (event) => {
-    if (event.key === "Home") set({ ...start.knobs }, true);
+    if (event.key === "Home") release();
     else if (event.key in steps) {
       const [across, up] = steps[event.key].map((step) => step * STEP * (event.shiftKey ? 4 : 1));
       set(plane.at(round(knobs().beta + across), plane.gamma(knobs()) + up, knobs()), true);

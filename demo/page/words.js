@@ -10,11 +10,9 @@ export function words(change) {
 
   $("#asking").addEventListener("submit", (event) => {
     event.preventDefault();
-    change({ prompts: said(first.value), avoid: $("#avoid").value, caption: $("#caption").value }, true);
+    change({ prompts: said(first.value), avoid: $("#avoid").value }, true);
   });
-  for (const name of ["avoid", "caption"]) {
-    $(`#${name}`).addEventListener("change", (event) => change({ [name]: event.target.value }, true));
-  }
+  $("#avoid").addEventListener("change", (event) => change({ avoid: event.target.value }, true));
   first.addEventListener("change", () => change({ prompts: said(first.value) }, true));
   $("#add-prompt").addEventListener("click", () => {
     change({ prompts: [...said(first.value), { text: "", strength: 1 }] }, false);
@@ -24,11 +22,11 @@ export function words(change) {
   return {
     show(state) {
       if (held?.prompts[0].text !== state.prompts[0].text) first.value = state.prompts[0].text;
-      for (const name of ["avoid", "caption"]) if (held?.[name] !== state[name]) $(`#${name}`).value = state[name];
+      if (held?.avoid !== state.avoid) $("#avoid").value = state.avoid;
       held = state;
       showPrompts(state, change);
       showLiked(state, change);
-      if (state.prompts.length > 1 || state.avoid || state.caption) $("#more-words").open = true;
+      if (state.prompts.length > 1 || state.avoid) $("#more-words").open = true;
     },
     type(text) {
       first.value = text;
