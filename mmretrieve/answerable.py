@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import exp
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import LEAST, Spread, automatic
+from mmretrieve.weighting import FOUR, LEAST, Spread, automatic
 
 BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
@@ -38,21 +35,21 @@ class Answerability:
         hits, and how far they say the prompt rather than other words, in standard deviations over these words. None where there
         are no hits, or neither an image nor a prompt.
         """
-        roles = set(composition.roles)
-        has_image, has_prompt = Term.IMAGE in roles, bool(roles & {Term.PROMPT, Term.COMPOSED})
-        if not len(best_nd) or not (has_image or has_prompt):
+        asked = _merged(composition)
+        if asked is None or not len(best_nd):
             return None
-        by_lead, by_score, constant = BOTH if has_image and has_prompt else IMAGE_ALONE if has_image else PROMPT_ALONE
-        score = _score(composition, spread, best_nd[:BEST]) if by_score else 0.0
-        lead = self._lead(composition, best_nd[:BEST]) if by_lead else 0.0
+        said = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in asked.names), None)
+        has_image = Term.IMAGE in asked.names
+        by_lead, by_score, constant = BOTH if has_image and said else IMAGE_ALONE if has_image else PROMPT_ALONE
+        best = best_nd[:BEST]
+        lead = 0.0 if said is None else self._lead(asked[said], best)
+        score = float(automatic(asked, spread).contributions(asked.terms @ best.T).sum(axis=0).mean())
         return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
 
-    def _lead(self, composition: Composition, best_nd: Float32) -> float:
-        """How far the hits say each prompt rather than other words; of several prompts the one they say least."""
+    def _lead(self, said: Float32, best_nd: Float32) -> float:
+        """How far the hits say the (d,) prompt rather than other words, in standard deviations over these."""
         others = best_nd @ self._words.T
-        said = [best_nd @ composition[name] for name in _said(composition)]
-        leads = [np.mean((scores - others.mean(axis=1)) / np.maximum(others.std(axis=1), LEAST)) for scores in said]
-        return float(min(leads))
+        return float(np.mean((best_nd @ said - others.mean(axis=1)) / np.maximum(others.std(axis=1), LEAST)))
 
     @cached_property
     def _words(self) -> Float32:
@@ -60,18 +57,11 @@ class Answerability:
         return self.encoder.encode_texts(words[:: max(1, len(words) // WORDS)])
 
 
-def _said(composition: Composition) -> Sequence[str]:
-    """The terms that say what is asked: prompts, or without any what they were made of."""
-    for role in (Term.PROMPT, Term.COMPOSED):
-        if names := [name for name, of in zip(composition.names, composition.roles, strict=True) if of == role]:
-            return names
-    return ()
-
-
-def _score(composition: Composition, spread: Spread, best_nd: Float32) -> float:
-    """The mean `automatic` score of the hits, with the terms of one role taken for one: many prompts make no query harder."""
-    counts = Counter(composition.roles)
-    shares = {name: 1 / counts[role] for name, role in zip(composition.names, composition.roles, strict=True)}
-    composition = replace(composition, shares=shares)
-    scores: NDArray[np.float64] = automatic(composition, spread).contributions(composition.terms @ best_nd.T).sum(axis=0)
-    return float(scores.mean())
+def _merged(composition: Composition) -> Composition | None:
+    """The query with one term for each role, so that several prompts count as one; without what it avoids or likes. None where nothing is left."""
+    rows = {role: composition.weighted({role: 1.0}).direction for role in FOUR if role in composition.roles}
+    rows = {role: row for role, row in rows.items() if row.any()}
+    if not set(rows) - {Term.TEXT}:
+        return None
+    words = {str(role): composition.words[role] for role in rows if role in composition.words}
+    return Composition(tuple(rows), np.stack(list(rows.values())), (0.0,) * len(rows), words)

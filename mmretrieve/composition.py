@@ -25,7 +25,8 @@ UNKNOWN_TRUST = 0.5  # of words that say neither where they come from nor how su
 class Caption(str):
     """A caption with its source and `trust`, a number from 0 to 1: how likely it is that all of its words are right.
 
-    It is a str, so everything that takes text takes it. Methods of str, such as `strip`, return a plain str.
+    It is a str, so everything that takes text takes it. Methods of str, such as `strip`, return a plain str. Trust is kept to two
+    digits: what lies beyond is rounding of the encoder, which differs from one batch to another.
     Raises OptionError for a trust outside 0 to 1 and for an unknown source.
 
     >>> caption = Caption("a photo of a dress", trust=0.9, source="tagger")
@@ -42,7 +43,7 @@ class Caption(str):
         if not 0 <= trust <= 1:
             raise OptionError(f"the trust of a caption must be a number from 0 to 1, got {trust!r}")
         caption = super().__new__(cls, text)
-        caption.trust, caption.source = float(trust), CaptionSource(source)
+        caption.trust, caption.source = round(float(trust), 2), CaptionSource(source)
         return caption
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:

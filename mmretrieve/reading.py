@@ -9,6 +9,7 @@ from typing import Any
 from mmretrieve.combining import combined
 from mmretrieve.composition import Composition
 from mmretrieve.language.roles import RuleCompiler
+from mmretrieve.options import WITHOUT_CAPTIONS, ComposerName
 from mmretrieve.query import Query
 from mmretrieve.question import Asked
 from mmretrieve.rules import make_rule
@@ -44,23 +45,35 @@ class Reading:
         """The base weight of each phrase to avoid: what a prompt forbids counts only where weights are chosen."""
         return (*(-1.0 for _ in dict.fromkeys(self.ask.avoid)), *(0.0 for _ in self.forbidden))
 
+    @property
+    def asked(self) -> list[int]:
+        """The prompts that get a query: by captions all of them, by other composers those that ask for something to be there."""
+        captions = self.ask.composer not in WITHOUT_CAPTIONS
+        return [i for i, desired in enumerate(self.desired) if captions or desired != ""]
+
+    @property
+    def composer(self) -> ComposerName:
+        """The question's composer, or "image" where that one needs a prompt and none is left."""
+        bare = not self.asked and self.ask.composer in WITHOUT_CAPTIONS and self.ask.references > 0
+        return ComposerName.IMAGE if bare else self.ask.composer
+
     def queries(self, references: Sequence[Mapping[str, Any]]) -> list[Query]:
         """One query for each reference and prompt, prompts of the first reference first; none for a question without either."""
-        prompts: list[tuple[str | None, str | None]] = [*zip(self.ask.prompts, self.desired, strict=True)] or [(None, None)]
-        if not references and not self.ask.prompts:
+        prompts: list[tuple[str | None, str | None]] = [(self.ask.prompts[i], self.desired[i]) for i in self.asked]
+        if not references and not prompts:
             return []
         avoid = tuple(self.ask.avoid)
         return [
             Query(prompt=prompt, desired=desired, avoid=avoid, **reference)
             for reference in references or [{}]
-            for prompt, desired in prompts
+            for prompt, desired in prompts or [(None, None)]
         ]
 
     def combined(self, parts: Sequence[Composition]) -> Composition:
         """The compositions of its queries as one."""
-        ask, prompts = self.ask, max(1, len(self.ask.prompts))
+        ask, prompts = self.ask, max(1, len(self.asked))
         rows = [parts[start : start + prompts] for start in range(0, len(parts), prompts)]
-        whole = combined(rows, ask.image_weights or [1.0], ask.strengths or [1.0])
+        whole = combined(rows, ask.image_weights or [1.0], [ask.strengths[i] for i in self.asked] or [1.0])
         if ask.references > 1 and len(ask.prompts) > 1:
             return whole.remarked(
                 f"one query: {ask.references} references and {len(ask.prompts)} prompts were combined (search_many ranks each by itself)"

@@ -25,8 +25,8 @@ from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.roles import RuleCompiler
 from mmretrieve.language.tagger import Tagger
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, RuleName
-from mmretrieve.question import Asked, Question, Request, read_question, read_requests
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
+from mmretrieve.question import Question, Request, read_question, read_requests
 from mmretrieve.ranking import Ranking
 from mmretrieve.reading import Reading
 from mmretrieve.references import References
@@ -208,7 +208,7 @@ class Retriever:
         """One composition for each question; those of one composer are composed together."""
         references = References(self.gallery, self.encoder).read([reading.ask for reading in readings])
         queries = [reading.queries(of_each) for reading, of_each in zip(readings, references, strict=True)]
-        keys = [_composer_of(reading.ask) for reading in readings]
+        keys = [(reading.composer, reading.ask.rule or RuleName.LINEAR) for reading in readings]
         parts: list[list[Composition]] = [[] for _ in readings]
         for key in dict.fromkeys(keys):
             members = [i for i, other in enumerate(keys) if other == key and queries[i]]
@@ -284,12 +284,6 @@ class Retriever:
     @cached_property
     def _answerability(self) -> Answerability:
         return Answerability(self.encoder)
-
-
-def _composer_of(ask: Asked) -> tuple[ComposerName, RuleName]:
-    """The composer of a question, and the rule it is for. Without a prompt only captions have something to say beside the image."""
-    bare = not ask.prompts and ask.composer in WITHOUT_CAPTIONS and ask.references > 0
-    return ComposerName.IMAGE if bare else ask.composer, ask.rule or RuleName.LINEAR
 
 
 def _check_weighs(composition: Composition | None, role: str) -> None:
