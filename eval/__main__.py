@@ -19,7 +19,7 @@ from eval.sweep import Tuning
 from mmretrieve import ComposerName, MMRetrieveError, RuleName
 from mmretrieve.arguments import WRONG_USE, OneLineParser, add_computing, add_speakers, count, finite, printable, weights
 from mmretrieve.errors import OptionError
-from mmretrieve.options import BUILT_IN, Preprocessing
+from mmretrieve.options import AUTO, BALANCED, BASE, BUILT_IN, Preprocessing
 
 ROOT = Path(__file__).parents[1]
 README, WEIGHTS = ROOT / "README.md", ROOT / "docs" / "weights.md"
@@ -150,7 +150,8 @@ def _way(command: argparse.ArgumentParser) -> None:
 def _weighing(command: argparse.ArgumentParser) -> None:
     told = "alpha_image,alpha_text,beta (a first number below 0 needs --pdv=-1,…); published; a published setting by its name; or the file of a sweep, for its best point"
     command.add_argument("--pdv", metavar="P", help=told)
-    command.add_argument("--weights", type=weights, metavar="W", help="balanced, or by role: image=1,prompt=2")
+    told = f"{BASE} (the default: the composer's own), {AUTO} (chosen for each query without labels), {BALANCED}, or by role: image=1,prompt=2"
+    command.add_argument("--weights", type=weights, metavar="W", help=told)
 
 
 def _scoring(command: argparse.ArgumentParser) -> None:
