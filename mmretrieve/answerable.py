@@ -23,6 +23,7 @@ WORDS = 160  # of the general vocabulary that a prompt is held against
 BOTH = (0.7, 2.2, -5.1)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt
 PROMPT_ALONE = (1.2, 0.0, -2.0)
 IMAGE_ALONE = (0.0, 3.0, -5.7)
+PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,22 @@ class Answerability:
         hits, and how far they say the prompt rather than other words, in standard deviations over these words. None where there
         are no hits, or neither an image nor a prompt.
         """
-        roles = set(composition.roles)
-        has_image, has_prompt = Term.IMAGE in roles, bool(roles & {Term.PROMPT, Term.COMPOSED})
-        if not len(best_nd) or not (has_image or has_prompt):
+        if (evidence := self.evidence(composition, spread, best_nd)) is None:
             return None
-        by_lead, by_score, constant = BOTH if has_image and has_prompt else IMAGE_ALONE if has_image else PROMPT_ALONE
-        score = _score(composition, spread, best_nd[:BEST]) if by_score else 0.0
-        lead = self._lead(composition, best_nd[:BEST]) if by_lead else 0.0
+        lead, score = evidence
+        roles = set(composition.roles)
+        by_lead, by_score, constant = (
+            PROMPT_ALONE if Term.IMAGE not in roles else BOTH if roles & PROMPTED else IMAGE_ALONE
+        )
         return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
+
+    def evidence(self, composition: Composition, spread: Spread, best_nd: Float32) -> tuple[float, float] | None:
+        """The two things that count, (lead, score): a lead of 0 where nothing is said. None as in `of`."""
+        roles = set(composition.roles)
+        if not len(best_nd) or not roles & {Term.IMAGE, *PROMPTED}:
+            return None
+        lead = self._lead(composition, best_nd[:BEST]) if roles & PROMPTED else 0.0
+        return lead, _score(composition, spread, best_nd[:BEST])
 
     def _lead(self, composition: Composition, best_nd: Float32) -> float:
         """How far the hits say each prompt rather than other words; of several prompts the one they say least."""
