@@ -9,7 +9,7 @@ from mmretrieve.vectors import Float32
 
 Floats = NDArray[np.float64]
 STEPS = 50  # of Newton's method: it settles in less than ten
-RIDGE = 1e-3  # keeps weights finite where the cases do not overlap
+RIDGE = 1e-4  # keeps weights finite where the cases do not overlap
 
 
 def fitted(features_nf: Floats, right_n: NDArray[np.bool_], share_n: Floats) -> Floats:

@@ -61,14 +61,14 @@ def _weighed(name: str, root: Path | None, spec: str, options: argparse.Namespac
     started = time.perf_counter()
     encoder = load_encoder(spec, device=options.device, dtype=options.dtype)
     benchmark, gallery = features(load_benchmark(name, root), encoder)
-    spread, found = Spread.of(gallery), {}
+    spread, phi, found = Spread.of(gallery), _phi(encoder, benchmark, options), {}
     for row in rows():
         if row.method.way.composer in options.skip:
             continue
         print(f"eval: {name}, {row.label}", file=sys.stderr)
         of_row = Captioned(benchmark, own_vocabulary(benchmark, encoder))
         of_row = of_row if row.captions is None else captioned(benchmark, encoder, row.captions)
-        parts = parts_for(row.method, encoder, Parts(vocabulary=of_row.vocabulary, phi=_phi(encoder, benchmark, options)))
+        parts = parts_for(row.method, encoder, Parts(vocabulary=of_row.vocabulary, phi=phi))
         scored = compose(of_row.benchmark, gallery, encoder, row.method.way, parts)
         found[row.label] = measured(of_row.benchmark, scored, row.method.pdv or PDV(), spread)
     return {"rows": found, "provenance": where_from(encoder, benchmark, started)}
@@ -78,7 +78,7 @@ def _phi(encoder: OpenClipEncoder, benchmark: Benchmark, options: argparse.Names
     """The phi that was named; None where the encoder has its own; else one that is trained at the first call."""
     if options.phi is not None or (encoder.folder and (encoder.folder / FILE).is_file()):
         return cast("Path | None", options.phi)
-    print(f"eval: a phi for {benchmark.name} is trained once", file=sys.stderr)
+    print(f"eval: {benchmark.name} takes a phi that is trained at the first call", file=sys.stderr)
     return phi_for(encoder, benchmark.vocabulary, cache_folder() / "phi")
 
 

@@ -13,8 +13,8 @@ from eval.settings import Weighing, published_name, weighing
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
 from mmretrieve.directions import plane_weights
 from mmretrieve.errors import OptionError
-from mmretrieve.vectors import unit
 from mmretrieve.rules import Product
+from mmretrieve.vectors import unit
 from mmretrieve.weighting import Spread, automatic, balanced
 
 TERMS = unit(np.random.default_rng(1).normal(size=(4, 6)))
