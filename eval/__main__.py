@@ -1,4 +1,4 @@
-"""`python -m eval`: run, sweep, submit, score and report on benchmarks; `table` and `weights` fill the texts of this repository."""
+"""`python -m eval`: run, sweep, submit, score and report on benchmarks; `table`, `weights`, `avoid` and `answerable` fill the texts of this repository."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     _of_texts(_command(added, "table", table), README)
     weighing = _command(added, "weights", weigh)
     _of_texts(weighing, WEIGHTS)
-    told = "a composer to leave out, such as searle-oti, which takes minutes; may be repeated"
+    told = "a composer, such as searle-oti, which takes minutes, whose rows stay as they are; may be repeated"
     weighing.add_argument("--skip", type=ComposerName, action="append", default=[], metavar="C", help=told)
     _of_texts(_command(added, "answerable", judge), ANSWERABLE)
     _of_texts(_command(added, "avoid", shun), WEIGHTS)

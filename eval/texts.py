@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +25,7 @@ from eval.phi import phi_for
 from eval.record import encoder_of, part_of, provenance, write_record
 from eval.searching import DEFAULT, retriever_of, searched
 from eval.tables import TABLE, fill, markdown, sensitivity_table, weights_table
-from eval.weights import measured, rows
+from eval.weights import Row, measured, rows
 from eval.words import text_to_image
 from mmretrieve import PDV, Encoder, MMRetrieveError, Parts, load_encoder
 from mmretrieve.arguments import chosen
@@ -32,6 +34,7 @@ from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.inversion.phi import FILE
 from mmretrieve.language.choices import SpeakerOptions
 from mmretrieve.options import BUILT_IN
+from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
 from mmretrieve.weighting import Spread
 
@@ -50,28 +53,43 @@ def table(options: argparse.Namespace) -> None:
 
 
 def weights(options: argparse.Namespace) -> None:
-    """Measures weights chosen without labels, and what labels would give, on every set at hand."""
-    result = {name: _weighed(name, root, spec, options) for name, root, spec in sets(options.data)}
-    write_record(options.out / "weights.json", result)
+    """Measures weights chosen without labels, and what labels would give, on every set at hand.
+
+    Rows of composers that are skipped keep what the last results say of them, where those are there.
+    """
+    path = options.out / "weights.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    result = {
+        name: _weighed(name, root, spec, options, before.get(name, {}).get("rows", {}))
+        for name, root, spec in sets(options.data)
+    }
+    write_record(path, result)
     fill_text(options.text, weights_table(result))
     fill_text(options.text, sensitivity_table(result), "sensitivity")
 
 
-def _weighed(name: str, root: Path | None, spec: str, options: argparse.Namespace) -> dict[str, Any]:
+def _weighed(name: str, root: Path | None, spec: str, options: argparse.Namespace, before: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     encoder = load_encoder(spec, device=options.device, dtype=options.dtype)
     benchmark, gallery = features(load_benchmark(name, root), encoder)
-    spread, phi, found = Spread.of(gallery), _phi(encoder, benchmark, options), {}
+    phi, found = _phi(encoder, benchmark, options), {}
     for row in rows():
-        if row.method.way.composer in options.skip:
-            continue
-        print(f"eval: {name}, {row.label}", file=sys.stderr)
-        of_row = Captioned(benchmark, own_vocabulary(benchmark, encoder))
-        of_row = of_row if row.captions is None else captioned(benchmark, encoder, row.captions)
-        parts = parts_for(row.method, encoder, Parts(vocabulary=of_row.vocabulary, phi=phi))
-        scored = compose(of_row.benchmark, gallery, encoder, row.method.way, parts)
-        found[row.label] = measured(of_row.benchmark, scored, row.method.pdv or PDV(), spread)
+        if row.method.way.composer not in options.skip:
+            print(f"eval: {name}, {row.label}", file=sys.stderr)
+            found[row.label] = _row(row, benchmark, gallery, encoder, phi)
+        elif row.label in before:
+            found[row.label] = before[row.label]
     return {"rows": found, "provenance": where_from(encoder, benchmark, started)}
+
+
+def _row(row: Row, benchmark: Benchmark, gallery: Float32, encoder: Encoder, phi: Path | None) -> dict[str, Any]:
+    started = time.perf_counter()
+    said = Captioned(benchmark, own_vocabulary(benchmark, encoder))
+    said = said if row.captions is None else captioned(benchmark, encoder, row.captions)
+    parts = parts_for(row.method, encoder, Parts(vocabulary=said.vocabulary, phi=phi))
+    scored = compose(said.benchmark, gallery, encoder, row.method.way, parts)
+    found = measured(said.benchmark, scored, row.method.pdv or PDV(), Spread.of(gallery))
+    return found | {"seconds": round(time.perf_counter() - started, 1)}
 
 
 def _phi(encoder: OpenClipEncoder, benchmark: Benchmark, options: argparse.Namespace) -> Path | None:
