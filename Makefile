@@ -29,6 +29,8 @@ format: $(READY)
 results: $(READY)
 	$(BIN)/python -m eval table --out results
 	$(BIN)/python -m eval weights --out results
+	$(BIN)/python -m eval avoid --out results
+	$(BIN)/python -m eval answerable --out results
 
 bench: $(READY)
 	$(BIN)/python benchmarks/first.py --out results

@@ -1,4 +1,4 @@
-"""`python -m eval`: run, sweep, submit, score and report on benchmarks; `table` and `weights` fill the texts of this repository."""
+"""`python -m eval`: run, sweep, submit, score and report on benchmarks; `table`, `weights`, `avoid` and `answerable` fill the texts of this repository."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from eval.sweep import Tuning
 from mmretrieve import ComposerName, MMRetrieveError, RuleName
 from mmretrieve.arguments import WRONG_USE, OneLineParser, add_computing, add_speakers, count, finite, printable, weights
 from mmretrieve.errors import OptionError
-from mmretrieve.options import BUILT_IN, Preprocessing
+from mmretrieve.options import AUTO, BALANCED, BASE, BUILT_IN, Preprocessing
 
 ROOT = Path(__file__).parents[1]
-README, WEIGHTS = ROOT / "README.md", ROOT / "docs" / "weights.md"
+README, WEIGHTS, ANSWERABLE = ROOT / "README.md", ROOT / "docs" / "weights.md", ROOT / "docs" / "answerable.md"
 BETAS, GAMMAS = "0:1:21", "-0.5:3:31"
 
 
@@ -51,10 +51,24 @@ def table(options: argparse.Namespace) -> None:
 
 
 def weigh(options: argparse.Namespace) -> None:
-    """Measures rules that choose weights without labels, and what labels would give, on every set at hand."""
+    """Measures weights chosen without labels, and what labels would give, on every set at hand."""
     from eval import texts
 
     texts.weights(options)
+
+
+def judge(options: argparse.Namespace) -> None:
+    """Measures whether `answerable` tells what a gallery has from what it has not."""
+    from eval import studies
+
+    studies.answerable(options)
+
+
+def shun(options: argparse.Namespace) -> None:
+    """Measures what searches that avoid something still show of it, on the wardrobe."""
+    from eval import studies
+
+    studies.avoid(options)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -85,8 +99,13 @@ def make_parser() -> argparse.ArgumentParser:
     exporting = _command(added, "export-wardrobe", commands.export_wardrobe)
     exporting.add_argument("layout", choices=tuple(map(str, Layout)))
     exporting.add_argument("folder", type=Path, metavar="OUT", help="a new folder")
-    for name, measure, text in (("table", table, README), ("weights", weigh, WEIGHTS)):
-        _of_texts(_command(added, name, measure), text)
+    _of_texts(_command(added, "table", table), README)
+    weighing = _command(added, "weights", weigh)
+    _of_texts(weighing, WEIGHTS)
+    told = "a composer, such as searle-oti, which takes minutes, whose rows stay as they are; may be repeated"
+    weighing.add_argument("--skip", type=ComposerName, action="append", default=[], metavar="C", help=told)
+    _of_texts(_command(added, "answerable", judge), ANSWERABLE)
+    _of_texts(_command(added, "avoid", shun), WEIGHTS)
     return parser
 
 
@@ -150,7 +169,8 @@ def _way(command: argparse.ArgumentParser) -> None:
 def _weighing(command: argparse.ArgumentParser) -> None:
     told = "alpha_image,alpha_text,beta (a first number below 0 needs --pdv=-1,…); published; a published setting by its name; or the file of a sweep, for its best point"
     command.add_argument("--pdv", metavar="P", help=told)
-    command.add_argument("--weights", type=weights, metavar="W", help="balanced, or by role: image=1,prompt=2")
+    told = f"{BASE} (the default: the composer's own), {AUTO} (chosen for each query without labels), {BALANCED}, or by role: image=1,prompt=2"
+    command.add_argument("--weights", type=weights, metavar="W", help=told)
 
 
 def _scoring(command: argparse.ArgumentParser) -> None:

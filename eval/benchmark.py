@@ -74,6 +74,7 @@ class Benchmark:
 
     `crop` cuts the image of an id out of its file, where it is not the whole.
     `vocabulary` is what a tagger may say of these pictures, where the benchmark knows better than the encoder's own.
+    `fields` is what the benchmark says of an item by id, where it does: its colour, say.
     `checksum` is over the annotation files. `remark` is what a reader of any result must know (other counts than the
     released files have, say). Raises MMRetrieveError where an id comes twice or a query names one that is not there.
     """
@@ -88,6 +89,7 @@ class Benchmark:
     vocabulary: Vocabulary | None = None
     crop: Callable[[Image.Image, str], Image.Image] | None = None
     remark: str | None = None
+    fields: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     place: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -76,6 +76,7 @@ def make_run(options: argparse.Namespace, split: str | None = None, *, measured:
         composer=way.composer,
         benchmark=family,
         model=encoder.identity.model,
+        keep_rule=way.rule is not None,
     )
     make_composer(
         way.composer, encoder, _parts(speakers, encoder, options), score=lambda rows: rows, rule=way.rule or RuleName.LINEAR

@@ -1,4 +1,4 @@
-"""Every method on one benchmark, from one encoding pass: what each is worth alone, with PDV-F, and under balanced weights."""
+"""Every method on one benchmark, from one encoding pass: what each is worth alone, with PDV-F, and under automatic weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from eval.plane import Plane
 from eval.run import Part
 from eval.sweep import Tuning, sweep_ranks
 from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts
+from mmretrieve.options import AUTO
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import Spread, balanced
+from mmretrieve.weighting import Spread, automatic
 
 PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 36), {"base": PDV()})
 TUNED_ON = "captions, swap (CIReVL's shape)"
@@ -52,7 +53,7 @@ def compare(
 
 
 def measured(benchmark: Benchmark, scored: Scored, method: Method, spread: Spread) -> dict[str, Any]:
-    """Metrics of the method as it is, with its published PDV-F where it takes one, and under balanced weights."""
+    """Metrics of the method as it is, with its published PDV-F where it takes one, and under automatic weights."""
 
     def means(weigh: Callable[[Composition], Composition]) -> dict[str, float]:
         return benchmark.means(benchmark.per_query(scored.ranked_by(weigh)))
@@ -61,8 +62,8 @@ def measured(benchmark: Benchmark, scored: Scored, method: Method, spread: Sprea
     setting = method.pdv
     if setting is not None:
         found |= {"PDV-F": means(lambda composition: composition.with_pdv(setting)), "setting": asdict(setting)}
-    if method.balanced:
-        found["balanced"] = means(lambda composition: balanced(composition, spread))
+    if method.weighs:
+        found[AUTO] = means(lambda composition: automatic(composition, spread))
     return found
 
 

@@ -14,14 +14,18 @@ from mmretrieve.language.vocabulary import default_vocabulary
 class Method:
     """One row of the table. `pdv` is the published setting for such terms; None where a method has its own weights.
 
-    `swap` rewrites by vocabulary, otherwise by the template. `balanced` measures the label-free weights on it, too.
+    `swap` rewrites by vocabulary, otherwise by the template.
     """
 
     label: str
     way: Way
     pdv: PDV | None = None
     swap: bool = True
-    balanced: bool = False
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it has several terms, and no rule of its own name, so that weights can be chosen."""
+        return self.way.rule is None and self.way.composer not in (ComposerName.IMAGE, ComposerName.PROMPT)
 
 
 CIREVL, LDRE, SEARLE = PUBLISHED["cirevl"], PUBLISHED["ldre"], PUBLISHED["searle-base"]
@@ -32,16 +36,21 @@ METHODS = (
     Method("Slerp", Way(ComposerName.SLERP)),
     Method("product (BASIC)", Way(ComposerName.SUM, RuleName.PRODUCT)),
     Method("product − Harris", Way(ComposerName.SUM, RuleName.HARRIS)),
-    Method("captions, template", Way(ComposerName.CAPTIONS), CIREVL, swap=False, balanced=True),
-    Method("captions, swap (CIReVL's shape)", Way(ComposerName.CAPTIONS), CIREVL, balanced=True),
+    Method("captions, template", Way(ComposerName.CAPTIONS), CIREVL, swap=False),
+    Method("captions, swap (CIReVL's shape)", Way(ComposerName.CAPTIONS), CIREVL),
     Method("SDR-CIR", Way(ComposerName.SDR)),
     Method("role-aware (MulVec, global)", Way(ComposerName.ROLES)),
     Method("captions + SoFT", Way(ComposerName.CAPTIONS, RuleName.SOFT), CIREVL),
-    Method("LDRE, 15 captions", Way(ComposerName.LDRE), LDRE, balanced=True),
-    Method("SEIZE, 15 captions", Way(ComposerName.SEIZE), LDRE, balanced=True),
-    Method("SEARLE-OTI", Way(ComposerName.SEARLE_OTI), SEARLE, balanced=True),
-    Method("LinCIR", Way(ComposerName.LINCIR), SEARLE, balanced=True),
+    Method("LDRE, 15 captions", Way(ComposerName.LDRE), LDRE),
+    Method("SEIZE, 15 captions", Way(ComposerName.SEIZE), LDRE),
+    Method("SEARLE-OTI", Way(ComposerName.SEARLE_OTI), SEARLE),
+    Method("LinCIR", Way(ComposerName.LINCIR), SEARLE),
 )
+
+
+def method_of(composer: ComposerName) -> Method:
+    """The method of the table that composes so, under its own rule."""
+    return next(method for method in reversed(METHODS) if method.way.composer is composer and method.way.rule is None)
 
 
 def parts_for(method: Method, encoder: Encoder, more: Parts) -> Parts:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, MMRetrieveError
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import BALANCED
-from mmretrieve.weighting import Spread, balanced
+from mmretrieve.options import AUTO, BALANCED, BASE
+from mmretrieve.weighting import Spread, automatic, balanced
 
-BASE, BY_PAPER = "base", "published"
+BY_PAPER = "published"
 METHOD = {
     ComposerName.CAPTIONS: "cirevl",
     ComposerName.LDRE: "ldre",
@@ -36,15 +37,25 @@ class Weighing:
 
 
 def weighing(
-    pdv: str | None, weights: Mapping[str, float] | str | None, *, composer: ComposerName, benchmark: str, model: str
+    pdv: str | None,
+    weights: Mapping[str, float] | str | None,
+    *,
+    composer: ComposerName,
+    benchmark: str,
+    model: str,
+    keep_rule: bool = False,
 ) -> Weighing:
     """What `--pdv` or `--weights` ask for; without either, the composer's own weights.
 
     pdv: "alpha_image,alpha_text,beta"; a name of PUBLISHED; "published" for the paper's own setting of this composer,
-    benchmark and model; or the file of a sweep, for the best point it found. OptionError for anything else, or for both.
+    benchmark and model; or the file of a sweep, for the best point it found. weights: "auto", "base" or "balanced", which
+    need no labels, or by role. keep_rule: whether "auto" keeps the composition's rule, as `search` does of a rule that was named.
+    OptionError for anything else, or for both.
     """
     if pdv is not None and weights is not None:
         raise OptionError("give --pdv or --weights, not both")
+    if weights == AUTO:
+        return Weighing(AUTO, partial(automatic, keep_rule=keep_rule))
     if weights == BALANCED:
         return Weighing(BALANCED, balanced)
     if isinstance(weights, Mapping):
@@ -52,7 +63,7 @@ def weighing(
         if not any(roles.values()):
             raise OptionError("all weights are 0: such a query has no direction")
         return Weighing(",".join(f"{role}={weight:g}" for role, weight in roles.items()), lambda c, _: c.with_weights(roles))
-    if pdv is None:
+    if pdv is None:  # or base weights were named
         return Weighing(BASE, lambda composition, _: composition)
     check_takes_pdv(composer)
     name, setting = _setting(pdv, composer, benchmark, model)

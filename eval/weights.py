@@ -1,12 +1,14 @@
-"""Rules that choose the weights of a query without labels, beside what labels could choose: `python -m eval weights`.
+"""Weights chosen without labels, beside what labels give, for every way to say a reference in words: `python -m eval weights`.
 
-Every rule sees the (t, items) term scores of one query, and statistics of the gallery; none sees a target. Ceilings do:
-weights tuned on the even queries, and for each query the weights that are best for it.
+Every choice sees one query and how the gallery spreads; none sees a target. Two columns do: one setting of four terms for all
+queries, and the best setting of each query, both from the same GRID.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -14,86 +16,151 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark import Benchmark
-from eval.composing import Scored
-from mmretrieve import PUBLISHED, Composition
-from mmretrieve.directions import PDV, plane_weights
-from mmretrieve.rules import Product
-from mmretrieve.vectors import Float32
-from mmretrieve.weighting import FOUR, Spread, balanced
+from eval.captions import CaptionsFrom
+from eval.composing import ENSEMBLES, Scored
+from eval.halves import held_out
+from eval.methods import Method, method_of
+from mmretrieve import PDV, ComposerName, Composition, weighting
+from mmretrieve.directions import Term
+from mmretrieve.rules import LINEAR, Product
+from mmretrieve.weighting import FOUR, LEAST, Spread, automatic, balanced
 
 Floats = NDArray[np.float64]
-BETAS, GAMMAS = np.linspace(0, 1, 11), np.linspace(-0.5, 3, 18)
-PLANE = np.array([(*plane_weights(beta, gamma), 0.0) for beta in BETAS for gamma in GAMMAS])
-STEPS = ((0, 0.25, 0.5, 0.75, 1, 1.5), (-0.75, -0.5, -0.25, 0), (0, 0.25, 0.5, 0.75, 1, 1.5), (0, 0.25, 0.5, 1, 1.5))
-GRID = np.array([point for point in product(*STEPS) if point[0] or point[2] or point[3]])  # in units of each term's spread
-NEXT = 9  # of the margin rule: how many hits the first one is held against
+Flags = NDArray[np.bool_]
+Weigh = Callable[[Composition], Composition]
+STEPS = ((1.0,), (-0.75, -0.5, -0.25, 0.0), (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0), (0.0, 0.25, 0.5, 0.75, 1.0))
+GRID = np.array(list(product(*STEPS)))  # (points, 4): image, text, composed, prompt, in units of each term's spread
+ALL, HELD_OUT = "all", "held-out"
+BASE, PUBLISHED, SUM, PRODUCT, BALANCED, AUTO = "base", "PDV-F", "image + prompt", "product", "balanced", "auto"
+TUNED, ORACLE = "best four-term grid (labels)", "best per query (labels)"
+BARS = (BASE, SUM, PRODUCT)  # what needs no labels and no thought: `auto` must not be below
+ENOUGH = 95  # per cent of the grid
+AMOUNTS = {"added": weighting.ADDED, "carried": weighting.CARRIED}
+FACTORS = {"halved": 0.5, "doubled": 2.0}
 
 
-def weighings(scored: Scored, spread: Spread) -> dict[str, Iterator[Floats]]:
-    """Rule → for each query its (items,) scores. Queries are those of a composer of image, text, composed and prompt."""
+@dataclass(frozen=True)
+class Row:
+    """A way to say references in words: whose captions, where there are any, and the method that uses them."""
 
-    def each(rule: Callable[[Composition, Float32], Floats]) -> Iterator[Floats]:
-        return (rule(composition, scores) for composition, scores in scored)
+    label: str
+    captions: CaptionsFrom | None
+    method: Method
 
-    def by(weigh: Callable[[Composition], Composition]) -> Iterator[Floats]:
-        return each(lambda composition, scores: weigh(composition).contributions(scores).sum(axis=0))
 
-    def automatic(composition: Composition) -> Composition:
-        return composition.with_pdv(PDV(alpha_image=composition.automatic_alpha_image(), alpha_text=1.2, beta=0.75))
+def rows() -> list[Row]:
+    """Captions of every source with both rewriters, the ensembles of fifteen, and textual inversion."""
+    said = [(source, ComposerName.CAPTIONS, swap) for source in CaptionsFrom for swap in (False, True)]
+    said += [(CaptionsFrom.OWN, composer, swap) for composer in sorted(ENSEMBLES) for swap in (False, True)]
+    captions = [Row(_label(*one), one[0], _method(*one)) for one in said]
+    inverted = [method_of(composer) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR)]
+    return [*captions, *(Row(method.label, None, method) for method in inverted)]
 
+
+def _label(source: CaptionsFrom, composer: ComposerName, swap: bool) -> str:
+    who = source.value if composer is ComposerName.CAPTIONS else composer.upper()
+    return f"{who}, {'swap' if swap else 'template'}"
+
+
+def _method(source: CaptionsFrom, composer: ComposerName, swap: bool) -> Method:
+    method = method_of(composer)
+    given = source in (CaptionsFrom.FIELDS, CaptionsFrom.GIVEN)
+    return replace(method, swap=swap, way=replace(method.way, given=given))
+
+
+def measured(benchmark: Benchmark, scored: Scored, pdv: PDV, spread: Spread) -> dict[str, Any]:
+    """Column → the benchmark's headline over all queries, and over the held-out half; the grid's best point; and sensitivity.
+
+    The grid's figures are of the point that is best on the very queries that they are reported for: no setting of it does better.
+    """
+    held = held_out(benchmark)
+    per_query = {name: values(benchmark, scored, weigh) for name, weigh in choices(pdv, spread).items()}
+    grid = on_grid(benchmark, scored, spread)
+    columns = {name: _halves(own, held) for name, own in per_query.items()}
+    columns[TUNED] = {ALL: float(grid.mean(axis=0).max()), HELD_OUT: float(grid[held].mean(axis=0).max())}
+    columns[ORACLE] = _halves(grid.max(axis=1), held)
     return {
-        "base": by(lambda composition: composition),
-        "PDV-F, as published": by(lambda composition: composition.with_pdv(PUBLISHED["cirevl"])),
-        "image + prompt": by(lambda composition: composition.weighted({"image": 1, "prompt": 1})),
-        "product": by(lambda composition: composition.with_rule(Product())),
-        "automatic alpha_image, beta .75": by(automatic),
-        "margin, on the PDV plane": each(lambda _, scores: _by_margin(PLANE, scores)),
-        "margin, on four terms": each(lambda _, scores: _by_margin(GRID, scores / scores.std(axis=1, keepdims=True))),
-        "standardised composed + prompt": each(lambda _, scores: _standardised(scores, (0, 0, 1, 1))),
-        "standardised image + prompt": each(lambda _, scores: _standardised(scores, (1, 0, 0, 1))),
-        "standardised image − text/2 + composed + prompt": each(lambda _, scores: _standardised(scores, (1, -0.5, 1, 1))),
-        "image without its text, + composed + prompt": by(_orthogonal),
-        "balanced": by(lambda composition: balanced(composition, spread)),
+        "columns": columns,
+        "grid": dict(zip(FOUR, GRID[int(grid.mean(axis=0).argmax())].tolist(), strict=True)),
+        "grid, chosen on the other half": float(grid[held, int(grid[~held].mean(axis=0).argmax())].mean()),
+        "sensitivity": sensitivity(*_half(benchmark, scored, held), spread),
     }
 
 
-def ceilings(benchmark: Benchmark, scored: Scored, spread: Spread) -> dict[str, Any]:
-    """What labels give, by the benchmark's headline: the plane and four terms tuned on even queries, reported on odd ones; and the best of each query."""
-    found = {}
-    scales = np.array([[1 / spread.deviation(composition[term]) for term in FOUR] for composition in scored.compositions]).mean(
-        axis=0
-    )
-    for name, points in (("PDV plane", PLANE), ("four terms", GRID * scales)):
-        per_query = benchmark.per_query(points @ scores for _, scores in scored)[..., benchmark.headline]
-        best = int(per_query[::2].mean(axis=0).argmax())
-        found[f"{name}, tuned on the even queries, on the odd ones"] = float(per_query[1::2, best].mean())
-        found[f"{name}, the best of all queries"] = float(per_query.mean(axis=0).max())
-        found[f"{name}, the best of each query"] = float(per_query.max(axis=1).mean())
+def choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
+    """Column → the weights that it gives a query's terms."""
+    return {
+        BASE: lambda composition: composition,
+        PUBLISHED: lambda composition: composition.with_pdv(pdv),
+        SUM: lambda composition: composition.with_rule(LINEAR).weighted({Term.IMAGE: 1, Term.PROMPT: 1}),
+        PRODUCT: lambda composition: composition.with_rule(Product()),
+        BALANCED: lambda composition: balanced(composition, spread),
+        AUTO: lambda composition: automatic(composition, spread),
+    }
+
+
+def values(benchmark: Benchmark, scored: Scored, weigh: Weigh) -> Floats:
+    """(queries,) the benchmark's headline under these weights."""
+    return np.asarray(benchmark.per_query(scored.ranked_by(weigh))[:, benchmark.headline])
+
+
+def on_grid(benchmark: Benchmark, scored: Scored, spread: Spread) -> Floats:
+    """(queries, points) the headline at every point of GRID, each term in units of its own spread."""
+
+    def folded() -> Iterator[Floats]:
+        for composition, scores_tg in scored:
+            units = [max(LEAST, spread.deviation(composition[term])) for term in FOUR]
+            order = [composition.names.index(term) for term in FOUR]
+            yield (GRID / units) @ scores_tg[order]
+
+    return np.asarray(benchmark.per_query(folded())[..., benchmark.headline])
+
+
+def sensitivity(benchmark: Benchmark, scored: Scored, spread: Spread) -> dict[str, dict[str, float]]:
+    """Each amount of `automatic`, halved and doubled: the change of the mean headline."""
+
+    def mean() -> float:
+        return float(values(benchmark, scored, lambda composition: automatic(composition, spread)).mean())
+
+    before = mean()
+    found: dict[str, dict[str, float]] = {}
+    for case, amounts in AMOUNTS.items():
+        for role in FOUR:
+            changes = found[f"{case}, {role}"] = {}
+            for name, factor in FACTORS.items():
+                with _scaled(amounts, role, factor):
+                    changes[name] = mean() - before
     return found
 
 
-def compared(benchmark: Benchmark, scored: Scored, spread: Spread) -> dict[str, Any]:
-    """Rule → metrics over all queries, and over the odd ones alone by the headline; and the ceilings."""
-    rules = {}
-    for name, scores in weighings(scored, spread).items():
-        per_query = benchmark.per_query(scores)
-        rules[name] = {**benchmark.means(per_query), "odd queries": float(per_query[1::2, benchmark.headline].mean())}
-    return {"rules": rules, "ceilings": ceilings(benchmark, scored, spread)}
+def shortfalls(columns: Mapping[str, Mapping[str, float]], half: str) -> list[str]:
+    """Where `auto` is below what it must reach: each of BARS that does better, and ENOUGH per cent of the grid."""
+    auto = columns[AUTO][half]
+    below = [name for name in BARS if columns[name][half] > auto]
+    return [*below, *([TUNED] if share(columns, half) < ENOUGH else [])]
 
 
-def _by_margin(points: Floats, scores_tn: Float32) -> Floats:
-    """The scores under the point whose first hit stands furthest above the next nine, in units of that query's score spread."""
-    folded = points @ scores_tn
-    top = -np.partition(-folded, NEXT, axis=1)[:, : NEXT + 1]
-    margins = (top.max(axis=1) - (top.sum(axis=1) - top.max(axis=1)) / NEXT) / folded.std(axis=1)
-    return np.asarray(folded[int(margins.argmax())])
+def share(columns: Mapping[str, Mapping[str, float]], half: str) -> float:
+    """`auto` in per cent of the grid."""
+    return 100 * columns[AUTO][half] / columns[TUNED][half]
 
 
-def _standardised(scores_tn: Float32, weights: tuple[float, ...]) -> Floats:
-    scores = scores_tn.astype(np.float64)
-    return np.asarray(np.array(weights) @ ((scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)))
+@contextmanager
+def _scaled(amounts: dict[Term, float], role: Term, factor: float) -> Iterator[None]:
+    before = amounts[role]
+    amounts[role] = before * factor
+    try:
+        yield
+    finally:
+        amounts[role] = before
 
 
-def _orthogonal(composition: Composition) -> Composition:
-    shared = float(composition["image"] @ composition["text"])
-    return composition.weighted({"image": 1, "text": -shared, "composed": 1, "prompt": 1})
+def _half(benchmark: Benchmark, scored: Scored, which: Flags) -> tuple[Benchmark, Scored]:
+    """Those of the queries, with their compositions."""
+    chosen = np.flatnonzero(which).tolist()
+    queries = tuple(benchmark.queries[i] for i in chosen)
+    return replace(benchmark, queries=queries), Scored([scored.compositions[i] for i in chosen], scored.gallery)
+
+
+def _halves(per_query: Floats, held: Flags) -> dict[str, float]:
+    return {ALL: float(per_query.mean()), HELD_OUT: float(per_query[held].mean())}

@@ -20,6 +20,7 @@ WORDS = 160  # of the general vocabulary that a prompt is held against
 BOTH = (0.7, 2.2, -5.1)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt
 PROMPT_ALONE = (1.2, 0.0, -2.0)
 IMAGE_ALONE = (0.0, 3.0, -5.7)
+PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,21 @@ class Answerability:
         hits, and how far they say the prompt rather than other words, in standard deviations over these words. None where there
         are no hits, or neither an image nor a prompt.
         """
-        asked = _merged(composition)
-        if asked is None or not len(best_nd):
+        if (evidence := self.evidence(composition, spread, best_nd)) is None:
+            return None
+        lead, score = evidence
+        roles = set(composition.roles)
+        by_lead, by_score, constant = PROMPT_ALONE if Term.IMAGE not in roles else BOTH if roles & PROMPTED else IMAGE_ALONE
+        return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
+
+    def evidence(self, composition: Composition, spread: Spread, best_nd: Float32) -> tuple[float, float] | None:
+        """The two things that count, (lead, score): a lead of 0 where nothing is said. None as in `of`."""
+        asked, best = _merged(composition), best_nd[:BEST]
+        if asked is None or not len(best):
             return None
         said = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in asked.names), None)
-        has_image = Term.IMAGE in asked.names
-        by_lead, by_score, constant = BOTH if has_image and said else IMAGE_ALONE if has_image else PROMPT_ALONE
-        best = best_nd[:BEST]
-        lead = 0.0 if said is None else self._lead(asked[said], best)
-        score = float(automatic(asked, spread).contributions(asked.terms @ best.T).sum(axis=0).mean())
-        return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
+        score = automatic(asked, spread).contributions(asked.terms @ best.T).sum(axis=0).mean()
+        return 0.0 if said is None else self._lead(asked[said], best), float(score)
 
     def _lead(self, said: Float32, best_nd: Float32) -> float:
         """How far the hits say the (d,) prompt rather than other words, in standard deviations over these."""

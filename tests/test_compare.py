@@ -18,11 +18,10 @@ from eval.compare import PLANE as TUNED
 from eval.compare import TUNED_ON, compare, tuned
 from eval.composing import Scored, Way, compose
 from eval.methods import METHODS, Method, parts_for
-from eval.tables import fill, markdown, weights_table
-from eval.weights import PLANE, compared, weighings
+from eval.tables import answerable_table, avoid_table, fill, markdown, sensitivity_table, weights_table
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import Spread, balanced
+from mmretrieve.weighting import Spread, automatic, balanced
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,11 +75,13 @@ def test_a_comparison_measures_every_method_as_score_does(
     weighed = {
         "base": lambda c: c,
         "PDV-F": lambda c: c.with_pdv(setting),
-        "balanced": lambda c: balanced(c, Spread.of(gallery)),
+        "auto": lambda c: automatic(c, Spread.of(gallery)),
     }
     for name, weigh in weighed.items():
         vectors = np.stack([weigh(c).vector for c in scored.compositions])
         assert result["methods"]["captions, template"][name] == pytest.approx(small.score(vectors, gallery))
+    assert "auto" in result["methods"]["SDR-CIR"]
+    assert not any("auto" in result["methods"][label] for label in ("image only", "prompt only", "product (BASIC)"))
     assert result["methods"]["captions, template"]["setting"] == {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
     assert "PDV-F" not in result["methods"]["SDR-CIR"]
     assert json.loads(json.dumps(result)) == result
@@ -128,27 +129,32 @@ def test_what_cannot_run_is_named_and_the_others_go_on(small: Benchmark, gallery
     assert "needs a describer" in result["not run"]["a model"]
 
 
-def test_the_table_shows_where_other_weights_lose() -> None:
+def test_the_table_shows_the_weights_that_were_measured_and_where_they_lose() -> None:
     result = {
         "benchmark": "b",
         "methods": {
-            "m": {"base": {"map@10": 5.0}, "PDV-F": {"map@10": 4.94}, "balanced": {"map@10": 7.0}},
+            "m": {"base": {"map@10": 5.0}, "PDV-F": {"map@10": 4.94}, "auto": {"map@10": 7.0}},
             "n": {"base": {"map@10": 1.0}},
         },
     }
     lines = markdown([result, {"benchmark": "c", "methods": {"n": {"base": {"map@10": 2.0}}}}]).splitlines()
     assert lines == [
-        "| method | b | + PDV-F | + balanced | c | + PDV-F | + balanced |",
+        "| method | b | + PDV-F | + auto | c | + PDV-F | + auto |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| m | 5.0 | 4.9 ▼ | 7.0 | – | – | – |",
         "| n | 1.0 | – | – | 2.0 | – | – |",
     ]
+
+
+def test_a_table_takes_its_place_in_a_text() -> None:
     assert (
         fill("a\n<!-- table: begin -->\nold\n<!-- table: end -->\nb", "new")
         == "a\n<!-- table: begin -->\nnew\n<!-- table: end -->\nb"
     )
     with pytest.raises(mm.MMRetrieveError, match="no place for the table"):
         fill("nothing here", "new")
+    two = "<!-- table: begin -->\n<!-- table: end -->\n<!-- other: begin -->\n<!-- other: end -->"
+    assert fill(two, "new", "other").endswith("<!-- other: begin -->\nnew\n<!-- other: end -->")
 
 
 def test_a_text_stays_as_it_is_where_a_method_did_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,28 +174,13 @@ def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
         json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in ("wardrobe", "catalogue")
     ]
     assert markdown(results) in (ROOT / "README.md").read_text(encoding="utf-8")
-    weights = json.loads((ROOT / "results" / "weights.json").read_text(encoding="utf-8"))
-    assert weights_table(weights) in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
-
-
-def test_rules_of_weights_by_hand(small: Benchmark, gallery: Float32, scored: Scored) -> None:
-    found = {name: next(scores) for name, scores in weighings(scored, Spread.of(gallery)).items()}
-    first = next(iter(scored))[1]
-    image, text, composed, prompt = (row.astype(float) for row in first)
-    np.testing.assert_allclose(found["image + prompt"], image + prompt, atol=1e-6)
-
-    def z(scores: np.ndarray) -> np.ndarray:
-        return (scores - scores.mean()) / scores.std()
-
-    np.testing.assert_allclose(found["standardised composed + prompt"], z(composed) + z(prompt), atol=1e-4)
-    shared = np.corrcoef(image, text)[0, 1]
-    expected = (1 - shared**2) ** 0.5 * z(image) - shared / 2 * z(text) + z(composed) + 0.72 * z(prompt)
-    np.testing.assert_allclose(z(found["balanced"]), z(expected), atol=1e-3)
-    assert any(np.allclose(found["margin, on the PDV plane"], point @ first) for point in PLANE)
-    result = compared(small, scored, Spread.of(gallery))
-    ceilings = [value for name, value in result["ceilings"].items() if name.startswith("four terms")]
-    assert ceilings[2] >= ceilings[1]
-    assert ceilings[2] >= max(rule["map@10"] for name, rule in result["rules"].items() if name == "base")
+    weights, answerable, avoid = (
+        json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("weights", "answerable", "avoid")
+    )
+    text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert all(table in text for table in (weights_table(weights), sensitivity_table(weights), avoid_table(avoid["shares"])))
+    assert answerable_table(answerable) in (ROOT / "docs" / "answerable.md").read_text(encoding="utf-8")
 
 
 def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, gallery: Float32) -> None:

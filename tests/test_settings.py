@@ -13,8 +13,9 @@ from eval.settings import Weighing, published_name, weighing
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
 from mmretrieve.directions import plane_weights
 from mmretrieve.errors import OptionError
+from mmretrieve.rules import Product
 from mmretrieve.vectors import unit
-from mmretrieve.weighting import Spread, balanced
+from mmretrieve.weighting import Spread, automatic, balanced
 
 TERMS = unit(np.random.default_rng(1).normal(size=(4, 6)))
 QUERY = Composition(("image", "text", "composed", "prompt"), TERMS, (0, 0, 1, 0))
@@ -59,6 +60,23 @@ def test_a_published_setting_by_its_name_and_by_what_it_is_for() -> None:
     assert told("published").pdv == PUBLISHED["cirevl"]
     found = told("published", composer=ComposerName.SEARLE, benchmark="fashioniq:dress", model=LARGE)
     assert found.label == "PDV-F 1.2/1/0.8 (searle-fashioniq-large)"
+
+
+def test_automatic_weights_are_those_of_a_search() -> None:
+    found = told(weights="auto")
+    assert (found.label, found.pdv) == ("auto", None)
+    assert weights_of(found) == automatic(QUERY, SPREAD).weights
+    assert found.weigh(QUERY.with_rule(Product()), SPREAD).is_linear
+    kept = weighing(None, "auto", composer=ComposerName.CAPTIONS, benchmark="cirr", model=SMALL, keep_rule=True)
+    assert kept.weigh(QUERY.with_rule(Product()), SPREAD).rule == Product()
+
+
+def test_base_weights_may_be_named() -> None:
+    found = told(weights="base")
+    assert (found.label, found.pdv) == ("base", None)
+    assert found.weigh(QUERY, SPREAD) is QUERY
+    with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
+        told("cirevl", "base")
 
 
 def test_weights_by_role_and_balanced() -> None:

@@ -40,6 +40,7 @@ def load(root: Path) -> Benchmark:
         protocol,
         checksum=checksum(listed, asked),
         vocabulary=_vocabulary(items.values()),
+        fields={id_: {name: row[name] for name in row if name and name not in ("id", "file")} for id_, row in items.items()},
     )
 
 
@@ -55,7 +56,7 @@ def _items(path: Path) -> dict[str, dict[str, str]]:
     for number, row in enumerate(rows, start=1):
         if missing := [name for name in COLUMNS if not row.get(name)]:
             raise MMRetrieveError(f"{path}, record {number}: there is no {missing[0]}; expected {', '.join(COLUMNS)}")
-        items[row["id"]] = {name: row[name] for name in COLUMNS}
+        items[row["id"]] = row
     unique((row["id"] for row in rows), path)
     return items
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from eval.benchmark import Benchmark, BenchmarkQuery, Protocol
 from eval.datasets.reading import digest
 from mmretrieve import wardrobe
+from mmretrieve.wardrobe.words import caption
 
 SPLITS = ("test",)
 
@@ -23,4 +24,10 @@ def load() -> Benchmark:
         lambda id_: wardrobe.pictures_folder() / id_,
         protocol,
         checksum=digest(repr(q).encode() for q in queries),
+        fields={drawing.id: wardrobe.fields_of(drawing) for drawing in wardrobe.drawings()},
     )
+
+
+def captions() -> dict[str, str]:
+    """What each drawing shows, in the plainest words: right captions, by id."""
+    return {drawing.id: caption(drawing.garment) for drawing in wardrobe.drawings()}

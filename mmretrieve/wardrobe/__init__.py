@@ -23,7 +23,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.gallery.store.store import FORMAT
 from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
-from mmretrieve.wardrobe.world import drawings, queries
+from mmretrieve.wardrobe.world import Drawing, drawings, queries
 
 PICTURES, GALLERY, TABLE = "pictures", "gallery", "drawings.jsonl"
 EDITION = 2  # of what is made below; another one is made anew
@@ -76,18 +76,22 @@ def paint(folder: Path, *, workers: int | None = None) -> None:
         raise RuntimeError(f"drawing into {folder} failed; see the messages above")
 
 
+def fields_of(drawing: Drawing) -> dict[str, str | None]:
+    """What the built-in gallery knows of a drawing: its garment, and the background."""
+    return {**asdict(drawing.garment), "background": drawing.detail.background}
+
+
 def describe(table: Path) -> None:
     """Writes what each drawing shows as a table beside the folder of pictures: the fields of the built-in gallery."""
     rows = (
         {
             "image": f"{PICTURES}/{drawing.id}",
             "id": drawing.id,
-            **asdict(drawing.garment),
-            "background": drawing.detail.background,
+            **fields_of(drawing),
         }
         for drawing in sorted(drawings(), key=lambda drawing: drawing.id)
     )
     table.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
-__all__ = ["cache_folder", "drawings", "gallery_folder", "paint", "pictures_folder", "queries"]
+__all__ = ["cache_folder", "drawings", "fields_of", "gallery_folder", "paint", "pictures_folder", "queries"]
