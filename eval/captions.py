@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from eval.benchmark import Benchmark
@@ -59,6 +60,6 @@ def _given(benchmark: Benchmark) -> Benchmark:
     return given
 
 
-def _with(benchmark: Benchmark, said: dict[str, str] | dict[str, str | None]) -> Benchmark:
+def _with(benchmark: Benchmark, said: Mapping[str, str | None]) -> Benchmark:
     """The benchmark with the captions of these references, and no others."""
     return replace(benchmark, queries=tuple(replace(query, caption=said.get(query.reference)) for query in benchmark.queries))
