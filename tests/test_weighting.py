@@ -274,6 +274,5 @@ def test_weights_have_names_in_the_shell(made: Path, capsys: pytest.CaptureFixtu
 
 def test_rewriters_have_names_in_python(made: Path, encoder: mm.Encoder) -> None:
     with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: swap, template"):
-        mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="swop")).search(
-            image=None, prompt="a", reference_id="b"
-        )
+        swop = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="swop"))
+        swop.search(reference_id=swop.gallery.ids[0], prompt="in red")
