@@ -85,7 +85,7 @@ def test_a_clear_word_is_said_with_its_probability() -> None:
     (caption,) = said(words)
     assert caption == "a photo of a red hat"
     assert caption.source is CaptionSource.TAGGER
-    assert caption.trust == pytest.approx(softmax([0.8, 0.4, 0, 0])[0] * softmax([0.6, 0.42, 0, 0])[0], rel=1e-4)
+    assert caption.trust == pytest.approx(softmax([0.8, 0.4, 0, 0])[0] * softmax([0.6, 0.42, 0, 0])[0], abs=0.006)
 
 
 def test_a_word_that_would_be_a_guess_is_left_out() -> None:
@@ -97,7 +97,7 @@ def test_a_word_that_would_be_a_guess_is_left_out() -> None:
     probability = max(softmax([0.6 * height for _, height in spread.values()]))
     assert probability < MIN_PROBABILITY
     assert caption == "a photo of a hat"
-    assert caption.trust == pytest.approx(softmax([0.8, 0, 0, 0])[0] * probability, rel=1e-3)
+    assert caption.trust == pytest.approx(softmax([0.8, 0, 0, 0])[0] * probability, abs=0.006)
 
 
 def test_without_its_noun_a_caption_speaks_of_a_thing_and_of_nothing_that_only_nouns_have() -> None:
@@ -116,7 +116,7 @@ def test_a_tower_that_tells_nothing_apart_says_nothing(words: int) -> None:
     vocabulary = Vocabulary(SHOP.sentence, tuple(Group(group.name, group.words[:words]) for group in SHOP.groups))
     (caption,) = said(Words(a=(1, 1)), vocabulary)
     assert caption == "a photo of a thing"
-    assert caption.trust == pytest.approx(words**-2)
+    assert caption.trust == pytest.approx(words**-2, abs=0.006)
 
 
 def test_groups_of_one_word_and_words_that_say_nothing() -> None:
