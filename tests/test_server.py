@@ -110,7 +110,7 @@ def expected(ranking: mm.Ranking) -> list[tuple[str, float, dict[str, float]]]:
 
 
 def test_what_was_cut_of_the_words_is_in_the_note(site: httpx.Client, shop: mm.Retriever, file: Path) -> None:
-    prompts, caption = ("in red and without dots", "in green and with dots"), "a photo of a long blue dress " * 9
+    prompts, caption = ("in red and with dots", "in green and with stripes"), "a photo of a long blue dress " * 9
     asks = [{"image": coded(file.read_bytes()), "prompt": prompt, "caption": caption} for prompt in prompts]
     notes = [shop.search(file, prompt, caption=caption).note for prompt in prompts]
     assert all("so that the prompt fits into the encoder's 40 tokens" in str(note) for note in notes)
