@@ -24,6 +24,7 @@ from mmretrieve.query import Query
 from mmretrieve.weighting import AVOID as AVOID_ROLE
 
 K = 10
+BEFORE_PDV = "before, PDV-F"
 REFERENCES = 20  # of each attribute
 AVOID = "avoid={}"
 WAYS = {AVOID: "avoid", 'prompt "without {}"': "without", 'prompt "not {}"': "not"}
@@ -64,7 +65,10 @@ def studied(retriever: Retriever, fields: Fields) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for label, way in WAYS.items():
-        found[label] = {name: shares(search, way, fields) for name, search in _searchers(retriever).items()}
+        searchers = _searchers(retriever)
+        if way == WAYS[AVOID]:
+            del searchers[BEFORE_PDV]  # which has no words to weigh
+        found[label] = {name: shares(search, way, fields) for name, search in searchers.items()}
     for name, factor in FACTORS.items():
         with _avoided(weighting.AVOIDED * factor):
             found[AVOID][f"auto, AVOIDED {name}"] = shares(_searchers(retriever)[AUTO], WAYS[AVOID], fields)
@@ -112,7 +116,7 @@ def _searchers(retriever: Retriever) -> dict[str, Searcher]:
         weighed = [one.with_pdv(pdv) if pdv is not None and one.takes_pdv else one for one in composed]
         return [retriever.gallery.search(one, K, exclude=[id_]) for one, (id_, _) in zip(weighed, asked, strict=True)]
 
-    return {"before, base": before, "before, PDV-F": partial(before, pdv=PUBLISHED["cirevl"]), AUTO: auto}
+    return {"before, base": before, BEFORE_PDV: partial(before, pdv=PUBLISHED["cirevl"]), AUTO: auto}
 
 
 def _before(retriever: Retriever, way: str, asked: Asked) -> list[Composition]:

@@ -17,9 +17,9 @@ from mmretrieve.weighting import FOUR, LEAST, Spread, automatic
 
 BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
-BOTH = (0.7, 2.2, -5.1)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt
-PROMPT_ALONE = (1.2, 0.0, -2.0)
-IMAGE_ALONE = (0.0, 3.0, -5.7)
+BOTH = (0.8, 2.0, -5.0)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt (docs/answerable.md)
+PROMPT_ALONE = (0.75, 0.0, -2.2)
+IMAGE_ALONE = (0.0, 2.4, -8.1)
 PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
 
 
