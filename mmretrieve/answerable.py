@@ -19,7 +19,7 @@ BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
 BOTH = (0.8, 2.0, -5.0)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt (docs/answerable.md)
 PROMPT_ALONE = (0.75, 0.0, -2.2)
-IMAGE_ALONE = (0.0, 2.4, -8.1)
+IMAGE_ALONE = (0.0, 3.0, -5.7)  # any picture is near to something: what fits large galleries would refuse small ones
 PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
 
 
