@@ -7,8 +7,8 @@ gap). So each term counts in standard deviations, z = (score − mean) / σ over
 
 `automatic` takes these amounts, with τ the trust in the caption (1 for one that is given):
 
-    image 1   text −1/4   composed 3/8 · (1 + τ)   prompt 1      if the rewrite repeats the caption and adds the prompt to it
-    image 1   text −1/2   composed        1 + τ    prompt 1/4    if the rewrite replaces words of the caption: it says the prompt
+    image 1   text −1/4   composed 1/2     prompt 1      if the rewrite repeats the caption and adds the prompt to it
+    image 1   text −1/2   composed 1 + τ   prompt 1/4    if the rewrite replaces words of the caption: it says the prompt
 
 Without a caption that is the sum of image and prompt in one unit. Every phrase to avoid counts −3/2. It is linear: one vector,
 one search, whatever the index. `balanced` is an older choice of amounts, without a caption's trust:
@@ -37,7 +37,7 @@ LEAST = 1e-6  # a smaller spread is none: a gallery of one item, a prompt that i
 FOUR = (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT)
 AVOID = "avoid"
 AVOIDED = -1.5  # the amount of each phrase to avoid
-ADDED = {Term.IMAGE: 1.0, Term.TEXT: -0.25, Term.COMPOSED: 0.375, Term.PROMPT: 1.0}  # if the rewrite repeats the caption
+ADDED = {Term.IMAGE: 1.0, Term.TEXT: -0.25, Term.COMPOSED: 0.5, Term.PROMPT: 1.0}  # if the rewrite repeats the caption
 CARRIED = {Term.IMAGE: 1.0, Term.TEXT: -0.5, Term.COMPOSED: 1.0, Term.PROMPT: 0.25}  # if it replaces words of the caption
 SAME = 1e-5  # 1 − cosine of vectors that count as one
 
@@ -97,8 +97,8 @@ def automatic(composition: Composition, spread: Spread, *, keep_rule: bool = Fal
 def _amounts(composition: Composition) -> tuple[dict[str, float], str]:
     """How much each term counts, in standard deviations, and the line that says why."""
     carried, trust = _carried(composition), _trust(composition)
-    per_role = {role: ADDED[role] * (1 - carried) + CARRIED[role] * carried for role in FOUR}
-    per_role[Term.COMPOSED] *= 1 + trust
+    trusted = CARRIED | {Term.COMPOSED: CARRIED[Term.COMPOSED] * (1 + trust)}
+    per_role = {role: ADDED[role] * (1 - carried) + trusted[role] * carried for role in FOUR}
     names = zip(composition.names, composition.roles, composition.weights, strict=True)
     asked = sum(
         composition.share(name)
