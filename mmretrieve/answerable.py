@@ -17,8 +17,12 @@ from mmretrieve.weighting import FOUR, LEAST, Spread, automatic
 
 BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
-BOTH = (0.8, 2.0, -5.0)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt (docs/answerable.md)
-PROMPT_ALONE = (0.75, 0.0, -2.2)
+BOTH = (
+    0.8,
+    1.1,
+    -3.4,
+)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt (docs/answerable.md)
+PROMPT_ALONE = (1.0, 0.0, -1.7)
 IMAGE_ALONE = (0.0, 3.0, -5.7)  # any picture is near to something: what fits large galleries would refuse small ones
 PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
 
@@ -64,10 +68,13 @@ class Answerability:
 
 
 def _merged(composition: Composition) -> Composition | None:
-    """The query with one term for each role, so that several prompts count as one; without what it avoids or likes. None where nothing is left."""
+    """The query with one term for each role, so that several prompts count as one; without what it avoids or likes.
+
+    It has no words, so `automatic` lets the prompt count in full: hits that only the picture and its caption brought score low.
+    None where nothing is left.
+    """
     rows = {role: composition.weighted({role: 1.0}).direction for role in FOUR if role in composition.roles}
     rows = {role: row for role, row in rows.items() if row.any()}
     if not set(rows) - {Term.TEXT}:
         return None
-    words = {str(role): composition.words[role] for role in rows if role in composition.words}
-    return Composition(tuple(rows), np.stack(list(rows.values())), (0.0,) * len(rows), words)
+    return Composition(tuple(rows), np.stack(list(rows.values())), (0.0,) * len(rows))
