@@ -17,12 +17,9 @@ from mmretrieve.weighting import FOUR, LEAST, Spread, automatic
 
 BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
-BOTH = (
-    0.8,
-    1.1,
-    -3.4,
-)  # of a prompt's lead, the hits' score and 1, as log-odds: with a reference and a prompt (docs/answerable.md)
-PROMPT_ALONE = (1.0, 0.0, -1.7)
+# log-odds of a prompt's lead, the hits' score and 1: with a reference and a prompt, and with either alone (docs/answerable.md)
+BOTH = (0.7, 1.5, -3.7)
+PROMPT_ALONE = (1.2, 0.0, -2.6)
 IMAGE_ALONE = (0.0, 3.0, -5.7)  # any picture is near to something: what fits large galleries would refuse small ones
 PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
 

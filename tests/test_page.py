@@ -128,7 +128,7 @@ def test_two_captions_are_two_questions(shop: Shop) -> None:
 
 def test_a_caption_says_where_it_comes_from(shop: Shop) -> None:
     assert looks.caption_origin(mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": "a hat"})) == {}
-    guessed = Caption("a hat", 0.4, "tagger")
+    guessed = Caption("a hat", trust=0.4, source="tagger")
     composition = mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": guessed})
     assert looks.caption_origin(composition) == {"caption_source": "tagger", "caption_trust": 0.4}
     asked = look(shop)
