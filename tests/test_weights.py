@@ -55,9 +55,8 @@ def test_columns_by_hand(scored: Scored) -> None:
     np.testing.assert_allclose(found["base"], composed, atol=1e-6)
     np.testing.assert_allclose(found["image + prompt"], image + prompt, atol=1e-6)
     np.testing.assert_allclose(found["product"], image.clip(0) * prompt.clip(0), atol=1e-6)
-    # one half is the trust in words that do not say where they come from
-    expected = z(image) - z(text) / 4 + 0.5 * z(composed) + z(prompt)
-    np.testing.assert_allclose(found["auto"], expected / (1 + 1 / 4 + 0.5 + 1), atol=1e-4)
+    expected = z(image) - z(text) / 4 + z(composed) / 2 + z(prompt)
+    np.testing.assert_allclose(found["auto"], expected / (1 + 1 / 4 + 1 / 2 + 1), atol=1e-4)
 
 
 def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scored: Scored) -> None:
