@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp
@@ -13,7 +14,7 @@ from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import FOUR, LEAST, Spread, automatic
+from mmretrieve.weighting import ADDED, FOUR, LEAST, Spread
 
 BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
@@ -47,11 +48,10 @@ class Answerability:
     def evidence(self, composition: Composition, spread: Spread, best_nd: Float32) -> tuple[float, float] | None:
         """The two things that count, (lead, score): a lead of 0 where nothing is said. None as in `of`."""
         asked, best = _merged(composition), best_nd[:BEST]
-        if asked is None or not len(best):
+        if not asked or not len(best):
             return None
-        said = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in asked.names), None)
-        score = automatic(asked, spread).contributions(asked.terms @ best.T).sum(axis=0).mean()
-        return 0.0 if said is None else self._lead(asked[said], best), float(score)
+        said = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in asked), None)
+        return 0.0 if said is None else self._lead(asked[said], best), _score(asked, spread, best)
 
     def _lead(self, said: Float32, best_nd: Float32) -> float:
         """How far the hits say the (d,) prompt rather than other words, in standard deviations over these."""
@@ -64,14 +64,20 @@ class Answerability:
         return self.encoder.encode_texts(words[:: max(1, len(words) // WORDS)])
 
 
-def _merged(composition: Composition) -> Composition | None:
-    """The query with one term for each role, so that several prompts count as one; without what it avoids or likes.
+def _score(asked: Mapping[str, Float32], spread: Spread, best_nd: Float32) -> float:
+    """The mean of the hits under automatic weights with the prompt counting in full: hits that only the picture brought score low."""
+    amounts = {role: ADDED[Term(role)] for role in asked}
+    spreads = {role: spread.deviation(row) for role, row in asked.items()}
+    z = {
+        role: float(((best_nd - spread.mean) @ row).mean()) / spreads[role]
+        for role, row in asked.items()
+        if spreads[role] >= LEAST
+    }
+    return sum(amounts[role] * value for role, value in z.items()) / sum(map(abs, amounts.values()))
 
-    It has no words, so `automatic` lets the prompt count in full: hits that only the picture and its caption brought score low.
-    None where nothing is left.
-    """
-    rows = {role: composition.weighted({role: 1.0}).direction for role in FOUR if role in composition.roles}
+
+def _merged(composition: Composition) -> dict[str, Float32]:
+    """Role → the (d,) unit vector of all its terms, so that several prompts count as one; without what is avoided or liked."""
+    rows = {str(role): composition.weighted({role: 1.0}).direction for role in FOUR if role in composition.roles}
     rows = {role: row for role, row in rows.items() if row.any()}
-    if not set(rows) - {Term.TEXT}:
-        return None
-    return Composition(tuple(rows), np.stack(list(rows.values())), (0.0,) * len(rows))
+    return rows if set(rows) - {Term.TEXT} else {}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 ONE_MORE_WORD = " a"
+MAX_KNOWN = 2_048  # texts whose tokens are remembered
 
 
 class TextContext:
@@ -26,6 +27,7 @@ class TextContext:
 
     def __init__(self, tokenizer: Callable[..., Tensor]) -> None:
         self._tokenizer = tokenizer
+        self._known: dict[str, tuple[Tensor, bool]] = {}
         empty = tokenizer([""])
         self.length = int(empty.shape[1])
         longer = self._in_longer_context([""])
@@ -39,7 +41,14 @@ class TextContext:
         return self.tokenize(texts)[1] if texts else []
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """n texts, n > 0 → (n, length) token ids, and whether each text fits."""
+        """n texts, n > 0 → (n, length) token ids, and whether each text fits. The last MAX_KNOWN texts are not tokenized again."""
+        known = {text: read for text in texts if (read := self._known.get(text)) is not None}
+        if new := list(dict.fromkeys(text for text in texts if text not in known)):
+            known |= dict(zip(new, zip(*self._tokenized(new), strict=True), strict=True))
+            self._known = {text: known[text] for text in new} if len(self._known) > MAX_KNOWN else self._known | known
+        return torch.stack([known[text][0] for text in texts]), [known[text][1] for text in texts]
+
+    def _tokenized(self, texts: list[str]) -> tuple[Tensor, list[bool]]:
         tokens = self._tokenizer(list(texts))
         if not self._can_be_longer:
             continued = self._tokenizer([text + ONE_MORE_WORD for text in texts])

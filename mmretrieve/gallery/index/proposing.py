@@ -30,22 +30,23 @@ def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, e
     if len(seen) <= wanted:
         return rows
     share = min(1.0, (len(seen) + excluded) / len(index))
-    found = [_proposed(index, query, wanted, ceil((wanted + excluded) / share), seen) for query in queries_qd]
-    if any(some is None for some in found):
-        return rows
-    return np.union1d(np.concatenate([some for some in found if some is not None]), unseen)
+    found = _proposed(index, queries_qd, wanted, ceil((wanted + excluded) / share), seen)
+    return rows if found is None else np.union1d(found, unseen)
 
 
-def _proposed(index: FaissIndex, query_d: Float32, wanted: int, fair: int, rows: Rows) -> Rows | None:
-    """At least the wanted ones of `rows`, from the `fair` best or more; None where nearly everything would have to be asked for."""
-    reach = fair
-    while reach <= min(WIDEST * fair, index.max_k or len(index)):
-        (proposed,) = index.wider(reach / wanted).search(query_d[None], min(reach, len(index)))
-        kept: Rows = proposed[_is_in(proposed, rows)]
-        if len(kept) >= wanted:
-            return kept
-        reach *= 4
-    return None
+def _proposed(index: FaissIndex, queries_qd: Float32, wanted: int, fair: int, rows: Rows) -> Rows | None:
+    """At least the wanted ones of `rows` for each query, from its `fair` best or more; None where nearly everything would have to be asked for.
+
+    All queries are asked at once, and those that get too few again for more.
+    """
+    reach, kept = fair, [np.empty(0, np.int64)]
+    while len(queries_qd) and reach <= min(WIDEST * fair, index.max_k or len(index)):
+        proposed = index.wider(reach / wanted).search(queries_qd, min(reach, len(index)))
+        shown = [some[_is_in(some, rows)] for some in proposed]
+        enough = np.array([len(some) >= wanted for some in shown])
+        kept += [some for some, is_enough in zip(shown, enough, strict=True) if is_enough]
+        queries_qd, reach = queries_qd[~enough], 4 * reach
+    return None if len(queries_qd) else np.concatenate(kept)
 
 
 def _is_in(rows: Rows, among: Rows) -> np.ndarray:
