@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmretrieve import wardrobe
@@ -155,6 +155,7 @@ VALUES: Any = st.one_of(st.none(), st.integers(), st.text(max_size=8), st.sample
 ROWS = st.lists(st.dictionaries(st.sampled_from(["colour", "kind", "a.b", "0", "{x}", "gender"]), VALUES), max_size=12)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS)
 def test_any_fields_are_read(rows: list[dict[str, object]]) -> None:
     vocabulary = vocabulary_from_fields(rows)

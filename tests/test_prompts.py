@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmretrieve.language import editing, fields, lexicon, rewriters, roles, sentence, words
@@ -176,7 +176,7 @@ SPEECH = "no not without with instead of the same keep but and or , a red stripe
 SPOKEN = st.lists(st.sampled_from(SPEECH.split()))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.text(max_size=40), SPOKEN.map(" ".join)))
 @example("not, without")
 @example("no" * 50)
