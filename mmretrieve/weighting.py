@@ -105,9 +105,8 @@ def _amounts(composition: Composition) -> tuple[dict[str, float], str]:
         for name, role in zip(composition.names, composition.roles, strict=True)
         if role == Term.COMPOSED
     )
-    if (
-        Term.COMPOSED in composition.roles
-    ):  # several prompts add their directions: what they repeat of the caption is given back
+    if Term.COMPOSED in composition.roles:
+        # several prompts add their directions: what they repeat of the caption is given back
         per_role[Term.TEXT] += per_role[Term.COMPOSED] * (1 - asked)
     if _unread(composition) and Term.IMAGE in composition.roles:
         per_role |= dict.fromkeys((Term.TEXT, Term.COMPOSED, Term.PROMPT), 0.0)
