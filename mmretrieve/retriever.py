@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+import numpy as np
+
 from mmretrieve.answerable import BEST, Answerability
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.avoiding import avoid_directions
@@ -16,7 +18,7 @@ from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.errors import GalleryError, MMRetrieveError, OptionError
+from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.images import ImageLike
@@ -176,8 +178,21 @@ class Retriever:
 
     def judged(self, ranking: Ranking, composition: Composition) -> Ranking:
         """The ranking with `answerable`, which says whether the gallery has what the composition asks for."""
-        best = self.gallery.vectors(ranking.ids[:BEST])
-        return replace(ranking, answerable=self._answerability.of(composition, self.gallery.spread, best))
+        return self._judged([ranking], [composition])[0]
+
+    def _judged(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
+        """Each ranking with `answerable`; the vectors of all best hits are read at once. Without, where others have deleted a hit since."""
+        best = [ranking.ids[:BEST] for ranking in rankings]
+        shown = list(dict.fromkeys(id_ for ids in best for id_ in ids))
+        try:
+            row = dict(zip(shown, self.gallery.vectors(shown), strict=True))
+        except MissingError:
+            return list(rankings)
+        spread = self.gallery.spread
+        return [
+            replace(ranking, answerable=self._answerability.of(composition, spread, np.array([row[id_] for id_ in ids])))
+            for ranking, composition, ids in zip(rankings, compositions, best, strict=True)
+        ]
 
     def _searched(self, requests: Sequence[Request]) -> list[Ranking]:
         references = References(self.gallery, self.encoder)
@@ -189,7 +204,7 @@ class Retriever:
         weighed = [self.weigh(one, **request.weighing) for one, request in zip(compositions, requests, strict=True)]
         cuts = [request.cut(ids) for request, ids in zip(requests, hidden, strict=True)]
         rankings = self.gallery.search_many(weighed, cuts)
-        return [self.judged(ranking, one) for ranking, one in zip(rankings, compositions, strict=True)]
+        return self._judged(rankings, compositions)
 
     def _weighed(self, composition: Composition, weights: Mapping[str, float] | str, keep_rule: bool) -> Composition:
         if weights == BASE:

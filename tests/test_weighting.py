@@ -276,3 +276,13 @@ def test_rewriters_have_names_in_python(made: Path, encoder: mm.Encoder) -> None
     swop = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="swop"))
     with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: swap, template"):
         swop.search(reference_id=swop.gallery.ids[0], prompt="in red")
+
+
+def test_a_hit_that_others_have_deleted_does_not_spoil_the_answer(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add(photos / "summer")
+    retriever = mm.Retriever(gallery, encoder)
+    composition = retriever.compose(prompt="a dress")
+    ranking = gallery.search(retriever.weigh(composition), 5)
+    gallery.delete([ranking[0].id])
+    assert retriever.judged(ranking, composition) == ranking

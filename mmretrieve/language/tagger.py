@@ -20,6 +20,7 @@ TEMPERATURE = 0.2  # in standard deviations: with it the mean probability is abo
 MIN_PROBABILITY = 0.3  # of a word that is said
 MIN_DEVIATION = 1e-6  # scores that differ less differ by rounding
 MAX_SENTENCES = 20_000  # whose vectors are kept
+MAX_CANDIDATES = 1_000  # lists of sentences that are kept: one for each group and choice of other words
 
 
 def word_probabilities(scores: Float32) -> NDArray[np.float64]:
@@ -67,6 +68,7 @@ class Tagger:
     vocabulary: Vocabulary
     rounds: int = 2
     _vectors: dict[str, Float32] = field(default_factory=dict, repr=False)
+    _sentences: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = field(default_factory=dict, repr=False)
 
     def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
         """`count` `Caption`s a query (fewer where the vocabulary has no more), from its reference vector.
@@ -119,6 +121,16 @@ class Tagger:
         }
 
     def _candidates(self, group: Group, chosen: dict[str, str]) -> list[str]:
+        """The caption with each word of a group; remembered, as most images share their other words with many."""
+        key = group.name, tuple(chosen.items())
+        sentences = self._sentences.get(key)
+        if sentences is None:
+            if len(self._sentences) >= MAX_CANDIDATES:
+                self._sentences.clear()
+            sentences = self._sentences[key] = self._said_with(group, chosen)
+        return sentences
+
+    def _said_with(self, group: Group, chosen: dict[str, str]) -> list[str]:
         if not group.applies(chosen):
             return []
         tried = ({**chosen, group.name: word} for word in group.words)
