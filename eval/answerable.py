@@ -41,7 +41,7 @@ FITS_NOTHING = {
 
 
 @dataclass(frozen=True)
-class Case:
+class AnswerableCase:
     """A request to `Retriever.search`, whether the gallery has it, and whether it belongs to the held-out half."""
 
     case: str
@@ -64,7 +64,7 @@ class Measured:
         return np.asarray(self.answerable[(self.case == case) & half])
 
 
-def measured(retriever: Retriever, cases: Iterable[Case]) -> Measured:
+def measured(retriever: Retriever, cases: Iterable[AnswerableCase]) -> Measured:
     """Searches, and what is known of each. Cases without a hit are left out."""
     cases = list(cases)
     rankings = retriever.search_many([{**case.request, "k": BEST} for case in cases])
@@ -86,42 +86,45 @@ def _composed(retriever: Retriever, request: Mapping[str, Any]) -> Composition:
     return retriever.compose(**{name: value for name, value in request.items() if name != "exclude"})
 
 
-def composed_cases(benchmark: Benchmark, captions: Mapping[str, str | None] | None = None) -> Iterator[Case]:
+def composed_cases(benchmark: Benchmark, captions: Mapping[str, str | None] | None = None) -> Iterator[AnswerableCase]:
     """Every query of a benchmark in its three cases; halves share no foreign prompt. captions: of references, by id."""
     foreign = _foreign(benchmark.name)
     for query, held in zip(benchmark.queries, held_out(benchmark).tolist(), strict=True):
         asked: dict[str, Any] = {"reference_id": query.reference, "prompt": query.prompts[0]}
         if captions is not None:
             asked["caption"] = captions[query.reference]
-        yield Case(PRESENT, held, asked | {"exclude": [query.reference]})
-        yield Case(REMOVED, held, asked | {"exclude": [query.reference, *satisfying(benchmark, query)]})
-        yield Case(FOREIGN, held, asked | {"prompt": next(foreign[held]), "exclude": [query.reference]})
+        yield AnswerableCase(PRESENT, held, asked | {"exclude": [query.reference]})
+        yield AnswerableCase(REMOVED, held, asked | {"exclude": [query.reference, *satisfying(benchmark, query)]})
+        yield AnswerableCase(FOREIGN, held, asked | {"prompt": next(foreign[held]), "exclude": [query.reference]})
 
 
-def text_cases(benchmark: Benchmark) -> Iterator[Case]:
+def text_cases(benchmark: Benchmark) -> Iterator[AnswerableCase]:
     """What items say of themselves as prompts without a reference ("red", "red dress"), in their three cases."""
     foreign = _foreign(benchmark.name)
     for phrase, ids in phrases(benchmark).items():
         held = crc32(phrase.encode()) % 2 == 1
-        yield Case(PRESENT, held, {"prompt": phrase})
-        yield Case(REMOVED, held, {"prompt": phrase, "exclude": ids})
-        yield Case(FOREIGN, held, {"prompt": next(foreign[held])})
+        yield AnswerableCase(PRESENT, held, {"prompt": phrase})
+        yield AnswerableCase(REMOVED, held, {"prompt": phrase, "exclude": ids})
+        yield AnswerableCase(FOREIGN, held, {"prompt": next(foreign[held])})
 
 
-def image_cases(benchmark: Benchmark, other: Benchmark) -> Iterator[Case]:
+def image_cases(benchmark: Benchmark, other: Benchmark) -> Iterator[AnswerableCase]:
     """References alone: those of the benchmark, and as many pictures of another world."""
     for i, (query, strange) in enumerate(zip(_distinct(benchmark), _distinct(other), strict=False)):
-        yield Case(PRESENT, i % 2 == 1, {"reference_id": query.reference, "exclude": [query.reference]})
-        yield Case(FOREIGN, i % 2 == 1, {"image": str(other.image_path(strange.reference))})
+        yield AnswerableCase(PRESENT, i % 2 == 1, {"reference_id": query.reference, "exclude": [query.reference]})
+        yield AnswerableCase(FOREIGN, i % 2 == 1, {"image": str(other.image_path(strange.reference))})
 
 
-def two_prompt_cases(benchmark: Benchmark) -> Iterator[tuple[Case, Case]]:
+def two_prompt_cases(benchmark: Benchmark) -> Iterator[tuple[AnswerableCase, AnswerableCase]]:
     """Queries that change two attributes, asked in one prompt ("red and striped") and in two ("red", "striped")."""
     for query, held in zip(benchmark.queries, held_out(benchmark).tolist(), strict=True):
         wanted = [str(benchmark.fields[query.targets[0]][name]) for name in query.tags]
         if len(wanted) == 2:
             asked = {"reference_id": query.reference, "exclude": [query.reference]}
-            yield Case(PRESENT, held, asked | {"prompt": " and ".join(wanted)}), Case(PRESENT, held, asked | {"prompt": wanted})
+            yield (
+                AnswerableCase(PRESENT, held, asked | {"prompt": " and ".join(wanted)}),
+                AnswerableCase(PRESENT, held, asked | {"prompt": wanted}),
+            )
 
 
 def satisfying(benchmark: Benchmark, query: BenchmarkQuery) -> list[str]:

@@ -25,7 +25,7 @@ from eval.phi import phi_for
 from eval.record import encoder_of, part_of, provenance, write_record
 from eval.searching import DEFAULT, retriever_of, searched
 from eval.tables import TABLE, fill, markdown, sensitivity_table, weights_table
-from eval.weights import Row, measured, rows
+from eval.weights import WeightsRow, measured, rows
 from eval.words import text_to_image
 from mmretrieve import PDV, Encoder, MMRetrieveError, Parts, load_encoder
 from mmretrieve.arguments import chosen
@@ -82,7 +82,7 @@ def _weighed(name: str, root: Path | None, spec: str, options: argparse.Namespac
     return {"rows": found, "provenance": where_from(encoder, benchmark, started)}
 
 
-def _row(row: Row, benchmark: Benchmark, gallery: Float32, encoder: Encoder, phi: Path | None) -> dict[str, Any]:
+def _row(row: WeightsRow, benchmark: Benchmark, gallery: Float32, encoder: Encoder, phi: Path | None) -> dict[str, Any]:
     started = time.perf_counter()
     said = Captioned(benchmark, own_vocabulary(benchmark, encoder))
     said = said if row.captions is None else captioned(benchmark, encoder, row.captions)

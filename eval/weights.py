@@ -40,7 +40,7 @@ FACTORS = {"halved": 0.5, "doubled": 2.0}
 
 
 @dataclass(frozen=True)
-class Row:
+class WeightsRow:
     """A way to say references in words: whose captions, where there are any, and the method that uses them."""
 
     label: str
@@ -48,13 +48,13 @@ class Row:
     method: Method
 
 
-def rows() -> list[Row]:
+def rows() -> list[WeightsRow]:
     """Captions of every source with both rewriters, the ensembles of fifteen, and textual inversion."""
     said = [(source, ComposerName.CAPTIONS, swap) for source in CaptionsFrom for swap in (False, True)]
     said += [(CaptionsFrom.OWN, composer, swap) for composer in sorted(ENSEMBLES) for swap in (False, True)]
-    captions = [Row(_label(*one), one[0], _method(*one)) for one in said]
+    captions = [WeightsRow(_label(*one), one[0], _method(*one)) for one in said]
     inverted = [method_of(composer) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR)]
-    return [*captions, *(Row(method.label, None, method) for method in inverted)]
+    return [*captions, *(WeightsRow(method.label, None, method) for method in inverted)]
 
 
 def _label(source: CaptionsFrom, composer: ComposerName, swap: bool) -> str:

@@ -16,7 +16,7 @@ from mmretrieve.rules import make_rule
 
 
 @dataclass(frozen=True)
-class Reading:
+class PreparedQuestion:
     """A question with its prompts read. `desired` is what remains of each prompt, `forbidden` what they all take away."""
 
     ask: Asked
@@ -24,7 +24,7 @@ class Reading:
     forbidden: tuple[str, ...]
 
     @classmethod
-    def of(cls, ask: Asked, compiler: RuleCompiler, *, takes_away: bool) -> Reading:
+    def of(cls, ask: Asked, compiler: RuleCompiler, *, takes_away: bool) -> PreparedQuestion:
         """takes_away: whether what prompts forbid becomes terms to avoid; else prompts are taken word for word."""
         takes_away &= ask.rule is None or make_rule(ask.rule).weighs
         wished = [

@@ -30,7 +30,7 @@ from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_v
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
 from mmretrieve.question import Question, Request, read_question, read_requests
 from mmretrieve.ranking import Ranking
-from mmretrieve.reading import Reading
+from mmretrieve.reading import PreparedQuestion
 from mmretrieve.references import References
 from mmretrieve.rules import make_rule
 from mmretrieve.vectors import Float32, is_number
@@ -84,7 +84,7 @@ class Retriever:
         for an unknown id.
         """
         ask = read_question(image, prompt, more)
-        return self._composed([Reading.of(ask, self._compiler, takes_away=not ask.keeps_weights)])[0]
+        return self._composed([PreparedQuestion.of(ask, self._compiler, takes_away=not ask.keeps_weights)])[0]
 
     def weigh(
         self,
@@ -199,7 +199,7 @@ class Retriever:
         hidden = [
             [*request.exclude, *(references.ids(request.ask) if request.exclude_reference else ())] for request in requests
         ]
-        readings = [Reading.of(request.ask, self._compiler, takes_away=request.takes_away) for request in requests]
+        readings = [PreparedQuestion.of(request.ask, self._compiler, takes_away=request.takes_away) for request in requests]
         compositions = self._composed(readings)
         weighed = [self.weigh(one, **request.weighing) for one, request in zip(compositions, requests, strict=True)]
         cuts = [request.cut(ids) for request, ids in zip(requests, hidden, strict=True)]
@@ -219,7 +219,7 @@ class Retriever:
             )
         return composition.with_weights(weights)
 
-    def _composed(self, readings: Sequence[Reading]) -> list[Composition]:
+    def _composed(self, readings: Sequence[PreparedQuestion]) -> list[Composition]:
         """One composition for each question; those of one composer are composed together."""
         references = References(self.gallery, self.encoder).read([reading.ask for reading in readings])
         queries = [reading.queries(of_each) for reading, of_each in zip(readings, references, strict=True)]
@@ -233,7 +233,7 @@ class Retriever:
                 parts[i] = list(islice(made, len(queries[i])))
         return [self._finished(*one) for one in zip(readings, parts, strict=True)]
 
-    def _finished(self, reading: Reading, parts: Sequence[Composition]) -> Composition:
+    def _finished(self, reading: PreparedQuestion, parts: Sequence[Composition]) -> Composition:
         """The compositions of one question's references and prompts as one, with what it avoids, likes and dislikes beside them."""
         ask = reading.ask
         composition = reading.combined(parts) if parts else None

@@ -37,7 +37,8 @@ def search_many(now: Held, compositions: Sequence[Composition], cuts: Sequence[C
 def _search_linear(now: Held, compositions: Sequence[Composition], cuts: Sequence[Cut], where: str | None) -> list[Ranking]:
     """All of them propose candidates at once, and each ranks all candidates that it may show: exact scores decide."""
     for composition in compositions:
-        _check_direction(composition)
+        if not composition.direction.any():
+            raise OptionError("the weighted terms cancel: nothing is left to search by")
         check_dim(now, composition)
     wanted = max(cut.k + len(cut.exclude) for cut in cuts)
     matching = now.allowed(Cut(wanted, where=where))
@@ -56,17 +57,15 @@ def _search_linear(now: Held, compositions: Sequence[Composition], cuts: Sequenc
 def search(now: Held, composition: Composition, cut: Cut) -> Ranking:
     """A linear rule is one search of the index; another scores every item, or beyond EXACT_ITEMS the best of each term."""
     if composition.is_linear:
-        _check_direction(composition)
+        return _search_linear(now, [composition], [cut], cut.where)[0]
     check_dim(now, composition)
     allowed = now.allowed(cut)
-    if composition.is_linear:
-        rows = now.proposals(composition.direction[None], cut.k, allowed)
-    elif allowed.count > EXACT_ITEMS:
+    if allowed.count > EXACT_ITEMS:
         rows = now.proposals(np.stack([composition.direction, *composition.terms]), max(cut.k, POOL), allowed)
     else:
         rows = now.rows_allowed(allowed)
-    whole = composition.is_linear or len(rows) == allowed.count
-    return _ranking(now, composition, _Scored(rows, now.scores(composition.terms, rows), whole), allowed, cut)
+    scored = _Scored(rows, now.scores(composition.terms, rows), whole=len(rows) == allowed.count)
+    return _ranking(now, composition, scored, allowed, cut)
 
 
 def rank(now: Held, composition: Composition, scores_tn: Float32, all_: Rows, cut: Cut) -> Ranking:
@@ -85,11 +84,6 @@ def term_scores(now: Held, composition: Composition, rows: Rows) -> Float32:
     """(t, m) inner product of every term with every one of those rows."""
     check_dim(now, composition)
     return now.scores(composition.terms, rows)
-
-
-def _check_direction(composition: Composition) -> None:
-    if not composition.direction.any():
-        raise OptionError("the weighted terms cancel: nothing is left to search by")
 
 
 def check_dim(now: Held, composition: Composition) -> None:
