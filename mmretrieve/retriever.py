@@ -32,7 +32,7 @@ from mmretrieve.question import Question, Request, read_question, read_requests
 from mmretrieve.ranking import Ranking
 from mmretrieve.reading import PreparedQuestion
 from mmretrieve.references import References
-from mmretrieve.rules import make_rule
+from mmretrieve.rules import ScoreRule, make_rule
 from mmretrieve.vectors import Float32, is_number
 from mmretrieve.weighting import AVOID, automatic, balanced
 
@@ -237,22 +237,21 @@ class Retriever:
         """The compositions of one question's references and prompts as one, with what it avoids, likes and dislikes beside them."""
         ask = reading.ask
         composition = reading.combined(parts) if parts else None
-        if composition is not None and ask.rule is not None:
-            composition = composition.with_rule(make_rule(ask.rule, learned_words=ask.composer in LEARNED_WORDS))
+        rule = None if ask.rule is None else make_rule(ask.rule, learned_words=ask.composer in LEARNED_WORDS)
         for role, names, weight, weights in (
             (AVOID, reading.avoid, -1.0, reading.avoid_weights),
             ("more", ask.more_like, MORE, None),
             ("less", ask.less_like, LESS, None),
         ):
             if names:
-                _check_weighs(composition, role)
+                _check_weighs(rule, role)
                 rows = self._avoided(names, composition) if role == AVOID else self.gallery.vectors(names)
                 terms = Composition.of(role, rows, weight, names)
                 terms = terms if weights is None else replace(terms, weights=weights, shares={})
                 composition = terms if composition is None else composition.joined(terms)
         if composition is None:
             raise OptionError("a query needs a reference image, a prompt, or both")
-        return composition
+        return composition if rule is None else composition.with_rule(rule)
 
     def _avoided(self, phrases: Sequence[str], composition: Composition | None) -> Float32:
         words = {} if composition is None else composition.words
@@ -301,11 +300,11 @@ class Retriever:
         return Answerability(self.encoder)
 
 
-def _check_weighs(composition: Composition | None, role: str) -> None:
+def _check_weighs(rule: ScoreRule | None, role: str) -> None:
     """OptionError for terms beside a rule that has no weights for them."""
-    if composition is not None and not composition.rule.weighs:
+    if rule is not None and not rule.weighs:
         name = role if role == AVOID else f"{role}_like"
-        raise OptionError(f"the {composition.rule.name.value!r} rule has no weights: leave out {name}")
+        raise OptionError(f"the {rule.name.value!r} rule has no weights: leave out {name}")
 
 
 def _searching(device: str) -> Device:

@@ -186,6 +186,7 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
         ({"image": one, "weights": {"colour": 1}}, "no term named colour"),
         ({"image": one, "exclude": 5}, "exclude must be ids of items, got 5"),
         ({"reference_id": [["a"]]}, r"reference_id must be ids of items, got \['a'\]"),
+        ({"prompt": "without stripes", "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only avoid"),
         ({"image": one, "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only image"),
         ({"image": one, "prompt": "a", "rule": "product", "beta": 0.5}, "'product' rule has no weights"),
         ({"image": one, "prompt": "a", "composer": "one-step"}, "'one-step' needs a describer"),
