@@ -36,6 +36,10 @@ MAX_ASPECT = 100  # beyond it the short side vanishes when an encoder shrinks th
 DEFAULT_IMAGE_SIZE = 224  # what most CLIP models see
 FAST_MARGIN = 2  # a fast decode keeps at least twice the pixels that the encoder wants along each side
 
+# Pillow warns of odd metadata, and of sizes that are an error here. `catch_warnings` would not do: pictures are opened in
+# several threads, and blocks that overlap leave the filters of one in force, which silences the whole process.
+warnings.filterwarnings("ignore", module=r"PIL\b")
+
 
 def open_image(
     source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = DEFAULT_IMAGE_SIZE, max_pixels: int = MAX_PIXELS
@@ -46,8 +50,7 @@ def open_image(
     missing, not an image, truncated, or larger than `max_pixels`.
     """
     try:
-        with warnings.catch_warnings(), _opened(source) as picture:
-            warnings.simplefilter("ignore")  # odd metadata and Pillow's own size warning; ours is an error
+        with _opened(source) as picture:
             if min(picture.size) == 0 or max(picture.size) > MAX_ASPECT * min(picture.size):
                 raise ImageError(f"{name_of(source)}: {picture.width}×{picture.height} pixels is too narrow to show anything")
             if picture.width * picture.height > max_pixels:
@@ -139,9 +142,7 @@ def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
         return nullcontext(source)
     if isinstance(source, str | Path):
         _check_regular(Path(source))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Image.open(source, formats=_formats())
+    return Image.open(source, formats=_formats())
 
 
 def _check_regular(path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image
 
 from mmretrieve.errors import ImageError
 from mmretrieve.images import content_hash, open_image, target_pad, thumbnail, to_rgb
+from mmretrieve.threads import map_ahead
 
 RED = (200, 30, 40)
 
@@ -138,3 +142,18 @@ def test_a_pipe_is_not_a_picture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(ImageError, match="not a regular file"):
         content_hash(tmp_path / "x.jpg")
+
+
+def test_opening_in_threads_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (640, 480), "red").save(tmp_path / "red.jpg")
+    before = list(warnings.filters)
+    for _ in range(20):
+        assert len(list(map_ahead(open_image, [tmp_path / "red.jpg"] * 8, 8))) == 8
+    assert warnings.filters == before
+
+
+def test_odd_metadata_is_not_warned_of(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\0\0")
+    script = f"from mmretrieve.images import open_image; open_image({str(tmp_path / 'odd.jpg')!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
