@@ -9,7 +9,7 @@ from math import exp
 
 import numpy as np
 
-from mmretrieve.composition import Composition
+from mmretrieve.composition import Composition, direction_of
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary
@@ -78,6 +78,6 @@ def _score(asked: Mapping[str, Float32], spread: Spread, best_nd: Float32) -> fl
 
 def _merged(composition: Composition) -> dict[str, Float32]:
     """Role → the (d,) unit vector of all its terms, so that several prompts count as one; without what is avoided or liked."""
-    rows = {str(role): composition.weighted({role: 1.0}).direction for role in FOUR if role in composition.roles}
+    rows = {str(role): direction_of(composition.of_role(role)) for role in FOUR if role in composition.roles}
     rows = {role: row for role, row in rows.items() if row.any()}
     return rows if set(rows) - {Term.TEXT} else {}

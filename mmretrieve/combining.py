@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 
@@ -26,6 +26,8 @@ def combined(
     may be negative: per reference text + Σ strength_j · (composed_j − text). A single pair at strength 1 stays as it is.
     OptionError for weights of references that are below 0 or all 0.
     """
+    if len(parts) == len(parts[0]) == 1 and strengths[0] == 1 and 0 < reference_weights[0] < inf:
+        return parts[0][0]
     total = float(sum(reference_weights))
     if not isfinite(total) or total <= 0 or min(reference_weights) < 0:
         raise OptionError(f"the weights of references must be 0 or more, and not all 0; got {list(reference_weights)}")

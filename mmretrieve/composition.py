@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import isfinite
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.directions import PDV, Term, automatic_alpha_image
 from mmretrieve.errors import OptionError, VectorError
@@ -91,7 +92,7 @@ class Composition:
         """The (d,) term of that name."""
         return np.asarray(self.terms[self.names.index(name)])
 
-    @property
+    @cached_property
     def roles(self) -> tuple[str, ...]:
         """The role of each term."""
         return tuple(map(role_of, self.names))
@@ -104,15 +105,13 @@ class Composition:
     @property
     def vector(self) -> Float32:
         """(d,) Σ weight · term, not normalised: its inner product with an item is the item's linear score."""
-        return np.asarray(np.array(self.weights) @ self.terms.astype(np.float64), dtype=np.float32)
+        return _sum(self.weights, self.terms)
 
     @property
     def direction(self) -> Float32:
         """(d,) the unit vector along Σ weight · term, however large the weights are; zeros where it cancels."""
         weights = np.array(self.weights) / (np.abs(self.weights).max() or 1.0)
-        whole = weights @ self.terms.astype(np.float64)
-        length = float(np.linalg.norm(whole))
-        return np.asarray(whole / length if length > CANCELLED else 0 * whole, dtype=np.float32)
+        return direction_of(weights @ self.terms.astype(np.float64))
 
     @property
     def is_linear(self) -> bool:
@@ -135,7 +134,7 @@ class Composition:
         weighted = linear_contributions(scores_tn, self.weights)
         if self.is_linear:
             return weighted
-        reading = {role: linear_contributions(scores_tn, self.weighted({role: 1.0}).weights) for role in set(self.roles)}
+        reading = {role: linear_contributions(scores_tn, self._weights({role: 1.0})) for role in set(self.roles)}
         slopes = self.rule.slopes(weighted.sum(axis=0), {role: gave.sum(axis=0) for role, gave in reading.items()})
         return sum((slope * reading[role] for role, slope in slopes.roles.items()), slopes.weighted * weighted)
 
@@ -145,6 +144,13 @@ class Composition:
         Where several terms share a role, each takes its share. `text` also gives back what the strengths of several
         prompts add to `composed`, so that their directions add: text + Σ strength_i · (composed_i − text).
         """
+        return replace(self, weights=self._weights(weights))
+
+    def of_role(self, role: str) -> Float32:
+        """(d,) the sum of the terms of a role, each with its share: what `weighted({role: 1})` is the vector of."""
+        return _sum(self._weights({role: 1.0}), self.terms)
+
+    def _weights(self, weights: Mapping[str, float]) -> tuple[float, ...]:
         if strange := set(weights) - set(self.roles):
             raise OptionError(f"no term named {', '.join(sorted(strange))}; this query has: {', '.join(self.names)}")
         asked = sum(self.share(name) for name, role in zip(self.names, self.roles, strict=True) if role == Term.COMPOSED)
@@ -152,7 +158,7 @@ class Composition:
         if Term.TEXT in self.roles and Term.COMPOSED in per_role:
             per_role[Term.TEXT] = per_role.get(Term.TEXT, 0.0) + per_role[Term.COMPOSED] * (1 - asked)
         spread = (per_role.get(role, 0.0) * self.share(name) for name, role in zip(self.names, self.roles, strict=True))
-        return replace(self, weights=tuple(map(float, spread)))
+        return tuple(map(float, spread))
 
     def with_pdv(self, setting: PDV) -> Composition:
         """The same terms under PDV weights; terms beside image, text, composed and prompt keep theirs.
@@ -209,12 +215,23 @@ class Composition:
 
     def automatic_alpha_image(self) -> float:
         """`automatic_alpha_image` of this query's own terms."""
-        terms = (self.weighted({role: 1.0}).vector[None] for role in (Term.IMAGE, Term.TEXT, Term.COMPOSED))
+        terms = (self.of_role(role)[None] for role in (Term.IMAGE, Term.TEXT, Term.COMPOSED))
         return float(automatic_alpha_image(*terms)[0])
 
     def share(self, name: str) -> float:
         """The part of its role's weight that a term carries."""
         return self.shares.get(name, 1.0)
+
+
+def direction_of(vector: ArrayLike) -> Float32:
+    """(d,) the unit vector along a sum of unit vectors; zeros where it cancels."""
+    whole = np.asarray(vector, dtype=np.float64)
+    length = float(np.linalg.norm(whole))
+    return np.asarray(whole / length if length > CANCELLED else 0 * whole, dtype=np.float32)
+
+
+def _sum(weights: Sequence[float], terms: Float32) -> Float32:
+    return np.asarray(np.array(weights) @ terms.astype(np.float64), dtype=np.float32)
 
 
 def joined_remarks(*remarks: str | None) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
+WORKERS = max(2, os.cpu_count() or 1)  # more of them only wait for each other
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -15,7 +17,7 @@ R = TypeVar("R")
 def map_ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
     """`map`, with up to `window` results computed ahead of the one that is asked for."""
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))

@@ -78,19 +78,19 @@ def automatic(composition: Composition, spread: Spread, *, keep_rule: bool = Fal
         return replace(composition, why=f"the {composition.rule.name.value} rule has no weights to choose")
     amounts, why = _amounts(composition)
     linear = not keep_rule or composition.rule == LINEAR
-    composition = replace(composition, rule=LINEAR) if linear else composition
+    rule = LINEAR if linear else composition.rule
     whole = sum(map(abs, amounts.values())) or 1.0
     spreads = {name: spread.deviation(composition[name]) for name in amounts}
     if max(spreads.values()) < LEAST:
         weights = {name: amount / whole for name, amount in amounts.items()}
         alike = "the gallery's items cannot be told apart by this query: the terms count by raw scores"
-        return replace(composition, weights=tuple(weights.values()), means={}, why=why).remarked(alike)
+        return replace(composition, rule=rule, weights=tuple(weights.values()), means={}, why=why).remarked(alike)
     weights = {name: amount / whole / spreads[name] if spreads[name] >= LEAST else 0.0 for name, amount in amounts.items()}
     means = {name: float(composition[name] @ spread.mean) for name in amounts}
     if not linear:
         unit = abs(weights.get(Term.COMPOSED) or next(iter(weights.values()))) or 1.0
         weights, means = {name: weight / unit for name, weight in weights.items()}, {}
-    weighed = replace(composition, weights=tuple(weights.values()), means=means, why=why)
+    weighed = replace(composition, rule=rule, weights=tuple(weights.values()), means=means, why=why)
     return weighed.remarked(_unread(composition))
 
 
@@ -182,7 +182,7 @@ def balanced(composition: Composition, spread: Spread) -> Composition:
     """The same terms under balanced weights. OptionError where image, text, composed and prompt are not all there."""
     if missing := [term for term in FOUR if term not in composition.roles]:
         raise OptionError(f"balanced weights are for image, text, composed and prompt; this query has no {', '.join(missing)}")
-    rows = {term: composition.weighted({term: 1.0}).vector for term in FOUR}
+    rows = {term: composition.of_role(term) for term in FOUR}
     spreads = {term: spread.deviation(row) for term, row in rows.items()}
     if spreads[Term.COMPOSED] < LEAST:  # a gallery of one item, say: nothing to balance by
         spreads = dict.fromkeys(FOUR, 1.0)

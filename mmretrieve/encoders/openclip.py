@@ -115,12 +115,12 @@ class OpenClipEncoder:
         """The same before they are normalised."""
         if isinstance(texts, str):
             raise OptionError("encode_texts takes a list of sentences, got one string")
-        features = np.empty((len(texts), self.dim), np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # a batch costs what its longest text costs
-        for start in range(0, len(texts), TEXT_BATCH):
-            rows = order[start : start + TEXT_BATCH]
-            features[rows] = self._text_features([texts[i] for i in rows])
-        return features
+        places = {text: i for i, text in enumerate(sorted(set(texts), key=lambda text: (len(text), text)))}
+        once = list(places)  # a batch costs what its longest text costs
+        features = np.empty((len(once), self.dim), np.float32)
+        for start in range(0, len(once), TEXT_BATCH):
+            features[start : start + TEXT_BATCH] = self._text_features(once[start : start + TEXT_BATCH])
+        return features[[places[text] for text in texts]]
 
     @torch.inference_mode()
     def _text_features(self, texts: list[str]) -> Float32:

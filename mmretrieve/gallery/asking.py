@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from PIL import Image
 
@@ -120,16 +121,33 @@ class Asking(ABC, Generic[N]):
 
     def picture(self, id_: str) -> Image.Image:
         """The picture of one item, decoded as it was when it was added. ImageError where it is gone or is another one now."""
-        item = self.item(id_)
+        with self._unchanged(self.item(id_)) as file:
+            return open_image(file, decode=self.decode, size=self._image_size)
+
+    def has_picture(self, item: Item) -> bool:
+        """Whether the picture of an item is still there, and the same as when it was added. Nothing is decoded."""
+        try:
+            with self._unchanged(item):
+                return True
+        except ImageError:
+            return False
+
+    @contextmanager
+    def _unchanged(self, item: Item) -> Iterator[BinaryIO]:
+        """The file of an item, as far as it is the one that was added."""
         with item.place.open() as file:
             if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
-                raise ImageError(f"{item.path}: is not the picture any more that was added as {id_!r}")
+                raise ImageError(f"{item.path}: is not the picture any more that was added as {item.id!r}")
             file.seek(0)
-            return open_image(file, decode=self.decode, size=self._image_size)
+            yield file
 
     def copies(self, content: str) -> list[str]:
         """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
-        return self._at_one_moment(lambda now: now.copies(content))
+        return self.copies_of([content])[0]
+
+    def copies_of(self, hashes: Sequence[str]) -> list[list[str]]:
+        """The same of several content hashes, a list of ids for each."""
+        return self._at_one_moment(lambda now: now.copies(hashes))
 
     def duplicates(self, min_score: float | None = None, *, progress: Progress | None = None) -> list[tuple[str, ...]]:
         """Groups of ids that are the same file, or with `min_score` near enough, in insertion order.

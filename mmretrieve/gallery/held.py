@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -101,8 +101,8 @@ class Now(Held, Protocol):
 
     def vectors_of(self, rows: Rows) -> Float32: ...
 
-    def copies(self, content: str) -> list[str]:
-        """The ids of items whose picture has that content hash."""
+    def copies(self, hashes: Sequence[str]) -> list[list[str]]:
+        """For each content hash the ids of the items whose picture has it, in insertion order."""
 
     def same_content(self) -> list[tuple[str, ...]]:
         """Groups of ids whose files have the same bytes, each in insertion order, and so are the groups."""

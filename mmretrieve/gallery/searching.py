@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmretrieve import scoring
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.held import Allowed, Cut, Held, Rows
+from mmretrieve.gallery.store.records import Item
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -43,15 +46,15 @@ def _search_linear(now: Held, compositions: Sequence[Composition], cuts: Sequenc
     wanted = max(cut.k + len(cut.exclude) for cut in cuts)
     matching = now.allowed(Cut(wanted, where=where))
     rows = now.proposals(np.stack([composition.direction for composition in compositions]), wanted, matching)
-    rankings = []
+    ranked = []
     scores = np.split(
         now.scores(np.concatenate([c.terms for c in compositions]), rows), np.cumsum([len(c.terms) for c in compositions])[:-1]
     )
     for composition, cut, scores_tn in zip(compositions, cuts, scores, strict=True):
         allowed = now.allowed(cut) if len(cut.exclude) else matching
         shown = ~np.isin(rows, now.rows_of(cut.exclude)) if len(cut.exclude) else np.ones(len(rows), bool)
-        rankings.append(_ranking(now, composition, _Scored(rows[shown], scores_tn[:, shown], whole=True), allowed, cut))
-    return rankings
+        ranked.append(_ranked(composition, _Scored(rows[shown], scores_tn[:, shown], whole=True), allowed, cut))
+    return _rankings(now, ranked)
 
 
 def search(now: Held, composition: Composition, cut: Cut) -> Ranking:
@@ -65,7 +68,7 @@ def search(now: Held, composition: Composition, cut: Cut) -> Ranking:
     else:
         rows = now.rows_allowed(allowed)
     scored = _Scored(rows, now.scores(composition.terms, rows), whole=len(rows) == allowed.count)
-    return _ranking(now, composition, scored, allowed, cut)
+    return _rankings(now, [_ranked(composition, scored, allowed, cut)])[0]
 
 
 def rank(now: Held, composition: Composition, scores_tn: Float32, all_: Rows, cut: Cut) -> Ranking:
@@ -77,7 +80,7 @@ def rank(now: Held, composition: Composition, scores_tn: Float32, all_: Rows, cu
     allowed = now.allowed(cut)
     rows = now.rows_allowed(allowed)
     scored = _Scored(rows, scores_tn[:, np.searchsorted(all_, rows)], whole=True)
-    return _ranking(now, composition, scored, allowed, cut)
+    return _rankings(now, [_ranked(composition, scored, allowed, cut)])[0]
 
 
 def term_scores(now: Held, composition: Composition, rows: Rows) -> Float32:
@@ -100,19 +103,33 @@ class _Scored:
     whole: bool
 
 
-def _ranking(now: Held, composition: Composition, scored: _Scored, allowed: Allowed, cut: Cut) -> Ranking:
+@dataclass(frozen=True)
+class _Ranked:
+    """The rows of a ranking, best first, their scores and what each term gives them: all but what is known of the items."""
+
+    rows: Rows
+    totals: NDArray[np.float64]
+    gave: NDArray[np.float64]
+    ranking: Ranking
+
+    def with_items(self, items: Sequence[Item]) -> Ranking:
+        parts = zip(items, self.totals.tolist(), self.gave.T.tolist(), strict=True)
+        hits = (
+            Hit(rank, item.id, total, dict(zip(self.ranking.weights, gave, strict=True)), item.path)
+            for rank, (item, total, gave) in enumerate(parts, start=1)
+        )
+        return replace(self.ranking, hits=tuple(hits))
+
+
+def _ranked(composition: Composition, scored: _Scored, allowed: Allowed, cut: Cut) -> _Ranked:
     gave = composition.contributions(scored.scores)
     totals = gave.sum(axis=0)
     order = scoring.top_k(totals, cut.k) if len(totals) else np.empty(0, np.intp)
     kept = order if cut.min_score is None else order[totals[order] >= cut.min_score]
-    hits = tuple(
-        Hit(rank, item.id, float(totals[at]), dict(zip(composition.names, map(float, gave[:, at]), strict=True)), item.path)
-        for rank, (item, at) in enumerate(zip(now.items_of(scored.rows[kept]), kept, strict=True), start=1)
-    )
     pool = None if scored.whole else len(scored.rows)
-    notes = composition.remark, _pool_note(composition, pool), _shortfall(cut, len(hits), len(order), allowed)
-    return Ranking(
-        hits,
+    notes = composition.remark, _pool_note(composition, pool), _shortfall(cut, len(kept), len(order), allowed)
+    ranking = Ranking(
+        (),
         cut.k,
         allowed.count,
         composition.weighing,
@@ -123,6 +140,13 @@ def _ranking(now: Held, composition: Composition, scored: _Scored, allowed: Allo
         allowed.hidden,
         composition.why,
     )
+    return _Ranked(scored.rows[kept], totals[kept], gave[:, kept], ranking)
+
+
+def _rankings(now: Held, ranked: Sequence[_Ranked]) -> list[Ranking]:
+    """What is known of the items of all rankings is read at once."""
+    items = iter(now.items_of(np.concatenate([one.rows for one in ranked])))
+    return [one.with_items(list(islice(items, len(one.rows)))) for one in ranked]
 
 
 def _pool_note(composition: Composition, pool: int | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from threading import RLock
 
 import numpy as np
@@ -109,8 +109,8 @@ class Snapshot:
         checked = checked_ids(ids)
         return np.array(self.store.ledger.rows_of(checked, self.moment) if checked else [], dtype=np.int64)
 
-    def copies(self, content: str) -> list[str]:
-        return self.store.ledger.copies(content, self.moment)
+    def copies(self, hashes: Sequence[str]) -> list[list[str]]:
+        return self.store.ledger.copies(hashes, self.moment)
 
     def same_content(self) -> list[tuple[str, ...]]:
         return self.store.ledger.groups_of_content(self.moment)

@@ -46,7 +46,9 @@ class SwapRewriter:
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         """One rewritten caption for each pair, in order: one line each."""
-        return [self._rewritten(caption, prompt) for caption, prompt in zip(captions, prompts, strict=True)]
+        pairs = list(zip(captions, prompts, strict=True))
+        said = {pair: self._rewritten(*pair) for pair in dict.fromkeys(pairs)}
+        return [said[pair] for pair in pairs]
 
     @cached_property
     def lexicon(self) -> Lexicon:

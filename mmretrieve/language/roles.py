@@ -51,6 +51,9 @@ class Compiler(Protocol):
     def compile(self, queries: Sequence[Query]) -> list[Roles]: ...
 
 
+KNOWN_PROMPTS = 1_000  # whose segments are remembered
+
+
 @dataclass(frozen=True)
 class RuleCompiler:
     """Sorts a prompt by rules: "without X", "not so X", "X-free", "anything but X" forbid; "keep the X", "the same X" preserve.
@@ -65,6 +68,7 @@ class RuleCompiler:
     """
 
     known: frozenset[str] = field(default=frozenset())
+    _read: dict[str, tuple[list[Segment], list[str]]] = field(default_factory=dict, repr=False, compare=False)
 
     def compile(self, queries: Sequence[Query]) -> list[Roles]:
         """The roles of each query's prompt, in order. OptionError where a query has no prompt."""
@@ -93,6 +97,15 @@ class RuleCompiler:
         return re.sub(r"^(?:\s|[,;.]|(?:and|but|while)\b)+|[\s,;.]+$", "", _unmasked(text, masked))
 
     def _segments(self, prompt: str) -> tuple[list[Segment], list[str]]:
+        """The segments of a prompt, and the known phrases that are masked in them; those of the last prompts are remembered."""
+        read = self._read.get(prompt)
+        if read is None:
+            if len(self._read) >= KNOWN_PROMPTS:
+                self._read.clear()
+            read = self._read[prompt] = self._cut(prompt)
+        return read
+
+    def _cut(self, prompt: str) -> tuple[list[Segment], list[str]]:
         text, masked = self._masked(prompt.strip().replace("’", "'"))
         for pattern, replacement in REWRITES:
             text = re.sub(pattern, replacement, text, flags=re.IGNORECASE)

@@ -24,7 +24,7 @@ MAX_CANDIDATES = 1_000  # lists of sentences that are kept: one for each group a
 
 
 def word_probabilities(scores: Float32) -> NDArray[np.float64]:
-    """(n,) scores of an image with the words of a group → (n,) probabilities of the words, which sum to 1.
+    """(…, n) scores of images with the words of a group → (…, n) probabilities of the words, which sum to 1.
 
     They are softmax(scores / (0.2 · standard deviation of the scores)): scaling or shifting all scores changes nothing, so
     the same rule serves every encoder, whatever its logit scale.
@@ -35,8 +35,9 @@ def word_probabilities(scores: Float32) -> NDArray[np.float64]:
     [0.0, 0.0, 0.0, 1.0]
     """
     exact = scores.astype(np.float64)
-    powers = np.exp((exact - exact.max()) / (TEMPERATURE * max(float(exact.std()), MIN_DEVIATION)))
-    return np.asarray(powers / powers.sum())
+    scale = TEMPERATURE * np.maximum(exact.std(axis=-1, keepdims=True), MIN_DEVIATION)
+    powers = np.exp((exact - exact.max(axis=-1, keepdims=True)) / scale)
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 @dataclass
@@ -90,13 +91,15 @@ class Tagger:
 
     def _choose(self, group: Group, queries: Sequence[Query], selections: Sequence[Selection], *, is_last: bool) -> None:
         """Chooses the group's word for every image where the group applies; in the last round only if it is likely enough."""
-        sentences = [self._candidates(group, selection.words) for selection in selections]
-        for selection, scores in zip(selections, self._scores(queries, sentences), strict=True):
-            if not len(scores):
-                continue
-            best = int(np.argmax(scores))
+        applying = [i for i, selection in enumerate(selections) if group.applies(selection.words)]
+        if not applying or not group.words:
+            return
+        sentences = [self._candidates(group, selections[i].words) for i in applying]
+        scores = np.stack(self._scores([queries[i] for i in applying], sentences))
+        rows = zip(applying, scores.argmax(axis=1).tolist(), word_probabilities(scores), strict=True)
+        for i, best, probabilities in rows:
+            selection = selections[i]
             chosen = {**selection.words, group.name: group.words[best]}
-            probabilities = word_probabilities(scores)
             is_left_out = is_last and not _is_likely(probabilities, best)
             selection.probabilities[group.name] = float(probabilities[best])
             selection.words = self.vocabulary.without(chosen, group) if is_left_out else self.vocabulary.consistent(chosen)
@@ -139,10 +142,16 @@ class Tagger:
     def _scores(self, queries: Sequence[Query], sentences: Sequence[Sequence[str]]) -> list[Float32]:
         """For each query the inner products of its reference with its sentences."""
         vectors = self._encoded({sentence for several in sentences for sentence in several})
-        return [
-            np.array([vectors[sentence] @ query.reference() for sentence in several], dtype=np.float32)
-            for query, several in zip(queries, sentences, strict=True)
-        ]
+        scores: dict[int, Float32] = {}
+        members: dict[tuple[str, ...], list[int]] = {}
+        for i, several in enumerate(sentences):
+            members.setdefault(tuple(several), []).append(i)
+        for several, of in members.items():
+            told = np.stack([vectors[sentence] for sentence in several]) if several else np.empty((0, self.encoder.dim))
+            seen = np.stack([queries[i].reference() for i in of])
+            # not a matrix product: that rounds equal rows in several ways
+            scores |= zip(of, np.einsum("qd,sd->qs", seen, told).astype(np.float32), strict=True)
+        return [scores[i] for i in range(len(queries))]
 
     def _encoded(self, sentences: set[str]) -> dict[str, Float32]:
         """The vector of each sentence. Those of the last MAX_SENTENCES new ones are kept for the next call."""

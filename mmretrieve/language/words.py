@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ ENDINGS = (  # the first that matches is replaced; British doubling is undone af
     (re.compile(r"(?<=..)(?<![siu])s$"), ""),
     (re.compile(r"(?<=...)(?<!e)ed$"), ""),
 )
+KNOWN_TEXTS = 4_096  # whose words are remembered
 SHORT = 4  # words of so few letters keep their final e, and "ties" is "tie"
 
 
@@ -44,6 +45,7 @@ def data() -> Mapping[str, Any]:
     return content
 
 
+@lru_cache(KNOWN_TEXTS)
 def tokens(text: str) -> tuple[WordToken, ...]:
     """The words and punctuation marks of a text, in order.
 

@@ -6,7 +6,7 @@ first time that they are asked for until the gallery is refreshed; where the two
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from threading import RLock
 from typing import Any
 
@@ -107,9 +107,15 @@ class CollectionNow:
             raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
         return np.array([found[id_] for id_ in asked], dtype=np.int64)
 
-    def copies(self, content: str) -> list[str]:
-        found = [row for page in self.server.pages([ROW, ID], one_of(HASH, [content])) for row in page]
-        return [row[ID] for row in sorted(found, key=lambda row: int(row[ROW]))]
+    def copies(self, hashes: Sequence[str]) -> list[list[str]]:
+        ids: dict[str, list[str]] = {content: [] for content in hashes}
+        wanted = list(ids)
+        for start in range(0, len(wanted), BLOCK):
+            some = one_of(HASH, wanted[start : start + BLOCK])
+            found = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
+            for row in sorted(found, key=lambda row: int(row[ROW])):
+                ids[row[HASH]].append(row[ID])
+        return [ids[content] for content in hashes]
 
     def same_content(self) -> list[tuple[str, ...]]:
         found = sorted((row[ROW], row[HASH], row[ID]) for page in self.server.pages([ROW, ID, HASH]) for row in page)

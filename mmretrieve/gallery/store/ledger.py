@@ -105,17 +105,16 @@ class Ledger:
         with self._within(moment) as db:
             return [self._found(db.execute(query, (id_,)), id_)[0] for id_ in ids]
 
-    def copies(self, content: str, moment: Moment) -> list[str]:
-        """The ids of items whose picture has that content hash."""
+    def copies(self, hashes: Sequence[str], moment: Moment) -> list[list[str]]:
+        """For each content hash the ids of the items whose picture has it."""
         query = f"SELECT id FROM items WHERE hash = ? AND {moment.lives} ORDER BY row"
         with self._within(moment) as db:
-            return [id_ for (id_,) in db.execute(query, (content,))]
+            return [[id_ for (id_,) in db.execute(query, (content,))] for content in hashes]
 
-    def records_of(self, rows: Iterable[int], moment: Moment) -> list[Record]:
+    def records_of(self, rows: Sequence[int], moment: Moment) -> list[Record]:
         """What is kept of those rows, in that order, whether they have died since or not."""
         with self._within(moment) as db:
-            read = Reader(db)
-            return [read.record(row) for row in rows]
+            return Reader(db).records(rows)
 
     def groups_of_content(self, moment: Moment) -> list[tuple[str, ...]]:
         """The ids of items that share their content with another, by content, all in insertion order."""
@@ -159,16 +158,14 @@ class Ledger:
     def of_source(self, source: str) -> list[Record]:
         """The live records that came from there."""
         with self.reading() as db:
-            read = Reader(db)
-            rows = db.execute("SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row", (source,)).fetchall()
-            return [read.record(row) for (row,) in rows]
+            rows = db.execute("SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row", (source,))
+            return Reader(db).records([row for (row,) in rows])
 
     def records(self, after: int, count: int) -> list[Record]:
         """Up to `count` records from row `after` on, dead ones included."""
         with self.reading() as db:
-            read = Reader(db)
-            rows = db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (after, count)).fetchall()
-            return [read.record(row) for (row,) in rows]
+            rows = db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (after, count))
+            return Reader(db).records([row for (row,) in rows])
 
     def commit(self, new: Sequence[Record], thumbnail_bytes: int, *, instead: Sequence[Record] = ()) -> None:
         """Adds records at the end, and lets those die that they replace: all or none."""

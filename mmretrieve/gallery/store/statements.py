@@ -27,6 +27,8 @@ FUNCTIONS = frozenset((  # none of them runs long or makes much out of little
 ))
 # fmt: on
 STEPS = 100_000  # of SQLite's machine between two looks at the clock
+STATEMENT = 500  # rows that one statement asks for
+OWN = 15  # columns of `items`
 MOST_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
 TABLES = f"""
@@ -50,10 +52,20 @@ class Reader:
         self._db, self._names = db, [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
 
     def record(self, row: int) -> Record:
-        found = self._db.execute("SELECT * FROM items WHERE row = ?", (row,)).fetchone()
-        given = self._db.execute(f"SELECT * FROM fields WHERE {ROW} = ?", (row,)).fetchone() if self._names else None
-        fields = {name: value for name, value in zip(self._names, given[1:], strict=True) if value is not None} if given else {}
-        _, id_, path, part, content, width, height, source, stamp, *kept, died, seal = found
+        return self.records([row])[0]
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """Those rows, in that order; a statement reads STATEMENT of them. KeyError for one that is not there."""
+        found: dict[int, Record] = {}
+        for start in range(0, len(rows), STATEMENT):
+            some = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT])
+            query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({some})"
+            found |= {values[0]: self._record(values) for values in self._db.execute(query)}
+        return [found[row] for row in rows]
+
+    def _record(self, values: Sequence[Any]) -> Record:
+        row, id_, path, part, content, width, height, source, stamp, *kept, died, seal = values[:OWN]
+        fields = {name: value for name, value in zip(self._names, values[OWN + 1 :], strict=True) if value is not None}
         item = Item(id_, Place(path, part), content, width, height, fields, source, stamp)
         return Record(row, item, Kept(*kept), died, seal)
 
