@@ -55,7 +55,7 @@ def test_a_shop_speaks_with_its_own_words() -> None:
         "gender": ("", "for men", "for everyone", "for women"),
         "usage": ("casual", "formal"),
     }
-    assert vocabulary.groups[0] == vocabulary.noun()
+    assert vocabulary.groups[0] == vocabulary.noun
 
 
 def test_named_fields_are_taken_in_their_order() -> None:
@@ -63,7 +63,7 @@ def test_named_fields_are_taken_in_their_order() -> None:
     assert made(["usage", "baseColour", "subCategory"]).sentence == "a photo of a {usage} {baseColour} {subCategory}"
     colours = made(["baseColour"])
     assert colours.sentence == "a photo of a {baseColour} thing"
-    assert colours.noun() is None
+    assert colours.noun is None
     assert SwapRewriter(colours).rewrite(["a photo of a black thing"], ["in navy"]) == ["a photo of a navy blue thing, in navy"]
 
 

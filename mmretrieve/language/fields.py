@@ -125,7 +125,7 @@ def words_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary) -> d
 
 def sentence_of(chosen: Mapping[str, str], vocabulary: Vocabulary) -> str:
     """The vocabulary's sentence, in which no word of the noun is repeated before it: no "sports sports shoe"."""
-    noun = vocabulary.noun()
+    noun = vocabulary.noun
     repeated = set(chosen.get(noun.name, "").split()) if noun is not None else set()
     return vocabulary.say({name: word for name, word in chosen.items() if word not in repeated or (noun and name == noun.name)})
 
@@ -269,7 +269,7 @@ def _noun(columns: Sequence[FieldWords]) -> FieldWords | None:
 
 
 def _sentence(fields: Mapping[str, object], vocabulary: Vocabulary) -> str | None:
-    noun, chosen = vocabulary.noun(), words_from_fields(fields, vocabulary)
+    noun, chosen = vocabulary.noun, words_from_fields(fields, vocabulary)
     return sentence_of(chosen, vocabulary) if noun is not None and chosen[noun.name] else None
 
 

@@ -81,7 +81,7 @@ def caption_from_neighbors(neighbors: Sequence[Fields], vocabulary: Vocabulary) 
     votes = {
         each.name: Counter(words[each.name] for words in said if words[each.name] in each.words) for each in vocabulary.groups
     }
-    noun = vocabulary.noun()
+    noun = vocabulary.noun
     voters = votes[noun.name].total() if noun is not None else max(counter.total() for counter in votes.values())
     if voters < MIN_NEIGHBORS:
         return None

@@ -118,7 +118,7 @@ class Lexicon:
     def of(cls, vocabulary: Vocabulary | None = None) -> Lexicon:
         """The general classes, widened by the groups of a vocabulary; the words of the vocabulary come first."""
         general = {each.name: each for each in _general_classes()}
-        noun = vocabulary.noun() if vocabulary is not None else None
+        noun = vocabulary.noun if vocabulary is not None else None
         classes = []
         for group in vocabulary.groups if vocabulary is not None else ():
             words = [word for word in group.words if word]

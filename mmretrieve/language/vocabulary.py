@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -56,6 +57,7 @@ class Vocabulary:
             if not group.words:
                 raise VocabularyError(f"group {group.name!r} has no words")
 
+    @cached_property
     def noun(self) -> Group | None:
         """The group that names what a picture shows: by its name (`NOUNS`), else the one that ends the sentence.
 
@@ -85,7 +87,7 @@ class Vocabulary:
         >>> vocabulary.say(vocabulary.without({"article": "hat", "colour": "red"}, vocabulary.groups[0]))
         'a photo of a red thing'
         """
-        noun = self.noun()
+        noun = self.noun
         others = {name: word for name, word in chosen.items() if name != group.name}
         return self.consistent({**others, group.name: THING} if group == noun else others)
 
