@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.benchmark import Benchmark, BenchmarkQuery, Protocol
-from eval.composing import Scored, Way
-from eval.datasets import circo, cirr
-from eval.plane import Plane
-from eval.run import Part, Run
-from eval.settings import Weighing
-from eval.sweep import Tuning, sweep_ranks, swept
+from eval.benchmarks import circo, cirr
+from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
+from eval.runs.compositions import MethodConfig, ScoredCompositions
+from eval.runs.run import EvalRun, RunPart
+from eval.runs.weight_settings import WeightSetting
+from eval.sweep.plane import Plane
+from eval.sweep.sweep import Tuning, sweep_ranks, swept
 from mmretrieve import PDV, ComposerName, Composition, Encoder, Term, load_encoder
 from mmretrieve.vectors import Float32, unit
 
@@ -66,7 +66,7 @@ def alone(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
 def cirr_sized(points: int) -> dict[str, Any]:
     """One setting and the whole plane, in turns: the fewest seconds of each, and how they compare at some points."""
     part, encoder = cirr_part(), load_encoder("wardrobe")
-    told = Weighing("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
+    told = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
     vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.scored.compositions])
     work: dict[str, Callable[[], Any]] = {
         "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, told).measure(),
@@ -106,7 +106,7 @@ def in_turns(work: dict[str, Callable[[], Any]], times: int = 5) -> tuple[dict[s
     return seconds, found
 
 
-def _compared(part: Part, means: NDArray[np.float64], points: int) -> dict[str, float]:
+def _compared(part: RunPart, means: NDArray[np.float64], points: int) -> dict[str, float]:
     """The largest difference, over all metrics, between so many points of the plane and runs of their own."""
     grid = [(float(beta), float(gamma)) for beta in PLANE.betas for gamma in PLANE.gammas]
     chosen = np.random.default_rng(1).permutation(len(grid))[:points]
@@ -114,15 +114,15 @@ def _compared(part: Part, means: NDArray[np.float64], points: int) -> dict[str, 
     return {"points run separately": len(own), "largest difference": float(np.abs(means[chosen] - own).max())}
 
 
-def _run(part: Part, encoder: Encoder, told: Weighing) -> Run:
-    return Run("benchmark", "cirr", encoder, Way(ComposerName.CAPTIONS), told, [part], {})
+def _run(part: RunPart, encoder: Encoder, told: WeightSetting) -> EvalRun:
+    return EvalRun("benchmark", "cirr", encoder, MethodConfig(ComposerName.CAPTIONS), told, [part], {})
 
 
-def separate(part: Part, pdv: PDV) -> NDArray[np.float64]:
+def separate(part: RunPart, pdv: PDV) -> NDArray[np.float64]:
     return part.benchmark.per_query(part.scored.ranked_by(lambda composition: composition.with_pdv(pdv)))
 
 
-def cirr_part() -> Part:
+def cirr_part() -> RunPart:
     gallery, rng = pictures(2297), np.random.default_rng(2)
     references = rng.integers(len(gallery), size=4181)
     targets = (references + rng.integers(1, len(gallery), size=4181)) % len(gallery)
@@ -130,7 +130,7 @@ def cirr_part() -> Part:
     return _part("cirr", queries, gallery, references, targets, cirr.PROTOCOL)
 
 
-def circo_part() -> Part:
+def circo_part() -> RunPart:
     gallery, rng = pictures(123_403), np.random.default_rng(3)
     places = rng.permutation(len(gallery))[: 800 * (1 + CIRCO_TARGETS)].reshape(800, -1)
     queries = [BenchmarkQuery(str(i), str(row[0]), ("",), tuple(map(str, row[1:]))) for i, row in enumerate(places)]
@@ -152,7 +152,7 @@ def _part(
     references: NDArray[np.integer],
     targets: NDArray[np.integer],
     protocol: Protocol,
-) -> Part:
+) -> RunPart:
     rng = np.random.default_rng(4)
     image, goal = gallery[references], gallery[targets]
     cone = 3 * rng.normal(size=DIM) / np.sqrt(DIM)
@@ -162,7 +162,7 @@ def _part(
     terms = zip(image, text, composed, strict=True)
     compositions = [Composition(names, np.stack(three), (0.0, 0.0, 1.0)) for three in terms]
     ids = tuple(map(str, range(len(gallery))))
-    return Part(Benchmark(name, "made up", ids, tuple(queries), Path, protocol), Scored(compositions, gallery))
+    return RunPart(Benchmark(name, "made up", ids, tuple(queries), Path, protocol), ScoredCompositions(compositions, gallery))
 
 
 def _cirr_query(number: int, reference: int, target: int, rng: np.random.Generator) -> BenchmarkQuery:

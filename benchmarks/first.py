@@ -25,9 +25,9 @@ import torch
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.gallery.sources import read_source
-from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.options import BUILT_IN_MODEL
+from mmretrieve.sources import read_source
+from mmretrieve.sources.base import SourceItem
 
 PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
 KNOBS = [(alpha_image, beta) for alpha_image in (0.8, 1.4, 2.0) for beta in (0.0, 0.25, 0.5, 0.75, 1.0)]

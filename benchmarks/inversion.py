@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 import mmretrieve as mm
 from mmretrieve.encoders.openclip import OpenClipEncoder
-from mmretrieve.gallery.sources import read_source
-from mmretrieve.gallery.sources.base import SourceItem
 from mmretrieve.inversion.oti import OTI
+from mmretrieve.sources import read_source
+from mmretrieve.sources.base import SourceItem
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 import mmretrieve as mm
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.index.plan import FLAT, Effort, Plan, cells_for
+from mmretrieve.gallery.index.plan import FLAT, IndexPlan, SearchParams, cells_for
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescored, tune
 from mmretrieve.vectors import Float32, unit
 
@@ -188,7 +188,7 @@ def one_index(folder: Path, size: int, name: str) -> dict[str, Any]:
     tuning, measuring, tuning_truth, truth = (
         np.load(folder / f"{part}.npy") for part in ("tuning", "measuring", "tuning-truth", "measuring-truth")
     )
-    plan = Plan(KINDS_OF_INDEX[name].format(cells=cells_for(size)), "measured")
+    plan = IndexPlan(KINDS_OF_INDEX[name].format(cells=cells_for(size)), "measured")
     with peak_memory() as memory:
         started = time.perf_counter()
         index = FaissIndex.build(plan, vectors)
@@ -220,7 +220,7 @@ def curve(
         yield {"probes": effort.probes or 0, "recall_at_10": found, "p50_ms": float(np.median(spent))}
 
 
-def _probing(index: FaissIndex, probes: int) -> Effort:
+def _probing(index: FaissIndex, probes: int) -> SearchParams:
     return replace(index.effort, probes=min(max(1, probes), index.cells or 1))
 
 

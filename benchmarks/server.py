@@ -88,7 +88,7 @@ def measure(clients: int, seconds: float) -> dict[str, Any]:
 @contextmanager
 def serving() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The server as a person starts it: its process, and its address."""
-    command = [sys.executable, "-m", "mmretrieve.cli", "serve", "wardrobe"]
+    command = [sys.executable, "-m", "mmretrieve.cli.main", "serve", "wardrobe"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

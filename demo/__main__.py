@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mmretrieve import arguments, terminal
+from mmretrieve.cli import arguments, runtime
 from mmretrieve.options import BUILT_IN
 
 
@@ -21,7 +21,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments.add_opening(parser)
     parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
     parser.set_defaults(run=serve, json=False)
-    return terminal.answer(parser, words)
+    return runtime.answer(parser, words)
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def serve(options: argparse.Namespace) -> int:
 
     if options.gallery == BUILT_IN and not os.path.isdir(BUILT_IN):
         print("Opening the built-in gallery; on first use it is drawn, which takes about half a minute …", flush=True)
-    return terminal.serve(options, page)
+    return runtime.serve(options, page)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from demo.exports import Exported, Format
-from demo.handlers import Shop
-from demo.looks import Look, View
-from mmretrieve.server.app import House
-from mmretrieve.server.problems import RESPONSES, read
+from demo.exports import ExportFile, ExportFormat
+from demo.page_service import PageService
+from demo.state import PageRequest, PageView
+from mmretrieve.server.app import AppContext
+from mmretrieve.server.errors import RESPONSES, read
 
 HERE = Path(__file__).parent / "page"
 HEAD = '<link rel="stylesheet" href="page/style.css"><script type="module" src="page/main.js"></script>'
@@ -38,9 +38,9 @@ ELSEWHERE = ("/api/", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for 
 THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
-def page(app: FastAPI, house: House) -> FastAPI:
+def page(app: FastAPI, house: AppContext) -> FastAPI:
     """The server with the page at its root."""
-    shop = Shop(house.answers)
+    shop = PageService(house.answers)
     _routes(app, house, shop)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
@@ -52,11 +52,11 @@ def page(app: FastAPI, house: House) -> FastAPI:
         head=HEAD,
         theme=gr.themes.Base(**THEME),
     )
-    mounted.router.routes[-1] = _Beside(mounted.router.routes[-1])
+    mounted.router.routes[-1] = _PageMount(mounted.router.routes[-1])
     return mounted
 
 
-class _Beside(BaseRoute):
+class _PageMount(BaseRoute):
     """The page's mount at the root, but for what is ours, and for those of Gradio's routes that this page has no use for."""
 
     def __init__(self, mount: BaseRoute) -> None:
@@ -86,13 +86,13 @@ def _piece(name: str) -> None:
     gr.HTML((HERE / f"{name}.html").read_text(encoding="utf-8"), elem_id=name, js_on_load=None, apply_default_css=False)
 
 
-def _routes(app: FastAPI, house: House, shop: Shop) -> None:
+def _routes(app: FastAPI, house: AppContext, shop: PageService) -> None:
     @app.post("/page/view", include_in_schema=False, responses=RESPONSES)
-    async def view(look: Look) -> View:
+    async def view(look: PageRequest) -> PageView:
         return await house.searching.run(lambda: shop.view(look))
 
     @app.post("/page/suggestions", include_in_schema=False)
-    async def suggestions(look: Look) -> list[str]:
+    async def suggestions(look: PageRequest) -> list[str]:
         return await house.searching.run(lambda: shop.suggestions(look))
 
     @app.get("/page/start", include_in_schema=False)
@@ -100,14 +100,14 @@ def _routes(app: FastAPI, house: House, shop: Shop) -> None:
         return await house.reading.run(shop.start)
 
     @app.post("/page/export/{form}", include_in_schema=False)
-    async def export(form: Format, look: Annotated[str, Form()]) -> Response:
-        made = await house.searching.run(lambda: shop.export(read(Look, look), form))
+    async def export(form: ExportFormat, look: Annotated[str, Form()]) -> Response:
+        made = await house.searching.run(lambda: shop.export(read(PageRequest, look), form))
         return _download(made)
 
     app.mount("/page", StaticFiles(directory=HERE), name="page")
 
 
-def _download(made: Exported) -> Response:
+def _download(made: ExportFile) -> Response:
     return Response(
         made.content, media_type=made.media_type, headers={"Content-Disposition": f'attachment; filename="{made.name}"'}
     )

@@ -19,14 +19,14 @@ ZIPPED, ZIPPED_BYTES = 100, 200_000_000  # a zip holds the first pictures only, 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what begins so
 
 
-class Format(Choice):
+class ExportFormat(Choice):
     CSV = "csv"
     JSON = "json"
     ZIP = "zip"
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportFile:
     name: str
     media_type: str
     content: bytes
@@ -35,13 +35,13 @@ class Exported:
 Fields = Mapping[str, Any]
 
 
-def export(ranking: Ranking, fields: list[Fields], form: Format, picture: Callable[[str], bytes]) -> Exported:
+def export(ranking: Ranking, fields: list[Fields], form: ExportFormat, picture: Callable[[str], bytes]) -> ExportFile:
     """The ranking and the fields of its items, in that form. `picture` gives the bytes of an item as JPEG."""
-    if form is Format.CSV:
-        return Exported("ranking.csv", "text/csv; charset=utf-8", _csv(ranking, fields))
-    if form is Format.JSON:
-        return Exported("ranking.json", "application/json", _json(ranking, fields))
-    return Exported("ranking.zip", "application/zip", _zip(ranking, fields, picture))
+    if form is ExportFormat.CSV:
+        return ExportFile("ranking.csv", "text/csv; charset=utf-8", _csv(ranking, fields))
+    if form is ExportFormat.JSON:
+        return ExportFile("ranking.json", "application/json", _json(ranking, fields))
+    return ExportFile("ranking.zip", "application/zip", _zip(ranking, fields, picture))
 
 
 def _csv(ranking: Ranking, fields: list[Fields]) -> bytes:

@@ -10,13 +10,13 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from mmretrieve.gallery.store.statements import quoted
-from mmretrieve.server.asks import without_places
+from mmretrieve.server.request_schemas import without_places
 
 SEEN = 2_000  # items that are looked at to say what a field holds
 CHOICES = 24  # values of a text field that are offered, the most frequent first
 
 
-class Filter(BaseModel):
+class FieldFilter(BaseModel):
     """What one field must be: one of several texts, or a number between two, either of which may be left open."""
 
     model_config = ConfigDict(extra="forbid")
@@ -42,7 +42,7 @@ def facets(kinds: Mapping[str, str], fields: Collection[Mapping[str, object]]) -
     return [_facet(name, kind, [of[name] for of in fields if of.get(name) is not None]) for name, kind in kinds.items()]
 
 
-def expression(filters: Iterable[Filter], where: str | None = None) -> str | None:
+def expression(filters: Iterable[FieldFilter], where: str | None = None) -> str | None:
     """The SQL expression that all filters, and `where` beside them, make together; None where there is nothing to fulfil."""
     parts = [part for one in filters for part in _conditions(one)]
     if where and where.strip():
@@ -57,7 +57,7 @@ def _facet(name: str, kind: str, values: Sequence[object]) -> Facet:
     return Facet(name, tuple(Counter(map(str, values)).most_common(CHOICES)))
 
 
-def _conditions(one: Filter) -> Iterable[str]:
+def _conditions(one: FieldFilter) -> Iterable[str]:
     name = quoted(one.field)
     if one.any_of:
         yield f"{name} IN ({', '.join(map(_text, one.any_of))})"

@@ -6,9 +6,9 @@ import re
 from collections import Counter
 
 from mmretrieve import Encoder
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.language.tagger import Tagger
-from mmretrieve.language.vocabulary import Group, default_vocabulary
-from mmretrieve.query import Query
+from mmretrieve.language.vocabulary import WordGroup, default_vocabulary
 from mmretrieve.vectors import Float32
 
 OFFERED, OF_A_GROUP, LOOKED_AT = 8, 2, 60
@@ -23,7 +23,7 @@ class Suggester:
 
     def words(self, vector_d: Float32) -> list[str]:
         """The likeliest first, two of each group at most, and none that the caption says already."""
-        caption, *near = self._tagger.captions([Query(vector=vector_d)], LOOKED_AT)[0]
+        caption, *near = self._tagger.captions([ComposerInput(vector=vector_d)], LOOKED_AT)[0]
         offered: dict[str, str] = {}
         used: Counter[str] = Counter()
         for sentence in near:
@@ -35,7 +35,7 @@ class Suggester:
         return list(offered)[:OFFERED]
 
 
-def _new_word(group: Group, sentence: str, caption: str) -> str | None:
+def _new_word(group: WordGroup, sentence: str, caption: str) -> str | None:
     """The longest word of a group that a sentence says and the caption does not."""
     new = [word for word in group.words if word and _says(sentence, word) and not _says(caption, word)]
     return max(new, key=len, default=None)

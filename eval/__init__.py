@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.benchmark import Benchmark, BenchmarkQuery
-from eval.datasets import load_benchmark
+from eval.benchmarks import load_benchmark
+from eval.benchmarks.base import Benchmark, BenchmarkQuery
 
 __all__ = ["Benchmark", "BenchmarkQuery", "load_benchmark"]

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmretrieve import wardrobe
-    from mmretrieve.composers.making import Parts
+    from mmretrieve.composers.factory import Parts
     from mmretrieve.composition import Composition
     from mmretrieve.directions import PDV, PUBLISHED, Term, automatic_alpha_image, pdv, pdv_weights
     from mmretrieve.encoders.base import Encoder, EncoderIdentity
     from mmretrieve.encoders.openclip import load_encoder
     from mmretrieve.errors import MMRetrieveError
-    from mmretrieve.gallery.filling.intake import AddReport
     from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.gallery.sources import Columns, read_source
+    from mmretrieve.gallery.ingest import AddReport
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.options import ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
-    from mmretrieve.retriever import Retriever
+    from mmretrieve.retriever import Retriever, open_gallery
+    from mmretrieve.sources import Columns, read_source
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ _HOME = {
     "ComposerName": "options",
     "Decode": "options",
     "RuleName": "options",
-    "Parts": "composers.making",
+    "Parts": "composers.factory",
     "Vocabulary": "language.vocabulary",
     "PDV": "directions",
     "PUBLISHED": "directions",
@@ -43,13 +43,14 @@ _HOME = {
     "EncoderIdentity": "encoders.base",
     "load_encoder": "encoders.openclip",
     "MMRetrieveError": "errors",
-    "AddReport": "gallery.filling.intake",
-    "Columns": "gallery.sources",
-    "read_source": "gallery.sources",
+    "AddReport": "gallery.ingest",
+    "Columns": "sources",
+    "read_source": "sources",
     "Gallery": "gallery.gallery",
     "Hit": "ranking",
     "Ranking": "ranking",
     "Retriever": "retriever",
+    "open_gallery": "retriever",
 }
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "Vocabulary",
     "automatic_alpha_image",
     "load_encoder",
+    "open_gallery",
     "pdv",
     "pdv_weights",
     "read_source",

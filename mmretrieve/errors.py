@@ -49,7 +49,7 @@ class BusyError(MMRetrieveError):
     """A server that has as much to do as it may take on."""
 
 
-class SlowError(MMRetrieveError):
+class SearchTimeoutError(MMRetrieveError):
     """A question whose answer took longer than the server may spend on one."""
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
+from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import ImageError, OptionError
-from mmretrieve.gallery.gallery import Gallery
+from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, cropped, open_image
-from mmretrieve.question import Asked
-from mmretrieve.threads import map_ahead
+from mmretrieve.request import ParsedRequest
 
 AHEAD = 64  # pictures that are opened before they are encoded
 
@@ -24,10 +24,10 @@ AHEAD = 64  # pictures that are opened before they are encoded
 class References:
     """Reads references as the gallery's own pictures were read."""
 
-    gallery: Gallery
+    gallery: GalleryBase[Any]
     encoder: Encoder
 
-    def read(self, asks: Sequence[Asked]) -> list[list[dict[str, Any]]]:
+    def read(self, asks: Sequence[ParsedRequest]) -> list[list[dict[str, Any]]]:
         """For each question what a `Query` says of each of its references: images first, then items.
 
         All pictures are opened in threads and encoded together, one that several questions share only once.
@@ -43,7 +43,7 @@ class References:
             for several, of_each in zip(references, captions, strict=True)
         ]
 
-    def ids(self, ask: Asked) -> list[str]:
+    def ids(self, ask: ParsedRequest) -> list[str]:
         """The items that the references of a question are: by id, or by the content of their files.
 
         OptionError where it has no reference, or one that is neither.
@@ -139,6 +139,6 @@ class _Look:
     content: str | None = None
 
 
-def _references(ask: Asked) -> list[_Reference]:
+def _references(ask: ParsedRequest) -> list[_Reference]:
     given = [*((image, False) for image in ask.images), *((id_, True) for id_ in ask.ids)]
     return [_Reference(source, is_item, region) for (source, is_item), region in zip(given, ask.regions, strict=True)]

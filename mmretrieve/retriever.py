@@ -19,31 +19,48 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError
+from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
-from mmretrieve.gallery.index.plan import Device
+from mmretrieve.gallery.index.plan import Device as IndexDevice
 from mmretrieve.images import ImageLike
 from mmretrieve.language.gallery_captions import NEIGHBORS, GalleryCaptioner
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.roles import RuleCompiler
 from mmretrieve.language.tagger import Tagger
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
+from mmretrieve.milvus.address import is_address
+from mmretrieve.milvus.gallery import MilvusGallery
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
-from mmretrieve.question import Question, Request, read_question, read_requests
+from mmretrieve.prepared_request import PreparedRequest
 from mmretrieve.ranking import Ranking
-from mmretrieve.reading import PreparedQuestion
 from mmretrieve.references import References
+from mmretrieve.request import RequestOptions, SearchRequest, read_question, read_requests
 from mmretrieve.rules import ScoreRule, make_rule
 from mmretrieve.vectors import Float32, is_number
 from mmretrieve.weighting import AVOID, automatic, balanced
 
+AnyGallery = GalleryBase[Any]
+"""A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
 SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture's
 MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
+
+
+def open_gallery(
+    address: str | Path, *, encoder: Encoder | None = None, device: IndexDevice | str = IndexDevice.AUTO
+) -> AnyGallery:
+    """Opens the gallery in a folder, or the one on a Milvus server: `"milvus://host:port/collection"`.
+
+    encoder, device: as in `Gallery.open`; a Milvus server searches on devices of its own. Raises GalleryError where there is none.
+    """
+    if is_address(address):
+        return MilvusGallery.open(str(address), encoder=encoder)
+    return Gallery.open(address, encoder=encoder, device=device)
 
 
 class Retriever:
     """Answers "like this picture, but …" from one gallery."""
 
-    def __init__(self, gallery: Gallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
+    def __init__(self, gallery: AnyGallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
         gallery.check_encoder(encoder)
         self.gallery, self.encoder, self._given = gallery, encoder, parts or Parts()
         self._composers: dict[tuple[ComposerName, RuleName], Composer] = {}
@@ -65,7 +82,7 @@ class Retriever:
         encoder is there. Raises GalleryError where that name now
         loads another encoder, or `encoder` is another; both are named.
         """
-        gallery = Gallery.open(path, device=_searching(device))
+        gallery = open_gallery(path, device=_searching(device))
         encoder = encoder or _encoder_of(gallery, device, dtype)
         return cls(gallery, encoder, parts=parts(encoder) if callable(parts) else parts)
 
@@ -73,18 +90,18 @@ class Retriever:
         self,
         image: ImageLike | Sequence[ImageLike] | None = None,
         prompt: str | Sequence[str] | None = None,
-        **more: Unpack[Question],
+        **more: Unpack[RequestOptions],
     ) -> Composition:
         """The terms of a query under the base weights of its composer; images and words are encoded here and only here.
 
         image: one or several paths, PIL images or open files. prompt: one or several, whose directions add. What else
-        can be asked is listed in `Question`. What a prompt forbids ("in red without stripes") is a term of its own, `avoid`,
+        can be asked is listed in `RequestOptions`. What a prompt forbids ("in red without stripes") is a term of its own, `avoid`,
         which weighs 0 until weights are chosen, and `prompt` is what remains.
         Raises OptionError for what contradicts itself or says nothing, ImageError for an unreadable image, GalleryError
         for an unknown id.
         """
         ask = read_question(image, prompt, more)
-        return self._composed([PreparedQuestion.of(ask, self._compiler, takes_away=not ask.keeps_weights)])[0]
+        return self._composed([PreparedRequest.of(ask, self._compiler, takes_away=not ask.keeps_weights)])[0]
 
     def weigh(
         self,
@@ -132,11 +149,11 @@ class Retriever:
         where: str | None = None,
         exclude: Collection[str] = (),
         exclude_reference: bool = False,
-        **more: Unpack[Question],
+        **more: Unpack[RequestOptions],
     ) -> Ranking:
         """The k items that best match a reference image and a prompt: `compose`, then `weigh`, then one search of the gallery.
 
-        What can be asked besides is listed in `Question`. Items of `exclude` do not appear, nor, with exclude_reference,
+        What can be asked besides is listed in `RequestOptions`. Items of `exclude` do not appear, nor, with exclude_reference,
         the references themselves (by id, or as any file of the same content), nor what scores below min_score, nor what
         does not fulfil `where`, an SQL expression over the items' fields.
         weights: "auto", the default, chooses without labels: a score is then the mean of how many standard deviations an item
@@ -153,7 +170,7 @@ class Retriever:
             "weights": weights,
         }
         request |= {"min_score": min_score, "where": where, "exclude": exclude, "exclude_reference": exclude_reference}
-        return self._searched([Request.read(image, prompt, request, more)])[0]
+        return self._searched([SearchRequest.read(image, prompt, request, more)])[0]
 
     def search_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         """One ranking for each request, a mapping of the words of `search`: `[{"image": "a.jpg", "prompt": "in red"}, …]`.
@@ -168,7 +185,7 @@ class Retriever:
         self,
         image: ImageLike | Sequence[ImageLike] | None = None,
         prompt: str | Sequence[str] | None = None,
-        **more: Unpack[Question],
+        **more: Unpack[RequestOptions],
     ) -> list[str]:
         """The items that the references of a question are: by id, or by the content of their files.
 
@@ -194,12 +211,12 @@ class Retriever:
             for ranking, composition, ids in zip(rankings, compositions, best, strict=True)
         ]
 
-    def _searched(self, requests: Sequence[Request]) -> list[Ranking]:
+    def _searched(self, requests: Sequence[SearchRequest]) -> list[Ranking]:
         references = References(self.gallery, self.encoder)
         hidden = [
             [*request.exclude, *(references.ids(request.ask) if request.exclude_reference else ())] for request in requests
         ]
-        readings = [PreparedQuestion.of(request.ask, self._compiler, takes_away=request.takes_away) for request in requests]
+        readings = [PreparedRequest.of(request.ask, self._compiler, takes_away=request.takes_away) for request in requests]
         compositions = self._composed(readings)
         weighed = [self.weigh(one, **request.weighing) for one, request in zip(compositions, requests, strict=True)]
         cuts = [request.cut(ids) for request, ids in zip(requests, hidden, strict=True)]
@@ -219,7 +236,7 @@ class Retriever:
             )
         return composition.with_weights(weights)
 
-    def _composed(self, readings: Sequence[PreparedQuestion]) -> list[Composition]:
+    def _composed(self, readings: Sequence[PreparedRequest]) -> list[Composition]:
         """One composition for each question; those of one composer are composed together."""
         references = References(self.gallery, self.encoder).read([reading.ask for reading in readings])
         queries = [reading.queries(of_each) for reading, of_each in zip(readings, references, strict=True)]
@@ -233,7 +250,7 @@ class Retriever:
                 parts[i] = list(islice(made, len(queries[i])))
         return [self._finished(*one) for one in zip(readings, parts, strict=True)]
 
-    def _finished(self, reading: PreparedQuestion, parts: Sequence[Composition]) -> Composition:
+    def _finished(self, reading: PreparedRequest, parts: Sequence[Composition]) -> Composition:
         """The compositions of one question's references and prompts as one, with what it avoids, likes and dislikes beside them."""
         ask = reading.ask
         composition = reading.combined(parts) if parts else None
@@ -307,13 +324,13 @@ def _check_weighs(rule: ScoreRule | None, role: str) -> None:
         raise OptionError(f"the {rule.name.value!r} rule has no weights: leave out {name}")
 
 
-def _searching(device: str) -> Device:
+def _searching(device: str) -> IndexDevice:
     """What searches where torch computes on `device`: FAISS knows all GPUs of the machine or none, and nothing of Apple's."""
     kind = device.partition(":")[0]
-    return Device(kind) if kind in (Device.AUTO, Device.CUDA) else Device.CPU
+    return IndexDevice(kind) if kind in (IndexDevice.AUTO, IndexDevice.CUDA) else IndexDevice.CPU
 
 
-def _encoder_of(gallery: Gallery, device: str, dtype: str) -> Encoder:
+def _encoder_of(gallery: AnyGallery, device: str, dtype: str) -> Encoder:
     from mmretrieve.encoders.openclip import load_encoder, preprocessing_of  # torch only where an encoder is not given
 
     try:

@@ -16,8 +16,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from mmretrieve.server.guard import Guard
-from mmretrieve.server.serving import address
+from mmretrieve.server.auth import Auth
+from mmretrieve.server.run import address
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
@@ -27,7 +27,7 @@ LINK = re.compile(r"http://\S+")
 @contextmanager
 def served(app: ASGIApp) -> Iterator[str]:
     """The address of an application that is served by a thread, as long as this lasts."""
-    at = address("127.0.0.1", 0, Guard())
+    at = address("127.0.0.1", 0, Auth())
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [at.socket]})
     thread.start()

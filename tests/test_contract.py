@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import ColourEncoder
 from milvus_server import LiteServer
-from test_kill import Colours
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError, VectorError
-from mmretrieve.gallery import searching
-from mmretrieve.gallery.held import Allowed, Cut, Rows
-from mmretrieve.gallery.milvus.home import push
-from mmretrieve.gallery.sources.place import Place
+from mmretrieve.gallery import search
 from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions
+from mmretrieve.milvus.gallery import push
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
+from mmretrieve.sources.location import Location
 from mmretrieve.vectors import unit
 
-ITEMS, DIM = 1_200, Colours.dim
+ITEMS, DIM = 1_200, ColourEncoder.dim
 COLOURS = ("red", "blue", "dark green", None)
 
 
@@ -73,24 +73,24 @@ class Numpy:
             raise GalleryError(f"numpy: no item {absent[0]!r} in this gallery")
         return np.array([known[id_] for id_ in ids], dtype=np.int64)
 
-    def allowed(self, cut: Cut) -> Allowed:
+    def allowed(self, cut: SearchOptions) -> CandidateFilter:
         found = self._table.execute(f"SELECT row FROM items WHERE {cut.where or '1'} ORDER BY row").fetchall()
         matching = np.array([row for (row,) in found], dtype=np.int64)
         rows = np.setdiff1d(matching, self.rows_of(cut.exclude))
-        return Allowed.of(rows, len(rows), len(matching), len(self))
+        return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
-    def rows_allowed(self, allowed: Allowed) -> Rows:
+    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         rows: Rows = allowed.which
         return rows
 
-    def proposals(self, queries_qd: np.ndarray, wanted: int, allowed: Allowed) -> Rows:  # noqa: ARG002 - all of them
+    def proposals(self, queries_qd: np.ndarray, wanted: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
         return self.rows_allowed(allowed)
 
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
         return term_scores(vectors_qd, self._unit[rows])
 
     def items_of(self, rows: Rows) -> list[Item]:
-        return [Item(IDS[row], Place(IDS[row]), "", fields=fields(row)) for row in rows.tolist()]
+        return [Item(IDS[row], Location(IDS[row]), "", fields=fields(row)) for row in rows.tolist()]
 
 
 class NumpyGallery:
@@ -110,7 +110,7 @@ class NumpyGallery:
         return self._now.items_of(self._now.rows_of([id_]))[0]
 
     def term_scores(self, composition: Composition) -> np.ndarray:
-        return searching.term_scores(self._now, composition, self._now.rows)
+        return search.term_scores(self._now, composition, self._now.rows)
 
     def search(
         self,
@@ -121,7 +121,7 @@ class NumpyGallery:
         where: str | None = None,
         min_score: float | None = None,
     ) -> mm.Ranking:
-        return searching.search(self._now, composition, Cut(k, exclude, min_score, where))
+        return search.search(self._now, composition, SearchOptions(k, exclude, min_score, where))
 
     def rank(
         self,
@@ -132,12 +132,12 @@ class NumpyGallery:
         exclude: Collection[str] = (),
         where: str | None = None,
     ) -> mm.Ranking:
-        return searching.rank(self._now, composition, scores, self._now.rows, Cut(k, exclude, None, where))
+        return search.rank(self._now, composition, scores, self._now.rows, SearchOptions(k, exclude, None, where))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gallery = mm.Gallery.create(tmp_path_factory.mktemp("contract") / "g", encoder=Colours(), setting=mm.PDV(beta=0.5))
+    gallery = mm.Gallery.create(tmp_path_factory.mktemp("contract") / "g", encoder=ColourEncoder(), setting=mm.PDV(beta=0.5))
     gallery.add_vectors(IDS, vectors(), fields=[fields(i) for i in range(ITEMS)])
     gallery.delete([IDS[i] for i in GONE])
     return gallery.path
@@ -145,19 +145,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def on_server(folder: Path, server: LiteServer, collection: str) -> mm.Gallery:
     push(folder, server.address(collection))
-    return mm.Gallery.open(server.address(collection))
+    return mm.open_gallery(server.address(collection))
 
 
 def after_a_kill(folder: Path, server: LiteServer) -> mm.Gallery:
     push(folder, server.address("killed"))
     server.kill()
     server.start()
-    return mm.Gallery.open(server.address("killed"))
+    return mm.open_gallery(server.address("killed"))
 
 
 HOMES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
     "numpy": lambda _: NumpyGallery(),
-    "folder": lambda request: mm.Gallery.open(request.getfixturevalue("folder")),
+    "folder": lambda request: mm.open_gallery(request.getfixturevalue("folder")),
     "milvus": lambda request: on_server(request.getfixturevalue("folder"), request.getfixturevalue("milvus"), "contract"),
     "milvus, killed": lambda request: after_a_kill(request.getfixturevalue("folder"), request.getfixturevalue("milvus")),
 }

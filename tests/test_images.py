@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmretrieve.concurrency import map_ahead
 from mmretrieve.errors import ImageError
 from mmretrieve.images import content_hash, open_image, target_pad, thumbnail, to_rgb
-from mmretrieve.threads import map_ahead
 
 RED = (200, 30, 40)
 

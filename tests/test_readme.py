@@ -13,9 +13,9 @@ import pytest
 
 import mmretrieve as mm
 from benchmarks.million import table
-from eval.__main__ import make_parser as make_eval_parser
-from mmretrieve.cli import make_parser
-from mmretrieve.query import Query
+from eval.cli.main import make_parser as make_eval_parser
+from mmretrieve.cli.main import make_parser
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.vectors import unit
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def test_the_composer_of_the_contributors_guide_works(
     composer = importlib.import_module("paraphrased").Paraphrased(encoder)
     assert len(block.splitlines()) <= 60
     rows = encoder.encode_texts(["in red", "a photo of it in red", "the same, in red"])
-    one = composer.compose([Query(np.eye(128, dtype=np.float32)[0], "in red")])[0]
+    one = composer.compose([ComposerInput(np.eye(128, dtype=np.float32)[0], "in red")])[0]
     np.testing.assert_allclose(one["prompt"], unit([rows.mean(axis=0)])[0], atol=1e-5)
 
 

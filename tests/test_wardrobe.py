@@ -17,7 +17,7 @@ from mmretrieve.wardrobe.attributes import (
     Colour,
     Detail,
     Garment,
-    Kind,
+    GarmentType,
     Light,
     Motif,
     Pattern,
@@ -49,7 +49,7 @@ BY_ID = {drawing.id: drawing for drawing in drawings()}
 
 
 def test_there_is_enough_to_draw() -> None:
-    sizes = [len(kinds) for kinds in (Kind, Colour, Pattern, Motif, Trim, Pose, Background, Light)]
+    sizes = [len(kinds) for kinds in (GarmentType, Colour, Pattern, Motif, Trim, Pose, Background, Light)]
     assert sizes == [11, 14, 6, 12, 6, 4, 8, 4]
     assert len(list(garments())) == len(set(garments())) == 9996
 
@@ -79,9 +79,9 @@ def test_every_kind_can_be_drawn_in_every_detail() -> None:
 
 
 def test_a_fifth_of_the_combinations_is_never_trained_on() -> None:
-    assert len(unseen()) == len(Kind) * len(Colour) * len(Pattern) // 5
+    assert len(unseen()) == len(GarmentType) * len(Colour) * len(Pattern) // 5
     assert not [garment for garment in seen_garments(0) if is_unseen(garment)]
-    assert {garment.kind for garment in garments() if is_unseen(garment)} == set(Kind)
+    assert {garment.kind for garment in garments() if is_unseen(garment)} == set(GarmentType)
 
 
 def test_words_say_the_garment_and_never_its_detail() -> None:
@@ -96,7 +96,10 @@ def test_words_say_the_garment_and_never_its_detail() -> None:
 
 def test_caption_and_change_by_example() -> None:
     garment = Garment(
-        Kind.DRESS, Colour.ORANGE, Pattern.STRIPED, *(choices(Kind.DRESS)[n][0] for n in ("sleeves", "length", "neckline"))
+        GarmentType.DRESS,
+        Colour.ORANGE,
+        Pattern.STRIPED,
+        *(choices(GarmentType.DRESS)[n][0] for n in ("sleeves", "length", "neckline")),
     )
     assert words.caption(garment) == "a photo of an orange striped short dress without sleeves with a round neck"
     assert words.caption(garment, leave_out={"length", "neckline", "sleeves"}) == "a photo of an orange striped dress"

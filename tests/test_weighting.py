@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.cli import main
+from mmretrieve.cli.main import main
 from mmretrieve.composition import Caption
 from mmretrieve.errors import OptionError
 from mmretrieve.options import NO_MATCH

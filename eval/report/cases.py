@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.report import choosing
-from eval.report.answers import Answer, Item
-from eval.report.choosing import Case
-from eval.report.groups import Group
+from eval.report import case_selection
+from eval.report.case_selection import QueryCase
+from eval.report.groups import ComparisonGroup
 from eval.report.pictures import Thumbnails
-from eval.report.records import Run
+from eval.report.query_answers import AnswerItem, QueryAnswer
+from eval.report.records import RunRecord
 from eval.report.words import number, signed
 
 ROLES = ("image", "text", "composed", "prompt")
@@ -19,7 +19,7 @@ TARGETS = 6
 
 
 @dataclass(frozen=True)
-class Picture:
+class CasePicture:
     """`uri` is None where there is no picture to show; `caption` is a rank, where it has one."""
 
     id: str
@@ -29,7 +29,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Bar:
+class ContributionBar:
     """What one term gave: drawn from `left`, `width` wide, in percent of a track with its zero at `zero`."""
 
     term: str
@@ -41,18 +41,18 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Owed:
+class ItemContributions:
     """What an item owes to each term."""
 
     title: str
     score: str
     right: bool
-    bars: tuple[Bar, ...]
+    bars: tuple[ContributionBar, ...]
     zero: float
 
 
 @dataclass(frozen=True)
-class View:
+class CaseView:
     """One query as it is drawn; `before` is the other run's ranking, where two are compared.
 
     `targets` are drawn unless all of them stand among the hits, where they are outlined.
@@ -64,26 +64,26 @@ class View:
     said: tuple[str, ...]
     rank: str
     rose: bool | None
-    reference: Picture
-    targets: tuple[Picture, ...]
+    reference: CasePicture
+    targets: tuple[CasePicture, ...]
     more_targets: int
-    hits: tuple[Picture, ...]
-    before: tuple[Picture, ...]
-    owed: tuple[Owed, ...]
+    hits: tuple[CasePicture, ...]
+    before: tuple[CasePicture, ...]
+    owed: tuple[ItemContributions, ...]
     apart: str
 
 
 @dataclass(frozen=True)
-class Cases:
+class CaseGroup:
     """Queries under one heading, with what they were chosen by."""
 
     title: str
     about: str
-    views: tuple[View, ...]
+    views: tuple[CaseView, ...]
     names: tuple[str, str] = ("", "")
 
 
-def cases(group: Group, thumbnails: Thumbnails) -> tuple[Cases, ...]:
+def cases(group: ComparisonGroup, thumbnails: Thumbnails) -> tuple[CaseGroup, ...]:
     """The best and the worst of the best run, and what changed most against its base, or else against the runner-up."""
     if not group.runs:
         return ()
@@ -91,41 +91,45 @@ def cases(group: Group, thumbnails: Thumbnails) -> tuple[Cases, ...]:
     other = compared_with(group)
     title = group.title(run)
     found = [
-        ("Best", f"{title}: the target is first, and furthest ahead of the rest.", choosing.best(run)),
-        ("Worst", f"{title}: the target is furthest down.", choosing.worst(run)),
+        ("Best", f"{title}: the target is first, and furthest ahead of the rest.", case_selection.best(run)),
+        ("Worst", f"{title}: the target is furthest down.", case_selection.worst(run)),
     ]
     if other is not None:
         against = group.title(other)
-        found.append(("Rose most", f"From {against} to {title}: the target came up furthest.", choosing.risen(run, other)))
-        found.append(("Fell most", f"From {against} to {title}: the target went down furthest.", choosing.fallen(run, other)))
+        found.append(
+            ("Rose most", f"From {against} to {title}: the target came up furthest.", case_selection.risen(run, other))
+        )
+        found.append(
+            ("Fell most", f"From {against} to {title}: the target went down furthest.", case_selection.fallen(run, other))
+        )
     names = (title, group.title(other) if other else "")
     many = len(run.parts) > 1
     return tuple(
-        Cases(title, about, tuple(_view(case, thumbnails, many) for case in chosen), names)
+        CaseGroup(title, about, tuple(_view(case, thumbnails, many) for case in chosen), names)
         for title, about, chosen in found
         if chosen
     )
 
 
-def compared_with(group: Group) -> Run | None:
+def compared_with(group: ComparisonGroup) -> RunRecord | None:
     """The base of the best run; where that is a base itself, its best other weighing, or else the runner-up."""
     best, rest = group.runs[0], group.runs[1:]
     sibling = next((run for run in rest if run.composer == best.composer), None)
     return group.base_of(best) or sibling or next(iter(rest), None)
 
 
-def _view(case: Case, thumbnails: Thumbnails, many: bool) -> View:
+def _view(case: QueryCase, thumbnails: Thumbnails, many: bool) -> CaseView:
     answer, other = case.answer, case.other
 
-    def picture(id_: str, caption: str = "") -> Picture:
-        return Picture(id_, thumbnails.uri(case.part, id_), caption, id_ in answer.targets)
+    def picture(id_: str, caption: str = "") -> CasePicture:
+        return CasePicture(id_, thumbnails.uri(case.part, id_), caption, id_ in answer.targets)
 
-    def strip(one: Answer) -> tuple[Picture, ...]:
+    def strip(one: QueryAnswer) -> tuple[CasePicture, ...]:
         return tuple(picture(hit.id, str(hit.rank)) for hit in one.hits)
 
     found = {hit.id for hit in answer.hits}
     unseen = () if found.issuperset(answer.targets) else answer.targets
-    return View(
+    return CaseView(
         part=case.part.partition(":")[2] if many else "",
         id=answer.id,
         prompt=answer.prompt,
@@ -142,15 +146,15 @@ def _view(case: Case, thumbnails: Thumbnails, many: bool) -> View:
     )
 
 
-def _ranks(answer: Answer, other: Answer | None) -> str:
+def _ranks(answer: QueryAnswer, other: QueryAnswer | None) -> str:
     now = f"{answer.target.rank:,}" if answer.target else "–"
     return f"rank {now}" if other is None or other.target is None else f"rank {other.target.rank:,} → {now}"
 
 
-def _owed(answer: Answer) -> tuple[Owed, ...]:
+def _owed(answer: QueryAnswer) -> tuple[ItemContributions, ...]:
     """The top hit and the target; one block where they are the same."""
     top, target = answer.hits[0] if answer.hits else None, answer.target
-    shown: list[tuple[str, Item, bool]] = []
+    shown: list[tuple[str, AnswerItem, bool]] = []
     if top is not None:
         right = top.id in answer.targets
         shown.append(("top hit, a target" if right else "top hit", top, right))
@@ -161,18 +165,20 @@ def _owed(answer: Answer) -> tuple[Owed, ...]:
     span = (high - low) or 1.0
     zero = 100 * -low / span
     return tuple(
-        Owed(title, f"{item.score:.3f}".replace("-", "−"), right, tuple(_bars(item.contributions, span, zero)), zero)
+        ItemContributions(
+            title, f"{item.score:.3f}".replace("-", "−"), right, tuple(_bars(item.contributions, span, zero)), zero
+        )
         for title, item, right in shown
     )
 
 
-def _bars(contributions: Mapping[str, float], span: float, zero: float) -> Sequence[Bar]:
+def _bars(contributions: Mapping[str, float], span: float, zero: float) -> Sequence[ContributionBar]:
     bars = []
     for term, value in contributions.items():
         width = 100 * abs(value) / span
         role = term.split(" ")[0]
         bars.append(
-            Bar(
+            ContributionBar(
                 term,
                 role if role in ROLES else "other",
                 signed(value, 3),
@@ -184,7 +190,7 @@ def _bars(contributions: Mapping[str, float], span: float, zero: float) -> Seque
     return bars
 
 
-def _apart(answer: Answer) -> str:
+def _apart(answer: QueryAnswer) -> str:
     """Which terms put the top hit ahead of the target: "0.021 ahead: composed +0.030, image −0.009"."""
     if not answer.hits or answer.target is None or answer.hits[0].id in answer.targets:
         return ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from eval.report.groups import Group
+from eval.report.groups import ComparisonGroup
 from eval.report.published import NOT_RELEASED
-from eval.report.records import Sweep
+from eval.report.records import SweepRecord
 from eval.report.words import benchmark_name
 from mmretrieve.options import BUILT_IN
 
@@ -12,7 +12,7 @@ TOY = "The encoder is the small built-in one: it knows drawn clothes and nothing
 SMALL = "The encoder is a small one from a local folder, not a released model: its numbers stand for this catalogue alone."
 
 
-def cautions(group: Group) -> list[str]:
+def cautions(group: ComparisonGroup) -> list[str]:
     """What a reader must know before trusting what runs and sweeps of a group amount to, in sentences."""
     found = [
         f"The best point of the sweep of {sweep.label} lies on the edge of its grid (gamma {sweep.points['best']['gamma']:.3g}): a wider one may hold a better."
@@ -35,7 +35,7 @@ def cautions(group: Group) -> list[str]:
     return [*found, *(f"{remark[:1].upper()}{remark[1:].rstrip('.')}." for remark in group.remarks)]
 
 
-def _on_edge(sweep: Sweep) -> bool:
+def _on_edge(sweep: SweepRecord) -> bool:
     """Whether the best gamma is the first or last of the grid; of beta, 0 and 1 are the ends of the plane itself."""
     gammas = sweep.record["gammas"]
     return "best" in sweep.points and sweep.points["best"]["gamma"] in (min(gammas), max(gammas))

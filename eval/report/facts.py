@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.report.records import Part, Source
+from eval.report.records import PartRecord, SourceRecord
 
 
-def facts(source: Source) -> list[tuple[str, str]]:
+def facts(source: SourceRecord) -> list[tuple[str, str]]:
     """Everything needed to repeat a run or a sweep, as names and texts."""
     encoder = source.encoder
     rows = [
@@ -25,7 +25,7 @@ def facts(source: Source) -> list[tuple[str, str]]:
     return [*rows, *(("remark", remark) for remark in dict.fromkeys(remarks))]
 
 
-def _kept(part: Part) -> str:
+def _kept(part: PartRecord) -> str:
     return {True: ", reference in the ranking", False: ", reference not in the ranking", None: ""}[part.keeps_reference]
 
 

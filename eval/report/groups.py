@@ -8,23 +8,23 @@ from itertools import combinations
 from typing import Any
 
 from eval.report.bootstrap import RESAMPLES, Interval, suite_interval
-from eval.report.records import EncoderUsed, Run, Source, Sweep
+from eval.report.records import EncoderRecord, RunRecord, SourceRecord, SweepRecord
 from mmretrieve import MMRetrieveError
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class ComparisonGroup:
     """`runs` best first by their headline; `intervals` of every pair, by their names, the better one first."""
 
     benchmark: str
     split: str
-    encoder: EncoderUsed
-    runs: tuple[Run, ...]
-    sweeps: tuple[Sweep, ...]
+    encoder: EncoderRecord
+    runs: tuple[RunRecord, ...]
+    sweeps: tuple[SweepRecord, ...]
     intervals: Mapping[tuple[str, str], Interval]
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[SourceRecord, ...]:
         return (*self.runs, *self.sweeps)
 
     @property
@@ -40,12 +40,12 @@ class Group:
         parts = (part.remark for source in self.sources for part in source.parts.values())
         return tuple(dict.fromkeys(filter(None, parts)))
 
-    def title(self, run: Run) -> str:
+    def title(self, run: RunRecord) -> str:
         """The run's label, with its name where another run has the same label."""
         twins = sum(other.label == run.label for other in self.runs)
         return run.label if twins == 1 else f"{run.label} ({run.name})"
 
-    def interval(self, a: Run, b: Run) -> Interval:
+    def interval(self, a: RunRecord, b: RunRecord) -> Interval:
         """a − b in points of the headline, with its interval."""
         found = self.intervals.get((a.name, b.name))
         if found is not None:
@@ -53,12 +53,12 @@ class Group:
         other = self.intervals[b.name, a.name]
         return Interval(-other.difference, -other.high, -other.low)
 
-    def gain(self, run: Run) -> Interval | None:
+    def gain(self, run: RunRecord) -> Interval | None:
         """How far a run is ahead of its base; None where it is one, or there is none."""
         base = self.base_of(run)
         return None if base is None else self.interval(run, base)
 
-    def base_of(self, run: Run) -> Run | None:
+    def base_of(self, run: RunRecord) -> RunRecord | None:
         """The run of the same composer under base weights, of several the one whose options are most alike; None for a base itself."""
         if run.is_base:
             return None
@@ -66,9 +66,11 @@ class Group:
         return min(bases, key=lambda base: (len(_options(base) ^ _options(run)), base.name), default=None)
 
 
-def grouped(runs: Iterable[Run], sweeps: Iterable[Sweep] = (), *, resamples: int = RESAMPLES) -> tuple[Group, ...]:
+def grouped(
+    runs: Iterable[RunRecord], sweeps: Iterable[SweepRecord] = (), *, resamples: int = RESAMPLES
+) -> tuple[ComparisonGroup, ...]:
     """Groups in the order of benchmark, split and encoder. MMRetrieveError where runs of one group answer other queries."""
-    found: dict[tuple[Any, ...], tuple[list[Run], list[Sweep]]] = {}
+    found: dict[tuple[Any, ...], tuple[list[RunRecord], list[SweepRecord]]] = {}
     for run in runs:
         found.setdefault(_ground(run), ([], []))[0].append(run)
     for sweep in sweeps:
@@ -76,13 +78,13 @@ def grouped(runs: Iterable[Run], sweeps: Iterable[Sweep] = (), *, resamples: int
     return tuple(_group(*found[key], resamples) for key in sorted(found, key=str))
 
 
-def _ground(source: Source) -> tuple[Any, ...]:
+def _ground(source: SourceRecord) -> tuple[Any, ...]:
     data = tuple((name, part.checksum, part.queries, part.gallery, part.keeps_reference) for name, part in source.parts.items())
     encoder = source.encoder
     return source.benchmark, source.split, encoder.model, encoder.weights, encoder.preprocessing, data
 
 
-def _group(runs: list[Run], sweeps: list[Sweep], resamples: int) -> Group:
+def _group(runs: list[RunRecord], sweeps: list[SweepRecord], resamples: int) -> ComparisonGroup:
     for run in runs[1:]:
         _check_alike(runs[0], run)
     ordered = sorted(runs, key=lambda run: (-run.value, not run.is_base, run.name))
@@ -92,10 +94,10 @@ def _group(runs: list[Run], sweeps: list[Sweep], resamples: int) -> Group:
         for a, b in combinations(ordered, 2)
     }
     any_ = (runs or sweeps)[0]
-    return Group(any_.benchmark, any_.split, any_.encoder, tuple(ordered), tuple(sweeps), intervals)
+    return ComparisonGroup(any_.benchmark, any_.split, any_.encoder, tuple(ordered), tuple(sweeps), intervals)
 
 
-def _check_alike(one: Run, other: Run) -> None:
+def _check_alike(one: RunRecord, other: RunRecord) -> None:
     if one.headline != other.headline:
         raise MMRetrieveError(
             f"runs {one.name!r} and {other.name!r} cannot be compared: by {one.headline} the one, by {other.headline} the other"
@@ -108,11 +110,11 @@ def _check_alike(one: Run, other: Run) -> None:
             )
 
 
-def _values(run: Run) -> list[list[float]]:
+def _values(run: RunRecord) -> list[list[float]]:
     """The headline's values of each part; a query for which it is not defined has no say in either run."""
     column = run.measured.index(run.headline)
     return [[v for a in answers if (v := a.values[column]) is not None] for answers in run.answers.values()]
 
 
-def _options(run: Run) -> set[tuple[str, str]]:
+def _options(run: RunRecord) -> set[tuple[str, str]]:
     return {(name, repr(value)) for name, value in run.options.items()}

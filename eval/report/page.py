@@ -10,15 +10,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from eval.report import tables
-from eval.report.beside import Accepted, Beside, accepted, beside_published
 from eval.report.bootstrap import RESAMPLES
-from eval.report.cases import Cases, cases
+from eval.report.cases import CaseGroup, cases
 from eval.report.facts import facts
-from eval.report.groups import Group, grouped
+from eval.report.groups import ComparisonGroup, grouped
 from eval.report.heatmap import heatmap
+from eval.report.loading import read_records
 from eval.report.pictures import Pictures, Thumbnails, data_uri
-from eval.report.reading import read_records
-from eval.report.records import Source, Sweep
+from eval.report.published_comparison import AcceptanceRow, PublishedComparison, accepted, beside_published
+from eval.report.records import SourceRecord, SweepRecord
 from eval.report.verdict import Verdict, tuning, verdict
 from eval.report.words import anchor, benchmark_name, bracket, command, count, metric_name, number, preprocessing_said, signed
 
@@ -26,10 +26,10 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Map:
+class SweepMap:
     """A sweep as it is drawn: its picture, its points, and how honest its best point is."""
 
-    sweep: Sweep
+    sweep: SweepRecord
     uri: str
     alt: str
     tuning: str
@@ -38,22 +38,22 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """One benchmark, split and encoder."""
 
     anchor: str
     title: str
     below: str
-    group: Group
+    group: ComparisonGroup
     headline: str
     verdict: Verdict
-    results: tables.Table | None
-    aspects: tables.Table | None
-    distances: list[tuple[str, list[tables.Distance | None]]]
-    maps: tuple[Map, ...]
-    beside: Beside | None
-    accepted: Accepted | None
-    cases: tuple[Cases, ...]
+    results: tables.ReportTable | None
+    aspects: tables.ReportTable | None
+    distances: list[tuple[str, list[tables.RunDistance | None]]]
+    maps: tuple[SweepMap, ...]
+    beside: PublishedComparison | None
+    accepted: AcceptanceRow | None
+    cases: tuple[CaseGroup, ...]
     no_pictures: str
     facts: tuple[tuple[str, list[tuple[str, str]]], ...]
 
@@ -97,12 +97,12 @@ def typed(text: str) -> Markup:
     return Markup("".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)))
 
 
-def _section(group: Group, number_: int, pictures: Mapping[str, Pictures | None]) -> Section:
+def _section(group: ComparisonGroup, number_: int, pictures: Mapping[str, Pictures | None]) -> ReportSection:
     family = group.benchmark.partition(":")[0]
     load = pictures.get(group.benchmark) or pictures.get(family)
     thumbnails = Thumbnails(load)
     shown = cases(group, thumbnails)
-    return Section(
+    return ReportSection(
         anchor=anchor(str(number_), group.benchmark, group.split, group.encoder.model),
         title=f"{benchmark_name(group.benchmark)} {group.split}",
         below=_below(group),
@@ -121,7 +121,7 @@ def _section(group: Group, number_: int, pictures: Mapping[str, Pictures | None]
     )
 
 
-def _below(group: Group) -> str:
+def _below(group: ComparisonGroup) -> str:
     source = group.sources[0]
     images = sum(part.gallery for part in source.parts.values())
     kept = {part.keeps_reference for part in source.parts.values()}
@@ -130,7 +130,7 @@ def _below(group: Group) -> str:
     return f"{group.encoder.model} · {sizes} · {preprocessing_said(group.encoder.preprocessing)}"
 
 
-def _map(sweep: Sweep) -> Map:
+def _map(sweep: SweepRecord) -> SweepMap:
     names = tuple(dict.fromkeys(name for point in sweep.points.values() for name in point["metrics"] if "/" not in name))
     points = [
         (
@@ -143,7 +143,7 @@ def _map(sweep: Sweep) -> Map:
     ]
     alt = f"{metric_name(sweep.metric)} of {sweep.label} over beta and gamma"
     said = tuning(sweep)
-    return Map(
+    return SweepMap(
         sweep,
         data_uri(heatmap(sweep.record), "image/png"),
         alt,
@@ -161,6 +161,6 @@ def _no_pictures(family: str, load: Pictures | None, missing: list[str]) -> str:
     return ""
 
 
-def _name(group: Group, source: Source) -> str:
+def _name(group: ComparisonGroup, source: SourceRecord) -> str:
     run = next((run for run in group.runs if run is source), None)
     return f"sweep: {source.label}" if run is None else group.title(run)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.report.answers import Answer
+from eval.report.query_answers import QueryAnswer
 
 BASE, LINEAR = "base", "linear"
 
 
 @dataclass(frozen=True)
-class Part:
+class PartRecord:
     """One benchmark of a suite: how many queries and gallery images, and the checksum of its annotation files.
 
     `keeps_reference`: whether the reference stays in the ranking; None where the record does not say.
@@ -27,7 +27,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class EncoderUsed:
+class EncoderRecord:
     """Which encoder made the vectors: its model, the hash of its weights, and how pictures were prepared for it."""
 
     model: str
@@ -36,7 +36,7 @@ class EncoderUsed:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
+class SourceRecord:
     """What a run and a sweep have in common; parts are in the order of the record."""
 
     name: str
@@ -44,8 +44,8 @@ class Source:
     split: str
     label: str
     composer: str
-    encoder: EncoderUsed
-    parts: Mapping[str, Part]
+    encoder: EncoderRecord
+    parts: Mapping[str, PartRecord]
     remarks: tuple[str, ...]
     options: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Run(Source):
+class RunRecord(SourceRecord):
     """`metrics` are means over the parts; `measured` names the values of each answer; `answers` are by part, in query order."""
 
     rule: str
@@ -64,7 +64,7 @@ class Run(Source):
     headline: str
     metrics: Mapping[str, float]
     measured: tuple[str, ...]
-    answers: Mapping[str, tuple[Answer, ...]]
+    answers: Mapping[str, tuple[QueryAnswer, ...]]
 
     @property
     def is_base(self) -> bool:
@@ -78,7 +78,7 @@ class Run(Source):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sweep(Source):
+class SweepRecord(SourceRecord):
     """`record` is what `heatmap` draws; `metric` is the one that it was tuned for."""
 
     metric: str

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.report.bootstrap import Interval
-from eval.report.groups import Group
-from eval.report.records import Run
+from eval.report.groups import ComparisonGroup
+from eval.report.records import RunRecord
 from eval.report.words import benchmark_name, bracket, metric_name, number, signed
 
 MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number; `best` where nothing in its column is higher."""
 
     text: str
@@ -32,29 +32,29 @@ class Whisker:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A run: its numbers, and how far it is from its base; `notes` are numbers of remarks below the table,
     of those that are not true of every run."""
 
     label: str
     notes: tuple[int, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     is_base: bool
     gain: Interval | None
     whisker: Whisker | None
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """`heads`: (title, how many columns) of parts, where there are several; `columns`: metrics, the headline marked."""
 
     heads: tuple[tuple[str, int], ...]
     columns: tuple[tuple[str, bool], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
 
 
-def results(group: Group) -> Table:
+def results(group: ComparisonGroup) -> ReportTable:
     """Runs by metrics, best first: the mean, then each part of a suite."""
     names = [name for name in group.runs[0].metrics if "/" not in name]
     parts = list(group.runs[0].parts) if len(group.runs[0].parts) > 1 else []
@@ -63,13 +63,13 @@ def results(group: Group) -> Table:
     return _table(group, places, heads)
 
 
-def aspects(group: Group) -> Table | None:
+def aspects(group: ComparisonGroup) -> ReportTable | None:
     """Runs by the aspects of a benchmark, where it has some."""
     names = [name for name in group.runs[0].metrics if "/" in name]
     return _table(group, [(None, name) for name in names], []) if names else None
 
 
-def _table(group: Group, places: Sequence[tuple[str | None, str]], heads: Sequence[tuple[str, int]]) -> Table:
+def _table(group: ComparisonGroup, places: Sequence[tuple[str | None, str]], heads: Sequence[tuple[str, int]]) -> ReportTable:
     values = [[_value(run, *place) for place in places] for run in group.runs]
     tops = [max((v for v in column if v is not None), default=None) for column in zip(*values, strict=True)]
     gains = [group.gain(run) for run in group.runs]
@@ -77,10 +77,10 @@ def _table(group: Group, places: Sequence[tuple[str | None, str]], heads: Sequen
     shared = set.intersection(*(set(run.remarks) for run in group.runs)) if len(group.runs) > 1 else set()
     remarks = list(dict.fromkeys(remark for run in group.runs for remark in run.remarks if remark not in shared))
     rows = [
-        Row(
+        TableRow(
             group.title(run),
             tuple(remarks.index(remark) + 1 for remark in run.remarks if remark not in shared),
-            tuple(Cell(number(value), value is not None and value == top) for value, top in zip(row, tops, strict=True)),
+            tuple(TableCell(number(value), value is not None and value == top) for value, top in zip(row, tops, strict=True)),
             run.is_base,
             gain,
             None if gain is None else _whisker(gain, drawn),
@@ -88,7 +88,7 @@ def _table(group: Group, places: Sequence[tuple[str | None, str]], heads: Sequen
         for run, row, gain in zip(group.runs, values, gains, strict=True)
     ]
     columns = tuple((metric_name(name), name == group.runs[0].headline) for _, name in places)
-    return Table(tuple(heads), columns, tuple(rows), tuple(remarks))
+    return ReportTable(tuple(heads), columns, tuple(rows), tuple(remarks))
 
 
 def _whisker(gain: Interval, all_: Sequence[Interval]) -> Whisker:
@@ -102,7 +102,7 @@ def _whisker(gain: Interval, all_: Sequence[Interval]) -> Whisker:
 
 
 @dataclass(frozen=True)
-class Distance:
+class RunDistance:
     """How far the run of a row is ahead of the run of a column."""
 
     difference: str
@@ -110,20 +110,20 @@ class Distance:
     clear: bool
 
 
-def distances(group: Group) -> list[tuple[str, list[Distance | None]]]:
+def distances(group: ComparisonGroup) -> list[tuple[str, list[RunDistance | None]]]:
     """Each run but the last with its lead over each run but the first; None below the diagonal. Best first."""
 
-    def lead(i: int, j: int) -> Distance | None:
+    def lead(i: int, j: int) -> RunDistance | None:
         if j <= i:
             return None
         found = group.interval(group.runs[i], group.runs[j])
-        return Distance(signed(found.difference), bracket(found), found.clear)
+        return RunDistance(signed(found.difference), bracket(found), found.clear)
 
     numbers = range(len(group.runs))
     return [(group.title(group.runs[i]), [lead(i, j) for j in numbers[1:]]) for i in numbers[:-1]]
 
 
-def _value(run: Run, part: str | None, metric: str) -> float | None:
+def _value(run: RunRecord, part: str | None, metric: str) -> float | None:
     return (run.metrics if part is None else run.parts[part].metrics).get(metric)
 
 

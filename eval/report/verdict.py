@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 
 from eval.report.bootstrap import Interval
+from eval.report.case_selection import moved
 from eval.report.cautions import cautions
-from eval.report.choosing import moved
-from eval.report.groups import Group
-from eval.report.records import Run, Sweep
+from eval.report.groups import ComparisonGroup
+from eval.report.records import RunRecord, SweepRecord
 from eval.report.words import command, count, listing, metric_name, number, setting_point, signed, weights_said
 from mmretrieve import pdv_weights
 
@@ -27,17 +27,17 @@ class Verdict:
     cautions: tuple[str, ...]
 
 
-def verdict(group: Group) -> Verdict:
+def verdict(group: ComparisonGroup) -> Verdict:
     """What the runs and sweeps of one benchmark, split and encoder amount to."""
     return Verdict(_lead(group), tuple(_reasons(group)), tuple(_settings(group)), tuple(cautions(group)))
 
 
-def level_with(group: Group) -> tuple[Run, ...]:
+def level_with(group: ComparisonGroup) -> tuple[RunRecord, ...]:
     """The runs that cannot be told apart from the best one, in their order."""
     return tuple(run for run in group.runs[1:] if not group.interval(group.runs[0], run).clear)
 
 
-def _lead(group: Group) -> str:
+def _lead(group: ComparisonGroup) -> str:
     if not group.runs:
         return "Only sweeps here: run the settings they name, to compare them query by query."
     best, level = group.runs[0], level_with(group)
@@ -50,7 +50,7 @@ def _lead(group: Group) -> str:
     return f"Use `{group.title(best)}`, or any of {len(level)} others: the differences may be chance."
 
 
-def _reasons(group: Group) -> list[str]:
+def _reasons(group: ComparisonGroup) -> list[str]:
     if not group.runs:
         return []
     best = group.runs[0]
@@ -63,7 +63,7 @@ def _reasons(group: Group) -> list[str]:
     return [*reasons, *_spread(best, base)]
 
 
-def _gain(group: Group, best: Run, base: Run | None) -> str:
+def _gain(group: ComparisonGroup, best: RunRecord, base: RunRecord | None) -> str:
     reaches = f"It reaches {metric_name(best.headline)} {number(best.value)}"
     if base is not None:
         found = group.interval(best, base)
@@ -79,18 +79,18 @@ def _gain(group: Group, best: Run, base: Run | None) -> str:
     return f"{reaches} as it comes: no other weighing of {best.composer} that was run here does better (the next, `{group.title(weighed)}`, reaches {number(weighed.value)})."
 
 
-def _moves(best: Run, base: Run) -> str:
+def _moves(best: RunRecord, base: RunRecord) -> str:
     up, down, same = moved(best, base)
     return f"Against that base {count(up, 'query')} {'gets' if up == 1 else 'get'} better, {down:,} worse, and {same:,} {'stays' if same == 1 else 'stay'} as before."
 
 
-def _behind(group: Group, best: Run, second: Run) -> str:
+def _behind(group: ComparisonGroup, best: RunRecord, second: RunRecord) -> str:
     found = group.interval(best, second)
     sure = "that is clear" if found.clear else f"on {count(best.queries, 'query')} the two cannot be told apart"
     return f"The runner-up, `{group.title(second)}`, reaches {number(second.value)}, {number(found.difference)} less: {sure} ({_between(found)})."
 
 
-def _spread(best: Run, base: Run | None) -> list[str]:
+def _spread(best: RunRecord, base: RunRecord | None) -> list[str]:
     """Where the gain comes from: the parts of a suite, or the aspects of a benchmark, where it is largest and smallest."""
     if base is None:
         return []
@@ -107,7 +107,7 @@ def _spread(best: Run, base: Run | None) -> list[str]:
     return [f"The gain is largest on {most} ({signed(gains[most])}) and smallest on {least} ({signed(gains[least])})."]
 
 
-def _settings(group: Group) -> list[str]:
+def _settings(group: ComparisonGroup) -> list[str]:
     said = []
     if group.runs and (found := SETTING.search(group.runs[0].weighing)):
         alpha_image, alpha_text, beta = map(float, found.groups())
@@ -117,11 +117,11 @@ def _settings(group: Group) -> list[str]:
     return [*said, *(_swept(sweep) + _not_run(group, sweep) for sweep in sweeps)]
 
 
-def _of_best(group: Group, sweep: Sweep) -> bool:
+def _of_best(group: ComparisonGroup, sweep: SweepRecord) -> bool:
     return bool(group.runs) and sweep.composer == group.runs[0].composer
 
 
-def _swept(sweep: Sweep) -> str:
+def _swept(sweep: SweepRecord) -> str:
     points, metric = sweep.points, sweep.metric
     if "best" not in points:
         return f"The sweep of {sweep.label} names no best point."
@@ -138,7 +138,7 @@ def _swept(sweep: Sweep) -> str:
     )
 
 
-def _not_run(group: Group, sweep: Sweep) -> str:
+def _not_run(group: ComparisonGroup, sweep: SweepRecord) -> str:
     """What a better point calls for: it beats the best run, or gains more on its half than that run does on all queries."""
     if "best" not in sweep.points or not group.runs:
         return ""
@@ -153,7 +153,7 @@ def _not_run(group: Group, sweep: Sweep) -> str:
     return f" That gain, {signed(gain)}, is larger than any of the runs' here: run that setting to compare it query by query."
 
 
-def tuning(sweep: Sweep) -> str:
+def tuning(sweep: SweepRecord) -> str:
     """ "tuned on the even queries, reported on the odd queries"; "tuned and reported on the same, all queries"."""
     if sweep.same_queries:
         return f"tuned and reported on the same queries ({sweep.reported_on})"

@@ -1,5 +1,5 @@
 """What makes terms: every way to compose a query, by name."""
 
-from mmretrieve.composers.making import Parts, make_composer, parts_from
+from mmretrieve.composers.factory import Parts, make_composer, parts_from
 
 __all__ = ["Parts", "make_composer", "parts_from"]

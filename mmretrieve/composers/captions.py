@@ -14,6 +14,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.fitting import FittedCaption, cut_remarks, fit_captions, fitting_remark
 from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
@@ -22,7 +23,6 @@ from mmretrieve.language.base import Captioner, Rewriter
 from mmretrieve.language.editing import without
 from mmretrieve.language.rewriters import TemplateRewriter
 from mmretrieve.options import CaptionSource
-from mmretrieve.query import Query
 from mmretrieve.rules import LINEAR, Hinge, ScoreRule
 from mmretrieve.vectors import Float32, unit
 
@@ -76,7 +76,7 @@ class Captions:
     rule: ScoreRule = LINEAR
     remark: str | None = None
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         for query in queries:
             if not query.avoid:
                 query.words()  # only what should not show can be asked without a prompt
@@ -100,7 +100,7 @@ class Captions:
         ]
 
     def _composition(
-        self, query: Query, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, wish: Float32 | None
+        self, query: ComposerInput, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, wish: Float32 | None
     ) -> Composition:
         shares = self.shares(text, rewritten)
         means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
@@ -115,7 +115,7 @@ class Captions:
         )
         return composition.weighted({term: weight for term, weight in self.base.items() if term in there})
 
-    def _rewrites(self, captions: Sequence[str], queries: Sequence[Query]) -> list[str]:
+    def _rewrites(self, captions: Sequence[str], queries: Sequence[ComposerInput]) -> list[str]:
         """Each caption with its query's prompt applied, without what the query avoids; a query without a prompt keeps its caption."""
         asked = [(caption, query.words()) for caption, query in zip(captions, queries, strict=True) if query.prompt is not None]
         said = iter(self.rewriter.rewrite(*map(list, zip(*asked, strict=True))) if asked else [])
@@ -127,7 +127,7 @@ class Captions:
             for rewrite, query in zip(rewrites, queries, strict=True)
         ]
 
-    def _captions(self, queries: Sequence[Query]) -> list[list[str]]:
+    def _captions(self, queries: Sequence[ComposerInput]) -> list[list[str]]:
         unsaid = [query for query in queries if query.caption is None]
         told = iter(self.captioner.captions(unsaid, self.count) if unsaid else [])
         return [

@@ -12,13 +12,13 @@ from typing import Protocol
 
 import numpy as np
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.fitting import cut_remark
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import ContextLimit, Encoder
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
-from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 
 SHOWN = "$"  # stands for the pseudo token where a person reads the sentence
@@ -43,7 +43,7 @@ class Inversion:
     inverter: Inverter
     joint: str = "that"
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.words() for query in queries]
         sentences = [[("a photo of", ""), ("a photo of", f"{self.joint} {prompt}")] for prompt in prompts]
         rows = self.inverter.encode([_picture(query) for query in queries], sentences)
@@ -75,7 +75,7 @@ class Inversion:
         return None if sentence_fits else left
 
 
-def _picture(query: Query) -> ImageLike:
+def _picture(query: ComposerInput) -> ImageLike:
     query.reference()
     if query.image is None:
         raise OptionError(

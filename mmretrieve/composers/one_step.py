@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.base import Describer
-from mmretrieve.query import Query
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class OneStep:
     encoder: Encoder
     describer: Describer
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         said = [
             {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.words(), Term.PROMPT: query.words()}
             for d, query in zip(self.describer.describe(queries), queries, strict=True)

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.base import Composer
 from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.roles import Compiler, Roles, RuleCompiler
-from mmretrieve.query import Query
 
 ROLE_WEIGHTS = {"global": 0.4, "desired": 0.3, "preserve": 0.2, "forbidden": 0.1}
 
@@ -37,7 +37,7 @@ class RoleAware:
     compiler: Compiler = field(default_factory=RuleCompiler)
     weights: Mapping[str, float] = field(default_factory=lambda: ROLE_WEIGHTS)
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         compiled = self.compiler.compile(queries)
         return [
             self._with_roles(composition, roles)
@@ -71,7 +71,7 @@ class Constrained:
     inner: Composer
     compiler: Compiler = field(default_factory=RuleCompiler)
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         compiled = self.compiler.compile(queries)
         return [
             self._with_constraints(composition, roles)

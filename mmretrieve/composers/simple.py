@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError
-from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 
 NEARLY_PARALLEL = 1e-4  # radians; below it the sines of Slerp lose their digits
@@ -21,7 +21,7 @@ NEARLY_PARALLEL = 1e-4  # radians; below it the sines of Slerp lose their digits
 class ImageOnly:
     """The reference image and nothing else."""
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         return [Composition((Term.IMAGE,), query.reference()[None], (1.0,)) for query in queries]
 
 
@@ -31,7 +31,7 @@ class PromptOnly:
 
     encoder: Encoder
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.wish() or query.words() for query in queries]
         rows, cut = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
         return [
@@ -46,7 +46,7 @@ class Sum:
 
     encoder: Encoder
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         return _pairs(self.encoder, queries, lambda _query, _prompt: (1.0, 1.0))
 
 
@@ -61,7 +61,7 @@ class Slerp:
         if not 0 <= self.t <= 1:
             raise OptionError(f"t must be from 0 to 1, got {self.t!r}")
 
-    def compose(self, queries: Sequence[Query]) -> list[Composition]:
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         return _pairs(self.encoder, queries, lambda query, prompt: slerp_weights(query.reference(), prompt, self.t))
 
 
@@ -81,7 +81,7 @@ def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
 
 
 def _pairs(
-    encoder: Encoder, queries: Sequence[Query], weigh: Callable[[Query, Float32], tuple[float, float]]
+    encoder: Encoder, queries: Sequence[ComposerInput], weigh: Callable[[ComposerInput, Float32], tuple[float, float]]
 ) -> list[Composition]:
     """The terms image and prompt of each query under the weights that `weigh` gives for its (d,) prompt vector."""
     prompts = [query.wish() or query.words() for query in queries]

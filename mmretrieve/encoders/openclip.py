@@ -18,6 +18,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.context import TextContext
 from mmretrieve.encoders.hub import hub_or_cache
@@ -26,7 +27,6 @@ from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
-from mmretrieve.threads import map_ahead
 from mmretrieve.vectors import Float32, unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -14,20 +14,16 @@ from numpy.typing import ArrayLike
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import vocabularies
-from mmretrieve.gallery.asking import Asking
-from mmretrieve.gallery.filling import transfer
-from mmretrieve.gallery.filling.adding import add_source
-from mmretrieve.gallery.filling.embedded import add_vectors
-from mmretrieve.gallery.filling.intake import THUMBNAIL_SIDE, AddReport
-from mmretrieve.gallery.filling.merging import add_gallery
-from mmretrieve.gallery.index import deriving, stamp
+from mmretrieve.gallery import transfer, vocabularies
+from mmretrieve.gallery.base import GalleryBase
+from mmretrieve.gallery.chunks import add_source
+from mmretrieve.gallery.embeddings import add_vectors
+from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.milvus.address import is_address
-from mmretrieve.gallery.snapshot import Snapshot
-from mmretrieve.gallery.sources import read_source
-from mmretrieve.gallery.sources.base import Source, Value
+from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.merge import add_gallery
+from mmretrieve.gallery.snapshot import LocalView
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
 from mmretrieve.gallery.store.store import Store, is_gallery
@@ -35,18 +31,20 @@ from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import DEFAULT_RECALL, Decode
+from mmretrieve.sources import read_source
+from mmretrieve.sources.base import Source, Value
 
 logger = logging.getLogger(__name__)
 
 
-class Gallery(Asking[Snapshot]):
+class Gallery(GalleryBase[LocalView]):
     """A folder of vectors made by one encoder. Open it with `open`, make it with `create`."""
 
     def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
         self._store, self._encoder, self._device = store, encoder, resolved(device)
         if encoder is not None:
             self.check_encoder(encoder)
-        self._now = Snapshot(store, self._device)
+        self._now = LocalView(store, self._device)
 
     @classmethod
     def create(
@@ -65,17 +63,13 @@ class Gallery(Asking[Snapshot]):
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: Device | str = Device.AUTO) -> Gallery:
-        """The gallery at `path` as of its last commit, or the one on a Milvus server whose address this is.
+        """The gallery in the folder `path` as of its last commit (see `open_gallery` for one on a Milvus server).
 
         An encoder is needed only to add, and must be the one that made it.
 
         device: what searches, "cpu", "cuda" (all GPUs; GalleryError without one), or "auto", which takes a GPU where FAISS
         sees one and has a form of the index for it.
         """
-        if is_address(path):
-            from mmretrieve.gallery.milvus.home import MilvusGallery
-
-            return MilvusGallery.open(str(path), encoder=encoder)  # type: ignore[return-value]  # it answers what this does
         return cls(Store(Path(path)), encoder, Device(device))
 
     @classmethod
@@ -89,7 +83,7 @@ class Gallery(Asking[Snapshot]):
         return cls(Store.create(Path(path), encoder, dim, decode, **more))
 
     @classmethod
-    def like(cls, path: str | Path, other: Asking[Any]) -> Gallery:
+    def like(cls, path: str | Path, other: GalleryBase[Any]) -> Gallery:
         """The gallery at `path`; where there is none, an empty one for the vectors of the encoder that made `other`."""
         return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting)
 
@@ -124,7 +118,7 @@ class Gallery(Asking[Snapshot]):
     def refresh(self) -> None:
         """Sees what others have written since this object was made, or since it last wrote; keeps what it knows where nothing was."""
         if not self._now.is_current:
-            self._now = Snapshot(self._store, self._device, self._now)
+            self._now = LocalView(self._store, self._device, self._now)
 
     def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
         """Adds every picture of a source: whatever `read_source` reads, an object that is one, or another gallery (see `merge`).
@@ -173,7 +167,7 @@ class Gallery(Asking[Snapshot]):
     def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
         """Writes all vectors and what is known of them in the layout of clip-retrieval, into an empty folder; gives back how many."""
         setting = asdict(self.setting) if self.setting else None
-        about = transfer.About(self.encoder_identity, self._store.dim, self.decode, setting)
+        about = transfer.EmbeddingsManifest(self.encoder_identity, self._store.dim, self.decode, setting)
         return self._at_one_moment(lambda now: transfer.export(now, Path(folder), about, progress))
 
     def import_vectors(self, folder: str | Path, *, progress: Progress | None = None) -> AddReport:
@@ -194,9 +188,9 @@ class Gallery(Asking[Snapshot]):
         factory: a FAISS factory string such as "IVF4096,SQ8"; by default chosen by size and memory. Adding extends it.
         OptionError for a factory that cannot be built; GalleryError where another process builds.
         """
-        self._at_one_moment(lambda now: deriving.build(self._store, now.moment, now.halves, factory, recall, progress))
+        self._at_one_moment(lambda now: manager.build(self._store, now.moment, now.halves, factory, recall, progress))
         self.refresh()
-        return stamp.state(self._store, self._now.moment)
+        return index_manifest.state(self._store, self._now.moment)
 
     def index_report(self, *, recall: float = DEFAULT_RECALL) -> dict[str, Any]:
         """Tunes the index to that recall@10 and measures it with composed queries made from the gallery itself.
@@ -204,7 +198,7 @@ class Gallery(Asking[Snapshot]):
         recall@10 and @100 against exact search; milliseconds of one query alone (p50, p99) and of one among a hundred; bytes
         a vector; seconds of building. GalleryError where nothing was built yet.
         """
-        made, found = self._at_one_moment(lambda now: deriving.measured(self._store, now.moment, now.halves, recall))
+        made, found = self._at_one_moment(lambda now: manager.measured(self._store, now.moment, now.halves, recall))
         effort = {name: value for name, value in made.effort.items() if value is not None}
         return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
 
@@ -247,8 +241,8 @@ class Gallery(Asking[Snapshot]):
         """Frees the room of deleted and replaced items, and says how many there were. Ids and order stay."""
         with self._writing():
             gone = compact(self._store, progress)
-            now = Snapshot(self._store)
-            deriving.rebuild(self._store, now.moment, now.halves)
+            now = LocalView(self._store)
+            manager.rebuild(self._store, now.moment, now.halves)
             return gone
 
     def info(self) -> dict[str, Any]:
@@ -264,13 +258,13 @@ class Gallery(Asking[Snapshot]):
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
             "vocabulary": str(self._gallery_vocabulary),
-            "index": stamp.state(self._store, self._now.moment) | {"device": str(self._device)},
-            "bytes": self._store.sizes() | deriving.sizes(self._store),
+            "index": index_manifest.state(self._store, self._now.moment) | {"device": str(self._device)},
+            "bytes": self._store.sizes() | manager.sizes(self._store),
         }
 
     def verify(self) -> list[str]:
         """Reads everything back; one line for each thing that is wrong, none when all is well."""
-        return [*inspection.problems(self._store), *deriving.problems(self._store)]
+        return [*inspection.problems(self._store), *manager.problems(self._store)]
 
     @property
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
@@ -294,4 +288,4 @@ class Gallery(Asking[Snapshot]):
                 yield
             finally:
                 self.refresh()
-            deriving.grow(self._store, self._now.moment, lambda: self._now.halves)
+            manager.grow(self._store, self._now.moment, lambda: self._now.halves)

@@ -8,16 +8,16 @@ from threading import RLock
 import numpy as np
 
 from mmretrieve import scoring
+from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
-from mmretrieve.gallery import duplicates, vocabularies
-from mmretrieve.gallery.held import EXCLUDED, Allowed, Cut, Rows, checked_ids
-from mmretrieve.gallery.index import deriving, gpu_scores, proposing
+from mmretrieve.gallery import candidates, duplicates, vocabularies
+from mmretrieve.gallery.index import gpu_scores, manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.store.records import Item, Record
+from mmretrieve.gallery.store.records import Item, ItemRecord
 from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, checked_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
-from mmretrieve.threads import once
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
@@ -28,16 +28,16 @@ BLOCK = 16_384  # rows read at once
 FILTERS = 8  # whose rows are remembered
 
 
-class Snapshot:
+class LocalView:
     """What a store holds now. Positions count its items in insertion order, from 0; rows are their places in the files."""
 
-    def __init__(self, store: Store, device: Device = Device.CPU, before: Snapshot | None = None) -> None:
+    def __init__(self, store: Store, device: Device = Device.CPU, before: LocalView | None = None) -> None:
         self.store, self.moment = store, store.ledger.moment()
         self.dim, self.name = store.dim, str(store.folder)
         self.rows: Rows = self.moment.rows()
         self._device, self.once_lock = device, RLock()
         self._filters: dict[str, Rows] = {}
-        self._before: deriving.Opened | None = None if before is None else before.__dict__.get("_opened", before._before)
+        self._before: manager.LoadedIndex | None = None if before is None else before.__dict__.get("_opened", before._before)
         self._previous_automatic: AutomaticVocabulary | None = (
             None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
         )
@@ -83,8 +83,8 @@ class Snapshot:
         return self._opened.index
 
     @once
-    def _opened(self) -> deriving.Opened:
-        return deriving.opened(self.store, self.moment, self.halves, self._device, self._before)
+    def _opened(self) -> manager.LoadedIndex:
+        return manager.opened(self.store, self.moment, self.halves, self._device, self._before)
 
     @once
     def vectors(self) -> Float32:
@@ -101,7 +101,7 @@ class Snapshot:
     def items_of(self, rows: Rows) -> list[Item]:
         return [record.item for record in self.records_of(rows)]
 
-    def records_of(self, rows: Rows) -> list[Record]:
+    def records_of(self, rows: Rows) -> list[ItemRecord]:
         return self.store.ledger.records_of(rows.tolist(), self.moment)
 
     def rows_of(self, ids: Collection[str]) -> Rows:
@@ -118,10 +118,10 @@ class Snapshot:
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.near(self, self.index, min_score, progress)
 
-    def allowed(self, cut: Cut) -> Allowed:
+    def allowed(self, cut: SearchOptions) -> CandidateFilter:
         matching = self.rows if cut.where is None else self._matching(cut.where)
         rows = np.setdiff1d(matching, self.rows_of(cut.exclude), assume_unique=True) if len(cut.exclude) else matching
-        return Allowed.of(rows, len(rows), len(matching), len(self))
+        return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
     def _matching(self, where: str) -> Rows:
         """What fulfils a filter at this moment; the last few are remembered, as the next query mostly has the same one."""
@@ -131,13 +131,13 @@ class Snapshot:
                 self._filters = dict([*self._filters.items(), (where, found)][-FILTERS:])
             return self._filters[where]
 
-    def rows_allowed(self, allowed: Allowed) -> Rows:
+    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         rows: Rows = allowed.which
         return rows
 
-    def proposals(self, queries_qd: Float32, wanted: int, allowed: Allowed) -> Rows:
+    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         excluded = allowed.hidden.get(EXCLUDED, 0)
-        return proposing.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
+        return candidates.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""

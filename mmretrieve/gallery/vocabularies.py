@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
-from mmretrieve.gallery.sources.values import folded
-from mmretrieve.gallery.store.fields import Kind
+from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
+from mmretrieve.sources.values import folded
 
 KEY = "vocabulary"  # in the ledger's meta data
 MAX_ITEMS = 20_000  # whose fields are read
@@ -67,16 +67,16 @@ class AutomaticVocabulary:
     """What was found automatically, and the fields and the number of items of the gallery then."""
 
     vocabulary: Vocabulary | None
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, FieldType]
     items: int
 
-    def is_valid_for(self, kinds: Mapping[str, Kind], items: int) -> bool:
+    def is_valid_for(self, kinds: Mapping[str, FieldType], items: int) -> bool:
         """Whether it still describes a gallery with these fields and this number of items."""
         return self.kinds == kinds and abs(items - self.items) <= MAX_CHANGE * self.items
 
 
 def find_vocabulary(
-    source: FieldSource, kinds: Mapping[str, Kind], previous: AutomaticVocabulary | None = None
+    source: FieldSource, kinds: Mapping[str, FieldType], previous: AutomaticVocabulary | None = None
 ) -> AutomaticVocabulary:
     """The vocabulary of a gallery with these fields; `previous` where it is still valid, without reading any item."""
     if previous is not None and previous.is_valid_for(kinds, len(source)):
@@ -85,7 +85,7 @@ def find_vocabulary(
     return AutomaticVocabulary(vocabulary, kinds, len(source))
 
 
-def make_vocabulary(source: FieldSource, kinds: Mapping[str, Kind], fields: Sequence[str]) -> GalleryVocabulary:
+def make_vocabulary(source: FieldSource, kinds: Mapping[str, FieldType], fields: Sequence[str]) -> GalleryVocabulary:
     """The vocabulary made of exactly these fields; capitals in their names make no difference.
 
     OptionError, naming the fields that there are, for a name that no item has, and for a field without words.

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Point:
+class ValidationPoint:
     """One point of the validation curve: mean squared errors, per number of a text feature."""
 
     step: int
@@ -43,7 +43,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Cut:
+class PhraseSplit:
     """Captions that have a noun phrase, whole and in pieces."""
 
     captions: tuple[str, ...]
@@ -70,8 +70,8 @@ def train_phi(
     out: Path,
     recipe: PhiRecipe | None = None,
     *,
-    report: Callable[[Point], object] | None = None,
-) -> Point:
+    report: Callable[[ValidationPoint], object] | None = None,
+) -> ValidationPoint:
     """Trains, and keeps in `out` the phi of the lowest validation loss, which is returned with its step.
 
     A twentieth of the captions is held out. The curve is written beside `out` (`.curve.jsonl`), and the state of the run
@@ -90,25 +90,25 @@ class _Run:
         encoder: OpenClipEncoder,
         out: Path,
         recipe: PhiRecipe,
-        report: Callable[[Point], object] | None,
+        report: Callable[[ValidationPoint], object] | None,
     ) -> None:
         self.encoder, self.out, self.recipe, self.report = encoder, out, recipe, report
         self.training, self.held_out = _split(captions)
         torch.manual_seed(recipe.seed)
         self.net = SearlePhi(encoder.dim, 4 * encoder.dim, encoder.pseudo_tokens.width).to(encoder.device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self.step, self.curve = 0, list[Point]()
+        self.step, self.curve = 0, list[ValidationPoint]()
         self.state_file, self.curve_file = out.with_suffix(".state"), out.with_suffix(".curve.jsonl")
         self.mark = {"recipe": asdict(recipe), "encoder": encoder.identity.weights, "captions": _digest(captions)}
 
-    def go(self) -> Point:
+    def go(self) -> ValidationPoint:
         self._resume()
         started, losses = time.monotonic(), list[float]()
         while self.step < self.recipe.steps:
             losses.append(self._learn())
             self.step += 1
             if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
-                point = Point(self.step, sum(losses) / len(losses), self.validate(), time.monotonic() - started)
+                point = ValidationPoint(self.step, sum(losses) / len(losses), self.validate(), time.monotonic() - started)
                 if not (math.isfinite(point.training) and math.isfinite(point.validation)):
                     raise OptionError(f"the loss at step {self.step} is {point.training}; lower the learning rate or the noise")
                 self._keep(point)
@@ -138,7 +138,7 @@ class _Run:
             total += float(self._loss(self.held_out, rows, None).item()) * len(rows)
         return total / len(self.held_out)
 
-    def _loss(self, data: Cut, rows: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    def _loss(self, data: PhraseSplit, rows: Sequence[int], generator: torch.Generator | None) -> Tensor:
         features = torch.from_numpy(self.encoder.text_features([data.captions[i] for i in rows]))
         noisy = features
         if generator is not None:
@@ -148,7 +148,7 @@ class _Run:
         said = self.encoder.pseudo_tokens.features([data.pieces[i] for i in rows], tokens)
         return F.mse_loss(said, features.to(said.device))
 
-    def _keep(self, point: Point) -> None:
+    def _keep(self, point: ValidationPoint) -> None:
         """Writes the phi where it is the best so far, then the state and the curve: a run goes on from whole points."""
         if point.validation < min((known.validation for known in self.curve), default=float("inf")):
             save_phi(self.net, self.out, self.encoder)
@@ -173,7 +173,7 @@ class _Run:
         try:
             state = torch.load(self.state_file, map_location=self.encoder.device, weights_only=True)
             mark, self.step = state["mark"], state["step"]
-            self.curve = [Point(*values) for values in state["curve"]]
+            self.curve = [ValidationPoint(*values) for values in state["curve"]]
             self.net.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
         except Exception as error:  # whatever torch stumbles on
@@ -191,7 +191,7 @@ def _digest(captions: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(captions).encode(), digest_size=16).hexdigest()
 
 
-def _split(captions: Sequence[str]) -> tuple[Cut, Cut]:
+def _split(captions: Sequence[str]) -> tuple[PhraseSplit, PhraseSplit]:
     """(training, held out): captions with a noun phrase, the held-out ones spread evenly over the file, none in both."""
     pieces = {caption: cut(caption) for caption in dict.fromkeys(captions)}
     usable = [caption for caption, own in pieces.items() if len(own) > 1]
@@ -201,4 +201,4 @@ def _split(captions: Sequence[str]) -> tuple[Cut, Cut]:
         raise OptionError(
             f"{len(usable)} of {len(captions)} captions have a noun phrase; training needs some to learn from and some to hold out"
         )
-    return tuple(Cut(tuple(part), tuple(pieces[caption] for caption in part)) for part in (training, held_out))  # type: ignore[return-value]
+    return tuple(PhraseSplit(tuple(part), tuple(pieces[caption] for caption in part)) for part in (training, held_out))  # type: ignore[return-value]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mmretrieve.query import Query
+from mmretrieve.composer_input import ComposerInput
 
 
 class Captioner(Protocol):
     """Says reference images in words."""
 
-    def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
+    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` captions of each reference, the best first. Methods that need many (LDRE, SEIZE) ask for 15.
 
         A captioner that knows how far each of its captions can be trusted returns `Caption`s.
@@ -43,4 +43,4 @@ class Description:
 class Describer(Protocol):
     """Sees pictures and prompts, and describes targets in one step."""
 
-    def describe(self, queries: Sequence[Query]) -> list[Description]: ...
+    def describe(self, queries: Sequence[ComposerInput]) -> list[Description]: ...

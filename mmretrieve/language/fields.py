@@ -11,7 +11,7 @@ from functools import cache, cached_property, lru_cache
 from mmretrieve.composition import Caption
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.language.lexicon import general_lexicon, nearest_class
-from mmretrieve.language.vocabulary import NOUNS, Group, Vocabulary, words_of
+from mmretrieve.language.vocabulary import NOUNS, Vocabulary, WordGroup, words_of
 from mmretrieve.language.words import is_plural, stem, word_list
 from mmretrieve.options import CaptionSource
 
@@ -88,8 +88,8 @@ def vocabulary_from_fields(rows: Iterable[Mapping[str, object]], names: Sequence
         if noun is None:
             return None
         others = sorted((each for each in others if each.is_attribute), key=lambda each: each.rank)[: MAX_FIELDS - 1]
-    things = [Group(noun.slot, tuple(dict.fromkeys(noun.nouns.values())))] if noun is not None else []
-    beside = [Group(each.slot, each.beside_nouns()) for each in others]
+    things = [WordGroup(noun.slot, tuple(dict.fromkeys(noun.nouns.values())))] if noun is not None else []
+    beside = [WordGroup(each.slot, each.beside_nouns()) for each in others]
     slots = [f"{{{group.name}}}" for group in (*beside, *things) if not group.is_added()]
     added = [f"{{{group.name}}}" for group in beside if group.is_added()]
     return Vocabulary(" ".join(("a photo of a", *slots, *([] if things else ["thing"]), *added)), (*things, *beside))
@@ -273,7 +273,7 @@ def _sentence(fields: Mapping[str, object], vocabulary: Vocabulary) -> str | Non
     return sentence_of(chosen, vocabulary) if noun is not None and chosen[noun.name] else None
 
 
-def _matching(value: str, group: Group) -> str:
+def _matching(value: str, group: WordGroup) -> str:
     """The group's word for a value, "" where it has none."""
     if not value or value in group.words:
         return value

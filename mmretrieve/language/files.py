@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import OptionError
-from mmretrieve.language.answers import phrases, sentence, words_or_none
 from mmretrieve.language.base import Captioner, Description
-from mmretrieve.language.lookup import ByQuery, Names, id_of, settle_missing
-from mmretrieve.language.memory import Memory, is_memory
-from mmretrieve.language.records import CAPTION_FIELDS, ID_FIELDS, PROMPT_FIELDS, REWRITE_FIELDS, TARGET_FIELDS, Records
+from mmretrieve.language.llm.cache import AnswerCache, is_memory
+from mmretrieve.language.llm.parsing import phrases, sentence, words_or_none
+from mmretrieve.language.lookup import IdLookup, RequestLookup, id_of, settle_missing
 from mmretrieve.language.roles import Roles, RuleCompiler
-from mmretrieve.query import Query
+from mmretrieve.language.tables import CAPTION_FIELDS, ID_FIELDS, PROMPT_FIELDS, REWRITE_FIELDS, TARGET_FIELDS, TextRecords
 
 V = TypeVar("V")
 Pair = tuple[str, str]  # a caption and a prompt
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FileCaptioner:
-    """Captions by the id of an image (`Query.id`; see `Names` for how ids meet). `otherwise` says what the file does not.
+    """Captions by the id of an image (`ComposerInput.id`; see `IdLookup` for how ids meet). `otherwise` says what the file does not.
 
     An image may have been captioned anew for each prompt; where `by_query` knows id and prompt, those captions come first.
     """
@@ -53,7 +53,7 @@ class FileCaptioner:
         captions of its image. Repeated captions of one record stay: they are how often a model said so. A record that says nothing new is passed
         over. Raises OptionError for fields that are not recognised or not certain, MMRetrieveError for an unreadable file.
         """
-        records = Records.read(path)
+        records = TextRecords.read(path)
         id_name = records.field("id", ID_FIELDS, id_field)
         caption_name = records.field("caption", CAPTION_FIELDS, caption_field)
         prompt_name = None if prompt_field is None else records.field("prompt", PROMPT_FIELDS, prompt_field)
@@ -69,7 +69,7 @@ class FileCaptioner:
                 by_query.setdefault((name, records.text(number, prompt_name)), said)
         return cls(records.path, {name: said for name, said in by_id.items() if said}, otherwise, by_query)
 
-    def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
+    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """The first `count` captions of each image, fewer where the file has fewer (a warning counts these images).
 
         Raises MMRetrieveError, counting and naming them, where images have none and there is no `otherwise`.
@@ -86,12 +86,12 @@ class FileCaptioner:
         others = iter(self.otherwise.captions(missing, count) if missing and self.otherwise is not None else [])
         return [several or next(others) for several in said]
 
-    def _known(self, name: str, query: Query) -> list[str]:
+    def _known(self, name: str, query: ComposerInput) -> list[str]:
         return list(self.by_query.get((name, (query.prompt or "").strip())) or self.by_id[name])
 
     @cached_property
-    def _names(self) -> Names:
-        return Names(self.by_id)
+    def _names(self) -> IdLookup:
+        return IdLookup(self.by_id)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class FileRewriter:
         recognised or not certain, MMRetrieveError naming the record for lists of other lengths.
         """
         path = Path(path)
-        told = _kept(path) if is_memory(path) else _pairs(Records.read(path), caption_field, prompt_field, rewrite_field)
+        told = _kept(path) if is_memory(path) else _pairs(TextRecords.read(path), caption_field, prompt_field, rewrite_field)
         by_pair: dict[Pair, str] = {}
         several = sum(by_pair.setdefault(pair, rewrite) != rewrite for pair, rewrite in told)
         if several:
@@ -137,7 +137,7 @@ class FileRewriter:
 class FileDescriber:
     """Descriptions of targets, by the reference's id and the prompt."""
 
-    entries: ByQuery[Description]
+    entries: RequestLookup[Description]
     allow_missing: bool = False
 
     @classmethod
@@ -151,13 +151,13 @@ class FileDescriber:
         allow_missing: bool = False,
     ) -> FileDescriber:
         """From records with an id, a prompt, a target (the caption rewritten) and perhaps a reference, each said in words."""
-        records = Records.read(path)
+        records = TextRecords.read(path)
         records.field("id", REFERENCE_IDS, id_field)  # a description is of one picture
         target = records.field("rewrite", TARGET_FIELDS, rewrite_field)
         said = [Description(words_or_none(row.get(target)), words_or_none(row.get("reference"))) for row in records.rows]
         return cls(_by_query(records, said, id_field, prompt_field), allow_missing)
 
-    def describe(self, queries: Sequence[Query]) -> list[Description]:
+    def describe(self, queries: Sequence[ComposerInput]) -> list[Description]:
         """One description a query; one without words for a missing one where that is allowed, else MMRetrieveError."""
         found = self.entries.find(queries, "descriptions", allow_missing=self.allow_missing)
         return [said or Description(None) for said in found]
@@ -167,7 +167,7 @@ class FileDescriber:
 class FileCompiler:
     """Roles by prompt, and by the reference's id too where the file has ids."""
 
-    entries: ByQuery[Roles]
+    entries: RequestLookup[Roles]
     allow_missing: bool = False
 
     @classmethod
@@ -175,38 +175,38 @@ class FileCompiler:
         cls, path: str | Path, *, id_field: str | None = None, prompt_field: str | None = None, allow_missing: bool = False
     ) -> FileCompiler:
         """From records with a prompt, perhaps an id, and any of: global (a text), desired, preserve, forbidden (lists)."""
-        records = Records.read(path)
+        records = TextRecords.read(path)
         if not set(ROLE_FIELDS) & set(records.fields):
             raise OptionError(f"{records.path}: expected any of {', '.join(ROLE_FIELDS)}, got {', '.join(records.fields)}")
         whole, *lists = ROLE_FIELDS
         said = [Roles(words_or_none(row.get(whole)), *(phrases(row.get(role)) for role in lists)) for row in records.rows]
         return cls(_by_query(records, said, id_field, prompt_field), allow_missing)
 
-    def compile(self, queries: Sequence[Query]) -> list[Roles]:
+    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
         """Roles of each query; those of `RuleCompiler` for a missing one where that is allowed, else MMRetrieveError."""
         found = self.entries.find(queries, "roles", allow_missing=self.allow_missing)
         by_rule = RuleCompiler().compile(queries)
         return [roles if roles is not None else rule for roles, rule in zip(found, by_rule, strict=True)]
 
 
-def _by_query(records: Records, said: Sequence[V], id_field: str | None, prompt_field: str | None) -> ByQuery[V]:
+def _by_query(records: TextRecords, said: Sequence[V], id_field: str | None, prompt_field: str | None) -> RequestLookup[V]:
     """What is said in each record, under its prompt, and under its id where there is one. The first record stands."""
     name = records.find_field("id", REFERENCE_IDS, id_field)
     prompt = records.field("prompt", PROMPT_FIELDS, prompt_field)
     entries: dict[tuple[str | None, str], V] = {}
     for number, one in enumerate(said, 1):
         entries.setdefault((records.text(number, name) if name else None, records.text(number, prompt)), one)
-    return ByQuery(records.path, entries)
+    return RequestLookup(records.path, entries)
 
 
 def _kept(memory: Path) -> Iterator[tuple[Pair, str]]:
     """Pairs and rewrites of a memory."""
-    for asked, said in Memory(memory).said("rewrite"):
+    for asked, said in AnswerCache(memory).said("rewrite"):
         yield (str(asked["caption"]), str(asked["prompt"])), sentence(said)
 
 
 def _pairs(
-    records: Records, caption_field: str | None, prompt_field: str | None, rewrite_field: str | None
+    records: TextRecords, caption_field: str | None, prompt_field: str | None, rewrite_field: str | None
 ) -> Iterator[tuple[Pair, str]]:
     """Pairs and rewrites of a file of records."""
     caption = records.field("caption", CAPTION_FIELDS, caption_field)

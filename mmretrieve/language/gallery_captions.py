@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Caption
 from mmretrieve.language.base import Captioner
 from mmretrieve.language.fields import caption_from_fields, sentence_of, words_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import CaptionSource
-from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 
 NEIGHBORS = 10  # that vote
@@ -41,11 +41,11 @@ class GalleryCaptioner:
     """
 
     vocabulary: Vocabulary | None
-    fields_of: Callable[[Query], Fields | None]
+    fields_of: Callable[[ComposerInput], Fields | None]
     neighbors: Callable[[Float32], list[Fields]]
     otherwise: Captioner
 
-    def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
+    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` captions of each reference, the best first; fewer where `otherwise` has fewer."""
         first = [self._from_gallery(query) for query in queries]
         left = [query for query, caption in zip(queries, first, strict=True) if caption is None or count > 1]
@@ -54,7 +54,7 @@ class GalleryCaptioner:
             next(others) if caption is None else _before(caption, next(others) if count > 1 else [], count) for caption in first
         ]
 
-    def _from_gallery(self, query: Query) -> Caption | None:
+    def _from_gallery(self, query: ComposerInput) -> Caption | None:
         fields = self.fields_of(query)
         if fields is not None and (caption := caption_from_fields(fields, self.vocabulary)) is not None:
             return caption

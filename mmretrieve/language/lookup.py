@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.images import SUFFIXES
-from mmretrieve.query import Query
 
 V = TypeVar("V")
 NAMED = 3  # missing entries that a message names
 logger = logging.getLogger(__name__)
 
 
-class Names:
+class IdLookup:
     """Finds the id that a file means: the same text, else the same bare name where only one id of the file has it.
 
     A bare name has no folder, no ending of a picture file and no leading zeros: "images/021179.jpg" and "21179" are one.
@@ -45,13 +45,13 @@ def bare_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class ByQuery(Generic[V]):
+class RequestLookup(Generic[V]):
     """What a file says of queries, by prompt, and by the reference's id too where the file has ids."""
 
     path: Path
     entries: Mapping[tuple[str | None, str], V] = field(repr=False)
 
-    def find(self, queries: Sequence[Query], what: str, *, allow_missing: bool) -> list[V | None]:
+    def find(self, queries: Sequence[ComposerInput], what: str, *, allow_missing: bool) -> list[V | None]:
         """The entry of each query, None for a missing one where that is allowed. Else MMRetrieveError counts and names them."""
         keys = [(id_of(query) if self._names else None, query.words()) for query in queries]
         found = [self.entries.get((self._known(name), prompt)) for name, prompt in keys]
@@ -65,12 +65,12 @@ class ByQuery(Generic[V]):
         return None if name is None or self._names is None else self._names.find(name) or ""
 
     @cached_property
-    def _names(self) -> Names | None:
+    def _names(self) -> IdLookup | None:
         ids = [name for name, _ in self.entries if name is not None]
-        return Names(ids) if ids else None
+        return IdLookup(ids) if ids else None
 
 
-def id_of(query: Query) -> str:
+def id_of(query: ComposerInput) -> str:
     """What a file may call the query's reference: its id, else the path of its picture. OptionError where it has neither."""
     if query.id is not None:
         return query.id

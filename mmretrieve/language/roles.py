@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.language.lexicon import general_lexicon
 from mmretrieve.language.patterns import (
     BREAK,
@@ -32,7 +33,6 @@ from mmretrieve.language.patterns import (
     WISH,
 )
 from mmretrieve.language.words import tokens, word_list
-from mmretrieve.query import Query
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Roles:
 class Compiler(Protocol):
     """Sorts prompts into roles."""
 
-    def compile(self, queries: Sequence[Query]) -> list[Roles]: ...
+    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]: ...
 
 
 KNOWN_PROMPTS = 1_000  # whose segments are remembered
@@ -70,7 +70,7 @@ class RuleCompiler:
     known: frozenset[str] = field(default=frozenset())
     _read: dict[str, tuple[list[Segment], list[str]]] = field(default_factory=dict, repr=False, compare=False)
 
-    def compile(self, queries: Sequence[Query]) -> list[Roles]:
+    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
         """The roles of each query's prompt, in order. OptionError where a query has no prompt."""
         return [self.roles(query.words()) for query in queries]
 

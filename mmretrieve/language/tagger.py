@@ -9,11 +9,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Caption
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.vocabulary import Group, Vocabulary
+from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.options import CaptionSource
-from mmretrieve.query import Query
 from mmretrieve.vectors import Float32
 
 TEMPERATURE = 0.2  # in standard deviations: with it the mean probability is about the accuracy, on photos of products
@@ -71,7 +71,7 @@ class Tagger:
     _vectors: dict[str, Float32] = field(default_factory=dict, repr=False)
     _sentences: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = field(default_factory=dict, repr=False)
 
-    def captions(self, queries: Sequence[Query], count: int = 1) -> list[list[str]]:
+    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` `Caption`s a query (fewer where the vocabulary has no more), from its reference vector.
 
         OptionError where a query has no reference.
@@ -89,7 +89,9 @@ class Tagger:
             for selection, others in zip(selections, near, strict=True)
         ]
 
-    def _choose(self, group: Group, queries: Sequence[Query], selections: Sequence[Selection], *, is_last: bool) -> None:
+    def _choose(
+        self, group: WordGroup, queries: Sequence[ComposerInput], selections: Sequence[Selection], *, is_last: bool
+    ) -> None:
         """Chooses the group's word for every image where the group applies; in the last round only if it is likely enough."""
         applying = [i for i, selection in enumerate(selections) if group.applies(selection.words)]
         if not applying or not group.words:
@@ -110,7 +112,7 @@ class Tagger:
         groups = {group.name: group for group in self.vocabulary.groups}
         return {name: p for name, p in selection.probabilities.items() if groups[name].applies(selection.words)}
 
-    def _neighbors(self, queries: Sequence[Query], selections: Sequence[Selection], count: int) -> list[list[str]]:
+    def _neighbors(self, queries: Sequence[ComposerInput], selections: Sequence[Selection], count: int) -> list[list[str]]:
         """For each query the `count` sentences nearest to it that differ from its caption in one word."""
         near = [sorted(self._variants(selection.words) - {self.vocabulary.say(selection.words)}) for selection in selections]
         order = [np.argsort(-scores, kind="stable") for scores in self._scores(queries, near)]
@@ -123,7 +125,7 @@ class Tagger:
             self.vocabulary.say(self.vocabulary.without(chosen, group)) for group in groups if group.name in chosen
         }
 
-    def _candidates(self, group: Group, chosen: dict[str, str]) -> list[str]:
+    def _candidates(self, group: WordGroup, chosen: dict[str, str]) -> list[str]:
         """The caption with each word of a group; remembered, as most images share their other words with many."""
         key = group.name, tuple(chosen.items())
         sentences = self._sentences.get(key)
@@ -133,13 +135,13 @@ class Tagger:
             sentences = self._sentences[key] = self._said_with(group, chosen)
         return sentences
 
-    def _said_with(self, group: Group, chosen: dict[str, str]) -> list[str]:
+    def _said_with(self, group: WordGroup, chosen: dict[str, str]) -> list[str]:
         if not group.applies(chosen):
             return []
         tried = ({**chosen, group.name: word} for word in group.words)
         return [self.vocabulary.say(self.vocabulary.consistent(words)) for words in tried]
 
-    def _scores(self, queries: Sequence[Query], sentences: Sequence[Sequence[str]]) -> list[Float32]:
+    def _scores(self, queries: Sequence[ComposerInput], sentences: Sequence[Sequence[str]]) -> list[Float32]:
         """For each query the inner products of its reference with its sentences."""
         vectors = self._encoded({sentence for several in sentences for sentence in several})
         scores: dict[int, Float32] = {}

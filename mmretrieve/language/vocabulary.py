@@ -21,7 +21,7 @@ NOUNS = (THING, "article", "garment", "product", "object", "item", "kind", "type
 
 
 @dataclass(frozen=True)
-class Group:
+class WordGroup:
     """One slot: its name, its words, and `only`, the earlier choices under which it is filled at all."""
 
     name: str
@@ -44,7 +44,7 @@ class Vocabulary:
     """
 
     sentence: str
-    groups: tuple[Group, ...]
+    groups: tuple[WordGroup, ...]
 
     def __post_init__(self) -> None:
         slots = {name for _, name, _, _ in Formatter().parse(self.sentence) if name is not None}
@@ -58,7 +58,7 @@ class Vocabulary:
                 raise VocabularyError(f"group {group.name!r} has no words")
 
     @cached_property
-    def noun(self) -> Group | None:
+    def noun(self) -> WordGroup | None:
         """The group that names what a picture shows: by its name (`NOUNS`), else the one that ends the sentence.
 
         Groups such as "for men" and "without sleeves" may follow it. None where a fixed word ends the sentence.
@@ -67,7 +67,7 @@ class Vocabulary:
         if named is not None:
             return named
         by_name = {group.name: group for group in self.groups}
-        ending: list[Group] = []
+        ending: list[WordGroup] = []
         for literal, name, _, _ in Formatter().parse(self.sentence):
             ending = [*(ending if not literal.strip() else []), *([by_name[name]] if name is not None else [])]
         return next((group for group in reversed(ending) if not group.is_added()), None)
@@ -80,10 +80,10 @@ class Vocabulary:
                 kept[group.name] = chosen[group.name]
         return kept
 
-    def without(self, chosen: Mapping[str, str], group: Group) -> dict[str, str]:
+    def without(self, chosen: Mapping[str, str], group: WordGroup) -> dict[str, str]:
         """What is chosen, without the word of that group; for the noun "thing" stands in its place.
 
-        >>> vocabulary = Vocabulary("a photo of a {colour} {article}", (Group("article", ("hat",)), Group("colour", ("red",))))
+        >>> vocabulary = Vocabulary("a photo of a {colour} {article}", (WordGroup("article", ("hat",)), WordGroup("colour", ("red",))))
         >>> vocabulary.say(vocabulary.without({"article": "hat", "colour": "red"}, vocabulary.groups[0]))
         'a photo of a red thing'
         """
@@ -113,7 +113,7 @@ class Vocabulary:
     def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
         """From what `to_dict` returns, or from the same as read from JSON. KeyError or TypeError for anything else."""
         groups = [
-            Group(g["name"], tuple(g["words"]), {name: tuple(words) for name, words in g.get("only", {}).items()})
+            WordGroup(g["name"], tuple(g["words"]), {name: tuple(words) for name, words in g.get("only", {}).items()})
             for g in data["groups"]
         ]
         return cls(data["sentence"], tuple(groups))

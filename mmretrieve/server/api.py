@@ -11,11 +11,18 @@ from pydantic import BaseModel, Field
 
 from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
 from mmretrieve.server import limits
-from mmretrieve.server.answers import Answers
-from mmretrieve.server.asks import Ask, Id, Where
-from mmretrieve.server.found import Found, FoundItem, FoundItems, Health, Problem, Uploaded
-from mmretrieve.server.gate import Gate
-from mmretrieve.server.problems import RESPONSES, read, validated
+from mmretrieve.server.concurrency import BoundedExecutor
+from mmretrieve.server.errors import RESPONSES, read, validated
+from mmretrieve.server.request_schemas import Id, SearchBody, Where
+from mmretrieve.server.schemas import (
+    ErrorResponse,
+    HealthResponse,
+    ItemPageResponse,
+    ItemResponse,
+    SearchResponse,
+    UploadResponse,
+)
+from mmretrieve.server.service import SearchService
 
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG picture"}}
 BYTES = {"type": "string", "format": "binary"}
@@ -29,31 +36,31 @@ PICTURE = {
 OneId = Annotated[Id, Query(description="the item's id, as every other answer gives it")]
 
 
-class Batch(BaseModel):
+class BatchRequest(BaseModel):
     """Several questions at once. One that is none is answered by what is wrong with it, so anything may stand here."""
 
-    asks: list[Annotated[Ask | Any, Field(union_mode="left_to_right")]] = Field(min_length=1, max_length=limits.BATCH)
+    asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(min_length=1, max_length=limits.BATCH)
 
 
-class Answered(BaseModel):
+class BatchResponse(BaseModel):
     """What each question of a batch came to, in their order."""
 
-    answers: list[Found | Problem]
+    answers: list[SearchResponse | ErrorResponse]
 
 
-def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
+def api(answers: SearchService, gate: BoundedExecutor, reading: BoundedExecutor) -> APIRouter:
     """Every route; what computes goes through one gate, what only reads through another."""
     router = APIRouter(prefix="/api", responses=RESPONSES)
 
-    async def answered(said: Any) -> Found | Problem:
+    async def answered(said: Any) -> SearchResponse | ErrorResponse:
         try:
-            ask = said if isinstance(said, Ask) else validated(Ask, said)
+            ask = said if isinstance(said, SearchBody) else validated(SearchBody, said)
             return await gate.run(lambda: answers.found(ask))
         except MMRetrieveError as error:
-            return Problem(error=answers.told(error))
+            return ErrorResponse(error=answers.told(error))
 
     @router.post("/search", summary="Find images like pictures, but …")
-    async def search(ask: Ask) -> Found:
+    async def search(ask: SearchBody) -> SearchResponse:
         return await gate.run(lambda: answers.found(ask))
 
     @router.post("/search/form", summary="The same as a form: files, and the rest of the question as JSON")
@@ -61,25 +68,25 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
         request: Request,
         image: Annotated[list[UploadFile], File(description="reference pictures")] = [],  # noqa: B006  FastAPI copies it
         ask: Annotated[str, Form(description='the question, such as {"prompt": "in red"}')] = "{}",
-    ) -> Found:
+    ) -> SearchResponse:
         if strange := set(await request.form()) - {"image", "ask"}:
             raise OptionError(
                 f"a form has the fields image and ask, not {', '.join(sorted(strange))}; the question goes into ask, as JSON"
             )
-        said = read(Ask, ask)
+        said = read(SearchBody, ask)
         if len(image) > limits.REFERENCES:
             raise OptionError(f"{len(image)} references; a question takes up to {limits.REFERENCES}")
         contents = [await file.read() for file in image]
         return await gate.run(lambda: answers.found(_with(said, map(answers.uploads.keep, contents))))
 
     @router.post("/batch", summary="Many questions at once; a wrong one does not spoil the others")
-    async def batch(asks: Batch) -> Answered:
-        return Answered(answers=[await answered(ask) for ask in asks.asks])
+    async def batch(asks: BatchRequest) -> BatchResponse:
+        return BatchResponse(answers=[await answered(ask) for ask in asks.asks])
 
     @router.post("/uploads", summary="Send a picture to be a reference", openapi_extra=PICTURE)
-    async def upload(request: Request) -> Uploaded:
+    async def upload(request: Request) -> UploadResponse:
         content = await _sent(request)
-        return Uploaded(upload=await gate.run(lambda: answers.uploads.keep(content)))
+        return UploadResponse(upload=await gate.run(lambda: answers.uploads.keep(content)))
 
     @router.get("/uploads/{upload}", summary="An uploaded picture", response_class=Response, responses=JPEG)
     async def uploaded(upload: str, request: Request) -> Response:
@@ -90,13 +97,13 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
         where: Annotated[Where | None, Query(description="an SQL expression over the items' fields")] = None,
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         limit: Annotated[int, Query(ge=1, le=limits.PAGE)] = 50,
-    ) -> FoundItems:
-        return FoundItems.of(await reading.run(lambda: answers.items(where, offset, limit)))
+    ) -> ItemPageResponse:
+        return ItemPageResponse.of(await reading.run(lambda: answers.items(where, offset, limit)))
 
     # An id may hold slashes, dots, anything: it is asked for by parameter, never as a part of the path.
     @router.get("/item", summary="One item")
-    async def item(id: OneId) -> FoundItem:
-        return FoundItem.of(await reading.run(lambda: answers.item(id)))
+    async def item(id: OneId) -> ItemResponse:
+        return ItemResponse.of(await reading.run(lambda: answers.item(id)))
 
     @router.get("/thumbnail", summary="Its small picture", response_class=Response, responses=JPEG)
     async def thumbnail(id: OneId, request: Request) -> Response:
@@ -111,8 +118,8 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
         return await reading.run(answers.info)
 
     @router.get("/health", summary="Whether the server answers")
-    async def health() -> Health:
-        return Health(items=await reading.run(lambda: len(answers.gallery)))
+    async def health() -> HealthResponse:
+        return HealthResponse(items=await reading.run(lambda: len(answers.gallery)))
 
     async def _content(id_: str) -> str:
         return (await reading.run(lambda: answers.item(id_))).hash
@@ -120,7 +127,7 @@ def api(answers: Answers, gate: Gate, reading: Gate) -> APIRouter:
     return router
 
 
-async def _picture(gate: Gate, request: Request, content: str, make: Callable[[], bytes]) -> Response:
+async def _picture(gate: BoundedExecutor, request: Request, content: str, make: Callable[[], bytes]) -> Response:
     """A JPEG, or word that the browser has it already."""
     tag = f'"{hashlib.blake2b(content.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
@@ -142,6 +149,6 @@ async def _sent(request: Request) -> bytes:
     return content
 
 
-def _with(said: Ask, uploads: Iterable[str]) -> Ask:
+def _with(said: SearchBody, uploads: Iterable[str]) -> SearchBody:
     """The question about these pictures too, before those that it names itself. OptionError where it has too many."""
-    return validated(Ask, said.model_dump(exclude_unset=True) | {"upload": [*uploads, *said.upload]})
+    return validated(SearchBody, said.model_dump(exclude_unset=True) | {"upload": [*uploads, *said.upload]})

@@ -15,40 +15,42 @@ from starlette.types import ASGIApp
 
 from mmretrieve import __version__
 from mmretrieve.retriever import Retriever
-from mmretrieve.server import problems
-from mmretrieve.server.answers import Answers
+from mmretrieve.server import errors
 from mmretrieve.server.api import api
-from mmretrieve.server.door import Guarded
-from mmretrieve.server.gate import Gate
-from mmretrieve.server.guard import Guard
+from mmretrieve.server.auth import Auth
+from mmretrieve.server.concurrency import BoundedExecutor
 from mmretrieve.server.limits import Limits
-from mmretrieve.server.tools import agent_server, speak
+from mmretrieve.server.mcp import agent_server, speak
+from mmretrieve.server.metrics import Metrics, MetricsMiddleware
+from mmretrieve.server.middleware import SecurityMiddleware
+from mmretrieve.server.service import SearchService
 from mmretrieve.server.uploads import Uploads
-from mmretrieve.server.watch import Watch, Watched
 
 
 @dataclass(frozen=True)
-class House:
+class AppContext:
     """What a page is built of: the answers, and the gates that its work goes through."""
 
-    answers: Answers
-    searching: Gate
-    reading: Gate
+    answers: SearchService
+    searching: BoundedExecutor
+    reading: BoundedExecutor
 
 
-Page = Callable[[FastAPI, House], FastAPI]
+Page = Callable[[FastAPI, AppContext], FastAPI]
 
 
 def build(
-    retriever: Retriever, *, guard: Guard | None = None, limits: Limits | None = None, page: Page | None = None
+    retriever: Retriever, *, guard: Auth | None = None, limits: Limits | None = None, page: Page | None = None
 ) -> ASGIApp:
     """An ASGI application over one gallery. `page` adds routes of its own, and may put a page at the root."""
     bounds = limits or Limits()
-    answers = Answers(retriever, Uploads(bounds))
-    house = House(
-        answers, Gate(bounds.workers, bounds.waiting, bounds.seconds), Gate(bounds.workers, bounds.reading, bounds.seconds)
+    answers = SearchService(retriever, Uploads(bounds))
+    house = AppContext(
+        answers,
+        BoundedExecutor(bounds.workers, bounds.waiting, bounds.seconds),
+        BoundedExecutor(bounds.workers, bounds.reading, bounds.seconds),
     )
-    watch = Watch(answers, {"searching": house.searching, "reading": house.reading})
+    watch = Metrics(answers, {"searching": house.searching, "reading": house.reading})
     agents = agent_server(answers, house.searching)
     spoken = agents.streamable_http_app(
         stateless_http=True,
@@ -68,7 +70,7 @@ def build(
         title="mmretrieve", version=__version__, summary="Find images like a picture, but …",
         openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=alive,
     )  # fmt: skip
-    problems.install(app, answers)
+    errors.install(app, answers)
     app.include_router(api(answers, house.searching, house.reading))
     for route in spoken.routes:
         if isinstance(route, Route):  # nothing is told unasked, so there is no stream to GET
@@ -78,14 +80,14 @@ def build(
         app.add_api_route("/", _index, include_in_schema=False)
     else:
         app = page(app, house)
-    return Watched(Guarded(app, guard or Guard(), bounds), watch)
+    return MetricsMiddleware(SecurityMiddleware(app, guard or Auth(), bounds), watch)
 
 
 def speak_to_one(retriever: Retriever) -> None:
     """Serves one agent over stdin and stdout, until it leaves."""
     bounds = Limits()
-    gate = Gate(bounds.workers, bounds.waiting, bounds.seconds)
-    anyio.run(speak, agent_server(Answers(retriever, Uploads(bounds)), gate))
+    gate = BoundedExecutor(bounds.workers, bounds.waiting, bounds.seconds)
+    anyio.run(speak, agent_server(SearchService(retriever, Uploads(bounds)), gate))
     gate.close()
 
 

@@ -12,7 +12,7 @@ from zlib import crc32
 UNSEEN_SHARE = 5  # one (garment, colour, pattern) combination in five is held out of training
 
 
-class Kind(StrEnum):
+class GarmentType(StrEnum):
     DRESS = "dress"
     TOP = "top"
     SHIRT = "shirt"
@@ -120,16 +120,16 @@ class Light(StrEnum):
     SOFT = "soft"
 
 
-WITHOUT_SLEEVES = frozenset({Kind.SKIRT, Kind.TROUSERS, Kind.SHORTS})
-WITH_LENGTH = frozenset({Kind.DRESS, Kind.COAT, Kind.JUMPSUIT, Kind.SKIRT})
-WITH_NECKLINE = frozenset({Kind.DRESS, Kind.TOP, Kind.SWEATER, Kind.JUMPSUIT})
+WITHOUT_SLEEVES = frozenset({GarmentType.SKIRT, GarmentType.TROUSERS, GarmentType.SHORTS})
+WITH_LENGTH = frozenset({GarmentType.DRESS, GarmentType.COAT, GarmentType.JUMPSUIT, GarmentType.SKIRT})
+WITH_NECKLINE = frozenset({GarmentType.DRESS, GarmentType.TOP, GarmentType.SWEATER, GarmentType.JUMPSUIT})
 
 
 @dataclass(frozen=True, order=True)
 class Garment:
     """The attributes people put into words. An attribute that the kind does not have is None."""
 
-    kind: Kind
+    kind: GarmentType
     colour: Colour
     pattern: Pattern
     sleeves: Sleeves | None
@@ -151,7 +151,7 @@ class Detail:
     light: Light
 
 
-def choices(kind: Kind) -> dict[str, list[StrEnum]]:
+def choices(kind: GarmentType) -> dict[str, list[StrEnum]]:
     """The attributes a kind of garment has, each with its values: `{"colour": [...], ...}`."""
     groups: dict[str, list[StrEnum]] = {"colour": list(Colour), "pattern": list(Pattern)}
     if kind not in WITHOUT_SLEEVES:
@@ -165,7 +165,7 @@ def choices(kind: Kind) -> dict[str, list[StrEnum]]:
 
 def garments() -> Iterator[Garment]:
     """Every garment there is, in a fixed order."""
-    for kind in Kind:
+    for kind in GarmentType:
         groups = choices(kind)
         for values in product(*groups.values()):
             named = dict.fromkeys(field.name for field in fields(Garment)) | dict(zip(groups, values, strict=True))
@@ -173,9 +173,9 @@ def garments() -> Iterator[Garment]:
 
 
 @cache
-def unseen() -> frozenset[tuple[Kind, Colour, Pattern]]:
+def unseen() -> frozenset[tuple[GarmentType, Colour, Pattern]]:
     """The fifth of all (kind, colour, pattern) combinations that no training drawing shows."""
-    combinations = sorted(product(Kind, Colour, Pattern), key=lambda c: crc32("/".join(c).encode()))
+    combinations = sorted(product(GarmentType, Colour, Pattern), key=lambda c: crc32("/".join(c).encode()))
     return frozenset(combinations[: len(combinations) // UNSEEN_SHARE])
 
 

@@ -8,7 +8,7 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw
 
 from mmretrieve.wardrobe import scene, shapes
-from mmretrieve.wardrobe.attributes import Colour, Detail, Garment, Kind, Length, Neckline, Pattern, Pose, Trim
+from mmretrieve.wardrobe.attributes import Colour, Detail, Garment, GarmentType, Length, Neckline, Pattern, Pose, Trim
 from mmretrieve.wardrobe.scene import RGB
 
 OVERSAMPLING = 3  # small pictures; large ones need less
@@ -26,9 +26,9 @@ TRIM: dict[Trim, RGB] = {
     Trim.ROSE: (226, 92, 128), Trim.MINT: (130, 226, 190),
 }  # fmt: skip
 TALL, WIDE = (0.14, 0.43, 0.78), (0.17, 0.50, 0.98)  # top, half width, height: where a garment stands in the picture
-BOX: dict[Kind, tuple[float, float, float]] = {
-    Kind.DRESS: TALL, Kind.COAT: TALL, Kind.JUMPSUIT: TALL, Kind.SKIRT: (0.11, 0.52, 0.92),
-    Kind.TROUSERS: (0.08, 0.52, 0.88), Kind.SHORTS: (0.14, 0.62, 1.15),
+BOX: dict[GarmentType, tuple[float, float, float]] = {
+    GarmentType.DRESS: TALL, GarmentType.COAT: TALL, GarmentType.JUMPSUIT: TALL, GarmentType.SKIRT: (0.11, 0.52, 0.92),
+    GarmentType.TROUSERS: (0.08, 0.52, 0.88), GarmentType.SHORTS: (0.14, 0.62, 1.15),
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def draw(garment: Garment, detail: Detail, *, seed: int, size: int = 224) -> Ima
     return picture.resize((size, size), Image.Resampling.BOX if side == 2 * size else Image.Resampling.LANCZOS)
 
 
-def _place(kind: Kind, side: int, random: Random) -> Canvas:
+def _place(kind: GarmentType, side: int, random: Random) -> Canvas:
     top, half_width, height = BOX.get(kind, WIDE)
     scale, across, down = random.uniform(0.94, 1.03), random.uniform(-0.02, 0.02), random.uniform(-0.015, 0.02)
     return Canvas(side, 0.5 + across, top + down, half_width * scale, height * scale)
@@ -160,28 +160,28 @@ def _fastenings(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas
         pen.line(canvas.points(list(points)), fill=dark, width=wide)
 
     match garment.kind:
-        case Kind.SHIRT | Kind.COAT:
-            bottom = 0.66 if garment.kind is Kind.SHIRT else shapes.HEM[garment.length or Length.KNEE]
+        case GarmentType.SHIRT | GarmentType.COAT:
+            bottom = 0.66 if garment.kind is GarmentType.SHIRT else shapes.HEM[garment.length or Length.KNEE]
             line((0.0, 0.1), (0.0, bottom))
             for y in (0.18, 0.29, 0.40, 0.51):
                 ((x0, y0),) = canvas.points([(0.05, y)])
-                r = canvas.side * (0.008 if garment.kind is Kind.SHIRT else 0.012)
+                r = canvas.side * (0.008 if garment.kind is GarmentType.SHIRT else 0.012)
                 pen.ellipse((x0 - r, y0 - r, x0 + r, y0 + r), fill=dark)
-            if garment.kind is Kind.COAT:
+            if garment.kind is GarmentType.COAT:
                 line((-0.30, 0.50), (-0.14, 0.47), wide=2 * width)
                 line((0.30, 0.50), (0.14, 0.47), wide=2 * width)
-        case Kind.JACKET:
+        case GarmentType.JACKET:
             line((0.0, 0.06), (0.0, 0.58), wide=3 * width)
             line((-0.36, 0.52), (0.36, 0.52))
-        case Kind.HOODIE:
+        case GarmentType.HOODIE:
             pen.polygon(canvas.points([(-0.18, 0.46), (0.18, 0.46), (0.26, 0.62), (-0.26, 0.62)]), outline=dark, width=width)
             line((-0.06, 0.09), (-0.07, 0.22))
             line((0.06, 0.09), (0.07, 0.22))
-        case Kind.SWEATER:
+        case GarmentType.SWEATER:
             for x in range(-6, 7):
                 line((x * 0.055, 0.575), (x * 0.055, 0.62))
-        case Kind.TROUSERS | Kind.SHORTS | Kind.SKIRT | Kind.JUMPSUIT:
-            y = 0.145 if garment.kind is not Kind.JUMPSUIT else 0.44
+        case GarmentType.TROUSERS | GarmentType.SHORTS | GarmentType.SKIRT | GarmentType.JUMPSUIT:
+            y = 0.145 if garment.kind is not GarmentType.JUMPSUIT else 0.44
             line((-0.34, y), (0.34, y))
         case _:
             pass
@@ -206,9 +206,11 @@ def _trim(layer: Image.Image, garment: Garment, trim: Trim, canvas: Canvas) -> N
 
 def _motif(layer: Image.Image, garment: Garment, detail: Detail, paint: RGB, canvas: Canvas) -> None:
     """The print: on the chest, or on one leg of what has no chest; on a patch of plain cloth."""
-    x, y = {Kind.SKIRT: (0.0, 0.32), Kind.TROUSERS: (0.19, 0.38), Kind.SHORTS: (0.19, 0.33)}.get(garment.kind, (0.0, 0.31))
+    x, y = {GarmentType.SKIRT: (0.0, 0.32), GarmentType.TROUSERS: (0.19, 0.38), GarmentType.SHORTS: (0.19, 0.33)}.get(
+        garment.kind, (0.0, 0.31)
+    )
     ((cx, cy),) = canvas.points([(x, y)])
-    radius = canvas.side * (0.075 if garment.kind not in (Kind.TROUSERS, Kind.SHORTS) else 0.062)
+    radius = canvas.side * (0.075 if garment.kind not in (GarmentType.TROUSERS, GarmentType.SHORTS) else 0.062)
     pen = ImageDraw.Draw(layer)
     patch = radius * 1.22
     pen.ellipse((cx - patch, cy - patch, cx + patch, cy + patch), fill=(*paint, 255))
@@ -218,7 +220,7 @@ def _motif(layer: Image.Image, garment: Garment, detail: Detail, paint: RGB, can
 
 
 def _without_neck(alpha: Image.Image, garment: Garment, canvas: Canvas) -> Image.Image:
-    if garment.kind in (Kind.SKIRT, Kind.TROUSERS, Kind.SHORTS) or garment.neckline is Neckline.HIGH:
+    if garment.kind in (GarmentType.SKIRT, GarmentType.TROUSERS, GarmentType.SHORTS) or garment.neckline is Neckline.HIGH:
         return alpha
     return ImageChops.subtract(alpha, canvas.mask([shapes.neck(garment)]))
 
@@ -234,13 +236,13 @@ def _collar(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas) ->
             pen.polygon(canvas.points([(sign * x, y) for x, y in points]), fill=fill, outline=rim, width=width)
 
     match garment.kind:
-        case Kind.SHIRT:
+        case GarmentType.SHIRT:
             flap((0.0, 0.10), (0.13, -0.03), (0.21, 0.03), (0.14, 0.15))
-        case Kind.COAT:
+        case GarmentType.COAT:
             flap((0.0, 0.24), (0.12, -0.03), (0.24, 0.03), (0.22, 0.17), (0.15, 0.17))
-        case Kind.JACKET:
+        case GarmentType.JACKET:
             flap((0.02, 0.09), (0.12, -0.045), (0.20, 0.02), (0.14, 0.075))
-        case Kind.HOODIE:
+        case GarmentType.HOODIE:
             outer = [(0.24, 0.03), (0.24, -0.06), (0.15, -0.12), (0.0, -0.14)]
             inner = [(0.13, 0.05), (0.13, -0.03), (0.08, -0.07), (0.0, -0.085)]
             arch = outer + [(-x, y) for x, y in reversed(outer)] + [(-x, y) for x, y in inner] + list(reversed(inner))

@@ -11,23 +11,23 @@ from enum import StrEnum
 from functools import cache
 from random import Random
 
-from mmretrieve.language.vocabulary import Group, Vocabulary
-from mmretrieve.wardrobe.attributes import Colour, Garment, Kind, Length, Neckline, Pattern, Sleeves, choices
+from mmretrieve.language.vocabulary import Vocabulary, WordGroup
+from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Length, Neckline, Pattern, Sleeves, choices
 
 SENTENCE = "a photo of a {colour} {pattern} {length} {garment} {sleeves} {neckline}"
 
-NOUNS: dict[Kind, tuple[str, ...]] = {
-    Kind.DRESS: ("dress", "frock"),
-    Kind.TOP: ("top", "t-shirt"),
-    Kind.SHIRT: ("shirt", "button-up shirt"),
-    Kind.SWEATER: ("sweater", "jumper", "pullover"),
-    Kind.HOODIE: ("hoodie", "hooded sweatshirt"),
-    Kind.JACKET: ("jacket", "zip jacket"),
-    Kind.COAT: ("coat", "overcoat"),
-    Kind.JUMPSUIT: ("jumpsuit", "overall"),
-    Kind.SKIRT: ("skirt",),
-    Kind.TROUSERS: ("pair of trousers", "trousers", "pants"),
-    Kind.SHORTS: ("pair of shorts", "shorts"),
+NOUNS: dict[GarmentType, tuple[str, ...]] = {
+    GarmentType.DRESS: ("dress", "frock"),
+    GarmentType.TOP: ("top", "t-shirt"),
+    GarmentType.SHIRT: ("shirt", "button-up shirt"),
+    GarmentType.SWEATER: ("sweater", "jumper", "pullover"),
+    GarmentType.HOODIE: ("hoodie", "hooded sweatshirt"),
+    GarmentType.JACKET: ("jacket", "zip jacket"),
+    GarmentType.COAT: ("coat", "overcoat"),
+    GarmentType.JUMPSUIT: ("jumpsuit", "overall"),
+    GarmentType.SKIRT: ("skirt",),
+    GarmentType.TROUSERS: ("pair of trousers", "trousers", "pants"),
+    GarmentType.SHORTS: ("pair of shorts", "shorts"),
 }
 # An attribute said before the noun ("striped dress") and after it ("dress with stripes"); the first is the plainest.
 BEFORE: dict[StrEnum, tuple[str, ...]] = {colour: (colour.value,) for colour in Colour} | {
@@ -125,7 +125,7 @@ def with_article(noun: str) -> str:
 @cache
 def vocabulary() -> Vocabulary:
     """What the zero-shot tagger may say of a drawing: the sentence of `caption`, group by group."""
-    groups = [Group("garment", tuple(nouns[0] for nouns in NOUNS.values()))]
+    groups = [WordGroup("garment", tuple(nouns[0] for nouns in NOUNS.values()))]
     for name, values in (
         ("colour", Colour),
         ("pattern", Pattern),
@@ -133,9 +133,9 @@ def vocabulary() -> Vocabulary:
         ("sleeves", Sleeves),
         ("neckline", Neckline),
     ):
-        wearers = tuple(NOUNS[kind][0] for kind in Kind if name in choices(kind))
-        only = {"garment": wearers} if len(wearers) < len(Kind) else {}
-        groups.append(Group(name, tuple(_plainest(name, value) for value in values), only))
+        wearers = tuple(NOUNS[kind][0] for kind in GarmentType if name in choices(kind))
+        only = {"garment": wearers} if len(wearers) < len(GarmentType) else {}
+        groups.append(WordGroup(name, tuple(_plainest(name, value) for value in values), only))
     return Vocabulary(SENTENCE, tuple(groups))
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from random import Random
 
 from mmretrieve.wardrobe import words
-from mmretrieve.wardrobe.attributes import Background, Detail, Garment, Kind, Light, Motif, Pose, Trim, choices
+from mmretrieve.wardrobe.attributes import Background, Detail, Garment, GarmentType, Light, Motif, Pose, Trim, choices
 
 LINES, SHOOTS, VARIANTS, TWINS = 40, 5, 7, 3  # 40 × 5 × (7 variants + 3 drawn a second time) = 2,000 drawings
 QUERIES = 500
@@ -56,7 +56,7 @@ def drawings() -> tuple[Drawing, ...]:
     shown: list[tuple[Garment, Detail]] = []
     taken: set[Detail] = set()
     for line in range(LINES):
-        variants = _variants(list(Kind)[line % len(Kind)], random)
+        variants = _variants(list(GarmentType)[line % len(GarmentType)], random)
         for detail in _details(random, taken):
             pairs = [(garment, detail) for garment in variants]
             shown += pairs + random.sample(pairs, TWINS)
@@ -93,7 +93,7 @@ def _shoots() -> dict[Detail, list[Drawing]]:
     return shoots
 
 
-def _variants(kind: Kind, random: Random) -> list[Garment]:
+def _variants(kind: GarmentType, random: Random) -> list[Garment]:
     """A garment and others that differ from it in one or two attributes, all distinct."""
     groups = choices(kind)
     drawn = {name: random.choice(values) for name, values in groups.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.index.plan import GPU_MOST, Effort
+from mmretrieve.gallery.index.plan import GPU_MOST, SearchParams
 from mmretrieve.vectors import Float32
 
 ROWS_PER_CELL = 32  # training rows for each cell
@@ -50,7 +50,7 @@ def cells_of(index: faiss.Index) -> int | None:
     return None if ivf is None else int(ivf.nlist)
 
 
-def parameters(index: faiss.Index, effort: Effort) -> Any:
+def parameters(index: faiss.Index, effort: SearchParams) -> Any:
     """The knobs of one search: handed to it, never set on the index, which other threads are searching."""
     index = faiss.downcast_index(index)
     name = type(index).__name__

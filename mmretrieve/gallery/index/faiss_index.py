@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import gpu
-from mmretrieve.gallery.index.digest import digest_of
+from mmretrieve.gallery.index.checksum import digest_of
 from mmretrieve.gallery.index.factory import at_most_threads, cells_of, parameters, said_plainly, trained
-from mmretrieve.gallery.index.plan import GPU_MOST, Device, Effort, Plan, default_effort
+from mmretrieve.gallery.index.plan import GPU_MOST, Device, IndexPlan, SearchParams, default_effort
 from mmretrieve.scoring import check_k
 from mmretrieve.vectors import Float32, as_rows
 
@@ -41,14 +41,16 @@ class FaissIndex:
     ask for, and it can neither be extended nor written.
     """
 
-    def __init__(self, index: faiss.Index, plan: Plan, effort: Effort | None = None, *, max_k: int | None = None) -> None:
+    def __init__(
+        self, index: faiss.Index, plan: IndexPlan, effort: SearchParams | None = None, *, max_k: int | None = None
+    ) -> None:
         self._index, self.plan, self.max_k = index, plan, max_k
         self.cells = cells_of(index)
         usual = default_effort(plan, self.cells)
         self.effort = usual if effort is None else replace(effort, probes=effort.probes or usual.probes)
 
     @classmethod
-    def build(cls, plan: Plan, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> FaissIndex:
+    def build(cls, plan: IndexPlan, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> FaissIndex:
         """The index of all (n, d) rows. Memory: the index, one BLOCK and the training sample (see `factory`).
 
         OptionError for a plan that cannot be carried out; `progress` is told how many more rows are in.
@@ -82,7 +84,7 @@ class FaissIndex:
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda block: counted.append(len(block))))
         return sum(counted)
 
-    def with_effort(self, effort: Effort) -> FaissIndex:
+    def with_effort(self, effort: SearchParams) -> FaissIndex:
         """The same index, looking that hard."""
         return FaissIndex(self._index, self.plan, effort, max_k=self.max_k)
 
@@ -136,7 +138,7 @@ class FaissIndex:
         return digest
 
     @classmethod
-    def load(cls, path: Path, digest: str, plan: Plan, effort: Effort | None = None) -> FaissIndex | None:
+    def load(cls, path: Path, digest: str, plan: IndexPlan, effort: SearchParams | None = None) -> FaissIndex | None:
         """The index of that digest, or None where the file is another, damaged or absent: FAISS never reads a damaged file."""
         try:
             return cls(faiss.read_index(str(path)), plan, effort) if digest_of(path) == digest else None
@@ -146,7 +148,7 @@ class FaissIndex:
 
     def _proposed(self, queries: Float32, wanted: int, probes: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """(q, wanted) scores, falling, and rows; −1 where the cells that were looked into hold no more."""
-        knobs = parameters(self._index, Effort(probes, self.effort.ef))
+        knobs = parameters(self._index, SearchParams(probes, self.effort.ef))
         with at_most_threads(len(queries)):
             scores, rows = self._index.search(queries, wanted, params=knobs)
         return scores, rows

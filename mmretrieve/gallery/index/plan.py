@@ -29,7 +29,7 @@ class Device(Choice):
 
 
 @dataclass(frozen=True)
-class Plan:
+class IndexPlan:
     """What is built, as a FAISS factory string, and one sentence that says why."""
 
     factory: str
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchParams:
     """How hard an index looks. More finds more and costs more; a knob the index does not have does nothing.
 
     `probes`: cells that are looked into (IVF). `ef`: breadth of the walk (HNSW). None is the default of the index.
@@ -62,7 +62,7 @@ class Effort:
             raise OptionError(f"overfetch must be a number of at least 1, got {self.overfetch!r}")
 
 
-def choose(items: int, dim: int, *, memory: int | None = None, device: Device | str = Device.CPU) -> Plan:
+def choose(items: int, dim: int, *, memory: int | None = None, device: Device | str = Device.CPU) -> IndexPlan:
     """The plan for so many items of so many dimensions; `memory` in bytes is what may be filled, by default what is free now.
 
     On the CPU: float16 as it is up to FLAT_NUMBERS, beyond that cells of 8-bit vectors, and cells of 1-bit vectors where
@@ -73,13 +73,17 @@ def choose(items: int, dim: int, *, memory: int | None = None, device: Device | 
     size = f"{items:,} × {dim} numbers"
     if Device(device) is Device.CUDA:
         if 2 * numbers <= room:
-            return Plan(FLAT, f"{size} fit into the GPU's memory as float16: every vector is scored, nothing is missed")
-        return Plan(f"IVF{cells},SQ8", f"{size} do not fit into the GPU's memory as float16: 8 bits each, in {cells} cells")
+            return IndexPlan(FLAT, f"{size} fit into the GPU's memory as float16: every vector is scored, nothing is missed")
+        return IndexPlan(
+            f"IVF{cells},SQ8", f"{size} do not fit into the GPU's memory as float16: 8 bits each, in {cells} cells"
+        )
     if numbers <= FLAT_NUMBERS:
-        return Plan(FLAT, f"{size} are few enough to score every vector as it is stored: nothing is missed")
+        return IndexPlan(FLAT, f"{size} are few enough to score every vector as it is stored: nothing is missed")
     if items * (dim + ID_BYTES) <= room:
-        return Plan(f"IVF{cells},SQ8", f"{size} are too many to score all: 8 bits each, in {cells} cells")
-    return Plan(f"IVF{cells},RaBitQ", f"{size} do not fit into {_gigabytes(room)} as 8 bits each: 1 bit each, in {cells} cells")
+        return IndexPlan(f"IVF{cells},SQ8", f"{size} are too many to score all: 8 bits each, in {cells} cells")
+    return IndexPlan(
+        f"IVF{cells},RaBitQ", f"{size} do not fit into {_gigabytes(room)} as 8 bits each: 1 bit each, in {cells} cells"
+    )
 
 
 def cells_for(items: int) -> int:
@@ -87,12 +91,12 @@ def cells_for(items: int) -> int:
     return min(MOST_CELLS, 1 << round(log2(CELLS_PER_ROOT * sqrt(max(items, 1)))))
 
 
-def default_effort(plan: Plan, cells: int | None) -> Effort:
+def default_effort(plan: IndexPlan, cells: int | None) -> SearchParams:
     """Where nothing was tuned: what reached a recall@10 of 0.99 at a million items (results/million.json), and some more."""
     if plan.exact:
-        return Effort()
+        return SearchParams()
     probes, ef = max(1, cells // 16) if cells else None, 128 if "HNSW" in plan.factory else None
-    return Effort(probes, ef, overfetch=20 if "RaBitQ" in plan.factory else 2)
+    return SearchParams(probes, ef, overfetch=20 if "RaBitQ" in plan.factory else 2)
 
 
 def _free_memory() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import MARGIN, FaissIndex
-from mmretrieve.gallery.index.plan import Effort
+from mmretrieve.gallery.index.plan import SearchParams
 from mmretrieve.scoring import BLOCK, check_k, term_scores, top_k
 from mmretrieve.vectors import Float32, unit
 
@@ -25,10 +25,10 @@ BATCH = 100  # queries at once
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """The least effort that reached the target, or where none did the one that came nearest: `recall` is what it reached."""
 
-    effort: Effort
+    effort: SearchParams
     recall: float
     target: float
     at: int
@@ -39,7 +39,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Report:
+class IndexReport:
     """What an index finds and costs, its proposals scored exactly. Milliseconds of one query alone, and of one among BATCH."""
 
     recall_at_10: float
@@ -85,13 +85,13 @@ def recall(truth: NDArray[np.int64], found: Iterable[NDArray[np.int64]]) -> floa
     return float(np.mean([np.isin(best, rows).mean() for best, rows in zip(truth, found, strict=True)]))
 
 
-def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, target: float = 0.99) -> Tuned:
+def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, target: float = 0.99) -> TuningResult:
     """The cheapest effort whose proposals hold that share of (q, at) true best rows of (q, d) queries.
 
     Exact scores decide among proposals, so a row that is proposed is found. Deleted rows may be left out of `truth`.
     """
     at, best, least = check_k(truth.shape[1]), None, float("inf")
-    nearest = Tuned(index.effort, -1.0, target, at)
+    nearest = TuningResult(index.effort, -1.0, target, at)
     for effort in _ladder(index):
         scanned = len(index) * (effort.probes or 1) / (index.cells or 1) if effort.ef is None else 0.0
         if best is not None and scanned >= least:
@@ -108,7 +108,7 @@ def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, targe
 
 def report(
     index: FaissIndex, vectors: NDArray[np.float16], queries: Float32, truth: NDArray[np.int64], *, build_seconds: float
-) -> Report:
+) -> IndexReport:
     """Measures an index over (n, d) rows as it is used: search, then exact scores of what it proposes.
 
     `truth` is what `exact_best` finds for (q, d) queries and k = 100. Say how long building took: it cannot be measured here.
@@ -116,7 +116,7 @@ def report(
     alone = [_timed(index, vectors, query[None]) for query in queries]
     batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
     together = min(_timed(index, vectors, batch) / len(batch) for batch in batches)
-    return Report(
+    return IndexReport(
         recall(truth[:, :10], rescored(vectors, queries, index.search(queries, 10), 10)),
         recall(truth[:, :100], rescored(vectors, queries, index.search(queries, 100), 100)),
         float(np.percentile(alone, 50)),
@@ -134,25 +134,27 @@ def _timed(index: FaissIndex, vectors: NDArray[np.float16], queries: Float32) ->
     return 1000 * (time.perf_counter() - started)
 
 
-def _ladder(index: FaissIndex) -> Iterator[Effort]:
+def _ladder(index: FaissIndex) -> Iterator[SearchParams]:
     """Ever more effort, overfetch aside: 1, 2, 3, 4, 6, 8, 12, … cells, or a walk of 16, 32, … ; once where there is no knob."""
     if index.cells is not None:
         steps = sorted({step for i in range(20) for step in (2**i, 3 * 2**i)})
-        yield from (Effort(probes=step) for step in (*(step for step in steps if step < index.cells), index.cells))
+        yield from (SearchParams(probes=step) for step in (*(step for step in steps if step < index.cells), index.cells))
     elif "HNSW" in index.plan.factory:
-        yield from (Effort(ef=ef) for ef in (16, 32, 64, 128, 256, 512))
+        yield from (SearchParams(ef=ef) for ef in (16, 32, 64, 128, 256, 512))
     else:
-        yield Effort()
+        yield SearchParams()
 
 
-def _tried(index: FaissIndex, effort: Effort, truth: NDArray[np.int64], queries: Float32, target: float) -> Iterator[Tuned]:
+def _tried(
+    index: FaissIndex, effort: SearchParams, truth: NDArray[np.int64], queries: Float32, target: float
+) -> Iterator[TuningResult]:
     """That effort with each overfetch: one search with the largest, of whose proposals a smaller one gives the first."""
     at = truth.shape[1]
     overfetches = (1,) if index.plan.exact else OVERFETCHES
     proposals = index.with_effort(replace(effort, overfetch=overfetches[-1])).search(queries, at)
     for overfetch in overfetches:
         found = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
-        yield Tuned(replace(effort, overfetch=overfetch), found, target, at)
+        yield TuningResult(replace(effort, overfetch=overfetch), found, target, at)
 
 
 def _better(

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.store.records import Record
+from mmretrieve.gallery.store.records import ItemRecord
 from mmretrieve.gallery.store.store import INDEX, NEXT, THUMBNAILS, VECTORS, Store
 
 BLOCK = 16_384  # rows copied at once
@@ -36,7 +36,7 @@ def compact(store: Store, progress: Progress | None = None) -> int:
     return len(moment.dead)
 
 
-def records(store: Store) -> Iterator[Record]:
+def records(store: Store) -> Iterator[ItemRecord]:
     """All that the ledger holds, the dead included, a block at a time."""
     after = 0
     while block := store.ledger.records(after, BLOCK):

@@ -6,28 +6,28 @@ from collections.abc import Mapping
 from math import isfinite
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.sources.base import Value
-from mmretrieve.gallery.sources.values import folded, is_text
 from mmretrieve.options import Choice
+from mmretrieve.sources.base import Value
+from mmretrieve.sources.values import folded, is_text
 
 RESERVED = "_row"
 INT64 = 2**63
 
 
-class Kind(Choice):
+class FieldType(Choice):
     """What a field holds; decided by the first value that it gets."""
 
     NUMBER = "number"
     TEXT = "text"
 
 
-def fitted(given: Mapping[str, Value], kinds: dict[str, Kind]) -> dict[str, Value]:
+def fitted(given: Mapping[str, Value], kinds: dict[str, FieldType]) -> dict[str, Value]:
     """The fields under the names that the gallery has for them (capitals make no difference), without a change to a value.
 
     `kinds` learns what is new, so that whoever comes next must fit it. Raises GalleryError, naming the field, for a value that
     is no text, finite number or None, or not of the field's kind; then nothing is learned.
     """
-    names, fields, found = {folded(name): name for name in kinds}, dict[str, Value](), dict[str, Kind]()
+    names, fields, found = {folded(name): name for name in kinds}, dict[str, Value](), dict[str, FieldType]()
     for name, value in given.items():
         if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
             raise GalleryError(f"a field cannot have the name {name!r}")
@@ -43,9 +43,9 @@ def fitted(given: Mapping[str, Value], kinds: dict[str, Kind]) -> dict[str, Valu
     return fields
 
 
-def kind_of(name: str, value: object) -> Kind:
+def kind_of(name: str, value: object) -> FieldType:
     if isinstance(value, str) and is_text(value):
-        return Kind.TEXT
+        return FieldType.TEXT
     if (isinstance(value, int) and -INT64 <= value < INT64) or (isinstance(value, float) and isfinite(value)):
-        return Kind.NUMBER
+        return FieldType.NUMBER
     raise GalleryError(f"field {name!r} must be text or a finite number, got {value!r}")

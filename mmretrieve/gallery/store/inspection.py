@@ -7,7 +7,7 @@ from typing import BinaryIO
 from zlib import crc32
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.store import seal
+from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.compaction import records
 from mmretrieve.gallery.store.store import LEDGER, THUMBNAILS, VECTORS, Store
 
@@ -28,7 +28,7 @@ def problems(store: Store) -> Iterator[str]:
 
 def _of_ledger(store: Store) -> Iterator[str]:
     try:
-        if said := seal.problem(store.ledger):
+        if said := ledger_checksum.problem(store.ledger):
             yield said
         with store.ledger.reading() as db:
             yield from (

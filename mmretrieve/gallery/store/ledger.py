@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, MissingError, OptionError
-from mmretrieve.gallery.store.fields import Kind
+from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.store.filters import check_where, strict
-from mmretrieve.gallery.store.records import Moment, MovedError, Record
+from mmretrieve.gallery.store.records import ItemRecord, StaleViewError, StoreVersion
 from mmretrieve.gallery.store.statements import (
     ROW,
     TABLES,
-    Reader,
+    RecordReader,
     add_fields,
     confined,
     connection,
@@ -84,39 +84,39 @@ class Ledger:
         with self.writing() as db:
             keep_meta(db, values)
 
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, FieldType]:
         """What each field holds."""
-        return {name: Kind(kind) for name, kind in self.meta()["fields"].items()}
+        return {name: FieldType(kind) for name, kind in self.meta()["fields"].items()}
 
-    def moment(self) -> Moment:
+    def moment(self) -> StoreVersion:
         with self.reading() as db:
             meta = meta_of(db)
             dead = [row for (row,) in db.execute("SELECT row FROM items WHERE died > 0 ORDER BY row")]
-        return Moment(meta["epoch"], meta["generation"], meta["rows"], np.array(dead, dtype=np.int64))
+        return StoreVersion(meta["epoch"], meta["generation"], meta["rows"], np.array(dead, dtype=np.int64))
 
-    def ids(self, moment: Moment) -> tuple[str, ...]:
+    def ids(self, moment: StoreVersion) -> tuple[str, ...]:
         """All ids of that moment, in insertion order."""
         with self._within(moment) as db:
             return tuple(id_ for (id_,) in db.execute(f"SELECT id FROM items WHERE {moment.lives} ORDER BY row"))
 
-    def rows_of(self, ids: Iterable[str], moment: Moment) -> list[int]:
+    def rows_of(self, ids: Iterable[str], moment: StoreVersion) -> list[int]:
         """Their rows, in that order. GalleryError for one that was not there."""
         query = f"SELECT row FROM items WHERE id = ? AND {moment.lives}"
         with self._within(moment) as db:
             return [self._found(db.execute(query, (id_,)), id_)[0] for id_ in ids]
 
-    def copies(self, hashes: Sequence[str], moment: Moment) -> list[list[str]]:
+    def copies(self, hashes: Sequence[str], moment: StoreVersion) -> list[list[str]]:
         """For each content hash the ids of the items whose picture has it."""
         query = f"SELECT id FROM items WHERE hash = ? AND {moment.lives} ORDER BY row"
         with self._within(moment) as db:
             return [[id_ for (id_,) in db.execute(query, (content,))] for content in hashes]
 
-    def records_of(self, rows: Sequence[int], moment: Moment) -> list[Record]:
+    def records_of(self, rows: Sequence[int], moment: StoreVersion) -> list[ItemRecord]:
         """What is kept of those rows, in that order, whether they have died since or not."""
         with self._within(moment) as db:
-            return Reader(db).records(rows)
+            return RecordReader(db).records(rows)
 
-    def groups_of_content(self, moment: Moment) -> list[tuple[str, ...]]:
+    def groups_of_content(self, moment: StoreVersion) -> list[tuple[str, ...]]:
         """The ids of items that share their content with another, by content, all in insertion order."""
         shared = f"SELECT hash FROM items WHERE {moment.lives} GROUP BY hash HAVING count(*) > 1"
         groups: dict[str, list[str]] = {}
@@ -127,7 +127,7 @@ class Ledger:
                 groups.setdefault(content, []).append(id_)
         return [tuple(ids) for ids in groups.values()]
 
-    def matching(self, where: str, moment: Moment) -> NDArray[np.int64]:
+    def matching(self, where: str, moment: StoreVersion) -> NDArray[np.int64]:
         """(m,) rows of the items for which that SQL expression holds, in order. OptionError where it cannot be worked out.
 
         It sees the columns of `items` and `fields` and SQLite's functions, and nothing else: no other table, no second SELECT.
@@ -141,33 +141,33 @@ class Ledger:
             except (sqlite3.Error, UnicodeError) as error:
                 raise OptionError(f"where {where!r}: {error}; there are the fields {names}") from error
 
-    def live(self, ids: Iterable[str]) -> dict[str, Record]:
+    def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
         """What is kept of those ids that are there now."""
         with self.reading() as db:
-            read = Reader(db)
+            read = RecordReader(db)
             found = ((id_, db.execute("SELECT row FROM items WHERE id = ? AND died = 0", (id_,)).fetchone()) for id_ in ids)
             return {id_: read.record(row[0]) for id_, row in found if row}
 
-    def with_content(self, hashes: Iterable[str]) -> dict[str, Record]:
+    def with_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
         """One live record for each content hash that is there."""
         with self.reading() as db:
-            read, query = Reader(db), "SELECT min(row) FROM items WHERE hash = ? AND died = 0"
+            read, query = RecordReader(db), "SELECT min(row) FROM items WHERE hash = ? AND died = 0"
             found = ((content, db.execute(query, (content,)).fetchone()[0]) for content in hashes)
             return {content: read.record(row) for content, row in found if row is not None}
 
-    def of_source(self, source: str) -> list[Record]:
+    def of_source(self, source: str) -> list[ItemRecord]:
         """The live records that came from there."""
         with self.reading() as db:
             rows = db.execute("SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row", (source,))
-            return Reader(db).records([row for (row,) in rows])
+            return RecordReader(db).records([row for (row,) in rows])
 
-    def records(self, after: int, count: int) -> list[Record]:
+    def records(self, after: int, count: int) -> list[ItemRecord]:
         """Up to `count` records from row `after` on, dead ones included."""
         with self.reading() as db:
             rows = db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (after, count))
-            return Reader(db).records([row for (row,) in rows])
+            return RecordReader(db).records([row for (row,) in rows])
 
-    def commit(self, new: Sequence[Record], thumbnail_bytes: int, *, instead: Sequence[Record] = ()) -> None:
+    def commit(self, new: Sequence[ItemRecord], thumbnail_bytes: int, *, instead: Sequence[ItemRecord] = ()) -> None:
         """Adds records at the end, and lets those die that they replace: all or none."""
         with self.writing() as db:
             kill(db, instead)
@@ -177,7 +177,7 @@ class Ledger:
             rows = new[-1].row + 1 if new else meta_of(db)["rows"]
             keep_meta(db, {"rows": rows, "thumbnail_bytes": thumbnail_bytes})
 
-    def kill(self, records: Sequence[Record]) -> None:
+    def kill(self, records: Sequence[ItemRecord]) -> None:
         with self.writing() as db:
             kill(db, records)
 
@@ -186,7 +186,7 @@ class Ledger:
         with self.writing() as db:
             db.execute(f"DELETE FROM fields WHERE {ROW} IN (SELECT row FROM items WHERE died > 0)")
             db.execute("DELETE FROM items WHERE died > 0")
-            rows, read = db.execute("SELECT row FROM items ORDER BY row").fetchall(), Reader(db)
+            rows, read = db.execute("SELECT row FROM items ORDER BY row").fetchall(), RecordReader(db)
             for new, (old,) in enumerate(rows):
                 record = read.record(old)
                 remove(db, old)
@@ -201,7 +201,7 @@ class Ledger:
             db.rollback()
             db.execute("VACUUM")
 
-    def rewrite(self, records: Sequence[Record]) -> None:
+    def rewrite(self, records: Sequence[ItemRecord]) -> None:
         """Puts these in the place of what is kept of their rows."""
         with self.writing() as db:
             add_fields(db, records)
@@ -215,10 +215,10 @@ class Ledger:
         return tuple(found)
 
     @contextmanager
-    def _within(self, moment: Moment) -> Iterator[sqlite3.Connection]:
+    def _within(self, moment: StoreVersion) -> Iterator[sqlite3.Connection]:
         with self.reading() as db:
             if meta_of(db)["epoch"] != moment.epoch:
-                raise MovedError(f"{self.path.parent}: was compacted meanwhile; open it again")
+                raise StaleViewError(f"{self.path.parent}: was compacted meanwhile; open it again")
             yield db
 
 

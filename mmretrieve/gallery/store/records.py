@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.sources.base import Value
-from mmretrieve.gallery.sources.place import Place
+from mmretrieve.sources.base import Value
+from mmretrieve.sources.location import Location
 
 UNSEEN = "vector:"  # begins the hash of an item whose picture was never read: it is its vector's
 
 
-class MovedError(GalleryError):
+class StaleViewError(GalleryError):
     """The gallery was compacted while it was read: rows have other numbers now, and what is asked must be asked anew."""
 
 
@@ -26,7 +26,7 @@ class Item:
     """One picture of a gallery: where it was when it was added, its content's hash, its size, and what else is known of it."""
 
     id: str
-    place: Place
+    place: Location
     hash: str
     width: int | None = None
     height: int | None = None
@@ -40,7 +40,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredChecksums:
     """CRC-32 of an item's vector and of its thumbnail, and where that lies; its size is 0 where there is none."""
 
     vector: int
@@ -50,12 +50,12 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Record:
+class ItemRecord:
     """An item as the ledger keeps it. `died` is 0 while it lives; `seal` is the checksum that was written with it."""
 
     row: int
     item: Item
-    kept: Kept
+    kept: StoredChecksums
     died: int = 0
     seal: int = 0
 
@@ -69,7 +69,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StoreVersion:
     """What a gallery holds at one generation: of `total` rows all but the dead ones."""
 
     epoch: int

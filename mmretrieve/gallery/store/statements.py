@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.sources.place import Place
-from mmretrieve.gallery.store.fields import RESERVED, Kind, kind_of
-from mmretrieve.gallery.store.records import Item, Kept, Record
+from mmretrieve.gallery.store.fields import RESERVED, FieldType, kind_of
+from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
+from mmretrieve.sources.location import Location
 
 BUSY_SECONDS = 30.0
 WHERE_SECONDS = 30.0  # then a filter is given up
@@ -45,29 +45,29 @@ CREATE INDEX dead ON items (row) WHERE died > 0;
 """
 
 
-class Reader:
+class RecordReader:
     """Reads records of one transaction, the names of the fields only once."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db, self._names = db, [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
 
-    def record(self, row: int) -> Record:
+    def record(self, row: int) -> ItemRecord:
         return self.records([row])[0]
 
-    def records(self, rows: Sequence[int]) -> list[Record]:
+    def records(self, rows: Sequence[int]) -> list[ItemRecord]:
         """Those rows, in that order; a statement reads STATEMENT of them. KeyError for one that is not there."""
-        found: dict[int, Record] = {}
+        found: dict[int, ItemRecord] = {}
         for start in range(0, len(rows), STATEMENT):
             some = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT])
             query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({some})"
             found |= {values[0]: self._record(values) for values in self._db.execute(query)}
         return [found[row] for row in rows]
 
-    def _record(self, values: Sequence[Any]) -> Record:
+    def _record(self, values: Sequence[Any]) -> ItemRecord:
         row, id_, path, part, content, width, height, source, stamp, *kept, died, seal = values[:OWN]
         fields = {name: value for name, value in zip(self._names, values[OWN + 1 :], strict=True) if value is not None}
-        item = Item(id_, Place(path, part), content, width, height, fields, source, stamp)
-        return Record(row, item, Kept(*kept), died, seal)
+        item = Item(id_, Location(path, part), content, width, height, fields, source, stamp)
+        return ItemRecord(row, item, StoredChecksums(*kept), died, seal)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def keep_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
 
 
-def insert(db: sqlite3.Connection, record: Record) -> None:
+def insert(db: sqlite3.Connection, record: ItemRecord) -> None:
     remove(db, record.row)
     values = record.values()
     db.execute(f"INSERT INTO items VALUES ({', '.join('?' * len(values))})", values)
@@ -103,13 +103,13 @@ def remove(db: sqlite3.Connection, row: int) -> None:
     db.execute(f"DELETE FROM fields WHERE {ROW} = ?", (row,))
 
 
-def kill(db: sqlite3.Connection, records: Sequence[Record]) -> None:
+def kill(db: sqlite3.Connection, records: Sequence[ItemRecord]) -> None:
     now = meta_of(db)["generation"]
     for record in records:
         insert(db, replace(record, died=now))
 
 
-def add_fields(db: sqlite3.Connection, records: Sequence[Record]) -> None:
+def add_fields(db: sqlite3.Connection, records: Sequence[ItemRecord]) -> None:
     """Columns for the fields of these that are new here. A number's has no type, so that every value stays what it was."""
     kinds = meta_of(db)["fields"]
     given = {name: value for record in records for name, value in record.item.fields.items() if value is not None}
@@ -119,7 +119,7 @@ def add_fields(db: sqlite3.Connection, records: Sequence[Record]) -> None:
             f"field {list(new)[-1]!r} would be number {len(kinds) + len(new):,}; a gallery has up to {MOST_FIELDS:,}"
         )
     for name, kind in new.items():
-        db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is Kind.TEXT else ''}")
+        db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is FieldType.TEXT else ''}")
     if new:
         keep_meta(db, {"fields": kinds | new})
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MissingError, OptionError
-from mmretrieve.gallery.store import seal
+from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger import Ledger
-from mmretrieve.gallery.store.records import Item, Kept, Moment, MovedError, Record
+from mmretrieve.gallery.store.records import Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32
 
@@ -102,14 +102,14 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Holds the gallery's one writer's place. GalleryError where another process or thread has it, or the ledger is damaged."""
         with self._alone(LOCK, "writing to this gallery"):
-            if (said := seal.problem(self.ledger)) and said.startswith(LEDGER):
+            if (said := ledger_checksum.problem(self.ledger)) and said.startswith(LEDGER):
                 raise GalleryError(f"{self.folder}/{said}; nothing was written")
             if self._is_unsettled():  # another process was killed since this one opened the gallery
                 self.settle()
             try:
                 yield
             finally:
-                seal.write(self.ledger)
+                ledger_checksum.write(self.ledger)
 
     @contextmanager
     def deriving(self) -> Iterator[None]:
@@ -120,9 +120,9 @@ class Store:
             try:
                 yield
             finally:
-                seal.write(self.ledger)
+                ledger_checksum.write(self.ledger)
 
-    def halves(self, moment: Moment) -> Half:
+    def halves(self, moment: StoreVersion) -> Half:
         """(total, dim) float16 of all rows of that moment, mapped from the file. MovedError where rows have other numbers now."""
         path = self.file(VECTORS)
         count = path.stat().st_size // (self.dim * 2)
@@ -130,7 +130,7 @@ class Store:
         if 0 < moment.total <= count:
             rows = np.memmap(path, np.float16, "r", shape=(moment.total, self.dim))
         if self.ledger.meta()["epoch"] != moment.epoch:  # then the file may well be shorter
-            raise MovedError(f"{self.folder}: was compacted meanwhile; open it again")
+            raise StaleViewError(f"{self.folder}: was compacted meanwhile; open it again")
         if count < moment.total:
             raise GalleryError(
                 f"{path}: holds {count} rows, the ledger counts {moment.total}; run `mmretrieve verify {self.folder}`"
@@ -138,7 +138,7 @@ class Store:
         return rows
 
     def append(
-        self, items: Sequence[Item], vectors: Float32 | Half, thumbnails: Sequence[bytes], instead: Sequence[Record] = ()
+        self, items: Sequence[Item], vectors: Float32 | Half, thumbnails: Sequence[bytes], instead: Sequence[ItemRecord] = ()
     ) -> None:
         """Commits items with their vectors (n, dim) and thumbnails, and lets the records `instead` die: all or none.
 
@@ -150,7 +150,7 @@ class Store:
             kept, small = self._placed(items, half, thumbnails, meta["thumbnail_bytes"])
             _write(self.folder / THUMBNAILS, meta["thumbnail_bytes"], small)
             _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, half.tobytes())
-            records = [Record(meta["rows"] + i, item, kept[i]) for i, item in enumerate(items)]
+            records = [ItemRecord(meta["rows"] + i, item, kept[i]) for i, item in enumerate(items)]
             self.ledger.commit(records, meta["thumbnail_bytes"] + len(small), instead=instead)
         except OSError as error:
             raise GalleryError(
@@ -164,7 +164,7 @@ class Store:
             raise MissingError(f"{self.folder}: no item {absent[0]!r} in this gallery")
         self.ledger.kill(list(found.values()))
 
-    def thumbnail(self, kept: Kept) -> bytes | None:
+    def thumbnail(self, kept: StoredChecksums) -> bytes | None:
         """The thumbnail that lies there, or None where there is none or it is damaged: it can be made again."""
         if not kept.thumbnail_size:
             return None
@@ -186,16 +186,18 @@ class Store:
         following = self.folder / f"{name}{NEXT}"
         return following if self.ledger.meta().get("compacted") and following.exists() else self.folder / name
 
-    def _placed(self, items: Sequence[Item], half: Half, thumbnails: Sequence[bytes], end: int) -> tuple[list[Kept], bytes]:
+    def _placed(
+        self, items: Sequence[Item], half: Half, thumbnails: Sequence[bytes], end: int
+    ) -> tuple[list[StoredChecksums], bytes]:
         """Where everything will lie, and the thumbnails to write at `end`: one for each content that has none here yet."""
         known = {content: record.kept for content, record in self.ledger.with_content({item.hash for item in items}).items()}
         small = bytearray()
         kept = []
         for item, vector, thumbnail in zip(items, half, thumbnails, strict=True):
             if thumbnail and (item.hash not in known or not known[item.hash].thumbnail_size):
-                known[item.hash] = Kept(0, crc32(thumbnail), end + len(small), len(thumbnail))
+                known[item.hash] = StoredChecksums(0, crc32(thumbnail), end + len(small), len(thumbnail))
                 small += thumbnail
-            kept.append(replace(known.get(item.hash, Kept(0)), vector=crc32(vector.tobytes())))
+            kept.append(replace(known.get(item.hash, StoredChecksums(0)), vector=crc32(vector.tobytes())))
         return kept, bytes(small)
 
     @contextmanager

@@ -1,0 +1,1 @@
+"""Ranked lists of anyone: checked, scored, and written for the benchmarks' servers."""

@@ -1,0 +1,1 @@
+"""One evaluation run: features, compositions, metrics, record."""

@@ -1,0 +1,1 @@
+"""Studies that fill the tables of README and docs."""

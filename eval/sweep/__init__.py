@@ -1,0 +1,1 @@
+"""The PDV plane, measured point by point."""

@@ -1,0 +1,163 @@
+"""What each command of the shell does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmretrieve.cli import arguments, runtime
+from mmretrieve.cli.runtime import DONE, FAILED, bar, load, opened, out, tell
+from mmretrieve.errors import OptionError
+from mmretrieve.inversion.recipe import PhiRecipe
+from mmretrieve.options import DEFAULT_ENCODER, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, Decode, RuleName
+
+if TYPE_CHECKING:
+    from mmretrieve.gallery.base import GalleryBase
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.ingest import AddReport
+    from mmretrieve.ranking import Ranking
+    from mmretrieve.sources.base import Source
+
+
+def index(options: argparse.Namespace) -> int:
+    """Adds pictures to a gallery, making it first where there is none."""
+    from mmretrieve.gallery.chunks import Shard
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.store.store import is_gallery
+
+    if is_gallery(options.source):
+        other = Gallery.open(options.source)
+        with bar(len(other), "items", options.quiet) as progress:
+            gallery = Gallery.like(options.gallery, other)
+            return _finish(options, gallery, gallery.merge(other.path, progress=progress.update))
+    source = _source(options)  # a wrong source must not leave an empty gallery behind
+    gallery = _gallery_to_fill(options)
+    shared = source if options.shard is None else Shard(source, *options.shard)
+    with bar(len(shared), "pictures", options.quiet) as progress:
+        return _finish(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
+
+
+def sync(options: argparse.Namespace) -> int:
+    """Makes a gallery what its source is now: adds what is new, replaces what changed, deletes what vanished."""
+    source = _source(options)
+    gallery = _gallery_to_fill(options)
+    with bar(len(source), "pictures", options.quiet) as progress:
+        return _finish(options, gallery, gallery.sync(source, progress=progress.update))
+
+
+def search(options: argparse.Namespace) -> int:
+    """Prints the best items for pictures, prompts, or both."""
+    _refuse_unused(options)
+    retriever = opened(options)
+    question = {name: getattr(options, name) for name in arguments.QUESTION if getattr(options, name) not in (None, [])}
+    ranking = retriever.search(options.image or None, options.prompt or None, **question)
+    _print_ranking(ranking, retriever.gallery, as_json=options.json)
+    return DONE
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serves a gallery to programs (JSON under /api) and to agents (MCP at /mcp, or over stdin and stdout)."""
+    return runtime.speak(options) if options.stdio else runtime.serve(options)
+
+
+def train_phi(options: argparse.Namespace) -> int:
+    """Trains a phi for an encoder from captions alone (LinCIR); can be interrupted and run again."""
+    from mmretrieve.inversion import train
+
+    recipe = PhiRecipe(**arguments.chosen(options, PhiRecipe))
+    captions = train.read_captions(options.captions)
+    with bar(recipe.steps, "steps", options.quiet) as progress:
+
+        def report(point: train.ValidationPoint) -> None:
+            progress.update(point.step - progress.n)
+            progress.set_postfix(training=f"{point.training:.4f}", validation=f"{point.validation:.4f}")
+
+        best = train.train_phi(captions, load(options, options.encoder), options.out, recipe, report=report)
+    out(
+        options,
+        f"{options.out}: validation loss {best.validation:.4f}, at step {best.step}",
+        {"phi": str(options.out), "step": best.step, "validation": best.validation},
+    )
+    return DONE
+
+
+def _source(options: argparse.Namespace) -> Source:
+    from mmretrieve.sources import Columns, read_source
+
+    return read_source(options.source, Columns(image=options.image_column, id=options.id_column))
+
+
+def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
+    from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.store.store import is_gallery
+
+    folder = Path(options.gallery)
+    if not is_gallery(folder):
+        encoder = load(options, options.encoder or DEFAULT_ENCODER)
+        return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
+    known = Gallery.open(folder)
+    if options.decode not in (None, known.decode):
+        raise OptionError(f"{folder}: this gallery decodes {known.decode!s}; that cannot be changed later")
+    return Gallery.open(folder, encoder=load(options, options.encoder or known.encoder_identity.model))
+
+
+def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
+    """Prints the report and stores the vocabulary. OptionError, after all was added, for a field that there is not."""
+    tell(f"not added: {name}: {reason}" for name, reason in report.failed.items())
+    out(options, f"{gallery.path}: {report}, {len(gallery)} items", {**asdict(report), "items": len(gallery)})
+    if options.vocabulary_fields is None:
+        gallery.renew_vocabulary()
+    else:
+        gallery.choose_vocabulary(options.vocabulary_fields)
+    return FAILED if report.failed and not (report.added or report.skipped or report.updated) else DONE
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """OptionError for parts that were named and that the composer of this search would not use."""
+    composer = ComposerName(
+        options.composer or (ComposerName.CAPTIONS if options.prompt or options.avoid else ComposerName.IMAGE)
+    )
+    needs = {
+        "phi": composer in LEARNED_WORDS and composer is not ComposerName.SEARLE_OTI,
+        "describer": composer is ComposerName.ONE_STEP,
+        "compiler": composer is ComposerName.ROLES or options.rule == RuleName.SOFT,
+        **dict.fromkeys(("captioner", "rewriter", "vocabulary"), composer not in WITHOUT_CAPTIONS),
+    }
+    if unused := [name for name, used in needs.items() if not used and getattr(options, name) is not None]:
+        raise OptionError(
+            f"{', '.join(unused)} given, but {composer.value!r} would not use it; choose another composer, or leave it out"
+        )
+
+
+def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:
+    fields = [item.fields for item in gallery.items(ranking.ids)] if as_json else [{}] * len(ranking)
+    for hit, known in zip(ranking, fields, strict=True):
+        if as_json:
+            line = {
+                "rank": hit.rank,
+                "id": hit.id,
+                "score": hit.score,
+                "path": hit.path,
+                "contributions": dict(hit.contributions),
+            }
+            print(json.dumps({**line, "fields": dict(known), "query": ranking.query}, ensure_ascii=False))
+        else:
+            gave = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
+            print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({gave})")
+    tell(_remarks(ranking, as_json=as_json))
+
+
+def _remarks(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
+    """What a person should know of a ranking, a line each; programs find all but notes in its lines."""
+    if ranking.why and not as_json:
+        yield f"{ranking.why}; caption: {ranking.caption}" if ranking.caption else ranking.why
+    if not ranking.has_match:
+        yield f"no good match: nothing in this gallery fits well (answerable {ranking.answerable:.2f})"
+    if ranking.note:
+        yield ranking.note
+    if not ranking.hits and not ranking.note:
+        yield "no items"

@@ -1,0 +1,55 @@
+"""Which rows can be among the best of those that may appear: the index proposes, and what it cannot see is added.
+
+An index knows nothing of deleted, excluded or filtered items. So it is asked for more than is wanted, until enough of what
+it says may appear; where few may, or too few turn up, all that may appear are scored instead.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.view import Rows
+from mmretrieve.vectors import Float32
+
+GATHER = 1_024  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
+RARE = 0.01  # and so it is where no more than this share of the gallery may appear
+WIDEST = 16  # times what should be enough; then all that may appear are scored
+
+
+def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, excluded: int, live: int) -> Rows:
+    """Rows, in order, that hold the `wanted` best of each query among `rows`, as far as the index can tell.
+
+    `rows` are those of `live` items that may appear; `excluded` counts those that were named, which are mostly near the query.
+    """
+    if len(rows) <= wanted or (len(rows) < live and len(rows) <= max(GATHER, RARE * live)):
+        return rows
+    seen, unseen = np.split(rows, [np.searchsorted(rows, len(index))])
+    if len(seen) <= wanted:
+        return rows
+    share = min(1.0, (len(seen) + excluded) / len(index))
+    found = _proposed(index, queries_qd, wanted, ceil((wanted + excluded) / share), seen)
+    return rows if found is None else np.union1d(found, unseen)
+
+
+def _proposed(index: FaissIndex, queries_qd: Float32, wanted: int, fair: int, rows: Rows) -> Rows | None:
+    """At least the wanted ones of `rows` for each query, from its `fair` best or more; None where nearly everything would have to be asked for.
+
+    All queries are asked at once, and those that get too few again for more.
+    """
+    reach, kept = fair, [np.empty(0, np.int64)]
+    while len(queries_qd) and reach <= min(WIDEST * fair, index.max_k or len(index)):
+        proposed = index.wider(reach / wanted).search(queries_qd, min(reach, len(index)))
+        shown = [some[_is_in(some, rows)] for some in proposed]
+        enough = np.array([len(some) >= wanted for some in shown])
+        kept += [some for some, is_enough in zip(shown, enough, strict=True) if is_enough]
+        queries_qd, reach = queries_qd[~enough], 4 * reach
+    return None if len(queries_qd) else np.concatenate(kept)
+
+
+def _is_in(rows: Rows, among: Rows) -> np.ndarray:
+    """For each row whether it is one of those, which are sorted."""
+    places = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    return np.asarray(among[places] == rows)

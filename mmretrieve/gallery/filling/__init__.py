@@ -1,1 +1,0 @@
-"""What goes into a gallery: pictures of a source, vectors made elsewhere, other galleries."""

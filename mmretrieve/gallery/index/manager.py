@@ -1,0 +1,189 @@
+"""The index is derived: opened where its file fits the ledger, made where it does not, and never trusted for what exists."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery.index.faiss_index import FaissIndex
+from mmretrieve.gallery.index.gpu import resolved
+from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
+from mmretrieve.gallery.index.plan import FLAT_NUMBERS, Device, IndexPlan, SearchParams, choose
+from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best, report, tune
+from mmretrieve.gallery.store.records import StoreVersion
+from mmretrieve.gallery.store.store import INDEX, Half, Store
+from mmretrieve.vectors import is_number
+
+QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
+TUNED_AT = 10  # recall@10 is what has to reach the target
+GROWS = 0.05  # of the rows: so many that the index does not cover are put into it after adding
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedIndex:
+    """An index that is ready, and which one it is: its epoch, and the digest of its file where it has one."""
+
+    index: FaissIndex
+    epoch: int
+    digest: str | None
+
+
+def opened(store: Store, moment: StoreVersion, halves: Half, device: Device, before: LoadedIndex | None = None) -> LoadedIndex:
+    """The index of the stamp, else a flat one, which is written where that is cheap and possible; on that device.
+
+    `before` is what served an earlier moment: it serves this one too, unless there is another since.
+    """
+    stamp = IndexManifest.of(store, moment)
+    if before is not None and before.epoch == moment.epoch and (stamp is None or stamp.digest == before.digest):
+        return before
+    index = None if stamp is None else _load(store, stamp)
+    if stamp is not None and index is None and stamp.plan != UNBUILT:
+        logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
+        return LoadedIndex(_served(FaissIndex.build(UNBUILT, halves), device, halves), moment.epoch, stamp.digest)
+    if stamp is None or index is None:
+        index = FaissIndex.build(UNBUILT, halves)
+        stamp = _try_to_write(store, moment, index) if halves.size <= FLAT_NUMBERS else None
+    return LoadedIndex(_served(index, device, halves), moment.epoch, None if stamp is None else stamp.digest)
+
+
+def build(
+    store: Store, moment: StoreVersion, halves: Half, factory: str | None, target: float, progress: Progress | None = None
+) -> IndexManifest:
+    """Makes the index anew, tunes how hard it looks to that recall@10 of composed queries, and writes it.
+
+    factory: of FAISS; None chooses by size and memory. OptionError for one that cannot be carried out, or a target that is
+    no share; GalleryError where another process is at it.
+    """
+    _check_target(target)
+    if not moment.total:
+        raise GalleryError(f"{store.folder}: an empty gallery needs no index")
+    plan = choose(len(halves), store.dim) if factory is None else IndexPlan(factory, "asked for by name")
+    with store.deriving():
+        started = time.perf_counter()
+        index = FaissIndex.build(plan, halves, progress=progress)
+        made = replace(IndexManifest.unwritten(moment, index), seconds=time.perf_counter() - started)
+        made = replace(made, **_tuned(index, halves, target))
+        return _write(store, moment, index, made, index_wanted={"factory": factory, "target": target})
+
+
+def rebuild(store: Store, moment: StoreVersion, halves: Half, progress: Progress | None = None) -> None:
+    """Builds again what was once built and is no more, as after a compaction."""
+    wanted = store.ledger.meta().get("index_wanted")
+    if wanted is not None and moment.total and IndexManifest.of(store, moment) is None:
+        build(store, moment, halves, progress=progress, **wanted)
+
+
+def grow(store: Store, moment: StoreVersion, halves: Callable[[], Half]) -> None:
+    """Puts rows into the index that it does not cover, if they have become many; without training again."""
+    stamp = IndexManifest.of(store, moment)
+    if stamp is None or moment.total - stamp.rows <= GROWS * stamp.rows:
+        return
+    try:
+        with store.deriving():
+            index = _load(store, stamp)
+            if index is not None:
+                index.extend(halves())
+                _write(store, moment, index, replace(stamp, rows=len(index)))
+    except GalleryError as error:  # the rows are safe, and are found without it
+        logger.warning("the index does not cover what was added: %s", error)
+
+
+def measured(store: Store, moment: StoreVersion, halves: Half, target: float) -> tuple[IndexManifest, IndexReport]:
+    """Tunes the index to that recall@10, and says what it finds and costs on composed queries that it was not tuned with.
+
+    GalleryError where there is no index of this gallery; OptionError for a target that is no share.
+    """
+    _check_target(target)
+    stamp = IndexManifest.of(store, moment)
+    index = None if stamp is None else _load(store, stamp)
+    if stamp is None or index is None:
+        raise GalleryError(f"{store.folder}: has no index yet; build one with `mmretrieve build {store.folder}`")
+    rows = halves[: len(index)]
+    tuned = _tuned(index, rows, target)
+    if replace(stamp, **tuned) != stamp:
+        stamp = replace(stamp, **tuned)
+        with store.deriving():
+            store.ledger.set_meta(index=asdict(stamp))
+    queries = composed_queries(rows, QUERIES, seed=1)
+    truth = exact_best(rows, queries, min(100, len(rows)))
+    found = report(index.with_effort(SearchParams(**stamp.effort)), rows, queries, truth, build_seconds=stamp.seconds)
+    return stamp, found
+
+
+def problems(store: Store) -> list[str]:
+    stamp = IndexManifest.of(store)
+    if stamp is None or (stamp.plan == UNBUILT and not any(sizes(store))) or _load(store, stamp) is not None:
+        return []
+    what = "is not the file that was written" if any(sizes(store)) else "is missing"
+    return [f"{INDEX}: {what}; a search does without it until it is built again"]
+
+
+def sizes(store: Store) -> dict[str, int]:
+    return {name: path.stat().st_size for name in (INDEX, NEW) if (path := store.folder / name).exists()}
+
+
+def _check_target(target: float) -> None:
+    if not is_number(target) or not 0 < target <= 1:
+        raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
+
+
+def _tuned(index: FaissIndex, rows: Half, target: float) -> dict[str, Any]:
+    """What the stamp says of the least effort that reaches the target."""
+    queries = composed_queries(rows, QUERIES)
+    tuned = tune(index, exact_best(rows, queries, min(TUNED_AT, len(rows))), queries, target=target)
+    return {"effort": asdict(tuned.effort), "recall": tuned.recall, "target": target}
+
+
+def _served(index: FaissIndex, device: Device, halves: Half) -> FaissIndex:
+    """On a GPU where one is wanted. `auto` stays where the index has no form for it; `cuda` says so."""
+    if resolved(device) is Device.CPU:
+        return index
+    try:
+        moved = index.on(Device.CUDA, halves)
+    except OptionError as error:
+        if device is Device.CUDA:
+            raise
+        logger.warning("searching on the CPU: %s", error)
+        return index
+    logger.info("searching on the GPU: %s", index.plan.factory)
+    return moved
+
+
+def _load(store: Store, stamp: IndexManifest) -> FaissIndex | None:
+    """The index of the stamp, under its name or, where the writer was killed before renaming it, the other."""
+    for name in (INDEX, NEW):
+        if (store.folder / name).exists():
+            index = FaissIndex.load(store.folder / name, stamp.digest, stamp.plan, SearchParams(**stamp.effort))
+            if index is not None and (len(index), index.dim) == (stamp.rows, store.dim):
+                return index
+    return None
+
+
+def _try_to_write(store: Store, moment: StoreVersion, index: FaissIndex) -> IndexManifest | None:
+    try:
+        with store.deriving():
+            return _write(store, moment, index, IndexManifest.unwritten(moment, index))
+    except (OSError, GalleryError) as error:
+        logger.info("%s: the index stays in memory (%s)", store.folder, error)
+        return None
+
+
+def _write(store: Store, moment: StoreVersion, index: FaissIndex, stamp: IndexManifest, **more: object) -> IndexManifest:
+    """Writes the file and stamps it, unless the rows have other numbers meanwhile. Call within `deriving`."""
+    new = store.folder / NEW
+    try:
+        stamp = replace(stamp, digest=index.save(new))
+    except RuntimeError as error:  # FAISS, where the disk is full
+        raise GalleryError(f"{new}: could not be written; is the disk full?") from error
+    if store.ledger.moment().epoch != moment.epoch:
+        raise GalleryError(f"{store.folder}: was compacted meanwhile; build the index again")
+    store.ledger.set_meta(index=asdict(stamp), **more)
+    os.replace(new, store.folder / INDEX)
+    return stamp

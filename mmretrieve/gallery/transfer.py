@@ -1,0 +1,166 @@
+"""The layout of clip-retrieval, in and out: `img_emb/img_emb_{k}.npy` beside `metadata/metadata_{k}.parquet`, row i of one to row i of the other.
+
+What that layout has no place for (ids, parts, hashes, the exact kinds of fields, which encoder it was) goes into a column of
+its own, `mmretrieve`, and into `mmretrieve.json`; other tools pass both by. So what was exported comes back as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmretrieve.encoders.base import EncoderIdentity, Progress
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.chunks import chunks
+from mmretrieve.gallery.embeddings import BLOCK, add_items, rounded, unseen
+from mmretrieve.gallery.ingest import AddReport
+from mmretrieve.gallery.snapshot import LocalView
+from mmretrieve.gallery.store.fields import FieldType, fitted
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.options import Decode
+from mmretrieve.sources.location import Location
+from mmretrieve.sources.parquet_files import ParquetRows, write
+from mmretrieve.sources.values import fields_of
+
+VECTORS, METADATA, ABOUT, OWN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
+SHARD = 100_000  # items of one pair of files
+PATHS = ("image_path", "key", "url")  # what may name a picture, the first that is there
+
+
+@dataclass(frozen=True)
+class EmbeddingsManifest:
+    """Which encoder made the vectors, of how many dimensions, and how pictures were decoded."""
+
+    encoder: EncoderIdentity
+    dim: int
+    decode: Decode = Decode.EXACT
+    setting: Mapping[str, float] | None = None
+
+
+def export(now: LocalView, folder: Path, about: EmbeddingsManifest, progress: Progress | None = None) -> int:
+    """Writes all items into an empty folder, float16 unit rows as they are stored; gives back how many.
+
+    GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
+    """
+    if taken := {"image_path", OWN} & set(now.store.ledger.kinds()):
+        raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GalleryError(f"{folder}: there is something here already; name an empty folder")
+    try:
+        for name in (VECTORS, METADATA):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for k, start in enumerate(range(0, max(1, len(now)), SHARD)):
+            rows = now.rows[start : start + SHARD]
+            np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", now.halves[rows])
+            write(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in now.items_of(rows)])
+            if progress is not None:
+                progress(len(rows))
+        (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1), encoding="utf-8")
+    except OSError as error:
+        raise GalleryError(f"{folder}: could not write ({error})") from error
+    return len(now)
+
+
+def about(folder: Path) -> EmbeddingsManifest | None:
+    """What an export says of itself, None where another tool made it. GalleryError where it is damaged."""
+    if not (folder / ABOUT).exists():
+        return None
+    try:
+        said = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        return EmbeddingsManifest(EncoderIdentity(**said["encoder"]), said["dim"], Decode(said["decode"]), said["setting"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GalleryError(f"{folder / ABOUT}: cannot be read ({error})") from error
+
+
+def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:
+    """Adds what the folder holds, in natural order of its files. Call within `writing`; can be repeated.
+
+    Vectors that are float16 unit rows are kept to the bit, others are normalised first. An id is the picture's path, where
+    nothing better is known. GalleryError, naming the file, for pairs that do not match, other dimensions, or a path that
+    names two vectors.
+    """
+    report = AddReport()
+    for vectors, metadata in _pairs(folder):
+        halves, rows = _halves(vectors, store.dim), ParquetRows(str(metadata))
+        if len(rows) != len(halves):
+            raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(halves)}")
+        start = 0
+        for records in chunks(_records(rows), BLOCK):
+            some = halves[start : start + len(records)]
+            report += add_items(store, _items(store, records, some, str(metadata)), some, str(metadata))
+            start += len(records)
+            if progress is not None:
+                progress(len(records))
+    return report
+
+
+def count(folder: Path) -> int:
+    """How many vectors there are. GalleryError where the folder has not that layout."""
+    return sum(len(_stored(vectors)) for vectors, _ in _pairs(folder))
+
+
+def _columns(item: Item) -> dict[str, Any]:
+    own = {"id": item.id, "part": item.place.part, "hash": item.hash, "width": item.width, "height": item.height}
+    more = {"source": item.source, "stamp": item.stamp, "fields": dict(item.fields)}
+    return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
+
+
+def _items(store: Store, records: list[dict[str, Any]], halves: Half, where: str) -> list[Item]:
+    kinds = store.ledger.kinds()
+    return [_item(record, half, where, kinds) for record, half in zip(records, halves, strict=True)]
+
+
+def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
+    if own := record.pop(OWN, None):
+        said = json.loads(own)
+        place = Location(record["image_path"], said["part"])
+        fields = fitted(said["fields"], kinds)
+        return Item(said["id"], place, said["hash"], said["width"], said["height"], fields, said["source"], said["stamp"])
+    name = next((name for name in PATHS if record.get(name)), None)
+    if name is None:
+        raise GalleryError(f"{where}: a row without {', '.join(PATHS)} has no name; the columns are {', '.join(record)}")
+    path = str(record.pop(name))
+    return unseen(path, path, half, fitted(fields_of(record, where), kinds), where)
+
+
+def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
+    for values in rows.read(rows.names):
+        yield dict(zip(rows.names, values, strict=True))
+
+
+def _halves(path: Path, dim: int) -> Half:
+    return rounded(_stored(path), str(path), dim)
+
+
+def _stored(path: Path) -> Half:
+    try:
+        stored: Half = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError) as error:
+        raise GalleryError(f"{path}: cannot be read ({error})") from error
+    except ValueError as error:  # NumPy's own words are about pickles
+        raise GalleryError(f"{path}: is no array of numbers that NumPy wrote") from error
+    return stored
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Files of vectors with those of their metadata, in natural order: `img_emb_10` comes after `img_emb_9`."""
+    found = {kind: _numbered(folder / kind, kind, suffix) for kind, suffix in ((VECTORS, "npy"), (METADATA, "parquet"))}
+    if not found[VECTORS]:
+        raise GalleryError(f"{folder}: no {VECTORS}/{VECTORS}_0.npy; expected the layout of clip-retrieval")
+    if alone := set(found[VECTORS]) ^ set(found[METADATA]):
+        raise GalleryError(f"{folder}: number {min(alone)} has vectors or metadata, but not both")
+    return [(found[VECTORS][k], found[METADATA][k]) for k in sorted(found[VECTORS])]
+
+
+def _numbered(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
+    names = re.compile(rf"{stem}_(\d+)\.{suffix}")
+    matches = ((names.fullmatch(path.name), path) for path in sorted(folder.glob(f"{stem}_*.{suffix}")))
+    return {int(match[1]): path for match, path in matches if match}

@@ -1,0 +1,81 @@
+"""Where a collection is: `milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION`, or `milvuss://…` over TLS."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mmretrieve.errors import OptionError
+
+SCHEMES = {"milvus": "http", "milvuss": "https"}
+PORT = 19530
+TOKEN = "MILVUS_TOKEN"
+TOKEN_CHARACTERS = 4_096  # what servers take in a header, and far above any token
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+
+@dataclass(frozen=True)
+class MilvusAddress:
+    """One collection of one server. Its text leaves out the password, so it can be shown."""
+
+    host: str
+    collection: str
+    port: int = PORT
+    database: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    scheme: str = "milvus"
+
+    def __str__(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{user}{host}:{self.port}/{self.database and f'{self.database}/'}{self.collection}"
+
+    @property
+    def uri(self) -> str:
+        """What the client connects to."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{SCHEMES[self.scheme]}://{host}:{self.port}"
+
+    @property
+    def token(self) -> str:
+        """USER:PASSWORD where the address has them, else the environment variable MILVUS_TOKEN, which nobody else sees.
+
+        OptionError where that is nothing that can be sent.
+        """
+        token = f"{self.user}:{self.password}" if self.password else os.environ.get(TOKEN, "")
+        if not token.isprintable() or len(token) > TOKEN_CHARACTERS:
+            raise OptionError(
+                f"{TOKEN} is not a token: expected up to {TOKEN_CHARACTERS:,} printable characters, without line ends"
+            )
+        return token
+
+    @classmethod
+    def read(cls, text: str) -> MilvusAddress:
+        """OptionError, without the password, for what is no such address."""
+        try:
+            parts = urlsplit(text)
+            names, port = (
+                [unquote(name) for name in parts.path.strip("/").split("/")],
+                PORT if parts.port is None else parts.port,
+            )
+        except ValueError:
+            parts, names, port = urlsplit(""), [], PORT
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        odd = parts.query or parts.fragment or not port or not (user + password).isprintable()
+        named = parts.scheme in SCHEMES and parts.hostname and 1 <= len(names) <= 2 and all(map(NAME.fullmatch, names))
+        if odd or not named:
+            shown = re.sub(r"//.*@", "//…@", text, flags=re.DOTALL)
+            raise OptionError(
+                f"expected an address such as milvus://localhost:{PORT}/collection (letters, digits and _ in its name), got {shown!r}"
+            )
+        database, collection = ["", *names][-2:]
+        return cls(parts.hostname or "", collection, port, database, user, password, parts.scheme)
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this names a collection of a server rather than a folder."""
+    return isinstance(path, str) and path.partition("://")[0] in SCHEMES and "://" in path

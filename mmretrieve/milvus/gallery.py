@@ -1,0 +1,141 @@
+"""A gallery on a Milvus server. It answers whatever a folder answers; what goes into it is pushed from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmretrieve.directions import PDV
+from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery import vocabularies
+from mmretrieve.gallery.base import GalleryBase
+from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.store.store import Store, is_gallery
+from mmretrieve.gallery.view import checked_ids
+from mmretrieve.images import thumbnail
+from mmretrieve.milvus.address import MilvusAddress
+from mmretrieve.milvus.client import MilvusClient
+from mmretrieve.milvus.inspection import problems
+from mmretrieve.milvus.manifest import Manifest
+from mmretrieve.milvus.transfer import Push, opened, pull
+from mmretrieve.milvus.view import BLOCK, CollectionView
+from mmretrieve.options import Decode
+
+
+class MilvusGallery(GalleryBase[CollectionView]):
+    """One collection of one server. Open it with `open_gallery("milvus://host:port/collection")`, fill it with `push`."""
+
+    def __init__(self, server: MilvusClient, encoder: Encoder | None = None) -> None:
+        self._server, self._encoder = server, encoder
+        self._now = self._seen()
+        if encoder is not None:
+            self.check_encoder(encoder)
+
+    @classmethod
+    def open(cls, address: str, *, encoder: Encoder | None = None) -> MilvusGallery:
+        """The gallery there. GalleryError where the server does not answer, or has no such collection, or one that is none of ours."""
+        server = MilvusClient(MilvusAddress.read(address))
+        Manifest.read(server.about(), server.address)
+        server.load()
+        return cls(server, encoder)
+
+    @property
+    def path(self) -> str:
+        return str(self._server.address)
+
+    @property
+    def encoder_identity(self) -> EncoderIdentity:
+        return self._now.about.encoder
+
+    @property
+    def dim(self) -> int:
+        return self._now.dim
+
+    @property
+    def decode(self) -> Decode:
+        return self._now.about.decode
+
+    @property
+    def setting(self) -> PDV | None:
+        return self._now.about.setting
+
+    def thumbnail(self, id_: str) -> bytes:
+        """A small JPEG picture of one item, made from its file: thumbnails are not pushed."""
+        return thumbnail(self.picture(id_), THUMBNAIL_SIDE)
+
+    def refresh(self) -> None:
+        self._now = self._seen(self._now)
+
+    def _seen(self, before: CollectionView | None = None) -> CollectionView:
+        return CollectionView(self._server, Manifest.read(self._server.about(), self._server.address), before)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BLOCK at a time are."""
+        rows = self._at_one_moment(lambda now: now.rows_of(checked_ids(ids))).tolist()
+        for start in range(0, len(rows), BLOCK):
+            self._server.drop(rows[start : start + BLOCK])
+        self.refresh()
+
+    def info(self) -> dict[str, Any]:
+        """What the collection is: items, dimensions, encoder, decoding, setting, fields, vocabulary, and the index that the server keeps."""
+        about = self._now.about
+        return {
+            "path": self.path,
+            "items": len(self),
+            "dim": self.dim,
+            "encoder": asdict(self.encoder_identity),
+            "decode": str(self.decode),
+            "setting": asdict(self.setting) if self.setting else None,
+            "fields": {name: str(kind) for name, kind in about.fields.items()},
+            "vocabulary": str(self._gallery_vocabulary),
+            "index": {"type": self._server.index(), "server": self._server.version().said},
+        }
+
+    def verify(self) -> list[str]:
+        return list(problems(self._now))
+
+
+def push(
+    gallery: str | Path,
+    address: str,
+    *,
+    index: str | None = None,
+    update: bool = False,
+    mirror: bool = False,
+    progress: Progress | None = None,
+) -> AddReport:
+    """Copies the items of a folder that the collection does not have; makes the collection where there is none. Can be repeated.
+
+    index: of the server's allowed types, FLAT by default (exact). update: pictures that have changed replace those there.
+    mirror: what the folder does not have is deleted there. Raises GalleryError, with nothing pushed, where another encoder made
+    the collection, or an id is another picture there; OptionError for an index that this server does not have.
+    """
+    store, server = Store(Path(gallery)), MilvusClient(MilvusAddress.read(address))
+    setting = store.ledger.meta().get("setting")
+    about = Manifest(store.identity, store.dim, store.decode, None if setting is None else PDV(**setting))
+    known = opened(server, about, len(store.ledger.moment().rows()), index)
+    return Push(store, server, known, update=update).run(mirror=mirror, progress=progress)
+
+
+def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = None) -> AddReport:
+    """Copies the items of a collection that the folder does not have; makes the folder where there is none. Can be repeated.
+
+    Raises GalleryError, with nothing changed, where another encoder made the folder, or an id is another picture there.
+    """
+    home, folder = MilvusGallery.open(address), Path(gallery)
+    about = home._now.about
+    if is_gallery(folder):
+        store = Store(folder)
+        if (store.identity, store.decode) != (about.encoder, about.decode):
+            raise GalleryError(
+                f"{home.path}: made by {about.encoder}, decoding {about.decode}; {folder} by {store.identity}, decoding {store.decode}"
+            )
+    else:
+        more = {} if about.setting is None else {"setting": asdict(about.setting)}
+        more |= {} if about.vocabulary is None else {vocabularies.KEY: about.vocabulary.to_dict()}
+        store = Store.create(folder, about.encoder, about.dim, about.decode, **more)
+    with store.writing():
+        return pull(home._now, store, progress)

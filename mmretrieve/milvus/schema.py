@@ -1,0 +1,119 @@
+"""An item as a row of a collection, and back.
+
+`item` holds the whole of it as JSON, so that it comes back as it was, whole numbers whole. Beside it stand the values that
+filters look at, under keys that Milvus can have: `n_` before a number's name, `t_` before a text's, `f_` before a folded text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.store.fields import FieldType
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.store import Half
+from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
+from mmretrieve.sources.base import Value
+from mmretrieve.sources.location import Location
+from mmretrieve.sources.values import folded
+
+OWN = {  # what every item can have, by its name in SQL
+    **dict.fromkeys(("id", "path", "part", "hash", "source", "stamp"), FieldType.TEXT),
+    **dict.fromkeys(("width", "height"), FieldType.NUMBER),
+}
+PLAIN = re.compile(r"[a-z0-9_]+")
+BACKSLASH = "\ufdd0"  # for LIKE, in its place: what servers make of a backslash in a pattern differs; no text holds this
+
+
+@dataclass(frozen=True)
+class MilvusColumn:
+    """A name of SQL: what it holds, and under which key Milvus has it."""
+
+    name: str
+    kind: FieldType
+    is_field: bool = True
+
+    @property
+    def key(self) -> str:
+        if not self.is_field:
+            return self.name
+        return f"{'n' if self.kind is FieldType.NUMBER else 't'}_{self._escaped}"
+
+    @property
+    def folded(self) -> str:
+        """The key of the text in small letters, of a to z only, as SQLite's LIKE compares."""
+        return f"f_{self._escaped}" if self.is_field else f"own_{self.name}"
+
+    @property
+    def _escaped(self) -> str:
+        """A name that any server takes: `price` stays, whatever else is spelled in hexadecimal digits."""
+        small = folded(self.name)
+        return f"_{small}" if PLAIN.fullmatch(small) else f"x_{small.encode().hex()}"
+
+
+def columns(fields: Mapping[str, FieldType]) -> dict[str, MilvusColumn]:
+    """Folded name → column, of all that a filter can name. A field with the name of an item's own column takes its place."""
+    own = {name: MilvusColumn(name, kind, is_field=False) for name, kind in OWN.items()}
+    return own | {folded(name): MilvusColumn(name, FieldType(kind)) for name, kind in fields.items()}
+
+
+def is_given(column: MilvusColumn) -> str:
+    """The expression that a value is there. `given` is in every row, so this may be negated."""
+    return f'array_contains({GIVEN}, "{column.key}")'
+
+
+def as_liked(text: str) -> str:
+    """A text, or a pattern, as LIKE compares it: a and A are one, other letters are not, and a backslash is only that."""
+    return folded(text).replace("\\", BACKSLASH)
+
+
+def row_of(number: int, item: Item, half: Half, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """The row of an item with its (dim,) vector. GalleryError where it says more than Milvus can keep of one."""
+    told = _text(item)
+    values = dict(_values(item, fields))
+    given = [column.key for column in values]
+    looked_at: dict[str, Value] = {column.key: value for column, value in values.items()}
+    looked_at |= {column.folded: as_liked(value) for column, value in values.items() if isinstance(value, str)}
+    sizes = len(told.encode()), len(json.dumps(looked_at, ensure_ascii=False).encode())
+    if max(sizes) > TEXT_BYTES or len(given) > FIELDS:
+        raise GalleryError(f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {TEXT_BYTES}; leave some out")
+    return {ROW: number, VECTOR: half.astype("float32"), GIVEN: given, ITEM: told, HASH: item.hash, **looked_at}
+
+
+def item_of(row: Mapping[str, Any]) -> Item:
+    """The item that a row was made of."""
+    told = json.loads(row[ITEM])
+    return Item(**{**told, "place": Location(**told["place"])})
+
+
+def is_news(item: Item, row: Mapping[str, Any]) -> bool:
+    """Whether a row does not say the same of its item."""
+    return bool(_text(item) != row[ITEM])
+
+
+def _text(item: Item) -> str:
+    told = asdict(item)
+    told["fields"] = {name: value for name, value in sorted(item.fields.items()) if value is not None}
+    return json.dumps(told, ensure_ascii=False)
+
+
+def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[MilvusColumn, Value]]:
+    """Every value that is there, its column first."""
+    own = {
+        "path": item.place.path,
+        "part": item.place.part,
+        **{name: getattr(item, name, None) for name in OWN if name not in ("path", "part")},
+    }
+    for name, kind in OWN.items():
+        if own[name] is not None:
+            yield MilvusColumn(name, kind, is_field=False), own[name]
+    for name, value in item.fields.items():
+        if value is not None:
+            yield MilvusColumn(name, FieldType(fields[name])), value
+
+
+assert ID in OWN

@@ -1,0 +1,196 @@
+"""What a collection holds: the server proposes, the vectors that it has stored decide.
+
+A collection is live: what others push or delete shows in the next search. `ids`, and whatever needs all rows, are kept from the
+first time that they are asked for until the gallery is refreshed; where the two do not agree, MovedError says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from mmretrieve import scoring
+from mmretrieve.concurrency import once
+from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import MissingError
+from mmretrieve.gallery import duplicates, vocabularies
+from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
+from mmretrieve.gallery.store.records import Item, StaleViewError
+from mmretrieve.gallery.store.store import Half
+from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, checked_ids
+from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
+from mmretrieve.milvus.client import HASH, ID, ITEM, PAGE, ROW, VECTOR, MilvusClient
+from mmretrieve.milvus.indexes import search_parameters
+from mmretrieve.milvus.manifest import Manifest
+from mmretrieve.milvus.schema import item_of
+from mmretrieve.milvus.where import one_of, translated
+from mmretrieve.vectors import Float32, unit
+from mmretrieve.weighting import Spread
+
+BLOCK = 1_024  # rows asked for at once
+SAMPLE = 50_000  # items that say how the whole collection spreads
+KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are asked for again
+
+
+class CollectionView:
+    """The rows of a collection: numbers that grow in the order in which items came."""
+
+    def __init__(self, server: MilvusClient, about: Manifest, before: CollectionView | None = None) -> None:
+        self.server, self.about = server, about
+        self.dim, self.name = about.dim, str(server.address)
+        self._count = server.count()
+        self.once_lock = RLock()
+        self._previous_automatic: AutomaticVocabulary | None = (
+            None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    @once
+    def rows(self) -> Rows:
+        return self._all("", self._count)
+
+    @once
+    def ids(self) -> tuple[str, ...]:
+        return tuple(id_ for _, id_ in sorted((row[ROW], row[ID]) for page in self.server.pages([ROW, ID]) for row in page))
+
+    @once
+    def spread(self) -> Spread:
+        """How the vectors lie about their mean; of a large collection, those of SAMPLE items spread evenly over it."""
+        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+
+    @once
+    def vocabulary(self) -> GalleryVocabulary:
+        """The one that was pushed, else the one found in the fields of the items."""
+        return self.about.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
+
+    @once
+    def _automatic(self) -> AutomaticVocabulary:
+        return vocabularies.find_vocabulary(self, self.about.fields, self._previous_automatic)
+
+    @once
+    def vectors(self) -> Float32:
+        """(n, dim) unit float32 of all items."""
+        return self.vectors_of(self.rows)
+
+    @once
+    def index(self) -> str:
+        return self.server.index()
+
+    def vectors_of(self, rows: Rows) -> Float32:
+        """(m, dim) unit float32 of those rows, the same numbers as in a folder."""
+        return unit(self.halves_of(rows), "vectors") if len(rows) else np.empty((0, self.dim), np.float32)
+
+    def halves_of(self, rows: Rows) -> Half:
+        """(m, dim) float16 of those rows, as they were pushed."""
+        out = np.empty((len(rows), self.dim), np.float16)
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            out[start : start + BLOCK] = self._cells(some, VECTOR)
+        return out
+
+    def items_of(self, rows: Rows) -> list[Item]:
+        blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+        return [item_of({ITEM: told}) for block in blocks for told in self._cells(block, ITEM)]
+
+    def rows_of(self, ids: Collection[str]) -> Rows:
+        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
+        asked, found = list(checked_ids(ids)), dict[str, int]()
+        for start in range(0, len(asked), BLOCK):
+            some = asked[start : start + BLOCK]
+            found |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
+        if absent := [id_ for id_ in asked if id_ not in found]:
+            raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
+        return np.array([found[id_] for id_ in asked], dtype=np.int64)
+
+    def copies(self, hashes: Sequence[str]) -> list[list[str]]:
+        ids: dict[str, list[str]] = {content: [] for content in hashes}
+        wanted = list(ids)
+        for start in range(0, len(wanted), BLOCK):
+            some = one_of(HASH, wanted[start : start + BLOCK])
+            found = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
+            for row in sorted(found, key=lambda row: int(row[ROW])):
+                ids[row[HASH]].append(row[ID])
+        return [ids[content] for content in hashes]
+
+    def same_content(self) -> list[tuple[str, ...]]:
+        found = sorted((row[ROW], row[HASH], row[ID]) for page in self.server.pages([ROW, ID, HASH]) for row in page)
+        groups: dict[str, list[str]] = {}
+        for _, content, id_ in found:
+            groups.setdefault(content, []).append(id_)
+        return [tuple(ids) for ids in groups.values() if len(ids) > 1]
+
+    def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+        return duplicates.grouped(self, lambda rows: self._near(rows, min_score), min_score, progress)
+
+    def allowed(self, cut: SearchOptions) -> CandidateFilter:
+        where = "" if cut.where is None else translated(cut.where, self.about.fields)
+        matching = self.server.count(where) if where else len(self)
+        if not len(cut.exclude):
+            return CandidateFilter.of(where, matching, matching, len(self))
+        hidden = f"(not ({one_of(ROW, self.rows_of(cut.exclude).tolist())}))"
+        both = f"({where} and {hidden})" if where else hidden
+        return CandidateFilter.of(both, self.server.count(both), matching, len(self))
+
+    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
+        if not allowed.which:
+            return self.rows
+        rows = self._all(allowed.which, allowed.count)
+        if "rows" in self.__dict__ and not np.isin(rows, self.rows).all():
+            raise self._moved()
+        return rows
+
+    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+        if allowed.count <= wanted:
+            return self.rows_allowed(allowed)
+        found = [self._proposed(query, wanted, allowed) for query in queries_qd]
+        if any(rows is None for rows in found):
+            return self.rows_allowed(allowed)
+        return np.unique(np.concatenate([rows for rows in found if rows is not None]))
+
+    def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
+        """(q, m) inner products; of a large collection a block of vectors at a time is in memory."""
+        if len(rows) == len(self) and len(self) * self.dim * 4 <= KEPT_BYTES:
+            return scoring.term_scores(vectors_qd, self.vectors)
+        out = np.empty((len(vectors_qd), len(rows)), np.float32)
+        for start in range(0, len(rows), BLOCK):
+            out[:, start : start + BLOCK] = scoring.term_scores(vectors_qd, self.vectors_of(rows[start : start + BLOCK]))
+        return out
+
+    def _proposed(self, query_d: Float32, wanted: int, allowed: CandidateFilter) -> Rows | None:
+        """The wanted best and whatever ties with the last of them; None where the server gives fewer, or would have to give too many."""
+        reach = wanted + MARGIN
+        while reach <= PAGE:
+            reach = min(reach, allowed.count)
+            found = self.server.search(query_d, reach, allowed.which, search_parameters(self.index, reach))
+            if len(found.rows) < reach:
+                return None
+            if reach == allowed.count or found.scores[-1] < found.scores[wanted - 1] - ROUNDING:
+                return found.rows
+            reach *= 4
+        return None
+
+    def _near(self, rows: Rows, min_score: float) -> list[Rows]:
+        """For each of those rows all that score enough with it, itself too."""
+        is_near = self.scores(self.vectors_of(rows), self.rows) >= np.float32(min_score)
+        return [self.rows[found] for found in is_near]
+
+    def _all(self, where: str, count: int) -> Rows:
+        rows = self.server.rows(where)
+        if len(rows) != count:
+            raise self._moved()
+        return rows
+
+    def _cells(self, rows: Rows, name: str) -> list[Any]:
+        """That column of those rows, in their order."""
+        found = {row[ROW]: row[name] for row in self.server.get(one_of(ROW, rows.tolist()), [ROW, name])} if len(rows) else {}
+        if len(found) != len(set(rows.tolist())):
+            raise self._moved()
+        return [found[row] for row in rows.tolist()]
+
+    def _moved(self) -> StaleViewError:
+        return StaleViewError(f"{self.name}: others are pushing or deleting; ask again")

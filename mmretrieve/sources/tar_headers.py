@@ -1,0 +1,108 @@
+"""The headers of a plain tar, one after the other: which members there are and where their bytes lie."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from mmretrieve.errors import ImageError
+from mmretrieve.sources.location import Location
+
+MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
+UNPACK = "cannot be read in place; unpack or repack it as a plain .tar"
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file in a tar. `link` names the member that has its bytes, `trouble` says why they cannot be read in place."""
+
+    name: str
+    offset: int
+    size: int
+    link: str | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TarDamage:
+    """Where reading a tar had to stop, after how many members."""
+
+    reason: str
+    after: int
+
+
+def headers(path: str) -> Iterator[TarMember | TarDamage]:
+    """Every file that is whole and not hidden, in the tar's order; where the tar breaks off, a Damage, which is the last.
+
+    Only headers are read. A tar without its end mark counts as broken: whoever wrote it may have been interrupted.
+    """
+    try:
+        with Location(path).open() as file:
+            start = file.read(max(map(len, MAGIC)))
+            packed = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+            file.seek(0)
+            if packed is None:
+                yield from _headers(file)
+            else:
+                yield TarDamage(f"compressed with {packed}: {UNPACK}", 0)
+    except (ImageError, OSError) as error:
+        yield TarDamage(str(error), 0)
+
+
+def clean(name: str) -> str:
+    """A member's name without "./" before it."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def _headers(file: BinaryIO) -> Iterator[TarMember | TarDamage]:
+    length, count, end = os.fstat(file.fileno()).st_size, 0, 0
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - it holds nothing but the file
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+            if info.offset < end or info.size < 0:
+                raise tarfile.ReadError("a header points backwards")
+            if info.isreg() and not info.issparse() and info.offset_data + info.size > length:
+                raise tarfile.ReadError(f"{info.name!r} is cut short")
+            count, end = count + 1, info.offset + tarfile.BLOCKSIZE
+            name = clean(info.name)
+            if not info.isdir() and not _is_hidden(name):
+                yield _member(name, info)
+        _check_end(file, archive.offset)
+    except Exception as error:  # tarfile raises whatever its parsers stumble on
+        reason = str(error) or type(error).__name__
+        yield TarDamage(
+            f"damaged after {count} members ({reason})" if count else f"not a tar that can be read ({reason})", count
+        )
+
+
+def _member(name: str, info: tarfile.TarInfo) -> TarMember:
+    if info.islnk():
+        return TarMember(name, 0, 0, link=clean(info.linkname))
+    if info.issym():
+        return TarMember(name, 0, 0, link=posixpath.normpath(posixpath.join(posixpath.dirname(name), info.linkname)))
+    if info.issparse():
+        return TarMember(name, 0, 0, trouble=f"stored as a sparse file, which {UNPACK}")
+    if not info.isreg():
+        return TarMember(name, 0, 0, trouble="not a regular file")
+    return TarMember(name, info.offset_data, info.size)
+
+
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """ReadError where something else than an end mark follows the last member: tarfile says nothing of it."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("the end mark is missing: it may be cut short")
+    if any(block):
+        raise tarfile.ReadError(f"no header at byte {offset}")
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))

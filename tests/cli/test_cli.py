@@ -1,0 +1,145 @@
+"""The real command line: contracts of its output and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmretrieve as mm
+
+
+def shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mmretrieve.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "shop.gallery"
+    done = shell("index", photos, "--gallery", folder, "--encoder", "wardrobe", "--json")
+    assert done.returncode == 0, done.stderr
+    counts = {"added": 60, "skipped": 0, "updated": 0, "vanished": 0, "items": 60}
+    assert json.loads(done.stdout) == counts | {"failed": {}}
+    return folder
+
+
+def test_index_again_skips(indexed: Path, photos: Path) -> None:
+    done = shell("index", photos, "--gallery", indexed)
+    assert done.returncode == 0
+    assert "0 added, 60 skipped, 0 failed, 60 items" in done.stdout
+
+
+def test_search_prints_what_import_finds(indexed: Path, photos: Path) -> None:
+    picture = sorted(photos.rglob("*.png"))[0]
+    knobs = ["--alpha-image", "1.4", "--alpha-text", "1.2", "--beta", "0.75", "-k", "5"]
+    done = shell("search", indexed, "--image", picture, "--prompt", "in red", *knobs, "--json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    expected = mm.Retriever.open(indexed).search(picture, "in red", k=5, alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    assert [line["id"] for line in lines] == list(expected.ids)
+    for line, hit in zip(lines, expected, strict=True):
+        assert set(line) == {"rank", "id", "score", "path", "contributions", "fields", "query"}
+        assert (line["rank"], line["path"]) == (hit.rank, hit.path)
+        assert line["score"] == pytest.approx(hit.score, abs=1e-6)
+        assert line["contributions"] == pytest.approx(dict(hit.contributions), abs=1e-6)
+    table = shell("search", indexed, "--prompt", "a dress", "-k", "2")
+    assert len(table.stdout.splitlines()) == 2
+
+
+def test_info_verify_delete(indexed: Path) -> None:
+    assert json.loads(shell("info", indexed, "--json").stdout)["items"] == 60
+    assert "wardrobe" in shell("info", indexed).stdout
+    assert shell("verify", indexed).returncode == 0
+    gone = mm.Gallery.open(indexed).ids[0]
+    assert shell("delete", indexed, gone, "nothing").returncode == 1
+    assert len(mm.Gallery.open(indexed)) == 60
+    assert shell("delete", indexed, gone).returncode == 0
+    assert len(mm.Gallery.open(indexed)) == 59
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["search", "{g}", "--prompt", ""], 2, "the prompt is empty"),
+        (["search", "{g}"], 2, "a reference image, a prompt, or both"),
+        (["search", "{g}", "--prompt", "x", "--beta", "1.2"], 2, "from 0 to 1"),
+        (["search", "{g}", "--prompt", "x", "--beta", "nan"], 2, "finite"),
+        (["search", "{g}", "--prompt", "x", "-k", "0"], 2, "at least 1"),
+        (["search", "{g}", "--prompt", "x", "-k", "²"], 2, "at least 1"),
+        (["search", "{g}", "--prompt", "x", "--device", "tpu"], 2, "choose from: auto, cpu"),
+        (["search", "{g}", "--prompt", "x", "--dtype", "float99"], 2, "choose from: auto, float32"),
+        (["search", "{g}", "--prompt", "x", "--composer", "magic"], 2, "captions"),
+        (["search", "{g}", "--image", "missing.jpg"], 1, "missing.jpg: no such image"),
+        (["search", "nowhere", "--prompt", "x"], 1, "nowhere: not a gallery"),
+        (["search", "{g}", "--prompt", "x", "--encoder", "bogus"], 2, "choose from: wardrobe"),
+        (["index", "{tmp}", "--gallery", "{tmp}/new"], 1, "no images in this folder"),
+        (["index", "{photos}", "--gallery", "{tmp}/new", "--encoder", "bogus"], 2, "unknown encoder 'bogus'"),
+        (["frobnicate"], 2, "invalid choice"),
+    ],
+)
+def test_wrong_use_is_one_line_and_an_exit_status(
+    arguments: list[str], status: int, said: str, indexed: Path, photos: Path, tmp_path: Path
+) -> None:
+    done = shell(*(a.format(g=indexed, photos=photos, tmp=tmp_path) for a in arguments))
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in shell("info", tmp_path, "--debug").stderr
+
+
+def test_a_gallery_of_another_encoder_names_both(indexed: Path, photos: Path, tmp_path: Path) -> None:
+    from mmretrieve.options import BUILT_IN_MODEL
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in BUILT_IN_MODEL.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    config = (other / "open_clip_config.json").read_text()
+    (other / "open_clip_config.json").write_text(config.replace("bicubic", "bilinear"))
+    for command in (["index", photos, "--gallery", indexed], ["search", indexed, "--prompt", "x"]):
+        done = shell(*command, "--encoder", other)
+        assert done.returncode == 1
+        assert "made by wardrobe" in done.stderr
+        assert f"not by {other}" in done.stderr
+
+
+def test_failed_pictures_are_named_and_the_others_go_in(photos: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "good.png").write_bytes(next(photos.rglob("*.png")).read_bytes())
+    (source / "bad.png").write_bytes(b"x")
+    done = shell("index", source, "--gallery", tmp_path / "g", "--encoder", "wardrobe")
+    assert done.returncode == 0
+    assert "1 added, 0 skipped, 1 failed" in done.stdout
+    assert "not added: bad.png" in done.stderr
+
+
+def test_more_than_there_is_gives_all_and_says_so(indexed: Path) -> None:
+    done = shell("search", indexed, "--prompt", "a dress", "-k", "1000", "--json")
+    assert len(done.stdout.splitlines()) == len(mm.Gallery.open(indexed))
+    assert "the gallery holds no more" in done.stderr
+
+
+def test_file_names_cannot_steer_the_terminal(photos: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    good = next(photos.rglob("*.png")).read_bytes()
+    (source / "two\nlines \x1b[31m é.png").write_bytes(good)
+    (source / "bad\nname.png").write_bytes(b"x")
+    done = shell("index", source, "--gallery", tmp_path / "g", "--encoder", "wardrobe", "--quiet")
+    assert len(done.stderr.splitlines()) == 1
+    found = shell("search", tmp_path / "g", "--prompt", "a dress", PYTHONIOENCODING="ascii")
+    assert found.returncode == 0
+    assert len(found.stdout.splitlines()) == 1
+    assert r"two\nlines \x1b[31m \xe9.png" in found.stdout
+    exact = json.loads(shell("search", tmp_path / "g", "--prompt", "a dress", "--json").stdout)
+    assert exact["id"] == "two\nlines \x1b[31m é.png"

@@ -1,0 +1,232 @@
+"""The encoder: unit rows, exact cropping, identity, refusals. Real weights of the wardrobe, random ones elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import mmretrieve as mm
+from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, preprocessing_of, resolve_device, resolve_dtype
+from mmretrieve.encoders.text_tower import encode_tokens, is_croppable
+from mmretrieve.errors import EncoderError, ImageError, OptionError
+from mmretrieve.images import target_pad
+from mmretrieve.options import BUILT_IN_MODEL, Preprocessing
+
+VISION = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+
+
+def test_rows_are_unit_float32_whatever_comes_in(encoder: Encoder, photos: Path) -> None:
+    paths = sorted(photos.rglob("*.png"))[:5]
+    seen = []
+    by_path = encoder.encode_images(paths, progress=seen.append)
+    assert by_path.shape == (5, encoder.dim)
+    assert by_path.dtype == np.float32
+    assert sum(seen) == 5
+    np.testing.assert_allclose(np.linalg.norm(by_path, axis=1), 1, atol=1e-5)
+    with paths[0].open("rb") as file:
+        np.testing.assert_allclose(encoder.encode_images([Image.open(paths[0]), file]), by_path[[0, 0]], atol=1e-6)
+    assert encoder.encode_images([]).shape == (0, encoder.dim)
+    assert encoder.encode_texts([]).shape == (0, encoder.dim)
+
+
+def test_a_batch_gives_what_one_by_one_gives(encoder: Encoder, photos: Path) -> None:
+    paths = sorted(photos.rglob("*.png"))[:9]
+    np.testing.assert_allclose(
+        encoder.encode_images(paths), np.concatenate([encoder.encode_images([p]) for p in paths]), atol=1e-5
+    )
+    texts = ["a red dress", "striped", "a photo of a long-sleeved navy shirt with dots"]
+    np.testing.assert_allclose(
+        encoder.encode_texts(texts), np.concatenate([encoder.encode_texts([t]) for t in texts]), atol=1e-5
+    )
+
+
+def test_images_are_what_plain_open_clip_gives(encoder: Encoder, photos: Path) -> None:
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{BUILT_IN_MODEL}")
+    path = next(photos.rglob("*.png"))
+    with torch.no_grad():
+        expected = model.eval().encode_image(preprocess(Image.open(path))[None], normalize=True).numpy()
+    np.testing.assert_allclose(encoder.encode_images([path]), expected, atol=1e-5)
+
+
+def test_bfloat16_images_stay_close_and_texts_exact(encoder: Encoder, photos: Path) -> None:
+    half = load_encoder("wardrobe", dtype="bfloat16")
+    paths = sorted(photos.rglob("*.png"))[:20]
+    assert (half.encode_images(paths) * encoder.encode_images(paths)).sum(axis=1).min() > 0.999
+    np.testing.assert_array_equal(half.encode_texts(["in red"]), encoder.encode_texts(["in red"]))
+
+
+@pytest.mark.parametrize("model_class", [CLIP, CustomTextCLIP])
+def test_cropped_text_equals_the_full_context(model_class: type) -> None:
+    torch.manual_seed(0)
+    model = model_class(embed_dim=16, vision_cfg=VISION, text_cfg=TEXT).eval()
+    tokens = open_clip.SimpleTokenizer()(["a", "a red dress with long sleeves", "$5 " * 20])
+    assert is_croppable(model)
+    with torch.no_grad():
+        np.testing.assert_allclose(encode_tokens(model, tokens[:2]), model.encode_text(tokens[:2]), atol=1e-5)
+        np.testing.assert_allclose(encode_tokens(model, tokens), model.encode_text(tokens), atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [{"no_causal_mask": True, "pool_type": "last"}, {"embed_cls": True}])
+def test_towers_that_look_back_are_not_cropped(text: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model = CustomTextCLIP(embed_dim=16, vision_cfg=VISION, text_cfg=TEXT | text).eval()
+    tokens = open_clip.SimpleTokenizer()(["a red dress"])
+    assert not is_croppable(model)
+    with torch.no_grad():
+        torch.testing.assert_close(encode_tokens(model, tokens), model.encode_text(tokens))
+
+
+def test_a_long_prompt_is_cut_and_says_so(encoder: Encoder) -> None:
+    with pytest.warns(PromptCutWarning, match="1 of 2 texts cut to the 40 tokens"):
+        rows = encoder.encode_texts(["in red", "red " * 300])
+    assert np.isfinite(rows).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.encode_texts(["red " * 38])  # start and end token make 40
+
+
+def test_identity_follows_weights_not_names(encoder: Encoder, tmp_path: Path) -> None:
+    copy = shutil.copytree(BUILT_IN_MODEL, tmp_path / "copy")
+    assert load_encoder(copy, dtype="float32").identity == encoder.identity
+    weights = load_file(copy / "open_clip_model.safetensors")
+    weights["logit_scale"] += 0.5
+    save_file(weights, copy / "open_clip_model.safetensors")
+    assert load_encoder(copy).identity != encoder.identity
+
+
+def test_identity_follows_preprocessing(encoder: Encoder, tmp_path: Path) -> None:
+    copy = shutil.copytree(BUILT_IN_MODEL, tmp_path / "copy")
+    config = json.loads((copy / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["interpolation"] = "bilinear"
+    (copy / "open_clip_config.json").write_text(json.dumps(config))
+    assert load_encoder(copy).identity != encoder.identity
+
+
+def test_targetpad_pads_before_the_models_own_preprocessing(encoder: Encoder, photos: Path) -> None:
+    padded = load_encoder("wardrobe", device="cpu", dtype="float32", preprocessing="targetpad")
+    square = Image.open(next(photos.rglob("*.png"))).convert("RGB")
+    pictures = [square.resize((200, 80)), square.resize((80, 200)), square]
+    rows = padded.encode_images(pictures)
+    np.testing.assert_allclose(rows, encoder.encode_images(map(target_pad, pictures)), atol=1e-6)
+    assert np.abs(rows - encoder.encode_images(pictures)).max(axis=1)[:2].min() > 1e-2
+    assert padded.identity.weights == encoder.identity.weights
+    assert padded.identity != encoder.identity
+    assert [preprocessing_of(one.identity) for one in (encoder, padded)] == [Preprocessing.PLAIN, Preprocessing.TARGET_PAD]
+
+
+def test_an_unknown_preprocessing_is_wrong_use() -> None:
+    with pytest.raises(OptionError, match="unknown preprocessing 'squarepad'; choose from: plain, targetpad"):
+        load_encoder("wardrobe", preprocessing="squarepad")
+
+
+def test_a_checkpoint_file_loads_by_model_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}
+    (tmp_path / "tiny-for-tests.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-for-tests.json")
+    weights = {name: value.contiguous() for name, value in CLIP(**config).state_dict().items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    torch.save(weights, tmp_path / "weights.pt")
+    safe, pickled = (load_encoder(f"tiny-for-tests/{tmp_path}/weights.{suffix}") for suffix in ("safetensors", "pt"))
+    assert safe.identity == pickled.identity
+    assert safe.dim == 16
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("/tmp/mmretrieve-was-unpickled"),))
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    Path("/tmp/mmretrieve-was-unpickled").unlink(missing_ok=True)
+    torch.save({"state_dict": Trap()}, tmp_path / "evil.pt")
+    with pytest.raises(EncoderError, match=r"evil\.pt"):
+        load_encoder(f"ViT-B-32/{tmp_path}/evil.pt")
+    assert not Path("/tmp/mmretrieve-was-unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "said"),
+    [
+        ("wardrob", OptionError, "choose from: wardrobe"),
+        ("ViT-B-32", OptionError, "laion2b_s34b_b79k"),
+        ("ViT-B-32/nowhere", OptionError, "checkpoint file or one of"),
+        ("ViT-B-32/openai", EncoderError, "use ViT-B-32-quickgelu/openai"),
+        ("hf-hub:nobody/nothing", EncoderError, "local open_clip folder"),
+        ("ViT-B-32/laion2b_s34b_b79k", EncoderError, "without a network"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why_in_one_line(spec: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said) as caught:
+        load_encoder(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_fails_in_seconds_in_one_line(tmp_path: Path) -> None:
+    """A real process without HF_HUB_OFFLINE, behind a proxy that refuses; nothing leaves this machine."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {
+        "HF_HOME": str(tmp_path),
+        "NO_PROXY": "",
+        **dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), "http://127.0.0.1:9"),
+    }
+    command = [sys.executable, "-m", "mmretrieve.cli.main", "index", str(tmp_path), "--gallery", str(tmp_path / "g")]
+    (tmp_path / "a.png").write_bytes(b"")
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert time.monotonic() - started < 30
+    assert done.returncode == 1
+    assert "without a network" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "g").exists()
+
+
+def test_folders_that_are_no_encoder(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="not an encoder folder"):
+        load_encoder(tmp_path)
+    shutil.copy(BUILT_IN_MODEL / "open_clip_config.json", tmp_path)
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        load_encoder(tmp_path)  # a configuration without weights must not become a random model
+
+
+def test_devices_and_dtypes() -> None:
+    assert resolve_device("cpu").type == "cpu"
+    for wrong in ("tpu", "cuda:x", ""):
+        with pytest.raises(OptionError, match="choose from: auto, cpu"):
+            resolve_device(wrong)
+    if not torch.cuda.is_available():
+        with pytest.raises(OptionError, match="no cuda devices"):
+            resolve_device("cuda")
+    with pytest.raises(OptionError, match="choose from: auto, float32"):
+        resolve_dtype("int8", torch.device("cpu"))
+
+
+def test_an_unreadable_image_is_named(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no")
+    with pytest.raises(ImageError, match=r"bad\.jpg"):
+        encoder.encode_images([tmp_path / "bad.jpg"])
+
+
+@pytest.mark.gpu
+def test_gpu_and_cpu_agree(encoder: Encoder, photos: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    paths = sorted(photos.rglob("*.png"))[:20]
+    on_gpu = mm.load_encoder("wardrobe", device="cuda")
+    assert (on_gpu.encode_images(paths) * encoder.encode_images(paths)).sum(axis=1).min() > 0.999

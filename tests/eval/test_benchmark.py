@@ -1,0 +1,105 @@
+"""A benchmark scores vectors by its own protocol, and refuses what does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmretrieve as mm
+from eval import load_benchmark
+from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
+from eval.metrics.ranks import RankingTask, Ranks, list_ranks
+from mmretrieve.errors import OptionError
+
+PROTOCOL = Protocol(headline="recall@1", recalls=(1, 2), precisions=(3,))
+
+
+def tiny(gallery_ids: tuple[str, ...] = ("a", "b", "c", "d"), **protocol: Any) -> Benchmark:
+    queries = (BenchmarkQuery("q", "a", ("in red",), ("b",)), BenchmarkQuery("r", "b", ("x",), ("c", "d")))
+    return Benchmark("tiny", "test", gallery_ids, queries, Path, replace(PROTOCOL, **protocol))
+
+
+def test_a_benchmark_scores_and_leaves_the_reference_out() -> None:
+    gallery = np.eye(4)
+    queries = np.array([[5, 3, 2, 1], [0.1, 9, 0.5, 0.5]])  # each best fits its own reference
+    assert tiny().score(queries, gallery) == pytest.approx({"recall@1": 100, "recall@2": 100, "map@3": 100})
+    kept = tiny(keeps_reference=True).score(queries, gallery)
+    assert kept["recall@1"] == 0
+    assert kept["map@3"] == pytest.approx(100 * (1 / 2 + (1 / 2 + 2 / 3) / 2) / 2)
+
+
+def test_vectors_of_any_length_score_the_same() -> None:
+    rng = np.random.default_rng(1)
+    queries, gallery = rng.normal(size=(2, 5)), rng.normal(size=(4, 5))
+    assert tiny().score(queries * [[7], [0.01]], gallery * [[3], [1], [9], [0.5]]) == tiny().score(queries, gallery)
+
+
+def test_recall_may_look_for_the_first_target_alone() -> None:
+    queries, gallery = np.array([[1, 9, 0, 0], [0, 1, 2, 9]]), np.eye(4)  # of the second its other target comes first
+    assert tiny().score(queries, gallery)["recall@1"] == 100
+    first = tiny(first_target_alone=True).score(queries, gallery)
+    assert (first["recall@1"], first["recall@2"]) == (50, 100)
+    assert first["map@3"] == tiny().score(queries, gallery)["map@3"] == 100
+
+
+def test_an_aspect_is_the_mean_over_the_queries_that_carry_it() -> None:
+    bench = tiny(gallery_ids=tuple("abcdefghijkl"), aspects=("size", "colour", "shape"))
+    first, second = bench.queries
+    bench = replace(bench, queries=(replace(first, tags=("size", "colour")), replace(second, tags=("size",))))
+    queries = np.zeros((2, 12))
+    queries[0, [4, 1]] = [3, 2]  # "b" comes second
+    queries[1, [2, 3]] = [3, 2]  # "c" and "d" come first
+    found = bench.score(queries, np.eye(12))
+    assert found["map@10/size"] == pytest.approx(100 * (1 / 2 + 1) / 2)
+    assert found["map@10/colour"] == pytest.approx(100 * (1 / 2))
+    assert "map@10/shape" not in found  # no query carries it
+
+
+def test_what_a_ranker_does_not_know_is_left_out() -> None:
+    bench = tiny(subset_recalls=(1,))
+    bench = replace(bench, queries=tuple(replace(query, candidates=(*query.targets, "a")) for query in bench.queries[1:]))
+
+    def rank(contest: RankingTask) -> Ranks | None:
+        return None if contest.rivals is not None else list_ranks([2, 0, 3], contest)
+
+    found = bench.measured([rank])
+    assert found.shape == (1, 4)
+    assert bench.means(found) == pytest.approx({"recall@1": 100, "recall@2": 100, "map@3": 100 * (1 + 2 / 3) / 2})
+    known = bench.means(bench.measured([partial(list_ranks, [2, 0, 3])]))
+    assert known == bench.means(found) | {"recall_subset@1": 100}
+
+
+def test_a_benchmark_refuses_what_does_not_fit() -> None:
+    with pytest.raises(mm.MMRetrieveError, match="expected 2 query and 4 gallery vectors, got 1 and 4"):
+        tiny().score(np.ones((1, 4)), np.eye(4))
+    with pytest.raises(mm.MMRetrieveError, match="expected 2 query and 4 gallery vectors, got 2 and 3"):
+        tiny().score(np.ones((2, 4)), np.eye(4)[:3])
+    with pytest.raises(mm.MMRetrieveError, match="'a' comes twice in the gallery"):
+        tiny(gallery_ids=("a", "a", "b", "c", "d"))
+    with pytest.raises(mm.MMRetrieveError, match="query r names 'd', which is not in the gallery"):
+        tiny(gallery_ids=("a", "b", "c"))
+    with pytest.raises(mm.MMRetrieveError, match="the query q comes twice"):
+        replace(tiny(), queries=tiny().queries[:1] * 2)
+    with pytest.raises(mm.MMRetrieveError, match="k = 5 is larger than the ranking of 3 items"):
+        tiny(recalls=(5,)).score(np.ones((2, 4)), np.eye(4))
+    hidden = replace(tiny(), queries=tuple(replace(query, targets=()) for query in tiny().queries))
+    with pytest.raises(mm.MMRetrieveError, match="the targets of tiny test are not public"):
+        hidden.score(np.ones((2, 4)), np.eye(4))
+
+
+def test_wrong_names_are_wrong_use() -> None:
+    for name, message in {
+        "imagenet": "unknown benchmark 'imagenet'; choose from: cirr, fashioniq, circo, genecis, wardrobe, catalogue",
+        "catalogue": "catalogue needs root: the folder with items.csv",
+        "fashioniq": "fashioniq has parts: choose from fashioniq:dress, fashioniq:shirt, fashioniq:toptee",
+        "fashioniq:shoes": "unknown part of fashioniq 'shoes'",
+    }.items():
+        with pytest.raises(OptionError, match=message):
+            load_benchmark(name)
+    with pytest.raises(OptionError, match="unknown split of circo 'train'; choose from: val, test"):
+        load_benchmark("circo", ".", split="train")

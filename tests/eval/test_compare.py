@@ -1,0 +1,213 @@
+"""All methods on one benchmark, rules that choose weights, and the tables that the texts hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmretrieve as mm
+from eval import load_benchmark
+from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
+from eval.cli import texts
+from eval.runs.compositions import MethodConfig, ScoredCompositions, compose
+from eval.runs.methods import METHODS, Method, parts_for
+from eval.studies.compare import PLANE as TUNED
+from eval.studies.compare import TUNED_ON, compare, tuned
+from eval.studies.tables import answerable_table, avoid_table, fill, markdown, sensitivity_table, weights_table
+from mmretrieve.inversion.oti import OTI
+from mmretrieve.vectors import Float32
+from mmretrieve.weighting import Spread, automatic, balanced
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.shared_data
+def test_the_catalogue_is_read_whole_and_bad_lines_are_named(catalogue: Path, tmp_path: Path) -> None:
+    bench = load_benchmark("catalogue", catalogue)
+    assert (len(bench.gallery_ids), len(bench.queries)) == (3125, 600)
+    assert bench.queries[0].prompts == ("in blue instead",)
+    assert bench.metrics[bench.headline].name == "map@10"
+    assert bench.image_path(bench.gallery_ids[0]).is_file()
+    for name in ("items.csv", "queries.jsonl"):
+        shutil.copy(catalogue / name, tmp_path)
+    lines = (tmp_path / "queries.jsonl").read_text().splitlines()
+    (tmp_path / "queries.jsonl").write_text("\n".join([*lines[:4], lines[4][:30], *lines[5:]]))
+    with pytest.raises(mm.MMRetrieveError, match=r"queries\.jsonl, line 5"):
+        load_benchmark("catalogue", tmp_path)
+    with pytest.raises(mm.MMRetrieveError, match=r"items\.csv"):
+        load_benchmark("catalogue", tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def small(photos: Path) -> Benchmark:
+    """A benchmark over the sixty drawings: the next picture is the target, whatever the prompt."""
+    files = {path.name: path for path in sorted(photos.rglob("*.png"))}
+    ids = tuple(files)
+    queries = tuple(BenchmarkQuery(str(i), ids[i], ("in red",), (ids[i + 1],)) for i in range(20))
+    protocol = Protocol(headline="map@10", recalls=(1, 5, 10), precisions=(10,))
+    return Benchmark("small", "test", ids, queries, files.__getitem__, protocol)
+
+
+@pytest.fixture(scope="module")
+def gallery(small: Benchmark, encoder: mm.Encoder) -> Float32:
+    return encoder.encode_images([small.image_path(id_) for id_ in small.gallery_ids])
+
+
+@pytest.fixture(scope="module")
+def scored(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> ScoredCompositions:
+    """By captions, rewritten by the template."""
+    return compose(small, gallery, encoder, MethodConfig(mm.ComposerName.CAPTIONS), mm.Parts())
+
+
+def test_a_comparison_measures_every_method_as_score_does(
+    small: Benchmark, gallery: Float32, scored: ScoredCompositions, encoder: mm.Encoder
+) -> None:
+    told: list[str] = []
+    result = compare(small, gallery, encoder, mm.Parts(oti=OTI(steps=3)), report=told.append)
+    assert list(result["methods"]) == told == [method.label for method in METHODS]
+    assert result["not run"] == {}
+    setting = mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    weighed = {
+        "base": lambda c: c,
+        "PDV-F": lambda c: c.with_pdv(setting),
+        "auto": lambda c: automatic(c, Spread.of(gallery)),
+    }
+    for name, weigh in weighed.items():
+        vectors = np.stack([weigh(c).vector for c in scored.compositions])
+        assert result["methods"]["captions, template"][name] == pytest.approx(small.score(vectors, gallery))
+    assert "auto" in result["methods"]["SDR-CIR"]
+    assert not any("auto" in result["methods"][label] for label in ("image only", "prompt only", "product (BASIC)"))
+    assert result["methods"]["captions, template"]["setting"] == {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+    assert "PDV-F" not in result["methods"]["SDR-CIR"]
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_plane_is_tuned_on_even_queries_and_reported_on_odd_ones(
+    small: Benchmark, gallery: Float32, encoder: mm.Encoder
+) -> None:
+    method = next(method for method in METHODS if method.label == TUNED_ON)
+    found = compare(small, gallery, encoder, methods=[method])["tuned"]
+    swapped = compose(small, gallery, encoder, method.way, parts_for(method, encoder, mm.Parts()))
+    values = {}
+    for beta in TUNED.betas:
+        for gamma in TUNED.gammas:
+            pdv = mm.PDV(alpha_image=gamma, alpha_text=gamma, beta=beta)
+            values[beta, gamma] = small.per_query(swapped.ranked_by(lambda c, pdv=pdv: c.with_pdv(pdv)))
+    headline = small.headline
+    best = max(values.values(), key=lambda one: one[::2, headline].mean())
+    assert values[found["beta"], found["gamma"]][::2, headline].mean() == pytest.approx(best[::2, headline].mean())
+    assert found["tuned"] == pytest.approx(small.means(values[found["beta"], found["gamma"]][1::2]))
+    assert found["base"] == pytest.approx(small.means(values[1.0, 1.0][1::2]))
+    assert (found["metric"], found["tuned on"], found["reported on"]) == ("map@10", "even queries", "odd queries")
+
+
+def test_what_is_best_on_all_queries_is_not_what_is_best_on_the_even_ones() -> None:
+    """Queries 0 and 2 find their target by the image, 1, 3 and 4 by the text: two of three even ones, but two of five."""
+    gallery, ids = np.eye(12, dtype=np.float32), tuple("abcdefghijkl")
+    compositions = []
+    for n, by_image in enumerate([True, False, True, False, False]):
+        right, wrong = gallery[n], gallery[n + 5]
+        rows = [right, wrong, gallery[10]] if by_image else [wrong, right, gallery[10]]
+        compositions.append(mm.Composition(("image", "text", "composed"), np.stack(rows), (0, 0, 1)))
+    queries = tuple(BenchmarkQuery(ids[n], "l", ("p",), (ids[n],)) for n in range(5))
+    bench = Benchmark("five", "test", ids, queries, Path, Protocol(headline="recall@1", recalls=(1,)))
+    found = tuned(bench, ScoredCompositions(compositions, gallery))
+    assert found["beta"] < 0.5  # on all queries the text would be best
+    assert (found["tuned"], found["base"]) == ({"recall@1": 0}, {"recall@1": 0})
+
+
+def test_what_cannot_run_is_named_and_the_others_go_on(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    methods = (
+        Method("pictures", MethodConfig(mm.ComposerName.IMAGE)),
+        Method("a model", MethodConfig(mm.ComposerName.ONE_STEP)),
+    )
+    result = compare(small, gallery, encoder, methods=methods)
+    assert list(result["methods"]) == ["pictures"]
+    assert list(result["not run"]) == ["a model"]
+    assert "needs a describer" in result["not run"]["a model"]
+
+
+def test_the_table_shows_the_weights_that_were_measured_and_where_they_lose() -> None:
+    result = {
+        "benchmark": "b",
+        "methods": {
+            "m": {"base": {"map@10": 5.0}, "PDV-F": {"map@10": 4.94}, "auto": {"map@10": 7.0}},
+            "n": {"base": {"map@10": 1.0}},
+        },
+    }
+    lines = markdown([result, {"benchmark": "c", "methods": {"n": {"base": {"map@10": 2.0}}}}]).splitlines()
+    assert lines == [
+        "| method | b | + PDV-F | + auto | c | + PDV-F | + auto |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| m | 5.0 | 4.9 ▼ | 7.0 | – | – | – |",
+        "| n | 1.0 | – | – | 2.0 | – | – |",
+    ]
+
+
+def test_a_table_takes_its_place_in_a_text() -> None:
+    assert (
+        fill("a\n<!-- table: begin -->\nold\n<!-- table: end -->\nb", "new")
+        == "a\n<!-- table: begin -->\nnew\n<!-- table: end -->\nb"
+    )
+    with pytest.raises(mm.MMRetrieveError, match="no place for the table"):
+        fill("nothing here", "new")
+    two = "<!-- table: begin -->\n<!-- table: end -->\n<!-- other: begin -->\n<!-- other: end -->"
+    assert fill(two, "new", "other").endswith("<!-- other: begin -->\nnew\n<!-- other: end -->")
+
+
+def test_a_text_stays_as_it_is_where_a_method_did_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "README.md"
+    text.write_text("<!-- table: begin -->\nold\n<!-- table: end -->\n")
+    before = text.read_bytes()
+    found: dict[str, Any] = {"benchmark": "wardrobe", "methods": {}, "not run": {"LinCIR": "needs a phi"}}
+    monkeypatch.setattr(texts, "_compared", lambda *_: found)
+    with pytest.raises(mm.MMRetrieveError, match=r"wardrobe: the table is left as it is, .* {'LinCIR': 'needs a phi'}"):
+        texts.table(Namespace(data=tmp_path, out=tmp_path / "results", text=text))
+    assert text.read_bytes() == before
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
+    results = [
+        json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in ("wardrobe", "catalogue")
+    ]
+    assert markdown(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    weights, answerable, avoid = (
+        json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("weights", "answerable", "avoid")
+    )
+    text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert all(table in text for table in (weights_table(weights), sensitivity_table(weights), avoid_table(avoid["shares"])))
+    assert answerable_table(answerable) in (ROOT / "docs" / "answerable.md").read_text(encoding="utf-8")
+
+
+def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, gallery: Float32) -> None:
+    spread = Spread.of(gallery)
+    assert spread.deviation(gallery[0]) == pytest.approx((gallery @ gallery[0]).std(), rel=1e-4)
+    rows = encoder.encode_texts(["a dress", "a red dress", "red"])
+    terms = np.concatenate([gallery[:1], rows])
+    words = {"text": "a dress", "composed": "a red dress"}
+    query = mm.Composition(("image", "text", "composed", "prompt"), terms, (0, 0, 1, 0), words)
+    assert balanced(query, spread).weighing["prompt"] == pytest.approx(
+        0.37 * (gallery @ rows[1]).std() / (gallery @ rows[2]).std(), rel=1e-3
+    )
+    assert balanced(query, Spread.of(gallery[:1])).weighing["image"] == 1  # one item spreads nothing
+    liked = balanced(query.plus("more", gallery[:1], 0.75, ["a"]), spread)
+    assert (liked.weighing["composed"], liked.weighing["more"]) == (1, 0.75)
+    with pytest.raises(mm.MMRetrieveError, match="this query has no text, composed, prompt"):
+        balanced(mm.Composition(("image",), terms[:1], (1.0,)), spread)
+
+
+def test_the_wardrobe_benchmark_is_the_built_in_world() -> None:
+    bench = load_benchmark("wardrobe")
+    assert (len(bench.gallery_ids), len(bench.queries)) == (2000, 500)
+    names = [metric.name for metric in bench.metrics]
+    assert names[:4] == ["recall@1", "recall@5", "recall@10", "map@10"]
+    assert all(name.startswith("map@10/") for name in names[4:])
+    assert bench.metrics[bench.headline].name == "map@10"

@@ -1,0 +1,187 @@
+"""From queries to terms, and to scores a block at a time: what is said, by whom, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmretrieve as mm
+from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
+from eval.runs import compositions
+from eval.runs.compositions import MethodConfig, PromptOrder, ScoredCompositions, compose, mean_of
+from mmretrieve import ComposerName, Composition, Parts, RuleName
+from mmretrieve.composer_input import ComposerInput
+from mmretrieve.errors import OptionError
+from mmretrieve.scoring import term_scores
+from mmretrieve.vectors import Float32, unit
+
+BOTH = (ComposerName.PROMPT, ComposerName.SUM, ComposerName.PIC2WORD, ComposerName.SEARLE, ComposerName.LINCIR)
+
+
+@dataclass
+class Speaker:
+    """Captions by number, the reference's id in them; remembers how many were asked for."""
+
+    counts: list[int] = field(default_factory=list)
+
+    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+        self.counts.append(count)
+        return [[f"a dress {query.id} {i}" for i in range(count)] for query in queries]
+
+
+@pytest.fixture
+def bench(photos: Path) -> Benchmark:
+    """Three queries over the drawings: of the first there are two sayings, of the second none, of the third one."""
+    files = {path.name: path for path in sorted(photos.rglob("*.png"))}
+    ids = tuple(files)[:12]
+    queries = (
+        BenchmarkQuery("0", ids[3], ("in red and shorter", "shorter and in red"), (ids[4],), "a blue dress", "clothes"),
+        BenchmarkQuery("1", ids[0], (" ",), (ids[2],), "a coat", "coats"),
+        BenchmarkQuery("2", ids[9], ("striped",), (ids[1],), "a green shirt", "shirts"),
+    )
+    protocol = Protocol(headline="recall@1", recalls=(1,))
+    return Benchmark("tiny", "test", ids, queries, files.__getitem__, protocol)
+
+
+@pytest.fixture
+def gallery(bench: Benchmark, encoder: mm.Encoder) -> Float32:
+    return encoder.encode_images([bench.image_path(id_) for id_ in bench.gallery_ids])
+
+
+def test_both_orders_are_for_methods_that_say_the_prompt_themselves() -> None:
+    for composer in ComposerName:
+        expected = PromptOrder.BOTH if composer in (*BOTH, ComposerName.SEARLE_OTI) else PromptOrder.FIRST
+        assert MethodConfig(composer).prompt_orders is expected
+        for orders in PromptOrder:
+            assert MethodConfig(composer, orders=orders).prompt_orders is orders
+    with pytest.raises(OptionError, match="unknown orders 'last'; choose from: first, both"):
+        PromptOrder("last")
+
+
+def test_both_orders_are_the_mean_of_unit_vectors_normalised(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    scored = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM), Parts())
+    rows = encoder.encode_texts(["in red and shorter", "shorter and in red", ".", "striped"]).astype(np.float64)
+    mean = (rows[0] + rows[1]) / 2
+    found = [composition["prompt"] for composition in scored.compositions]
+    np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), atol=1e-6)
+    assert np.abs(found[0] - rows[0]).max() > 1e-3
+    np.testing.assert_allclose(found[1:], rows[2:], atol=1e-6)  # who has one saying says it twice
+    for composition, query in zip(scored.compositions, bench.queries, strict=True):
+        np.testing.assert_allclose(composition["image"], gallery[bench.place[query.reference]], atol=1e-6)
+    first = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM, orders=PromptOrder.FIRST), Parts())
+    np.testing.assert_allclose(first.compositions[0]["prompt"], rows[0], atol=1e-6)
+
+
+def test_the_mean_keeps_the_words_and_weights_of_the_first() -> None:
+    terms = unit(np.random.default_rng(1).normal(size=(2, 2, 5)).reshape(4, 5)).reshape(2, 2, 5)
+    one, other = (
+        Composition(("image", "text"), rows, (0.25, 0.5), {"text": said}) for rows, said in zip(terms, "ab", strict=True)
+    )
+    mean = mean_of([one, other])
+    assert (mean.words, mean.weights) == (one.words, one.weights)
+    for i in range(2):
+        whole = terms[0, i].astype(float) + terms[1, i]
+        np.testing.assert_allclose(mean.terms[i], whole / np.linalg.norm(whole), atol=1e-6)
+    assert mean_of([one]) is one
+    with pytest.raises(
+        mm.MMRetrieveError, match=r"one order of a prompt gives image, text, another image, prompt: .* the first"
+    ):
+        mean_of([one, replace(other, names=("image", "prompt"))])
+
+
+def test_an_empty_prompt_is_said_as_a_dot(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    said = compose(bench, gallery, encoder, MethodConfig(ComposerName.PROMPT), Parts()).compositions
+    assert [composition.words["prompt"] for composition in said] == ["in red and shorter", ".", "striped"]
+
+
+def texts(bench: Benchmark, gallery: Float32, encoder: mm.Encoder, way: MethodConfig, speaker: Speaker) -> list[str]:
+    scored = compose(bench, gallery, encoder, way, Parts(captioner=speaker))
+    return [composition.words["text"] for composition in scored.compositions]
+
+
+def test_whose_captions_are_taken(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    ids = [query.reference for query in bench.queries]
+    speaker, captions = Speaker(), ComposerName.CAPTIONS
+    assert texts(bench, gallery, encoder, MethodConfig(captions), speaker) == ["a blue dress", "a coat", "a green shirt"]
+    assert texts(bench, gallery, encoder, MethodConfig(captions, concept=True), speaker) == ["clothes", "coats", "shirts"]
+    assert speaker.counts == []
+    assert texts(bench, gallery, encoder, MethodConfig(captions, given=False), speaker) == [f"a dress {id_} 0" for id_ in ids]
+    assert speaker.counts == [1]
+    for ensemble in (ComposerName.LDRE, ComposerName.SEIZE):  # make their own, whatever is given
+        assert all(text.startswith("a dress ") for text in texts(bench, gallery, encoder, MethodConfig(ensemble), speaker))
+    assert speaker.counts == [1, 15, 15]
+    some = replace(bench, queries=(replace(bench.queries[0], caption=None), *bench.queries[1:]))
+    assert texts(some, gallery, encoder, MethodConfig(captions), speaker) == [f"a dress {ids[0]} 0", "a coat", "a green shirt"]
+    without = replace(bench, queries=(replace(bench.queries[0], concept=None), *bench.queries[1:]))
+    with pytest.raises(mm.MMRetrieveError, match="tiny has no shared concepts"):
+        compose(without, gallery, encoder, MethodConfig(captions, concept=True), Parts())
+
+
+def test_a_rule_is_the_ways_or_the_composers_own(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    def rules(way: MethodConfig) -> set[RuleName]:
+        return {one.rule.name for one in compose(bench, gallery, encoder, way, Parts(captioner=Speaker())).compositions}
+
+    assert rules(MethodConfig(ComposerName.SEIZE)) == {RuleName.HINGE}
+    assert rules(MethodConfig(ComposerName.SEIZE, RuleName.LINEAR)) == {RuleName.LINEAR}
+    assert rules(MethodConfig(ComposerName.CAPTIONS, RuleName.PRODUCT)) == {RuleName.PRODUCT}
+
+
+def test_what_a_way_needs_and_has_not_is_named(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    with pytest.raises(mm.MMRetrieveError, match="needs a describer"):
+        compose(bench, gallery, encoder, MethodConfig(ComposerName.ONE_STEP), Parts())
+
+
+def scored_of(terms: Sequence[int]) -> ScoredCompositions:
+    """Compositions of so many random terms each, over 30 items."""
+    rng = np.random.default_rng(3)
+    compositions = []
+    for count in terms:
+        names = tuple(f"t{i}" for i in range(count))
+        compositions.append(Composition(names, unit(rng.normal(size=(count, 6))), tuple(rng.normal(size=count))))
+    return ScoredCompositions(compositions, unit(rng.normal(size=(30, 6))))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 1000])
+def test_blocks_give_what_each_alone_gives_in_order(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compositions, "ROWS", rows)
+    scored = scored_of([4, 1, 3, 4, 9, 2])
+    found = list(scored)
+    assert [composition for composition, _ in found] == list(scored.compositions)
+    for composition, scores in found:
+        np.testing.assert_array_equal(scores, term_scores(composition.terms, scored.gallery))
+    again = [scores for _, scores in scored]  # a second look gives the same
+    for (_, one), other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_block_is_all_that_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counting(terms: Float32, gallery: Float32) -> Float32:
+        seen.append(len(terms))
+        return term_scores(terms, gallery)
+
+    monkeypatch.setattr(compositions, "ROWS", 8)
+    monkeypatch.setattr(compositions, "term_scores", counting)
+    rest = iter(scored_of([4] * 7))
+    next(rest)
+    assert seen == [8]
+    assert len(list(rest)) == 6
+    assert seen == [8, 8, 8, 4]
+
+
+def test_no_compositions_no_scores() -> None:
+    assert list(ScoredCompositions([], np.eye(3, dtype=np.float32))) == []
+
+
+def test_ranked_by_weighs_anew_under_the_rule() -> None:
+    scored = scored_of([2, 3])
+    for composition, row in zip(
+        scored.compositions, scored.ranked_by(lambda c: replace(c, weights=(2.0,) * len(c.names))), strict=True
+    ):
+        expected = 2 * (scored.gallery.astype(np.float64) @ composition.terms.sum(axis=0, dtype=np.float64))
+        np.testing.assert_allclose(row, expected, atol=1e-6)

@@ -1,0 +1,230 @@
+"""The wardrobe written in the layouts of CIRR, FashionIQ and CIRCO, and read back by the loaders of those."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.benchmarks import load_benchmark
+from eval.benchmarks.base import Benchmark
+from eval.benchmarks.export import ExportReport, export_wardrobe
+from eval.benchmarks.export_layouts import CATEGORIES, BenchmarkLayout, aspects, plan
+from mmretrieve import wardrobe
+from mmretrieve.errors import MMRetrieveError, OptionError
+from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Neckline, Pattern, Sleeves
+from mmretrieve.wardrobe.world import Drawing, WardrobeQuery
+
+DRAWINGS = {drawing.id.removesuffix(".png"): drawing for drawing in wardrobe.drawings()}
+QUERIES = wardrobe.queries()
+Written = Callable[[str], ExportReport]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Each layout is written once."""
+    done: dict[str, ExportReport] = {}
+
+    def write(layout: str) -> ExportReport:
+        if layout not in done:
+            done[layout] = export_wardrobe(layout, tmp_path_factory.mktemp("exports") / layout)
+        return done[layout]
+
+    return write
+
+
+def load(export: ExportReport) -> list[Benchmark]:
+    return [load_benchmark(part.name, export.folder, part.split) for part in export.parts]
+
+
+def seen(name: str) -> Drawing:
+    """The drawing of a picture's name, which is a number in CIRCO."""
+    return wardrobe.drawings()[int(name)] if name.isdecimal() else DRAWINGS[name]
+
+
+@pytest.mark.parametrize(
+    ("layout", "counts"),
+    [
+        ("cirr", {("cirr", "val"): (301, 24 * 50), ("cirr", "test1"): (199, 16 * 50)}),
+        (
+            "fashioniq",
+            {
+                ("fashioniq:dress", "val"): (211, 16 * 50),
+                ("fashioniq:shirt", "val"): (147, 12 * 50),
+                ("fashioniq:toptee", "val"): (142, 12 * 50),
+            },
+        ),
+        ("circo", {("circo", "val"): (301, 2000), ("circo", "test"): (199, 2000)}),
+    ],
+)
+def test_the_loaders_read_it_and_say_what_it_is_not(
+    written: Written, layout: str, counts: dict[tuple[str, str], tuple[int, int]]
+) -> None:
+    export = written(layout)
+    assert {(part.name, part.split): (part.queries, part.images) for part in export.parts} == counts
+    assert export.pictures == len(wardrobe.drawings())
+    for bench, (queries, images) in zip(load(export), counts.values(), strict=True):
+        assert (len(bench.queries), len(bench.gallery_ids)) == (queries, images)
+        assert bench.remark is not None
+        assert "not the released" in bench.remark
+
+
+@pytest.mark.parametrize("layout", BenchmarkLayout)
+def test_every_picture_is_there_and_is_its_drawing(written: Written, layout: str) -> None:
+    export = written(layout)
+    for bench in load(export):
+        for name in bench.gallery_ids:
+            path, source = bench.image_path(name), wardrobe.pictures_folder() / seen(name).id
+            if path.suffix == ".png":
+                assert path.read_bytes() == source.read_bytes()
+            else:
+                with Image.open(path) as picture, Image.open(source) as drawn:
+                    assert (picture.format, picture.size) == ("JPEG", drawn.size)
+        with Image.open(path) as picture, Image.open(source) as drawn:
+            difference = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(drawn.convert("RGB"), int))
+            assert difference.mean() < 2
+    files = [path for path in export.folder.rglob("*") if path.suffix in (".png", ".jpg")]
+    assert len(files) == export.pictures
+
+
+def test_the_truth_of_cirr_is_the_wardrobes(written: Written) -> None:
+    val, test = load(written("cirr"))
+    told = {query.id: query for query in (*val.queries, *test.queries)}
+    assert sorted(told, key=int) == [str(int(query.id)) for query in QUERIES]
+    for query in QUERIES:
+        said = told[str(int(query.id))]
+        assert (said.reference + ".png", said.prompts) == (query.reference, (query.prompt,))
+        assert [f"{name}.png" for name in said.targets] == (list(query.targets[:1]) if said in val.queries else [])
+    assert not set(val.gallery_ids) & set(test.gallery_ids)
+    raw = json.loads((written("cirr").folder / "captions/cap.rc2.val.json").read_text())
+    for record in raw:
+        query = QUERIES[record["pairid"]]
+        assert {f"{name}.png": value for name, value in record["target_soft"].items()} == dict.fromkeys(query.targets, 1.0)
+        assert record["img_set"]["members"][record["img_set"]["reference_rank"]] == record["reference"]
+        assert record["img_set"]["members"][record["img_set"]["target_rank"]] == record["target_hard"]
+
+
+def test_look_alikes_fit_the_picture_or_the_words_but_not_both(written: Written) -> None:
+    for bench in load(written("cirr")):
+        for said in bench.queries:
+            query = QUERIES[int(said.id)]
+            reference, target = DRAWINGS[said.reference], seen(query.targets[0].removesuffix(".png"))
+            others = [DRAWINGS[name] for name in said.candidates or () if DRAWINGS[name] != target]
+            picture = [drawing.detail == reference.detail for drawing in others]
+            words = [drawing.garment == target.garment for drawing in others]
+            assert sorted(zip(picture, words, strict=True)) == [(False, True)] * 2 + [(True, False)] * 2
+
+
+def test_the_truth_of_fashioniq_is_the_wardrobes(written: Written) -> None:
+    assert sorted(kind for kinds in CATEGORIES.values() for kind in kinds) == sorted(GarmentType)
+    asked = 0
+    for category, bench in zip(CATEGORIES, load(written("fashioniq")), strict=True):
+        kinds = CATEGORIES[category]
+        expected = [query for query in QUERIES if DRAWINGS[query.reference.removesuffix(".png")].garment.kind in kinds]
+        for said, query in zip(bench.queries, expected, strict=True):
+            assert (f"{said.reference}.png", f"{said.targets[0]}.png") == (query.reference, query.targets[0])
+            assert said.prompts[0].startswith(f"{query.prompt} and ")
+            assert said.prompts[0] != f"{query.prompt} and {query.prompt}"
+        assert {DRAWINGS[name].garment.kind for name in bench.gallery_ids} == set(kinds)
+        asked += len(expected)
+    assert asked == len(QUERIES)
+
+
+def test_the_truth_of_circo_is_the_wardrobes(written: Written) -> None:
+    val, test = load(written("circo"))
+    hidden = {query.id for query in load(written("cirr"))[1].queries}
+    for bench, expected in (
+        (val, [query for query in QUERIES if str(int(query.id)) not in hidden]),
+        (test, [query for query in QUERIES if str(int(query.id)) in hidden]),
+    ):
+        assert [query.id for query in bench.queries] == [str(i) for i in range(len(expected))]
+        for said, query in zip(bench.queries, expected, strict=True):
+            assert (seen(said.reference).id, said.prompts) == (query.reference, (query.prompt,))
+            assert tuple(seen(name).id for name in said.targets) == (query.targets if bench is val else ())
+            assert said.concept is not None
+            assert said.concept.endswith(seen(said.reference).garment.kind.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changed", "expected"),
+    [
+        ("in red", ("colour",), []),
+        ("in red instead", ("colour",), ["compare_change"]),
+        ("with dots", ("pattern",), ["addition"]),
+        ("dotted, without sleeves", ("pattern", "sleeves"), ["addition", "negation"]),
+        ("sleeveless and in red", ("colour", "sleeves"), ["negation", "statement_with_conjunction"]),
+    ],
+)
+def test_aspects_are_what_is_asked(prompt: str, changed: tuple[str, ...], expected: list[str]) -> None:
+    plain = Garment(GarmentType.TOP, Colour.BLUE, Pattern.PLAIN, Sleeves.LONG, None, Neckline.ROUND)
+    assert aspects(plain, WardrobeQuery("0", "a", prompt, ("b",), changed)) == expected
+    dotted = plain.changed(pattern=Pattern.DOTTED)
+    assert "addition" not in aspects(dotted, WardrobeQuery("0", "a", prompt, ("b",), changed))
+
+
+def test_a_perfect_ranking_scores_100_and_missing_aspects_are_left_out(written: Written) -> None:
+    bench = load(written("circo"))[0]
+    rows = {name: i for i, name in enumerate(bench.gallery_ids)}
+    scores = np.zeros((len(bench.queries), len(rows)))
+    for row, query in zip(scores, bench.queries, strict=True):
+        row[[rows[name] for name in query.targets]] = 1 + np.arange(len(query.targets))[::-1]
+    means = bench.means(bench.per_query(iter(scores)))
+    told = {"addition", "negation", "compare_change", "statement_with_conjunction"}
+    assert set(means.values()) == {100.0}
+    assert {name.partition("/")[2] for name in means if "/" in name} == told
+
+
+@pytest.mark.parametrize("layout", BenchmarkLayout)
+def test_a_second_time_gives_the_same_bytes(written: Written, layout: str, tmp_path: Path) -> None:
+    first = written(layout)
+    second = export_wardrobe(layout, tmp_path / "deep" / "er")
+    assert (second.parts, second.pictures) == (first.parts, first.pictures)
+    one, other = (
+        {str(p.relative_to(e.folder)): p.read_bytes() for p in e.folder.rglob("*") if p.is_file()} for e in (first, second)
+    )
+    assert one == other
+    assert set(one) == {*plan(BenchmarkLayout(layout)).files, *plan(BenchmarkLayout(layout)).pictures}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["er"]
+
+
+def test_an_empty_folder_is_filled_and_pictures_are_counted(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    counted: list[int] = []
+    assert export_wardrobe("cirr", out, progress=counted.append).folder == out
+    assert counted == [1] * 2000
+    assert sorted(path.name for path in out.iterdir()) == ["captions", "dev", "image_splits", "test1"]
+    (tmp_path / "new").mkdir()
+    assert out.stat().st_mode == (tmp_path / "new").stat().st_mode  # others may read it, as any folder
+
+
+def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/note.txt").write_text("keep")
+    for out in (tmp_path / "mine", tmp_path / "mine/note.txt"):
+        with pytest.raises(OptionError, match="is there already and not an empty folder"):
+            export_wardrobe("cirr", out)
+    assert (tmp_path / "mine/note.txt").read_text() == "keep"
+    with pytest.raises(OptionError, match="unknown layout 'genecis'; choose from: cirr, fashioniq, circo"):
+        export_wardrobe("genecis", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_after_a_failure(tmp_path: Path, error: BaseException) -> None:
+    def fail_at_the_end(_: int) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise error
+
+    left = 1000
+    with pytest.raises((MMRetrieveError, KeyboardInterrupt)) as caught:
+        export_wardrobe("fashioniq", tmp_path / "out", progress=fail_at_the_end)
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(error, OSError):
+        assert str(caught.value).startswith(f"{tmp_path / 'out'}: cannot be written ([Errno 28] No space left on device)")

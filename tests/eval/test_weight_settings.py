@@ -1,0 +1,193 @@
+"""Weights as the shell says them: numbers, names, the file of a sweep; and the paper's own numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmretrieve as mm
+from eval.runs.weight_settings import WeightSetting, published_name, weighing
+from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
+from mmretrieve.directions import plane_weights
+from mmretrieve.errors import OptionError
+from mmretrieve.rules import Product
+from mmretrieve.vectors import unit
+from mmretrieve.weighting import Spread, automatic, balanced
+
+TERMS = unit(np.random.default_rng(1).normal(size=(4, 6)))
+QUERY = Composition(("image", "text", "composed", "prompt"), TERMS, (0, 0, 1, 0))
+SPREAD = Spread.of(unit(np.random.default_rng(2).normal(size=(30, 6))))
+SMALL, LARGE, GIANT = "ViT-B-32/laion2b_s34b_b79k", "ViT-L-14/openai", "ViT-bigG-14/laion2b_s39b_b160k"
+
+
+def told(
+    pdv: str | None = None,
+    weights: dict[str, float] | str | None = None,
+    *,
+    composer: ComposerName = ComposerName.CAPTIONS,
+    benchmark: str = "cirr",
+    model: str = SMALL,
+) -> WeightSetting:
+    return weighing(pdv, weights, composer=composer, benchmark=benchmark, model=model)
+
+
+def weights_of(found: WeightSetting) -> tuple[float, ...]:
+    return found.weigh(QUERY, SPREAD).weights
+
+
+def test_nothing_said_is_the_composers_own() -> None:
+    found = told()
+    assert (found.label, found.pdv) == ("base", None)
+    assert found.weigh(QUERY, SPREAD) is QUERY
+
+
+def test_three_numbers() -> None:
+    found = told("1.4,1.2,0.75")
+    assert found.label == "PDV-F 1.4/1.2/0.75"
+    assert found.pdv == PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    gamma = 0.25 * 1.4 + 0.75 * 1.2
+    assert weights_of(found) == pytest.approx((0.25, 0.75 - gamma, gamma, 0))
+
+
+def test_a_published_setting_by_its_name_and_by_what_it_is_for() -> None:
+    for name, setting in PUBLISHED.items():
+        found = told(name)
+        assert found.pdv == setting
+        assert found.label.endswith(f" ({name})")
+    assert told("published").pdv == PUBLISHED["cirevl"]
+    found = told("published", composer=ComposerName.SEARLE, benchmark="fashioniq:dress", model=LARGE)
+    assert found.label == "PDV-F 1.2/1/0.8 (searle-fashioniq-large)"
+
+
+def test_automatic_weights_are_those_of_a_search() -> None:
+    found = told(weights="auto")
+    assert (found.label, found.pdv) == ("auto", None)
+    assert weights_of(found) == automatic(QUERY, SPREAD).weights
+    assert found.weigh(QUERY.with_rule(Product()), SPREAD).is_linear
+    kept = weighing(None, "auto", composer=ComposerName.CAPTIONS, benchmark="cirr", model=SMALL, keep_rule=True)
+    assert kept.weigh(QUERY.with_rule(Product()), SPREAD).rule == Product()
+
+
+def test_base_weights_may_be_named() -> None:
+    found = told(weights="base")
+    assert (found.label, found.pdv) == ("base", None)
+    assert found.weigh(QUERY, SPREAD) is QUERY
+    with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
+        told("cirevl", "base")
+
+
+def test_weights_by_role_and_balanced() -> None:
+    found = told(weights={"image": 1.0, "prompt": 2.5})
+    assert (found.label, found.pdv) == ("image=1,prompt=2.5", None)
+    assert weights_of(found) == (1, 0, 0, 2.5)
+    assert told(weights="balanced").label == "balanced"
+    assert weights_of(told(weights="balanced")) == balanced(QUERY, SPREAD).weights
+
+
+def test_the_best_point_of_a_sweep_is_reached(tmp_path: Path) -> None:
+    for beta, gamma in [(0.0, 0.0), (0.35, 2.2), (1.0, -0.5), (0.75, 1.2500000000000004)]:
+        file = tmp_path / "a.sweep.json"
+        file.write_text(json.dumps({"composer": "captions", "points": {"best": {"beta": beta, "gamma": gamma}}}))
+        found = told(str(file))
+        assert found.label.endswith(" (best of a.sweep.json)")
+        assert weights_of(found)[:3] == pytest.approx(plane_weights(beta, gamma), abs=1e-12)
+        with pytest.raises(OptionError, match="is a sweep of 'captions', and its best point says nothing of 'lincir'"):
+            told(str(file), composer=ComposerName.LINCIR)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    {
+        "cirevl": (0.75, 1.4, 1.2),
+        "ldre": (0.75, 1.4, 1.4),
+        "searle-base": (0.9, 1.4, 1.2),
+        "searle-large": (0.85, 1.4, 1.2),
+        "pic2word": (0.85, 1.2, 1),
+        "cirevl-fashioniq-base": (0.75, 1.4, 1.4),
+        "cirevl-fashioniq-large": (0.55, 1, 1.3),
+        "cirevl-fashioniq-giant": (0.6, 1.4, 1.4),
+        "searle-fashioniq-base": (0.9, 1.1, 0.9),
+        "searle-fashioniq-large": (0.8, 1.2, 1),
+        "pic2word-fashioniq": (0.8, 1, 1),
+    }.items(),
+)
+def test_the_papers_numbers(name: str, numbers: tuple[float, float, float]) -> None:
+    """beta, alpha_image, alpha_text as in arXiv 2502.07215."""
+    setting = PUBLISHED[name]
+    assert (setting.beta, setting.alpha_image, setting.alpha_text) == numbers
+
+
+def test_no_published_setting_is_left_unchecked() -> None:
+    assert len(PUBLISHED) == 11
+
+
+@pytest.mark.parametrize(
+    ("composer", "benchmark", "model", "name"),
+    [
+        (ComposerName.CAPTIONS, "cirr", SMALL, "cirevl"),
+        (ComposerName.CAPTIONS, "circo", GIANT, "cirevl"),
+        (ComposerName.CAPTIONS, "fashioniq", SMALL, "cirevl-fashioniq-base"),
+        (ComposerName.CAPTIONS, "fashioniq:shirt", LARGE, "cirevl-fashioniq-large"),
+        (ComposerName.CAPTIONS, "fashioniq", GIANT, "cirevl-fashioniq-giant"),
+        (ComposerName.CAPTIONS, "fashioniq", "wardrobe", "cirevl-fashioniq-base"),
+        (ComposerName.LDRE, "cirr", LARGE, "ldre"),
+        (ComposerName.LDRE, "fashioniq", LARGE, "ldre"),
+        (ComposerName.SEARLE, "cirr", SMALL, "searle-base"),
+        (ComposerName.SEARLE_OTI, "circo", LARGE, "searle-large"),
+        (ComposerName.LINCIR, "genecis:focus_object", GIANT, "searle-large"),  # the nearest size there is
+        (ComposerName.SEARLE, "fashioniq", GIANT, "searle-fashioniq-large"),
+        (ComposerName.SEARLE, "fashioniq:toptee", "RN50/openai", "searle-fashioniq-base"),
+        (ComposerName.PIC2WORD, "cirr", LARGE, "pic2word"),
+        (ComposerName.PIC2WORD, "fashioniq", LARGE, "pic2word-fashioniq"),
+        (ComposerName.SEIZE, "cirr", SMALL, None),
+        (ComposerName.IMAGE, "cirr", SMALL, None),
+    ],
+)
+def test_which_setting_is_published_for_what(composer: ComposerName, benchmark: str, model: str, name: str | None) -> None:
+    assert published_name(composer, benchmark, model) == name
+
+
+@pytest.mark.parametrize(
+    ("pdv", "message"),
+    [
+        ("1.4,1.2", "unknown setting '1.4,1.2'; choose from: alpha_image,alpha_text,beta, published, cirevl, "),
+        ("1,2,3,4", "the file of a sweep"),
+        ("cirevil", "unknown setting 'cirevil'"),
+        ("nowhere.sweep.json", "unknown setting 'nowhere.sweep.json'"),
+        ("", "unknown setting ''"),
+        ("1.4,1.2,75", "beta must be a number from 0 to 1, got 75"),
+        ("nan,1,0.5", "alpha_image must be a finite number"),
+    ],
+)
+def test_what_is_no_setting_is_wrong_use(pdv: str, message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        told(pdv)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_contradictions_are_wrong_use() -> None:
+    with pytest.raises(OptionError, match="all weights are 0"):
+        told(None, {"image": 0.0, "prompt": 0.0})
+    with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
+        told("cirevl", "balanced")
+    with pytest.raises(OptionError, match="the paper gives no setting for 'sdr'"):
+        told("published", composer=ComposerName.SDR)
+    with pytest.raises(OptionError, match="'slerp' does not have them all"):
+        told("1,1,0.5", composer=ComposerName.SLERP)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "no JSON", "[]", "{}", '{"points": {"base": {}}}', '{"points": {"best": {"beta": 2, "gamma": 1}}}', '{"points": 3}'],
+)
+def test_a_file_that_is_no_sweep_is_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(content)
+    with pytest.raises(mm.MMRetrieveError, match=r"a\.json: not the record of a sweep") as caught:
+        told(str(file))
+    assert not isinstance(caught.value, OptionError)
+    assert "\n" not in str(caught.value)

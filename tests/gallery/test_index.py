@@ -1,0 +1,454 @@
+"""The index: what it proposes holds what exact numpy finds, whatever its kind; bad plans and bad files are refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmretrieve.errors import GalleryError, OptionError, VectorError
+from mmretrieve.gallery.index import gpu
+from mmretrieve.gallery.index.checksum import PIECES, digest_of
+from mmretrieve.gallery.index.factory import parameters
+from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING, FaissIndex
+from mmretrieve.gallery.index.plan import (
+    FLAT_NUMBERS,
+    SHARE,
+    Device,
+    IndexPlan,
+    SearchParams,
+    cells_for,
+    choose,
+    default_effort,
+)
+from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescored, tune
+from mmretrieve.vectors import unit
+
+EXACT = ["SQfp16", "Flat"]
+CELLS = ["IVF16,SQ8", "IVF16,Flat", "IVF16,RaBitQ", "IVF16,RaBitQfs", "RR,IVF16,RaBitQ", "IVF16_HNSW8,SQ8"]
+OTHERS = ["SQ8", "RaBitQ", "HNSW16", "IVF16,SQ8,Refine(Flat)", "PQ8x4"]
+TIED = ["duplicated", "tied"]
+GALLERIES = ["random", "clustered", *TIED]
+ALL = SearchParams(probes=16, ef=600, overfetch=1000)  # looks at everything
+DIM = 32
+
+
+def plan(factory: str) -> IndexPlan:
+    return IndexPlan(factory, "asked for")
+
+
+@cache
+def rows(kind: str, count: int = 600, dim: int = DIM) -> np.ndarray:
+    """(count, dim) unit float16 rows: at random, in clusters, eleven pictures many times over, or from so few numbers that many tie."""
+    rng = np.random.default_rng(len(kind))
+    if kind == "random":
+        made = rng.normal(size=(count, dim))
+    elif kind == "clustered":
+        made = 2 * rng.normal(size=(20, dim))[rng.integers(20, size=count)] + rng.normal(size=(count, dim))
+    elif kind == "duplicated":
+        made = rng.normal(size=(11, dim))[rng.integers(11, size=count)]
+    else:
+        made = rng.choice([-1.0, 1.0], size=(count, 4)) @ np.repeat(np.eye(4), dim // 4, axis=1)
+    return unit(made).astype(np.float16)
+
+
+@cache
+def built(factory: str, kind: str) -> FaissIndex:
+    return FaissIndex.build(plan(factory), rows(kind))
+
+
+def found(index: FaissIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[int]]:
+    return [best.tolist() for best in rescored(vectors, queries, index.search(queries, k), k)]
+
+
+@pytest.mark.parametrize("kind", GALLERIES)
+@pytest.mark.parametrize("factory", EXACT + CELLS + OTHERS)
+def test_every_kind_ranks_as_exact_numpy_does_when_it_looks_at_everything(factory: str, kind: str) -> None:
+    if factory.startswith("HNSW") and kind in TIED:
+        pytest.skip("a walk over a graph of copies does not come to all of them")
+    vectors, index = rows(kind), built(factory, kind).with_effort(ALL)
+    queries = 3 * composed_queries(vectors, 5)
+    for k in (1, 10, 600, 10_000):
+        assert found(index, vectors, queries, k) == exact_best(vectors, queries, k).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 100), st.sampled_from(EXACT))
+def test_an_exact_plan_misses_nothing_at_its_usual_effort(seed: int, distinct: int, k: int, factory: str) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = unit(rng.normal(size=(distinct, 8)))[rng.integers(0, distinct, 120)].astype(np.float16)
+    queries = np.concatenate([vectors[:2].astype(np.float32), rng.normal(size=(2, 8)).astype(np.float32) * 3])
+    assert found(FaissIndex.build(plan(factory), vectors), vectors, queries, k) == exact_best(vectors, queries, k).tolist()
+
+
+def test_lengths_that_float16_has_bent_do_not_hide_the_best() -> None:
+    """Neighbours so near that how their lengths were rounded decides their order as stored: the best is not among the first."""
+    rng = np.random.default_rng(0)
+    query = unit(rng.uniform(0.5, 1, size=(1, 2)))
+    vectors = np.unique(unit(query + 0.02 * rng.normal(size=(400, 2))).astype(np.float16), axis=0)
+    best = exact_best(vectors, query, 1)
+    stored = vectors.astype(np.float64) @ query[0]
+    order = np.argsort(-stored)
+    assert best[0, 0] not in order[: 1 + MARGIN]
+    assert stored[order[0]] - stored[order[MARGIN]] > ROUNDING
+    assert found(FaissIndex.build(plan("SQfp16"), vectors), vectors, query, 1) == best.tolist()
+
+
+@pytest.mark.parametrize("factory", EXACT + CELLS + OTHERS)
+@pytest.mark.parametrize("kind", GALLERIES)
+def test_a_batch_is_its_queries_one_by_one_and_no_proposal_is_made_up(factory: str, kind: str) -> None:
+    vectors, index = rows(kind), built(factory, kind).with_effort(SearchParams(probes=2, overfetch=2))
+    queries = composed_queries(vectors, 30)
+    for proposed in index.search(queries, 7):
+        assert len(proposed) >= 7
+        assert proposed.min() >= 0
+        assert proposed.max() < len(vectors)
+        assert len(np.unique(proposed)) == len(proposed)
+    if index.plan.exact or kind not in TIED:  # else which of many equal codes come last is open, and so is what they stand for
+        assert found(index, vectors, queries, 7) == [found(index, vectors, query[None], 7)[0] for query in queries]
+
+
+def test_ties_at_the_cut_come_whole() -> None:
+    vectors = np.concatenate([rows("random")[:100], np.repeat(rows("random")[:1], 300, axis=0)])
+    for factory in ("SQfp16", "IVF16,SQ8", "IVF16,RaBitQ"):
+        proposed = FaissIndex.build(plan(factory), vectors).search(vectors[:1].astype(np.float32), 2)[0]
+        assert {0, *range(100, 400)} <= set(proposed.tolist())
+
+
+@pytest.mark.parametrize("factory", ["IVF16,SQ8", "IVF16,Flat", "IVF16,RaBitQ", "SQfp16", "HNSW16"])
+def test_a_gallery_of_one_picture_many_times_is_found(factory: str) -> None:
+    vectors = np.repeat(rows("random")[:1], 200, axis=0)
+    index = FaissIndex.build(plan(factory), vectors).with_effort(SearchParams(probes=1))
+    for query in (vectors[:1], -vectors[:1], rows("random")[1:2]):
+        assert found(index, vectors, query.astype(np.float32), 12) == [list(range(12))]
+
+
+def test_a_batch_is_faster_than_its_queries_alone() -> None:
+    vectors = rows("clustered", 20_000, 64)
+    queries = composed_queries(vectors, 200)
+    for factory in ("SQfp16", "IVF64,SQ8"):
+        index, spent = FaissIndex.build(plan(factory), vectors), {}
+        for name, work in {"batch": [queries], "alone": list(queries[:, None])}.items():
+            tries = []
+            for _ in range(3):
+                started = time.perf_counter()
+                for part in work:
+                    index.search(part, 10)
+                tries.append(time.perf_counter() - started)
+            spent[name] = min(tries)
+        assert spent["batch"] < spent["alone"]
+
+
+def test_an_extended_index_is_the_one_that_would_be_built() -> None:
+    vectors = rows("clustered")
+    queries = composed_queries(vectors, 8)
+    seen: list[int] = []
+    for factory in EXACT:
+        grown = FaissIndex.build(plan(factory), vectors[:250])
+        grown.extend(vectors[:400])
+        grown.extend(vectors, progress=seen.append)
+        grown.extend(vectors)
+        assert len(grown) == 600
+        for one, other in zip(grown.search(queries, 9), built(factory, "clustered").search(queries, 9), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert seen == [200, 200]
+    cells = FaissIndex.build(plan("IVF16,SQ8"), vectors[:250])
+    cells.extend(vectors)
+    assert found(cells.with_effort(ALL), vectors, queries, 9) == exact_best(vectors, queries, 9).tolist()
+
+
+def test_building_is_the_same_every_time(tmp_path: Path) -> None:
+    for factory in ("IVF16,SQ8", "RR,IVF16,RaBitQ"):
+        digests = {FaissIndex.build(plan(factory), rows("clustered")).save(tmp_path / f"{i}.faiss") for i in range(2)}
+        assert len(digests) == 1
+
+
+@pytest.mark.parametrize("factory", EXACT + CELLS)
+def test_what_is_saved_is_loaded(factory: str, tmp_path: Path) -> None:
+    index, file = built(factory, "clustered").with_effort(SearchParams(probes=3, overfetch=2)), tmp_path / "index.faiss"
+    digest = index.save(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
+    assert index.size == file.stat().st_size
+    again = FaissIndex.load(file, digest, plan(factory), index.effort)
+    assert again is not None
+    assert (len(again), again.dim, again.effort, again.plan) == (600, DIM, index.effort, index.plan)
+    for one, other in zip(
+        again.search(composed_queries(rows("clustered"), 6), 5),
+        index.search(composed_queries(rows("clustered"), 6), 5),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_damaged_file_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "index.faiss"
+    digest = built("SQfp16", "random").save(file)
+    whole = file.read_bytes()
+    monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("FAISS was given a damaged file"))
+    for place in (0, len(whole) // 3, len(whole) - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert FaissIndex.load(file, digest, plan("SQfp16")) is None
+    for other in (whole[:-1], whole + b"\0", b""):
+        file.write_bytes(other)
+        assert FaissIndex.load(file, digest, plan("SQfp16")) is None
+    file.unlink()
+    assert FaissIndex.load(file, digest, plan("SQfp16")) is None
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    with pytest.raises((OSError, RuntimeError)):
+        built("SQfp16", "random").save(tmp_path / "nowhere" / "index.faiss")
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(min_size=1, max_size=200), st.data())
+def test_a_digest_changes_with_every_byte(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject
+) -> None:
+    file = tmp_path_factory.mktemp("digest") / "file"
+    place = data.draw(st.integers(0, len(content) - 1))
+    digests = set()
+    for written in (
+        content,
+        content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :],
+        content + b"\0",
+        content[:-1],
+    ):
+        file.write_bytes(written)
+        assert digest_of(file) == digest_of(file)
+        digests.add(digest_of(file))
+    assert len(digests) == PIECES == 4
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("nonsense", "could not parse index string nonsense"),
+        ("", "could not parse index string"),
+        ("LSH", "cannot do inner products"),
+        ("IMI2x4,Flat", "cannot do inner products"),
+        ("IDMap,Flat", "add does not make sense with IndexIDMap"),
+        ("IVF0,SQ8", "0 cells for 600 vectors"),
+        ("IVF601,SQ8", "601 cells for 600 vectors"),
+        ("PQ8x10", "needs at least 1024 vectors to train, there are 600"),
+        ("PQ7", "index factory 'PQ7'"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_said_in_one_line(factory: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        FaissIndex.build(plan(factory), rows("random"))
+    assert "\n" not in str(caught.value)
+    assert "/faiss/" not in str(caught.value)
+
+
+def test_wrong_questions_are_refused_and_an_empty_gallery_answers() -> None:
+    index = built("SQfp16", "random")
+    with pytest.raises(VectorError, match="expected 32 columns, got 5"):
+        index.search(np.ones((1, 5), np.float32), 1)
+    with pytest.raises(OptionError, match="k must be"):
+        index.search(np.ones((1, DIM), np.float32), 0)
+    empty = FaissIndex.build(plan("SQfp16"), rows("random")[:0])
+    assert [len(proposed) for proposed in empty.search(np.ones((2, DIM), np.float32), 3)] == [0, 0]
+    assert index.search(np.empty((0, DIM), np.float32), 3) == []
+
+
+def test_threads_may_search_one_index() -> None:
+    vectors, index = rows("clustered"), built("IVF16,SQ8", "clustered")
+    queries = composed_queries(vectors, 40)
+    efforts = [SearchParams(probes=1), SearchParams(probes=16, overfetch=60)]
+    expected = [found(index.with_effort(effort), vectors, queries, 5) for effort in efforts]
+    seen: list[bool] = []
+
+    def ask(which: int) -> None:
+        for _ in range(20):
+            seen.append(found(index.with_effort(efforts[which]), vectors, queries, 5) == expected[which])
+
+    threads = [threading.Thread(target=ask, args=(i % 2,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * 80
+    assert expected[0] != expected[1]
+
+
+def test_plans_at_their_thresholds() -> None:
+    few, plenty = FLAT_NUMBERS // 512, 1 << 40
+    assert choose(few, 512, memory=plenty).factory == "SQfp16"
+    assert choose(few, 512, memory=plenty).exact
+    assert choose(few + 1, 512, memory=plenty).factory == "IVF2048,SQ8"
+    needed = 1_000_000 * (512 + 8)
+    assert choose(1_000_000, 512, memory=int(needed / SHARE) + 1).factory == "IVF4096,SQ8"
+    assert choose(1_000_000, 512, memory=int(needed / SHARE) - 1).factory == "IVF4096,RaBitQ"
+    assert choose(0, 512).factory == "SQfp16"
+    assert choose(few + 1, 512, device="cuda", memory=plenty).factory == "SQfp16"
+    assert choose(1_000_000, 512, device=Device.CUDA, memory=1_000_000_000).factory == "IVF4096,SQ8"
+    assert IndexPlan(**json.loads(json.dumps(asdict(choose(few + 1, 512))))) == choose(few + 1, 512)
+    with pytest.raises(OptionError, match="unknown device 'tpu'; choose from: auto, cpu, cuda"):
+        choose(1, 512, device="tpu")
+    assert [cells_for(items) for items in (0, 1, 100, 1_000_000, 10**12)] == [4, 4, 32, 4096, 16384]
+
+
+def test_effort_is_checked_and_kept() -> None:
+    for wrong in ({"probes": 0}, {"probes": 2.5}, {"ef": True}, {"overfetch": 0.5}, {"overfetch": float("nan")}):
+        with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be"):
+            SearchParams(**wrong)
+    assert SearchParams(**json.loads(json.dumps(asdict(SearchParams(3, None, 2))))) == SearchParams(3, None, 2)
+    index = built("IVF16,SQ8", "random")
+    assert index.effort == default_effort(index.plan, 16) == SearchParams(probes=1, overfetch=2)
+    assert index.with_effort(SearchParams(overfetch=5)).effort == SearchParams(probes=1, overfetch=5)
+    assert (
+        len(index.with_effort(SearchParams(16, overfetch=5)).search(rows("random")[:1].astype(np.float32), 10)[0])
+        == 50 + MARGIN
+    )
+
+
+def test_more_effort_finds_more() -> None:
+    vectors, index = rows("random"), built("IVF16,RaBitQ", "random")
+    queries = composed_queries(vectors, 50)
+    truth = exact_best(vectors, queries, 10)
+    by_probes = [
+        recall(truth, index.with_effort(SearchParams(probes, overfetch=20)).search(queries, 10)) for probes in (1, 4, 16)
+    ]
+    assert by_probes == sorted(set(by_probes))
+    assert recall(truth, index.with_effort(SearchParams(16)).search(queries, 10)) < by_probes[-1]
+
+
+@pytest.mark.parametrize("factory", ["IVF64,SQ8", "IVF64,RaBitQ", "HNSW16,SQ8", "SQfp16", "SQ8", "RaBitQ"])
+def test_tuning_reaches_its_target_with_no_more_than_it_takes(factory: str) -> None:
+    vectors = rows("clustered", 4000)
+    index = FaissIndex.build(plan(factory), vectors)
+    queries, fresh = composed_queries(vectors, 150), composed_queries(vectors, 150, seed=1)
+    truth = exact_best(vectors, queries, 10)
+    tuned = tune(index, truth, queries, target=0.97)
+    assert tuned.reached
+    assert recall(truth, index.with_effort(tuned.effort).search(queries, 10)) == pytest.approx(tuned.recall)
+    assert recall(exact_best(vectors, fresh, 10), index.with_effort(tuned.effort).search(fresh, 10)) > 0.94
+    if tuned.effort.probes is not None:
+        assert tuned.effort.probes < 64
+        fewer = replace(tuned.effort, probes=max(1, tuned.effort.probes // 2))
+        assert recall(truth, index.with_effort(fewer).search(queries, 10)) < 0.97
+    if factory == "SQfp16":
+        assert (tuned.effort, tuned.recall) == (SearchParams(), 1.0)
+
+
+def test_tuning_says_what_it_reached_where_the_target_is_out_of_reach() -> None:
+    vectors = rows("random")
+    queries = composed_queries(vectors, 20)
+    truth = exact_best(vectors, queries, 10)
+    truth[:10] = 600 + truth[:10]  # rows that the index does not cover
+    tuned = tune(built("IVF16,SQ8", "random"), truth, queries)
+    assert (tuned.reached, tuned.recall, tuned.target, tuned.at) == (False, 0.5, 0.99, 10)
+
+
+def test_a_report_counts_what_it_names() -> None:
+    vectors = rows("clustered")
+    queries = composed_queries(vectors, 20)
+    truth = exact_best(vectors, queries, 100)
+    told = report(built("SQfp16", "clustered"), vectors, queries, truth, build_seconds=1.5)
+    assert (told.recall_at_10, told.recall_at_100, told.build_seconds) == (1.0, 1.0, 1.5)
+    assert 2 * DIM < told.bytes_per_vector < 2 * DIM + 2
+    assert 0 < told.p50_ms <= told.p99_ms
+    worse = report(built("IVF16,SQ8", "clustered").with_effort(SearchParams(1)), vectors, queries, truth, build_seconds=0)
+    assert worse.recall_at_100 < 1
+    assert DIM + 8 < worse.bytes_per_vector < 1.5 * (DIM + 8)
+
+
+def test_composed_queries_are_unit_the_same_again_and_off_the_manifold() -> None:
+    vectors = rows("clustered")
+    queries = composed_queries(vectors, 40, seed=2)
+    np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(queries, composed_queries(vectors, 40, seed=2))
+    assert not np.array_equal(queries, composed_queries(vectors, 40, seed=3))
+    nearest = (queries @ vectors.astype(np.float32).T).max(axis=1)
+    assert 0.5 < np.median(nearest) < 0.99
+    assert composed_queries(vectors[:1], 3).shape == (3, DIM)
+
+
+def test_the_specification_on_three_rows() -> None:
+    vectors = np.array([[0, 1], [1, 0], [0, 1]], np.float16)
+    assert exact_best(vectors, np.array([[0, 5], [1, 0]], np.float32), 2).tolist() == [[0, 2], [1, 0]]
+    assert rescored(vectors, np.array([[0, 1]], np.float32), [np.array([2, 1, 0])], 2)[0].tolist() == [0, 2]
+    assert recall(np.array([[0, 2], [1, 0]]), [np.array([2, 1]), np.array([0, 1])]) == (1 / 2 + 1) / 2
+
+
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    if faiss.get_num_gpus():
+        pytest.skip("this machine has a GPU")
+    index, vectors = built("SQfp16", "random"), rows("random")
+    assert index.on("auto", vectors) is index
+    assert index.on(Device.CPU, vectors) is index
+    with pytest.raises(GalleryError, match="FAISS sees no GPU here"):
+        index.on("cuda", vectors)
+    with pytest.raises(OptionError, match="unknown device 'tpu'"):
+        index.on("tpu", vectors)
+
+
+def sharded(kind: str, max_k: int) -> FaissIndex:
+    """What serves a flat index from three GPUs, here on three flat indexes of the CPU."""
+    makers: list[Callable[[int], faiss.Index]] = [faiss.IndexFlatIP] * 3
+    return FaissIndex(gpu.flat(rows(kind), makers), plan("SQfp16"), max_k=max_k)
+
+
+@pytest.mark.parametrize("kind", GALLERIES)
+def test_rows_that_are_shared_out_keep_their_numbers(kind: str) -> None:
+    queries = composed_queries(rows(kind), 5)
+    assert found(sharded(kind, 599), rows(kind), queries, 10) == exact_best(rows(kind), queries, 10).tolist()
+
+
+def test_an_index_on_a_gpu_says_where_it_ends() -> None:
+    index = sharded("random", 100)
+    query = composed_queries(rows("random"), 1)
+    assert len(index.search(query, 100)[0]) == 100
+    with pytest.raises(OptionError, match="k = 101: an index on a GPU finds at most 100"):
+        index.search(query, 101)
+    for forbidden in (lambda: index.extend(rows("random")), lambda: index.save(Path("x")), lambda: index.size):
+        with pytest.raises(GalleryError, match="an index on a GPU cannot be"):
+            forbidden()
+
+
+def test_cells_that_are_shared_out_are_looked_into() -> None:
+    vectors = rows("random")
+    shards = faiss.IndexShards(DIM, True, False)
+    for half in (0, 1):
+        part = faiss.index_factory(DIM, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+        part.cp.min_points_per_centroid = 1
+        part.train(vectors.astype(np.float32))
+        part.add_with_ids(vectors[half::2].astype(np.float32), np.arange(half, 600, 2))
+        shards.add_shard(part)
+    index = FaissIndex(shards, plan("IVF16,Flat"), ALL, max_k=599)
+    assert index.cells == 16
+    assert parameters(shards, SearchParams(3)).nprobe == 3
+    queries = composed_queries(vectors, 5)
+    assert found(index, vectors, queries, 10) == exact_best(vectors, queries, 10).tolist()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("factory", ["SQfp16", "Flat", "IVF16,SQ8", "IVF16,Flat"])
+def test_a_gpu_ranks_as_the_cpu_does(factory: str) -> None:
+    if not faiss.get_num_gpus():
+        pytest.skip("FAISS sees no GPU here")
+    vectors = rows("clustered")
+    index = built(factory, "clustered").on("cuda", vectors).with_effort(SearchParams(16, overfetch=30))
+    queries = composed_queries(vectors, 20)
+    assert (len(index), index.max_k) == (600, 2048)
+    assert found(index, vectors, queries, 10) == exact_best(vectors, queries, 10).tolist()
+
+
+@pytest.mark.gpu
+def test_what_has_no_form_on_a_gpu_is_named() -> None:
+    if not faiss.get_num_gpus():
+        pytest.skip("FAISS sees no GPU here")
+    with pytest.raises(OptionError, match="has no form on a GPU; SQfp16"):
+        built("IVF16,RaBitQ", "clustered").on("cuda", rows("clustered"))

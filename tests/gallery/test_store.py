@@ -1,0 +1,397 @@
+"""The store: fields and filters, what changes and what vanishes, compaction, and every byte under a checksum."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from helpers import FieldSource, gallery_state
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mmretrieve as mm
+from mmretrieve.composition import Composition
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery import candidates
+from mmretrieve.gallery.store import compaction
+from mmretrieve.gallery.store.filters import check_where
+from mmretrieve.gallery.store.store import INDEX, LEDGER, LOCK, NEXT, THUMBNAILS, VECTORS
+from mmretrieve.scoring import linear, term_scores, top_k
+from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
+from mmretrieve.sources.location import Location
+from mmretrieve.vectors import unit
+
+
+@pytest.fixture
+def shop(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> mm.Gallery:
+    gallery = mm.Gallery.create(tmp_path / "shop.gallery", encoder=encoder)
+    gallery.add(FieldSource(photos))
+    return gallery
+
+
+def one_term(vector: np.ndarray) -> Composition:
+    return Composition(("query",), unit(vector[None]), (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("number >= 0", range(60)),
+        ("number % 10 = 3", range(3, 60, 10)),
+        ("half = 2.5", [5]),
+        ("number IN (7, 1, 2) OR name = 'nobody'", [1, 2, 7]),
+        ('"number" BETWEEN 58 AND 99', [58, 59]),
+        ("width = 96 AND id LIKE '%.png' AND number < 2", [0, 1]),
+        ("number IS NULL", []),
+    ],
+)
+def test_a_filter_leaves_the_exact_ranking_of_what_it_keeps(shop: mm.Gallery, where: str, kept: object) -> None:
+    kept = list(kept)  # type: ignore[call-overload]
+    query = one_term(shop.vectors()[11] + 0.02)
+    order = top_k(linear(term_scores(query.terms, shop.vectors()[kept]), [1.0]), 60) if kept else []
+    expected = tuple(shop.ids[kept[i]] for i in order)
+    found = shop.search(query, 60, where=where)
+    assert found.ids == expected
+    assert found.searched == len(kept)
+    assert shop.rank(query, shop.term_scores(query), 60, where=where) == found
+    hidden = 60 - len(kept)
+    assert found.hidden == ({"hidden by the filter": hidden} if hidden else {})
+    if hidden:
+        assert found.note == f"{len(kept)} of the 60 asked for: the gallery holds no more ({hidden} hidden by the filter)"
+
+
+def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "GATHER", 0)
+    query = one_term(shop.vectors()[11] + 0.02)
+    best = shop.search(query, 60)
+    for k in (1, 7, 20, 29):
+        exclude = best.ids[:3]
+        odd = [hit.id for hit in best if shop.item(hit.id).fields["number"] % 2 and hit.id not in exclude]
+        assert shop.search(query, k, where="number % 2", exclude=exclude).ids == tuple(odd[:k])
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("", "must be an SQL expression"),
+        ("number = 1; DELETE FROM items", "a second statement"),
+        ("1) OR (1", "parentheses do not match"),
+        ("number = 1 -- all", "a comment"),
+        ("number = 1 /* all", "a comment"),
+        ("number = ?", "a parameter"),
+        ("name = 'open", "never closed"),
+        ("number = ", "syntax error"),
+        ("colour = 1", "no such column: colour; there are the fields id, path, width"),
+        ('"colour" = 1', "no such column: colour"),
+        ('name = "a\'b`c"', "no such column: a'b`c"),
+        ("1 UNION SELECT row FROM items", "a query of its own"),
+        ("row IN (SELECT row FROM items)", "a query of its own"),
+        ("EXISTS (select value FROM meta)", "a query of its own"),
+        ("(SELECT count(*) FROM sqlite_master) > 0", "a query of its own"),
+        ("1) UNION SELECT row FROM items WHERE (1", "a query of its own"),
+        ("load_extension('x')", "not authorized|no such function"),
+        ("length(zeroblob(1000000000)) > 0", "not authorized"),
+        ("instr(printf('%.*c', 9000000, 'a'), 'b')", "not authorized"),
+        ("length(hex(hex(hex(name)))) > 0", "not authorized"),
+        ("1 ORDER BY row LIMIT 1", "syntax error"),
+        ("number = :n", "binding"),
+    ],
+)
+def test_a_filter_is_one_expression_and_nothing_else(shop: mm.Gallery, where: str, message: str) -> None:
+    before = (shop.path / LEDGER).read_bytes()
+    with pytest.raises(OptionError, match=message) as told:
+        shop.search(one_term(shop.vectors()[0]), 3, where=where)
+    assert "\n" not in str(told.value)
+    assert (shop.path / LEDGER).read_bytes() == before
+
+
+def test_a_quote_may_hold_anything(shop: mm.Gallery) -> None:
+    query = one_term(shop.vectors()[0])
+    for name in ("a;b", "a -- b", "it''s (", "/* ?", '["`'):
+        assert len(shop.search(query, 3, where=f"name = '{name}' OR number = 4")) == 1
+    assert len(shop.search(query, 3, where='"number" = 4 OR name = \'"a"\'')) == 1
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_expression_or_refused_in_one_line(where: str) -> None:
+    try:
+        known = check_where(where)
+    except OptionError as error:
+        known, told = None, str(error)
+    assert known == where or "\n" not in told
+
+
+def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, photos: Path) -> None:
+    first = shop.ids[0]
+    assert shop.item(first).fields == {"number": 0, "half": 0.0, "name": Path(first).stem}
+    assert shop.info()["fields"] == {"number": "number", "half": "number", "name": "text"}
+    wrong = FieldSource(photos)
+    wrong.items = [SourceItem(first, Location(shop.item(first).path), {"NUMBER": "many"})]
+    report = shop.add(wrong)
+    assert report.failed[first] == "field 'number' holds numbers in this gallery, got 'many'"
+    told = FieldSource(photos, colour="red")
+    told.items = [
+        SourceItem(item.id, item.place, {"Half" if name == "half" else name: value for name, value in fields.items()})
+        for item in told.items
+        if isinstance(item, SourceItem) and (fields := {**item.fields, "half": None})
+    ]
+    report = shop.add(told)
+    assert (report.added, report.updated, report.skipped) == (0, 60, 0)
+    assert shop.item(first).fields == {"number": 0, "name": Path(first).stem, "colour": "red"}
+    assert len(shop.search(one_term(shop.vectors()[0]), 60, where="colour = 'red' AND half IS NULL")) == 60
+    assert shop.add(told).skipped == 60
+    assert shop.verify() == []
+
+
+def test_the_first_value_of_a_field_decides_for_all_that_follow(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    mixed = FieldSource(photos)
+    values: list[Value] = [None, 5, "five", 2.5, 7]
+    mixed.items = [
+        SourceItem(item.id, item.place, {"Size" if i % 2 else "size": value})
+        for i, (item, value) in enumerate(zip(mixed.items, values, strict=False))
+        if isinstance(item, SourceItem)
+    ]
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    report = gallery.add(mixed)
+    assert list(report.failed.values()) == ["field 'Size' holds numbers in this gallery, got 'five'"]
+    assert [gallery.item(id_).fields.get("Size") for id_ in gallery.ids] == [None, 5, 2.5, 7]
+    assert gallery.verify() == []
+    with pytest.raises(GalleryError, match="field 'x' holds texts in this gallery, got 1"):
+        gallery.add_vectors(["a", "b"], np.eye(2, gallery.dim), fields=[{"x": "one"}, {"x": 1}])
+    with pytest.raises(GalleryError, match="is there twice"):
+        gallery.add_vectors(["a"], np.eye(1, gallery.dim), fields=[{"x": "one", "X": "two"}])
+    assert (len(gallery), gallery.verify()) == (4, [])
+
+
+def test_a_field_that_the_last_items_lack_is_kept_of_the_others(tmp_path: Path, encoder: mm.Encoder) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add_vectors(["a", "b", "c"], np.eye(3, gallery.dim), fields=[{"x": None}, {"x": 1}, {"x": None}])
+    assert [gallery.item(id_).fields.get("x") for id_ in gallery.ids] == [None, 1, None]
+    assert gallery.info()["fields"] == {"x": "number"}
+
+
+def test_a_folder_does_not_make_a_gallery_forget_its_fields(shop: mm.Gallery, photos: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in photos.rglob("*.png"):
+        shutil.copy(path, flat)
+    report = shop.add(flat)
+    assert (report.added, report.skipped, report.updated) == (0, 60, 0)
+    item = shop.item(shop.ids[3])
+    assert (item.fields["number"], Path(item.path).is_relative_to(photos.resolve())) == (3, True)  # whose file is still there
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: Path) -> Path:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    return folder
+
+
+def test_sync_makes_the_gallery_what_the_source_is(tmp_path: Path, encoder: mm.Encoder, folder: Path) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    lone = tmp_path / "lone.png"
+    shutil.copy(next(folder.rglob("*.png")), lone)
+    gallery.add(lone)
+    assert gallery.sync(folder).added == 60
+    paths = sorted(folder.rglob("*.png"))
+    ids = [path.relative_to(folder).as_posix() for path in paths]
+    paths[0].unlink()
+    paths[1].rename(folder / "renamed.png")
+    shutil.copy(paths[3], paths[2])
+    old = gallery.vectors([ids[2], ids[3]])
+    report = gallery.sync(folder)
+    assert (report.added, report.updated, report.vanished, report.skipped) == (1, 1, 2, 57)
+    assert set(gallery.ids) == {"lone.png", "renamed.png", *ids[2:]}
+    np.testing.assert_array_equal(gallery.vectors([ids[2]])[0], old[1])
+    assert not np.array_equal(old[0], old[1])
+    assert gallery.sync(folder).skipped == 59
+    assert (gallery.verify(), gallery.info()["deleted"]) == ([], 3)
+
+
+def test_a_source_neither_takes_nor_drops_what_is_another_ones(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    one, other = sorted(photos.rglob("*.png"))[:2]
+    for folder, pictures in (("a", {"x.png": one, "y.png": other}), ("b", {"x.png": other, "y.png": other})):
+        (tmp_path / folder).mkdir()
+        for name, picture in pictures.items():
+            shutil.copy(picture, tmp_path / folder / name)
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add(tmp_path / "a")
+    before = [gallery.item(id_) for id_ in gallery.ids]
+    report = gallery.sync(tmp_path / "b")
+    assert report.failed == {"x.png": f"there is an item of that id already, from {tmp_path / 'a'}"}
+    (tmp_path / "b" / "y.png").unlink()
+    assert gallery.sync(tmp_path / "b").vanished == 0
+    assert [gallery.item(id_) for id_ in gallery.ids] == before
+
+
+def test_a_writer_ends_the_compaction_of_one_that_was_killed(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    """Killed between its commit and its renames, while another process has the gallery open, and writes next."""
+    for then in ("add", "delete", "compact"):
+        gallery = mm.Gallery.create(tmp_path / then, encoder=encoder)
+        gallery.add(photos)
+        gallery.delete(gallery.ids[:20])
+        kill = "import os; from mmretrieve.gallery.store.store import Store; Store.settle = lambda self: os._exit(9); import mmretrieve as mm"
+        ended = subprocess.run([sys.executable, "-c", f"{kill}; mm.Gallery.open({str(gallery.path)!r}).compact()"])
+        assert ended.returncode == 9
+        if then == "add":
+            gallery.add_vectors(["new"], np.ones((1, gallery.dim)))
+        elif then == "delete":
+            gallery.delete(gallery.ids[:1])
+        else:
+            gallery.compact()
+        assert gallery.verify() == []
+        assert len(mm.Gallery.open(gallery.path).vectors()) == {"add": 41, "delete": 39, "compact": 40}[then]
+
+
+def test_a_lost_file_is_named(shop: mm.Gallery) -> None:
+    shop.build_index("IVF4,SQ8")
+    (shop.path / INDEX).unlink()
+    assert shop.verify() == ["index.faiss: is missing; a search does without it until it is built again"]
+    again = mm.Gallery.open(shop.path)
+    assert len(again.search(one_term(shop.vectors()[0]), 5)) == 5
+    assert "its file is missing: mmretrieve build" in again.info()["index"]["advice"]
+    (shop.path / VECTORS).unlink()
+    with pytest.raises(GalleryError, match=r"vectors\.f16: No such file"):
+        mm.Gallery.open(shop.path)
+
+
+def test_a_gallery_has_so_many_fields(tmp_path: Path, encoder: mm.Encoder) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    with pytest.raises(GalleryError, match="field 'f1900' would be number 1,901; a gallery has up to 1,900"):
+        gallery.add_vectors(["a"], np.ones((1, gallery.dim)), fields=[{f"f{i}": 1 for i in range(1901)}])
+    assert (len(gallery), gallery.verify()) == (0, [])
+
+
+def test_nothing_vanishes_from_a_source_that_was_not_read_whole(shop: mm.Gallery, photos: Path) -> None:
+    part = FieldSource(photos)
+    part.items = [*part.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
+    report = shop.sync(part)
+    assert (report.vanished, dict(report.failed), len(shop)) == (0, {"the rest": "damaged after 20 members"}, 60)
+    part.items = part.items[:20]
+    assert (shop.sync(part).vanished, len(shop)) == (40, 20)
+
+
+def test_an_id_that_occurs_twice_is_added_once(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+    twice = FieldSource(photos)
+    twice.items = [*twice.items[:3], SourceItem(twice.items[0].id, twice.items[4].place)]  # type: ignore[union-attr]
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    report = gallery.add(twice)
+    assert (report.added, list(report.failed.values())) == (3, ["this id occurs more than once in the source"])
+
+
+def test_compaction_frees_room_and_changes_nothing_else(shop: mm.Gallery, photos: Path) -> None:
+    shop.delete(shop.ids[::3])
+    before, size = gallery_state(shop), (shop.path / VECTORS).stat().st_size
+    thumbnails = {id_: shop.thumbnail(id_) for id_ in shop.ids}
+    query = one_term(shop.vectors()[5])
+    ranking, reader = shop.search(query, 40), mm.Gallery.open(shop.path)
+    reader.vectors()
+    assert shop.compact() == 20
+    assert (gallery_state(shop), shop.info()["deleted"], shop.verify()) == (before, 0, [])
+    assert (shop.path / VECTORS).stat().st_size * 3 == size * 2
+    assert {id_: shop.thumbnail(id_) for id_ in shop.ids} == thumbnails
+    assert shop.search(query, 40) == ranking == reader.search(query, 40)
+    assert gallery_state(mm.Gallery.open(shop.path)) == before
+    assert shop.compact() == 0
+    assert shop.add(FieldSource(photos)).added == 20
+    assert shop.verify() == []
+
+
+@pytest.mark.parametrize("moment", ["settle", "renumber", "_copy_thumbnails"])
+def test_a_compaction_that_dies_has_happened_or_not(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    shop.delete(shop.ids[:30])
+    before = gallery_state(shop)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment == "_copy_thumbnails":
+            patch.setattr(compaction, moment, die)
+        else:
+            patch.setattr(type(shop._store if moment == "settle" else shop._store.ledger), moment, die)
+        with pytest.raises(KeyboardInterrupt):
+            shop.compact()
+        with FileLock(shop.path / LOCK):  # nobody can mend it now
+            assert gallery_state(mm.Gallery.open(shop.path)) == before
+    again = mm.Gallery.open(shop.path)
+    assert (gallery_state(again), again.verify()) == (before, [])
+    assert not list(shop.path.glob(f"*{NEXT}"))
+    again.compact()
+    assert (gallery_state(again), again.verify(), again.info()["deleted"]) == (before, [], 0)
+
+
+@pytest.mark.parametrize("name", [LEDGER, VECTORS, THUMBNAILS, "gallery.seal", "index.faiss"])
+def test_a_flipped_bit_is_found_wherever_it_is(shop: mm.Gallery, name: str) -> None:
+    shop.delete(shop.ids[:2])
+    shop.search(one_term(shop.vectors()[0]), 3)
+    path, places = shop.path / name, random.Random(7)
+    whole = path.read_bytes()
+    for _ in range(60):
+        data = bytearray(whole)
+        data[places.randrange(len(data))] ^= 1 << places.randrange(8)
+        path.write_bytes(data)
+        try:
+            said = mm.Gallery.open(shop.path).verify()
+        except GalleryError as error:
+            said = [str(error)]
+        assert said
+        assert any(name in line for line in said), said
+        assert not [line for line in said if "\n" in line]
+    path.write_bytes(whole)
+    assert mm.Gallery.open(shop.path).verify() == []
+
+
+def test_a_damaged_entry_names_its_item_and_is_not_written_over(shop: mm.Gallery) -> None:
+    with sqlite3.connect(shop.path / LEDGER) as db:
+        db.execute("UPDATE items SET path = 'elsewhere' WHERE row = 4")
+    said = mm.Gallery.open(shop.path).verify()
+    assert f"{LEDGER}: the entry of {shop.ids[4]!r} (row 4) is not the one that was committed" in said
+    assert f"{LEDGER}: is not the file that was committed" in said
+    with pytest.raises(GalleryError, match="is not the file that was committed; nothing was written"):
+        shop.delete([shop.ids[0]])
+
+
+def test_a_folder_that_cannot_be_written_is_read_and_says_so(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(GalleryError, match="cannot be written"):
+        shop.delete([shop.ids[0]])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(["delete", "add", "compact", "refresh"]), max_size=8), st.integers(0, 1000))
+def test_any_order_of_writing_ends_where_a_list_would(
+    made: Path, photos: Path, encoder: mm.Encoder, tmp_path_factory: pytest.TempPathFactory, steps: list[str], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("any") / "g"
+    shutil.copytree(made, folder)
+    gallery, choose = mm.Gallery.open(folder, encoder=encoder), random.Random(seed)
+    expected = list(gallery.ids)
+    everything = sorted(expected)
+    for step in steps:
+        if step == "delete" and expected:
+            gone = choose.sample(expected, choose.randint(1, len(expected)))
+            gallery.delete(gone)
+            expected = [id_ for id_ in expected if id_ not in gone]
+        elif step == "add":
+            gallery.add(photos)
+            expected += [id_ for id_ in everything if id_ not in expected]
+        elif step == "compact":
+            gallery.compact()
+        else:
+            gallery.refresh()
+        assert gallery.ids == tuple(expected)
+    assert gallery.verify() == []
+    assert mm.Gallery.open(folder).ids == tuple(expected)

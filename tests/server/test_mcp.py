@@ -1,0 +1,180 @@
+"""The tools for agents, through the protocol's own client: over HTTP, over stdin and stdout, and beside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from live_server import ROOT, served
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CallToolResult
+from PIL import Image
+
+import mmretrieve as mm
+from mmretrieve.server.app import build
+from mmretrieve.server.auth import Auth
+from mmretrieve.server.limits import Limits
+from mmretrieve.server.mcp import PICTURED
+
+TOKEN = "correct-horse"
+KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+Using = Callable[[Client], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def link(retriever: mm.Retriever) -> Iterator[str]:
+    with served(build(retriever)) as link:
+        yield f"{link}/mcp"
+
+
+def use(server: Any, using: Using, **how: Any) -> None:
+    """Connects, does that, and leaves."""
+
+    async def session() -> None:
+        async with Client(server, read_timeout_seconds=60, **how) as client:
+            await using(client)
+
+    anyio.run(session)
+
+
+def with_token(link: str, token: str) -> AbstractAsyncContextManager[Any]:
+    return streamable_http_client(link, http_client=httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}))
+
+
+def stdio(gallery: Path) -> StdioServerParameters:
+    known = {name: value for name, value in os.environ.items() if name in ("PYTHONPATH", "MMRETRIEVE_CACHE")}
+    words = ["-m", "mmretrieve.cli.main", "serve", str(gallery), "--stdio"]
+    return StdioServerParameters(command=sys.executable, args=words, cwd=ROOT, env=known)
+
+
+def said(answer: CallToolResult) -> list[tuple[str, float, dict[str, float]]]:
+    assert not answer.is_error, answer.content
+    return [(hit["id"], hit["score"], hit["contributions"]) for hit in answer.structured_content["hits"]]
+
+
+def expected(ranking: mm.Ranking) -> list[tuple[str, float, dict[str, float]]]:
+    return [(hit.id, hit.score, dict(hit.contributions)) for hit in ranking]
+
+
+def refused(answer: CallToolResult) -> str:
+    """The one line of a tool's error."""
+    assert answer.is_error
+    (content,) = answer.content
+    assert "\n" not in content.text
+    assert "Traceback" not in content.text
+    line: str = content.text
+    return line
+
+
+async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> None:
+    """What every tool gives, whatever carries it."""
+    listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(listed) == {"search", "similar", "item", "info"}
+    assert all(tool.annotations.read_only_hint and tool.output_schema and tool.description for tool in listed.values())
+    file, item = sorted(photos.rglob("*.png"))[7], retriever.gallery.ids[11]
+
+    coded = base64.b64encode(file.read_bytes()).decode()
+    ask = {"image": coded, "prompt": "in red", "k": 7, "exclude_reference": True} | KNOBS
+    by_picture = await client.call_tool("search", ask)
+    assert said(by_picture) == expected(retriever.search(file, "in red", k=7, exclude_reference=True, **KNOBS))
+    assert next(iter(by_picture.structured_content)) == "hits"
+    assert [content.type for content in by_picture.content] == ["text"]
+    by_id = await client.call_tool("search", {"reference_id": item, "prompt": "in red"})
+    assert said(by_id) == expected(retriever.search(reference_id=item, prompt="in red"))
+    long = {"reference_id": item, "prompt": "in red", "caption": "a photo of a long blue dress " * 9}
+    shortened = (await client.call_tool("search", long)).structured_content
+    assert shortened["words"]["composed"].endswith(", in red")
+    assert shortened["note"] == retriever.search(**long).note
+    assert "words, so that the prompt fits into the encoder's 40 tokens" in shortened["note"]
+    similar = await client.call_tool("similar", {"id": item, "k": 4})
+    assert said(similar) == expected(retriever.search(reference_id=item, k=4, exclude_reference=True))
+
+    known = await client.call_tool("item", {"id": item})
+    assert (known.structured_content["id"], known.structured_content["width"]) == (item, 96)
+    assert "path" not in known.structured_content
+    info = await client.call_tool("info", {})
+    assert info.structured_content["items"] == len(retriever.gallery)
+    assert str(retriever.gallery.path) not in info.content[0].text
+
+    pictured = await client.call_tool("search", {"prompt": "in red", "k": 30, "thumbnails": True})
+    pictures = [content for content in pictured.content if content.type == "image"]
+    assert len(pictures) == PICTURED
+    for content, hit in zip(pictures, pictured.structured_content["hits"], strict=False):
+        assert content.mime_type == "image/jpeg"
+        assert base64.b64decode(content.data) == retriever.gallery.thumbnail(hit["id"])
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0].data))) as picture:
+        assert picture.format == "JPEG"
+
+    wrong = {
+        "no item 'none' in this gallery": ("similar", {"id": "none"}),
+        "a query needs a reference image": ("search", {}),
+        "colour: Extra inputs are not permitted": ("search", {"colour": "red"}),
+        "k: Input should be less than or equal to 1000": ("similar", {"id": item, "k": 5_000}),
+        "an address is not a picture": ("search", {"image": "http://example.com/a.jpg"}),
+        "the picture: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
+        "id: Field required": ("item", {}),
+    }
+    for line, (tool, arguments) in wrong.items():
+        assert line in refused(await client.call_tool(tool, arguments))
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_over_http(link: str, retriever: mm.Retriever, photos: Path, mode: str) -> None:
+    use(link, lambda client: everything(client, retriever, photos), mode=mode)
+
+
+def test_over_stdin_and_stdout(made: Path, encoder: mm.Encoder, photos: Path) -> None:
+    use(stdio(made), lambda client: everything(client, mm.Retriever.open(made, encoder=encoder), photos))
+
+
+def test_nothing_but_the_protocol_is_on_stdout(made: Path) -> None:
+    hello = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}\n'
+    place = stdio(made)
+    ended = subprocess.run([place.command, *place.args], input=hello, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    (line,) = ended.stdout.splitlines()
+    assert '"serverInfo":{"name":"mmretrieve"' in line
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_the_guard_stands_before_tools_too(retriever: mm.Retriever) -> None:
+    async def ask(client: Client) -> None:
+        assert not (await client.call_tool("info", {})).is_error
+
+    with served(build(retriever, guard=Auth(token=TOKEN))) as link:
+        use(with_token(f"{link}/mcp", TOKEN), ask)
+        with pytest.raises(ExceptionGroup):
+            use(with_token(f"{link}/mcp", "wrong-horse"), ask)
+        assert httpx2.post(f"{link}/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).status_code == 401
+
+
+def test_tools_wait_at_the_same_gate(retriever: mm.Retriever) -> None:
+    async def ask(client: Client) -> None:
+        assert "took longer than 0.001 seconds" in refused(await client.call_tool("search", {"prompt": "in red"}))
+
+    with served(build(retriever, limits=Limits(seconds=0.001))) as link:
+        use(f"{link}/mcp", ask)
+
+
+def test_tools_and_a_page_live_in_one_server(retriever: mm.Retriever) -> None:
+    from demo.app import page
+
+    async def ask(client: Client) -> None:
+        ranking = retriever.search(prompt="in red")
+        assert said(await client.call_tool("search", {"prompt": "in red"})) == expected(ranking)
+
+    with served(build(retriever, page=page)) as link:
+        use(f"{link}/mcp", ask)
+        assert "gradio" in httpx2.get(link).text
+        assert httpx2.get(f"{link}/api/health").status_code == 200

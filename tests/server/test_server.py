@@ -1,0 +1,749 @@
+"""The API of a real server: one question has one answer everywhere, and whatever is wrong is one line."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live_server import ROOT, command, served, until
+from milvus_server import LiteServer
+from PIL import Image
+
+import mmretrieve as mm
+from mmretrieve.cli.main import main
+from mmretrieve.errors import ExpiredError, ImageError, MissingError
+from mmretrieve.images import MAX_PIXELS
+from mmretrieve.milvus.gallery import push
+from mmretrieve.request import RequestOptions
+from mmretrieve.server import error_text, limits
+from mmretrieve.server.app import build
+from mmretrieve.server.limits import BATCH, PROMPTS, REFERENCES, Limits
+from mmretrieve.server.mcp import PICTURED
+from mmretrieve.server.request_schemas import SearchBody
+from mmretrieve.server.service import PICTURE_SIDE, SearchService
+from mmretrieve.server.uploads import Uploads
+
+HOSTILE = "<img src=x onerror=alert(1)>.jpg"
+KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+TRICKS = (
+    "../../../../../../etc/passwd",
+    "..%2f..%2f..%2f..%2fetc%2fpasswd",
+    "%2e%2e%2f%2e%2e%2fetc/passwd",
+    "/etc/passwd",
+    "%2fetc%2fpasswd",
+    "file:///etc/passwd",
+    "..%5c..%5cetc%5cpasswd",
+    "%00",
+    "secret.jpg%00.png",
+    "....//....//etc/passwd",
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: Path) -> mm.Retriever:
+    """The sixty, one picture with a hostile name, and one whose file is gone; a secret lies beside them."""
+    place = tmp_path_factory.mktemp("shop")
+    more = place / "more"
+    more.mkdir()
+    for name, colour in ((HOSTILE, "red"), ("gone.png", "blue")):
+        Image.new("RGB", (80, 80), colour).save(more / name)
+    gallery = mm.Gallery.create(place / "shop.gallery", encoder=encoder)
+    gallery.add(photos)
+    gallery.add(more)
+    (more / "gone.png").unlink()
+    Image.new("RGB", (80, 80), "green").save(place / "secret.jpg")
+    Image.new("RGB", (80, 80), "green").save(more / "secret.jpg")
+    return mm.Retriever(gallery, encoder)
+
+
+@pytest.fixture(scope="module")
+def site(shop: mm.Retriever) -> Iterator[httpx.Client]:
+    with served(build(shop)) as link, httpx.Client(base_url=link, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def file(photos: Path) -> Path:
+    return sorted(photos.rglob("*.png"))[7]
+
+
+def coded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def told(answer: httpx.Response, status: int) -> str:
+    """The one line of an error, which is all that there is."""
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    line: str = answer.json()["error"]
+    assert line.strip()
+    assert "\n" not in line
+    assert len(line) <= error_text.MOST + 2
+    assert "Traceback" not in line
+    return line
+
+
+def said(found: Any) -> list[tuple[str, float, dict[str, float]]]:
+    """What must be the same wherever it is asked."""
+    hits = found if isinstance(found, list) else found["hits"]
+    return [(hit["id"], hit["score"], hit["contributions"]) for hit in hits]
+
+
+def expected(ranking: mm.Ranking) -> list[tuple[str, float, dict[str, float]]]:
+    return [(hit.id, hit.score, dict(hit.contributions)) for hit in ranking]
+
+
+def test_what_was_cut_of_the_words_is_in_the_note(site: httpx.Client, shop: mm.Retriever, file: Path) -> None:
+    prompts, caption = ("in red and with dots", "in green and with stripes"), "a photo of a long blue dress " * 9
+    asks = [{"image": coded(file.read_bytes()), "prompt": prompt, "caption": caption} for prompt in prompts]
+    notes = [shop.search(file, prompt, caption=caption).note for prompt in prompts]
+    assert all("so that the prompt fits into the encoder's 40 tokens" in str(note) for note in notes)
+    singles = [site.post("/api/search", json=ask).json() for ask in asks]
+    batch = site.post("/api/batch", json={"asks": asks}).json()["answers"]
+    for answers in (singles, batch):
+        assert [answer["note"] for answer in answers] == notes
+        assert all(prompt in answer["words"]["composed"] for prompt, answer in zip(prompts, answers, strict=True))
+        assert said(answers[0]) != said(answers[1])
+    assert site.post("/api/search", json=asks[0] | {"caption": "a blue dress"}).json()["note"] is None
+
+
+def test_an_ask_has_the_words_of_search_and_uploads() -> None:
+    words = set(inspect.signature(mm.Retriever.search).parameters) - {"self", "more"} | set(RequestOptions.__annotations__)
+    assert set(SearchBody.model_fields) == words | {"upload"}
+    every = SearchBody(image="a", prompt="p", upload="u")
+    assert {*every.question, *every.weighing, *every.cut} <= words
+
+
+def test_one_question_has_one_answer_everywhere(
+    site: httpx.Client, shop: mm.Retriever, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = file.read_bytes()
+    upload = site.post("/api/uploads", content=content).json()["upload"]
+    question = {"prompt": "in red", "k": 12, "exclude_reference": True} | KNOBS
+    wanted = expected(shop.search(file, **question))
+    assert len(wanted) == 12
+
+    ways = {
+        "base64": site.post("/api/search", json=question | {"image": coded(content)}),
+        "data:": site.post("/api/search", json=question | {"image": [f"data:image/png;base64,{coded(content)}"]}),
+        "upload": site.post("/api/search", json=question | {"upload": upload}),
+        "form": site.post("/api/search/form", files={"image": content}, data={"ask": json.dumps(question)}),
+        "batch": site.post("/api/batch", json={"asks": [question | {"upload": upload}]}),
+    }
+    for way, answer in ways.items():
+        found = answer.json()
+        assert said(found["answers"][0] if way == "batch" else found) == wanted, way
+
+    words = ["--image", str(file), "--prompt", "in red", "-k", "12", "--exclude-reference", "--json"]
+    words += [f"--{name.replace('_', '-')}={value}" for name, value in KNOBS.items()]
+    capsys.readouterr()
+    assert main(["search", str(shop.gallery.path), *words, "--dtype", "float32"]) == 0
+    assert said([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == wanted
+
+
+def test_references_keep_their_order(site: httpx.Client, shop: mm.Retriever, photos: Path) -> None:
+    first, second, third = sorted(photos.rglob("*.png"))[:3]
+    item = shop.gallery.ids[30]
+    weights = [1, 2, 3, 4]
+    wanted = expected(shop.search([first, second, third], "striped", reference_id=item, image_weight=weights))
+    uploads = [site.post("/api/uploads", content=path.read_bytes()).json()["upload"] for path in (second, third)]
+    more = {"prompt": "striped", "reference_id": item, "image_weight": weights}
+    assert said(site.post("/api/search", json=more | {"image": coded(first.read_bytes()), "upload": uploads}).json()) == wanted
+    form = site.post(
+        "/api/search/form",
+        files=[("image", first.read_bytes()), ("image", second.read_bytes())],
+        data={"ask": json.dumps(more | {"upload": uploads[1]})},
+    )
+    assert said(form.json()) == wanted
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"prompt": "a red dress"},
+        {"prompt": ["in red", "striped"], "strength": [1, 0.5], "avoid": "with dots", "reference_id": "ITEM"},
+        {"reference_id": "ITEM", "region": [0, 0, 1, 0.5]},
+        {"reference_id": "ITEM", "prompt": "in red", "weights": {"image": 1, "prompt": 2}},
+        {"reference_id": "ITEM", "prompt": "in red", "weights": "balanced"},
+        {"reference_id": "ITEM", "prompt": "in red", "alpha_image": "auto", "caption": "a blue dress"},
+        {"prompt": "in red", "more_like": "ITEM", "exclude": "ITEM", "min_score": 0.1},
+        {"reference_id": "ITEM", "prompt": "in red", "composer": "sum", "rule": "product", "where": "width > 90"},
+        {"reference_id": "ITEM"},
+    ],
+)
+def test_every_word_means_what_it_means_in_python(site: httpx.Client, shop: mm.Retriever, question: dict[str, Any]) -> None:
+    item = shop.gallery.ids[11]
+    question = {name: item if value == "ITEM" else value for name, value in question.items()}
+    found = site.post("/api/search", json=question).json()
+    ranking = shop.search(**question)
+    assert said(found) == expected(ranking)
+    assert found["weights"] == dict(ranking.weights)
+    assert (found["words"], found["rule"], found["pool"]) == (dict(ranking.words), ranking.rule.value, ranking.pool)
+    assert (found["asked"], found["searched"], found["hidden"]) == (10, ranking.searched, dict(ranking.hidden))
+    assert found["note"] == ranking.note
+    assert 0 < found["seconds"] < 60
+
+
+def test_a_wrong_question_of_a_batch_spoils_no_other(site: httpx.Client, shop: mm.Retriever) -> None:
+    asks = [{"prompt": "in red"}, {"prompt": 3}, "what?", {"reference_id": "none"}, {"prompt": "in red", "k": 3}, {}]
+    answers = site.post("/api/batch", json={"asks": asks}).json()["answers"]
+    assert ["error" in answer for answer in answers] == [False, True, True, True, False, True]
+    assert said(answers[0])[:3] == said(answers[4]) == expected(shop.search(prompt="in red", k=3))
+    assert answers[3] == {"error": "no item 'none' in this gallery"}
+    assert "prompt.0: Input should be a valid string" in answers[1]["error"]
+    for wrong in ([], [{"prompt": "in red"}] * (BATCH + 1)):
+        assert "asks: " in told(site.post("/api/batch", json={"asks": wrong}), 400)
+
+
+def huge_png(side: int) -> bytes:
+    """A small file that says it holds side × side pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def test_what_is_no_picture_is_named_without_a_path(site: httpx.Client) -> None:
+    wrong = {
+        b"not a picture": "the picture: not an image that can be read",
+        huge_png(14_200): "the picture: more pixels than the limit of 120,000,000",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "the picture: not an image",
+    }
+    for content, line in wrong.items():
+        started = time.monotonic()
+        ways = (
+            site.post("/api/uploads", content=content),
+            site.post("/api/uploads", files={"image": content}),
+            site.post("/api/search", json={"image": coded(content)}),
+            site.post("/api/search/form", files={"image": content}),
+        )
+        for answer in ways:
+            assert line in told(answer, 422)
+            assert "/" not in told(answer, 422)
+        assert time.monotonic() - started < 5
+    assert "no bytes came" in told(site.post("/api/uploads"), 422)
+    assert "no bytes came" in told(site.post("/api/uploads", files={"image": b""}), 422)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://example.com/a.jpg", "HTTPS://example.com", "file:///etc/passwd", " ftp://x", "gs://b/c"]
+)
+def test_an_address_is_not_fetched(site: httpx.Client, address: str) -> None:
+    for said in (address, f"data:image/png;base64,{address}"):
+        line = told(site.post("/api/search", json={"image": said}), 422)
+        assert line == "an address is not a picture, and none is ever fetched; send its bytes as base64"
+
+
+@pytest.mark.parametrize("text", ["data:,x", "hello world!", "/etc/passwd", "", "dress.png"])
+def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
+    line = told(site.post("/api/search", json={"image": text}), 422)
+    assert line in ("an image is sent as base64, bare or as a data: address", "the picture: not an image that can be read")
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "line"),
+    [
+        ({}, 400, "a query needs a reference image, a prompt, or both"),
+        ({"prompt": "a" * 10_000_000}, 400, "prompt.0: String should have at most 2000 characters"),
+        ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt: List should have at most 16 items"),
+        ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a question takes up to 16"),
+        ({"upload": ["a"] * REFERENCES, "reference_id": "b"}, 400, "9 references; a question takes up to 8"),
+        ({"prompt": "a", "k": 0}, 400, "k: Input should be greater than or equal to 1, got '0'"),
+        ({"prompt": "a", "k": 1001}, 400, "k: Input should be less than or equal to 1000"),
+        ({"prompt": "a", "k": 10**30}, 400, "k: "),
+        ({"prompt": "a", "colour": "red"}, 400, "colour: Extra inputs are not permitted"),
+        ({"prompt": "a", "x\ny" * 9_000: 1}, 400, "Extra inputs are not permitted"),
+        ({"prompt": "\ud800"}, 400, "prompt.0: Input should be a valid string"),
+        ({"prompt": "a", "weights": {"\ud800": 1}}, 400, r"no term named \ud800"),
+        ({"prompt": "a", "weights": {"prompt": 1e300}}, 400, "weights.prompt: Input should be less than or equal to 1000000"),
+        ({"prompt": "a", "composer": "sun"}, 400, "composer"),
+        ({"prompt": "a", "beta": 2}, 400, "beta: Input should be less than or equal to 1, got '2'"),
+        ({"prompt": "a", "where": "1); DROP TABLE items"}, 400, "a second statement"),
+        ({"prompt": "a", "where": "(SELECT 1)"}, 400, "a query of its own"),
+        ({"prompt": "a", "x\ud800": 1}, 400, "Input should be a valid string"),
+        ({"prompt": "a", "where": "colour = 1"}, 400, "no such column: colour"),
+        ({"prompt": "a", "where": "width > 3 AND \"Path\" LIKE '/home/%'"}, 400, "where: Path tells where files lie"),
+        ({"prompt": "a", "where": "width > 3 AND colour = 'no path'"}, 400, "no such column: colour"),
+        ({"prompt": "a", "exclude_reference": True}, 400, "the query has no reference"),
+        ({"reference_id": "none"}, 404, "no item 'none' in this gallery"),
+        ({"reference_id": "none\x00"}, 404, r"no item 'none\x00' in this gallery"),
+        ({"reference_id": "/etc/passwd"}, 404, "no item '/etc/passwd' in this gallery"),
+        ({"more_like": "none"}, 404, "no item 'none' in this gallery"),
+        ({"upload": "0" * 32}, 410, "this picture is not here any more"),
+        ({"upload": "../../etc/passwd"}, 410, "this picture is not here any more"),
+        ({"reference_id": "gone.png", "region": [0, 0, 1, 0.5]}, 422, "gone.png"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    site: httpx.Client, shop: mm.Retriever, question: dict[str, Any], status: int, line: str
+) -> None:
+    got = told(site.post("/api/search", content=json.dumps(question), headers={"Content-Type": "application/json"}), status)
+    assert line in got
+    for place in (shop.gallery.path.parent, ROOT, Path(sys.prefix)):
+        assert str(place) not in got
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[" * 100_000, b"null", b'{"prompt": NaN}', b'{"prompt":"a","beta":NaN}', b"\xff\xfe", b"[]"]
+)
+def test_what_is_no_question_is_told_too(site: httpx.Client, body: bytes) -> None:
+    told(site.post("/api/search", content=body, headers={"Content-Type": "application/json"}), 400)
+    told(site.post("/api/search/form", data={"ask": body.decode("latin-1") or "{"}), 400)
+
+
+def test_too_many_files_of_a_form_are_not_even_read(site: httpx.Client) -> None:
+    files = [("image", b"no picture")] * (REFERENCES + 1)
+    assert told(site.post("/api/search/form", files=files), 400) == "9 references; a question takes up to 8"
+
+
+def test_other_methods_and_other_places(site: httpx.Client) -> None:
+    for method, path, allowed in (("GET", "/api/search", "POST"), ("POST", "/api/items", "GET"), ("DELETE", "/mcp", "POST")):
+        answer = site.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    told(site.get("/api/nothing"), 404)
+    told(site.post("/api/search", content=b"prompt=a", headers={"Content-Type": "text/plain"}), 400)
+    assert site.get("/").json()["api"] == "/api/openapi.json"
+
+
+def test_pictures_of_items(site: httpx.Client, shop: mm.Retriever) -> None:
+    item = shop.gallery.ids[5]
+    small, large = (site.get(f"/api/{kind}", params={"id": item}) for kind in ("thumbnail", "image"))
+    assert small.content == shop.gallery.thumbnail(item)
+    with Image.open(io.BytesIO(large.content)) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (96, 96))
+    for answer in (small, large):
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["cache-control"].startswith("private")
+        known = {"If-None-Match": answer.headers["etag"]}
+        again = site.get(answer.request.url, headers=known)
+        assert (again.status_code, again.content) == (304, b"")
+    assert small.headers["etag"] != site.get("/api/thumbnail", params={"id": shop.gallery.ids[6]}).headers["etag"]
+
+
+def test_a_picture_whose_file_is_gone(site: httpx.Client) -> None:
+    assert site.get("/api/thumbnail", params={"id": "gone.png"}).status_code == 200
+    line = told(site.get("/api/image", params={"id": "gone.png"}), 422)
+    assert line == "the picture of 'gone.png' cannot be read any more, or is another one now"
+
+
+def test_a_hostile_name_is_only_a_name(site: httpx.Client) -> None:
+    for kind in ("item", "thumbnail", "image"):
+        assert site.get(f"/api/{kind}", params={"id": HOSTILE}).status_code == 200
+    found = site.post("/api/search", json={"reference_id": HOSTILE, "k": 1})
+    assert found.json()["hits"][0]["id"] == HOSTILE
+    for answer in (found, site.get("/api/item", params={"id": HOSTILE + "x"})):
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_nothing_is_served_that_is_not_in_the_gallery(site: httpx.Client, trick: str) -> None:
+    for route in ("/api/item?id=", "/api/thumbnail?id=", "/api/image?id=", "/api/uploads/", "/api/", "/", "/mcp/", "/metrics/"):
+        answer = site.get(route + trick)
+        assert 400 <= answer.status_code < 500
+        assert answer.content[:2] != b"\xff\xd8"
+        assert "root:" not in answer.text
+
+
+def test_nor_by_where_it_lies(site: httpx.Client, shop: mm.Retriever) -> None:
+    place = shop.gallery.path.parent
+    inside = Path(shop.gallery.item(shop.gallery.ids[0]).path)
+    for path in (place / "secret.jpg", place / "more" / "secret.jpg", "secret.jpg", inside, "../secret.jpg"):
+        for kind in ("item", "thumbnail", "image"):
+            told(site.get(f"/api/{kind}", params={"id": str(path)}), 404)
+
+
+@pytest.mark.parametrize(
+    "name", ['"%s"', "`%s`", "[%s]", "%s", "items.%s", 'CAST(1 AS "\'") = 0 OR %s', "1 AS ['] OR %s", "`'` = 1 OR %s"]
+)
+@pytest.mark.parametrize("place", ["path", "SOURCE", "stamp"])
+def test_nor_does_a_filter_tell_where_it_lies(site: httpx.Client, name: str, place: str) -> None:
+    where = f"{name % place} LIKE '/%'"
+    for answer in (
+        site.get("/api/items", params={"where": where}),
+        site.post("/api/search", json={"prompt": "a", "where": where}),
+    ):
+        assert "tells where files lie" in told(answer, 400)
+    assert site.get("/api/items", params={"where": "id <> 'path'"}).status_code == 200
+
+
+def test_a_form_refuses_what_it_does_not_know(site: httpx.Client) -> None:
+    answer = site.post("/api/search/form", files={"image": huge_png(20)}, data={"prompt": "in red"})
+    assert told(answer, 400) == "a form has the fields image and ask, not prompt; the question goes into ask, as JSON"
+
+
+def test_items(site: httpx.Client, shop: mm.Retriever) -> None:
+    ids = list(shop.gallery.ids)
+    page = site.get("/api/items", params={"offset": 10, "limit": 7}).json()
+    assert (page["total"], [item["id"] for item in page["items"]]) == (len(ids), ids[10:17])
+    small = site.get("/api/items", params={"where": "width = 80"}).json()
+    assert {item["id"] for item in small["items"]} == {HOSTILE, "gone.png"}
+    assert site.get("/api/items", params={"offset": 1000}).json() == {"items": [], "total": len(ids)}
+    one = site.get("/api/item", params={"id": ids[3]}).json()
+    item = shop.gallery.item(ids[3])
+    assert one == {"id": ids[3], "hash": item.hash, "width": 96, "height": 96, "fields": {}}
+    for wrong in (
+        {"limit": 0},
+        {"limit": 501},
+        {"offset": -1},
+        {"where": "; DROP"},
+        {"where": "source LIKE '/%'"},
+        {"offset": "x"},
+    ):
+        told(site.get("/api/items", params=wrong), 400)
+
+
+def test_what_it_says_of_itself_names_no_folder(site: httpx.Client, shop: mm.Retriever) -> None:
+    info = site.get("/api/info").json()
+    assert (info["items"], info["encoder"]["model"]) == (62, "wardrobe")
+    assert site.get("/api/health").json() == {"status": "ok", "items": 62}
+    for path in ("/api/info", "/api/health", "/api/openapi.json", "/metrics", "/"):
+        for place in (shop.gallery.path.parent, Path.home(), ROOT):
+            assert str(place) not in site.get(path).text
+
+
+def test_folders_are_taken_out_of_a_line() -> None:
+    lines = {
+        "/home/me/my photos/a b.png: no such image": "a b.png: no such image",
+        "[Errno 2] No such file: '/srv/models/phi.pt'": "[Errno 2] No such file: 'phi.pt'",
+        "see http://localhost:1/v1/models and 3/4 and/or": "see http://localhost:1/v1/models and 3/4 and/or",
+        "/srv/encoder": "/srv/encoder".rpartition("/")[2],
+    }
+    for line, without in lines.items():
+        assert error_text.without_folders(line) == without
+    assert error_text.told(ImageError("/a/b/c.gallery: /x/y/z.png: gone"), "/a/b/c.gallery") == "z.png: gone"
+    assert error_text.told(MissingError("g: no item '/x/y'"), "g") == "no item '/x/y'"
+    assert error_text.one_line("a\n b\t" + "c" * 5_000).startswith("a b ccc")
+
+
+def test_uploads_come_back_and_outlive_a_restart(shop: mm.Retriever, file: Path) -> None:
+    content = file.read_bytes()
+    names = []
+    for _ in range(2):
+        with served(build(shop)) as link:
+            expired = httpx.post(f"{link}/api/search", json={"upload": names[-1]}) if names else None
+            names.append(httpx.post(f"{link}/api/uploads", content=content).json()["upload"])
+            names.append(httpx.post(f"{link}/api/uploads", files={"any": content}).json()["upload"])
+            preview = httpx.get(f"{link}/api/uploads/{names[-1]}")
+            assert preview.headers["content-type"] == "image/jpeg"
+            with Image.open(io.BytesIO(preview.content)) as picture:
+                assert picture.size == (96, 96)
+            assert (
+                httpx.get(f"{link}/api/uploads/{names[-1]}", headers={"If-None-Match": preview.headers["etag"]}).status_code
+                == 304
+            )
+    assert len(set(names)) == 1
+    assert expired is not None
+    assert "this picture is not here any more" in told(expired, 410)
+
+
+def test_uploads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def picture(shade: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (50, 50), (shade, 0, 0)).save(buffer, "BMP")
+        return buffer.getvalue()
+
+    size = len(picture(0))
+    uploads = Uploads(Limits(upload_bytes=3 * size, upload_seconds=0.5))
+    names = [uploads.keep(picture(shade)) for shade in range(3)]
+    uploads.path(names[0])  # asked for, so another one is the least recently used
+    names.append(uploads.keep(picture(3)))
+    assert uploads.bytes == 3 * size
+    with pytest.raises(ExpiredError, match="send it again"):
+        uploads.path(names[1])
+    for name in (names[0], names[2], names[3]):
+        assert uploads.path(name).stat().st_size == size
+    assert oct(uploads.path(names[0]).parent.stat().st_mode & 0o777) == "0o700"
+    time.sleep(0.6)
+    with pytest.raises(ExpiredError):
+        uploads.path(names[0])
+    folders = list(tmp_path.iterdir())
+    assert [list(folder.iterdir()) for folder in folders] == [[]]
+    del uploads
+    assert list(tmp_path.iterdir()) == []
+
+
+class Slow(mm.Retriever):
+    """Answers when it is let."""
+
+    def __init__(self, retriever: mm.Retriever) -> None:
+        super().__init__(retriever.gallery, retriever.encoder)
+        self.let = threading.Event()
+        self.begun = 0
+
+    def search(self, *args: Any, **kwargs: Any) -> mm.Ranking:
+        self.begun += 1
+        assert self.let.wait(30)
+        return super().search(*args, **kwargs)
+
+
+def metric(link: str, name: str) -> float:
+    lines = httpx.get(f"{link}/metrics").text.splitlines()
+    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name)))
+
+
+def test_too_many_at_once_are_sent_away(retriever: mm.Retriever) -> None:
+    slow = Slow(retriever)
+    with served(build(slow, limits=Limits(workers=2, waiting=1))) as link, ThreadPoolExecutor(4) as people:
+        ask: Callable[[], httpx.Response] = lambda: httpx.post(f"{link}/api/search", json={"prompt": "in red"}, timeout=60)  # noqa: E731
+        asked = [people.submit(ask) for _ in range(3)]
+        until(
+            lambda: (
+                metric(link, 'mmretrieve_running{gate="searching"}') + metric(link, 'mmretrieve_waiting{gate="searching"}') == 3
+            )
+        )
+        assert metric(link, 'mmretrieve_waiting{gate="searching"}') == 1
+        refused = ask()
+        assert "3 requests are under way or waiting; try again in a moment" in told(refused, 503)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert httpx.get(f"{link}/api/items").status_code == 200  # reading goes on
+        slow.let.set()
+        assert [answer.result().status_code for answer in asked] == [200, 200, 200]
+        until(lambda: metric(link, 'mmretrieve_running{gate="searching"}') == 0)
+        assert ask().status_code == 200
+
+
+def test_what_takes_too_long_is_given_up_and_keeps_its_place(retriever: mm.Retriever) -> None:
+    slow = Slow(retriever)
+    with served(build(slow, limits=Limits(workers=1, waiting=0, seconds=0.3))) as link:
+        line = told(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 504)
+        assert line == "this took longer than 0.3 seconds and was given up"
+        told(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 503)
+        assert slow.begun == 1
+        slow.let.set()
+        until(lambda: metric(link, 'mmretrieve_running{gate="searching"}') == 0)
+        assert httpx.post(f"{link}/api/search", json={"prompt": "in red"}).status_code in (200, 504)
+
+
+class Broken(mm.Retriever):
+    def search(self, *_: Any, **__: Any) -> mm.Ranking:
+        raise ZeroDivisionError(f"in {__file__}")
+
+
+def test_a_bug_is_one_line_for_the_client_and_a_traceback_in_the_log(
+    retriever: mm.Retriever, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(build(Broken(retriever.gallery, retriever.encoder))) as link:
+        answer = httpx.post(f"{link}/api/search", json={"prompt": "in red"})
+        assert told(answer, 500) == "something went wrong here; the server's log says what"
+        assert answer.headers["content-security-policy"]
+    assert any(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
+
+
+def test_what_others_write_is_seen_in_a_moment(gallery: mm.Gallery, encoder: mm.Encoder, tmp_path: Path) -> None:
+    with served(build(mm.Retriever.open(gallery.path, encoder=encoder))) as link:
+
+        def items() -> int:
+            return int(httpx.get(f"{link}/api/health").json()["items"])
+
+        assert items() == 60
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "new.png")
+        gallery.add(tmp_path / "new.png")
+        until(lambda: items() == 61, 5)
+        assert httpx.post(f"{link}/api/search", json={"reference_id": "new.png"}).json()["hits"][0]["id"] == "new.png"
+        gallery.delete(["new.png"])
+        until(lambda: items() == 60, 5)
+        assert told(httpx.post(f"{link}/api/search", json={"reference_id": "new.png"}), 404)
+
+
+def test_a_gallery_on_a_milvus_server_is_served_alike(
+    milvus: LiteServer, gallery: mm.Gallery, encoder: mm.Encoder, tmp_path: Path
+) -> None:
+    address = milvus.address("served")
+    push(gallery.path, address)
+    with served(build(mm.Retriever.open(address, encoder=encoder))) as link:
+        ask = {"reference_id": gallery.ids[5], "prompt": "in red", "where": "width > 90"}
+        found = httpx.post(f"{link}/api/search", json=ask, timeout=60).json()
+        wanted = expected(mm.Retriever(gallery, encoder).search(**ask))
+        assert [one[0] for one in said(found)] == [one[0] for one in wanted]
+        assert [one[1] for one in said(found)] == pytest.approx([one[1] for one in wanted], abs=1e-6)
+        assert str(milvus.port) not in httpx.get(f"{link}/api/info").text
+        assert told(httpx.post(f"{link}/api/search", json={"reference_id": "none"}), 404) == "no item 'none' in this gallery"
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "new.png")
+        gallery.add(tmp_path / "new.png")
+        push(gallery.path, address)
+        until(lambda: httpx.get(f"{link}/api/health").json()["items"] == 61, 10)
+
+
+def test_a_hit_that_is_deleted_before_it_is_told_of(gallery: mm.Gallery, encoder: mm.Encoder) -> None:
+    answers = SearchService(mm.Retriever(gallery, encoder), Uploads(Limits()))
+    ranking = answers.search(SearchBody(prompt="in red", k=3))
+    gallery.delete([ranking[1].id])
+    assert answers.fields(ranking) == [{}, {}, {}]
+
+
+def test_requests_are_counted_by_route_and_status(retriever: mm.Retriever) -> None:
+    with served(build(retriever)) as link:
+        httpx.post(f"{link}/api/search", json={"prompt": "in red"})
+        httpx.post(f"{link}/api/search", json={})
+        upload = httpx.post(f"{link}/api/uploads", content=huge_png(20)).json()["upload"]
+        for path in (f"/api/uploads/{upload}", "/api/uploads/made-up", "/made-up", "/api/made-up"):
+            httpx.get(link + path)
+        httpx.request("MADEUP", f"{link}/api/search")
+        httpx.get(f"{link}/api/health", headers={"Host": "made-up.example"})
+        said = httpx.get(f"{link}/metrics").text
+    for line in (
+        'mmretrieve_requests_total{method="POST",route="/api/search",status="200"} 1.0',
+        'mmretrieve_requests_total{method="POST",route="/api/search",status="400"} 1.0',
+        'mmretrieve_requests_total{method="GET",route="/api/uploads/{upload}",status="200"} 1.0',
+        'mmretrieve_requests_total{method="GET",route="/api/uploads/{upload}",status="410"} 1.0',
+        'mmretrieve_requests_total{method="GET",route="other",status="404"} 2.0',
+        'mmretrieve_requests_total{method="GET",route="other",status="421"} 1.0',
+        'mmretrieve_request_seconds_count{route="/api/search"} 3.0',
+        "mmretrieve_items 60.0",
+        f"mmretrieve_upload_bytes {float(len(huge_png(20)))}",
+    ):
+        assert line in said
+    assert "made-up" not in said
+    assert "MADEUP" not in said
+
+
+def test_fifty_at_once_get_what_one_gets(site: httpx.Client, shop: mm.Retriever) -> None:
+    questions = [{"reference_id": shop.gallery.ids[i], "prompt": "in red", "k": 5} | KNOBS for i in range(50)]
+    with ThreadPoolExecutor(50) as people:
+        found = list(people.map(lambda ask: httpx.post(f"{site.base_url}/api/search", json=ask, timeout=60).json(), questions))
+    assert [said(one) for one in found] == [expected(shop.search(**ask)) for ask in questions]
+
+
+def test_the_command_serves_stops_and_leaves_nothing(made: Path, file: Path, tmp_path: Path) -> None:
+    with command(
+        "mmretrieve.cli.main", "serve", str(made), "--port", str(free_port()), "--token", "auto", TMPDIR=str(tmp_path)
+    ) as (
+        process,
+        link,
+    ):
+        address, _, token = link.partition("/?token=")
+        assert len(token) >= 32
+        brought = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(f"{address}/api/health").status_code == 401
+        assert httpx.get(f"{address}/api/health", headers=brought).json()["items"] == 60
+        assert httpx.post(f"{address}/api/uploads", content=file.read_bytes(), headers=brought).status_code == 200
+        assert len(list(tmp_path.glob("*/*"))) == 1
+        process.terminate()
+        rest, errors = process.communicate(timeout=20)
+    assert (process.returncode, rest, errors) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_what_the_command_refuses(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(*words: str) -> tuple[int, str]:
+        status = main(["serve", str(made), *words])
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        return status, line
+
+    assert refused("--host", "0.0.0.0") == (
+        2,
+        "mmretrieve: 0.0.0.0: others can reach this address; give --token or --user, or leave the host out\n",
+    )
+    assert refused("--token", "")[0] == refused("--token", "short")[0] == refused("--user", "ann")[0] == 2
+    assert "leave out port, token" in refused("--stdio", "--token", "correct-horse", "--port", "1")[1]
+    monkeypatch.setenv("MMRETRIEVE_TOKEN", "short")
+    assert "at least 8" in refused()[1]
+    monkeypatch.setenv("MMRETRIEVE_USER", "ann:battery-staple")
+    assert "not both" in refused()[1]
+
+
+def test_without_the_extra_it_says_what_to_install(made: Path) -> None:
+    lines = "import sys; sys.modules['fastapi'] = None; from mmretrieve.cli import main; sys.exit(main(sys.argv[1:]))"
+    for words in ((), ("--stdio",)):
+        ended = subprocess.run(
+            [sys.executable, "-c", lines, "serve", str(made), *words], cwd=ROOT, capture_output=True, text=True
+        )
+        told = "mmretrieve: fastapi is missing; install it with: pip install 'mmretrieve[server]'\n"
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+def test_a_token_in_the_environment_is_asked_for(made: Path) -> None:
+    with command("mmretrieve.cli.main", "serve", str(made), "--port", str(free_port()), MMRETRIEVE_TOKEN="correct-horse") as (
+        _,
+        link,
+    ):
+        address, _, token = link.partition("/?token=")
+        assert token == "correct-horse"
+        assert httpx.get(f"{address}/api/health").status_code == 401
+        assert httpx.get(link, follow_redirects=False).status_code == 303
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "mmretrieve.cli.main", "serve", "--help"], cwd=ROOT, capture_output=True
+        ).returncode
+        == 0
+    )
+
+
+GUIDE = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+CURLS = re.findall(r"^    (curl .*)$", GUIDE, re.MULTILINE)
+
+
+@pytest.fixture
+def guided(site: httpx.Client, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address that the guide's lines go to, from a folder that holds its picture."""
+    (tmp_path / "dress.png").write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return str(site.base_url).rstrip("/")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+@pytest.mark.parametrize("line", CURLS)
+def test_the_lines_of_the_guide_work(guided: str, shop: mm.Retriever, line: str) -> None:
+    line = line.replace("summer/dress 1.png", shop.gallery.ids[0])
+    told = subprocess.run(["bash", "-c", f"S={guided}; {line}"], capture_output=True, text=True, timeout=60).stdout
+    if "thumbnail" in line:
+        assert Path("thumbnail.jpg").read_bytes()[:2] == b"\xff\xd8"
+    else:
+        assert "error" not in json.loads(told)
+
+
+def test_the_python_of_the_guide_works(guided: str, shop: mm.Retriever, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(compile(block.replace("http://127.0.0.1:7860", guided), "server.md", "exec"), {})
+    ranking = shop.search("dress.png", "in red", alpha_image=1.4, beta=0.75, k=5)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(ranking)
+    assert all(id_ in line for id_, line in zip(ranking.ids, lines, strict=True))
+
+
+def test_the_guide_tells_the_bounds_that_hold() -> None:
+    bounds = Limits()
+    for said in (
+        f"{bounds.body_bytes // 1_000_000} MB; {bounds.seconds:g} s",
+        f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits",
+        f"{limits.BATCH} questions",
+        f"{bounds.waiting} more wait",
+        f"a queue of {bounds.reading:,}",
+        f"{bounds.upload_bytes // 1_000_000} MB together, each {bounds.upload_seconds / 3600:g} hours",
+        f"{MAX_PIXELS // 1_000_000} million pixels",
+        f"up to {PICTURE_SIDE:,} pixels a side",
+        f"first {PICTURED} hits",
+    ):
+        assert said in " ".join(GUIDE.split()), said
+    assert len(CURLS) == 7

@@ -1,0 +1,321 @@
+"""Questions people ask: several prompts, prompts to avoid, several references, likes and dislikes, rules; in Python and in the shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mmretrieve as mm
+from mmretrieve.cli.main import main
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery import search
+from mmretrieve.images import content_hash
+from mmretrieve.rules import Product
+
+
+@pytest.fixture
+def pictures(photos: Path) -> list[Path]:
+    return sorted(photos.rglob("*.png"))
+
+
+def direction(retriever: mm.Retriever, image: Path, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+    one = retriever.compose(image, prompt)
+    return one["text"], one["composed"] - one["text"]
+
+
+def test_directions_of_prompts_add_and_avoid_takes_away(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    words = {"prompt": ["in red", "with long sleeves"], "strength": [1, 0.5], "avoid": "striped"}
+    query = retriever.compose(pictures[0], **words)
+    text, red = direction(retriever, pictures[0], "in red")
+    sleeves = direction(retriever, pictures[0], "with long sleeves")[1]
+    np.testing.assert_allclose(query.vector, text + red + 0.5 * sleeves - query["avoid"], atol=1e-5)
+    assert query.names == ("image", "text", "composed", "prompt", "composed 2", "prompt 2", "avoid")
+    assert [query.words[name] for name in ("prompt", "prompt 2", "avoid")] == ["in red", "with long sleeves", "striped"]
+    ranking = retriever.search(pictures[0], **words, weights="base")
+    assert ranking[0].contributions["avoid"] == pytest.approx(
+        -float(query["avoid"] @ vector_of(retriever, ranking[0])), abs=1e-4
+    )
+    for hit in ranking:
+        assert sum(hit.contributions.values()) == pytest.approx(hit.score)
+
+
+def vector_of(retriever: mm.Retriever, hit: mm.Hit) -> np.ndarray:
+    return retriever.gallery.vectors([hit.id])[0]
+
+
+def test_strength_one_and_no_other_is_the_plain_query(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    plain = retriever.search(pictures[0], "in red", beta=0.5)
+    assert retriever.search([pictures[0]], ["in red"], strength=1.0, image_weight=[7], beta=0.5) == plain
+    nothing = retriever.search(pictures[0], "in red", strength=0, weights="base")
+    assert nothing.weights == {"image": 0, "text": 1, "composed": 0, "prompt": 0}
+
+
+def test_avoid_alone_and_in_a_sum(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    alone = retriever.compose(avoid="striped")
+    assert alone.weighing == {"avoid": -1.0}
+    both = retriever.compose(pictures[0], "in red", avoid="striped", composer="sum")
+    assert both.weighing == {"image": 1.0, "prompt": 1.0, "avoid": -1.0}
+
+
+def test_references_weigh_as_told(retriever: mm.Retriever, pictures: list[Path], photos: Path) -> None:
+    query = retriever.compose(pictures[:2], composer="image", image_weight=[3, 1])
+    one, two = (retriever.encoder.encode_images([path])[0] for path in pictures[:2])
+    np.testing.assert_allclose(query.vector, 0.75 * one + 0.25 * two, atol=1e-5)
+    ids = [path.relative_to(photos).as_posix() for path in pictures[:2]]
+    by_id = retriever.compose(reference_id=ids, prompt="in red", image_weight=[3, 1], caption=["a top", "a dress"])
+    assert by_id.words["text 2"] == "a dress"
+    assert by_id.with_pdv(mm.PDV(beta=0)).weighing["image"] == pytest.approx(0.75)
+
+
+def test_more_like_and_less_like(retriever: mm.Retriever) -> None:
+    a, b, c = retriever.gallery.ids[:3]
+    query = retriever.compose(more_like=[a, b], less_like=[c])
+    vectors = retriever.gallery.vectors([a, b, c])
+    np.testing.assert_allclose(query.vector, 0.75 * vectors[:2].mean(axis=0) - 0.25 * vectors[2], atol=1e-5)
+    assert query.words == {"more": a, "more 2": b, "less": c}
+    beside = retriever.search(prompt="a dress", more_like=a, less_like=[c], k=3, weights="base")
+    assert beside.weights == {"prompt": 1.0, "more": 0.75, "less": -0.25}
+    with pytest.raises(GalleryError, match="no item 'nobody'"):
+        retriever.search(more_like=["nobody"])
+
+
+def test_the_reference_can_be_left_out(retriever: mm.Retriever, pictures: list[Path], photos: Path, tmp_path: Path) -> None:
+    id_ = pictures[0].relative_to(photos).as_posix()
+    assert retriever.search(pictures[0], k=60)[0].id == id_
+    assert id_ not in retriever.search(pictures[0], k=60, exclude_reference=True).ids
+    assert id_ not in retriever.search(reference_id=id_, k=60, exclude_reference=True).ids
+    copy = tmp_path / "renamed.png"
+    copy.write_bytes(pictures[0].read_bytes())
+    assert id_ not in retriever.search(copy, k=60, exclude_reference=True).ids
+    with Image.open(pictures[0]) as opened, pytest.raises(OptionError, match="needs a file or an item's id"):
+        retriever.search(opened, exclude_reference=True)
+    with pytest.raises(OptionError, match="the query has no reference"):
+        retriever.search(prompt="a dress", exclude_reference=True)
+
+
+def test_a_lowest_score_ends_the_ranking(retriever: mm.Retriever) -> None:
+    whole = retriever.search(prompt="a dress", k=20)
+    part = retriever.search(prompt="a dress", k=20, min_score=whole[4].score)
+    assert part.hits == whole.hits[:5]
+    assert part.note == f"5 of the 20 asked for: the others score below {whole[4].score:g}"
+    assert len(retriever.search(prompt="a dress", min_score=9)) == 0
+    with pytest.raises(OptionError, match="min_score must be a finite number"):
+        retriever.search(prompt="a dress", min_score=float("nan"))
+
+
+@pytest.mark.parametrize("rule", ["hinge", "soft", "product", "product-harris"])
+def test_a_rule_scores_every_item_of_a_gallery_that_fits(retriever: mm.Retriever, pictures: list[Path], rule: str) -> None:
+    composition = retriever.compose(pictures[0], "in red without stripes", rule=rule)
+    composition = retriever.weigh(composition, keep_rule=True)
+    expected = composition.contributions(retriever.gallery.term_scores(composition)).sum(axis=0)
+    found = retriever.search(pictures[0], "in red without stripes", rule=rule, k=60)
+    assert found.ids == tuple(retriever.gallery.ids[i] for i in np.argsort(-expected, kind="stable"))
+    assert (found.rule, found.pool, found.note) == (rule, None, None)
+    for hit in found:
+        assert sum(hit.contributions.values()) == pytest.approx(hit.score)
+
+
+def test_beyond_that_a_rule_scores_a_pool_and_says_so(
+    retriever: mm.Retriever, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = retriever.search(pictures[0], "in red", rule="product", composer="sum", k=3)
+    monkeypatch.setattr(search, "EXACT_ITEMS", 10)
+    monkeypatch.setattr(search, "POOL", 12)
+    pooled = retriever.search(pictures[0], "in red", rule="product", composer="sum", k=3)
+    assert pooled.pool is not None
+    assert 12 <= pooled.pool < 60
+    assert f"scored the {pooled.pool} best candidates of its terms, not the whole gallery" in str(pooled.note)
+    assert {hit.id for hit in pooled} <= set(retriever.gallery.ids)
+    assert pooled[0] == exact[0]
+    assert retriever.search(pictures[0], "in red", k=3).pool is None  # linear: the index answers for all
+
+
+def test_a_region_is_the_query_that_the_part_would_be(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    with Image.open(pictures[0]) as whole:
+        right = whole.convert("RGB").crop((whole.width // 2, 0, whole.width, whole.height))
+    half, id_ = (0.5, 0, 1, 1), retriever.gallery.copies(content_hash(pictures[0]))[0]
+    part = retriever.search(right, "in red", k=60)
+    assert retriever.search(pictures[0], "in red", region=half, k=60) == part
+    assert retriever.search(reference_id=id_, prompt="in red", region=[half], k=60) == part
+    assert retriever.search(pictures[0], "in red", k=60) != part
+    assert pictures[0].as_posix() not in {
+        hit.path for hit in retriever.search(pictures[0], region=half, exclude_reference=True)
+    }
+
+
+def test_references_of_both_kinds(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    """Images come first, then items, each with its weight and its region."""
+    first, second = (retriever.gallery.copies(content_hash(picture))[0] for picture in pictures[:2])
+    items = {"reference_id": [first, second], "image_weight": [2, 1], "region": [None, (0, 0, 1, 0.5)]}
+    mixed = {"image": pictures[0], "reference_id": second, "image_weight": [2, 1], "region": [None, (0, 0, 1, 0.5)]}
+    together, apart = retriever.search(**mixed, k=60), retriever.search(**items, k=60)
+    assert together.ids == apart.ids
+    assert together.weights == pytest.approx(apart.weights, rel=1e-3)
+    base = retriever.search(**items, weights="base")
+    assert base.weights == pytest.approx({"image": 2 / 3, "image 2": 1 / 3})
+    assert retriever.search(**mixed, k=1, exclude_reference=True).hidden == {"excluded": 2}
+
+
+def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    one = pictures[0]
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({}, "needs a reference image, a prompt, or both"),
+        ({"image": one, "region": [(0, 0, 1, 1), None]}, "2 regions for 1 references"),
+        ({"image": one, "region": 5}, "a region is left, top, right and bottom, got 5"),
+        ({"image": one, "region": (0.5, 0, 0.5, 1)}, r"a region lies between 0 and 1.*got \(0.5, 0, 0.5, 1\)"),
+        ({"image": one, "prompt": ["a", "b"], "strength": 1.0}, "1 values of strength for 2 prompts"),
+        ({"image": one, "image_weight": [1, 2]}, "2 values of image_weight for 1 references"),
+        ({"image": one, "prompt": "a", "strength": "much"}, "strength must be finite numbers, got 'much'"),
+        ({"image": one, "image_weight": -1}, "weights of references must be 0 or more"),
+        ({"image": one, "prompt": "a", "caption": ["b", "c"]}, "2 captions for 1 references"),
+        ({"image": one, "prompt": "a", "rule": "magic"}, "unknown rule 'magic'"),
+        ({"image": one, "prompt": "a", "composer": "image"}, "'image' looks at the reference alone"),
+        ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' hears the prompt alone"),
+        ({"image": one, "prompt": "a", "rule": "product", "more_like": retriever.gallery.ids[0]}, "leave out more_like"),
+        ({"prompt": "a", "avoid": " A "}, "'a' is asked for and avoided"),
+        ({"image": one, "avoid": " "}, "avoid takes words"),
+        ({"image": one, "prompt": "a", "rule": "product", "avoid": "b"}, "leave out avoid"),
+        ({"image": [one] * 20, "prompt": ["a"] * 20}, r"20 references and 20 prompts would be one query.*search_many"),
+        ({"image": one, "prompt": "a", "weights": {"image": 0}}, "the weighted terms cancel"),
+        ({"image": one, "prompt": "a", "weights": {"image": 1}, "beta": 0.5}, "give weights or beta, not both"),
+        ({"image": one, "weights": {5: 1}}, "weights are numbers by role"),
+        ({"image": one, "weights": {"colour": 1}}, "no term named colour"),
+        ({"image": one, "exclude": 5}, "exclude must be ids of items, got 5"),
+        ({"reference_id": [["a"]]}, r"reference_id must be ids of items, got \['a'\]"),
+        ({"prompt": "without stripes", "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only avoid"),
+        ({"image": one, "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only image"),
+        ({"image": one, "prompt": "a", "rule": "product", "beta": 0.5}, "'product' rule has no weights"),
+        ({"image": one, "prompt": "a", "composer": "one-step"}, "'one-step' needs a describer"),
+        ({"image": one, "prompt": "a", "colour": "red"}, "unknown words in a query: colour"),
+    ]
+    for query, message in wrong:
+        with pytest.raises(OptionError, match=message):
+            retriever.search(**query)  # type: ignore[arg-type]
+
+
+def test_a_method_with_weights_of_its_own_keeps_them_beside_a_gallery_setting(
+    tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]
+) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder, setting=mm.PDV(beta=0.5))
+    gallery.add(pictures[0].parent)
+    retriever = mm.Retriever(gallery, encoder)
+    assert retriever.search(pictures[0], "in red", beta=0.5).weights["image"] == 0.5
+    assert retriever.search(pictures[0], "in red", composer="sdr").weights["image"] == pytest.approx(1.35 * 0.15)
+    assert retriever.search(pictures[0], "in red", rule="product").rule == Product().name
+
+
+def test_the_setting_of_a_gallery_holds_for_many_references(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
+    """Thirds do not add up to one exactly; the base method must be known as such all the same."""
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder, setting=mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75))
+    gallery.add(pictures[0].parent)
+    retriever = mm.Retriever(gallery, encoder)
+    for many in range(1, 8):
+        found = retriever.weigh(retriever.compose(pictures[:many], ["in red", "long"]), beta=0.75)
+        assert found.weighing["image"] == pytest.approx(0.25 / many)
+
+
+def test_a_picture_that_was_changed_is_not_looked_at(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
+    file = tmp_path / "photos" / "a.png"
+    file.parent.mkdir()
+    file.write_bytes(pictures[0].read_bytes())
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add(file.parent)
+    retriever = mm.Retriever(gallery, encoder)
+    assert len(retriever.search(reference_id="a.png", prompt="in red", composer="lincir")) == 1
+    file.write_bytes(pictures[1].read_bytes())
+    assert len(retriever.search(reference_id="a.png", prompt="in red")) == 1  # its vector is still known
+    with pytest.raises(OptionError, match="reads the reference picture itself"):
+        retriever.search(reference_id="a.png", prompt="in red", composer="lincir")
+
+
+def test_automatic_alpha_takes_all_references_and_prompts(retriever: mm.Retriever, pictures: list[Path]) -> None:
+    query = retriever.compose(pictures[:2], ["in red", "striped"], strength=[0.2, 1])
+    image, text, composed = (query.weighted({role: 1}).vector for role in ("image", "text", "composed"))
+    assert query.automatic_alpha_image() == pytest.approx(
+        float(mm.automatic_alpha_image(image[None], text[None], composed[None])[0])
+    )
+    assert query.automatic_alpha_image() != pytest.approx(
+        retriever.compose(pictures[0], "in red").automatic_alpha_image(), abs=1e-3
+    )
+
+
+def test_shell_and_python_say_the_same(
+    made: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str], encoder: mm.Encoder
+) -> None:
+    a, b = mm.Gallery.open(made).ids[:2]
+    words = [
+        "--prompt",
+        "in red",
+        "--prompt",
+        "with long sleeves",
+        "--strength",
+        "1",
+        "--strength",
+        "0.5",
+        "--avoid",
+        "striped",
+    ]
+    words += ["--image", str(pictures[0]), "--image", str(pictures[1]), "--image-weight", "2", "--image-weight", "1"]
+    words += [
+        "--more-like",
+        a,
+        "--less-like",
+        b,
+        "--exclude",
+        b,
+        "--exclude-reference",
+        "--min-score",
+        "0.01",
+        "--rule",
+        "hinge",
+    ]
+    words += ["--composer", "seize", "--rewriter", "swap", "-k", "7", "--json", "--dtype", "float32"]
+    assert main(["search", str(made), *words]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    from mmretrieve.language.rewriters import SwapRewriter
+    from mmretrieve.wardrobe.words import vocabulary
+
+    retriever = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter=SwapRewriter(vocabulary())))
+    ranking = retriever.search(
+        pictures[:2],
+        ["in red", "with long sleeves"],
+        strength=[1, 0.5],
+        avoid="striped",
+        image_weight=[2, 1],
+        more_like=[a],
+        less_like=[b],
+        exclude=[b],
+        exclude_reference=True,
+        min_score=0.01,
+        rule="hinge",
+        composer="seize",
+        k=7,
+    )
+    assert [line["id"] for line in lines] == list(ranking.ids)
+    assert lines[0]["contributions"] == pytest.approx(dict(ranking[0].contributions), abs=1e-5)
+
+
+def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    image = ["--image", str(pictures[0])]
+    for words, said in (
+        ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
+        ([*image, "--prompt", "a", "--rewriter", "endpoint"], "no model"),
+        ([*image, "--prompt", "a", "--model", "m"], "nobody who speaks is an endpoint"),
+        ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
+        ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),
+        ([*image, "--prompt", "a", "--phi", "nowhere.pt"], "phi given, but 'captions' would not use it"),
+        ([*image, "--prompt", "a", "--composer", "sum", "--rewriter", "swap"], "rewriter given, but 'sum' would not use it"),
+        ([*image, "--prompt", "a", "--weights", "image=1,image=2"], "every role once"),
+    ):
+        try:
+            status = main(["search", str(made), *words])
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+        error = capsys.readouterr().err
+        assert status in (1, 2)
+        assert said in error
+        assert len(error.splitlines()) == 1
