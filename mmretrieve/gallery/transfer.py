@@ -27,7 +27,7 @@ from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.options import Decode
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.parquet_files import ParquetRows, write
+from mmretrieve.sources.parquet_files import ParquetRows, write_records
 from mmretrieve.sources.values import fields_of
 
 VECTORS, METADATA, ABOUT, OWN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
@@ -60,7 +60,7 @@ def export(now: LocalView, folder: Path, about: EmbeddingsManifest, progress: Pr
         for k, start in enumerate(range(0, max(1, len(now)), SHARD)):
             rows = now.rows[start : start + SHARD]
             np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", now.halves[rows])
-            write(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in now.items_of(rows)])
+            write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in now.items_of(rows)])
             if progress is not None:
                 progress(len(rows))
         (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a source of pictures is: something that can be counted and gone through, always in the same order."""
+"""The `Source` protocol and the entries that a source yields."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from typing import Protocol
 from mmretrieve.sources.location import Location
 
 Value = str | int | float | None
+"""The value of a metadata field."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """A picture to add: its id is the path below the source with forward slashes, unless a table names another."""
+    """One image to add to a gallery.
+
+    Parameters
+    ----------
+    id : str
+        The path of the image relative to the source, with forward slashes, unless a table has a column of ids.
+    place : Location
+        Where the bytes of the image are stored.
+    fields : mapping of str to str, int, float or None
+        Metadata of the image.
+    """
 
     id: str
     place: Location
@@ -22,7 +33,7 @@ class SourceItem:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableItem:
-    """What a source holds but cannot give: a broken member, a record without a picture."""
+    """An entry of a source that cannot be read, with the reason: a damaged archive member, a record without an image."""
 
     id: str
     reason: str
@@ -33,18 +44,38 @@ Entry = SourceItem | UnreadableItem
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a table hold the pictures and their ids; None leaves the choice to the table's names."""
+    """The columns of a table or Parquet file that hold the images and their ids.
+
+    Parameters
+    ----------
+    image : str, optional
+        The column of image paths (tables) or of images (Parquet). By default it is chosen by its name: `image_path`, `path`,
+        `file_name`, `image` and similar names.
+    id : str, optional
+        The column of item ids. By default `id` (in Parquet files also `key`), otherwise the column of paths.
+
+    Examples
+    --------
+    >>> from mmretrieve import Columns
+    >>> Columns(image="photo", id="sku")
+    Columns(image='photo', id='sku')
+    >>> bool(Columns())
+    False
+    """
 
     image: str | None = None
     id: str | None = None
 
     def __bool__(self) -> bool:
-        """Whether either is named."""
+        """Whether at least one column is named."""
         return self.image is not None or self.id is not None
 
 
 class Source(Protocol):
-    """`name` says which source it is, and is the same whenever the same one is read again: `sync` looks for it."""
+    """A countable, repeatable sequence of images.
+
+    `name` identifies the source. It is the same whenever the same source is read again, because `sync` compares it.
+    """
 
     name: str
 

@@ -1,4 +1,4 @@
-"""A folder tree of pictures, loose or in tars, or one picture."""
+"""Folder trees of images, including tar archives in them, and single images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmretrieve.sources.location import Location
 
 
 class OneFile:
-    """One picture; its name is its id."""
+    """A single image. Its id is its file name."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()
@@ -29,10 +29,10 @@ class OneFile:
 
 
 class Folder:
-    """Every image below a folder, sorted by id; a tar counts as a folder. Hidden ones and links to folders are left out.
+    """Every image below a folder, sorted by id. A tar archive counts as a folder.
 
-    The tree is walked again each time, one directory's names and one tar's headers in memory. Raises GalleryError where
-    there is nothing to give.
+    Hidden files and folders and links to folders are skipped. Every iteration walks the tree again; only the names of one
+    directory and the headers of one archive are in memory. Raises GalleryError if there is no image.
     """
 
     def __init__(self, root: Path) -> None:
@@ -45,18 +45,21 @@ class Folder:
         return sum(self._counts())
 
     def __iter__(self) -> Iterator[SourceItem | UnreadableItem]:
-        for found in self._walk():
-            if isinstance(found, UnreadableItem):
-                yield found
-            elif found.is_tar:
-                yield from tar.entries(found.place(), found.id, f"{found.id}/")
+        for entry in self._walk():
+            if isinstance(entry, UnreadableItem):
+                yield entry
+            elif entry.is_tar:
+                yield from tar.entries(entry.real_path(), entry.id, f"{entry.id}/")
             else:
-                yield SourceItem(found.id, Location(found.place()))
+                yield SourceItem(entry.id, Location(entry.real_path()))
 
     def _counts(self) -> Iterator[int]:
-        """How many entries come from each file."""
-        for found in self._walk():
-            yield sum(1 for _ in tar.pictures(found.place())) if isinstance(found, FolderEntry) and found.is_tar else 1
+        """The number of entries in each file."""
+        for entry in self._walk():
+            if isinstance(entry, FolderEntry) and entry.is_tar:
+                yield sum(1 for _ in tar.image_headers(entry.real_path()))
+            else:
+                yield 1
 
     def _walk(self) -> Iterator[FolderEntry | UnreadableItem]:
         return walk(self._root, SUFFIXES | {tar.SUFFIX})
@@ -64,7 +67,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class FolderEntry:
-    """A file or a folder below `root`; its id is the path below it."""
+    """A file or folder below `root`. Its id is its path relative to `root`."""
 
     root: Path
     id: str
@@ -76,38 +79,39 @@ class FolderEntry:
         return not self.is_folder and suffix(self.id) == tar.SUFFIX
 
     @property
-    def key(self) -> str:
-        """Sorting the entries of each folder by it sorts the whole tree by id: a folder's ids go on with a slash."""
+    def sort_key(self) -> str:
+        """Sorting the entries of each folder by this key sorts the whole tree by id."""
         return f"{self.id}/" if self.is_folder or self.is_tar else self.id
 
-    def place(self) -> str:
-        """The file itself, wherever a link to it stands."""
+    def real_path(self) -> str:
+        """The path of the file, with links resolved."""
         path = os.path.join(self.root, self.id)
         return os.path.realpath(path) if self.is_link else path
 
 
 def walk(root: Path, suffixes: Collection[str]) -> Iterator[FolderEntry | UnreadableItem]:
-    """Every file with such a suffix below `root`, sorted by id; a folder that cannot be listed is Unreadable."""
-    waiting = [iter([FolderEntry(root, "", is_folder=True)])]  # a list, not a recursion: trees may be deep
-    while waiting:
-        found = next(waiting[-1], None)
-        if found is None:
-            waiting.pop()
-        elif not found.is_folder:
-            yield found
+    """Every file below `root` with one of the suffixes, sorted by id; a folder that cannot be listed is an UnreadableItem."""
+    stack = [iter([FolderEntry(root, "", is_folder=True)])]  # no recursion: trees may be deep
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif not entry.is_folder:
+            yield entry
         else:
             try:
-                waiting.append(iter(sorted(_listed(found, suffixes), key=lambda entry: entry.key)))
+                stack.append(iter(sorted(_list(entry, suffixes), key=lambda child: child.sort_key)))
             except OSError as error:
-                yield UnreadableItem(found.id or str(root), f"this folder cannot be listed ({error.strerror or error})")
+                yield UnreadableItem(entry.id or str(root), f"this folder cannot be listed ({error.strerror or error})")
 
 
 def suffix(name: str) -> str:
+    """The suffix of a file name in lower case, with its dot."""
     return os.path.splitext(name)[1].lower()
 
 
-def _listed(folder: FolderEntry, suffixes: Collection[str]) -> Iterator[FolderEntry]:
-    """The folders in a folder, and those files that are looked for."""
+def _list(folder: FolderEntry, suffixes: Collection[str]) -> Iterator[FolderEntry]:
+    """The subfolders of a folder, and its files with one of the suffixes."""
     with os.scandir(os.path.join(folder.root, folder.id)) as entries:
         for entry in entries:
             if entry.name.startswith(".") or _links_to_folder(entry):
@@ -119,7 +123,7 @@ def _listed(folder: FolderEntry, suffixes: Collection[str]) -> Iterator[FolderEn
 
 
 def _links_to_folder(entry: os.DirEntry[str]) -> bool:
-    """A link that leads nowhere, or to itself, is a picture that cannot be read: it is named later."""
+    """Whether an entry is a link to a folder. A broken link is not: it is reported later as an unreadable image."""
     try:
         return entry.is_symlink() and entry.is_dir()
     except OSError:

@@ -1,4 +1,4 @@
-"""Where the bytes of a picture lie: in a file of their own, or inside one that holds many. Read in place, nothing is unpacked."""
+"""The location of an image's bytes: a file, or a part of an archive or Parquet file, which is read in place."""
 
 from __future__ import annotations
 
@@ -15,64 +15,69 @@ from mmretrieve.sources.parquet_cells import cell
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """`path` is the file; `part` says which bytes of it, and is None for all of them.
+    """Where the bytes of an image are stored.
 
-    "tar:OFFSET:SIZE" are the bytes of a member of an uncompressed tar, "parquet:ROW:COLUMN" the value of a cell, rows
-    counted from 0, COLUMN being "image.bytes" for a field of a struct.
+    Parameters
+    ----------
+    path : str
+        The file.
+    part : str, optional
+        The bytes in it: `tar:OFFSET:SIZE` for a member of an uncompressed tar archive, `parquet:ROW:COLUMN` for a cell of a
+        Parquet file (rows are counted from 0; `image.bytes` is a field of a struct). None is the whole file.
     """
 
     path: str
     part: str | None = None
 
     def open(self) -> BinaryIO:
-        """The bytes, from their start, as a file whose `name` a message can use; close it after use.
+        """Opens the bytes as a binary file, positioned at their start. The caller closes it.
 
-        Raises ImageError, naming the file, where it is missing, not a regular file, or does not hold that part;
-        GalleryError where reading it needs a package that is missing.
+        Raises ImageError, naming the file, if it is missing, not a regular file, or does not contain the part;
+        GalleryError if a package for reading it is missing.
         """
         stamp = self.stamp()
         if self.part is None:
-            return self._file()
+            return self._open_file()
         kind, _, rest = self.part.partition(":")
         first, _, second = rest.partition(":")
         if kind == "tar" and first.isdecimal() and second.isdecimal():
-            return self._member(int(first), int(second))
+            return self._open_member(int(first), int(second))
         if kind == "parquet" and first.isdecimal() and second:
-            return self._cell(int(first), second, stamp)
-        raise self._error(f"no such part: {self.part!r}")
+            return self._open_cell(int(first), second, stamp)
+        raise self._error(f"invalid part {self.part!r}; expected tar:OFFSET:SIZE or parquet:ROW:COLUMN")
 
     def stamp(self) -> str:
-        """ "SIZE-MTIME_NS" of the file: another one means that its content may have changed. ImageError as in `open`."""
+        """The fingerprint `SIZE-MTIME_NS` of the file, which changes when the file does. Raises ImageError as `open` does."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:
             raise self._error("no such image" if self.part is None else "no such file") from error
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             raise self._error(f"cannot be read ({_reason(error)})") from error
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise self._error("not a regular file")
         return f"{status.st_size}-{status.st_mtime_ns}"
 
-    def _member(self, offset: int, size: int) -> BinaryIO:
-        with self._file() as file:
+    def _open_member(self, offset: int, size: int) -> BinaryIO:
+        with self._open_file() as file:
             try:
                 content = b""
-                if offset + size <= os.fstat(file.fileno()).st_size:  # else not even a part of it is wanted
+                if offset + size <= os.fstat(file.fileno()).st_size:  # otherwise nothing is read at all
                     file.seek(offset)
                     content = file.read(size)
             except OSError as error:
                 raise self._error(f"cannot be read ({_reason(error)})") from error
         if len(content) < size:
-            raise self._error(f"ends before the {size} bytes at {offset}: has it changed since it was read?")
+            raise self._error(f"ends before the {size} bytes at {offset}; the file has changed since it was indexed")
         return _NamedBytes(content, f"{Path(self.path).name} at {offset}")
 
-    def _cell(self, row: int, column: str, stamp: str) -> BinaryIO:
+    def _open_cell(self, row: int, column: str, stamp: str) -> BinaryIO:
         content = cell(self.path, row, column, stamp)
         if content is None:
-            raise self._error(f"no picture in row {row}, column {column!r}")
+            raise self._error(f"no image in row {row}, column {column!r}")
         return _NamedBytes(content, f"{Path(self.path).name}, row {row}")
 
-    def _file(self) -> BinaryIO:
+    def _open_file(self) -> BinaryIO:
         try:
             return open(self.path, "rb")  # the caller closes it
         except OSError as error:
@@ -83,7 +88,7 @@ class Location:
 
 
 class _NamedBytes(io.BytesIO):
-    """Bytes that know where they come from."""
+    """Bytes with a `name` for error messages."""
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)

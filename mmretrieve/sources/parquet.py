@@ -1,43 +1,58 @@
-"""Parquet files as sources: pictures inside, as data sets of the Hugging Face hub keep them, or paths to pictures."""
+"""Parquet files as sources: images inside, as in datasets of the Hugging Face hub, or paths of images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.sources.base import Columns, SourceItem, UnreadableItem
+from mmretrieve.sources.columns import PATH_COLUMNS, IdRegistry, find_column, first_column
 from mmretrieve.sources.folder import FolderEntry, walk
-from mmretrieve.sources.ids import IdRegistry
-from mmretrieve.sources.layout import choose
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.parquet_files import DamagedError, ParquetRows
-from mmretrieve.sources.values import fields_of
+from mmretrieve.sources.parquet_files import ColumnType, DamagedError, ParquetRows
+from mmretrieve.sources.values import field_names, fields_of
 
 SUFFIX = ".parquet"
+IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
+ID_COLUMNS = ("id", "key")
+IMAGE_TYPES = (ColumnType.STRUCT, ColumnType.BYTES)
 
 
 class Parquet:
-    """The rows of a parquet file, in its order, counted from 0; the bytes of pictures are not read. See `layout.choose`.
+    """The rows of a Parquet file, in order, counted from 0. Image bytes are not read. See `choose_columns`.
 
-    GalleryError for columns that are missing or unfit and ids that are empty or come twice, DamagedError where the file
-    cannot be read. Where it breaks off on the way, the last entry is Unreadable and says so.
+    Raises GalleryError if a column is missing or has an unsuitable type or an id is empty or repeated, DamagedError if the
+    file cannot be read. If it is damaged further on, the last entry is an UnreadableItem that says so.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : Columns
+        The columns to use.
+    name_in_folder : str, optional
+        The id of the file in a folder. It becomes the prefix of ids that no column gives.
+    ids : IdRegistry, optional
+        The ids of the files read before.
     """
 
-    def __init__(self, path: Path, columns: Columns, *, called: str | None = None, ids: IdRegistry | None = None) -> None:
-        """`called` is the file's id in a folder, and starts ids that no column gives; `ids` are those of files before it."""
+    def __init__(
+        self, path: Path, columns: Columns, *, name_in_folder: str | None = None, ids: IdRegistry | None = None
+    ) -> None:
         self.name = str(path.resolve())
         self._folder = path.resolve().parent
-        self._called, self._prefix = called or path.name, f"{called}/" if called else ""
+        self._file_id, self._prefix = name_in_folder or path.name, f"{name_in_folder}/" if name_in_folder else ""
         self._rows = ParquetRows(self.name)
-        self._layout = choose(self._rows, columns)
+        self._layout = choose_columns(self._rows, columns)
         if self._layout.id in (None, self._layout.path):
-            ids = None  # these ids start with the file's own
+            ids = None  # these ids have the prefix of their file
         else:
             self._prefix = ""
         if self._layout.id is not None:
-            self._check(self._layout.id, ids or IdRegistry("row"))
+            self._check_ids(self._layout.id, ids or IdRegistry("row"))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -50,56 +65,117 @@ class Parquet:
             for row, (values, no_bytes) in enumerate(zip(self._rows.read(columns), missing, strict=False)):
                 yield self._entry(row, dict(zip(columns, values, strict=True)), no_bytes)
         except DamagedError as error:
-            yield UnreadableItem(self._called, f"damaged after {row + 1} rows ({error})")
+            yield UnreadableItem(self._file_id, f"damaged after {row + 1} rows ({error})")
 
     def _entry(self, row: int, values: Mapping[str, object], no_bytes: bool) -> SourceItem | UnreadableItem:
         layout = self._layout
         id_ = f"{self._prefix}{row:08}" if layout.id is None else f"{self._prefix}{_text(values[layout.id])}"
         path = _text(values[layout.path]) if layout.path is not None else ""
         if not no_bytes:
-            place = Location(self.name, f"parquet:{row}:{layout.bytes}")
+            location = Location(self.name, f"parquet:{row}:{layout.bytes}")
         elif path.strip():
-            place = Location(str(self._folder / path))
+            location = Location(str(self._folder / path))
         else:
-            return UnreadableItem(id_, f"{self.name}, row {row}: there is no picture in it")
-        return SourceItem(id_, place, fields_of({name: values[name] for name in layout.fields}, f"{self.name}, row {row}"))
+            return UnreadableItem(id_, f"{self.name}, row {row}: there is no image in this row")
+        return SourceItem(id_, location, fields_of({name: values[name] for name in layout.fields}, f"{self.name}, row {row}"))
 
-    def _check(self, column: str, ids: IdRegistry) -> None:
+    def _check_ids(self, column: str, ids: IdRegistry) -> None:
         for row, (value,) in enumerate(self._rows.read((column,))):
             ids.add(_text(value), self.name, row)
 
 
 class ParquetFolder:
-    """The rows of all parquet files below a folder, one after the other, sorted by their paths.
+    """The rows of all Parquet files below a folder, file after file, sorted by path.
 
-    A file that cannot be read is Unreadable, the others go on. GalleryError where that is so with all of them, where two
-    files give the same id in a column of ids, and as `Parquet` raises it.
+    A file that cannot be read is an UnreadableItem. Raises GalleryError if no file can be read, if two files give the same
+    id in a column of ids, and as `Parquet` does.
     """
 
     def __init__(self, root: Path, columns: Columns) -> None:
         self.name = str(root.resolve())
         ids = IdRegistry("row")
-        self._parts = [_part(found, columns, ids) for found in walk(root.resolve(), {SUFFIX})]
-        broken = [part for part in self._parts if isinstance(part, UnreadableItem)]
-        if len(broken) == len(self._parts):
-            raise GalleryError(broken[0].reason if broken else f"{root}: no parquet files in this folder")
+        self._files = [_open(entry, columns, ids) for entry in walk(root.resolve(), {SUFFIX})]
+        unreadable = [file for file in self._files if isinstance(file, UnreadableItem)]
+        if len(unreadable) == len(self._files):
+            raise GalleryError(unreadable[0].reason if unreadable else f"{root}: no Parquet files in this folder")
 
     def __len__(self) -> int:
-        return sum(1 if isinstance(part, UnreadableItem) else len(part) for part in self._parts)
+        return sum(1 if isinstance(file, UnreadableItem) else len(file) for file in self._files)
 
     def __iter__(self) -> Iterator[SourceItem | UnreadableItem]:
-        for part in self._parts:
-            yield from (part,) if isinstance(part, UnreadableItem) else part
+        for file in self._files:
+            yield from (file,) if isinstance(file, UnreadableItem) else file
 
 
-def _part(found: FolderEntry | UnreadableItem, columns: Columns, ids: IdRegistry) -> Parquet | UnreadableItem:
-    if isinstance(found, UnreadableItem):
-        return found
+def _open(entry: FolderEntry | UnreadableItem, columns: Columns, ids: IdRegistry) -> Parquet | UnreadableItem:
+    if isinstance(entry, UnreadableItem):
+        return entry
     try:
-        return Parquet(Path(found.place()), columns, called=found.id, ids=ids)
+        return Parquet(Path(entry.real_path()), columns, name_in_folder=entry.id, ids=ids)
     except DamagedError as error:
-        return UnreadableItem(found.id, str(error))
+        return UnreadableItem(entry.id, str(error))
 
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnLayout:
+    """Which columns hold what; `image.bytes` is a field of a struct. Without `id`, the number of the row is the id."""
+
+    bytes: str | None
+    path: str | None
+    id: str | None
+    fields: tuple[str, ...]
+
+
+def choose_columns(rows: ParquetRows, columns: Columns) -> ColumnLayout:
+    """The named columns, or those chosen by name and type. Raises GalleryError if one is missing or unsuitable.
+
+    Images: a struct of bytes and path, bytes in a column with a usual name of images, a column of paths, or the only column
+    of bytes. Ids: `id` or `key`, otherwise the paths; paths inside structs only if all are present and distinct. All other
+    columns without bytes are metadata.
+    """
+    field_names(rows.names, rows.path)
+    image = _image_column(rows) if columns.image is None else find_column(columns.image, rows.names, rows.path)
+    if image is None:
+        raise GalleryError(f"{rows.path}: no column of images among {', '.join(rows.names)}; name the column of images")
+    bytes_, path = _bytes_and_path(rows, image)
+    id_ = first_column(ID_COLUMNS, rows.names) if columns.id is None else find_column(columns.id, rows.names, rows.path)
+    if id_ is not None and rows.types[id_] not in (ColumnType.TEXT, ColumnType.INTEGER):
+        raise GalleryError(f"{rows.path}: ids must be text or whole numbers; {id_!r} contains {rows.types[id_]}")
+    if id_ is None and path is not None and (bytes_ is None or _is_unique(rows, path)):
+        id_ = path
+    metadata = [name for name in rows.names if rows.types[name] not in (*IMAGE_TYPES, ColumnType.NESTED_BYTES)]
+    return ColumnLayout(bytes_, path, id_, tuple(name for name in metadata if name not in (image, id_)))
+
+
+def _image_column(rows: ParquetRows) -> str | None:
+    structs, blobs, texts = (
+        [name for name, type_ in rows.types.items() if type_ is wanted]
+        for wanted in (ColumnType.STRUCT, ColumnType.BYTES, ColumnType.TEXT)
+    )
+    column = first_column(IMAGE_COLUMNS, structs) or (structs[0] if structs else None)
+    column = column or first_column(IMAGE_COLUMNS, blobs) or first_column(PATH_COLUMNS, texts)
+    return column or (blobs[0] if len(blobs) == 1 else None)
+
+
+def _bytes_and_path(rows: ParquetRows, image: str) -> tuple[str | None, str | None]:
+    """The columns of bytes and of paths in a column of images."""
+    type_ = rows.types[image]
+    if type_ is ColumnType.STRUCT:
+        return f"{image}.bytes", f"{image}.path" if rows.has(image, "path") else None
+    if type_ in (ColumnType.BYTES, ColumnType.TEXT):
+        return (image, None) if type_ is ColumnType.BYTES else (None, image)
+    raise GalleryError(f"{rows.path}: images must be bytes or paths; {image!r} contains {type_}")
+
+
+def _is_unique(rows: ParquetRows, column: str) -> bool:
+    """Whether every row has a value in that column, and no two rows the same."""
+    seen: set[str] = set()
+    for (value,) in rows.read((column,)):
+        if not value or not value.strip() or value in seen:
+            return False
+        seen.add(value)
+    return True

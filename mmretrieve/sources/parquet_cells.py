@@ -1,4 +1,4 @@
-"""Single cells of parquet files, by row: what a picture in a parquet file is read with."""
+"""Random access to cells of Parquet files: reads the image of one row."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from itertools import accumulate
 from typing import Any
 
 from mmretrieve.errors import ImageError
-from mmretrieve.sources.parquet_files import DamagedError, column_of, need_pyarrow, open_file, readable, stream
+from mmretrieve.sources.parquet_files import DamagedError, column_of, open_file, require_pyarrow, stream, translate_errors
 
-WINDOWS = 4  # row groups that are kept open at a time
-KNOWN = 256  # files whose row groups are remembered
+MAX_OPEN_ROW_GROUPS = 4
+MAX_CACHED_FILES = 256  # files whose row group offsets are cached
 
 
 def cell(path: str, row: int, column: str, stamp: str) -> bytes | None:
-    """The bytes of one cell, or None for a null. Only its row group is read, and stays open for the rows that follow.
+    """The bytes of one cell, or None for a null. Only its row group is read; it stays open for the following rows.
 
-    stamp: that of the file now, so that one that was changed is read again. Raises ImageError where there is no such
-    cell or it cannot be read, GalleryError without pyarrow.
+    `stamp` is the fingerprint of the file: a file that changed is opened again. Raises ImageError if the cell does not
+    exist or cannot be read, GalleryError without pyarrow.
     """
-    need_pyarrow()
+    require_pyarrow()
     try:
-        with readable(path):
-            starts = _starts(path, stamp)
+        with translate_errors(path):
+            starts = _row_group_starts(path, stamp)
             if row >= starts[-1]:
-                raise DamagedError(f"{path}: there is no row {row}, only {starts[-1]}: has it changed since it was read?")
+                raise DamagedError(f"{path}: there is no row {row}; the file has {starts[-1]} rows")
             group = bisect_right(starts, row) - 1
-            return _window(path, stamp, group, column).value(row - starts[group])
+            return _open_row_group(path, stamp, group, column).value(row - starts[group])
     except DamagedError as error:
         raise ImageError(str(error)) from error
 
 
-class _Window:
-    """One column of one row group, read forwards in small batches, the last of which are kept. Threads may share it."""
+class _RowGroupColumn:
+    """One column of one row group, read forward in small batches, the last of which are kept. Thread-safe."""
 
     def __init__(self, path: str, group: int, column: str) -> None:
         self._path, self._group, self._column = path, group, column
         self._metadata = open_file(path).metadata
-        self._ahead = 2 * (os.cpu_count() or 1)  # how far apart the rows lie that threads ask for at one time
+        self._ahead = 2 * (os.cpu_count() or 1)  # how far apart rows are that threads read at the same time
         self._lock = threading.Lock()
         self._restart()
 
@@ -51,31 +51,31 @@ class _Window:
             try:
                 return self._find(row)
             except BaseException:
-                self._restart()  # a broken stream would seem to be at its end
+                self._restart()  # a generator that raised looks exhausted
                 raise
 
     def _find(self, row: int) -> bytes | None:
-        if row < self._next - self._kept():
+        if row < self._next - self._buffered():
             self._restart()
         while row >= self._next:
             batch = next(self._batches, None)
             if batch is None:
-                raise DamagedError(f"{self._path}: row group {self._group} ends too early")
+                raise DamagedError(f"{self._path}: row group {self._group} is truncated")
             self._cells.append(column_of(batch, self._column))
             self._next += batch.num_rows
-            while len(self._cells) > 1 and self._kept() - len(self._cells[0]) >= self._ahead:
+            while len(self._cells) > 1 and self._buffered() - len(self._cells[0]) >= self._ahead:
                 self._cells.popleft()
-        first = self._next - self._kept()
+        first = self._next - self._buffered()
         for cells in self._cells:
             if row < first + len(cells):
                 value = cells[row - first].as_py()
                 if not isinstance(value, bytes | None):
-                    raise DamagedError(f"{self._path}: column {self._column!r} does not hold bytes")
+                    raise DamagedError(f"{self._path}: column {self._column!r} does not contain bytes")
                 return value
             first += len(cells)
-        raise AssertionError("a row between the first and the last is in one of the batches")
+        raise AssertionError("unreachable: the row is in one of the batches")
 
-    def _kept(self) -> int:
+    def _buffered(self) -> int:
         return sum(map(len, self._cells))
 
     def _restart(self) -> None:
@@ -84,14 +84,14 @@ class _Window:
         self._batches = stream(self._path, self._metadata, self._group, self._column)
 
 
-@lru_cache(WINDOWS)
-def _window(path: str, stamp: str, group: int, column: str) -> _Window:  # noqa: ARG001 - the stamp is a part of the key
-    return _Window(path, group, column)
+@lru_cache(MAX_OPEN_ROW_GROUPS)
+def _open_row_group(path: str, stamp: str, group: int, column: str) -> _RowGroupColumn:  # noqa: ARG001 - the stamp is part of the cache key
+    return _RowGroupColumn(path, group, column)
 
 
-@lru_cache(KNOWN)
-def _starts(path: str, stamp: str) -> tuple[int, ...]:  # noqa: ARG001 - the stamp is a part of the key
-    """The first row of every row group, and the number of rows."""
+@lru_cache(MAX_CACHED_FILES)
+def _row_group_starts(path: str, stamp: str) -> tuple[int, ...]:  # noqa: ARG001 - the stamp is part of the cache key
+    """The first row of every row group, followed by the number of rows."""
     metadata = open_file(path).metadata
     sizes = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
     return tuple(accumulate(sizes, initial=0))

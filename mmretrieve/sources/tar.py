@@ -1,104 +1,154 @@
-"""Pictures inside a plain tar, read where they lie: WebDataset and img2dataset shards, and any folder that was packed.
+"""Images in uncompressed tar archives, read in place: WebDataset and img2dataset shards, or any packed folder.
 
-Members belong together up to the first dot of their file name: x.jpg is a picture, x.json, x.txt and x.cls are about it.
+Members with the same name up to the first dot belong together: x.jpg is an image; x.json, x.txt and x.cls describe it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.images import SUFFIXES
-from mmretrieve.sources.base import SourceItem, UnreadableItem
+from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.sidecars import Sidecar, fields_beside
-from mmretrieve.sources.tar_headers import TarDamage, TarMember, headers
+from mmretrieve.sources.tar_headers import TarDamage, TarMember, read_headers
+from mmretrieve.sources.values import fields_of, folded, number_of, read_object
 
 SUFFIX = ".tar"
+MAX_SIDECAR_BYTES = 16 << 20
+
+
+class Sidecar(StrEnum):
+    """The suffixes of members that describe an image, in order of precedence: a field of an earlier one is kept."""
+
+    JSON = "json"
+    CAPTION = "txt"
+    CLASS = "cls"
 
 
 class Tar:
-    """Every image of a tar, sorted by id, which is the member's name; hidden members are left out, as in folders.
+    """Every image of a tar archive, sorted by id, which is the name of the member. Hidden members are skipped.
 
-    Raises GalleryError where it is compressed, is no tar or holds no image.
+    Raises GalleryError if the file is compressed, is not a tar archive, or contains no image.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()
         self.name = str(self._path)
-        first = next(pictures(self.name), None)
+        first = next(image_headers(self.name), None)
         if isinstance(first, TarDamage) and not first.after:
             raise GalleryError(f"{path}: {first.reason}")
         if first is None:
             raise GalleryError(f"{path}: no images in this tar; looked for {' '.join(sorted(SUFFIXES))}")
 
     def __len__(self) -> int:
-        return sum(1 for _ in pictures(self.name))
+        return sum(1 for _ in image_headers(self.name))
 
     def __iter__(self) -> Iterator[SourceItem | UnreadableItem]:
         return entries(self.name, self._path.name)
 
 
-def pictures(path: str) -> Iterator[TarMember | TarDamage]:
-    """The headers that become entries, in the tar's order: those of images, and the damage that ends it."""
-    return (header for header in headers(path) if isinstance(header, TarDamage) or _suffix(header.name) in SUFFIXES)
+def image_headers(path: str) -> Iterator[TarMember | TarDamage]:
+    """The headers that become entries, in the order of the archive: those of images, and the damage that ends it."""
+    return (header for header in read_headers(path) if isinstance(header, TarDamage) or _suffix(header.name) in SUFFIXES)
 
 
 def entries(path: str, name: str, prefix: str = "") -> Iterator[SourceItem | UnreadableItem]:
-    """The images sorted by id, which starts with `prefix`, then what is wrong with the tar, called by `name`.
+    """The images of an archive sorted by id (`prefix` + member name), then its damage, under the id `name`.
 
-    The headers of the tar are in memory meanwhile, never the pictures. Of two members of one name the last counts, as
-    when they are unpacked. A picture whose neighbours cannot be read is Unreadable.
+    Headers are held in memory, image bytes are not. Of two members with the same name the last is used, as on extraction.
+    An image whose sidecar cannot be read is an UnreadableItem.
     """
-    found = list(headers(path))
-    contents = _Contents(path, [header for header in found if isinstance(header, TarMember)])
+    headers = list(read_headers(path))
+    contents = _Contents(path, [header for header in headers if isinstance(header, TarMember)])
     if contents.images:
         with Location(path).open() as file:
             for image in contents.images:
                 yield contents.entry(image, prefix + image.name, file)
-    yield from (UnreadableItem(name, header.reason) for header in found if isinstance(header, TarDamage))
+    yield from (UnreadableItem(name, header.reason) for header in headers if isinstance(header, TarDamage))
 
 
 class _Contents:
-    """The members of a tar by name and by group."""
+    """The members of an archive by name and by group."""
 
     def __init__(self, path: str, members: list[TarMember]) -> None:
         self._path = path
         self._by_name = {member.name: member for member in members}
-        self._beside = _sidecars(members)
+        self._sidecars = _sidecars_by_group(members)
         self.images = sorted((member for member in members if _suffix(member.name) in SUFFIXES), key=lambda image: image.name)
 
     def entry(self, image: TarMember, id_: str, file: BinaryIO) -> SourceItem | UnreadableItem:
         if self._by_name[image.name] is not image:
-            return UnreadableItem(id_, "its name comes again later in the tar, and the last one counts")
-        there = image if image.link is None else self._by_name.get(image.link)
-        if there is None or there.link is not None:
-            return UnreadableItem(id_, f"a link to {image.link}, which is no file in this tar")
-        if there.trouble is not None:
-            return UnreadableItem(id_, there.trouble)
+            return UnreadableItem(id_, "a later member has the same name and replaces it")
+        member = image if image.link is None else self._by_name.get(image.link)
+        if member is None or member.link is not None:
+            return UnreadableItem(id_, f"a link to {image.link}, which is not a file in this tar")
+        if member.problem is not None:
+            return UnreadableItem(id_, member.problem)
         try:
-            fields = fields_beside(self._beside.get(_group(image.name), {}), file)
+            fields = _sidecar_fields(self._sidecars.get(_group(image.name), {}), file)
         except GalleryError as error:
             return UnreadableItem(id_, str(error))
-        return SourceItem(id_, Location(self._path, f"tar:{there.offset}:{there.size}"), fields)
+        return SourceItem(id_, Location(self._path, f"tar:{member.offset}:{member.size}"), fields)
 
 
-def _sidecars(members: list[TarMember]) -> dict[str, dict[Sidecar, TarMember]]:
-    """Group → what it says about its pictures. Members of a group need not stand together."""
-    endings = {str(kind): kind for kind in Sidecar}
-    beside: dict[str, dict[Sidecar, TarMember]] = {}
+def _sidecars_by_group(members: list[TarMember]) -> dict[str, dict[Sidecar, TarMember]]:
+    """The sidecars of each group. The members of a group need not be adjacent."""
+    kinds = {str(kind): kind for kind in Sidecar}
+    groups: dict[str, dict[Sidecar, TarMember]] = {}
     for member in members:
-        kind = endings.get(os.path.basename(member.name).partition(".")[2].lower())
+        kind = kinds.get(os.path.basename(member.name).partition(".")[2].lower())
         if kind is not None:
-            beside.setdefault(_group(member.name), {})[kind] = member
-    return beside
+            groups.setdefault(_group(member.name), {})[kind] = member
+    return groups
+
+
+def _sidecar_fields(sidecars: Mapping[Sidecar, TarMember], file: BinaryIO) -> dict[str, Value]:
+    """The fields that the sidecars of an image give. Raises GalleryError, naming the sidecar, if one cannot be read.
+
+    img2dataset writes the caption twice, as text and in the JSON; the JSON takes precedence.
+    """
+    fields: dict[str, Value] = {}
+    for kind in Sidecar:
+        if kind in sidecars:
+            existing = {folded(name) for name in fields}
+            new = _read_sidecar(kind, sidecars[kind], file)
+            fields |= {name: value for name, value in new.items() if folded(name) not in existing}
+    return fields
+
+
+def _read_sidecar(kind: Sidecar, member: TarMember, file: BinaryIO) -> dict[str, Value]:
+    text = _text(member, file)
+    if kind is Sidecar.CAPTION:
+        return {"caption": text.strip()}
+    if kind is Sidecar.CLASS:
+        number = number_of(text.strip())
+        return {"cls": text.strip() if number is None else number}
+    try:
+        record = read_object(text)
+    except GalleryError as error:
+        raise GalleryError(f"{member.name}: {error}") from error
+    return fields_of(record, member.name)
+
+
+def _text(member: TarMember, file: BinaryIO) -> str:
+    if member.link or member.problem:
+        raise GalleryError(f"{member.name}: {member.problem or 'a link, which cannot be read in place'}")
+    if member.size > MAX_SIDECAR_BYTES:
+        raise GalleryError(f"{member.name}: {member.size:,} bytes exceed the limit of {MAX_SIDECAR_BYTES:,}")
+    file.seek(member.offset)
+    try:
+        return file.read(member.size).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise GalleryError(f"{member.name}: not UTF-8 text, at byte {error.start}") from error
 
 
 def _group(name: str) -> str:
-    """ "a/x.left.jpg" → "a/x": what the members of a group have in common."""
+    """The part of a member's name that its group shares: "a/x.left.jpg" → "a/x"."""
     folder, file = os.path.split(name)
     return f"{folder}/{file.partition('.')[0]}"
 

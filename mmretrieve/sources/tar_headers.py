@@ -1,4 +1,4 @@
-"""The headers of a plain tar, one after the other: which members there are and where their bytes lie."""
+"""Reads the headers of uncompressed tar archives: which members there are and where their bytes start."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ UNPACK = "cannot be read in place; unpack or repack it as a plain .tar"
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A file in a tar. `link` names the member that has its bytes, `trouble` says why they cannot be read in place."""
+    """A file in a tar archive. `link` names the member with its bytes; `problem` says why they cannot be read in place."""
 
     name: str
     offset: int
     size: int
     link: str | None = None
-    trouble: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TarDamage:
-    """Where reading a tar had to stop, after how many members."""
+    """Why reading an archive stopped, and `after` how many members."""
 
     reason: str
     after: int
 
 
-def headers(path: str) -> Iterator[TarMember | TarDamage]:
-    """Every file that is whole and not hidden, in the tar's order; where the tar breaks off, a Damage, which is the last.
+def read_headers(path: str) -> Iterator[TarMember | TarDamage]:
+    """Every complete, visible file in the order of the archive; if the archive is damaged, a final TarDamage.
 
-    Only headers are read. A tar without its end mark counts as broken: whoever wrote it may have been interrupted.
+    Only headers are read. An archive without an end marker counts as damaged, because writing it may have been interrupted.
     """
     try:
         with Location(path).open() as file:
             start = file.read(max(map(len, MAGIC)))
-            packed = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+            compression = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
             file.seek(0)
-            if packed is None:
+            if compression is None:
                 yield from _headers(file)
             else:
-                yield TarDamage(f"compressed with {packed}: {UNPACK}", 0)
+                yield TarDamage(f"compressed with {compression}: {UNPACK}", 0)
     except (ImageError, OSError) as error:
         yield TarDamage(str(error), 0)
 
 
-def clean(name: str) -> str:
-    """A member's name without "./" before it."""
+def normalize_name(name: str) -> str:
+    """The name of a member without a leading "./"."""
     while name.startswith("./"):
         name = name[2:].lstrip("/")
     return name
@@ -63,43 +63,43 @@ def clean(name: str) -> str:
 def _headers(file: BinaryIO) -> Iterator[TarMember | TarDamage]:
     length, count, end = os.fstat(file.fileno()).st_size, 0, 0
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - it holds nothing but the file
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - owns nothing but the file
         while (info := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
             if info.offset < end or info.size < 0:
                 raise tarfile.ReadError("a header points backwards")
             if info.isreg() and not info.issparse() and info.offset_data + info.size > length:
-                raise tarfile.ReadError(f"{info.name!r} is cut short")
+                raise tarfile.ReadError(f"{info.name!r} is truncated")
             count, end = count + 1, info.offset + tarfile.BLOCKSIZE
-            name = clean(info.name)
+            name = normalize_name(info.name)
             if not info.isdir() and not _is_hidden(name):
                 yield _member(name, info)
         _check_end(file, archive.offset)
-    except Exception as error:  # tarfile raises whatever its parsers stumble on
+    except Exception as error:  # tarfile raises many kinds of errors
         reason = str(error) or type(error).__name__
         yield TarDamage(
-            f"damaged after {count} members ({reason})" if count else f"not a tar that can be read ({reason})", count
+            f"damaged after {count} members ({reason})" if count else f"not a readable tar archive ({reason})", count
         )
 
 
 def _member(name: str, info: tarfile.TarInfo) -> TarMember:
     if info.islnk():
-        return TarMember(name, 0, 0, link=clean(info.linkname))
+        return TarMember(name, 0, 0, link=normalize_name(info.linkname))
     if info.issym():
         return TarMember(name, 0, 0, link=posixpath.normpath(posixpath.join(posixpath.dirname(name), info.linkname)))
     if info.issparse():
-        return TarMember(name, 0, 0, trouble=f"stored as a sparse file, which {UNPACK}")
+        return TarMember(name, 0, 0, problem=f"stored as a sparse file, which {UNPACK}")
     if not info.isreg():
-        return TarMember(name, 0, 0, trouble="not a regular file")
+        return TarMember(name, 0, 0, problem="not a regular file")
     return TarMember(name, info.offset_data, info.size)
 
 
 def _check_end(file: BinaryIO, offset: int) -> None:
-    """ReadError where something else than an end mark follows the last member: tarfile says nothing of it."""
+    """Raises ReadError if the last member is not followed by an end marker, which tarfile does not check."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("the end mark is missing: it may be cut short")
+        raise tarfile.ReadError("the end marker is missing; the archive may be truncated")
     if any(block):
         raise tarfile.ReadError(f"no header at byte {offset}")
 

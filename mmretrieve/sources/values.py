@@ -1,4 +1,7 @@
-"""What a field's value may be, and how whatever people write becomes one. Nothing is rounded, and nothing is lost unsaid."""
+"""Values of metadata fields: text, 64-bit numbers or None, and their conversion from JSON, Parquet and CSV.
+
+Conversion is exact: a value that no 64-bit number represents becomes text.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,18 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.sources.base import Value
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-LONGEST_NUMBER = 400  # digits; no 64-bit number is written with more
+MAX_NUMBER_LENGTH = 400  # characters; 64-bit numbers are never written with more
 
 
 def value_of(raw: object) -> Value:
-    """Any value of JSON or parquet → a text, a number of 64 bits, or None.
+    """Converts a value of JSON or Parquet to text, a 64-bit number, or None.
 
-    True → 1, dates and times → ISO text, lists and objects → JSON text, whole numbers beyond 64 bits → text,
-    NaN → None, infinities → "inf" and "-inf", decimals → a number where none of their digits is lost, else text.
-    Raises GalleryError for a text that is not Unicode.
+    True becomes 1, dates and times ISO text, lists and objects JSON text, whole numbers beyond 64 bits text, NaN None,
+    infinities "inf" and "-inf"; decimals become a number if no digit is lost, otherwise text.
+    Raises GalleryError for text that is not valid Unicode.
+
+    >>> value_of(True), value_of([1, 2]), value_of(2**64)
+    (1, '[1, 2]', '18446744073709551616')
     """
     value = _value(raw)
     if isinstance(value, str) and not is_text(value):
@@ -30,14 +36,17 @@ def value_of(raw: object) -> Value:
 
 
 def number_of(text: str) -> int | float | None:
-    """The number that a text is, or None where it is no number, or a 64-bit one would not be equal to it.
+    """The number that a text denotes; None if it is not a number, or not exactly representable in 64 bits.
 
-    "7" → 7, "9.50" → 9.5; "007", "+7", "-0", " 7", "1e5000", "0.1234567890123456789" → None.
+    >>> number_of("7"), number_of("9.50")
+    (7, 9.5)
+    >>> [number_of(text) for text in ("007", "+7", "-0", " 7", "1e5000", "0.1234567890123456789")]
+    [None, None, None, None, None, None]
     """
-    found = NUMBER.fullmatch(text) if len(text) <= LONGEST_NUMBER else None
-    if found is None:
+    match = NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_LENGTH else None
+    if match is None:
         return None
-    if found[2] is None and found[3] is None:
+    if match[2] is None and match[3] is None:
         whole = int(text)
         return whole if _fits(whole) and text != "-0" else None
     number = float(text)
@@ -45,39 +54,67 @@ def number_of(text: str) -> int | float | None:
 
 
 def fields_of(record: Mapping[str, object], where: str) -> dict[str, Value]:
-    """The fields of one record. GalleryError, starting with `where`, for a name or a value that cannot be kept."""
+    """The fields of one record. Raises GalleryError, starting with `where`, for a name or a value that cannot be stored."""
     fields: dict[str, Value] = {}
     for name, raw in zip(field_names(record, where), record.values(), strict=True):
         try:
             fields[name] = value_of(raw)
         except GalleryError as error:
-            raise GalleryError(f"{where}: the field {name!r} cannot be kept: {error}") from error
+            raise GalleryError(f"{where}: the field {name!r} cannot be stored: {error}") from error
     return fields
 
 
 def field_names(names: Iterable[str], where: str) -> tuple[str, ...]:
-    """The names without blanks around them. GalleryError where one is empty, not text, or differs from another only in case."""
+    """The names, stripped. Raises GalleryError if a name is empty, not valid text, or equal to another except for its case."""
     seen: dict[str, str] = {}
     for number, raw in enumerate(names, start=1):
         name = raw.strip()
         if not name or not is_text(name):
             raise GalleryError(
-                f"{where}: column {number} has {'no name' if not name else f'the name {name!r}, which is no text'}"
+                f"{where}: column {number} has {'no name' if not name else f'the name {name!r}, which is not valid text'}"
             )
         if folded(name) in seen:
-            raise GalleryError(f"{where}: the columns {seen[folded(name)]!r} and {name!r} have the same name")
+            raise GalleryError(f"{where}: the columns {seen[folded(name)]!r} and {name!r} have the same name (case is ignored)")
         seen[folded(name)] = name
     return tuple(seen.values())
 
 
 def folded(name: str) -> str:
-    """Equal for the names that SQLite takes for one: those that differ in the case of A to Z."""
+    """The name in lower case as SQLite compares column names: only the case of A to Z is ignored."""
     return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: what no file name outside UTF-8, and no half of a pair of surrogates, can be."""
+    """Whether a string can be encoded as UTF-8. Lone surrogates, as in file names that are not UTF-8, cannot."""
     return text.isascii() or text.encode(errors="replace").decode() == text
+
+
+def read_object(text: str) -> dict[str, object]:
+    """Parses a JSON object. Raises GalleryError, in one line without a position, if it is not one or repeats a key.
+
+    >>> read_object('{"price": 20}')
+    {'price': 20}
+    """
+    try:
+        parsed = json.loads(text, object_pairs_hook=_unique_pairs)
+    except GalleryError:
+        raise
+    except json.JSONDecodeError as error:
+        raise GalleryError(f"not JSON ({error.msg}, at character {error.pos + 1})") from error
+    except (RecursionError, ValueError) as error:  # ValueError: a number with more digits than Python converts
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise GalleryError(f"JSON that cannot be read ({reason})") from error
+    if not isinstance(parsed, dict):
+        raise GalleryError(f"expected a JSON object, got {text.strip()!r:.60}")
+    return parsed
+
+
+def _unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+    pairs = dict(items)
+    if len(pairs) != len(items):
+        names = [name for name, _ in items]
+        raise GalleryError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+    return pairs
 
 
 def _value(raw: object) -> Value:
@@ -98,7 +135,7 @@ def _value(raw: object) -> Value:
 
 
 def _nested(raw: object) -> object:
-    """What JSON can say of it."""
+    """The value as JSON can represent it."""
     if isinstance(raw, Mapping):
         return {str(name): _nested(value) for name, value in raw.items()}
     if isinstance(raw, list | tuple):

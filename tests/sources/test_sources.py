@@ -23,8 +23,7 @@ from pyarrow import parquet as pq
 
 from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.images import open_image
-from mmretrieve.sources import Columns, parquet_cells, read_source
-from mmretrieve.sources import parquet_files as parquet_room
+from mmretrieve.sources import Columns, parquet_cells, parquet_files, read_source
 from mmretrieve.sources.base import Source, SourceItem, UnreadableItem
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import fields_of, number_of, value_of
@@ -199,10 +198,10 @@ def test_what_is_no_regular_file_is_refused_without_waiting(part: str | None, tm
     [
         ("tar:500:600", "ends before the 600 bytes at 500"),
         (f"tar:{10**30}:1", "ends before"),
-        ("tar:1", "no such part: 'tar:1'"),
-        ("tar:-1:5", "no such part"),
-        ("zip:1:2", "no such part: 'zip:1:2'"),
-        ("parquet:1:image", "cannot be read as parquet"),
+        ("tar:1", "invalid part 'tar:1'"),
+        ("tar:-1:5", "invalid part"),
+        ("zip:1:2", "invalid part 'zip:1:2'"),
+        ("parquet:1:image", "cannot be read as Parquet"),
     ],
 )
 def test_a_part_that_is_not_there_is_an_error(part: str, message: str, tmp_path: Path) -> None:
@@ -222,10 +221,10 @@ def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "column", "message"),
     [
-        (2, "image.bytes", "there is no row 2, only 2"),
-        (1, "image.bytes", "no picture in row 1"),
+        (2, "image.bytes", "there is no row 2; the file has 2 rows"),
+        (1, "image.bytes", "no image in row 1"),
         (0, "image.thumb", "there is no column 'image.thumb'"),
-        (0, "label", "column 'label' does not hold bytes"),
+        (0, "label", "column 'label' does not contain bytes"),
     ],
 )
 def test_a_cell_that_is_not_there_is_an_error(row: int, column: str, message: str, tmp_path: Path) -> None:
@@ -261,13 +260,13 @@ def test_a_cell_costs_its_row_group_and_no_more(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_row_group_is_read_in_batches_and_again_from_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_room, "WINDOW_BYTES", 3000)
+    monkeypatch.setattr(parquet_files, "BATCH_BYTES", 3000)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     path = write_rows(tmp_path / "a.parquet", {"jpg": [bytes([i]) + os.urandom(999) for i in range(100)]})
-    window = parquet_cells._Window(str(path), 0, "jpg")
+    window = parquet_cells._RowGroupColumn(str(path), 0, "jpg")
     for row in (0, 99, 50, 51, 48, 0, 99):
         assert (window.value(row) or b"")[0] == row
-        assert window._kept() <= 7
+        assert window._buffered() <= 7
     with pytest.raises(ImageError, match="there is no row 100"):
         parquet_cells.cell(str(path), 100, "jpg", "")
 
@@ -276,7 +275,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     path = write_rows(tmp_path / "a.parquet", {"jpg": [b"x"]})
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     for ask in (lambda: read_source(path), lambda: Location(str(path), "parquet:0:jpg").open()):
-        with pytest.raises(GalleryError, match=r"^reading parquet files needs .*pip install 'mmretrieve\[parquet\]'$"):
+        with pytest.raises(GalleryError, match=r"^reading Parquet files needs .*pip install 'mmretrieve\[parquet\]'$"):
             ask()
 
 
@@ -334,7 +333,7 @@ def test_tars_in_a_folder_are_folders(tmp_path: Path) -> None:
     assert [entry.id for entry in found] == ["sub/a.tar/x/y.jpg", "sub/b.png", "sub/broken.tar"]
     assert isinstance(found[0], SourceItem)
     assert (content(found[0]), found[0].fields) == (b"packed", {"caption": "a caption"})
-    assert troubles(source)["sub/broken.tar"].startswith("not a tar that can be read")
+    assert troubles(source)["sub/broken.tar"].startswith("not a readable tar archive")
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +364,7 @@ def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_told_what_can(tmp_path: Path) -> None:
     write_text(tmp_path / "a.zip", "")
-    with pytest.raises(GalleryError, match=r"a folder, a picture \(.*\.jpg.*plain \.tar.*\.parquet.*\.csv \.tsv \.jsonl"):
+    with pytest.raises(GalleryError, match=r"a folder, an image \(.*\.jpg.*uncompressed \.tar.*\.parquet.*\.csv \.tsv \.jsonl"):
         read_source(tmp_path / "a.zip")
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(GalleryError, match="not a regular file"):
@@ -374,7 +373,7 @@ def test_what_cannot_be_read_is_told_what_can(tmp_path: Path) -> None:
 
 def test_columns_of_what_has_none_are_refused(photos: Path, tmp_path: Path) -> None:
     for path in (photos, next(photos.rglob("*.png")), write_tar(tmp_path / "a.tar", [("x.jpg", b"")])):
-        with pytest.raises(OptionError, match="only tables and parquet files have columns"):
+        with pytest.raises(OptionError, match="columns can be chosen only for tables and Parquet files"):
             read_source(path, Columns(id="key"))
 
 
@@ -408,13 +407,13 @@ def test_members_of_a_group_share_what_is_said_of_them(tmp_path: Path) -> None:
     ("name", "beside", "reason"),
     [
         ("x.json", b"{", "x.json: not JSON"),
-        ("x.json", b"[1]", "x.json: expected an object, not '[1]'"),
+        ("x.json", b"[1]", "x.json: expected a JSON object, got '[1]'"),
         ("x.json", b'{"a": 1, "A": 2}', "x.json: the columns 'a' and 'A' have the same name"),
-        ("x.json", b'{"a": 1, "a": 2}', "x.json: the key 'a' comes twice"),
-        ("x.json", b'{"a": "\\ud800"}', "x.json: the field 'a' cannot be kept"),
-        ("x.json", b"[" * 100_000, "x.json: not JSON that can be read (nested too deeply)"),
+        ("x.json", b'{"a": 1, "a": 2}', "x.json: duplicate key 'a'"),
+        ("x.json", b'{"a": "\\ud800"}', "x.json: the field 'a' cannot be stored"),
+        ("x.json", b"[" * 100_000, "x.json: JSON that cannot be read (nested too deeply)"),
         ("x.txt", b"\xff", "x.txt: not UTF-8 text, at byte 0"),
-        ("x.json", b" " * (17 << 20), "x.json: 17,825,792 bytes are more than the limit"),
+        ("x.json", b" " * (17 << 20), "x.json: 17,825,792 bytes exceed the limit"),
     ],
 )
 def test_a_picture_whose_neighbour_is_broken_is_reported(name: str, beside: bytes, reason: str, tmp_path: Path) -> None:
@@ -443,8 +442,8 @@ def test_links_and_repeated_names_are_followed_or_reported(tmp_path: Path) -> No
     found = {entry.id: content(entry) for entry in source if isinstance(entry, SourceItem)}
     assert found == {"a/x.jpg": b"new", "hard.jpg": b"new", "b/soft.jpg": b"new"}
     assert troubles(source) == {
-        "a/x.jpg": "its name comes again later in the tar, and the last one counts",
-        "lost.jpg": "a link to /etc/passwd, which is no file in this tar",
+        "a/x.jpg": "a later member has the same name and replaces it",
+        "lost.jpg": "a link to /etc/passwd, which is not a file in this tar",
         "pipe.jpg": "not a regular file",
     }
     assert len(source) == 6
@@ -612,13 +611,13 @@ def test_pictures_that_are_missing_are_reported_and_paths_are_followed(tmp_path:
     assert len(source) == 4
     assert [entry.id for entry in source] == ["a", "b", "c", "d"]
     assert {entry.id: content(entry) for entry in source if isinstance(entry, SourceItem)} == {"a": b"x", "c": b"z"}
-    assert troubles(source) == {id_: f"{path}, row {row}: there is no picture in it" for id_, row in (("b", 1), ("d", 3))}
+    assert troubles(source) == {id_: f"{path}, row {row}: there is no image in this row" for id_, row in (("b", 1), ("d", 3))}
 
 
 def test_listing_reads_no_bytes_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_rows(tmp_path / "a.parquet", {"image": images([(b"x", "x.jpg")] * 3), "label": [1, 2, 3]})
     asked: list[str] = []
-    real = parquet_room.open_file
+    real = parquet_files.open_file
 
     class Watched:
         def __init__(self, file: pq.ParquetFile) -> None:
@@ -637,7 +636,7 @@ def test_listing_reads_no_bytes_of_pictures(tmp_path: Path, monkeypatch: pytest.
             asked.extend(columns)
             return self._file.iter_batches(*values, columns=columns, **options)
 
-    monkeypatch.setattr(parquet_room, "open_file", lambda path, **options: Watched(real(path, **options)))
+    monkeypatch.setattr(parquet_files, "open_file", lambda path, **options: Watched(real(path, **options)))
     assert len(items(read_source(path))) == 3
     assert set(asked) == {"image.path", "label"}
 
@@ -645,14 +644,14 @@ def test_listing_reads_no_bytes_of_pictures(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("columns", "named", "message"),
     [
-        ({"path": ["x"]}, Columns(image="file"), "there is no column 'file', only path$"),
-        ({"path": ["x"]}, Columns(id="key"), "there is no column 'key', only path$"),
-        ({"label": [1], "text": ["x"]}, Columns(), "no column of pictures among label, text"),
-        ({"label": [1]}, Columns(image="label"), "pictures should be bytes or paths; 'label' holds whole numbers"),
-        ({"path": ["x"], "id": [1.5]}, Columns(), "ids should be texts or whole numbers; 'id' holds other values"),
-        ({"path": ["x", "y"], "id": ["a", "a"]}, Columns(), "row 1: the id 'a' comes twice, first in row 0"),
+        ({"path": ["x"]}, Columns(image="file"), "there is no column 'file'; the columns are: path$"),
+        ({"path": ["x"]}, Columns(id="key"), "there is no column 'key'; the columns are: path$"),
+        ({"label": [1], "text": ["x"]}, Columns(), "no column of images among label, text"),
+        ({"label": [1]}, Columns(image="label"), "images must be bytes or paths; 'label' contains whole numbers"),
+        ({"path": ["x"], "id": [1.5]}, Columns(), "ids must be text or whole numbers; 'id' contains other values"),
+        ({"path": ["x", "y"], "id": ["a", "a"]}, Columns(), "row 1: duplicate id 'a', first used in row 0"),
         ({"path": ["x", "y"], "id": ["a", None]}, Columns(), "row 1: the id is empty"),
-        ({"path": ["x", "x"]}, Columns(), "row 1: the id 'x' comes twice"),
+        ({"path": ["x", "x"]}, Columns(), "row 1: duplicate id 'x'"),
         ({"path": ["x"], "Title": [1], "title ": [2]}, Columns(), "the columns 'Title' and 'title' have the same name"),
     ],
 )
@@ -670,19 +669,19 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path: Path) -> None:
     source = read_source(tmp_path)
     assert (len(source), source.name) == (3, str(tmp_path))
     assert [entry.id for entry in source] == ["data/broken.parquet", "data/test.parquet/1.jpg", "data/train.parquet/1.jpg"]
-    assert "cannot be read as parquet" in troubles(source)["data/broken.parquet"]
+    assert "cannot be read as Parquet" in troubles(source)["data/broken.parquet"]
     for name in ("test", "train"):
         write_rows(tmp_path / f"data/{name}.parquet", {"id": [name], "jpg": [name.encode()]})
     assert [entry.id for entry in read_source(tmp_path)] == ["data/broken.parquet", "test", "train"]
     write_rows(tmp_path / "data/train.parquet", {"id": ["test"], "jpg": [b"x"]})
-    with pytest.raises(GalleryError, match=r"train.parquet, row 0: the id 'test' comes twice, first in .*test.parquet, row 0"):
+    with pytest.raises(GalleryError, match=r"train.parquet, row 0: duplicate id 'test', first used in .*test.parquet, row 0"):
         read_source(tmp_path)
 
 
 def test_a_damaged_parquet_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.parquet", "PAR1 nothing PAR1")
     for source in (path, tmp_path):
-        with pytest.raises(GalleryError, match=r"a.parquet: cannot be read as parquet") as caught:
+        with pytest.raises(GalleryError, match=r"a.parquet: cannot be read as Parquet") as caught:
             read_source(source)
         assert "\n" not in str(caught.value)
 
@@ -755,20 +754,23 @@ def test_a_record_without_a_picture_is_reported(tmp_path: Path) -> None:
     for path, line in ((table, 3), (objects, 3)):
         source = read_source(path)
         assert len(source) == 2
-        assert troubles(source) == {"b": f"{path}, line {line}: no picture is named in 'path'"}
+        assert troubles(source) == {"b": f"{path}, line {line}: the column 'path' is empty"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a.csv: empty; expected a line with the names"),
-        ("path\n", "a.csv: there are no records in it"),
-        ("label,title\n1,2\n", "no column of pictures among label, title; name it, or call it image_path or path"),
+        ("", "a.csv: the file is empty; expected a header line"),
+        ("path\n", "a.csv: the table has no records"),
+        (
+            "label,title\n1,2\n",
+            "no column of image paths among label, title; name the column, or rename it to one of image_path, path",
+        ),
         ("id,path\n1,x\n2,y,z\n", "a.csv, line 3: 3 values for 2 columns"),
         ('id,path\n1,"x\ny"\n2\n', "a.csv, line 4: 1 values for 2 columns"),
         ("id,path\n1,x\n,y\n", "a.csv, line 3: the id is empty"),
         ("path\nx\n  \n", "a.csv, line 3: the id is empty"),
-        ('id,path\n1,"x\n"\n2,y\n1,z\n', "a.csv, line 5: the id '1' comes twice, first in line 2"),
+        ('id,path\n1,"x\n"\n2,y\n1,z\n', "a.csv, line 5: duplicate id '1', first used in line 2"),
         ("path,Title,title\nx,1,2\n", "a.csv, line 1: the columns 'Title' and 'title' have the same name"),
         ("path,,b\nx,1,2\n", "a.csv, line 1: column 2 has no name"),
         ('path,a\nx,"1\n', "a.csv, line 2: unexpected end of data"),
@@ -784,25 +786,25 @@ def test_a_broken_csv_is_told_by_its_line(text: str, message: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "a.jsonl: empty; expected a JSON object a line"),
+        ([], "a.jsonl: the file is empty; expected one JSON object per line"),
         (['{"path": "x"}', '{"path": '], r"line 2: not JSON \(Expecting value, at character 10\)"),
-        (['{"path": "x"}', "[1]"], r"line 2: expected an object, not '\[1\]'"),
-        (['{"path": "x", "path": "y"}'], "line 1: the key 'path' comes twice"),
+        (['{"path": "x"}', "[1]"], r"line 2: expected a JSON object, got '\[1\]'"),
+        (['{"path": "x", "path": "y"}'], "line 1: duplicate key 'path'"),
         (['{"path": "x", "a": 1, "A": 2}'], "line 1: the columns 'a' and 'A' have the same name"),
         (['{"path": "x", "a": 1}', '{"path": "y", "A": 2}'], "line 2: the field 'A' is called 'a' in line 1"),
         (['{"path": "x", "": 1}'], "line 1: column 2 has no name"),
-        (['{"path": "x"}', '{"file": "y"}'], "line 2: there is no 'path', only file"),
-        (['{"path": "x", "id": 1}', '{"path": "y"}'], "line 2: there is no 'id', only path"),
-        (['{"path": "x"}', '{"path": "y", "id": 1}'], "line 2: has an 'id', which the first record has not"),
+        (['{"path": "x"}', '{"file": "y"}'], "line 2: there is no 'path'; the fields of this record are: file"),
+        (['{"path": "x", "id": 1}', '{"path": "y"}'], "line 2: there is no 'id'; the fields of this record are: path"),
+        (['{"path": "x"}', '{"path": "y", "id": 1}'], "line 2: has an 'id', but the first record has none"),
         (['{"path": "x", "id": ""}'], "line 1: the id is empty"),
         (['{"path": "x", "id": null}'], "line 1: the id is empty"),
-        (['{"path": "x", "id": 1}', '{"path": "y", "id": "1"}'], "line 2: the id '1' comes twice, first in line 1"),
-        (['{"path": "x", "id": 1.5}'], "line 1: 'id' should be a text, not 1.5"),
-        (['{"path": "x", "id": true}'], "line 1: 'id' should be a text, not True"),
-        (['{"path": 5, "id": 1}'], "line 1: 'path' should be a text, not 5"),
-        (['{"path": "x", "a": "\\ud800"}'], "line 1: the field 'a' cannot be kept: .* is not valid text"),
-        (['{"path": "x", "a": ' + "1" * 5000 + "}"], "line 1: not JSON that can be read"),
-        (['{"path": "x", "a": ' + "[" * 100_000], "line 1: not JSON that can be read .nested too deeply"),
+        (['{"path": "x", "id": 1}', '{"path": "y", "id": "1"}'], "line 2: duplicate id '1', first used in line 1"),
+        (['{"path": "x", "id": 1.5}'], "line 1: 'id' must be text, got 1.5"),
+        (['{"path": "x", "id": true}'], "line 1: 'id' must be text, got True"),
+        (['{"path": 5, "id": 1}'], "line 1: 'path' must be text, got 5"),
+        (['{"path": "x", "a": "\\ud800"}'], "line 1: the field 'a' cannot be stored: .* is not valid text"),
+        (['{"path": "x", "a": ' + "1" * 5000 + "}"], "line 1: JSON that cannot be read"),
+        (['{"path": "x", "a": ' + "[" * 100_000], "line 1: JSON that cannot be read .nested too deeply"),
     ],
 )
 def test_a_broken_jsonl_is_told_by_its_line(lines: Sequence[str], message: str, tmp_path: Path) -> None:
@@ -815,7 +817,7 @@ def test_a_broken_jsonl_is_told_by_its_line(lines: Sequence[str], message: str, 
 def test_tables_are_utf8_and_their_columns_exist(name: str, tmp_path: Path) -> None:
     text = "path\nx\n" if name == "a.csv" else '{"path": "x"}\n'
     path = write_text(tmp_path / name, text)
-    with pytest.raises(GalleryError, match=f"{name}: there is no column 'sku', only path$"):
+    with pytest.raises(GalleryError, match=f"{name}: there is no column 'sku'; the columns are: path$"):
         read_source(path, Columns(id="sku"))
     path.write_bytes(text.encode() + b"\xff\n")
     with pytest.raises(GalleryError, match=f"{name}, after line [0-9]: not UTF-8 text"):

@@ -1,0 +1,96 @@
+"""Detects what kind of source a path is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.images import SUFFIXES
+from mmretrieve.sources import folder, parquet, tar
+from mmretrieve.sources.base import Columns, Source
+from mmretrieve.sources.tables import Delimited, Delimiter, JsonLines, TextTable
+from mmretrieve.sources.tar_headers import UNPACK
+
+DELIMITERS = {".csv": Delimiter.COMMA, ".tsv": Delimiter.TAB}
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+SUPPORTED = (
+    f"a folder, an image ({' '.join(sorted(SUFFIXES))}), an uncompressed {tar.SUFFIX}, a {parquet.SUFFIX} file, "
+    f"or a table of paths ({' '.join((*DELIMITERS, *JSONL_SUFFIXES))})"
+)
+
+
+def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # noqa: B008 - Columns is immutable
+    """Opens a source of images. The kind of source is detected from the path.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder (searched recursively, including tar archives in it), an uncompressed tar archive (WebDataset shards), a
+        Parquet file, a table of image paths (`.csv`, `.tsv`, `.jsonl`), or a single image. A folder that contains Parquet
+        files but neither images nor tar archives is read as a dataset of Parquet files.
+    columns : Columns, optional
+        The columns of images and ids in tables and Parquet files. By default they are chosen by name.
+
+    Returns
+    -------
+    Source
+        An object with a length and a fixed order. Iterating over it yields `SourceItem` (id, location, fields), and
+        `UnreadableItem` (id, reason) for entries that cannot be read.
+
+    Raises
+    ------
+    GalleryError
+        The path does not exist, its format is not supported, or there is no image in it.
+    OptionError
+        `columns` is given for a source that has no columns.
+
+    Examples
+    --------
+    >>> from mmretrieve import read_source, wardrobe
+    >>> source = read_source(wardrobe.pictures_folder())
+    >>> len(source) == sum(1 for _ in source)
+    True
+    >>> next(iter(source)).id.endswith(".png")
+    True
+    """
+    root = Path(source)
+    if root.is_dir():
+        return _folder(root, columns)
+    if not root.exists():
+        raise GalleryError(f"{root}: no such file or folder")
+    if not root.is_file():
+        raise GalleryError(f"{root}: not a regular file; expected {SUPPORTED}")
+    suffix = folder.suffix(root.name)
+    if suffix == parquet.SUFFIX:
+        return parquet.Parquet(root, columns)
+    if suffix in DELIMITERS:
+        return TextTable(root, columns, Delimited(root, DELIMITERS[suffix]))
+    if suffix in JSONL_SUFFIXES:
+        return TextTable(root, columns, JsonLines(root))
+    return _image_or_tar(root, suffix, columns)
+
+
+def _folder(root: Path, columns: Columns) -> Source:
+    if not _contains(root, SUFFIXES | {tar.SUFFIX}) and _contains(root, {parquet.SUFFIX}):
+        return parquet.ParquetFolder(root, columns)
+    _refuse_columns(root, columns)
+    return folder.Folder(root)
+
+
+def _image_or_tar(root: Path, suffix: str, columns: Columns) -> Source:
+    if root.name.lower().endswith(COMPRESSED_TARS):
+        raise GalleryError(f"{root}: a compressed tar {UNPACK}")
+    if suffix not in SUFFIXES and suffix != tar.SUFFIX:
+        raise GalleryError(f"{root}: unsupported file type {suffix!r}; expected {SUPPORTED}")
+    _refuse_columns(root, columns)
+    return tar.Tar(root) if suffix == tar.SUFFIX else folder.OneFile(root)
+
+
+def _contains(root: Path, suffixes: frozenset[str] | set[str]) -> bool:
+    return any(isinstance(entry, folder.FolderEntry) for entry in folder.walk(root.resolve(), suffixes))
+
+
+def _refuse_columns(root: Path, columns: Columns) -> None:
+    if columns:
+        raise OptionError(f"{root}: columns can be chosen only for tables and Parquet files")
