@@ -94,7 +94,7 @@ class PageService:
             beside=None if look.beside is None else self._column(kept, look, look.beside),
             words=dict(kept.composition.words),
             **caption_origin(kept.composition),
-            tunable=kept.composition.takes_pdv,
+            tunable=kept.composition.supports_pdv,
             total=len(self.answers.retriever.gallery),
         )
 
@@ -141,7 +141,7 @@ class PageService:
 
     def _weighed(self, kept: ScoredQuery, setting: Setting) -> Composition:
         """Under these knobs where the question has the terms that they weigh; else as `Retriever.search` weighs it."""
-        if isinstance(setting, WeightControls) and kept.composition.takes_pdv:
+        if isinstance(setting, WeightControls) and kept.composition.supports_pdv:
             return weighed(kept.composition, setting)
         return self.answers.retriever.weigh(kept.composition, **kept.weighing)
 

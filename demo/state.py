@@ -37,7 +37,7 @@ class WeightControls(BaseModel):
 
         None where the weights are no point of the plane: a term is missing, or those of image, text and composed cancel.
         """
-        if not composition.takes_pdv:
+        if not composition.supports_pdv:
             return None
         whole = sum(sum(_weights_of(composition, role)) for role in (Term.IMAGE, Term.TEXT, Term.COMPOSED))
         image, composed, prompt, avoid = (

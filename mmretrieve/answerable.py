@@ -14,7 +14,7 @@ from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import ADDED, FOUR, LEAST, Spread
+from mmretrieve.weighting import APPEND_AMOUNTS, MIN_DEVIATION, STANDARD_TERMS, Spread
 
 BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
@@ -56,7 +56,7 @@ class Answerability:
     def _lead(self, said: Float32, best_nd: Float32) -> float:
         """How far the hits say the (d,) prompt rather than other words, in standard deviations over these."""
         others = best_nd @ self._words.T
-        return float(np.mean((best_nd @ said - others.mean(axis=1)) / np.maximum(others.std(axis=1), LEAST)))
+        return float(np.mean((best_nd @ said - others.mean(axis=1)) / np.maximum(others.std(axis=1), MIN_DEVIATION)))
 
     @cached_property
     def _words(self) -> Float32:
@@ -66,18 +66,18 @@ class Answerability:
 
 def _score(asked: Mapping[str, Float32], spread: Spread, best_nd: Float32) -> float:
     """The mean of the hits under automatic weights with the prompt counting in full: hits that only the picture brought score low."""
-    amounts = {role: ADDED[Term(role)] for role in asked}
+    amounts = {role: APPEND_AMOUNTS[Term(role)] for role in asked}
     spreads = {role: spread.deviation(row) for role, row in asked.items()}
     z = {
         role: float(((best_nd - spread.mean) @ row).mean()) / spreads[role]
         for role, row in asked.items()
-        if spreads[role] >= LEAST
+        if spreads[role] >= MIN_DEVIATION
     }
     return sum(amounts[role] * value for role, value in z.items()) / sum(map(abs, amounts.values()))
 
 
 def _merged(composition: Composition) -> dict[str, Float32]:
     """Role → the (d,) unit vector of all its terms, so that several prompts count as one; without what is avoided or liked."""
-    rows = {str(role): direction_of(composition.of_role(role)) for role in FOUR if role in composition.roles}
+    rows = {str(role): direction_of(composition.of_role(role)) for role in STANDARD_TERMS if role in composition.roles}
     rows = {role: row for role, row in rows.items() if row.any()}
     return rows if set(rows) - {Term.TEXT} else {}

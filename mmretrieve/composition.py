@@ -1,4 +1,4 @@
-"""A composed query is a set of named unit vectors (terms) and a weight for each; a score rule folds their scores."""
+"""A composed query: named unit vectors (terms), a weight for each, and the score rule that combines their scores."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mmretrieve.scoring import linear_contributions
 from mmretrieve.vectors import Float32, check_unit
 
 REMARK_SEPARATOR = "; "
-CANCELLED = 1e-6  # a sum of unit vectors that is shorter has no direction but rounding
-UNKNOWN_TRUST = 0.5  # of words that say neither where they come from nor how sure that is
+MIN_LENGTH = 1e-6  # the direction of a shorter sum of unit vectors is rounding error
+UNKNOWN_TRUST = 0.5  # of a caption whose source is unknown
 
 
 class Caption(str):
-    """A caption with its source and `trust`, a number from 0 to 1: how likely it is that all of its words are right.
+    """A caption with its source and `trust`, the probability (0 to 1) that all of its words are correct.
 
-    It is a str, so everything that takes text takes it. Methods of str, such as `strip`, return a plain str. Trust is kept to two
-    digits: what lies beyond is rounding of the encoder, which differs from one batch to another.
-    Raises OptionError for a trust outside 0 to 1 and for an unknown source.
+    It is a str, and can be used wherever text is accepted. Methods of str, such as `strip`, return a plain str. Trust is
+    rounded to two digits, because the scores of an encoder vary slightly with the batch.
+    Raises OptionError for a trust outside [0, 1] and for an unknown source.
 
     >>> caption = Caption("a photo of a dress", trust=0.9, source="tagger")
     >>> caption
@@ -53,14 +53,46 @@ class Caption(str):
 
 @dataclass(frozen=True)
 class Composition:
-    """A composed query: (t, d) unit float32 `terms`, their `names`, one weight for each, and the `words` behind them.
+    """A composed query: named terms, their weights, and a score rule.
 
-    A name is a role (`image`, `composed`, …), with a number where the query has several of them (`composed 2`).
-    `shares` says what part of its role's weight such a term carries; unnamed ones carry all of it. `rule` folds the
-    term scores, which count from `means` (0 where a term has none): under automatic weights from what the gallery's average
-    item scores. `remark` is what a reader of the result should know of how the terms were made, `why` what was chosen and why.
-    Raises VectorError where the lengths do not agree, a row is not unit, or a name comes twice; OptionError for a rule
-    that needs other terms.
+    Parameters
+    ----------
+    names : tuple of str
+        The name of each term: its role (`image`, `composed`, …), followed by a number if a role has several terms
+        (`composed 2`).
+    terms : ndarray of shape (t, d), float32
+        Unit rows, one per term.
+    weights : tuple of float
+        The weight of each term.
+    words : mapping of str to str
+        Term → the text (or id) it encodes.
+    rule : ScoreRule, default=LINEAR
+        Combines the term scores.
+    shares : mapping of str to float
+        Term → its share of the weight of its role; 1 by default.
+    remark : str, optional
+        Remarks on how the terms were made, for the reader of the result.
+    means : mapping of str to float
+        Term → the score that counts as 0; 0 by default. Automatic weights use the mean score of the gallery.
+    why : str, optional
+        How the weights were chosen, in one line.
+
+    Raises
+    ------
+    VectorError
+        The numbers of names, terms and weights differ, a row is not a unit vector, a name is repeated, or a weight is not
+        finite.
+    OptionError
+        The rule requires a role that is not there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mmretrieve import PDV, Composition
+    >>> terms = np.eye(3, dtype=np.float32)
+    >>> query = Composition(("image", "text", "composed"), terms, (0.0, 0.0, 1.0))
+    >>> query.with_pdv(PDV(beta=0.5)).term_weights
+    {'image': 0.5, 'text': -0.5, 'composed': 1.0}
     """
 
     names: tuple[str, ...]
@@ -76,11 +108,13 @@ class Composition:
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", check_unit(self.terms, "terms"))
         object.__setattr__(self, "names", tuple(map(str, self.names)))
-        for said in ("words", "shares", "means"):
-            object.__setattr__(self, said, {str(name): value for name, value in getattr(self, said).items()})
+        for attribute in ("words", "shares", "means"):
+            values = {str(name): value for name, value in getattr(self, attribute).items()}
+            object.__setattr__(self, attribute, values)
         if not len(self.names) == len(self.terms) == len(self.weights):
             raise VectorError(
-                f"{len(self.names)} names, {len(self.terms)} terms and {len(self.weights)} weights must be equally many"
+                f"expected equal numbers of names, terms and weights, "
+                f"got {len(self.names)}, {len(self.terms)} and {len(self.weights)}"
             )
         if len(set(self.names)) != len(self.names):
             raise VectorError(f"every term needs its own name, got {list(self.names)}")
@@ -98,158 +132,185 @@ class Composition:
         return tuple(map(role_of, self.names))
 
     @property
-    def weighing(self) -> dict[str, float]:
+    def term_weights(self) -> dict[str, float]:
         """Term → weight."""
         return dict(zip(self.names, self.weights, strict=True))
 
     @property
     def vector(self) -> Float32:
-        """(d,) Σ weight · term, not normalised: its inner product with an item is the item's linear score."""
-        return _sum(self.weights, self.terms)
+        """(d,) Σ weight · term, not normalized: its inner product with an item is the linear score of the item."""
+        return _weighted_sum(self.weights, self.terms)
 
     @property
     def direction(self) -> Float32:
-        """(d,) the unit vector along Σ weight · term, however large the weights are; zeros where it cancels."""
+        """(d,) the unit vector along Σ weight · term for weights of any size; zeros if the sum is zero."""
         weights = np.array(self.weights) / (np.abs(self.weights).max() or 1.0)
         return direction_of(weights @ self.terms.astype(np.float64))
 
     @property
     def is_linear(self) -> bool:
-        """Whether the score is one inner product, with `vector`."""
+        """Whether the score is the inner product with `vector`."""
         return self.rule.name is RuleName.LINEAR
 
     @property
-    def takes_pdv(self) -> bool:
-        return self.rule.weighs and {Term.IMAGE, Term.TEXT, Term.COMPOSED} <= set(self.roles)
+    def supports_pdv(self) -> bool:
+        """Whether PDV weights apply: the rule uses weights, and there are terms image, text and composed."""
+        return self.rule.uses_weights and {Term.IMAGE, Term.TEXT, Term.COMPOSED} <= set(self.roles)
 
     @property
     def is_base(self) -> bool:
         """Whether these are the weights of PDV's base method: `composed` alone."""
-        return self.takes_pdv and np.allclose(self.weights, self.with_pdv(PDV()).weights, rtol=0, atol=1e-9)
+        return self.supports_pdv and np.allclose(self.weights, self.with_pdv(PDV()).weights, rtol=0, atol=1e-9)
 
     def contributions(self, scores_tn: Float32) -> NDArray[np.float64]:
-        """(t, n) term scores → (t, n) what each term gives each item under the rule; the sum over terms is the score."""
+        """The contribution of each term to the score of each item.
+
+        Parameters
+        ----------
+        scores_tn : ndarray of shape (t, n), float32
+            The term scores.
+
+        Returns
+        -------
+        ndarray of shape (t, n), float64
+            Their sum over the terms is the score of each item under the rule.
+        """
         if self.means:
             scores_tn = scores_tn - np.array([[self.means.get(name, 0.0)] for name in self.names])
         weighted = linear_contributions(scores_tn, self.weights)
         if self.is_linear:
             return weighted
-        reading = {role: linear_contributions(scores_tn, self._weights({role: 1.0})) for role in set(self.roles)}
-        slopes = self.rule.slopes(weighted.sum(axis=0), {role: gave.sum(axis=0) for role, gave in reading.items()})
-        return sum((slope * reading[role] for role, slope in slopes.roles.items()), slopes.weighted * weighted)
+        by_role = {role: linear_contributions(scores_tn, self._role_weights({role: 1.0})) for role in set(self.roles)}
+        slopes = self.rule.slopes(weighted.sum(axis=0), {role: scores.sum(axis=0) for role, scores in by_role.items()})
+        return sum((slope * by_role[role] for role, slope in slopes.roles.items()), slopes.weighted * weighted)
 
     def weighted(self, weights: Mapping[str, float]) -> Composition:
-        """The same terms under other weights, by role; a role not named weighs 0. Unknown roles raise OptionError.
+        """The same terms with other weights by role; roles that are not named get 0. Raises OptionError for unknown roles.
 
-        Where several terms share a role, each takes its share. `text` also gives back what the strengths of several
-        prompts add to `composed`, so that their directions add: text + Σ strength_i · (composed_i − text).
+        Several terms of a role share its weight. With several prompts, `text` is weighted so that the directions add up:
+        text + Σ strength_i · (composed_i − text).
         """
-        return replace(self, weights=self._weights(weights))
+        return replace(self, weights=self._role_weights(weights))
 
     def of_role(self, role: str) -> Float32:
-        """(d,) the sum of the terms of a role, each with its share: what `weighted({role: 1})` is the vector of."""
-        return _sum(self._weights({role: 1.0}), self.terms)
+        """(d,) the sum of the terms of a role, each times its share: the vector of `weighted({role: 1})`."""
+        return _weighted_sum(self._role_weights({role: 1.0}), self.terms)
 
-    def _weights(self, weights: Mapping[str, float]) -> tuple[float, ...]:
-        if strange := set(weights) - set(self.roles):
-            raise OptionError(f"no term named {', '.join(sorted(strange))}; this query has: {', '.join(self.names)}")
-        asked = sum(self.share(name) for name, role in zip(self.names, self.roles, strict=True) if role == Term.COMPOSED)
-        per_role = dict(weights)
-        if Term.TEXT in self.roles and Term.COMPOSED in per_role:
-            per_role[Term.TEXT] = per_role.get(Term.TEXT, 0.0) + per_role[Term.COMPOSED] * (1 - asked)
-        spread = (per_role.get(role, 0.0) * self.share(name) for name, role in zip(self.names, self.roles, strict=True))
-        return tuple(map(float, spread))
+    def _role_weights(self, weights: Mapping[str, float]) -> tuple[float, ...]:
+        """The weight of each term for weights by role."""
+        if unknown_roles := set(weights) - set(self.roles):
+            raise OptionError(f"no term named {', '.join(sorted(unknown_roles))}; this query has: {', '.join(self.names)}")
+        strength = self.total_share(Term.COMPOSED)
+        by_role = dict(weights)
+        if Term.TEXT in self.roles and Term.COMPOSED in by_role:
+            by_role[Term.TEXT] = by_role.get(Term.TEXT, 0.0) + by_role[Term.COMPOSED] * (1 - strength)
+        return tuple(
+            float(by_role.get(role, 0.0) * self.share(name)) for name, role in zip(self.names, self.roles, strict=True)
+        )
 
     def with_pdv(self, setting: PDV) -> Composition:
-        """The same terms under PDV weights; terms beside image, text, composed and prompt keep theirs.
+        """The same terms with PDV weights; terms other than image, text, composed and prompt keep theirs.
 
-        OptionError where `image`, `text` and `composed` are not all there, or the rule has no weights.
+        Raises OptionError if image, text or composed is missing, or the rule ignores weights.
         """
-        if self.rule.weighs and not self.takes_pdv:
+        if self.rule.uses_weights and not self.supports_pdv:
             raise OptionError(
                 f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} (use the 'captions' composer)"
             )
         return self.with_weights(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
 
     def with_weights(self, weights: Mapping[str, float]) -> Composition:
-        """`weighted`, but terms beside image, text, composed and prompt keep theirs where they are not named."""
-        if not self.rule.weighs:
+        """`weighted`, but terms other than image, text, composed and prompt keep their weight if they are not named."""
+        if not self.rule.uses_weights:
             raise OptionError(
                 f"the {self.rule.name.value!r} rule has no weights: leave out weights, alpha_image, alpha_text and beta"
             )
-        own = {role for role in self.roles if role not in set(Term) and role not in weights}
-        told = zip(self.roles, self.weights, self.weighted(weights).weights, strict=True)
-        return replace(self, weights=tuple(old if role in own else new for role, old, new in told), means={}, why=None)
+        unchanged = {role for role in self.roles if role not in set(Term) and role not in weights}
+        rows = zip(self.roles, self.weights, self.weighted(weights).weights, strict=True)
+        new_weights = tuple(old if role in unchanged else new for role, old, new in rows)
+        return replace(self, weights=new_weights, means={}, why=None)
 
     def with_rule(self, rule: ScoreRule) -> Composition:
-        """The same terms and weights under another rule. OptionError where the rule reads a term that is not there."""
+        """The same terms and weights with another rule. Raises OptionError if the rule requires a role that is missing."""
         return replace(self, rule=rule)
 
-    def plus(self, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
-        """With the terms of `Composition.of` beside its own."""
-        return self.joined(Composition.of(role, vectors, weight, words))
+    def with_role(self, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
+        """Adds the terms of `Composition.of(role, vectors, weight, words)`."""
+        return self.with_terms(Composition.of(role, vectors, weight, words))
 
-    def joined(self, more: Composition) -> Composition:
-        """With the terms of another beside its own. VectorError where both have one of a name."""
+    def with_terms(self, other: Composition) -> Composition:
+        """Adds the terms of another composition. Raises VectorError if a name is in both."""
         return replace(
             self,
-            names=self.names + more.names,
-            terms=np.concatenate([self.terms, more.terms]),
-            weights=self.weights + more.weights,
-            words={**self.words, **more.words},
-            shares={**self.shares, **more.shares},
-            means={**self.means, **more.means},
+            names=self.names + other.names,
+            terms=np.concatenate([self.terms, other.terms]),
+            weights=self.weights + other.weights,
+            words={**self.words, **other.words},
+            shares={**self.shares, **other.shares},
+            means={**self.means, **other.means},
         )
 
-    def remarked(self, *remarks: str | None) -> Composition:
-        """With more sentences in its remark, each once; None adds nothing."""
-        return replace(self, remark=joined_remarks(self.remark, *remarks)) if any(remarks) else self
+    def with_remarks(self, *remarks: str | None) -> Composition:
+        """Adds sentences to the remark, each once; None is skipped."""
+        return replace(self, remark=join_remarks(self.remark, *remarks)) if any(remarks) else self
 
     @classmethod
     def of(cls, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
-        """(n, d) terms of one role, which share its weight equally, and the words (or ids) behind each."""
+        """(n, d) terms of one role, which share its weight equally, and the text (or id) of each."""
         count = len(vectors)
-        names = tuple(numbered(role, i) for i in range(count))
-        words_of, shares = dict(zip(names, words, strict=True)), dict.fromkeys(names, 1 / count)
-        return cls(names, vectors, (weight / count,) * count, words_of, shares=shares)
+        names = tuple(term_name(role, i) for i in range(count))
+        words_by_name, shares = dict(zip(names, words, strict=True)), dict.fromkeys(names, 1 / count)
+        return cls(names, vectors, (weight / count,) * count, words_by_name, shares=shares)
 
     def automatic_alpha_image(self) -> float:
-        """`automatic_alpha_image` of this query's own terms."""
+        """`mmretrieve.automatic_alpha_image` of the terms of this query."""
         terms = (self.of_role(role)[None] for role in (Term.IMAGE, Term.TEXT, Term.COMPOSED))
         return float(automatic_alpha_image(*terms)[0])
 
     def share(self, name: str) -> float:
-        """The part of its role's weight that a term carries."""
+        """The share of a term in the weight of its role."""
         return self.shares.get(name, 1.0)
+
+    def total_share(self, role: str) -> float:
+        """The sum of the shares of a role's terms."""
+        return sum(self.share(name) for name, own_role in zip(self.names, self.roles, strict=True) if own_role == role)
 
 
 def direction_of(vector: ArrayLike) -> Float32:
-    """(d,) the unit vector along a sum of unit vectors; zeros where it cancels."""
-    whole = np.asarray(vector, dtype=np.float64)
-    length = float(np.linalg.norm(whole))
-    return np.asarray(whole / length if length > CANCELLED else 0 * whole, dtype=np.float32)
+    """(d,) the unit vector along a sum of unit vectors; zeros if the sum is zero."""
+    exact = np.asarray(vector, dtype=np.float64)
+    length = float(np.linalg.norm(exact))
+    return np.asarray(exact / length if length > MIN_LENGTH else 0 * exact, dtype=np.float32)
 
 
-def _sum(weights: Sequence[float], terms: Float32) -> Float32:
+def _weighted_sum(weights: Sequence[float], terms: Float32) -> Float32:
     return np.asarray(np.array(weights) @ terms.astype(np.float64), dtype=np.float32)
 
 
-def joined_remarks(*remarks: str | None) -> str | None:
+def join_remarks(*remarks: str | None) -> str | None:
     """The distinct sentences of several remarks in one; None if there is none.
 
-    >>> joined_remarks("the prompt is long; it was cut", None, "it was cut")
+    >>> join_remarks("the prompt is long; it was cut", None, "it was cut")
     'the prompt is long; it was cut'
     """
     sentences = [sentence for remark in remarks if remark for sentence in remark.split(REMARK_SEPARATOR)]
     return REMARK_SEPARATOR.join(dict.fromkeys(sentences)) or None
 
 
-def numbered(role: str, index: int) -> str:
-    """The name of the term of that role at that place: `composed`, `composed 2`, …"""
+def term_name(role: str, index: int) -> str:
+    """The name of the term of a role at that index.
+
+    >>> term_name("composed", 0), term_name("composed", 1)
+    ('composed', 'composed 2')
+    """
     return str(role) if index == 0 else f"{role} {index + 1}"
 
 
 def role_of(name: str) -> str:
-    """The role in a term's name: `"composed 2"` → `"composed"`."""
+    """The role in the name of a term.
+
+    >>> role_of("composed 2")
+    'composed'
+    """
     role, _, number = name.rpartition(" ")
     return role if number.isdigit() else name

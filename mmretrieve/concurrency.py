@@ -1,4 +1,4 @@
-"""Work in threads, results in order, never more than a window of them waiting; and what is worked out only once."""
+"""Ordered parallel map, and cached properties of objects that threads share."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
-WORKERS = max(2, os.cpu_count() or 1)  # more of them only wait for each other
+MAX_WORKERS = max(2, os.cpu_count() or 1)
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
-    """`map`, with up to `window` results computed ahead of the one that is asked for."""
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
+    """Like `map`, but threads compute up to `window` results ahead. Results are yielded in order.
+
+    >>> list(map_ahead(str, [1, 2, 3], window=2))
+    ['1', '2', '3']
+    """
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(MAX_WORKERS) as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= window:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(function, item))
+                if len(pending) >= window:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property
-    """`functools.cached_property` for objects that threads share: whoever comes first works it out, the others wait.
+    """A thread-safe `functools.cached_property`: the first thread computes the value, the others wait for it.
 
-    The object needs an attribute `once_lock`, an RLock: one that is worked out may ask for another.
+    The object needs an attribute `once_lock`, an RLock, because one such property may read another.
     """
 
     def __init__(self, function: Callable[[Any], R]) -> None:

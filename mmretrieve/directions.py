@@ -1,4 +1,4 @@
-"""PDV: a choice of weights for the terms `image`, `text` and `composed`.
+"""Prompt directional vectors (PDV): weights for the terms `image`, `text` and `composed`.
 
 Source of every formula: "Prompt Directional Vectors" (arXiv 2502.07215).
 
@@ -7,8 +7,8 @@ Source of every formula: "Prompt Directional Vectors" (arXiv 2502.07215).
     PDV-T = text  + alpha_text  · delta
     PDV-F = (1 − beta) · PDV-I + beta · PDV-T
 
-All of it is a weighted sum of `image`, `text` and `composed` whose weights sum to 1, so every ranking PDV can give
-lies on a plane with two coordinates, beta and gamma = (1 − beta) · alpha_image + beta · alpha_text.
+PDV-F is a weighted sum of `image`, `text` and `composed` with weights that sum to 1. So every PDV ranking is a point on a
+plane with the coordinates beta and gamma = (1 − beta) · alpha_image + beta · alpha_text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from mmretrieve.vectors import Float32, is_number, unit
 
 
 class Term(StrEnum):
-    """The terms every composer draws from. A method may add its own names beside them."""
+    """The names of the terms that composers share. A composer may add terms with names of its own.
+
+    IMAGE is the reference image, TEXT its caption, COMPOSED the caption with the prompt applied, PROMPT the prompt.
+
+    Examples
+    --------
+    >>> from mmretrieve import Term
+    >>> Term("composed") is Term.COMPOSED
+    True
+    """
 
     IMAGE = "image"
     TEXT = "text"
@@ -34,10 +43,31 @@ class Term(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PDV:
-    """One setting of the three knobs. The defaults are the base method: the `composed` term alone.
+    """The three parameters of PDV-F. The defaults are the base method: the weight of `composed` is 1, all others are 0.
 
-    alpha_image, alpha_text: any finite number (the paper sweeps −0.5 to 2). beta: 0 (image side) to 1 (text side).
-    Anything else raises OptionError.
+    Parameters
+    ----------
+    alpha_image : float, default=1.0
+        The strength of the prompt on the image side. Any finite number; the paper sweeps −0.5 to 2.
+    alpha_text : float, default=1.0
+        The strength of the prompt on the text side. Any finite number.
+    beta : float, default=1.0
+        The balance from 0 (image side) to 1 (text side).
+
+    Raises
+    ------
+    OptionError
+        A parameter is not a finite number, or beta is outside [0, 1].
+
+    Source
+    ------
+    arXiv 2502.07215
+
+    Examples
+    --------
+    >>> from mmretrieve import PDV
+    >>> PDV(beta=0.5).weights
+    (0.5, -0.5, 1.0)
     """
 
     alpha_image: float = 1.0
@@ -53,14 +83,14 @@ class PDV:
 
     @property
     def gamma(self) -> float:
-        """The second coordinate of the plane: the weight of `composed`. Where both alphas are one number, exactly that."""
+        """The second coordinate of the plane: the weight of `composed`. If both alphas are equal, exactly that number."""
         if self.alpha_image == self.alpha_text:
             return self.alpha_text
         return (1 - self.beta) * self.alpha_image + self.beta * self.alpha_text
 
     @property
     def weights(self) -> tuple[float, float, float]:
-        """Weights of (image, text, composed)."""
+        """The weights of (image, text, composed)."""
         return plane_weights(self.beta, self.gamma)
 
 
@@ -77,19 +107,47 @@ PUBLISHED: dict[str, PDV] = {
     "searle-fashioniq-large": PDV(alpha_image=1.2, alpha_text=1.0, beta=0.8),
     "pic2word-fashioniq": PDV(alpha_image=1.0, alpha_text=1.0, beta=0.8),
 }
-"""The paper's settings by the method that made the terms, for CIRR and CIRCO where no benchmark is named.
+"""The published PDV parameters by the method that made the terms; for CIRR and CIRCO if no benchmark is named.
 
-base, large, giant: ViT-B/32, ViT-L/14, ViT-bigG/14.
+base, large and giant are ViT-B/32, ViT-L/14 and ViT-bigG/14. Source: arXiv 2502.07215.
 """
 
 
 def pdv_weights(*, alpha_image: float = 1.0, alpha_text: float = 1.0, beta: float = 1.0) -> tuple[float, float, float]:
-    """Weights (w_image, w_text, w_composed) of PDV-F, summing to 1: `pdv_weights(beta=0.5)` is `(0.5, -0.5, 1.0)`."""
+    """The weights of PDV-F for the terms image, text and composed.
+
+    Parameters
+    ----------
+    alpha_image, alpha_text : float, default=1.0
+        The strength of the prompt on the image side and on the text side. Any finite numbers.
+    beta : float, default=1.0
+        The balance from 0 (image side) to 1 (text side).
+
+    Returns
+    -------
+    tuple of (float, float, float)
+        (w_image, w_text, w_composed), which sum to 1.
+
+    Raises
+    ------
+    OptionError
+        A parameter is not a finite number, or beta is outside [0, 1].
+
+    Source
+    ------
+    arXiv 2502.07215
+
+    Examples
+    --------
+    >>> from mmretrieve import pdv_weights
+    >>> pdv_weights(beta=0.5)
+    (0.5, -0.5, 1.0)
+    """
     return PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta).weights
 
 
 def plane_weights(beta: float, gamma: float) -> tuple[float, float, float]:
-    """Weights of (image, text, composed) at a point of the plane: (1 − beta, beta − gamma, gamma)."""
+    """The weights of (image, text, composed) at a point of the plane: (1 − beta, beta − gamma, gamma)."""
     return (1 - beta, beta - gamma, gamma)
 
 
@@ -102,10 +160,41 @@ def pdv(
     alpha_text: float = 1.0,
     beta: float = 1.0,
 ) -> Float32:
-    """PDV-F of three (n, d) arrays of any row length → (n, d) unit float32.
+    """The query vectors of PDV-F.
 
-    Each input is normalised first and the result once more. Raises VectorError for shapes that differ, zero rows,
-    NaN, or a sum that cancels to zero; OptionError for beta outside [0, 1] or alphas that are not finite.
+    The inputs are normalized first, the result is normalized again.
+
+    Parameters
+    ----------
+    image, text, composed : array-like of shape (n, d)
+        The vectors of the reference images, of their captions, and of the captions with the prompt applied. Rows of any
+        length except 0.
+    alpha_image, alpha_text : float, default=1.0
+        The strength of the prompt on the image side and on the text side. Any finite numbers.
+    beta : float, default=1.0
+        The balance from 0 (image side) to 1 (text side).
+
+    Returns
+    -------
+    ndarray of shape (n, d), float32
+        Unit rows.
+
+    Raises
+    ------
+    VectorError
+        The shapes differ, a row is zero, a value is not finite, or a weighted sum is zero.
+    OptionError
+        An alpha is not a finite number, or beta is outside [0, 1].
+
+    Source
+    ------
+    arXiv 2502.07215
+
+    Examples
+    --------
+    >>> from mmretrieve import pdv
+    >>> pdv([[1, 0]], [[0, 1]], [[0, 1]], beta=0.0)  # the prompt adds nothing: the image remains
+    array([[1., 0.]], dtype=float32)
     """
     weights = pdv_weights(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
     terms = _same_shape(image, text, composed)
@@ -113,9 +202,31 @@ def pdv(
 
 
 def automatic_alpha_image(image: ArrayLike, text: ArrayLike, composed: ArrayLike) -> NDArray[np.float64]:
-    """The alpha_image, per row, that brings PDV-I closest to `composed`: delta · (composed − image) / ‖delta‖².
+    """The alpha_image of each query with which PDV-I is closest to `composed`: delta · (composed − image) / ‖delta‖².
 
-    Three (n, d) arrays of any row length → (n,). Raises VectorError where the prompt adds no direction (delta is 0).
+    Parameters
+    ----------
+    image, text, composed : array-like of shape (n, d)
+        As in `pdv`. Rows of any length except 0.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+
+    Raises
+    ------
+    VectorError
+        The shapes differ, a row is zero, a value is not finite, or `composed` equals `text` (delta is zero).
+
+    Source
+    ------
+    Least squares on PDV-I of arXiv 2502.07215
+
+    Examples
+    --------
+    >>> from mmretrieve import automatic_alpha_image
+    >>> automatic_alpha_image([[1, 0]], [[0, -1]], [[0, 1]])  # delta is (0, 2), composed − image is (−1, 1)
+    array([0.5])
     """
     image_, text_, composed_ = (term.astype(np.float64) for term in _same_shape(image, text, composed))
     delta = composed_ - text_

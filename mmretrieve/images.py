@@ -1,7 +1,7 @@
-"""Opens images: whatever a folder of pictures holds becomes an RGB picture, or an ImageError that names it.
+"""Opens images of any supported format as upright RGB images, or raises an ImageError that names the file.
 
-Order: draft → turn upright (EXIF) → mode. 16-bit and float pictures are scaled before they become 8-bit,
-transparency is laid on white, of animated files the first frame counts, nothing broken is filled with grey.
+16-bit and float images are scaled to 8 bits, transparent images are composited on white, of animations the first frame is
+used, and a truncated file is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmretrieve.errors import ImageError
 from mmretrieve.options import Decode
 
 ImageLike = str | Path | Image.Image | BinaryIO
-Region = tuple[float, float, float, float]  # left, top, right, bottom, each from 0 to 1
+Region = tuple[float, float, float, float]  # left, top, right, bottom, as fractions from 0 to 1
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 # fmt: off
@@ -32,85 +32,114 @@ SUFFIXES = frozenset((
 # fmt: on
 MAX_PIXELS = 120_000_000
 TARGET_RATIO = 1.25
-MAX_ASPECT = 100  # beyond it the short side vanishes when an encoder shrinks the long one
-DEFAULT_IMAGE_SIZE = 224  # what most CLIP models see
-FAST_MARGIN = 2  # a fast decode keeps at least twice the pixels that the encoder wants along each side
+MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after an encoder has resized it
+DEFAULT_IMAGE_SIZE = 224  # the input size of most CLIP models
+FAST_MARGIN = 2  # a fast decode keeps at least twice the input size of the encoder along each side
 
-# Pillow warns of odd metadata, and of sizes that are an error here. `catch_warnings` would not do: pictures are opened in
-# several threads, and blocks that overlap leave the filters of one in force, which silences the whole process.
+# Pillow warns about invalid metadata, and about sizes that are an error here. `catch_warnings` is not thread-safe: blocks that
+# overlap in several threads can leave their filters behind, which would silence the whole process.
 warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 def open_image(
     source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = DEFAULT_IMAGE_SIZE, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """A path, an open file or a PIL image → a loaded, upright RGB picture. The source is not changed.
+    """Loads an image as upright RGB. The source is not changed.
 
-    `size` is the side the encoder wants; only `decode="fast"` uses it. Raises ImageError, naming the source, when it is
-    missing, not an image, truncated, or larger than `max_pixels`.
+    Parameters
+    ----------
+    source : str, Path, PIL image or binary file
+        The image.
+    decode : Decode, default=Decode.EXACT
+        "fast" reduces JPEG images while decoding.
+    size : int, default=224
+        The input size of the encoder, used by "fast".
+    max_pixels : int, default=120_000_000
+        The largest width × height.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    ImageError
+        The image is missing, unsupported, truncated, too narrow or too large. The message names the source.
+
+    Examples
+    --------
+    >>> open_image(Image.new("L", (4, 2), 255)).getpixel((0, 0))
+    (255, 255, 255)
     """
     try:
-        with _opened(source) as picture:
-            if min(picture.size) == 0 or max(picture.size) > MAX_ASPECT * min(picture.size):
-                raise ImageError(f"{name_of(source)}: {picture.width}×{picture.height} pixels is too narrow to show anything")
-            if picture.width * picture.height > max_pixels:
+        with _open(source) as image:
+            if min(image.size) == 0 or max(image.size) > MAX_ASPECT * min(image.size):
                 raise ImageError(
-                    f"{name_of(source)}: {picture.width}×{picture.height} pixels is above the limit of {max_pixels:,}"
+                    f"{source_name(source)}: {image.width}×{image.height} pixels is too narrow; the longer side may be at most {MAX_ASPECT} times the shorter one"
+                )
+            if image.width * image.height > max_pixels:
+                raise ImageError(
+                    f"{source_name(source)}: {image.width}×{image.height} pixels is above the limit of {max_pixels:,} pixels"
                 )
             if Decode(decode) is Decode.FAST:
-                picture.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
-            picture.load()
-            return to_rgb(ImageOps.exif_transpose(picture))
+                image.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name_of(source)}: not an image that can be read") from error
+        raise ImageError(f"{source_name(source)}: not an image that can be read") from error
     except FileNotFoundError as error:
-        raise ImageError(f"{name_of(source)}: no such image") from error
+        raise ImageError(f"{source_name(source)}: no such image") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name_of(source)}: more pixels than the limit of {max_pixels:,}") from error
+        raise ImageError(f"{source_name(source)}: more pixels than the limit of {max_pixels:,}") from error
     except ImageError:
         raise
-    except Exception as error:  # Pillow's plugins raise whatever their parsers stumble on
-        raise ImageError(f"{name_of(source)}: cannot be read ({error or type(error).__name__})") from error
+    except Exception as error:  # Pillow's plugins raise many kinds of errors
+        raise ImageError(f"{source_name(source)}: cannot be read ({error or type(error).__name__})") from error
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow mode → RGB, with the scaling and compositing that `convert("RGB")` leaves out."""
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return Image.fromarray(_to_bytes(picture)).convert("RGB")
-    if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Converts any Pillow mode to RGB, with the scaling and compositing that `convert("RGB")` omits."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Image.fromarray(_to_bytes(image)).convert("RGB")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def target_pad(picture: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
-    """A picture whose long side is `ratio` times the short one, or more, padded with black to that ratio; others as they are.
+def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
+    """Pads an image whose aspect ratio is above `ratio` with black to that ratio; other images are returned unchanged.
 
-    100 × 50 becomes 100 × 80. Source: "TargetPad" of CLIP4Cir and SEARLE (arXiv 2303.15247), as in their own code.
+    Source: "TargetPad" of CLIP4Cir and SEARLE (arXiv 2303.15247), as in their published code.
+
+    >>> target_pad(Image.new("RGB", (100, 50))).size
+    (100, 80)
     """
-    longest = max(picture.size)
-    if longest / min(picture.size) < ratio:
-        return picture
-    across, down = (max(int((longest / ratio - side) / 2), 0) for side in picture.size)
-    return ImageOps.expand(picture, (across, down, across, down), 0)
+    longest = max(image.size)
+    if longest / min(image.size) < ratio:
+        return image
+    horizontal, vertical = (max(int((longest / ratio - side) / 2), 0) for side in image.size)
+    return ImageOps.expand(image, (horizontal, vertical, horizontal, vertical), 0)
 
 
-def cropped(picture: Image.Image, region: Region) -> Image.Image:
-    """The part of a picture inside `region` (left, top, right, bottom) in shares of its sides; at least one pixel each way.
+def crop(image: Image.Image, region: Region) -> Image.Image:
+    """The part of an image inside `region`: left, top, right and bottom as fractions of its sides. At least 1 × 1 pixels.
 
-    A 100 × 50 picture at (0.5, 0, 1, 1) gives 50 × 50, its right half.
+    >>> crop(Image.new("RGB", (100, 50)), (0.5, 0, 1, 1)).size  # the right half
+    (50, 50)
     """
     left, top, right, bottom = region
-    x, y = min(int(left * picture.width), picture.width - 1), min(int(top * picture.height), picture.height - 1)
-    return picture.crop((x, y, max(x + 1, round(right * picture.width)), max(y + 1, round(bottom * picture.height))))
+    x, y = min(int(left * image.width), image.width - 1), min(int(top * image.height), image.height - 1)
+    return image.crop((x, y, max(x + 1, round(right * image.width)), max(y + 1, round(bottom * image.height))))
 
 
-def thumbnail(picture: Image.Image, side: int) -> bytes:
-    """The picture at most `side` pixels high and wide, as JPEG bytes."""
-    small = picture.copy()
+def thumbnail(image: Image.Image, side: int) -> bytes:
+    """The image, reduced to at most `side` pixels in height and width, as JPEG bytes."""
+    small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
@@ -118,7 +147,11 @@ def thumbnail(picture: Image.Image, side: int) -> bytes:
 
 
 def content_hash(source: Path | BinaryIO) -> str:
-    """32 hexadecimal digits (BLAKE2b, 128 bit) of the bytes of a file. Raises ImageError where it cannot be read."""
+    """The BLAKE2b hash of a file's bytes as 32 hexadecimal digits (128 bits). Raises ImageError if it cannot be read.
+
+    >>> content_hash(io.BytesIO(b"abc"))
+    'cf4ab791c62b8d2b2109c90275287816'
+    """
     try:
         if not isinstance(source, Path):
             return hashlib.file_digest(source, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
@@ -126,18 +159,18 @@ def content_hash(source: Path | BinaryIO) -> str:
         with source.open("rb") as file:
             return content_hash(file)
     except OSError as error:
-        raise ImageError(f"{name_of(source)}: cannot be read ({error.strerror or error})") from error
+        raise ImageError(f"{source_name(source)}: cannot be read ({error.strerror or error})") from error
 
 
-def name_of(source: ImageLike) -> str:
-    """How a message names an image: its path, or what it is."""
+def source_name(source: ImageLike) -> str:
+    """The name of an image in messages: its path, or its type."""
     if isinstance(source, str | Path):
         return str(source)
     return str(getattr(source, "filename", None) or getattr(source, "name", None) or f"<{type(source).__name__}>")
 
 
-def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
-    """The picture, closed afterwards if it was opened here."""
+def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
+    """The image as a context manager, which closes it if it was opened here."""
     if isinstance(source, Image.Image):
         return nullcontext(source)
     if isinstance(source, str | Path):
@@ -146,25 +179,25 @@ def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
 
 
 def _check_regular(path: Path) -> None:
-    """ImageError for a folder, a device, or a pipe, which would be waited at for ever."""
+    """Raises ImageError for a folder, a device or a pipe; opening a pipe would block."""
     if not path.is_file() and path.exists():
         raise ImageError(f"{path}: not a regular file")
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this build of Pillow can read."""
+    """The FORMATS that this build of Pillow can read."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _to_bytes(picture: Image.Image) -> np.ndarray:
-    """16-bit, 32-bit and float pictures to 0…255, by mode and by the range the values are in."""
-    values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+def _to_bytes(image: Image.Image) -> np.ndarray:
+    """Scales 16-bit, 32-bit and float images to 0–255, depending on the mode and the range of their values."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     low, high = float(values.min()), float(values.max())
-    if picture.mode.startswith("I;16") or (low >= 0 and 255 < high <= 65535):
+    if image.mode.startswith("I;16") or (low >= 0 and 255 < high <= 65535):
         values = values / 257
-    elif picture.mode == "F" and low >= 0 and high <= 1:
+    elif image.mode == "F" and low >= 0 and high <= 1:
         values = values * 255
     elif low < 0 or high > 255:
         values = (values - low) * (255 / (high - low))

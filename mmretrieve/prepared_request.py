@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmretrieve.combining import combined
+from mmretrieve.combining import combine
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Composition
 from mmretrieve.language.roles import RuleCompiler
@@ -26,7 +26,7 @@ class PreparedRequest:
     @classmethod
     def of(cls, ask: ParsedRequest, compiler: RuleCompiler, *, takes_away: bool) -> PreparedRequest:
         """takes_away: whether what prompts forbid becomes terms to avoid; else prompts are taken word for word."""
-        takes_away &= ask.rule is None or make_rule(ask.rule).weighs
+        takes_away &= ask.rule is None or make_rule(ask.rule).uses_weights
         wished = [
             prompt if strength > 0 and takes_away else "" for prompt, strength in zip(ask.prompts, ask.strengths, strict=True)
         ]
@@ -73,9 +73,9 @@ class PreparedRequest:
         """The compositions of its queries as one."""
         ask, prompts = self.ask, max(1, len(self.asked))
         rows = [parts[start : start + prompts] for start in range(0, len(parts), prompts)]
-        whole = combined(rows, ask.image_weights or [1.0], [ask.strengths[i] for i in self.asked] or [1.0])
+        whole = combine(rows, ask.image_weights or [1.0], [ask.strengths[i] for i in self.asked] or [1.0])
         if ask.references > 1 and len(ask.prompts) > 1:
-            return whole.remarked(
+            return whole.with_remarks(
                 f"one query: {ask.references} references and {len(ask.prompts)} prompts were combined (search_many ranks each by itself)"
             )
         return whole

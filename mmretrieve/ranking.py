@@ -1,4 +1,4 @@
-"""What a search gives back: hits in order, each with its score and what every term gave."""
+"""The result of a search: hits in order, each with its score and the contribution of every term."""
 
 from __future__ import annotations
 
@@ -11,7 +11,27 @@ from mmretrieve.options import NO_MATCH, RuleName
 
 @dataclass(frozen=True)
 class Hit:
-    """One item of a ranking. `rank` starts at 1; `contributions` (term → weight × term score) sum to `score`."""
+    """One item of a ranking.
+
+    Parameters
+    ----------
+    rank : int
+        The position, from 1.
+    id : str
+        The id of the item.
+    score : float
+        Higher is better.
+    contributions : mapping of str to float
+        Term → its contribution to the score: weight × term score under a linear rule. The contributions sum to `score`.
+    path : str, optional
+        The file of the image; None if the item has none.
+
+    Examples
+    --------
+    >>> from mmretrieve import Hit
+    >>> Hit(rank=1, id="a.jpg", score=0.75, contributions={"image": 0.5, "prompt": 0.25})
+    Hit(rank=1, id='a.jpg', score=0.75, path=None)
+    """
 
     rank: int
     id: str
@@ -22,17 +42,43 @@ class Hit:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best hits of `searched` items, best first.
+    """The best hits of a search, best first. It behaves like a sequence of `Hit`.
 
-    `asked` is the k that was asked for, and `note` says why there are fewer, and whatever else a reader should know.
-    `weights` and `words` tell the weight of each term, and the sentence behind it where it has one. `rule` folded the
-    scores; `pool` is how many candidates it scored, None where it was every item or the index answers for them. `hidden` counts
-    the items that could not appear, by what hid them. `why` says in one line which weights were chosen and why, where they were.
-    `answerable` is how far the gallery has what was asked for, from 0 (nothing fits) to 1, comparable between queries.
+    Parameters
+    ----------
+    hits : tuple of Hit
+        The hits, at most `k`.
+    k : int
+        The number of hits that was requested.
+    searched : int
+        The number of items that could appear.
+    weights : mapping of str to float
+        Term → its weight.
+    words : mapping of str to str
+        Term → the text it encodes, for terms of text.
+    note : str, optional
+        Remarks on the result, such as why there are fewer than `k` hits.
+    rule : RuleName, default=RuleName.LINEAR
+        The score rule.
+    pool : int, optional
+        The number of candidates that a non-linear rule scored; None if it scored every item or the rule is linear.
+    hidden : mapping of str to int
+        Reason → the number of items that it excluded.
+    why : str, optional
+        The automatic weights and the reason for them, in one line.
+    answerable : float, optional
+        How well the gallery matches the query, from 0 (no match) to 1. Comparable between queries.
+
+    Examples
+    --------
+    >>> from mmretrieve import Hit, Ranking
+    >>> ranking = Ranking((Hit(1, "a.jpg", 0.75, {"image": 0.75}),), k=10, searched=1, weights={"image": 1.0})
+    >>> len(ranking), ranking.ids, ranking[0].score
+    (1, ('a.jpg',), 0.75)
     """
 
     hits: tuple[Hit, ...]
-    asked: int
+    k: int
     searched: int
     weights: Mapping[str, float]
     words: Mapping[str, str] = field(default_factory=dict)
@@ -45,21 +91,22 @@ class Ranking:
 
     @property
     def ids(self) -> tuple[str, ...]:
+        """The ids of the hits, best first."""
         return tuple(hit.id for hit in self.hits)
 
     @property
     def caption(self) -> str | None:
-        """The words in which the (first) reference was said, None where the method says it in none."""
+        """The caption of the (first) reference image; None if the composer uses no caption."""
         return self.words.get("text")
 
     @property
     def has_match(self) -> bool:
-        """False where nothing in the gallery fits: `answerable` below NO_MATCH."""
+        """False if no item of the gallery matches the query: `answerable` is below NO_MATCH."""
         return self.answerable is None or self.answerable >= NO_MATCH
 
     @property
     def query(self) -> dict[str, Any]:
-        """What was understood and chosen, as JSON carries it: caption, words, weights, why, answerable, note."""
+        """How the query was interpreted, as JSON values: caption, words, weights, why, answerable, note."""
         return {
             "caption": self.caption,
             "words": dict(self.words),

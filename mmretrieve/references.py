@@ -14,7 +14,7 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import ImageError, OptionError
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, cropped, open_image
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image
 from mmretrieve.request import ParsedRequest
 
 AHEAD = 64  # pictures that are opened before they are encoded
@@ -93,7 +93,7 @@ class References:
         source = reference.source
         opened = self.gallery.picture(str(source)) if reference.is_item else self._opened(source)
         if reference.region is not None:
-            opened = cropped(opened, reference.region)
+            opened = crop(opened, reference.region)
         if reference.region is not None or not isinstance(source, str | Path):
             return _Look({"image": opened}), opened
         return _Look({"image": source, "id": Path(source).name}, content_hash(Path(source))), opened

@@ -37,7 +37,7 @@ from mmretrieve.references import References
 from mmretrieve.request import RequestOptions, SearchRequest, read_question, read_requests
 from mmretrieve.rules import ScoreRule, make_rule
 from mmretrieve.vectors import Float32, is_number
-from mmretrieve.weighting import AVOID, automatic, balanced
+from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
 AnyGallery = GalleryBase[Any]
 """A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
@@ -227,9 +227,9 @@ class Retriever:
         if weights == BASE:
             return composition
         if weights == AUTO:
-            return automatic(composition, self.gallery.spread, keep_rule=keep_rule)
+            return automatic_weights(composition, self.gallery.spread, keep_rule=keep_rule)
         if weights == BALANCED:
-            return balanced(composition, self.gallery.spread)
+            return balanced_weights(composition, self.gallery.spread)
         if not isinstance(weights, Mapping) or not all(isinstance(role, str) and is_number(w) for role, w in weights.items()):
             raise OptionError(
                 f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}; got {weights!r}"
@@ -265,7 +265,7 @@ class Retriever:
                 rows = self._avoided(names, composition) if role == AVOID else self.gallery.vectors(names)
                 terms = Composition.of(role, rows, weight, names)
                 terms = terms if weights is None else replace(terms, weights=weights, shares={})
-                composition = terms if composition is None else composition.joined(terms)
+                composition = terms if composition is None else composition.with_terms(terms)
         if composition is None:
             raise OptionError("a query needs a reference image, a prompt, or both")
         return composition if rule is None else composition.with_rule(rule)
@@ -319,7 +319,7 @@ class Retriever:
 
 def _check_weighs(rule: ScoreRule | None, role: str) -> None:
     """OptionError for terms beside a rule that has no weights for them."""
-    if rule is not None and not rule.weighs:
+    if rule is not None and not rule.uses_weights:
         name = role if role == AVOID else f"{role}_like"
         raise OptionError(f"the {rule.name.value!r} rule has no weights: leave out {name}")
 

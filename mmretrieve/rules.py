@@ -1,8 +1,8 @@
-"""Score rules: how the scores of a query's terms become one score an item, and what each term gave to it.
+"""Score rules: how the scores of a query's terms become one score per item, and the contribution of each term.
 
-A rule says at which slope each score counts, for each item; slope × score is what the score gave, and the sum over all
-of them is the rule's published formula. Where a rule is linear that is weight × term score. Elsewhere it is the
-Aumann–Shapley value: the rule's gradient by that score, averaged on the straight way from all scores 0 to what they are.
+A rule returns slopes: score = Σ slope × term score for every item, which equals the published formula. For a linear rule
+the slope is the weight of the term. For other rules slope × term score is the Aumann–Shapley value of the term: the gradient
+of the rule averaged over the straight line from all scores 0 to the given scores.
 """
 
 from __future__ import annotations
@@ -22,36 +22,45 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Slopes:
-    """For each item: the slope of the weighted sum of all terms, and of the score of single roles beside it."""
+    """The slopes of a rule: of the weighted sum of all terms, and of the scores of single roles in addition to it.
+
+    Parameters
+    ----------
+    weighted : float or ndarray of shape (n,)
+    roles : mapping of str to ndarray of shape (n,)
+    """
 
     weighted: float | Floats = 0.0
     roles: Mapping[str, Floats] = field(default_factory=dict)
 
 
 class ScoreRule(Protocol):
-    """Folds term scores. `needs` names the roles it cannot do without; where not `weighs`, weights mean nothing to it."""
+    """Combines term scores into one score per item.
+
+    `required_roles` are the roles without which the rule is undefined. If `uses_weights` is False, the rule ignores weights.
+    """
 
     @property
     def name(self) -> RuleName: ...
 
     @property
-    def needs(self) -> Collection[str]: ...
+    def required_roles(self) -> Collection[str]: ...
 
     @property
-    def weighs(self) -> bool: ...
+    def uses_weights(self) -> bool: ...
 
     def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:
-        """(n,) weighted sum and role → (n,) scores → slopes; Σ slope × score is the score of each item."""
+        """The slopes for a weighted sum of shape (n,) and the scores of each role, (n,). Σ slope × score is the score."""
         ...
 
 
 @dataclass(frozen=True)
 class Linear:
-    """Σ weight × term score: all of PDV, sums, Slerp, SDR-CIR, role-aware scores. One vector, so one search of any index."""
+    """Σ weight × term score: PDV, sums, Slerp, SDR-CIR and role-aware scores. One vector, so one search of any index."""
 
     name: ClassVar[RuleName] = RuleName.LINEAR
-    needs: ClassVar[Collection[str]] = ()
-    weighs: ClassVar[bool] = True
+    required_roles: ClassVar[Collection[str]] = ()
+    uses_weights: ClassVar[bool] = True
 
     def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:  # noqa: ARG002
         return Slopes(1.0)
@@ -59,17 +68,17 @@ class Linear:
 
 @dataclass(frozen=True)
 class Hinge:
-    """SEIZE's editing increment: s + n · min(0, D) + p · max(0, D), with D = s_composed − s_text and s the weighted sum.
+    """SEIZE's editing increment: s + loss · min(0, D) + gain · max(0, D), with D = s_composed − s_text and weighted sum s.
 
-    An item that the prompt makes less likely loses more than one that it makes more likely gains. p is `gain`, n is
-    `loss`. Source: SEIZE (ACM MM 2024); for CIRR with ViT-bigG it has p .22, n 1.0.
+    An item that the prompt makes less likely loses more than an item that it makes more likely gains. Source: SEIZE (ACM MM
+    2024). For CIRR with ViT-bigG the paper uses gain 0.22 and loss 1.0.
     """
 
     gain: float = 0.13
     loss: float = 2.1
     name: ClassVar[RuleName] = RuleName.HINGE
-    needs: ClassVar[Collection[str]] = ("text", "composed")
-    weighs: ClassVar[bool] = True
+    required_roles: ClassVar[Collection[str]] = ("text", "composed")
+    uses_weights: ClassVar[bool] = True
 
     def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:  # noqa: ARG002
         slope = np.where(roles["composed"] < roles["text"], self.loss, self.gain)
@@ -78,35 +87,35 @@ class Hinge:
 
 @dataclass(frozen=True)
 class Soft:
-    """SoFT's soft filter: (1 − l) · s + l · s · (s_reward + 1 − s_penalty) / 2, with s the weighted sum.
+    """SoFT's soft filter: (1 − l) · s + l · s · (s_reward + 1 − s_penalty) / 2, with strength l and weighted sum s.
 
-    `reward` says what a target must show, `penalty` what it must not; one that the query does not have counts 0.
-    l is `strength`: 1.0 for caption methods, 0.2 for textual inversion. Source: SoFT, "soft filtering with textual constraints".
+    `reward` encodes what a target must show, `penalty` what it must not show; a missing one scores 0. The strength is 1.0 for
+    captions and 0.2 for textual inversion. Source: SoFT, "soft filtering with textual constraints".
     """
 
     strength: float = 1.0
     name: ClassVar[RuleName] = RuleName.SOFT
-    needs: ClassVar[Collection[str]] = ()
-    weighs: ClassVar[bool] = True
+    required_roles: ClassVar[Collection[str]] = ()
+    uses_weights: ClassVar[bool] = True
 
     def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:
-        half, none = self.strength / 2, np.zeros_like(weighted)
-        filtered = roles.get("reward", none) - roles.get("penalty", none)
-        share = half * weighted / 2  # of a product of two scores each factor gave one half
+        half, zeros = self.strength / 2, np.zeros_like(weighted)
+        filtered = roles.get("reward", zeros) - roles.get("penalty", zeros)
+        share = half * weighted / 2  # each factor of a product of two scores contributes one half
         signed = {name: sign * share for name, sign in (("reward", 1), ("penalty", -1)) if name in roles}
         return Slopes(1 - half + half * filtered / 2, signed)
 
 
 @dataclass(frozen=True)
 class Product:
-    """BASIC's core: s_image · s_prompt, both clamped at 0, minus harris · (s_image + s_prompt)². It has no weights.
+    """BASIC's core: s_image · s_prompt, both clamped at 0, minus harris · (s_image + s_prompt)². It ignores weights.
 
-    An item must be like both; the Harris term (0.1) asks for balance. Source: BASIC (i-CIR, NeurIPS 2025).
+    An item must match both; the Harris term (0.1) favors balance. Source: BASIC (i-CIR, NeurIPS 2025).
     """
 
     harris: float = 0.0
-    needs: ClassVar[Collection[str]] = ("image", "prompt")
-    weighs: ClassVar[bool] = False
+    required_roles: ClassVar[Collection[str]] = ("image", "prompt")
+    uses_weights: ClassVar[bool] = False
 
     @property
     def name(self) -> RuleName:
@@ -114,15 +123,33 @@ class Product:
 
     def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:  # noqa: ARG002
         image, prompt = np.maximum(roles["image"], 0), np.maximum(roles["prompt"], 0)
-        lost = self.harris * (image + prompt)
-        return Slopes(0.0, {"image": (prompt / 2 - lost) * (image > 0), "prompt": (image / 2 - lost) * (prompt > 0)})
+        penalty = self.harris * (image + prompt)
+        return Slopes(0.0, {"image": (prompt / 2 - penalty) * (image > 0), "prompt": (image / 2 - penalty) * (prompt > 0)})
 
 
 LINEAR = Linear()
 
 
 def make_rule(name: RuleName | str, *, learned_words: bool = False) -> ScoreRule:
-    """The rule of that name with its published constants; `learned_words` for methods of textual inversion."""
+    """The rule of that name with its published constants.
+
+    Parameters
+    ----------
+    name : RuleName or str
+        "linear", "hinge", "soft", "product" or "product-harris".
+    learned_words : bool, default=False
+        Whether the terms come from textual inversion, for which SoFT uses another strength.
+
+    Raises
+    ------
+    OptionError
+        The name is unknown.
+
+    Examples
+    --------
+    >>> make_rule("product-harris")
+    Product(harris=0.1)
+    """
     match RuleName(name):
         case RuleName.LINEAR:
             return LINEAR
@@ -137,8 +164,8 @@ def make_rule(name: RuleName | str, *, learned_words: bool = False) -> ScoreRule
 
 
 def check_roles(rule: ScoreRule, roles: Collection[str]) -> None:
-    """OptionError where the rule reads a role that is not among these."""
-    if missing := sorted(set(rule.needs) - set(roles)):
+    """Raises OptionError if the rule requires a role that is not among these."""
+    if missing := sorted(set(rule.required_roles) - set(roles)):
         raise OptionError(
             f"the {rule.name.value!r} rule reads {', '.join(missing)}; this query has only {', '.join(dict.fromkeys(roles))}"
         )

@@ -1,7 +1,7 @@
-"""Scores: what each term gives each item, their linear fold, and which items come first.
+"""Term scores, their weighted sum, and the selection of the k best items.
 
-Term scores are float64 inner products rounded to float32, so that equal vectors get equal scores wherever they stand
-and however the gallery is cut into blocks; ties are then real ties, broken by the lower row.
+Term scores are float64 inner products rounded to float32. So equal vectors get equal scores regardless of their position
+and of the batch size; ties are exact and are broken by the lower row.
 """
 
 from __future__ import annotations
@@ -14,21 +14,26 @@ from numpy.typing import NDArray
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32
 
-BLOCK = 16_384  # rows scored at once: bounds the float64 copy
+ROW_BATCH_SIZE = 16_384  # rows scored at a time: bounds the memory of the float64 copy
 
 
 def term_scores(terms_td: Float32, rows_nd: Float32) -> Float32:
-    """(t, d) terms and (n, d) items → (t, n) float32 inner products."""
+    """The inner products of (t, d) terms and (n, d) items: (t, n) float32.
+
+    >>> term_scores(np.eye(2, dtype=np.float32), np.array([[0.6, 0.8]], dtype=np.float32))
+    array([[0.6],
+           [0.8]], dtype=float32)
+    """
     scores = np.empty((len(terms_td), len(rows_nd)), dtype=np.float32)
     exact_terms = terms_td.astype(np.float64)
-    for start in range(0, len(rows_nd), BLOCK):
-        block = rows_nd[start : start + BLOCK].astype(np.float64)
-        scores[:, start : start + BLOCK] = (block @ exact_terms.T).T
+    for start in range(0, len(rows_nd), ROW_BATCH_SIZE):
+        batch = rows_nd[start : start + ROW_BATCH_SIZE].astype(np.float64)
+        scores[:, start : start + ROW_BATCH_SIZE] = (batch @ exact_terms.T).T
     return scores
 
 
 def linear_contributions(scores_tn: NDArray[np.floating], weights: Sequence[float]) -> NDArray[np.float64]:
-    """What each term adds to each item's score: (t, n) weight × term score."""
+    """The contribution of each term to the score of each item: (t, n) weight × term score."""
     return np.asarray(weights, dtype=np.float64)[:, None] * scores_tn
 
 
@@ -38,9 +43,27 @@ def linear(scores_tn: Float32, weights: Sequence[float]) -> NDArray[np.float64]:
 
 
 def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:
-    """Positions of the k highest scores, best first; equal scores in order of position. k above n gives all n.
+    """The positions of the k highest scores, best first. Equal scores are in order of position.
 
-    `top_k([1, 3, 3], 2)` is `[1, 2]`. Raises OptionError for k < 1.
+    Parameters
+    ----------
+    scores_n : ndarray of shape (n,)
+    k : int
+        At least 1. If k is larger than n, all positions are returned.
+
+    Returns
+    -------
+    ndarray of shape (min(k, n),)
+
+    Raises
+    ------
+    OptionError
+        k is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> top_k(np.array([1, 3, 3]), 2)
+    array([1, 2])
     """
     k = check_k(k)
     scores = np.asarray(scores_n)
@@ -53,7 +76,7 @@ def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:
 
 
 def check_k(k: int) -> int:
-    """k as a plain int. OptionError unless it is a whole number of at least 1."""
+    """k as an int. Raises OptionError unless it is a whole number of at least 1."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise OptionError(f"k must be a whole number of at least 1, got {k!r}")
     return int(k)

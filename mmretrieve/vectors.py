@@ -1,4 +1,7 @@
-"""The array contract: float32, C-contiguous, finite; unit rows where vectors are compared. Nothing here changes its input."""
+"""The array contract of the library: float32, C-contiguous and finite, with unit rows where vectors are compared.
+
+No function changes its input.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,70 @@ from mmretrieve.errors import VectorError
 
 Float32 = NDArray[np.float32]
 UNIT_TOLERANCE = 1e-3
-BLOCK = 16_384  # rows normalised at once: bounds the float64 copies
+ROW_BATCH_SIZE = 16_384  # rows normalized at a time: bounds the memory of the float64 copies
 
 
 def as_rows(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
-    """`values` as (n, d) float32, C-contiguous and finite; d must equal `dim` where one is given.
+    """Converts an array to (n, d) float32, C-contiguous and finite.
 
-    Raises VectorError naming the array and what is wrong with it.
+    Parameters
+    ----------
+    values : array-like of shape (n, d)
+        Real numbers.
+    name : str
+        The name of the array in error messages.
+    dim : int, optional
+        The required number of columns.
+
+    Returns
+    -------
+    ndarray of shape (n, d), float32
+
+    Raises
+    ------
+    VectorError
+        The shape is wrong, or a value is not a finite float32.
     """
-    return _checked(values, name, dim, np.float32)
+    return _checked_rows(values, name, dim, np.float32)
 
 
 def unit(values: ArrayLike, name: str = "vectors", *, dim: int | None = None) -> Float32:
-    """(n, d) of any length → (n, d) unit float32: `unit([[3, 4]])` is `[[0.6, 0.8]]`. A zero row raises VectorError."""
-    given = _as_array(values, name)
-    if given.ndim != 2 or len(given) <= BLOCK:
-        return _unit(given, name, dim, 0)
-    whole = np.empty(given.shape, dtype=np.float32)
-    for first in range(0, len(given), BLOCK):
-        whole[first : first + BLOCK] = _unit(given[first : first + BLOCK], name, dim, first)
-    return whole
+    """Scales the rows of an array to length 1.
+
+    Parameters
+    ----------
+    values : array-like of shape (n, d)
+        Rows of any length except 0.
+    name : str, default="vectors"
+        The name of the array in error messages.
+    dim : int, optional
+        The required number of columns.
+
+    Returns
+    -------
+    ndarray of shape (n, d), float32
+
+    Raises
+    ------
+    VectorError
+        The shape is wrong, a value is not finite, or a row is zero.
+
+    Examples
+    --------
+    >>> unit([[3, 4]])
+    array([[0.6, 0.8]], dtype=float32)
+    """
+    array = _as_array(values, name)
+    if array.ndim != 2 or len(array) <= ROW_BATCH_SIZE:
+        return _normalize(array, name, dim, 0)
+    rows = np.empty(array.shape, dtype=np.float32)
+    for first in range(0, len(array), ROW_BATCH_SIZE):
+        rows[first : first + ROW_BATCH_SIZE] = _normalize(array[first : first + ROW_BATCH_SIZE], name, dim, first)
+    return rows
 
 
 def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float32:
-    """`as_rows`, and every row within 1e-3 of length 1; otherwise VectorError with the offending length."""
+    """`as_rows` for arrays that must have unit rows. Raises VectorError if a length differs from 1 by more than 1e-3."""
     rows = as_rows(values, name, dim=dim)
     norms = np.linalg.norm(rows, axis=1)
     if rows.size and (worst := float(np.abs(norms - 1).max())) > UNIT_TOLERANCE:
@@ -45,7 +88,11 @@ def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a finite real number; True and False are not."""
+    """Whether a value is a finite real number. True and False are not numbers.
+
+    >>> is_number(0.5), is_number(True), is_number(float("nan"))
+    (True, False, False)
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     try:
@@ -54,21 +101,21 @@ def is_number(value: object) -> bool:
         return False
 
 
-def _unit(given: NDArray[Any], name: str, dim: int | None, first: int) -> Float32:
-    rows = _checked(given, name, dim, np.float64, first)
+def _normalize(array: NDArray[Any], name: str, dim: int | None, first: int) -> Float32:
+    rows = _checked_rows(array, name, dim, np.float64, first)
     largest = np.abs(rows).max(axis=1, keepdims=True)
     if not largest.all():
         raise VectorError(f"{name}: row {first + int(np.argmin(largest))} is a zero vector, which has no direction")
-    rows = rows / largest  # so that squares neither overflow nor vanish
+    rows = rows / largest  # avoids overflow and underflow of the squares
     return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
     try:
-        given = np.asarray(values)
-        if np.iscomplexobj(given):
+        array = np.asarray(values)
+        if np.iscomplexobj(array):
             raise TypeError("complex numbers")
-        return given
+        return array
     except (TypeError, ValueError, RuntimeError) as error:
         raise _not_rows(values, name) from error
 
@@ -77,20 +124,19 @@ def _not_rows(values: ArrayLike, name: str) -> VectorError:
     return VectorError(f"{name}: expected an array of real numbers of shape (n, d), got {type(values).__name__}")
 
 
-def _checked(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating], first: int = 0) -> NDArray[Any]:
-    """(n, d) of that dtype, checked; `first` is the number of its first row in an error."""
-    given = _as_array(values, name)
+def _checked_rows(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating], first: int = 0) -> NDArray[Any]:
+    """The values as (n, d) of that dtype, checked. `first` is the number of the first row in error messages."""
+    array = _as_array(values, name)
     try:
         with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(given, dtype=dtype)
+            rows = np.ascontiguousarray(array, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise _not_rows(values, name) from error
-    if given.ndim != 2 or rows.shape[1] == 0:
-        raise VectorError(f"{name}: expected shape (n, d), got {given.shape}")
+    if array.ndim != 2 or rows.shape[1] == 0:
+        raise VectorError(f"{name}: expected shape (n, d), got {array.shape}")
     if dim is not None and rows.shape[1] != dim:
         raise VectorError(f"{name}: expected {dim} columns, got {rows.shape[1]}")
     if not np.isfinite(rows).all():
-        raise VectorError(
-            f"{name}: row {first + int(np.argmin(np.isfinite(rows).all(1)))} holds NaN, infinity or more than {np.dtype(dtype)} can hold"
-        )
+        row = first + int(np.argmin(np.isfinite(rows).all(1)))
+        raise VectorError(f"{name}: row {row} contains NaN, infinity or a number beyond the range of {np.dtype(dtype)}")
     return rows

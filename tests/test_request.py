@@ -56,9 +56,9 @@ def test_strength_one_and_no_other_is_the_plain_query(retriever: mm.Retriever, p
 
 def test_avoid_alone_and_in_a_sum(retriever: mm.Retriever, pictures: list[Path]) -> None:
     alone = retriever.compose(avoid="striped")
-    assert alone.weighing == {"avoid": -1.0}
+    assert alone.term_weights == {"avoid": -1.0}
     both = retriever.compose(pictures[0], "in red", avoid="striped", composer="sum")
-    assert both.weighing == {"image": 1.0, "prompt": 1.0, "avoid": -1.0}
+    assert both.term_weights == {"image": 1.0, "prompt": 1.0, "avoid": -1.0}
 
 
 def test_references_weigh_as_told(retriever: mm.Retriever, pictures: list[Path], photos: Path) -> None:
@@ -68,7 +68,7 @@ def test_references_weigh_as_told(retriever: mm.Retriever, pictures: list[Path],
     ids = [path.relative_to(photos).as_posix() for path in pictures[:2]]
     by_id = retriever.compose(reference_id=ids, prompt="in red", image_weight=[3, 1], caption=["a top", "a dress"])
     assert by_id.words["text 2"] == "a dress"
-    assert by_id.with_pdv(mm.PDV(beta=0)).weighing["image"] == pytest.approx(0.75)
+    assert by_id.with_pdv(mm.PDV(beta=0)).term_weights["image"] == pytest.approx(0.75)
 
 
 def test_more_like_and_less_like(retriever: mm.Retriever) -> None:
@@ -215,7 +215,7 @@ def test_the_setting_of_a_gallery_holds_for_many_references(tmp_path: Path, enco
     retriever = mm.Retriever(gallery, encoder)
     for many in range(1, 8):
         found = retriever.weigh(retriever.compose(pictures[:many], ["in red", "long"]), beta=0.75)
-        assert found.weighing["image"] == pytest.approx(0.25 / many)
+        assert found.term_weights["image"] == pytest.approx(0.25 / many)
 
 
 def test_a_picture_that_was_changed_is_not_looked_at(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmretrieve.combining import combined
+from mmretrieve.combining import combine
 from mmretrieve.composers.captions import sdr_weights
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
@@ -100,16 +100,16 @@ def elementary(seed: int) -> Composition:
 
 
 def test_one_reference_and_one_prompt_stay_as_they_are() -> None:
-    alone, one = combined([[elementary(0)]], [3.0], [1.0]), elementary(0)
-    assert alone.weighing == one.weighing
+    alone, one = combine([[elementary(0)]], [3.0], [1.0]), elementary(0)
+    assert alone.term_weights == one.term_weights
     np.testing.assert_array_equal(alone.terms, one.terms)
-    assert alone.with_pdv(PDV(beta=0.5)).weighing == one.with_pdv(PDV(beta=0.5)).weighing
+    assert alone.with_pdv(PDV(beta=0.5)).term_weights == one.with_pdv(PDV(beta=0.5)).term_weights
 
 
 def test_directions_of_prompts_add_each_at_its_strength() -> None:
     first, second = elementary(0), elementary(1)
     second = Composition(second.names, np.stack([first["image"], first["text"], *second.terms[2:]]), second.weights)
-    both = combined([[first, second]], [1.0], [1.0, -0.5])
+    both = combine([[first, second]], [1.0], [1.0, -0.5])
     assert both.names == ("image", "text", "composed", "prompt", "composed 2", "prompt 2")
     expected = first["text"] + (first["composed"] - first["text"]) - 0.5 * (second["composed"] - first["text"])
     np.testing.assert_allclose(both.vector, expected, atol=1e-6)
@@ -122,7 +122,7 @@ def test_directions_of_prompts_add_each_at_its_strength() -> None:
 def test_a_reference_said_anew_for_each_prompt_counts_by_its_mean() -> None:
     first, second = elementary(0), elementary(1)
     second = Composition(second.names, np.stack([first["image"], *second.terms[1:]]), second.weights)
-    both = combined([[first, second]], [1.0], [1.0, 0.5])
+    both = combine([[first, second]], [1.0], [1.0, 0.5])
     assert "text 2" in both.names
     mean = (first["text"] + second["text"]) / 2
     expected = mean + (first["composed"] - mean) + 0.5 * (second["composed"] - mean)
@@ -132,24 +132,24 @@ def test_a_reference_said_anew_for_each_prompt_counts_by_its_mean() -> None:
 
 def test_references_weigh_as_they_are_told() -> None:
     a, b = elementary(0), elementary(1)
-    both = combined([[a], [b]], [3.0, 1.0], [1.0])
+    both = combine([[a], [b]], [3.0, 1.0], [1.0])
     np.testing.assert_allclose(both.vector, 0.75 * a["composed"] + 0.25 * b["composed"], atol=1e-6)
-    assert both.with_pdv(PDV(beta=0.0)).weighing["image 2"] == pytest.approx(0.25)
+    assert both.with_pdv(PDV(beta=0.0)).term_weights["image 2"] == pytest.approx(0.25)
     with pytest.raises(OptionError, match="weights of references must be 0 or more"):
-        combined([[a], [b]], [1.0, -1.0], [1.0])
+        combine([[a], [b]], [1.0, -1.0], [1.0])
 
 
 def test_a_rule_reads_all_terms_of_a_role() -> None:
     a, b = elementary(0), elementary(1)
     b = Composition(b.names, np.stack([*b.terms[:3], a["prompt"] + np.float32(1e-6)]), b.weights)
-    both = combined([[a], [b]], [1.0, 1.0], [1.0]).with_rule(Product())
+    both = combine([[a], [b]], [1.0, 1.0], [1.0]).with_rule(Product())
     scores = np.array([[0.2], [0.1], [0.3], [0.4], [0.6], [0.5], [0.7]], dtype=np.float32)
     assert both.names == ("image", "text", "composed", "prompt", "image 2", "text 2", "composed 2")
     assert both.contributions(scores).sum() == pytest.approx(0.5 * (0.2 + 0.6) * 0.4)
 
 
 def test_terms_beside_pdv_keep_their_weight() -> None:
-    liked = elementary(0).plus("more", unit(np.ones((2, 5))), 0.75, ["a", "b"])
-    assert liked.weighing["more"] == liked.weighing["more 2"] == pytest.approx(0.375)
-    assert liked.with_pdv(PDV(beta=0.5)).weighing["more 2"] == pytest.approx(0.375)
+    liked = elementary(0).with_role("more", unit(np.ones((2, 5))), 0.75, ["a", "b"])
+    assert liked.term_weights["more"] == liked.term_weights["more 2"] == pytest.approx(0.375)
+    assert liked.with_pdv(PDV(beta=0.5)).term_weights["more 2"] == pytest.approx(0.375)
     assert liked.words["more 2"] == "b"

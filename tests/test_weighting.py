@@ -17,7 +17,7 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import NO_MATCH
 from mmretrieve.rules import Hinge, Linear, Product
 from mmretrieve.vectors import unit
-from mmretrieve.weighting import AVOIDED, Spread, automatic
+from mmretrieve.weighting import AVOID_AMOUNT, Spread, automatic_weights
 
 RANDOM = np.random.default_rng(3)
 GALLERY = unit(RANDOM.normal(size=(50, 6)) + [1, 0, 0, 0, 0, 0])
@@ -45,7 +45,7 @@ def z_scores(terms: np.ndarray) -> np.ndarray:
     ],
 )
 def test_scores_are_weighted_means_of_standard_deviations(composed: str, trust: float, amounts: Sequence[float]) -> None:
-    weighed = automatic(query(composed=composed, trust=trust), Spread.of(GALLERY))
+    weighed = automatic_weights(query(composed=composed, trust=trust), Spread.of(GALLERY))
     scores = weighed.contributions((TERMS.astype(np.float64) @ GALLERY.T).astype(np.float32)).sum(axis=0)
     np.testing.assert_allclose(scores, np.array(amounts) @ z_scores(TERMS) / np.abs(amounts).sum(), atol=1e-5)
     assert abs(scores.mean()) < 1e-5  # the average item scores 0
@@ -53,39 +53,43 @@ def test_scores_are_weighted_means_of_standard_deviations(composed: str, trust: 
 
 
 def test_each_prompt_counts_by_its_strength_and_avoided_phrases_count_alike() -> None:
-    two = query().joined(mm.Composition(("composed 2", "prompt 2"), TERMS[:2], (0, 0), {"composed 2": "a blue dress, long"}))
-    two = two.joined(mm.Composition(("avoid", "avoid 2"), TERMS[2:], (-1, 0), {"avoid": "stripes", "avoid 2": "dots"}))
+    two = query().with_terms(
+        mm.Composition(("composed 2", "prompt 2"), TERMS[:2], (0, 0), {"composed 2": "a blue dress, long"})
+    )
+    two = two.with_terms(mm.Composition(("avoid", "avoid 2"), TERMS[2:], (-1, 0), {"avoid": "stripes", "avoid 2": "dots"}))
     two = mm.Composition(two.names, two.terms, two.weights, two.words, shares={"composed 2": 0.5, "prompt 2": 0.5})
     spread = Spread.of(GALLERY)
-    amounts = {name: weight * spread.deviation(two[name]) for name, weight in automatic(two, spread).weighing.items()}
+    amounts = {
+        name: weight * spread.deviation(two[name]) for name, weight in automatic_weights(two, spread).term_weights.items()
+    }
     unit_ = amounts["image"]
     assert amounts["prompt 2"] / unit_ == pytest.approx(0.5)
     assert amounts["composed 2"] / amounts["composed"] == pytest.approx(0.5)
-    assert [amounts[name] / unit_ for name in ("avoid", "avoid 2")] == pytest.approx([AVOIDED, AVOIDED])
+    assert [amounts[name] / unit_ for name in ("avoid", "avoid 2")] == pytest.approx([AVOID_AMOUNT, AVOID_AMOUNT])
     assert amounts["text"] / unit_ == pytest.approx(-0.25 - 0.5 * 0.5)  # what composed repeats of the caption is given back
 
 
 def test_a_named_rule_is_kept_and_others_give_way() -> None:
     spread = Spread.of(GALLERY)
     hinge = query().with_rule(Hinge())
-    assert isinstance(automatic(hinge, spread).rule, Linear)
-    kept = automatic(hinge, spread, keep_rule=True)
+    assert isinstance(automatic_weights(hinge, spread).rule, Linear)
+    kept = automatic_weights(hinge, spread, keep_rule=True)
     assert kept.rule == Hinge()
     assert not kept.means
-    assert kept.weighing["composed"] == pytest.approx(1)
-    assert automatic(query().with_rule(Product()), spread, keep_rule=True).weights == query().weights
+    assert kept.term_weights["composed"] == pytest.approx(1)
+    assert automatic_weights(query().with_rule(Product()), spread, keep_rule=True).weights == query().weights
 
 
 @pytest.mark.parametrize("gallery", [GALLERY[:1], np.repeat(GALLERY[:1], 5, axis=0), GALLERY[:0]])
 def test_a_gallery_that_does_not_spread_gets_raw_scores_and_says_so(gallery: np.ndarray) -> None:
-    weighed = automatic(query(), Spread.of(gallery))
+    weighed = automatic_weights(query(), Spread.of(gallery))
     assert weighed.weights == pytest.approx(np.array((1, -0.25, 0.5, 1)) / 2.75)
     assert not weighed.means
     assert "cannot be told apart" in str(weighed.remark)
 
 
 def test_other_weights_count_from_zero_again() -> None:
-    weighed = automatic(query(), Spread.of(GALLERY))
+    weighed = automatic_weights(query(), Spread.of(GALLERY))
     assert weighed.means
     back = weighed.with_pdv(mm.PDV())
     assert (dict(back.means), back.why) == ({}, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, MMRetrieveError
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.options import AUTO, BALANCED, BASE
-from mmretrieve.weighting import Spread, automatic, balanced
+from mmretrieve.weighting import Spread, automatic_weights, balanced_weights
 
 BY_PAPER = "published"
 METHOD = {
@@ -55,9 +55,9 @@ def weighing(
     if pdv is not None and weights is not None:
         raise OptionError("give --pdv or --weights, not both")
     if weights == AUTO:
-        return WeightSetting(AUTO, partial(automatic, keep_rule=keep_rule))
+        return WeightSetting(AUTO, partial(automatic_weights, keep_rule=keep_rule))
     if weights == BALANCED:
-        return WeightSetting(BALANCED, balanced)
+        return WeightSetting(BALANCED, balanced_weights)
     if isinstance(weights, Mapping):
         roles = dict(weights)
         if not any(roles.values()):

@@ -70,7 +70,7 @@ def studied(retriever: Retriever, fields: Fields) -> dict[str, Any]:
             del searchers[BEFORE_PDV]  # which has no words to weigh
         found[label] = {name: shares(search, way, fields) for name, search in searchers.items()}
     for name, factor in FACTORS.items():
-        with _avoided(weighting.AVOIDED * factor):
+        with _avoided(weighting.AVOID_AMOUNT * factor):
             found[AVOID][f"auto, AVOIDED {name}"] = shares(_searchers(retriever)[AUTO], WAYS[AVOID], fields)
     return found
 
@@ -113,7 +113,7 @@ def _searchers(retriever: Retriever) -> dict[str, Searcher]:
 
     def before(way: str, asked: Asked, pdv: PDV | None = None) -> list[Ranking]:
         composed = _before(retriever, way, asked)
-        weighed = [one.with_pdv(pdv) if pdv is not None and one.takes_pdv else one for one in composed]
+        weighed = [one.with_pdv(pdv) if pdv is not None and one.supports_pdv else one for one in composed]
         return [retriever.gallery.search(one, K, exclude=[id_]) for one, (id_, _) in zip(weighed, asked, strict=True)]
 
     return {"before, base": before, BEFORE_PDV: partial(before, pdv=PUBLISHED["cirevl"]), AUTO: auto}
@@ -133,8 +133,8 @@ def _before(retriever: Retriever, way: str, asked: Asked) -> list[Composition]:
 @contextmanager
 def _avoided(amount: float) -> Iterator[None]:
     """Another amount of each phrase to avoid."""
-    before, weighting.AVOIDED = weighting.AVOIDED, amount
+    before, weighting.AVOID_AMOUNT = weighting.AVOID_AMOUNT, amount
     try:
         yield
     finally:
-        weighting.AVOIDED = before
+        weighting.AVOID_AMOUNT = before

@@ -17,7 +17,7 @@ from eval.sweep.sweep import Tuning, sweep_ranks
 from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts
 from mmretrieve.options import AUTO
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import Spread, automatic
+from mmretrieve.weighting import Spread, automatic_weights
 
 PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 36), {"base": PDV()})
 TUNED_ON = "captions, swap (CIReVL's shape)"
@@ -63,7 +63,7 @@ def measured(benchmark: Benchmark, scored: ScoredCompositions, method: Method, s
     if setting is not None:
         found |= {"PDV-F": means(lambda composition: composition.with_pdv(setting)), "setting": asdict(setting)}
     if method.weighs:
-        found[AUTO] = means(lambda composition: automatic(composition, spread))
+        found[AUTO] = means(lambda composition: automatic_weights(composition, spread))
     return found
 
 

@@ -23,7 +23,7 @@ from eval.studies.halves import held_out
 from mmretrieve import PDV, ComposerName, Composition, weighting
 from mmretrieve.directions import Term
 from mmretrieve.rules import LINEAR, Product
-from mmretrieve.weighting import FOUR, LEAST, Spread, automatic, balanced
+from mmretrieve.weighting import MIN_DEVIATION, STANDARD_TERMS, Spread, automatic_weights, balanced_weights
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -35,7 +35,7 @@ BASE, PUBLISHED, SUM, PRODUCT, BALANCED, AUTO = "base", "PDV-F", "image + prompt
 TUNED, ORACLE = "best four-term grid (labels)", "best per query (labels)"
 BARS = (BASE, SUM, PRODUCT)  # what needs no labels and no thought: `auto` must not be below
 ENOUGH = 95  # per cent of the grid
-AMOUNTS = {"added": weighting.ADDED, "carried": weighting.CARRIED}
+AMOUNTS = {"added": weighting.APPEND_AMOUNTS, "carried": weighting.REPLACE_AMOUNTS}
 FACTORS = {"halved": 0.5, "doubled": 2.0}
 
 
@@ -81,7 +81,7 @@ def measured(benchmark: Benchmark, scored: ScoredCompositions, pdv: PDV, spread:
     columns[ORACLE] = _halves(grid.max(axis=1), held)
     return {
         "columns": columns,
-        "grid": dict(zip(FOUR, GRID[int(grid.mean(axis=0).argmax())].tolist(), strict=True)),
+        "grid": dict(zip(STANDARD_TERMS, GRID[int(grid.mean(axis=0).argmax())].tolist(), strict=True)),
         "grid, chosen on the other half": float(grid[held, int(grid[~held].mean(axis=0).argmax())].mean()),
         "sensitivity": sensitivity(*_half(benchmark, scored, held), spread),
     }
@@ -94,8 +94,8 @@ def choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
         PUBLISHED: lambda composition: composition.with_pdv(pdv),
         SUM: lambda composition: composition.with_rule(LINEAR).weighted({Term.IMAGE: 1, Term.PROMPT: 1}),
         PRODUCT: lambda composition: composition.with_rule(Product()),
-        BALANCED: lambda composition: balanced(composition, spread),
-        AUTO: lambda composition: automatic(composition, spread),
+        BALANCED: lambda composition: balanced_weights(composition, spread),
+        AUTO: lambda composition: automatic_weights(composition, spread),
     }
 
 
@@ -109,23 +109,23 @@ def on_grid(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) ->
 
     def folded() -> Iterator[Floats]:
         for composition, scores_tg in scored:
-            units = [max(LEAST, spread.deviation(composition[term])) for term in FOUR]
-            order = [composition.names.index(term) for term in FOUR]
+            units = [max(MIN_DEVIATION, spread.deviation(composition[term])) for term in STANDARD_TERMS]
+            order = [composition.names.index(term) for term in STANDARD_TERMS]
             yield (GRID / units) @ scores_tg[order]
 
     return np.asarray(benchmark.per_query(folded())[..., benchmark.headline])
 
 
 def sensitivity(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> dict[str, dict[str, float]]:
-    """Each amount of `automatic`, halved and doubled: the change of the mean headline."""
+    """Each amount of `automatic_weights`, halved and doubled: the change of the mean headline."""
 
     def mean() -> float:
-        return float(values(benchmark, scored, lambda composition: automatic(composition, spread)).mean())
+        return float(values(benchmark, scored, lambda composition: automatic_weights(composition, spread)).mean())
 
     before = mean()
     found: dict[str, dict[str, float]] = {}
     for case, amounts in AMOUNTS.items():
-        for role in FOUR:
+        for role in STANDARD_TERMS:
             changes = found[f"{case}, {role}"] = {}
             for name, factor in FACTORS.items():
                 with _scaled(amounts, role, factor):

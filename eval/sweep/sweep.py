@@ -103,7 +103,7 @@ def _check(benchmark: Benchmark, composition: Composition) -> None:
         raise MMRetrieveError(
             f"{benchmark.name}: the plane is of linear scores; the {composition.rule.name.value!r} rule has others"
         )
-    if set(composition.names) - set(Term) or not composition.takes_pdv:
+    if set(composition.names) - set(Term) or not composition.supports_pdv:
         raise MMRetrieveError(
             f"{benchmark.name}: the plane weighs image, text and composed; these queries have {', '.join(composition.names)}"
         )

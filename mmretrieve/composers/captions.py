@@ -95,7 +95,7 @@ class Captions:
         return [
             self._composition(
                 query, pairs[place], text_rows[place], rewrite_rows[place], next(wished) if wish else None
-            ).remarked(_silence(said[place]), fitting_remark(self.encoder, pairs[place]), prompt_cut)
+            ).with_remarks(_silence(said[place]), fitting_remark(self.encoder, pairs[place]), prompt_cut)
             for query, place, wish, prompt_cut in zip(queries, places, wishes, cut, strict=True)
         ]
 

@@ -137,14 +137,14 @@ def _tagger(encoder: Encoder, parts: Parts) -> Tagger:
 
 def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
     from mmretrieve.encoders.openclip import OpenClipEncoder
-    from mmretrieve.inversion.inverter import PictureWords
+    from mmretrieve.inversion.inverter import TokenInverter
     from mmretrieve.inversion.oti import OTI
     from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
 
     if not isinstance(encoder, OpenClipEncoder):
         raise OptionError(f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder")
     if name is ComposerName.SEARLE_OTI:
-        return PictureWords(encoder, parts.oti or OTI())
+        return TokenInverter(encoder, parts.oti or OTI())
     own = encoder.folder / FILE if encoder.folder is not None else None
     phi = own if parts.phi is None and own is not None and own.is_file() else parts.phi
     if phi is None:
@@ -157,7 +157,7 @@ def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
         raise OptionError(
             f"{name.value!r} needs a {shape.__name__}, this phi is a {type(loaded.net).__name__}: use the composer it was trained for"
         )
-    return PictureWords(encoder, loaded)
+    return TokenInverter(encoder, loaded)
 
 
 def _needed(value: T | None, why: str) -> T:

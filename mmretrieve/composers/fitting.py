@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mmretrieve.composition import joined_remarks
+from mmretrieve.composition import join_remarks
 from mmretrieve.encoders.base import ContextLimit, Encoder
 from mmretrieve.language.base import Rewriter
 
@@ -111,7 +111,7 @@ class _Fitter:
         remark = f"{_shortened('caption', pair.caption, kept)}, so that it fits into the encoder's {self._length} tokens"
         if not kept:
             remark = cut_remark("the caption", self._length)
-        return FittedCaption(kept or pair.caption, pair.rewrite, joined_remarks(pair.remark, remark))
+        return FittedCaption(kept or pair.caption, pair.rewrite, join_remarks(pair.remark, remark))
 
     def _fits(self, text: str) -> bool:
         return self.encoder.fits_context([text])[0]

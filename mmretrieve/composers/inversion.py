@@ -25,7 +25,7 @@ SHOWN = "$"  # stands for the pseudo token where a person reads the sentence
 
 
 class Inverter(Protocol):
-    """Says sentences about pictures, each with its picture as a word (`inversion.inverter.PictureWords` is one)."""
+    """Says sentences about pictures, each with its picture as a word (`inversion.inverter.TokenInverter` is one)."""
 
     def encode(self, images: Sequence[ImageLike], sentences: Sequence[Sequence[Sequence[str]]]) -> Float32:
         """n images and, for each, s sentences cut in pieces around the picture → (n, s, d) unit float32."""

@@ -35,7 +35,7 @@ class OneStep:
                 np.stack([query.reference(), *(next(rows) for _ in one)]),
                 (0.0, *(float(term is Term.COMPOSED) for term in one)),
                 {str(term): sentence for term, sentence in one.items()},
-            ).remarked(*_cut(self.encoder, one))
+            ).with_remarks(*_cut(self.encoder, one))
             for one, query in zip(words, queries, strict=True)
         ]
 

@@ -88,8 +88,8 @@ class Constrained:
 
 def _plus(composition: Composition, encoder: Encoder, role: str, weight: float, phrases: Sequence[str]) -> Composition:
     """With the phrases of a role beside the other terms, and a remark if one of them is cut."""
-    more = composition.plus(role, encoder.encode_texts(phrases), weight, phrases)
-    return more.remarked(*cut_remarks(encoder, phrases, f"a {role} phrase"))
+    more = composition.with_role(role, encoder.encode_texts(phrases), weight, phrases)
+    return more.with_remarks(*cut_remarks(encoder, phrases, f"a {role} phrase"))
 
 
 def _described(composition: Composition, encoder: Encoder, whole: str) -> Composition:
@@ -97,4 +97,4 @@ def _described(composition: Composition, encoder: Encoder, whole: str) -> Compos
     terms = composition.terms.copy()
     terms[composition.names.index(Term.COMPOSED)] = encoder.encode_texts([whole])[0]
     described = replace(composition, terms=terms, words={**composition.words, Term.COMPOSED: whole})
-    return described.remarked(*cut_remarks(encoder, [whole], "the description of the target"))
+    return described.with_remarks(*cut_remarks(encoder, [whole], "the description of the target"))

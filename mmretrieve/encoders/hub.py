@@ -13,7 +13,7 @@ ANSWER_SECONDS = 5.0
 
 
 @contextmanager
-def hub_or_cache(*, needed: bool) -> Iterator[None]:
+def offline_if_unreachable(*, needed: bool) -> Iterator[None]:
     """While it lasts, loaders are quiet, and offline where `needed` and the hub is out of reach: left alone they retry for a minute."""
     offline, silent = constants.HF_HUB_OFFLINE, logging.root.manager.disable
     if needed and not offline:

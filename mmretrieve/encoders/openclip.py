@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.context import TextContext
-from mmretrieve.encoders.hub import hub_or_cache
+from mmretrieve.encoders.hub import offline_if_unreachable
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
@@ -162,7 +162,7 @@ def load_encoder(
     before = Preprocessing(preprocessing)
     name, pretrained, folder = _resolve(str(spec))
     try:
-        with hub_or_cache(needed=folder is None and not Path(pretrained or "").is_file()):
+        with offline_if_unreachable(needed=folder is None and not Path(pretrained or "").is_file()):
             model = open_clip.create_model(name, pretrained, require_pretrained=True, pretrained_text=False, weights_only=True)
             tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # whatever the hub, the file or the checkpoint raised, the user needs one line

@@ -24,7 +24,7 @@ class TokenMaker(Protocol):
 
 
 @dataclass(frozen=True)
-class PictureWords:
+class TokenInverter:
     """An `Inverter`: one encoder and one way to make its pseudo tokens."""
 
     encoder: OpenClipEncoder

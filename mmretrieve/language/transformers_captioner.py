@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.images import ImageLike, name_of, open_image
+from mmretrieve.images import ImageLike, open_image, source_name
 from mmretrieve.language.llm.cache import AnswerCache, picture_key
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class TransformersCaptioner:
         said = self._say(pictures, count)
         for key, captions in said.items():
             if not captions:
-                raise MMRetrieveError(f"{self.model} says nothing about {name_of(pictures[key])}; try another captioner")
+                raise MMRetrieveError(f"{self.model} says nothing about {source_name(pictures[key])}; try another captioner")
             if self.memory is not None:
                 self.memory.put("caption", self.model, self._asked(key, count), captions)
         return said
@@ -124,13 +124,13 @@ class _LoadedModel:
 
     @classmethod
     def load(cls, name: str, device: str) -> _LoadedModel:
-        from mmretrieve.encoders.hub import hub_or_cache
+        from mmretrieve.encoders.hub import offline_if_unreachable
         from mmretrieve.encoders.openclip import resolve_device
 
         transformers: Any = import_module("transformers")
         where = resolve_device(device)
         try:
-            with hub_or_cache(needed=not Path(name).is_dir()), _quietly():
+            with offline_if_unreachable(needed=not Path(name).is_dir()), _quietly():
                 processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
                 model = transformers.AutoModelForImageTextToText.from_pretrained(

@@ -54,7 +54,7 @@ class SearchResponse(BaseModel):
         ]
         return cls(
             hits=hits,
-            asked=ranking.asked,
+            asked=ranking.k,
             searched=ranking.searched,
             hidden=dict(ranking.hidden),
             weights=dict(ranking.weights),

@@ -107,7 +107,7 @@ def test_ensembles_are_means_of_captions_and_of_their_rewrites(encoder: Encoder,
     rewritten = encoder.encode_texts(["a red dress, in red", "a shirt, in red", "a red thing, in red"])
     np.testing.assert_allclose(one["text"], unit([told.mean(axis=0)])[0], atol=1e-5)
     np.testing.assert_allclose(one["composed"], unit([rewritten.mean(axis=0)])[0], atol=1e-5)
-    assert (one.rule, one.weighing["composed"]) == (Hinge(), 1.0)
+    assert (one.rule, one.term_weights["composed"]) == (Hinge(), 1.0)
 
 
 class Several:
@@ -148,16 +148,16 @@ def test_sdr_is_other_weights_on_the_same_terms(encoder: Encoder, query: Compose
 def test_roles_have_the_signs_of_what_was_asked(encoder: Encoder, query: ComposerInput) -> None:
     asked = ComposerInput(query.vector, "in red, without sleeves, keep the pattern")
     one = make_composer("roles", encoder).compose([asked])[0]
-    assert one.weighing == pytest.approx(
+    assert one.term_weights == pytest.approx(
         {"image": 0.1, "text": 0, "composed": 0.4, "prompt": 0, "desired": 0.3, "preserve": 0.1, "forbidden": -0.1}
     )
     assert one.words["forbidden"] == "sleeves"
     plain = make_composer("roles", encoder).compose([ComposerInput(query.vector, "in red")])[0]
-    assert plain.weighing == pytest.approx(
+    assert plain.term_weights == pytest.approx(
         {"image": 0.2 / 0.9, "text": 0, "composed": 0.4 / 0.9, "prompt": 0, "desired": 0.3 / 0.9}
     )
     two = make_composer("roles", encoder).compose([ComposerInput(query.vector, "without dots, no stripes")])[0]
-    assert (two.weighing["forbidden"], two.weighing["forbidden 2"]) == pytest.approx((-0.05 / 0.7, -0.05 / 0.7))
+    assert (two.term_weights["forbidden"], two.term_weights["forbidden 2"]) == pytest.approx((-0.05 / 0.7, -0.05 / 0.7))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_constraints_of_the_soft_rule(encoder: Encoder, query: ComposerInput) ->
     asked = ComposerInput(query.vector, "in red, keep the sleeves, no dots, not striped")
     one = make_composer("captions", encoder, rule=RuleName.SOFT).compose([asked])[0]
     assert (one.words["reward"], one.words["penalty"]) == ("in red, sleeves", "dots, striped")
-    assert one.weighing["reward"] == one.weighing["penalty"] == 0
+    assert one.term_weights["reward"] == one.term_weights["penalty"] == 0
     np.testing.assert_allclose(one["penalty"], encoder.encode_texts(["dots, striped"])[0], atol=1e-6)
 
 
@@ -200,9 +200,9 @@ def test_one_step_takes_the_prompt_where_nothing_can_be_read(encoder: Encoder, q
     queries = [ComposerInput(query.vector, words) for words in ("in red", "mumble", "striped")]
     first, unread, last = make_composer("one-step", encoder, Parts(describer=Narrator())).compose(queries)
     assert first.words == {"text": "a dress", "composed": "a dress in red", "prompt": "in red"}
-    assert (unread.words["composed"], unread.takes_pdv) == ("mumble", False)
+    assert (unread.words["composed"], unread.supports_pdv) == ("mumble", False)
     assert last.words["composed"] == "a dress striped"
-    assert first.weighing == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
+    assert first.term_weights == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
     with pytest.raises(OptionError, match="needs a describer"):
         make_composer("one-step", encoder)
 

@@ -14,7 +14,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer
 
 import mmretrieve as mm
-from mmretrieve.combining import combined
+from mmretrieve.combining import combine
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.fitting import longest_prefix
@@ -311,10 +311,10 @@ def test_phrases_and_descriptions_of_a_compiler_are_told_too(encoder: OpenClipEn
 
 def test_remarks_of_all_parts_are_joined_each_once(encoder: Encoder, query: ComposerInput) -> None:
     (one,) = make_composer("prompt", encoder).compose([query])
-    parts = [[one.remarked("a", "b"), one], [one.remarked("b"), one.remarked("c", None, "a")]]
-    assert combined(parts, [1, 1], [1, 1]).remark == "a; b; c"
-    assert combined([[one]], [1], [1]).remark is None
-    assert one.remarked(None) is one
+    parts = [[one.with_remarks("a", "b"), one], [one.with_remarks("b"), one.with_remarks("c", None, "a")]]
+    assert combine(parts, [1, 1], [1, 1]).remark == "a; b; c"
+    assert combine([[one]], [1], [1]).remark is None
+    assert one.with_remarks(None) is one
 
 
 def test_the_longest_prefix_has_whole_words() -> None:

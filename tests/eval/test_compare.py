@@ -22,7 +22,7 @@ from eval.studies.compare import TUNED_ON, compare, tuned
 from eval.studies.tables import answerable_table, avoid_table, fill, markdown, sensitivity_table, weights_table
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import Spread, automatic, balanced
+from mmretrieve.weighting import Spread, automatic_weights, balanced_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_a_comparison_measures_every_method_as_score_does(
     weighed = {
         "base": lambda c: c,
         "PDV-F": lambda c: c.with_pdv(setting),
-        "auto": lambda c: automatic(c, Spread.of(gallery)),
+        "auto": lambda c: automatic_weights(c, Spread.of(gallery)),
     }
     for name, weigh in weighed.items():
         vectors = np.stack([weigh(c).vector for c in scored.compositions])
@@ -194,14 +194,14 @@ def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, gallery: Float
     terms = np.concatenate([gallery[:1], rows])
     words = {"text": "a dress", "composed": "a red dress"}
     query = mm.Composition(("image", "text", "composed", "prompt"), terms, (0, 0, 1, 0), words)
-    assert balanced(query, spread).weighing["prompt"] == pytest.approx(
+    assert balanced_weights(query, spread).term_weights["prompt"] == pytest.approx(
         0.37 * (gallery @ rows[1]).std() / (gallery @ rows[2]).std(), rel=1e-3
     )
-    assert balanced(query, Spread.of(gallery[:1])).weighing["image"] == 1  # one item spreads nothing
-    liked = balanced(query.plus("more", gallery[:1], 0.75, ["a"]), spread)
-    assert (liked.weighing["composed"], liked.weighing["more"]) == (1, 0.75)
+    assert balanced_weights(query, Spread.of(gallery[:1])).term_weights["image"] == 1  # one item spreads nothing
+    liked = balanced_weights(query.with_role("more", gallery[:1], 0.75, ["a"]), spread)
+    assert (liked.term_weights["composed"], liked.term_weights["more"]) == (1, 0.75)
     with pytest.raises(mm.MMRetrieveError, match="this query has no text, composed, prompt"):
-        balanced(mm.Composition(("image",), terms[:1], (1.0,)), spread)
+        balanced_weights(mm.Composition(("image",), terms[:1], (1.0,)), spread)
 
 
 def test_the_wardrobe_benchmark_is_the_built_in_world() -> None:

@@ -195,7 +195,7 @@ def test_the_plane_is_refused_where_a_ranking_depends_on_more() -> None:
     said = refused(random_part(7, names=("image", "prompt")), lambda composition: composition)
     assert said == "random: the plane weighs image, text and composed; these queries have image, prompt"
     more = random_part(8).scored.gallery[:1]
-    said = refused(random_part(7), lambda composition: composition.plus("desired", more, 0.5, ["red"]))
+    said = refused(random_part(7), lambda composition: composition.with_role("desired", more, 0.5, ["red"]))
     assert said.endswith("these queries have image, text, composed, prompt, desired")
     two = tuple(numbered("composed", i) for i in range(2))
     said = refused(random_part(7, names=("image", "text", *two)), lambda composition: composition)

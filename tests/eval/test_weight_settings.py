@@ -15,7 +15,7 @@ from mmretrieve.directions import plane_weights
 from mmretrieve.errors import OptionError
 from mmretrieve.rules import Product
 from mmretrieve.vectors import unit
-from mmretrieve.weighting import Spread, automatic, balanced
+from mmretrieve.weighting import Spread, automatic_weights, balanced_weights
 
 TERMS = unit(np.random.default_rng(1).normal(size=(4, 6)))
 QUERY = Composition(("image", "text", "composed", "prompt"), TERMS, (0, 0, 1, 0))
@@ -65,7 +65,7 @@ def test_a_published_setting_by_its_name_and_by_what_it_is_for() -> None:
 def test_automatic_weights_are_those_of_a_search() -> None:
     found = told(weights="auto")
     assert (found.label, found.pdv) == ("auto", None)
-    assert weights_of(found) == automatic(QUERY, SPREAD).weights
+    assert weights_of(found) == automatic_weights(QUERY, SPREAD).weights
     assert found.weigh(QUERY.with_rule(Product()), SPREAD).is_linear
     kept = weighing(None, "auto", composer=ComposerName.CAPTIONS, benchmark="cirr", model=SMALL, keep_rule=True)
     assert kept.weigh(QUERY.with_rule(Product()), SPREAD).rule == Product()
@@ -84,7 +84,7 @@ def test_weights_by_role_and_balanced() -> None:
     assert (found.label, found.pdv) == ("image=1,prompt=2.5", None)
     assert weights_of(found) == (1, 0, 0, 2.5)
     assert told(weights="balanced").label == "balanced"
-    assert weights_of(told(weights="balanced")) == balanced(QUERY, SPREAD).weights
+    assert weights_of(told(weights="balanced")) == balanced_weights(QUERY, SPREAD).weights
 
 
 def test_the_best_point_of_a_sweep_is_reached(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from eval.studies.searches import retriever_of, searched
 from eval.studies.tables import sensitivity_table, weights_table
 from eval.studies.weights import GRID, choices, measured, on_grid, rows, sensitivity, shortfalls, values
 from mmretrieve.vectors import Float32, unit
-from mmretrieve.weighting import ADDED, FOUR, Spread, automatic
+from mmretrieve.weighting import APPEND_AMOUNTS, STANDARD_TERMS, Spread, automatic_weights
 
 ITEMS = 40
 RANDOM = np.random.default_rng(3)
@@ -42,7 +42,7 @@ def bench() -> Benchmark:
 def scored() -> ScoredCompositions:
     words = {"text": "a dress", "composed": "a dress, in red", "prompt": "in red"}
     terms = [unit(RANDOM.normal(size=(4, 8))) for _ in range(10)]
-    return ScoredCompositions([mm.Composition(FOUR, four, (0, 0, 1, 0), words) for four in terms], GALLERY)
+    return ScoredCompositions([mm.Composition(STANDARD_TERMS, four, (0, 0, 1, 0), words) for four in terms], GALLERY)
 
 
 def z(scores: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scor
     for point in (0, 77, len(GRID) - 1):
 
         def weigh(composition: mm.Composition, point: int = point) -> mm.Composition:
-            sizes = {term: GRID[point, i] / SPREAD.deviation(composition[term]) for i, term in enumerate(FOUR)}
+            sizes = {term: GRID[point, i] / SPREAD.deviation(composition[term]) for i, term in enumerate(STANDARD_TERMS)}
             return composition.weighted(sizes)
 
         np.testing.assert_allclose(grid[:, point], values(bench, scored, weigh))
@@ -74,7 +74,7 @@ def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scor
 
 def test_what_is_reported_of_each_half(bench: Benchmark, scored: ScoredCompositions) -> None:
     found = measured(bench, scored, mm.PDV(), SPREAD)
-    columns, auto = found["columns"], values(bench, scored, lambda composition: automatic(composition, SPREAD))
+    columns, auto = found["columns"], values(bench, scored, lambda composition: automatic_weights(composition, SPREAD))
     assert columns["auto"] == {"all": pytest.approx(auto.mean()), "held-out": pytest.approx(auto[1::2].mean())}
     grid = on_grid(bench, scored, SPREAD)
     assert columns["best four-term grid (labels)"]["all"] == pytest.approx(grid.mean(axis=0).max())
@@ -86,14 +86,14 @@ def test_what_is_reported_of_each_half(bench: Benchmark, scored: ScoredCompositi
 
 
 def test_an_amount_that_is_changed_is_given_back(bench: Benchmark, scored: ScoredCompositions) -> None:
-    before = dict(ADDED)
+    before = dict(APPEND_AMOUNTS)
     found = sensitivity(bench, scored, SPREAD)
-    assert before == ADDED
-    assert list(found) == [f"{case}, {term}" for case in ("added", "carried") for term in FOUR]
+    assert before == APPEND_AMOUNTS
+    assert list(found) == [f"{case}, {term}" for case in ("added", "carried") for term in STANDARD_TERMS]
     assert all(change == {"halved": 0, "doubled": 0} for name, change in found.items() if name.startswith("carried"))
-    with weights._scaled(ADDED, mm.Term.PROMPT, 2.0):
-        doubled = values(bench, scored, lambda composition: automatic(composition, SPREAD)).mean()
-    plain = values(bench, scored, lambda composition: automatic(composition, SPREAD)).mean()
+    with weights._scaled(APPEND_AMOUNTS, mm.Term.PROMPT, 2.0):
+        doubled = values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
+    plain = values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
     assert found["added, prompt"]["doubled"] == pytest.approx(doubled - plain)
 
 

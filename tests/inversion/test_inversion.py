@@ -241,7 +241,7 @@ def test_the_composer_says_the_picture_as_a_word(encoder: OpenClipEncoder, photo
     query = ComposerInput(encoder.encode_images([path])[0], "costs $5", image=path)
     one = make_composer("lincir", encoder, Parts(phi=phi)).compose([query])[0]
     assert one.words == {"text": "a photo of $", "composed": "a photo of $ that costs $5", "prompt": "costs $5"}
-    assert one.weighing == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
+    assert one.term_weights == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
     token = phi.tokens(encoder.image_features([path]), encoder)
     with torch.no_grad():
         said = encoder.pseudo_tokens.features([("a photo of", "that costs $5")], token)

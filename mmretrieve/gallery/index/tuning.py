@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import MARGIN, FaissIndex
 from mmretrieve.gallery.index.plan import SearchParams
-from mmretrieve.scoring import BLOCK, check_k, term_scores, top_k
+from mmretrieve.scoring import ROW_BATCH_SIZE, check_k, term_scores, top_k
 from mmretrieve.vectors import Float32, unit
 
 ALPHAS = 0.3, 0.9  # how far a query goes from its picture: two pictures' difference is about twice a prompt's
@@ -66,8 +66,8 @@ def composed_queries(vectors: NDArray[np.float16], count: int, *, seed: int = 0)
 def exact_best(vectors: NDArray[np.float16], queries: Float32, k: int) -> NDArray[np.int64]:
     """The specification: (n, d) rows, (q, d) queries → (q, min(k, n)) rows, best first by exact score, the lower of equals first."""
     best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
-    for start in range(0, len(vectors), BLOCK):
-        scores = term_scores(queries, unit(vectors[start : start + BLOCK]))
+    for start in range(0, len(vectors), ROW_BATCH_SIZE):
+        scores = term_scores(queries, unit(vectors[start : start + ROW_BATCH_SIZE]))
         rows = np.arange(start, start + scores.shape[1])
         best = [_better(known, found, rows, k) for known, found in zip(best, scores, strict=True)]
     return np.stack([rows for _, rows in best])
