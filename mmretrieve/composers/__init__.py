@@ -1,4 +1,4 @@
-"""What makes terms: every way to compose a query, by name."""
+"""Composers: turn a reference image and a prompt into named terms."""
 
 from mmretrieve.composers.factory import Parts, make_composer, parts_from
 

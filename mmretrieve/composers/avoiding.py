@@ -1,7 +1,7 @@
-"""Directions to go away from: what a phrase adds to a caption, against what the caption could say in its place.
+"""Directions of phrases to avoid: the difference between a caption with the phrase and the caption with alternatives to it.
 
-A caption that says the phrase already gains nothing from it, so `composed − text` cannot take it away. Its direction is there
-all the same between the caption that says it and the same caption that says something else.
+If the caption already contains the phrase, `composed − text` is no direction away from it. The difference between the caption
+with the phrase and the same caption with something else in its place is one.
 """
 
 from __future__ import annotations
@@ -15,40 +15,58 @@ from mmretrieve.language.editing import including, without
 from mmretrieve.language.lexicon import Lexicon
 from mmretrieve.vectors import Float32
 
-MAX_ALTERNATIVES = 12  # of one phrase: enough for a mean
-NONE = 1e-3  # a shorter difference of unit vectors is no direction
+MAX_ALTERNATIVES = 12  # per phrase
+MIN_DIFFERENCE = 1e-3  # a shorter difference of unit vectors has no meaningful direction
 
 
 def avoid_directions(
     encoder: Encoder, phrases: Sequence[str], lexicon: Lexicon, caption: str | None = None, rewrite: str | None = None
 ) -> Float32:
-    """n phrases → (n, d) unit vectors from what the caption could say instead to the caption that says the phrase.
+    """The unit vector from the caption with alternatives to the caption with the phrase, for each phrase.
 
-    "stripes" with "a photo of a red striped dress" is that sentence against the mean of "a photo of a red plain dress",
-    "… checked dress" and so on. A phrase of no known class stands against the caption without it, and a noun that the caption
-    cannot do without against the `rewrite`. Without a caption, or where the words make no difference to the encoder, the
-    phrase itself is the direction.
+    For "stripes" and "a photo of a red striped dress", it is the vector of that sentence minus the mean of "a photo of a red
+    plain dress", "a photo of a red checked dress" and so on. A phrase without known alternatives is compared with the caption
+    without it, and a noun that cannot be removed with the `rewrite`. Without a caption, or if the encoder does not distinguish
+    the sentences, the direction is the vector of the phrase itself.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    phrases : sequence of n str
+    lexicon : Lexicon
+        Provides the alternatives of a phrase.
+    caption, rewrite : str, optional
+        The caption of the reference, and the caption with the prompt applied.
+
+    Returns
+    -------
+    ndarray of shape (n, d), float32
+        Unit rows.
     """
     contrasts = [_contrast(phrase, lexicon, caption, rewrite) for phrase in phrases]
-    texts = list(dict.fromkeys([*phrases, *(text for said, instead in contrasts for text in (said, *instead))]))
+    texts = list(
+        dict.fromkeys([*phrases, *(text for sentence, alternatives in contrasts for text in (sentence, *alternatives))])
+    )
     row = dict(zip(texts, encoder.encode_texts(texts).astype(np.float64), strict=True)) if texts else {}
     directions = []
-    for phrase, (said, instead) in zip(phrases, contrasts, strict=True):
-        difference = row[said] - np.mean([row[text] for text in instead], axis=0) if instead else row[said]
+    for phrase, (sentence, alternatives) in zip(phrases, contrasts, strict=True):
+        difference = row[sentence]
+        if alternatives:
+            difference = difference - np.mean([row[text] for text in alternatives], axis=0)
         length = float(np.linalg.norm(difference))
-        directions.append(difference / length if length > NONE else row[phrase])
+        directions.append(difference / length if length > MIN_DIFFERENCE else row[phrase])
     return np.asarray(directions, dtype=np.float32).reshape(len(phrases), -1)
 
 
 def _contrast(phrase: str, lexicon: Lexicon, caption: str | None, rewrite: str | None) -> tuple[str, list[str]]:
-    """The sentence that says a phrase, and those that say something else in its place."""
-    others = lexicon.alternatives(phrase)[:MAX_ALTERNATIVES]
+    """The sentence with the phrase, and the sentences with an alternative in its place."""
+    alternatives = lexicon.alternatives(phrase)[:MAX_ALTERNATIVES]
     if caption is None:
-        return phrase, others
-    said = including(caption, phrase, lexicon)
-    bare = without(said, phrase, lexicon)
-    replaced = [including(bare, other, lexicon) for other in others]
-    for instead in (replaced, [bare], [] if rewrite is None else [rewrite]):
-        if different := [text for text in dict.fromkeys(instead) if text != said]:
-            return said, different
+        return phrase, alternatives
+    sentence = including(caption, phrase, lexicon)
+    removed = without(sentence, phrase, lexicon)
+    replaced = [including(removed, alternative, lexicon) for alternative in alternatives]
+    for candidates in (replaced, [removed], [] if rewrite is None else [rewrite]):
+        if different := [text for text in dict.fromkeys(candidates) if text != sentence]:
+            return sentence, different
     return f"{caption}, {phrase}", [caption]

@@ -1,4 +1,4 @@
-"""What every composer is: from a reference image and a prompt to named terms."""
+"""The `Composer` protocol."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mmretrieve.composition import Composition
 
 
 class Composer(Protocol):
-    """Makes terms. One call takes many queries, so that texts are encoded in batches."""
+    """Turns references and prompts into compositions. One call takes many queries, so that texts are encoded in batches."""
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        """One composition a query, in order, under the method's own base weights."""
+        """One composition per query, in order, with the base weights of the method."""
         ...

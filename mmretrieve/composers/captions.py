@@ -1,7 +1,7 @@
-"""Composers of words: `text` is the reference said in words, `composed` the same words with the prompt applied.
+"""Composers based on captions: `text` is a caption of the reference, `composed` the caption with the prompt applied.
 
-One caption is CIReVL (arXiv 2310.09291), fifteen are LDRE (SIGIR 2024) and SEIZE (ACM MM 2024), and other weights on
-the same terms are SDR-CIR. Who speaks, and who rewrites, is a choice (see `language`).
+One caption is CIReVL (arXiv 2310.09291), fifteen are LDRE (SIGIR 2024) and SEIZE (ACM MM 2024); SDR-CIR uses other weights for
+the same terms. Captioners and rewriters are pluggable (see `language`).
 """
 
 from __future__ import annotations
@@ -26,52 +26,70 @@ from mmretrieve.options import CaptionSource
 from mmretrieve.rules import LINEAR, Hinge, ScoreRule
 from mmretrieve.vectors import Float32, unit
 
-MANY = 15  # captions an image, in LDRE and SEIZE
+CAPTIONS_PER_IMAGE = 15  # in LDRE and SEIZE
 Scorer = Callable[[Float32], Float32]
-"""(m, d) unit vectors → (m, items) scores over the gallery that will be searched."""
+"""(m, d) unit vectors → (m, items) scores over the gallery to be searched."""
 Shares = Callable[[Float32, Float32], NDArray[np.float64]]
 """(m, d) captions and (m, d) rewrites → (m,) shares that sum to 1."""
 
 
-def even(captions: Float32, rewrites: Float32) -> NDArray[np.float64]:  # noqa: ARG001
-    """Each caption counts the same."""
+def equal_shares(captions: Float32, rewrites: Float32) -> NDArray[np.float64]:  # noqa: ARG001
+    """(m,) equal shares for (m, d) captions."""
     return np.full(len(captions), 1 / len(captions))
 
 
 def ldre_shares(
     score: Scorer, captions: Float32, rewrites: Float32, *, depth: int = 5, temperature: float = 0.04
 ) -> NDArray[np.float64]:
-    """LDRE's weights: softmax((d / max d) / temperature), d the sum of the 5 largest gains of a rewrite over its caption.
+    """LDRE's shares: softmax((d / max d) / temperature), where d is the sum of the `depth` largest score gains of a rewrite.
 
-    Gains are measured over the gallery, so this is transductive. Where no rewrite gains anything, all count the same.
+    A gain is the score of the rewrite minus the score of the caption for an item of the gallery, so the method is transductive.
+    If no rewrite gains anything, all shares are equal. Source: LDRE (SIGIR 2024).
+
+    Parameters
+    ----------
+    score : callable
+        (m, d) unit vectors → (m, items) scores over the gallery.
+    captions, rewrites : ndarray of shape (m, d), float32
+        Unit rows.
+    depth : int, default=5
+    temperature : float, default=0.04
+
+    Returns
+    -------
+    ndarray of shape (m,), float64
+        They sum to 1.
     """
     gains = score(rewrites).astype(np.float64) - score(captions)
     divergence = np.sort(gains, axis=1)[:, -depth:].sum(axis=1)
     if divergence.max() <= 0:
-        return even(captions, rewrites)
+        return equal_shares(captions, rewrites)
     powers = np.exp((divergence / divergence.max() - 1) / temperature)
     return np.asarray(powers / powers.sum())
 
 
 def sdr_weights(a: float = 0.15, b: float = 0.35) -> dict[str, float]:
-    """SDR-CIR: (1+b) · ((1−a) · composed + a · image) − b · (composed − prompt). (a, b) for CIRCO; CIRR .05/.5, FashionIQ .2/.4."""
+    """The weights of SDR-CIR: (1 + b) · ((1 − a) · composed + a · image) − b · (composed − prompt).
+
+    The defaults are the published ones for CIRCO; CIRR uses (0.05, 0.5), FashionIQ (0.2, 0.4).
+    """
     return {Term.COMPOSED: (1 + b) * (1 - a) - b, Term.IMAGE: (1 + b) * a, Term.PROMPT: b}
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Four terms: image, text, composed and prompt. `text` and `composed` are means of `count` captions and their rewrites.
+    """The terms image, text, composed and prompt. `text` and `composed` are means of `count` captions and their rewrites.
 
-    A given caption is taken as it is and stands alone; where a rewriter says nothing, the prompt stands for its rewrite.
-    A caption that does not fit into the encoder's context together with its prompt is shortened (see `fitting`).
-    A query with words but no picture has no `image`, one that asks for nothing has no `prompt`.
+    A caption in the query replaces those of the captioner. If a rewriter returns nothing, the prompt is used as the rewrite. A
+    caption that does not fit into the encoder's context together with its prompt is shortened (see `fitting`). Without a
+    reference image there is no `image`; a prompt that only excludes something has no `prompt`.
     """
 
     encoder: Encoder
     captioner: Captioner
     rewriter: Rewriter = field(default_factory=TemplateRewriter)
     count: int = 1
-    shares: Shares = even
+    shares: Shares = equal_shares
     base: Mapping[str, float] = field(default_factory=lambda: {Term.COMPOSED: 1.0})
     rule: ScoreRule = LINEAR
     remark: str | None = None
@@ -79,24 +97,24 @@ class Captions:
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         for query in queries:
             if not query.avoid:
-                query.words()  # only what should not show can be asked without a prompt
+                query.words()  # raises an error: only phrases to avoid can be used without a prompt
         captions = self._captions(queries)
-        told = [caption for several in captions for caption in several]
-        asking = [query for query, several in zip(queries, captions, strict=True) for _ in several]
-        said = self._rewrites(told, asking)
-        asked = [query.prompt or "" for query in asking]
-        rewrites = [rewrite or prompt for rewrite, prompt in zip(said, asked, strict=True)]
-        pairs = fit_captions(self.encoder, self.rewriter, told, asked, rewrites)
+        flat_captions = [caption for own in captions for caption in own]
+        flat_queries = [query for query, own in zip(queries, captions, strict=True) for _ in own]
+        written = self._rewrites(flat_captions, flat_queries)
+        prompts = [query.prompt or "" for query in flat_queries]
+        rewrites = [rewrite or prompt for rewrite, prompt in zip(written, prompts, strict=True)]
+        pairs = fit_captions(self.encoder, self.rewriter, flat_captions, prompts, rewrites)
         wishes = [query.wish() for query in queries]
         texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *filter(None, wishes)]
-        text_rows, rewrite_rows, wish_rows = np.split(self.encoder.encode_texts(texts), [len(told), 2 * len(told)])
-        places = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
-        cut, wished = cut_remarks(self.encoder, wishes), iter(wish_rows)
+        text_rows, rewrite_rows, wish_rows = np.split(self.encoder.encode_texts(texts), [len(pairs), 2 * len(pairs)])
+        slices = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
+        prompt_remarks, wish_row = cut_remarks(self.encoder, wishes), iter(wish_rows)
         return [
             self._composition(
-                query, pairs[place], text_rows[place], rewrite_rows[place], next(wished) if wish else None
-            ).with_remarks(_silence(said[place]), fitting_remark(self.encoder, pairs[place]), prompt_cut)
-            for query, place, wish, prompt_cut in zip(queries, places, wishes, cut, strict=True)
+                query, pairs[rows], text_rows[rows], rewrite_rows[rows], next(wish_row) if wish else None
+            ).with_remarks(_missing_remark(written[rows]), fitting_remark(self.encoder, pairs[rows]), prompt_remark)
+            for query, rows, wish, prompt_remark in zip(queries, slices, wishes, prompt_remarks, strict=True)
         ]
 
     def _composition(
@@ -106,20 +124,22 @@ class Captions:
         means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
         best = pairs[int(shares.argmax())]
         terms = dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT), (query.vector, *means, wish), strict=True))
-        there = {term: row for term, row in terms.items() if row is not None}
+        present = {term: row for term, row in terms.items() if row is not None}
         words: dict[str, str] = {Term.TEXT: best.caption, Term.COMPOSED: best.rewrite}
         if wish is not None:
             words[Term.PROMPT] = query.wish()
         composition = Composition(
-            tuple(there), np.stack(list(there.values())), (0.0,) * len(there), words, self.rule, remark=self.remark
+            tuple(present), np.stack(list(present.values())), (0.0,) * len(present), words, self.rule, remark=self.remark
         )
-        return composition.weighted({term: weight for term, weight in self.base.items() if term in there})
+        return composition.weighted({term: weight for term, weight in self.base.items() if term in present})
 
     def _rewrites(self, captions: Sequence[str], queries: Sequence[ComposerInput]) -> list[str]:
-        """Each caption with its query's prompt applied, without what the query avoids; a query without a prompt keeps its caption."""
-        asked = [(caption, query.words()) for caption, query in zip(captions, queries, strict=True) if query.prompt is not None]
-        said = iter(self.rewriter.rewrite(*map(list, zip(*asked, strict=True))) if asked else [])
-        rewrites = [caption if query.prompt is None else next(said) for caption, query in zip(captions, queries, strict=True)]
+        """Each caption with the prompt of its query applied and the phrases to avoid removed; without a prompt, the caption."""
+        pairs = [(caption, query.words()) for caption, query in zip(captions, queries, strict=True) if query.prompt is not None]
+        written = iter(self.rewriter.rewrite(*map(list, zip(*pairs, strict=True))) if pairs else [])
+        rewrites = [
+            caption if query.prompt is None else next(written) for caption, query in zip(captions, queries, strict=True)
+        ]
         return [
             reduce(partial(without, lexicon=getattr(self.rewriter, "lexicon", None)), query.avoid, rewrite)
             if rewrite
@@ -128,32 +148,32 @@ class Captions:
         ]
 
     def _captions(self, queries: Sequence[ComposerInput]) -> list[list[str]]:
-        unsaid = [query for query in queries if query.caption is None]
-        told = iter(self.captioner.captions(unsaid, self.count) if unsaid else [])
+        without_caption = [query for query in queries if query.caption is None]
+        captions = iter(self.captioner.captions(without_caption, self.count) if without_caption else [])
         return [
-            next(told) if query.caption is None else [Caption(query.caption, trust=1.0, source=CaptionSource.GIVEN)]
+            next(captions) if query.caption is None else [Caption(query.caption, trust=1.0, source=CaptionSource.GIVEN)]
             for query in queries
         ]
 
 
-def _silence(said: Sequence[str]) -> str | None:
-    """How many rewrites are missing: the prompt alone stands for them."""
-    if all(said):
+def _missing_remark(rewrites: Sequence[str]) -> str | None:
+    """How many rewrites are missing and were replaced by the prompt."""
+    if all(rewrites):
         return None
-    return f"{sum(not rewrite for rewrite in said)} of {len(said)} captions have no rewrite: the prompt alone stands for it"
+    return f"{sum(not rewrite for rewrite in rewrites)} of {len(rewrites)} captions have no rewrite: the prompt alone stands for it"
 
 
 def ldre(encoder: Encoder, captioner: Captioner, rewriter: Rewriter, score: Scorer) -> Captions:
-    """LDRE: many captions, weighed by what their rewrites gain over the gallery."""
+    """LDRE: fifteen captions with the shares of `ldre_shares`."""
     remark = "the captions' weights were chosen by looking at the gallery (transductive, as in LDRE)"
-    return Captions(encoder, captioner, rewriter, MANY, partial(ldre_shares, score), remark=remark)
+    return Captions(encoder, captioner, rewriter, CAPTIONS_PER_IMAGE, partial(ldre_shares, score), remark=remark)
 
 
 def seize(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
-    """SEIZE: the means of many captions, folded by the hinge rule."""
-    return Captions(encoder, captioner, rewriter, MANY, rule=Hinge())
+    """SEIZE: the means of fifteen captions, with the hinge rule."""
+    return Captions(encoder, captioner, rewriter, CAPTIONS_PER_IMAGE, rule=Hinge())
 
 
 def sdr(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
-    """SDR-CIR: one caption, with the image and the prompt beside its rewrite."""
+    """SDR-CIR: one caption, with the weights of `sdr_weights`."""
     return Captions(encoder, captioner, rewriter, base=sdr_weights())

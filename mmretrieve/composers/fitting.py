@@ -1,6 +1,6 @@
-"""Fits captions, rewrites and prompts into an encoder's context, and says what was left out.
+"""Fits captions, rewrites and prompts into the context of an encoder, and reports what was omitted.
 
-Encoders cut a text at its end, where a rewrite has its prompt. So the caption is shortened instead.
+Encoders cut a text at its end, where a rewrite contains the prompt. So the caption is shortened instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Fits = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class FittedCaption:
-    """A caption and its rewrite as they are encoded, and what was shortened of them."""
+    """A caption and its rewrite as they are encoded, and a remark if they were shortened."""
 
     caption: str
     rewrite: str
@@ -27,7 +27,7 @@ class FittedCaption:
 
 
 def longest_prefix(text: str, fits: Fits) -> str:
-    """The longest beginning of a text, in whole words, for which `fits` is true; "" if its first word is too long already.
+    """The longest prefix of a text, in whole words, for which `fits` is true; "" if the first word does not fit.
 
     >>> longest_prefix("a long blue dress, with dots", lambda prefix: len(prefix) <= 20)
     'a long blue dress'
@@ -38,7 +38,7 @@ def longest_prefix(text: str, fits: Fits) -> str:
 
 
 def cut_remarks(encoder: Encoder, texts: Sequence[str], what: str = "the prompt") -> list[str | None]:
-    """For each of n texts: the sentence that its end is cut, None if the encoder reads all of it or cannot tell."""
+    """For each text, a remark if its end is cut; None if it fits, or if the encoder has no `ContextLimit`."""
     if not isinstance(encoder, ContextLimit):
         return [None] * len(texts)
     remark = cut_remark(what, encoder.context_length)
@@ -46,19 +46,19 @@ def cut_remarks(encoder: Encoder, texts: Sequence[str], what: str = "the prompt"
 
 
 def cut_remark(what: str, length: int) -> str:
-    """The sentence that a text was cut at the end of an encoder's context of so many tokens."""
+    """The remark that a text was cut at a context length of `length` tokens."""
     return f"{what} is longer than the {length} tokens that the encoder reads: its end was cut"
 
 
 def fit_captions(
     encoder: Encoder, rewriter: Rewriter, captions: Sequence[str], prompts: Sequence[str], rewrites: Sequence[str]
 ) -> list[FittedCaption]:
-    """n captions with their prompts and rewrites → n pairs of caption and rewrite, shortened so that the prompt is read.
+    """Shortens n captions and rewrites so that the encoder reads the prompt.
 
-    Pairs that fit stay as they are. If a rewrite does not fit, its caption is shortened by whole words, and a rewriter by
-    rules is asked again; `text` is the same shortened caption, so that composed − text is what the prompt adds. The rewrite
-    of a model or a file is kept, behind the prompt, and shortened itself. If there is no room for a word beside the prompt,
-    the prompt stands alone. An encoder that cannot tell what fits gets everything unchanged.
+    Pairs that fit are unchanged. If a rewrite does not fit, its caption is shortened by whole words and rewritten again by a
+    rule-based rewriter; `text` is the same shortened caption, so that composed − text is what the prompt adds. A rewrite of a
+    model or a file is moved behind the prompt and shortened itself. If there is no room for another word, the prompt is the
+    whole rewrite. For an encoder without `ContextLimit` everything is unchanged.
     """
     pairs = [FittedCaption(caption, rewrite) for caption, rewrite in zip(captions, rewrites, strict=True)]
     if not isinstance(encoder, ContextLimit):
@@ -70,7 +70,7 @@ def fit_captions(
 
 
 def fitting_remark(encoder: Encoder, pairs: Sequence[FittedCaption]) -> str | None:
-    """What was shortened of the captions of one query, in one sentence; None if nothing was."""
+    """One remark on the shortened captions of a query; None if nothing was shortened."""
     remarks = [pair.remark for pair in pairs if pair.remark is not None]
     if not remarks or not isinstance(encoder, ContextLimit):
         return None
@@ -86,32 +86,34 @@ class _Fitter:
     rewriter: Rewriter
 
     def fit(self, pair: FittedCaption, prompt: str) -> FittedCaption:
-        """A rewrite that is the prompt alone is left to the encoder."""
+        """Fits one pair. A rewrite that consists of the prompt alone is left to the encoder."""
         if pair.rewrite != prompt and not self._fits(pair.rewrite):
-            pair = self._beside_prompt(pair, prompt)
-        return pair if self._fits(pair.caption) else self._caption_alone(pair)
+            pair = self._shorten_rewrite(pair, prompt)
+        return pair if self._fits(pair.caption) else self._shorten_caption(pair)
 
-    def _beside_prompt(self, pair: FittedCaption, prompt: str) -> FittedCaption:
+    def _shorten_rewrite(self, pair: FittedCaption, prompt: str) -> FittedCaption:
         by_rules = getattr(self.rewriter, "is_rule_based", False)
         what, source = ("caption", pair.caption) if by_rules else ("rewrite", pair.rewrite)
 
         def sentence(words: str) -> str:
             return self.rewriter.rewrite([words], [prompt])[0] if by_rules else f"{prompt}, {words}"
 
-        kept = longest_prefix(source, lambda prefix: self._fits(sentence(prefix)))
-        if not kept:
-            left_out = f"the {what} was left out of `composed`: the prompt alone fills the encoder's {self._length} tokens"
-            return FittedCaption(pair.caption, prompt, left_out)
+        prefix = longest_prefix(source, lambda words: self._fits(sentence(words)))
+        if not prefix:
+            remark = f"the {what} was left out of `composed`: the prompt alone fills the encoder's {self._length} tokens"
+            return FittedCaption(pair.caption, prompt, remark)
         moved = "" if by_rules else " and put behind the prompt"
-        remark = f"{_shortened(what, source, kept)}{moved}, so that the prompt fits into the encoder's {self._length} tokens"
-        return FittedCaption(kept if by_rules else pair.caption, sentence(kept), remark)
+        remark = f"{_shortened_remark(what, source, prefix)}{moved}, so that the prompt fits into the encoder's {self._length} tokens"
+        return FittedCaption(prefix if by_rules else pair.caption, sentence(prefix), remark)
 
-    def _caption_alone(self, pair: FittedCaption) -> FittedCaption:
-        kept = longest_prefix(pair.caption, self._fits)
-        remark = f"{_shortened('caption', pair.caption, kept)}, so that it fits into the encoder's {self._length} tokens"
-        if not kept:
+    def _shorten_caption(self, pair: FittedCaption) -> FittedCaption:
+        prefix = longest_prefix(pair.caption, self._fits)
+        remark = (
+            f"{_shortened_remark('caption', pair.caption, prefix)}, so that it fits into the encoder's {self._length} tokens"
+        )
+        if not prefix:
             remark = cut_remark("the caption", self._length)
-        return FittedCaption(kept or pair.caption, pair.rewrite, join_remarks(pair.remark, remark))
+        return FittedCaption(prefix or pair.caption, pair.rewrite, join_remarks(pair.remark, remark))
 
     def _fits(self, text: str) -> bool:
         return self.encoder.fits_context([text])[0]
@@ -121,5 +123,5 @@ class _Fitter:
         return self.encoder.context_length
 
 
-def _shortened(what: str, text: str, kept: str) -> str:
-    return f"the {what} was shortened to {len(kept.split())} of its {len(text.split())} words"
+def _shortened_remark(what: str, text: str, prefix: str) -> str:
+    return f"the {what} was shortened to {len(prefix.split())} of its {len(text.split())} words"

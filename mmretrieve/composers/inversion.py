@@ -1,7 +1,7 @@
-"""Composers of textual inversion: the picture becomes a pseudo token, and the prompt is said about it.
+"""Composers based on textual inversion: the image becomes a pseudo token in a sentence with the prompt.
 
-Pic2Word (arXiv 2302.03084), SEARLE (arXiv 2303.15247) and LinCIR (arXiv 2312.01998) differ in where the token comes
-from and in the words between token and prompt.
+Pic2Word (arXiv 2302.03084), SEARLE (arXiv 2303.15247) and LinCIR (arXiv 2312.01998) differ in how the token is made and in the
+words between token and prompt.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
 from mmretrieve.vectors import Float32
 
-SHOWN = "$"  # stands for the pseudo token where a person reads the sentence
+PSEUDO_TOKEN_SIGN = "$"  # represents the pseudo token in displayed sentences
 
 
 class Inverter(Protocol):
-    """Says sentences about pictures, each with its picture as a word (`inversion.inverter.TokenInverter` is one)."""
+    """Encodes sentences in which an image takes the place of a word, such as `inversion.inverter.TokenInverter`."""
 
     def encode(self, images: Sequence[ImageLike], sentences: Sequence[Sequence[Sequence[str]]]) -> Float32:
-        """n images and, for each, s sentences cut in pieces around the picture → (n, s, d) unit float32."""
+        """(n, s, d) float32 unit vectors for n images and s sentences per image, each split in pieces around the image."""
         ...
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """Terms image, text "a photo of $", composed "a photo of $ that {prompt}" and prompt; base: `composed` alone.
+    """The terms image, text ("a photo of $"), composed ("a photo of $ that {prompt}") and prompt; `composed` has weight 1.
 
-    `joint` stands between token and prompt: "that" in SEARLE and LinCIR, "," in Pic2Word.
+    `joint` is the word between token and prompt: "that" in SEARLE and LinCIR, "," in Pic2Word.
     """
 
     encoder: Encoder
@@ -46,43 +46,43 @@ class Inversion:
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.words() for query in queries]
         sentences = [[("a photo of", ""), ("a photo of", f"{self.joint} {prompt}")] for prompt in prompts]
-        rows = self.inverter.encode([_picture(query) for query in queries], sentences)
+        rows = self.inverter.encode([_reference_image(query) for query in queries], sentences)
         wishes = [query.wish() or prompt for query, prompt in zip(queries, prompts, strict=True)]
         return [
             Composition(
                 (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT),
                 np.stack([query.reference(), *pair, prompt_row]),
                 (0.0, 0.0, 1.0, 0.0),
-                {**dict(zip((Term.TEXT, Term.COMPOSED), map(_shown, said), strict=True)), Term.PROMPT: wish},
-                remark=self._cut_remark(prompt, said[1]),
+                {**dict(zip((Term.TEXT, Term.COMPOSED), map(_display, pieces), strict=True)), Term.PROMPT: wish},
+                remark=self._cut_remark(prompt, pieces[1]),
             )
-            for query, pair, prompt_row, said, prompt, wish in zip(
+            for query, pair, prompt_row, pieces, prompt, wish in zip(
                 queries, rows, self.encoder.encode_texts(wishes), sentences, prompts, wishes, strict=True
             )
         ]
 
     def _cut_remark(self, prompt: str, pieces: Sequence[str]) -> str | None:
-        """What is cut of the prompt: by itself, or behind the pseudo token, which takes one place as the word "a" does."""
+        """The remark if the prompt is cut, alone or after the pseudo token, which takes one position like the word "a"."""
         if not isinstance(self.encoder, ContextLimit):
             return None
         prompt_fits, sentence_fits = self.encoder.fits_context([prompt, " a ".join(pieces)])
         if not prompt_fits:
             return cut_remark("the prompt", self.encoder.context_length)
-        head = _shown((pieces[0], self.joint))
-        left = (
-            f"behind {head!r}, the prompt does not fit into the encoder's {self.encoder.context_length} tokens: its end was cut"
+        head = _display((pieces[0], self.joint))
+        remark = (
+            f"after {head!r}, the prompt does not fit into the encoder's {self.encoder.context_length} tokens: its end was cut"
         )
-        return None if sentence_fits else left
+        return None if sentence_fits else remark
 
 
-def _picture(query: ComposerInput) -> ImageLike:
+def _reference_image(query: ComposerInput) -> ImageLike:
     query.reference()
     if query.image is None:
         raise OptionError(
-            "textual inversion reads the reference picture itself; there is only its vector here, and no file, or one that was changed since"
+            "textual inversion needs the reference image itself, but only its vector is stored: the file is missing or has changed since it was indexed"
         )
     return query.image
 
 
-def _shown(pieces: Sequence[str]) -> str:
-    return f" {SHOWN} ".join(pieces).strip()
+def _display(pieces: Sequence[str]) -> str:
+    return f" {PSEUDO_TOKEN_SIGN} ".join(pieces).strip()

@@ -1,4 +1,4 @@
-"""OSrCIR's one step (CVPR 2025): a model sees the picture and the prompt and describes the target at once."""
+"""OSrCIR (CVPR 2025): a model sees the reference image and the prompt, and describes the target in one step."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from mmretrieve.language.base import Describer
 
 @dataclass(frozen=True)
 class OneStep:
-    """Terms image, composed and prompt, and `text` too where the model also says what the reference shows: PDV needs it."""
+    """The terms image, composed and prompt, and `text` if the model also describes the reference, which PDV needs."""
 
     encoder: Encoder
     describer: Describer
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        said = [
+        descriptions = [
             {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.words(), Term.PROMPT: query.words()}
             for d, query in zip(self.describer.describe(queries), queries, strict=True)
         ]
-        words = [{term: sentence for term, sentence in one.items() if sentence is not None} for one in said]
-        rows = iter(self.encoder.encode_texts([sentence for one in words for sentence in one.values()]))
+        words = [{term: sentence for term, sentence in own.items() if sentence is not None} for own in descriptions]
+        rows = iter(self.encoder.encode_texts([sentence for own in words for sentence in own.values()]))
         return [
             Composition(
-                (Term.IMAGE, *one),
-                np.stack([query.reference(), *(next(rows) for _ in one)]),
-                (0.0, *(float(term is Term.COMPOSED) for term in one)),
-                {str(term): sentence for term, sentence in one.items()},
-            ).with_remarks(*_cut(self.encoder, one))
-            for one, query in zip(words, queries, strict=True)
+                (Term.IMAGE, *own),
+                np.stack([query.reference(), *(next(rows) for _ in own)]),
+                (0.0, *(float(term is Term.COMPOSED) for term in own)),
+                {str(term): sentence for term, sentence in own.items()},
+            ).with_remarks(*_cut_texts(self.encoder, own))
+            for own, query in zip(words, queries, strict=True)
         ]
 
 
-def _cut(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
-    """What is cut of the words of a query. A description that is the prompt itself is told once."""
-    what = {Term.TEXT: "the description of the reference", Term.COMPOSED: "the description of the target"}
+def _cut_texts(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
+    """A remark for each text of a query that is cut. A description that equals the prompt is reported once."""
+    labels = {Term.TEXT: "the description of the reference", Term.COMPOSED: "the description of the target"}
     prompt = words[Term.PROMPT]
-    own = [(what.get(term, "the prompt"), text) for term, text in words.items() if term is Term.PROMPT or text != prompt]
-    return [remark for name, text in own for remark in cut_remarks(encoder, [text], name)]
+    named = [(labels.get(term, "the prompt"), text) for term, text in words.items() if term is Term.PROMPT or text != prompt]
+    return [remark for name, text in named for remark in cut_remarks(encoder, [text], name)]

@@ -1,12 +1,11 @@
-"""Role-aware composition: each phrase of the prompt is a term of its own, with the sign of its role.
+"""Role-aware composition: each phrase of the prompt is a separate term, with the sign of its role.
 
 On global vectors the score of MulVec (arXiv 2608.25305) is linear:
 
     θ_G · s_composed + θ_D · mean s_desired + θ_P · (½ mean s_preserve + ½ s_image) − θ_F · mean s_forbidden
 
-Roles that a query does not have are dropped, and the weights of the others scaled so that their sizes sum to 1. The picture
-itself always preserves: where no phrase says what to keep, it takes all of θ_P. The paper gives no θ for global vectors; those
-of ROLE_WEIGHTS are ours.
+Roles without phrases are dropped, and the other weights are scaled so that their absolute values sum to 1. The image always
+preserves: without a `preserve` phrase it gets all of θ_P. The paper gives no θ for global vectors; ROLE_WEIGHTS are our choice.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ ROLE_WEIGHTS = {"global": 0.4, "desired": 0.3, "preserve": 0.2, "forbidden": 0.1
 
 @dataclass(frozen=True)
 class RoleAware:
-    """The terms of `words` (image, text, composed, prompt), and beside them the phrases of each role.
+    """The terms of the composer `words` (image, text, composed, prompt), and a term for each phrase of each role.
 
-    Where the compiler describes the whole target, that description is `composed`.
+    If the compiler describes the whole target, that description is `composed`.
     """
 
     encoder: Encoder
@@ -45,27 +44,27 @@ class RoleAware:
         ]
 
     def _with_roles(self, composition: Composition, roles: Roles) -> Composition:
-        sizes = {
+        weights = {
             role: weight
             for role, weight in self.weights.items()
             if role == "global" or getattr(roles, role) or role == "preserve"
         }
-        scale = 1 / sum(sizes.values())
+        scale = 1 / sum(weights.values())
         if roles.whole is not None:
-            composition = _described(composition, self.encoder, roles.whole)
-        kept = sizes.get("preserve", 0.0) * scale * (0.5 if roles.preserve else 1.0)
-        composition = composition.weighted({Term.COMPOSED: sizes["global"] * scale, Term.IMAGE: kept})
+            composition = _replace_composed(composition, self.encoder, roles.whole)
+        preserve_weight = weights.get("preserve", 0.0) * scale * (0.5 if roles.preserve else 1.0)
+        composition = composition.weighted({Term.COMPOSED: weights["global"] * scale, Term.IMAGE: preserve_weight})
         for role, sign in (("desired", 1), ("preserve", 1), ("forbidden", -1)):
             phrases = getattr(roles, role)
             if phrases:
-                weight = kept if role == "preserve" else sign * sizes[role] * scale
-                composition = _plus(composition, self.encoder, role, weight, phrases)
+                weight = preserve_weight if role == "preserve" else sign * weights[role] * scale
+                composition = _add_phrases(composition, self.encoder, role, weight, phrases)
         return composition
 
 
 @dataclass(frozen=True)
 class Constrained:
-    """The terms of another composer, and beside them what SoFT's rule reads: `reward` and `penalty`, of weight 0."""
+    """The terms of another composer, and the terms `reward` and `penalty` of SoFT's rule, with weight 0."""
 
     encoder: Encoder
     inner: Composer
@@ -79,22 +78,22 @@ class Constrained:
         ]
 
     def _with_constraints(self, composition: Composition, roles: Roles) -> Composition:
-        said = {"reward": ", ".join((*roles.desired, *roles.preserve)), "penalty": ", ".join(roles.forbidden)}
-        for name, words in said.items():
+        constraints = {"reward": ", ".join((*roles.desired, *roles.preserve)), "penalty": ", ".join(roles.forbidden)}
+        for name, words in constraints.items():
             if words:
-                composition = _plus(composition, self.encoder, name, 0.0, [words])
+                composition = _add_phrases(composition, self.encoder, name, 0.0, [words])
         return composition
 
 
-def _plus(composition: Composition, encoder: Encoder, role: str, weight: float, phrases: Sequence[str]) -> Composition:
-    """With the phrases of a role beside the other terms, and a remark if one of them is cut."""
-    more = composition.with_role(role, encoder.encode_texts(phrases), weight, phrases)
-    return more.with_remarks(*cut_remarks(encoder, phrases, f"a {role} phrase"))
+def _add_phrases(composition: Composition, encoder: Encoder, role: str, weight: float, phrases: Sequence[str]) -> Composition:
+    """Adds a term for each phrase of a role, and a remark if one of them is cut."""
+    extended = composition.with_role(role, encoder.encode_texts(phrases), weight, phrases)
+    return extended.with_remarks(*cut_remarks(encoder, phrases, f"a {role} phrase"))
 
 
-def _described(composition: Composition, encoder: Encoder, whole: str) -> Composition:
-    """The same query with `composed` said anew."""
+def _replace_composed(composition: Composition, encoder: Encoder, whole: str) -> Composition:
+    """The same query with another text for `composed`."""
     terms = composition.terms.copy()
     terms[composition.names.index(Term.COMPOSED)] = encoder.encode_texts([whole])[0]
-    described = replace(composition, terms=terms, words={**composition.words, Term.COMPOSED: whole})
-    return described.with_remarks(*cut_remarks(encoder, [whole], "the description of the target"))
+    replaced = replace(composition, terms=terms, words={**composition.words, Term.COMPOSED: whole})
+    return replaced.with_remarks(*cut_remarks(encoder, [whole], "the description of the target"))

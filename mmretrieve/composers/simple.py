@@ -1,4 +1,4 @@
-"""Composers that need nothing but the encoder: image only, prompt only, their sum, and Slerp between them."""
+"""Composers that need only the encoder: image only, prompt only, their sum, and spherical interpolation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.vectors import Float32
 
-NEARLY_PARALLEL = 1e-4  # radians; below it the sines of Slerp lose their digits
+MIN_ANGLE = 1e-4  # radians; below it the sines of Slerp lose precision
 
 
 class ImageOnly:
-    """The reference image and nothing else."""
+    """The term image."""
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         return [Composition((Term.IMAGE,), query.reference()[None], (1.0,)) for query in queries]
@@ -27,22 +27,22 @@ class ImageOnly:
 
 @dataclass(frozen=True)
 class PromptOnly:
-    """The prompt and nothing else."""
+    """The term prompt."""
 
     encoder: Encoder
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.wish() or query.words() for query in queries]
-        rows, cut = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
+        rows, remarks = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
         return [
             Composition((Term.PROMPT,), row[None], (1.0,), {Term.PROMPT: prompt}, remark=remark)
-            for prompt, row, remark in zip(prompts, rows, cut, strict=True)
+            for prompt, row, remark in zip(prompts, rows, remarks, strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class Sum:
-    """image + prompt."""
+    """The terms image and prompt, each with weight 1."""
 
     encoder: Encoder
 
@@ -52,40 +52,46 @@ class Sum:
 
 @dataclass(frozen=True)
 class Slerp:
-    """A point `t` (0: image, 1: prompt) of the great circle between them: again two terms and two weights."""
+    """Spherical linear interpolation: the point `t` (0: image, 1: prompt) of the great circle, as weights of two terms.
+
+    Raises OptionError for a `t` outside [0, 1].
+    """
 
     encoder: Encoder
     t: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.t <= 1:
-            raise OptionError(f"t must be from 0 to 1, got {self.t!r}")
+            raise OptionError(f"t must be a number from 0 to 1, got {self.t!r}")
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         return _pairs(self.encoder, queries, lambda query, prompt: slerp_weights(query.reference(), prompt, self.t))
 
 
 def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
-    """Weights of two (d,) unit vectors: sin((1−t)θ)/sinθ and sin(tθ)/sinθ; at right angles and t = ½ both are √½.
+    """The weights of two (d,) unit vectors at an angle θ: sin((1 − t)θ) / sin θ and sin(tθ) / sin θ.
 
-    Nearly parallel vectors get the normalised linear mean. Opposite ones have no shortest way: VectorError.
+    Nearly parallel vectors get the weights of the normalized linear mean. Raises VectorError for opposite vectors.
+
+    >>> [round(weight, 4) for weight in slerp_weights(*np.eye(2, dtype=np.float32), t=0.5)]  # √½
+    [0.7071, 0.7071]
     """
     inner = float(np.clip(a.astype(np.float64) @ b.astype(np.float64), -1, 1))
     angle = float(np.arccos(inner))
-    if angle < NEARLY_PARALLEL:
+    if angle < MIN_ANGLE:
         length = float(np.linalg.norm((1 - t) * a + t * b))
         return (1 - t) / length, t / length
-    if np.pi - angle < NEARLY_PARALLEL:
-        raise VectorError("image and prompt point in opposite directions: no shortest way between them")
+    if np.pi - angle < MIN_ANGLE:
+        raise VectorError("image and prompt point in opposite directions, so there is no unique interpolation between them")
     return float(np.sin((1 - t) * angle) / np.sin(angle)), float(np.sin(t * angle) / np.sin(angle))
 
 
 def _pairs(
     encoder: Encoder, queries: Sequence[ComposerInput], weigh: Callable[[ComposerInput, Float32], tuple[float, float]]
 ) -> list[Composition]:
-    """The terms image and prompt of each query under the weights that `weigh` gives for its (d,) prompt vector."""
+    """The terms image and prompt of each query, with the weights that `weigh` returns for the query and its (d,) prompt vector."""
     prompts = [query.wish() or query.words() for query in queries]
-    rows, cut = encoder.encode_texts(prompts), cut_remarks(encoder, prompts)
+    rows, remarks = encoder.encode_texts(prompts), cut_remarks(encoder, prompts)
     return [
         Composition(
             (Term.IMAGE, Term.PROMPT),
@@ -94,5 +100,5 @@ def _pairs(
             {Term.PROMPT: prompt},
             remark=remark,
         )
-        for query, prompt, row, remark in zip(queries, prompts, rows, cut, strict=True)
+        for query, prompt, row, remark in zip(queries, prompts, rows, remarks, strict=True)
     ]

@@ -1,1 +1,1 @@
-"""What makes vectors."""
+"""Encoders: models that turn images and texts into unit vectors of one space."""

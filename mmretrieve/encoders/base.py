@@ -1,4 +1,4 @@
-"""What every encoder is: four members, and an identity by which galleries recognise it."""
+"""The `Encoder` protocol, and the identity by which a gallery recognizes its encoder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,32 @@ from mmretrieve.images import ImageLike
 from mmretrieve.vectors import Float32
 
 Progress = Callable[[int], object]
-"""Called with the number of items newly done; `tqdm.update` is one."""
+"""Called with the number of items that were completed since the last call, like `tqdm.update`."""
 
 
 class PromptCutWarning(UserWarning):
-    """A text was longer than the encoder's context, and its end was left out."""
+    """A text was longer than the context of the encoder, and its end was cut."""
 
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """Two encoders are the same when weights and preprocessing are; `model` is the name to load it by."""
+    """Identifies an encoder. Two identities are equal if weights and preprocessing are.
+
+    Parameters
+    ----------
+    model : str
+        The name with which `load_encoder` loads the model. It is not compared.
+    weights : str
+        A hash of the weights.
+    preprocessing : str
+        A description of the image preprocessing.
+
+    Examples
+    --------
+    >>> from mmretrieve import EncoderIdentity
+    >>> EncoderIdentity("a name", "5f2c", "resize 224") == EncoderIdentity("another name", "5f2c", "resize 224")
+    True
+    """
 
     model: str = field(compare=False)
     weights: str
@@ -31,7 +47,24 @@ class EncoderIdentity:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns images and words into unit vectors of one space."""
+    """Turns images and texts into unit vectors of one space. Any object with these four members is an encoder.
+
+    Attributes
+    ----------
+    identity : EncoderIdentity
+        Identifies weights and preprocessing.
+    dim : int
+        The number of columns of the vectors.
+
+    Examples
+    --------
+    >>> from mmretrieve import Encoder, load_encoder
+    >>> encoder = load_encoder("wardrobe")
+    >>> isinstance(encoder, Encoder)
+    True
+    >>> encoder.encode_texts(["a red dress"]).shape == (1, encoder.dim)
+    True
+    """
 
     @property
     def identity(self) -> EncoderIdentity: ...
@@ -40,26 +73,55 @@ class Encoder(Protocol):
     def dim(self) -> int: ...
 
     def encode_images(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
-        """Paths, PIL images or file objects → (n, dim) unit float32. Raises ImageError naming an unreadable one."""
+        """Encodes images.
+
+        Parameters
+        ----------
+        images : iterable of str, Path, PIL image or binary file
+            n images.
+        progress : callable, optional
+            Called with the number of newly encoded images.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+            Unit rows.
+
+        Raises
+        ------
+        ImageError
+            An image cannot be read. The message names it.
+        """
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """Sentences → (n, dim) unit float32. One above the context length is cut, with a warning."""
+        """Encodes texts. A text that exceeds the context length is cut, with a PromptCutWarning.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            n texts.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+            Unit rows.
+        """
         ...
 
 
 @runtime_checkable
 class ContextLimit(Protocol):
-    """What an encoder may offer besides its four members: it tells which texts fit into its context.
+    """An optional addition to an encoder: it reports which texts fit into its context.
 
-    Composers shorten captions for such an encoder, so that the prompt behind them is read. Other encoders get texts as they are.
+    Composers shorten captions for such an encoder so that the prompt is not cut. Other encoders get texts unchanged.
     """
 
     @property
     def context_length(self) -> int:
-        """Tokens that the text tower reads, its start and end tokens included."""
+        """The number of tokens that the text tower reads, including start and end tokens."""
         ...
 
     def fits_context(self, texts: Sequence[str]) -> list[bool]:
-        """Whether each text is read to its end. No text is encoded for that."""
+        """Whether each text fits completely. Texts are tokenized, not encoded."""
         ...

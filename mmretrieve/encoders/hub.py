@@ -1,4 +1,4 @@
-"""The hub that public weights come from, when it does not answer: what is cached is used, what is not fails at once."""
+"""Offline use of the hub for public weights: if it cannot be reached, cached files are used and missing ones fail at once."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from contextlib import contextmanager
 
 from huggingface_hub import constants, get_session
 
-ANSWER_SECONDS = 5.0
+HUB_TIMEOUT = 5.0  # seconds
 
 
 @contextmanager
 def offline_if_unreachable(*, needed: bool) -> Iterator[None]:
-    """While it lasts, loaders are quiet, and offline where `needed` and the hub is out of reach: left alone they retry for a minute."""
-    offline, silent = constants.HF_HUB_OFFLINE, logging.root.manager.disable
-    if needed and not offline:
-        constants.HF_HUB_OFFLINE = not _answers()
+    """Silences model loaders within the block, and switches them to offline mode if the hub is `needed` but unreachable.
+
+    In online mode they would retry for a minute.
+    """
+    was_offline, log_level = constants.HF_HUB_OFFLINE, logging.root.manager.disable
+    if needed and not was_offline:
+        constants.HF_HUB_OFFLINE = not _is_hub_reachable()
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        constants.HF_HUB_OFFLINE = offline
-        logging.disable(silent)
+        constants.HF_HUB_OFFLINE = was_offline
+        logging.disable(log_level)
 
 
-def _answers() -> bool:
+def _is_hub_reachable() -> bool:
     try:
-        get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
-    except Exception:  # httpx's or requests', by the version of huggingface_hub; all mean the same here
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception:  # of httpx or requests, depending on the version of huggingface_hub
         return False
     return True

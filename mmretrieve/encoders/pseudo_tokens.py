@@ -1,7 +1,7 @@
-"""Pseudo tokens: vectors that stand in a sentence where a word would, as textual inversion needs them.
+"""Pseudo tokens: vectors in the place of words in a sentence, for textual inversion.
 
-A sentence is given as pieces: between two pieces stands a pseudo token. So nothing a person writes, a "$" say, can be
-taken for one. Token ids are built here, piece by piece, and the vectors are put in by position.
+A sentence is given as pieces with a pseudo token between two pieces, so no character of a text can be mistaken for one.
+Token ids are built piece by piece, and the vectors are inserted by position.
 """
 
 from __future__ import annotations
@@ -24,49 +24,63 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Pieces = Sequence[str]
-"""A sentence cut where pseudo tokens stand: `("a photo of", "that is red")` has one."""
-PROBE = "a photo of 2 cats, running"  # words, a number and a comma: what ids of pieces must reproduce
-_placed: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("placed", default=None)
+"""A sentence split at its pseudo tokens: `("a photo of", "that is red")` has one."""
+PROBE = "a photo of 2 cats, running"  # words, a number and a comma: the ids of its pieces must reproduce its ids
+_insertion: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("insertion", default=None)
 
 
 class PseudoTokens:
-    """Encodes sentences with pseudo tokens through one text tower. EncoderError where the tower or its tokenizer cannot."""
+    """Encodes sentences with pseudo tokens. Raises EncoderError if the text tower or its tokenizer does not support them."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self._model, self._name = model, name
         self._frame = _frame(tokenizer, name)
         embedding = getattr(text_module(model), "token_embedding", None)
         if not isinstance(embedding, nn.Embedding):
-            raise EncoderError(f"{name}: its text tower has no token embedding of open_clip's; pseudo tokens cannot be put in")
-        embedding.register_forward_hook(_put_in)
+            raise EncoderError(f"{name}: its text tower has no token embedding layer, so it does not support pseudo tokens")
+        embedding.register_forward_hook(_insert_tokens)
         self._embedding = embedding
 
     @property
     def width(self) -> int:
-        """Numbers in one pseudo token."""
+        """The number of columns of a pseudo token."""
         return int(self._embedding.embedding_dim)
 
     def of_text(self, text: str) -> Tensor:
-        """The (tokens, width) embeddings of a text's own tokens."""
+        """The (tokens, width) embeddings of the tokens of a text."""
         return self._embedding.weight[self._frame.ids(text)].detach()
 
     def features(self, sentences: Sequence[Pieces], tokens: Tensor) -> Tensor:
-        """n sentences and (n, width) pseudo tokens → (n, d) text features, not normalised; gradients reach the tokens.
+        """The text features of sentences with pseudo tokens. Gradients reach the tokens.
 
-        Where a sentence has several places, all hold its token. Too long a sentence is cut, with a PromptCutWarning.
-        OptionError for a sentence without a place, or one whose first place is beyond what the tower reads.
+        Parameters
+        ----------
+        sentences : sequence of n sentences
+            Each as pieces; all pseudo tokens of a sentence have the same vector. A sentence that is too long is cut, with a
+            PromptCutWarning.
+        tokens : Tensor of shape (n, width)
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            Not normalized.
+
+        Raises
+        ------
+        OptionError
+            A sentence has no pseudo token, or the first one is beyond the context length.
         """
         if tokens.shape != (len(sentences), self.width):
             raise OptionError(f"expected pseudo tokens of shape ({len(sentences)}, {self.width}), got {tuple(tokens.shape)}")
-        ids, places = zip(*map(self._frame.build, sentences), strict=True)
+        ids, masks = zip(*map(self._frame.build, sentences), strict=True)
         device = self._embedding.weight.device
-        with _putting(torch.tensor(places, device=device), tokens.to(device)):
+        with _inserting(torch.tensor(masks, device=device), tokens.to(device)):
             return encode_tokens(self._model, torch.tensor(ids, device=device))
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """How a tokenizer builds a sentence: ids of a text alone, what stands before and after, padding, and the length."""
+    """How a tokenizer builds a sentence: the ids of a text, the ids before and after it, the padding, and the length."""
 
     ids: Callable[[str], list[int]]
     before: list[int]
@@ -76,18 +90,18 @@ class _Frame:
     name: str
 
     def build(self, pieces: Pieces) -> tuple[list[int], list[bool]]:
-        """(context) ids of a sentence, and where its pseudo tokens stand; each holds the id of an ordinary word meanwhile."""
+        """The (context,) ids of a sentence and the mask of its pseudo tokens, whose ids are those of a placeholder word."""
         if isinstance(pieces, str) or len(pieces) < 2:
-            raise OptionError(f"a sentence for a pseudo token is a list of the pieces around it, got {pieces!r}")
-        body, holder = self.ids(pieces[0]), self.ids("a")[0]
-        held = [False] * len(body)
+            raise OptionError(f"expected a sentence as a list of the pieces around its pseudo tokens, got {pieces!r}")
+        body, placeholder = self.ids(pieces[0]), self.ids("a")[0]
+        mask = [False] * len(body)
         for piece in pieces[1:]:
             after = self.ids(piece)
-            body, held = [*body, holder, *after], [*held, True, *[False] * len(after)]
+            body, mask = [*body, placeholder, *after], [*mask, True, *[False] * len(after)]
         room = self.context - len(self.before) - len(self.after)
-        if True not in held[:room]:
+        if True not in mask[:room]:
             raise OptionError(
-                f"{pieces[0][:60]!r}… fills the {self.context} tokens that {self.name} reads: no place for the picture"
+                f"{pieces[0][:60]!r}… fills the {self.context} tokens that {self.name} reads; there is no room for the pseudo token"
             )
         if len(body) > room:
             warnings.warn(
@@ -96,13 +110,13 @@ class _Frame:
                 stacklevel=2,
             )
         ids = [*self.before, *body[:room], *self.after]
-        places = [*[False] * len(self.before), *held[:room], *[False] * len(self.after)]
+        whole_mask = [*[False] * len(self.before), *mask[:room], *[False] * len(self.after)]
         rest = self.context - len(ids)
-        return ids + [self.pad] * rest, places + [False] * rest
+        return ids + [self.pad] * rest, whole_mask + [False] * rest
 
 
 def _frame(tokenizer: Any, name: str) -> _Frame:
-    """Learns the frame from the tokenizer, and refuses one whose sentences cannot be built from pieces."""
+    """Derives the frame from the tokenizer. Raises EncoderError if sentences cannot be built from pieces."""
     try:
         frame = _openai_frame(tokenizer, name) if hasattr(tokenizer, "sot_token_id") else _huggingface_frame(tokenizer, name)
         body = frame.ids(PROBE)
@@ -110,9 +124,11 @@ def _frame(tokenizer: Any, name: str) -> _Frame:
         expected = tokenizer([PROBE])[0].tolist()
         split = frame.ids("a photo of") + frame.ids("2 cats, running")
     except Exception as error:
-        raise EncoderError(f"{name}: no way to build its token ids piece by piece ({error})") from error
+        raise EncoderError(f"{name}: cannot build its token ids piece by piece ({error})") from error
     if split != body or built + [frame.pad] * (frame.context - len(built)) != expected:
-        raise EncoderError(f"{name}: its tokenizer does not build a sentence from its pieces; pseudo tokens cannot be put in")
+        raise EncoderError(
+            f"{name}: its tokenizer does not build a sentence from its pieces, so it does not support pseudo tokens"
+        )
     return frame
 
 
@@ -127,24 +143,24 @@ def _huggingface_frame(tokenizer: Any, name: str) -> _Frame:
     def ids(text: str) -> list[int]:
         return list(inner(tokenizer.clean_fn(text), add_special_tokens=False)["input_ids"]) if text else []
 
-    whole, body = list(inner("a")["input_ids"]), ids("a")
-    at = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
-    return _Frame(ids, whole[:at], whole[at + len(body) :], inner.pad_token_id, tokenizer.context_length, name)
+    sentence, body = list(inner("a")["input_ids"]), ids("a")
+    start = next(i for i in range(len(sentence)) if sentence[i : i + len(body)] == body)
+    return _Frame(ids, sentence[:start], sentence[start + len(body) :], inner.pad_token_id, tokenizer.context_length, name)
 
 
 @contextmanager
-def _putting(places: Tensor, tokens: Tensor) -> Iterator[None]:
-    """For this thread and the block: the embedding layer puts `tokens` at `places` of what it gives."""
-    reset = _placed.set((places, tokens))
+def _inserting(mask: Tensor, tokens: Tensor) -> Iterator[None]:
+    """Within the block, for this thread: the embedding layer outputs `tokens` where `mask` is True."""
+    reset = _insertion.set((mask, tokens))
     try:
         yield
     finally:
-        _placed.reset(reset)
+        _insertion.reset(reset)
 
 
-def _put_in(_layer: nn.Module, _ids: tuple[Tensor, ...], embedded: Tensor) -> Tensor | None:
-    if (placed := _placed.get()) is None:
+def _insert_tokens(_layer: nn.Module, _ids: tuple[Tensor, ...], embedded: Tensor) -> Tensor | None:
+    if (insertion := _insertion.get()) is None:
         return None
-    places, tokens = placed
-    here = places[:, : embedded.shape[1], None]
-    return torch.where(here, tokens[:, None, :].to(embedded.dtype), embedded)
+    mask, tokens = insertion
+    positions = mask[:, : embedded.shape[1], None]
+    return torch.where(positions, tokens[:, None, :].to(embedded.dtype), embedded)

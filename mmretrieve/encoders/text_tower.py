@@ -1,7 +1,7 @@
-"""The text tower of an open_clip model, run only as far as its longest prompt reaches.
+"""Runs the text tower of an open_clip model only up to the end of the longest text.
 
-open_clip always runs the full context (77 positions). Where attention is causal and the feature is read at the
-end token, positions behind that token cannot change it, so they are left out: the same feature, several times faster.
+open_clip always computes the full context (77 positions). If attention is causal and the feature is read at the end token,
+later positions cannot change it. Omitting them gives the same feature, several times faster.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import torch
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-MIN_ROWS = 32  # of a matrix product: smaller ones take other kernels, and one text alone would differ from the same in a batch
+MIN_ROWS = (
+    32  # of a matrix product: smaller ones use other kernels, so a single text would differ from the same text in a batch
+)
 
 
 def is_croppable(model: nn.Module) -> bool:
-    """Whether the positions behind the end token can be left out without changing the feature."""
+    """Whether the positions after the end token can be omitted without changing the feature."""
     tower = text_module(model)
     return (
         getattr(tower, "attn_mask", None) is not None
@@ -26,11 +28,11 @@ def is_croppable(model: nn.Module) -> bool:
 
 
 def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
-    """(n, context) token ids → (n, d) text features, not normalised."""
+    """The (n, d) text features, not normalized, of (n, context) token ids."""
     if not is_croppable(model):
         return model.encode_text(tokens, normalize=False)  # type: ignore[no-any-return]
     tower = text_module(model)
-    tokens = tokens[:, : max(_longest(tower, tokens), -(-MIN_ROWS // len(tokens)))]
+    tokens = tokens[:, : max(_used_length(tower, tokens), -(-MIN_ROWS // len(tokens)))]
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
     hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
@@ -46,15 +48,15 @@ def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
     return projected[:count]
 
 
-def _longest(tower: Any, tokens: Tensor) -> int:
-    """Positions up to and with the last end token of the batch."""
+def _used_length(tower: Any, tokens: Tensor) -> int:
+    """The number of positions up to and including the last end token of the batch."""
     end = _end_token(tower)
     at_end = tokens.argmax(1) if _pool_type(tower) == "argmax" or end is None else (tokens == end).int().argmax(1)
     return int(at_end.max()) + 1
 
 
 def text_module(model: Any) -> Any:
-    """The part of a model that holds its text tower."""
+    """The module of a model that contains its text tower."""
     return model.text if isinstance(getattr(model, "text", None), nn.Module) else model
 
 

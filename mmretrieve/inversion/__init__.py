@@ -1,1 +1,1 @@
-"""Textual inversion: from a picture to a pseudo token that stands for it in a sentence."""
+"""Textual inversion: maps an image to a pseudo token, which represents the image in a sentence."""

@@ -1,4 +1,4 @@
-"""Optimisation-based textual inversion (SEARLE, arXiv 2303.15247): one pseudo token an image, found by gradient descent."""
+"""Optimization-based textual inversion (SEARLE, arXiv 2303.15247): gradient descent on one pseudo token per image."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from mmretrieve.vectors import Float32, unit
 
 TEMPLATES = tuple(files(__package__).joinpath("templates.txt").read_text(encoding="utf-8").splitlines())
 Phrase = tuple[Pieces, str]
-"""A phrase cut where a concept stands, and the whole phrase: `(("a", "runs in a park"), "a dog runs in a park")`."""
+"""A phrase split at a concept, and the whole phrase: `(("a", "runs in a park"), "a dog runs in a park")`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OTI:
-    """Settings as published: 350 steps of AdamW at 2e-2 with weight decay .01, and an exponential mean of the tokens (.99).
+    """The published settings: 350 steps of AdamW, learning rate 2e-2, weight decay 0.01, exponential mean of the tokens (0.99).
 
-    Each step says the token in one of `templates`, and asks that the sentence lie near the image; with phrases about
-    what the image shows, also (× `phrase_weight`) that each lie where it lay with its concept in the token's place.
+    Each step inserts the token in one of `templates` and minimizes 1 − cosine of sentence and image. With phrases about the
+    content of the image, it also minimizes (× `phrase_weight`) 1 − cosine of each phrase with the token in the place of its
+    concept and the phrase itself. Raises OptionError for settings out of range.
     """
 
     steps: int = 350
@@ -53,32 +54,32 @@ class OTI:
         phrases: Sequence[Sequence[Phrase]] | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """(n, d) image features of any length → (n, width) pseudo tokens. A batch gives what one by one gives.
+        """(n, width) pseudo tokens for (n, d) image features of any length. They do not depend on the batch.
 
-        `phrases` are those of each image. `progress` is told of images, once their batch is done.
+        `phrases` are those of each image. `progress` is called with the number of images of each completed batch.
         """
         targets = torch.from_numpy(unit(features, "image features")).to(encoder.device)
-        done = [torch.empty(0, encoder.pseudo_tokens.width)]
+        batches = [torch.empty(0, encoder.pseudo_tokens.width)]
         for start in range(0, len(targets), self.batch):
-            part = slice(start, start + self.batch)
-            done.append(self._optimised(targets[part], encoder, phrases[part] if phrases is not None else None))
+            rows = slice(start, start + self.batch)
+            batches.append(self._optimize(targets[rows], encoder, phrases[rows] if phrases is not None else None))
             if progress is not None:
-                progress(len(done[-1]))
-        return torch.cat(done)
+                progress(len(batches[-1]))
+        return torch.cat(batches)
 
     def start(self, count: int, width: int) -> Tensor:
-        """(count, width) tokens before the first step: every image starts from the same random one."""
+        """(count, width) initial tokens: the same random token for every image."""
         generator = torch.Generator().manual_seed(self.seed)
         return (torch.randn(1, width, generator=generator) * self.spread).repeat(count, 1)
 
-    def _optimised(self, targets: Tensor, encoder: OpenClipEncoder, phrases: Sequence[Sequence[Phrase]] | None) -> Tensor:
+    def _optimize(self, targets: Tensor, encoder: OpenClipEncoder, phrases: Sequence[Sequence[Phrase]] | None) -> Tensor:
         tokens = self.start(len(targets), encoder.pseudo_tokens.width).to(encoder.device).requires_grad_()
         optimizer = torch.optim.AdamW([tokens], lr=self.learning_rate, weight_decay=self.weight_decay)
-        chosen = torch.Generator().manual_seed(self.seed)
+        sampler = torch.Generator().manual_seed(self.seed)
         mean = tokens.detach().clone()
         for step in range(self.steps):
-            template = self.templates[int(torch.randint(len(self.templates), (1,), generator=chosen))]
-            loss = _apart(encoder, [template.split("*")] * len(targets), tokens, targets)
+            template = self.templates[int(torch.randint(len(self.templates), (1,), generator=sampler))]
+            loss = _cosine_loss(encoder, [template.split("*")] * len(targets), tokens, targets)
             if phrases is not None:
                 loss = loss + self.phrase_weight * _phrase_loss(encoder, phrases, tokens, step)
             optimizer.zero_grad(set_to_none=True)
@@ -88,13 +89,13 @@ class OTI:
         return mean.cpu()
 
 
-def _apart(encoder: OpenClipEncoder, sentences: Sequence[Pieces], tokens: Tensor, targets: Tensor) -> Tensor:
-    """Σ 1 − cosine of each sentence with its target."""
-    said = F.normalize(encoder.pseudo_tokens.features(sentences, tokens), dim=-1)
-    return (1 - (said * targets).sum(dim=-1)).sum()
+def _cosine_loss(encoder: OpenClipEncoder, sentences: Sequence[Pieces], tokens: Tensor, targets: Tensor) -> Tensor:
+    """Σ (1 − cosine) of each sentence and its target."""
+    features = F.normalize(encoder.pseudo_tokens.features(sentences, tokens), dim=-1)
+    return (1 - (features * targets).sum(dim=-1)).sum()
 
 
 def _phrase_loss(encoder: OpenClipEncoder, phrases: Sequence[Sequence[Phrase]], tokens: Tensor, step: int) -> Tensor:
-    told = [own[step % len(own)] for own in phrases]
-    targets = torch.from_numpy(encoder.encode_texts([whole for _, whole in told])).to(encoder.device)
-    return _apart(encoder, [pieces for pieces, _ in told], tokens, targets)
+    chosen = [own[step % len(own)] for own in phrases]
+    targets = torch.from_numpy(encoder.encode_texts([whole for _, whole in chosen])).to(encoder.device)
+    return _cosine_loss(encoder, [pieces for pieces, _ in chosen], tokens, targets)

@@ -1,7 +1,7 @@
-"""phi: a small network from an image feature to a pseudo token, in the two published shapes.
+"""phi: a small network that maps an image feature to a pseudo token, in the two published architectures.
 
-Pic2Word (arXiv 2302.03084): two blocks Linear → Dropout → ReLU, 512 wide, then `fc_out`.
-SEARLE (arXiv 2303.15247) and LinCIR (arXiv 2312.01998): Linear → GELU → Dropout, twice, 4 × as wide, then Linear.
+Pic2Word (arXiv 2302.03084): two blocks Linear → Dropout → ReLU, width 512, then `fc_out`.
+SEARLE (arXiv 2303.15247) and LinCIR (arXiv 2312.01998): Linear → GELU → Dropout, twice, 4 times the input width, then Linear.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.errors import EncoderError
 from mmretrieve.vectors import Float32
 
-MADE_FOR, FILE = "encoder weights", "phi.safetensors"
-CONTAINERS = ("Phi", "state_dict_img2text", "state_dict")  # where published checkpoints keep a phi
+ENCODER_KEY, FILE = "encoder weights", "phi.safetensors"
+CONTAINER_KEYS = ("Phi", "state_dict_img2text", "state_dict")  # of the phi in published checkpoints
 
 
 class Pic2WordPhi(nn.Module):
-    """`layers.{0,1}.0.*` and `fc_out.*`."""
+    """The network of Pic2Word (arXiv 2302.03084), with the weights `layers.{0,1}.0.*` and `fc_out.*`."""
 
     first, last = "layers.0.0.weight", "fc_out.weight"
 
@@ -43,7 +43,7 @@ class Pic2WordPhi(nn.Module):
 
 
 class SearlePhi(nn.Module):
-    """`layers.{0,3,6}.*`."""
+    """The network of SEARLE (arXiv 2303.15247) and LinCIR (arXiv 2312.01998), with the weights `layers.{0,3,6}.*`."""
 
     first, last = "layers.0.weight", "layers.6.weight"
 
@@ -66,13 +66,13 @@ class SearlePhi(nn.Module):
 
 @dataclass(frozen=True)
 class Phi:
-    """A phi bound to the encoder it fits."""
+    """A phi network, bound to the encoder it was made for."""
 
     net: nn.Module
     encoder_weights: str
 
     def tokens(self, features: Float32, encoder: OpenClipEncoder) -> Tensor:
-        """(n, d) image features, not normalised → (n, width) pseudo tokens. EncoderError for another encoder."""
+        """(n, width) pseudo tokens for (n, d) image features, not normalized. Raises EncoderError for another encoder."""
         if encoder.identity.weights != self.encoder_weights:
             raise EncoderError(
                 f"this phi was made for the encoder with weights {self.encoder_weights[:12]}, not for {encoder.identity}"
@@ -83,64 +83,77 @@ class Phi:
 
 
 def load_phi(path: str | Path, encoder: OpenClipEncoder) -> Phi:
-    """A phi from a published checkpoint (`.pt`, read with weights_only) or a safetensors file, bound to `encoder`.
+    """Loads a phi for an encoder.
 
-    EncoderError where the file is not a phi (missing and extra keys are named), where its widths are not the encoder's,
-    or where it says that it was made for another encoder. Published checkpoints do not say: there widths must do.
+    Parameters
+    ----------
+    path : str or Path
+        A published checkpoint (`.pt`, read with `weights_only`), or a safetensors file of `save_phi`.
+    encoder : OpenClipEncoder
+        The encoder it was made for. Published checkpoints do not name their encoder; for them only the widths are checked.
+
+    Raises
+    ------
+    EncoderError
+        The file is not a phi (missing and unexpected keys are named), or it was made for another encoder.
     """
     weights, made_for = _read(Path(path))
-    net, (dim, inner, width) = _sizes(weights, Path(path))
-    wanted = (encoder.dim, encoder.pseudo_tokens.width)
-    if (dim, width) != wanted or made_for not in (None, encoder.identity.weights):
-        origin = f"for the encoder with weights {made_for[:12]}" if made_for else f"from {dim} to {width} numbers"
-        raise EncoderError(f"{path}: a phi {origin}; {encoder.identity} needs its own, from {wanted[0]} to {wanted[1]}")
+    net, (dim, inner, width) = _architecture(weights, Path(path))
+    expected = (encoder.dim, encoder.pseudo_tokens.width)
+    if (dim, width) != expected or made_for not in (None, encoder.identity.weights):
+        origin = f"for the encoder with weights {made_for[:12]}" if made_for else f"from {dim} to {width} dimensions"
+        raise EncoderError(
+            f"{path}: this phi is {origin}; {encoder.identity} needs one from {expected[0]} to {expected[1]} dimensions"
+        )
     module = net(dim, inner, width)
     try:
         module.load_state_dict({name: value.float() for name, value in weights.items()})
     except RuntimeError as error:
-        raise EncoderError(f"{path}: shapes do not fit a {net.__name__}: {' '.join(str(error).split())}") from error
+        raise EncoderError(f"{path}: the shapes do not fit a {net.__name__}: {' '.join(str(error).split())}") from error
     return Phi(module.eval().requires_grad_(False), encoder.identity.weights)
 
 
 def save_phi(net: SearlePhi | Pic2WordPhi, path: Path, encoder: OpenClipEncoder) -> None:
-    """Writes float16 weights as safetensors, whole or not at all, with the encoder they were made for."""
+    """Writes the float16 weights and the identity of their encoder as safetensors. The file is replaced atomically."""
     weights = {name: value.detach().cpu().half().contiguous() for name, value in net.state_dict().items()}
     partial = path.with_name(f"{path.name}.part")
-    save_file(weights, partial, {MADE_FOR: encoder.identity.weights, "encoder": encoder.identity.model})
+    save_file(weights, partial, {ENCODER_KEY: encoder.identity.weights, "encoder": encoder.identity.model})
     partial.replace(path)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Weights by their plain names, and the weights hash of the encoder where the file tells."""
+    """The weights by their plain names, and the weights hash of the encoder if the file contains it."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return _plain({name: file.get_tensor(name) for name in file.keys()}), (file.metadata() or {}).get(MADE_FOR)  # noqa: SIM118
-        return _plain(torch.load(path, map_location="cpu", weights_only=True)), None
+                return _plain_names({name: file.get_tensor(name) for name in file.keys()}), (file.metadata() or {}).get(
+                    ENCODER_KEY
+                )  # noqa: SIM118
+        return _plain_names(torch.load(path, map_location="cpu", weights_only=True)), None
     except OSError as error:
         raise EncoderError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # whatever a parser stumbles on; a file that needs code to be read is one such case
+    except Exception as error:  # of the parser; also a file that would need to execute code
         raise EncoderError(
-            f"{path}: not a checkpoint of plain tensors ({type(error).__name__}); nothing else is read"
+            f"{path}: not a checkpoint of plain tensors ({type(error).__name__}), which is the only supported format"
         ) from error
 
 
-def _plain(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    inner = next((checkpoint[name] for name in CONTAINERS if isinstance(checkpoint.get(name), Mapping)), checkpoint)
+def _plain_names(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    inner = next((checkpoint[name] for name in CONTAINER_KEYS if isinstance(checkpoint.get(name), Mapping)), checkpoint)
     names = {str(name).removeprefix("Phi.").removeprefix("module."): value for name, value in inner.items()}
     return {name: value for name, value in names.items() if isinstance(value, Tensor)}
 
 
-def _sizes(weights: Mapping[str, Tensor], path: Path) -> tuple[type[Pic2WordPhi | SearlePhi], tuple[int, int, int]]:
-    """Which published shape these weights have, and its (input, inner, output) widths. EncoderError naming what does not fit."""
+def _architecture(weights: Mapping[str, Tensor], path: Path) -> tuple[type[Pic2WordPhi | SearlePhi], tuple[int, int, int]]:
+    """The network class and the (input, inner, output) widths of weights. Raises EncoderError, naming what does not fit."""
     net = Pic2WordPhi if Pic2WordPhi.last in weights else SearlePhi
     expected = set(net(1, 1, 1).state_dict())
     missing, extra = sorted(expected - set(weights)), sorted(set(weights) - expected)
     if missing or extra:
-        told = [f"{what}: {', '.join(names[:8])}" for what, names in (("missing", missing), ("extra", extra)) if names]
-        raise EncoderError(f"{path}: not the phi of Pic2Word, SEARLE or LinCIR; {'; '.join(told)}")
-    if odd := [name for name, value in weights.items() if not value.is_floating_point() or not value.isfinite().all()]:
-        raise EncoderError(f"{path}: {odd[0]} does not hold finite floating-point numbers")
+        differences = [f"{what}: {', '.join(names[:8])}" for what, names in (("missing", missing), ("extra", extra)) if names]
+        raise EncoderError(f"{path}: not the phi of Pic2Word, SEARLE or LinCIR; {'; '.join(differences)}")
+    if invalid := [name for name, value in weights.items() if not value.is_floating_point() or not value.isfinite().all()]:
+        raise EncoderError(f"{path}: {invalid[0]} does not contain finite floating-point numbers")
     first, last = weights[net.first], weights[net.last]
     if first.ndim != 2 or last.ndim != 2:
         raise EncoderError(

@@ -1,7 +1,7 @@
-"""Trains a phi from captions alone, as LinCIR does (arXiv 2312.01998): no picture is needed.
+"""Trains a phi network from captions alone, as LinCIR does (arXiv 2312.01998). No images are needed.
 
-Every noun phrase of a caption gives way to one pseudo token, made by phi from the caption's own text feature with noise
-on it, and the sentence should mean what it meant: the loss is the mean squared error to the caption's feature.
+Every noun phrase of a caption is replaced by one pseudo token, which phi makes from the text feature of the caption plus noise.
+The loss is the mean squared error between the feature of that sentence and the feature of the caption.
 """
 
 from __future__ import annotations
@@ -22,19 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmretrieve.encoders.openclip import OpenClipEncoder
-from mmretrieve.encoders.pseudo_tokens import Pieces
 from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.inversion.phi import SearlePhi, save_phi
-from mmretrieve.inversion.phrases import cut
-from mmretrieve.inversion.recipe import PhiRecipe
+from mmretrieve.inversion.recipe import PhiRecipe, PhraseSplit, split_captions
 
-MOST_HELD_OUT, SHARE_HELD_OUT = 2048, 0.05
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ValidationPoint:
-    """One point of the validation curve: mean squared errors, per number of a text feature."""
+    """One point of the validation curve: mean squared errors per component of a text feature."""
 
     step: int
     training: float
@@ -42,25 +39,14 @@ class ValidationPoint:
     seconds: float
 
 
-@dataclass(frozen=True)
-class PhraseSplit:
-    """Captions that have a noun phrase, whole and in pieces."""
-
-    captions: tuple[str, ...]
-    pieces: tuple[Pieces, ...]
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-
 def read_captions(path: Path) -> list[str]:
-    """One caption a line; empty lines are passed over. OptionError where the file cannot be read or holds none."""
+    """Reads one caption per line; empty lines are skipped. Raises OptionError if the file cannot be read or has no caption."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: cannot be read as text, one caption a line ({error})") from error
+        raise OptionError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     if not any(lines):
-        raise OptionError(f"{path}: holds no caption; expected one a line")
+        raise OptionError(f"{path}: contains no caption; expected one caption per line")
     return [line for line in lines if line]
 
 
@@ -72,15 +58,37 @@ def train_phi(
     *,
     report: Callable[[ValidationPoint], object] | None = None,
 ) -> ValidationPoint:
-    """Trains, and keeps in `out` the phi of the lowest validation loss, which is returned with its step.
+    """Trains a phi and saves the weights with the lowest validation loss.
 
-    A twentieth of the captions is held out. The curve is written beside `out` (`.curve.jsonl`), and the state of the run
-    (`.state`), from which an interrupted run goes on to the same end. OptionError where too few captions have a noun phrase
-    or the run in `.state` is another one.
+    One twentieth of the captions is used for validation. An interrupted run resumes from its state and ends with the same
+    weights.
+
+    Parameters
+    ----------
+    captions : sequence of str
+        The training data.
+    encoder : OpenClipEncoder
+        The encoder for which the phi is made.
+    out : Path
+        A .safetensors file. The validation curve (`.curve.jsonl`) and the state of the run (`.state`) are written next to it.
+    recipe : PhiRecipe, optional
+        The settings.
+    report : callable, optional
+        Called with every ValidationPoint.
+
+    Returns
+    -------
+    ValidationPoint
+        The point with the lowest validation loss.
+
+    Raises
+    ------
+    OptionError
+        Too few captions have a noun phrase, the loss is not finite, or the state belongs to another run.
     """
     if out.suffix != ".safetensors" or out.is_dir() or not out.absolute().parent.is_dir():
-        raise OptionError(f"{out}: a phi is written to a .safetensors file in a folder that is there")
-    return _Run(captions, encoder, out, recipe or PhiRecipe(), report).go()
+        raise OptionError(f"{out}: expected a .safetensors file in an existing folder")
+    return _Run(captions, encoder, out, recipe or PhiRecipe(), report).run()
 
 
 class _Run:
@@ -93,36 +101,36 @@ class _Run:
         report: Callable[[ValidationPoint], object] | None,
     ) -> None:
         self.encoder, self.out, self.recipe, self.report = encoder, out, recipe, report
-        self.training, self.held_out = _split(captions)
+        self.training, self.validation = split_captions(captions)
         torch.manual_seed(recipe.seed)
         self.net = SearlePhi(encoder.dim, 4 * encoder.dim, encoder.pseudo_tokens.width).to(encoder.device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.step, self.curve = 0, list[ValidationPoint]()
         self.state_file, self.curve_file = out.with_suffix(".state"), out.with_suffix(".curve.jsonl")
-        self.mark = {"recipe": asdict(recipe), "encoder": encoder.identity.weights, "captions": _digest(captions)}
+        self.run_identity = {"recipe": asdict(recipe), "encoder": encoder.identity.weights, "captions": _digest(captions)}
 
-    def go(self) -> ValidationPoint:
+    def run(self) -> ValidationPoint:
         self._resume()
         started, losses = time.monotonic(), list[float]()
         while self.step < self.recipe.steps:
-            losses.append(self._learn())
+            losses.append(self._train_step())
             self.step += 1
             if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
                 point = ValidationPoint(self.step, sum(losses) / len(losses), self.validate(), time.monotonic() - started)
                 if not (math.isfinite(point.training) and math.isfinite(point.validation)):
                     raise OptionError(f"the loss at step {self.step} is {point.training}; lower the learning rate or the noise")
-                self._keep(point)
+                self._save(point)
                 losses.clear()
         return min(self.curve, key=lambda point: point.validation)
 
-    def _learn(self) -> float:
+    def _train_step(self) -> float:
         generator = torch.Generator().manual_seed(
             self.recipe.seed * 1_000_003 + self.step
-        )  # so that a resumed run draws the same
-        chosen = torch.randint(len(self.training), (min(self.recipe.batch, len(self.training)),), generator=generator).tolist()
+        )  # a resumed run draws the same batches
+        rows = torch.randint(len(self.training), (min(self.recipe.batch, len(self.training)),), generator=generator).tolist()
         self.net.train()
-        torch.manual_seed(self.step)  # dropout
-        loss = self._loss(self.training, chosen, generator)
+        torch.manual_seed(self.step)  # seeds dropout
+        loss = self._loss(self.training, rows, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -130,13 +138,13 @@ class _Run:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The loss on what is held out, without noise and dropout."""
+        """The loss on the validation captions, without noise and dropout."""
         self.net.eval()
         total = 0.0
-        for start in range(0, len(self.held_out), self.recipe.batch):
-            rows = range(start, min(start + self.recipe.batch, len(self.held_out)))
-            total += float(self._loss(self.held_out, rows, None).item()) * len(rows)
-        return total / len(self.held_out)
+        for start in range(0, len(self.validation), self.recipe.batch):
+            rows = range(start, min(start + self.recipe.batch, len(self.validation)))
+            total += float(self._loss(self.validation, rows, None).item()) * len(rows)
+        return total / len(self.validation)
 
     def _loss(self, data: PhraseSplit, rows: Sequence[int], generator: torch.Generator | None) -> Tensor:
         features = torch.from_numpy(self.encoder.text_features([data.captions[i] for i in rows]))
@@ -145,25 +153,25 @@ class _Run:
             scale = self.recipe.noise * torch.rand(len(features), 1, generator=generator)
             noisy = features + scale * torch.randn(features.shape, generator=generator)
         tokens = self.net(noisy.to(self.encoder.device))
-        said = self.encoder.pseudo_tokens.features([data.pieces[i] for i in rows], tokens)
-        return F.mse_loss(said, features.to(said.device))
+        predicted = self.encoder.pseudo_tokens.features([data.pieces[i] for i in rows], tokens)
+        return F.mse_loss(predicted, features.to(predicted.device))
 
-    def _keep(self, point: ValidationPoint) -> None:
-        """Writes the phi where it is the best so far, then the state and the curve: a run goes on from whole points."""
-        if point.validation < min((known.validation for known in self.curve), default=float("inf")):
+    def _save(self, point: ValidationPoint) -> None:
+        """Saves the phi if it is the best so far, then the state and the curve, so that a run resumes at a validation point."""
+        if point.validation < min((earlier.validation for earlier in self.curve), default=float("inf")):
             save_phi(self.net, self.out, self.encoder)
         self.curve.append(point)
         state: dict[str, Any] = {
-            "mark": json.dumps(self.mark, sort_keys=True),
+            "mark": json.dumps(self.run_identity, sort_keys=True),
             "step": self.step,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "curve": [list(asdict(known).values()) for known in self.curve],
+            "curve": [list(asdict(earlier).values()) for earlier in self.curve],
         }
         partial = self.state_file.with_name(f"{self.state_file.name}.part")
         torch.save(state, partial)
         os.replace(partial, self.state_file)
-        self.curve_file.write_text("".join(json.dumps(asdict(known)) + "\n" for known in self.curve), encoding="utf-8")
+        self.curve_file.write_text("".join(json.dumps(asdict(earlier)) + "\n" for earlier in self.curve), encoding="utf-8")
         if self.report is not None:
             self.report(point)
 
@@ -172,33 +180,22 @@ class _Run:
             return
         try:
             state = torch.load(self.state_file, map_location=self.encoder.device, weights_only=True)
-            mark, self.step = state["mark"], state["step"]
+            run_identity, self.step = state["mark"], state["step"]
             self.curve = [ValidationPoint(*values) for values in state["curve"]]
             self.net.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except Exception as error:  # whatever torch stumbles on
-            raise EncoderError(f"{self.state_file}: not the state of a training run; delete it to begin again") from error
-        if mark != json.dumps(self.mark, sort_keys=True):
+        except Exception as error:  # of torch or of a missing key
+            raise EncoderError(f"{self.state_file}: not the state of a training run; delete it to start again") from error
+        if run_identity != json.dumps(self.run_identity, sort_keys=True):
             raise OptionError(
-                f"{self.state_file}: belongs to a run with other captions, encoder or settings; delete it or name another --out"
+                f"{self.state_file}: belongs to a run with other captions, encoder or settings; delete it or choose another --out"
             )
         if not self.out.exists():
-            raise OptionError(f"{self.out} is gone, but its run in {self.state_file} is there; delete that to begin again")
-        logger.info("going on from step %d", self.step)
+            raise OptionError(
+                f"{self.out} is missing, but the state of its run exists; delete {self.state_file} to start again"
+            )
+        logger.info("resuming from step %d", self.step)
 
 
 def _digest(captions: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(captions).encode(), digest_size=16).hexdigest()
-
-
-def _split(captions: Sequence[str]) -> tuple[PhraseSplit, PhraseSplit]:
-    """(training, held out): captions with a noun phrase, the held-out ones spread evenly over the file, none in both."""
-    pieces = {caption: cut(caption) for caption in dict.fromkeys(captions)}
-    usable = [caption for caption, own in pieces.items() if len(own) > 1]
-    every = max(2, round(1 / SHARE_HELD_OUT), len(usable) // MOST_HELD_OUT)
-    held_out, training = usable[::every], [caption for i, caption in enumerate(usable) if i % every]
-    if not training:
-        raise OptionError(
-            f"{len(usable)} of {len(captions)} captions have a noun phrase; training needs some to learn from and some to hold out"
-        )
-    return tuple(PhraseSplit(tuple(part), tuple(pieces[caption] for caption in part)) for part in (training, held_out))  # type: ignore[return-value]

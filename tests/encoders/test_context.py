@@ -130,7 +130,7 @@ def test_a_tokenizer_that_pads_with_its_end_token_warns_too() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder.encode_texts(["red " * (LENGTH - 1)])
-    with pytest.warns(PromptCutWarning, match="1 of 2 texts cut to the 12 tokens that end-padded reads, first: 'red red"):
+    with pytest.warns(PromptCutWarning, match="1 of 2 texts were cut to the 12 tokens that end-padded reads, first: 'red red"):
         encoder.encode_texts(["red " * LENGTH, "in red"])
 
 
@@ -295,7 +295,7 @@ def test_a_prompt_that_is_cut_behind_a_pseudo_token(encoder: OpenClipEncoder, qu
     with pytest.warns(PromptCutWarning):
         whole, cut = composer.compose([asked(query, prompt, None) for prompt in prompts])
     assert whole.remark is None
-    assert cut.remark == "behind 'a photo of $ that', the prompt does not fit into the encoder's 40 tokens: its end was cut"
+    assert cut.remark == "after 'a photo of $ that', the prompt does not fit into the encoder's 40 tokens: its end was cut"
 
 
 def test_phrases_and_descriptions_of_a_compiler_are_told_too(encoder: OpenClipEncoder, query: ComposerInput) -> None:

@@ -93,7 +93,7 @@ def test_towers_that_look_back_are_not_cropped(text: dict[str, object]) -> None:
 
 
 def test_a_long_prompt_is_cut_and_says_so(encoder: Encoder) -> None:
-    with pytest.warns(PromptCutWarning, match="1 of 2 texts cut to the 40 tokens"):
+    with pytest.warns(PromptCutWarning, match="1 of 2 texts were cut to the 40 tokens"):
         rows = encoder.encode_texts(["in red", "red " * 300])
     assert np.isfinite(rows).all()
     with warnings.catch_warnings():

@@ -30,8 +30,7 @@ from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Pic2WordPhi, SearlePhi, load_phi, save_phi
-from mmretrieve.inversion.phrases import cut
-from mmretrieve.inversion.recipe import PhiRecipe
+from mmretrieve.inversion.recipe import PhiRecipe, split_noun_phrases
 from mmretrieve.inversion.train import read_captions, train_phi
 from mmretrieve.wardrobe.say import captions
 from mmretrieve.wardrobe.world import drawings
@@ -113,7 +112,7 @@ def test_a_tower_or_tokenizer_that_cannot_is_refused() -> None:
 
     with pytest.raises(EncoderError, match="no token embedding"):
         PseudoTokens(Foreign(), tokenizer, "foreign")
-    with pytest.raises(EncoderError, match="no way to build its token ids"):
+    with pytest.raises(EncoderError, match="cannot build its token ids"):
         PseudoTokens(model, lambda texts: torch.zeros(len(texts), 64), "foreign")
 
     class Backwards(open_clip.SimpleTokenizer):
@@ -134,10 +133,10 @@ def test_long_and_odd_sentences(encoder: OpenClipEncoder) -> None:
         assert not torch.allclose(
             long, pseudo.features([("a photo of", "that is " + "very " * 300 + "red")], pseudo.of_text("dog"))
         )
-    with pytest.raises(OptionError, match="no place for the picture"):
+    with pytest.raises(OptionError, match="no room for the pseudo token"):
         pseudo.features([("word " * 50, "")], token)
     for wrong in ("a photo", ("a photo",)):
-        with pytest.raises(OptionError, match="a list of the pieces around it"):
+        with pytest.raises(OptionError, match="a list of the pieces around its pseudo tokens"):
             pseudo.features([wrong], token)
     with pytest.raises(OptionError, match=r"expected pseudo tokens of shape \(1, 96\), got \(1, 5\)"):
         pseudo.features([("a", "b")], torch.zeros(1, 5))
@@ -195,7 +194,7 @@ def test_published_layouts_load_and_give_what_a_plain_forward_gives(
 
 def test_a_phi_for_another_encoder_is_refused(encoder: OpenClipEncoder, tmp_path: Path) -> None:
     large = write(tmp_path / "lincir_large.pt", SearlePhi, published(SearlePhi, 768, 768))
-    with pytest.raises(EncoderError, match=r"a phi from 768 to 768 numbers; wardrobe .* needs its own, from 128 to 96"):
+    with pytest.raises(EncoderError, match=r"this phi is from 768 to 768 dimensions; wardrobe .* needs one from 128 to 96"):
         load_phi(large, encoder)
     net = SearlePhi(128, 512, 96)
     save_phi(net, tmp_path / "own.safetensors", encoder)
@@ -205,7 +204,7 @@ def test_a_phi_for_another_encoder_is_refused(encoder: OpenClipEncoder, tmp_path
     weights = {name: value * 1.01 for name, value in open_clip.create_model(f"local-dir:{other}").state_dict().items()}
     save_file({name: value.contiguous() for name, value in weights.items()}, other / "open_clip_model.safetensors")
     stranger = mm.load_encoder(str(other), dtype="float32")
-    with pytest.raises(EncoderError, match="a phi for the encoder with weights"):
+    with pytest.raises(EncoderError, match="this phi is for the encoder with weights"):
         load_phi(tmp_path / "own.safetensors", stranger)
     with pytest.raises(EncoderError, match="this phi was made for the encoder with weights"):
         load_phi(tmp_path / "own.safetensors", encoder).tokens(np.ones((1, 128), np.float32), stranger)
@@ -258,7 +257,7 @@ def test_what_textual_inversion_needs_is_said(encoder: OpenClipEncoder, tmp_path
     folder = shutil.copytree(mm.wardrobe.BUILT_IN_MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("phi*"))
     with pytest.raises(OptionError, match="'lincir' needs a phi for"):
         make_composer("lincir", mm.load_encoder(str(folder)))
-    with pytest.raises(OptionError, match="reads the reference picture itself"):
+    with pytest.raises(OptionError, match="needs the reference image itself"):
         make_composer("lincir", encoder).compose([ComposerInput(np.eye(128, dtype=np.float32)[0], "in red")])
 
     class Bare:
@@ -318,7 +317,7 @@ def test_phrases_pull_a_token_towards_their_concept(encoder: OpenClipEncoder, ph
     ],
 )
 def test_captions_are_cut_at_their_noun_phrases(caption: str, pieces: tuple[str, ...]) -> None:
-    assert cut(caption) == pieces
+    assert split_noun_phrases(caption) == pieces
 
 
 RECIPE = PhiRecipe(steps=30, batch=64, learning_rate=1e-3, validate_every=10)
@@ -351,7 +350,7 @@ def test_training_lowers_validation_loss_and_goes_on_where_it_was_killed(encoder
     with pytest.raises(OptionError, match="belongs to a run with other captions, encoder or settings"):
         train_phi([said[0].replace("a", "e"), *said[1:]], encoder, tmp_path / "part.safetensors", RECIPE)
     (tmp_path / "part.safetensors").unlink()
-    with pytest.raises(OptionError, match="is gone, but its run in"):
+    with pytest.raises(OptionError, match="is missing, but the state of its run exists"):
         train_phi(said, encoder, tmp_path / "part.safetensors", RECIPE)
     torch.save({"other": 1}, tmp_path / "whole.state")
     with pytest.raises(EncoderError, match="not the state of a training run"):
@@ -369,15 +368,15 @@ def test_training_refuses_what_it_cannot_use(encoder: OpenClipEncoder, tmp_path:
     with pytest.raises(OptionError, match="captions have a noun phrase"):
         train_phi(["there", "sitting"], encoder, tmp_path / "phi.safetensors", RECIPE)
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(OptionError, match="holds no caption"):
+    with pytest.raises(OptionError, match="contains no caption"):
         read_captions(tmp_path / "empty.txt")
-    with pytest.raises(OptionError, match="cannot be read as text"):
+    with pytest.raises(OptionError, match="cannot be read as UTF-8 text"):
         read_captions(tmp_path / "nowhere.txt")
     for wrong in ({"steps": 0}, {"batch": 1.5}, {"seed": -1}, {"noise": float("nan")}, {"learning_rate": -1}):
         with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be"):
             PhiRecipe(**wrong)
     for out in (tmp_path, tmp_path / "phi.pt", tmp_path / "nowhere" / "phi.safetensors"):
-        with pytest.raises(OptionError, match=r"is written to a \.safetensors file"):
+        with pytest.raises(OptionError, match=r"expected a \.safetensors file"):
             train_phi(captions(100), encoder, out, RECIPE)
     with pytest.raises(OptionError, match="lower the learning rate or the noise"):
         train_phi(captions(100), encoder, tmp_path / "phi.safetensors", PhiRecipe(steps=2, batch=8, learning_rate=1e30))
