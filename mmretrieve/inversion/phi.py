@@ -126,9 +126,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return _plain_names({name: file.get_tensor(name) for name in file.keys()}), (file.metadata() or {}).get(
-                    ENCODER_KEY
-                )  # noqa: SIM118
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable itself
+                return _plain_names(weights), (file.metadata() or {}).get(ENCODER_KEY)
         return _plain_names(torch.load(path, map_location="cpu", weights_only=True)), None
     except OSError as error:
         raise EncoderError(f"{path}: {error.strerror or error}") from error

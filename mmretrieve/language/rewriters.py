@@ -35,8 +35,8 @@ class SwapRewriter:
     A word gives way only to one that stands by itself: "with red buttons" changes no colour, "with a belt" no dress. What the
     prompt forbids is left out of the caption and never added. The template alone remains where nothing matches.
 
-    >>> from mmretrieve.language.vocabulary import Group
-    >>> vocabulary = Vocabulary("a {colour} {thing}", (Group("colour", ("red", "blue")), Group("thing", ("dress", "skirt"))))
+    >>> from mmretrieve.language.vocabulary import WordGroup
+    >>> vocabulary = Vocabulary("a {colour} {thing}", (WordGroup("colour", ("red", "blue")), WordGroup("thing", ("dress", "skirt"))))
     >>> SwapRewriter(vocabulary).rewrite(["a blue striped dress"], ["as a skirt in red, without stripes"])
     ['a red skirt, as a skirt in red']
     """

@@ -1,0 +1,101 @@
+"""The docstrings of the library: their examples run, and those of public names are complete."""
+
+from __future__ import annotations
+
+import doctest
+import enum
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mmretrieve as mm
+
+ROOT = Path(__file__).parents[1]
+EXEMPT = frozenset(
+    {
+        "AddReport",
+        "ComposerName",
+        "Decode",
+        "Gallery",
+        "Parts",
+        "Retriever",
+        "RuleName",
+        "Vocabulary",
+        "open_gallery",
+        "wardrobe",
+    }
+)
+"""Public names whose docstrings are not complete yet."""
+
+DATA = {"PUBLISHED"}  # constants have no docstring at run time
+DOCUMENTED = [name for name in mm.__all__ if name not in EXEMPT | DATA]
+
+
+def with_examples() -> list[str]:
+    """The modules that contain doctests."""
+    paths = [path for path in (ROOT / "mmretrieve").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8")]
+    return sorted(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths)
+
+
+@pytest.mark.parametrize("name", with_examples())
+def test_examples_run(name: str) -> None:
+    result = doctest.testmod(import_module(name))
+    assert result.attempted
+    assert not result.failed
+
+
+def sections(docstring: str) -> set[str]:
+    """The titles of the numpydoc sections of a docstring."""
+    return set(re.findall(r"^(\w+)\n-{3,}$", docstring, re.MULTILINE))
+
+
+def parameters(target: Any) -> list[str]:
+    """The parameters that callers pass. Modules, protocols, enumerations and exceptions have none."""
+    if inspect.ismodule(target):
+        return []
+    if inspect.isclass(target) and (issubclass(target, enum.Enum | Exception) or getattr(target, "_is_protocol", False)):
+        return []
+    return [name for name in inspect.signature(target).parameters if name != "self"]
+
+
+def sources(target: Any) -> Iterator[str]:
+    """The code that runs in a call of the function, or when an object of the class is created."""
+    if inspect.isfunction(target):
+        yield inspect.getsource(target)
+        return
+    for name in () if inspect.ismodule(target) else ("__init__", "__post_init__", "__new__"):
+        if inspect.isfunction(method := vars(target).get(name)) and method.__code__.co_filename == inspect.getfile(target):
+            yield inspect.getsource(method)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_public_name_is_documented(name: str) -> None:
+    target = getattr(mm, name)
+    docstring = inspect.getdoc(target) or ""
+    required = {"Examples"}
+    if parameters(target):
+        required.add("Parameters")
+    if inspect.isfunction(target):
+        required.add("Returns")
+    if any("raise " in source for source in sources(target)):
+        required.add("Raises")
+    assert required <= sections(docstring), f"{name} lacks {sorted(required - sections(docstring))}"
+    assert ">>> " in docstring
+    for parameter in parameters(target):
+        assert re.search(rf"^(\w+, )*{parameter}(, \w+)* : ", docstring, re.MULTILINE), f"{name} does not document {parameter}"
+
+
+@pytest.mark.parametrize("name", sorted(EXEMPT))
+def test_an_exemption_is_still_needed(name: str) -> None:
+    with pytest.raises(AssertionError):
+        test_a_public_name_is_documented(name)
+
+
+def test_the_published_settings_are_documented() -> None:
+    text = (ROOT / "mmretrieve/directions.py").read_text(encoding="utf-8")
+    assert re.search(r'^PUBLISHED: .*?^}\n""".*?Source: arXiv', text, re.MULTILINE | re.DOTALL)
