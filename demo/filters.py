@@ -9,8 +9,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mmretrieve.gallery.store.statements import quoted
-from mmretrieve.server.request_schemas import without_places
+from mmretrieve.filters import Expression
+from mmretrieve.filters.expression import And, Column, Comparator, Comparison, In, Literal
+from mmretrieve.server.request_schemas import check_public
 
 SEEN = 2_000  # items that are looked at to say what a field holds
 CHOICES = 24  # values of a text field that are offered, the most frequent first
@@ -21,7 +22,7 @@ class FieldFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    field: Annotated[str, AfterValidator(without_places)] = Field(max_length=200)
+    field: Annotated[str, AfterValidator(check_public)] = Field(max_length=200)
     any_of: list[str] = Field(default_factory=list, max_length=200)
     at_least: float | None = Field(default=None, allow_inf_nan=False)
     at_most: float | None = Field(default=None, allow_inf_nan=False)
@@ -42,12 +43,10 @@ def facets(kinds: Mapping[str, str], fields: Collection[Mapping[str, object]]) -
     return [_facet(name, kind, [of[name] for of in fields if of.get(name) is not None]) for name, kind in kinds.items()]
 
 
-def expression(filters: Iterable[FieldFilter], where: str | None = None) -> str | None:
-    """The SQL expression that all filters, and `where` beside them, make together; None where there is nothing to fulfil."""
-    parts = [part for one in filters for part in _conditions(one)]
-    if where and where.strip():
-        parts.append(f"({where})")
-    return " AND ".join(parts) or None
+def expression(filters: Iterable[FieldFilter], where: Expression | None = None) -> Expression | None:
+    """What all filters, and `where` beside them, make together; None where there is nothing to fulfil."""
+    parts = [part for one in filters for part in _conditions(one)] + ([where] if where else [])
+    return And(tuple(parts)) if len(parts) > 1 else next(iter(parts), None)
 
 
 def _facet(name: str, kind: str, values: Sequence[object]) -> Facet:
@@ -57,15 +56,11 @@ def _facet(name: str, kind: str, values: Sequence[object]) -> Facet:
     return Facet(name, tuple(Counter(map(str, values)).most_common(CHOICES)))
 
 
-def _conditions(one: FieldFilter) -> Iterable[str]:
-    name = quoted(one.field)
+def _conditions(one: FieldFilter) -> Iterable[Expression]:
+    field = Column(one.field, "fields")
     if one.any_of:
-        yield f"{name} IN ({', '.join(map(_text, one.any_of))})"
+        yield In(field, tuple(map(Literal, one.any_of)))
     if one.at_least is not None:
-        yield f"{name} >= {one.at_least!r}"
+        yield Comparison(Comparator.GE, field, Literal(one.at_least))
     if one.at_most is not None:
-        yield f"{name} <= {one.at_most!r}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+        yield Comparison(Comparator.LE, field, Literal(one.at_most))

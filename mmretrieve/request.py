@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from mmretrieve import scoring
 from mmretrieve.errors import OptionError
+from mmretrieve.filters import Expression, read_filter
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.images import ImageLike, Region
 from mmretrieve.options import BASE, DEFAULT_K, MAX_PAIRS, OWN_WEIGHTS, WITHOUT_CAPTIONS, ComposerName, RuleName
@@ -76,7 +77,7 @@ class SearchRequest:
     weighing: Mapping[str, Any]
     k: int
     min_score: float | None
-    where: str | None
+    where: Expression | None
     exclude: list[str]
     exclude_reference: bool
 
@@ -100,7 +101,7 @@ class SearchRequest:
             {**weighing, "keep_rule": ask.rule is not None},
             scoring.check_k(options.get("k", DEFAULT_K)),
             min_score,
-            options.get("where"),
+            read_filter(options.get("where")),
             read_ids("exclude", options.get("exclude", ())),
             bool(options.get("exclude_reference", False)),
         )

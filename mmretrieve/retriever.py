@@ -19,6 +19,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError
+from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device as IndexDevice
@@ -146,7 +147,7 @@ class Retriever:
         beta: float | None = None,
         weights: Mapping[str, float] | Literal["auto", "base", "balanced"] | None = None,
         min_score: float | None = None,
-        where: str | None = None,
+        where: Where | None = None,
         exclude: Collection[str] = (),
         exclude_reference: bool = False,
         **more: Unpack[RequestOptions],
@@ -155,7 +156,7 @@ class Retriever:
 
         What can be asked besides is listed in `RequestOptions`. Items of `exclude` do not appear, nor, with exclude_reference,
         the references themselves (by id, or as any file of the same content), nor what scores below min_score, nor what
-        does not fulfil `where`, an SQL expression over the items' fields.
+        does not fulfil `where`, an SQL expression over the items' fields (or an `Expression`, or its structure).
         weights: "auto", the default, chooses without labels: a score is then the mean of how many standard deviations an item
         stands above the gallery's average item, under each term. A composer named "image", "prompt", "sum", "slerp", "sdr" or
         "roles" keeps its own weights unless "auto" is said, and a rule that is named is kept.

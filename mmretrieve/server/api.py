@@ -13,7 +13,7 @@ from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
 from mmretrieve.server import limits
 from mmretrieve.server.concurrency import BoundedExecutor
 from mmretrieve.server.errors import RESPONSES, read, validated
-from mmretrieve.server.request_schemas import Id, SearchBody, Where
+from mmretrieve.server.request_schemas import Id, PublicFilterText, SearchBody
 from mmretrieve.server.schemas import (
     ErrorResponse,
     HealthResponse,
@@ -94,7 +94,7 @@ def api(answers: SearchService, gate: BoundedExecutor, reading: BoundedExecutor)
 
     @router.get("/items", summary="The items of the gallery")
     async def items(
-        where: Annotated[Where | None, Query(description="an SQL expression over the items' fields")] = None,
+        where: Annotated[PublicFilterText | None, Query(description="an SQL expression over the items' fields")] = None,
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         limit: Annotated[int, Query(ge=1, le=limits.PAGE)] = 50,
     ) -> ItemPageResponse:

@@ -25,6 +25,7 @@ from mmretrieve.errors import (
 )
 from mmretrieve.milvus.errors import MilvusUnavailableError
 from mmretrieve.server.error_text import one_line
+from mmretrieve.server.request_schemas import FILTER_ERROR
 from mmretrieve.server.schemas import ErrorResponse
 from mmretrieve.server.service import SearchService
 
@@ -116,5 +117,7 @@ def said(errors: Any) -> str:
     first = errors[0]
     place = ".".join(part for part in map(str, first["loc"]) if not KINDS.match(part))
     value = first.get("input")
-    given = f", got {str(value)[:SEEN]!r}" if isinstance(value, str | int | float | bool) else ""
+    given = (
+        f", got {str(value)[:SEEN]!r}" if isinstance(value, str | int | float | bool) and first["type"] != FILTER_ERROR else ""
+    )
     return one_line(f"{place[:SEEN]}: {first['msg']}{given}" if place else f"{first['msg']}{given}")

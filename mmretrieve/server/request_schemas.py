@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, Self
+import json
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from mmretrieve.gallery.store.filters import without_text
+from mmretrieve.errors import OptionError
+from mmretrieve.filters import Expression, columns, read_filter, to_dict
+from mmretrieve.filters.expression import MAX_LENGTH, folded
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, ComposerName, RuleName
 from mmretrieve.server import limits
 
-PLACES = re.compile(r"\b(?:path|source|stamp)\b", re.IGNORECASE)
+FILTER_ERROR: Final = "filter"  # the kind of an error that already quotes the filter
+PRIVATE_COLUMNS = frozenset(["path", "source", "stamp"])
+"""Columns that say where files lie: a client that filters by them finds out, guess by guess."""
 
 
 def _several(value: Any) -> Any:
@@ -48,14 +61,37 @@ Prompts = Annotated[ManySaid, BeforeValidator(_several, Said | ManySaid | None)]
 Numbers = Annotated[ManyNumbers, BeforeValidator(_several, Number | ManyNumbers | None)]
 
 
-def without_places(where: str) -> str:
-    """Refuses columns that tell where files lie: whoever may filter by them can find out, guess by guess."""
-    if found := PLACES.search(without_text(where)):
-        raise PydanticCustomError("place", f"{found[0]} tells where files lie, which a client may not ask")
-    return where
+def check_public(name: str) -> str:
+    """The name of a column that a client may filter by."""
+    if folded(name) in PRIVATE_COLUMNS:
+        raise PydanticCustomError("private_column", f"{name} tells where files lie, which a client may not ask")
+    return name
 
 
-Where = Annotated[str, Field(max_length=limits.WHERE_CHARACTERS), AfterValidator(without_places)]
+def read_public_filter(where: Any) -> Expression:
+    """The filter of a client: SQL, or the structure of `mmretrieve.filters.to_dict`, which may be JSON text too."""
+    try:
+        is_structure = isinstance(where, str) and where.lstrip().startswith("{")
+        expression: Expression = read_filter(json.loads(where) if is_structure else where)
+    except (OptionError, json.JSONDecodeError, RecursionError) as error:
+        raise PydanticCustomError(
+            FILTER_ERROR, "{reason}", {"reason": str(error).removeprefix("where").removeprefix(":").lstrip()}
+        ) from None
+    for column in sorted(columns(expression), key=lambda column: column.name):
+        check_public(column.name)
+    return expression
+
+
+FILTER_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "maxLength": MAX_LENGTH},
+        {"type": "object", "additionalProperties": True, "required": ["type"]},
+    ]
+}
+PublicFilterText = Annotated[str, Field(max_length=MAX_LENGTH), AfterValidator(read_public_filter)]
+PublicFilter = Annotated[
+    Expression, BeforeValidator(read_public_filter), PlainSerializer(to_dict), WithJsonSchema(FILTER_SCHEMA)
+]
 
 
 class SearchBody(BaseModel):
@@ -100,7 +136,9 @@ class SearchBody(BaseModel):
         default=None,
         description="leave out items that score below: under automatic weights in standard deviations above the average item",
     )
-    where: Where | None = Field(default=None, description="an SQL expression over the items' fields: price < 20")
+    where: PublicFilter | None = Field(
+        default=None, description="an SQL expression over the items' fields (price < 20), or its structure"
+    )
     exclude: Ids = Field(default=[], description="items that must not appear")
     exclude_reference: bool = Field(default=False, description="the references themselves must not appear")
 

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from mmretrieve.errors import ImageError, MissingError
+from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import ItemPage
@@ -70,7 +71,7 @@ class SearchService:
         """MissingError for an id that is not there."""
         return self.gallery.item(id_)
 
-    def items(self, where: str | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
+    def items(self, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
         """Some items in insertion order. OptionError for a filter that is none."""
         return self.gallery.listed(where=where, offset=offset, limit=limit)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.sources.values import folded
+from mmretrieve.filters.expression import folded
 
 PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filepath", "filename", "image")  # in order of preference
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.sources.base import Columns, SourceItem, UnreadableItem, Value
 from mmretrieve.sources.columns import PATH_COLUMNS, IdRegistry, find_column, first_column
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.values import field_names, fields_of, folded, number_of, read_object
+from mmretrieve.sources.values import field_names, fields_of, number_of, read_object
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.images import SUFFIXES
 from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.tar_headers import TarDamage, TarMember, read_headers
-from mmretrieve.sources.values import fields_of, folded, number_of, read_object
+from mmretrieve.sources.values import fields_of, number_of, read_object
 
 SUFFIX = ".tar"
 MAX_SIDECAR_BYTES = 16 << 20

@@ -13,6 +13,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.sources.base import Value
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -77,11 +78,6 @@ def field_names(names: Iterable[str], where: str) -> tuple[str, ...]:
             raise GalleryError(f"{where}: the columns {seen[folded(name)]!r} and {name!r} have the same name (case is ignored)")
         seen[folded(name)] = name
     return tuple(seen.values())
-
-
-def folded(name: str) -> str:
-    """The name in lower case as SQLite compares column names: only the case of A to Z is ignored."""
-    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
 
 
 def is_text(text: str) -> bool:
