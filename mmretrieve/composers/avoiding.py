@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.editing import including, without
+from mmretrieve.language.editing import insert_phrase, remove_phrase
 from mmretrieve.language.lexicon import Lexicon
 from mmretrieve.vectors import Float32
 
@@ -45,9 +45,9 @@ def _contrast(phrase: str, lexicon: Lexicon, caption: str | None, rewrite: str |
     others = lexicon.alternatives(phrase)[:MAX_ALTERNATIVES]
     if caption is None:
         return phrase, others
-    said = including(caption, phrase, lexicon)
-    bare = without(said, phrase, lexicon)
-    replaced = [including(bare, other, lexicon) for other in others]
+    said = insert_phrase(caption, phrase, lexicon)
+    bare = remove_phrase(said, phrase, lexicon)
+    replaced = [insert_phrase(bare, other, lexicon) for other in others]
     for instead in (replaced, [bare], [] if rewrite is None else [rewrite]):
         if different := [text for text in dict.fromkeys(instead) if text != said]:
             return said, different
