@@ -7,7 +7,7 @@ from collections import Counter
 
 from mmretrieve import Encoder
 from mmretrieve.composer_input import ComposerInput
-from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.vocabulary import WordGroup, default_vocabulary
 from mmretrieve.vectors import Float32
 

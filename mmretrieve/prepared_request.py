@@ -9,7 +9,7 @@ from typing import Any
 from mmretrieve.combining import combine
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Composition
-from mmretrieve.language.roles import RuleCompiler
+from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import WITHOUT_CAPTIONS, ComposerName
 from mmretrieve.request import ParsedRequest
 from mmretrieve.rules import make_rule

@@ -24,10 +24,10 @@ from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device as IndexDevice
 from mmretrieve.images import ImageLike
-from mmretrieve.language.gallery_captions import NEIGHBORS, GalleryCaptioner
+from mmretrieve.language.captioners.gallery import NEIGHBORS, GalleryCaptioner
+from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.rewriters import SwapRewriter
-from mmretrieve.language.roles import RuleCompiler
-from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
 from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery

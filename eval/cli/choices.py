@@ -25,7 +25,7 @@ from mmretrieve.cli.arguments import chosen
 from mmretrieve.composers import make_composer, parts_from
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
-from mmretrieve.language.options import NAMED, LanguageOptions
+from mmretrieve.language.options import BACKENDS, LanguageOptions
 from mmretrieve.options import Choice
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _own(folder: Path, benchmark: Benchmark) -> Path:
 def _speakers(options: argparse.Namespace) -> LanguageOptions:
     """Who speaks. --allow-missing is about pictures, too, so it needs no file."""
     said = chosen(options, LanguageOptions)
-    if not any(Path(str(said.get(role))).is_file() for role in NAMED):
+    if not any(Path(str(said.get(role))).is_file() for role in BACKENDS):
         said.pop("allow_missing", None)
     return LanguageOptions(**said)
 

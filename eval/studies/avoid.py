@@ -19,7 +19,7 @@ from eval.studies.weights import AUTO, FACTORS
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking, Retriever, Term, weighting
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.captions import Captions
-from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.vocabulary import default_vocabulary
 from mmretrieve.weighting import AVOID as AVOID_ROLE
 

@@ -47,7 +47,7 @@ SPEAKERS = {
     "endpoint": ("URL", "base URL of an OpenAI-compatible server, else OPENAI_BASE_URL"),
     "model": ("NAME", "the model that the endpoint should use"),
     "key": ("KEY", "its key, else OPENAI_API_KEY, which other users of this machine cannot see"),
-    "memory": ("FILE", "JSON lines in which models' answers are kept, and found again"),
+    "memory": ("FILE", "SQLite file that stores the answers of models; JSON lines of earlier versions are read"),
     "timeout": ("SECONDS", "for one answer of the endpoint"),
     "id_field": ("NAME", "field of a file that names the picture"),
     "caption_field": ("NAME", "field that holds the captions"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.editing import including, without
+from mmretrieve.language.editing import insert_phrase, remove_phrase
 from mmretrieve.language.lexicon import Lexicon
 from mmretrieve.vectors import Float32
 
@@ -63,9 +63,9 @@ def _contrast(phrase: str, lexicon: Lexicon, caption: str | None, rewrite: str |
     alternatives = lexicon.alternatives(phrase)[:MAX_ALTERNATIVES]
     if caption is None:
         return phrase, alternatives
-    sentence = including(caption, phrase, lexicon)
-    removed = without(sentence, phrase, lexicon)
-    replaced = [including(removed, alternative, lexicon) for alternative in alternatives]
+    sentence = insert_phrase(caption, phrase, lexicon)
+    removed = remove_phrase(sentence, phrase, lexicon)
+    replaced = [insert_phrase(removed, alternative, lexicon) for alternative in alternatives]
     for candidates in (replaced, [removed], [] if rewrite is None else [rewrite]):
         if different := [text for text in dict.fromkeys(candidates) if text != sentence]:
             return sentence, different

@@ -20,7 +20,7 @@ from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.base import Captioner, Rewriter
-from mmretrieve.language.editing import without
+from mmretrieve.language.editing import remove_phrase
 from mmretrieve.language.rewriters import TemplateRewriter
 from mmretrieve.options import CaptionSource
 from mmretrieve.rules import LINEAR, Hinge, ScoreRule
@@ -141,7 +141,7 @@ class Captions:
             caption if query.prompt is None else next(written) for caption, query in zip(captions, queries, strict=True)
         ]
         return [
-            reduce(partial(without, lexicon=getattr(self.rewriter, "lexicon", None)), query.avoid, rewrite)
+            reduce(partial(remove_phrase, lexicon=getattr(self.rewriter, "lexicon", None)), query.avoid, rewrite)
             if rewrite
             else rewrite
             for rewrite, query in zip(rewrites, queries, strict=True)

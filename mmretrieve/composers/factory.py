@@ -14,7 +14,8 @@ from mmretrieve.composers.roles import Constrained, RoleAware
 from mmretrieve.composers.simple import ImageOnly, PromptOnly, Slerp, Sum
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import OptionError
-from mmretrieve.language.base import Captioner, Describer, Rewriter
+from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
+from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import (
     BackendName,
     LanguageOptions,
@@ -24,8 +25,7 @@ from mmretrieve.language.options import (
     named_rewriter,
     rewriter_from,
 )
-from mmretrieve.language.roles import Compiler, RuleCompiler
-from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
 from mmretrieve.options import ComposerName, RuleName
 
@@ -49,7 +49,7 @@ class Parts:
     vocabulary: Vocabulary | None = None
     captioner: Captioner | None = None
     rewriter: Rewriter | str | None = None
-    compiler: Compiler | None = None
+    compiler: RoleCompiler | None = None
     describer: Describer | None = None
     phi: str | Path | Phi | None = None
     oti: OTI | None = None

@@ -19,7 +19,8 @@ from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.roles import Compiler, Roles, RuleCompiler
+from mmretrieve.language.base import RoleCompiler, Roles
+from mmretrieve.language.role_compiler import RuleCompiler
 
 ROLE_WEIGHTS = {"global": 0.4, "desired": 0.3, "preserve": 0.2, "forbidden": 0.1}
 
@@ -33,7 +34,7 @@ class RoleAware:
 
     encoder: Encoder
     words: Composer
-    compiler: Compiler = field(default_factory=RuleCompiler)
+    compiler: RoleCompiler = field(default_factory=RuleCompiler)
     weights: Mapping[str, float] = field(default_factory=lambda: ROLE_WEIGHTS)
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
@@ -68,7 +69,7 @@ class Constrained:
 
     encoder: Encoder
     inner: Composer
-    compiler: Compiler = field(default_factory=RuleCompiler)
+    compiler: RoleCompiler = field(default_factory=RuleCompiler)
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         compiled = self.compiler.compile(queries)

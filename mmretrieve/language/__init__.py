@@ -1,1 +1,1 @@
-"""What says pictures in words, and applies prompts to words."""
+"""Captions, rewrites, descriptions and roles of prompts: built-in rules, files, local models and language models."""

@@ -1,21 +1,32 @@
-"""Who speaks: captioners say references in words, rewriters apply prompts to captions, describers do both at once."""
+"""The four interfaces of this room: `Captioner`, `Rewriter`, `Describer` and `RoleCompiler`. `options.py` makes them by name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mmretrieve.composer_input import ComposerInput
+from mmretrieve.errors import OptionError
+from mmretrieve.images import ImageLike, open_image
 
 
 class Captioner(Protocol):
-    """Says reference images in words."""
+    """Describes reference images in words."""
 
     def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
-        """`count` captions of each reference, the best first. Methods that need many (LDRE, SEIZE) ask for 15.
+        """Captions of the reference of each query.
 
-        A captioner that knows how far each of its captions can be trusted returns `Caption`s.
+        Parameters
+        ----------
+        queries : the queries, with a vector or an image, as the captioner needs it.
+        count : captions per query, at least 1. LDRE and SEIZE ask for 15.
+
+        Returns
+        -------
+        One list per query with up to `count` captions, the best first. A captioner that can estimate how likely a caption is
+        correct returns `Caption`s.
         """
         ...
 
@@ -23,24 +34,76 @@ class Captioner(Protocol):
 class Rewriter(Protocol):
     """Applies prompts to captions.
 
-    One with an attribute `is_rule_based = True` is asked again with a part of a caption if its rewrite does not fit into an
-    encoder's context. Others, which may be slow, cost money or know only whole captions, are asked once.
+    If a rewrite does not fit into the encoder's context, a rewriter with the attribute `is_rule_based = True` is called again
+    with a shortened caption. Others, which may be slow, cost money or know only whole captions, are called once.
     """
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
-        """One rewritten caption for each pair, in order."""
+        """One caption of the target for each pair of caption and prompt, in order."""
         ...
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a model says of a target, and of the reference where it says that too. None where its answer could not be read."""
+    """A model's description of a target and, optionally, of the reference; None if its answer could not be parsed."""
 
     target: str | None
     reference: str | None = None
 
 
 class Describer(Protocol):
-    """Sees pictures and prompts, and describes targets in one step."""
+    """Describes targets in one step, from images and prompts."""
 
-    def describe(self, queries: Sequence[ComposerInput]) -> list[Description]: ...
+    def describe(self, queries: Sequence[ComposerInput]) -> list[Description]:
+        """One description for each query, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Roles:
+    """A prompt sorted by role.
+
+    Source: MulVec (arXiv 2608.25305).
+
+    Parameters
+    ----------
+    whole : describes the whole target, or None.
+    desired : phrases that the prompt adds.
+    preserve : phrases that must stay.
+    forbidden : phrases that must not appear.
+    """
+
+    whole: str | None = None
+    desired: tuple[str, ...] = ()
+    preserve: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+
+
+class RoleCompiler(Protocol):
+    """Sorts prompts into roles."""
+
+    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
+        """The roles of each query's prompt, in order."""
+        ...
+
+
+def reference_images(queries: Sequence[ComposerInput]) -> list[ImageLike]:
+    """The images of the references, ready for use in threads.
+
+    Raises
+    ------
+    OptionError : if a query has no image; the message names the first one.
+    """
+    images = [query.image for query in queries]
+    for number, (query, image) in enumerate(zip(queries, images, strict=True), 1):
+        if image is None:
+            name = query.id or query.prompt or "without a prompt"
+            raise OptionError(
+                f"this needs the images of the references, and query {number} of {len(queries)} ({name}) has none; give it one"
+            )
+    return [thread_safe_image(image) for image in images if image is not None]
+
+
+def thread_safe_image(image: ImageLike) -> ImageLike:
+    """The same image; an open file is decoded now, because threads cannot share its position and the caller may close it."""
+    return image if isinstance(image, str | Path) else open_image(image)

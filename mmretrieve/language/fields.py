@@ -1,4 +1,4 @@
-"""Vocabularies and captions from what a gallery's items say of themselves in their fields."""
+"""Vocabularies and captions from the fields of a gallery's items."""
 
 from __future__ import annotations
 
@@ -11,22 +11,37 @@ from functools import cache, cached_property, lru_cache
 from mmretrieve.composition import Caption
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.language.lexicon import general_lexicon, nearest_class
+from mmretrieve.language.tokens import is_plural, stem, word_list
 from mmretrieve.language.vocabulary import NOUNS, Vocabulary, WordGroup, words_of
-from mmretrieve.language.words import is_plural, stem, word_list
 from mmretrieve.options import CaptionSource
 
-MAX_FIELDS = 4
-MIN_VALUES, MAX_VALUES = 2, 500
-MIN_REPEATS = 2  # how often a value of a categorical field occurs on average
-MAX_WORDS, MAX_LENGTH = 4, 40  # of one value
-MIN_SHARE = 0.9  # of the values of a categorical field that are words
-MAX_CAPTION = 240
+MAX_FIELDS = 4  # of a vocabulary
+MIN_VALUES, MAX_VALUES = 2, 500  # distinct values of a categorical field
+MIN_REPEATS = 2  # mean frequency of a value of a categorical field
+MAX_VALUE_WORDS, MAX_VALUE_LENGTH = 4, 40
+MIN_READABLE_SHARE = 0.9  # of the values of a categorical field that are words
+MAX_CAPTION_LENGTH = 240
 TITLE_TRUST = 0.8
-UNSAID = ("na", "n a", "nan", "none", "null", "unknown", "other", "others", "misc", "default", "yes", "no", "true", "false")
-CAPTIONS = ("caption", "description", "captions")
-TITLES = ("title", "name", "headline")
-WEARERS = ("gender", "department", "wearer", "audience")
-ATTRIBUTES = (
+PLACEHOLDERS = (
+    "na",
+    "n a",
+    "nan",
+    "none",
+    "null",
+    "unknown",
+    "other",
+    "others",
+    "misc",
+    "default",
+    "yes",
+    "no",
+    "true",
+    "false",
+)
+CAPTION_FIELDS = ("caption", "description", "captions")
+TITLE_FIELDS = ("title", "name", "headline")
+WEARER_FIELDS = ("gender", "department", "wearer", "audience")
+ATTRIBUTE_FIELDS = (
     "colour",
     "color",
     "pattern",
@@ -42,7 +57,7 @@ ATTRIBUTES = (
     "finish",
     "sex",
 )
-NO_VOCABULARY = (
+EXCLUDED_FIELDS = (
     "id",
     "file",
     "path",
@@ -54,23 +69,29 @@ NO_VOCABULARY = (
     "background",
     "season",
     "date",
-    *CAPTIONS,
-    *TITLES,
+    *CAPTION_FIELDS,
+    *TITLE_FIELDS,
 )
-WEARER_KIND = 2  # "for men", after "men's" and "men"
+WEARER_KIND = 2  # "for men"; kinds 0 and 1 are "men's" and "men"
 SINGULARS = ((r"(?<=..)ies$", "y"), (r"(?<=ss|sh|ch)es$|(?<=x)es$", ""), (r"s$", ""))
-SPOKEN = ("wearer", "room", "season", "time of day", "weather", "number")  # classes whose words do not stand before a noun
+NOT_ATTRIBUTIVE = ("wearer", "room", "season", "time of day", "weather", "number")  # classes whose words do not precede a noun
 
 
 def vocabulary_from_fields(rows: Iterable[Mapping[str, object]], names: Sequence[str] | None = None) -> Vocabulary | None:
-    """A vocabulary of the words that items say of themselves: `"a photo of a {colour} {article} {gender}"`.
+    """A vocabulary of the words in the fields of items, such as `"a photo of a {colour} {article} {gender}"`.
 
     Parameters
     ----------
-    rows : the fields of each item. Values that are no text are passed over.
-    names : the fields to take; by default the categorical ones, at most four: repeated short words, no ids, titles or dates.
+    rows : the fields of each item. Values that are not text are ignored.
+    names : the fields to use; by default at most four categorical ones: repeated short words, no ids, titles or dates.
 
-    Returns None where no field qualifies. Raises OptionError for a name that no row has, and for a field without words.
+    Returns
+    -------
+    The vocabulary; None if no field is suitable.
+
+    Raises
+    ------
+    OptionError : if no row has a named field, or the field has no words.
 
     >>> colours, articles, genders = ("red", "navy_blue"), ("Shirts", "Hat"), ("men", "women", "")
     >>> rows = [{"colour": c, "article": a, "gender": g} for c in colours for a in articles for g in genders]
@@ -88,32 +109,39 @@ def vocabulary_from_fields(rows: Iterable[Mapping[str, object]], names: Sequence
         if noun is None:
             return None
         others = sorted((each for each in others if each.is_attribute), key=lambda each: each.rank)[: MAX_FIELDS - 1]
-    things = [WordGroup(noun.slot, tuple(dict.fromkeys(noun.nouns.values())))] if noun is not None else []
-    beside = [WordGroup(each.slot, each.beside_nouns()) for each in others]
-    slots = [f"{{{group.name}}}" for group in (*beside, *things) if not group.is_added()]
-    added = [f"{{{group.name}}}" for group in beside if group.is_added()]
-    return Vocabulary(" ".join(("a photo of a", *slots, *([] if things else ["thing"]), *added)), (*things, *beside))
+    nouns = [WordGroup(noun.slot, tuple(dict.fromkeys(noun.nouns.values())))] if noun is not None else []
+    attributes = [WordGroup(each.slot, each.attribute_phrases()) for each in others]
+    slots = [f"{{{group.name}}}" for group in (*attributes, *nouns) if not group.is_added()]
+    added = [f"{{{group.name}}}" for group in attributes if group.is_added()]
+    return Vocabulary(" ".join(("a photo of a", *slots, *([] if nouns else ["thing"]), *added)), (*nouns, *attributes))
 
 
 def caption_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary | None) -> Caption | None:
-    """What an item's fields say it shows: its caption or description, else the vocabulary's sentence, else its title.
+    """A caption from an item's fields: its caption or description, else the vocabulary's sentence, else its title.
 
-    None where there is neither text nor a noun. Codes and numbers are not said. Its trust is 1; that of a title, which may
-    name a brand or a model instead of what is seen, is 0.8.
+    Parameters
+    ----------
+    fields : the fields of the item. Codes and numbers are ignored.
+    vocabulary : the words of the gallery's fields; with None there is no sentence.
+
+    Returns
+    -------
+    The caption, with trust 1, or 0.8 for a title, which may name a brand or a model instead of what is visible. None if there
+    is neither text nor a noun.
 
     >>> rows = [{"colour": c, "article": a} for c in ("red", "black") for a in ("tshirt", "hat")] * 2
     >>> caption_from_fields({"colour": "Black", "article": "tshirt"}, vocabulary_from_fields(rows))
     'a photo of a black tshirt'
     """
     sentence = None if vocabulary is None else _sentence(fields, vocabulary)
-    if text := next(filter(None, (*(_text(fields, name) for name in CAPTIONS), sentence)), None):
+    if text := next(filter(None, (*(_text(fields, name) for name in CAPTION_FIELDS), sentence)), None):
         return Caption(text, trust=1.0, source=CaptionSource.FIELDS)
-    title = next(filter(None, (_text(fields, name) for name in TITLES)), None)
+    title = next(filter(None, (_text(fields, name) for name in TITLE_FIELDS)), None)
     return None if title is None else Caption(f"a photo of {title}", trust=TITLE_TRUST, source=CaptionSource.FIELDS)
 
 
 def words_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary) -> dict[str, str]:
-    """The vocabulary's word for the value of each field that is one of its groups; "" where it has none.
+    """The vocabulary's word for the value of each field that is one of its groups; "" if it has none.
 
     >>> rows = [{"colour": c, "article": a} for c in ("red", "black") for a in ("tshirts", "hats")] * 2
     >>> words_from_fields({"colour": "Black", "article": "Hats", "price": 9}, vocabulary_from_fields(rows))
@@ -124,7 +152,7 @@ def words_from_fields(fields: Mapping[str, object], vocabulary: Vocabulary) -> d
 
 
 def sentence_of(chosen: Mapping[str, str], vocabulary: Vocabulary) -> str:
-    """The vocabulary's sentence, in which no word of the noun is repeated before it: no "sports sports shoe"."""
+    """The vocabulary's sentence without words that the noun repeats: not "sports sports shoe"."""
     noun = vocabulary.noun
     repeated = set(chosen.get(noun.name, "").split()) if noun is not None else set()
     return vocabulary.say({name: word for name, word in chosen.items() if word not in repeated or (noun and name == noun.name)})
@@ -132,7 +160,14 @@ def sentence_of(chosen: Mapping[str, str], vocabulary: Vocabulary) -> str:
 
 @dataclass(frozen=True)
 class FieldWords:
-    """One field over all rows: how often each of its words occurs, "" for rows that say nothing, and how many values are no words."""
+    """The values of one field over all rows.
+
+    Parameters
+    ----------
+    name : name of the field.
+    counts : frequency of each word; "" counts the rows without one.
+    unreadable : number of values that are not words.
+    """
 
     name: str
     counts: Mapping[str, int]
@@ -144,55 +179,56 @@ class FieldWords:
 
     @property
     def slot(self) -> str:
-        """The name as a slot of a sentence may have it."""
+        """The name in the form that a slot of a sentence can have."""
         return _slot(self.name)
 
     @cached_property
     def word_class(self) -> str:
-        """The general class that knows most of its words, "" for none."""
+        """The general class that has most of its words; "" if there is none."""
         named = set(words_of(self.name))
-        if "sex" in named:  # a male dog is no dog for men
+        if "sex" in named:  # a male dog is not a dog for men
             return ""
-        return "wearer" if named & set(WEARERS) else nearest_class(self.words, general_lexicon().classes)
+        return "wearer" if named & set(WEARER_FIELDS) else nearest_class(self.words, general_lexicon().classes)
 
     @property
     def is_categorical(self) -> bool:
+        """Whether the field has few, repeated, readable values and a suitable name."""
         filled = sum(self.counts[word] for word in self.words)
         repeated = filled >= MIN_REPEATS * len(self.words)
-        readable = filled >= MIN_SHARE * (filled + self.unreadable)
-        fitting = MIN_VALUES <= len(self.words) <= MAX_VALUES and not set(words_of(self.name)) & set(NO_VOCABULARY)
+        readable = filled >= MIN_READABLE_SHARE * (filled + self.unreadable)
+        fitting = MIN_VALUES <= len(self.words) <= MAX_VALUES and not set(words_of(self.name)) & set(EXCLUDED_FIELDS)
         return fitting and repeated and readable and self.slot[:1].isalpha()
 
     @property
     def is_attribute(self) -> bool:
-        """Whether its words say by themselves what they mean, as "red" and "striped" do, and "short" for sleeves does not."""
+        """Whether its words are understood without the field's name: "red" and "striped", but not the "short" of sleeves."""
         named = set(words_of(self.name))
         classes = {each.name for each in general_lexicon().classes} & named
         if self.word_class == "wearer":
             return True
-        speaks = self.word_class not in ("", *SPOKEN) and (not classes or self.word_class in classes)
-        return speaks or bool(named & set(ATTRIBUTES))
+        is_clear = self.word_class not in ("", *NOT_ATTRIBUTIVE) and (not classes or self.word_class in classes)
+        return is_clear or bool(named & set(ATTRIBUTE_FIELDS))
 
     @property
     def rank(self) -> int:
-        """Its place in the choice: colours first, then wearers, patterns and materials."""
+        """Position in the order of preference: colors first, then wearers, patterns and materials."""
         order = ("colour", "wearer", "pattern", "material")
         return order.index(self.word_class) if self.word_class in order else len(order)
 
     @property
     def nouns(self) -> Mapping[str, str]:
-        """Each of its words as a noun."""
+        """Each of its words as a noun in the singular."""
         return {word: singular(word) for word in self.words}
 
-    def beside_nouns(self) -> tuple[str, ...]:
-        """Its words as they stand in a sentence beside a noun, and "" where some rows say nothing."""
+    def attribute_phrases(self) -> tuple[str, ...]:
+        """Its words in the form of attributes of a noun, and "" if some rows have no value."""
         phrases = [_phrase(word, self.word_class) for word in self.words]
         return tuple(dict.fromkeys([*([""] if self.counts.get("") else []), *phrases]))
 
 
 @lru_cache(maxsize=4096)
 def singular(noun: str) -> str:
-    """A noun as it stands behind "a": in the singular, or as a pair.
+    """A noun in the form that follows "a": in the singular, or as a pair.
 
     >>> [singular(noun) for noun in ("tshirts", "watches", "casual shoes", "accessories", "jeans", "dress")]
     ['tshirt', 'watch', 'casual shoe', 'accessory', 'pair of jeans', 'dress']
@@ -201,15 +237,15 @@ def singular(noun: str) -> str:
         return noun
     if noun.split()[-1] in word_list("pairs"):
         return noun if noun.startswith("pair of ") else f"pair of {noun}"
-    if known := _singular_things().get(stem(noun)):
-        return known
+    if general := _singular_things().get(stem(noun)):
+        return general
     ending, replacement = next((pattern, by) for pattern, by in SINGULARS if re.search(pattern, noun))
     return re.sub(ending, replacement, noun)
 
 
 @cache
 def _singular_things() -> Mapping[str, str]:
-    """General things in the singular, by their stem."""
+    """Nouns of the general lexicon in the singular, by stem."""
     lexicon = general_lexicon()
     words = (kinds[0][0] for kinds in lexicon.classes[lexicon.thing].members)
     return {stem(word): word for word in words if not is_plural(word) and word.isalpha()}
@@ -217,7 +253,7 @@ def _singular_things() -> Mapping[str, str]:
 
 @lru_cache(maxsize=4096)
 def _phrase(word: str, word_class: str) -> str:
-    """A value in the form that fits beside a noun: "for men" of a wearer, "striped" of stripes."""
+    """A value as an attribute of a noun: "for men" for a wearer, "striped" for stripes."""
     lexicon = general_lexicon()
     meaning = lexicon.meaning(word) if word_class else None
     for c, reading in meaning.readings.items() if meaning is not None else ():
@@ -251,9 +287,11 @@ def _named(columns: Mapping[str, FieldWords], names: Sequence[str]) -> list[Fiel
         if name not in columns:
             raise unknown("field", name, columns)
         if not columns[name].words or not columns[name].slot[:1].isalpha():
-            raise OptionError(f"field {name!r} holds no words that a caption could say; name fields such as a colour or a kind")
+            raise OptionError(
+                f"field {name!r} holds no words that a caption could use; name fields such as a color or a category"
+            )
     if not names:
-        raise OptionError("no fields to make a vocabulary from; name at least one, or leave the names out")
+        raise OptionError("no fields are named for the vocabulary; name at least one, or omit the names")
     return [columns[name] for name in dict.fromkeys(names)]
 
 
@@ -262,10 +300,10 @@ def _categorical(columns: Mapping[str, FieldWords]) -> list[FieldWords]:
 
 
 def _noun(columns: Sequence[FieldWords]) -> FieldWords | None:
-    """The field that names things: by its name, else the one with the most words that is no attribute."""
+    """The field of the noun: by its name, else the one with the most words that is not an attribute."""
     named = [column for word in NOUNS for column in columns if word in words_of(column.name)]
-    rest = [column for column in columns if not column.is_attribute and column.word_class in ("", "room")]
-    return next(iter(named), None) or max(rest, key=lambda each: len(each.words), default=None)
+    others = [column for column in columns if not column.is_attribute and column.word_class in ("", "room")]
+    return next(iter(named), None) or max(others, key=lambda each: len(each.words), default=None)
 
 
 def _sentence(fields: Mapping[str, object], vocabulary: Vocabulary) -> str | None:
@@ -274,7 +312,7 @@ def _sentence(fields: Mapping[str, object], vocabulary: Vocabulary) -> str | Non
 
 
 def _matching(value: str, group: WordGroup) -> str:
-    """The group's word for a value, "" where it has none."""
+    """The group's word for a value; "" if it has none."""
     if not value or value in group.words:
         return value
     phrases = (phrase for each in general_lexicon().classes if (phrase := _phrase(value, each.name)) in group.words)
@@ -282,25 +320,25 @@ def _matching(value: str, group: WordGroup) -> str:
 
 
 def _text(fields: Mapping[str, object], name: str) -> str | None:
-    """The first sentence of a field of that name, where it has several words."""
+    """The first sentence of a field with that name, if it has several words; else None."""
     for field, value in fields.items():
         if name in words_of(field) and isinstance(value, str):
             text = " ".join(re.sub(r"<[^>]*>", " ", value).split())
-            sentence = re.split(r"(?<=[^\W\d_]{3}[.!?])\s", text[: MAX_CAPTION + 1])[0].rstrip(".")
-            sentence = sentence if len(sentence) <= MAX_CAPTION else sentence[:MAX_CAPTION].rsplit(" ", 1)[0]
+            sentence = re.split(r"(?<=[^\W\d_]{3}[.!?])\s", text[: MAX_CAPTION_LENGTH + 1])[0].rstrip(".")
+            sentence = sentence if len(sentence) <= MAX_CAPTION_LENGTH else sentence[:MAX_CAPTION_LENGTH].rsplit(" ", 1)[0]
             if len(re.findall(r"[^\W\d_]{2,}", sentence)) > 1:
                 return sentence
     return None
 
 
 def _word(value: object) -> str:
-    """A value as a word or a few, in lower case; "" where it is none."""
+    """A value as a few words in lower case; "" if it is a code, a placeholder or not text."""
     if not isinstance(value, str):
         return ""
     word = " ".join(value.replace("_", " ").split()).lower()
     is_word = re.fullmatch(r"[^\W\d_]+(?:[ '’&/-]+[^\W\d_]+)*", word)
-    fits = len(word) > 1 and len(word) <= MAX_LENGTH and len(word.split()) <= MAX_WORDS
-    return word if is_word and fits and word not in UNSAID else ""
+    fits = len(word) > 1 and len(word) <= MAX_VALUE_LENGTH and len(word.split()) <= MAX_VALUE_WORDS
+    return word if is_word and fits and word not in PLACEHOLDERS else ""
 
 
 def _slot(name: str) -> str:

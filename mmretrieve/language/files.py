@@ -1,4 +1,4 @@
-"""Words from files: captions, rewrites, descriptions and roles that somebody made before, looked up instead of made."""
+"""Captions, rewrites, descriptions and roles from files: the four roles of `base`, looked up instead of generated."""
 
 from __future__ import annotations
 
@@ -11,30 +11,42 @@ from typing import TypeVar
 
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import OptionError
-from mmretrieve.language.base import Captioner, Description
-from mmretrieve.language.llm.cache import AnswerCache, is_memory
-from mmretrieve.language.llm.parsing import phrases, sentence, words_or_none
-from mmretrieve.language.lookup import IdLookup, RequestLookup, id_of, settle_missing
-from mmretrieve.language.roles import Roles, RuleCompiler
-from mmretrieve.language.tables import CAPTION_FIELDS, ID_FIELDS, PROMPT_FIELDS, REWRITE_FIELDS, TARGET_FIELDS, TextRecords
+from mmretrieve.language.base import Captioner, Description, Roles
+from mmretrieve.language.llm.cache import AnswerCache, is_answer_cache
+from mmretrieve.language.llm.parsing import clean_sentence, phrases, text_or_none
+from mmretrieve.language.lookup import IdLookup, RequestLookup, id_of, report_missing
+from mmretrieve.language.role_compiler import RuleCompiler
+from mmretrieve.language.text_records import (
+    CAPTION_FIELDS,
+    ID_FIELDS,
+    PROMPT_FIELDS,
+    REWRITE_FIELDS,
+    TARGET_FIELDS,
+    TextRecords,
+)
 
 V = TypeVar("V")
 Pair = tuple[str, str]  # a caption and a prompt
-REFERENCE_IDS = tuple(name for name in ID_FIELDS if name != "reference")  # here "reference" may be words
+REFERENCE_IDS = tuple(name for name in ID_FIELDS if name != "reference")  # here "reference" may be a description
 ROLE_FIELDS = ("global", "desired", "preserve", "forbidden")
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FileCaptioner:
-    """Captions by the id of an image (`ComposerInput.id`; see `IdLookup` for how ids meet). `otherwise` says what the file does not.
+    """Captions by the id of an image (`ComposerInput.id`; `IdLookup` says which spellings are equal).
 
-    An image may have been captioned anew for each prompt; where `by_query` knows id and prompt, those captions come first.
+    Parameters
+    ----------
+    path : the file, for messages.
+    by_id : captions by image id.
+    fallback : captions images that the file lacks; None makes a missing caption an error.
+    by_query : captions by image id and prompt, for files with captions per prompt; they are preferred to those of `by_id`.
     """
 
     path: Path
     by_id: Mapping[str, Sequence[str]] = field(repr=False)
-    otherwise: Captioner | None = None
+    fallback: Captioner | None = None
     by_query: Mapping[Pair, Sequence[str]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -45,13 +57,18 @@ class FileCaptioner:
         id_field: str | None = None,
         caption_field: str | None = None,
         prompt_field: str | None = None,
-        otherwise: Captioner | None = None,
+        fallback: Captioner | None = None,
     ) -> FileCaptioner:
-        """From records with an id and a caption, or a list of captions; an id may have several records.
+        """Read records with an id and a caption, or a list of captions. An id may have several records.
 
-        With `prompt_field` each record is of one prompt, and its captions are those of that query; another prompt gets all
-        captions of its image. Repeated captions of one record stay: they are how often a model said so. A record that says nothing new is passed
-        over. Raises OptionError for fields that are not recognised or not certain, MMRetrieveError for an unreadable file.
+        With `prompt_field` the captions of a record are those of one query; another prompt gets all captions of its image.
+        Repeated captions within a record are kept: their number is how often a model generated them. Records without a new
+        caption are ignored.
+
+        Raises
+        ------
+        OptionError : if a field is not recognized, or more than one is.
+        MMRetrieveError : if the file cannot be read.
         """
         records = TextRecords.read(path)
         id_name = records.field("id", ID_FIELDS, id_field)
@@ -61,42 +78,45 @@ class FileCaptioner:
         by_query: dict[Pair, list[str]] = {}
         for number in range(1, len(records.rows) + 1):
             name = records.text(number, id_name)
-            known = by_id.setdefault(name, [])
-            said = [caption for caption in records.texts(number, caption_name) if caption]
-            if not set(said) <= set(known):
-                known.extend(said)
+            of_image = by_id.setdefault(name, [])
+            captions = [caption for caption in records.texts(number, caption_name) if caption]
+            if not set(captions) <= set(of_image):
+                of_image.extend(captions)
             if prompt_name is not None:
-                by_query.setdefault((name, records.text(number, prompt_name)), said)
-        return cls(records.path, {name: said for name, said in by_id.items() if said}, otherwise, by_query)
+                by_query.setdefault((name, records.text(number, prompt_name)), captions)
+        return cls(records.path, {name: captions for name, captions in by_id.items() if captions}, fallback, by_query)
 
     def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
-        """The first `count` captions of each image, fewer where the file has fewer (a warning counts these images).
+        """The first `count` captions of each image, fewer if the file has fewer (a warning counts these images).
 
-        Raises MMRetrieveError, counting and naming them, where images have none and there is no `otherwise`.
+        Raises
+        ------
+        MMRetrieveError : if images have no caption and there is no `fallback`; the message counts and names them.
+        OptionError : if a query has no id.
         """
-        found = [self._names.find(id_of(query)) for query in queries]
-        missing = [query for query, name in zip(queries, found, strict=True) if name is None]
-        what, allowed = "images' captions", self.otherwise is not None
-        settle_missing(self.path, what, [id_of(query) for query in missing], len(queries), allowed=allowed)
-        said = [
-            self._known(name, query)[:count] if name is not None else [] for name, query in zip(found, queries, strict=True)
+        ids = [self._ids.find(id_of(query)) for query in queries]
+        missing = [query for query, name in zip(queries, ids, strict=True) if name is None]
+        what, allowed = "images' captions", self.fallback is not None
+        report_missing(self.path, what, [id_of(query) for query in missing], len(queries), allowed=allowed)
+        captions = [
+            self._look_up(name, query)[:count] if name is not None else [] for name, query in zip(ids, queries, strict=True)
         ]
-        if short := sum(0 < len(several) < count for several in said):
+        if short := sum(0 < len(several) < count for several in captions):
             logger.warning("%s: %d of %d images have fewer than %d captions", self.path, short, len(queries), count)
-        others = iter(self.otherwise.captions(missing, count) if missing and self.otherwise is not None else [])
-        return [several or next(others) for several in said]
+        others = iter(self.fallback.captions(missing, count) if missing and self.fallback is not None else [])
+        return [several or next(others) for several in captions]
 
-    def _known(self, name: str, query: ComposerInput) -> list[str]:
+    def _look_up(self, name: str, query: ComposerInput) -> list[str]:
         return list(self.by_query.get((name, (query.prompt or "").strip())) or self.by_id[name])
 
     @cached_property
-    def _names(self) -> IdLookup:
+    def _ids(self) -> IdLookup:
         return IdLookup(self.by_id)
 
 
 @dataclass(frozen=True)
 class FileRewriter:
-    """Rewrites by caption and prompt. Where a pair has several, the first stands; a warning counts them when they are read."""
+    """Rewrites by caption and prompt. If a pair has several, the first one counts, and a warning counts the others."""
 
     path: Path
     by_pair: Mapping[Pair, str] = field(repr=False)
@@ -112,24 +132,36 @@ class FileRewriter:
         rewrite_field: str | None = None,
         allow_missing: bool = False,
     ) -> FileRewriter:
-        """From records with a caption, a prompt and a rewrite, or lists of captions and rewrites as long as each other.
+        """Read records with a caption, a prompt and a rewrite, or with equally long lists of captions and rewrites.
 
-        A memory in which `EndpointRewriter` keeps its answers serves as well. Raises OptionError for fields that are not
-        recognised or not certain, MMRetrieveError naming the record for lists of other lengths.
+        An `AnswerCache` with the answers of an `EndpointRewriter` can be read as well.
+
+        Raises
+        ------
+        OptionError : if a field is not recognized, or more than one is.
+        MMRetrieveError : if the file cannot be read, or lists differ in length.
         """
         path = Path(path)
-        told = _kept(path) if is_memory(path) else _pairs(TextRecords.read(path), caption_field, prompt_field, rewrite_field)
+        if is_answer_cache(path):
+            rewrites = _cached_rewrites(path)
+        else:
+            rewrites = _rewrites(TextRecords.read(path), caption_field, prompt_field, rewrite_field)
         by_pair: dict[Pair, str] = {}
-        several = sum(by_pair.setdefault(pair, rewrite) != rewrite for pair, rewrite in told)
-        if several:
-            logger.warning("%s: %d rewrites of pairs that have one already are passed over", path, several)
+        repeated = sum(by_pair.setdefault(pair, rewrite) != rewrite for pair, rewrite in rewrites)
+        if repeated:
+            logger.warning("%s: %d further rewrites of the same caption and prompt are ignored", path, repeated)
         return cls(path, by_pair, allow_missing)
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
-        """One rewrite a pair, in order; "" for a missing one where that is allowed. Else MMRetrieveError counts and names them."""
+        """One rewrite for each pair, in order; "" for a missing one if that is allowed.
+
+        Raises
+        ------
+        MMRetrieveError : if rewrites are missing and that is not allowed; the message counts and names them.
+        """
         pairs = [(caption.strip(), prompt.strip()) for caption, prompt in zip(captions, prompts, strict=True)]
         missing = [f"{caption!r} with {prompt!r}" for caption, prompt in pairs if not self.by_pair.get((caption, prompt))]
-        settle_missing(self.path, "rewrites", missing, len(pairs), allowed=self.allow_missing)
+        report_missing(self.path, "rewrites", missing, len(pairs), allowed=self.allow_missing)
         return [self.by_pair.get(pair, "") for pair in pairs]
 
 
@@ -150,22 +182,22 @@ class FileDescriber:
         rewrite_field: str | None = None,
         allow_missing: bool = False,
     ) -> FileDescriber:
-        """From records with an id, a prompt, a target (the caption rewritten) and perhaps a reference, each said in words."""
+        """Read records with an id, a prompt, a description of the target and, optionally, one of the reference."""
         records = TextRecords.read(path)
-        records.field("id", REFERENCE_IDS, id_field)  # a description is of one picture
+        records.field("id", REFERENCE_IDS, id_field)  # required: a description belongs to one image
         target = records.field("rewrite", TARGET_FIELDS, rewrite_field)
-        said = [Description(words_or_none(row.get(target)), words_or_none(row.get("reference"))) for row in records.rows]
-        return cls(_by_query(records, said, id_field, prompt_field), allow_missing)
+        descriptions = [Description(text_or_none(row.get(target)), text_or_none(row.get("reference"))) for row in records.rows]
+        return cls(_by_query(records, descriptions, id_field, prompt_field), allow_missing)
 
     def describe(self, queries: Sequence[ComposerInput]) -> list[Description]:
-        """One description a query; one without words for a missing one where that is allowed, else MMRetrieveError."""
-        found = self.entries.find(queries, "descriptions", allow_missing=self.allow_missing)
-        return [said or Description(None) for said in found]
+        """One description for each query; `Description(None)` for a missing one if that is allowed, else MMRetrieveError."""
+        entries = self.entries.find(queries, "descriptions", allow_missing=self.allow_missing)
+        return [entry or Description(None) for entry in entries]
 
 
 @dataclass(frozen=True)
 class FileCompiler:
-    """Roles by prompt, and by the reference's id too where the file has ids."""
+    """Roles by prompt, and by the reference's id if the file has ids."""
 
     entries: RequestLookup[Roles]
     allow_missing: bool = False
@@ -174,38 +206,38 @@ class FileCompiler:
     def read(
         cls, path: str | Path, *, id_field: str | None = None, prompt_field: str | None = None, allow_missing: bool = False
     ) -> FileCompiler:
-        """From records with a prompt, perhaps an id, and any of: global (a text), desired, preserve, forbidden (lists)."""
+        """Read records with a prompt, optionally an id, and any of: global (a text), desired, preserve, forbidden (lists)."""
         records = TextRecords.read(path)
         if not set(ROLE_FIELDS) & set(records.fields):
             raise OptionError(f"{records.path}: expected any of {', '.join(ROLE_FIELDS)}, got {', '.join(records.fields)}")
         whole, *lists = ROLE_FIELDS
-        said = [Roles(words_or_none(row.get(whole)), *(phrases(row.get(role)) for role in lists)) for row in records.rows]
-        return cls(_by_query(records, said, id_field, prompt_field), allow_missing)
+        roles = [Roles(text_or_none(row.get(whole)), *(phrases(row.get(name)) for name in lists)) for row in records.rows]
+        return cls(_by_query(records, roles, id_field, prompt_field), allow_missing)
 
     def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
-        """Roles of each query; those of `RuleCompiler` for a missing one where that is allowed, else MMRetrieveError."""
-        found = self.entries.find(queries, "roles", allow_missing=self.allow_missing)
+        """The roles of each query; those of `RuleCompiler` for a missing one if that is allowed, else MMRetrieveError."""
+        entries = self.entries.find(queries, "roles", allow_missing=self.allow_missing)
         by_rule = RuleCompiler().compile(queries)
-        return [roles if roles is not None else rule for roles, rule in zip(found, by_rule, strict=True)]
+        return [rule if roles is None else roles for roles, rule in zip(entries, by_rule, strict=True)]
 
 
-def _by_query(records: TextRecords, said: Sequence[V], id_field: str | None, prompt_field: str | None) -> RequestLookup[V]:
-    """What is said in each record, under its prompt, and under its id where there is one. The first record stands."""
+def _by_query(records: TextRecords, values: Sequence[V], id_field: str | None, prompt_field: str | None) -> RequestLookup[V]:
+    """The value of each record by prompt, and by id if there is one. The first of equal records counts."""
     name = records.find_field("id", REFERENCE_IDS, id_field)
     prompt = records.field("prompt", PROMPT_FIELDS, prompt_field)
     entries: dict[tuple[str | None, str], V] = {}
-    for number, one in enumerate(said, 1):
-        entries.setdefault((records.text(number, name) if name else None, records.text(number, prompt)), one)
+    for number, value in enumerate(values, 1):
+        entries.setdefault((records.text(number, name) if name else None, records.text(number, prompt)), value)
     return RequestLookup(records.path, entries)
 
 
-def _kept(memory: Path) -> Iterator[tuple[Pair, str]]:
-    """Pairs and rewrites of a memory."""
-    for asked, said in AnswerCache(memory).said("rewrite"):
-        yield (str(asked["caption"]), str(asked["prompt"])), sentence(said)
+def _cached_rewrites(path: Path) -> Iterator[tuple[Pair, str]]:
+    """Pairs and rewrites of a cache of answers."""
+    for request, answer in AnswerCache(path).answers("rewrite"):
+        yield (str(request["caption"]), str(request["prompt"])), clean_sentence(answer)
 
 
-def _pairs(
+def _rewrites(
     records: TextRecords, caption_field: str | None, prompt_field: str | None, rewrite_field: str | None
 ) -> Iterator[tuple[Pair, str]]:
     """Pairs and rewrites of a file of records."""
@@ -216,7 +248,7 @@ def _pairs(
         captions, rewrites = records.texts(number, caption), records.texts(number, rewrite)
         if len(captions) != len(rewrites):
             raise records.error(
-                number, f"{len(captions)} in {caption!r} and {len(rewrites)} in {rewrite!r}; expected one for each"
+                number, f"{len(captions)} in {caption!r} and {len(rewrites)} in {rewrite!r}; expected lists of equal length"
             )
         for before, after in zip(captions, rewrites, strict=True):
             yield (before, records.text(number, prompt)), after

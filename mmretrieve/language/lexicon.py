@@ -1,7 +1,7 @@
-"""Classes of words that replace each other: those of a vocabulary, widened by general ones (`classes.json`).
+"""Classes of words that replace each other: the groups of a vocabulary, extended by general classes (`classes.json`).
 
-A class such as "pattern" has members ("striped", "dotted"), and a member has forms of several kinds: an adjective ("striped"),
-a noun ("stripes"), a phrase ("with stripes"). A word is replaced by a form of the same kind, so that the sentence stays one.
+A class such as "pattern" has members ("striped", "dotted"). A member has forms of several kinds: an adjective ("striped"), a noun
+("stripes"), a phrase ("with stripes"). A word is replaced by a form of the same kind, so that the sentence stays grammatical.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-from mmretrieve.language.vocabulary import GENERAL, Vocabulary
-from mmretrieve.language.words import WordToken, data, exact_key, is_plural, stem_key, tokens, word_list
+from mmretrieve.language.tokens import WordToken, exact_key, is_plural, stem_key, tokenize, word_data, word_list
+from mmretrieve.language.vocabulary import GENERAL, THING, Vocabulary
 
 MemberForms = tuple[tuple[str, ...], ...]  # forms by kind, the best form of each kind first
-THING = "thing"
 NEGATIONS = ("without", "no", "not")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One meaning of a phrase: a form of a member of a class, by their positions.
+    """One meaning of a phrase: class, member and kind by position, and the form.
 
-    A comparative has no member but a `step`, +1 or -1; several members joined by "and" are a form of no member.
+    A comparative has member -1 and a `step` of +1 or -1. Several members joined by "and" have member -1 and step 0.
     """
 
     cls: int
@@ -33,7 +32,7 @@ class Reading:
     step: int = 0
 
     def equals(self, other: Reading) -> bool:
-        """Whether two readings mean the same, in whichever form."""
+        """Whether two readings have the same meaning, in any form."""
         same = (self.cls, self.member, self.step) == (other.cls, other.member, other.step)
         return same and (self.member >= 0 or self.form == other.form)
 
@@ -42,9 +41,15 @@ class Reading:
 class WordClass:
     """Words that exclude each other.
 
-    `more` and `less` are comparatives: they lead one step up or down the scale (positions of members) that has what is current.
-    `absence_of` are names of the whole class whose absence the first member states ("no sleeves" is "sleeveless"). Before a word
-    of `not_before` a member means something else ("long hair"). `vocabulary` are the words that a gallery's vocabulary has.
+    Parameters
+    ----------
+    name : name of the class.
+    members : the forms of each member.
+    scales : ordered members, by position.
+    more, less : comparatives, which move one step up or down the scale of the current member.
+    absence_of : names of the whole class; its first member states their absence ("no sleeves" is "sleeveless").
+    not_before : stems of words before which a member has another meaning ("long hair").
+    vocabulary : the words of the class that a gallery's vocabulary has.
     """
 
     name: str
@@ -57,12 +62,12 @@ class WordClass:
     vocabulary: frozenset[str] = frozenset()
 
     def forms(self, member: int, kind: int) -> tuple[str, ...]:
-        """The forms of a member, the best one first; () where it has none of that kind."""
+        """The forms of a member, the best one first; () if it has none of that kind."""
         kinds = self.members[member] if 0 <= member < len(self.members) else ()
         return kinds[kind] if kind < len(kinds) else ()
 
     def fitting(self, current: Reading, requested: Reading) -> str | None:
-        """The form of what is requested that fits in the place of the current reading; None where there is none."""
+        """The form of the requested reading that can replace the current one; None if there is none."""
         if current.equals(requested):
             return None
         if requested.member < 0 and not requested.step:
@@ -79,24 +84,24 @@ class WordClass:
         for step, forms in ((1, self.more), (-1, self.less)):
             yield from (Reading(cls, -1, 0, form, step) for form in forms)
 
-    def is_spoken(self, member: int) -> bool:
-        """Whether the vocabulary says a member."""
+    def is_in_vocabulary(self, member: int) -> bool:
+        """Whether the vocabulary has a form of the member."""
         return any(form in self.vocabulary for forms in self.members[member] for form in forms)
 
     def _stepped(self, member: int, step: int) -> int:
-        """The next member of the scale, among those of the vocabulary where it has several; -1 at its end."""
+        """The next member of the scale, among those of the vocabulary if it has several; -1 at the end of the scale."""
         scale = next((scale for scale in self.scales if member in scale), ())
-        spoken = [i for i in scale if self.is_spoken(i)]
-        steps = spoken if len(spoken) > 1 else list(scale)
+        preferred = [i for i in scale if self.is_in_vocabulary(i)]
+        steps = preferred if len(preferred) > 1 else list(scale)
         position = steps.index(member) + step if member in steps else -1
         return steps[position] if 0 <= position < len(steps) else -1
 
 
 @dataclass(frozen=True)
 class Match:
-    """A phrase of a text that some class knows: its tokens [start, end) and what it may mean, by class.
+    """A known phrase of a text: its tokens [start, end) and its readings by class.
 
-    Fixed phrases such as "on top of" mean nothing.
+    Fixed phrases such as "on top of" have no readings.
     """
 
     start: int
@@ -104,19 +109,19 @@ class Match:
     readings: Mapping[int, Reading]
 
     def means(self, other: Match) -> bool:
-        """Whether both mean the same in some class."""
+        """Whether both have the same meaning in some class."""
         return any(reading.equals(other.readings[c]) for c, reading in self.readings.items() if c in other.readings)
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All classes, in the order in which they are tried. `find` reads a text, `alternatives` are the other members of a class."""
+    """All classes, in the order of their precedence."""
 
     classes: tuple[WordClass, ...]
 
     @classmethod
     def of(cls, vocabulary: Vocabulary | None = None) -> Lexicon:
-        """The general classes, widened by the groups of a vocabulary; the words of the vocabulary come first."""
+        """The general classes, extended by the groups of a vocabulary. The words of the vocabulary are the preferred forms."""
         general = {each.name: each for each in _general_classes()}
         noun = vocabulary.noun if vocabulary is not None else None
         classes = []
@@ -128,8 +133,8 @@ class Lexicon:
         return cls(tuple(sorted([*classes, *rest], key=lambda each: each.name == THING)))
 
     def find(self, text: str | Sequence[WordToken]) -> list[Match]:
-        """The phrases of a text that some class knows, from left to right, the longest first. They do not overlap."""
-        words = tokens(text) if isinstance(text, str) else text
+        """The known phrases of a text, from left to right, without overlap; at each position the longest one."""
+        words = tokenize(text) if isinstance(text, str) else text
         matches: list[Match] = []
         position = 0
         while position < len(words):
@@ -140,17 +145,17 @@ class Lexicon:
         return matches
 
     def meaning(self, phrase: str) -> Match | None:
-        """The one known form that a phrase consists of, fillers such as "a … one" or "in … colour" aside; None for every other."""
-        words = tokens(phrase)
+        """The known phrase that `phrase` consists of, fillers such as "a … one" or "in … colour" aside; None if it is not known."""
+        words = tokenize(phrase)
         matches = self.find(words)
         others = [word for i, word in enumerate(words) if not any(match.start <= i < match.end for match in matches)]
         filled = all(word.exact in word_list("fillers") for word in others)
         return matches[0] if len(matches) == 1 and filled else None
 
     def alternatives(self, phrase: str) -> list[str]:
-        """The other members of the class of `phrase`: in the vocabulary's words where it has any, else in forms of the same kind.
+        """The other members of the class of `phrase`: in words of the vocabulary if it has any, else in forms of the same kind.
 
-        [] for an unknown phrase, and for a thing: what else there could be has no end. The name of a class has the word for
+        [] for an unknown phrase, and for a noun, whose class is open. The alternative of the name of a class is the word for
         its absence: "sleeves" → ["sleeveless"].
         """
         meaning = self.meaning(phrase)
@@ -161,15 +166,15 @@ class Lexicon:
         if reading.step or word_class.name == THING:
             return []
         others = [kinds for i, kinds in enumerate(word_class.members) if i != reading.member]
-        spoken = [[form for forms in kinds for form in forms if form in word_class.vocabulary] for kinds in others]
-        alike = [word_class.forms(i, reading.kind) for i in range(len(word_class.members)) if i != reading.member]
-        return [forms[0] for forms in (spoken if any(spoken) else alike) if forms]
+        preferred = [[form for forms in kinds for form in forms if form in word_class.vocabulary] for kinds in others]
+        same_kind = [word_class.forms(i, reading.kind) for i in range(len(word_class.members)) if i != reading.member]
+        return [forms[0] for forms in (preferred if any(preferred) else same_kind) if forms]
 
     def joined(self, matches: Sequence[Match], words: Sequence[WordToken]) -> list[Match]:
-        """The matches, those of one class that "and" joins made one: "red and white"."""
-        whole: list[Match] = []
+        """The matches, with those of one class that "and" joins merged into one: "red and white"."""
+        merged: list[Match] = []
         for match in matches:
-            last = whole[-1] if whole else None
+            last = merged[-1] if merged else None
             if last is not None and match.start == last.end + 1 and words[last.end].exact in ("and", "&"):
                 joint = {
                     c: Reading(c, -1, one.kind, f"{one.form} and {other.form}")
@@ -180,28 +185,28 @@ class Lexicon:
                     and not one.step | other.step
                 }
                 if joint:
-                    whole[-1] = Match(last.start, match.end, joint)
+                    merged[-1] = Match(last.start, match.end, joint)
                     continue
-            whole.append(match)
-        return whole
+            merged.append(match)
+        return merged
 
     def absence(self, phrase: str) -> int | None:
-        """The class whose absence "no {phrase}" states: that of the sleeves for "sleeves"."""
+        """The class whose absence "no {phrase}" states, by position: the class of sleeves for "sleeves"; None if there is none."""
         key = stem_key(phrase)
         named = (i for i, each in enumerate(self.classes) if any(stem_key(name) == key for name in each.absence_of))
         return next(named, None)
 
     @cached_property
     def negations(self) -> frozenset[str]:
-        """Forms with a negation whose member the vocabulary says: "without sleeves", and so "with no sleeves" too."""
-        spoken = (kinds for each in self.classes for m, kinds in enumerate(each.members) if each.is_spoken(m))
+        """Forms with a negation of members in the vocabulary: "without sleeves", and so "with no sleeves" too."""
+        members = (kinds for each in self.classes for m, kinds in enumerate(each.members) if each.is_in_vocabulary(m))
         return frozenset(
-            form for kinds in spoken for forms in kinds for form in forms if set(form.lower().split()) & set(NEGATIONS)
+            form for kinds in members for forms in kinds for form in forms if set(form.lower().split()) & set(NEGATIONS)
         )
 
     @property
     def thing(self) -> int:
-        """The position of the class of things."""
+        """The position of the class of nouns."""
         return next(i for i, each in enumerate(self.classes) if each.name == THING)
 
     @cached_property
@@ -212,7 +217,7 @@ class Lexicon:
             for reading in sorted(word_class.readings(c), key=lambda each: each.form not in word_class.vocabulary):
                 for table, key in ((exact, exact_key(reading.form)), (stems, stem_key(reading.form))):
                     table.setdefault(key, {}).setdefault(c, reading)
-        phrases: ReadingTable = {exact_key(phrase): {} for phrase in data()["phrases"]}
+        phrases: ReadingTable = {exact_key(phrase): {} for phrase in word_data()["phrases"]}
         return exact | phrases, stems
 
     @cached_property
@@ -239,14 +244,14 @@ class Lexicon:
     def _fitting_number(
         self, readings: Mapping[int, Reading] | None, part: Sequence[WordToken]
     ) -> Mapping[int, Reading] | None:
-        """The readings without adjectives that would be plural: "laces" are not made of lace. None where none is left."""
+        """The readings without adjectives if the phrase is plural: "laces" are not made of lace. None if none remains."""
         if readings is None or not is_plural(part[-1].exact):
             return readings
         kept = {c: r for c, r in readings.items() if r.kind or is_plural(r.form) or self.classes[c].name == THING}
         return kept or None
 
     def _as_written(self, reading: Reading, part: Sequence[WordToken]) -> Reading:
-        """The reading, of a thing with the words of the text: singular or plural."""
+        """The reading, for a noun in the form of the text: singular or plural."""
         thing = self.classes[reading.cls].name == THING
         return replace(reading, form=" ".join(word.exact for word in part)) if thing else reading
 
@@ -256,12 +261,17 @@ ReadingTable = dict[tuple[str, ...], dict[int, Reading]]
 
 @cache
 def general_lexicon() -> Lexicon:
-    """The classes of `classes.json` and the things of the general vocabulary, without any gallery's words."""
+    """The classes of `classes.json` and the nouns of the general vocabulary."""
     return Lexicon.of()
 
 
 def alternatives(phrase: str, vocabulary: Vocabulary | None = None) -> list[str]:
-    """What else a caption could say in the place of a phrase, the words of `vocabulary` first; [] where no class knows it.
+    """Phrases that a caption could have instead of `phrase`; [] if no class has it.
+
+    Parameters
+    ----------
+    phrase : a word or a short phrase.
+    vocabulary : its words are preferred; default: the general classes alone.
 
     >>> alternatives("mini")
     ['knee-length', 'long']
@@ -274,19 +284,21 @@ def alternatives(phrase: str, vocabulary: Vocabulary | None = None) -> list[str]
 @cache
 def _general_classes() -> tuple[WordClass, ...]:
     things = next(group for group in Vocabulary.read(GENERAL).groups if group.name == THING)
-    return (*(_parsed(entry) for entry in data()["classes"]), _things(things.words))
+    return (*(_parsed(entry) for entry in word_data()["classes"]), _things(things.words))
 
 
 def _things(words: Iterable[str]) -> WordClass:
     known = {exact_key(word) for word in words}
-    more = [word for word in data()["people"] if exact_key(word) not in known]
-    same = {key: synonyms for forms in data()["synonyms"] for synonyms in [tuple(forms.split("|"))] for key in synonyms[:1]}
+    more = [word for word in word_data()["people"] if exact_key(word) not in known]
+    same = {
+        key: synonyms for forms in word_data()["synonyms"] for synonyms in [tuple(forms.split("|"))] for key in synonyms[:1]
+    }
     forms = ((word, *_thing_forms(word)[1:], *same.get(word, ())[1:]) for word in (*words, *more))
     return WordClass(THING, tuple((tuple(dict.fromkeys(each)),) for each in forms))
 
 
 def _thing_forms(word: str) -> tuple[str, ...]:
-    """A thing's word, and the same with or without "pair of" where it is plural: "jeans", "pair of jeans"."""
+    """A noun, and the same noun with or without "pair of" if it is plural: "jeans", "pair of jeans"."""
     bare = word.removeprefix("pair of ")
     other = bare if bare != word else f"pair of {word}"
     return (word, other) if is_plural(bare) else (word,)
@@ -307,7 +319,7 @@ def _parsed(entry: Mapping[str, Any]) -> WordClass:
 
 
 def nearest_class(words: Sequence[str], classes: Iterable[WordClass]) -> str:
-    """The name of the class, things aside, that has most of the words; "" where none has a quarter of them."""
+    """The name of the class, nouns aside, that has most of the words; "" if none has a quarter of them."""
     keys = {exact_key(word) for word in words}
     shared = {
         each.name: len(keys & {exact_key(form) for kinds in each.members for form in sum(kinds, ())})
@@ -319,20 +331,20 @@ def nearest_class(words: Sequence[str], classes: Iterable[WordClass]) -> str:
 
 
 def _joined(general: WordClass, words: Sequence[str]) -> WordClass:
-    """The class with the vocabulary's words as the best forms of their members, and with members of their own for new words."""
-    places = _places(general, words)
+    """The class with the vocabulary's words as the best forms of their members, and a new member for each new word."""
+    positions = _member_positions(general, words)
     members = list(general.members)
-    new = [word for word in words if word not in places]
-    for word, (member, kind) in places.items():
+    new = [word for word in words if word not in positions]
+    for word, (member, kind) in positions.items():
         kinds = members[member]
         members[member] = (*kinds[:kind], (word, *(form for form in kinds[kind] if form != word)), *kinds[kind + 1 :])
-    usual = next((kind for _, kind in places.values()), 0)
+    usual = next((kind for _, kind in positions.values()), 0)
     own = [(*((),) * usual, _thing_forms(word) if general.name == THING else (word,)) for word in new]
     return replace(general, members=(*members, *own), vocabulary=frozenset(words))
 
 
-def _places(general: WordClass, words: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """The member and kind of each word that the class has, in whichever form ("watches", "watch"); one word a member."""
+def _member_positions(general: WordClass, words: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The member and kind of each word that the class has in any form ("watches", "watch"); one word per member."""
     forms = [(form, (m, k)) for m, kinds in enumerate(general.members) for k, each in enumerate(kinds) for form in each]
     exact = {exact_key(form): place for form, place in reversed(forms)}
     stems = {stem_key(form): place for form, place in reversed(forms)}

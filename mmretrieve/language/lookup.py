@@ -1,4 +1,4 @@
-"""Finding what a file says of a query: by an id that others may spell differently, and by the prompt."""
+"""Look-up of texts by image ids, which files spell in different ways, and by prompts."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.images import SUFFIXES
 
 V = TypeVar("V")
-NAMED = 3  # missing entries that a message names
+MAX_NAMED = 3  # missing entries that a message names
 logger = logging.getLogger(__name__)
 
 
 class IdLookup:
-    """Finds the id that a file means: the same text, else the same bare name where only one id of the file has it.
+    """Finds ids that are spelled differently: the same text, else the same bare name if it is unique among the ids.
 
-    A bare name has no folder, no ending of a picture file and no leading zeros: "images/021179.jpg" and "21179" are one.
+    A bare name has no folder, no suffix of an image file and no leading zeros.
+
+    >>> IdLookup(["21179", "dog"]).find("images/021179.jpg")
+    '21179'
     """
 
     def __init__(self, ids: Iterable[str]) -> None:
         self._ids = frozenset(ids)
         self._bare: dict[str, list[str]] = {}
-        for one in sorted(self._ids):
-            self._bare.setdefault(bare_name(one), []).append(one)
+        for each in sorted(self._ids):
+            self._bare.setdefault(bare_name(each), []).append(each)
 
     def find(self, name: str) -> str | None:
-        """The file's own id, or None where it has none for this name, or more than one."""
+        """The id for this name; None if there is none, or more than one."""
         if name in self._ids:
             return name
-        alike = self._bare.get(bare_name(name), [])
-        return alike[0] if len(alike) == 1 else None
+        candidates = self._bare.get(bare_name(name), [])
+        return candidates[0] if len(candidates) == 1 else None
 
 
 def bare_name(name: str) -> str:
+    """An image's name without folder, suffix and leading zeros."""
     path = PurePosixPath(name.strip())
     short = path.stem if path.suffix.lower() in SUFFIXES else path.name
     return short.lstrip("0") or short[-1:]
@@ -46,22 +50,29 @@ def bare_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class RequestLookup(Generic[V]):
-    """What a file says of queries, by prompt, and by the reference's id too where the file has ids."""
+    """Entries by prompt, and by the id of the reference if the file has ids."""
 
     path: Path
     entries: Mapping[tuple[str | None, str], V] = field(repr=False)
 
     def find(self, queries: Sequence[ComposerInput], what: str, *, allow_missing: bool) -> list[V | None]:
-        """The entry of each query, None for a missing one where that is allowed. Else MMRetrieveError counts and names them."""
-        keys = [(id_of(query) if self._names else None, query.words()) for query in queries]
-        found = [self.entries.get((self._known(name), prompt)) for name, prompt in keys]
-        lacking = [key for key, entry in zip(keys, found, strict=True) if entry is None]
-        missing = [repr(prompt) if name is None else f"{prompt!r} of {name}" for name, prompt in lacking]
-        settle_missing(self.path, what, missing, len(queries), allowed=allow_missing)
-        return found
+        """The entry of each query.
 
-    def _known(self, name: str | None) -> str | None:
-        """The file's own id; "" where it has none, for None is what all ids are in a file without them."""
+        Parameters
+        ----------
+        queries : the queries.
+        what : what the entries are, for messages.
+        allow_missing : return None for missing entries, with a warning, instead of raising MMRetrieveError.
+        """
+        keys = [(id_of(query) if self._names else None, query.words()) for query in queries]
+        entries = [self.entries.get((self._id(name), prompt)) for name, prompt in keys]
+        missing_keys = [key for key, entry in zip(keys, entries, strict=True) if entry is None]
+        missing = [repr(prompt) if name is None else f"{prompt!r} of {name}" for name, prompt in missing_keys]
+        report_missing(self.path, what, missing, len(queries), allowed=allow_missing)
+        return entries
+
+    def _id(self, name: str | None) -> str | None:
+        """The id in the file, "" if it is not there; None in a file without ids."""
         return None if name is None or self._names is None else self._names.find(name) or ""
 
     @cached_property
@@ -71,20 +82,25 @@ class RequestLookup(Generic[V]):
 
 
 def id_of(query: ComposerInput) -> str:
-    """What a file may call the query's reference: its id, else the path of its picture. OptionError where it has neither."""
+    """The id of a query's reference, else the path of its image.
+
+    Raises
+    ------
+    OptionError : if it has neither.
+    """
     if query.id is not None:
         return query.id
     if isinstance(query.image, str | Path):
         return str(query.image)
-    raise OptionError("words from a file are found by the id of the reference, and this query has none; give it one")
+    raise OptionError("texts from a file are found by the id of the reference, and this query has none; give it one")
 
 
-def settle_missing(path: Path, what: str, missing: Sequence[str], asked: int, *, allowed: bool) -> None:
-    """Counts what is missing and names the first: in a warning where that is allowed, else in MMRetrieveError."""
+def report_missing(path: Path, what: str, missing: Sequence[str], total: int, *, allowed: bool) -> None:
+    """Count missing entries and name the first: in a warning if they are allowed, else in MMRetrieveError."""
     if not missing:
         return
-    first = "; ".join(missing[:NAMED]) + ("; …" if len(missing) > NAMED else "")
-    said = f"{path}: {len(missing)} of {asked} {what} are missing or not certain: {first}"
+    first = "; ".join(missing[:MAX_NAMED]) + ("; …" if len(missing) > MAX_NAMED else "")
+    message = f"{path}: {len(missing)} of {total} {what} are missing or ambiguous: {first}"
     if not allowed:
-        raise MMRetrieveError(f"{said}; add them, or allow missing ones")
-    logger.warning("%s", said)
+        raise MMRetrieveError(f"{message}; add them, or allow missing ones")
+    logger.warning("%s", message)

@@ -1,4 +1,8 @@
-"""Who speaks, as the words of a shell option say it: a built-in by name, a file, an endpoint, or a model on this machine."""
+"""Which captioner, rewriter, role compiler and describer are used: parsed from options of the shell, and built from them.
+
+To add one by name: a member of `BackendName`, its place in `BACKENDS`, and a line in `captioner_from`, `named_rewriter`,
+`compiler_from` or `describer_from`.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.language.llm.batch import DEFAULT_TIMEOUT
-from mmretrieve.language.tables import READERS
+from mmretrieve.language.llm.client import DEFAULT_TIMEOUT
+from mmretrieve.language.text_records import READERS
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.base import Encoder, Progress
-    from mmretrieve.language.base import Captioner, Describer, Rewriter
+    from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
     from mmretrieve.language.llm.cache import AnswerCache
     from mmretrieve.language.llm.endpoint import ChatEndpoint
-    from mmretrieve.language.roles import Compiler
     from mmretrieve.language.vocabulary import Vocabulary
 
 
 class BackendName(StrEnum):
-    """The speakers that have a name."""
+    """The implementations that have a name."""
 
     TAGGER = "tagger"
     TEMPLATE = "template"
@@ -34,14 +37,13 @@ class BackendName(StrEnum):
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A captioner of transformers, by its name on the hub or its folder."""
+    """A captioner of transformers: a name on the hub, or a folder."""
 
     name: str
 
 
-Speaker = BackendName | LocalModel | Path
-LOCAL = "transformers:"
-NAMED = {
+LOCAL_PREFIX = "transformers:"
+BACKENDS = {
     "captioner": (BackendName.TAGGER, BackendName.ENDPOINT),
     "rewriter": (BackendName.TEMPLATE, BackendName.SWAP, BackendName.ENDPOINT),
     "compiler": (BackendName.RULES, BackendName.ENDPOINT),
@@ -52,14 +54,24 @@ FIELDS = ("id_field", "caption_field", "prompt_field", "rewrite_field")
 
 @dataclass(frozen=True)
 class LanguageOptions:
-    """Who speaks in each role, and what the speakers need. Shell and evaluation share it.
+    """Which implementation fills each role, and its settings. The shell and the evaluation share these options.
 
-    captioner: "tagger", "endpoint", "transformers:MODEL" or a file. rewriter: "template", "swap", "endpoint" or a file. None
-    leaves either to whoever asks: searches caption by fields or the tagger and swap words, evaluation tags and takes the template.
-    compiler: "rules", "endpoint" or a file. describer: "endpoint" or a file; there is none by default.
-    endpoint, model, key, timeout: of the endpoint (see `ChatEndpoint`). memory: the file in which models' answers are kept;
-    offline: they come from there alone. allow_missing, …_field: for files (see `files`). device: of a local model.
-    Raises OptionError for words that name nobody, and for options that contradict each other or serve nobody.
+    Parameters
+    ----------
+    captioner : "tagger", "endpoint", "transformers:MODEL" or a file. None: searches use the gallery's fields, then the tagger;
+        the evaluation uses the tagger.
+    rewriter : "template", "swap", "endpoint" or a file. None: searches use "swap", the evaluation "template".
+    compiler : "rules", "endpoint" or a file.
+    describer : "endpoint" or a file; None for none.
+    endpoint, model, key, timeout : of the endpoint, see `ChatEndpoint`.
+    memory : the file that stores the answers of models, see `AnswerCache`.
+    offline : take all answers from the memory.
+    allow_missing, id_field, caption_field, prompt_field, rewrite_field : for files, see `files`.
+    device : of a local model.
+
+    Raises
+    ------
+    OptionError : if a name is unknown, options contradict each other, or an option has no effect.
     """
 
     captioner: str | None = None
@@ -80,100 +92,127 @@ class LanguageOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        speakers = [self.speaker(role) for role in NAMED if getattr(self, role) is not None]
-        asks = BackendName.ENDPOINT in speakers
-        remembers = asks or any(isinstance(speaker, LocalModel) for speaker in speakers)
-        reads = any(isinstance(speaker, Path) for speaker in speakers)
-        if asks and self.model is None:
-            raise OptionError("an endpoint was asked for, but no model: name the one that should answer")
+        backends = [self.backend(role) for role in BACKENDS if getattr(self, role) is not None]
+        uses_endpoint = BackendName.ENDPOINT in backends
+        uses_model = uses_endpoint or any(isinstance(backend, LocalModel) for backend in backends)
+        uses_file = any(isinstance(backend, Path) for backend in backends)
+        if uses_endpoint and self.model is None:
+            raise OptionError("an endpoint is chosen, but no model: name the model that should answer")
         if self.offline and self.memory is None:
-            raise OptionError("offline, answers come from a memory alone: name its file")
-        self._refuse_idle(("endpoint", "model", "key", "offline"), asks, "an endpoint")
-        self._refuse_idle(("memory",), remembers, "a model")
-        self._refuse_idle(("allow_missing", *FIELDS), reads, "a file")
+            raise OptionError("offline, all answers come from the memory: name its file")
+        self._require(uses_endpoint, "the endpoint", "endpoint", "model", "key", "offline")
+        self._require(uses_model, "a model", "memory")
+        self._require(uses_file, "a file", "allow_missing", *FIELDS)
 
-    def speaker(self, role: str) -> Speaker:
-        """Who was chosen for a role. Raises OptionError where nobody goes by that name."""
-        spec, words = str(getattr(self, role)), NAMED[role]
-        if spec in words:
-            return BackendName(spec)
-        if role == "captioner" and spec.startswith(LOCAL) and spec != LOCAL:
-            return LocalModel(spec.removeprefix(LOCAL))
-        if Path(spec).is_file():
-            return Path(spec)
-        if Path(spec).suffix.lower() in READERS:
-            raise OptionError(f"{role}: there is no file {spec}")
-        raise unknown(
-            role, spec, [*words, *([f"{LOCAL}MODEL"] if role == "captioner" else []), f"a file ({', '.join(READERS)})"]
-        )
+    def backend(self, role: str) -> BackendName | LocalModel | Path:
+        """The implementation chosen for a role.
+
+        Raises
+        ------
+        OptionError : if the role has no implementation of that name, or the file does not exist.
+        """
+        value, names = str(getattr(self, role)), BACKENDS[role]
+        if value in names:
+            return BackendName(value)
+        if role == "captioner" and value.startswith(LOCAL_PREFIX) and value != LOCAL_PREFIX:
+            return LocalModel(value.removeprefix(LOCAL_PREFIX))
+        if Path(value).is_file():
+            return Path(value)
+        if Path(value).suffix.lower() in READERS:
+            raise OptionError(f"{role}: there is no file {value}")
+        local = [f"{LOCAL_PREFIX}MODEL"] if role == "captioner" else []
+        raise unknown(role, value, [*names, *local, f"a file ({', '.join(READERS)})"])
 
     def fields(self, *names: str) -> dict[str, str | None]:
+        """The named options as keyword arguments of `files`."""
         return {name: getattr(self, name) for name in names}
 
-    def _refuse_idle(self, names: tuple[str, ...], serves: bool, whom: str) -> None:
-        given = [name for name in names if getattr(self, name) not in (None, False)]
-        if given and not serves:
-            raise OptionError(f"{', '.join(given)} given, but nobody who speaks is {whom}; choose one, or leave it out")
-
     @cached_property
-    def shared_memory(self) -> AnswerCache | None:
+    def cache(self) -> AnswerCache | None:
+        """The cache of answers that all roles share; None without a memory."""
         from mmretrieve.language.llm.cache import AnswerCache
 
         return AnswerCache(self.memory) if self.memory is not None else None
 
     @cached_property
-    def shared_endpoint(self) -> ChatEndpoint:
+    def chat_endpoint(self) -> ChatEndpoint:
+        """The endpoint that all roles share."""
         from mmretrieve.language.llm.endpoint import ChatEndpoint
 
         if self.model is None:
-            raise OptionError("an endpoint needs the name of a model")
-        memory = self.shared_memory
-        return ChatEndpoint(self.model, self.endpoint, self.key, memory, timeout=self.timeout, offline=self.offline)
+            raise OptionError("an endpoint is chosen, but no model: name the model that should answer")
+        return ChatEndpoint(self.model, self.endpoint, self.key, self.cache, timeout=self.timeout, offline=self.offline)
+
+    def _require(self, is_used: bool, what: str, *names: str) -> None:
+        """Refuse options that have no effect."""
+        given = [name for name in names if getattr(self, name) not in (None, False)]
+        if given and not is_used:
+            raise OptionError(
+                f"{', '.join(given)} given, but no captioner, rewriter, compiler or describer is {what}; choose one, or omit it"
+            )
 
 
 def captioner_from(
     options: LanguageOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
 ) -> Captioner:
-    """Who says references in words. The tagger speaks `vocabulary`, or the encoder's own, also where a file lacks captions."""
-    from mmretrieve.language import files, tagger, transformers_captioner
+    """The captioner that the options name, else the tagger.
+
+    Parameters
+    ----------
+    options : the options.
+    encoder : the encoder of the tagger.
+    vocabulary : words of the tagger; default: the encoder's own. The tagger also captions what a file lacks, if that is allowed.
+    progress : called with the number of captions that were just generated by a model.
+    """
+    from mmretrieve.language import files
+    from mmretrieve.language.captioners import tagger, transformers
     from mmretrieve.language.llm import roles
     from mmretrieve.language.vocabulary import default_vocabulary
 
-    chosen = options.speaker("captioner") if options.captioner is not None else BackendName.TAGGER
-    if chosen is BackendName.ENDPOINT:
-        return roles.EndpointCaptioner(options.shared_endpoint, progress=progress)
-    if isinstance(chosen, LocalModel):
-        return transformers_captioner.TransformersCaptioner(
-            chosen.name, options.device, options.shared_memory, progress=progress
-        )
+    backend = options.backend("captioner") if options.captioner is not None else BackendName.TAGGER
+    if backend is BackendName.ENDPOINT:
+        return roles.EndpointCaptioner(options.chat_endpoint, progress=progress)
+    if isinstance(backend, LocalModel):
+        return transformers.TransformersCaptioner(backend.name, options.device, options.cache, progress=progress)
     built_in = tagger.Tagger(encoder, vocabulary or default_vocabulary(encoder))
-    if isinstance(chosen, Path):
-        otherwise = built_in if options.allow_missing else None
-        return files.FileCaptioner.read(
-            chosen, **options.fields("id_field", "caption_field", "prompt_field"), otherwise=otherwise
-        )
+    if isinstance(backend, Path):
+        fields = options.fields("id_field", "caption_field", "prompt_field")
+        return files.FileCaptioner.read(backend, **fields, fallback=built_in if options.allow_missing else None)
     return built_in
 
 
 def rewriter_from(
     options: LanguageOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
 ) -> Rewriter:
-    """Who applies prompts to captions. "swap" knows the words of `vocabulary`, or of the encoder's own."""
+    """The rewriter that the options name, else the template.
+
+    Parameters
+    ----------
+    options : the options.
+    encoder : its own vocabulary is the default of `vocabulary`.
+    vocabulary : the words of "swap".
+    progress : called with the number of rewrites that were just generated by a model.
+    """
     from mmretrieve.language import files
     from mmretrieve.language.llm import roles
     from mmretrieve.language.vocabulary import default_vocabulary
 
-    chosen = options.speaker("rewriter") if options.rewriter is not None else BackendName.TEMPLATE
-    if chosen is BackendName.ENDPOINT:
-        return roles.EndpointRewriter(options.shared_endpoint, progress)
-    if isinstance(chosen, Path):
+    backend = options.backend("rewriter") if options.rewriter is not None else BackendName.TEMPLATE
+    if backend is BackendName.ENDPOINT:
+        return roles.EndpointRewriter(options.chat_endpoint, progress)
+    if isinstance(backend, Path):
         fields = options.fields("caption_field", "prompt_field", "rewrite_field")
-        return files.FileRewriter.read(chosen, **fields, allow_missing=options.allow_missing)
-    return named_rewriter(str(chosen), vocabulary or default_vocabulary(encoder))
+        return files.FileRewriter.read(backend, **fields, allow_missing=options.allow_missing)
+    return named_rewriter(str(backend), vocabulary or default_vocabulary(encoder))
 
 
 def named_rewriter(name: str, vocabulary: Vocabulary) -> Rewriter:
-    """The built-in rewriter of that name. OptionError, naming both, for another."""
+    """The rewriter "swap" or "template".
+
+    Raises
+    ------
+    OptionError : for another name; the message lists both.
+    """
     from mmretrieve.language import rewriters
 
     built_in: dict[str, Callable[[], Rewriter]] = {
@@ -185,31 +224,35 @@ def named_rewriter(name: str, vocabulary: Vocabulary) -> Rewriter:
     return built_in[name]()
 
 
-def compiler_from(options: LanguageOptions, *, progress: Progress | None = None) -> Compiler:
-    """Who sorts prompts into roles."""
+def compiler_from(options: LanguageOptions, *, progress: Progress | None = None) -> RoleCompiler:
+    """The role compiler that the options name."""
     from mmretrieve.language import files
-    from mmretrieve.language.llm.roles import EndpointCompiler
-    from mmretrieve.language.roles import RuleCompiler
+    from mmretrieve.language.llm import roles
+    from mmretrieve.language.role_compiler import RuleCompiler
 
-    chosen = options.speaker("compiler")
-    if chosen is BackendName.ENDPOINT:
-        return EndpointCompiler(options.shared_endpoint, progress)
-    if isinstance(chosen, Path):
-        return files.FileCompiler.read(
-            chosen, **options.fields("id_field", "prompt_field"), allow_missing=options.allow_missing
-        )
+    backend = options.backend("compiler")
+    if backend is BackendName.ENDPOINT:
+        return roles.EndpointCompiler(options.chat_endpoint, progress)
+    if isinstance(backend, Path):
+        fields = options.fields("id_field", "prompt_field")
+        return files.FileCompiler.read(backend, **fields, allow_missing=options.allow_missing)
     return RuleCompiler()
 
 
 def describer_from(options: LanguageOptions, *, progress: Progress | None = None) -> Describer:
-    """Who describes targets in one step. Raises OptionError where nobody was chosen: no built-in can."""
+    """The describer that the options name.
+
+    Raises
+    ------
+    OptionError : if they name none; there is no built-in describer.
+    """
     from mmretrieve.language import files
     from mmretrieve.language.llm import roles
 
     if options.describer is None:
         raise OptionError("describing targets in one step needs a describer: choose 'endpoint' or a file")
-    chosen = options.speaker("describer")
-    if isinstance(chosen, Path):
+    backend = options.backend("describer")
+    if isinstance(backend, Path):
         fields = options.fields("id_field", "prompt_field", "rewrite_field")
-        return files.FileDescriber.read(chosen, **fields, allow_missing=options.allow_missing)
-    return roles.EndpointDescriber(options.shared_endpoint, progress)
+        return files.FileDescriber.read(backend, **fields, allow_missing=options.allow_missing)
+    return roles.EndpointDescriber(options.chat_endpoint, progress)

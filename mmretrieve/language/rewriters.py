@@ -1,42 +1,68 @@
-"""Rewriters that need no language model: a template, and one that puts the prompt's words in the place of the caption's."""
+"""Rewriters without a language model: a template, and one that replaces words of the caption by words of the prompt.
+
+To add a rewriter, implement `base.Rewriter` here and name it in `options.named_rewriter`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from mmretrieve.language.editing import without
-from mmretrieve.language.lexicon import Lexicon
-from mmretrieve.language.roles import RuleCompiler
-from mmretrieve.language.sentence import edited
-from mmretrieve.language.swaps import swaps
+from mmretrieve.language.editing import Edit, Sentence, apply_edits, remove_phrase
+from mmretrieve.language.lexicon import Lexicon, Match, Reading
+from mmretrieve.language.role_compiler import RuleCompiler
+from mmretrieve.language.tokens import WordToken, contains, stem_key, tokenize, word_list
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.language.words import says
+
+BREAKS = ("and", "but", "or", "with", "without", "while")
+PREPOSITIONS = ("in", "on", "at", "of", "for", "from", "with")  # "in a dress" does not ask for a dress
+ADDING_VERBS = (
+    "has",
+    "have",
+    "shows",
+    "contains",
+    "wears",
+    "holds",
+    "there",
+)  # "has a belt" does, together with "instead of a tie"
+INSTEAD = re.compile(r"\b(?:instead|in place of|rather than|replace|swap|exchange)\b", re.IGNORECASE)
+NOUN_MARKERS = ("as", "into", "a", "an")  # a word after them is a noun although it may be a color or a room: "an orange"
 
 
 @dataclass(frozen=True)
 class TemplateRewriter:
-    """`"{caption}, {prompt}"`."""
+    """`"{caption}, {prompt}"`.
 
-    is_rule_based: ClassVar[bool] = True  # may be asked again, with a part of a caption
+    >>> TemplateRewriter().rewrite(["a photo of a dress"], ["in red"])
+    ['a photo of a dress, in red']
+    """
+
+    is_rule_based: ClassVar[bool] = True  # see base.Rewriter
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
+        """One text for each pair, in order."""
         return [f"{caption}, {prompt}" for caption, prompt in zip(captions, prompts, strict=True)]
 
 
 @dataclass(frozen=True)
 class SwapRewriter:
-    """The template, after words of the caption have given way to the prompt's words of the same class.
+    """The template, after words of the caption are replaced by the prompt's words of the same class.
 
-    `"a photo of a blue dress"` with `"in red"` becomes `"a photo of a red dress, in red"`: the old colour is not said any more.
-    Classes are the groups of `vocabulary`, widened by the general ones of `Lexicon`. Comparatives move one step ("shorter").
-    A word gives way only to one that stands by itself: "with red buttons" changes no colour, "with a belt" no dress. What the
-    prompt forbids is left out of the caption and never added. The template alone remains where nothing matches.
+    `"a photo of a blue dress"` with `"in red"` becomes `"a photo of a red dress, in red"`. Comparatives move one step
+    ("shorter"). Only a word that stands by itself replaces another: "with red buttons" does not change the color, "with a belt"
+    not the dress. What the prompt forbids is removed from the caption and not appended. If nothing matches, the result is that
+    of the template.
+
+    Parameters
+    ----------
+    vocabulary : its groups are the classes of words, extended by the general ones of `Lexicon`.
 
     >>> from mmretrieve.language.vocabulary import WordGroup
-    >>> vocabulary = Vocabulary("a {colour} {thing}", (WordGroup("colour", ("red", "blue")), WordGroup("thing", ("dress", "skirt"))))
+    >>> groups = WordGroup("colour", ("red", "blue")), WordGroup("thing", ("dress", "skirt"))
+    >>> vocabulary = Vocabulary("a {colour} {thing}", groups)
     >>> SwapRewriter(vocabulary).rewrite(["a blue striped dress"], ["as a skirt in red, without stripes"])
     ['a red skirt, as a skirt in red']
     """
@@ -45,10 +71,10 @@ class SwapRewriter:
     is_rule_based: ClassVar[bool] = True
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
-        """One rewritten caption for each pair, in order: one line each."""
+        """One rewritten caption for each pair, in order, each in one line."""
         pairs = list(zip(captions, prompts, strict=True))
-        said = {pair: self._rewritten(*pair) for pair in dict.fromkeys(pairs)}
-        return [said[pair] for pair in pairs]
+        rewrites = {pair: self._rewritten(*pair) for pair in dict.fromkeys(pairs)}
+        return [rewrites[pair] for pair in pairs]
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -57,7 +83,7 @@ class SwapRewriter:
 
     @cached_property
     def compiler(self) -> RuleCompiler:
-        """The reader of prompts, which knows the vocabulary's own negations such as "without sleeves"."""
+        """Sorts prompts into roles; the vocabulary's phrases with a negation, such as "without sleeves", are desired."""
         return RuleCompiler(
             self.lexicon.negations | frozenset(word for group in self.vocabulary.groups for word in group.words)
         )
@@ -65,8 +91,129 @@ class SwapRewriter:
     def _rewritten(self, caption: str, prompt: str) -> str:
         caption, prompt = (" ".join(text.splitlines()) for text in (caption, prompt))
         forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.remaining(prompt)
-        caption = edited(caption, swaps(self.lexicon, caption, wanted, prompt, forbidden))
+        caption = apply_edits(caption, swap_edits(self.lexicon, caption, wanted, prompt, forbidden))
         for phrase in forbidden:
-            if not says(wanted, phrase):  # "a hall with green walls instead of a hall with blue ones"
-                caption = without(caption, phrase, self.lexicon)
+            if not contains(wanted, phrase):  # "a hall with green walls instead of a hall with blue ones"
+                caption = remove_phrase(caption, phrase, self.lexicon)
         return ", ".join(filter(None, (caption, wanted)))
+
+
+@dataclass(frozen=True)
+class PromptPart:
+    """A part of a prompt between conjunctions and punctuation marks: its tokens, its known phrases, and the token before it."""
+
+    words: Sequence[WordToken]
+    matches: Sequence[Match]
+    introduced_by: str
+
+    def others(self) -> set[str]:
+        """Stems of the words that are in no class and are not fillers such as "a … one" or "in … colour"."""
+        known = {i for match in self.matches for i in range(match.start, match.end)}
+        return {word.stem for i, word in enumerate(self.words) if i not in known and word.exact not in word_list("fillers")}
+
+    def asks_for(self, match: Match, thing: int, instead: bool) -> bool:
+        """Whether a match asks for another kind of thing: "as a dress", "a red skirt", not "with a belt", "in a dress".
+
+        `instead`: whether the prompt names what is replaced; then "has a belt" asks for a belt too.
+        """
+        before = [word.exact for word in self.words[: match.start]]
+        excluding = {*PREPOSITIONS, *(() if instead else ADDING_VERBS)}
+        things = [each for each in self.matches if thing in each.readings and len(each.readings) == 1]
+        named = len(match.readings) == 1 or (not things and before[-1:] in [[word] for word in NOUN_MARKERS])
+        alone = len(things) <= 1 and not self.others() and not set(before) & excluding
+        return thing in match.readings and named and alone and self.introduced_by not in ("with", "and")
+
+
+def swap_edits(lexicon: Lexicon, caption: str, wanted: str, prompt: str, forbidden: Sequence[str]) -> list[Edit]:
+    """Edits that replace words of a caption by words of a prompt, at most one phrase per class.
+
+    Parameters
+    ----------
+    lexicon : the classes of words.
+    caption : the text to edit.
+    wanted : the prompt without what it forbids.
+    prompt : the whole prompt, of which only comparatives are used ("less formal").
+    forbidden : the phrases that the prompt forbids; they are replaced first.
+    """
+    plan = SwapPlan(Sentence(caption, lexicon), forbidden, INSTEAD.search(prompt) is not None)
+    for part in split_prompt(lexicon, wanted):
+        for match in part.matches:
+            plan.add(part, match)
+    for part in split_prompt(lexicon, prompt) if prompt != wanted else ():
+        for match in part.matches:
+            if any(reading.step for reading in match.readings.values()):
+                plan.add(part, match)
+    return plan.edits
+
+
+def split_prompt(lexicon: Lexicon, text: str) -> Iterator[PromptPart]:
+    """A prompt split at conjunctions and punctuation marks, except within known phrases ("with long sleeves")."""
+    words = tokenize(text)
+    matches = lexicon.joined(lexicon.find(words), words)
+    inside = {i for match in matches for i in range(match.start, match.end)}
+    cuts = [i for i, word in enumerate(words) if i not in inside and (not word.is_word or word.exact in BREAKS)]
+    adding = next((i for i, word in enumerate(words) if i not in inside and word.exact in ("with", *ADDING_VERBS)), len(words))
+    for cut, end in zip([-1, *cuts], [*cuts, len(words)], strict=True):
+        start = cut + 1
+        introduced_by = words[cut].exact if cut >= 0 else ""
+        is_list = introduced_by == "," and adding < cut  # "has a bed, a lamp"
+        within = [Match(m.start - start, m.end - start, m.readings) for m in matches if start <= m.start < end]
+        yield PromptPart(words[start:end], within, "with" if is_list else introduced_by)
+
+
+class SwapPlan:
+    """Collects the edits of one caption, at most one phrase per class."""
+
+    def __init__(self, sentence: Sentence, forbidden: Sequence[str], instead: bool) -> None:
+        self.sentence = sentence
+        self.lexicon = sentence.lexicon
+        self.edits: list[Edit] = []
+        self._used_classes: set[int] = set()
+        self._instead = instead
+        forbidden_matches = (self.lexicon.meaning(phrase) for phrase in forbidden)
+        self._forbidden = [match for meaning in forbidden_matches if meaning for match in sentence.matching(meaning)]
+        self._candidates = [*self._forbidden, *self.lexicon.joined(sentence.matches, sentence.words)]
+
+    def add(self, part: PromptPart, match: Match) -> None:
+        """Add the edits for one phrase of the prompt, in the first meaning for which the caption has a word."""
+        for c, requested in match.readings.items():
+            current = None if c in self._used_classes else self._phrase_to_replace(part, match, requested)
+            edits = self.sentence.replacements(current, requested) if current is not None else []
+            if edits:
+                self._used_classes.add(c)
+                spans = {(edit.start, edit.end) for edit in self.edits}
+                self.edits += [edit for edit in edits if (edit.start, edit.end) not in spans]
+                return
+
+    def _phrase_to_replace(self, part: PromptPart, match: Match, requested: Reading) -> Match | None:
+        """The phrase of the caption that is replaced; None if there is none, or if the prompt is about something else."""
+        c = requested.cls
+        candidates = [current for current in self._candidates if c in current.readings and not current.readings[c].step]
+        if c == self.lexicon.thing:
+            return self._noun_to_replace(candidates, match) if self._asks_for(part, match) else None
+        others = part.others() | self._other_things(part)
+        return next((current for current in candidates if others <= self.sentence.head_stems(current)), None)
+
+    def _noun_to_replace(self, candidates: Sequence[Match], requested: Match) -> Match | None:
+        """A forbidden noun, else the first one of the same kind: people replace people, and things replace things."""
+        if self.sentence.matching(requested):
+            return None
+        forbidden = [current for current in candidates if current in self._forbidden]
+        heads = [current for current in candidates if not self.sentence.head_stems(current)]
+        pure = [current for current in heads if len(current.readings) == 1]
+        alike = [current for current in pure or heads if self._is_person(current) == self._is_person(requested)]
+        return next(iter([*forbidden, *alike]), None)
+
+    def _asks_for(self, part: PromptPart, match: Match) -> bool:
+        instead = self._instead and any(self.lexicon.thing in current.readings for current in self._forbidden)
+        return part.asks_for(match, self.lexicon.thing, instead)
+
+    def _is_person(self, match: Match) -> bool:
+        return stem_key(match.readings[self.lexicon.thing].form) in {stem_key(word) for word in word_list("people")}
+
+    def _other_things(self, part: PromptPart) -> set[str]:
+        """Stems of the nouns of a part that it does not ask for, or that the caption already contains."""
+        thing = self.lexicon.thing
+        things = [match for match in part.matches if set(match.readings) == {thing}]
+        stays = [match for match in things if self.sentence.matching(match) or not self._asks_for(part, match)]
+        return {word.stem for match in stays for word in part.words[match.start : match.end]}

@@ -1,4 +1,4 @@
-"""What a zero-shot tagger may say: one sentence with slots, and for each slot the words that may fill it. Data, not code."""
+"""Vocabulary of a zero-shot tagger: a sentence with slots, and for each slot a group of words that can fill it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,51 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import VocabularyError
 
 GENERAL = Path(__file__).with_name("vocabulary.json")
-ADDING = ("for ", "with ", "without ", "in ", "on ", "at ")
-THING = "thing"  # stands for a noun that is left out
+PREPOSITIONS = ("for ", "with ", "without ", "in ", "on ", "at ")
+THING = "thing"  # replaces an omitted noun
 NOUNS = (THING, "article", "garment", "product", "object", "item", "kind", "type", "class", "category", "subcategory")
 
 
 @dataclass(frozen=True)
 class WordGroup:
-    """One slot: its name, its words, and `only`, the earlier choices under which it is filled at all."""
+    """The words of one slot.
+
+    Parameters
+    ----------
+    name : name of the slot.
+    words : the words that can fill it; "" leaves the slot empty.
+    only : the words of earlier groups with which the group applies, by group; no entry means any word.
+    """
 
     name: str
     words: tuple[str, ...]
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def is_added(self) -> bool:
-        """Whether its words stand behind a noun and bring their preposition: "for men", "without sleeves"."""
-        return all(word.startswith(ADDING) for word in self.words if word)
+        """Whether its words follow a noun, with a preposition: "for men", "without sleeves"."""
+        return all(word.startswith(PREPOSITIONS) for word in self.words if word)
 
     def applies(self, chosen: Mapping[str, str]) -> bool:
+        """Whether the group is filled, given the words of earlier groups."""
         return all(chosen.get(name) in words for name, words in self.only.items())
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A sentence such as `"a photo of a {colour} {thing}"` and its groups, in the order in which they are chosen.
+    """A sentence with slots, and the groups of words that fill them.
 
-    Raises VocabularyError where slots and groups do not match, or a group has no words.
+    Parameters
+    ----------
+    sentence : a format string such as `"a photo of a {colour} {thing}"`.
+    groups : one group for each slot, in the order in which their words are selected.
+
+    Raises
+    ------
+    VocabularyError : if slots and groups do not match, or a group has no words.
+
+    >>> vocabulary = Vocabulary("a photo of a {colour} hat", (WordGroup("colour", ("red", "orange")),))
+    >>> vocabulary.say({"colour": "orange"})
+    'a photo of an orange hat'
     """
 
     sentence: str
@@ -59,9 +78,9 @@ class Vocabulary:
 
     @cached_property
     def noun(self) -> WordGroup | None:
-        """The group that names what a picture shows: by its name (`NOUNS`), else the one that ends the sentence.
+        """The group of the noun: the one with a name in `NOUNS`, else the last one of the sentence.
 
-        Groups such as "for men" and "without sleeves" may follow it. None where a fixed word ends the sentence.
+        Groups such as "for men" and "without sleeves" may follow it. None if the sentence ends with a fixed word.
         """
         named = next((group for word in NOUNS for group in self.groups if word in words_of(group.name)), None)
         if named is not None:
@@ -73,7 +92,7 @@ class Vocabulary:
         return next((group for group in reversed(ending) if not group.is_added()), None)
 
     def consistent(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        """What is chosen, without the words of groups that do not apply to it (any more)."""
+        """The chosen words without those of groups that do not apply."""
         kept: dict[str, str] = {}
         for group in self.groups:
             if group.name in chosen and group.applies(kept):
@@ -81,7 +100,7 @@ class Vocabulary:
         return kept
 
     def without(self, chosen: Mapping[str, str], group: WordGroup) -> dict[str, str]:
-        """What is chosen, without the word of that group; for the noun "thing" stands in its place.
+        """The chosen words without the word of a group; "thing" replaces the noun.
 
         >>> vocabulary = Vocabulary("a photo of a {colour} {article}", (WordGroup("article", ("hat",)), WordGroup("colour", ("red",))))
         >>> vocabulary.say(vocabulary.without({"article": "hat", "colour": "red"}, vocabulary.groups[0]))
@@ -92,13 +111,18 @@ class Vocabulary:
         return self.consistent({**others, group.name: THING} if group == noun else others)
 
     def say(self, chosen: Mapping[str, str]) -> str:
-        """The sentence with what is chosen so far; slots still open are left out: `{"thing": "orange"}` → `"a photo of an orange"`."""
+        """The sentence with the chosen words; slots without one are omitted: `{"thing": "orange"}` → `"a photo of an orange"`."""
         filled = self.sentence.format_map({group.name: chosen.get(group.name, "") for group in self.groups})
         return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
 
     @classmethod
     def read(cls, path: str | Path) -> Vocabulary:
-        """From a JSON file: `{"sentence": …, "groups": [{"name": …, "words": […], "only": {group: [words]}}, …]}`."""
+        """Read a JSON file: `{"sentence": …, "groups": [{"name": …, "words": […], "only": {group: [words]}}, …]}`.
+
+        Raises
+        ------
+        VocabularyError : if the file cannot be read or has another structure.
+        """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -107,11 +131,12 @@ class Vocabulary:
             ) from error
 
     def write(self, path: str | Path) -> None:
+        """Write the JSON file that `read` reads."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
-        """From what `to_dict` returns, or from the same as read from JSON. KeyError or TypeError for anything else."""
+        """The inverse of `to_dict`. Raises KeyError or TypeError for another structure."""
         groups = [
             WordGroup(g["name"], tuple(g["words"]), {name: tuple(words) for name, words in g.get("only", {}).items()})
             for g in data["groups"]
@@ -119,7 +144,7 @@ class Vocabulary:
         return cls(data["sentence"], tuple(groups))
 
     def to_dict(self) -> dict[str, Any]:
-        """The sentence and the groups as JSON can hold them."""
+        """The vocabulary as values that JSON can represent."""
         return asdict(self)
 
 
@@ -129,12 +154,12 @@ def words_of(name: str) -> list[str]:
 
 
 def default_vocabulary(encoder: Encoder) -> Vocabulary:
-    """`vocabulary.json` in the encoder's own folder where there is one, else the general vocabulary of the package."""
+    """The file `vocabulary.json` in the encoder's own folder if there is one, else the general vocabulary of the package."""
     return own_vocabulary(encoder) or Vocabulary.read(GENERAL)
 
 
 def own_vocabulary(encoder: Encoder) -> Vocabulary | None:
-    """`vocabulary.json` in the encoder's own folder, None where there is none."""
+    """The file `vocabulary.json` in the encoder's own folder; None if there is none."""
     folder = getattr(encoder, "folder", None)
     own = None if folder is None else folder / "vocabulary.json"
     return Vocabulary.read(own) if own is not None and own.is_file() else None

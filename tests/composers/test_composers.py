@@ -20,11 +20,11 @@ from mmretrieve.errors import OptionError, VectorError, VocabularyError
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Phi, Pic2WordPhi
-from mmretrieve.language.base import Description
+from mmretrieve.language.base import Description, Roles
+from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.files import FileCaptioner, FileRewriter
 from mmretrieve.language.rewriters import SwapRewriter
-from mmretrieve.language.roles import Roles, RuleCompiler
-from mmretrieve.language.tagger import Tagger
+from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.options import ComposerName, RuleName
 from mmretrieve.rules import Hinge

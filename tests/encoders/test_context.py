@@ -22,9 +22,8 @@ from mmretrieve.encoders.base import ContextLimit, Encoder, PromptCutWarning
 from mmretrieve.encoders.context import TextContext
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.inversion.oti import OTI
-from mmretrieve.language.base import Description
+from mmretrieve.language.base import Description, Roles
 from mmretrieve.language.rewriters import SwapRewriter
-from mmretrieve.language.roles import Roles
 from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 
 LENGTH = 12

@@ -12,8 +12,8 @@ import pytest
 import mmretrieve as mm
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Caption
+from mmretrieve.language.captioners.gallery import GalleryCaptioner, caption_from_neighbors
 from mmretrieve.language.fields import caption_from_fields, vocabulary_from_fields, words_from_fields
-from mmretrieve.language.gallery_captions import GalleryCaptioner, caption_from_neighbors
 from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.options import CaptionSource
 from mmretrieve.vectors import Float32

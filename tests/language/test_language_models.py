@@ -1,4 +1,4 @@
-"""Who speaks: memories that survive, endpoints that fail in every way, files of words, a captioner with real weights."""
+"""Language models: the cache of answers, endpoints that fail in every way, files of texts, a captioner with real weights."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import EndpointError, MMRetrieveError, OptionError
-from mmretrieve.language.base import Description
+from mmretrieve.language.base import Description, Roles
+from mmretrieve.language.captioners.tagger import Tagger
+from mmretrieve.language.captioners.transformers import TransformersCaptioner
 from mmretrieve.language.files import FileCaptioner, FileCompiler, FileDescriber, FileRewriter
-from mmretrieve.language.llm.cache import AnswerCache, picture_key
+from mmretrieve.language.llm.cache import AnswerCache
 from mmretrieve.language.llm.endpoint import ChatEndpoint, ChatRequest, Instructions
 from mmretrieve.language.llm.roles import EndpointCaptioner, EndpointCompiler, EndpointDescriber, EndpointRewriter
 from mmretrieve.language.lookup import IdLookup
 from mmretrieve.language.options import LanguageOptions, captioner_from, compiler_from, describer_from, rewriter_from
 from mmretrieve.language.rewriters import SwapRewriter, TemplateRewriter
-from mmretrieve.language.roles import Roles, RuleCompiler
-from mmretrieve.language.tagger import Tagger
-from mmretrieve.language.transformers_captioner import TransformersCaptioner
+from mmretrieve.language.role_compiler import RuleCompiler
 
 TIMEOUT = 0.5  # of endpoints that are meant to hang
 Reply = tuple[int, str, str]  # status, content type, body
@@ -117,12 +116,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> AnswerCache:
-    return AnswerCache(tmp_path / "memory.jsonl")
+def cache(tmp_path: Path) -> AnswerCache:
+    return AnswerCache(tmp_path / "memory.sqlite")
 
 
-def endpoint(server: Server, memory: AnswerCache | None = None, **settings: Any) -> ChatEndpoint:
-    return ChatEndpoint("m", server.address, memory=memory, **{"timeout": 10, "pause": 0.01, "retries": 2, **settings})
+def endpoint(server: Server, cache: AnswerCache | None = None, **settings: Any) -> ChatEndpoint:
+    return ChatEndpoint("m", server.address, cache=cache, **{"timeout": 10, "retries": 2, **settings})
 
 
 def pairs(count: int) -> tuple[list[str], list[str]]:
@@ -162,14 +161,14 @@ FAILURES: dict[str, Callable[[Server], Reply]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_rewriter_survives(server: Server, memory: AnswerCache, failure: str) -> None:
+def test_a_rewriter_survives(server: Server, cache: AnswerCache, failure: str) -> None:
     fails = FAILURES[failure]
     server.reply = lambda text, attempt: fails(server) if attempt == 0 else completion(text.upper())
     patience = TIMEOUT if failure == "time-out" else 10
-    said = EndpointRewriter(endpoint(server, memory, timeout=patience)).rewrite(*pairs(6))
+    said = EndpointRewriter(endpoint(server, cache, timeout=patience)).rewrite(*pairs(6))
     assert said == rewritten(6)
     assert set(Counter(server.asked).values()) == {2}
-    assert len(memory) == 6
+    assert len(cache) == 6
 
 
 def test_a_server_that_asks_for_time_gets_it(server: Server) -> None:
@@ -202,50 +201,50 @@ def test_many_are_asked_at_once_and_come_back_in_order(server: Server) -> None:
     assert most[0] == 4
 
 
-def test_nothing_is_asked_twice(server: Server, memory: AnswerCache) -> None:
+def test_nothing_is_asked_twice(server: Server, cache: AnswerCache) -> None:
     captions, prompts = pairs(5)
     news: list[int] = []
-    rewriter = EndpointRewriter(endpoint(server, memory), progress=news.append)
+    rewriter = EndpointRewriter(endpoint(server, cache), progress=news.append)
     assert rewriter.rewrite(captions * 3, prompts * 3) == rewritten(5) * 3
     assert len(server.asked) == 5
     assert sorted(news) == [3] * 5
-    again = EndpointRewriter(endpoint(server, AnswerCache(memory.path)), progress=news.append)
+    again = EndpointRewriter(endpoint(server, AnswerCache(cache.path)), progress=news.append)
     assert again.rewrite([*captions, "caption 5"], [*prompts, "in red"]) == rewritten(6)
     assert Counter(server.asked) == Counter({f"Caption: caption {i}\nPrompt: in red": 1 for i in range(6)})
     assert sum(news) == 3 * 5 + 6
 
 
-def test_whatever_determines_an_answer_is_part_of_its_key(server: Server, memory: AnswerCache) -> None:
+def test_whatever_determines_an_answer_is_part_of_its_key(server: Server, cache: AnswerCache) -> None:
     told, question = Instructions("task", "Do this."), [ChatRequest({"prompt": "x"})]
     for change in ({}, {"temperature": 0.5}, {"temperature": None}, {"max_tokens": 9}):
-        endpoint(server, memory, **change).ask(told, question)
-    endpoint(server, memory).ask(Instructions("task", "Do that."), question)
-    endpoint(server, memory).ask(told, [ChatRequest({"prompt": "y"})])
-    endpoint(server, memory).ask(told, [ChatRequest({"prompt": "x"}, sample=1)])
-    assert len(server.bodies) == len(memory) == 7
+        endpoint(server, cache, **change).complete(told, question)
+    endpoint(server, cache).complete(Instructions("task", "Do that."), question)
+    endpoint(server, cache).complete(told, [ChatRequest({"prompt": "y"})])
+    endpoint(server, cache).complete(told, [ChatRequest({"prompt": "x"}, sample=1)])
+    assert len(server.bodies) == len(cache) == 7
     assert [body.get("temperature") for body in server.bodies] == [0, 0.5, None, 0, 0, 0, 0]
     assert server.bodies[0]["messages"][0] == {"role": "system", "content": "Do this."}
 
 
-def test_one_refused_question_does_not_cost_the_others(server: Server, memory: AnswerCache) -> None:
+def test_one_refused_question_does_not_cost_the_others(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda text, _: (400, "text/plain", "never") if "caption 3" in text else completion(text.upper())
-    with pytest.raises(EndpointError, match=rf"m\): 1 of 10 questions failed; first: .*never.*kept in {memory.path}"):
-        EndpointRewriter(endpoint(server, memory)).rewrite(*pairs(10))
-    assert len(memory) == 9
+    with pytest.raises(EndpointError, match=rf"m\): 1 of 10 requests failed; first: .*never.*kept in {cache.path}"):
+        EndpointRewriter(endpoint(server, cache)).rewrite(*pairs(10))
+    assert len(cache) == 9
     assert len(server.asked) == 10  # a refusal is not asked again
     server.reply = lambda text, _: completion(text.upper())
-    assert EndpointRewriter(endpoint(server, memory)).rewrite(*pairs(10)) == rewritten(10)
+    assert EndpointRewriter(endpoint(server, cache)).rewrite(*pairs(10)) == rewritten(10)
     assert len(server.asked) == 11
 
 
-def test_failures_apart_do_not_end_a_round(server: Server, memory: AnswerCache) -> None:
+def test_failures_apart_do_not_end_a_round(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda text, _: (400, "text/plain", "odd") if int(text.split()[2]) % 2 else completion(text.upper())
-    with pytest.raises(EndpointError, match="5 of 10 questions failed; first: "):
-        EndpointRewriter(endpoint(server, memory, concurrency=1)).rewrite(*pairs(10))
-    assert len(memory) == 5
+    with pytest.raises(EndpointError, match="5 of 10 requests failed; first: "):
+        EndpointRewriter(endpoint(server, cache, concurrency=1)).rewrite(*pairs(10))
+    assert len(cache) == 5
 
 
-def test_answers_under_way_are_kept_when_the_endpoint_dies(server: Server, memory: AnswerCache) -> None:
+def test_answers_under_way_are_kept_when_the_endpoint_dies(server: Server, cache: AnswerCache) -> None:
     def reply(text: str, _: int) -> Reply:
         if int(text.split()[2]) >= 10:
             time.sleep(0.05)
@@ -253,36 +252,34 @@ def test_answers_under_way_are_kept_when_the_endpoint_dies(server: Server, memor
         return completion(text.upper())
 
     server.reply = reply
-    with pytest.raises(EndpointError, match=r"[34] of 200 questions failed, 18\d were not asked any more; first: status 500"):
-        EndpointRewriter(endpoint(server, memory, concurrency=2)).rewrite(*pairs(200))
-    assert len(memory) == 10
+    with pytest.raises(EndpointError, match=r"[34] of 200 requests failed, 18\d were not sent; first: status 500"):
+        EndpointRewriter(endpoint(server, cache, concurrency=2)).rewrite(*pairs(200))
+    assert len(cache) == 10
 
 
-def test_an_endpoint_that_never_answers_is_noticed(server: Server, memory: AnswerCache) -> None:
+def test_an_endpoint_that_never_answers_is_noticed(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda *_: hang(server)
     started = time.monotonic()
-    with pytest.raises(
-        EndpointError, match=r"of 800 questions failed, 79\d were not asked any more; first: no answer within 0.5 s"
-    ):
-        EndpointRewriter(endpoint(server, memory, timeout=TIMEOUT, retries=1, concurrency=4)).rewrite(*pairs(800))
+    with pytest.raises(EndpointError, match=r"of 800 requests failed, 79\d were not sent; first: no answer within 0.5 s"):
+        EndpointRewriter(endpoint(server, cache, timeout=TIMEOUT, retries=1, concurrency=4)).rewrite(*pairs(800))
     assert time.monotonic() - started < 3 * TIMEOUT + 2  # two attempts, one more that began meanwhile, and what threads need
     assert len(server.asked) <= 4 * 2 + 2
 
 
 def test_an_address_without_a_server_is_noticed(server: Server) -> None:
     server.close()
-    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*nothing is kept: name a memory"):
+    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*no answer is kept: name a memory"):
         EndpointRewriter(endpoint(server)).rewrite(*pairs(800))
 
 
-def test_who_stops_looking_stops_asking(server: Server, memory: AnswerCache) -> None:
+def test_who_stops_looking_stops_asking(server: Server, cache: AnswerCache) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EndpointRewriter(endpoint(server, memory, concurrency=2), progress=interrupt).rewrite(*pairs(500))
+        EndpointRewriter(endpoint(server, cache, concurrency=2), progress=interrupt).rewrite(*pairs(500))
     assert len(server.asked) < 100
-    assert len(AnswerCache(memory.path)) == len(server.asked)  # those under way were waited for
+    assert len(AnswerCache(cache.path)) == len(server.asked)  # those under way were waited for
 
 
 def test_the_key_is_sent_and_never_shown(server: Server) -> None:
@@ -312,21 +309,21 @@ def test_a_missing_package_is_named_before_any_work(server: Server, monkeypatch:
 
 RUN = """
 import sys
-from mmretrieve.language.endpoint import Endpoint
-from mmretrieve.language.memory import Memory
-from mmretrieve.language.speakers import EndpointRewriter
-endpoint = Endpoint("m", sys.argv[1], memory=Memory(sys.argv[2]), concurrency=4)
+from mmretrieve.language.llm.cache import AnswerCache
+from mmretrieve.language.llm.endpoint import ChatEndpoint
+from mmretrieve.language.llm.roles import EndpointRewriter
+endpoint = ChatEndpoint("m", sys.argv[1], cache=AnswerCache(sys.argv[2]), concurrency=4)
 print(*EndpointRewriter(endpoint).rewrite([f"caption {i}" for i in range(40)], ["in red"] * 40), sep="|")
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(server: Server, memory: AnswerCache) -> None:
+def test_a_killed_run_goes_on_where_it_was(server: Server, cache: AnswerCache) -> None:
     def slowly(text: str, _: int) -> Reply:
         time.sleep(0.05)
         return completion(text.upper())
 
     server.reply = slowly
-    run = [sys.executable, "-c", RUN, server.address, str(memory.path)]
+    run = [sys.executable, "-c", RUN, server.address, str(cache.path)]
     with subprocess.Popen(run, stdout=subprocess.DEVNULL) as killed:
         while len(server.asked) < 17:
             assert killed.poll() is None
@@ -340,108 +337,15 @@ def test_a_killed_run_goes_on_where_it_was(server: Server, memory: AnswerCache) 
     assert len(times) == 40
     assert max(times.values()) <= 2
     assert sum(count == 2 for count in times.values()) <= 4  # those under way at the kill
-    assert len(AnswerCache(memory.path)) == 40
+    assert len(AnswerCache(cache.path)) == 40
 
 
-# Memory
-
-
-def kept(memory: AnswerCache, count: int) -> None:
-    for i in range(count):
-        memory.put("t", "m", {"n": i}, f"said {i}")
-
-
-def test_a_torn_line_is_ignored_and_then_cut_off(memory: AnswerCache) -> None:
-    kept(memory, 3)
-    whole = memory.path.read_bytes()
-    for torn in (whole[:-9], whole[:-40], whole + b'{"task": "t", "mod', whole + b'{"ta'):
-        memory.path.write_bytes(torn)
-        again = AnswerCache(memory.path)
-        lost = len(again)
-        assert lost == torn.count(b"\n")
-        again.put("t", "m", {"n": "new"}, "new")
-        assert [json.loads(line)["said"] for line in memory.path.read_bytes().splitlines()] == [
-            *(f"said {i}" for i in range(lost)),
-            "new",
-        ]
-
-
-def test_a_record_that_lost_only_its_line_end_is_kept(memory: AnswerCache) -> None:
-    kept(memory, 2)
-    memory.path.write_bytes(memory.path.read_bytes()[:-1])
-    again = AnswerCache(memory.path)
-    assert again.get("t", "m", {"n": 1}) == "said 1"
-    again.put("t", "m", {"n": 2}, "said 2")
-    assert [AnswerCache(memory.path).get("t", "m", {"n": i}) for i in range(3)] == ["said 0", "said 1", "said 2"]
-
-
-@pytest.mark.parametrize("foreign", ["no JSON\n", "no JSON", '{"task": "t"}\n', '[{"id": 1}]', "\x00\n"])
-def test_a_file_that_is_no_memory_is_named_and_left_alone(memory: AnswerCache, foreign: str) -> None:
-    kept(memory, 2)
-    with memory.path.open("a") as file:
-        file.write(foreign)
-    before = memory.path.read_bytes()
-    with pytest.raises(MMRetrieveError, match=re.escape(f"{memory.path}, line 3: not a record")):
-        AnswerCache(memory.path)
-    with pytest.raises(MMRetrieveError, match="line 3"):
-        kept(memory, 3)
-    assert memory.path.read_bytes() == before
-
-
-def test_the_key_is_content_and_the_first_answer_stands(memory: AnswerCache) -> None:
-    memory.put("t", "m", {"a": "ä\u2028\udc80", "b": [1]}, "first")
-    memory.put("t", "m", {"b": [1], "a": "ä\u2028\udc80"}, "second")
-    with memory.path.open("a") as file:
-        file.write(memory.path.read_text().replace("first", "second"))
-        file.write('{"later": 1, "task": "t", "model": "m", "asked": {"a": 2}, "said": {"x": [1]}}\n')
-    again = AnswerCache(memory.path)
-    assert again.get("t", "m", {"b": [1], "a": "ä\u2028\udc80"}) == "first"
-    assert again.get("t", "m", {"a": 2}) == {"x": [1]}
-    assert [again.get(*other, {"a": 2}) for other in (("t", "n"), ("u", "m"))] == [None, None]
-    assert len(again) == 2
-
-
-def test_who_writes_waits_for_the_lock(memory: AnswerCache) -> None:
-    writer = threading.Thread(target=kept, args=(memory, 1))
-    with FileLock(f"{memory.path}.lock"):
-        writer.start()
-        time.sleep(0.1)
-        assert not memory.path.exists()
-    writer.join()
-    assert len(AnswerCache(memory.path)) == 1
-
-
-PUT = """
-import sys
-from mmretrieve.language.memory import Memory
-memory = Memory(sys.argv[1])
-for i in range(60):
-    memory.put("t", sys.argv[2], {"n": i}, "word " * i)
-"""
-
-
-def test_processes_and_threads_share_a_file(memory: AnswerCache) -> None:
-    both = [subprocess.Popen([sys.executable, "-c", PUT, str(memory.path), name]) for name in ("a", "b")]
-    threads = [threading.Thread(target=lambda n=n: memory.put("t", "c", {"n": n}, "said")) for n in range(20)]
-    for thread in threads:
-        thread.start()
-    for one in (*threads, *both):
-        one.join() if isinstance(one, threading.Thread) else one.wait()
-    assert len(memory.path.read_bytes().splitlines()) == 2 * 60 + 20
-    assert len(AnswerCache(memory.path)) == 2 * 60 + 20
-
-
-def test_a_memory_needs_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(MMRetrieveError, match="there is no folder"):
-        AnswerCache(tmp_path / "none" / "memory.jsonl")
-
-
-def test_a_run_is_replayed_without_its_server(server: Server, memory: AnswerCache) -> None:
-    EndpointRewriter(endpoint(server, memory)).rewrite(*pairs(4))
+def test_a_run_is_replayed_without_its_server(server: Server, cache: AnswerCache) -> None:
+    EndpointRewriter(endpoint(server, cache)).rewrite(*pairs(4))
     server.close()
-    offline = ChatEndpoint("m", memory=AnswerCache(memory.path), offline=True)
+    offline = ChatEndpoint("m", cache=AnswerCache(cache.path), offline=True)
     assert EndpointRewriter(offline).rewrite(*pairs(4)) == rewritten(4)
-    missing = r"memory.jsonl: 2 of 6 answers of m are not in it, first: rewrite \(Caption: caption 4; Prompt: in red\)"
+    missing = r"memory.sqlite: 2 of 6 answers of m are not in it, first: rewrite \(Caption: caption 4; Prompt: in red\)"
     with pytest.raises(EndpointError, match=missing):
         EndpointRewriter(offline).rewrite(*pairs(6))
     with pytest.raises(OptionError, match="name its file"):
@@ -478,7 +382,7 @@ def test_unreadable_descriptions_do_not_shift_the_others(
     server.reply = lambda text, _: completion(said[text])
     expected = [Description("a blue dog", "a {red} dog"), Description(None), Description("two cats", "a cat")]
     assert EndpointDescriber(endpoint(server, side=300)).describe(queries) == expected
-    assert "1 of 3 answers could not be read" in caplog.text
+    assert "1 of 3 answers could not be parsed" in caplog.text
     sizes = {text_of(body): sent_picture(body).size for body in server.bodies}
     assert sizes == {"Prompt: prompt 0": (300, 150), "Prompt: prompt 1": (40, 80), "Prompt: prompt 2": (30, 30)}
     assert sent_picture(next(body for body in server.bodies if "prompt 1" in text_of(body))).getpixel((20, 40))[2] > 200  # type: ignore[index]
@@ -499,13 +403,13 @@ def test_roles_that_cannot_be_read_are_sorted_by_rule(
         RuleCompiler().compile([asked[1]])[0],
         Roles(None, ("stripes",)),
     ]
-    assert "1 of 3 answers could not be read" in caplog.text
+    assert "1 of 3 answers could not be parsed" in caplog.text
 
 
-def test_further_captions_are_samples(server: Server, memory: AnswerCache, queries: list[ComposerInput]) -> None:
+def test_further_captions_are_samples(server: Server, cache: AnswerCache, queries: list[ComposerInput]) -> None:
     answers = iter(range(100))
     server.reply = lambda *_: completion(f'"caption {next(answers)}"')
-    captioner = EndpointCaptioner(endpoint(server, memory), temperature=0.9)
+    captioner = EndpointCaptioner(endpoint(server, cache), temperature=0.9)
     said = captioner.captions(queries, 3)
     assert sorted(caption for several in said for caption in several) == sorted(
         f"caption {i}" for i in range(9)
@@ -521,15 +425,6 @@ def test_a_query_without_a_picture_is_named(server: Server) -> None:
     for ask in (EndpointDescriber(endpoint(server)).describe, EndpointCaptioner(endpoint(server)).captions):
         with pytest.raises(OptionError, match=r"query 2 of 2 \(7\) has none"):
             ask(queries)
-
-
-def test_a_picture_is_known_by_its_content(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (8, 4), "red")
-    for name in ("a.png", "b.png"):
-        picture.save(tmp_path / name)
-    assert picture_key(tmp_path / "a.png") == picture_key(str(tmp_path / "b.png"))
-    assert picture_key(picture) == picture_key(picture.copy())
-    assert picture_key(picture) != picture_key(picture.resize((4, 8)))  # the same bytes in another shape
 
 
 # Files
@@ -570,7 +465,7 @@ def test_repeated_captions_stay_and_repeated_records_do_not(tmp_path: Path) -> N
 
 def test_fields_that_are_not_certain_must_be_named(tmp_path: Path) -> None:
     both = write(tmp_path / "both.json", [{"id": 5, "reference": "1", "caption": "a dog", "Nebensatz": "x"}])
-    with pytest.raises(OptionError, match="id and reference could each be the id; say which as id_field"):
+    with pytest.raises(OptionError, match="id and reference could each be the id; name one as id_field"):
         FileCaptioner.read(both)
     assert FileCaptioner.read(both, id_field="reference").captions(named("1")) == [["a dog"]]
     assert FileCaptioner.read(both, id_field="reference", caption_field="Nebensatz").captions(named("1")) == [["x"]]
@@ -586,10 +481,10 @@ def test_fields_that_are_not_certain_must_be_named(tmp_path: Path) -> None:
     [
         ("c.txt", "1 a dog", "ends in .json, .jsonl, .csv"),
         ("c.json", "{", "c.json: cannot be read"),
-        ("c.json", "[]", "there is no record"),
+        ("c.json", "[]", "the file has no records"),
         ("c.json", "[1]", "expected a list of records"),
         ("c.jsonl", '{"id": 1}\nno', "line 2"),
-        ("c.csv", "id,caption\n1,a,b\n", "record 1 has not as many columns"),
+        ("c.csv", "id,caption\n1,a,b\n", "record 1 does not have as many columns"),
         ("c.json", [{"id": 1, "caption": "a"}, {"id": [2], "caption": "b"}], "record 2: expected text in 'id'"),
         ("c.json", [{"id": 1, "caption": "a"}, {"id": 2, "caption": [3]}], "record 2: expected text or a list of texts"),
     ],
@@ -608,9 +503,9 @@ def test_missing_captions_are_counted_named_and_refused(tmp_path: Path, caplog: 
 
     path = write(tmp_path / "c.json", {"1": "a dog", "3": "", "4": ["a", "b", "c"]})
     asked = named("1", "2", "3", "4", "5", "6")
-    with pytest.raises(MMRetrieveError, match=r"4 of 6 images' captions are missing or not certain: 2; 3; 5; …"):
+    with pytest.raises(MMRetrieveError, match=r"4 of 6 images' captions are missing or ambiguous: 2; 3; 5; …"):
         FileCaptioner.read(path).captions(asked)
-    said = FileCaptioner.read(path, otherwise=Other()).captions(asked, 2)
+    said = FileCaptioner.read(path, fallback=Other()).captions(asked, 2)
     assert said == [["a dog"], ["other 2"] * 2, ["other 3"] * 2, ["a", "b"], ["other 5"] * 2, ["other 6"] * 2]
     assert "4 of 6 images' captions are missing" in caplog.text
     assert "1 of 6 images have fewer than 2 captions" in caplog.text
@@ -642,23 +537,26 @@ def test_rewrites_come_from_files(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     path = write(tmp_path / "r.json", records)
     rewriter = FileRewriter.read(path)
     assert rewriter.rewrite(["a pet", "a dog"], ["two", "in red"]) == ["two pets", "a red dog"]
-    assert "1 rewrites of pairs that have one already" in caplog.text
-    with pytest.raises(MMRetrieveError, match=r"1 of 2 rewrites are missing or not certain: 'a cow' with 'two'"):
+    assert "1 further rewrites of the same caption and prompt" in caplog.text
+    with pytest.raises(MMRetrieveError, match=r"1 of 2 rewrites are missing or ambiguous: 'a cow' with 'two'"):
         rewriter.rewrite(["a pet", "a cow"], ["two", "two"])
     assert FileRewriter.read(path, allow_missing=True).rewrite(["a pet", "a cow"], ["two", "two"]) == ["two pets", ""]
     assert "1 of 2 rewrites are missing" in caplog.text
     records.append({"caption": ["a", "b"], "prompt": "two", "rewrite": ["c"]})
-    with pytest.raises(MMRetrieveError, match="record 4: 2 in 'caption' and 1 in 'rewrite'; expected one for each"):
+    with pytest.raises(MMRetrieveError, match="record 4: 2 in 'caption' and 1 in 'rewrite'; expected lists of equal length"):
         FileRewriter.read(write(path, records))
 
 
-def test_a_memory_serves_as_a_file_of_rewrites(server: Server, memory: AnswerCache) -> None:
+def test_a_memory_serves_as_a_file_of_rewrites(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda text, _: completion(f'"{text.upper()}"')
-    EndpointRewriter(endpoint(server, memory)).rewrite(*pairs(3))
-    memory.put("caption", "m", {"picture": "x"}, "not a rewrite")
-    with memory.path.open("a") as file:
+    EndpointRewriter(endpoint(server, cache)).rewrite(*pairs(3))
+    cache.put("caption", "m", {"picture": "x"}, "not a rewrite")
+    assert FileRewriter.read(cache.path).rewrite(*pairs(3)) == rewritten(3)
+    lines = cache.path.with_name("memory.jsonl")
+    assert cache.export_jsonl(lines) == 4
+    with lines.open("a") as file:
         file.write('{"task": "torn')
-    assert FileRewriter.read(memory.path).rewrite(*pairs(3)) == rewritten(3)
+    assert FileRewriter.read(lines).rewrite(*pairs(3)) == rewritten(3)
 
 
 def test_the_files_of_circo_are_read_whole(catalogue: Path) -> None:
@@ -696,14 +594,14 @@ def test_descriptions_and_roles_come_from_files(tmp_path: Path) -> None:
     asked = [*named("2", "0001.jpg"), ComposerInput(prompt="in blue", id="2")]
     expected = [Description("a red cat"), Description("a red dog", "a dog"), Description(None)]
     assert FileDescriber.read(path).describe(asked) == expected
-    with pytest.raises(MMRetrieveError, match=r"1 of 2 descriptions are missing or not certain: 'in red' of 3"):
+    with pytest.raises(MMRetrieveError, match=r"1 of 2 descriptions are missing or ambiguous: 'in red' of 3"):
         FileDescriber.read(path).describe(named("2", "3"))
     assert FileDescriber.read(path, allow_missing=True).describe(named("3", "2")) == [Description(None), expected[0]]
 
     roles = [{"prompt": "in red", "global": "a red dog", "desired": ["red"], "forbidden": "cat"}]
     compiler = FileCompiler.read(write(tmp_path / "r.jsonl", json.dumps(roles[0])))
     assert compiler.compile([ComposerInput(prompt="in red")]) == [Roles("a red dog", ("red",), (), ("cat",))]
-    with pytest.raises(MMRetrieveError, match="1 of 1 roles are missing or not certain: 'no sleeves'"):
+    with pytest.raises(MMRetrieveError, match="1 of 1 roles are missing or ambiguous: 'no sleeves'"):
         compiler.compile([ComposerInput(prompt="no sleeves")])
     ids = FileCompiler.read(write(tmp_path / "r.json", [{"id": 1, **roles[0]}, {"id": 2, **roles[0], "global": "a red cat"}]))
     assert [one.whole for one in ids.compile(named("2", "1"))] == ["a red cat", "a red dog"]
@@ -733,15 +631,15 @@ def test_the_shells_words_become_speakers(encoder: mm.Encoder, server: Server, t
         EndpointCompiler,
         EndpointDescriber,
     ]
-    assert {id(speaker.endpoint) for speaker in speakers} == {id(asking.shared_endpoint)}  # type: ignore[attr-defined]
-    assert asking.shared_endpoint == ChatEndpoint("m", server.address, "sk-secret", asking.shared_memory, timeout=7)
+    assert {id(speaker.endpoint) for speaker in speakers} == {id(asking.chat_endpoint)}  # type: ignore[attr-defined]
+    assert asking.chat_endpoint == ChatEndpoint("m", server.address, "sk-secret", asking.cache, timeout=7)
     assert "sk-secret" not in repr(asking)
 
     local = captioner_from(LanguageOptions("transformers:some/model", memory=tmp_path / "m.jsonl"), encoder)
     assert isinstance(local, TransformersCaptioner)
     assert local.model == "some/model"
-    assert local.memory is not None
-    assert local.memory.path == tmp_path / "m.jsonl"
+    assert local.cache is not None
+    assert local.cache.path == tmp_path / "m.jsonl"
 
 
 def test_files_become_speakers_with_their_fields(encoder: mm.Encoder, photos: Path, tmp_path: Path) -> None:
@@ -765,12 +663,15 @@ def test_files_become_speakers_with_their_fields(encoder: mm.Encoder, photos: Pa
         ({"describer": "tagger"}, "unknown describer 'tagger'; choose from: endpoint, a file"),
         ({"rewriter": "lost.json"}, "rewriter: there is no file lost.json"),
         ({"captioner": "transformers:"}, "unknown captioner 'transformers:'"),
-        ({"rewriter": "endpoint"}, "an endpoint was asked for, but no model"),
-        ({"model": "m", "endpoint": "http://x"}, "endpoint, model given, but nobody who speaks is an endpoint"),
-        ({"memory": "m.jsonl"}, "memory given, but nobody who speaks is a model"),
-        ({"allow_missing": True}, "allow_missing given, but nobody who speaks is a file"),
-        ({"caption_field": "x"}, "caption_field given, but nobody who speaks is a file"),
-        ({"rewriter": "endpoint", "model": "m", "offline": True}, "offline, answers come from a memory alone"),
+        ({"rewriter": "endpoint"}, "an endpoint is chosen, but no model"),
+        (
+            {"model": "m", "endpoint": "http://x"},
+            "endpoint, model given, but no captioner, rewriter, compiler or describer is the endpoint",
+        ),
+        ({"memory": "m.jsonl"}, "memory given, but no captioner, rewriter, compiler or describer is a model"),
+        ({"allow_missing": True}, "allow_missing given, but no captioner, rewriter, compiler or describer is a file"),
+        ({"caption_field": "x"}, "caption_field given, but no captioner, rewriter, compiler or describer is a file"),
+        ({"rewriter": "endpoint", "model": "m", "offline": True}, "offline, all answers come from the memory"),
     ],
 )
 def test_words_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
@@ -780,7 +681,7 @@ def test_words_that_contradict_each_other_are_refused(options: dict[str, Any], m
 
 def test_choosing_loads_nothing_heavy() -> None:
     traced = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import mmretrieve.language.choices"],
+        [sys.executable, "-X", "importtime", "-c", "import mmretrieve.language.options"],
         check=True,
         capture_output=True,
         text=True,
@@ -818,24 +719,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_local_model_captions_pictures(tiny_model: Path, memory: AnswerCache, photos: Path) -> None:
+def test_a_local_model_captions_pictures(tiny_model: Path, cache: AnswerCache, photos: Path) -> None:
     paths = sorted(photos.rglob("*.png"))[:3]
     queries = [ComposerInput(prompt="x", image=path) for path in (*paths, paths[0])]
     news: list[int] = []
-    captioner = TransformersCaptioner(str(tiny_model), "cpu", memory, max_new_tokens=6, batch=2, progress=news.append)
+    captioner = TransformersCaptioner(str(tiny_model), "cpu", cache, max_new_tokens=6, batch=2, progress=news.append)
     said = captioner.captions(queries, 4)
     assert [len(several) for several in said] == [4] * 4
     assert said[0] == said[3]
     assert len({several[0] for several in said}) > 1  # it looks
     assert all(re.fullmatch(r"(word\d+ ?)+", caption) for several in said for caption in several)
     assert sum(news) == 4
-    assert len(memory) == 3
+    assert len(cache) == 3
     alone = TransformersCaptioner(str(tiny_model), "cpu", max_new_tokens=6)
     assert [alone.captions([query], 4)[0] for query in queries] == said  # no neighbour changes a caption
     assert alone.captions(queries) == [several[:1] for several in said]
     searched = TransformersCaptioner(str(tiny_model), "cpu", max_new_tokens=6, sampled=False).captions(queries[:2], 4)
     assert [len(set(several)) for several in searched] == [4, 4]
-    gone = TransformersCaptioner(str(tiny_model), "cpu", AnswerCache(memory.path), max_new_tokens=6)
+    gone = TransformersCaptioner(str(tiny_model), "cpu", AnswerCache(cache.path), max_new_tokens=6)
     object.__setattr__(gone, "_loaded", None)  # whoever asks the model now fails
     assert gone.captions(queries, 4) == said
 

@@ -1,1 +1,1 @@
-"""Language models behind an OpenAI-compatible endpoint."""
+"""Captions, rewrites, descriptions and roles by a language model behind an OpenAI-compatible endpoint."""

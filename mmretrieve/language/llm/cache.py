@@ -1,10 +1,9 @@
-"""What models said, kept: one file of JSON lines that is only ever added to, and from which a run can be replayed.
+"""Cache of model answers: one SQLite table from which an interrupted run resumes and a finished one is replayed offline.
 
-A line says who was asked what, and what came back:
+An answer belongs to a task ("rewrite"), a model and a request. The request holds everything that determines the answer: the
+texts, the hash of the image, the digest of the instructions, the temperature. JSON lines are the exchange format, one answer a line:
 
     {"task": "rewrite", "model": "…", "asked": {"caption": "a dog", "prompt": "in snow", …}, "said": "a dog in snow"}
-
-`asked` holds everything that determines the answer, and nothing else does: it is the key.
 """
 
 from __future__ import annotations
@@ -12,139 +11,239 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import sqlite3
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
-
-from filelock import FileLock
 
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.images import ImageLike, content_hash, open_image
 
-Asked = Mapping[str, object]
-BEGINNING = b'{"task": '  # of every line, so that a torn one is told from a foreign file
-POLL_SECONDS = 0.01
+Request = Mapping[str, object]
+Key = tuple[str, str, str]  # task, model, request as canonical JSON
+APPLICATION_ID = 0x6D6D6C61  # "mmla": tells this file from other SQLite files
+SQLITE_HEADER = b"SQLite format 3\x00"
+RECORD_START = b'{"task": '  # of every JSON line; tells an incomplete line from a line of another format
+LOCK_TIMEOUT = 60.0  # seconds to wait for another process
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    request TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    UNIQUE (task, model, request)
+)"""
+INSERT = "INSERT OR IGNORE INTO answers (task, model, request, answer) VALUES (?, ?, ?, ?)"
+SELECT = "SELECT answer FROM answers WHERE task = ? AND model = ? AND request = ?"
+SELECT_ANY = "SELECT 1 FROM answers LIMIT 1"
+SELECT_ALL = "SELECT task, model, request, answer FROM answers ORDER BY id"
 
 
 class AnswerCache:
-    """What models said, in the file at `path`, which is made when there is something to keep.
+    """Answers of models in one SQLite file. Threads and processes may share it.
 
-    Each record is one line, written at once and flushed to the disk: a killed process loses at most the record it was
-    writing, whose torn line is cut off before the next one is written. Threads and processes may share a file. Where one
-    thing was answered twice, the first answer stands. Fields that are not known here are left alone.
+    Each answer is one transaction: a killed process loses none that was stored. The first answer to a request stands.
+    Reading never writes; the file is created when the first answer is stored.
 
-    Raises MMRetrieveError, naming file and line, for anything else that is not a record; the file is not touched then.
+    A file of JSON lines (`export_jsonl`, and the memory files of mmretrieve 0.1) can be named instead. Its answers are read and
+    take precedence, the file is never changed, and new answers go to a SQLite file beside it, `NAME.jsonl.sqlite`.
+
+    Parameters
+    ----------
+    path : the SQLite file, or a file of JSON lines (recognized by its content, or by the suffix .jsonl if it does not exist).
+
+    Raises
+    ------
+    MMRetrieveError : if the folder does not exist, or the file is neither a cache nor JSON lines of answers.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._said: dict[str, Any] = {}
-        self._end = 0  # bytes read so far, all of them whole lines
-        self._lines = 0
-        self._lock = Lock()
-        self._file_lock = FileLock(f"{self.path}.lock", poll_interval=POLL_SECONDS)
-        if not self.path.absolute().parent.is_dir():
-            raise MMRetrieveError(
-                f"{self.path}: there is no folder {self.path.absolute().parent} to keep answers in; make it first"
-            )
-        self._read_on()
+        head, is_named_jsonl = _head(self.path), self.path.suffix.lower() == ".jsonl"
+        is_jsonl = head.startswith(RECORD_START) or (is_named_jsonl and head != SQLITE_HEADER)
+        self.database = Path(f"{self.path}.sqlite") if is_jsonl else self.path
+        folder = self.path.absolute().parent
+        if not folder.is_dir():
+            raise MMRetrieveError(f"{self.path}: there is no folder {folder} to keep answers in; create it first")
+        self._imported: dict[Key, Any] = {}
+        if is_jsonl and self.path.exists():
+            for key, answer in _read_jsonl(self.path):
+                self._imported.setdefault(key, answer)
+        self._lock = RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._select(SELECT_ANY)  # an error about the file comes before any work
 
     def __len__(self) -> int:
-        return len(self._said)
+        return sum(1 for _ in self._items())
 
-    def get(self, task: str, model: str, asked: Asked) -> Any | None:
-        """What was said, or None where this was not asked yet."""
-        return self._said.get(key_of(task, model, asked))
+    def get(self, task: str, model: str, request: Request) -> Any | None:
+        """The stored answer to a request, or None if there is none."""
+        key = _key(task, model, request)
+        if key in self._imported:
+            return self._imported[key]
+        rows = self._select(SELECT, key)
+        return json.loads(rows[0][0]) if rows else None
 
-    def said(self, task: str) -> Iterator[tuple[Asked, Any]]:
-        """What was asked under a task, by any model, with its answers, in the file's order."""
-        for key, said in list(self._said.items()):
-            its_task, _, asked = json.loads(key)
+    def put(self, task: str, model: str, request: Request, answer: object) -> None:
+        """Store an answer durably. An existing answer to the same request is kept.
+
+        Raises
+        ------
+        MMRetrieveError : if the file cannot be written.
+        """
+        key = _key(task, model, request)
+        if key not in self._imported:
+            self._insert([(key, answer)])
+
+    def answers(self, task: str) -> Iterator[tuple[Request, Any]]:
+        """Requests and answers of a task, of all models, in the order in which they were stored."""
+        for (its_task, _, request), answer in self._items():
             if its_task == task:
-                yield asked, said
+                yield json.loads(request), answer
 
-    def put(self, task: str, model: str, asked: Asked, said: object) -> None:
-        """Keeps an answer: when this returns it is on the disk. One that is known already is not written again."""
-        record = json.dumps({"task": task, "model": model, "asked": dict(asked), "said": said}, ensure_ascii=False)
+    def export_jsonl(self, path: str | Path) -> int:
+        """Write all answers as JSON lines, whole or not at all, and return their number.
+
+        Raises
+        ------
+        MMRetrieveError : if `path` is the cache itself, or cannot be written.
+        """
+        path = Path(path)
+        if path.absolute() in (self.path.absolute(), self.database.absolute()):
+            raise MMRetrieveError(f"{path}: the cache cannot be exported to itself; name another file")
+        lines = [_record(key, answer) for key, answer in self._items()]
+        partial = path.with_name(f"{path.name}.partial")
         try:
-            with self._lock, self._file_lock:
-                rest = self._read_on()
-                if key_of(task, model, asked) not in self._said:
-                    self._append(record.encode(errors="backslashreplace") + b"\n", rest)
-                    self._read_on()
+            partial.write_bytes(b"".join(lines))
+            os.replace(partial, path)
         except OSError as error:
-            raise MMRetrieveError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+            raise MMRetrieveError(f"{path}: cannot be written ({error.strerror or error})") from error
+        return len(lines)
 
-    def _append(self, line: bytes, rest: bytes) -> None:
-        """In one write, after a rest that is whole; a torn one is cut off."""
-        with self.path.open("ab") as file:
-            if _parsed(rest) is None:
-                file.truncate(self._end)
-            else:
-                line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+    def import_jsonl(self, path: str | Path) -> int:
+        """Store the answers of a file of JSON lines in one transaction, and return how many were new.
 
-    def _read_on(self) -> bytes:
-        """Reads what was added since the last time, and returns what follows the last end of a line: a torn line, or nothing."""
+        Raises
+        ------
+        MMRetrieveError : if the file cannot be read or has a line of another format; nothing is stored then.
+        """
+        return self._insert((key, answer) for key, answer in list(_read_jsonl(Path(path))) if key not in self._imported)
+
+    def _items(self) -> Iterator[tuple[Key, Any]]:
+        yield from list(self._imported.items())
+        for task, model, request, answer in self._select(SELECT_ALL):
+            if (task, model, request) not in self._imported:
+                yield (task, model, request), json.loads(answer)
+
+    def _insert(self, items: Iterable[tuple[Key, Any]]) -> int:
+        rows = [(*key, json.dumps(answer)) for key, answer in items]
+        with self._errors("written"):
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            with connection:
+                return connection.executemany(INSERT, rows).rowcount
+
+    def _select(self, statement: str, parameters: Key | tuple[()] = ()) -> list[Any]:
+        with self._errors("read"):
+            if self._connection is None and not _head(self.database):
+                return []  # nothing is stored yet
+            return self._open().execute(statement, parameters).fetchall()
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection to a file that has the table."""
+        if self._connection is None:
+            connection = sqlite3.connect(self.database, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+            weakref.finalize(self, connection.close)
+            if connection.execute("PRAGMA schema_version").fetchone() == (0,):
+                connection.execute("BEGIN IMMEDIATE")
+                with connection:
+                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    connection.execute(SCHEMA)
+            if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+                raise sqlite3.DatabaseError("it is another kind of SQLite file")
+            self._connection = connection
+        return self._connection
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        """One thread at a time; errors of SQLite become one line that names the file."""
         try:
-            with self.path.open("rb") as file:
-                file.seek(self._end)
-                *lines, rest = file.read().split(b"\n")
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise MMRetrieveError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-        for line in lines:
-            self._learn(line)
-            self._end += len(line) + 1
-            self._lines += 1
-        if not BEGINNING.startswith(rest[: len(BEGINNING)]) or _parsed(rest) is not None:
-            self._learn(rest)
-        return rest
-
-    def _learn(self, line: bytes) -> None:
-        record = _parsed(line)
-        if record is not None:
-            self._said.setdefault(*record)
-        elif line.strip():
+            with self._lock:
+                yield
+        except sqlite3.Error as error:
             raise MMRetrieveError(
-                f"{self.path}, line {self._lines + 1}: not a record of a memory (JSON with task, model, asked and said); "
-                "mend or remove the line, or name another file"
-            )
+                f"{self.database}: the cache of answers cannot be {action} ({error}); name another file, or remove this one"
+            ) from error
 
 
-def _parsed(line: bytes) -> tuple[str, Any] | None:
-    """Key and answer, or None for what is not a record."""
-    try:
-        record = json.loads(line)
-        return key_of(record["task"], record["model"], record["asked"]), record["said"]
-    except (ValueError, KeyError, TypeError):
-        return None
+def is_answer_cache(path: Path) -> bool:
+    """Whether a file holds answers as `AnswerCache` reads them. False if it cannot be read."""
+    head = _head(path)
+    return head == SQLITE_HEADER or head.startswith(RECORD_START)
 
 
-def is_memory(path: Path) -> bool:
-    """Whether the file begins as a memory does. False where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(BEGINNING)) == BEGINNING
-    except OSError:
-        return False
-
-
-def key_of(task: str, model: str, asked: Asked) -> str:
-    """What names an answer: canonical JSON, the same whatever the order of the fields."""
-    return json.dumps([task, model, asked], sort_keys=True, separators=(",", ":"))
+def request_key(task: str, model: str, request: Request) -> str:
+    """A text that is equal for equal requests, whatever the order of their fields."""
+    return "\n".join(_key(task, model, request))
 
 
 def picture_key(source: ImageLike) -> str:
-    """What names a picture in a key, 32 hexadecimal digits: a hash of a file's bytes, else of size and pixels.
+    """The hash of an image in a request, 32 hexadecimal digits: of a file's bytes, else of size and pixels.
 
-    Raises ImageError where the picture cannot be read.
+    Raises
+    ------
+    ImageError : if the image cannot be read.
     """
     if isinstance(source, str | Path):
         return content_hash(Path(source))
     picture = open_image(source)
     return hashlib.blake2b(f"{picture.size}".encode() + picture.tobytes(), digest_size=16).hexdigest()
+
+
+def _key(task: str, model: str, request: Request) -> Key:
+    return task, model, json.dumps(request, sort_keys=True, separators=(",", ":"))
+
+
+def _record(key: Key, answer: object) -> bytes:
+    task, model, request = key
+    record = {"task": task, "model": model, "asked": json.loads(request), "said": answer}
+    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+
+
+def _head(path: Path) -> bytes:
+    """The first 16 bytes of a file, fewer if it is shorter; none if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE_HEADER))
+    except OSError:
+        return b""
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[Key, Any]]:
+    """The answers of a file of JSON lines. A last line that a killed process left incomplete is ignored."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise MMRetrieveError(f"{path}: cannot be read ({error.strerror or error})") from error
+    for number, line in enumerate(lines, 1):
+        record = _parse_record(line)
+        is_incomplete = number == len(lines) and RECORD_START.startswith(line[: len(RECORD_START)])
+        if record is not None:
+            yield record
+        elif line.strip() and not is_incomplete:
+            raise MMRetrieveError(
+                f"{path}, line {number}: not a record of an answer (JSON with task, model, asked and said); "
+                "fix or remove the line, or name another file"
+            )
+
+
+def _parse_record(line: bytes) -> tuple[Key, Any] | None:
+    try:
+        record = json.loads(line)
+        return _key(record["task"], record["model"], record["asked"]), record["said"]
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,78 +1,160 @@
-"""One attempt at one answer over OpenAI's protocol. The only module that knows the package `openai`."""
+"""Client of one OpenAI-compatible chat endpoint: one request, one reply. The only module that imports `openai`."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import json
+import threading
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from mmretrieve.errors import EndpointError
-from mmretrieve.language.llm.batch import ModelRequestError
-from mmretrieve.language.llm.parsing import sentence
+from mmretrieve.language.llm.parsing import clean_sentence
 
-UNUSED_KEY = "none"  # a local server wants no key, but the client wants some text
-WORTH_ANOTHER = (408, 409, 429)  # and every status from 500 on
+DEFAULT_TIMEOUT = 60.0  # seconds
+DEFAULT_RETRIES = 4
+PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of `openai` does
+BAD_GATEWAY = 502
+MAX_REASON_LENGTH = 200
 
 
-def need_openai() -> None:
-    """Raises EndpointError where the package is missing, before any work is done in vain."""
+class ModelRequestError(Exception):
+    """A request without a usable reply, after all retries. The message is the reason, in one line."""
+
+
+def require_openai() -> None:
+    """Raise EndpointError if the package `openai` is not installed, before any work is done."""
     if find_spec("openai") is None:
-        raise EndpointError("asking an endpoint needs the package openai: pip install 'mmretrieve[llm]'")
+        raise EndpointError("an endpoint needs the package openai; install it with: pip install 'mmretrieve[llm]'")
 
 
 class ChatClient:
-    """The connection to one address. Threads may share it."""
+    """A connection to one endpoint. Threads may share it.
 
-    def __init__(self, address: str, key: str | None, timeout: float) -> None:
+    Retries, backoff and time-outs are those of the package `openai`: connection errors, time-outs and the statuses 408, 409, 429
+    and 500 or above are retried with exponential backoff, or after the time that the header `Retry-After` names. A response
+    with status 200 and no usable text is retried in the same way (see `_reject_unusable`).
+
+    Parameters
+    ----------
+    address : base URL of the endpoint, `http://…/v1`.
+    key : API key; None for servers that need none. It is removed from error messages.
+    timeout : seconds that one attempt may take.
+    retries : attempts after the first one.
+    """
+
+    def __init__(
+        self, address: str, key: str | None = None, *, timeout: float = DEFAULT_TIMEOUT, retries: int = DEFAULT_RETRIES
+    ) -> None:
         import openai
 
-        self._openai, self._key, self._timeout = openai, key or UNUSED_KEY, timeout
-        self._client = openai.OpenAI(base_url=address, api_key=self._key, timeout=timeout, max_retries=0)
+        self._openai, self._key, self._timeout = openai, key or PLACEHOLDER_KEY, timeout
+        self._thread = threading.local()
+        http_client = openai.DefaultHttpxClient(
+            event_hooks={"request": [self._refuse_if_stopped], "response": [_reject_unusable]}
+        )
+        self._client = openai.OpenAI(
+            base_url=address, api_key=self._key, timeout=timeout, max_retries=retries, http_client=http_client
+        )
 
-    def answer(self, model: str, system: str, text: str, jpeg: bytes | None, settings: Mapping[str, Any]) -> str:
-        """What the model says, with words in it. NoAnswerError for whatever else happens."""
+    def complete(
+        self,
+        model: str,
+        system: str,
+        text: str,
+        jpeg: bytes | None,
+        settings: Mapping[str, Any],
+        *,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> str:
+        """The reply to one user message under a system prompt.
+
+        Parameters
+        ----------
+        model : the model's name on the server.
+        system : the system prompt.
+        text : the user's message; "" for an image alone.
+        jpeg : a JPEG file that is sent with the message, or None.
+        settings : further parameters of the request, such as `temperature` and `max_tokens`.
+        is_stopped : called before each attempt; once it returns True, nothing more is sent.
+
+        Returns
+        -------
+        The text of the first choice; never blank.
+
+        Raises
+        ------
+        ModelRequestError : if there is no usable reply after all retries.
+        """
         messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": _content(text, jpeg)}]
+        completions = self._client.chat.completions.with_raw_response
+        self._thread.is_stopped = is_stopped
         try:
-            return _said(self._client.chat.completions.create(model=model, messages=messages, **settings))
+            return reply_text(completions.create(model=model, messages=messages, **settings).http_response.text)
         except self._openai.APIStatusError as error:
-            again = error.status_code in WORTH_ANOTHER or error.status_code >= 500
-            told = f"status {error.status_code} ({self._told(error.response.text)})"
-            raise ModelRequestError(told, again=again, after=_asked_to_wait(error.response.headers)) from error
+            raise ModelRequestError(self._status_reason(error.response)) from error
         except self._openai.APITimeoutError as error:
-            raise ModelRequestError(f"no answer within {self._timeout:g} s", again=True) from error
+            raise ModelRequestError(f"no answer within {self._timeout:g} s") from error
         except self._openai.APIConnectionError as error:
-            raise ModelRequestError(f"no connection ({self._told(error.__cause__ or error)})", again=True) from error
-        except (self._openai.OpenAIError, ValueError) as error:
-            raise ModelRequestError(f"an answer that is not JSON as expected ({self._told(error)})", again=True) from error
+            raise ModelRequestError(f"no connection ({self._short(error.__cause__ or error)})") from error
+        except self._openai.OpenAIError as error:
+            raise ModelRequestError(self._short(error)) from error
 
-    def _told(self, error: BaseException | str) -> str:
-        """What an error says, in one short line that does not give the key away."""
-        return " ".join(str(error).replace(self._key, "…").split())[:200] or "no reason given"
+    def _refuse_if_stopped(self, _: Any) -> None:
+        """Request hook: end the retries of a request whose batch has ended."""
+        if self._thread.is_stopped():
+            raise self._openai.OpenAIError("stopped before another attempt")
+
+    def _status_reason(self, response: Any) -> str:
+        unusable = response.extensions.get("unusable")
+        return unusable or f"status {response.status_code} ({self._short(response.text)})"
+
+    def _short(self, reason: object) -> str:
+        """A reason in one short line without the key."""
+        return " ".join(str(reason).replace(self._key, "…").split())[:MAX_REASON_LENGTH] or "no reason given"
+
+
+def reply_text(body: str) -> str:
+    """The text of the first choice of a chat completion.
+
+    Parameters
+    ----------
+    body : the body of the response.
+
+    Raises
+    ------
+    ModelRequestError : if the body is not a chat completion, or its text is blank.
+
+    >>> reply_text('{"choices": [{"message": {"content": "a red dress"}}]}')
+    'a red dress'
+    """
+    try:
+        choice = json.loads(body)["choices"][0]
+        text = choice["message"]["content"]
+    except ValueError:
+        raise ModelRequestError("the response is not JSON") from None
+    except (LookupError, TypeError):
+        raise ModelRequestError("the response is not a chat completion with a message") from None
+    if not isinstance(text, str) or not clean_sentence(text):
+        is_cut_off = choice.get("finish_reason") == "length"
+        raise ModelRequestError("the answer is empty" + (" (cut off by max_tokens)" if is_cut_off else ""))
+    return text
+
+
+def _reject_unusable(response: Any) -> None:
+    """Response hook: give a successful response without usable text the status 502, which `openai` retries like any other."""
+    if response.is_success:
+        response.read()
+        try:
+            reply_text(response.text)
+        except ModelRequestError as error:
+            response.status_code = BAD_GATEWAY
+            response.extensions["unusable"] = str(error)
 
 
 def _content(text: str, jpeg: bytes | None) -> str | list[dict[str, Any]]:
     if jpeg is None:
         return text
-    picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"}}
-    return [picture, {"type": "text", "text": text}] if text else [picture]
-
-
-def _said(completion: object) -> str:
-    """The words of a completion; the client hands on whatever came, so nothing about it is certain."""
-    if isinstance(completion, str):
-        raise ModelRequestError("an answer that is not JSON", again=True)
-    choices = getattr(completion, "choices", None)
-    if not isinstance(choices, list) or not choices:
-        raise ModelRequestError("an answer without choices", again=True)
-    words = getattr(getattr(choices[0], "message", None), "content", None)
-    if not isinstance(words, str) or not sentence(words):
-        cut = getattr(choices[0], "finish_reason", None) == "length"
-        raise ModelRequestError("an empty answer" + (", cut off by max_tokens" if cut else ""), again=True)
-    return words
-
-
-def _asked_to_wait(headers: Mapping[str, str]) -> float:
-    """Seconds a server asks to be left alone for, where it says so as a number."""
-    said = headers.get("retry-after", "")
-    return float(said) if said.isdecimal() else 0.0
+    image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"}}
+    return [image, {"type": "text", "text": text}] if text else [image]

@@ -1,202 +1,271 @@
-"""Any chat endpoint that speaks OpenAI's protocol, asked many questions at once; every answer is kept as soon as it is there."""
+"""A model at an OpenAI-compatible endpoint: many requests at once, each answer cached as soon as it arrives."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Event, Lock
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import EndpointError, OptionError
 from mmretrieve.images import ImageLike, open_image, thumbnail
-from mmretrieve.language.llm.batch import DEFAULT_TIMEOUT, RetryingBatch
-from mmretrieve.language.llm.cache import AnswerCache, key_of, picture_key
-from mmretrieve.language.llm.client import ChatClient, need_openai
+from mmretrieve.language.llm.cache import AnswerCache, picture_key, request_key
+from mmretrieve.language.llm.client import DEFAULT_RETRIES, DEFAULT_TIMEOUT, ChatClient, ModelRequestError, require_openai
 
-HOME = "https://api.openai.com/v1"
-MOST_SECONDS = 86_400
-SETTINGS = ("temperature", "max_tokens")  # sent as they are filed
-FOLDER = Path(__file__).with_name("instructions")
+OPENAI_ADDRESS = "https://api.openai.com/v1"
+MAX_TIMEOUT = 86_400  # seconds
+MAX_CONSECUTIVE_FAILURES = 3  # then no more requests are sent: one request may be the cause itself, three in a row are not
+SAMPLING_PARAMETERS = ("temperature", "max_tokens")  # of the cached request that are also parameters of the HTTP request
+INSTRUCTIONS_FOLDER = Path(__file__).with_name("instructions")
 
 
 @dataclass(frozen=True)
 class Instructions:
-    """What a model is told before any question, and the `task` under which the memory files its answers."""
+    """The system prompt of a task, and the name under which the cache files the answers."""
 
     task: str
     text: str
 
     @classmethod
     def read(cls, task: str) -> Instructions:
-        """From the package's own file of that name."""
-        return cls(task, (FOLDER / f"{task}.txt").read_text(encoding="utf-8").strip())
+        """The instructions of the package for a task: the file `instructions/{task}.txt`."""
+        return cls(task, (INSTRUCTIONS_FOLDER / f"{task}.txt").read_text(encoding="utf-8").strip())
 
     @property
     def digest(self) -> str:
-        """12 hexadecimal digits: other words are other questions."""
+        """12 hexadecimal digits; answers under other instructions are not reused."""
         return hashlib.blake2b(self.text.encode(), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What one answer is wanted for: named words, perhaps a picture, and the sample's number where several are drawn.
+    """One request: named texts, an image or None, the number of the sample, and a temperature instead of the endpoint's own."""
 
-    `temperature` stands in for the endpoint's own.
-    """
-
-    words: Mapping[str, str]
+    texts: Mapping[str, str]
     picture: ImageLike | None = None
     sample: int = 0
     temperature: float | None = None
 
-
-@dataclass(frozen=True)
-class _CachedRequest:
-    """A question, and all that its answer is kept under."""
-
-    question: ChatRequest
-    asked: Mapping[str, object]
-    key: str
+    @property
+    def message(self) -> str:
+        """The texts as the user's message, one a line: "Caption: a dog"."""
+        return "\n".join(f"{name.capitalize()}: {value}" for name, value in self.texts.items())
 
 
 @dataclass(frozen=True)
 class ChatEndpoint:
-    """A model at an address: `base_url` or OPENAI_BASE_URL, with `key` or OPENAI_API_KEY where one is wanted.
+    """A model at an OpenAI-compatible endpoint.
 
-    timeout: seconds an attempt may take; retries: attempts after the first, pausing for `pause`, 2 · `pause`, … seconds.
-    temperature, max_tokens: None leaves them to the server; some models refuse them. side: the longest side, in pixels, of
-    a picture that is sent. offline: answers come from the memory alone, and nothing is sent.
-    Raises OptionError for settings that cannot work, EndpointError where the package `openai` is missing.
+    Parameters
+    ----------
+    model : name of the model on the server.
+    base_url : address of the endpoint; default: the environment variable OPENAI_BASE_URL, then OpenAI's own.
+    key : API key; default: the environment variable OPENAI_API_KEY.
+    cache : where answers are stored and looked up; None stores nothing.
+    timeout : seconds that one attempt may take, in (0, 86400].
+    retries : attempts after the first one.
+    concurrency : requests that are under way at the same time.
+    temperature, max_tokens : sampling parameters; None leaves them to the server, as some models require.
+    side : longest side, in pixels, of an image that is sent.
+    offline : take all answers from the cache and send nothing.
+
+    Raises
+    ------
+    OptionError : if a parameter is out of range, or no endpoint is named.
+    EndpointError : if the package `openai` is not installed.
     """
 
     model: str
     base_url: str | None = None
     key: str | None = field(default=None, repr=False)
-    memory: AnswerCache | None = None
+    cache: AnswerCache | None = None
     timeout: float = DEFAULT_TIMEOUT
-    retries: int = 4
+    retries: int = DEFAULT_RETRIES
     concurrency: int = 8
     temperature: float | None = 0.0
     max_tokens: int | None = 512
-    pause: float = 1.0
     side: int = 512
     offline: bool = False
 
     def __post_init__(self) -> None:
-        if self.timeout <= 0 or self.retries < 0 or self.concurrency < 1 or self.pause < 0:
+        if not 0 < self.timeout <= MAX_TIMEOUT or self.retries < 0 or self.concurrency < 1:
             raise OptionError(
-                "an endpoint needs timeout > 0, retries >= 0, concurrency >= 1 and pause >= 0, got "
-                f"{self.timeout}, {self.retries}, {self.concurrency} and {self.pause}"
+                f"an endpoint needs a timeout in (0, {MAX_TIMEOUT}], retries >= 0 and concurrency >= 1, got {self.timeout:g}, "
+                f"{self.retries} and {self.concurrency}"
             )
-        if self.timeout > MOST_SECONDS or not self.address.startswith(("http://", "https://")):
-            raise OptionError(
-                f"an endpoint is a http:// or https:// address with a timeout of at most {MOST_SECONDS} s, got {self.address!r} and {self.timeout:g}"
-            )
-        if self.offline and self.memory is None:
-            raise OptionError("offline, answers come from a memory alone: name its file")
-        if not self.offline and self.address == HOME and not self._key:
+        if not self.address.startswith(("http://", "https://")):
+            raise OptionError(f"expected an address that begins with http:// or https://, got {self.address!r}")
+        if self.offline and self.cache is None:
+            raise OptionError("offline, all answers come from the memory: name its file")
+        if not self.offline and self.address == OPENAI_ADDRESS and not self._api_key:
             raise OptionError(
                 "no endpoint is named: give its address (or OPENAI_BASE_URL), or a key (or OPENAI_API_KEY) for OpenAI's"
             )
         if not self.offline:
-            need_openai()
+            require_openai()
 
     @property
     def address(self) -> str:
-        return self.base_url or os.environ.get("OPENAI_BASE_URL") or HOME
+        """The base URL that requests go to."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_ADDRESS
 
-    def ask(self, instructions: Instructions, questions: Sequence[ChatRequest], progress: Progress | None = None) -> list[str]:
-        """One answer a question, in order. The same question goes out once, and not at all where the memory knows the answer.
+    def complete(
+        self, instructions: Instructions, requests: Sequence[ChatRequest], progress: Progress | None = None
+    ) -> list[str]:
+        """One answer for each request, in order. Equal requests are sent once; cached ones are not sent.
 
-        `progress` is called with the number of questions newly answered. Raises EndpointError where some have no answer,
-        after those under way have come in and are kept; ImageError for a picture that cannot be read.
+        Parameters
+        ----------
+        instructions : the system prompt of all requests.
+        requests : what to ask.
+        progress : called with the number of requests that were just answered.
+
+        Returns
+        -------
+        The answers, in the order of the requests.
+
+        Raises
+        ------
+        EndpointError : if requests have no answer, after those under way are finished and cached.
+        ImageError : if an image cannot be read.
         """
-        filed = [self._filed(instructions, question) for question in questions]
-        times, answers = Counter(one.key for one in filed), dict[str, str]()
+        prepared = [self._prepared(instructions, request) for request in requests]
+        counts = Counter(each.key for each in prepared)
+        answers: dict[str, str] = {}
 
-        def learn(one: _CachedRequest, said: str) -> None:
-            answers[one.key] = said
+        def add(each: _PreparedRequest, answer: str) -> None:
+            answers[each.key] = answer
             if progress is not None:
-                progress(times[one.key])
+                progress(counts[each.key])
 
-        missing: list[_CachedRequest] = []
-        for one in {one.key: one for one in filed}.values():
-            said = self.memory.get(instructions.task, self.model, one.asked) if self.memory is not None else None
-            learn(one, said) if said is not None else missing.append(one)
+        missing: list[_PreparedRequest] = []
+        for each in {each.key: each for each in prepared}.values():
+            answer = self.cache.get(instructions.task, self.model, each.cached_as) if self.cache is not None else None
+            add(each, answer) if answer is not None else missing.append(each)
         if missing and self.offline:
-            raise self._unknown(instructions, missing, len(times))
+            raise self._not_cached(instructions, missing, len(counts))
         if missing:
-            self._ask_all(instructions, missing, learn)
-        return [answers[one.key] for one in filed]
+            self._send_all(instructions, missing, add)
+        return [answers[each.key] for each in prepared]
 
-    def _ask_all(
-        self, instructions: Instructions, missing: list[_CachedRequest], learn: Callable[[_CachedRequest, str], None]
+    def _send_all(
+        self, instructions: Instructions, missing: list[_PreparedRequest], add: Callable[[_PreparedRequest, str], None]
     ) -> None:
-        wire = self._wire  # connected here, once, and not by every thread
+        client = self._client  # created here once, not by every thread
 
-        def attempt(one: _CachedRequest) -> str:
-            settings = {name: one.asked[name] for name in SETTINGS if name in one.asked}
-            said = wire.answer(self.model, instructions.text, _text(one.question), self._jpeg(one.question), settings)
-            if self.memory is not None:
-                self.memory.put(instructions.task, self.model, one.asked, said)
-            return said
+        def send(each: _PreparedRequest, is_stopped: Callable[[], bool]) -> str:
+            settings = {name: each.cached_as[name] for name in SAMPLING_PARAMETERS if name in each.cached_as}
+            text, jpeg = each.request.message, self._jpeg(each.request.picture)
+            answer = client.complete(self.model, instructions.text, text, jpeg, settings, is_stopped=is_stopped)
+            if self.cache is not None:
+                self.cache.put(instructions.task, self.model, each.cached_as, answer)
+            return answer
 
-        asking = RetryingBatch(attempt, retries=self.retries, pause=self.pause)
+        batch = _RequestBatch(send)
         answered = 0
-        with closing(asking.answers(missing, self.concurrency)) as answers:  # ends the round where `progress` raises
-            for one, said in answers:
-                learn(one, said)
+        with closing(batch.run(missing, self.concurrency)) as results:  # ends the batch if `progress` raises
+            for each, answer in results:
+                add(each, answer)
                 answered += 1
         if answered < len(missing):
-            raise self._unanswered(asking.failures, answered, len(missing))
+            raise self._not_answered(batch.failures, answered, len(missing))
 
-    def _filed(self, instructions: Instructions, question: ChatRequest) -> _CachedRequest:
-        temperature = self.temperature if question.temperature is None else question.temperature
-        asked: dict[str, object] = {**question.words, "instructions": instructions.digest}
-        if question.picture is not None:
-            asked |= {"picture": picture_key(question.picture), "side": self.side}
-        if question.sample:
-            asked["sample"] = question.sample
+    def _prepared(self, instructions: Instructions, request: ChatRequest) -> _PreparedRequest:
+        temperature = self.temperature if request.temperature is None else request.temperature
+        fields: dict[str, object] = {**request.texts, "instructions": instructions.digest}
+        if request.picture is not None:
+            fields |= {"picture": picture_key(request.picture), "side": self.side}
+        if request.sample:
+            fields["sample"] = request.sample
         if temperature is not None:
-            asked["temperature"] = float(temperature)
+            fields["temperature"] = float(temperature)
         if self.max_tokens is not None:
-            asked["max_tokens"] = self.max_tokens
-        return _CachedRequest(question, asked, key_of(instructions.task, self.model, asked))
+            fields["max_tokens"] = self.max_tokens
+        return _PreparedRequest(request, fields, request_key(instructions.task, self.model, fields))
 
-    def _jpeg(self, question: ChatRequest) -> bytes | None:
-        return None if question.picture is None else thumbnail(open_image(question.picture), self.side)
+    def _jpeg(self, picture: ImageLike | None) -> bytes | None:
+        return None if picture is None else thumbnail(open_image(picture), self.side)
 
-    def _unanswered(self, failures: list[str], answered: int, asked: int) -> EndpointError:
-        unasked = asked - answered - len(failures)
-        left = f", {unasked} were not asked any more" if unasked else ""
-        kept = "nothing is kept: name a memory"
-        if self.memory is not None:
-            kept = f"what was answered is kept in {self.memory.path}, run again to go on"
+    def _not_answered(self, failures: list[str], answered: int, count: int) -> EndpointError:
+        not_sent = count - answered - len(failures)
+        skipped = f", {not_sent} were not sent" if not_sent else ""
+        stored = "no answer is kept: name a memory to resume from"
+        if self.cache is not None:
+            stored = f"{answered} answers are kept in {self.cache.database}; run again to resume"
         return EndpointError(
-            f"{self.address} ({self.model}): {len(failures)} of {asked} questions failed{left}; first: {failures[0]}; {kept}"
+            f"{self.address} ({self.model}): {len(failures)} of {count} requests failed{skipped}; first: {failures[0]}; {stored}"
         )
 
-    def _unknown(self, instructions: Instructions, missing: list[_CachedRequest], asked: int) -> EndpointError:
-        assert self.memory is not None  # offline there is one
-        first = _text(missing[0].question).replace("\n", "; ") or f"picture {missing[0].asked.get('picture')}"
+    def _not_cached(self, instructions: Instructions, missing: list[_PreparedRequest], count: int) -> EndpointError:
+        assert self.cache is not None  # checked at construction
+        first = missing[0].request.message.replace("\n", "; ") or f"picture {missing[0].cached_as.get('picture')}"
         return EndpointError(
-            f"{self.memory.path}: {len(missing)} of {asked} answers of {self.model} are not in it, first: {instructions.task} "
+            f"{self.cache.path}: {len(missing)} of {count} answers of {self.model} are not in it, first: {instructions.task} "
             f"({first[:100]}); run once with the endpoint, or name another memory"
         )
 
     @property
-    def _key(self) -> str | None:
+    def _api_key(self) -> str | None:
         return self.key or os.environ.get("OPENAI_API_KEY")
 
     @cached_property
-    def _wire(self) -> ChatClient:
-        return ChatClient(self.address, self._key, self.timeout)
+    def _client(self) -> ChatClient:
+        return ChatClient(self.address, self._api_key, timeout=self.timeout, retries=self.retries)
 
 
-def _text(question: ChatRequest) -> str:
-    return "\n".join(f"{name.capitalize()}: {value}" for name, value in question.words.items())
+@dataclass(frozen=True)
+class _PreparedRequest:
+    """A request, the fields under which its answer is cached, and one text that is equal for equal requests."""
+
+    request: ChatRequest
+    cached_as: Mapping[str, object]
+    key: str
+
+
+class _RequestBatch:
+    """Requests sent in threads. After MAX_CONSECUTIVE_FAILURES failures in a row no more are sent.
+
+    `send` gets a request and a function that returns whether the batch has ended. It returns an answer or raises
+    ModelRequestError; any other exception ends the batch. `failures` are the reasons of the requests that failed.
+    """
+
+    def __init__(self, send: Callable[[_PreparedRequest, Callable[[], bool]], str]) -> None:
+        self.failures: list[str] = []
+        self._send = send
+        self._is_stopped = Event()
+        self._lock = Lock()
+        self._consecutive = 0
+
+    def run(self, requests: Sequence[_PreparedRequest], concurrency: int) -> Generator[tuple[_PreparedRequest, str]]:
+        """Requests and their answers, in the order in which they arrive. Closing it early waits for those under way."""
+        with ThreadPoolExecutor(concurrency) as pool:
+            futures = {pool.submit(self._answer, request): request for request in requests}
+            try:
+                for future in as_completed(futures):
+                    if (answer := future.result()) is not None:
+                        yield futures[future], answer
+            finally:
+                self._is_stopped.set()
+
+    def _answer(self, request: _PreparedRequest) -> str | None:
+        if self._is_stopped.is_set():
+            return None
+        try:
+            answer = self._send(request, self._is_stopped.is_set)
+        except ModelRequestError as error:
+            with self._lock:
+                self.failures.append(str(error))
+                self._consecutive += 1
+                if self._consecutive >= MAX_CONSECUTIVE_FAILURES:
+                    self._is_stopped.set()
+            return None
+        with self._lock:
+            self._consecutive = 0
+        return answer

@@ -1,4 +1,4 @@
-"""An endpoint in each of the four roles: it captions, rewrites, describes targets, and sorts prompts into roles."""
+"""A language model in each of the four roles: captioner, rewriter, describer and role compiler over one `ChatEndpoint`."""
 
 from __future__ import annotations
 
@@ -8,110 +8,131 @@ from dataclasses import dataclass
 
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.encoders.base import Progress
-from mmretrieve.language.base import Description
+from mmretrieve.language.base import Description, Roles, reference_images, thread_safe_image
 from mmretrieve.language.llm.endpoint import ChatEndpoint, ChatRequest, Instructions
-from mmretrieve.language.llm.parsing import json_object, phrases, sentence, words_or_none
-from mmretrieve.language.roles import Roles, RuleCompiler
-from mmretrieve.language.transformers_captioner import pictures_of, shared
+from mmretrieve.language.llm.parsing import clean_sentence, json_object, phrases, text_or_none
+from mmretrieve.language.role_compiler import RuleCompiler
 
-SAMPLING = 0.7  # the temperature at which further captions are drawn; at 0 all would be the same
+SAMPLING_TEMPERATURE = 0.7  # of captions after the first; at 0 all would be equal
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EndpointCaptioner:
-    """Says pictures in words. The first caption is the endpoint's own, further ones are samples drawn at `temperature`."""
+    """Captions images. The first caption has the endpoint's temperature, further ones are samples at `temperature`."""
 
     endpoint: ChatEndpoint
-    temperature: float = SAMPLING
+    temperature: float = SAMPLING_TEMPERATURE
     progress: Progress | None = None
 
     def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
-        """`count` captions a query. Raises OptionError where one has no picture, EndpointError where answers are missing."""
-        pictures = pictures_of(queries)
-        questions = [
-            ChatRequest({}, picture, sample, self.temperature if sample else None)
-            for picture in pictures
+        """`count` captions for each query.
+
+        Raises
+        ------
+        OptionError : if a query has no image.
+        EndpointError : if requests have no answer.
+        """
+        requests = [
+            ChatRequest({}, image, sample, self.temperature if sample else None)
+            for image in reference_images(queries)
             for sample in range(count)
         ]
-        said = iter(self.endpoint.ask(Instructions.read("caption"), questions, self.progress))
-        return [[sentence(next(said)) for _ in range(count)] for _ in queries]
+        answers = iter(self.endpoint.complete(Instructions.read("caption"), requests, self.progress))
+        return [[clean_sentence(next(answers)) for _ in range(count)] for _ in queries]
 
 
 @dataclass(frozen=True)
 class EndpointRewriter:
-    """Applies prompts to captions, as CIReVL, LDRE and SEIZE do."""
+    """Applies prompts to captions. Source: CIReVL (arXiv 2310.09291); LDRE and SEIZE do the same for many captions."""
 
     endpoint: ChatEndpoint
     progress: Progress | None = None
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
-        """One rewritten caption for each pair, in order. Raises EndpointError where answers are missing."""
+        """One rewritten caption for each pair, in order.
+
+        Raises
+        ------
+        EndpointError : if requests have no answer.
+        """
         pairs = zip(captions, prompts, strict=True)
-        questions = [ChatRequest({"caption": caption.strip(), "prompt": prompt.strip()}) for caption, prompt in pairs]
-        return [sentence(said) for said in self.endpoint.ask(Instructions.read("rewrite"), questions, self.progress)]
+        requests = [ChatRequest({"caption": caption.strip(), "prompt": prompt.strip()}) for caption, prompt in pairs]
+        answers = self.endpoint.complete(Instructions.read("rewrite"), requests, self.progress)
+        return [clean_sentence(answer) for answer in answers]
 
 
 @dataclass(frozen=True)
 class EndpointDescriber:
-    """Shows the picture and describes the target in one step, as OSrCIR does. Each answer is read by itself."""
+    """Describes the target from image and prompt in one step. Source: OSrCIR (arXiv 2412.11077)."""
 
     endpoint: ChatEndpoint
     progress: Progress | None = None
 
     def describe(self, queries: Sequence[ComposerInput]) -> list[Description]:
-        """One description a query; where an answer cannot be read, one without words, and a warning that counts them.
+        """One description for each query; `Description(None)` if an answer cannot be parsed, and a warning that counts these.
 
-        Raises OptionError where a query has no picture, EndpointError where answers are missing.
+        Raises
+        ------
+        OptionError : if a query has no image.
+        EndpointError : if requests have no answer.
         """
-        pictures = pictures_of(queries)
-        questions = [ChatRequest({"prompt": query.words()}, picture) for query, picture in zip(queries, pictures, strict=True)]
-        answers = self.endpoint.ask(Instructions.read("describe"), questions, self.progress)
-        said = [_description(answer) for answer in answers]
-        _warn_of_unreadable(sum(one.target is None for one in said), len(said), "the prompt stands for the target")
-        return said
+        images = reference_images(queries)
+        requests = [ChatRequest({"prompt": query.words()}, image) for query, image in zip(queries, images, strict=True)]
+        answers = self.endpoint.complete(Instructions.read("describe"), requests, self.progress)
+        descriptions = [_parse_description(answer) for answer in answers]
+        unparsed = sum(description.target is None for description in descriptions)
+        _warn_of_unparsed(unparsed, len(answers), "the prompt is used as the target")
+        return descriptions
 
 
 @dataclass(frozen=True)
 class EndpointCompiler:
-    """Sorts prompts into roles, seeing the reference's picture where there is one, else its caption."""
+    """Sorts prompts into roles; the model sees the reference's image if there is one, else its caption."""
 
     endpoint: ChatEndpoint
     progress: Progress | None = None
 
     def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
-        """Roles of each query; where an answer cannot be read, those of `RuleCompiler`, and a warning that counts them."""
-        answers = self.endpoint.ask(Instructions.read("roles"), [_to_sort(query) for query in queries], self.progress)
-        said = [_roles(answer) for answer in answers]
-        _warn_of_unreadable(said.count(None), len(said), "rules sorted these prompts")
+        """The roles of each query; those of `RuleCompiler` if an answer cannot be parsed, and a warning that counts these.
+
+        Raises
+        ------
+        EndpointError : if requests have no answer.
+        """
+        requests = [_role_request(query) for query in queries]
+        answers = self.endpoint.complete(Instructions.read("roles"), requests, self.progress)
+        parsed = [_parse_roles(answer) for answer in answers]
+        _warn_of_unparsed(parsed.count(None), len(answers), "their prompts are sorted by rules")
         by_rule = RuleCompiler().compile(queries)
-        return [roles if roles is not None else rule for roles, rule in zip(said, by_rule, strict=True)]
+        return [rule if roles is None else roles for roles, rule in zip(parsed, by_rule, strict=True)]
 
 
-def _to_sort(query: ComposerInput) -> ChatRequest:
-    words = {"prompt": query.words()}
+def _role_request(query: ComposerInput) -> ChatRequest:
+    texts = {"prompt": query.words()}
     if query.image is not None:
-        return ChatRequest(words, shared(query.image))
-    return ChatRequest({"caption": query.caption.strip(), **words} if query.caption else words)
+        return ChatRequest(texts, thread_safe_image(query.image))
+    return ChatRequest({"caption": query.caption.strip(), **texts} if query.caption else texts)
 
 
-def _description(answer: str) -> Description:
-    """The field `target`, or else the last one where a model chose another name for it; never the two that lead up to it."""
-    found = json_object(answer, ("reference", "thoughts", "target"))
-    if found is None:
+def _parse_description(answer: str) -> Description:
+    """The field `target`; if the model gave it another name, the last field, unless that is one of the two before it."""
+    value = json_object(answer, ("reference", "thoughts", "target"))
+    if value is None:
         return Description(None)
-    last = found[next(reversed(found))] if next(reversed(found)) not in ("reference", "thoughts") else None
-    return Description(words_or_none(found.get("target", last)), words_or_none(found.get("reference")))
+    last = next(reversed(value))
+    other = value[last] if last not in ("reference", "thoughts") else None
+    return Description(text_or_none(value.get("target", other)), text_or_none(value.get("reference")))
 
 
-def _roles(answer: str) -> Roles | None:
-    found = json_object(answer, ("global", "desired", "preserve", "forbidden"))
-    if found is None:
+def _parse_roles(answer: str) -> Roles | None:
+    value = json_object(answer, ("global", "desired", "preserve", "forbidden"))
+    if value is None:
         return None
-    several = (phrases(found.get(role)) for role in ("desired", "preserve", "forbidden"))
-    return Roles(words_or_none(found.get("global")), *several)
+    lists = (phrases(value.get(role)) for role in ("desired", "preserve", "forbidden"))
+    return Roles(text_or_none(value.get("global")), *lists)
 
 
-def _warn_of_unreadable(count: int, asked: int, instead: str) -> None:
+def _warn_of_unparsed(count: int, total: int, consequence: str) -> None:
     if count:
-        logger.warning("%d of %d answers could not be read; %s", count, asked, instead)
+        logger.warning("%d of %d answers could not be parsed; %s", count, total, consequence)

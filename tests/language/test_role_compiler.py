@@ -9,8 +9,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmretrieve.composer_input import ComposerInput
-from mmretrieve.language import editing, fields, lexicon, rewriters, roles, sentence, words
-from mmretrieve.language.roles import Roles, RuleCompiler
+from mmretrieve.language import editing, fields, lexicon, lookup, rewriters, role_compiler, tokens, vocabulary
+from mmretrieve.language.base import Roles
+from mmretrieve.language.captioners import gallery, tagger
+from mmretrieve.language.llm import client, parsing
+from mmretrieve.language.role_compiler import RuleCompiler
 
 # prompt | desired | preserved | forbidden | what remains to be said; phrases are separated by "+"
 READINGS = """
@@ -151,7 +154,7 @@ def test_prompts_are_read_as_people_mean_them(prompt: str, desired: str, preserv
 def test_words_of_a_vocabulary_are_no_negations(
     prompt: str, desired: tuple[str, ...], forbidden: tuple[str, ...], remaining: str
 ) -> None:
-    compiler = RuleCompiler(known=frozenset({"without sleeves", "with no sleeves", "striped"}))
+    compiler = RuleCompiler(fixed_phrases=frozenset({"without sleeves", "with no sleeves", "striped"}))
     assert compiler.roles(prompt) == Roles(None, desired, (), forbidden)
     assert compiler.remaining(prompt) == remaining
 
@@ -181,7 +184,7 @@ SPOKEN = st.lists(st.sampled_from(SPEECH.split()))
 @example("not, without")
 @example("no" * 50)
 def test_anything_can_be_read(prompt: str) -> None:
-    compiler = RuleCompiler(known=frozenset({"without sleeves", ""}))
+    compiler = RuleCompiler(fixed_phrases=frozenset({"without sleeves", ""}))
     found = compiler.roles(prompt)
     assert all(phrase == phrase.strip() and phrase for phrase in (*found.desired, *found.preserve, *found.forbidden))
     remaining = compiler.remaining(prompt)
@@ -191,6 +194,8 @@ def test_anything_can_be_read(prompt: str) -> None:
     )
 
 
-@pytest.mark.parametrize("module", [words, lexicon, sentence, editing, roles, rewriters, fields])
+@pytest.mark.parametrize(
+    "module", [tokens, vocabulary, lexicon, editing, role_compiler, rewriters, fields, lookup, tagger, gallery, client, parsing]
+)
 def test_examples_in_docstrings_run(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

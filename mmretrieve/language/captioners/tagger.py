@@ -1,4 +1,4 @@
-"""A captioner that needs nothing but the encoder: it tries the words of a vocabulary and keeps those nearest to the image."""
+"""Zero-shot tagger: a captioner that scores the words of a vocabulary with the encoder and needs no other model."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.options import CaptionSource
 from mmretrieve.vectors import Float32
 
-TEMPERATURE = 0.2  # in standard deviations: with it the mean probability is about the accuracy, on photos of products
-MIN_PROBABILITY = 0.3  # of a word that is said
-MIN_DEVIATION = 1e-6  # scores that differ less differ by rounding
-MAX_SENTENCES = 20_000  # whose vectors are kept
-MAX_CANDIDATES = 1_000  # lists of sentences that are kept: one for each group and choice of other words
+TEMPERATURE = 0.2  # in standard deviations; calibrated on product photos: the mean probability is about the accuracy
+MIN_PROBABILITY = 0.3  # of a word in a caption
+MIN_DEVIATION = 1e-6  # smaller differences of scores are rounding errors
+MAX_CACHED_VECTORS = 20_000  # of sentences
+MAX_CACHED_CANDIDATES = 1_000  # lists of sentences, one for each group and choice of the other words
 
 
 def word_probabilities(scores: Float32) -> NDArray[np.float64]:
-    """(…, n) scores of images with the words of a group → (…, n) probabilities of the words, which sum to 1.
+    """Probabilities of the words of a group: softmax(scores / (0.2 · standard deviation of the scores)).
 
-    They are softmax(scores / (0.2 · standard deviation of the scores)): scaling or shifting all scores changes nothing, so
-    the same rule serves every encoder, whatever its logit scale.
+    Scaling or shifting all scores changes nothing, so the result does not depend on the encoder's logit scale.
+
+    Parameters
+    ----------
+    scores : (…, n) scores of images with the n words.
+
+    Returns
+    -------
+    (…, n) float64 probabilities, which sum to 1 along the last axis.
 
     >>> word_probabilities(np.array([0.2, 0.2, 0.2, 0.2], np.float32)).tolist()
     [0.25, 0.25, 0.25, 0.25]
@@ -42,27 +49,33 @@ def word_probabilities(scores: Float32) -> NDArray[np.float64]:
 
 @dataclass
 class Selection:
-    """The words chosen for one image by group, and the probability of each choice of the last round."""
+    """The words selected for one image, by group, and their probabilities in the last round."""
 
     words: dict[str, str] = field(default_factory=dict)
     probabilities: dict[str, float] = field(default_factory=dict)
 
     @property
     def trust(self) -> float:
-        """How likely it is that all choices are right, if they are independent."""
+        """The probability that all words are correct, if they are independent."""
         return prod(self.probabilities.values())
 
 
 @dataclass
 class Tagger:
-    """Builds a caption group by group: of each the word whose sentence, with all that is chosen so far, lies nearest to the image.
+    """Selects the words of a caption group by group: the word whose sentence, with the words selected so far, scores highest.
 
-    After the first round every group is chosen again in the light of all the others. In the last round a word whose
-    probability (`word_probabilities`) is below 0.3, or equal to that of another word, is left out; "thing" stands for a noun
-    that is left out. The trust of a caption is the product of the probabilities, those of left-out words included.
+    Later rounds select each group again, given the words of all others. In the last round a word whose probability
+    (`word_probabilities`) is below 0.3, or equal to that of another word, is omitted; "thing" replaces an omitted noun. The
+    trust of a caption is the product of the probabilities, those of omitted words included.
 
-    More captions than one are the caption and its nearest neighbors: the same words but for one, changed or left out. They
-    get the trust of the first.
+    Further captions are the highest scoring sentences that differ from the first in one word, changed or omitted. They have
+    the trust of the first.
+
+    Parameters
+    ----------
+    encoder : scores sentences.
+    vocabulary : the sentence and the words of each group.
+    rounds : how often each group is selected, at least 1.
     """
 
     encoder: Encoder
@@ -72,27 +85,29 @@ class Tagger:
     _sentences: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = field(default_factory=dict, repr=False)
 
     def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
-        """`count` `Caption`s a query (fewer where the vocabulary has no more), from its reference vector.
+        """`count` `Caption`s for each query, fewer if the vocabulary has no more, from the vector of its reference.
 
-        OptionError where a query has no reference.
+        Raises
+        ------
+        OptionError : if a query has no reference.
         """
         selections = [Selection() for _ in queries]
         for number in range(1, self.rounds + 1):
             for group in self.vocabulary.groups:
-                self._choose(group, queries, selections, is_last=number == self.rounds)
-        near = self._neighbors(queries, selections, count - 1) if count > 1 else [[] for _ in queries]
+                self._select(group, queries, selections, is_last=number == self.rounds)
+        neighbors = self._neighbors(queries, selections, count - 1) if count > 1 else [[] for _ in queries]
         return [
             [
                 Caption(text, trust=selection.trust, source=CaptionSource.TAGGER)
                 for text in (self.vocabulary.say(selection.words), *others)
             ]
-            for selection, others in zip(selections, near, strict=True)
+            for selection, others in zip(selections, neighbors, strict=True)
         ]
 
-    def _choose(
+    def _select(
         self, group: WordGroup, queries: Sequence[ComposerInput], selections: Sequence[Selection], *, is_last: bool
     ) -> None:
-        """Chooses the group's word for every image where the group applies; in the last round only if it is likely enough."""
+        """Select the group's word for every image to which the group applies; in the last round only if it is probable enough."""
         applying = [i for i, selection in enumerate(selections) if group.applies(selection.words)]
         if not applying or not group.words:
             return
@@ -102,21 +117,23 @@ class Tagger:
         for i, best, probabilities in rows:
             selection = selections[i]
             chosen = {**selection.words, group.name: group.words[best]}
-            is_left_out = is_last and not _is_likely(probabilities, best)
+            is_omitted = is_last and not _is_likely(probabilities, best)
             selection.probabilities[group.name] = float(probabilities[best])
-            selection.words = self.vocabulary.without(chosen, group) if is_left_out else self.vocabulary.consistent(chosen)
+            selection.words = self.vocabulary.without(chosen, group) if is_omitted else self.vocabulary.consistent(chosen)
             selection.probabilities = self._of_applying_groups(selection)
 
     def _of_applying_groups(self, selection: Selection) -> dict[str, float]:
-        """The probabilities of the groups that apply to the words chosen (still)."""
+        """The probabilities of the groups that still apply to the selected words."""
         groups = {group.name: group for group in self.vocabulary.groups}
         return {name: p for name, p in selection.probabilities.items() if groups[name].applies(selection.words)}
 
     def _neighbors(self, queries: Sequence[ComposerInput], selections: Sequence[Selection], count: int) -> list[list[str]]:
-        """For each query the `count` sentences nearest to it that differ from its caption in one word."""
-        near = [sorted(self._variants(selection.words) - {self.vocabulary.say(selection.words)}) for selection in selections]
-        order = [np.argsort(-scores, kind="stable") for scores in self._scores(queries, near)]
-        return [[sentences[j] for j in best[:count]] for sentences, best in zip(near, order, strict=True)]
+        """For each query the `count` highest scoring sentences that differ from its caption in one word."""
+        variants = [
+            sorted(self._variants(selection.words) - {self.vocabulary.say(selection.words)}) for selection in selections
+        ]
+        order = [np.argsort(-scores, kind="stable") for scores in self._scores(queries, variants)]
+        return [[sentences[j] for j in best[:count]] for sentences, best in zip(variants, order, strict=True)]
 
     def _variants(self, chosen: dict[str, str]) -> set[str]:
         groups = self.vocabulary.groups
@@ -126,20 +143,20 @@ class Tagger:
         }
 
     def _candidates(self, group: WordGroup, chosen: dict[str, str]) -> list[str]:
-        """The caption with each word of a group; remembered, as most images share their other words with many."""
+        """The caption with each word of a group. Cached, because many images share their other words."""
         key = group.name, tuple(chosen.items())
         sentences = self._sentences.get(key)
         if sentences is None:
-            if len(self._sentences) >= MAX_CANDIDATES:
+            if len(self._sentences) >= MAX_CACHED_CANDIDATES:
                 self._sentences.clear()
-            sentences = self._sentences[key] = self._said_with(group, chosen)
+            sentences = self._sentences[key] = self._sentences_with(group, chosen)
         return sentences
 
-    def _said_with(self, group: WordGroup, chosen: dict[str, str]) -> list[str]:
+    def _sentences_with(self, group: WordGroup, chosen: dict[str, str]) -> list[str]:
         if not group.applies(chosen):
             return []
-        tried = ({**chosen, group.name: word} for word in group.words)
-        return [self.vocabulary.say(self.vocabulary.consistent(words)) for words in tried]
+        candidates = ({**chosen, group.name: word} for word in group.words)
+        return [self.vocabulary.say(self.vocabulary.consistent(words)) for words in candidates]
 
     def _scores(self, queries: Sequence[ComposerInput], sentences: Sequence[Sequence[str]]) -> list[Float32]:
         """For each query the inner products of its reference with its sentences."""
@@ -148,26 +165,26 @@ class Tagger:
         members: dict[tuple[str, ...], list[int]] = {}
         for i, several in enumerate(sentences):
             members.setdefault(tuple(several), []).append(i)
-        for several, of in members.items():
-            told = np.stack([vectors[sentence] for sentence in several]) if several else np.empty((0, self.encoder.dim))
-            seen = np.stack([queries[i].reference() for i in of])
-            # not a matrix product: that rounds equal rows in several ways
-            scores |= zip(of, np.einsum("qd,sd->qs", seen, told).astype(np.float32), strict=True)
+        for several, rows in members.items():
+            texts = np.stack([vectors[sentence] for sentence in several]) if several else np.empty((0, self.encoder.dim))
+            images = np.stack([queries[i].reference() for i in rows])
+            # not a matrix product: its rounding depends on the position of a row
+            scores |= zip(rows, np.einsum("qd,sd->qs", images, texts).astype(np.float32), strict=True)
         return [scores[i] for i in range(len(queries))]
 
     def _encoded(self, sentences: set[str]) -> dict[str, Float32]:
-        """The vector of each sentence. Those of the last MAX_SENTENCES new ones are kept for the next call."""
+        """The vector of each sentence. The last MAX_CACHED_VECTORS new ones stay in the cache."""
         vectors = {text: vector for text in sentences if (vector := self._vectors.get(text)) is not None}
         if new := sorted(sentences - set(vectors)):
             encoded = dict(zip(new, self.encoder.encode_texts(new), strict=True))
             vectors |= encoded
             self._vectors.update(encoded)
-            for old in list(self._vectors)[:-MAX_SENTENCES]:
+            for old in list(self._vectors)[:-MAX_CACHED_VECTORS]:
                 self._vectors.pop(old, None)
         return vectors
 
 
 def _is_likely(probabilities: NDArray[np.float64], best: int) -> bool:
-    """Whether the best word is probable enough to be said, and more probable than every other."""
+    """Whether the best word is probable enough, and more probable than every other."""
     others = np.delete(probabilities, best)
     return bool(probabilities[best] >= MIN_PROBABILITY and probabilities[best] > others.max(initial=0.0))

@@ -1,4 +1,4 @@
-"""Text as words that can be compared: tokens, American and British spelling, plural and participle endings."""
+"""Tokens of a text in a comparable form: one spelling for American and British English, stems without endings."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).with_name("classes.json")
+WORD_DATA = Path(__file__).with_name("classes.json")
 TOKEN = re.compile(
     r"\b(?:t|tee)[- ]?shirts?\b|[^\W_]+(?:['’][^\W_]+)?['’]?(?=[\s,;.]|$)|[^\W_]+|\s[-–—]\s|[^\w\s'’/–—-]", re.IGNORECASE
 )
-ENDINGS = (  # the first that matches is replaced; British doubling is undone afterwards
+ENDINGS = (  # the first that matches is replaced; doubled consonants are reduced afterwards
     (re.compile(r"(?<=..)ies$"), "y"),
     (re.compile(r"(?<=ss|sh|ch)es$|(?<=[xz])es$|(?<=bus)es$"), ""),
     (re.compile(r"(?<=..)(?<![siu])s$"), ""),
     (re.compile(r"(?<=...)(?<!e)ed$"), ""),
 )
-KNOWN_TEXTS = 4_096  # whose words are remembered
-SHORT = 4  # words of so few letters keep their final e, and "ties" is "tie"
+MAX_CACHED_TEXTS = 4_096
+MAX_SHORT_WORD = 4  # letters; short words keep their final e, and "ties" becomes "tie"
 
 
 @dataclass(frozen=True)
 class WordToken:
-    """A word or a punctuation mark: its place in the text, `exact` in lower case and one spelling, and its `stem`."""
+    """A word or a punctuation mark: its characters [start, end) in the text, its normalized spelling and its stem."""
 
     start: int
     end: int
@@ -39,61 +39,67 @@ class WordToken:
 
 
 @cache
-def data() -> Mapping[str, Any]:
-    """What `classes.json` holds: spellings, irregular forms, fillers and classes of words."""
-    content: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8"))
+def word_data() -> Mapping[str, Any]:
+    """The content of `classes.json`: spellings, irregular forms, fillers and classes of words."""
+    content: dict[str, Any] = json.loads(WORD_DATA.read_text(encoding="utf-8"))
     return content
 
 
-@lru_cache(KNOWN_TEXTS)
-def tokens(text: str) -> tuple[WordToken, ...]:
-    """The words and punctuation marks of a text, in order.
+@lru_cache(MAX_CACHED_TEXTS)
+def tokenize(text: str) -> tuple[WordToken, ...]:
+    """The words and punctuation marks of a text, in order. Cached.
 
     Hyphens separate words, so that "short-sleeved" equals "short sleeved"; "t-shirt", "tee shirt" and "tshirt" are one word.
 
-    >>> [token.stem for token in tokens("Two gray T-shirts, striped")]
+    >>> [token.stem for token in tokenize("Two gray T-shirts, striped")]
     ['two', 'grey', 'tshirt', ',', 'strip']
     """
     return tuple(_token(match) for match in TOKEN.finditer(text))
 
 
 def exact_key(text: str) -> tuple[str, ...]:
-    return tuple(token.exact for token in tokens(text))
+    """The normalized spellings of a text's words."""
+    return tuple(token.exact for token in tokenize(text))
 
 
 def stem_key(text: str) -> tuple[str, ...]:
-    return tuple(token.stem for token in tokens(text))
+    """The stems of a text's words."""
+    return tuple(token.stem for token in tokenize(text))
 
 
 @cache
 def stem(word: str) -> str:
-    """A word without plural and participle ending, for comparison only.
+    """A word without plural and participle endings, for comparison only.
 
     >>> stem("watches") == stem("watch"), stem("dotted") == stem("dots"), stem("scarves") == stem("scarf")
     (True, True, True)
     """
-    irregular: Mapping[str, str] = data()["irregular"]
+    irregular: Mapping[str, str] = word_data()["irregular"]
     if word in irregular:
         return irregular[word]
-    endings = ENDINGS if len(word) > SHORT else ENDINGS[1:]
+    endings = ENDINGS if len(word) > MAX_SHORT_WORD else ENDINGS[1:]
     for ending, replacement in endings:
         if ending.search(word):
             word = _undoubled(ending.sub(replacement, word))
             break
     word = irregular.get(word, word)
-    word = word[:-1] if len(word) > SHORT and word.endswith("e") else word
-    return f"{word[:-1]}f" if len(word) >= SHORT and word.endswith("v") else word
+    word = word[:-1] if len(word) > MAX_SHORT_WORD and word.endswith("e") else word
+    return f"{word[:-1]}f" if len(word) >= MAX_SHORT_WORD and word.endswith("v") else word
 
 
 def occurrences(words: Sequence[WordToken], phrase: str) -> list[tuple[int, int]]:
-    """Where a phrase stands among words, in whichever forms: positions [start, end)."""
+    """Positions [start, end) of a phrase among words, compared by stem."""
     key, stems = stem_key(phrase), [word.stem for word in words]
     return [(i, i + len(key)) for i in range(len(stems)) if key and tuple(stems[i : i + len(key)]) == key]
 
 
-def says(text: str, phrase: str) -> bool:
-    """Whether a text has the words of a phrase, in whichever forms: "two dogs" says "dog"."""
-    return bool(occurrences(tokens(text), phrase))
+def contains(text: str, phrase: str) -> bool:
+    """Whether a text contains a phrase, compared by stem.
+
+    >>> contains("two dogs", "dog")
+    True
+    """
+    return bool(occurrences(tokenize(text), phrase))
 
 
 def is_plural(noun: str) -> bool:
@@ -103,8 +109,8 @@ def is_plural(noun: str) -> bool:
 
 @cache
 def word_list(*names: str) -> frozenset[str]:
-    """The words of lists in `classes.json`."""
-    return frozenset(word for name in names for word in data()[name])
+    """The words of the named lists of `classes.json`."""
+    return frozenset(word for name in names for word in word_data()[name])
 
 
 def _token(match: re.Match[str]) -> WordToken:
@@ -113,7 +119,7 @@ def _token(match: re.Match[str]) -> WordToken:
         word = re.sub(r"^(?:t|tee)[- ]?shirt", "tshirt", word)
     elif word[0].isalnum() and not word.endswith("s'"):
         word = word.rstrip("'")
-    word = data()["spelling"].get(word, word)
+    word = word_data()["spelling"].get(word, word)
     return WordToken(match.start(), match.end(), word.strip() or word, stem(word.strip() or word))
 
 

@@ -15,8 +15,8 @@ from mmretrieve import wardrobe
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Caption
 from mmretrieve.errors import OptionError
-from mmretrieve.language import tagger as tagging
-from mmretrieve.language.tagger import MIN_PROBABILITY, Tagger, word_probabilities
+from mmretrieve.language.captioners import tagger as tagging
+from mmretrieve.language.captioners.tagger import MIN_PROBABILITY, Tagger, word_probabilities
 from mmretrieve.language.vocabulary import Vocabulary, WordGroup, default_vocabulary
 from mmretrieve.options import CaptionSource
 from mmretrieve.vectors import Float32
@@ -159,7 +159,7 @@ def test_sentences_are_encoded_once_and_not_all_kept(monkeypatch: pytest.MonkeyP
     assert len(words.encoded) == len(set(words.encoded))
     assert tagger.captions([SEES], 15) == first
     assert len(words.encoded) == len(set(words.encoded))
-    monkeypatch.setattr(tagging, "MAX_SENTENCES", 3)
+    monkeypatch.setattr(tagging, "MAX_CACHED_VECTORS", 3)
     small = Tagger(words, SHOP)  # type: ignore[arg-type]
     assert small.captions([SEES], 15) == first
     assert len(small._vectors) == 3

@@ -1,4 +1,4 @@
-"""A captioner for the pictures of a gallery: what their fields say, what their neighbors' fields say, else another captioner."""
+"""A captioner for images of a gallery: from their own fields, from those of their neighbors, else by another captioner."""
 
 from __future__ import annotations
 
@@ -15,41 +15,40 @@ from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import CaptionSource
 from mmretrieve.vectors import Float32
 
-NEIGHBORS = 10  # that vote
-MIN_NEIGHBORS = 3  # of them that must name a thing
-MIN_SHARE = 0.5  # of the votes for a word that is said
+NEIGHBORS = 10
+MIN_VOTERS = 3  # neighbors with a noun
+MIN_VOTE_SHARE = 0.5  # of a word in the caption
 Fields = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class GalleryCaptioner:
-    """Captions each reference by the first of three sources that has something to say.
+    """Captions each reference from the first of three sources that has a caption.
 
-    1. Its own fields (`caption_from_fields`), where it is an item: trust 1, or 0.8 of a title.
-    2. The fields of its ten nearest neighbors (`caption_from_neighbors`): trust is the product of the shares of the votes.
-    3. `otherwise`, with the trust that it gives.
+    1. Its own fields (`caption_from_fields`), if it is an item: trust 1, or 0.8 for a title.
+    2. The fields of its ten nearest neighbors (`caption_from_neighbors`): the trust is the product of the vote shares.
+    3. `fallback`, with its own trust.
 
-    With `count` above 1 the first caption is this one. The others are those of `otherwise`, which describe what is seen in
-    other words, without any that repeats it; so there may be one fewer than `otherwise` has.
+    With `count` above 1 this caption comes first, then those of `fallback` without repetitions of it.
 
     Parameters
     ----------
-    vocabulary : the words of the gallery's fields; without one only captions, descriptions and titles are read.
-    fields_of : the fields of a query's reference; None where it is no item.
+    vocabulary : the words of the gallery's fields; with None only captions, descriptions and titles are read.
+    fields_of : returns the fields of a query's reference, or None if it is not an item.
     neighbors : (d,) unit vector → the fields of the nearest items, nearest first, without the reference itself.
-    otherwise : captions what is left.
+    fallback : captions the remaining references.
     """
 
     vocabulary: Vocabulary | None
     fields_of: Callable[[ComposerInput], Fields | None]
     neighbors: Callable[[Float32], list[Fields]]
-    otherwise: Captioner
+    fallback: Captioner
 
     def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
-        """`count` captions of each reference, the best first; fewer where `otherwise` has fewer."""
+        """`count` captions of each reference, the best first; fewer if `fallback` has fewer."""
         first = [self._from_gallery(query) for query in queries]
-        left = [query for query, caption in zip(queries, first, strict=True) if caption is None or count > 1]
-        others = iter(self.otherwise.captions(left, count) if left else [])
+        remaining = [query for query, caption in zip(queries, first, strict=True) if caption is None or count > 1]
+        others = iter(self.fallback.captions(remaining, count) if remaining else [])
         return [
             next(others) if caption is None else _before(caption, next(others) if count > 1 else [], count) for caption in first
         ]
@@ -64,11 +63,19 @@ class GalleryCaptioner:
 
 
 def caption_from_neighbors(neighbors: Sequence[Fields], vocabulary: Vocabulary) -> Caption | None:
-    """What the first ten neighbors agree on, each group by vote; of equal votes the nearest neighbor's counts.
+    """The majority word of the first ten neighbors in each group; ties go to the nearest neighbor.
 
-    Neighbors whose field has none of the vocabulary's words do not vote, unless saying nothing is one of its words. A word
-    with less than half of the votes is left out ("thing" stands for a noun), and its share counts in the trust as well.
-    None where fewer than three neighbors name a thing.
+    Neighbors whose field has none of the group's words do not vote, unless the empty word is one of them. A word with less
+    than half of the votes is omitted ("thing" replaces a noun).
+
+    Parameters
+    ----------
+    neighbors : the fields of the nearest items, nearest first.
+    vocabulary : the words of the gallery's fields.
+
+    Returns
+    -------
+    The caption, whose trust is the product of all vote shares; None if fewer than three neighbors have a noun.
 
     >>> from mmretrieve.language.fields import vocabulary_from_fields
     >>> rows = [{"colour": c, "article": a} for c in ("red", "blue", "black") for a in ("hat", "shirt")] * 2
@@ -77,13 +84,14 @@ def caption_from_neighbors(neighbors: Sequence[Fields], vocabulary: Vocabulary) 
     >>> caption, caption.trust
     ('a photo of a blue hat', 0.5)
     """
-    said = [words_from_fields(fields, vocabulary) for fields in neighbors[:NEIGHBORS]]
+    words = [words_from_fields(fields, vocabulary) for fields in neighbors[:NEIGHBORS]]
     votes = {
-        each.name: Counter(words[each.name] for words in said if words[each.name] in each.words) for each in vocabulary.groups
+        group.name: Counter(each[group.name] for each in words if each[group.name] in group.words)
+        for group in vocabulary.groups
     }
     noun = vocabulary.noun
     voters = votes[noun.name].total() if noun is not None else max(counter.total() for counter in votes.values())
-    if voters < MIN_NEIGHBORS:
+    if voters < MIN_VOTERS:
         return None
     chosen: dict[str, str] = {}
     shares: list[float] = []
@@ -93,7 +101,7 @@ def caption_from_neighbors(neighbors: Sequence[Fields], vocabulary: Vocabulary) 
         ((word, count),) = votes[group.name].most_common(1)
         shares.append(count / votes[group.name].total())
         chosen[group.name] = word
-        if shares[-1] < MIN_SHARE:
+        if shares[-1] < MIN_VOTE_SHARE:
             chosen = vocabulary.without(chosen, group)
     return Caption(sentence_of(chosen, vocabulary), trust=prod(shares), source=CaptionSource.NEIGHBORS)
 

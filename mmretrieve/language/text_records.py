@@ -1,4 +1,4 @@
-"""Files of records, as others publish them: JSON, JSON lines and CSV, read into rows whose fields are found by name."""
+"""Records of texts from JSON, JSON lines and CSV files, with fields recognized by name."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ TARGET_FIELDS = ("target", "description", "target_description")
 
 @dataclass(frozen=True)
 class TextRecords:
-    """The rows of one file, in its order."""
+    """The records of one file, in its order."""
 
     path: Path
     rows: tuple[Row, ...]
 
     @classmethod
     def read(cls, path: str | Path) -> TextRecords:
-        """Reads .json (a list of records, or {id: caption, captions or record}), .jsonl (a record a line) or .csv (with a header).
+        """Read a .json file (a list of records, or {id: caption, captions or record}), .jsonl (a record a line) or .csv (with a header).
 
-        Raises OptionError for another kind of file, MMRetrieveError naming the file for one that cannot be read.
+        Raises
+        ------
+        OptionError : if the file has another suffix.
+        MMRetrieveError : if the file cannot be read, or has no records.
         """
         path = Path(path)
         if path.suffix.lower() not in READERS:
@@ -45,89 +48,97 @@ class TextRecords:
         except (OSError, ValueError) as error:
             raise MMRetrieveError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         if not rows:
-            raise MMRetrieveError(f"{path}: there is no record in it")
+            raise MMRetrieveError(f"{path}: the file has no records")
         return cls(path, tuple(rows))
 
     @cached_property
     def fields(self) -> list[str]:
-        """The names of all fields, in the order in which they come."""
+        """The names of all fields, in the order of their first occurrence."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def field(self, role: str, names: Sequence[str], given: str | None = None) -> str:
-        """The field that plays a role: the one `given`, else the only one with one of the `names`.
+        """The name of the field with a role.
 
-        Raises OptionError, listing what there is, where there is none or where there are several.
+        Parameters
+        ----------
+        role : "id", "caption", "prompt" or "rewrite".
+        names : names by which the field is recognized.
+        given : name of the field, if the user named it.
+
+        Raises
+        ------
+        OptionError : if no field, or more than one, is recognized; the message lists the fields of the file.
         """
-        found = self.find_field(role, names, given)
-        if found is None:
+        result = self.find_field(role, names, given)
+        if result is None:
             raise OptionError(
                 f"{self.path}: no field for the {role}; name it as {role}_field, one of: {', '.join(self.fields)}"
             )
-        return found
+        return result
 
     def find_field(self, role: str, names: Sequence[str], given: str | None = None) -> str | None:
-        """As `field`, but None where there is none."""
+        """As `field`, but None if no field is recognized."""
         if given is not None and given not in self.fields:
             raise OptionError(f"{self.path}: no field {given!r}; name as {role}_field one of: {', '.join(self.fields)}")
-        found = [given] if given is not None else [name for name in self.fields if name.lower() in names]
-        if len(found) > 1:
-            raise OptionError(f"{self.path}: {' and '.join(found)} could each be the {role}; say which as {role}_field")
-        return found[0] if found else None
+        matches = [given] if given is not None else [name for name in self.fields if name.lower() in names]
+        if len(matches) > 1:
+            raise OptionError(f"{self.path}: {' and '.join(matches)} could each be the {role}; name one as {role}_field")
+        return matches[0] if matches else None
 
-    def error(self, number: int, wrong: str) -> MMRetrieveError:
-        """What is wrong with a record, by its number from 1."""
-        return MMRetrieveError(f"{self.path}, record {number}: {wrong}")
+    def error(self, number: int, reason: str) -> MMRetrieveError:
+        """The error about a record, by its number from 1."""
+        return MMRetrieveError(f"{self.path}, record {number}: {reason}")
 
     def text(self, number: int, name: str) -> str:
-        """One value as text, stripped: ids may be numbers. Raises MMRetrieveError naming the record."""
+        """A value as stripped text; integers become text. Raises MMRetrieveError for another type."""
         value = self.rows[number - 1].get(name)
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise self.error(number, f"expected text in {name!r}, got {value!r}"[:200])
         return str(value).strip()
 
     def texts(self, number: int, name: str) -> list[str]:
-        """A value that is text or a list of texts, as a list; none where it is absent."""
+        """A value that is text or a list of texts, as a list; [] if it is absent. Raises MMRetrieveError for another type."""
         value = self.rows[number - 1].get(name)
-        several = value if isinstance(value, list) else [] if value is None else [value]
-        said = [one.strip() for one in several if isinstance(one, str)]
-        if len(said) != len(several):
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        texts = [each.strip() for each in values if isinstance(each, str)]
+        if len(texts) != len(values):
             raise self.error(number, f"expected text or a list of texts in {name!r}, got {value!r}"[:200])
-        return said
+        return texts
 
 
-def _from_json(text: str) -> list[Row]:
-    found = json.loads(text)
-    if isinstance(found, Mapping):
-        found = [
+def _parse_json(text: str) -> list[Row]:
+    rows = json.loads(text)
+    if isinstance(rows, Mapping):
+        rows = [
             {"id": name, **value} if isinstance(value, Mapping) else {"id": name, "caption": value}
-            for name, value in found.items()
+            for name, value in rows.items()
         ]
-    if not isinstance(found, list) or not all(isinstance(row, Mapping) for row in found):
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise ValueError("expected a list of records, or an object with an id for each caption")
-    return found
+    return rows
 
 
-def _from_lines(text: str) -> list[Row]:
+def _parse_jsonl(text: str) -> list[Row]:
     rows: list[Row] = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                rows.extend(_from_json(f"[{line}]"))
+                rows.extend(_parse_json(f"[{line}]"))
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
     return rows
 
 
-def _from_table(text: str) -> list[Row]:
-    rows = csv.DictReader(text.splitlines(keepends=True), strict=True)
+def _parse_csv(text: str) -> list[Row]:
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
     try:
-        found = list(rows)
+        rows = list(reader)
     except csv.Error as error:
-        raise ValueError(f"line {rows.line_num}: {error}") from error
-    for number, row in enumerate(found, 1):
+        raise ValueError(f"line {reader.line_num}: {error}") from error
+    for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
-            raise ValueError(f"record {number} has not as many columns as the header")
-    return list(found)
+            raise ValueError(f"record {number} does not have as many columns as the header")
+    return list(rows)
 
 
-READERS: dict[str, Callable[[str], list[Row]]] = {".json": _from_json, ".jsonl": _from_lines, ".csv": _from_table}
+READERS: dict[str, Callable[[str], list[Row]]] = {".json": _parse_json, ".jsonl": _parse_jsonl, ".csv": _parse_csv}

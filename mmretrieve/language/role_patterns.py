@@ -1,10 +1,10 @@
-"""How people say in a prompt what they want, keep and reject: the patterns of `RuleCompiler`, as data."""
+"""Regular expressions of `RuleCompiler`: the wordings with which prompts ask for, keep and forbid something."""
 
 from __future__ import annotations
 
 import re
 
-# Private characters: before a forbidden phrase, around the number of a known one, before what something else replaces.
+# Private-use characters: before a forbidden phrase, around the number of a masked phrase, before what is replaced.
 NEGATED, MASK, CONTRAST = "\ue000", "\ue001", "\ue002"
 
 DETERMINERS = r"(?:the|its|his|her|their|that|those|this|these|any|all|every)"
@@ -20,7 +20,7 @@ DO_NOT = r"(?:(?:do|does|did|should|must)(?:n'?t|\s+not))"
 VERBS_OF_WISHES = r"(?:want|need|like|have|show|include|wear|contain|be)"
 AUXILIARIES = r"(?:do|does|did|is|are|was|were|has|have|should|must)"
 
-NEGATIONS = (  # what stands before a forbidden phrase
+NEGATIONS = (  # wordings before a forbidden phrase
     rf"{SUBJECT}{DO_NOT}\s+{VERBS_OF_WISHES}\s+(?:it\s+)?",
     rf"{SUBJECT}{AUXILIARIES}(?:n'?t|\s+not)\s+",
     r"(?:instead|in place|free) of\s+",
@@ -38,7 +38,7 @@ NEGATIONS = (  # what stands before a forbidden phrase
 NEGATION = re.compile(rf"(?<![\w-])(?:{'|'.join(NEGATIONS)})", re.IGNORECASE)
 CONTRASTING = re.compile(r"instead|in place|rather", re.IGNORECASE)
 
-REWRITES = (  # other ways to say the same, put in words that the rest understands
+REWRITES = (  # (pattern, replacement): wordings that are normalized first
     (rf"\b(?:{DO_NOT}|never|without)\s+(?:chang|touch|alter|los|remov)(?:e|ing)?\s+(?:the\s+|its\s+)?", ", keep the "),
     (r"\b(not|nothing)\s+(?=(?:only|just)\b)", rf"\1{MASK}"),
     (r"\b(same(?: one| thing)?|exactly this|like this|this) except (?:that )?(?!the\b|for\b|an?\b|no\b|with)", r"\1 but "),
@@ -63,7 +63,7 @@ POLITE = (
 FILLING = rf"^(?:but|and|make it|i want it|please|instead|with|is|has|{'|'.join(POLITE)})\b\s*|\s*\b(?:instead|please)$"
 BREAK = r"(\s*(?:[,;.]|\b(?:and|but(?! not)|with(?!out)|while)\b)\s*)"
 EMPTY = re.compile(rf"(?:{SAME}|the same (?:but|except)|like this(?: one)?|this|it|no|not|without)?", re.IGNORECASE)
-VACUOUS = re.compile(  # what is left of a prompt that only forbids: "a version without", "something similar but not"
+VACUOUS = re.compile(  # the rest of a prompt that only forbids: "a version without", "something similar but not"
     r"(?:(?:something |one )?(?:like|similar to) (?:this|that)(?: one)?|that|(?:this |that |an? |the )?(?:one|ones|version)"
     r"|(?:something |a )?similar(?: one)?|something|anything|i want|i prefer|it is|it has|there (?:is|are)|which|who|a bit|make)",
     re.IGNORECASE,
