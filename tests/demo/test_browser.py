@@ -709,6 +709,7 @@ def test_a_wrong_look_is_one_line(server: Served, body: object, status: int) -> 
     assert len(said) < 1_000
 
 
+@pytest.mark.timed
 def test_it_is_quick(visit: Opener) -> None:
     """Far from the figures of `benchmarks/page.py`, which need a quiet machine; a page that got slow fails all the same."""
     page = visit()

@@ -258,6 +258,7 @@ def test_answers_under_way_are_kept_when_the_endpoint_dies(server: Server, memor
     assert len(memory) == 10
 
 
+@pytest.mark.timed
 def test_an_endpoint_that_never_answers_is_noticed(server: Server, memory: AnswerCache) -> None:
     server.reply = lambda *_: hang(server)
     started = time.monotonic()
