@@ -5,15 +5,46 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONSTRAINTS ?=
 MILVUS := .milvus
+LOWEST := .lowest
 MILVUS_CONSTRAINTS ?=
 
-.PHONY: demo test lint types check format bench results clean
+# how many processes run the tests; each file of tests runs whole in one of them
+JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest
+PARALLEL = -n $(JOBS) --dist loadfile
+QUICK = tests/test_core.py tests/test_rules.py tests/test_rooms.py tests/test_readme.py tests/test_life.py
+
+.PHONY: demo test quick soak fuzz mutants test-lowest lint types format bench results clean
 
 demo: $(READY)
 	$(BIN)/python -m demo $(GALLERY)
 
 test: $(READY) $(MILVUS)/.ready lint types
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL)
+
+# for a working hour: laws of the core, one gallery from a folder to its answers through shell and API, rooms, documents
+quick: $(READY) lint
+	$(PYTEST) $(PARALLEL) $(QUICK)
+
+# What takes longer than `make test` may. Figures are of the last run, on 2 cores.
+# soak: a gallery killed MMRETRIEVE_KILLS times @SOAK@
+soak: $(READY)
+	MMRETRIEVE_KILLS=$${MMRETRIEVE_KILLS:-1000} $(PYTEST) tests/gallery/test_kill.py --timeout 3600
+
+# fuzz: MMRETRIEVE_FUZZ times as many random examples, other ones each time @FUZZ@
+fuzz: $(READY) $(MILVUS)/.ready
+	MMRETRIEVE_FUZZ=$${MMRETRIEVE_FUZZ:-10} $(PYTEST) $(PARALLEL) --timeout 3600 -m property
+
+# mutants: the source broken in one place at a time must turn the tests red @MUTANTS@
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py
+
+# test-lowest: the oldest versions that pyproject.toml allows, in an environment of its own @LOWEST@
+test-lowest: $(MILVUS)/.ready
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip uv
+	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[demo,dev]'
+	$(LOWEST)/bin/python -m pytest $(PARALLEL)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -36,7 +67,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/first.py --out results
 
 clean:
-	rm -rf $(VENV) $(MILVUS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(MILVUS) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmretrieve needs Python 3.11 or later; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

@@ -2,22 +2,80 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
-from collections.abc import Iterator
+import shutil
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import is_hypothesis_test, settings
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a core for each process
 
+from helpers import FUZZ
 from milvus_server import PROGRAM, LiteServer
 
 import mmretrieve as mm
 from mmretrieve.wardrobe.draw import draw
 from mmretrieve.wardrobe.world import drawings
 
-SHARED = Path(os.environ.get("MMRETRIEVE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+HOME = Path(__file__).parent
+SHARED = Path(os.environ.get("MMRETRIEVE_DATA", HOME.parents[1] / "shared" / "data"))
+
+settings.register_profile("fixed", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, print_blob=True)
+settings.load_profile("fixed" if FUZZ == 1 else "fuzz")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests of properties, and gives each MMRETRIEVE_FUZZ times its number of examples."""
+    tests: dict[Callable[..., object], int] = {}
+    for item in items:
+        if is_hypothesis_test(function := getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.property)
+            usual = function._hypothesis_internal_use_settings
+            tests.setdefault(function, FUZZ * usual.max_examples)
+            function._hypothesis_internal_use_settings = settings(usual, max_examples=tests[function])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Runs a `timed` test while no other process that tests this checkout executes one.
+
+    Every test passes the gate and shares the floor; a timed one keeps the gate and has the floor to itself.
+    """
+    timed = item.get_closest_marker("timed") is not None
+    with locked(HOME, fcntl.LOCK_EX) as gate, locked(HOME.parent, fcntl.LOCK_EX if timed else fcntl.LOCK_SH):
+        if not timed:
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
+
+
+@contextmanager
+def locked(folder: Path, how: int) -> Iterator[int]:
+    """A lock on a folder, which needs no file of its own. Waits for it."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, how)
+        yield opened
+    finally:
+        os.close(opened)
+
+
+@pytest.fixture(autouse=True)
+def _shell_leaves_nothing_behind() -> Iterator[None]:
+    """Undoes what a command that runs in this process sets for a process of its own: where warnings and logs go."""
+    logger = logging.getLogger("mmretrieve")
+    show, propagate, handlers = warnings.showwarning, logger.propagate, logger.handlers[:]
+    yield
+    warnings.showwarning, logger.propagate, logger.handlers[:] = show, propagate, handlers
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +103,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: 
 
 
 @pytest.fixture
-def gallery(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> mm.Gallery:
-    """A gallery of the sixty, to do with as one likes."""
-    gallery = mm.Gallery.create(tmp_path / "own.gallery", encoder=encoder)
-    gallery.add(photos)
-    return gallery
+def gallery(tmp_path: Path, encoder: mm.Encoder, made: Path) -> mm.Gallery:
+    """A copy of it, which a test may change."""
+    return mm.Gallery.open(shutil.copytree(made, tmp_path / "own.gallery"), encoder=encoder)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mmretrieve.sources.location import Location
 from mmretrieve.vectors import unit
 
 COLOUR_DIM = 32
+FUZZ = int(os.environ.get("MMRETRIEVE_FUZZ", "1"))  # times as many random examples as usual; above 1 other ones in every run
 
 
 class ColourEncoder:

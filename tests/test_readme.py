@@ -20,6 +20,7 @@ from mmretrieve.vectors import unit
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 GUIDES = [TEXT, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("gallery.md", "milvus.md", "server.md"))]
 COMMANDS = [command for text in GUIDES for command in re.findall(r"^    (mmretrieve .*)$", text, re.MULTILINE)]
@@ -69,12 +70,30 @@ def test_the_composer_of_the_contributors_guide_works(
     np.testing.assert_allclose(one["prompt"], unit([rows.mean(axis=0)])[0], atol=1e-5)
 
 
-def test_links_and_targets_exist() -> None:
-    assert len(BLOCKS) == 3
-    assert len(COMMANDS) >= 11
-    assert len(EVALUATIONS) == 9
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
-        assert (ROOT / link).is_file(), link
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    """A link in a document leads to a file, and to a heading of it where it names one."""
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        name, _, heading = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.is_file(), link
+        assert not heading or heading in headings(target), link
+
+
+def headings(document: Path) -> set[str]:
+    """The headings of a document as links name them: lower case, hyphens for spaces, no other signs."""
+    lines = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
+def test_there_is_something_to_check() -> None:
+    """The patterns of this module still fit the documents: a test without cases would be skipped, and pass."""
+    assert BLOCKS
+    assert COMMANDS
+    assert EVALUATIONS
+
+
+def test_make_has_the_targets_that_are_named() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:^    |`)make (\w+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

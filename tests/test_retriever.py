@@ -73,6 +73,15 @@ def test_a_reference_from_the_gallery(retriever: mm.Retriever, picture: Path, ph
         retriever.search(reference_id="nothing")
 
 
+def test_the_reference_can_be_left_out(retriever: mm.Retriever, picture: Path, photos: Path) -> None:
+    id_ = picture.relative_to(photos).as_posix()
+    for reference in ({"image": picture}, {"reference_id": id_}):
+        whole = retriever.search(**reference, prompt="in red", k=60)
+        others = retriever.search(**reference, prompt="in red", k=60, exclude_reference=True)
+        assert id_ in whole.ids
+        assert others.ids == tuple(other for other in whole.ids if other != id_)
+
+
 def test_a_caption_that_nothing_would_use_is_refused(retriever: mm.Retriever, picture: Path) -> None:
     for query in ({"image": picture}, {"prompt": "a dress"}, {"image": picture, "prompt": "in red", "composer": "sum"}):
         with pytest.raises(OptionError, match="a caption is for a composer of words"):

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import mmretrieve as mm
+from mmretrieve.cli.main import main
 
 
-def shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, as a person starts it."""
     command = [sys.executable, "-m", "mmretrieve.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+
+def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same command in this process, which has torch and the encoders loaded already."""
+    words = list(map(str, arguments))
+    with redirect_stdout(_stream()) as out, redirect_stderr(_stream()) as error:
+        try:
+            status = main(words)
+        except SystemExit as end:  # of the parser: wrong use, help
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess(words, status, *(stream.buffer.getvalue().decode() for stream in (out, error)))
+
+
+def _stream() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
 
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "shop.gallery"
-    done = shell("index", photos, "--gallery", folder, "--encoder", "wardrobe", "--json")
+    done = process("index", photos, "--gallery", folder, "--encoder", "wardrobe", "--json")
     assert done.returncode == 0, done.stderr
     counts = {"added": 60, "skipped": 0, "updated": 0, "vanished": 0, "items": 60}
     assert json.loads(done.stdout) == counts | {"failed": {}}
@@ -37,7 +56,7 @@ def test_index_again_skips(indexed: Path, photos: Path) -> None:
 def test_search_prints_what_import_finds(indexed: Path, photos: Path) -> None:
     picture = sorted(photos.rglob("*.png"))[0]
     knobs = ["--alpha-image", "1.4", "--alpha-text", "1.2", "--beta", "0.75", "-k", "5"]
-    done = shell("search", indexed, "--image", picture, "--prompt", "in red", *knobs, "--json")
+    done = process("search", indexed, "--image", picture, "--prompt", "in red", *knobs, "--json")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     expected = mm.Retriever.open(indexed).search(picture, "in red", k=5, alpha_image=1.4, alpha_text=1.2, beta=0.75)
@@ -93,7 +112,15 @@ def test_wrong_use_is_one_line_and_an_exit_status(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    assert "Traceback" in shell("info", tmp_path, "--debug").stderr
+    plain, debug = process("info", tmp_path), process("info", tmp_path, "--debug")
+    assert (plain.returncode, plain.stdout, len(plain.stderr.splitlines())) == (1, "", 1)
+    assert debug.returncode == 1
+    assert debug.stderr.startswith("Traceback")
+
+
+def test_wrong_use_ends_a_process_with_2(indexed: Path) -> None:
+    done = process("search", indexed, "--prompt", "x", "-k", "0")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
 
 
 def test_a_gallery_of_another_encoder_names_both(indexed: Path, photos: Path, tmp_path: Path) -> None:
@@ -137,7 +164,7 @@ def test_file_names_cannot_steer_the_terminal(photos: Path, tmp_path: Path) -> N
     (source / "bad\nname.png").write_bytes(b"x")
     done = shell("index", source, "--gallery", tmp_path / "g", "--encoder", "wardrobe", "--quiet")
     assert len(done.stderr.splitlines()) == 1
-    found = shell("search", tmp_path / "g", "--prompt", "a dress", PYTHONIOENCODING="ascii")
+    found = process("search", tmp_path / "g", "--prompt", "a dress", PYTHONIOENCODING="ascii")
     assert found.returncode == 0
     assert len(found.stdout.splitlines()) == 1
     assert r"two\nlines \x1b[31m \xe9.png" in found.stdout

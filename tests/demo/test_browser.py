@@ -490,7 +490,24 @@ def test_details_more_and_other_pictures(visit: Opener) -> None:
     assert "colour" in page.inner_text("#details")
     page.keyboard.press("Escape")
     assert page.locator("#details").is_hidden()
-    assert page.locator("#current .divider").count() <= 1
+
+
+def rows(page: Any) -> list[str]:
+    """What stands in the list of results, in order: cards, weak cards, and the line between them."""
+    kind = "item.classList.contains('divider') ? 'line' : item.card.weak ? 'weak' : 'card'"
+    return page.eval_on_selector_all("#current ol > li", f"items => items.map(item => {kind})")
+
+
+def test_a_line_stands_before_the_weak_matches(visit: Opener) -> None:
+    reference = {"id": mm.wardrobe.drawings()[5].id, "region": None, "weight": 1}
+    page = visit("/?q=" + urllib.parse.quote(json.dumps({"references": [reference], "shown": 500})))
+    strong = rows(page).index("line")
+    assert 0 < strong < len(rows(page)) - 1
+    assert rows(page) == ["card"] * strong + ["line"] + ["weak"] * len(rows(page)[strong + 1 :])
+    assert page.inner_text("#current .divider").startswith("Weaker matches")
+    page.click("#filtering > summary")
+    settled(page, lambda: page.select_option("#sort", "kind"))
+    assert "line" not in rows(page)
 
 
 def test_export(visit: Opener, tmp_path: Path) -> None:
@@ -692,6 +709,7 @@ def test_a_wrong_look_is_one_line(server: Served, body: object, status: int) -> 
     assert len(said) < 1_000
 
 
+@pytest.mark.timed
 def test_it_is_quick(visit: Opener) -> None:
     """Far from the figures of `benchmarks/page.py`, which need a quiet machine; a page that got slow fails all the same."""
     page = visit()

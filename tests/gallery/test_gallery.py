@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -263,40 +259,6 @@ def test_a_search_sees_one_moment_while_items_are_deleted(gallery: mm.Gallery, r
     assert len({ranking.searched for ranking in seen}) > 10
     for ranking in seen:
         assert ranking.ids == expected[ranking.searched]
-
-
-ADD_SLOWLY = """
-import sys, mmretrieve as mm
-from mmretrieve.gallery.filling import adding
-adding.CHUNK = 4
-encoder = mm.load_encoder("wardrobe", dtype="float32")
-print("ready", flush=True)
-mm.Gallery.open(sys.argv[1], encoder=encoder).add(sys.argv[2])
-"""
-
-
-def test_killed_at_any_moment_it_opens_at_its_last_commit(
-    tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmretrieve.gallery.chunks.CHUNK", 4)
-    whole = mm.Gallery.create(tmp_path / "whole", encoder=encoder)
-    whole.add(photos)
-    mm.Gallery.create(tmp_path / "killed", encoder=encoder)
-    moments = random.Random(5)
-    for _ in range(4):
-        child = subprocess.Popen([sys.executable, "-c", ADD_SLOWLY, tmp_path / "killed", photos], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(moments.uniform(0, 0.25))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        survivor = mm.Gallery.open(tmp_path / "killed")
-        assert survivor.verify() == []
-        assert survivor.ids == whole.ids[: len(survivor)]
-    finished = mm.Gallery.open(tmp_path / "killed", encoder=encoder)
-    finished.add(photos)
-    assert contents(finished) == contents(whole)
 
 
 def test_info_counts_everything(gallery: mm.Gallery, encoder: mm.Encoder) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,11 @@ from mmretrieve.composition import Composition
 from mmretrieve.gallery import chunks
 from mmretrieve.vectors import unit
 
-KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "100"))  # about a minute
+KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "42"))  # six of each command; `make soak` takes many more
 PICTURES = 96
+LIFE = ("add", "build", "delete", "update", "compact", "add", "build")
+FORKS = get_context("forkserver")  # each command runs in a process of its own, which need not import numpy and FAISS again
+FORKS.set_forkserver_preload(["numpy", "faiss", "pytest", "PIL.Image", "mmretrieve.gallery.gallery"])
 
 
 def paint(folder: Path, seed: int, count: int = PICTURES) -> None:
@@ -48,25 +54,38 @@ def command(name: str, path: Path, source: Path) -> None:
         gallery.build_index("IVF4,SQ8", recall=1.0)
 
 
-PATHS = os.pathsep.join(map(str, Path(__file__).parents[:2]))  # of this module, and of `helpers`
-LIMITED = """
-import os, resource, sys
-sys.path[:0] = sys.argv[1].split(os.pathsep)
-import test_kill
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    test_kill.run(*sys.argv[3:])
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-LIFE = ("add", "build", "delete", "update", "compact", "add", "build")
-RUN = "import os, sys; sys.path[:0] = sys.argv[1].split(os.pathsep); import test_kill as t; print('ready', flush=True); t.run(*sys.argv[2:])"
-
-
-def run(name: str, path: str, source: str) -> None:
+def run(answers: Connection, limit: int, name: str, path: Path, source: Path) -> None:
+    """One command in a process of its own. It sends "ready", then "done" or the error that ended it."""
     chunks.CHUNK = 8
-    command(name, Path(path), Path(source))
-    sys.stdout.write("done")
+    if limit >= 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    answers.send("ready")
+    try:
+        command(name, path, source)
+        answers.send("done")
+    except Exception as error:
+        answers.send(f"{type(error).__name__} {error}")
+
+
+@contextmanager
+def running(name: str, path: Path, source: Path, limit: int = -1) -> Iterator[tuple[BaseProcess, Connection]]:
+    """A process that has begun that command, and what it sends. `limit`: the bytes that a file may have in it."""
+    here, there = FORKS.Pipe(duplex=False)
+    child = FORKS.Process(target=run, args=(there, limit, name, path, source))
+    child.start()
+    there.close()
+    with here:
+        assert here.recv() == "ready"
+        yield child, here
+        child.join()
+
+
+def sent(answers: Connection) -> str | None:
+    """What a process sent last; None of one that was killed before."""
+    try:
+        return str(answers.recv())
+    except EOFError:
+        return None
 
 
 def state(path: Path) -> tuple[Any, ...]:
@@ -121,14 +140,11 @@ def test_killed_at_any_moment_of_any_command(
         step = number % len(LIFE)
         name, path = LIFE[step], tmp_path / str(number)
         shutil.copytree(stages[step], path)
-        words = [sys.executable, "-c", RUN, PATHS, name, str(path), str(source)]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
+        with running(name, path, source) as (child, answers):
             started = time.perf_counter()
             time.sleep(moments.uniform(0, 1.1 * took[name]))
-            child.send_signal(signal.SIGKILL)
-            if child.stdout.read():
+            child.kill()
+            if sent(answers) == "done":
                 took[name] = min(took[name], time.perf_counter() - started)
             else:
                 unfinished += 1
@@ -150,11 +166,10 @@ def test_where_there_is_no_room_what_is_stored_stays(
     step, path = LIFE.index(name), tmp_path / "g"
     shutil.copytree(stages[step], path)
     largest = max(file.stat().st_size for file in path.iterdir()) if room else 0
-    words = [sys.executable, "-c", LIMITED, PATHS, str(room and largest + room - 5_000), name]
-    done = subprocess.run([*words, str(path), str(source)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "done" or done.stdout.startswith("GalleryError "), done.stdout
-    assert done.stdout.count("\n") <= 1
+    with running(name, path, source, room and largest + room - 5_000) as (_, answers):
+        answer = str(sent(answers))
+    assert answer == "done" or answer.startswith("GalleryError "), answer
+    assert "\n" not in answer
     check(path, name, state(stages[step])[0], state(stages[step + 1])[0])
     command(name, path, source)
     assert set(state(path)[0]) == set(state(stages[step + 1])[0])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from helpers import FieldSource, gallery_state
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import mmretrieve as mm
@@ -29,11 +29,18 @@ from mmretrieve.sources.location import Location
 from mmretrieve.vectors import unit
 
 
-@pytest.fixture
-def shop(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> mm.Gallery:
-    gallery = mm.Gallery.create(tmp_path / "shop.gallery", encoder=encoder)
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: Path) -> Path:
+    """A gallery of the sixty with their numbers as fields."""
+    gallery = mm.Gallery.create(tmp_path_factory.mktemp("numbered") / "shop.gallery", encoder=encoder)
     gallery.add(FieldSource(photos))
-    return gallery
+    return gallery.path
+
+
+@pytest.fixture
+def shop(tmp_path: Path, encoder: mm.Encoder, numbered: Path) -> mm.Gallery:
+    """A copy of it, which a test may change."""
+    return mm.Gallery.open(shutil.copytree(numbered, tmp_path / "shop.gallery"), encoder=encoder)
 
 
 def one_term(vector: np.ndarray) -> Composition:
@@ -117,6 +124,52 @@ def test_a_quote_may_hold_anything(shop: mm.Gallery) -> None:
     for name in ("a;b", "a -- b", "it''s (", "/* ?", '["`'):
         assert len(shop.search(query, 3, where=f"name = '{name}' OR number = 4")) == 1
     assert len(shop.search(query, 3, where='"number" = 4 OR name = \'"a"\'')) == 1
+
+
+PIECES = [
+    "1",
+    "0",
+    "id",
+    "width",
+    "(",
+    ")",
+    "OR",
+    "AND",
+    "NOT",
+    "=",
+    "'",
+    '"',
+    "`",
+    "[",
+    "]",
+    "--",
+    "/*",
+    ";",
+    "?",
+    "\n",
+    "UNION",
+]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=9).map(" ".join), st.text(max_size=40)))
+@example("1) OR (1")
+@example("1 -- all")
+@example("width = 96")
+def test_any_text_is_one_expression_or_refused_in_one_line(made: Path, where: str) -> None:
+    """What is accepted can be made part of a larger expression, where it decides nothing; else it was more than one."""
+    gallery = mm.Gallery.open(made)
+    query = one_term(gallery.vectors()[0])
+
+    def kept(where: str) -> int | None:
+        try:
+            return gallery.search(query, 1, where=where).searched
+        except OptionError as refusal:
+            return None if "\n" not in str(refusal) else pytest.fail(f"several lines: {refusal}")
+
+    if kept(where) is not None:
+        assert kept(f"({where}) AND 0") == 0
+        assert kept(f"({where}) OR 1") == len(gallery)
 
 
 def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, photos: Path) -> None:

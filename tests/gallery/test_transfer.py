@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import tarfile
@@ -61,17 +62,22 @@ def test_folder_tar_and_parquet_give_the_same_gallery(tmp_path: Path, encoder: m
 
 
 @pytest.mark.shared_data
-def test_the_catalogue_is_the_same_three_times(tmp_path: Path, catalogue: Path) -> None:
+def test_photographs_of_a_catalogue_are_the_same_three_times(tmp_path: Path, catalogue: Path) -> None:
     encoder = mm.load_encoder(str(catalogue / "model"))
-    pictures = sorted((catalogue / "images").iterdir())
-    one, *others = same_three_times(pictures, catalogue / "images", encoder, tmp_path)
-    assert len(one) == 3125
+    with (catalogue / "items.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file))[:401]
+    place = header.index("file")
+    (tmp_path / "some" / "images").mkdir(parents=True)
+    for row in rows:
+        shutil.copy(catalogue / row[place], tmp_path / "some" / row[place])
+    with (tmp_path / "some" / "items.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    pictures = sorted((tmp_path / "some" / "images").iterdir())
+    one, *others = same_three_times(pictures, tmp_path / "some" / "images", encoder, tmp_path)
     assert all(gallery_state(other) == gallery_state(one) for other in others)
-    told = one.add(catalogue / "items.csv")
-    assert (told.added, told.failed) == (3125, {})
-    assert len(
-        one.search(Composition(("query",), one.vectors()[:1], (1.0,)), 50, where="article = 'tshirt' AND colour = 'pink'")
-    )
+    told = one.add(tmp_path / "some" / "items.csv")
+    assert (told.added, told.failed) == (400, {})
+    assert len(one.search(Composition(("query",), one.vectors()[:1], (1.0,)), 50, where="article = 'tshirt'"))
 
 
 def test_shards_that_are_merged_are_what_one_machine_makes(

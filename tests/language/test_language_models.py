@@ -257,6 +257,7 @@ def test_answers_under_way_are_kept_when_the_endpoint_dies(server: Server, cache
     assert len(cache) == 10
 
 
+@pytest.mark.timed
 def test_an_endpoint_that_never_answers_is_noticed(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda *_: hang(server)
     started = time.monotonic()

@@ -62,6 +62,7 @@ def test_a_wrong_token_is_named_and_not_shown(
     assert len(set(handler.seen)) == 2
 
 
+@pytest.mark.timed
 def test_a_server_that_hangs_is_given_up(
     milvus: LiteServer, tmp_path: Path, filled: mm.Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,7 @@ def huge_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
+@pytest.mark.timed
 def test_what_is_no_picture_is_named_without_a_path(site: httpx.Client) -> None:
     wrong = {
         b"not a picture": "the picture: not an image that can be read",
