@@ -107,6 +107,7 @@ class Vocabulary:
             ) from error
 
     def write(self, path: str | Path) -> None:
+        """Writes the vocabulary as JSON, which `Vocabulary.read` reads."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
