@@ -1,4 +1,4 @@
-"""Weights without labels: chosen for each query from its terms and from how a gallery spreads. docs/guides/weights.md has the figures.
+"""Weights without labels: chosen for each query from its terms and from how a gallery spreads. docs/weights.md has the figures.
 
 Raw weights do not carry over from one encoder to the next: the scores of words and of pictures spread differently (the modality
 gap). So each term counts in standard deviations, z = (score − mean) / σ over the gallery, and the score of an item is
