@@ -28,7 +28,7 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m docs.generate
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'The documentation is in site/index.html.'
 
 results: $(READY)

@@ -25,27 +25,27 @@ def long_form(docstring: str) -> str:
     """The docstring with its short sections in the form that numpydoc defines.
 
     An entry in one line, ``name : what it is.``, gets its description on a line of its own. A section that is only text
-    (Source, and Returns without a type) becomes a paragraph.
+    (Source, and Returns without a type) becomes a paragraph before the first section.
 
     >>> print(long_form("Adds.\\n\\nRaises\\n------\\nValueError : for no numbers.\\n\\nSource\\n------\\nEuclid"))
     Adds.
+    <BLANKLINE>
+    **Source:** Euclid
     <BLANKLINE>
     Raises
     ------
     ValueError
         for no numbers.
-    <BLANKLINE>
-    **Source:** Euclid
     """
-    pieces = SECTION.split(docstring.rstrip() + "\n")
-    text = pieces[0]
-    for title, body in zip(pieces[1::2], pieces[2::2], strict=True):
+    introduction, *pieces = SECTION.split(docstring.rstrip() + "\n")
+    text, sections = [introduction.strip()], []
+    for title, body in zip(pieces[::2], pieces[1::2], strict=True):
         if title in PLAIN and not re.search(r"^\s+\S", body, re.MULTILINE):
-            paragraph, *rest = re.split(r"\n\s*\n", body.strip())
-            text += "\n\n".join([f"**{title}:** {paragraph}", *rest]) + "\n\n"
+            text.append(f"**{title}:** {body.strip()}")
         else:
-            text += f"{title}\n{'-' * len(title)}\n{ENTRY.sub(_entry, body) if title in LISTED else body}"
-    return text.rstrip()
+            entries = ENTRY.sub(_entry, body) if title in LISTED else body
+            sections.append(f"{title}\n{'-' * len(title)}\n{entries.rstrip()}")
+    return "\n\n".join(text + sections)
 
 
 def _entry(match: re.Match[str]) -> str:

@@ -21,7 +21,10 @@ from mmretrieve.vectors import unit
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [TEXT, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md")))]
-RUN = [TEXT, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "getting-started.md", "guides/searching.md"))]
+RUN = [
+    TEXT,
+    *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "getting-started.md", "guides/searching.md")),
+]
 BLOCKS = [block for text in RUN for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 COMMANDS = [command for text in PAGES for command in re.findall(r"^    (mmretrieve .*)$", text, re.MULTILINE)]
 EVALUATIONS = [command for text in PAGES for command in re.findall(r"^    (python -m eval .*)$", text, re.MULTILINE)]

@@ -37,7 +37,6 @@ OneId = Annotated[Id, Query(description="the item's id, as every other answer gi
 UploadName = Annotated[str, Path(description="the name that the answer to an upload gives")]
 
 
-
 class BatchRequest(BaseModel):
     """Several questions at once. One that is none is answered by what is wrong with it, so anything may stand here."""
 

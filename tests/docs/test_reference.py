@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI, Query
 
 import mmretrieve as mm
+from docs import docstrings
 from docs.generate.__main__ import main, pages
 from docs.generate.commands import command_blocks
 from docs.generate.markdown import UndocumentedError, anchor
@@ -143,7 +144,7 @@ def headings(text: Path) -> set[str]:
 
 
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert built.returncode == 0, built.stdout + built.stderr
     page = (tmp_path / "site" / "reference" / "python.html").read_text(encoding="utf-8")
@@ -152,3 +153,9 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     for file in (tmp_path / "site").rglob("*.html"):
         fetched = re.findall(r'(?:src|<link[^>]*href)="(https?:[^"]*)"', file.read_text(encoding="utf-8"))
         assert not fetched, f"{file.name} fetches {fetched}"
+
+
+def test_short_sections_of_docstrings_become_long_ones() -> None:
+    assert doctest.testmod(docstrings).failed == 0
+    text = "Sums.\n\nParameters\n----------\na, b : float\n    The numbers.\nc : another number.\n\nReturns\n-------\nfloat\n    a + b."
+    assert docstrings.long_form(text) == text.replace("c : another number.", "c\n    another number.")
