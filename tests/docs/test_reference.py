@@ -157,5 +157,9 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
 
 def test_short_sections_of_docstrings_become_long_ones() -> None:
     assert doctest.testmod(docstrings).failed == 0
-    text = "Sums.\n\nParameters\n----------\na, b : float\n    The numbers.\nc : another number.\n\nReturns\n-------\nfloat\n    a + b."
-    assert docstrings.long_form(text) == text.replace("c : another number.", "c\n    another number.")
+    long = "Sums.\n\nParameters\n----------\na, b : float\n    The numbers.\n\nReturns\n-------\nfloat\n    a + b."
+    assert docstrings.long_form(long) == long
+    short = "Sums.\n\nParameters\n----------\na, b : the numbers: two,\n    or more.\nc : another one.\n\nReturns\n-------\nTheir sum."
+    assert docstrings.long_form(short) == (
+        "Sums.\n\n**Returns:** Their sum.\n\nParameters\n----------\na, b\n    the numbers: two, or more.\nc\n    another one."
+    )
