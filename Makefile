@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` serves the page, `make test` checks the house. Both set up what they need.
+# `make demo` serves the page, `make test` runs all checks, `make docs` builds the documentation. Each sets up what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ PYTEST = $(BIN)/python -m pytest
 PARALLEL = -n $(JOBS) --dist loadfile
 QUICK = tests/test_core.py tests/test_rules.py tests/test_rooms.py tests/test_readme.py tests/test_life.py
 
-.PHONY: demo test quick soak fuzz mutants test-lowest lint types format bench results clean
+.PHONY: demo test quick soak fuzz mutants test-lowest lint types format docs bench results clean
 
 demo: $(READY)
 	$(BIN)/python -m demo $(GALLERY)
@@ -57,6 +57,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY)
+	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'The documentation is in site/index.html.'
+
 results: $(READY)
 	$(BIN)/python -m eval table --out results
 	$(BIN)/python -m eval weights --out results
@@ -67,7 +72,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/first.py --out results
 
 clean:
-	rm -rf $(VENV) $(MILVUS) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(MILVUS) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build site *.egg-info
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmretrieve needs Python 3.11 or later; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

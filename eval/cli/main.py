@@ -22,7 +22,8 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import AUTO, BALANCED, BASE, BUILT_IN, Preprocessing
 
 ROOT = Path(__file__).parents[1]
-README, WEIGHTS, ANSWERABLE = ROOT / "README.md", ROOT / "docs" / "weights.md", ROOT / "docs" / "answerable.md"
+GUIDES = ROOT / "docs" / "guides"
+README, WEIGHTS, ANSWERABLE = ROOT / "README.md", GUIDES / "weights.md", GUIDES / "answerable.md"
 BETAS, GAMMAS = "0:1:21", "-0.5:3:31"
 
 
@@ -97,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     _scoring(_command(added, "score", commands.score))
     _reporting(_command(added, "report", commands.report))
     exporting = _command(added, "export-wardrobe", commands.export_wardrobe)
-    exporting.add_argument("layout", choices=tuple(map(str, BenchmarkLayout)))
+    exporting.add_argument("layout", choices=tuple(map(str, BenchmarkLayout)), help="the benchmark whose layout to write")
     exporting.add_argument("folder", type=Path, metavar="OUT", help="a new folder")
     _of_texts(_command(added, "table", table), README)
     weighing = _command(added, "weights", weigh)

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         _of_gallery(_command(added, name, run))
     removing = _command(added, "delete", maintenance.delete)
     _of_gallery(removing)
-    removing.add_argument("ids", nargs="+", metavar="ID")
+    removing.add_argument("ids", nargs="+", metavar="ID", help="an item to delete")
     _upkeep_arguments(added)
     _training_arguments(_command(added, "train-phi", commands.train_phi))
     return parser

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from pydantic import BaseModel, Field
 
 from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
@@ -34,6 +34,7 @@ PICTURE = {
     }
 }
 OneId = Annotated[Id, Query(description="the item's id, as every other answer gives it")]
+UploadName = Annotated[str, Path(description="the name that the answer to an upload gives")]
 
 
 class BatchRequest(BaseModel):
@@ -89,14 +90,14 @@ def api(answers: SearchService, gate: BoundedExecutor, reading: BoundedExecutor)
         return UploadResponse(upload=await gate.run(lambda: answers.uploads.keep(content)))
 
     @router.get("/uploads/{upload}", summary="An uploaded picture", response_class=Response, responses=JPEG)
-    async def uploaded(upload: str, request: Request) -> Response:
+    async def uploaded(upload: UploadName, request: Request) -> Response:
         return await _picture(reading, request, upload, lambda: answers.uploads.preview(upload))
 
     @router.get("/items", summary="The items of the gallery")
     async def items(
         where: Annotated[PublicFilterText | None, Query(description="an SQL expression over the items' fields")] = None,
-        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-        limit: Annotated[int, Query(ge=1, le=limits.PAGE)] = 50,
+        offset: Annotated[int, Query(ge=0, le=10**9, description="how many items to skip")] = 0,
+        limit: Annotated[int, Query(ge=1, le=limits.PAGE, description="how many items to list")] = 50,
     ) -> ItemPageResponse:
         return ItemPageResponse.of(await reading.run(lambda: answers.items(where, offset, limit)))
 

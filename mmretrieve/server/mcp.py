@@ -53,7 +53,7 @@ class SimilarArguments(ImageArguments):
 
 
 class ItemArguments(ImageArguments):
-    id: Id
+    id: Id = Field(description="the item to describe")
 
 
 class NoArguments(BaseModel):

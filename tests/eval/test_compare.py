@@ -182,9 +182,9 @@ def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
         json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("weights", "answerable", "avoid")
     )
-    text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "weights.md").read_text(encoding="utf-8")
     assert all(table in text for table in (weights_table(weights), sensitivity_table(weights), avoid_table(avoid["shares"])))
-    assert answerable_table(answerable) in (ROOT / "docs" / "answerable.md").read_text(encoding="utf-8")
+    assert answerable_table(answerable) in (ROOT / "docs" / "guides" / "answerable.md").read_text(encoding="utf-8")
 
 
 def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, gallery: Float32) -> None:

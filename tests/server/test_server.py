@@ -701,7 +701,7 @@ def test_a_token_in_the_environment_is_asked_for(made: Path) -> None:
     )
 
 
-GUIDE = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "server.md").read_text(encoding="utf-8")
 CURLS = re.findall(r"^    (curl .*)$", GUIDE, re.MULTILINE)
 
 
@@ -738,7 +738,7 @@ def test_the_guide_tells_the_bounds_that_hold() -> None:
     for said in (
         f"{bounds.body_bytes // 1_000_000} MB; {bounds.seconds:g} s",
         f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits",
-        f"{limits.BATCH} questions",
+        f"{limits.BATCH} requests",
         f"{bounds.waiting} more wait",
         f"a queue of {bounds.reading:,}",
         f"{bounds.upload_bytes // 1_000_000} MB together, each {bounds.upload_seconds / 3600:g} hours",

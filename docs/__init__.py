@@ -1,0 +1,1 @@
+"""The documentation: pages, and the tool that writes the reference."""
