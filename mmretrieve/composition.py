@@ -116,7 +116,7 @@ class Composition:
     @property
     def is_linear(self) -> bool:
         """Whether the score is one inner product, with `vector`."""
-        return self.rule.name is RuleName.LINEAR
+        return self.rule.name == RuleName.LINEAR
 
     @property
     def takes_pdv(self) -> bool:
@@ -175,7 +175,7 @@ class Composition:
         """`weighted`, but terms beside image, text, composed and prompt keep theirs where they are not named."""
         if not self.rule.weighs:
             raise OptionError(
-                f"the {self.rule.name.value!r} rule has no weights: leave out weights, alpha_image, alpha_text and beta"
+                f"the {str(self.rule.name)!r} rule has no weights: leave out weights, alpha_image, alpha_text and beta"
             )
         own = {role for role in self.roles if role not in set(Term) and role not in weights}
         told = zip(self.roles, self.weights, self.weighted(weights).weights, strict=True)

@@ -75,7 +75,7 @@ def automatic(composition: Composition, spread: Spread, *, keep_rule: bool = Fal
     equal ones) the amounts weigh raw scores, and the remark says so; so it does where all texts have the same vector.
     """
     if keep_rule and not composition.rule.weighs:
-        return replace(composition, why=f"the {composition.rule.name.value} rule has no weights to choose")
+        return replace(composition, why=f"the {composition.rule.name} rule has no weights to choose")
     amounts, why = _amounts(composition)
     linear = not keep_rule or composition.rule == LINEAR
     rule = LINEAR if linear else composition.rule
