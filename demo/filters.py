@@ -1,4 +1,4 @@
-"""Filters as a person sets them: choices of field values → one SQL expression."""
+"""Filters as a person sets them: choices of field values → one expression."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mmretrieve.gallery.store.statements import quoted
-from mmretrieve.server.schemas import without_locations
+from mmretrieve.filters import Expression
+from mmretrieve.filters.expression import And, Column, Comparator, Comparison, In, Literal
+from mmretrieve.server.schemas import check_public
 
 
 class FieldFilter(BaseModel):
@@ -16,29 +17,23 @@ class FieldFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    field: Annotated[str, AfterValidator(without_locations)] = Field(max_length=200)
+    field: Annotated[str, AfterValidator(check_public)] = Field(max_length=200)
     any_of: list[str] = Field(default_factory=list, max_length=200)
     at_least: float | None = Field(default=None, allow_inf_nan=False)
     at_most: float | None = Field(default=None, allow_inf_nan=False)
 
 
-def expression(filters: Iterable[FieldFilter], where: str | None = None) -> str | None:
-    """The SQL expression that all filters, and `where` beside them, make together; None where there is nothing to fulfil."""
-    parts = [part for one in filters for part in _conditions(one)]
-    if where and where.strip():
-        parts.append(f"({where})")
-    return " AND ".join(parts) or None
+def expression(filters: Iterable[FieldFilter], where: Expression | None = None) -> Expression | None:
+    """All filters, and `where` beside them, as one expression; None if there are none."""
+    parts = [part for one in filters for part in _conditions(one)] + ([where] if where else [])
+    return And(tuple(parts)) if len(parts) > 1 else next(iter(parts), None)
 
 
-def _conditions(one: FieldFilter) -> Iterable[str]:
-    name = quoted(one.field)
+def _conditions(one: FieldFilter) -> Iterable[Expression]:
+    field = Column(one.field, "fields")
     if one.any_of:
-        yield f"{name} IN ({', '.join(map(_text, one.any_of))})"
+        yield In(field, tuple(map(Literal, one.any_of)))
     if one.at_least is not None:
-        yield f"{name} >= {one.at_least!r}"
+        yield Comparison(Comparator.GE, field, Literal(one.at_least))
     if one.at_most is not None:
-        yield f"{name} <= {one.at_most!r}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+        yield Comparison(Comparator.LE, field, Literal(one.at_most))

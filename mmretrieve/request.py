@@ -13,6 +13,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmretrieve.errors import OptionError
+from mmretrieve.filters import Expression, read_filter
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, MAX_PAIRS, ComposerName, is_number
 from mmretrieve.registry import COMPOSERS, RULES
 
@@ -90,7 +91,9 @@ class RequestField:
                 return parse_weights(value)
             case FieldKind.FLAG:
                 return bool(value)
-            case FieldKind.IMAGE | FieldKind.FILTER:  # read where they are used: the one by `images`, the other by the gallery
+            case FieldKind.FILTER:
+                return read_filter(value)
+            case FieldKind.IMAGE:  # opened by `inputs`
                 return value
 
     def _parse_number(self, name: str, value: Any) -> float:
@@ -174,7 +177,7 @@ class SearchRequest:
         "leave out items that score below; automatic weights score in standard deviations above the average item",
         metavar="S",
     )
-    where: str | None = _field(
+    where: Expression | None = _field(  # noqa: RUF009  it declares a field
         FieldKind.FILTER,
         FieldGroup.RANKING,
         "an SQL condition on the fields of items: \"price < 20 AND colour = 'red'\"",

@@ -19,6 +19,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError
+from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device as IndexDevice
@@ -187,7 +188,7 @@ class Retriever:
         beta: float | None = None,
         weights: Weights | None = None,
         min_score: float | None = None,
-        where: str | None = None,
+        where: Where | None = None,
         exclude: str | Collection[str] | None = None,
         exclude_reference: bool = False,
     ) -> Ranking:
@@ -213,7 +214,7 @@ class Retriever:
             a number for each role. A named composer that has weights of its own ("sum", "sdr", …) keeps them unless weights
             are named, and a named rule is kept.
         min_score : leave out items that score below.
-        where : an SQL condition on the fields of items.
+        where : an SQL condition on the fields of items, an `Expression`, or the structure of one.
         exclude : items that must not appear.
         exclude_reference : leave out the references (by id, or any item with the same content as a file).
 

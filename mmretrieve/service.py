@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, ImageError, MissingError
+from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import ItemPage
@@ -147,7 +148,7 @@ class SearchService:
         """One item. Raises MissingError for an unknown id."""
         return self.gallery.item(id_)
 
-    def items(self, where: str | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
+    def items(self, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
         """Some items in insertion order. Raises OptionError for a filter that cannot be read."""
         return self.gallery.listed(where=where, offset=offset, limit=limit)
 

@@ -15,6 +15,8 @@ from milvus_server import LiteServer
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError, VectorError
+from mmretrieve.filters import read_filter
+from mmretrieve.filters.sqlite import to_text
 from mmretrieve.gallery import search
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions
@@ -74,7 +76,9 @@ class Numpy:
         return np.array([known[id_] for id_ in ids], dtype=np.int64)
 
     def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        found = self._table.execute(f"SELECT row FROM items WHERE {cut.where or '1'} ORDER BY row").fetchall()
+        found = self._table.execute(
+            f"SELECT row FROM items WHERE {to_text(cut.where) if cut.where else '1'} ORDER BY row"
+        ).fetchall()
         matching = np.array([row for (row,) in found], dtype=np.int64)
         rows = np.setdiff1d(matching, self.rows_of(cut.exclude))
         return CandidateFilter.of(rows, len(rows), len(matching), len(self))
@@ -121,7 +125,7 @@ class NumpyGallery:
         where: str | None = None,
         min_score: float | None = None,
     ) -> mm.Ranking:
-        return search.search(self._now, composition, SearchOptions(k, exclude, min_score, where))
+        return search.search(self._now, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
 
     def rank(
         self,
@@ -132,7 +136,7 @@ class NumpyGallery:
         exclude: Collection[str] = (),
         where: str | None = None,
     ) -> mm.Ranking:
-        return search.rank(self._now, composition, scores, self._now.rows, SearchOptions(k, exclude, None, where))
+        return search.rank(self._now, composition, scores, self._now.rows, SearchOptions(k, exclude, None, read_filter(where)))
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,7 @@ def test_imports_run_one_way_in_the_gallery_too() -> None:
     [
         ("faiss", {"gallery/index/factory.py", "gallery/index/gpu.py", "gallery/index/faiss_index.py"}),
         ("open_clip", {"encoders/openclip.py", "encoders/text_tower.py", "wardrobe/train.py"}),
+        ("sqlglot", {"filters/dialect.py", "filters/parser.py"}),
         ("sqlite3", {"gallery/store/ledger.py", "gallery/store/statements.py"}),
         ("openai", {"language/llm/client.py"}),
         ("pymilvus", {"milvus/client.py"}),
@@ -135,7 +136,18 @@ def test_light_things_are_quick_and_load_nothing_heavy(command: list[str]) -> No
     assert min(spent) < 0.3
     traced = subprocess.run([sys.executable, "-X", "importtime", *command], check=True, capture_output=True, text=True).stderr
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in traced.splitlines()}
-    assert not loaded & {"torch", "faiss", "gradio", "open_clip", "fastapi", "starlette", "uvicorn", "mcp", "pydantic"}
+    assert not loaded & {
+        "torch",
+        "faiss",
+        "gradio",
+        "open_clip",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "mcp",
+        "pydantic",
+        "sqlglot",
+    }
 
 
 def test_every_public_name_can_be_had() -> None:

@@ -14,6 +14,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError
+from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
 from mmretrieve.gallery.store.records import UNSEEN, Item, StaleViewError
 from mmretrieve.gallery.view import GalleryView, ItemPage, SearchOptions
@@ -107,14 +108,14 @@ class GalleryBase(ABC, Generic[N]):
         """The same of several, in that order."""
         return self._at_one_moment(lambda now: now.items_of(now.rows_of(ids)))
 
-    def listed(self, *, where: str | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
+    def listed(self, *, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
         """Up to `limit` of the items that fulfil a filter, from number `offset` on, in insertion order; and how many do.
 
-        OptionError for an expression that is none.
+        OptionError for what is no filter.
         """
 
         def listed(now: N) -> ItemPage:
-            allowed = now.allowed(SearchOptions(1, where=where))
+            allowed = now.allowed(SearchOptions(1, where=read_filter(where)))
             return ItemPage(now.items_of(now.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
 
         return self._at_one_moment(listed)
@@ -195,17 +196,20 @@ class GalleryBase(ABC, Generic[N]):
         k: int = DEFAULT_K,
         *,
         exclude: Collection[str] = (),
-        where: str | None = None,
+        where: Where | None = None,
         min_score: float | None = None,
     ) -> Ranking:
         """The k best items under the query's score rule. Fewer where the gallery has fewer, or fewer reach `min_score`.
 
         A linear rule is one search of the index. Others score every item of a gallery of up to EXACT_ITEMS, and of a
         larger one the best POOL candidates of each term, which the ranking's note says. Equal scores keep insertion
-        order. where: an SQL expression over the items' fields, such as "price < 20 AND colour = 'red'".
+        order. where: an SQL expression over the items' fields, such as "price < 20 AND colour = 'red'", or an
+        `Expression` of `mmretrieve.filters`, or its structure.
         Raises OptionError for k < 1 or an expression that is none, VectorError for another dimension.
         """
-        return self._at_one_moment(lambda now: search.search(now, composition, SearchOptions(k, exclude, min_score, where)))
+        return self._at_one_moment(
+            lambda now: search.search(now, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
+        )
 
     def search_many(self, compositions: Sequence[Composition], cuts: Sequence[SearchOptions]) -> list[Ranking]:
         """A ranking for each composition under its own `SearchOptions`, as `search` gives it; linear ones are searched together."""
@@ -218,12 +222,14 @@ class GalleryBase(ABC, Generic[N]):
         k: int = DEFAULT_K,
         *,
         exclude: Collection[str] = (),
-        where: str | None = None,
+        where: Where | None = None,
         min_score: float | None = None,
     ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
         return self._at_one_moment(
-            lambda now: search.rank(now, composition, scores_tn, now.rows, SearchOptions(k, exclude, min_score, where))
+            lambda now: search.rank(
+                now, composition, scores_tn, now.rows, SearchOptions(k, exclude, min_score, read_filter(where))
+            )
         )
 
     @property

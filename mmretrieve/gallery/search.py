@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmretrieve import scoring
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.filters import Expression
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, SearchView
 from mmretrieve.ranking import Hit, Ranking
@@ -24,7 +25,7 @@ POOL = 2_000  # candidates of each term beyond
 def search_many(now: SearchView, compositions: Sequence[Composition], cuts: Sequence[SearchOptions]) -> list[Ranking]:
     """A ranking for each composition, the same as `search` gives; linear ones under one filter are one search of the index."""
     rankings: dict[int, Ranking] = {}
-    together: dict[str | None, list[int]] = {}
+    together: dict[Expression | None, list[int]] = {}
     for i, (composition, cut) in enumerate(zip(compositions, cuts, strict=True)):
         if composition.is_linear:
             together.setdefault(cut.where, []).append(i)
@@ -38,7 +39,7 @@ def search_many(now: SearchView, compositions: Sequence[Composition], cuts: Sequ
 
 
 def _search_linear(
-    now: SearchView, compositions: Sequence[Composition], cuts: Sequence[SearchOptions], where: str | None
+    now: SearchView, compositions: Sequence[Composition], cuts: Sequence[SearchOptions], where: Expression | None
 ) -> list[Ranking]:
     """All of them propose candidates at once, and each ranks all candidates that it may show: exact scores decide."""
     for composition in compositions:

@@ -10,6 +10,7 @@ import numpy as np
 from mmretrieve import scoring
 from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
+from mmretrieve.filters import Expression
 from mmretrieve.gallery import candidates, duplicates, vocabularies
 from mmretrieve.gallery.index import gpu_scores, manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
@@ -36,7 +37,7 @@ class LocalView:
         self.dim, self.name = store.dim, str(store.folder)
         self.rows: Rows = self.moment.rows()
         self._device, self.once_lock = device, RLock()
-        self._filters: dict[str, Rows] = {}
+        self._filters: dict[Expression, Rows] = {}
         self._before: manager.LoadedIndex | None = None if before is None else before.__dict__.get("_opened", before._before)
         self._previous_automatic: AutomaticVocabulary | None = (
             None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
@@ -123,7 +124,7 @@ class LocalView:
         rows = np.setdiff1d(matching, self.rows_of(cut.exclude), assume_unique=True) if len(cut.exclude) else matching
         return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
-    def _matching(self, where: str) -> Rows:
+    def _matching(self, where: Expression) -> Rows:
         """What fulfils a filter at this moment; the last few are remembered, as the next query mostly has the same one."""
         with self.once_lock:
             if where not in self._filters:

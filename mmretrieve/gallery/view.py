@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmretrieve import scoring
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
+from mmretrieve.filters import Expression
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.vectors import Float32
@@ -23,12 +24,12 @@ Rows = NDArray[np.int64]  # items by number, in insertion order
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What ends a ranking: k, ids that are hidden, an SQL expression that items must fulfil, and a lowest score."""
+    """What ends a ranking: k, ids that are hidden, a filter that items must fulfil, and a lowest score."""
 
     k: int
     exclude: Collection[str] = ()
     min_score: float | None = None
-    where: str | None = None
+    where: Expression | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", scoring.check_k(self.k))

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
+from mmretrieve.filters.expression import folded
 from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.sources.values import folded
 
 KEY = "vocabulary"  # in the ledger's meta data
 MAX_ITEMS = 20_000  # whose fields are read

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.store.store import Half
 from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.values import folded
 
 OWN = {  # what every item can have, by its name in SQL
     **dict.fromkeys(("id", "path", "part", "hash", "source", "stamp"), FieldType.TEXT),
@@ -49,26 +49,29 @@ class MilvusColumn:
         return f"f_{self._escaped}" if self.is_field else f"own_{self.name}"
 
     @property
+    def is_text(self) -> bool:
+        return self.kind is FieldType.TEXT
+
+    @property
+    def given(self) -> str:
+        """The expression that a value is there. `given` is in every row, so this may be negated."""
+        return f'array_contains({GIVEN}, "{self.key}")'
+
+    def pattern(self, text: str) -> str:
+        """A text, or a pattern, as LIKE compares it: a and A are one, other letters are not, and a backslash is only that."""
+        return folded(text).replace("\\", BACKSLASH)
+
+    @property
     def _escaped(self) -> str:
         """A name that any server takes: `price` stays, whatever else is spelled in hexadecimal digits."""
         small = folded(self.name)
         return f"_{small}" if PLAIN.fullmatch(small) else f"x_{small.encode().hex()}"
 
 
-def columns(fields: Mapping[str, FieldType]) -> dict[str, MilvusColumn]:
-    """Folded name → column, of all that a filter can name. A field with the name of an item's own column takes its place."""
-    own = {name: MilvusColumn(name, kind, is_field=False) for name, kind in OWN.items()}
-    return own | {folded(name): MilvusColumn(name, FieldType(kind)) for name, kind in fields.items()}
-
-
-def is_given(column: MilvusColumn) -> str:
-    """The expression that a value is there. `given` is in every row, so this may be negated."""
-    return f'array_contains({GIVEN}, "{column.key}")'
-
-
-def as_liked(text: str) -> str:
-    """A text, or a pattern, as LIKE compares it: a and A are one, other letters are not, and a backslash is only that."""
-    return folded(text).replace("\\", BACKSLASH)
+def filter_columns(fields: Mapping[str, FieldType]) -> list[MilvusColumn]:
+    """All that a filter can name: what every item can have, and the fields."""
+    own = [MilvusColumn(name, kind, is_field=False) for name, kind in OWN.items()]
+    return own + [MilvusColumn(name, FieldType(kind)) for name, kind in fields.items()]
 
 
 def row_of(number: int, item: Item, half: Half, fields: Mapping[str, FieldType]) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def row_of(number: int, item: Item, half: Half, fields: Mapping[str, FieldType])
     values = dict(_values(item, fields))
     given = [column.key for column in values]
     looked_at: dict[str, Value] = {column.key: value for column, value in values.items()}
-    looked_at |= {column.folded: as_liked(value) for column, value in values.items() if isinstance(value, str)}
+    looked_at |= {column.folded: column.pattern(value) for column, value in values.items() if isinstance(value, str)}
     sizes = len(told.encode()), len(json.dumps(looked_at, ensure_ascii=False).encode())
     if max(sizes) > TEXT_BYTES or len(given) > FIELDS:
         raise GalleryError(f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {TEXT_BYTES}; leave some out")

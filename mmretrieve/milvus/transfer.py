@@ -14,6 +14,8 @@ import numpy as np
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
+from mmretrieve.filters.milvus import one_of
 from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.ingest import AddReport
 from mmretrieve.gallery.snapshot import LocalView
@@ -28,8 +30,6 @@ from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
 from mmretrieve.milvus.manifest import Manifest
 from mmretrieve.milvus.schema import is_news, row_of
 from mmretrieve.milvus.view import BLOCK, CollectionView
-from mmretrieve.milvus.where import one_of
-from mmretrieve.sources.values import folded
 
 
 def opened(server: MilvusClient, about: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:

@@ -16,6 +16,8 @@ from mmretrieve import scoring
 from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
+from mmretrieve.filters import to_milvus
+from mmretrieve.filters.milvus import one_of
 from mmretrieve.gallery import duplicates, vocabularies
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.store.records import Item, StaleViewError
@@ -25,8 +27,7 @@ from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabula
 from mmretrieve.milvus.client import HASH, ID, ITEM, PAGE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
 from mmretrieve.milvus.manifest import Manifest
-from mmretrieve.milvus.schema import item_of
-from mmretrieve.milvus.where import one_of, translated
+from mmretrieve.milvus.schema import filter_columns, item_of
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
@@ -128,7 +129,7 @@ class CollectionView:
         return duplicates.grouped(self, lambda rows: self._near(rows, min_score), min_score, progress)
 
     def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        where = "" if cut.where is None else translated(cut.where, self.about.fields)
+        where = "" if cut.where is None else to_milvus(cut.where, filter_columns(self.about.fields))
         matching = self.server.count(where) if where else len(self)
         if not len(cut.exclude):
             return CandidateFilter.of(where, matching, matching, len(self))

@@ -20,10 +20,10 @@ from mmretrieve.server.schemas import (
     InfoResponse,
     ItemPageResponse,
     ItemResponse,
+    PublicFilterText,
     SearchBody,
     SearchResponse,
     UploadResponse,
-    Where,
 )
 
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG image"}}
@@ -85,7 +85,7 @@ def api_routes(context: AppContext) -> APIRouter:
 
     @router.get("/items", summary="The items of the gallery")
     async def items(
-        where: Annotated[Where | None, Query(description="an SQL expression over the items' fields")] = None,
+        where: Annotated[PublicFilterText | None, Query(description="an SQL expression over the items' fields")] = None,
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         limit: Annotated[int, Query(ge=1, le=limits.PAGE)] = 50,
     ) -> ItemPageResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -43,6 +43,7 @@ MAX_CHARACTERS = 600  # of a message, which may repeat what a client sent
 MAX_VALUE_CHARACTERS = 200  # of a wrong value that a message repeats
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"][^/:\n'\"]*/)+")  # from the root to before the last name
 REPEATING = (MissingError, OptionError)  # these repeat what the client sent, which may look like a path
+FILTER_ERROR: Final = "filter"  # the kind of an error that already quotes the filter
 PYDANTIC_PARTS = re.compile(
     r"(body|query|path)$|constrained-|\w+\["
 )  # parts of a location that are pydantic's, not the client's
@@ -148,6 +149,7 @@ def validation_line(errors: Any) -> str:
     first = errors[0]
     field = ".".join(part for part in map(str, first["loc"]) if not PYDANTIC_PARTS.match(part))
     value = first.get("input")
-    given = f", got {str(value)[:MAX_VALUE_CHARACTERS]!r}" if isinstance(value, str | int | float | bool) else ""
+    shown = isinstance(value, str | int | float | bool) and first["type"] != FILTER_ERROR
+    given = f", got {str(value)[:MAX_VALUE_CHARACTERS]!r}" if shown else ""
     line = f"{first['msg']}{given}"
     return one_line(f"{field[:MAX_VALUE_CHARACTERS]}: {line}" if field else line)

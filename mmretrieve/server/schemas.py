@@ -2,40 +2,77 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from mmretrieve.gallery.store.filters import without_text
+from mmretrieve.errors import OptionError
+from mmretrieve.filters import Expression, columns, read_filter, to_dict
+from mmretrieve.filters.expression import MAX_LENGTH, folded
 from mmretrieve.gallery.store.records import UNSEEN, Item
 from mmretrieve.gallery.view import ItemPage
 from mmretrieve.options import NO_MATCH
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
 from mmretrieve.server import limits
-from mmretrieve.server.errors import ErrorResponse, without_folders
+from mmretrieve.server.errors import FILTER_ERROR, ErrorResponse, without_folders
 from mmretrieve.server.uploads import Uploads
 
-LOCATION_COLUMNS = re.compile(r"\b(?:path|source|stamp)\b", re.IGNORECASE)
+PRIVATE_COLUMNS = frozenset(["path", "source", "stamp"])
+"""Columns that say where files are: a client that filters by them finds out, guess by guess."""
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
 
 
-def without_locations(where: str) -> str:
-    """Refuses columns that say where files are: a client that may filter by them can find out, guess by guess."""
-    if column := LOCATION_COLUMNS.search(without_text(where)):
-        raise PydanticCustomError("location", f"{column[0]} tells where files lie, which a client may not ask")
-    return where
+def check_public(name: str) -> str:
+    """The name of a column that a client may filter by."""
+    if folded(name) in PRIVATE_COLUMNS:
+        raise PydanticCustomError("private_column", f"{name} tells where files lie, which a client may not ask")
+    return name
 
+
+def read_public_filter(where: Any) -> Expression:
+    """The filter of a client: SQL, or the structure of `mmretrieve.filters.to_dict`, which may be JSON text too."""
+    try:
+        is_structure = isinstance(where, str) and where.lstrip().startswith("{")
+        expression: Expression = read_filter(json.loads(where) if is_structure else where)
+    except (OptionError, json.JSONDecodeError, RecursionError) as error:
+        raise PydanticCustomError(
+            FILTER_ERROR, "{reason}", {"reason": str(error).removeprefix("where").removeprefix(":").lstrip()}
+        ) from None
+    for column in sorted(columns(expression), key=lambda column: column.name):
+        check_public(column.name)
+    return expression
+
+
+FILTER_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "maxLength": MAX_LENGTH},
+        {"type": "object", "additionalProperties": True, "required": ["type"]},
+    ]
+}
+PublicFilterText = Annotated[str, Field(max_length=MAX_LENGTH), AfterValidator(read_public_filter)]
+PublicFilter = Annotated[
+    Expression, BeforeValidator(read_public_filter), PlainSerializer(to_dict), WithJsonSchema(FILTER_SCHEMA)
+]
 
 Id = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS)]
 Text = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-limits.WEIGHT, le=limits.WEIGHT)]
-Where = Annotated[str, Field(max_length=limits.WHERE_CHARACTERS), AfterValidator(without_locations)]
 Images = Annotated[list[str], Field(max_length=limits.REFERENCES)]
 ONE: dict[FieldKind, Any] = {
     FieldKind.IMAGE: str,
@@ -46,11 +83,11 @@ ONE: dict[FieldKind, Any] = {
     FieldKind.COMPOSER: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.RULE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.WEIGHTS: dict[str, Number] | Literal[NAMED_WEIGHTS],
-    FieldKind.FILTER: Where,
+    FieldKind.FILTER: PublicFilter,
     FieldKind.FLAG: bool,
 }
 MAX_VALUES = {FieldKind.TEXT: limits.PROMPTS, FieldKind.NUMBER: limits.PROMPTS, FieldKind.ID: limits.IDS}
-WIRE_HELP = {"image": ", as base64 text, bare or in a data: URL"}
+WIRE_HELP = {"image": ", as base64 text, bare or in a data: URL", "where": ", or its structure as JSON"}
 
 
 def _as_list(value: Any) -> Any:

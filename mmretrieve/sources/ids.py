@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.sources.values import folded
+from mmretrieve.filters.expression import folded
 
 PATHS = ("image_path", "path", "file", "file_name", "filepath", "filename", "image")  # columns of paths, the first counts
 

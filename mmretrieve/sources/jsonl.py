@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.memory import read_object
 from mmretrieve.sources.table import TableRecord
-from mmretrieve.sources.values import field_names, fields_of, folded
+from mmretrieve.sources.values import field_names, fields_of
 
 
 class JsonLines:

@@ -7,10 +7,11 @@ from enum import StrEnum
 from typing import BinaryIO
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.memory import read_object
 from mmretrieve.sources.tar_headers import TarMember
-from mmretrieve.sources.values import fields_of, folded, number_of
+from mmretrieve.sources.values import fields_of, number_of
 
 LARGEST = 16 << 20  # bytes; beyond it is no description of a picture
 

@@ -10,6 +10,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.sources.base import Value
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -68,11 +69,6 @@ def field_names(names: Iterable[str], where: str) -> tuple[str, ...]:
             raise GalleryError(f"{where}: the columns {seen[folded(name)]!r} and {name!r} have the same name")
         seen[folded(name)] = name
     return tuple(seen.values())
-
-
-def folded(name: str) -> str:
-    """Equal for the names that SQLite takes for one: those that differ in the case of A to Z."""
-    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
 
 
 def is_text(text: str) -> bool:

@@ -22,7 +22,6 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import candidates
 from mmretrieve.gallery.store import compaction
-from mmretrieve.gallery.store.filters import check_where
 from mmretrieve.gallery.store.store import INDEX, LEDGER, LOCK, NEXT, THUMBNAILS, VECTORS
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
@@ -88,7 +87,7 @@ def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, mon
         ("number = 1 /* all", "a comment"),
         ("number = ?", "a parameter"),
         ("name = 'open", "never closed"),
-        ("number = ", "syntax error"),
+        ("number = ", "syntax error near '='"),
         ("colour = 1", "no such column: colour; there are the fields id, path, width"),
         ('"colour" = 1', "no such column: colour"),
         ('name = "a\'b`c"', "no such column: a'b`c"),
@@ -97,12 +96,12 @@ def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, mon
         ("EXISTS (select value FROM meta)", "a query of its own"),
         ("(SELECT count(*) FROM sqlite_master) > 0", "a query of its own"),
         ("1) UNION SELECT row FROM items WHERE (1", "a query of its own"),
-        ("load_extension('x')", "not authorized|no such function"),
+        ("load_extension('x')", "not authorized"),
         ("length(zeroblob(1000000000)) > 0", "not authorized"),
         ("instr(printf('%.*c', 9000000, 'a'), 'b')", "not authorized"),
         ("length(hex(hex(hex(name)))) > 0", "not authorized"),
         ("1 ORDER BY row LIMIT 1", "syntax error"),
-        ("number = :n", "binding"),
+        ("number = :n", "a parameter"),
     ],
 )
 def test_a_filter_is_one_expression_and_nothing_else(shop: mm.Gallery, where: str, message: str) -> None:
@@ -118,15 +117,6 @@ def test_a_quote_may_hold_anything(shop: mm.Gallery) -> None:
     for name in ("a;b", "a -- b", "it''s (", "/* ?", '["`'):
         assert len(shop.search(query, 3, where=f"name = '{name}' OR number = 4")) == 1
     assert len(shop.search(query, 3, where='"number" = 4 OR name = \'"a"\'')) == 1
-
-
-@given(st.text(max_size=40))
-def test_any_text_is_an_expression_or_refused_in_one_line(where: str) -> None:
-    try:
-        known = check_where(where)
-    except OptionError as error:
-        known, told = None, str(error)
-    assert known == where or "\n" not in told
 
 
 def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, photos: Path) -> None:

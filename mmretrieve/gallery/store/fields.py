@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from math import isfinite
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
 from mmretrieve.options import Choice
 from mmretrieve.sources.base import Value
-from mmretrieve.sources.values import folded, is_text
+from mmretrieve.sources.values import is_text
 
 RESERVED = "_row"
 INT64 = 2**63

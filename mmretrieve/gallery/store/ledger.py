@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.errors import GalleryError, MissingError, OptionError
+from mmretrieve.errors import GalleryError, MissingError
+from mmretrieve.filters import Expression, to_sqlite
+from mmretrieve.filters.sqlite import refusal
 from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.filters import check_where, strict
 from mmretrieve.gallery.store.records import ItemRecord, StaleViewError, StoreVersion
 from mmretrieve.gallery.store.statements import (
     ROW,
     TABLES,
+    WHERE_SECONDS,
     RecordReader,
     add_fields,
     confined,
@@ -37,7 +39,6 @@ from mmretrieve.gallery.store.statements import (
 )
 
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # what a damaged entry leads to
-OF_EVERY_ITEM = ("id", "path", "width", "height", "source")  # what filters may name beside the fields
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # nothing is wrong with the file
 
 
@@ -127,19 +128,23 @@ class Ledger:
                 groups.setdefault(content, []).append(id_)
         return [tuple(ids) for ids in groups.values()]
 
-    def matching(self, where: str, moment: StoreVersion) -> NDArray[np.int64]:
-        """(m,) rows of the items for which that SQL expression holds, in order. OptionError where it cannot be worked out.
+    def matching(self, where: Expression, moment: StoreVersion) -> NDArray[np.int64]:
+        """(m,) rows of the items for which a filter holds, in order. OptionError where it cannot be evaluated.
 
-        It sees the columns of `items` and `fields` and SQLite's functions, and nothing else: no other table, no second SELECT.
+        It may read the columns that it names, and nothing else.
         """
-        query = f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row WHERE {moment.lives} AND ({strict(check_where(where))}) ORDER BY items.row"
         with self._within(moment) as db:
-            names = ", ".join((*OF_EVERY_ITEM, *meta_of(db)["fields"]))
+            condition = to_sqlite(where, meta_of(db)["fields"])
+            query = (
+                f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row "
+                f"WHERE {moment.lives} AND {condition.sql} ORDER BY items.row"
+            )
             try:
-                with confined(db):
-                    return np.array([row for (row,) in db.execute(query)], dtype=np.int64)
+                with confined(db, condition.reads):
+                    return np.array([row for (row,) in db.execute(query, condition.parameters)], dtype=np.int64)
             except (sqlite3.Error, UnicodeError) as error:
-                raise OptionError(f"where {where!r}: {error}; there are the fields {names}") from error
+                late = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
+                raise refusal(where, f"took longer than {WHERE_SECONDS:g} s" if late else str(error)) from error
 
     def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
         """What is kept of those ids that are there now."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
+from mmretrieve.filters.sqlite import quoted
 from mmretrieve.gallery.store.fields import RESERVED, FieldType, kind_of
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
 from mmretrieve.sources.location import Location
@@ -19,18 +22,14 @@ from mmretrieve.sources.location import Location
 BUSY_SECONDS = 30.0
 WHERE_SECONDS = 30.0  # then a filter is given up
 WHERE_BYTES = 1_000_000  # the longest text that a filter may make on its way
-# fmt: off
-FUNCTIONS = frozenset((  # none of them runs long or makes much out of little
-    "abs", "ceil", "ceiling", "char", "coalesce", "date", "datetime", "floor", "glob", "ifnull", "iif", "instr", "julianday", "length",
-    "like", "lower", "ltrim", "max", "min", "mod", "nullif", "pow", "power", "round", "rtrim", "sign", "sqrt", "strftime", "substr",
-    "substring", "time", "trim", "trunc", "typeof", "unicode", "unixepoch", "upper",
-))
-# fmt: on
 STEPS = 100_000  # of SQLite's machine between two looks at the clock
 STATEMENT = 500  # rows that one statement asks for
 OWN = 15  # columns of `items`
 MOST_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
+READ_ALWAYS = frozenset(  # by the query around every filter; "" stands for a table of which no column is read
+    [("items", "row"), ("items", "died"), ("items", ""), ("fields", ROW), ("fields", "")]
+)
 TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -125,29 +124,32 @@ def add_fields(db: sqlite3.Connection, records: Sequence[ItemRecord]) -> None:
 
 
 @contextmanager
-def confined(db: sqlite3.Connection) -> Iterator[None]:
-    """Meanwhile the connection runs one SELECT over items and fields, not for long, and nothing that takes much memory."""
-    selects, deadline = iter((True,)), time.monotonic() + WHERE_SECONDS
+def confined(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iterator[None]:
+    """Meanwhile the connection only reads these (table, column) and those of every query, and makes nothing that takes much memory.
 
-    def allow(action: int, table: str | None, name: str | None, *_: object) -> int:
-        known = {
-            sqlite3.SQLITE_SELECT: lambda: next(selects, False),
-            sqlite3.SQLITE_READ: lambda: table in ("items", "fields", ""),
-            sqlite3.SQLITE_FUNCTION: lambda: str(name).lower() in FUNCTIONS,
-        }
-        return sqlite3.SQLITE_OK if known.get(action, bool)() else sqlite3.SQLITE_DENY
+    After WHERE_SECONDS it is interrupted: by the progress handler, which counts steps, and by a timer, as one step may be long.
+    """
+    readable, deadline = READ_ALWAYS | frozenset(reads), time.monotonic() + WHERE_SECONDS
+
+    def authorize(action: int, table: str | None, name: str | None, *_: object) -> int:
+        allowed = (
+            action == sqlite3.SQLITE_SELECT
+            or (action == sqlite3.SQLITE_READ and (table, name) in readable)
+            or (action == sqlite3.SQLITE_FUNCTION and str(name).lower() in FUNCTIONS)
+        )
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, WHERE_BYTES)
-    db.set_authorizer(allow)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN_BYTES)
+    db.set_authorizer(authorize)
     db.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+    timer = Timer(WHERE_SECONDS, db.interrupt)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
+        timer.cancel()
+        timer.join()  # the connection may be closed next
         db.set_authorizer(None)
         db.set_progress_handler(None, STEPS)
-
-
-def quoted(name: str) -> str:
-    """A field's name as SQL writes it."""
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'
