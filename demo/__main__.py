@@ -21,7 +21,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments.add_opening(parser)
     parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
     parser.set_defaults(run=serve, json=False)
-    return runtime.answer(parser, words)
+    return runtime.run_command(parser, words)
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The page on the server: Gradio's layout of it, the routes behind it, and the scripts that move it."""
+"""The page on the server: its layout in Gradio, the routes behind it, and its scripts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 from demo.exports import ExportFile, ExportFormat
 from demo.page_service import PageService
 from demo.state import PageRequest, PageView
-from mmretrieve.server.app import AppContext
-from mmretrieve.server.errors import RESPONSES, read
+from mmretrieve.server.context import AppContext
+from mmretrieve.server.errors import RESPONSES, parse_json
 
 HERE = Path(__file__).parent / "page"
 HEAD = '<link rel="stylesheet" href="page/style.css"><script type="module" src="page/main.js"></script>'
@@ -38,10 +38,9 @@ ELSEWHERE = ("/api/", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for 
 THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
-def page(app: FastAPI, house: AppContext) -> FastAPI:
+def page(app: FastAPI, context: AppContext) -> FastAPI:
     """The server with the page at its root."""
-    shop = PageService(house.answers)
-    _routes(app, house, shop)
+    _add_routes(app, context, PageService(context))
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         layout(),
@@ -57,7 +56,7 @@ def page(app: FastAPI, house: AppContext) -> FastAPI:
 
 
 class _PageMount(BaseRoute):
-    """The page's mount at the root, but for what is ours, and for those of Gradio's routes that this page has no use for."""
+    """The page's mount at the root, except for our own routes and those routes of Gradio that this page does not use."""
 
     def __init__(self, mount: BaseRoute) -> None:
         self._mount = mount
@@ -70,7 +69,7 @@ class _PageMount(BaseRoute):
 
 
 def layout() -> gr.Blocks:
-    """What stands where. Each block is a piece of HTML from `page/`; the scripts there give it life."""
+    """The layout. Each block is a piece of HTML from `page/`, which the scripts there fill."""
     with gr.Blocks(title="like this picture, but … · mmretrieve", analytics_enabled=False, fill_width=True) as blocks:
         _piece("header")
         with gr.Row(equal_height=False, elem_id="room"):
@@ -86,28 +85,27 @@ def _piece(name: str) -> None:
     gr.HTML((HERE / f"{name}.html").read_text(encoding="utf-8"), elem_id=name, js_on_load=None, apply_default_css=False)
 
 
-def _routes(app: FastAPI, house: AppContext, shop: PageService) -> None:
+def _add_routes(app: FastAPI, context: AppContext, service: PageService) -> None:
     @app.post("/page/view", include_in_schema=False, responses=RESPONSES)
-    async def view(look: PageRequest) -> PageView:
-        return await house.searching.run(lambda: shop.view(look))
+    async def view(request: PageRequest) -> PageView:
+        return await context.searching.run(lambda: service.view(request))
 
     @app.post("/page/suggestions", include_in_schema=False)
-    async def suggestions(look: PageRequest) -> list[str]:
-        return await house.searching.run(lambda: shop.suggestions(look))
+    async def suggestions(request: PageRequest) -> list[str]:
+        return await context.searching.run(lambda: service.suggestions(request))
 
     @app.get("/page/start", include_in_schema=False)
     async def start() -> dict[str, Any]:
-        return await house.reading.run(shop.start)
+        return await context.reading.run(service.start)
 
     @app.post("/page/export/{form}", include_in_schema=False)
-    async def export(form: ExportFormat, look: Annotated[str, Form()]) -> Response:
-        made = await house.searching.run(lambda: shop.export(read(PageRequest, look), form))
-        return _download(made)
+    async def export(form: ExportFormat, request: Annotated[str, Form()]) -> Response:
+        return _download(await context.searching.run(lambda: service.export(parse_json(PageRequest, request), form)))
 
     app.mount("/page", StaticFiles(directory=HERE), name="page")
 
 
-def _download(made: ExportFile) -> Response:
+def _download(file: ExportFile) -> Response:
     return Response(
-        made.content, media_type=made.media_type, headers={"Content-Disposition": f'attachment; filename="{made.name}"'}
+        file.content, media_type=file.media_type, headers={"Content-Disposition": f'attachment; filename="{file.name}"'}
     )

@@ -1,4 +1,4 @@
-"""What the page asks and what it gets: one look at a gallery. Everything a link must bring back is in a `PageRequest`."""
+"""What the page sends and what it gets: a `PageRequest` holds everything that a link must bring back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from demo.filters import FieldFilter
 from mmretrieve import Composition, Ranking, Term, pdv_weights
 from mmretrieve.composition import Caption
-from mmretrieve.server.request_schemas import SearchBody
+from mmretrieve.server.schemas import Number, SearchBody
 from mmretrieve.weighting import AVOID
 
-SHOWN, MOST_SHOWN = 24, 240
-LEAST = 1e-6  # a smaller sum of weights is none
-Number = Annotated[float, Field(allow_inf_nan=False)]
+DEFAULT_SHOWN, MAX_SHOWN = 24, 240
+MIN_WEIGHT_SUM = 1e-6  # a smaller sum of weights counts as 0
 
 
 class WeightControls(BaseModel):
@@ -33,9 +32,10 @@ class WeightControls(BaseModel):
 
     @classmethod
     def of(cls, composition: Composition) -> WeightControls | None:
-        """Those nearest to the weights of a composition, but for their size: the knobs' own three sum to 1.
+        """The controls that rank as the weights of a composition do: the same point of the plane, scaled to sum to 1.
 
-        None where the weights are no point of the plane: a term is missing, or those of image, text and composed cancel.
+        Nothing is rounded. None if the weights are no point of the plane: a term is missing, or those of image, text and composed
+        cancel.
         """
         if not composition.supports_pdv:
             return None
@@ -43,11 +43,11 @@ class WeightControls(BaseModel):
         image, composed, prompt, avoid = (
             _role_weight(composition, role) for role in (Term.IMAGE, Term.COMPOSED, Term.PROMPT, AVOID)
         )
-        if whole <= LEAST or image is None or composed is None:
+        if whole <= MIN_WEIGHT_SUM or image is None or composed is None:
             return None
-        gamma, beta = round(composed / whole, 2), round(min(1.0, max(0.0, 1 - image / whole)), 2)
-        away = None if avoid is None else round(avoid / whole, 2)
-        return cls(alpha_image=gamma, alpha_text=gamma, beta=beta, prompt=round((prompt or 0.0) / whole, 2), avoid=away)
+        gamma, beta = composed / whole, min(1.0, max(0.0, 1 - image / whole))
+        avoided = None if avoid is None else avoid / whole
+        return cls(alpha_image=gamma, alpha_text=gamma, beta=beta, prompt=(prompt or 0.0) / whole, avoid=avoided)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -65,15 +65,15 @@ def _weights_of(composition: Composition, role: str) -> list[float]:
 def _role_weight(composition: Composition, role: str) -> float | None:
     """The weight of a role, which its terms share; None where it has no terms, or they carry nothing."""
     shares = sum(composition.share(name) for name, of in zip(composition.names, composition.roles, strict=True) if of == role)
-    return sum(_weights_of(composition, role)) / shares if abs(shares) > LEAST else None
+    return sum(_weights_of(composition, role)) / shares if abs(shares) > MIN_WEIGHT_SUM else None
 
 
 Setting = WeightControls | Literal["auto"]
-"""How a question is weighed: by knobs, or automatically, as `Retriever.search` weighs it."""
+"""How a query is weighted: by these controls, or as `Retriever.search` weighs it, automatically unless the request names weights."""
 
 
 class PageRequest(BaseModel):
-    """A question, how it is weighed, what must hold, and how many are shown; `beside` is the setting of a second column."""
+    """A search request, how it is weighted, filters, and how many results are shown; `beside` is the setting of a second column."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -81,16 +81,8 @@ class PageRequest(BaseModel):
     knobs: Setting = "auto"
     beside: Setting | None = None
     filters: list[FieldFilter] = Field(default_factory=list, max_length=50)
-    shown: int = Field(default=SHOWN, ge=1, le=MOST_SHOWN)
+    shown: int = Field(default=DEFAULT_SHOWN, ge=1, le=MAX_SHOWN)
     seed: int = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is asked yet."""
-        asked = self.ask
-        return not any(
-            (asked.image, asked.upload, asked.reference_id, asked.prompt, asked.avoid, asked.more_like, asked.less_like)
-        )
 
 
 class Card(BaseModel):
@@ -125,9 +117,9 @@ class ResultColumn(BaseModel):
 
 
 class PageView(BaseModel):
-    """What a look shows. `words` are what was understood; `tunable` says whether the knobs mean anything to this question.
+    """What the page shows. `words` are the texts behind the terms; `tunable` says whether the controls apply to this query.
 
-    `caption_source` and `caption_trust` say where the words of the first reference come from, and how sure they are, if known.
+    `caption_source` and `caption_trust` say where the caption of the first reference comes from, and how reliable it is, if known.
     """
 
     now: ResultColumn

@@ -1,4 +1,4 @@
-"""What a person asks: one reference image and one prompt."""
+"""What a composer gets: one reference image and one prompt."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
+from mmretrieve.request import check_text
 from mmretrieve.vectors import Float32
 
 
 @dataclass(frozen=True)
 class ComposerInput:
-    """What a person asks: (d,) unit `vector` of the reference image, a `prompt`, and a `caption` where one is given.
+    """One reference and one prompt: (d,) unit `vector` of the reference, the `prompt`, and a `caption` if one is given.
 
     `image` is the reference itself, for methods that look at pixels, and `id` its name in files of captions: the item's
     id, or the name of its file. `fields` is what the gallery knows of it, where it is one of its items. `desired` is what
@@ -34,11 +35,8 @@ class ComposerInput:
         if self.vector is None and self.prompt is None:
             raise OptionError("a query needs a reference image, a prompt, or both")
         for name in ("prompt", "caption"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise OptionError(f"the {name} must be text, got {value!r}")
-            if value is not None and not value.strip():
-                raise OptionError(f"the {name} is empty; say something, or leave it out")
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
 
     def reference(self) -> Float32:
         """The (d,) reference vector. OptionError where the query has none."""

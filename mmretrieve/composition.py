@@ -150,7 +150,7 @@ class Composition:
     @property
     def is_linear(self) -> bool:
         """Whether the score is the inner product with `vector`."""
-        return self.rule.name is RuleName.LINEAR
+        return self.rule.name == RuleName.LINEAR
 
     @property
     def supports_pdv(self) -> bool:
@@ -223,7 +223,7 @@ class Composition:
         """`weighted`, but terms other than image, text, composed and prompt keep their weight if they are not named."""
         if not self.rule.uses_weights:
             raise OptionError(
-                f"the {self.rule.name.value!r} rule has no weights: leave out weights, alpha_image, alpha_text and beta"
+                f"the {str(self.rule.name)!r} rule has no weights: leave out weights, alpha_image, alpha_text and beta"
             )
         unchanged = {role for role in self.roles if role not in set(Term) and role not in weights}
         rows = zip(self.roles, self.weights, self.weighted(weights).weights, strict=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +20,16 @@ MAX_PAIRS = 256  # of a reference and a prompt, in one query
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite real number, one of numpy's included; True and False are not."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
 
 
 class Choice(StrEnum):
@@ -45,29 +57,6 @@ class ComposerName(Choice):
     SEARLE = "searle"
     SEARLE_OTI = "searle-oti"
     LINCIR = "lincir"
-
-
-LEARNED_WORDS = frozenset({ComposerName.PIC2WORD, ComposerName.SEARLE, ComposerName.SEARLE_OTI, ComposerName.LINCIR})
-WITHOUT_CAPTIONS = LEARNED_WORDS | {
-    ComposerName.IMAGE,
-    ComposerName.PROMPT,
-    ComposerName.SUM,
-    ComposerName.SLERP,
-    ComposerName.ONE_STEP,
-}
-
-
-OWN_WEIGHTS = frozenset(
-    {
-        ComposerName.IMAGE,
-        ComposerName.PROMPT,
-        ComposerName.SUM,
-        ComposerName.SLERP,
-        ComposerName.SDR,
-        ComposerName.ROLES,
-    }
-)
-"""Composers that keep their own weights where they are named and no weights are."""
 
 
 class RuleName(Choice):

@@ -83,7 +83,7 @@ class Ranking:
     weights: Mapping[str, float]
     words: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
-    rule: RuleName = RuleName.LINEAR
+    rule: str = RuleName.LINEAR
     pool: int | None = None
     hidden: Mapping[str, int] = field(default_factory=dict)
     why: str | None = None

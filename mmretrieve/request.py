@@ -1,245 +1,379 @@
-"""Everything that can be asked at once, read and checked: the same words in Python and in the shell."""
+"""A search request: every field that a search takes, declared once, and parsed and checked once.
+
+`SearchRequest` is the source of the shell's options, of the schemas of API and MCP, of the page's requests and of the signature of
+`Retriever.search`. Nothing heavy is imported here, because the shell reads these declarations before it knows its command.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal
 
-from mmretrieve import scoring
 from mmretrieve.errors import OptionError
 from mmretrieve.filters import Expression, read_filter
-from mmretrieve.gallery.view import SearchOptions
-from mmretrieve.images import ImageLike, Region
-from mmretrieve.options import BASE, DEFAULT_K, MAX_PAIRS, OWN_WEIGHTS, WITHOUT_CAPTIONS, ComposerName, RuleName
-from mmretrieve.vectors import is_number
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, MAX_PAIRS, ComposerName, is_number
+from mmretrieve.registry import COMPOSERS, RULES
 
-WEIGHING = ("alpha_image", "alpha_text", "beta", "weights")
-CUT = ("k", "min_score", "where", "exclude", "exclude_reference")
+if TYPE_CHECKING:
+    from mmretrieve.images import ImageLike, Region
+
+NAMED_WEIGHTS = (AUTO, BASE, BALANCED)
+Weights = Mapping[str, float] | Literal["auto", "base", "balanced"]
 
 
-class RequestOptions(TypedDict, total=False):
-    """What a query may say beside images and prompts.
+class FieldKind(StrEnum):
+    """What one value of a field is."""
 
-    reference_id: items of the gallery as references, after the images where there are both. region: of each reference the
-    part that counts, (left, top, right, bottom) in shares of its sides, or None for all of it. image_weight: how much each reference counts (1). strength: how
-    far to go along each prompt (1; 0 ignores it, below 0 goes the other way). avoid: what should not show, such as
-    "stripes". more_like, less_like: items of the gallery to be near to, and far from. caption: each reference in words.
-    composer: by default "captions" for an image with a prompt, "image" or "prompt" for one of them alone.
-    rule: how term scores become one; by default the composer's own.
-    """
+    IMAGE = "image"
+    TEXT = "text"
+    ID = "id"
+    REGION = "region"
+    NUMBER = "number"
+    COUNT = "count"
+    COMPOSER = "composer"
+    RULE = "rule"
+    WEIGHTS = "weights"
+    FILTER = "filter"
+    FLAG = "flag"
 
-    reference_id: str | Sequence[str] | None
-    region: Region | Sequence[Region | None] | None
-    image_weight: float | Sequence[float] | None
-    strength: float | Sequence[float] | None
-    avoid: str | Sequence[str] | None
-    more_like: str | Sequence[str]
-    less_like: str | Sequence[str]
-    caption: str | Sequence[str] | None
-    composer: ComposerName | str | None
-    rule: RuleName | str | None
+
+class FieldGroup(StrEnum):
+    """What a field decides: the terms of a query, their weights, or which items the ranking shows."""
+
+    QUERY = "the query"
+    WEIGHTS = "the weights"
+    RANKING = "the ranking"
 
 
 @dataclass(frozen=True)
-class ParsedRequest:
-    """A question with everything in lists, and checked. `names_composer` says whether it named its composer."""
+class RequestField:
+    """The declaration of a field.
 
-    images: list[ImageLike]
-    ids: list[str]
-    regions: list[Region | None]
-    image_weights: list[float]
-    captions: list[str]
-    prompts: list[str]
-    strengths: list[float]
-    avoid: list[str]
-    more_like: list[str]
-    less_like: list[str]
-    composer: ComposerName
-    rule: RuleName | None
-    names_composer: bool
+    several: whether a list of values is accepted beside a single one. low, high: bounds of numbers, inclusive. keyword: a word
+    that is accepted in the place of a number. metavar: what the shell's help shows for a value.
+    """
 
-    @property
-    def references(self) -> int:
-        return len(self.images) + len(self.ids)
+    kind: FieldKind
+    group: FieldGroup
+    help: str
+    several: bool = False
+    low: float | None = None
+    high: float | None = None
+    keyword: str | None = None
+    metavar: str | None = None
 
-    @property
-    def keeps_weights(self) -> bool:
-        """Whether its composer, which it named, keeps its own weights unless others are named."""
-        return self.names_composer and self.composer in OWN_WEIGHTS
+    def parse(self, name: str, value: Any) -> Any:
+        """The value in its normal form: a tuple where several are accepted. Raises OptionError, naming the field."""
+        if self.several:
+            return tuple(self._parse_one(name, one) for one in _as_list(value, self.kind))
+        return None if value is None else self._parse_one(name, value)
+
+    def _parse_one(self, name: str, value: Any) -> Any:
+        match self.kind:
+            case FieldKind.TEXT:
+                return check_text(name, value)
+            case FieldKind.ID:
+                return _check_id(name, value)
+            case FieldKind.REGION:
+                return None if value is None else parse_region(value)
+            case FieldKind.NUMBER:
+                return value if self.keyword is not None and value == self.keyword else self._parse_number(name, value)
+            case FieldKind.COUNT:
+                return _parse_count(name, value)
+            case FieldKind.COMPOSER:
+                return COMPOSERS.check(value)
+            case FieldKind.RULE:
+                return RULES.check(value)
+            case FieldKind.WEIGHTS:
+                return parse_weights(value)
+            case FieldKind.FLAG:
+                return bool(value)
+            case FieldKind.FILTER:
+                return read_filter(value)
+            case FieldKind.IMAGE:  # opened by `inputs`
+                return value
+
+    def _parse_number(self, name: str, value: Any) -> float:
+        low, high = self.low, self.high
+        if not is_number(value) or (low is not None and value < low) or (high is not None and value > high):
+            expected = "a finite number" if low is None else f"a number from {low:g} to {high:g}"
+            alternative = "" if self.keyword is None else f" or {self.keyword!r}"
+            raise OptionError(f"{name} must be {expected}{alternative}, got {value!r}")
+        return float(value)
+
+
+def _field(kind: FieldKind, group: FieldGroup, text: str, *, default: Any = None, **more: Any) -> Any:
+    return field(default=default, metadata={"request": RequestField(kind, group, text, **more)})
+
+
+def _query(kind: FieldKind, text: str, metavar: str | None = None, *, several: bool = False) -> Any:
+    return _field(kind, FieldGroup.QUERY, text, metavar=metavar, several=several)
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A question with how it is weighed and what ends its ranking: everything that `Retriever.search` takes, checked."""
+    """Everything that one search asks for.
 
-    ask: ParsedRequest
-    weighing: Mapping[str, Any]
-    k: int
-    min_score: float | None
-    where: Expression | None
-    exclude: list[str]
-    exclude_reference: bool
+    Fields that accept one value or several hold a tuple. There is one region, one image weight and, if captions are given, one
+    caption for each reference (images first, then items), and one strength for each prompt.
+    Raises OptionError for a value of the wrong type or outside its bounds, and for values that contradict each other.
+
+    >>> request = SearchRequest.parse(prompt="in red", reference_id="dress.jpg")
+    >>> request.prompt, request.strength, request.composer_name
+    (('in red',), (1.0,), 'captions')
+    """
+
+    image: tuple[ImageLike, ...] = _query(FieldKind.IMAGE, "a reference image", "P", several=True)
+    prompt: tuple[str, ...] = _query(FieldKind.TEXT, "what should be different, such as 'in red'", "T", several=True)
+    reference_id: tuple[str, ...] = _query(FieldKind.ID, "an item of the gallery as a reference", "ID", several=True)
+    region: tuple[Region | None, ...] = _query(
+        FieldKind.REGION,
+        "the part of each reference that counts: left, top, right and bottom as shares of its sides",
+        "L,T,R,B",
+        several=True,
+    )
+    image_weight: tuple[float, ...] = _query(FieldKind.NUMBER, "the weight of each reference (default: 1)", "W", several=True)
+    strength: tuple[float, ...] = _query(
+        FieldKind.NUMBER,
+        "how far to follow each prompt; 0 ignores it, negative values reverse it (default: 1)",
+        "S",
+        several=True,
+    )
+    avoid: tuple[str, ...] = _query(FieldKind.TEXT, "what should not be visible, such as 'stripes'", "T", several=True)
+    more_like: tuple[str, ...] = _query(FieldKind.ID, "an item that results should be near to", "ID", several=True)
+    less_like: tuple[str, ...] = _query(FieldKind.ID, "an item that results should be far from", "ID", several=True)
+    caption: tuple[str, ...] = _query(
+        FieldKind.TEXT,
+        "a description of each reference (default: from its fields, from those of similar items, or by the tagger)",
+        "TEXT",
+        several=True,
+    )
+    composer: str | None = _query(
+        FieldKind.COMPOSER, "the composer (default: captions for a reference with a prompt, else image or prompt)", "C"
+    )
+    rule: str | None = _query(FieldKind.RULE, "the rule that combines term scores (default: the composer's own)", "R")
+    k: int = _field(FieldKind.COUNT, FieldGroup.RANKING, "the number of results", default=DEFAULT_K, low=1, metavar="N")
+    alpha_image: float | Literal["auto"] | None = _field(
+        FieldKind.NUMBER, FieldGroup.WEIGHTS, "PDV: how far the prompt moves the image", keyword=AUTO, metavar="A"
+    )
+    alpha_text: float | None = _field(
+        FieldKind.NUMBER, FieldGroup.WEIGHTS, "PDV: how far the prompt moves the caption", metavar="A"
+    )
+    beta: float | None = _field(
+        FieldKind.NUMBER, FieldGroup.WEIGHTS, "PDV: 0 follows the image, 1 follows the caption", low=0, high=1, metavar="B"
+    )
+    weights: Weights | None = _field(  # noqa: RUF009  it declares a field
+        FieldKind.WEIGHTS,
+        FieldGroup.WEIGHTS,
+        "auto (default: chosen for the query), base (the composer's own), balanced, or a number for each role",
+        metavar="W",
+    )
+    min_score: float | None = _field(
+        FieldKind.NUMBER,
+        FieldGroup.RANKING,
+        "leave out items that score below; automatic weights score in standard deviations above the average item",
+        metavar="S",
+    )
+    where: Expression | None = _field(  # noqa: RUF009  it declares a field
+        FieldKind.FILTER,
+        FieldGroup.RANKING,
+        "an SQL condition on the fields of items: \"price < 20 AND colour = 'red'\"",
+        metavar="SQL",
+    )
+    exclude: tuple[str, ...] = _field(
+        FieldKind.ID, FieldGroup.RANKING, "an item that must not appear", several=True, metavar="ID"
+    )
+    exclude_reference: bool = _field(FieldKind.FLAG, FieldGroup.RANKING, "leave out the references themselves", default=False)
+
+    def __post_init__(self) -> None:
+        for name, declared in REQUEST_FIELDS.items():
+            value = getattr(self, name)
+            object.__setattr__(self, name, declared.parse(name, DEFAULTS[name] if value is None else value))
+        references, prompts = self.reference_count, len(self.prompt)
+        for name, filler, count, of in (
+            ("region", None, references, "references"),
+            ("image_weight", 1.0, references, "references"),
+            ("strength", 1.0, prompts, "prompts"),
+        ):
+            object.__setattr__(self, name, _one_each(name, getattr(self, name), filler, count, of))
+        _check_consistency(self)
 
     @classmethod
-    def read(
-        cls,
-        image: ImageLike | Sequence[ImageLike] | None,
-        prompt: str | Sequence[str] | None,
-        options: Mapping[str, Any],
-        more: RequestOptions,
-    ) -> SearchRequest:
-        """options: the words of `search` that are not in `RequestOptions`; what is left out has its default. OptionError as in `read_question`."""
-        ask = read_question(image, prompt, more)
-        min_score = options.get("min_score")
-        if min_score is not None and not is_number(min_score):
-            raise OptionError(f"min_score must be a finite number, got {min_score!r}")
-        said = {name: options[name] for name in WEIGHING if options.get(name) is not None}
-        weighing = {"weights": BASE} if ask.keeps_weights and not said else said
-        return cls(
-            ask,
-            {**weighing, "keep_rule": ask.rule is not None},
-            scoring.check_k(options.get("k", DEFAULT_K)),
-            min_score,
-            read_filter(options.get("where")),
-            read_ids("exclude", options.get("exclude", ())),
-            bool(options.get("exclude_reference", False)),
-        )
+    def parse(cls, **options: Any) -> SearchRequest:
+        """A request from the keywords of `Retriever.search`; None stands for a default. Raises OptionError as the class does."""
+        if unexpected := set(options) - set(REQUEST_FIELDS):
+            raise OptionError(
+                f"unknown fields in a request: {', '.join(sorted(unexpected))}; known: {', '.join(REQUEST_FIELDS)}"
+            )
+        return cls(**options)
 
     @property
-    def takes_away(self) -> bool:
-        """Whether what its prompts forbid becomes terms to avoid: where its composer does not keep weights of its own."""
-        return self.weighing.get("weights") != BASE or not self.ask.keeps_weights
+    def reference_count(self) -> int:
+        return len(self.image) + len(self.reference_id)
 
-    def cut(self, hidden: Sequence[str]) -> SearchOptions:
-        """What ends its ranking, with those ids hidden."""
-        return SearchOptions(self.k, hidden, self.min_score, self.where)
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has nothing to search for."""
+        return not (self.reference_count or self.prompt or self.avoid or self.more_like or self.less_like)
+
+    @property
+    def composer_name(self) -> str:
+        """The composer that this request gets: the one it names, else the usual one for what it has."""
+        if self.composer is not None:
+            return self.composer
+        if not self.reference_count:
+            return ComposerName.PROMPT.value
+        return ComposerName.CAPTIONS.value if self.prompt or self.avoid else ComposerName.IMAGE.value
+
+    def composer_for(self, prompt_count: int) -> str:
+        """The composer once its prompts are read: `composer_name`, or "image" where that one needs a prompt and none is left.
+
+        prompt_count: how many prompts still ask for something after what they forbid was taken out of them.
+        """
+        captioned = COMPOSERS[self.composer_name].reads_captions
+        return self.composer_name if prompt_count or captioned or not self.reference_count else ComposerName.IMAGE.value
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether the composer keeps its own weights unless others are named: it was named, and is one that does so."""
+        return self.composer is not None and COMPOSERS[self.composer].keeps_weights
+
+    @property
+    def reads_negations(self) -> bool:
+        """Whether what prompts forbid becomes terms to avoid; not under the own weights of a composer that keeps them."""
+        return not self.keeps_weights or self.weighting.get("weights") != BASE
+
+    @property
+    def weighting(self) -> dict[str, Any]:
+        """The keywords of `Retriever.weigh`."""
+        named = {name: value for name in WEIGHT_FIELDS if (value := getattr(self, name)) is not None}
+        if not named and self.keeps_weights:
+            named = {"weights": BASE}
+        return named | {"keep_rule": self.rule is not None}
+
+    @property
+    def used_parts(self) -> frozenset[str]:
+        """The fields of `Parts` that this request reads."""
+        entry = COMPOSERS[self.composer_name]
+        rule = frozenset() if self.rule is None else RULES[self.rule].uses
+        words = {"vocabulary"} if self.avoid or (self.prompt and self.reads_negations) else frozenset()
+        return entry.uses | rule | words
 
 
-def read_requests(requests: Sequence[Mapping[str, Any]]) -> list[SearchRequest]:
-    """Mappings of the words of `search` as requests. OptionError, with its number from 1, for one that is none."""
+REQUEST_FIELDS: dict[str, RequestField] = {one.name: one.metadata["request"] for one in fields(SearchRequest)}
+"""The declaration of every field, in the order of `Retriever.search`."""
+DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(SearchRequest)}
+QUERY_FIELDS, WEIGHT_FIELDS, RANKING_FIELDS = (
+    tuple(name for name, declared in REQUEST_FIELDS.items() if declared.group is group) for group in FieldGroup
+)
+
+
+def parse_requests(requests: Sequence[Mapping[str, Any]]) -> list[SearchRequest]:
+    """Mappings of the fields of a request → requests. Raises OptionError, with the number from 1, for a wrong one."""
     if isinstance(requests, Mapping | str) or not isinstance(requests, Sequence):
         raise OptionError(f"search_many takes a list of mappings such as {{'image': …, 'prompt': …}}, got {requests!r:.80}")
     return [_numbered_request(number, request) for number, request in enumerate(requests, start=1)]
 
 
-def _numbered_request(number: int, request: Mapping[str, Any]) -> SearchRequest:
-    if not isinstance(request, Mapping):
-        raise OptionError(f"request {number}: expected a mapping such as {{'image': …, 'prompt': …}}, got {request!r:.80}")
-    words = dict(request)
-    options = {name: words.pop(name) for name in (*WEIGHING, *CUT) if name in words}
-    try:
-        return SearchRequest.read(words.pop("image", None), words.pop("prompt", None), options, words)  # type: ignore[arg-type]  # checked there
-    except OptionError as error:
-        raise OptionError(f"request {number}: {error}") from error
-
-
-def read_question(
-    image: ImageLike | Sequence[ImageLike] | None, prompt: str | Sequence[str] | None, more: RequestOptions
-) -> ParsedRequest:
-    """OptionError, in one line, for words that are unknown, contradict each other, or are not equally many."""
-    if strange := set(more) - set(RequestOptions.__annotations__):
-        raise OptionError(
-            f"unknown words in a query: {', '.join(sorted(strange))}; known: {', '.join(RequestOptions.__annotations__)}"
-        )
-    images, ids = _several(image), read_ids("reference_id", more.get("reference_id"))
-    prompts, avoided = _several(prompt), _several(more.get("avoid"))
-    composer = more.get("composer")
-    asked = ParsedRequest(
-        images,
-        ids,
-        _regions(more.get("region"), len(images) + len(ids)),
-        _numbers(more.get("image_weight"), len(images) + len(ids), "image_weight", "references"),
-        _several(more.get("caption")),
-        prompts,
-        _numbers(more.get("strength"), len(prompts), "strength", "prompts"),
-        avoided,
-        read_ids("more_like", more.get("more_like")),
-        read_ids("less_like", more.get("less_like")),
-        _usual(bool(images or ids), bool(prompts or avoided)) if composer is None else ComposerName(composer),
-        None if more.get("rule") is None else RuleName(more["rule"]),  # type: ignore[arg-type]
-        composer is not None,
+def parse_weights(value: Any) -> Weights:
+    """Weights by role as given, or one of NAMED_WEIGHTS. Raises OptionError for anything else."""
+    if isinstance(value, str) and value in NAMED_WEIGHTS:
+        return value  # type: ignore[return-value]  # one of the three
+    if isinstance(value, Mapping) and all(isinstance(role, str) and is_number(weight) for role, weight in value.items()):
+        return dict(value)
+    raise OptionError(
+        f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}; got {value!r}"
     )
-    _check_use(asked)
-    return asked
 
 
-def read_ids(name: str, value: Any) -> list[str]:
-    """One id or several as a list. OptionError, naming the option, for anything else."""
-    ids = list(value) if isinstance(value, set | frozenset) else _several(value)
-    if wrong := [id_ for id_ in ids if not isinstance(id_, str)]:
-        raise OptionError(f"{name} must be ids of items, got {wrong[0]!r}")
-    return ids
-
-
-def _check_use(asked: ParsedRequest) -> None:
-    """Refuses what was said and would not be heard."""
-    if asked.references * len(asked.prompts) > MAX_PAIRS:
-        raise OptionError(
-            f"{asked.references} references and {len(asked.prompts)} prompts would be one query that combines them all; "
-            'for a ranking of each call search_many([{"image": …, "prompt": …}, …])'
-        )
-    if wrong := [phrase for phrase in asked.avoid if not isinstance(phrase, str) or not phrase.strip()]:
-        raise OptionError(f"avoid takes words for what should not show, got {wrong[0]!r}")
-    if both := {_plain(phrase) for phrase in asked.avoid} & {_plain(prompt) for prompt in asked.prompts}:
-        raise OptionError(f"{min(both)!r} is asked for and avoided; leave one out")
-    if asked.composer is ComposerName.IMAGE and asked.prompts:
-        raise OptionError(
-            "'image' looks at the reference alone and would not hear the prompt; leave it out, or choose another composer"
-        )
-    if asked.composer is ComposerName.PROMPT and asked.references:
-        raise OptionError(
-            "'prompt' hears the prompt alone and would not look at the reference; leave it out, or choose another composer"
-        )
-    if asked.captions and asked.composer in WITHOUT_CAPTIONS:
-        raise OptionError(
-            f"a caption is for a composer of words, with an image and a prompt; this query uses {asked.composer.value!r}"
-        )
-    if asked.captions and len(asked.captions) != asked.references:
-        raise OptionError(f"{len(asked.captions)} captions for {asked.references} references; give one for each, or none")
-
-
-def _plain(text: Any) -> str:
-    return " ".join(str(text).casefold().split())
-
-
-def _usual(has_reference: bool, has_prompt: bool) -> ComposerName:
-    if not has_reference:
-        return ComposerName.PROMPT
-    return ComposerName.CAPTIONS if has_prompt else ComposerName.IMAGE
-
-
-def _several(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _numbers(value: float | Sequence[float] | None, count: int, name: str, of: str) -> list[float]:
-    """One number for each of `count` things, 1 where none is given."""
-    numbers = [1.0] * count if value is None else _several(value)
-    if len(numbers) != count:
-        raise OptionError(f"{len(numbers)} values of {name} for {count} {of}; give one for each, or none")
-    if wrong := [number for number in numbers if not is_number(number)]:
-        raise OptionError(f"{name} must be finite numbers, got {wrong[0]!r}")
-    return [float(number) for number in numbers]
-
-
-def _regions(value: Any, count: int) -> list[Region | None]:
-    """One region or None for each of `count` references; a single one may stand by itself."""
-    if value is None:
-        return [None] * count
-    one = isinstance(value, list | tuple) and len(value) == 4 and all(map(is_number, value))
-    regions = [value] if one else _several(value)
-    if len(regions) != count:
-        raise OptionError(f"{len(regions)} regions for {count} references; give one for each (None for the whole picture)")
-    return [None if region is None else _region(region) for region in regions]
-
-
-def _region(value: Any) -> Region:
-    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(is_number, value)):
+def parse_region(value: Any) -> Region:
+    """Left, top, right and bottom from 0 to 1. Raises OptionError for anything else."""
+    if not _is_region(value):
         raise OptionError(f"a region is left, top, right and bottom, got {value!r}")
     left, top, right, bottom = map(float, value)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise OptionError(f"a region lies between 0 and 1, left of right and top above bottom; got {value!r}")
     return left, top, right, bottom
+
+
+def check_text(name: str, value: Any) -> str:
+    """The text. Raises OptionError, naming the field, for anything else and for a text without words."""
+    if not isinstance(value, str):
+        raise OptionError(f"the {name} must be text, got {value!r}")
+    if not value.strip():
+        raise OptionError(f"the {name} is empty; give a text, or leave it out")
+    return value
+
+
+def _check_id(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise OptionError(f"{name} must be ids of items, got {value!r}")
+    return value
+
+
+def _parse_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def _is_region(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 4 and all(map(is_number, value))
+
+
+def _as_list(value: Any, kind: FieldKind) -> list[Any]:
+    """One value or several as a list; one region is a sequence of numbers itself."""
+    if value is None:
+        return []
+    if kind is FieldKind.REGION and _is_region(value):
+        return [value]
+    several = list | tuple | set | frozenset if kind is FieldKind.ID else list | tuple
+    return list(value) if isinstance(value, several) else [value]
+
+
+def _one_each(name: str, values: tuple[Any, ...], filler: Any, count: int, of: str) -> tuple[Any, ...]:
+    """The values, one for each of `count` things; `filler` for each where none is given."""
+    if not values:
+        return (filler,) * count
+    if len(values) != count:
+        raise OptionError(f"{len(values)} values of {name} for {count} {of}; give one for each, or none")
+    return values
+
+
+def _numbered_request(number: int, request: Mapping[str, Any]) -> SearchRequest:
+    if not isinstance(request, Mapping):
+        raise OptionError(f"request {number}: expected a mapping such as {{'image': …, 'prompt': …}}, got {request!r:.80}")
+    try:
+        return SearchRequest.parse(**request)
+    except OptionError as error:
+        raise OptionError(f"request {number}: {error}") from error
+
+
+def _check_consistency(request: SearchRequest) -> None:
+    """Raises OptionError for fields that contradict each other, and for a field that the composer ignores."""
+    references, prompts = request.reference_count, len(request.prompt)
+    if references * prompts > MAX_PAIRS:
+        raise OptionError(
+            f"{references} references and {prompts} prompts would be one query that combines them all; "
+            'for a ranking of each call search_many([{"image": …, "prompt": …}, …])'
+        )
+    if both := {_normalized(phrase) for phrase in request.avoid} & {_normalized(prompt) for prompt in request.prompt}:
+        raise OptionError(f"{min(both)!r} is both a prompt and to be avoided; leave one out")
+    name, entry = request.composer_name, COMPOSERS[request.composer_name]
+    if prompts and not entry.reads_prompt:
+        raise OptionError(f"{name!r} ignores the prompt; leave the prompt out, or choose another composer")
+    if references and not entry.reads_image:
+        raise OptionError(f"{name!r} ignores the reference; leave the reference out, or choose another composer")
+    if request.caption and not entry.reads_captions:
+        raise OptionError(
+            f"a caption needs a composer that reads captions, with a reference and a prompt; this request uses {name!r}"
+        )
+    if request.caption and len(request.caption) != references:
+        raise OptionError(f"{len(request.caption)} captions for {references} references; give one for each, or none")
+
+
+def _normalized(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,4 +1,4 @@
-"""The facade: a gallery, the encoder that made it, and a composer, behind one `search`."""
+"""The facade: a gallery, the encoder that made it, and composers, behind one `search`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device as IndexDevice
-from mmretrieve.images import ImageLike
+from mmretrieve.gallery.view import SearchOptions
+from mmretrieve.images import ImageLike, Region
+from mmretrieve.inputs import PreparedRequest, ReferenceReader
 from mmretrieve.language.captioners.gallery import NEIGHBORS, GalleryCaptioner
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.rewriters import SwapRewriter
@@ -31,13 +33,12 @@ from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
 from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, LEARNED_WORDS, ComposerName, RuleName
-from mmretrieve.prepared_request import PreparedRequest
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, RuleName
 from mmretrieve.ranking import Ranking
-from mmretrieve.references import References
-from mmretrieve.request import RequestOptions, SearchRequest, read_question, read_requests
+from mmretrieve.registry import COMPOSERS
+from mmretrieve.request import SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule, make_rule
-from mmretrieve.vectors import Float32, is_number
+from mmretrieve.vectors import Float32
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
 AnyGallery = GalleryBase[Any]
@@ -64,7 +65,7 @@ class Retriever:
     def __init__(self, gallery: AnyGallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
         gallery.check_encoder(encoder)
         self.gallery, self.encoder, self._given = gallery, encoder, parts or Parts()
-        self._composers: dict[tuple[ComposerName, RuleName], Composer] = {}
+        self._composers: dict[tuple[str, str], Composer] = {}
 
     @classmethod
     def open(
@@ -91,18 +92,48 @@ class Retriever:
         self,
         image: ImageLike | Sequence[ImageLike] | None = None,
         prompt: str | Sequence[str] | None = None,
-        **more: Unpack[RequestOptions],
+        *,
+        reference_id: str | Sequence[str] | None = None,
+        region: Region | Sequence[Region | None] | None = None,
+        image_weight: float | Sequence[float] | None = None,
+        strength: float | Sequence[float] | None = None,
+        avoid: str | Sequence[str] | None = None,
+        more_like: str | Sequence[str] | None = None,
+        less_like: str | Sequence[str] | None = None,
+        caption: str | Sequence[str] | None = None,
+        composer: str | None = None,
+        rule: str | None = None,
     ) -> Composition:
-        """The terms of a query under the base weights of its composer; images and words are encoded here and only here.
+        """The terms of a query under the base weights of its composer.
 
-        image: one or several paths, PIL images or open files. prompt: one or several, whose directions add. What else
-        can be asked is listed in `RequestOptions`. What a prompt forbids ("in red without stripes") is a term of its own, `avoid`,
-        which weighs 0 until weights are chosen, and `prompt` is what remains.
-        Raises OptionError for what contradicts itself or says nothing, ImageError for an unreadable image, GalleryError
-        for an unknown id.
+        Takes the parameters of `search` that decide the terms. What a prompt forbids ("in red without stripes") is a term of its
+        own, `avoid`, which weighs 0 until weights are chosen; `prompt` is what remains.
+
+        Returns
+        -------
+        The composition, from which `weigh` and `Gallery.search` go on. Images and texts are encoded here and only here.
+
+        Raises
+        ------
+        OptionError : for values that contradict each other, or a query without anything to search for.
+        ImageError : for an unreadable image.
+        GalleryError : for an unknown id.
         """
-        ask = read_question(image, prompt, more)
-        return self._composed([PreparedRequest.of(ask, self._compiler, takes_away=not ask.keeps_weights)])[0]
+        request = SearchRequest.parse(
+            image=image,
+            prompt=prompt,
+            reference_id=reference_id,
+            region=region,
+            image_weight=image_weight,
+            strength=strength,
+            avoid=avoid,
+            more_like=more_like,
+            less_like=less_like,
+            caption=caption,
+            composer=composer,
+            rule=rule,
+        )
+        return self.compose_requests([request])[0]
 
     def weigh(
         self,
@@ -111,7 +142,7 @@ class Retriever:
         alpha_image: float | Literal["auto"] | None = None,
         alpha_text: float | None = None,
         beta: float | None = None,
-        weights: Mapping[str, float] | Literal["auto", "base", "balanced"] | None = None,
+        weights: Weights | None = None,
         keep_rule: bool = False,
     ) -> Composition:
         """The composition under other weights: automatic ones (see `weighting`) unless something is named.
@@ -127,7 +158,7 @@ class Retriever:
             if value is not None
         }
         if not named:
-            return self._weighed(composition, AUTO if weights is None else weights, keep_rule)
+            return self._weigh_by_name(composition, AUTO if weights is None else weights, keep_rule)
         if weights is not None:
             raise OptionError(f"give weights or {', '.join(named)}, not both")
         setting = self.gallery.setting or PDV()
@@ -141,58 +172,129 @@ class Retriever:
         image: ImageLike | Sequence[ImageLike] | None = None,
         prompt: str | Sequence[str] | None = None,
         *,
+        reference_id: str | Sequence[str] | None = None,
+        region: Region | Sequence[Region | None] | None = None,
+        image_weight: float | Sequence[float] | None = None,
+        strength: float | Sequence[float] | None = None,
+        avoid: str | Sequence[str] | None = None,
+        more_like: str | Sequence[str] | None = None,
+        less_like: str | Sequence[str] | None = None,
+        caption: str | Sequence[str] | None = None,
+        composer: str | None = None,
+        rule: str | None = None,
         k: int = DEFAULT_K,
         alpha_image: float | Literal["auto"] | None = None,
         alpha_text: float | None = None,
         beta: float | None = None,
-        weights: Mapping[str, float] | Literal["auto", "base", "balanced"] | None = None,
+        weights: Weights | None = None,
         min_score: float | None = None,
         where: Where | None = None,
-        exclude: Collection[str] = (),
+        exclude: str | Collection[str] | None = None,
         exclude_reference: bool = False,
-        **more: Unpack[RequestOptions],
     ) -> Ranking:
-        """The k items that best match a reference image and a prompt: `compose`, then `weigh`, then one search of the gallery.
+        """The k items that best match reference images and prompts: `compose`, then `weigh`, then one search of the gallery.
 
-        What can be asked besides is listed in `RequestOptions`. Items of `exclude` do not appear, nor, with exclude_reference,
-        the references themselves (by id, or as any file of the same content), nor what scores below min_score, nor what
-        does not fulfil `where`, an SQL expression over the items' fields (or an `Expression`, or its structure).
-        weights: "auto", the default, chooses without labels: a score is then the mean of how many standard deviations an item
-        stands above the gallery's average item, under each term. A composer named "image", "prompt", "sum", "slerp", "sdr" or
-        "roles" keeps its own weights unless "auto" is said, and a rule that is named is kept.
-        The ranking is as long as k or what is left, and notes it when shorter; `why` says what was chosen, `answerable` whether
-        the gallery has such an item at all.
+        Parameters
+        ----------
+        image : one or several paths, PIL images or open files.
+        prompt : one or several texts, whose directions add.
+        reference_id : items of the gallery as references, after the images if there are both.
+        region : the part of each reference that counts, (left, top, right, bottom) as shares of its sides; None is all of it.
+        image_weight : the weight of each reference, 1 by default.
+        strength : how far to follow each prompt, 1 by default; 0 ignores it, negative values reverse it.
+        avoid : what should not be visible, such as "stripes".
+        more_like, less_like : items that results should be near to, and far from.
+        caption : a description of each reference.
+        composer : by default "captions" for a reference with a prompt, else "image" or "prompt".
+        rule : how term scores become one score; by default the composer's own.
+        k : the number of results.
+        alpha_image, alpha_text, beta : explicit PDV (see `weigh`).
+        weights : "auto" (the default) chooses for the query without labels: a score is then the mean of how many standard
+            deviations an item is above the gallery's average item, under each term. "base" is the composer's own; "balanced", or
+            a number for each role. A named composer that has weights of its own ("sum", "sdr", …) keeps them unless weights
+            are named, and a named rule is kept.
+        min_score : leave out items that score below.
+        where : an SQL condition on the fields of items, an `Expression`, or the structure of one.
+        exclude : items that must not appear.
+        exclude_reference : leave out the references (by id, or any item with the same content as a file).
+
+        Returns
+        -------
+        A ranking of k hits, or of as many as there are; then `note` says why. `why` says which weights were chosen, `answerable`
+        how well the gallery fits the query.
+
+        Raises
+        ------
+        OptionError, ImageError, GalleryError : as `compose`.
         """
-        request: dict[str, Any] = {
-            "k": k,
-            "alpha_image": alpha_image,
-            "alpha_text": alpha_text,
-            "beta": beta,
-            "weights": weights,
-        }
-        request |= {"min_score": min_score, "where": where, "exclude": exclude, "exclude_reference": exclude_reference}
-        return self._searched([SearchRequest.read(image, prompt, request, more)])[0]
+        request = SearchRequest.parse(
+            image=image,
+            prompt=prompt,
+            reference_id=reference_id,
+            region=region,
+            image_weight=image_weight,
+            strength=strength,
+            avoid=avoid,
+            more_like=more_like,
+            less_like=less_like,
+            caption=caption,
+            composer=composer,
+            rule=rule,
+            k=k,
+            alpha_image=alpha_image,
+            alpha_text=alpha_text,
+            beta=beta,
+            weights=weights,
+            min_score=min_score,
+            where=where,
+            exclude=exclude,
+            exclude_reference=exclude_reference,
+        )
+        return self.search_requests([request])[0]
 
     def search_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-        """One ranking for each request, a mapping of the words of `search`: `[{"image": "a.jpg", "prompt": "in red"}, …]`.
+        """One ranking for each request, a mapping of the parameters of `search`: `[{"image": "a.jpg", "prompt": "in red"}, …]`.
 
-        All pictures and words are encoded together, and linear queries are one search of the index, so that many take a
+        All images and texts are encoded together, and linear queries are one search of the index, so many requests take a
         fraction of the time of as many calls of `search`. Ids and order are the same, scores within 1e-6.
-        OptionError, with the request's number, for one that `search` would refuse; then none is answered.
+        Raises OptionError, with the request's number, for one that `search` would refuse; then none is answered.
         """
-        return self._searched(read_requests(requests))
+        return self.search_requests(parse_requests(requests))
 
-    def ids_of_references(
-        self,
-        image: ImageLike | Sequence[ImageLike] | None = None,
-        prompt: str | Sequence[str] | None = None,
-        **more: Unpack[RequestOptions],
-    ) -> list[str]:
-        """The items that the references of a question are: by id, or by the content of their files.
+    def search_requests(self, requests: Sequence[SearchRequest]) -> list[Ranking]:
+        """`search_many` of requests that are parsed already."""
+        hidden = [
+            [*request.exclude, *(self.ids_of_references(request) if request.exclude_reference else ())] for request in requests
+        ]
+        compositions = self.compose_requests(requests)
+        weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
+        options = [
+            SearchOptions(request.k, ids, request.min_score, request.where)
+            for request, ids in zip(requests, hidden, strict=True)
+        ]
+        return self._judged(self.gallery.search_many(weighted, options), compositions)
 
-        OptionError where it has no reference, or one that is neither.
+    def compose_requests(self, requests: Sequence[SearchRequest]) -> list[Composition]:
+        """One composition for each request, as `compose` gives it; requests of one composer are composed together."""
+        prepared = [PreparedRequest.of(request, self._compiler) for request in requests]
+        references = ReferenceReader(self.gallery, self.encoder).read(requests)
+        inputs = [one.inputs(of_each) for one, of_each in zip(prepared, references, strict=True)]
+        keys = [(one.composer, one.request.rule or RuleName.LINEAR.value) for one in prepared]
+        parts: list[list[Composition]] = [[] for _ in prepared]
+        for key in dict.fromkeys(keys):
+            members = [i for i, other in enumerate(keys) if other == key and inputs[i]]
+            together = [one for i in members for one in inputs[i]]
+            compositions = iter(self._composer(*key).compose(together) if together else ())
+            for i in members:
+                parts[i] = list(islice(compositions, len(inputs[i])))
+        return [self._complete(*one) for one in zip(prepared, parts, strict=True)]
+
+    def ids_of_references(self, request: SearchRequest) -> list[str]:
+        """The items that the references of a request are: by id, or by the content of their files.
+
+        Raises OptionError for a request without references, and for a reference that is neither.
         """
-        return References(self.gallery, self.encoder).ids(read_question(image, prompt, more))
+        return ReferenceReader(self.gallery, self.encoder).ids(request)
 
     def judged(self, ranking: Ranking, composition: Composition) -> Ranking:
         """The ranking with `answerable`, which says whether the gallery has what the composition asks for."""
@@ -212,58 +314,31 @@ class Retriever:
             for ranking, composition, ids in zip(rankings, compositions, best, strict=True)
         ]
 
-    def _searched(self, requests: Sequence[SearchRequest]) -> list[Ranking]:
-        references = References(self.gallery, self.encoder)
-        hidden = [
-            [*request.exclude, *(references.ids(request.ask) if request.exclude_reference else ())] for request in requests
-        ]
-        readings = [PreparedRequest.of(request.ask, self._compiler, takes_away=request.takes_away) for request in requests]
-        compositions = self._composed(readings)
-        weighed = [self.weigh(one, **request.weighing) for one, request in zip(compositions, requests, strict=True)]
-        cuts = [request.cut(ids) for request, ids in zip(requests, hidden, strict=True)]
-        rankings = self.gallery.search_many(weighed, cuts)
-        return self._judged(rankings, compositions)
-
-    def _weighed(self, composition: Composition, weights: Mapping[str, float] | str, keep_rule: bool) -> Composition:
+    def _weigh_by_name(self, composition: Composition, weights: Weights | str, keep_rule: bool) -> Composition:
+        weights = parse_weights(weights)
         if weights == BASE:
             return composition
         if weights == AUTO:
             return automatic_weights(composition, self.gallery.spread, keep_rule=keep_rule)
         if weights == BALANCED:
             return balanced_weights(composition, self.gallery.spread)
-        if not isinstance(weights, Mapping) or not all(isinstance(role, str) and is_number(w) for role, w in weights.items()):
-            raise OptionError(
-                f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}; got {weights!r}"
-            )
+        assert isinstance(weights, Mapping)  # `parse_weights` lets nothing else through
         return composition.with_weights(weights)
 
-    def _composed(self, readings: Sequence[PreparedRequest]) -> list[Composition]:
-        """One composition for each question; those of one composer are composed together."""
-        references = References(self.gallery, self.encoder).read([reading.ask for reading in readings])
-        queries = [reading.queries(of_each) for reading, of_each in zip(readings, references, strict=True)]
-        keys = [(reading.composer, reading.ask.rule or RuleName.LINEAR) for reading in readings]
-        parts: list[list[Composition]] = [[] for _ in readings]
-        for key in dict.fromkeys(keys):
-            members = [i for i, other in enumerate(keys) if other == key and queries[i]]
-            asked = [query for i in members for query in queries[i]]
-            made = iter(self._composer(*key).compose(asked) if asked else ())
-            for i in members:
-                parts[i] = list(islice(made, len(queries[i])))
-        return [self._finished(*one) for one in zip(readings, parts, strict=True)]
-
-    def _finished(self, reading: PreparedRequest, parts: Sequence[Composition]) -> Composition:
-        """The compositions of one question's references and prompts as one, with what it avoids, likes and dislikes beside them."""
-        ask = reading.ask
-        composition = reading.combined(parts) if parts else None
-        rule = None if ask.rule is None else make_rule(ask.rule, learned_words=ask.composer in LEARNED_WORDS)
+    def _complete(self, prepared: PreparedRequest, parts: Sequence[Composition]) -> Composition:
+        """The compositions of one request's inputs as one, with terms for what it avoids, likes and dislikes, under its rule."""
+        request = prepared.request
+        composition = prepared.combine(parts) if parts else None
+        learned_words = COMPOSERS[request.composer_name].learned_words
+        rule = None if request.rule is None else make_rule(request.rule, learned_words=learned_words)
         for role, names, weight, weights in (
-            (AVOID, reading.avoid, -1.0, reading.avoid_weights),
-            ("more", ask.more_like, MORE, None),
-            ("less", ask.less_like, LESS, None),
+            (AVOID, prepared.avoid, -1.0, prepared.avoid_weights),
+            ("more", request.more_like, MORE, None),
+            ("less", request.less_like, LESS, None),
         ):
             if names:
                 _check_weighs(rule, role)
-                rows = self._avoided(names, composition) if role == AVOID else self.gallery.vectors(names)
+                rows = self._avoid_terms(names, composition) if role == AVOID else self.gallery.vectors(names)
                 terms = Composition.of(role, rows, weight, names)
                 terms = terms if weights is None else replace(terms, weights=weights, shares={})
                 composition = terms if composition is None else composition.with_terms(terms)
@@ -271,12 +346,12 @@ class Retriever:
             raise OptionError("a query needs a reference image, a prompt, or both")
         return composition if rule is None else composition.with_rule(rule)
 
-    def _avoided(self, phrases: Sequence[str], composition: Composition | None) -> Float32:
+    def _avoid_terms(self, phrases: Sequence[str], composition: Composition | None) -> Float32:
         words = {} if composition is None else composition.words
         lexicon = self._swap.lexicon
         return avoid_directions(self.encoder, phrases, lexicon, words.get(Term.TEXT), words.get(Term.COMPOSED))
 
-    def _composer(self, name: ComposerName, rule: RuleName) -> Composer:
+    def _composer(self, name: str, rule: str) -> Composer:
         if (name, rule) not in self._composers:
             parts = self._parts
             self._composers[name, rule] = make_composer(name, self.encoder, parts, score=self.gallery.scores, rule=rule)
@@ -322,7 +397,7 @@ def _check_weighs(rule: ScoreRule | None, role: str) -> None:
     """OptionError for terms beside a rule that has no weights for them."""
     if rule is not None and not rule.uses_weights:
         name = role if role == AVOID else f"{role}_like"
-        raise OptionError(f"the {rule.name.value!r} rule has no weights: leave out {name}")
+        raise OptionError(f"the {str(rule.name)!r} rule has no weights: leave out {name}")
 
 
 def _searching(device: str) -> IndexDevice:

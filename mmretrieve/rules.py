@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import OptionError
 from mmretrieve.options import RuleName
+from mmretrieve.registry import RULES
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +42,7 @@ class ScoreRule(Protocol):
     """
 
     @property
-    def name(self) -> RuleName: ...
+    def name(self) -> str: ...
 
     @property
     def required_roles(self) -> Collection[str]: ...
@@ -130,7 +131,7 @@ class Product:
 LINEAR = Linear()
 
 
-def make_rule(name: RuleName | str, *, learned_words: bool = False) -> ScoreRule:
+def make_rule(name: str, *, learned_words: bool = False) -> ScoreRule:
     """The rule of that name with its published constants.
 
     Parameters
@@ -150,22 +151,33 @@ def make_rule(name: RuleName | str, *, learned_words: bool = False) -> ScoreRule
     >>> make_rule("product-harris")
     Product(harris=0.1)
     """
-    match RuleName(name):
-        case RuleName.LINEAR:
-            return LINEAR
-        case RuleName.HINGE:
-            return Hinge()
-        case RuleName.SOFT:
-            return Soft(0.2 if learned_words else 1.0)
-        case RuleName.PRODUCT:
-            return Product()
-        case RuleName.HARRIS:
-            return Product(harris=0.1)
+    rule: ScoreRule = RULES[name].build(learned_words)
+    return rule
+
+
+def make_linear(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+    return LINEAR
+
+
+def make_hinge(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+    return Hinge()
+
+
+def make_soft(learned_words: bool) -> ScoreRule:
+    return Soft(0.2 if learned_words else 1.0)
+
+
+def make_product(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+    return Product()
+
+
+def make_product_harris(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+    return Product(harris=0.1)
 
 
 def check_roles(rule: ScoreRule, roles: Collection[str]) -> None:
     """Raises OptionError if the rule requires a role that is not among these."""
     if missing := sorted(set(rule.required_roles) - set(roles)):
         raise OptionError(
-            f"the {rule.name.value!r} rule reads {', '.join(missing)}; this query has only {', '.join(dict.fromkeys(roles))}"
+            f"the {str(rule.name)!r} rule reads {', '.join(missing)}; this query has only {', '.join(dict.fromkeys(roles))}"
         )

@@ -5,13 +5,13 @@ No function changes its input.
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.errors import VectorError
+from mmretrieve.options import is_number as is_number  # for rooms that compute; `options` needs no numpy
 
 Float32 = NDArray[np.float32]
 UNIT_TOLERANCE = 1e-3
@@ -85,20 +85,6 @@ def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float
         row = int(np.abs(norms - 1).argmax())
         raise VectorError(f"{name}: expected unit rows, row {row} has length {norms[row]:.6g} ({worst:.2g} off)")
     return rows
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite real number. True and False are not numbers.
-
-    >>> is_number(0.5), is_number(True), is_number(float("nan"))
-    (True, False, False)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    try:
-        return isfinite(value)
-    except OverflowError:
-        return False
 
 
 def _normalize(array: NDArray[Any], name: str, dim: int | None, first: int) -> Float32:

@@ -81,7 +81,7 @@ def automatic_weights(composition: Composition, spread: Spread, *, keep_rule: bo
         term) has the weight 1; a composition whose rule ignores weights is returned with an explanation only.
     """
     if keep_rule and not composition.rule.uses_weights:
-        return replace(composition, why=f"the {composition.rule.name.value} rule has no weights to choose")
+        return replace(composition, why=f"the {composition.rule.name} rule has no weights to choose")
     amounts, why = _amounts(composition)
     linear = not keep_rule or composition.rule == LINEAR
     rule = LINEAR if linear else composition.rule

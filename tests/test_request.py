@@ -2,19 +2,131 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.cli.main import main
+from mmretrieve.cli.main import main, make_parser
+from mmretrieve.composers.simple import Sum
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import search
 from mmretrieve.images import content_hash
+from mmretrieve.registry import COMPOSERS, RULES, register_composer, register_rule
+from mmretrieve.request import DEFAULTS, QUERY_FIELDS, REQUEST_FIELDS, SearchRequest
 from mmretrieve.rules import Product
+
+
+def test_search_has_the_fields_of_a_request_in_their_order_with_their_defaults() -> None:
+    declared = [(one.name, one.default) for one in dataclasses.fields(SearchRequest)]
+    parameters = list(inspect.signature(mm.Retriever.search).parameters.values())[1:]
+    assert [(one.name, one.default) for one in parameters] == declared
+    assert [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY] == ["image", "prompt"]
+    composed = list(inspect.signature(mm.Retriever.compose).parameters.values())[1:]
+    assert composed == [one for one in parameters if one.name in QUERY_FIELDS]
+
+
+def test_the_shell_has_the_fields_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+    given = make_parser().parse_args(["search", "g"])
+    assert {name: getattr(given, name) or DEFAULTS[name] for name in REQUEST_FIELDS} == DEFAULTS
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert not [declared.help for declared in REQUEST_FIELDS.values() if declared.help not in text]
+
+
+def test_which_composer_a_request_gets_and_which_parts_it_uses() -> None:
+    both, captioned = {"reference_id": "a", "prompt": "b"}, {"captioner", "rewriter", "vocabulary"}
+    for fields, composer, parts in (
+        ({}, "prompt", set()),
+        ({"prompt": "b"}, "prompt", {"vocabulary"}),
+        ({"avoid": "b"}, "prompt", {"vocabulary"}),
+        ({"reference_id": "a"}, "image", set()),
+        ({"reference_id": "a", "avoid": "b"}, "captions", captioned),
+        (both, "captions", captioned),
+        (both | {"rule": "soft"}, "captions", captioned | {"compiler"}),
+        (both | {"composer": "sum"}, "sum", set()),
+        (both | {"composer": "sum", "weights": "auto"}, "sum", {"vocabulary"}),
+        (both | {"composer": "roles"}, "roles", captioned | {"compiler"}),
+        (both | {"composer": "lincir"}, "lincir", {"phi", "vocabulary"}),
+        (both | {"composer": "one-step"}, "one-step", {"describer", "vocabulary"}),
+    ):
+        request = SearchRequest.parse(**fields)
+        assert (request.composer_name, request.used_parts) == (composer, parts), fields
+    named = SearchRequest.parse(**both, composer="sum")
+    assert (named.composer_for(1), named.composer_for(0)) == ("sum", "image")
+    assert SearchRequest.parse(**both).composer_for(0) == "captions"
+
+
+def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:
+    request = SearchRequest.parse(
+        prompt=["a", "b"], reference_id={"x"}, region=(0, 0, 1, 0.5), k=np.int64(3), beta=np.float32(1)
+    )
+    assert (request.prompt, request.strength, request.region) == (("a", "b"), (1.0, 1.0), ((0.0, 0.0, 1.0, 0.5),))
+    assert (type(request.k), type(request.beta), request.image_weight) == (int, float, (1.0,))
+    assert dataclasses.replace(request) == request
+    for name, value, message in (
+        ("k", 0, "k must be a whole number of at least 1, got 0"),
+        ("k", True, "k must be a whole number"),
+        ("beta", 1.5, "beta must be a number from 0 to 1, got 1.5"),
+        ("alpha_text", "auto", "alpha_text must be a finite number, got 'auto'"),
+        ("alpha_image", "much", "alpha_image must be a finite number or 'auto', got 'much'"),
+        ("prompt", 3, "the prompt must be text, got 3"),
+        ("weights", "best", "weights are numbers by role"),
+        ("composer", "sun", "unknown composer 'sun'; choose from: image, prompt, sum"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            SearchRequest.parse(**{name: value})
+
+
+def test_a_registered_composer_and_rule_are_found_everywhere(
+    retriever: mm.Retriever,
+    made: Path,
+    pictures: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for registry in (COMPOSERS, RULES):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    register_composer("mine", lambda encoder, parts, score: Sum(encoder), keeps_weights=True)  # noqa: ARG005
+    register_rule("my-rule", lambda learned_words: Product())  # noqa: ARG005
+    expected = retriever.search(pictures[0], "in red", composer="sum", rule="product")
+    assert retriever.search(pictures[0], "in red", composer="mine", rule="my-rule") == expected
+    words = ["--image", str(pictures[0]), "--prompt", "in red", "--composer", "mine", "--rule", "my-rule", "--dtype", "float32"]
+    assert main(["search", str(made), *words, "--json"]) == 0
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(expected.ids)
+    with pytest.raises(OptionError, match="composer 'mine' exists already"):
+        register_composer("mine", Sum)
+
+
+def test_an_unknown_name_is_looked_up_in_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plug.py").write_text(
+        "from mmretrieve.composers.simple import Sum\ndef make(encoder, parts, score):\n    return Sum(encoder)\n"
+    )
+    info = tmp_path / "plug-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[mmretrieve.composers]\nplugged = plug:make\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(COMPOSERS, "_entries", dict(COMPOSERS._entries))
+    assert "plugged" not in COMPOSERS.names
+    assert SearchRequest.parse(prompt="a", reference_id="b", composer="plugged").composer_name == "plugged"
+    assert "plugged" in COMPOSERS.names
+    with pytest.raises(OptionError, match=r"unknown composer 'other'; choose from: .*plugged"):
+        COMPOSERS.check("other")
+
+
+def test_every_built_in_name_has_an_entry() -> None:
+    assert COMPOSERS.names == tuple(map(str, mm.ComposerName))
+    assert RULES.names == tuple(map(str, mm.RuleName))
+    for entry in (*(COMPOSERS[name] for name in COMPOSERS), *(RULES[name] for name in RULES)):
+        assert callable(resolve_name(str(entry.factory)))
 
 
 @pytest.fixture
@@ -164,20 +276,20 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
     one = pictures[0]
     wrong: list[tuple[dict[str, object], str]] = [
         ({}, "needs a reference image, a prompt, or both"),
-        ({"image": one, "region": [(0, 0, 1, 1), None]}, "2 regions for 1 references"),
+        ({"image": one, "region": [(0, 0, 1, 1), None]}, "2 values of region for 1 references"),
         ({"image": one, "region": 5}, "a region is left, top, right and bottom, got 5"),
         ({"image": one, "region": (0.5, 0, 0.5, 1)}, r"a region lies between 0 and 1.*got \(0.5, 0, 0.5, 1\)"),
         ({"image": one, "prompt": ["a", "b"], "strength": 1.0}, "1 values of strength for 2 prompts"),
         ({"image": one, "image_weight": [1, 2]}, "2 values of image_weight for 1 references"),
-        ({"image": one, "prompt": "a", "strength": "much"}, "strength must be finite numbers, got 'much'"),
+        ({"image": one, "prompt": "a", "strength": "much"}, "strength must be a finite number, got 'much'"),
         ({"image": one, "image_weight": -1}, "weights of references must be 0 or more"),
         ({"image": one, "prompt": "a", "caption": ["b", "c"]}, "2 captions for 1 references"),
         ({"image": one, "prompt": "a", "rule": "magic"}, "unknown rule 'magic'"),
-        ({"image": one, "prompt": "a", "composer": "image"}, "'image' looks at the reference alone"),
-        ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' hears the prompt alone"),
+        ({"image": one, "prompt": "a", "composer": "image"}, "'image' ignores the prompt"),
+        ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' ignores the reference"),
         ({"image": one, "prompt": "a", "rule": "product", "more_like": retriever.gallery.ids[0]}, "leave out more_like"),
-        ({"prompt": "a", "avoid": " A "}, "'a' is asked for and avoided"),
-        ({"image": one, "avoid": " "}, "avoid takes words"),
+        ({"prompt": "a", "avoid": " A "}, "'a' is both a prompt and to be avoided"),
+        ({"image": one, "avoid": " "}, "the avoid is empty"),
         ({"image": one, "prompt": "a", "rule": "product", "avoid": "b"}, "leave out avoid"),
         ({"image": [one] * 20, "prompt": ["a"] * 20}, r"20 references and 20 prompts would be one query.*search_many"),
         ({"image": one, "prompt": "a", "weights": {"image": 0}}, "the weighted terms cancel"),
@@ -190,11 +302,14 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
         ({"image": one, "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only image"),
         ({"image": one, "prompt": "a", "rule": "product", "beta": 0.5}, "'product' rule has no weights"),
         ({"image": one, "prompt": "a", "composer": "one-step"}, "'one-step' needs a describer"),
-        ({"image": one, "prompt": "a", "colour": "red"}, "unknown words in a query: colour"),
     ]
     for query, message in wrong:
         with pytest.raises(OptionError, match=message):
             retriever.search(**query)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="unknown fields in a request: colour; known: image, prompt"):
+        SearchRequest.parse(prompt="a", colour="red")
+    with pytest.raises(TypeError, match="colour"):
+        retriever.search(prompt="a", colour="red")  # type: ignore[call-arg]
 
 
 def test_a_method_with_weights_of_its_own_keeps_them_beside_a_gallery_setting(
@@ -307,8 +422,14 @@ def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path],
         ([*image, "--prompt", "a", "--model", "m"], "nobody who speaks is an endpoint"),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),
-        ([*image, "--prompt", "a", "--phi", "nowhere.pt"], "phi given, but 'captions' would not use it"),
-        ([*image, "--prompt", "a", "--composer", "sum", "--rewriter", "swap"], "rewriter given, but 'sum' would not use it"),
+        ([*image, "--prompt", "a", "--phi", "nowhere.pt"], "phi given, but 'captions' does not use it"),
+        ([*image, "--prompt", "a", "--composer", "sum", "--rewriter", "swap"], "rewriter given, but 'sum' does not use it"),
+        (["--prompt", "a", "--captioner", "tagger"], "captioner given, but 'prompt' does not use it"),
+        (["--avoid", "a", "--rewriter", "swap"], "rewriter given, but 'prompt' does not use it"),
+        ([*image, "--captioner", "tagger"], "captioner given, but 'image' does not use it"),
+        ([*image, "--prompt", "a", "--compiler", "rules"], "compiler given, but 'captions' does not use it"),
+        ([*image, "--prompt", "a", "--composer", "sun"], "argument --composer: unknown composer 'sun'; choose from: image,"),
+        ([*image, "--prompt", "a", "--beta", "2"], "argument --beta: expected a number from 0 to 1, got '2'"),
         ([*image, "--prompt", "a", "--weights", "image=1,image=2"], "every role once"),
     ):
         try:

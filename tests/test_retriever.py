@@ -84,7 +84,7 @@ def test_the_reference_can_be_left_out(retriever: mm.Retriever, picture: Path, p
 
 def test_a_caption_that_nothing_would_use_is_refused(retriever: mm.Retriever, picture: Path) -> None:
     for query in ({"image": picture}, {"prompt": "a dress"}, {"image": picture, "prompt": "in red", "composer": "sum"}):
-        with pytest.raises(OptionError, match="a caption is for a composer of words"):
+        with pytest.raises(OptionError, match="a caption needs a composer that reads captions"):
             retriever.search(**query, caption="a blue dress")
     assert retriever.search(picture, "in red", caption=" a  blue dress").words["text"] == " a  blue dress"
 

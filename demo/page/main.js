@@ -8,7 +8,7 @@ import { reading } from "./reading.js";
 import { references } from "./references.js";
 import * as remote from "./remote.js";
 import { results } from "./results.js";
-import { blank, fromAddress, inOrder, isAsked, MOST, SHOWN, toAddress, toLook } from "./state.js";
+import { blank, fromAddress, inOrder, isAsked, MOST, SHOWN, toAddress, toRequest } from "./state.js";
 import { Trail } from "./trail.js";
 import { tune } from "./tune.js";
 import { words } from "./words.js";
@@ -43,8 +43,8 @@ export function open(start) {
   const showResults = results(act);
   const showDetails = details(act);
 
-  const search = remote.latest((asked) => remote.post("page/view", toLook(asked)), shown, failed);
-  const suggest = remote.latest((asked) => remote.post("page/suggestions", toLook(asked)), said.suggest, () => said.suggest([]));
+  const search = remote.latest((asked) => remote.post("page/view", toRequest(asked)), shown, failed);
+  const suggest = remote.latest((asked) => remote.post("page/suggestions", toRequest(asked)), said.suggest, () => said.suggest([]));
   let suggested = null;
 
   function show() {
@@ -116,7 +116,7 @@ export function open(start) {
   async function exported(event) {
     const form = event.target.value;
     event.target.value = "";
-    await remote.download(`page/export/${form}`, toLook(state)).catch(trouble);
+    await remote.download(`page/export/${form}`, toRequest(state)).catch(trouble);
   }
 
   async function share() {

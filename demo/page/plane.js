@@ -30,6 +30,6 @@ export const same = (one, other) => ["beta", "alpha_image", "alpha_text", "promp
 
 export function told(knobs) {
   if (knobs === AUTO) return "automatic";
-  const prompt = knobs.prompt ? ` · prompt ${knobs.prompt}` : "";
-  return `beta ${knobs.beta} · alpha image ${knobs.alpha_image} · alpha text ${knobs.alpha_text}${prompt}`;
+  const prompt = knobs.prompt ? ` · prompt ${round(knobs.prompt)}` : "";
+  return `beta ${round(knobs.beta)} · alpha image ${round(knobs.alpha_image)} · alpha text ${round(knobs.alpha_text)}${prompt}`;
 }

@@ -1,4 +1,4 @@
-// What the page asks of its server. Every failure is an Error whose message a person can read.
+// Requests to the server. Every failure is an Error whose message a person can read.
 
 export class Away extends Error {}
 
@@ -31,9 +31,9 @@ export async function sendAgain(tokens) {
   return known.length === tokens.length;
 }
 
-export async function download(path, look) {
+export async function download(path, request) {
   const form = new FormData();
-  form.set("look", JSON.stringify(look));
+  form.set("request", JSON.stringify(request));
   const response = await answered(path, { method: "POST", body: form });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await response.blob());

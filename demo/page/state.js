@@ -33,7 +33,7 @@ export function said(state) {
 }
 
 // The body of a request: uploads come before items, and region and weight follow that order.
-export function toLook(state) {
+export function toRequest(state) {
   const references = inOrder(state.references);
   const several = references.length > 1;
   const prompts = said(state);

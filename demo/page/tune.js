@@ -70,7 +70,7 @@ function show(knobs, how) {
   const { image, text, composed } = plane.weights(knobs);
   pad.setAttribute("aria-valuemin", 0);
   pad.setAttribute("aria-valuemax", 1);
-  pad.setAttribute("aria-valuenow", knobs.beta);
+  pad.setAttribute("aria-valuenow", round(knobs.beta));
   const automatic = how.startsWith("automatic");
   pad.setAttribute("aria-valuetext", `${automatic ? "automatic, near to " : ""}image ${image.toFixed(2)}, its words ${text.toFixed(2)}, with the prompt ${composed.toFixed(2)}`);
   for (const input of $$("#knobs input")) {

@@ -26,7 +26,7 @@ def served() -> tuple[Schema, list[Schema]]:
     from starlette.testclient import TestClient
 
     import mmretrieve as mm
-    from mmretrieve.server.app import build
+    from mmretrieve.server.app import create_app
 
     class UnusedEncoder:
         identity = mm.EncoderIdentity("none", "none", "none")
@@ -40,7 +40,7 @@ def served() -> tuple[Schema, list[Schema]]:
     with tempfile.TemporaryDirectory() as folder:
         encoder = UnusedEncoder()
         retriever = mm.Retriever(mm.Gallery.create(Path(folder, "empty.gallery"), encoder=encoder), encoder)
-        with TestClient(build(retriever), base_url="http://127.0.0.1:7860") as client:
+        with TestClient(create_app(retriever), base_url="http://127.0.0.1:7860") as client:
             openapi: Schema = client.get("/api/openapi.json").json()
             call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
             tools = client.post("/mcp", json=call, headers={"Accept": "application/json, text/event-stream"}).json()

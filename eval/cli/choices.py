@@ -21,7 +21,7 @@ from eval.runs.record import StageTimer, encoder_of, slug
 from eval.runs.run import EvalRun, RunPart
 from eval.runs.weight_settings import weighing
 from mmretrieve import ComposerName, Parts, RuleName, Vocabulary
-from mmretrieve.cli.arguments import chosen
+from mmretrieve.cli.arguments import given_fields
 from mmretrieve.composers import make_composer, parts_from
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
@@ -125,7 +125,7 @@ def _own(folder: Path, benchmark: Benchmark) -> Path:
 
 def _speakers(options: argparse.Namespace) -> LanguageOptions:
     """Who speaks. --allow-missing is about pictures, too, so it needs no file."""
-    said = chosen(options, LanguageOptions)
+    said = given_fields(options, LanguageOptions)
     if not any(Path(str(said.get(role))).is_file() for role in BACKENDS):
         said.pop("allow_missing", None)
     return LanguageOptions(**said)
@@ -162,7 +162,7 @@ def _with_reference(benchmark: Benchmark, reference: str | None) -> Benchmark:
 def _recorded(options: argparse.Namespace) -> dict[str, Any]:
     """What was chosen, in plain values; of files the name and a checksum, and nothing that is private."""
     own = {name: getattr(options, name, None) for name in RECORDED}
-    said = {name: value for name, value in chosen(options, LanguageOptions).items() if name not in PRIVATE}
+    said = {name: value for name, value in given_fields(options, LanguageOptions).items() if name not in PRIVATE}
     return {name: _plain(value) for name, value in (own | said).items()}
 
 

@@ -17,7 +17,16 @@ from eval.lists.submission import SERVERS
 from eval.runs.compositions import PromptOrder
 from eval.sweep.sweep import Tuning
 from mmretrieve import ComposerName, MMRetrieveError, RuleName
-from mmretrieve.cli.arguments import WRONG_USE, OneLineParser, add_computing, add_speakers, count, finite, printable, weights
+from mmretrieve.cli.arguments import (
+    WRONG_USE,
+    OneLineParser,
+    add_computing,
+    add_language_options,
+    count,
+    finite,
+    printable,
+    weights,
+)
 from mmretrieve.errors import OptionError
 from mmretrieve.options import AUTO, BALANCED, BASE, BUILT_IN, Preprocessing
 
@@ -158,7 +167,7 @@ def _way(command: argparse.ArgumentParser) -> None:
     protocol.add_argument("--concept", action="store_true", help="take CIRCO's shared concept for the caption of the reference")
     told = "first, or the mean of both orders of FashionIQ's captions (default: as published evaluators of such methods do)"
     protocol.add_argument("--prompt-orders", choices=tuple(map(str, PromptOrder)), help=told)
-    add_speakers(command, missing="go on where pictures are missing, or a file lacks something; the result says so")
+    add_language_options(command, missing="go on where pictures are missing, or a file lacks something; the result says so")
     _computing(command)
     _results(command)
     command.add_argument(
@@ -193,7 +202,7 @@ def _of_texts(command: argparse.ArgumentParser, text: Path) -> None:
     command.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
     command.add_argument("--text", type=Path, default=text, help=f"the text whose table is filled (default: {text.name})")
     command.add_argument("--phi", type=Path, help="for LinCIR (default: the encoder's own, else one is trained)")
-    add_speakers(command)
+    add_language_options(command)
     _computing(command)
     _results(command)
 

@@ -28,7 +28,7 @@ from eval.studies.searches import DEFAULT, retriever_of, searched
 from eval.studies.tables import TABLE, fill, markdown, sensitivity_table, weights_table
 from eval.studies.weights import WeightsRow, measured, rows
 from mmretrieve import PDV, Encoder, MMRetrieveError, Parts, load_encoder
-from mmretrieve.cli.arguments import chosen
+from mmretrieve.cli.arguments import given_fields
 from mmretrieve.composers import parts_from
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.inversion.phi import FILE
@@ -106,7 +106,7 @@ def _compared(name: str, root: Path | None, spec: str, options: argparse.Namespa
     with tqdm(unit=" pictures", desc=name, disable=None, file=sys.stderr) as bar:
         benchmark, gallery = features(load_benchmark(name, root), encoder, progress=bar.update)
         parts = parts_from(
-            LanguageOptions(**chosen(options, LanguageOptions)), encoder, vocabulary=benchmark.vocabulary, phi=options.phi
+            LanguageOptions(**given_fields(options, LanguageOptions)), encoder, vocabulary=benchmark.vocabulary, phi=options.phi
         )
         if options.rewriter is None:
             parts = replace(parts, rewriter=None)  # each method has its own

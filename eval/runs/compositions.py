@@ -12,7 +12,8 @@ from eval.benchmarks.base import Benchmark, BenchmarkQuery
 from mmretrieve import ComposerName, Composition, Encoder, MMRetrieveError, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers import make_composer
-from mmretrieve.options import LEARNED_WORDS, Choice
+from mmretrieve.options import Choice
+from mmretrieve.registry import COMPOSERS
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, unit
@@ -47,8 +48,8 @@ class MethodConfig:
     def prompt_orders(self) -> PromptOrder:
         if self.orders is not None:
             return self.orders
-        averaged = LEARNED_WORDS | {ComposerName.PROMPT, ComposerName.SUM}
-        return PromptOrder.BOTH if self.composer in averaged else PromptOrder.FIRST
+        averaged = COMPOSERS[self.composer].learned_words or self.composer in (ComposerName.PROMPT, ComposerName.SUM)
+        return PromptOrder.BOTH if averaged else PromptOrder.FIRST
 
     def caption(self, query: BenchmarkQuery) -> str | None:
         if self.concept:
@@ -101,7 +102,7 @@ def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, way: Metho
     said = [composer.compose(_queries(benchmark, gallery, way, i)) for i in range(sayings)]
     compositions = [mean_of(several) for several in zip(*said, strict=True)]
     if way.rule is not None:
-        folding = make_rule(way.rule, learned_words=way.composer in LEARNED_WORDS)
+        folding = make_rule(way.rule, learned_words=COMPOSERS[way.composer].learned_words)
         compositions = [composition.with_rule(folding) for composition in compositions]
     return ScoredCompositions(compositions, gallery)
 

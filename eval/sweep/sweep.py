@@ -101,7 +101,7 @@ def _check(benchmark: Benchmark, composition: Composition) -> None:
     """MMRetrieveError where PDV's plane is not all that a ranking of this composition depends on."""
     if not composition.is_linear:
         raise MMRetrieveError(
-            f"{benchmark.name}: the plane is of linear scores; the {composition.rule.name.value!r} rule has others"
+            f"{benchmark.name}: the plane is of linear scores; the {str(composition.rule.name)!r} rule has others"
         )
     if set(composition.names) - set(Term) or not composition.supports_pdv:
         raise MMRetrieveError(

@@ -1,4 +1,4 @@
-"""What each command of the shell does."""
+"""The commands that fill, search and serve galleries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmretrieve.cli import arguments, runtime
-from mmretrieve.cli.runtime import DONE, FAILED, bar, load, opened, out, tell
+from mmretrieve.cli.runtime import DONE, FAILED, load_named_encoder, open_retriever, print_messages, print_result, progress_bar
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.options import DEFAULT_ENCODER, LEARNED_WORDS, WITHOUT_CAPTIONS, ComposerName, Decode, RuleName
+from mmretrieve.options import DEFAULT_ENCODER, Decode
+from mmretrieve.request import SearchRequest
 
 if TYPE_CHECKING:
     from mmretrieve.gallery.base import GalleryBase
@@ -22,62 +23,64 @@ if TYPE_CHECKING:
     from mmretrieve.ranking import Ranking
     from mmretrieve.sources.base import Source
 
+PART_OPTIONS = ("captioner", "rewriter", "compiler", "describer", "phi", "vocabulary")
+
 
 def index(options: argparse.Namespace) -> int:
-    """Adds pictures to a gallery, making it first where there is none."""
+    """Adds images to a gallery, which is created if there is none."""
     from mmretrieve.gallery.chunks import Shard
     from mmretrieve.gallery.gallery import Gallery
     from mmretrieve.gallery.store.store import is_gallery
 
     if is_gallery(options.source):
         other = Gallery.open(options.source)
-        with bar(len(other), "items", options.quiet) as progress:
+        with progress_bar(len(other), "items", options.quiet) as progress:
             gallery = Gallery.like(options.gallery, other)
             return _finish(options, gallery, gallery.merge(other.path, progress=progress.update))
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Shard(source, *options.shard)
-    with bar(len(shared), "pictures", options.quiet) as progress:
+    with progress_bar(len(shared), "pictures", options.quiet) as progress:
         return _finish(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
 
 
 def sync(options: argparse.Namespace) -> int:
-    """Makes a gallery what its source is now: adds what is new, replaces what changed, deletes what vanished."""
+    """Makes a gallery equal to its source: adds new images, replaces changed ones, deletes removed ones."""
     source = _source(options)
     gallery = _gallery_to_fill(options)
-    with bar(len(source), "pictures", options.quiet) as progress:
+    with progress_bar(len(source), "pictures", options.quiet) as progress:
         return _finish(options, gallery, gallery.sync(source, progress=progress.update))
 
 
 def search(options: argparse.Namespace) -> int:
-    """Prints the best items for pictures, prompts, or both."""
-    _refuse_unused(options)
-    retriever = opened(options)
-    question = {name: getattr(options, name) for name in arguments.QUESTION if getattr(options, name) not in (None, [])}
-    ranking = retriever.search(options.image or None, options.prompt or None, **question)
+    """Prints the items that best match reference images, prompts, or both."""
+    request = SearchRequest.parse(**arguments.search_fields(options))
+    _check_parts_are_used(options, request)
+    retriever = open_retriever(options)
+    ranking = retriever.search_requests([request])[0]
     _print_ranking(ranking, retriever.gallery, as_json=options.json)
     return DONE
 
 
 def serve(options: argparse.Namespace) -> int:
     """Serves a gallery to programs (JSON under /api) and to agents (MCP at /mcp, or over stdin and stdout)."""
-    return runtime.speak(options) if options.stdio else runtime.serve(options)
+    return runtime.serve_stdio(options) if options.stdio else runtime.serve(options)
 
 
 def train_phi(options: argparse.Namespace) -> int:
-    """Trains a phi for an encoder from captions alone (LinCIR); can be interrupted and run again."""
+    """Trains a phi for an encoder from captions only (LinCIR); an interrupted training can be resumed."""
     from mmretrieve.inversion import train
 
-    recipe = PhiRecipe(**arguments.chosen(options, PhiRecipe))
+    recipe = PhiRecipe(**arguments.given_fields(options, PhiRecipe))
     captions = train.read_captions(options.captions)
-    with bar(recipe.steps, "steps", options.quiet) as progress:
+    with progress_bar(recipe.steps, "steps", options.quiet) as progress:
 
         def report(point: train.ValidationPoint) -> None:
             progress.update(point.step - progress.n)
             progress.set_postfix(training=f"{point.training:.4f}", validation=f"{point.validation:.4f}")
 
-        best = train.train_phi(captions, load(options, options.encoder), options.out, recipe, report=report)
-    out(
+        best = train.train_phi(captions, load_named_encoder(options, options.encoder), options.out, recipe, report=report)
+    print_result(
         options,
         f"{options.out}: validation loss {best.validation:.4f}, at step {best.step}",
         {"phi": str(options.out), "step": best.step, "validation": best.validation},
@@ -97,18 +100,18 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
 
     folder = Path(options.gallery)
     if not is_gallery(folder):
-        encoder = load(options, options.encoder or DEFAULT_ENCODER)
+        encoder = load_named_encoder(options, options.encoder or DEFAULT_ENCODER)
         return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
-    known = Gallery.open(folder)
-    if options.decode not in (None, known.decode):
-        raise OptionError(f"{folder}: this gallery decodes {known.decode!s}; that cannot be changed later")
-    return Gallery.open(folder, encoder=load(options, options.encoder or known.encoder_identity.model))
+    existing = Gallery.open(folder)
+    if options.decode not in (None, existing.decode):
+        raise OptionError(f"{folder}: this gallery decodes {existing.decode!s}; that cannot be changed later")
+    return Gallery.open(folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model))
 
 
 def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
-    """Prints the report and stores the vocabulary. OptionError, after all was added, for a field that there is not."""
-    tell(f"not added: {name}: {reason}" for name, reason in report.failed.items())
-    out(options, f"{gallery.path}: {report}, {len(gallery)} items", {**asdict(report), "items": len(gallery)})
+    """Prints the report and stores the vocabulary. Raises OptionError, after all was added, for an unknown field."""
+    print_messages(f"not added: {name}: {reason}" for name, reason in report.failed.items())
+    print_result(options, f"{gallery.path}: {report}, {len(gallery)} items", {**asdict(report), "items": len(gallery)})
     if options.vocabulary_fields is None:
         gallery.renew_vocabulary()
     else:
@@ -116,26 +119,18 @@ def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) ->
     return FAILED if report.failed and not (report.added or report.skipped or report.updated) else DONE
 
 
-def _refuse_unused(options: argparse.Namespace) -> None:
-    """OptionError for parts that were named and that the composer of this search would not use."""
-    composer = ComposerName(
-        options.composer or (ComposerName.CAPTIONS if options.prompt or options.avoid else ComposerName.IMAGE)
-    )
-    needs = {
-        "phi": composer in LEARNED_WORDS and composer is not ComposerName.SEARLE_OTI,
-        "describer": composer is ComposerName.ONE_STEP,
-        "compiler": composer is ComposerName.ROLES or options.rule == RuleName.SOFT,
-        **dict.fromkeys(("captioner", "rewriter", "vocabulary"), composer not in WITHOUT_CAPTIONS),
-    }
-    if unused := [name for name, used in needs.items() if not used and getattr(options, name) is not None]:
+def _check_parts_are_used(options: argparse.Namespace, request: SearchRequest) -> None:
+    """Raises OptionError for parts that were given and that this search does not use."""
+    given = [part for part in PART_OPTIONS if getattr(options, part) is not None]
+    if unused := [part for part in given if part not in request.used_parts]:
         raise OptionError(
-            f"{', '.join(unused)} given, but {composer.value!r} would not use it; choose another composer, or leave it out"
+            f"{', '.join(unused)} given, but {request.composer_name!r} does not use it; choose another composer, or leave it out"
         )
 
 
 def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:
     fields = [item.fields for item in gallery.items(ranking.ids)] if as_json else [{}] * len(ranking)
-    for hit, known in zip(ranking, fields, strict=True):
+    for hit, of_hit in zip(ranking, fields, strict=True):
         if as_json:
             line = {
                 "rank": hit.rank,
@@ -144,15 +139,15 @@ def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool
                 "path": hit.path,
                 "contributions": dict(hit.contributions),
             }
-            print(json.dumps({**line, "fields": dict(known), "query": ranking.query}, ensure_ascii=False))
+            print(json.dumps({**line, "fields": dict(of_hit), "query": ranking.query}, ensure_ascii=False))
         else:
-            gave = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
-            print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({gave})")
-    tell(_remarks(ranking, as_json=as_json))
+            contributions = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
+            print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({contributions})")
+    print_messages(_remarks(ranking, as_json=as_json))
 
 
 def _remarks(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
-    """What a person should know of a ranking, a line each; programs find all but notes in its lines."""
+    """What a person should know of a ranking, a line each; with --json all but notes is in the output."""
     if ranking.why and not as_json:
         yield f"{ranking.why}; caption: {ranking.caption}" if ranking.caption else ranking.why
     if not ranking.has_match:

@@ -1,4 +1,4 @@
-"""The shell's commands for a gallery that is there: what it holds, whether it is well, and what it needs over the years."""
+"""The commands that inspect and maintain an existing gallery."""
 
 from __future__ import annotations
 
@@ -7,32 +7,41 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmretrieve.cli import arguments
-from mmretrieve.cli.runtime import DONE, FAILED, bar, folder_named, gallery_named, load, out, tell
+from mmretrieve.cli.runtime import (
+    DONE,
+    FAILED,
+    load_named_encoder,
+    print_messages,
+    print_result,
+    progress_bar,
+    resolve_folder,
+    resolve_gallery,
+)
 from mmretrieve.errors import OptionError
 
 
 def info(options: argparse.Namespace) -> int:
-    """Says what a gallery holds, which encoder made it, and which index serves it."""
+    """Prints what a gallery holds, its encoder and its index."""
     from mmretrieve.retriever import open_gallery
 
-    known = open_gallery(gallery_named(options.gallery)).info()
+    facts = open_gallery(resolve_gallery(options.gallery)).info()
     lines = [
         f"{name:>10}  {value if not isinstance(value, dict) else ', '.join(f'{k} {v}' for k, v in value.items())}"
-        for name, value in known.items()
+        for name, value in facts.items()
     ]
-    out(options, "\n".join(lines), known)
+    print_result(options, "\n".join(lines), facts)
     return DONE
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Reads a gallery back and names whatever is damaged."""
+    """Reads a gallery back and lists everything that is damaged."""
     from mmretrieve.retriever import open_gallery
 
-    gallery = open_gallery(gallery_named(options.gallery))
+    gallery = open_gallery(resolve_gallery(options.gallery))
     problems = gallery.verify()
-    tell(f"{gallery.path}/{line}" for line in problems)
-    said = f"{gallery.path}: {len(gallery)} items, {'all well' if not problems else f'{len(problems)} problems'}"
-    out(options, said, {"items": len(gallery), "problems": problems})
+    print_messages(f"{gallery.path}/{line}" for line in problems)
+    text = f"{gallery.path}: {len(gallery)} items, {'all well' if not problems else f'{len(problems)} problems'}"
+    print_result(options, text, {"items": len(gallery), "problems": problems})
     return FAILED if problems else DONE
 
 
@@ -40,37 +49,37 @@ def delete(options: argparse.Namespace) -> int:
     """Removes items from a gallery, all or none."""
     from mmretrieve.retriever import open_gallery
 
-    gallery = open_gallery(gallery_named(options.gallery))
+    gallery = open_gallery(resolve_gallery(options.gallery))
     gallery.delete(options.ids)
-    said = f"{gallery.path}: {len(options.ids)} deleted, {len(gallery)} items"
-    out(options, said, {"deleted": len(options.ids), "items": len(gallery)})
+    text = f"{gallery.path}: {len(options.ids)} deleted, {len(gallery)} items"
+    print_result(options, text, {"deleted": len(options.ids), "items": len(gallery)})
     return DONE
 
 
 def compact(options: argparse.Namespace) -> int:
-    """Frees the room of deleted and replaced items; ids and order stay."""
+    """Frees the space of deleted and replaced items; ids and order stay."""
     from mmretrieve.gallery.gallery import Gallery
 
-    gallery = Gallery.open(folder_named(options.gallery))
-    with bar(len(gallery), "items", options.quiet) as progress:
-        gone = gallery.compact(progress.update)
-    out(options, f"{gallery.path}: {gone} freed, {len(gallery)} items", {"freed": gone, "items": len(gallery)})
+    gallery = Gallery.open(resolve_folder(options.gallery))
+    with progress_bar(len(gallery), "items", options.quiet) as progress:
+        freed = gallery.compact(progress.update)
+    print_result(options, f"{gallery.path}: {freed} freed, {len(gallery)} items", {"freed": freed, "items": len(gallery)})
     return DONE
 
 
 def merge(options: argparse.Namespace) -> int:
-    """Copies galleries into one, which is made like the first where there is none; nothing is encoded."""
+    """Copies galleries into one, which is created like the first if there is none; nothing is encoded."""
     from mmretrieve.gallery.gallery import Gallery
     from mmretrieve.gallery.ingest import AddReport
 
-    others = [Gallery.open(folder_named(name)) for name in options.others]
+    others = [Gallery.open(resolve_folder(name)) for name in options.others]
     gallery = Gallery.like(options.gallery, others[0])
     report = AddReport()
-    with bar(sum(map(len, others)), "items", options.quiet) as progress:
+    with progress_bar(sum(map(len, others)), "items", options.quiet) as progress:
         for other in others:
             report += gallery.merge(other.path, progress=progress.update)
-    told = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
-    out(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", told)
+    counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
+    print_result(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", counts)
     return DONE
 
 
@@ -78,23 +87,23 @@ def duplicates(options: argparse.Namespace) -> int:
     """Prints groups of items that are the same file, or near enough; one group a line."""
     from mmretrieve.retriever import open_gallery
 
-    gallery = open_gallery(gallery_named(options.gallery))
-    with bar(len(gallery), "items", options.quiet or options.min_score is None) as progress:
+    gallery = open_gallery(resolve_gallery(options.gallery))
+    with progress_bar(len(gallery), "items", options.quiet or options.min_score is None) as progress:
         groups = gallery.duplicates(options.min_score, progress=progress.update)
     for group in groups:
-        out(options, "  ".join(map(arguments.printable, group)), list(group))
-    tell([f"{len(groups)} groups, {sum(map(len, groups))} items of {len(gallery)}"])
+        print_result(options, "  ".join(map(arguments.printable, group)), list(group))
+    print_messages([f"{len(groups)} groups, {sum(map(len, groups))} items of {len(gallery)}"])
     return DONE
 
 
 def build(options: argparse.Namespace) -> int:
-    """Builds the index that serves searches, and tunes how hard it looks."""
+    """Builds the index of a gallery and tunes it to a recall."""
     from mmretrieve.gallery.gallery import Gallery
 
-    gallery = Gallery.open(folder_named(options.gallery), device="cpu")
-    with bar(len(gallery), "items", options.quiet) as progress:
-        made = gallery.build_index(options.index, recall=options.recall, progress=progress.update)
-    out(options, f"{gallery.path}: {made['factory']}, recall@10 {made['recall']:.3f}; {made['reason']}", made)
+    gallery = Gallery.open(resolve_folder(options.gallery), device="cpu")
+    with progress_bar(len(gallery), "items", options.quiet) as progress:
+        index = gallery.build_index(options.index, recall=options.recall, progress=progress.update)
+    print_result(options, f"{gallery.path}: {index['factory']}, recall@10 {index['recall']:.3f}; {index['reason']}", index)
     return DONE
 
 
@@ -102,69 +111,69 @@ def index_report(options: argparse.Namespace) -> int:
     """Measures the index with composed queries made from the gallery itself, and tunes it to a recall."""
     from mmretrieve.gallery.gallery import Gallery
 
-    found = Gallery.open(folder_named(options.gallery), device="cpu").index_report(recall=options.recall)
-    width = max(map(len, found))
+    report = Gallery.open(resolve_folder(options.gallery), device="cpu").index_report(recall=options.recall)
+    width = max(map(len, report))
     lines = (
         f"{name:>{width}}  {value:.4g}" if isinstance(value, float) else f"{name:>{width}}  {value}"
-        for name, value in found.items()
+        for name, value in report.items()
     )
-    out(options, "\n".join(lines), found)
+    print_result(options, "\n".join(lines), report)
     return DONE
 
 
 def push(options: argparse.Namespace) -> int:
-    """Copies a gallery into a collection of a Milvus server, which is made where there is none; can be repeated."""
+    """Copies a gallery into a collection of a Milvus server, which is created if there is none; can be repeated."""
     from mmretrieve.gallery.gallery import Gallery
     from mmretrieve.milvus.gallery import push as push_to
 
-    folder = folder_named(options.gallery)
+    folder = resolve_folder(options.gallery)
     more = {"index": options.index, "update": options.update, "mirror": options.mirror}
-    with bar(len(Gallery.open(folder, device="cpu")), "items", options.quiet) as progress:
+    with progress_bar(len(Gallery.open(folder, device="cpu")), "items", options.quiet) as progress:
         report = push_to(folder, options.address, **more, progress=progress.update)
-    out(options, f"{options.address}: {report}", asdict(report))
+    print_result(options, f"{options.address}: {report}", asdict(report))
     return DONE
 
 
 def pull(options: argparse.Namespace) -> int:
-    """Copies a collection of a Milvus server into a gallery, which is made where there is none; can be repeated."""
+    """Copies a collection of a Milvus server into a gallery, which is created if there is none; can be repeated."""
     from mmretrieve.milvus.gallery import pull_into
     from mmretrieve.retriever import open_gallery
 
-    with bar(len(open_gallery(options.address)), "items", options.quiet) as progress:
+    with progress_bar(len(open_gallery(options.address)), "items", options.quiet) as progress:
         report = pull_into(options.gallery, options.address, progress=progress.update)
-    out(options, f"{options.gallery}: {report}", asdict(report))
+    print_result(options, f"{options.gallery}: {report}", asdict(report))
     return DONE
 
 
 def export(options: argparse.Namespace) -> int:
-    """Writes a gallery's vectors and what is known of them in the layout of clip-retrieval."""
+    """Writes the vectors and fields of a gallery in the layout of clip-retrieval."""
     from mmretrieve.gallery.gallery import Gallery
 
-    gallery = Gallery.open(folder_named(options.gallery))
-    with bar(len(gallery), "items", options.quiet) as progress:
+    gallery = Gallery.open(resolve_folder(options.gallery))
+    with progress_bar(len(gallery), "items", options.quiet) as progress:
         count = gallery.export(options.folder, progress=progress.update)
-    out(options, f"{options.folder}: {count} items of {gallery.path}", {"exported": count})
+    print_result(options, f"{options.folder}: {count} items of {gallery.path}", {"exported": count})
     return DONE
 
 
 def import_(options: argparse.Namespace) -> int:
-    """Adds vectors in the layout of clip-retrieval to a gallery, which is made first where there is none."""
+    """Adds vectors in the layout of clip-retrieval to a gallery, which is created if there is none."""
     from mmretrieve.directions import PDV
     from mmretrieve.gallery import transfer
     from mmretrieve.gallery.gallery import Gallery
 
     folder = Path(options.folder)
-    total, said = transfer.count(folder), transfer.about(folder)
-    if said is None or options.encoder is not None:
+    total, manifest = transfer.count(folder), transfer.about(folder)
+    if manifest is None or options.encoder is not None:
         if options.encoder is None:
-            raise OptionError(f"{folder}: does not say which encoder made it; name it with --encoder")
-        encoder = load(options, options.encoder)
-        said = transfer.EmbeddingsManifest(encoder.identity, encoder.dim)
-    setting = None if said.setting is None else PDV(**said.setting)
-    gallery = Gallery.for_vectors(options.gallery, said.encoder, said.dim, said.decode, setting)
-    gallery.check_made_by(said.encoder)
-    with bar(total, "items", options.quiet) as progress:
+            raise OptionError(f"{folder}: does not name the encoder of its vectors; name it with --encoder")
+        encoder = load_named_encoder(options, options.encoder)
+        manifest = transfer.EmbeddingsManifest(encoder.identity, encoder.dim)
+    setting = None if manifest.setting is None else PDV(**manifest.setting)
+    gallery = Gallery.for_vectors(options.gallery, manifest.encoder, manifest.dim, manifest.decode, setting)
+    gallery.check_made_by(manifest.encoder)
+    with progress_bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)
-    told = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
-    out(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", told)
+    counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
+    print_result(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", counts)
     return DONE

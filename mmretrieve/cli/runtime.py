@@ -1,4 +1,4 @@
-"""What programs at a terminal share: how they end, galleries and encoders by the names a person types, progress, what is printed."""
+"""What the commands share: exit status, galleries and encoders by name, progress, output."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
-def answer(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
+def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
     """Runs one command and returns its exit status. Errors are one line on stderr; `--debug` shows where they come from."""
     options = parser.parse_args(words)
     warnings.showwarning = _show_warning
     _show_log()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show must not end a list
+            stream.reconfigure(errors="backslashreplace")  # a file name that the terminal cannot show must not end the output
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -46,7 +46,7 @@ def answer(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
         print(f"mmretrieve: {arguments.printable(str(error))}", file=sys.stderr)
         return arguments.WRONG_USE if isinstance(error, OptionError) else FAILED
     except KeyboardInterrupt:
-        print("mmretrieve: interrupted; what was committed is kept, run the same command to go on", file=sys.stderr)
+        print("mmretrieve: interrupted; what was committed is kept, run the same command to continue", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,13 +54,13 @@ def answer(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        told = arguments.printable(" ".join(str(error).split()))
-        print(f"mmretrieve: {type(error).__name__}: {told} (--debug shows where)", file=sys.stderr)
+        message = arguments.printable(" ".join(str(error).split()))
+        print(f"mmretrieve: {type(error).__name__}: {message} (--debug shows where)", file=sys.stderr)
         return FAILED
 
 
-def gallery_named(name: str) -> Path | str:
-    """The folder of that name, the built-in gallery where there is no such folder and the name is `wardrobe`, or an address."""
+def resolve_gallery(name: str) -> Path | str:
+    """The folder of that name, an address, or the built-in gallery for `wardrobe` if there is no such folder."""
     if is_address(name):
         return name
     if name != BUILT_IN or Path(name).is_dir():
@@ -70,99 +70,100 @@ def gallery_named(name: str) -> Path | str:
     return wardrobe.gallery_folder()
 
 
-def folder_named(name: str) -> Path:
-    """The same, where only a folder will do. OptionError for an address."""
-    found = gallery_named(name)
-    if not isinstance(found, Path):
+def resolve_folder(name: str) -> Path:
+    """A folder as above. Raises OptionError for an address."""
+    folder = resolve_gallery(name)
+    if not isinstance(folder, Path):
         raise OptionError(
-            f"{name}: this is done in a folder; `mmretrieve pull` makes one of a collection, `mmretrieve push` copies it back"
+            f"{name}: this command needs a folder; `mmretrieve pull` copies a collection into one, `mmretrieve push` copies it back"
         )
-    return found
+    return folder
 
 
-def opened(options: argparse.Namespace) -> Retriever:
-    """The gallery that was named, with its encoder and whoever was named to speak."""
+def open_retriever(options: argparse.Namespace) -> Retriever:
+    """The named gallery with its encoder and the named captioner, rewriter, compiler and describer."""
     from mmretrieve.composers import parts_from
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.retriever import Retriever
 
-    speakers = LanguageOptions(**arguments.chosen(options, LanguageOptions))
+    language = LanguageOptions(**arguments.given_fields(options, LanguageOptions))
     vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
     return Retriever.open(
-        gallery_named(options.gallery),
-        encoder=load(options, options.encoder) if options.encoder else None,
+        resolve_gallery(options.gallery),
+        encoder=load_named_encoder(options, options.encoder) if options.encoder else None,
         device=options.device,
         dtype=options.dtype,
-        parts=lambda encoder: parts_from(speakers, encoder, vocabulary=vocabulary, phi=options.phi),
+        parts=lambda encoder: parts_from(language, encoder, vocabulary=vocabulary, phi=options.phi),
     )
 
 
 def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     """Opens a gallery and serves it, with a page or without, until interrupted."""
-    with _needing("server"):
+    with _requires("server"):
         from mmretrieve.server import run
-        from mmretrieve.server.app import build
+        from mmretrieve.server.app import create_app
 
-    guard = run.guard_from(*_secrets(options))
-    at = run.address(options.host, options.port, guard)
-    app = build(opened(options), guard=guard, page=page)
-    out(options, f"mmretrieve is open at {at.link(guard)}  (Ctrl-C closes it)", {"address": at.link(guard)})
+    auth = run.parse_auth(*_secrets(options))
+    address = run.bind(options.host, options.port, auth)
+    app = create_app(open_retriever(options), auth=auth, page=page)
+    url = address.url(auth)
+    print_result(options, f"mmretrieve is open at {url}  (Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
-    run.run(app, at)
+    run.run(app, address)
     return DONE
 
 
-def speak(options: argparse.Namespace) -> int:
-    """Opens a gallery and lets one agent use it over stdin and stdout, until it leaves."""
-    with _needing("server"):
-        from mmretrieve.server.app import speak_to_one
+def serve_stdio(options: argparse.Namespace) -> int:
+    """Opens a gallery and serves one agent over stdin and stdout, until it disconnects."""
+    with _requires("server"):
+        from mmretrieve.server.app import run_stdio
 
-    if unheard := [name for name in ("port", "token", "user") if getattr(options, name) is not None]:
-        raise OptionError(f"--stdio speaks to the one program that started it; leave out {', '.join(unheard)}")
-    speak_to_one(opened(options))
+    if unused := [name for name in ("port", "token", "user") if getattr(options, name) is not None]:
+        raise OptionError(f"--stdio serves the program that started it; leave out {', '.join(unused)}")
+    run_stdio(open_retriever(options))
     return DONE
 
 
 def _secrets(options: argparse.Namespace) -> tuple[str | None, str | None]:
-    """Token and user: what was said; where nothing was, what the environment holds."""
-    said = options.token, options.user
-    return said if said != (None, None) else (os.environ.get("MMRETRIEVE_TOKEN"), os.environ.get("MMRETRIEVE_USER"))
+    """Token and user from the options; if neither is given, from the environment."""
+    given = options.token, options.user
+    return given if given != (None, None) else (os.environ.get("MMRETRIEVE_TOKEN"), os.environ.get("MMRETRIEVE_USER"))
 
 
 @contextmanager
-def _needing(extra: str) -> Iterator[None]:
-    """MMRetrieveError, with what to install, where a package that is imported here is not there."""
+def _requires(extra: str) -> Iterator[None]:
+    """Raises MMRetrieveError, with what to install, if a package that is imported in the block is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise MMRetrieveError(f"{error.name} is missing; install it with: pip install 'mmretrieve[{extra}]'") from error
 
 
-def load(options: argparse.Namespace, spec: str) -> OpenClipEncoder:
+def load_named_encoder(options: argparse.Namespace, spec: str) -> OpenClipEncoder:
     from mmretrieve.encoders.openclip import load_encoder
 
     return load_encoder(spec, device=options.device, dtype=options.dtype)
 
 
-def bar(total: int, unit: str, quiet: bool) -> Any:
+def progress_bar(total: int, unit: str, quiet: bool) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit=f" {unit}", disable=quiet or None, file=sys.stderr)
 
 
-def out(options: argparse.Namespace, text: str, data: Any) -> None:
-    """The text, or the data as JSON where that was asked for."""
+def print_result(options: argparse.Namespace, text: str, data: Any) -> None:
+    """Prints the text, or with --json the data."""
     print(json.dumps(data, ensure_ascii=False) if options.json else text)
 
 
-def tell(lines: Iterable[str]) -> None:
-    """One line each on stderr, as the shell's own."""
+def print_messages(lines: Iterable[str]) -> None:
+    """Prints a line each on stderr, with the name of the program."""
     for line in lines:
         print(f"mmretrieve: {arguments.printable(line)}", file=sys.stderr)
 
 
 def _show_log() -> None:
-    """Warnings of the library in the shell's own words; whatever else set up logging does not hear them."""
+    """Prints warnings of the library as messages of the program, and nowhere else."""
     logger = logging.getLogger("mmretrieve")
     logger.propagate = False
     if not logger.handlers:

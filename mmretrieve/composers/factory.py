@@ -1,4 +1,4 @@
-"""Makes composers by name, from an encoder and the parts that a method needs."""
+"""Makes composers by name, from an encoder and the parts that a method needs (the names are in `registry`)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from mmretrieve.language.options import (
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
 from mmretrieve.options import ComposerName, RuleName
+from mmretrieve.registry import COMPOSERS
 
 if TYPE_CHECKING:
     from mmretrieve.inversion.oti import OTI
@@ -79,49 +80,77 @@ def parts_from(
 
 
 def make_composer(
-    name: ComposerName | str,
+    name: str,
     encoder: Encoder,
     parts: Parts | None = None,
     *,
     score: Scorer | None = None,
-    rule: RuleName = RuleName.LINEAR,
+    rule: str = RuleName.LINEAR,
 ) -> Composer:
     """The composer of that name. `score` is over the gallery to be searched, which LDRE needs; the soft rule adds its terms.
 
     OptionError for an unknown name, or where something that the composer needs is not there.
     """
-    composer = _make(ComposerName(name), encoder, parts or Parts(), score)
-    return Constrained(encoder, composer, (parts or Parts()).compiler or RuleCompiler()) if rule is RuleName.SOFT else composer
+    parts = parts or Parts()
+    composer: Composer = COMPOSERS[name].build(encoder, parts, score)
+    return Constrained(encoder, composer, parts.compiler or RuleCompiler()) if rule == RuleName.SOFT else composer
 
 
-def _make(name: ComposerName, encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
-    match name:
-        case ComposerName.IMAGE:
-            return ImageOnly()
-        case ComposerName.PROMPT:
-            return PromptOnly(encoder)
-        case ComposerName.SUM:
-            return Sum(encoder)
-        case ComposerName.SLERP:
-            return Slerp(encoder)
-        case ComposerName.ONE_STEP:
-            return OneStep(encoder, _needed(parts.describer, "'one-step' needs a describer: a model that sees the picture"))
-        case ComposerName.PIC2WORD:
-            return Inversion(encoder, _inverter(encoder, parts, name), joint=",")
-        case ComposerName.SEARLE | ComposerName.SEARLE_OTI | ComposerName.LINCIR:
-            return Inversion(encoder, _inverter(encoder, parts, name))
-    speakers = encoder, parts.captioner or _tagger(encoder, parts), rewriter_of(parts, encoder)
-    match name:
-        case ComposerName.LDRE:
-            return ldre(*speakers, _needed(score, "'ldre' weighs captions by the gallery: give the scores of one"))
-        case ComposerName.SEIZE:
-            return seize(*speakers)
-        case ComposerName.SDR:
-            return sdr(*speakers)
-        case ComposerName.ROLES:
-            return RoleAware(encoder, Captions(*speakers), parts.compiler or RuleCompiler())
-        case _:
-            return Captions(*speakers)
+def make_image(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return ImageOnly()
+
+
+def make_prompt(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return PromptOnly(encoder)
+
+
+def make_sum(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return Sum(encoder)
+
+
+def make_slerp(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return Slerp(encoder)
+
+
+def make_captions(encoder: Encoder, parts: Parts, score: Scorer | None) -> Captions:  # noqa: ARG001
+    return Captions(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder))
+
+
+def make_ldre(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
+    scorer = _required(score, "'ldre' weighs captions by the gallery: give the scores of one")
+    return ldre(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder), scorer)
+
+
+def make_seize(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return seize(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder))
+
+
+def make_sdr(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return sdr(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder))
+
+
+def make_roles(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
+    return RoleAware(encoder, make_captions(encoder, parts, score), parts.compiler or RuleCompiler())
+
+
+def make_one_step(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return OneStep(encoder, _required(parts.describer, "'one-step' needs a describer: a model that sees the picture"))
+
+
+def make_pic2word(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return Inversion(encoder, _inverter(encoder, parts, ComposerName.PIC2WORD), joint=",")
+
+
+def make_searle(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return Inversion(encoder, _inverter(encoder, parts, ComposerName.SEARLE))
+
+
+def make_searle_oti(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return Inversion(encoder, _inverter(encoder, parts, ComposerName.SEARLE_OTI))
+
+
+def make_lincir(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return Inversion(encoder, _inverter(encoder, parts, ComposerName.LINCIR))
 
 
 def rewriter_of(parts: Parts, encoder: Encoder) -> Rewriter:
@@ -131,8 +160,8 @@ def rewriter_of(parts: Parts, encoder: Encoder) -> Rewriter:
     return named_rewriter(parts.rewriter or BackendName.TEMPLATE, parts.vocabulary or default_vocabulary(encoder))
 
 
-def _tagger(encoder: Encoder, parts: Parts) -> Tagger:
-    return Tagger(encoder, parts.vocabulary or default_vocabulary(encoder))
+def _captioner_of(parts: Parts, encoder: Encoder) -> Captioner:
+    return parts.captioner or Tagger(encoder, parts.vocabulary or default_vocabulary(encoder))
 
 
 def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
@@ -160,7 +189,7 @@ def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
     return TokenInverter(encoder, loaded)
 
 
-def _needed(value: T | None, why: str) -> T:
+def _required(value: T | None, why: str) -> T:
     if value is None:
         raise OptionError(why)
     return value

@@ -155,7 +155,7 @@ def _rankings(now: SearchView, ranked: Sequence[_Ranked]) -> list[Ranking]:
 def _pool_note(composition: Composition, pool: int | None) -> str | None:
     if pool is None:
         return None
-    return f"the {composition.rule.name.value} rule scored the {pool} best candidates of its terms, not the whole gallery"
+    return f"the {composition.rule.name} rule scored the {pool} best candidates of its terms, not the whole gallery"
 
 
 def _shortfall(cut: SearchOptions, found: int, above: int, allowed: CandidateFilter) -> str | None:

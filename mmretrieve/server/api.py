@@ -1,4 +1,4 @@
-"""The JSON API, under /api. What it answers is documented in its OpenAPI, at /api/openapi.json."""
+"""The JSON API, under /api. It documents itself as OpenAPI, at /api/openapi.json."""
 
 from __future__ import annotations
 
@@ -7,91 +7,82 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
-from pydantic import BaseModel, Field
 
 from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
 from mmretrieve.server import limits
-from mmretrieve.server.concurrency import BoundedExecutor
-from mmretrieve.server.errors import RESPONSES, read, validated
-from mmretrieve.server.request_schemas import Id, PublicFilterText, SearchBody
+from mmretrieve.server.context import AppContext
+from mmretrieve.server.errors import RESPONSES, ErrorResponse, error_line, parse_json, validate
 from mmretrieve.server.schemas import (
-    ErrorResponse,
+    BatchRequest,
+    BatchResponse,
     HealthResponse,
+    Id,
+    InfoResponse,
     ItemPageResponse,
     ItemResponse,
+    PublicFilterText,
+    SearchBody,
     SearchResponse,
     UploadResponse,
 )
-from mmretrieve.server.service import SearchService
 
-JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG picture"}}
-BYTES = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "required": ["image"], "properties": {"image": BYTES}}
-PICTURE = {
+JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG image"}}
+BINARY = {"type": "string", "format": "binary"}
+FORM = {"type": "object", "required": ["image"], "properties": {"image": BINARY}}
+IMAGE_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/octet-stream": {"schema": BYTES}, "multipart/form-data": {"schema": FORM}},
+        "content": {"application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": FORM}},
     }
 }
-OneId = Annotated[Id, Query(description="the item's id, as every other answer gives it")]
-UploadName = Annotated[str, Path(description="the name that the answer to an upload gives")]
+OneId = Annotated[Id, Query(description="the item's id, as every other response gives it")]
+UploadName = Annotated[str, Path(description="the name that the response to an upload gives")]
 
 
-class BatchRequest(BaseModel):
-    """Several questions at once. One that is none is answered by what is wrong with it, so anything may stand here."""
-
-    asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(min_length=1, max_length=limits.BATCH)
-
-
-class BatchResponse(BaseModel):
-    """What each question of a batch came to, in their order."""
-
-    answers: list[SearchResponse | ErrorResponse]
-
-
-def api(answers: SearchService, gate: BoundedExecutor, reading: BoundedExecutor) -> APIRouter:
-    """Every route; what computes goes through one gate, what only reads through another."""
+def api_routes(context: AppContext) -> APIRouter:
+    """Every route; what computes goes through one executor, what only reads through another."""
     router = APIRouter(prefix="/api", responses=RESPONSES)
+    service, uploads, searching, reading = context.service, context.uploads, context.searching, context.reading
 
-    async def answered(said: Any) -> SearchResponse | ErrorResponse:
+    async def answer(body: Any) -> SearchResponse | ErrorResponse:
         try:
-            ask = said if isinstance(said, SearchBody) else validated(SearchBody, said)
-            return await gate.run(lambda: answers.found(ask))
+            checked = body if isinstance(body, SearchBody) else validate(SearchBody, body)
+            return await searching.run(lambda: context.search(checked))
         except MMRetrieveError as error:
-            return ErrorResponse(error=answers.told(error))
+            return ErrorResponse(error=error_line(error, service.retriever.gallery.path))
 
-    @router.post("/search", summary="Find images like pictures, but …")
-    async def search(ask: SearchBody) -> SearchResponse:
-        return await gate.run(lambda: answers.found(ask))
+    @router.post("/search", summary="Find images like a reference, but …")
+    async def search(body: SearchBody) -> SearchResponse:
+        return await searching.run(lambda: context.search(body))
 
-    @router.post("/search/form", summary="The same as a form: files, and the rest of the question as JSON")
+    @router.post("/search/form", summary="The same as a form: files, and the rest of the request as JSON")
     async def search_form(
         request: Request,
-        image: Annotated[list[UploadFile], File(description="reference pictures")] = [],  # noqa: B006  FastAPI copies it
-        ask: Annotated[str, Form(description='the question, such as {"prompt": "in red"}')] = "{}",
+        image: Annotated[list[UploadFile], File(description="reference images")] = [],  # noqa: B006  FastAPI copies it
+        ask: Annotated[str, Form(description='the request, such as {"prompt": "in red"}')] = "{}",
     ) -> SearchResponse:
-        if strange := set(await request.form()) - {"image", "ask"}:
+        if unexpected := set(await request.form()) - {"image", "ask"}:
             raise OptionError(
-                f"a form has the fields image and ask, not {', '.join(sorted(strange))}; the question goes into ask, as JSON"
+                f"a form has the fields image and ask, not {', '.join(sorted(unexpected))}; the request goes into ask, as JSON"
             )
-        said = read(SearchBody, ask)
+        body = parse_json(SearchBody, ask)
         if len(image) > limits.REFERENCES:
-            raise OptionError(f"{len(image)} references; a question takes up to {limits.REFERENCES}")
+            raise OptionError(f"{len(image)} references; a request takes up to {limits.REFERENCES}")
         contents = [await file.read() for file in image]
-        return await gate.run(lambda: answers.found(_with(said, map(answers.uploads.keep, contents))))
+        return await searching.run(lambda: context.search(_with_uploads(body, map(uploads.add, contents))))
 
-    @router.post("/batch", summary="Many questions at once; a wrong one does not spoil the others")
-    async def batch(asks: BatchRequest) -> BatchResponse:
-        return BatchResponse(answers=[await answered(ask) for ask in asks.asks])
+    @router.post("/batch", summary="Many requests at once; a wrong one does not affect the others")
+    async def batch(batch: BatchRequest) -> BatchResponse:
+        return BatchResponse(answers=[await answer(body) for body in batch.asks])
 
-    @router.post("/uploads", summary="Send a picture to be a reference", openapi_extra=PICTURE)
+    @router.post("/uploads", summary="Send an image to be a reference", openapi_extra=IMAGE_BODY)
     async def upload(request: Request) -> UploadResponse:
-        content = await _sent(request)
-        return UploadResponse(upload=await gate.run(lambda: answers.uploads.keep(content)))
+        content = await _image_bytes(request)
+        return UploadResponse(upload=await searching.run(lambda: uploads.add(content)))
 
-    @router.get("/uploads/{upload}", summary="An uploaded picture", response_class=Response, responses=JPEG)
+    @router.get("/uploads/{upload}", summary="An uploaded image", response_class=Response, responses=JPEG)
     async def uploaded(upload: UploadName, request: Request) -> Response:
-        return await _picture(reading, request, upload, lambda: answers.uploads.preview(upload))
+        return await _jpeg(context, request, upload, lambda: uploads.preview(upload))
 
     @router.get("/items", summary="The items of the gallery")
     async def items(
@@ -99,46 +90,46 @@ def api(answers: SearchService, gate: BoundedExecutor, reading: BoundedExecutor)
         offset: Annotated[int, Query(ge=0, le=10**9, description="how many items to skip")] = 0,
         limit: Annotated[int, Query(ge=1, le=limits.PAGE, description="how many items to list")] = 50,
     ) -> ItemPageResponse:
-        return ItemPageResponse.of(await reading.run(lambda: answers.items(where, offset, limit)))
+        return ItemPageResponse.of(await reading.run(lambda: service.items(where, offset, limit)))
 
-    # An id may hold slashes, dots, anything: it is asked for by parameter, never as a part of the path.
+    # An id may hold slashes and dots: it is a query parameter, never a part of the path.
     @router.get("/item", summary="One item")
     async def item(id: OneId) -> ItemResponse:
-        return ItemResponse.of(await reading.run(lambda: answers.item(id)))
+        return ItemResponse.of(await reading.run(lambda: service.item(id)))
 
-    @router.get("/thumbnail", summary="Its small picture", response_class=Response, responses=JPEG)
+    @router.get("/thumbnail", summary="Its thumbnail", response_class=Response, responses=JPEG)
     async def thumbnail(id: OneId, request: Request) -> Response:
-        return await _picture(reading, request, await _content(id), lambda: answers.thumbnail(id))
+        return await _jpeg(context, request, await content_of(id), lambda: service.thumbnail(id))
 
-    @router.get("/image", summary="Its picture", response_class=Response, responses=JPEG)
+    @router.get("/image", summary="Its image", response_class=Response, responses=JPEG)
     async def image(id: OneId, request: Request) -> Response:
-        return await _picture(reading, request, await _content(id), lambda: answers.picture(id))
+        return await _jpeg(context, request, await content_of(id), lambda: service.picture(id))
 
     @router.get("/info", summary="What the gallery is")
-    async def info() -> dict[str, Any]:
-        return await reading.run(answers.info)
+    async def info() -> InfoResponse:
+        return await reading.run(lambda: InfoResponse.of(service.gallery.info()))
 
     @router.get("/health", summary="Whether the server answers")
     async def health() -> HealthResponse:
-        return HealthResponse(items=await reading.run(lambda: len(answers.gallery)))
+        return HealthResponse(items=await reading.run(lambda: len(service.gallery)))
 
-    async def _content(id_: str) -> str:
-        return (await reading.run(lambda: answers.item(id_))).hash
+    async def content_of(id_: str) -> str:
+        return (await reading.run(lambda: service.item(id_))).hash
 
     return router
 
 
-async def _picture(gate: BoundedExecutor, request: Request, content: str, make: Callable[[], bytes]) -> Response:
-    """A JPEG, or word that the browser has it already."""
+async def _jpeg(context: AppContext, request: Request, content: str, make: Callable[[], bytes]) -> Response:
+    """A JPEG, or 304 if the browser has it already."""
     tag = f'"{hashlib.blake2b(content.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(await gate.run(make), media_type="image/jpeg", headers=headers)
+    return Response(await context.reading.run(make), media_type="image/jpeg", headers=headers)
 
 
-async def _sent(request: Request) -> bytes:
-    """The picture that a request brings: its body, or the first file of a form."""
+async def _image_bytes(request: Request) -> bytes:
+    """The image of a request: its body, or the first file of a form."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/"):
         content = await request.body()
     else:
@@ -146,10 +137,10 @@ async def _sent(request: Request) -> bytes:
             files = [value for value in form.values() if not isinstance(value, str)]
             content = await files[0].read() if files else b""
     if not content:
-        raise ImageError("no bytes came; send the picture itself as the body, or as a file of a form")
+        raise ImageError("no bytes came; send the image itself as the body, or as a file of a form")
     return content
 
 
-def _with(said: SearchBody, uploads: Iterable[str]) -> SearchBody:
-    """The question about these pictures too, before those that it names itself. OptionError where it has too many."""
-    return validated(SearchBody, said.model_dump(exclude_unset=True) | {"upload": [*uploads, *said.upload]})
+def _with_uploads(body: SearchBody, uploads: Iterable[str]) -> SearchBody:
+    """The request with these uploads before its own. Raises OptionError for too many references."""
+    return validate(SearchBody, body.model_dump(exclude_unset=True) | {"upload": [*uploads, *body.upload]})

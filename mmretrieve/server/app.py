@@ -1,10 +1,9 @@
-"""The whole server as one application: API, tools for agents, metrics, perhaps a page, behind one guard."""
+"""The whole server as one application: API, MCP, metrics and, if given, a page, behind one authentication."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -15,80 +14,69 @@ from starlette.types import ASGIApp
 
 from mmretrieve import __version__
 from mmretrieve.retriever import Retriever
-from mmretrieve.server import errors
-from mmretrieve.server.api import api
+from mmretrieve.server.api import api_routes
 from mmretrieve.server.auth import Auth
-from mmretrieve.server.concurrency import BoundedExecutor
+from mmretrieve.server.context import AppContext
+from mmretrieve.server.errors import add_error_handlers
 from mmretrieve.server.limits import Limits
-from mmretrieve.server.mcp import agent_server, speak
+from mmretrieve.server.mcp import make_mcp_server, serve_stdio
 from mmretrieve.server.metrics import Metrics, MetricsMiddleware
 from mmretrieve.server.middleware import SecurityMiddleware
-from mmretrieve.server.service import SearchService
-from mmretrieve.server.uploads import Uploads
-
-
-@dataclass(frozen=True)
-class AppContext:
-    """What a page is built of: the answers, and the gates that its work goes through."""
-
-    answers: SearchService
-    searching: BoundedExecutor
-    reading: BoundedExecutor
-
 
 Page = Callable[[FastAPI, AppContext], FastAPI]
 
 
-def build(
-    retriever: Retriever, *, guard: Auth | None = None, limits: Limits | None = None, page: Page | None = None
+def create_app(
+    retriever: Retriever, *, auth: Auth | None = None, limits: Limits | None = None, page: Page | None = None
 ) -> ASGIApp:
-    """An ASGI application over one gallery. `page` adds routes of its own, and may put a page at the root."""
+    """An ASGI application over one gallery.
+
+    Parameters
+    ----------
+    retriever : the gallery with its encoder.
+    auth : what a client must know; by default nothing, and then only names of this machine are answered.
+    limits : bounds that depend on the machine.
+    page : adds routes of its own, and may put a page at the root.
+    """
     bounds = limits or Limits()
-    answers = SearchService(retriever, Uploads(bounds))
-    house = AppContext(
-        answers,
-        BoundedExecutor(bounds.workers, bounds.waiting, bounds.seconds),
-        BoundedExecutor(bounds.workers, bounds.reading, bounds.seconds),
-    )
-    watch = Metrics(answers, {"searching": house.searching, "reading": house.reading})
-    agents = agent_server(answers, house.searching)
-    spoken = agents.streamable_http_app(
+    context = AppContext.of(retriever, bounds)
+    metrics = Metrics(context)
+    mcp_server = make_mcp_server(context)
+    mcp_app = mcp_server.streamable_http_app(
         stateless_http=True,
         json_response=True,
         max_request_body_size=bounds.body_bytes,
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the guard does it for everything
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # SecurityMiddleware does it
     )
 
     @asynccontextmanager
-    async def alive(_: FastAPI) -> AsyncIterator[None]:
-        async with agents.session_manager.run():
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with mcp_server.session_manager.run():
             yield
-        house.searching.close()
-        house.reading.close()
+        context.close()
 
     app = FastAPI(
-        title="mmretrieve", version=__version__, summary="Find images like a picture, but …",
-        openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=alive,
+        title="mmretrieve", version=__version__, summary="Find images like a reference, but …",
+        openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=lifespan,
     )  # fmt: skip
-    errors.install(app, answers)
-    app.include_router(api(answers, house.searching, house.reading))
-    for route in spoken.routes:
-        if isinstance(route, Route):  # nothing is told unasked, so there is no stream to GET
+    add_error_handlers(app, context.service)
+    app.include_router(api_routes(context))
+    for route in mcp_app.routes:
+        if isinstance(route, Route):  # the server sends nothing unasked, so there is no stream to GET
             app.router.routes.append(Route(route.path, route.endpoint, methods=["POST"]))
-    app.add_api_route("/metrics", watch.metrics, include_in_schema=False)
+    app.add_api_route("/metrics", metrics.response, include_in_schema=False)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)
     else:
-        app = page(app, house)
-    return MetricsMiddleware(SecurityMiddleware(app, guard or Auth(), bounds), watch)
+        app = page(app, context)
+    return MetricsMiddleware(SecurityMiddleware(app, auth or Auth(), bounds), metrics)
 
 
-def speak_to_one(retriever: Retriever) -> None:
-    """Serves one agent over stdin and stdout, until it leaves."""
-    bounds = Limits()
-    gate = BoundedExecutor(bounds.workers, bounds.waiting, bounds.seconds)
-    anyio.run(speak, agent_server(SearchService(retriever, Uploads(bounds)), gate))
-    gate.close()
+def run_stdio(retriever: Retriever) -> None:
+    """Serves one agent over stdin and stdout, until it disconnects."""
+    context = AppContext.of(retriever, Limits())
+    anyio.run(serve_stdio, make_mcp_server(context))
+    context.close()
 
 
 def _index() -> dict[str, Any]:

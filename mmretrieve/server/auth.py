@@ -1,4 +1,4 @@
-"""Who may come in: what a client must know, and where it may say it."""
+"""Authentication: what a client must know, and where it may send it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.datastructures import Headers
 
 from mmretrieve.errors import OptionError
 
-LEAST = 8  # characters of a token or a password
+MIN_SECRET_CHARACTERS = 8
 COOKIE, PARAMETER = "mmretrieve-token", "token"
 
 
 @dataclass(frozen=True)
 class Auth:
-    """What a client must know: a token, or a user and a password; nothing where neither is given. OptionError for short ones."""
+    """What a client must know: a token, or a user and a password; nothing if neither is given. Raises OptionError for short ones."""
 
     token: str | None = None
     user: tuple[str, str] | None = None
@@ -29,46 +29,50 @@ class Auth:
         if self.token is not None and self.user is not None:
             raise OptionError("give a token or a user and a password, not both")
         secret = self.token if self.user is None else self.user[1]
-        if secret is not None and (len(secret) < LEAST or not secret.isascii() or not secret.isprintable() or " " in secret):
-            raise OptionError(f"a token or password needs at least {LEAST} printable characters of ASCII, without spaces")
+        if secret is not None and (
+            len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii() or not secret.isprintable() or " " in secret
+        ):
+            raise OptionError(
+                f"a token or password needs at least {MIN_SECRET_CHARACTERS} printable characters of ASCII, without spaces"
+            )
 
     @property
     def is_open(self) -> bool:
         return self.token is None and self.user is None
 
-    def admits(self, headers: Headers) -> bool:
-        """Whether these headers bring what it asks for."""
+    def is_authorized(self, headers: Headers) -> bool:
+        """Whether these headers carry the token, or the user and the password."""
         if self.is_open:
             return True
         kind, _, value = headers.get("authorization", "").partition(" ")
         if self.token is not None:
-            return (kind.lower() == "bearer" and _same(value.strip(), self.token)) or _same(_cookie(headers), self.token)
-        return kind.lower() == "basic" and _same(_decoded(value), ":".join(self.user or ()))
+            return (kind.lower() == "bearer" and _equal(value.strip(), self.token)) or _equal(_cookie(headers), self.token)
+        return kind.lower() == "basic" and _equal(_decoded(value), ":".join(self.user or ()))
 
-    def admits_link(self, query: bytes) -> bool:
-        """Whether an address brings the token."""
+    def is_authorized_link(self, query: bytes) -> bool:
+        """Whether the query string of a URL carries the token."""
         given = dict(parse_qsl(query.decode("latin-1"))).get(PARAMETER, "")
-        return self.token is not None and _same(given, self.token)
+        return self.token is not None and _equal(given, self.token)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own, that nobody else can reach."""
+    """Whether a name or address is this machine's own, which others cannot reach."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
 def _cookie(headers: Headers) -> str:
     try:
-        kept = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return ""
-    return "" if kept is None else kept.value
+    return "" if cookie is None else cookie.value
 
 
 def _decoded(value: str) -> str:

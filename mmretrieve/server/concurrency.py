@@ -1,4 +1,4 @@
-"""The door before everything that computes: so many at once, so many waiting, and nobody for ever."""
+"""Bounds on everything that computes: how many at once, how many may wait, and for how long."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ T = TypeVar("T")
 
 
 class BoundedExecutor:
-    """Runs functions in threads. What has begun cannot be stopped: it keeps its place until it ends, whoever has left."""
+    """Runs functions in threads, `workers` at once. At most `waiting` more may wait, each for at most `seconds`.
+
+    A function that has begun cannot be stopped: it counts until it ends, even if its client has left.
+    """
 
     def __init__(self, workers: int, waiting: int, seconds: float) -> None:
-        self._workers, self._room, self._seconds = workers, workers + waiting, seconds
+        self._workers, self._capacity, self._seconds = workers, workers + waiting, seconds
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="mmretrieve")
-        self.inside = 0  # computing or waiting
+        self.active = 0  # running or waiting
 
     @property
     def running(self) -> int:
-        return min(self.inside, self._workers)
+        return min(self.active, self._workers)
 
     @property
     def waiting(self) -> int:
-        return self.inside - self.running
+        return self.active - self.running
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What `work` gives. BusyError at once where too many wait already, SlowError where it takes too long."""
-        if self.inside >= self._room:
-            raise BusyError(f"{self.inside} requests are under way or waiting; try again in a moment")
-        self.inside += 1
+        """The result of `work`. Raises BusyError at once if too many wait already, SearchTimeoutError if it takes too long."""
+        if self.active >= self._capacity:
+            raise BusyError(f"{self.active} requests are running or waiting; try again in a moment")
+        self.active += 1
         future = self._threads.submit(work)
-        future.add_done_callback(self._left(asyncio.get_running_loop()))
+        future.add_done_callback(self._on_done(asyncio.get_running_loop()))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
         except TimeoutError as error:
-            raise SearchTimeoutError(f"this took longer than {self._seconds:g} seconds and was given up") from error
+            raise SearchTimeoutError(f"the request took longer than {self._seconds:g} seconds and was abandoned") from error
 
-    def _left(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
-        """One less inside; counted where the counting began, as futures end in threads of their own."""
+    def _on_done(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
+        """Counts a future that ends, in the thread of the event loop that counted it."""
 
-        def leave() -> None:
-            self.inside -= 1
+        def release() -> None:
+            self.active -= 1
 
-        def told(_: object) -> None:
+        def on_done(_: object) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(leave)
+                loop.call_soon_threadsafe(release)
 
-        return told
+        return on_done
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,17 +1,17 @@
-"""How much a client may ask for. Every bound of the server stands here, and nowhere else."""
+"""How much a client may ask for. Every bound of the server is stated here, and nowhere else."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-PROMPT_CHARACTERS = 2_000  # of one prompt or caption: far above what any encoder reads
-PROMPTS = 16  # of one question, those to avoid included
-REFERENCES = 8  # of one question
+PROMPT_CHARACTERS = 2_000  # of one prompt or caption: far more than any encoder reads
+PROMPTS = 16  # of one request, phrases to avoid included
+REFERENCES = 8  # of one request
 IDS = 1_000  # of one list of ids
 WEIGHT = 1_000_000  # of any weight, strength or bound on scores, either way: sums of them stay finite
 K = 1_000  # hits of one ranking; whole rankings are what `export` of the gallery is for
-BATCH = 64  # questions at once
+BATCH = 64  # requests at once
 PAGE = 500  # items listed at once
 
 
@@ -19,10 +19,10 @@ PAGE = 500  # items listed at once
 class Limits:
     """Bounds that depend on the machine.
 
-    body_bytes: of one request. upload_bytes, upload_seconds: how much the pictures that were uploaded may take together, and
-    how long one is kept that nobody asks for. workers: requests that compute at once, and that read at once; waiting:
-    searches that may wait; reading: requests for pictures and items that may, as a page asks for many at once; seconds: how
-    long a request, or each question of a batch, may take, waiting included.
+    body_bytes: of one request. upload_bytes, upload_seconds: the size of all uploads together, and how long one is stored after
+    its last use. workers: requests that compute at once, and that read at once; waiting: searches that may wait; reading:
+    requests for images and items that may wait, because a page sends many at once; seconds: how long a request, or each request
+    of a batch, may take, waiting included.
     """
 
     body_bytes: int = 25_000_000

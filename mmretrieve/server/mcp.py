@@ -1,10 +1,11 @@
-"""The gallery as tools that agents call (MCP): search, similar, item, info. Ids and scores first, pictures where asked for."""
+"""The gallery as tools that agents call (MCP): search, similar, item, info. Ids and scores first, thumbnails on request."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from mcp.server.lowlevel import Server
@@ -23,36 +24,34 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmretrieve import __version__
 from mmretrieve.errors import MMRetrieveError
-from mmretrieve.options import DEFAULT_K
+from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
-from mmretrieve.server.concurrency import BoundedExecutor
-from mmretrieve.server.errors import said
-from mmretrieve.server.request_schemas import Id, SearchBody
-from mmretrieve.server.schemas import ItemResponse, SearchResponse
-from mmretrieve.server.service import SearchService
+from mmretrieve.server.context import AppContext
+from mmretrieve.server.errors import error_line, validation_line
+from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody, SearchResponse
 
-PICTURED = 20  # hits whose thumbnails an answer holds at most
+MAX_THUMBNAILS = 20  # hits whose thumbnails a result holds
 INSTRUCTIONS = (
     "Finds images of one gallery that are like a reference image, but different as a prompt says. "
-    "Search with words, with an item's id, with an image as base64, or with several of them; `similar` looks around one item."
+    "Search with text, with an item's id, with an image as base64, or with several of them; `similar` looks around one item."
 )
 
 
-class ImageArguments(BaseModel):
+class ThumbnailArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    thumbnails: bool = Field(default=False, description=f"send small pictures too, of the first {PICTURED} hits")
+    thumbnails: bool = Field(default=False, description=f"send thumbnails too, of the first {MAX_THUMBNAILS} hits")
 
 
-class SearchArguments(SearchBody, ImageArguments):
+class SearchArguments(SearchBody, ThumbnailArguments):
     """A composed query."""
 
 
-class SimilarArguments(ImageArguments):
+class SimilarArguments(ThumbnailArguments):
     id: Id = Field(description="the item to look around")
-    k: int = Field(default=DEFAULT_K, ge=1, le=limits.K, description="how many items")
+    k: int = Field(default=DEFAULTS["k"], ge=1, le=limits.K, description=REQUEST_FIELDS["k"].help)
 
 
-class ItemArguments(ImageArguments):
+class ItemArguments(ThumbnailArguments):
     id: Id = Field(description="the item to describe")
 
 
@@ -60,114 +59,111 @@ class NoArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class InfoResult(BaseModel):
-    """What the gallery is."""
-
-    model_config = ConfigDict(extra="allow")
-
-
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool gives: data, and the items whose pictures go with it."""
+    """The result of a tool, and the items whose thumbnails go with it."""
 
     data: BaseModel
-    shown: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class McpTool:
-    """A tool: what it is for, what it takes and gives, and how."""
+    """A tool: its description, the models of its arguments and its result, and its function."""
 
-    told: str
-    takes: type[BaseModel]
-    gives: type[BaseModel]
+    description: str
+    arguments: type[BaseModel]
+    result: type[BaseModel]
     run: Callable[[Any], ToolResult]
 
 
-def tools(answers: SearchService) -> dict[str, McpTool]:
-    """By name."""
+def make_tools(context: AppContext) -> dict[str, McpTool]:
+    """The tools by name."""
+    service = context.service
 
-    def ranked(found: SearchResponse) -> ToolResult:
-        return ToolResult(found, tuple(hit.id for hit in found.hits[:PICTURED]))
+    def ranked(response: SearchResponse) -> ToolResult:
+        return ToolResult(response, tuple(hit.id for hit in response.hits[:MAX_THUMBNAILS]))
+
+    def similar(arguments: SimilarArguments) -> ToolResult:
+        started = perf_counter()
+        return ranked(context.response(service.similar(arguments.id, arguments.k), started))
 
     return {
         "search": McpTool(
             "Find images like a reference, but different as the prompt says",
             SearchArguments,
             SearchResponse,
-            lambda ask: ranked(answers.found(ask)),
+            lambda arguments: ranked(context.search(arguments)),
         ),
-        "similar": McpTool(
-            "Find images like one item of the gallery",
-            SimilarArguments,
-            SearchResponse,
-            lambda ask: ranked(answers.similar(ask.id, ask.k)),
-        ),
+        "similar": McpTool("Find images like one item of the gallery", SimilarArguments, SearchResponse, similar),
         "item": McpTool(
-            "Tell what is known of one item",
+            "Return the fields and the size of one item",
             ItemArguments,
             ItemResponse,
-            lambda ask: ToolResult(ItemResponse.of(answers.item(ask.id)), (ask.id,)),
+            lambda arguments: ToolResult(ItemResponse.of(service.item(arguments.id)), (arguments.id,)),
         ),
         "info": McpTool(
-            "Tell what the gallery is: items, encoder, fields for filters",
+            "Return what the gallery is: items, encoder, fields for filters",
             NoArguments,
-            InfoResult,
-            lambda _: ToolResult(InfoResult(**answers.info())),
+            InfoResponse,
+            lambda _: ToolResult(InfoResponse.of(service.gallery.info())),
         ),
     }
 
 
-def agent_server(answers: SearchService, gate: BoundedExecutor) -> Server[Any]:
-    """The MCP server; `streamable_http_app()` of it speaks HTTP, `speak` speaks over stdin and stdout."""
-    known = tools(answers)
+def make_mcp_server(context: AppContext) -> Server[Any]:
+    """The MCP server; `streamable_http_app()` of it speaks HTTP, `serve_stdio` speaks over stdin and stdout."""
+    tools = make_tools(context)
 
-    async def listed(_: Any, __: PaginatedRequestParams | None) -> ListToolsResult:
-        return ListToolsResult(tools=[_described(name, tool) for name, tool in known.items()])
+    async def list_tools(_: Any, __: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=[_describe(name, tool) for name, tool in tools.items()])
 
-    async def call(_: Any, params: CallToolRequestParams) -> CallToolResult:
-        tool = known.get(params.name)
+    async def call_tool(_: Any, params: CallToolRequestParams) -> CallToolResult:
+        tool = tools.get(params.name)
         if tool is None:
-            return _failed(f"unknown tool {params.name!r}; there are: {', '.join(known)}")
+            return _error_result(f"unknown tool {params.name!r}; choose from: {', '.join(tools)}")
         try:
-            ask = tool.takes.model_validate(params.arguments or {})
-            return await gate.run(lambda: _result(answers, tool.run(ask), getattr(ask, "thumbnails", False)))
+            arguments = tool.arguments.model_validate(params.arguments or {})
+            thumbnails = getattr(arguments, "thumbnails", False)
+            return await context.searching.run(lambda: _call_result(context, tool.run(arguments), thumbnails))
         except ValidationError as error:
-            return _failed(said(error.errors()))
+            return _error_result(validation_line(error.errors()))
         except MMRetrieveError as error:
-            return _failed(answers.told(error))
+            return _error_result(error_line(error, context.service.retriever.gallery.path))
 
-    return Server("mmretrieve", version=__version__, instructions=INSTRUCTIONS, on_list_tools=listed, on_call_tool=call)
+    return Server(
+        "mmretrieve", version=__version__, instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool
+    )
 
 
-async def speak(server: Server[Any]) -> None:
-    """One client over stdin and stdout, until it leaves."""
+async def serve_stdio(server: Server[Any]) -> None:
+    """Serves one client over stdin and stdout, until it disconnects."""
     from mcp.server.stdio import stdio_server
 
-    async with stdio_server() as (coming, going):
-        await server.run(coming, going, server.create_initialization_options())
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-def _described(name: str, tool: McpTool) -> Tool:
+def _describe(name: str, tool: McpTool) -> Tool:
     return Tool(
         name=name,
-        description=tool.told,
-        input_schema=tool.takes.model_json_schema(),
-        output_schema=tool.gives.model_json_schema(),
+        description=tool.description,
+        input_schema=tool.arguments.model_json_schema(),
+        output_schema=tool.result.model_json_schema(),
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
     )
 
 
-def _result(answers: SearchService, answer: ToolResult, thumbnails: bool) -> CallToolResult:
-    content: list[ContentBlock] = [TextContent(type="text", text=answer.data.model_dump_json())]
+def _call_result(context: AppContext, result: ToolResult, thumbnails: bool) -> CallToolResult:
+    content: list[ContentBlock] = [TextContent(type="text", text=result.data.model_dump_json())]
     if thumbnails:
-        content += [_image(answers.thumbnail(id_)) for id_ in answer.shown]
-    return CallToolResult(content=content, structured_content=answer.data.model_dump(mode="json"))
+        content += [_image_content(context.service.thumbnail(id_)) for id_ in result.ids]
+    return CallToolResult(content=content, structured_content=result.data.model_dump(mode="json"))
 
 
-def _image(jpeg: bytes) -> ImageContent:
+def _image_content(jpeg: bytes) -> ImageContent:
     return ImageContent(type="image", data=base64.b64encode(jpeg).decode(), mime_type="image/jpeg")
 
 
-def _failed(line: str) -> CallToolResult:
+def _error_result(line: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=line)], is_error=True)

@@ -1,4 +1,4 @@
-"""What the server counts of itself, for Prometheus: requests, how long they took, who waits, what is kept."""
+"""What the server counts, for Prometheus: requests, their duration, how many wait, bytes that are stored."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmretrieve.server.concurrency import BoundedExecutor
-from mmretrieve.server.service import SearchService
+from mmretrieve.server.context import AppContext
 
-OTHER = "other"  # a route that there is not, or a method that nobody means: clients must not make up names of series
+OTHER = "other"  # an unknown route or method: clients must not create series
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Counts by route and status. Its registry is its own: several servers in one process do not mix."""
+    """Counts by route and status, in a registry of its own: several servers in one process do not mix."""
 
-    def __init__(self, answers: SearchService, gates: dict[str, BoundedExecutor]) -> None:
+    def __init__(self, context: AppContext) -> None:
         own = self._registry = CollectorRegistry()
-        told = ("method", "route", "status")
-        self._requests = Counter("mmretrieve_requests", "requests that were answered", told, registry=own)
+        labels = ("method", "route", "status")
+        self._requests = Counter("mmretrieve_requests", "requests that were answered", labels, registry=own)
         self._seconds = Histogram(
-            "mmretrieve_request_seconds", "from request to answer", ("route",), buckets=SECONDS, registry=own
+            "mmretrieve_request_seconds", "from request to response", ("route",), buckets=SECONDS, registry=own
         )
         items = Gauge("mmretrieve_items", "items of the gallery", registry=own)
-        items.set_function(lambda: len(answers.retriever.gallery))
-        kept = Gauge("mmretrieve_upload_bytes", "uploaded pictures that are kept", registry=own)
-        kept.set_function(lambda: answers.uploads.bytes)
+        items.set_function(lambda: len(context.service.retriever.gallery))
+        stored = Gauge("mmretrieve_upload_bytes", "uploaded images that are stored", registry=own)
+        stored.set_function(lambda: context.uploads.bytes)
         running = Gauge("mmretrieve_running", "requests that compute", ("gate",), registry=own)
         waiting = Gauge("mmretrieve_waiting", "requests that wait to", ("gate",), registry=own)
-        for name, gate in gates.items():
-            running.labels(name).set_function(lambda gate=gate: gate.running)  # type: ignore[misc]
-            waiting.labels(name).set_function(lambda gate=gate: gate.waiting)  # type: ignore[misc]
+        for name, executor in (("searching", context.searching), ("reading", context.reading)):
+            running.labels(name).set_function(lambda executor=executor: executor.running)  # type: ignore[misc]
+            waiting.labels(name).set_function(lambda executor=executor: executor.waiting)  # type: ignore[misc]
 
-    def metrics(self) -> Response:
+    def response(self) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     def count(self, scope: Scope, status: int, seconds: float) -> None:
@@ -48,10 +47,10 @@ class Metrics:
 
 
 class MetricsMiddleware:
-    """An application whose requests are counted."""
+    """Counts the requests of an application."""
 
-    def __init__(self, app: ASGIApp, watch: Metrics) -> None:
-        self._app, self._watch = app, watch
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,12 +58,12 @@ class MetricsMiddleware:
             return
         started, status = perf_counter(), 500
 
-        async def answer(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, send_and_note)
         finally:
-            self._watch.count(scope, status, perf_counter() - started)
+            self._metrics.count(scope, status, perf_counter() - started)

@@ -1,4 +1,4 @@
-"""One door before page, API, pictures, metrics and MCP alike: who is refused, how much is read, what every answer carries."""
+"""Security of page, API, images, metrics and MCP alike: who is refused, how much is read, which headers every response has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # the page is Gradio's, which writes scripts and styles into the page; nothing comes from elsewhere
+    # the page is Gradio's, which writes scripts and styles into the page; nothing comes from other sites
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
 }
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class SecurityMiddleware:
-    """An application behind a guard, with bounded bodies, and headers that keep browsers to this server alone."""
+    """Authentication, bounded bodies, and headers that restrict browsers to this server, for a whole application."""
 
-    def __init__(self, app: ASGIApp, guard: Auth, limits: Limits) -> None:
-        self._app, self._guard, self._limits = app, guard, limits
+    def __init__(self, app: ASGIApp, auth: Auth, limits: Limits) -> None:
+        self._app, self._auth, self._limits = app, auth, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -50,12 +50,12 @@ class SecurityMiddleware:
             await self._pass(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Through to the application; what it did not expect is a line for the client, and a traceback in the log alone."""
-        body, begun = _BoundedBody(receive, self._limits), False
+        """Runs the application; an unexpected error is one line for the client, and a traceback in the log."""
+        body, started = _BoundedBody(receive, self._limits), False
 
         async def answer(message: Message) -> None:
-            nonlocal begun
-            begun = begun or message["type"] == "http.response.start"
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
             await _with_headers(send)(message)
 
         try:
@@ -66,71 +66,71 @@ class SecurityMiddleware:
             logger.info("%s %s: the client left", scope.get("method"), scope.get("path"))
         except Exception:
             logger.exception("%s %s failed", scope.get("method"), scope.get("path"))
-            if begun:
+            if started:
                 raise
             await _error(500, "something went wrong here; the server's log says what")(scope, receive, answer)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._guard.is_open and not is_loopback(_name(headers.get("host", ""))):
-            return _error(421, "this server answers to this machine's own names alone, such as 127.0.0.1")
-        if (_foreign(headers) and (scope["type"] == "websocket" or scope["method"] not in SAFE)) or _embeds(headers):
-            return _error(403, "a page of another site may not ask this server")
+        if self._auth.is_open and not is_loopback(_name(headers.get("host", ""))):
+            return _error(421, "this server answers only to names of this machine, such as 127.0.0.1")
+        if (_is_cross_origin(headers) and (scope["type"] == "websocket" or scope["method"] not in SAFE)) or _is_embedded(
+            headers
+        ):
+            return _error(403, "a page of another site may not use this server")
         if scope["type"] == "http" and _length(headers) > self._limits.body_bytes:
             return _error(413, f"more than {self._limits.body_bytes:,} bytes in one request")
-        if self._guard.admits(headers):
+        if self._auth.is_authorized(headers):
             return None
-        if scope["type"] == "http" and scope["method"] == "GET" and self._guard.admits_link(scope["query_string"]):
-            return self._welcome(scope)
-        return self._stop(headers)
+        if scope["type"] == "http" and scope["method"] == "GET" and self._auth.is_authorized_link(scope["query_string"]):
+            return self._accept_link(scope)
+        return self._challenge(headers)
 
-    def _welcome(self, scope: Scope) -> Response:
-        """The same address without the token, which the browser keeps from now on."""
+    def _accept_link(self, scope: Scope) -> Response:
+        """A redirect to the same URL without the token, which becomes a cookie."""
         rest = [(name, value) for name, value in parse_qsl(scope["query_string"].decode("latin-1"), True) if name != PARAMETER]
         path = "/" + scope["path"].lstrip("/\\")  # two slashes would lead to another site
         response = RedirectResponse(path + (f"?{urlencode(rest)}" if rest else ""), 303)
-        response.set_cookie(
-            COOKIE, self._guard.token or "", httponly=True, samesite="strict", secure=scope["scheme"] == "https"
-        )
+        response.set_cookie(COOKIE, self._auth.token or "", httponly=True, samesite="strict", secure=scope["scheme"] == "https")
         return response
 
-    def _stop(self, headers: Headers) -> Response:
-        asked = "a token" if self._guard.token is not None else "a user and a password"
-        line = f"this server asks for {asked}"
-        challenge = "Bearer" if self._guard.token is not None else 'Basic realm="mmretrieve", charset="UTF-8"'
+    def _challenge(self, headers: Headers) -> Response:
+        secret = "a token" if self._auth.token is not None else "a user and a password"
+        line = f"this server requires {secret}"
+        challenge = "Bearer" if self._auth.token is not None else 'Basic realm="mmretrieve", charset="UTF-8"'
         if "text/html" in headers.get("accept", ""):
-            told = "Open the address that the server printed, which ends in <code>?token=…</code>." if self._guard.token else ""
-            page = f"<!doctype html><html lang=en><title>mmretrieve</title><p>{escape(line.capitalize())}. {told}</p></html>"
+            hint = "Open the URL that the server printed, which ends in <code>?token=…</code>." if self._auth.token else ""
+            page = f"<!doctype html><html lang=en><title>mmretrieve</title><p>{escape(line.capitalize())}. {hint}</p></html>"
             return HTMLResponse(page, 401, {"WWW-Authenticate": challenge})
         return _error(401, line, {"WWW-Authenticate": challenge})
 
 
 class _BodyTooLargeError(HTTPException):
-    """A body that goes on beyond what is read of one; of a kind that whoever reads it lets through."""
+    """A body that is longer than the limit. An HTTPException, so that the code that reads the body lets it through."""
 
 
 class _BodyTimeoutError(HTTPException):
-    """A body that does not come."""
+    """A body that does not arrive in time."""
 
 
 class _BoundedBody:
-    """What comes in, counted and timed until it is there; what the application waits for afterwards is its own affair."""
+    """A request body, counted and timed until it is complete; what the application waits for afterwards is not."""
 
     def __init__(self, receive: Receive, limits: Limits) -> None:
-        self._receive, self._most, self._left = receive, limits.body_bytes, limits.body_bytes
-        self._seconds, self._until, self._whole = limits.seconds, monotonic() + limits.seconds, False
+        self._receive, self._limit, self._left = receive, limits.body_bytes, limits.body_bytes
+        self._seconds, self._deadline, self._complete = limits.seconds, monotonic() + limits.seconds, False
 
     async def __call__(self) -> Message:
         try:
-            message = await asyncio.wait_for(self._receive(), None if self._whole else self._until - monotonic())
+            message = await asyncio.wait_for(self._receive(), None if self._complete else self._deadline - monotonic())
         except TimeoutError as error:
             raise _BodyTimeoutError(
-                408, f"the request was not whole after {self._seconds:g} seconds", {"Connection": "close"}
+                408, f"the request was not complete after {self._seconds:g} seconds", {"Connection": "close"}
             ) from error
-        self._whole = self._whole or not message.get("more_body", False)
+        self._complete = self._complete or not message.get("more_body", False)
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                raise _BodyTooLargeError(413, f"more than {self._most:,} bytes in one request", {"Connection": "close"})
+                raise _BodyTooLargeError(413, f"more than {self._limit:,} bytes in one request", {"Connection": "close"})
         return message
 
 
@@ -149,14 +149,14 @@ def _error(status: int, line: str, headers: Mapping[str, str] | None = None) -> 
     return JSONResponse({"error": line}, status, headers)
 
 
-def _foreign(headers: Headers) -> bool:
-    """Whether a browser says that the page behind this request came from somewhere else."""
+def _is_cross_origin(headers: Headers) -> bool:
+    """Whether a browser says that the page behind this request is of another origin."""
     origin = headers.get("origin")
     return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
 
 
-def _embeds(headers: Headers) -> bool:
-    """Whether a page of another site fetches, or shows, what is here. A link that a person follows is no such thing."""
+def _is_embedded(headers: Headers) -> bool:
+    """Whether a page of another site fetches or embeds what is here. Following a link is neither."""
     return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
 
 
@@ -169,7 +169,7 @@ def _name(host: str) -> str:
 
 
 def _length(headers: Headers) -> float:
-    """The bytes that are announced; 0 where none are."""
+    """The announced length; 0 if there is none."""
     try:
         return float(headers.get("content-length", "0"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Runs the server: at which address, and who may reach it there."""
+"""Runs the server: where it listens, and who may reach it there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class ListenAddress:
-    """Where a server listens: a socket that is bound already, so that nobody takes the port meanwhile."""
+    """Where a server listens: a socket that is bound already, so that no other program takes the port."""
 
     host: str
     socket: socket.socket
@@ -29,14 +29,14 @@ class ListenAddress:
         port: int = self.socket.getsockname()[1]
         return port
 
-    def link(self, guard: Auth) -> str:
-        """The address for a browser, with the token where there is one."""
+    def url(self, auth: Auth) -> str:
+        """The URL for a browser, with the token if there is one."""
         name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.port}" + (f"/?{PARAMETER}={guard.token}" if guard.token else "")
+        return f"http://{name}:{self.port}" + (f"/?{PARAMETER}={auth.token}" if auth.token else "")
 
 
-def guard_from(token: str | None, user: str | None) -> Auth:
-    """From the shell's words: a token, "auto" for a new one, or "name:password". OptionError for what is neither."""
+def parse_auth(token: str | None, user: str | None) -> Auth:
+    """From the shell's options: a token, "auto" for a new one, or "name:password". Raises OptionError for anything else."""
     if user is None:
         return Auth(secrets.token_urlsafe(24) if token == AUTO else token)
     name, colon, password = user.partition(":")
@@ -45,9 +45,9 @@ def guard_from(token: str | None, user: str | None) -> Auth:
     return Auth(token, (name, password))
 
 
-def address(host: str, port: int | None, guard: Auth) -> ListenAddress:
-    """A bound socket: at that port, or at the first free one from 7860. OptionError for an open server that others could reach."""
-    if guard.is_open and not is_loopback(host):
+def bind(host: str, port: int | None, auth: Auth) -> ListenAddress:
+    """A bound socket at that port, or at the first free one from 7860. Raises OptionError for an open server that others can reach."""
+    if auth.is_open and not is_loopback(host):
         raise OptionError(f"{host}: others can reach this address; give --token or --user, or leave the host out")
     ports = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED)
     for tried in ports:
@@ -62,12 +62,12 @@ def address(host: str, port: int | None, guard: Auth) -> ListenAddress:
     raise MMRetrieveError(f"cannot listen at {host}, {what}: {reason}; name another with --port or --host")
 
 
-def run(app: ASGIApp, at: ListenAddress) -> None:
-    """Serves until SIGINT or SIGTERM, answers what has begun, and lets go of the port."""
+def run(app: ASGIApp, address: ListenAddress) -> None:
+    """Serves until SIGINT or SIGTERM, completes the requests that have begun, and releases the port."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises it again once it has stopped
-    with at.socket, suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[at.socket])
-    signal.signal(signal.SIGTERM, before)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises it again once it has stopped
+    with address.socket, suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[address.socket])
+    signal.signal(signal.SIGTERM, previous)

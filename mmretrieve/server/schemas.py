@@ -1,18 +1,176 @@
-"""What a client gets: the documented shapes of every answer."""
+"""The documented shapes of API and MCP: what a client sends, derived from `SearchRequest`, and what it gets."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from mmretrieve.errors import OptionError
+from mmretrieve.filters import Expression, columns, read_filter, to_dict
+from mmretrieve.filters.expression import MAX_LENGTH, folded
 from mmretrieve.gallery.store.records import UNSEEN, Item
 from mmretrieve.gallery.view import ItemPage
 from mmretrieve.options import NO_MATCH
 from mmretrieve.ranking import Ranking
+from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
+from mmretrieve.server import limits
+from mmretrieve.server.errors import FILTER_ERROR, ErrorResponse, without_folders
+from mmretrieve.server.uploads import Uploads
 
+PRIVATE_COLUMNS = frozenset(["path", "source", "stamp"])
+"""Columns that say where files are: a client that filters by them finds out, guess by guess."""
+ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
+
+
+def check_public(name: str) -> str:
+    """The name of a column that a client may filter by."""
+    if folded(name) in PRIVATE_COLUMNS:
+        raise PydanticCustomError("private_column", f"{name} tells where files lie, which a client may not ask")
+    return name
+
+
+def read_public_filter(where: Any) -> Expression:
+    """The filter of a client: SQL, or the structure of `mmretrieve.filters.to_dict`, which may be JSON text too."""
+    try:
+        is_structure = isinstance(where, str) and where.lstrip().startswith("{")
+        expression: Expression = read_filter(json.loads(where) if is_structure else where)
+    except (OptionError, json.JSONDecodeError, RecursionError) as error:
+        raise PydanticCustomError(
+            FILTER_ERROR, "{reason}", {"reason": str(error).removeprefix("where").removeprefix(":").lstrip()}
+        ) from None
+    for column in sorted(columns(expression), key=lambda column: column.name):
+        check_public(column.name)
+    return expression
+
+
+FILTER_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "maxLength": MAX_LENGTH},
+        {"type": "object", "additionalProperties": True, "required": ["type"]},
+    ]
+}
+PublicFilterText = Annotated[str, Field(max_length=MAX_LENGTH), AfterValidator(read_public_filter)]
+PublicFilter = Annotated[
+    Expression, BeforeValidator(read_public_filter), PlainSerializer(to_dict), WithJsonSchema(FILTER_SCHEMA)
+]
+
+Id = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS)]
+Text = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-limits.WEIGHT, le=limits.WEIGHT)]
+Images = Annotated[list[str], Field(max_length=limits.REFERENCES)]
+ONE: dict[FieldKind, Any] = {
+    FieldKind.IMAGE: str,
+    FieldKind.TEXT: Text,
+    FieldKind.ID: Id,
+    FieldKind.REGION: Annotated[list[Share], Field(min_length=4, max_length=4)] | None,
+    FieldKind.NUMBER: Number,
+    FieldKind.COMPOSER: Annotated[str, Field(max_length=NAME_CHARACTERS)],
+    FieldKind.RULE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
+    FieldKind.WEIGHTS: dict[str, Number] | Literal[NAMED_WEIGHTS],
+    FieldKind.FILTER: PublicFilter,
+    FieldKind.FLAG: bool,
+}
+MAX_VALUES = {FieldKind.TEXT: limits.PROMPTS, FieldKind.NUMBER: limits.PROMPTS, FieldKind.ID: limits.IDS}
+WIRE_HELP = {"image": ", as base64 text, bare or in a data: URL", "where": ", or its structure as JSON"}
+
+
+def _as_list(value: Any) -> Any:
+    """One value as a list of it; null as an empty list."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _as_regions(value: Any) -> Any:
+    one = isinstance(value, list) and len(value) == 4 and not any(isinstance(side, list) for side in value)
+    return [value] if one and any(side is not None for side in value) else _as_list(value)
+
+
+def _wire_type(name: str, declared: RequestField) -> Any:
+    """The pydantic type of a field, with the bounds of its declaration and of the server."""
+    if declared.kind is FieldKind.COUNT:
+        return Annotated[int, Field(ge=declared.low, le=limits.K)]
+    if declared.kind is FieldKind.FLAG:
+        return bool
+    one = ONE[declared.kind]
+    if declared.low is not None:
+        one = Annotated[float, Field(ge=declared.low, le=declared.high)]
+    if declared.keyword is not None:
+        one = one | Literal[declared.keyword]
+    if not declared.several:
+        return one | None
+    most = limits.REFERENCES if name == "reference_id" else MAX_VALUES.get(declared.kind, limits.REFERENCES)
+    many: Any = Annotated[list[one], Field(max_length=most)]  # type: ignore[valid-type]  # known at run time only
+    read = _as_regions if declared.kind is FieldKind.REGION else _as_list
+    return Annotated[many, BeforeValidator(read, one | many | None)]
+
+
+def _wire_field(name: str, declared: RequestField) -> tuple[Any, Any]:
+    default = [] if declared.several else DEFAULTS[name]
+    return _wire_type(name, declared), Field(default=default, description=declared.help + WIRE_HELP.get(name, ""))
+
+
+class SearchFields(BaseModel):
+    """A composed query: references (images first, then uploads, then items), what should be different, and how it is weighted.
+
+    A field that accepts several values takes one value or a list. The fields are those of `Retriever.search`, and `upload`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    upload: Annotated[Images, BeforeValidator(_as_list, str | Images | None)] = Field(
+        default=[], description="reference images by the names that POST /api/uploads gave them"
+    )
+
+    @model_validator(mode="after")
+    def _check_totals(self) -> Self:
+        for what, most, names in (
+            ("references", limits.REFERENCES, ("image", "upload", "reference_id")),
+            ("prompts", limits.PROMPTS, ("prompt", "avoid")),
+        ):
+            if (count := sum(len(getattr(self, name)) for name in names)) > most:
+                raise PydanticCustomError("too_long", f"{count} {what}; a request takes up to {most}")
+        return self
+
+    def to_request(self, uploads: Uploads, **changes: Any) -> SearchRequest:
+        """The request, with `changes` in the place of its own values. Images that it brings are stored as uploads.
+
+        Raises OptionError for what contradicts itself, ImageError for an unreadable image, ExpiredError for an unknown upload.
+        """
+        given = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        tokens = [*map(uploads.add_text, given["image"]), *self.upload]
+        return SearchRequest.parse(**given | {"image": [uploads.path(token) for token in tokens]} | changes)
+
+
+if TYPE_CHECKING:
+    SearchBody = SearchFields
+else:
+    wire_fields = {name: _wire_field(name, declared) for name, declared in REQUEST_FIELDS.items()}
+    SearchBody = create_model(
+        "SearchBody", __base__=SearchFields, __module__=__name__, __doc__=SearchFields.__doc__, **wire_fields
+    )
+
+
+class BatchRequest(BaseModel):
+    """Several requests at once. A wrong one gets an error of its own, so anything may stand in its place."""
+
+    asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(min_length=1, max_length=limits.BATCH)
 
 
 class HitResponse(BaseModel):
@@ -23,8 +181,8 @@ class HitResponse(BaseModel):
     score: float = Field(
         description="higher is better; under automatic weights in standard deviations above the gallery's average item"
     )
-    contributions: dict[str, float] = Field(description="what each term gave: weight × term score")
-    fields: dict[str, Value] = Field(description="what is known of the item")
+    contributions: dict[str, float] = Field(description="weight × term score of each term")
+    fields: dict[str, Value] = Field(description="the fields of the item")
 
 
 class SearchResponse(BaseModel):
@@ -35,22 +193,20 @@ class SearchResponse(BaseModel):
     searched: int = Field(description="items that could appear")
     hidden: dict[str, int] = Field(description="items that could not, by what hid them")
     weights: dict[str, float] = Field(description="of each term")
-    words: dict[str, str] = Field(description="the sentence behind each term that has one")
+    words: dict[str, str] = Field(description="the text behind each term that has one")
     rule: str
-    pool: int | None = Field(description="candidates that were scored, where that was not every item")
+    pool: int | None = Field(description="candidates that were scored, if that was not every item")
     note: str | None
-    caption: str | None = Field(description="the words in which the first reference was said")
-    why: str | None = Field(description="which weights were chosen, and why, where they were")
-    answerable: float | None = Field(
-        description=f"how far the gallery has what was asked for, 0 to 1; below {NO_MATCH} nothing fits"
-    )
-    seconds: float = Field(description="that the search took, waiting left out")
+    caption: str | None = Field(description="the description of the first reference")
+    why: str | None = Field(description="which weights were chosen, and why, if they were")
+    answerable: float | None = Field(description=f"how well the gallery fits the query, 0 to 1; below {NO_MATCH} nothing fits")
+    seconds: float = Field(description="duration of the search, without waiting")
 
     @classmethod
     def of(cls, ranking: Ranking, fields: list[Mapping[str, Any]], seconds: float) -> SearchResponse:
         hits = [
-            HitResponse(rank=hit.rank, id=hit.id, score=hit.score, contributions=dict(hit.contributions), fields=dict(known))
-            for hit, known in zip(ranking, fields, strict=True)
+            HitResponse(rank=hit.rank, id=hit.id, score=hit.score, contributions=dict(hit.contributions), fields=dict(of_hit))
+            for hit, of_hit in zip(ranking, fields, strict=True)
         ]
         return cls(
             hits=hits,
@@ -59,7 +215,7 @@ class SearchResponse(BaseModel):
             hidden=dict(ranking.hidden),
             weights=dict(ranking.weights),
             words=dict(ranking.words),
-            rule=ranking.rule.value,
+            rule=str(ranking.rule),
             pool=ranking.pool,
             note=ranking.note,
             caption=ranking.caption,
@@ -69,14 +225,14 @@ class SearchResponse(BaseModel):
         )
 
 
-class ErrorResponse(BaseModel):
-    """What went wrong, in one line."""
+class BatchResponse(BaseModel):
+    """The response to each request of a batch, in their order."""
 
-    error: str
+    answers: list[SearchResponse | ErrorResponse]
 
 
 class ItemResponse(BaseModel):
-    """An item of the gallery. `hash` is its content's, None where its picture was never read."""
+    """An item of the gallery. `hash` is its content's, null if its image was never read."""
 
     id: str
     hash: str | None
@@ -86,8 +242,8 @@ class ItemResponse(BaseModel):
 
     @classmethod
     def of(cls, item: Item) -> ItemResponse:
-        seen = None if item.hash.startswith(UNSEEN) else item.hash
-        return cls(id=item.id, hash=seen, width=item.width, height=item.height, fields=dict(item.fields))
+        content = None if item.hash.startswith(UNSEEN) else item.hash
+        return cls(id=item.id, hash=content, width=item.width, height=item.height, fields=dict(item.fields))
 
 
 class ItemPageResponse(BaseModel):
@@ -97,18 +253,30 @@ class ItemPageResponse(BaseModel):
     total: int
 
     @classmethod
-    def of(cls, listed: ItemPage) -> ItemPageResponse:
-        return cls(items=list(map(ItemResponse.of, listed.items)), total=listed.total)
+    def of(cls, page: ItemPage) -> ItemPageResponse:
+        return cls(items=list(map(ItemResponse.of, page.items)), total=page.total)
+
+
+class InfoResponse(BaseModel):
+    """What the gallery is: items, encoder, fields for filters."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> InfoResponse:
+        """`Gallery.info` without the folders of this machine."""
+        shown = {name: value for name, value in info.items() if name not in ("path", "bytes")}
+        return cls(**shown | {"encoder": {name: without_folders(value) for name, value in info["encoder"].items()}})
 
 
 class UploadResponse(BaseModel):
-    """What names an uploaded picture in `upload` of a question."""
+    """What names an uploaded image in the field `upload` of a request."""
 
     upload: str
 
 
 class HealthResponse(BaseModel):
-    """Said while the server can answer."""
+    """Sent while the server can answer."""
 
     status: str = "ok"
     items: int

@@ -1,4 +1,4 @@
-"""Pictures that were sent to be references: kept for a while, under a name that is their content."""
+"""Images that were sent to be references: stored for a while, named by their content."""
 
 from __future__ import annotations
 
@@ -18,80 +18,80 @@ from mmretrieve.errors import ExpiredError, ImageError
 from mmretrieve.images import content_hash, open_image, thumbnail
 from mmretrieve.server.limits import Limits
 
-NAME = "the picture"  # what messages call it: it has no name of its own here
+NAME = "the image"  # what messages call it: an upload has no file name
 PREVIEW_SIDE = 640
 TOKEN = re.compile(r"[0-9a-f]{32}")
 DATA_URI = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
-ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class Uploads:
-    """Files in a folder of its own, which goes with this object. The least recently used give way when there are too many.
+    """Files in a folder that is deleted with this object. The least recently used are removed when there are too many.
 
-    A token is the hash of the content: the same picture sent again, to a server that was restarted too, has the same one.
+    A token is the hash of the content: the same image sent again, also to a restarted server, has the same token.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._lock = limits, Lock()
         self._folder = Path(tempfile.mkdtemp(prefix="mmretrieve-uploads-"))
-        self._kept: OrderedDict[str, tuple[int, float]] = OrderedDict()  # token → bytes, last used
+        self._files: OrderedDict[str, tuple[int, float]] = OrderedDict()  # token → bytes, last used
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def keep(self, content: bytes) -> str:
-        """The token under which these bytes are a reference from now on. ImageError where they are no picture."""
+    def add(self, content: bytes) -> str:
+        """Stores an image and returns its token. Raises ImageError for bytes that are not an image."""
         file = io.BytesIO(content)
         file.name = NAME
         open_image(file)
         token = content_hash(io.BytesIO(content))
         with self._lock:
-            if token not in self._kept:
+            if token not in self._files:
                 (self._folder / token).write_bytes(content)
-            self._kept[token] = (len(content), time.monotonic())
-            self._kept.move_to_end(token)
-            self._tidy(token)
+            self._files[token] = (len(content), time.monotonic())
+            self._files.move_to_end(token)
+            self._evict(token)
         return token
 
-    def keep_text(self, text: str) -> str:
-        """The same for base64, bare or as a data: address. ImageError for anything else, other addresses above all."""
+    def add_text(self, text: str) -> str:
+        """Stores an image given as base64, bare or in a data: URL. Raises ImageError for anything else, such as another URL."""
         start = DATA_URI.match(text)
-        coded = text[start.end() :] if start else text
-        if ADDRESS.match(coded):
-            raise ImageError("an address is not a picture, and none is ever fetched; send its bytes as base64")
+        encoded = text[start.end() :] if start else text
+        if URL.match(encoded):
+            raise ImageError("a URL is not an image, and URLs are never fetched; send the bytes of the image as base64")
         try:
-            return self.keep(base64.b64decode("".join(coded.split()), validate=True))
+            return self.add(base64.b64decode("".join(encoded.split()), validate=True))
         except (binascii.Error, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
-            raise ImageError("an image is sent as base64, bare or as a data: address") from error
+            raise ImageError("an image is sent as base64, bare or in a data: URL") from error
 
     def path(self, token: str) -> Path:
-        """The file of a token. ExpiredError where it is not here, or not any more."""
+        """The file of a token. Raises ExpiredError if it is not stored, or not any more."""
         with self._lock:
-            self._tidy(token)
-            if not TOKEN.fullmatch(token) or token not in self._kept:
+            self._evict(token)
+            if not TOKEN.fullmatch(token) or token not in self._files:
                 raise ExpiredError(
-                    "this picture is not here any more: it was left too long, or the server was restarted; send it again"
+                    "this upload is not stored any more: it expired, or the server was restarted; send the image again"
                 )
-            self._kept[token] = (self._kept[token][0], time.monotonic())
-            self._kept.move_to_end(token)
+            self._files[token] = (self._files[token][0], time.monotonic())
+            self._files.move_to_end(token)
         return self._folder / token
 
     def preview(self, token: str) -> bytes:
-        """A JPEG picture of it, small enough for a page."""
+        """A JPEG of it, small enough for a page."""
         return thumbnail(open_image(self.path(token)), PREVIEW_SIDE)
 
     @property
     def bytes(self) -> int:
-        """What all of them take."""
+        """The size of all of them."""
         with self._lock:
-            return sum(size for size, _ in self._kept.values())
+            return sum(size for size, _ in self._files.values())
 
-    def _tidy(self, spared: str) -> None:
-        """Forgets what is too old, and the least recently used while there is too much."""
-        now, total = time.monotonic(), sum(size for size, _ in self._kept.values())
-        for token, (size, used) in list(self._kept.items()):
+    def _evict(self, spared: str) -> None:
+        """Removes what is too old, and the least recently used while all together are too large."""
+        now, total = time.monotonic(), sum(size for size, _ in self._files.values())
+        for token, (size, used) in list(self._files.items()):
             too_old = now - used > self._limits.upload_seconds
             if too_old or (total > self._limits.upload_bytes and token != spared):
-                del self._kept[token]
+                del self._files[token]
                 total -= size
                 (self._folder / token).unlink(missing_ok=True)

@@ -15,14 +15,13 @@ from PIL import Image
 
 import mmretrieve as mm
 from demo import exports, filters, state
-from demo.page_service import NEAR, PageService, name_of, stacked, weighed
+from demo.page_service import MIN_COPY_SCORE, PageService, readable_name, stack_copies, weigh_by_controls
 from demo.state import Card, PageRequest, WeightControls
 from mmretrieve.composition import Caption
 from mmretrieve.errors import ExpiredError
 from mmretrieve.filters import read_filter
+from mmretrieve.server.context import AppContext
 from mmretrieve.server.limits import Limits
-from mmretrieve.server.service import SearchService
-from mmretrieve.server.uploads import Uploads
 from mmretrieve.sources.base import SourceItem
 from mmretrieve.sources.location import Location
 
@@ -50,11 +49,11 @@ class Priced:
 def shop(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: Path) -> PageService:
     gallery = mm.Gallery.create(tmp_path_factory.mktemp("page") / "shop.gallery", encoder=encoder, setting=mm.PDV(**KNOBS))
     gallery.add(Priced(photos))
-    return PageService(SearchService(mm.Retriever(gallery, encoder), Uploads(Limits())))
+    return PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
 
 
 def look(shop: PageService, **more: object) -> PageRequest:
-    ask = {"reference_id": shop.answers.retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True}
+    ask = {"reference_id": shop.service.retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True}
     return PageRequest.model_validate({"ask": ask, "knobs": KNOBS} | more)
 
 
@@ -80,7 +79,7 @@ QUESTIONS: list[dict[str, object]] = [
 
 def named(shop: PageService, question: dict[str, object]) -> dict[str, object]:
     """The question with ids of items in the place of their numbers."""
-    all_ids = shop.answers.retriever.gallery.ids
+    all_ids = shop.service.retriever.gallery.ids
     numbers = {name: question[name] for name in ("reference_id", "exclude") if name in question}
     return question | {name: [all_ids[at] for at in np.atleast_1d(several)] for name, several in numbers.items()}
 
@@ -90,7 +89,7 @@ def ids(column: object) -> list[str]:
 
 
 def test_a_view_is_what_a_search_gives_under_any_knobs(shop: PageService) -> None:
-    retriever = shop.answers.retriever
+    retriever = shop.service.retriever
     for beta in (0.0, 0.3, 1.0):
         view = shop.view(look(shop, knobs=KNOBS | {"beta": beta}))
         question = {"reference_id": retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True, "k": 24}
@@ -111,7 +110,7 @@ def test_a_view_is_what_a_search_gives_under_any_knobs(shop: PageService) -> Non
 @pytest.mark.parametrize("question", QUESTIONS, ids=str)
 def test_a_view_is_automatic_and_then_what_a_search_gives(shop: PageService, question: dict[str, object]) -> None:
     asked = named(shop, question)
-    ranking = shop.answers.retriever.search(**asked, k=60)  # type: ignore[arg-type]
+    ranking = shop.service.retriever.search(**asked, k=60)  # type: ignore[arg-type]
     view = shop.view(PageRequest.model_validate({"ask": asked, "shown": 60}))
     scores = {hit.id: (hit.rank, hit.score) for hit in ranking}
     assert sorted(ids(view.now)) == sorted(ranking.ids)
@@ -150,16 +149,22 @@ def test_knobs_nearest_to_automatic_weights_rank_alike(shop: PageService) -> Non
         assert moved.why is None
 
 
+def assert_near(one: WeightControls | None, other: WeightControls) -> None:
+    """Equal but for the rounding of floating-point arithmetic."""
+    assert one is not None
+    assert one.model_dump() == pytest.approx(other.model_dump(), abs=1e-12)
+
+
 def test_knobs_give_back_the_weights_they_came_from() -> None:
     names = ("image", "text", "composed", "prompt", "composed 2", "prompt 2", "avoid", "avoid 2")
     rows = np.eye(len(names), dtype=np.float32)
     composition = mm.Composition(names, rows, (0.0,) * len(names), shares={"composed 2": 0.5, "prompt 2": 0.5})
     knobs = WeightControls(alpha_image=0.9, alpha_text=0.9, beta=0.6, prompt=0.3, avoid=-1.5)
-    assert WeightControls.of(weighed(composition, knobs)) == knobs
+    assert_near(WeightControls.of(weigh_by_controls(composition, knobs)), knobs)
     doubled = dataclasses.replace(
-        weighed(composition, knobs), weights=tuple(2 * w for w in weighed(composition, knobs).weights)
+        weigh_by_controls(composition, knobs), weights=tuple(2 * w for w in weigh_by_controls(composition, knobs).weights)
     )
-    assert WeightControls.of(doubled) == knobs
+    assert_near(WeightControls.of(doubled), knobs)
     assert WeightControls.of(composition) is None
     assert WeightControls.of(mm.Composition(("image",), rows[:1], (1.0,))) is None
     cancel = composition.weighted({"image": 1, "text": -2, "composed": 1})
@@ -175,7 +180,7 @@ def test_what_the_knobs_do_not_weigh_stays_automatic(shop: PageService) -> None:
 
 
 def test_what_the_gallery_does_not_have_is_said(shop: PageService) -> None:
-    asked = [{"reference_id": shop.answers.retriever.gallery.ids[5]}, {"prompt": "refrigerator"}]
+    asked = [{"reference_id": shop.service.retriever.gallery.ids[5]}, {"prompt": "refrigerator"}]
     there, absent = (shop.view(PageRequest.model_validate({"ask": ask})).now for ask in asked)
     assert there.has_match
     assert not absent.has_match
@@ -196,7 +201,7 @@ def test_looks_of_earlier_links_are_read() -> None:
 
 def test_a_moved_knob_encodes_nothing(shop: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.view(look(shop))
-    monkeypatch.setattr(shop.answers.retriever, "compose", lambda *_, **__: pytest.fail("composed again"))
+    monkeypatch.setattr(shop.service.retriever, "compose_requests", lambda _: pytest.fail("composed again"))
     assert shop.view(look(shop, knobs=KNOBS | {"beta": 0.1})).now.cards
     with pytest.raises(pytest.fail.Exception):
         shop.view(PageRequest.model_validate({"ask": {"prompt": "another"}}))
@@ -205,7 +210,7 @@ def test_a_moved_knob_encodes_nothing(shop: PageService, monkeypatch: pytest.Mon
 def test_what_is_remembered_is_forgotten_when_the_gallery_changes(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
-    shop = PageService(SearchService(mm.Retriever(gallery, encoder), Uploads(Limits())))
+    shop = PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
     asked = PageRequest.model_validate({"ask": {"prompt": "a red dress"}})
     best = shop.view(asked).now.cards[0].id
     gallery.delete([best])
@@ -216,21 +221,39 @@ def test_a_view_is_of_one_moment(tmp_path: Path, encoder: mm.Encoder, photos: Pa
     """Another one replaces an item between scoring and ranking: as many items as before, and other rows."""
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
-    shop = PageService(SearchService(mm.Retriever(gallery, encoder), Uploads(Limits())))
-    scored, meanwhile = shop._scored, [gallery.ids[0]]
+    shop = PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
+    score, meanwhile = shop.service.score, [gallery.ids[0]]
 
     def and_then_another_writes(ask: object) -> object:
-        kept = scored(ask)  # type: ignore[arg-type]
+        scored = score(ask)  # type: ignore[arg-type]
         if meanwhile:
             gallery.delete([meanwhile.pop()])
             gallery.add_vectors(["new"], np.ones((1, gallery.dim)))
-        return kept
+        return scored
 
-    monkeypatch.setattr(shop, "_scored", and_then_another_writes)
+    monkeypatch.setattr(shop.service, "score", and_then_another_writes)
     view = shop.view(PageRequest.model_validate({"ask": {"prompt": "a red dress"}, "shown": 60}))
     ranking = mm.Retriever(gallery, encoder).search(prompt="a red dress", k=60)
     assert sorted(ids(view.now)) == sorted(ranking.ids)
     assert all(card.score == next(hit.score for hit in ranking if hit.id == card.id) for card in view.now.cards)
+
+
+@pytest.mark.parametrize("weights", ["base", "balanced", {"image": 0.3, "prompt": 1 / 3, "composed": 0.77}])
+def test_weights_of_a_request_hold_on_the_page_to_the_last_digit(shop: PageService, weights: object) -> None:
+    asked = named(shop, {"reference_id": 5, "prompt": "in red"}) | {"weights": weights}
+    ranking = shop.service.retriever.search(**asked, k=60)  # type: ignore[arg-type]
+    now = shop.view(PageRequest.model_validate({"ask": asked, "shown": 60})).now
+    scores = {hit.id: (hit.rank, hit.score, hit.contributions) for hit in ranking}
+    assert now.weights == ranking.weights
+    for card in now.cards:
+        rank, score, contributions = scores[card.id]
+        assert (card.rank, card.score, card.gave) == (rank, score, {name: contributions[name] for name in card.gave})
+    assert now.knobs is not None
+    by_hand = shop.view(PageRequest.model_validate({"ask": asked, "shown": 60, "knobs": now.knobs.model_dump()})).now
+    expected = shop.service.retriever.search(**asked | {"k": 60, "weights": now.knobs.weights})  # type: ignore[arg-type]
+    assert [(card.id, card.score) for card in by_hand.cards] == [
+        (hit.id, hit.score) for hit in expected if hit.id in {card.id for card in by_hand.cards}
+    ]
 
 
 def test_without_a_question_some_items_are_shown(shop: PageService) -> None:
@@ -240,7 +263,7 @@ def test_without_a_question_some_items_are_shown(shop: PageService) -> None:
     assert ids(one) == ids(shop.view(PageRequest(seed=1)).now)
     assert one.cards[0].rank is None
     red = shop.view(PageRequest.model_validate({"filters": [{"field": "colour", "any_of": ["red"]}]})).now
-    assert red.searched == len(red.cards) == sum("red-" in id_ for id_ in shop.answers.retriever.gallery.ids)
+    assert red.searched == len(red.cards) == sum("red-" in id_ for id_ in shop.service.retriever.gallery.ids)
     assert red.hidden == {"hidden by the filter": 60 - red.searched}
 
 
@@ -257,8 +280,8 @@ def test_two_settings_stand_side_by_side(shop: PageService) -> None:
 
 def test_weak_matches_lie_nearer_to_the_average_than_to_the_best(shop: PageService) -> None:
     view = shop.view(look(shop, shown=60))
-    composition = weighed(shop.answers.retriever.compose(None, "in red", reference_id=shop.answers.retriever.gallery.ids[5]), WeightControls(**KNOBS))  # fmt: skip
-    scores = shop.answers.retriever.gallery.vectors().astype(float) @ composition.vector
+    composition = weigh_by_controls(shop.service.retriever.compose(None, "in red", reference_id=shop.service.retriever.gallery.ids[5]), WeightControls(**KNOBS))  # fmt: skip
+    scores = shop.service.retriever.gallery.vectors().astype(float) @ composition.vector
     floor = (view.now.cards[0].score + scores.mean()) / 2
     assert {card.id for card in view.now.cards if card.weak} == {
         card.id for card in view.now.cards if card.score < floor - 1e-6
@@ -283,8 +306,8 @@ def test_without_a_good_match_all_matches_are_weak(shop: PageService, knobs: obj
 
 def test_near_copies_lie_under_the_first_of_them() -> None:
     rows = np.eye(4, dtype=np.float32)[[0, 1, 0, 2, 1, 0]]
-    rows[5] = [NEAR, np.sqrt(1 - NEAR**2), 0, 0]
-    shown = stacked([Card(id=name, name=name) for name in "abcdef"], rows)
+    rows[5] = [MIN_COPY_SCORE, np.sqrt(1 - MIN_COPY_SCORE**2), 0, 0]
+    shown = stack_copies([Card(id=name, name=name) for name in "abcdef"], rows)
     assert [(card.id, card.copies) for card in shown] == [("a", ["c", "f"]), ("b", ["e"]), ("d", [])]
 
 
@@ -299,7 +322,7 @@ def test_words_to_try_are_new_and_belong_to_the_picture(shop: PageService) -> No
 
 def test_uploads_and_parts_of_them_are_references(shop: PageService, photos: Path) -> None:
     file = sorted(photos.rglob("*.png"))[3]
-    token = shop.answers.uploads.keep(file.read_bytes())
+    token = shop.uploads.add(file.read_bytes())
     whole = shop.view(PageRequest.model_validate({"ask": {"upload": token}}))
     assert whole.now.cards[0].id == file.name
     assert file.name not in ids(
@@ -307,7 +330,7 @@ def test_uploads_and_parts_of_them_are_references(shop: PageService, photos: Pat
     )
     part = shop.view(PageRequest.model_validate({"ask": {"upload": token, "region": [0, 0, 0.5, 0.5]}}))
     assert ids(part.now) != ids(whole.now)
-    with pytest.raises(ExpiredError, match="not here any more"):
+    with pytest.raises(ExpiredError, match="not stored any more"):
         shop.view(PageRequest.model_validate({"ask": {"upload": "0" * 32}}))
 
 
@@ -342,7 +365,7 @@ def test_filters_hold(shop: PageService) -> None:
     view = shop.view(look(shop, filters=filtered, shown=60))
     assert view.now.cards
     for id_ in ids(view.now):
-        fields = shop.answers.item(id_).fields
+        fields = shop.service.item(id_).fields
         assert fields["colour"] in ("red", "navy")
         assert fields["price"] >= 10
     assert view.now.hidden["hidden by the filter"] == 60 - view.now.searched - view.now.hidden.get("excluded", 0)
@@ -381,8 +404,8 @@ def test_a_zip_has_a_cap_and_a_table_runs_nothing(shop: PageService, monkeypatch
 
 
 def test_names_are_said_as_people_would() -> None:
-    assert name_of("summer/red-dress_7.png") == "red dress 7"
-    assert name_of("---") == "---"
+    assert readable_name("summer/red-dress_7.png") == "red dress 7"
+    assert readable_name("---") == "---"
 
 
 def test_no_filter_asks_where_files_lie() -> None:

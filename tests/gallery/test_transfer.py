@@ -171,7 +171,7 @@ def test_embeddings_of_other_tools_can_be_searched(
     foreign: Path, tmp_path: Path, encoder: mm.Encoder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["import", str(foreign), "--gallery", str(tmp_path / "g"), "--quiet"]) == 2
-    assert "does not say which encoder made it; name it with --encoder" in capsys.readouterr().err
+    assert "does not name the encoder of its vectors; name it with --encoder" in capsys.readouterr().err
     assert main(["import", str(foreign), "--gallery", str(tmp_path / "g"), "--encoder", "wardrobe", "--quiet"]) == 0
     gallery = mm.Gallery.open(tmp_path / "g")
     assert gallery.ids[:6] == (*(f"shelf/9-{i}.jpg" for i in range(5)), "shelf/10-0.jpg")

@@ -106,7 +106,7 @@ def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Pat
 @pytest.mark.parametrize("command", ["compact", "build", "index-report"])
 def test_commands_for_folders_say_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "milvus://127.0.0.1:1/c"]) == 2
-    assert "this is done in a folder; `mmretrieve pull` makes one of a collection" in capsys.readouterr().err
+    assert "this command needs a folder; `mmretrieve pull` copies a collection into one" in capsys.readouterr().err
 
 
 def test_another_encoder_is_refused_and_both_are_named(milvus: LiteServer, tmp_path: Path, encoder: mm.Encoder) -> None:

@@ -13,7 +13,7 @@ from helpers import FUZZ
 from live_server import served
 
 import mmretrieve as mm
-from mmretrieve.server.app import build
+from mmretrieve.server.app import create_app
 from mmretrieve.server.limits import Limits
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* texts? cut to the")  # prompts at the edge of what is allowed are long
@@ -22,7 +22,7 @@ EXAMPLES = 8 * FUZZ  # at random, of each route, after some six hundred at the e
 
 @pytest.fixture(scope="module")
 def link(retriever: mm.Retriever) -> Iterator[str]:
-    with served(build(retriever, limits=Limits(body_bytes=2_000_000))) as link:
+    with served(create_app(retriever, limits=Limits(body_bytes=2_000_000))) as link:
         yield link
 
 
@@ -44,7 +44,7 @@ def test_every_route_is_described(link: str) -> None:
         "/api/search", "/api/search/form", "/api/batch", "/api/uploads", "/api/uploads/{upload}", "/api/items", "/api/item",
         "/api/thumbnail", "/api/image", "/api/info", "/api/health",
     }  # fmt: skip
-    ask = described["components"]["schemas"]["Ask"]
+    ask = described["components"]["schemas"]["SearchBody"]
     assert ask["additionalProperties"] is False
     assert all(field.get("description") for field in ask["properties"].values())
     for path, methods in described["paths"].items():
@@ -53,4 +53,4 @@ def test_every_route_is_described(link: str) -> None:
             assert {"400", "401", "413", "503", "504"} <= set(route["responses"]), path
             problems = {status: told for status, told in route["responses"].items() if status >= "400"}
             for told in problems.values():
-                assert told["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+                assert told["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}

@@ -16,11 +16,11 @@ from live_server import served
 
 import mmretrieve as mm
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.server.app import build
+from mmretrieve.server.app import create_app
 from mmretrieve.server.auth import Auth
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.middleware import SecurityMiddleware
-from mmretrieve.server.run import address, guard_from
+from mmretrieve.server.run import bind, parse_auth
 
 TOKEN, PASSWORD = "correct-horse", "battery-staple"
 MOST = 100_000
@@ -40,13 +40,13 @@ ROUTES = (
 )
 
 
-def site(retriever: mm.Retriever, **guard: Any) -> Iterator[str]:
-    with served(build(retriever, guard=Auth(**guard), limits=Limits(body_bytes=MOST))) as link:
+def site(retriever: mm.Retriever, **auth: Any) -> Iterator[str]:
+    with served(create_app(retriever, auth=Auth(**auth), limits=Limits(body_bytes=MOST))) as link:
         yield link
 
 
 @pytest.fixture(scope="module")
-def unguarded(retriever: mm.Retriever) -> Iterator[str]:
+def open_site(retriever: mm.Retriever) -> Iterator[str]:
     yield from site(retriever)
 
 
@@ -64,7 +64,7 @@ def by_password(retriever: mm.Retriever) -> Iterator[str]:
 @pytest.mark.parametrize("brought", [{}, {"Authorization": "Bearer wrong-horse"}, {"Cookie": "mmretrieve-token=wrong-horse"}])
 def test_nothing_is_open_without_the_token(by_token: str, route: str, brought: dict[str, str]) -> None:
     answer = httpx.get(by_token + route, headers=brought)
-    assert (answer.status_code, answer.json()) == (401, {"error": "this server asks for a token"})
+    assert (answer.status_code, answer.json()) == (401, {"error": "this server requires a token"})
     assert answer.headers["www-authenticate"] == "Bearer"
     assert httpx.post(by_token + route, headers=brought, json={"prompt": "in red"}).status_code == 401
 
@@ -97,7 +97,7 @@ def test_user_and_password(by_password: str) -> None:
     assert httpx.get(f"{by_password}/api/health", auth=("ann", PASSWORD)).status_code == 200
     for wrong in (("ann", "battery-stapler"), ("bob", PASSWORD), ("", "")):
         answer = httpx.get(f"{by_password}/api/health", auth=wrong)
-        assert (answer.status_code, answer.json()) == (401, {"error": "this server asks for a user and a password"})
+        assert (answer.status_code, answer.json()) == (401, {"error": "this server requires a user and a password"})
         assert answer.headers["www-authenticate"].startswith("Basic realm=")
     for broken in ("Basic", "Basic ***", "Basic Og==", "Basic \xff"):
         status, _, _ = asked(by_password, "GET", "/api/health", {"Authorization": broken})
@@ -115,46 +115,46 @@ def test_a_browser_gets_a_page_that_says_what_to_do(by_token: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.7", "", "[::", "[::2]:80"]
 )
-def test_an_open_server_answers_to_names_of_this_machine_alone(unguarded: str, host: str) -> None:
-    status, _, said = asked(unguarded, "GET", "/api/health", {"Host": host})
+def test_an_open_server_answers_to_names_of_this_machine_alone(open_site: str, host: str) -> None:
+    status, _, said = asked(open_site, "GET", "/api/health", {"Host": host})
     assert status in (400, 421)
     assert "items" not in said
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:99", "127.0.0.2", "[::1]:7860", "LOCALHOST"])
-def test_and_to_those_it_does(unguarded: str, host: str) -> None:
-    assert asked(unguarded, "GET", "/api/health", {"Host": host})[0] == 200
+def test_and_to_those_it_does(open_site: str, host: str) -> None:
+    assert asked(open_site, "GET", "/api/health", {"Host": host})[0] == 200
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://127.0.0.1:1"])
-def test_pages_of_other_sites_may_not_ask(unguarded: str, by_password: str, origin: str) -> None:
-    for link in (unguarded, by_password):
+def test_pages_of_other_sites_may_not_ask(open_site: str, by_password: str, origin: str) -> None:
+    for link in (open_site, by_password):
         for method, path in (("POST", "/api/search"), ("POST", "/mcp"), ("DELETE", "/mcp")):
             answer = httpx.request(
                 method, link + path, headers={"Origin": origin}, auth=("ann", PASSWORD), json={"prompt": "a"}
             )
-            assert (answer.status_code, answer.json()) == (403, {"error": "a page of another site may not ask this server"})
+            assert (answer.status_code, answer.json()) == (403, {"error": "a page of another site may not use this server"})
 
 
-def test_pages_of_other_sites_may_not_show_what_is_here(unguarded: str) -> None:
+def test_pages_of_other_sites_may_not_show_what_is_here(open_site: str) -> None:
     told = {"Sec-Fetch-Site": "cross-site"}
-    assert httpx.get(f"{unguarded}/api/items", headers=told | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
-    assert httpx.get(f"{unguarded}/api/items", headers=told | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
+    assert httpx.get(f"{open_site}/api/items", headers=told | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    assert httpx.get(f"{open_site}/api/items", headers=told | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(retriever: mm.Retriever) -> None:
-    with served(build(retriever, limits=Limits(seconds=1))) as link, socket.create_connection(urlsplit(link).netloc.split(":")) as client:  # fmt: skip
+    with served(create_app(retriever, limits=Limits(seconds=1))) as link, socket.create_connection(urlsplit(link).netloc.split(":")) as client:  # fmt: skip
         client.sendall(b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
         assert b" 408 " in client.recv(4_096).splitlines()[0]
 
 
-def test_its_own_page_may(unguarded: str) -> None:
-    assert httpx.post(f"{unguarded}/api/search", headers={"Origin": unguarded}, json={"prompt": "in red"}).status_code == 200
+def test_its_own_page_may(open_site: str) -> None:
+    assert httpx.post(f"{open_site}/api/search", headers={"Origin": open_site}, json={"prompt": "in red"}).status_code == 200
 
 
 @pytest.mark.parametrize("length", [str(MOST + 1), "9" * 19])
-def test_a_body_that_is_announced_too_large_is_refused_unread(unguarded: str, length: str) -> None:
-    place = urlsplit(unguarded)
+def test_a_body_that_is_announced_too_large_is_refused_unread(open_site: str, length: str) -> None:
+    place = urlsplit(open_site)
     with socket.create_connection((place.hostname, place.port), timeout=10) as line:
         line.sendall(f"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
         said = ""
@@ -165,8 +165,8 @@ def test_a_body_that_is_announced_too_large_is_refused_unread(unguarded: str, le
 
 
 @pytest.mark.parametrize("path", ["/api/search", "/api/search/form", "/api/uploads", "/api/batch", "/mcp"])
-def test_a_body_that_never_ends_is_not_read_on(unguarded: str, path: str) -> None:
-    place = urlsplit(unguarded)
+def test_a_body_that_never_ends_is_not_read_on(open_site: str, path: str) -> None:
+    place = urlsplit(open_site)
     kind = {"/api/search/form": "multipart/form-data; boundary=x", "/api/uploads": "application/octet-stream"}
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind.get(path, 'application/json')}\r\n"
     head += "Accept: application/json, text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -182,8 +182,8 @@ def test_a_body_that_never_ends_is_not_read_on(unguarded: str, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", ["/", "/api/health", "/api/thumbnail?id=none", "/nothing", "/metrics", "/mcp"])
-def test_every_answer_keeps_browsers_to_this_server(unguarded: str, by_token: str, path: str) -> None:
-    for link in (unguarded, by_token):
+def test_every_answer_keeps_browsers_to_this_server(open_site: str, by_token: str, path: str) -> None:
+    for link in (open_site, by_token):
         headers = httpx.get(link + path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] in ("same-origin", "no-referrer")
@@ -195,7 +195,7 @@ def test_every_answer_keeps_browsers_to_this_server(unguarded: str, by_token: st
 
 
 def test_sockets_are_guarded_too() -> None:
-    def closed(guard: Auth, headers: dict[str, str]) -> bool:
+    def closed(auth: Auth, headers: dict[str, str]) -> bool:
         sent: list[Any] = []
 
         async def app(*_: Any) -> None:
@@ -209,7 +209,7 @@ def test_sockets_are_guarded_too() -> None:
 
         pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "websocket", "path": "/", "query_string": b"", "headers": pairs}
-        asyncio.run(SecurityMiddleware(app, guard, Limits())(scope, receive, send))
+        asyncio.run(SecurityMiddleware(app, auth, Limits())(scope, receive, send))
         return sent == [{"type": "websocket.close", "code": 1008}]
 
     assert closed(Auth(token=TOKEN), {"Host": "localhost"})
@@ -222,45 +222,45 @@ def test_sockets_are_guarded_too() -> None:
 @pytest.mark.parametrize("token", ["", "short", "seven77", "with a space", "umlaut-äöü", "line\nbreak"])
 def test_a_weak_token_is_refused(token: str) -> None:
     with pytest.raises(OptionError, match="at least 8 printable characters"):
-        guard_from(token, None)
+        parse_auth(token, None)
     with pytest.raises(OptionError, match=r"at least 8 printable characters"):
-        guard_from(None, f"ann:{token}")
+        parse_auth(None, f"ann:{token}")
 
 
 def test_what_a_guard_is_made_from() -> None:
-    first, second = guard_from("auto", None), guard_from("auto", None)
+    first, second = parse_auth("auto", None), parse_auth("auto", None)
     assert first.token != second.token
     assert len(first.token or "") >= 32
-    assert guard_from(None, "ann:pass:word") == Auth(user=("ann", "pass:word"))
-    assert guard_from(None, None).is_open
+    assert parse_auth(None, "ann:pass:word") == Auth(user=("ann", "pass:word"))
+    assert parse_auth(None, None).is_open
     for wrong in ("ann", ":password", ""):
         with pytest.raises(OptionError, match="NAME:PASSWORD"):
-            guard_from(None, wrong)
+            parse_auth(None, wrong)
     with pytest.raises(OptionError, match="not both"):
-        guard_from(TOKEN, f"ann:{PASSWORD}")
+        parse_auth(TOKEN, f"ann:{PASSWORD}")
 
 
 def test_an_open_server_stays_on_this_machine() -> None:
     for host in ("0.0.0.0", "192.168.1.7", "::", "shop.example", ""):
         with pytest.raises(OptionError, match="give --token or --user"):
-            address(host, 0, Auth())
-    with address("127.0.0.2", 0, Auth()).socket, address("0.0.0.0", 0, Auth(token=TOKEN)).socket:
+            bind(host, 0, Auth())
+    with bind("127.0.0.2", 0, Auth()).socket, bind("0.0.0.0", 0, Auth(token=TOKEN)).socket:
         pass
 
 
 def test_no_answer_waits_for_an_acknowledgement() -> None:
-    with address("127.0.0.1", 0, Auth()).socket as ours, socket.create_connection(ours.getsockname()):
+    with bind("127.0.0.1", 0, Auth()).socket as ours, socket.create_connection(ours.getsockname()):
         theirs, _ = ours.accept()
         with theirs:
             assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_that_is_taken() -> None:
-    with address("127.0.0.1", None, Auth()).socket as first:
+    with bind("127.0.0.1", None, Auth()).socket as first:
         port = first.getsockname()[1]
         with pytest.raises(MMRetrieveError, match=rf"cannot listen at 127\.0\.0\.1, port {port}: .*; name another with --port"):
-            address("127.0.0.1", port, Auth())
-        with address("127.0.0.1", None, Auth()).socket as second:
+            bind("127.0.0.1", port, Auth())
+        with bind("127.0.0.1", None, Auth()).socket as second:
             assert second.getsockname()[1] > port
 
 

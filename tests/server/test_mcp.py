@@ -23,10 +23,10 @@ from mcp.types import CallToolResult
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.server.app import build
+from mmretrieve.server.app import create_app
 from mmretrieve.server.auth import Auth
 from mmretrieve.server.limits import Limits
-from mmretrieve.server.mcp import PICTURED
+from mmretrieve.server.mcp import MAX_THUMBNAILS
 
 TOKEN = "correct-horse"
 KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
@@ -35,7 +35,7 @@ Using = Callable[[Client], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 def link(retriever: mm.Retriever) -> Iterator[str]:
-    with served(build(retriever)) as link:
+    with served(create_app(retriever)) as link:
         yield f"{link}/mcp"
 
 
@@ -110,7 +110,7 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
 
     pictured = await client.call_tool("search", {"prompt": "in red", "k": 30, "thumbnails": True})
     pictures = [content for content in pictured.content if content.type == "image"]
-    assert len(pictures) == PICTURED
+    assert len(pictures) == MAX_THUMBNAILS
     for content, hit in zip(pictures, pictured.structured_content["hits"], strict=False):
         assert content.mime_type == "image/jpeg"
         assert base64.b64decode(content.data) == retriever.gallery.thumbnail(hit["id"])
@@ -122,8 +122,8 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
         "a query needs a reference image": ("search", {}),
         "colour: Extra inputs are not permitted": ("search", {"colour": "red"}),
         "k: Input should be less than or equal to 1000": ("similar", {"id": item, "k": 5_000}),
-        "an address is not a picture": ("search", {"image": "http://example.com/a.jpg"}),
-        "the picture: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
+        "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),
+        "the image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
         "id: Field required": ("item", {}),
     }
     for line, (tool, arguments) in wrong.items():
@@ -152,7 +152,7 @@ def test_the_guard_stands_before_tools_too(retriever: mm.Retriever) -> None:
     async def ask(client: Client) -> None:
         assert not (await client.call_tool("info", {})).is_error
 
-    with served(build(retriever, guard=Auth(token=TOKEN))) as link:
+    with served(create_app(retriever, auth=Auth(token=TOKEN))) as link:
         use(with_token(f"{link}/mcp", TOKEN), ask)
         with pytest.raises(ExceptionGroup):
             use(with_token(f"{link}/mcp", "wrong-horse"), ask)
@@ -163,7 +163,7 @@ def test_tools_wait_at_the_same_gate(retriever: mm.Retriever) -> None:
     async def ask(client: Client) -> None:
         assert "took longer than 0.001 seconds" in refused(await client.call_tool("search", {"prompt": "in red"}))
 
-    with served(build(retriever, limits=Limits(seconds=0.001))) as link:
+    with served(create_app(retriever, limits=Limits(seconds=0.001))) as link:
         use(f"{link}/mcp", ask)
 
 
@@ -174,7 +174,7 @@ def test_tools_and_a_page_live_in_one_server(retriever: mm.Retriever) -> None:
         ranking = retriever.search(prompt="in red")
         assert said(await client.call_tool("search", {"prompt": "in red"})) == expected(ranking)
 
-    with served(build(retriever, page=page)) as link:
+    with served(create_app(retriever, page=page)) as link:
         use(f"{link}/mcp", ask)
         assert "gradio" in httpx2.get(link).text
         assert httpx2.get(f"{link}/api/health").status_code == 200

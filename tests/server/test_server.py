@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import io
 import json
 import re
@@ -14,7 +13,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,14 @@ from mmretrieve.cli.main import main
 from mmretrieve.errors import ExpiredError, ImageError, MissingError
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.milvus.gallery import push
-from mmretrieve.request import RequestOptions
-from mmretrieve.server import error_text, limits
-from mmretrieve.server.app import build
+from mmretrieve.request import REQUEST_FIELDS, SearchRequest
+from mmretrieve.server import errors, limits
+from mmretrieve.server.app import create_app
 from mmretrieve.server.limits import BATCH, PROMPTS, REFERENCES, Limits
-from mmretrieve.server.mcp import PICTURED
-from mmretrieve.server.request_schemas import SearchBody
-from mmretrieve.server.service import PICTURE_SIDE, SearchService
+from mmretrieve.server.mcp import MAX_THUMBNAILS
+from mmretrieve.server.schemas import SearchBody
 from mmretrieve.server.uploads import Uploads
+from mmretrieve.service import IMAGE_SIDE, SearchService
 
 HOSTILE = "<img src=x onerror=alert(1)>.jpg"
 KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
@@ -74,7 +73,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: 
 
 @pytest.fixture(scope="module")
 def site(shop: mm.Retriever) -> Iterator[httpx.Client]:
-    with served(build(shop)) as link, httpx.Client(base_url=link, timeout=60) as client:
+    with served(create_app(shop)) as link, httpx.Client(base_url=link, timeout=60) as client:
         yield client
 
 
@@ -94,7 +93,7 @@ def told(answer: httpx.Response, status: int) -> str:
     line: str = answer.json()["error"]
     assert line.strip()
     assert "\n" not in line
-    assert len(line) <= error_text.MOST + 2
+    assert len(line) <= errors.MAX_CHARACTERS + 2
     assert "Traceback" not in line
     return line
 
@@ -123,11 +122,11 @@ def test_what_was_cut_of_the_words_is_in_the_note(site: httpx.Client, shop: mm.R
     assert site.post("/api/search", json=asks[0] | {"caption": "a blue dress"}).json()["note"] is None
 
 
-def test_an_ask_has_the_words_of_search_and_uploads() -> None:
-    words = set(inspect.signature(mm.Retriever.search).parameters) - {"self", "more"} | set(RequestOptions.__annotations__)
-    assert set(SearchBody.model_fields) == words | {"upload"}
-    every = SearchBody(image="a", prompt="p", upload="u")
-    assert {*every.question, *every.weighing, *every.cut} <= words
+def test_the_body_of_a_search_has_the_fields_of_a_request_and_uploads() -> None:
+    assert set(SearchBody.model_fields) == {*REQUEST_FIELDS, "upload"}
+    for name, declared in REQUEST_FIELDS.items():
+        assert str(SearchBody.model_fields[name].description).startswith(declared.help)
+    assert SearchBody().to_request(Uploads(Limits())) == SearchRequest()
 
 
 def test_one_question_has_one_answer_everywhere(
@@ -224,9 +223,9 @@ def huge_png(side: int) -> bytes:
 @pytest.mark.timed
 def test_what_is_no_picture_is_named_without_a_path(site: httpx.Client) -> None:
     wrong = {
-        b"not a picture": "the picture: not an image that can be read",
-        huge_png(14_200): "the picture: more pixels than the limit of 120,000,000",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "the picture: not an image",
+        b"not a picture": "the image: not an image that can be read",
+        huge_png(14_200): "the image: more pixels than the limit of 120,000,000",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "the image: not an image",
     }
     for content, line in wrong.items():
         started = time.monotonic()
@@ -250,13 +249,13 @@ def test_what_is_no_picture_is_named_without_a_path(site: httpx.Client) -> None:
 def test_an_address_is_not_fetched(site: httpx.Client, address: str) -> None:
     for said in (address, f"data:image/png;base64,{address}"):
         line = told(site.post("/api/search", json={"image": said}), 422)
-        assert line == "an address is not a picture, and none is ever fetched; send its bytes as base64"
+        assert line == "a URL is not an image, and URLs are never fetched; send the bytes of the image as base64"
 
 
 @pytest.mark.parametrize("text", ["data:,x", "hello world!", "/etc/passwd", "", "dress.png"])
 def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
     line = told(site.post("/api/search", json={"image": text}), 422)
-    assert line in ("an image is sent as base64, bare or as a data: address", "the picture: not an image that can be read")
+    assert line in ("an image is sent as base64, bare or in a data: URL", "the image: not an image that can be read")
 
 
 @pytest.mark.parametrize(
@@ -265,8 +264,8 @@ def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
         ({}, 400, "a query needs a reference image, a prompt, or both"),
         ({"prompt": "a" * 10_000_000}, 400, "prompt.0: String should have at most 2000 characters"),
         ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt: List should have at most 16 items"),
-        ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a question takes up to 16"),
-        ({"upload": ["a"] * REFERENCES, "reference_id": "b"}, 400, "9 references; a question takes up to 8"),
+        ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a request takes up to 16"),
+        ({"upload": ["a"] * REFERENCES, "reference_id": "b"}, 400, "9 references; a request takes up to 8"),
         ({"prompt": "a", "k": 0}, 400, "k: Input should be greater than or equal to 1, got '0'"),
         ({"prompt": "a", "k": 1001}, 400, "k: Input should be less than or equal to 1000"),
         ({"prompt": "a", "k": 10**30}, 400, "k: "),
@@ -288,8 +287,8 @@ def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
         ({"reference_id": "none\x00"}, 404, r"no item 'none\x00' in this gallery"),
         ({"reference_id": "/etc/passwd"}, 404, "no item '/etc/passwd' in this gallery"),
         ({"more_like": "none"}, 404, "no item 'none' in this gallery"),
-        ({"upload": "0" * 32}, 410, "this picture is not here any more"),
-        ({"upload": "../../etc/passwd"}, 410, "this picture is not here any more"),
+        ({"upload": "0" * 32}, 410, "this upload is not stored any more"),
+        ({"upload": "../../etc/passwd"}, 410, "this upload is not stored any more"),
         ({"reference_id": "gone.png", "region": [0, 0, 1, 0.5]}, 422, "gone.png"),
     ],
 )
@@ -312,7 +311,7 @@ def test_what_is_no_question_is_told_too(site: httpx.Client, body: bytes) -> Non
 
 def test_too_many_files_of_a_form_are_not_even_read(site: httpx.Client) -> None:
     files = [("image", b"no picture")] * (REFERENCES + 1)
-    assert told(site.post("/api/search/form", files=files), 400) == "9 references; a question takes up to 8"
+    assert told(site.post("/api/search/form", files=files), 400) == "9 references; a request takes up to 8"
 
 
 def test_other_methods_and_other_places(site: httpx.Client) -> None:
@@ -342,7 +341,7 @@ def test_pictures_of_items(site: httpx.Client, shop: mm.Retriever) -> None:
 def test_a_picture_whose_file_is_gone(site: httpx.Client) -> None:
     assert site.get("/api/thumbnail", params={"id": "gone.png"}).status_code == 200
     line = told(site.get("/api/image", params={"id": "gone.png"}), 422)
-    assert line == "the picture of 'gone.png' cannot be read any more, or is another one now"
+    assert line == "the image of 'gone.png' cannot be read any more, or was changed"
 
 
 def test_a_hostile_name_is_only_a_name(site: httpx.Client) -> None:
@@ -388,7 +387,7 @@ def test_nor_does_a_filter_tell_where_it_lies(site: httpx.Client, name: str, pla
 
 def test_a_form_refuses_what_it_does_not_know(site: httpx.Client) -> None:
     answer = site.post("/api/search/form", files={"image": huge_png(20)}, data={"prompt": "in red"})
-    assert told(answer, 400) == "a form has the fields image and ask, not prompt; the question goes into ask, as JSON"
+    assert told(answer, 400) == "a form has the fields image and ask, not prompt; the request goes into ask, as JSON"
 
 
 def test_items(site: httpx.Client, shop: mm.Retriever) -> None:
@@ -429,17 +428,17 @@ def test_folders_are_taken_out_of_a_line() -> None:
         "/srv/encoder": "/srv/encoder".rpartition("/")[2],
     }
     for line, without in lines.items():
-        assert error_text.without_folders(line) == without
-    assert error_text.told(ImageError("/a/b/c.gallery: /x/y/z.png: gone"), "/a/b/c.gallery") == "z.png: gone"
-    assert error_text.told(MissingError("g: no item '/x/y'"), "g") == "no item '/x/y'"
-    assert error_text.one_line("a\n b\t" + "c" * 5_000).startswith("a b ccc")
+        assert errors.without_folders(line) == without
+    assert errors.error_line(ImageError("/a/b/c.gallery: /x/y/z.png: gone"), "/a/b/c.gallery") == "z.png: gone"
+    assert errors.error_line(MissingError("g: no item '/x/y'"), "g") == "no item '/x/y'"
+    assert errors.one_line("a\n b\t" + "c" * 5_000).startswith("a b ccc")
 
 
 def test_uploads_come_back_and_outlive_a_restart(shop: mm.Retriever, file: Path) -> None:
     content = file.read_bytes()
     names = []
     for _ in range(2):
-        with served(build(shop)) as link:
+        with served(create_app(shop)) as link:
             expired = httpx.post(f"{link}/api/search", json={"upload": names[-1]}) if names else None
             names.append(httpx.post(f"{link}/api/uploads", content=content).json()["upload"])
             names.append(httpx.post(f"{link}/api/uploads", files={"any": content}).json()["upload"])
@@ -453,7 +452,7 @@ def test_uploads_come_back_and_outlive_a_restart(shop: mm.Retriever, file: Path)
             )
     assert len(set(names)) == 1
     assert expired is not None
-    assert "this picture is not here any more" in told(expired, 410)
+    assert "this upload is not stored any more" in told(expired, 410)
 
 
 def test_uploads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,11 +466,11 @@ def test_uploads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     size = len(picture(0))
     uploads = Uploads(Limits(upload_bytes=3 * size, upload_seconds=0.5))
-    names = [uploads.keep(picture(shade)) for shade in range(3)]
+    names = [uploads.add(picture(shade)) for shade in range(3)]
     uploads.path(names[0])  # asked for, so another one is the least recently used
-    names.append(uploads.keep(picture(3)))
+    names.append(uploads.add(picture(3)))
     assert uploads.bytes == 3 * size
-    with pytest.raises(ExpiredError, match="send it again"):
+    with pytest.raises(ExpiredError, match="send the image again"):
         uploads.path(names[1])
     for name in (names[0], names[2], names[3]):
         assert uploads.path(name).stat().st_size == size
@@ -493,10 +492,10 @@ class Slow(mm.Retriever):
         self.let = threading.Event()
         self.begun = 0
 
-    def search(self, *args: Any, **kwargs: Any) -> mm.Ranking:
+    def search_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Ranking]:
         self.begun += 1
         assert self.let.wait(30)
-        return super().search(*args, **kwargs)
+        return super().search_requests(requests)
 
 
 def metric(link: str, name: str) -> float:
@@ -506,7 +505,7 @@ def metric(link: str, name: str) -> float:
 
 def test_too_many_at_once_are_sent_away(retriever: mm.Retriever) -> None:
     slow = Slow(retriever)
-    with served(build(slow, limits=Limits(workers=2, waiting=1))) as link, ThreadPoolExecutor(4) as people:
+    with served(create_app(slow, limits=Limits(workers=2, waiting=1))) as link, ThreadPoolExecutor(4) as people:
         ask: Callable[[], httpx.Response] = lambda: httpx.post(f"{link}/api/search", json={"prompt": "in red"}, timeout=60)  # noqa: E731
         asked = [people.submit(ask) for _ in range(3)]
         until(
@@ -516,7 +515,7 @@ def test_too_many_at_once_are_sent_away(retriever: mm.Retriever) -> None:
         )
         assert metric(link, 'mmretrieve_waiting{gate="searching"}') == 1
         refused = ask()
-        assert "3 requests are under way or waiting; try again in a moment" in told(refused, 503)
+        assert "3 requests are running or waiting; try again in a moment" in told(refused, 503)
         assert int(refused.headers["retry-after"]) >= 1
         assert httpx.get(f"{link}/api/items").status_code == 200  # reading goes on
         slow.let.set()
@@ -527,9 +526,9 @@ def test_too_many_at_once_are_sent_away(retriever: mm.Retriever) -> None:
 
 def test_what_takes_too_long_is_given_up_and_keeps_its_place(retriever: mm.Retriever) -> None:
     slow = Slow(retriever)
-    with served(build(slow, limits=Limits(workers=1, waiting=0, seconds=0.3))) as link:
+    with served(create_app(slow, limits=Limits(workers=1, waiting=0, seconds=0.3))) as link:
         line = told(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 504)
-        assert line == "this took longer than 0.3 seconds and was given up"
+        assert line == "the request took longer than 0.3 seconds and was abandoned"
         told(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 503)
         assert slow.begun == 1
         slow.let.set()
@@ -538,14 +537,14 @@ def test_what_takes_too_long_is_given_up_and_keeps_its_place(retriever: mm.Retri
 
 
 class Broken(mm.Retriever):
-    def search(self, *_: Any, **__: Any) -> mm.Ranking:
+    def search_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Ranking]:  # noqa: ARG002
         raise ZeroDivisionError(f"in {__file__}")
 
 
 def test_a_bug_is_one_line_for_the_client_and_a_traceback_in_the_log(
     retriever: mm.Retriever, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with served(build(Broken(retriever.gallery, retriever.encoder))) as link:
+    with served(create_app(Broken(retriever.gallery, retriever.encoder))) as link:
         answer = httpx.post(f"{link}/api/search", json={"prompt": "in red"})
         assert told(answer, 500) == "something went wrong here; the server's log says what"
         assert answer.headers["content-security-policy"]
@@ -553,7 +552,7 @@ def test_a_bug_is_one_line_for_the_client_and_a_traceback_in_the_log(
 
 
 def test_what_others_write_is_seen_in_a_moment(gallery: mm.Gallery, encoder: mm.Encoder, tmp_path: Path) -> None:
-    with served(build(mm.Retriever.open(gallery.path, encoder=encoder))) as link:
+    with served(create_app(mm.Retriever.open(gallery.path, encoder=encoder))) as link:
 
         def items() -> int:
             return int(httpx.get(f"{link}/api/health").json()["items"])
@@ -573,7 +572,7 @@ def test_a_gallery_on_a_milvus_server_is_served_alike(
 ) -> None:
     address = milvus.address("served")
     push(gallery.path, address)
-    with served(build(mm.Retriever.open(address, encoder=encoder))) as link:
+    with served(create_app(mm.Retriever.open(address, encoder=encoder))) as link:
         ask = {"reference_id": gallery.ids[5], "prompt": "in red", "where": "width > 90"}
         found = httpx.post(f"{link}/api/search", json=ask, timeout=60).json()
         wanted = expected(mm.Retriever(gallery, encoder).search(**ask))
@@ -588,14 +587,14 @@ def test_a_gallery_on_a_milvus_server_is_served_alike(
 
 
 def test_a_hit_that_is_deleted_before_it_is_told_of(gallery: mm.Gallery, encoder: mm.Encoder) -> None:
-    answers = SearchService(mm.Retriever(gallery, encoder), Uploads(Limits()))
-    ranking = answers.search(SearchBody(prompt="in red", k=3))
+    answers = SearchService(mm.Retriever(gallery, encoder))
+    ranking = answers.search(SearchRequest.parse(prompt="in red", k=3))
     gallery.delete([ranking[1].id])
     assert answers.fields(ranking) == [{}, {}, {}]
 
 
 def test_requests_are_counted_by_route_and_status(retriever: mm.Retriever) -> None:
-    with served(build(retriever)) as link:
+    with served(create_app(retriever)) as link:
         httpx.post(f"{link}/api/search", json={"prompt": "in red"})
         httpx.post(f"{link}/api/search", json={})
         upload = httpx.post(f"{link}/api/uploads", content=huge_png(20)).json()["upload"]
@@ -675,7 +674,7 @@ def test_what_the_command_refuses(made: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_without_the_extra_it_says_what_to_install(made: Path) -> None:
-    lines = "import sys; sys.modules['fastapi'] = None; from mmretrieve.cli import main; sys.exit(main(sys.argv[1:]))"
+    lines = "import sys; sys.modules['fastapi'] = None; from mmretrieve.cli.main import main; sys.exit(main(sys.argv[1:]))"
     for words in ((), ("--stdio",)):
         ended = subprocess.run(
             [sys.executable, "-c", lines, "serve", str(made), *words], cwd=ROOT, capture_output=True, text=True
@@ -743,8 +742,8 @@ def test_the_guide_tells_the_bounds_that_hold() -> None:
         f"a queue of {bounds.reading:,}",
         f"{bounds.upload_bytes // 1_000_000} MB together, each {bounds.upload_seconds / 3600:g} hours",
         f"{MAX_PIXELS // 1_000_000} million pixels",
-        f"up to {PICTURE_SIDE:,} pixels a side",
-        f"first {PICTURED} hits",
+        f"up to {IMAGE_SIDE:,} pixels a side",
+        f"first {MAX_THUMBNAILS} hits",
     ):
         assert said in " ".join(GUIDE.split()), said
     assert len(CURLS) == 7

@@ -1,0 +1,219 @@
+"""From a search request to what composers take: its prompts are read, its references encoded, and every pair becomes one input."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mmretrieve.combining import combine
+from mmretrieve.composer_input import ComposerInput
+from mmretrieve.composition import Composition
+from mmretrieve.concurrency import map_ahead
+from mmretrieve.encoders.base import Encoder
+from mmretrieve.errors import ImageError, OptionError
+from mmretrieve.gallery.base import GalleryBase
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image
+from mmretrieve.language.role_compiler import RuleCompiler
+from mmretrieve.registry import COMPOSERS
+from mmretrieve.request import SearchRequest
+from mmretrieve.rules import make_rule
+
+MAX_OPEN_IMAGES = 64  # opened ahead of the encoder
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A request whose prompts have been read.
+
+    desired: what remains of each prompt, None for one taken word for word. forbidden: what all of them forbid together.
+    """
+
+    request: SearchRequest
+    desired: tuple[str | None, ...]
+    forbidden: tuple[str, ...]
+
+    @classmethod
+    def of(cls, request: SearchRequest, compiler: RuleCompiler) -> PreparedRequest:
+        weighs = request.rule is None or make_rule(request.rule).uses_weights
+        prompts = [
+            prompt if strength > 0 and weighs and request.reads_negations else ""
+            for prompt, strength in zip(request.prompt, request.strength, strict=True)
+        ]
+        forbidden = [compiler.roles(prompt).forbidden if prompt else () for prompt in prompts]
+        desired = [compiler.remaining(prompt) if phrases else None for prompt, phrases in zip(prompts, forbidden, strict=True)]
+        phrases = dict.fromkeys(phrase for several in forbidden for phrase in several)
+        return cls(request, tuple(desired), tuple(phrase for phrase in phrases if phrase not in request.avoid))
+
+    @property
+    def avoid(self) -> list[str]:
+        """What should not be visible: what the request names, then what its prompts forbid."""
+        return [*dict.fromkeys(self.request.avoid), *self.forbidden]
+
+    @property
+    def avoid_weights(self) -> tuple[float, ...]:
+        """The base weight of each phrase to avoid: what a prompt forbids counts only once weights are chosen."""
+        return (*(-1.0 for _ in dict.fromkeys(self.request.avoid)), *(0.0 for _ in self.forbidden))
+
+    @property
+    def composed_prompts(self) -> list[int]:
+        """The prompts that are composed: all of them with captions, else those that ask for something."""
+        captioned = COMPOSERS[self.request.composer_name].reads_captions
+        return [i for i, desired in enumerate(self.desired) if captioned or desired != ""]
+
+    @property
+    def composer(self) -> str:
+        return self.request.composer_for(len(self.composed_prompts))
+
+    def inputs(self, references: Sequence[Mapping[str, Any]]) -> list[ComposerInput]:
+        """One input for each reference and prompt, prompts of the first reference first; none for a request without either."""
+        request = self.request
+        prompts: list[tuple[str | None, str | None]] = [(request.prompt[i], self.desired[i]) for i in self.composed_prompts]
+        if not references and not prompts:
+            return []
+        return [
+            ComposerInput(prompt=prompt, desired=desired, avoid=request.avoid, **reference)
+            for reference in references or [{}]
+            for prompt, desired in prompts or [(None, None)]
+        ]
+
+    def combine(self, compositions: Sequence[Composition]) -> Composition:
+        """The compositions of its inputs as one."""
+        request, prompts = self.request, max(1, len(self.composed_prompts))
+        rows = [compositions[start : start + prompts] for start in range(0, len(compositions), prompts)]
+        strengths = [request.strength[i] for i in self.composed_prompts]
+        whole = combine(rows, request.image_weight or [1.0], strengths or [1.0])
+        if request.reference_count > 1 and len(request.prompt) > 1:
+            return whole.with_remarks(
+                f"one query: {request.reference_count} references and {len(request.prompt)} prompts were combined "
+                "(search_many ranks each by itself)"
+            )
+        return whole
+
+
+@dataclass(frozen=True)
+class ReferenceReader:
+    """Reads references as the gallery's own images were read: files, images and items → vectors, images, names and fields."""
+
+    gallery: GalleryBase[Any]
+    encoder: Encoder
+
+    def read(self, requests: Sequence[SearchRequest]) -> list[list[dict[str, Any]]]:
+        """For each request, the keywords of `ComposerInput` for each of its references: images first, then items.
+
+        All images are opened in threads and encoded together; one that several requests share is encoded once.
+        Raises ImageError for an unreadable image, GalleryError for an unknown id.
+        """
+        references = [_references(request) for request in requests]
+        unique = {reference.key: reference for several in references for reference in several}
+        inputs = self._read_items([one for one in unique.values() if one.has_vector])
+        inputs |= self._read_images([one for one in unique.values() if not one.has_vector])
+        captions: list[Sequence[str | None]] = [request.caption or [None] * request.reference_count for request in requests]
+        return [
+            [{**inputs[reference.key], "caption": caption} for reference, caption in zip(several, of_each, strict=True)]
+            for several, of_each in zip(references, captions, strict=True)
+        ]
+
+    def ids(self, request: SearchRequest) -> list[str]:
+        """The items that the references of a request are: by id, or by the content of their files.
+
+        Raises OptionError for a request without references, and for a reference that is neither.
+        """
+        if not request.reference_count:
+            raise OptionError("exclude_reference is set, but the query has no reference")
+        if unnamed := [image for image in request.image if not isinstance(image, str | Path)]:
+            raise OptionError(f"exclude_reference needs a file or an item's id; a {type(unnamed[0]).__name__} has neither")
+        hashes = [content_hash(Path(image)) for image in request.image if isinstance(image, str | Path)]
+        return [*request.reference_id, *(id_ for copies in self.gallery.copies_of(hashes) for id_ in copies)]
+
+    def _read_items(self, references: Sequence[_Reference]) -> dict[Hashable, dict[str, Any]]:
+        """Whole items, whose vectors are stored."""
+        ids = [str(reference.source) for reference in references]
+        items, vectors = self.gallery.items(ids), self.gallery.vectors(ids)
+        images = map_ahead(self._item_image, items, MAX_OPEN_IMAGES)
+        return {
+            reference.key: {"vector": vector, "image": image, "id": item.id, "fields": item.fields}
+            for reference, item, vector, image in zip(references, items, vectors, images, strict=True)
+        }
+
+    def _read_images(self, references: Sequence[_Reference]) -> dict[Hashable, dict[str, Any]]:
+        """Files, images, and regions of either or of items, which have yet to be encoded."""
+        opened: list[_OpenedReference] = []
+
+        def pixels() -> Iterator[Image.Image]:
+            for one, picture in map_ahead(self._open, references, MAX_OPEN_IMAGES):
+                opened.append(one)
+                yield picture
+
+        vectors = self.encoder.encode_images(pixels()) if references else ()
+        fields = self._fields_of([one.content for one in opened if one.content])
+        return {
+            reference.key: {"vector": vector, **one.inputs, **fields.get(one.content, {})}
+            for reference, vector, one in zip(references, vectors, opened, strict=True)
+        }
+
+    def _fields_of(self, hashes: Sequence[str]) -> dict[str | None, dict[str, Any]]:
+        """The fields of each content that is in the gallery: those of the first item that has it."""
+        copies = zip(hashes, self.gallery.copies_of(hashes) if hashes else (), strict=True)
+        first = {content: ids[0] for content, ids in copies if ids}
+        items = self.gallery.items(list(first.values())) if first else ()
+        return {content: {"fields": item.fields} for content, item in zip(first, items, strict=True)}
+
+    def _open(self, reference: _Reference) -> tuple[_OpenedReference, Image.Image]:
+        """A reference, or its region, decoded. A region is another image than its file: it has no name."""
+        source = reference.source
+        picture = self.gallery.picture(str(source)) if reference.is_item else self._decode(source)
+        if reference.region is not None:
+            picture = crop(picture, reference.region)
+        if reference.region is not None or not isinstance(source, str | Path):
+            return _OpenedReference({"image": picture}), picture
+        return _OpenedReference({"image": source, "id": Path(source).name}, content_hash(Path(source))), picture
+
+    def _item_image(self, item: Item) -> ImageLike | None:
+        """The image of an item; None if it is no longer the one that was added, because a composer must not see another."""
+        if item.place.part is None:
+            return Path(item.path) if self.gallery.has_picture(item) else None
+        try:
+            return self.gallery.picture(item.id)
+        except ImageError:
+            return None
+
+    def _decode(self, image: ImageLike) -> Image.Image:
+        """The image decoded as those of the gallery were."""
+        return open_image(image, decode=self.gallery.decode, size=getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE))
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """An image, or an item by its id, and the region of it that counts."""
+
+    source: ImageLike
+    is_item: bool
+    region: Region | None
+
+    @property
+    def has_vector(self) -> bool:
+        """Whether it is a whole item, which needs no encoding."""
+        return self.is_item and self.region is None
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal references: files by their path, images by identity."""
+        return self.is_item, str(self.source) if isinstance(self.source, str | Path) else id(self.source), self.region
+
+
+@dataclass(frozen=True)
+class _OpenedReference:
+    """What a composer gets of a reference besides its vector, and the content hash of a whole file."""
+
+    inputs: Mapping[str, Any]
+    content: str | None = None
+
+
+def _references(request: SearchRequest) -> list[_Reference]:
+    given = [*((image, False) for image in request.image), *((id_, True) for id_ in request.reference_id)]
+    return [_Reference(source, is_item, region) for (source, is_item), region in zip(given, request.region, strict=True)]

@@ -1,0 +1,182 @@
+"""Names that can grow: built-in composers and score rules first, then those that a program or an installed package adds.
+
+An entry says what a search must know of a method before it is built; its factory is loaded when the method is built. An unknown
+name is looked up in the entry points `mmretrieve.composers` and `mmretrieve.rules` of the installed packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any, Generic, TypeVar
+
+from mmretrieve.errors import OptionError, unknown
+from mmretrieve.options import ComposerName, RuleName
+
+E = TypeVar("E", bound="RegistryEntry")
+CAPTIONED = frozenset({"captioner", "rewriter", "vocabulary"})
+COMPOSER_FACTORIES, RULE_FACTORIES = "mmretrieve.composers.factory", "mmretrieve.rules"
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """A factory, or where it is as `"module:function"`, and the fields of `Parts` that the method reads."""
+
+    factory: Callable[..., Any] | str
+    uses: frozenset[str] = frozenset()
+
+    def build(self, *arguments: Any) -> Any:
+        """What the factory makes of these arguments."""
+        factory = resolve_name(self.factory) if isinstance(self.factory, str) else self.factory
+        return factory(*arguments)
+
+
+@dataclass(frozen=True)
+class ComposerEntry(RegistryEntry):
+    """A composer, built by `factory(encoder, parts, score)` (see `composers.make_composer`).
+
+    reads_image, reads_prompt: whether a request may have references, and prompts. keeps_weights: whether a request that names
+    the composer and no weights keeps the composer's own. learned_words: whether pseudo words stand for the image.
+    """
+
+    reads_image: bool = True
+    reads_prompt: bool = True
+    keeps_weights: bool = False
+    learned_words: bool = False
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether the composer describes references in words."""
+        return "captioner" in self.uses
+
+
+@dataclass(frozen=True)
+class RuleEntry(RegistryEntry):
+    """A score rule, built by `factory(learned_words)` (see `rules.make_rule`)."""
+
+
+class Registry(Generic[E]):
+    """Entries by name: the built-in ones, then registered ones, in that order.
+
+    kind: what the names name, for error messages. group: the entry points in which an unknown name is looked up; each loads an
+    entry or a factory. built_in: the first entries. make_entry: makes an entry of a factory.
+
+    >>> colors = Registry("color", "example.colors", {"red": RegistryEntry("colors:red")}, RegistryEntry)
+    >>> colors.register("blue", RegistryEntry(dict))
+    >>> colors.names
+    ('red', 'blue')
+    """
+
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, E], make_entry: Callable[[Any], E]) -> None:
+        self._kind, self._group, self._make_entry = kind, group, make_entry
+        self._entries = dict(built_in)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(str, self._entries))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def register(self, name: str, entry: E) -> None:
+        """Adds an entry. Raises OptionError for a name that is taken."""
+        if name in self._entries:
+            raise OptionError(f"{self._kind} {name!r} exists already; register yours under another name")
+        self._entries[name] = entry
+
+    def check(self, name: object) -> str:
+        """The name, if there is an entry of that name. Raises OptionError, listing all names, otherwise."""
+        if not isinstance(name, str) or (name not in self._entries and not self._load(name)):
+            raise unknown(self._kind, name, self._entries)
+        return str(name)
+
+    def __getitem__(self, name: str) -> E:
+        return self._entries[self.check(name)]
+
+    def _load(self, name: str) -> bool:
+        """Registers the entry point of that name; False if no installed package has one."""
+        from importlib.metadata import entry_points  # takes 20 ms, which known names do not need
+
+        for point in entry_points(group=self._group, name=name):
+            loaded = point.load()
+            self.register(name, loaded if isinstance(loaded, RegistryEntry) else self._make_entry(loaded))  # type: ignore[arg-type]  # an entry of this registry's kind
+            return True
+        return False
+
+
+def _composer(function: str, *uses: str, **traits: bool) -> ComposerEntry:
+    return ComposerEntry(f"{COMPOSER_FACTORIES}:{function}", frozenset(uses), **traits)
+
+
+def _rule(function: str, *uses: str) -> RuleEntry:
+    return RuleEntry(f"{RULE_FACTORIES}:{function}", frozenset(uses))
+
+
+COMPOSERS = Registry(
+    "composer",
+    "mmretrieve.composers",
+    {
+        ComposerName.IMAGE: _composer("make_image", reads_prompt=False, keeps_weights=True),
+        ComposerName.PROMPT: _composer("make_prompt", reads_image=False, keeps_weights=True),
+        ComposerName.SUM: _composer("make_sum", keeps_weights=True),
+        ComposerName.SLERP: _composer("make_slerp", keeps_weights=True),
+        ComposerName.CAPTIONS: _composer("make_captions", *CAPTIONED),
+        ComposerName.LDRE: _composer("make_ldre", *CAPTIONED),
+        ComposerName.SEIZE: _composer("make_seize", *CAPTIONED),
+        ComposerName.ONE_STEP: _composer("make_one_step", "describer"),
+        ComposerName.SDR: _composer("make_sdr", *CAPTIONED, keeps_weights=True),
+        ComposerName.ROLES: _composer("make_roles", *CAPTIONED, "compiler", keeps_weights=True),
+        ComposerName.PIC2WORD: _composer("make_pic2word", "phi", learned_words=True),
+        ComposerName.SEARLE: _composer("make_searle", "phi", learned_words=True),
+        ComposerName.SEARLE_OTI: _composer("make_searle_oti", "oti", learned_words=True),
+        ComposerName.LINCIR: _composer("make_lincir", "phi", learned_words=True),
+    },
+    ComposerEntry,
+)
+RULES = Registry(
+    "rule",
+    "mmretrieve.rules",
+    {
+        RuleName.LINEAR: _rule("make_linear"),
+        RuleName.HINGE: _rule("make_hinge"),
+        RuleName.SOFT: _rule("make_soft", "compiler"),
+        RuleName.PRODUCT: _rule("make_product"),
+        RuleName.HARRIS: _rule("make_product_harris"),
+    },
+    RuleEntry,
+)
+
+
+def register_composer(
+    name: str, factory: Callable[..., Any], *, uses: frozenset[str] = frozenset(), keeps_weights: bool = False
+) -> None:
+    """Makes a composer available by name, everywhere a composer is named.
+
+    Parameters
+    ----------
+    name : its name, such as ``"mine"``.
+    factory : called with the encoder, the `Parts` and the gallery's scorer (None outside a gallery); returns a `Composer`.
+    uses : the fields of `Parts` that the composer reads; ``"captioner"`` among them says that it takes captions.
+    keeps_weights : whether a request that names the composer and no weights keeps the composer's own weights.
+
+    Raises
+    ------
+    OptionError : for a name that is taken.
+    """
+    COMPOSERS.register(name, ComposerEntry(factory, frozenset(uses), keeps_weights=keeps_weights))
+
+
+def register_rule(name: str, factory: Callable[[bool], Any]) -> None:
+    """Makes a score rule available by name.
+
+    Parameters
+    ----------
+    name : its name, such as ``"mine"``.
+    factory : called with whether the composer puts pseudo words in the place of the image; returns a `ScoreRule`.
+
+    Raises
+    ------
+    OptionError : for a name that is taken.
+    """
+    RULES.register(name, RuleEntry(factory))

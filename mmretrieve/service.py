@@ -1,0 +1,215 @@
+"""What every front end asks of a gallery: search, weigh a scored query again, items, images, facets. No protocol is in it."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from mmretrieve.composition import Composition
+from mmretrieve.errors import GalleryError, ImageError, MissingError
+from mmretrieve.filters import Where
+from mmretrieve.gallery.base import GalleryBase
+from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.view import ItemPage
+from mmretrieve.ranking import Ranking
+from mmretrieve.request import QUERY_FIELDS, SearchRequest
+from mmretrieve.retriever import Retriever
+from mmretrieve.vectors import Float32
+
+T = TypeVar("T")
+REFRESH_SECONDS = 1.0  # how old the view of the gallery may be, to which other processes may write
+MAX_SCORED_QUERIES = 32  # queries whose term scores are kept
+MAX_SCORED_ITEMS = 100_000  # items of a gallery whose term scores are kept; a larger one is searched for every setting
+MAX_ATTEMPTS = 8  # at an answer during which the gallery does not change
+IMAGE_SIDE = 2_048  # pixels of an image that is served: enough for any screen
+FACET_ITEMS = 2_000  # items that are read for the facets
+FACET_CHOICES = 24  # values of a text field that are offered, the most frequent first
+
+
+@dataclass(frozen=True)
+class ScoredQuery:
+    """A query whose terms are scored: other weights need no encoding and no search.
+
+    composition: the query under the own weights of its composer. hidden: ids that are left out as references. scores: (terms,
+    items) float32 in the order of `ids`; None for a gallery that is too large, or on a server, which is searched instead.
+    """
+
+    composition: Composition
+    hidden: tuple[str, ...]
+    scores: Float32 | None
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facet:
+    """The values of a field among the items that were read: texts with their counts, or the range of numbers."""
+
+    field: str
+    choices: tuple[tuple[str, int], ...] = ()
+    lowest: float | None = None
+    highest: float | None = None
+
+
+class SearchService:
+    """One gallery, as front ends ask it. Safe to use from several threads."""
+
+    def __init__(self, retriever: Retriever) -> None:
+        self.retriever = retriever
+        self._refreshed, self._refreshing = monotonic(), Lock()
+        self._scored: OrderedDict[Hashable, ScoredQuery] = OrderedDict()
+        self._scored_lock = Lock()
+
+    @property
+    def gallery(self) -> GalleryBase[Any]:
+        """The gallery as it was at most REFRESH_SECONDS ago."""
+        if monotonic() - self._refreshed > REFRESH_SECONDS and self._refreshing.acquire(blocking=False):
+            try:
+                self.retriever.gallery.refresh()
+                self._refreshed = monotonic()
+            finally:
+                self._refreshing.release()
+        return self.retriever.gallery
+
+    def search(self, request: SearchRequest) -> Ranking:
+        """The ranking of `Retriever.search`."""
+        _ = self.gallery  # refreshed
+        return self.retriever.search_requests([request])[0]
+
+    def similar(self, id_: str, k: int) -> Ranking:
+        """Items that look like one item, without it."""
+        return self.search(SearchRequest.parse(reference_id=id_, k=k, exclude_reference=True))
+
+    def score(self, request: SearchRequest) -> ScoredQuery:
+        """The terms of a request and their scores, from the cache if the same query was scored for the same items.
+
+        Image files of requests must not change; uploads are named by their content.
+        """
+        gallery = self.gallery
+        ids, key = gallery.ids if self._keeps_scores else (), _query_key(request)
+        with self._scored_lock:
+            scored = self._scored.get(key)
+            if scored is not None and scored.ids is ids:
+                self._scored.move_to_end(key)
+                return scored
+        composition = self.retriever.compose_requests([request])[0]
+        hidden = self.retriever.ids_of_references(request) if request.exclude_reference else ()
+        scores = self.retriever.gallery.term_scores(composition) if self._keeps_scores else None
+        scored = ScoredQuery(composition, tuple(hidden), scores, ids)
+        if key is not None:
+            with self._scored_lock:
+                self._scored[key] = scored
+                while len(self._scored) > MAX_SCORED_QUERIES:
+                    self._scored.popitem(last=False)
+        return scored
+
+    def weigh(self, scored: ScoredQuery, request: SearchRequest) -> Composition:
+        """The query under the weights of a request, as `Retriever.search` weighs it."""
+        return self.retriever.weigh(scored.composition, **request.weighting)
+
+    def rank(self, scored: ScoredQuery, weighted: Composition, request: SearchRequest) -> Ranking:
+        """The ranking under other weights of the same terms: the same, to the last digit, as a search with these weights.
+
+        request: its k, min_score, where and exclude end the ranking.
+        """
+        gallery, exclude = self.retriever.gallery, [*request.exclude, *scored.hidden]
+        k, where, min_score = request.k, request.where, request.min_score
+        if scored.scores is None:
+            ranking = gallery.search(weighted, k, exclude=exclude, where=where, min_score=min_score)
+        else:
+            ranking = gallery.rank(weighted, scored.scores, k, exclude=exclude, where=where, min_score=min_score)
+        return self.retriever.judged(ranking, scored.composition)
+
+    def with_scores(self, request: SearchRequest, answer: Callable[[ScoredQuery], T]) -> T:
+        """An answer made of scores of the items that exist; made again if the gallery changed between scoring and ranking.
+
+        Raises GalleryError if it changed during each of MAX_ATTEMPTS attempts.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            scored = self.score(request)
+            try:
+                result = answer(scored)
+            except GalleryError:
+                if self._is_current(scored):
+                    raise
+                continue
+            if self._is_current(scored):
+                return result
+        raise GalleryError(f"the gallery changed during each of {MAX_ATTEMPTS} attempts to answer; try again")
+
+    def item(self, id_: str) -> Item:
+        """One item. Raises MissingError for an unknown id."""
+        return self.gallery.item(id_)
+
+    def items(self, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
+        """Some items in insertion order. Raises OptionError for a filter that cannot be read."""
+        return self.gallery.listed(where=where, offset=offset, limit=limit)
+
+    def fields(self, ranking: Ranking) -> list[Mapping[str, Any]]:
+        """The fields of each hit; none for a hit that was deleted since."""
+        gallery = self.retriever.gallery
+        try:
+            return [item.fields for item in gallery.items(ranking.ids)]
+        except MissingError:
+            return [_fields_of(gallery, id_) for id_ in ranking.ids]
+
+    def thumbnail(self, id_: str) -> bytes:
+        """A small JPEG. Raises MissingError for an unknown id, ImageError if the image is gone."""
+        try:
+            return self.gallery.thumbnail(id_)
+        except ImageError as error:
+            raise ImageError(f"the image of {id_!r} cannot be read any more") from error
+
+    def picture(self, id_: str) -> bytes:
+        """The image of an item as JPEG, upright and without metadata. Raises as `thumbnail`, and if the file was changed."""
+        try:
+            picture = self.gallery.picture(id_)
+        except ImageError as error:
+            raise ImageError(f"the image of {id_!r} cannot be read any more, or was changed") from error
+        picture.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
+    def facets(self) -> list[Facet]:
+        """One facet for each field, from the first FACET_ITEMS items."""
+        fields = [item.fields for item in self.gallery.listed(limit=FACET_ITEMS).items]
+        kinds: Mapping[str, str] = self.gallery.info()["fields"]
+        return [_facet(name, kind, [of[name] for of in fields if of.get(name) is not None]) for name, kind in kinds.items()]
+
+    @property
+    def _keeps_scores(self) -> bool:
+        gallery = self.retriever.gallery
+        return isinstance(gallery.path, Path) and len(gallery) <= MAX_SCORED_ITEMS
+
+    def _is_current(self, scored: ScoredQuery) -> bool:
+        return scored.scores is None or self.retriever.gallery.ids is scored.ids
+
+
+def _query_key(request: SearchRequest) -> Hashable:
+    """Equal for requests with equal terms; None for images that are not files, which are not kept."""
+    if not all(isinstance(image, str | Path) for image in request.image):
+        return None
+    query = tuple(getattr(request, name) for name in QUERY_FIELDS)
+    return query, request.reads_negations, request.exclude_reference
+
+
+def _fields_of(gallery: GalleryBase[Any], id_: str) -> Mapping[str, Any]:
+    try:
+        return gallery.item(id_).fields
+    except MissingError:
+        return {}
+
+
+def _facet(name: str, kind: str, values: Sequence[object]) -> Facet:
+    if kind == "number":
+        numbers = [float(value) for value in values if isinstance(value, int | float)]
+        return Facet(name, lowest=min(numbers, default=None), highest=max(numbers, default=None))
+    return Facet(name, tuple(Counter(map(str, values)).most_common(FACET_CHOICES)))

@@ -1,0 +1,129 @@
+"""One request through every front end: import, shell, API, MCP and page give the same scores, to the last digit."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from live_server import served
+from mcp import Client
+
+import mmretrieve as mm
+from demo.app import page
+from mmretrieve.cli.main import main
+from mmretrieve.errors import GalleryError
+from mmretrieve.request import SearchRequest
+from mmretrieve.server.app import create_app
+from mmretrieve.service import MAX_ATTEMPTS, SearchService
+
+Scores = list[tuple[str, float, dict[str, float]]]
+K = 60  # all items, so that copies that the page stacks are no shorter list
+
+
+@pytest.fixture(scope="module")
+def link(retriever: mm.Retriever) -> Iterator[str]:
+    with served(create_app(retriever, page=page)) as link:
+        yield link
+
+
+def from_shell(gallery: Path, request: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Scores:
+    words: list[str] = []
+    for name, value in request.items():
+        option = "-k" if name == "k" else f"--{name.replace('_', '-')}"
+        text = ",".join(f"{role}={weight}" for role, weight in value.items()) if isinstance(value, dict) else str(value)
+        words += [option] if value is True else [option, text]
+    capsys.readouterr()
+    assert main(["search", str(gallery), *words, "--json", "--dtype", "float32"]) == 0
+    return in_order([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+
+
+def from_mcp(link: str, request: dict[str, Any]) -> Scores:
+    async def call() -> Any:
+        async with Client(f"{link}/mcp", read_timeout_seconds=60) as client:
+            return await client.call_tool("search", request)
+
+    result = anyio.run(call)
+    assert not result.is_error, result.content
+    return in_order(result.structured_content["hits"])
+
+
+def from_page(link: str, request: dict[str, Any]) -> Scores:
+    """The hits that are shown; copies have no scores of their own there."""
+    body = {"ask": request, "shown": K}
+    answer = httpx.post(f"{link}/page/view", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return [(card["id"], card["score"], card["gave"]) for card in answer.json()["now"]["cards"]]
+
+
+def in_order(hits: list[dict[str, Any]]) -> Scores:
+    return [(hit["id"], hit["score"], hit["contributions"]) for hit in hits]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"weights": "balanced"},
+        {"weights": "base"},
+        {"weights": {"image": 0.3, "prompt": 1.7, "composed": 0.77}},
+        {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75, "exclude_reference": True},
+        {"alpha_image": "auto"},
+        {"avoid": "stripes", "min_score": 0.1, "where": "width > 90"},
+        {"composer": "sum"},
+        {"rule": "hinge"},
+    ],
+    ids=str,
+)
+def test_one_request_has_the_same_scores_in_all_five_front_ends(
+    link: str, made: Path, retriever: mm.Retriever, photos: Path, capsys: pytest.CaptureFixture[str], request_: dict[str, Any]
+) -> None:
+    file = sorted(photos.rglob("*.png"))[7]
+    request = {"prompt": "in red", "k": K} | request_
+    ranking = retriever.search(file, **request)
+    expected = [(hit.id, hit.score, dict(hit.contributions)) for hit in ranking]
+    assert expected
+    sent = request | {"image": base64.b64encode(file.read_bytes()).decode()}
+    assert in_order(httpx.post(f"{link}/api/search", json=sent, timeout=60).json()["hits"]) == expected
+    assert from_mcp(link, sent) == expected
+    assert from_shell(made, request | {"image": file}, capsys) == expected
+    shown = from_page(link, sent)
+    by_id = {id_: (score, contributions) for id_, score, contributions in expected}
+    assert shown
+    for id_, score, contributions in shown:
+        assert score == by_id[id_][0]
+        assert contributions == {name: by_id[id_][1][name] for name in contributions}
+    assert [id_ for id_, *_ in shown] == [id_ for id_, *_ in expected if id_ in {one[0] for one in shown}]
+
+
+def test_a_query_is_scored_once_and_weighted_again_exactly(retriever: mm.Retriever, photos: Path) -> None:
+    service, file = SearchService(retriever), sorted(photos.rglob("*.png"))[7]
+    automatic = SearchRequest.parse(image=file, prompt="in red", k=K)
+    scored = service.score(automatic)
+    for weights in (None, "balanced", "base", {"image": 1 / 3, "composed": 0.7}):
+        request = SearchRequest.parse(image=file, prompt="in red", k=K, weights=weights)
+        assert service.score(request) is scored
+        assert service.rank(scored, service.weigh(scored, request), request) == retriever.search(
+            file, "in red", k=K, weights=weights
+        )
+    assert service.score(SearchRequest.parse(image=file, prompt="in blue")) is not scored
+    own, other = (SearchRequest.parse(image=file, prompt="in red", composer="sum", weights=w) for w in (None, "auto"))
+    assert service.score(own) is not service.score(other)  # the one takes "without …" word for word
+
+
+def test_an_answer_is_attempted_a_bounded_number_of_times(gallery: mm.Gallery, encoder: mm.Encoder) -> None:
+    service = SearchService(mm.Retriever(gallery, encoder))
+    attempts: list[str] = []
+
+    def answer_while_another_process_writes(_: object) -> None:
+        attempts.append(gallery.ids[0])
+        gallery.delete([gallery.ids[0]])
+
+    with pytest.raises(GalleryError, match="changed during each of 8 attempts to answer; try again"):
+        service.with_scores(SearchRequest.parse(prompt="a red dress"), answer_while_another_process_writes)
+    assert len(attempts) == MAX_ATTEMPTS
