@@ -1,1 +1,1 @@
-"""Speed, each script with the quality of what it measures beside it."""
+"""Speed benchmarks. Each script prints JSON with timings and the quality of the results."""

@@ -1,10 +1,9 @@
-"""What evaluation costs: a sweep of the PDV plane against one evaluation, and scoring at CIRCO's size. One run, ratios in it.
+"""The cost of evaluation: a sweep of the PDV plane compared with a single evaluation, and scoring at the size of CIRCO.
 
     python -m benchmarks.evaluation [--points 40] [--out results]
 
-The vectors are random but shaped like those of CLIP: pictures in clusters, texts in a cone of their own, and prompts that
-lead towards the target. Each size has a process of its own, so that its
-peak memory is its own, most of which is the libraries.
+The vectors are random, with the structure of CLIP vectors: images in clusters, texts in a separate cone, and prompts that point
+towards the target. Each size runs in a separate process, so that its peak memory can be measured; most of it is libraries.
 """
 
 from __future__ import annotations
@@ -37,17 +36,19 @@ from mmretrieve.vectors import Float32, unit
 DIM = 512
 PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 31), {"base": PDV()})
 SETTING = PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
-CIRCO_TARGETS = 4  # of a query, about as many as CIRCO has
+CIRCO_TARGETS = 4  # per query, about as many as in CIRCO
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--points", type=int, default=40, help="points of the plane that are run separately and compared")
+    parser.add_argument(
+        "--points", type=int, default=40, help="points of the plane that are also evaluated separately and compared"
+    )
     parser.add_argument("--out", type=Path, help="folder for evaluation.json")
     options = parser.parse_args()
     result = {
-        "CIRR val: 4181 queries x 2297 images x 512, 21 x 31 points": alone(cirr_sized, options.points),
-        "CIRCO test: 800 queries x 123403 images x 512": alone(circo_sized),
+        "CIRR val: 4181 queries x 2297 images x 512, 21 x 31 points": run_in_process(measure_cirr, options.points),
+        "CIRCO test: 800 queries x 123403 images x 512": run_in_process(measure_circo),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, numpy {np.__version__}",
     }
     text = json.dumps(result, indent=1)
@@ -57,73 +58,83 @@ def main() -> None:
         (options.out / "evaluation.json").write_text(text + "\n")
 
 
-def alone(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """What `measure` finds in a process of its own, so that its peak memory is its own."""
+def run_in_process(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """The result of `measure` in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, args)
 
 
-def cirr_sized(points: int) -> dict[str, Any]:
-    """One setting and the whole plane, in turns: the fewest seconds of each, and how they compare at some points."""
+def measure_cirr(points: int) -> dict[str, Any]:
+    """Times one setting and the whole plane, and compares their metrics at some points."""
     part, encoder = cirr_part(), load_encoder("wardrobe")
-    told = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
+    setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
     vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.scored.compositions])
-    work: dict[str, Callable[[], Any]] = {
-        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, told).measure(),
-        "all settings: the record of a sweep": lambda: swept(_run(part, encoder, told), PLANE, Tuning.HALVES),
-        "one setting: metrics alone": lambda: part.benchmark.means(separate(part, SETTING)),
+    functions: dict[str, Callable[[], Any]] = {
+        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).measure(),
+        "all settings: the record of a sweep": lambda: swept(_run(part, encoder, setting), PLANE, Tuning.HALVES),
+        "one setting: metrics alone": lambda: part.benchmark.means(evaluate_setting(part, SETTING)),
         "all settings: metrics alone": lambda: sweep_ranks(part, PLANE).means(),
         "one vector a query: score": lambda: part.benchmark.score(vectors, part.scored.gallery),
     }
     before = peak_memory()
-    seconds, found = in_turns(work)
+    seconds, results = time_in_turns(functions)
     records, metrics = list(seconds.values())[:2], list(seconds.values())[2:4]
     return {
         "seconds": seconds,
         "ratio of the records": records[1] / records[0],
         "ratio of the metrics alone": metrics[1] / metrics[0],
-        "metrics of the one setting": found["one setting: metrics alone"],
-        **_compared(part, found["all settings: metrics alone"], points),
+        "metrics of the one setting": results["one setting: metrics alone"],
+        **_compare_with_runs(part, results["all settings: metrics alone"], points),
         "memory, MB": {"before": before, "peak": peak_memory()},
     }
 
 
-def circo_sized() -> dict[str, Any]:
-    """CIRCO's largest split, with targets made up: its own are on a server."""
+def measure_circo() -> dict[str, Any]:
+    """Times the largest split of CIRCO, with random targets: the real ones are only on a server."""
     part, before = circo_part(), peak_memory()
-    seconds, found = in_turns({"one setting": lambda: part.benchmark.means(separate(part, SETTING))}, times=1)
-    return {"seconds": seconds, "map@5": found["one setting"]["map@5"], "memory, MB": {"before": before, "peak": peak_memory()}}
+    seconds, results = time_in_turns({"one setting": lambda: part.benchmark.means(evaluate_setting(part, SETTING))}, times=1)
+    return {
+        "seconds": seconds,
+        "map@5": results["one setting"]["map@5"],
+        "memory, MB": {"before": before, "peak": peak_memory()},
+    }
 
 
-def in_turns(work: dict[str, Callable[[], Any]], times: int = 5) -> tuple[dict[str, float], dict[str, Any]]:
-    """The fewest seconds of each, taken in turns so that a slow moment of the machine hits all; and what each gave."""
-    seconds, found = dict.fromkeys(work, float("inf")), {}
+def time_in_turns(functions: dict[str, Callable[[], Any]], times: int = 5) -> tuple[dict[str, float], dict[str, Any]]:
+    """The minimum seconds and the result of each function. They run in turns, so that a slow machine affects all of them."""
+    seconds, results = dict.fromkeys(functions, float("inf")), {}
     for _ in range(times):
-        for name, do in work.items():
+        for name, function in functions.items():
             started = time.perf_counter()
-            found[name] = do()
+            results[name] = function()
             seconds[name] = min(seconds[name], time.perf_counter() - started)
-    return seconds, found
+    return seconds, results
 
 
-def _compared(part: RunPart, means: NDArray[np.float64], points: int) -> dict[str, float]:
-    """The largest difference, over all metrics, between so many points of the plane and runs of their own."""
+def _compare_with_runs(part: RunPart, means: NDArray[np.float64], points: int) -> dict[str, float]:
+    """The largest difference over all metrics between points of the plane and separate evaluations."""
     grid = [(float(beta), float(gamma)) for beta in PLANE.betas for gamma in PLANE.gammas]
-    chosen = np.random.default_rng(1).permutation(len(grid))[:points]
-    own = [separate(part, PDV(alpha_image=grid[i][1], alpha_text=grid[i][1], beta=grid[i][0])).mean(axis=0) for i in chosen]
-    return {"points run separately": len(own), "largest difference": float(np.abs(means[chosen] - own).max())}
+    points_of_plane = np.random.default_rng(1).permutation(len(grid))[:points]
+    separate_runs = [
+        evaluate_setting(part, PDV(alpha_image=grid[i][1], alpha_text=grid[i][1], beta=grid[i][0])).mean(axis=0)
+        for i in points_of_plane
+    ]
+    return {
+        "points run separately": len(separate_runs),
+        "largest difference": float(np.abs(means[points_of_plane] - separate_runs).max()),
+    }
 
 
-def _run(part: RunPart, encoder: Encoder, told: WeightSetting) -> EvalRun:
-    return EvalRun("benchmark", "cirr", encoder, MethodConfig(ComposerName.CAPTIONS), told, [part], {})
+def _run(part: RunPart, encoder: Encoder, setting: WeightSetting) -> EvalRun:
+    return EvalRun("benchmark", "cirr", encoder, MethodConfig(ComposerName.CAPTIONS), setting, [part], {})
 
 
-def separate(part: RunPart, pdv: PDV) -> NDArray[np.float64]:
+def evaluate_setting(part: RunPart, pdv: PDV) -> NDArray[np.float64]:
     return part.benchmark.per_query(part.scored.ranked_by(lambda composition: composition.with_pdv(pdv)))
 
 
 def cirr_part() -> RunPart:
-    gallery, rng = pictures(2297), np.random.default_rng(2)
+    gallery, rng = synthetic_vectors(2297), np.random.default_rng(2)
     references = rng.integers(len(gallery), size=4181)
     targets = (references + rng.integers(1, len(gallery), size=4181)) % len(gallery)
     queries = [_cirr_query(i, int(a), int(b), rng) for i, (a, b) in enumerate(zip(references, targets, strict=True))]
@@ -131,17 +142,17 @@ def cirr_part() -> RunPart:
 
 
 def circo_part() -> RunPart:
-    gallery, rng = pictures(123_403), np.random.default_rng(3)
-    places = rng.permutation(len(gallery))[: 800 * (1 + CIRCO_TARGETS)].reshape(800, -1)
-    queries = [BenchmarkQuery(str(i), str(row[0]), ("",), tuple(map(str, row[1:]))) for i, row in enumerate(places)]
-    return _part("circo", queries, gallery, places[:, 0], places[:, 1], circo.PROTOCOL)
+    gallery, rng = synthetic_vectors(123_403), np.random.default_rng(3)
+    rows_of_queries = rng.permutation(len(gallery))[: 800 * (1 + CIRCO_TARGETS)].reshape(800, -1)
+    queries = [BenchmarkQuery(str(i), str(row[0]), ("",), tuple(map(str, row[1:]))) for i, row in enumerate(rows_of_queries)]
+    return _part("circo", queries, gallery, rows_of_queries[:, 0], rows_of_queries[:, 1], circo.PROTOCOL)
 
 
-def pictures(count: int) -> Float32:
+def synthetic_vectors(count: int) -> Float32:
     rng = np.random.default_rng(0)
-    centres = 1.2 * rng.normal(size=DIM) + rng.normal(size=(200, DIM))  # with a common part, as pictures have
+    centers = 1.2 * rng.normal(size=DIM) + rng.normal(size=(200, DIM))  # with a common component, like image vectors
     rows = rng.standard_normal((count, DIM), dtype=np.float32)
-    rows += centres.astype(np.float32)[rng.integers(len(centres), size=count)]
+    rows += centers.astype(np.float32)[rng.integers(len(centers), size=count)]
     return unit(rows)
 
 
@@ -154,13 +165,13 @@ def _part(
     protocol: Protocol,
 ) -> RunPart:
     rng = np.random.default_rng(4)
-    image, goal = gallery[references], gallery[targets]
+    image, target = gallery[references], gallery[targets]
     cone = 3 * rng.normal(size=DIM) / np.sqrt(DIM)
     text = unit(image + cone + 0.03 * rng.normal(size=image.shape))
-    composed = unit(text + 0.17 * (goal - image) + 0.02 * rng.normal(size=image.shape))
+    composed = unit(text + 0.17 * (target - image) + 0.02 * rng.normal(size=image.shape))
     names = (Term.IMAGE, Term.TEXT, Term.COMPOSED)
     terms = zip(image, text, composed, strict=True)
-    compositions = [Composition(names, np.stack(three), (0.0, 0.0, 1.0)) for three in terms]
+    compositions = [Composition(names, np.stack(rows), (0.0, 0.0, 1.0)) for rows in terms]
     ids = tuple(map(str, range(len(gallery))))
     return RunPart(Benchmark(name, "made up", ids, tuple(queries), Path, protocol), ScoredCompositions(compositions, gallery))
 
@@ -171,7 +182,7 @@ def _cirr_query(number: int, reference: int, target: int, rng: np.random.Generat
 
 
 def peak_memory() -> int:
-    """The most memory that this process has had so far, in MB."""
+    """The peak memory of this process in MB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20))
 
 

@@ -1,8 +1,8 @@
-"""The first numbers: indexing against a plain open_clip loop, a search, a slider move, bytes and memory. One run, ratios in it.
+"""Indexing compared with a plain open_clip loop, a search, a slider move, bytes and memory.
 
     python benchmarks/first.py [--photos FOLDER --encoder E] [--out results]
 
-Without arguments it uses the built-in drawings and encoder.
+Uses the built-in drawings and encoder by default.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mmretrieve.sources import read_source
 from mmretrieve.sources.base import SourceItem
 
 PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
-KNOBS = [(alpha_image, beta) for alpha_image in (0.8, 1.4, 2.0) for beta in (0.0, 0.25, 0.5, 0.75, 1.0)]
+PDV_SETTINGS = [(alpha_image, beta) for alpha_image in (0.8, 1.4, 2.0) for beta in (0.0, 0.25, 0.5, 0.75, 1.0)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--photos", type=Path, help="folder of pictures (default: the built-in drawings)")
+    parser.add_argument("--photos", type=Path, help="folder of images (default: the built-in drawings)")
     parser.add_argument("--encoder", default="wardrobe", help="wardrobe, or a local open_clip folder")
     parser.add_argument("--out", type=Path, help="folder for first.json")
     options = parser.parse_args()
@@ -50,23 +50,23 @@ def main() -> None:
 
 
 def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
-    """Everything, in one process and one run."""
+    """All measurements, in one process."""
     paths = [item.place.path for item in read_source(photos) if isinstance(item, SourceItem)]
-    plain_seconds, plain = timed(plain_loop, paths, folder)
+    plain_seconds, plain = time_call(plain_loop, paths, folder)
     encoders = {dtype: mm.load_encoder(spec, dtype=dtype) for dtype in ("float32", "bfloat16")}
-    encoding = {dtype: timed(encoder.encode_images, paths) for dtype, encoder in encoders.items()}
-    chosen = mm.load_encoder(spec)
-    with tempfile.TemporaryDirectory() as place:
-        gallery = mm.Gallery.create(Path(place, "g"), encoder=chosen)
-        indexing, _ = timed(gallery.add, photos)
-        opening, retriever = timed(mm.Retriever.open, Path(place, "g"), encoder=chosen)
-        searching, sliding = interactions(retriever)
+    encoding = {dtype: time_call(encoder.encode_images, paths) for dtype, encoder in encoders.items()}
+    default_encoder = mm.load_encoder(spec)
+    with tempfile.TemporaryDirectory() as folder_name:
+        gallery = mm.Gallery.create(Path(folder_name, "g"), encoder=default_encoder)
+        indexing, _ = time_call(gallery.add, photos)
+        opening, retriever = time_call(mm.Retriever.open, Path(folder_name, "g"), encoder=default_encoder)
+        searching, sliding = measure_interactions(retriever)
         files = retriever.gallery.info()["bytes"]
     count = len(paths)
     return {
         "photos": count,
-        "encoder": str(chosen.identity.model),
-        "dtype chosen": str(chosen.dtype),
+        "encoder": str(default_encoder.identity.model),
+        "dtype chosen": str(default_encoder.dtype),
         "images a second": {
             "plain open_clip loop, float32, batches of 64": count / plain_seconds,
             **{f"encode_images, {dtype}": count / seconds for dtype, (seconds, _) in encoding.items()},
@@ -85,7 +85,7 @@ def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
 
 
 def plain_loop(paths: list[Path], folder: Path) -> np.ndarray:
-    """What one writes without a library: open, preprocess, batch, encode, normalise."""
+    """The loop without this library: open, preprocess, batch, encode, normalize."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     model.eval()
     rows = []
@@ -96,11 +96,11 @@ def plain_loop(paths: list[Path], folder: Path) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds (median and p95) of whole searches from an id and a prompt, and of re-weighting one that is open."""
+def measure_interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds (median and p95) of searches with an id and a prompt, and of changing the weights of a scored query."""
     ids = retriever.gallery.ids[:20]
     retriever.search(reference_id=ids[0], prompt=PROMPTS[0])
-    searches = [timed(retriever.search, reference_id=id_, prompt=prompt, k=24)[0] for id_ in ids for prompt in PROMPTS]
+    searches = [time_call(retriever.search, reference_id=id_, prompt=prompt, k=24)[0] for id_ in ids for prompt in PROMPTS]
     composition = retriever.compose(reference_id=ids[0], prompt=PROMPTS[0])
     scores = retriever.gallery.term_scores(composition)
 
@@ -108,14 +108,14 @@ def interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dict[str, f
         weighed = retriever.weigh(composition, alpha_image=alpha_image, alpha_text=1.2, beta=beta)
         return retriever.gallery.rank(weighed, scores, 24)
 
-    moves = [timed(slide, *knobs)[0] for knobs in KNOBS * 7]
-    return _milliseconds(searches), _milliseconds(moves)
+    slider_moves = [time_call(slide, *setting)[0] for setting in PDV_SETTINGS * 7]
+    return _milliseconds(searches), _milliseconds(slider_moves)
 
 
-def timed(work: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[float, Any]:
+def time_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[float, Any]:
     started = time.perf_counter()
-    outcome = work(*args, **kwargs)
-    return time.perf_counter() - started, outcome
+    result = function(*args, **kwargs)
+    return time.perf_counter() - started, result
 
 
 def _milliseconds(seconds: list[float]) -> dict[str, float]:

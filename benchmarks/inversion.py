@@ -1,8 +1,8 @@
-"""Optimisation-based inversion: how near a picture's pseudo token brings "a photo of $" to it, on drawings and on photos.
+"""Optimization-based inversion: the cosine of "a photo of $" with the image of its pseudo token, on drawings and photos.
 
     python benchmarks/inversion.py [--photos FOLDER --encoder E] [--count 50] [--out results]
 
-Without arguments it takes built-in drawings and the built-in encoder; with them, also pictures of that folder.
+Uses the built-in drawings and encoder, and with both options also the images of that folder.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mmretrieve.sources.base import SourceItem
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--photos", type=Path, help="a folder of pictures besides the built-in drawings")
-    parser.add_argument("--encoder", help="the encoder for them, a local open_clip folder")
+    parser.add_argument("--photos", type=Path, help="a folder of images, in addition to the built-in drawings")
+    parser.add_argument("--encoder", help="the encoder for that folder, a local open_clip folder")
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--out", type=Path, help="folder for inversion.json")
     options = parser.parse_args()
@@ -43,10 +43,10 @@ def main() -> None:
 
 
 def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
-    """Cosines of "a photo of $" with its picture at the first token and after OTI."""
+    """The cosines of "a photo of $" with the image, before and after optimization."""
     encoder = mm.load_encoder(spec, dtype="float32")
-    found = [item.place.path for item in read_source(folder) if isinstance(item, SourceItem)]
-    paths = [found[i] for i in np.linspace(0, len(found) - 1, count).astype(int)]
+    available = [item.place.path for item in read_source(folder) if isinstance(item, SourceItem)]
+    paths = [available[i] for i in np.linspace(0, len(available) - 1, count).astype(int)]
     features, oti, started = encoder.image_features(paths), OTI(), time.perf_counter()
     tokens = oti.tokens(features, encoder)
     seconds = time.perf_counter() - started
@@ -61,8 +61,8 @@ def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
 
 def _cosines(encoder: OpenClipEncoder, tokens: torch.Tensor, features: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        said = encoder.pseudo_tokens.features([("a photo of", "")] * len(tokens), tokens)
-    return F.cosine_similarity(said, torch.from_numpy(features)).numpy()
+        sentence_features = encoder.pseudo_tokens.features([("a photo of", "")] * len(tokens), tokens)
+    return F.cosine_similarity(sentence_features, torch.from_numpy(features)).numpy()
 
 
 def _summary(cosines: np.ndarray) -> dict[str, float]:

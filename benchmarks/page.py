@@ -1,7 +1,7 @@
-"""How quick the page is in a real browser, on the built-in gallery: `python -m benchmarks.page --out results`.
+"""The speed of the page in a real browser, with the built-in gallery: `python -m benchmarks.page --out results`.
 
-First paint: from the address to pictures of the gallery on the screen. Search: from a click on "Search" to its results.
-A move: from the input of a slider, or of the point, to the end of the frame in which its results stand.
+First paint: from navigation to the first images of the gallery. Search: from a click on "Search" to its results. Move: from the
+input of a slider, or of the point of the plane, to the end of the frame with its results.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-MOVES, SEARCHES, OPENINGS = 120, 20, 7
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+N_MOVES, N_SEARCHES, N_PAGE_LOADS = 120, 20, 7
 PROMPTS = ("in red", "with long sleeves", "striped", "in navy with dots", "without sleeves")
 SHOWN = "Number(document.documentElement.dataset.shown ?? 0)"
-MOVED = """async (moves) => {
+MOVE_SCRIPT = """async (moves) => {
   const shown = () => Number(document.documentElement.dataset.shown);
   const painted = () => new Promise((done) => requestAnimationFrame(() => {
     const channel = new MessageChannel();
@@ -44,7 +44,7 @@ MOVED = """async (moves) => {
   }
   return spent;
 }"""
-SEARCHED = """async (prompt) => {
+SEARCH_SCRIPT = """async (prompt) => {
   const shown = () => Number(document.documentElement.dataset.shown), before = shown();
   document.querySelector('#prompt').value = prompt;
   const started = performance.now();
@@ -55,68 +55,68 @@ SEARCHED = """async (prompt) => {
 
 
 def measure(address: str) -> dict[str, Any]:
-    """Everything, against a server that runs."""
+    """All measurements, with the server at that address."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        first = [_opening(browser, address) for _ in range(OPENINGS)]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_FLAGS)
+        first = [_measure_first_paint(browser, address) for _ in range(N_PAGE_LOADS)]
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.goto(address)
         page.wait_for_selector(".card img")
         searches = []
-        for i in range(SEARCHES):
+        for i in range(N_SEARCHES):
             page.locator("#current .card").nth(i % 12).click()
             page.wait_for_selector("#current .card .rank:not([hidden])")
             page.wait_for_timeout(300)
-            searches.append(page.evaluate(SEARCHED, PROMPTS[i % len(PROMPTS)]))
-        moves = page.evaluate(MOVED, MOVES)
+            searches.append(page.evaluate(SEARCH_SCRIPT, PROMPTS[i % len(PROMPTS)]))
+        moves = page.evaluate(MOVE_SCRIPT, N_MOVES)
         browser.close()
     return {
-        "first_paint_ms": _told(first),
-        "search_ms": _told(searches),
-        **{f"{kind}_ms": _told(spent) for kind, spent in moves.items()},
+        "first_paint_ms": _percentiles(first),
+        "search_ms": _percentiles(searches),
+        **{f"{kind}_ms": _percentiles(milliseconds) for kind, milliseconds in moves.items()},
         "cores": os.cpu_count(),
     }
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The address of a page over the built-in gallery, in a process of its own."""
+def serve_page() -> Iterator[str]:
+    """Serves the page with the built-in gallery in a new process, and yields its address."""
     command = [sys.executable, "-m", "demo"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     assert server.stdout is not None
     try:
-        yield next(found[0] for line in server.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        yield next(match[0] for line in server.stdout if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
     finally:
         server.terminate()
         server.wait(30)
 
 
-def _opening(browser: Any, address: str) -> float:
-    """Milliseconds until pictures stand there, in a browser that has never seen the page."""
+def _measure_first_paint(browser: Any, address: str) -> float:
+    """Milliseconds from navigation to the first images, with an empty browser cache."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     page.goto(address)
     page.wait_for_function("[...document.querySelectorAll('.card img')].some(img => img.complete && img.naturalWidth)")
-    spent: float = page.evaluate("performance.now()")
+    milliseconds: float = page.evaluate("performance.now()")
     context.close()
-    return spent
+    return milliseconds
 
 
-def _told(spent: list[float]) -> dict[str, float]:
-    return {name: round(float(np.percentile(spent, share)), 1) for name, share in (("p50", 50), ("p95", 95))}
+def _percentiles(milliseconds: list[float]) -> dict[str, float]:
+    return {name: round(float(np.percentile(milliseconds, share)), 1) for name, share in (("p50", 50), ("p95", 95))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for page.json")
     options = parser.parse_args()
-    with served() as address:
-        found = measure(address)
-    print(json.dumps(found, indent=1))
+    with serve_page() as address:
+        result = measure(address)
+    print(json.dumps(result, indent=1))
     if options.out:
-        (options.out / "page.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (options.out / "page.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How a server does under load: `python -m benchmarks.server [--clients 50] [--seconds 60] [--out results]`.
+"""The server under load: `python -m benchmarks.server [--clients 50] [--seconds 60] [--out results]`.
 
-A real process serves the built-in gallery; clients ask one question after the other, each an item and a prompt, for 24 hits.
-Clients and server share the machine's cores.
+A separate process serves the built-in gallery. Each client sends one request after the other, with an item and a prompt, for 24
+hits. Clients and server share the cores of the machine.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ import numpy as np
 import mmretrieve as mm
 
 PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
-HITS = 24
-WARM_UP = 20  # questions before anything is measured
+N_HITS = 24
+N_WARM_UP = 20  # requests before the measurement
 
 
 @dataclass
-class Told:
-    """What one client saw."""
+class ClientLog:
+    """The requests of one client."""
 
     seconds: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
@@ -56,81 +56,83 @@ def main() -> None:
 
 
 def measure(clients: int, seconds: float) -> dict[str, Any]:
-    """Many clients for a while, and one alone before them."""
+    """Measures a single client, then many clients at the same time."""
     ids = mm.Gallery.open(mm.wardrobe.gallery_folder()).ids
-    with serving() as (process, address):
-        ask(address, ids, Told(), count=WARM_UP)
-        alone = Told()
-        ask(address, ids, alone, count=10 * WARM_UP)
-        before = memory(process)
+    with start_server() as (process, address):
+        run_client(address, ids, ClientLog(), count=N_WARM_UP)
+        single_client = ClientLog()
+        run_client(address, ids, single_client, count=10 * N_WARM_UP)
+        before = memory_mb(process)
         started = time.perf_counter()
-        with ThreadPoolExecutor(clients) as people:
-            all_told = [Told() for _ in range(clients)]
-            list(people.map(lambda told: ask(address, ids, told, until=started + seconds), all_told))
-        spent = time.perf_counter() - started
-        after = memory(process)
-    times = [one for told in all_told for one in told.seconds]
+        with ThreadPoolExecutor(clients) as pool:
+            logs = [ClientLog() for _ in range(clients)]
+            list(pool.map(lambda log: run_client(address, ids, log, until=started + seconds), logs))
+        elapsed = time.perf_counter() - started
+        after = memory_mb(process)
+    durations = [duration for log in logs for duration in log.seconds]
     return {
         "gallery": f"{len(ids)} drawings",
-        "question": f"an item and a prompt, {HITS} hits",
+        "question": f"an item and a prompt, {N_HITS} hits",
         "clients": clients,
-        "seconds": round(spent, 1),
-        "requests": len(times),
-        "requests a second": len(times) / spent,
-        "milliseconds": milliseconds(times),
-        "milliseconds of one client alone": milliseconds(alone.seconds),
-        "errors": dict(sum((told.errors for told in all_told), Counter())),
+        "seconds": round(elapsed, 1),
+        "requests": len(durations),
+        "requests a second": len(durations) / elapsed,
+        "milliseconds": milliseconds(durations),
+        "milliseconds of one client alone": milliseconds(single_client.seconds),
+        "errors": dict(sum((log.errors for log in logs), Counter())),
         "memory of the server, MB": {"before": before, "after": after},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
 
 @contextmanager
-def serving() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The server as a person starts it: its process, and its address."""
+def start_server() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Starts the server with the command line, and yields its process and its address."""
     command = [sys.executable, "-m", "mmretrieve.cli.main", "serve", "wardrobe"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.search(r"http://\S+", line)
-            if found is None:
+            match = re.search(r"http://\S+", line)
+            if match is None:
                 raise SystemExit(f"the server did not start: {line}")
-            yield process, found[0]
+            yield process, match[0]
         finally:
             process.terminate()
 
 
-def ask(address: str, ids: tuple[str, ...], told: Told, *, count: int = sys.maxsize, until: float = float("inf")) -> None:
-    """One client: so many questions, or for so long, over one connection."""
-    place, draw = urlsplit(address), random.Random()
-    line = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+def run_client(
+    address: str, ids: tuple[str, ...], log: ClientLog, *, count: int = sys.maxsize, until: float = float("inf")
+) -> None:
+    """One client: sends `count` requests, or requests until the time `until`, over one connection."""
+    url, rng = urlsplit(address), random.Random()
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
     for _ in range(count):
         started = time.perf_counter()
         if started > until:
             break
-        question = {"reference_id": draw.choice(ids), "prompt": draw.choice(PROMPTS), "beta": draw.random(), "k": HITS}
+        body = {"reference_id": rng.choice(ids), "prompt": rng.choice(PROMPTS), "beta": rng.random(), "k": N_HITS}
         try:
-            line.request("POST", "/api/search", json.dumps(question), {"Content-Type": "application/json"})
-            answer = line.getresponse()
-            found = json.loads(answer.read())
-            told.seconds.append(time.perf_counter() - started)
-            if answer.status != 200 or len(found["hits"]) != HITS:
-                told.errors[str(answer.status)] += 1
+            connection.request("POST", "/api/search", json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            payload = json.loads(response.read())
+            log.seconds.append(time.perf_counter() - started)
+            if response.status != 200 or len(payload["hits"]) != N_HITS:
+                log.errors[str(response.status)] += 1
         except (OSError, http.client.HTTPException) as error:
-            told.errors[type(error).__name__] += 1
-            line.close()
-    line.close()
+            log.errors[type(error).__name__] += 1
+            connection.close()
+    connection.close()
 
 
-def memory(process: subprocess.Popen[str]) -> float:
-    """What a process holds of the machine's memory, in MB."""
-    said = subprocess.run(["ps", "-o", "rss=", "-p", str(process.pid)], capture_output=True, text=True, check=True).stdout
-    return int(said) / 1024
+def memory_mb(process: subprocess.Popen[str]) -> float:
+    """The resident memory of a process in MB."""
+    output = subprocess.run(["ps", "-o", "rss=", "-p", str(process.pid)], capture_output=True, text=True, check=True).stdout
+    return int(output) / 1024
 
 
-def milliseconds(times: list[float]) -> dict[str, float]:
-    return {name: 1000 * float(np.quantile(times, share)) for name, share in (("p50", 0.5), ("p99", 0.99))}
+def milliseconds(durations: list[float]) -> dict[str, float]:
+    return {name: 1000 * float(np.quantile(durations, share)) for name, share in (("p50", 0.5), ("p99", 0.99))}
 
 
 if __name__ == "__main__":

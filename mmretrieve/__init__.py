@@ -1,6 +1,6 @@
-"""Zero-shot composed image retrieval: find images like a picture, but … (see README.md).
+"""Zero-shot composed image retrieval: search images with a reference image and a text that says what to change.
 
-Names are loaded when first used, so that `import mmretrieve` stays quick and needs neither torch nor faiss.
+Public names are imported on first use, so `import mmretrieve` is fast and loads neither torch nor faiss.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULES = {
     "ComposerName": "options",
     "Decode": "options",
     "RuleName": "options",
@@ -85,9 +85,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "wardrobe":
         return import_module("mmretrieve.wardrobe")
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'mmretrieve' has no attribute {name!r}")
-    return getattr(import_module(f"mmretrieve.{_HOME[name]}"), name)
+    return getattr(import_module(f"mmretrieve.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

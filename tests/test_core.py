@@ -34,7 +34,7 @@ def test_pdv_is_the_published_formula(alpha_image: float, alpha_text: float, bet
     np.testing.assert_allclose(pdv(A, B, C, alpha_image=alpha_image, alpha_text=alpha_text, beta=beta), expected, atol=1e-6)
 
 
-def test_the_corners_of_the_plane_are_the_terms() -> None:
+def test_corners_of_the_plane_are_the_terms() -> None:
     np.testing.assert_allclose(pdv(A, B, C), normalised(C), atol=1e-6)
     np.testing.assert_allclose(pdv(A, B, C, alpha_image=0, beta=0), normalised(A), atol=1e-6)
     np.testing.assert_allclose(pdv(A, B, C, alpha_text=0, beta=1), normalised(B), atol=1e-6)
@@ -66,13 +66,13 @@ def test_pdv_result_is_unit_float32_and_inputs_are_untouched() -> None:
     "knobs",
     [{"beta": -0.01}, {"beta": 1.01}, {"beta": math.nan}, {"alpha_image": math.inf}, {"alpha_text": math.nan}, {"beta": "1"}],
 )
-def test_knobs_out_of_range_are_refused(knobs: dict[str, float]) -> None:
+def test_parameters_out_of_range_are_refused(knobs: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=next(iter(knobs))):
         pdv(A, B, C, **knobs)
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         (np.zeros((7, 16)), "zero vector"),
         (np.full((7, 16), np.nan), "NaN"),
@@ -81,8 +81,8 @@ def test_knobs_out_of_range_are_refused(knobs: dict[str, float]) -> None:
         ("words", "numbers"),
     ],
 )
-def test_bad_vectors_are_refused_by_one_family(bad: object, said: str) -> None:
-    with pytest.raises(VectorError, match=said):
+def test_invalid_vectors_raise_vector_error(bad: object, message: str) -> None:
+    with pytest.raises(VectorError, match=message):
         pdv(A, bad, C)
     assert issubclass(VectorError, mm.MMRetrieveError)
     assert issubclass(mm.MMRetrieveError, ValueError)
@@ -154,7 +154,7 @@ def test_k_must_be_a_whole_positive_number(k: object) -> None:
         top_k(np.zeros(3), k)
 
 
-def test_equal_vectors_score_equal_wherever_they_stand() -> None:
+def test_equal_vectors_get_equal_scores_at_any_position() -> None:
     rows = unit(RANDOM.normal(size=(1000, 33)))
     rows[[3, 500, 999]] = rows[0]
     terms = unit(RANDOM.normal(size=(4, 33)))
@@ -163,7 +163,7 @@ def test_equal_vectors_score_equal_wherever_they_stand() -> None:
     np.testing.assert_array_equal(whole[:, 500:510], term_scores(terms, rows[500:510]))
 
 
-def test_any_length_means_any_length() -> None:
+def test_rows_of_extreme_lengths_are_normalized() -> None:
     for scale in (1e-320, 1e-200, 1e300):
         np.testing.assert_allclose(
             pdv(A[:1] * scale, B[:1], C[:1], beta=0.5),

@@ -25,7 +25,7 @@ def saved(path: Path, image: Image.Image, **options: object) -> Path:
     return path
 
 
-def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
     clear = saved(tmp_path / "a.png", Image.new("RGBA", (4, 4), (10, 20, 30, 0)))
     assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
     half = Image.new("LA", (4, 4), (0, 128))
@@ -34,7 +34,7 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     assert open_image(saved(tmp_path / "p.gif", palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_sixteen_bits_and_floats_are_scaled_not_cut(tmp_path: Path) -> None:
+def test_16_bit_and_float_images_are_scaled_not_clipped(tmp_path: Path) -> None:
     ramp = Image.fromarray(np.array([[0, 32896, 65535]], dtype=np.uint16))
     assert np.asarray(open_image(saved(tmp_path / "a.png", ramp)))[0, :, 0].tolist() == [0, 128, 255]
     share = Image.fromarray(np.array([[0.0, 0.4, 1.0]], dtype=np.float32))
@@ -47,14 +47,14 @@ def test_cmyk_grey_and_one_bit_become_rgb(tmp_path: Path) -> None:
         assert (picture.mode, picture.size) == ("RGB", (5, 3))
 
 
-def test_exif_turns_the_picture_upright(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     lying = Image.new("RGB", (8, 4), RED)
     exif = Image.Exif()
     exif[0x0112] = 6
     assert open_image(saved(tmp_path / "a.jpg", lying, exif=exif)).size == (4, 8)
 
 
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
     assert open_image(path).getpixel((0, 0)) == (255, 0, 0)
@@ -68,13 +68,13 @@ def test_fast_decode_shrinks_large_jpegs_and_nothing_else(tmp_path: Path) -> Non
     assert open_image(saved(tmp_path / "a.png", Image.new("RGB", (2000, 1000))), decode="fast").size == (2000, 1000)
 
 
-def test_paths_files_and_pictures_are_all_taken(tmp_path: Path) -> None:
+def test_paths_files_and_pil_images_are_accepted(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", Image.new("RGB", (3, 3), RED))
     for source in (path, str(path), io.BytesIO(path.read_bytes()), Image.open(path)):
         assert open_image(source).getpixel((1, 1)) == RED
 
 
-def test_broken_files_are_named_never_filled_with_grey(tmp_path: Path) -> None:
+def test_damaged_files_raise_errors_that_name_them(tmp_path: Path) -> None:
     whole = saved(tmp_path / "whole.jpg", Image.effect_noise((300, 300), 50)).read_bytes()
     broken = {
         "cut.jpg": whole[: len(whole) // 2],
@@ -117,11 +117,11 @@ def test_thumbnail_and_hash(tmp_path: Path) -> None:
         ((64, 64), (64, 64)),
     ],
 )
-def test_target_pad_brings_a_long_picture_to_five_to_four(size: tuple[int, int], padded: tuple[int, int]) -> None:
+def test_target_pad_reduces_the_aspect_ratio_to_1_25(size: tuple[int, int], padded: tuple[int, int]) -> None:
     assert target_pad(Image.new("RGB", size, RED)).size == padded
 
 
-def test_target_pad_lays_the_picture_in_the_middle_of_black() -> None:
+def test_target_pad_centers_the_image_on_black() -> None:
     picture = Image.new("RGB", (100, 50), RED)
     values = np.asarray(target_pad(picture))
     assert (values[15:65] == RED).all()
@@ -133,18 +133,18 @@ def test_target_pad_lays_the_picture_in_the_middle_of_black() -> None:
 
 
 @pytest.mark.parametrize("size", [(30000, 1), (1, 500), (0, 0)])
-def test_what_shows_nothing_is_refused(size: tuple[int, int]) -> None:
+def test_too_narrow_images_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match="too narrow"):
         open_image(Image.new("RGB", size))
 
 
-def test_a_pipe_is_not_a_picture(tmp_path: Path) -> None:
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(ImageError, match="not a regular file"):
         content_hash(tmp_path / "x.jpg")
 
 
-def test_opening_in_threads_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+def test_opening_in_threads_does_not_change_warning_filters(tmp_path: Path) -> None:
     Image.new("RGB", (640, 480), "red").save(tmp_path / "red.jpg")
     before = list(warnings.filters)
     for _ in range(20):
@@ -152,7 +152,7 @@ def test_opening_in_threads_leaves_the_filters_of_warnings_alone(tmp_path: Path)
     assert warnings.filters == before
 
 
-def test_odd_metadata_is_not_warned_of(tmp_path: Path) -> None:
+def test_invalid_metadata_causes_no_warning(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\0\0")
     script = f"from mmretrieve.images import open_image; open_image({str(tmp_path / 'odd.jpg')!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

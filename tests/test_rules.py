@@ -51,13 +51,13 @@ SUM = 0.25 * IMAGE - 0.5 * TEXT + 1.25 * COMPOSED
     ],
 )
 def test_contributions_sum_to_the_published_formula(rule: object, expected: np.ndarray) -> None:
-    gave = query(rule=rule).contributions(SCORES)
-    np.testing.assert_allclose(gave.sum(axis=0), expected, atol=1e-6)
+    contributions = query(rule=rule).contributions(SCORES)
+    np.testing.assert_allclose(contributions.sum(axis=0), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("row", range(6))
 @pytest.mark.parametrize("rule", [Hinge(), Soft(), Product(), Product(0.1)])
-def test_a_contribution_is_the_gradient_averaged_on_the_way_from_zero(rule: object, row: int) -> None:
+def test_a_contribution_is_the_average_gradient_from_zero(rule: object, row: int) -> None:
     """The definition of the Aumann–Shapley value, by numbers: a midpoint sum of central differences."""
     composition, steps, step = query(rule=rule), 50, 1e-4
 
@@ -66,8 +66,8 @@ def test_a_contribution_is_the_gradient_averaged_on_the_way_from_zero(rule: obje
 
     nudge = np.zeros((6, 3))
     nudge[row] = step
-    ways = [(i + 0.5) / steps for i in range(steps)]
-    slopes = [(score(SCORES * way + nudge) - score(SCORES * way - nudge)) / (2 * step) for way in ways]
+    fractions = [(i + 0.5) / steps for i in range(steps)]
+    slopes = [(score(SCORES * fraction + nudge) - score(SCORES * fraction - nudge)) / (2 * step) for fraction in fractions]
     np.testing.assert_allclose(composition.contributions(SCORES)[row], np.mean(slopes, axis=0) * SCORES[row], atol=2e-4)
 
 
@@ -80,7 +80,7 @@ def test_published_constants() -> None:
     assert sdr_weights(0.05, 0.5) == pytest.approx({"composed": 1.5 * 0.95 - 0.5, "image": 1.5 * 0.05, "prompt": 0.5})
 
 
-def test_a_rule_says_what_it_needs_and_refuses_weights_it_does_not_have() -> None:
+def test_a_rule_names_missing_roles_and_refuses_weights_it_ignores() -> None:
     words = Composition(("text",), np.eye(1, dtype=np.float32), (1.0,))
     with pytest.raises(OptionError, match="'hinge' rule reads composed; this query has only text"):
         words.with_rule(Hinge())
@@ -99,14 +99,14 @@ def elementary(seed: int) -> Composition:
     )
 
 
-def test_one_reference_and_one_prompt_stay_as_they_are() -> None:
+def test_a_single_pair_is_unchanged() -> None:
     alone, one = combine([[elementary(0)]], [3.0], [1.0]), elementary(0)
     assert alone.term_weights == one.term_weights
     np.testing.assert_array_equal(alone.terms, one.terms)
     assert alone.with_pdv(PDV(beta=0.5)).term_weights == one.with_pdv(PDV(beta=0.5)).term_weights
 
 
-def test_directions_of_prompts_add_each_at_its_strength() -> None:
+def test_directions_of_prompts_add_up_with_their_strengths() -> None:
     first, second = elementary(0), elementary(1)
     second = Composition(second.names, np.stack([first["image"], first["text"], *second.terms[2:]]), second.weights)
     both = combine([[first, second]], [1.0], [1.0, -0.5])
@@ -119,7 +119,7 @@ def test_directions_of_prompts_add_each_at_its_strength() -> None:
     np.testing.assert_allclose(both.with_pdv(setting).vector, moved, atol=1e-6)
 
 
-def test_a_reference_said_anew_for_each_prompt_counts_by_its_mean() -> None:
+def test_different_captions_of_a_reference_are_averaged() -> None:
     first, second = elementary(0), elementary(1)
     second = Composition(second.names, np.stack([first["image"], *second.terms[1:]]), second.weights)
     both = combine([[first, second]], [1.0], [1.0, 0.5])
@@ -130,7 +130,7 @@ def test_a_reference_said_anew_for_each_prompt_counts_by_its_mean() -> None:
     assert both.is_base
 
 
-def test_references_weigh_as_they_are_told() -> None:
+def test_reference_weights_are_normalized() -> None:
     a, b = elementary(0), elementary(1)
     both = combine([[a], [b]], [3.0, 1.0], [1.0])
     np.testing.assert_allclose(both.vector, 0.75 * a["composed"] + 0.25 * b["composed"], atol=1e-6)
@@ -148,7 +148,7 @@ def test_a_rule_reads_all_terms_of_a_role() -> None:
     assert both.contributions(scores).sum() == pytest.approx(0.5 * (0.2 + 0.6) * 0.4)
 
 
-def test_terms_beside_pdv_keep_their_weight() -> None:
+def test_other_terms_keep_their_weight_under_pdv() -> None:
     liked = elementary(0).with_role("more", unit(np.ones((2, 5))), 0.75, ["a", "b"])
     assert liked.term_weights["more"] == liked.term_weights["more 2"] == pytest.approx(0.375)
     assert liked.with_pdv(PDV(beta=0.5)).term_weights["more 2"] == pytest.approx(0.375)

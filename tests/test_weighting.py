@@ -52,7 +52,7 @@ def test_scores_are_weighted_means_of_standard_deviations(composed: str, trust: 
     assert f"caption from you (trust {trust:.2f})" in str(weighed.why)
 
 
-def test_each_prompt_counts_by_its_strength_and_avoided_phrases_count_alike() -> None:
+def test_amounts_of_several_prompts_and_avoided_phrases() -> None:
     two = query().with_terms(
         mm.Composition(("composed 2", "prompt 2"), TERMS[:2], (0, 0), {"composed 2": "a blue dress, long"})
     )
@@ -69,7 +69,7 @@ def test_each_prompt_counts_by_its_strength_and_avoided_phrases_count_alike() ->
     assert amounts["text"] / unit_ == pytest.approx(-0.25 - 0.5 * 0.5)  # what composed repeats of the caption is given back
 
 
-def test_a_named_rule_is_kept_and_others_give_way() -> None:
+def test_keep_rule_keeps_the_rule() -> None:
     spread = Spread.of(GALLERY)
     hinge = query().with_rule(Hinge())
     assert isinstance(automatic_weights(hinge, spread).rule, Linear)
@@ -81,14 +81,14 @@ def test_a_named_rule_is_kept_and_others_give_way() -> None:
 
 
 @pytest.mark.parametrize("gallery", [GALLERY[:1], np.repeat(GALLERY[:1], 5, axis=0), GALLERY[:0]])
-def test_a_gallery_that_does_not_spread_gets_raw_scores_and_says_so(gallery: np.ndarray) -> None:
+def test_a_gallery_without_variance_gets_raw_scores_and_a_remark(gallery: np.ndarray) -> None:
     weighed = automatic_weights(query(), Spread.of(gallery))
     assert weighed.weights == pytest.approx(np.array((1, -0.25, 0.5, 1)) / 2.75)
     assert not weighed.means
     assert "cannot be told apart" in str(weighed.remark)
 
 
-def test_other_weights_count_from_zero_again() -> None:
+def test_new_weights_reset_the_means() -> None:
     weighed = automatic_weights(query(), Spread.of(GALLERY))
     assert weighed.means
     back = weighed.with_pdv(mm.PDV())
@@ -108,7 +108,7 @@ class Constant:
         return np.repeat(self._inner.encode_texts(["a dress"]), len(texts), axis=0)
 
 
-def test_an_encoder_that_does_not_read_is_told(made: Path, encoder: mm.Encoder) -> None:
+def test_an_encoder_with_constant_text_vectors_is_reported(made: Path, encoder: mm.Encoder) -> None:
     retriever = mm.Retriever.open(made, encoder=Constant(encoder))
     id_ = retriever.gallery.ids[4]
     ranking = retriever.search(reference_id=id_, prompt="in red")
@@ -124,13 +124,13 @@ def one_item(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, phot
     return mm.Retriever(gallery, encoder)
 
 
-def test_a_gallery_of_one_item_answers(one_item: mm.Retriever) -> None:
+def test_a_gallery_of_one_item_can_be_searched(one_item: mm.Retriever) -> None:
     ranking = one_item.search(reference_id=one_item.gallery.ids[0], prompt="in red without stripes", avoid="dots")
     assert len(ranking) == 1
     assert "cannot be told apart" in str(ranking.note)
 
 
-def test_who_gets_automatic_weights(retriever: mm.Retriever) -> None:
+def test_which_requests_get_automatic_weights(retriever: mm.Retriever) -> None:
     asked: dict[str, Any] = {"reference_id": retriever.gallery.ids[3], "prompt": "in red", "k": 60}
     by_itself = retriever.search(**asked)
     assert by_itself.weights["image"] > 0
@@ -150,7 +150,7 @@ def test_who_gets_automatic_weights(retriever: mm.Retriever) -> None:
         retriever.search(**asked, weights="best")
 
 
-def test_base_numbers_are_those_of_the_terms(made: Path, encoder: mm.Encoder) -> None:
+def test_base_scores_equal_the_formula(made: Path, encoder: mm.Encoder) -> None:
     """With the template and a given caption nothing of today's choices enters."""
     retriever = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="template"))
     id_, prompt, caption = retriever.gallery.ids[3], "in red, without stripes", "a photo of a dress"
@@ -176,7 +176,7 @@ def test_base_numbers_are_those_of_the_terms(made: Path, encoder: mm.Encoder) ->
         {"prompt": "no stripes", "composer": "sum", "weights": "auto"},
     ],
 )
-def test_what_is_taken_away_is_a_term_of_its_own(retriever: mm.Retriever, question: dict[str, Any]) -> None:
+def test_phrases_to_avoid_are_separate_terms(retriever: mm.Retriever, question: dict[str, Any]) -> None:
     ranking = retriever.search(reference_id=retriever.gallery.ids[3], k=5, **question)
     avoided = [name for name in ranking.weights if name.split()[0] == "avoid"]
     assert avoided
@@ -187,14 +187,14 @@ def test_what_is_taken_away_is_a_term_of_its_own(retriever: mm.Retriever, questi
         assert sum(hit.contributions.values()) == pytest.approx(hit.score)
 
 
-def test_only_forbidding_without_a_reference(retriever: mm.Retriever) -> None:
+def test_only_avoiding_without_a_reference(retriever: mm.Retriever) -> None:
     ranking = retriever.search(prompt="without stripes", k=5)
     assert list(ranking.weights) == ["avoid"]
     assert ranking.answerable is None
     assert all("striped" not in id_ for id_ in ranking.ids)
 
 
-def test_stripes_go_where_they_are_not_wanted(retriever: mm.Retriever) -> None:
+def test_avoided_stripes_disappear(retriever: mm.Retriever) -> None:
     striped = next(id_ for id_ in retriever.gallery.ids if "striped" in id_)
     for question in ({"avoid": "stripes"}, {"prompt": "without stripes"}, {"prompt": "not striped"}):
         ids = retriever.search(reference_id=striped, k=10, **question).ids
@@ -202,7 +202,7 @@ def test_stripes_go_where_they_are_not_wanted(retriever: mm.Retriever) -> None:
     assert sum("striped" in id_ for id_ in retriever.search(reference_id=striped, k=10).ids) >= 3
 
 
-def test_answerable_tells_what_is_there(retriever: mm.Retriever) -> None:
+def test_answerable_separates_matches_from_no_match(retriever: mm.Retriever) -> None:
     there = retriever.search(prompt="a striped hoodie")
     foreign = retriever.search(prompt="refrigerator")
     assert foreign.answerable is not None
@@ -211,7 +211,7 @@ def test_answerable_tells_what_is_there(retriever: mm.Retriever) -> None:
     assert (there.has_match, foreign.has_match) == (True, False)
 
 
-def test_many_requests_are_answered_as_one_by_one(retriever: mm.Retriever, photos: Path) -> None:
+def test_search_many_equals_single_searches(retriever: mm.Retriever, photos: Path) -> None:
     pictures, ids = sorted(photos.rglob("*.png")), retriever.gallery.ids
     requests: list[dict[str, Any]] = [
         {"image": str(pictures[1]), "prompt": "in red", "k": 7},
@@ -237,7 +237,7 @@ def test_many_requests_are_answered_as_one_by_one(retriever: mm.Retriever, photo
     assert retriever.search_many([]) == []
 
 
-def test_wrong_requests_are_named_by_number(retriever: mm.Retriever) -> None:
+def test_invalid_requests_are_named_by_number(retriever: mm.Retriever) -> None:
     good = {"prompt": "in red"}
     for requests, message in (
         ([good, {"promt": "in red"}], "request 2: unknown fields in a request: promt"),
@@ -249,7 +249,7 @@ def test_wrong_requests_are_named_by_number(retriever: mm.Retriever) -> None:
             retriever.search_many(requests)  # type: ignore[arg-type]
 
 
-def test_the_shell_tells_what_was_understood(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shell_prints_the_interpreted_query(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     id_ = mm.Gallery.open(made).ids[3]
     words = ["search", str(made), "--reference-id", id_, "--prompt", "in red", "-k", "3"]
     assert main([*words, "--json"]) == 0
@@ -263,7 +263,7 @@ def test_the_shell_tells_what_was_understood(made: Path, capsys: pytest.CaptureF
     assert "no good match" in capsys.readouterr().err
 
 
-def test_weights_have_names_in_the_shell(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_named_weights_in_the_shell(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["search", str(made), "--prompt", "a dress", "--json", "-k", "1"]
     found = {}
     for name in ("auto", "base"):
@@ -276,13 +276,13 @@ def test_weights_have_names_in_the_shell(made: Path, capsys: pytest.CaptureFixtu
     assert "expected auto, base, balanced, or weights by role" in capsys.readouterr().err
 
 
-def test_rewriters_have_names_in_python(made: Path, encoder: mm.Encoder) -> None:
+def test_named_rewriters_in_python(made: Path, encoder: mm.Encoder) -> None:
     swop = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="swop"))
     with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: swap, template"):
         swop.search(reference_id=swop.gallery.ids[0], prompt="in red")
 
 
-def test_a_hit_that_others_have_deleted_does_not_spoil_the_answer(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_a_hit_deleted_meanwhile_does_not_fail_the_search(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos / "summer")
     retriever = mm.Retriever(gallery, encoder)

@@ -66,9 +66,9 @@ def test_terms_and_base_weights(
         np.testing.assert_array_equal(composition["image"], query.vector)
 
 
-def test_a_given_caption_is_taken_as_it_is(encoder: Encoder, query: ComposerInput) -> None:
-    told = ComposerInput(query.vector, "in red", caption="a blue thing")
-    composition = make_composer("captions", encoder).compose([told])[0]
+def test_a_given_caption_is_used_unchanged(encoder: Encoder, query: ComposerInput) -> None:
+    captioned = ComposerInput(query.vector, "in red", caption="a blue thing")
+    composition = make_composer("captions", encoder).compose([captioned])[0]
     assert composition.words == {"text": "a blue thing", "composed": "a blue thing, in red", "prompt": "in red"}
     expected = encoder.encode_texts(["a blue thing", "a blue thing, in red"])
     np.testing.assert_allclose([composition["text"], composition["composed"]], expected, atol=1e-6)
@@ -81,7 +81,7 @@ class Narrator:
         return [Description(None) if q.prompt == "mumble" else Description(f"a dress {q.prompt}", "a dress") for q in queries]
 
 
-def test_many_queries_are_composed_as_one_by_one(encoder: Encoder, query: ComposerInput) -> None:
+def test_a_batch_of_queries_equals_single_queries(encoder: Encoder, query: ComposerInput) -> None:
     image = query.image
     queries = [
         query,
@@ -103,9 +103,9 @@ def test_many_queries_are_composed_as_one_by_one(encoder: Encoder, query: Compos
 def test_ensembles_are_means_of_captions_and_of_their_rewrites(encoder: Encoder, query: ComposerInput) -> None:
     parts = Parts(captioner=Several(), rewriter=SwapRewriter(SMALL))
     one = make_composer("seize", encoder, parts).compose([query])[0]
-    told = encoder.encode_texts(["a blue dress", "a shirt", "a blue thing"])
+    captions = encoder.encode_texts(["a blue dress", "a shirt", "a blue thing"])
     rewritten = encoder.encode_texts(["a red dress, in red", "a shirt, in red", "a red thing, in red"])
-    np.testing.assert_allclose(one["text"], unit([told.mean(axis=0)])[0], atol=1e-5)
+    np.testing.assert_allclose(one["text"], unit([captions.mean(axis=0)])[0], atol=1e-5)
     np.testing.assert_allclose(one["composed"], unit([rewritten.mean(axis=0)])[0], atol=1e-5)
     assert (one.rule, one.term_weights["composed"]) == (Hinge(), 1.0)
 
@@ -115,7 +115,7 @@ class Several:
         return [["a blue dress", "a shirt", "a blue thing"][:count] for _ in queries]
 
 
-def test_ldre_weighs_captions_by_what_their_rewrites_gain_over_the_gallery(encoder: Encoder, query: ComposerInput) -> None:
+def test_ldre_weighs_captions_by_the_gains_of_their_rewrites(encoder: Encoder, query: ComposerInput) -> None:
     gallery = encoder.encode_images([query.image]) @ np.eye(128, dtype=np.float32)
     captions, rewrites = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[::-1]
     gains = np.array([[0.1] * 5 + [0.9, -1], [0.2] * 7, [0.0] * 7])
@@ -137,7 +137,7 @@ def test_ldre_weighs_captions_by_what_their_rewrites_gain_over_the_gallery(encod
         make_composer("ldre", encoder)
 
 
-def test_sdr_is_other_weights_on_the_same_terms(encoder: Encoder, query: ComposerInput) -> None:
+def test_sdr_uses_other_weights_for_the_same_terms(encoder: Encoder, query: ComposerInput) -> None:
     one, plain = (make_composer(name, encoder).compose([query])[0] for name in ("sdr", "captions"))
     np.testing.assert_array_equal(one.terms, plain.terms)
     a, b = 0.15, 0.35
@@ -145,9 +145,9 @@ def test_sdr_is_other_weights_on_the_same_terms(encoder: Encoder, query: Compose
     np.testing.assert_allclose(one.vector, expected, atol=1e-6)
 
 
-def test_roles_have_the_signs_of_what_was_asked(encoder: Encoder, query: ComposerInput) -> None:
-    asked = ComposerInput(query.vector, "in red, without sleeves, keep the pattern")
-    one = make_composer("roles", encoder).compose([asked])[0]
+def test_role_terms_have_the_signs_of_their_roles(encoder: Encoder, query: ComposerInput) -> None:
+    composer_input = ComposerInput(query.vector, "in red, without sleeves, keep the pattern")
+    one = make_composer("roles", encoder).compose([composer_input])[0]
     assert one.term_weights == pytest.approx(
         {"image": 0.1, "text": 0, "composed": 0.4, "prompt": 0, "desired": 0.3, "preserve": 0.1, "forbidden": -0.1}
     )
@@ -183,20 +183,20 @@ def test_rules_sort_a_prompt_by_role(
 
 
 def test_constraints_of_the_soft_rule(encoder: Encoder, query: ComposerInput) -> None:
-    asked = ComposerInput(query.vector, "in red, keep the sleeves, no dots, not striped")
-    one = make_composer("captions", encoder, rule=RuleName.SOFT).compose([asked])[0]
+    composer_input = ComposerInput(query.vector, "in red, keep the sleeves, no dots, not striped")
+    one = make_composer("captions", encoder, rule=RuleName.SOFT).compose([composer_input])[0]
     assert (one.words["reward"], one.words["penalty"]) == ("in red, sleeves", "dots, striped")
     assert one.term_weights["reward"] == one.term_weights["penalty"] == 0
     np.testing.assert_allclose(one["penalty"], encoder.encode_texts(["dots, striped"])[0], atol=1e-6)
 
 
-def test_words_alone_compose_without_a_picture(encoder: Encoder) -> None:
+def test_a_caption_and_a_prompt_compose_without_an_image(encoder: Encoder) -> None:
     one = make_composer("captions", encoder).compose([ComposerInput(None, "in red", "a dress")])[0]
     assert one.names == ("text", "composed", "prompt")
     assert one.weights == (0, 1, 0)
 
 
-def test_one_step_takes_the_prompt_where_nothing_can_be_read(encoder: Encoder, query: ComposerInput) -> None:
+def test_one_step_uses_the_prompt_for_unreadable_answers(encoder: Encoder, query: ComposerInput) -> None:
     queries = [ComposerInput(query.vector, words) for words in ("in red", "mumble", "striped")]
     first, unread, last = make_composer("one-step", encoder, Parts(describer=Narrator())).compose(queries)
     assert first.words == {"text": "a dress", "composed": "a dress in red", "prompt": "in red"}
@@ -218,14 +218,14 @@ def test_one_step_takes_the_prompt_where_nothing_can_be_read(encoder: Encoder, q
         ("a bluebird dress", "in red", "a bluebird dress, in red"),
     ],
 )
-def test_a_swap_says_the_old_word_no_more(caption: str, prompt: str, rewritten: str) -> None:
+def test_a_swap_removes_the_old_word(caption: str, prompt: str, rewritten: str) -> None:
     words = Vocabulary(
         "a {colour} {thing}", (WordGroup("thing", ("dress", "shirt")), WordGroup("colour", ("red", "blue", "orange", "")))
     )
     assert SwapRewriter(words).rewrite([caption], [prompt]) == [rewritten]
 
 
-def test_a_rewriter_that_says_nothing_leaves_the_prompt(encoder: Encoder, query: ComposerInput) -> None:
+def test_an_empty_rewrite_is_replaced_by_the_prompt(encoder: Encoder, query: ComposerInput) -> None:
     class Silent:
         def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:  # noqa: ARG002
             return ["" for _ in captions]
@@ -235,7 +235,7 @@ def test_a_rewriter_that_says_nothing_leaves_the_prompt(encoder: Encoder, query:
     assert one.remark == "1 of 1 captions have no rewrite: the prompt alone stands for it"
 
 
-def test_more_captions_are_the_best_one_and_its_neighbours(encoder: Encoder, query: ComposerInput) -> None:
+def test_several_captions_are_the_best_one_and_its_neighbors(encoder: Encoder, query: ComposerInput) -> None:
     tagger = Tagger(encoder, vocabulary())
     best, *others = tagger.captions([query], 15)[0]
     assert [best] == tagger.captions([query])[0]
@@ -245,7 +245,7 @@ def test_more_captions_are_the_best_one_and_its_neighbours(encoder: Encoder, que
     assert tagger.captions([query], 5)[0] == [best, *others[:4]]
 
 
-def test_the_tagger_says_what_is_drawn(encoder: Encoder) -> None:
+def test_the_tagger_names_what_is_drawn(encoder: Encoder) -> None:
     drawn = [("red", "dress"), ("blue", "shirt"), ("blue", "dress")]
     detail = drawings()[0].detail
     pictures = [
@@ -276,12 +276,12 @@ def test_slerp_lies_on_the_sphere(encoder: Encoder, query: ComposerInput) -> Non
 
 
 @pytest.mark.parametrize("words", [{"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "caption": ""}])
-def test_empty_words_are_refused(words: dict[str, str]) -> None:
+def test_empty_texts_are_refused(words: dict[str, str]) -> None:
     with pytest.raises(OptionError, match="is empty"):
         ComposerInput(np.ones(3, np.float32), **words)
 
 
-def test_what_a_composer_needs_is_said(encoder: Encoder) -> None:
+def test_missing_requirements_of_a_composer_are_named(encoder: Encoder) -> None:
     with pytest.raises(OptionError, match="needs a reference image"):
         make_composer("sum", encoder).compose([ComposerInput(prompt="in red")])
     with pytest.raises(OptionError, match="needs a prompt"):
@@ -307,13 +307,13 @@ def test_vocabulary_files_round_trip_and_refuse(tmp_path: Path) -> None:
             Vocabulary.read(tmp_path / "bad.json")
 
 
-def test_say_leaves_open_slots_out_and_minds_the_article() -> None:
+def test_say_omits_empty_slots_and_chooses_the_article() -> None:
     assert SMALL.say({}) == "a photo of a"
     assert SMALL.say({"thing": "orange"}) == "a photo of an orange"
     assert SMALL.say({"thing": "dress", "colour": "red"}) == "a photo of a red dress"
 
 
-def test_general_vocabulary_serves_encoders_without_their_own(encoder: Encoder) -> None:
+def test_encoders_without_a_vocabulary_use_the_general_one(encoder: Encoder) -> None:
     class Bare:
         identity, dim = encoder.identity, encoder.dim
         encode_images, encode_texts = encoder.encode_images, encoder.encode_texts
@@ -351,11 +351,11 @@ def test_the_circo_queries_run_from_their_file(
     assert len(composed) == 800
     for record, composition in zip(records[::200], composed[::200], strict=True):
         captions, rewrites = (
-            [said] if isinstance(said, str) else said for said in (record[caption_field], record[rewrite_field])
+            [texts] if isinstance(texts, str) else texts for texts in (record[caption_field], record[rewrite_field])
         )
         assert composition.words["text"] in {caption.strip() for caption in captions}
         assert composition.words["composed"] in {rewrite.strip() for rewrite in rewrites}
         if name == "seize":
-            means = [unit([encoder.encode_texts(said).mean(axis=0)])[0] for said in (captions, rewrites)]
+            means = [unit([encoder.encode_texts(texts).mean(axis=0)])[0] for texts in (captions, rewrites)]
             np.testing.assert_allclose([composition["text"], composition["composed"]], means, atol=1e-3)
         assert len(gallery.search(composition.with_pdv(PUBLISHED["ldre"]), 10)) == 10

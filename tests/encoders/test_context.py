@@ -82,7 +82,7 @@ def clip(**how: Any) -> open_clip.SimpleTokenizer:
         (lambda _: EndPadded(keeps_end=False), LENGTH),  # the end token is lost first, and says nothing
     ],
 )
-def test_a_text_fits_up_to_the_last_place_of_the_context(make: Callable[[Path], Tokenizer], room: int, tmp_path: Path) -> None:
+def test_a_text_fits_up_to_the_last_position(make: Callable[[Path], Tokenizer], room: int, tmp_path: Path) -> None:
     context = TextContext(make(tmp_path))
     assert context.length == LENGTH
     texts = [" ".join(["red"] * words) for words in range(3 * LENGTH)]
@@ -91,7 +91,7 @@ def test_a_text_fits_up_to_the_last_place_of_the_context(make: Callable[[Path], 
 
 
 @pytest.mark.parametrize("refusal", [TypeError, ValueError, None])
-def test_a_tokenizer_of_one_length_is_asked_for_one_more_word(refusal: type[Exception] | None) -> None:
+def test_a_fixed_length_tokenizer_is_tested_with_one_more_word(refusal: type[Exception] | None) -> None:
     def tokenize(texts: Sequence[str], context_length: int = LENGTH) -> torch.Tensor:
         if refusal is not None and context_length != LENGTH:
             raise refusal("only one length")
@@ -101,14 +101,14 @@ def test_a_tokenizer_of_one_length_is_asked_for_one_more_word(refusal: type[Exce
     assert TextContext(tokenize).fits(texts) == [words < LENGTH - 1 for words in range(3 * LENGTH)]
 
 
-def test_a_word_with_the_id_of_the_padding_is_no_padding() -> None:
+def test_a_word_with_the_padding_id_is_not_padding() -> None:
     tokenizer = clip()
     assert (len(tokenizer.encode("!♥")), tokenizer.encode("!♥")[0]) == (2, 0)
     full = "red " * (LENGTH - 4)
     assert TextContext(tokenizer).fits([f"{full}!♥", f"{full}red !♥", f"{full}red red red red !♥"]) == [True, False, False]
 
 
-def test_the_encoder_tells_what_it_reads(encoder: OpenClipEncoder) -> None:
+def test_the_encoder_reports_its_context_length(encoder: OpenClipEncoder) -> None:
     assert isinstance(encoder, ContextLimit)
     assert encoder.context_length == 40
     assert encoder.fits_context(["in red", "red " * 38, "red " * 39, "red " * 300]) == [True, True, False, False]
@@ -142,15 +142,15 @@ def query(encoder: OpenClipEncoder, photos: Path) -> ComposerInput:
     return ComposerInput(encoder.encode_images([path])[0], "in red", LONG, path)
 
 
-def asked(query: ComposerInput, prompt: str, caption: str | None = LONG) -> ComposerInput:
+def composer_input(query: ComposerInput, prompt: str, caption: str | None = LONG) -> ComposerInput:
     return ComposerInput(query.vector, prompt, caption, query.image)
 
 
-def test_opposite_prompts_behind_a_long_caption_are_both_read(encoder: OpenClipEncoder, query: ComposerInput) -> None:
+def test_opposite_prompts_after_a_long_caption_differ(encoder: OpenClipEncoder, query: ComposerInput) -> None:
     composer = make_composer("captions", encoder)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        red, green = composer.compose([asked(query, prompt) for prompt in PROMPTS])
+        red, green = composer.compose([composer_input(query, prompt) for prompt in PROMPTS])
     assert np.abs(red["composed"] - green["composed"]).max() > 1e-2
     for composition, prompt in ((red, PROMPTS[0]), (green, PROMPTS[1])):
         kept, rewrite = composition.words["text"], composition.words["composed"]
@@ -166,7 +166,7 @@ def test_opposite_prompts_behind_a_long_caption_are_both_read(encoder: OpenClipE
         )
 
 
-def test_what_fits_stays_as_it_is_to_the_last_bit(encoder: OpenClipEncoder, query: ComposerInput) -> None:
+def test_texts_that_fit_are_unchanged_bit_for_bit(encoder: OpenClipEncoder, query: ComposerInput) -> None:
     class Bare:
         """The same encoder, which cannot tell what fits."""
 
@@ -174,7 +174,7 @@ def test_what_fits_stays_as_it_is_to_the_last_bit(encoder: OpenClipEncoder, quer
         encode_images, encode_texts = encoder.encode_images, encoder.encode_texts
 
     full = " ".join(["blue"] * 33)  # with ", in red", start and end: 40 tokens less one
-    queries = [asked(query, "in red", caption) for caption in ("a blue dress", f"{full} x", full)]
+    queries = [composer_input(query, "in red", caption) for caption in ("a blue dress", f"{full} x", full)]
     for name in ("captions", "sdr", "roles", "seize", "sum", "slerp", "prompt"):
         before, after = (make_composer(name, one).compose(queries) for one in (Bare(), encoder))
         for old, new in zip(before, after, strict=True):
@@ -206,7 +206,7 @@ def test_each_of_several_captions_is_fitted(encoder: OpenClipEncoder, query: Com
     composer = make_composer(name, encoder, Parts(captioner=Several()), score=lambda rows: rows @ rows.T)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (one,) = composer.compose([asked(query, PROMPTS[0], None)])
+        (one,) = composer.compose([composer_input(query, PROMPTS[0], None)])
     assert str(one.remark).endswith(
         "2 of 3 captions or their rewrites were shortened, so that the prompt fits into the encoder's 40 tokens"
     )
@@ -220,7 +220,7 @@ def behind(encoder: ContextLimit, prompt: str) -> Callable[[str], bool]:
     return lambda caption: encoder.fits_context([f"{caption}, {prompt}"])[0]
 
 
-def test_a_swap_is_asked_again_with_the_shortened_caption(encoder: OpenClipEncoder, query: ComposerInput) -> None:
+def test_the_swap_rewriter_rewrites_the_shortened_caption(encoder: OpenClipEncoder, query: ComposerInput) -> None:
     swap = SwapRewriter(Vocabulary("a {colour}", (WordGroup("colour", ("red", "blue")),)))
     (one,) = make_composer("captions", encoder, Parts(rewriter=swap)).compose([query])
     assert one.words["text"].startswith("a photo of a blue dress")
@@ -239,7 +239,7 @@ class Model:
         return [self.answer for _ in prompts]
 
 
-def test_the_rewrite_of_a_model_goes_behind_the_prompt(encoder: OpenClipEncoder, query: ComposerInput) -> None:
+def test_the_rewrite_of_a_model_is_moved_after_the_prompt(encoder: OpenClipEncoder, query: ComposerInput) -> None:
     model = Model("a red dress " + "with long sleeves " * 20)
     (one,) = make_composer("captions", encoder, Parts(rewriter=model)).compose([query])
     rewrite = one.words["composed"]
@@ -265,7 +265,7 @@ def test_a_prompt_that_fills_the_context_stands_alone(
     encoder: OpenClipEncoder, query: ComposerInput, rewriter: Model | None
 ) -> None:
     full = "red " * 37 + "red"
-    (one,) = make_composer("captions", encoder, Parts(rewriter=rewriter)).compose([asked(query, full)])
+    (one,) = make_composer("captions", encoder, Parts(rewriter=rewriter)).compose([composer_input(query, full)])
     np.testing.assert_allclose(one["composed"], one["prompt"], atol=1e-6)
     what = "caption" if rewriter is None else "rewrite"
     assert f"the {what} was left out of `composed`: the prompt alone fills the encoder's 40 tokens" in str(one.remark)
@@ -278,8 +278,8 @@ class Narrator:
 
 
 @pytest.mark.parametrize("name", ["captions", "seize", "sdr", "roles", "sum", "slerp", "prompt", "one-step", "searle-oti"])
-def test_a_prompt_that_is_cut_is_told_by_every_composer(encoder: OpenClipEncoder, query: ComposerInput, name: str) -> None:
-    long, short = asked(query, "red " * 60, "a dress"), asked(query, "in red", "a dress")
+def test_every_composer_reports_a_cut_prompt(encoder: OpenClipEncoder, query: ComposerInput, name: str) -> None:
+    long, short = composer_input(query, "red " * 60, "a dress"), composer_input(query, "in red", "a dress")
     with pytest.warns(PromptCutWarning):
         cut, whole = make_composer(name, encoder, Parts(describer=Narrator(), oti=OTI(steps=1))).compose([long, short])
     assert CUT in str(cut.remark).split("; ")
@@ -288,22 +288,24 @@ def test_a_prompt_that_is_cut_is_told_by_every_composer(encoder: OpenClipEncoder
     assert (description in str(whole.remark)) is (name == "one-step")
 
 
-def test_a_prompt_that_is_cut_behind_a_pseudo_token(encoder: OpenClipEncoder, query: ComposerInput) -> None:
+def test_a_prompt_cut_after_a_pseudo_token_is_reported(encoder: OpenClipEncoder, query: ComposerInput) -> None:
     composer = make_composer("searle-oti", encoder, Parts(oti=OTI(steps=1)))
     prompts = [" ".join(["red"] * words) for words in (33, 34)]  # "a photo of $ that" takes five of 38 places
     with pytest.warns(PromptCutWarning):
-        whole, cut = composer.compose([asked(query, prompt, None) for prompt in prompts])
+        whole, cut = composer.compose([composer_input(query, prompt, None) for prompt in prompts])
     assert whole.remark is None
     assert cut.remark == "after 'a photo of $ that', the prompt does not fit into the encoder's 40 tokens: its end was cut"
 
 
-def test_phrases_and_descriptions_of_a_compiler_are_told_too(encoder: OpenClipEncoder, query: ComposerInput) -> None:
+def test_cut_phrases_and_descriptions_of_a_compiler_are_reported(encoder: OpenClipEncoder, query: ComposerInput) -> None:
     class Compiler:
         def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
             return [Roles("a dress " * 30, ("in red", "long " * 50), (), ()) for _ in queries]
 
     with pytest.warns(PromptCutWarning):
-        (one,) = make_composer("roles", encoder, Parts(compiler=Compiler())).compose([asked(query, "in red", "a dress")])
+        (one,) = make_composer("roles", encoder, Parts(compiler=Compiler())).compose(
+            [composer_input(query, "in red", "a dress")]
+        )
     end = "is longer than the 40 tokens that the encoder reads: its end was cut"
     assert one.remark == f"the description of the target {end}; a desired phrase {end}"
 
@@ -327,7 +329,7 @@ def test_the_longest_prefix_has_whole_words() -> None:
         )
 
 
-def test_the_note_of_a_search_tells_it(retriever: mm.Retriever, photos: Path) -> None:
+def test_the_note_of_a_search_contains_the_remark(retriever: mm.Retriever, photos: Path) -> None:
     picture = sorted(photos.rglob("*.png"))[3]
     red, green = (retriever.search(picture, prompt, caption=LONG, k=20) for prompt in PROMPTS)
     assert red.ids != green.ids

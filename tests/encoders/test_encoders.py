@@ -45,7 +45,7 @@ def test_rows_are_unit_float32_whatever_comes_in(encoder: Encoder, photos: Path)
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
 
 
-def test_a_batch_gives_what_one_by_one_gives(encoder: Encoder, photos: Path) -> None:
+def test_a_batch_equals_single_images(encoder: Encoder, photos: Path) -> None:
     paths = sorted(photos.rglob("*.png"))[:9]
     np.testing.assert_allclose(
         encoder.encode_images(paths), np.concatenate([encoder.encode_images([p]) for p in paths]), atol=1e-5
@@ -56,7 +56,7 @@ def test_a_batch_gives_what_one_by_one_gives(encoder: Encoder, photos: Path) -> 
     )
 
 
-def test_images_are_what_plain_open_clip_gives(encoder: Encoder, photos: Path) -> None:
+def test_image_vectors_equal_those_of_open_clip(encoder: Encoder, photos: Path) -> None:
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{BUILT_IN_MODEL}")
     path = next(photos.rglob("*.png"))
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_cropped_text_equals_the_full_context(model_class: type) -> None:
 
 
 @pytest.mark.parametrize("text", [{"no_causal_mask": True, "pool_type": "last"}, {"embed_cls": True}])
-def test_towers_that_look_back_are_not_cropped(text: dict[str, object]) -> None:
+def test_bidirectional_towers_are_not_cropped(text: dict[str, object]) -> None:
     torch.manual_seed(0)
     model = CustomTextCLIP(embed_dim=16, vision_cfg=VISION, text_cfg=TEXT | text).eval()
     tokens = open_clip.SimpleTokenizer()(["a red dress"])
@@ -92,7 +92,7 @@ def test_towers_that_look_back_are_not_cropped(text: dict[str, object]) -> None:
         torch.testing.assert_close(encode_tokens(model, tokens), model.encode_text(tokens))
 
 
-def test_a_long_prompt_is_cut_and_says_so(encoder: Encoder) -> None:
+def test_a_long_prompt_is_cut_with_a_warning(encoder: Encoder) -> None:
     with pytest.warns(PromptCutWarning, match="1 of 2 texts were cut to the 40 tokens"):
         rows = encoder.encode_texts(["in red", "red " * 300])
     assert np.isfinite(rows).all()
@@ -130,7 +130,7 @@ def test_targetpad_pads_before_the_models_own_preprocessing(encoder: Encoder, ph
     assert [preprocessing_of(one.identity) for one in (encoder, padded)] == [Preprocessing.PLAIN, Preprocessing.TARGET_PAD]
 
 
-def test_an_unknown_preprocessing_is_wrong_use() -> None:
+def test_an_unknown_preprocessing_is_refused() -> None:
     with pytest.raises(OptionError, match="unknown preprocessing 'squarepad'; choose from: plain, targetpad"):
         load_encoder("wardrobe", preprocessing="squarepad")
 
@@ -162,7 +162,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "error", "said"),
+    ("spec", "error", "message"),
     [
         ("wardrob", OptionError, "choose from: wardrobe"),
         ("ViT-B-32", OptionError, "laion2b_s34b_b79k"),
@@ -172,13 +172,13 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ("ViT-B-32/laion2b_s34b_b79k", EncoderError, "without a network"),
     ],
 )
-def test_what_cannot_be_loaded_says_why_in_one_line(spec: str, error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said) as caught:
+def test_load_errors_are_one_line(spec: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
         load_encoder(spec)
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_that_does_not_answer_fails_in_seconds_in_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_hub_fails_quickly_in_one_line(tmp_path: Path) -> None:
     """A real process without HF_HUB_OFFLINE, behind a proxy that refuses; nothing leaves this machine."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {
@@ -197,7 +197,7 @@ def test_a_hub_that_does_not_answer_fails_in_seconds_in_one_line(tmp_path: Path)
     assert not (tmp_path / "g").exists()
 
 
-def test_folders_that_are_no_encoder(tmp_path: Path) -> None:
+def test_folders_without_an_encoder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="not an encoder folder"):
         load_encoder(tmp_path)
     shutil.copy(BUILT_IN_MODEL / "open_clip_config.json", tmp_path)

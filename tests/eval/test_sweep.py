@@ -19,7 +19,7 @@ from eval.runs.weight_settings import weighing
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, sweep_ranks, swept
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
-from mmretrieve.composition import numbered
+from mmretrieve.composition import term_name
 from mmretrieve.errors import OptionError
 from mmretrieve.rules import Hinge, Product
 from mmretrieve.vectors import unit
@@ -197,7 +197,7 @@ def test_the_plane_is_refused_where_a_ranking_depends_on_more() -> None:
     more = random_part(8).scored.gallery[:1]
     said = refused(random_part(7), lambda composition: composition.with_role("desired", more, 0.5, ["red"]))
     assert said.endswith("these queries have image, text, composed, prompt, desired")
-    two = tuple(numbered("composed", i) for i in range(2))
+    two = tuple(term_name("composed", i) for i in range(2))
     said = refused(random_part(7, names=("image", "text", *two)), lambda composition: composition)
     assert said.endswith("these queries have image, text, composed, composed 2")
 

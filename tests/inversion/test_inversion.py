@@ -67,7 +67,7 @@ def random_model(name: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("name", ["wardrobe", "ViT-B-32", "siglip", "coca_ViT-B-32"])
-def test_a_words_own_embedding_gives_the_words_own_encoding(name: str) -> None:
+def test_the_embedding_of_a_word_gives_the_encoding_of_the_word(name: str) -> None:
     model, tokenizer = random_model(name)
     pseudo = PseudoTokens(model.eval().requires_grad_(False), tokenizer, name)
     cat, dog = pseudo.of_text("cat"), pseudo.of_text("dog")
@@ -81,7 +81,7 @@ def test_a_words_own_embedding_gives_the_words_own_encoding(name: str) -> None:
     assert float((elsewhere[0] - whole[0]).abs().max()) < 1e-6  # outside of `features` nothing is put in
 
 
-def test_a_huggingface_tokenizer_is_learned_from_what_it_says(tmp_path: Path) -> None:
+def test_the_frame_of_a_huggingface_tokenizer(tmp_path: Path) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
     words = {
@@ -104,7 +104,7 @@ def test_a_huggingface_tokenizer_is_learned_from_what_it_says(tmp_path: Path) ->
     assert float((F.normalize(whole, dim=-1) - F.normalize(spliced, dim=-1)).abs().max()) < 1e-5
 
 
-def test_a_tower_or_tokenizer_that_cannot_is_refused() -> None:
+def test_unsupported_towers_and_tokenizers_are_refused() -> None:
     model, tokenizer = small_siglip()
 
     class Foreign(nn.Module):
@@ -124,7 +124,7 @@ def test_a_tower_or_tokenizer_that_cannot_is_refused() -> None:
         PseudoTokens(model, tokenizer, "foreign")
 
 
-def test_long_and_odd_sentences(encoder: OpenClipEncoder) -> None:
+def test_long_and_invalid_sentences(encoder: OpenClipEncoder) -> None:
     pseudo = encoder.pseudo_tokens
     token = pseudo.of_text("cat")
     with pytest.warns(PromptCutWarning, match="cut to the 40 tokens that wardrobe reads"):
@@ -182,7 +182,7 @@ def write(path: Path, kind: type[Pic2WordPhi | SearlePhi], weights: dict[str, to
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 @pytest.mark.parametrize("kind", [Pic2WordPhi, SearlePhi])
-def test_published_layouts_load_and_give_what_a_plain_forward_gives(
+def test_published_checkpoints_load_and_equal_a_plain_forward_pass(
     encoder: OpenClipEncoder, tmp_path: Path, kind: type[Pic2WordPhi | SearlePhi], suffix: str
 ) -> None:
     weights = published(kind, 128, 96)
@@ -210,7 +210,7 @@ def test_a_phi_for_another_encoder_is_refused(encoder: OpenClipEncoder, tmp_path
         load_phi(tmp_path / "own.safetensors", encoder).tokens(np.ones((1, 128), np.float32), stranger)
 
 
-def test_what_is_not_a_phi_is_refused_by_name(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+def test_files_without_a_phi_are_refused(encoder: OpenClipEncoder, tmp_path: Path) -> None:
     weights = published(SearlePhi, 128, 96)
     del weights["layers.3.bias"]
     weights["layers.9.weight"] = torch.ones(1)
@@ -234,7 +234,7 @@ def test_what_is_not_a_phi_is_refused_by_name(encoder: OpenClipEncoder, tmp_path
 # ---- the composer
 
 
-def test_the_composer_says_the_picture_as_a_word(encoder: OpenClipEncoder, photos: Path, tmp_path: Path) -> None:
+def test_the_composer_uses_the_image_as_a_word(encoder: OpenClipEncoder, photos: Path, tmp_path: Path) -> None:
     phi = load_phi(write(tmp_path / "phi.pt", SearlePhi, published(SearlePhi, 128, 96)), encoder)
     path = sorted(photos.rglob("*.png"))[0]
     query = ComposerInput(encoder.encode_images([path])[0], "costs $5", image=path)
@@ -243,8 +243,8 @@ def test_the_composer_says_the_picture_as_a_word(encoder: OpenClipEncoder, photo
     assert one.term_weights == {"image": 0, "text": 0, "composed": 1, "prompt": 0}
     token = phi.tokens(encoder.image_features([path]), encoder)
     with torch.no_grad():
-        said = encoder.pseudo_tokens.features([("a photo of", "that costs $5")], token)
-    np.testing.assert_allclose(one["composed"], F.normalize(said, dim=-1)[0], atol=1e-5)
+        sentence_features = encoder.pseudo_tokens.features([("a photo of", "that costs $5")], token)
+    np.testing.assert_allclose(one["composed"], F.normalize(sentence_features, dim=-1)[0], atol=1e-5)
     older = load_phi(write(tmp_path / "older.pt", Pic2WordPhi, published(Pic2WordPhi, 128, 96)), encoder)
     comma = make_composer("pic2word", encoder, Parts(phi=older)).compose([query])[0]
     assert comma.words["composed"] == "a photo of $ , costs $5"
@@ -253,7 +253,7 @@ def test_the_composer_says_the_picture_as_a_word(encoder: OpenClipEncoder, photo
             make_composer(name, encoder, Parts(phi=wrong))
 
 
-def test_what_textual_inversion_needs_is_said(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+def test_missing_requirements_of_textual_inversion_are_named(encoder: OpenClipEncoder, tmp_path: Path) -> None:
     folder = shutil.copytree(mm.wardrobe.BUILT_IN_MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("phi*"))
     with pytest.raises(OptionError, match="'lincir' needs a phi for"):
         make_composer("lincir", mm.load_encoder(str(folder)))
@@ -273,16 +273,16 @@ def test_what_textual_inversion_needs_is_said(encoder: OpenClipEncoder, tmp_path
 
 def cosines(encoder: OpenClipEncoder, tokens: torch.Tensor, features: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        said = encoder.pseudo_tokens.features([("a photo of", "")] * len(tokens), tokens)
-    return F.cosine_similarity(said, torch.from_numpy(features)).numpy()
+        sentence_features = encoder.pseudo_tokens.features([("a photo of", "")] * len(tokens), tokens)
+    return F.cosine_similarity(sentence_features, torch.from_numpy(features)).numpy()
 
 
-def test_oti_brings_the_sentence_to_its_picture(encoder: OpenClipEncoder, photos: Path) -> None:
-    paths, told = sorted(photos.rglob("*.png"))[:6], []
+def test_oti_increases_the_cosine_of_sentence_and_image(encoder: OpenClipEncoder, photos: Path) -> None:
+    paths, progress = sorted(photos.rglob("*.png"))[:6], []
     features = encoder.image_features(paths)
     oti = OTI(steps=60, batch=4)
-    tokens = oti.tokens(features, encoder, progress=told.append)
-    assert told == [4, 2]
+    tokens = oti.tokens(features, encoder, progress=progress.append)
+    assert progress == [4, 2]
     before, after = cosines(encoder, oti.start(6, 96), features), cosines(encoder, tokens, features)
     assert (after > before + 0.15).all()
     alone = torch.cat([oti.tokens(row[None], encoder) for row in features[:2]])
@@ -296,8 +296,8 @@ def test_phrases_pull_a_token_towards_their_concept(encoder: OpenClipEncoder, ph
         target = torch.from_numpy(encoder.encode_texts([phrases[0][0][1]]))
 
         def near(tokens: torch.Tensor) -> np.ndarray:
-            said = encoder.pseudo_tokens.features([phrases[0][0][0]] * 2, tokens)
-            return F.cosine_similarity(said, target).numpy()
+            sentence_features = encoder.pseudo_tokens.features([phrases[0][0][0]] * 2, tokens)
+            return F.cosine_similarity(sentence_features, target).numpy()
 
     free, bound = (OTI(steps=40).tokens(features, encoder, phrases=given) for given in (None, phrases))
     with torch.no_grad():
@@ -323,10 +323,10 @@ def test_captions_are_cut_at_their_noun_phrases(caption: str, pieces: tuple[str,
 RECIPE = PhiRecipe(steps=30, batch=64, learning_rate=1e-3, validate_every=10)
 
 
-def test_training_lowers_validation_loss_and_goes_on_where_it_was_killed(encoder: OpenClipEncoder, tmp_path: Path) -> None:
-    said = captions(2000)
+def test_training_lowers_the_validation_loss_and_resumes(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    training_captions = captions(2000)
     points: list[Any] = []
-    best = train_phi(said, encoder, tmp_path / "whole.safetensors", RECIPE, report=points.append)
+    best = train_phi(training_captions, encoder, tmp_path / "whole.safetensors", RECIPE, report=points.append)
     assert [point.step for point in points] == [10, 20, 30]
     assert points[-1].validation < 0.8 * points[0].validation
     assert best.validation == min(point.validation for point in points)
@@ -341,20 +341,22 @@ def test_training_lowers_validation_loss_and_goes_on_where_it_was_killed(encoder
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_phi(said, encoder, tmp_path / "part.safetensors", RECIPE, report=stop)
-    resumed = train_phi(said, encoder, tmp_path / "part.safetensors", RECIPE)
+        train_phi(training_captions, encoder, tmp_path / "part.safetensors", RECIPE, report=stop)
+    resumed = train_phi(training_captions, encoder, tmp_path / "part.safetensors", RECIPE)
     assert resumed.validation == pytest.approx(best.validation, rel=1e-4)
     features = encoder.image_features([drawings_picture()])
     whole, part = (load_phi(tmp_path / f"{name}.safetensors", encoder).tokens(features, encoder) for name in ("whole", "part"))
     np.testing.assert_allclose(whole, part, atol=1e-3)
     with pytest.raises(OptionError, match="belongs to a run with other captions, encoder or settings"):
-        train_phi([said[0].replace("a", "e"), *said[1:]], encoder, tmp_path / "part.safetensors", RECIPE)
+        train_phi(
+            [training_captions[0].replace("a", "e"), *training_captions[1:]], encoder, tmp_path / "part.safetensors", RECIPE
+        )
     (tmp_path / "part.safetensors").unlink()
     with pytest.raises(OptionError, match="is missing, but the state of its run exists"):
-        train_phi(said, encoder, tmp_path / "part.safetensors", RECIPE)
+        train_phi(training_captions, encoder, tmp_path / "part.safetensors", RECIPE)
     torch.save({"other": 1}, tmp_path / "whole.state")
     with pytest.raises(EncoderError, match="not the state of a training run"):
-        train_phi(said, encoder, tmp_path / "whole.safetensors", RECIPE)
+        train_phi(training_captions, encoder, tmp_path / "whole.safetensors", RECIPE)
 
 
 def drawings_picture() -> Any:
@@ -364,7 +366,7 @@ def drawings_picture() -> Any:
     return draw(drawing.garment, drawing.detail, seed=drawing.seed)
 
 
-def test_training_refuses_what_it_cannot_use(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+def test_training_refuses_invalid_arguments(encoder: OpenClipEncoder, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="captions have a noun phrase"):
         train_phi(["there", "sitting"], encoder, tmp_path / "phi.safetensors", RECIPE)
     (tmp_path / "empty.txt").write_text("\n\n")
@@ -419,7 +421,7 @@ def test_the_command_survives_a_kill(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["phi"] == str(out)
 
 
-def test_the_shipped_phi_beats_words_alone_and_picture_alone(encoder: mm.Encoder) -> None:
+def test_the_shipped_phi_beats_prompt_only_and_image_only(encoder: mm.Encoder) -> None:
     bench = load_benchmark("wardrobe")
     gallery = encoder.encode_images([bench.image_path(id_) for id_ in bench.gallery_ids])
     wanted = {method.label: method for method in METHODS if method.label in ("image only", "prompt only", "LinCIR")}

@@ -57,12 +57,12 @@ def images(rows: Iterable[tuple[bytes | None, str | None] | None]) -> pa.Array:
 
 
 def items(source: Source) -> list[SourceItem]:
-    found = list(source)
-    assert [entry for entry in found if isinstance(entry, UnreadableItem)] == []
-    return [entry for entry in found if isinstance(entry, SourceItem)]
+    entries = list(source)
+    assert [entry for entry in entries if isinstance(entry, UnreadableItem)] == []
+    return [entry for entry in entries if isinstance(entry, SourceItem)]
 
 
-def troubles(source: Source) -> dict[str, str]:
+def problems(source: Source) -> dict[str, str]:
     return {entry.id: entry.reason for entry in source if isinstance(entry, UnreadableItem)}
 
 
@@ -129,26 +129,24 @@ def test_ids_order_and_bytes_are_those_of_the_folder(
     source = read_source(path)
     assert len(source) == len(loose) == 60
     assert source.name == str(path.resolve()) == read_source(str(path)).name
-    found = contents(source)
-    assert found == loose
-    assert list(found) == sorted(loose)
+    entries = contents(source)
+    assert entries == loose
+    assert list(entries) == sorted(loose)
     assert list(source) == list(source)
 
 
 @pytest.mark.parametrize("keep", [as_folder, as_tar, as_structs])
-def test_places_open_as_pictures_from_many_threads(
-    keep: Keeping, photos: Path, tmp_path: Path, loose: dict[str, bytes]
-) -> None:
-    found = items(read_source(keep(photos, tmp_path, loose)))
-    random.Random(0).shuffle(found)
+def test_locations_open_in_many_threads(keep: Keeping, photos: Path, tmp_path: Path, loose: dict[str, bytes]) -> None:
+    entries = items(read_source(keep(photos, tmp_path, loose)))
+    random.Random(0).shuffle(entries)
     with ThreadPoolExecutor(8) as pool:
-        for item, read in zip(found, pool.map(content, found), strict=True):
+        for item, read in zip(entries, pool.map(content, entries), strict=True):
             assert read == loose[item.id]
-    with found[0].place.open() as file:
+    with entries[0].place.open() as file:
         assert open_image(file).size == (96, 96)
 
 
-def test_one_picture_is_a_source(photos: Path) -> None:
+def test_a_single_image_is_a_source(photos: Path) -> None:
     path = next(photos.rglob("*.png"))
     assert contents(read_source(path)) == {path.name: path.read_bytes()}
     assert len(read_source(path)) == 1
@@ -157,7 +155,7 @@ def test_one_picture_is_a_source(photos: Path) -> None:
 # --- places
 
 
-def test_a_part_says_where_it_is_from(tmp_path: Path) -> None:
+def test_a_part_has_a_name(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "00000.tar", [("x.jpg", b"abcdef")])
     with Location(str(path), f"tar:{BLOCK}:6").open() as file:
         assert (file.name, file.read()) == (f"00000.tar at {BLOCK}", b"abcdef")
@@ -184,7 +182,7 @@ def test_a_missing_file_is_named(part: str | None, message: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("part", [None, "tar:0:1", "parquet:0:image"])
-def test_what_is_no_regular_file_is_refused_without_waiting(part: str | None, tmp_path: Path) -> None:
+def test_special_files_are_refused_without_blocking(part: str | None, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(ImageError, match="not a regular file"):
@@ -204,7 +202,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(part: str | None, tm
         ("parquet:1:image", "cannot be read as Parquet"),
     ],
 )
-def test_a_part_that_is_not_there_is_an_error(part: str, message: str, tmp_path: Path) -> None:
+def test_a_missing_part_is_an_error(part: str, message: str, tmp_path: Path) -> None:
     path = write_text(tmp_path / "x", "x" * 1000)
     with pytest.raises(ImageError, match=message) as caught:
         Location(str(path), part).open()
@@ -212,7 +210,7 @@ def test_a_part_that_is_not_there_is_an_error(part: str, message: str, tmp_path:
     assert "\n" not in str(caught.value)
 
 
-def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
     path = write_text(tmp_path / "x", "abc")
     os.utime(path, ns=(5, 1_234_567_890_123_456_789))
     assert Location(str(path)).stamp() == "3-1234567890123456789"
@@ -227,7 +225,7 @@ def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
         (0, "label", "column 'label' does not contain bytes"),
     ],
 )
-def test_a_cell_that_is_not_there_is_an_error(row: int, column: str, message: str, tmp_path: Path) -> None:
+def test_a_missing_cell_is_an_error(row: int, column: str, message: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.parquet", {"image": images([(b"abc", "x"), None]), "label": [1, 2]})
     with pytest.raises(ImageError, match=message) as caught:
         Location(str(path), f"parquet:{row}:{column}").open()
@@ -243,7 +241,7 @@ def test_a_cell_of_a_changed_file_is_read_again(tmp_path: Path) -> None:
             assert file.read() == word
 
 
-def test_a_cell_costs_its_row_group_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_reads_only_its_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_rows(tmp_path / "a.parquet", {"jpg": [bytes([i]) * 1000 for i in range(100)]}, row_group_size=10)
     opened: list[int] = []
     stream = parquet_cells.stream
@@ -288,7 +286,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     )
 )
 @settings(max_examples=40, deadline=None)
-def test_a_tree_comes_sorted_by_id(tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[str, ...]]) -> None:
+def test_a_folder_tree_is_sorted_by_id(tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[str, ...]]) -> None:
     root = tmp_path_factory.mktemp("tree")
     expected = {"x.png"}
     write_text(root / "x.png", "")
@@ -307,7 +305,7 @@ def test_a_tree_comes_sorted_by_id(tmp_path_factory: pytest.TempPathFactory, pat
     assert len(source) == len(expected)
 
 
-def test_hidden_files_and_links_to_folders_are_left_out(tmp_path: Path) -> None:
+def test_hidden_files_and_links_to_folders_are_skipped(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for name in ("a.JPG", "sub/b.png", ".c.png", ".d/e.png", "f.txt", "sub.png/g.gif", "rows.parquet"):
         write_text(root / name, name)
@@ -315,11 +313,11 @@ def test_hidden_files_and_links_to_folders_are_left_out(tmp_path: Path) -> None:
     (root / "linked").symlink_to(tmp_path / "outside")
     (root / "linked.png").symlink_to(tmp_path / "outside/h.png")
     (root / "nowhere.png").symlink_to(tmp_path / "gone")
-    found = items(read_source(root))
-    assert [item.id for item in found] == ["a.JPG", "linked.png", "nowhere.png", "sub.png/g.gif", "sub/b.png"]
-    assert found[1].place.path == str(tmp_path / "outside/h.png")
+    entries = items(read_source(root))
+    assert [item.id for item in entries] == ["a.JPG", "linked.png", "nowhere.png", "sub.png/g.gif", "sub/b.png"]
+    assert entries[1].place.path == str(tmp_path / "outside/h.png")
     with pytest.raises(ImageError, match="no such image"):
-        found[2].place.open()
+        entries[2].place.open()
 
 
 def test_tars_in_a_folder_are_folders(tmp_path: Path) -> None:
@@ -329,11 +327,11 @@ def test_tars_in_a_folder_are_folders(tmp_path: Path) -> None:
     write_text(tmp_path / "a.parquet", "a sidecar of img2dataset")
     source = read_source(tmp_path)
     assert len(source) == 3
-    found = list(source)
-    assert [entry.id for entry in found] == ["sub/a.tar/x/y.jpg", "sub/b.png", "sub/broken.tar"]
-    assert isinstance(found[0], SourceItem)
-    assert (content(found[0]), found[0].fields) == (b"packed", {"caption": "a caption"})
-    assert troubles(source)["sub/broken.tar"].startswith("not a readable tar archive")
+    entries = list(source)
+    assert [entry.id for entry in entries] == ["sub/a.tar/x/y.jpg", "sub/b.png", "sub/broken.tar"]
+    assert isinstance(entries[0], SourceItem)
+    assert (content(entries[0]), entries[0].fields) == (b"packed", {"caption": "a caption"})
+    assert problems(source)["sub/broken.tar"].startswith("not a readable tar archive")
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +345,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
         return listing(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert troubles(read_source(tmp_path)) == {"closed": "this folder cannot be listed (Permission denied)"}
+    assert problems(read_source(tmp_path)) == {"closed": "this folder cannot be listed (Permission denied)"}
 
 
 def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
@@ -362,7 +360,7 @@ def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
         read_source(tmp_path / "gone")
 
 
-def test_what_cannot_be_read_is_told_what_can(tmp_path: Path) -> None:
+def test_an_unsupported_file_names_the_supported_formats(tmp_path: Path) -> None:
     write_text(tmp_path / "a.zip", "")
     with pytest.raises(GalleryError, match=r"a folder, an image \(.*\.jpg.*uncompressed \.tar.*\.parquet.*\.csv \.tsv \.jsonl"):
         read_source(tmp_path / "a.zip")
@@ -371,7 +369,7 @@ def test_what_cannot_be_read_is_told_what_can(tmp_path: Path) -> None:
         read_source(tmp_path / "pipe.csv")
 
 
-def test_columns_of_what_has_none_are_refused(photos: Path, tmp_path: Path) -> None:
+def test_columns_are_refused_for_sources_without_columns(photos: Path, tmp_path: Path) -> None:
     for path in (photos, next(photos.rglob("*.png")), write_tar(tmp_path / "a.tar", [("x.jpg", b"")])):
         with pytest.raises(OptionError, match="columns can be chosen only for tables and Parquet files"):
             read_source(path, Columns(id="key"))
@@ -380,7 +378,7 @@ def test_columns_of_what_has_none_are_refused(photos: Path, tmp_path: Path) -> N
 # --- tars
 
 
-def test_members_of_a_group_share_what_is_said_of_them(tmp_path: Path) -> None:
+def test_sidecars_apply_to_all_images_of_a_group(tmp_path: Path) -> None:
     record = {"caption": "from JSON", "size": {"w": 1}, "ok": True, "nothing": None}
     path = write_tar(
         tmp_path / "a.tar",
@@ -398,8 +396,12 @@ def test_members_of_a_group_share_what_is_said_of_them(tmp_path: Path) -> None:
             ("text.json", b"only"),
         ],
     )
-    said = {"caption": "from JSON", "size": '{"w": 1}', "ok": 1, "nothing": None, "cls": "007"}
-    assert fields(path) == {"a/x.jpg": {"caption": "é", "cls": 17}, "b/x.left.jpg": said, "b/x.right.PNG": said}
+    sidecar_fields = {"caption": "from JSON", "size": '{"w": 1}', "ok": 1, "nothing": None, "cls": "007"}
+    assert fields(path) == {
+        "a/x.jpg": {"caption": "é", "cls": 17},
+        "b/x.left.jpg": sidecar_fields,
+        "b/x.right.PNG": sidecar_fields,
+    }
     assert list(contents(read_source(path)).values()) == [b"another folder", b"left", b"right"]
 
 
@@ -416,13 +418,13 @@ def test_members_of_a_group_share_what_is_said_of_them(tmp_path: Path) -> None:
         ("x.json", b" " * (17 << 20), "x.json: 17,825,792 bytes exceed the limit"),
     ],
 )
-def test_a_picture_whose_neighbour_is_broken_is_reported(name: str, beside: bytes, reason: str, tmp_path: Path) -> None:
+def test_an_image_with_an_unreadable_sidecar_is_reported(name: str, beside: bytes, reason: str, tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("x.jpg", b"x"), (name, beside), ("y.jpg", b"y")])
-    found = list(read_source(path))
-    assert [entry.id for entry in found] == ["x.jpg", "y.jpg"]
-    assert isinstance(found[0], UnreadableItem)
-    assert found[0].reason.startswith(reason)
-    assert isinstance(found[1], SourceItem)
+    entries = list(read_source(path))
+    assert [entry.id for entry in entries] == ["x.jpg", "y.jpg"]
+    assert isinstance(entries[0], UnreadableItem)
+    assert entries[0].reason.startswith(reason)
+    assert isinstance(entries[1], SourceItem)
 
 
 def test_links_and_repeated_names_are_followed_or_reported(tmp_path: Path) -> None:
@@ -439,9 +441,9 @@ def test_links_and_repeated_names_are_followed_or_reported(tmp_path: Path) -> No
             info.type, info.linkname = kind, target
             archive.addfile(info)
     source = read_source(path)
-    found = {entry.id: content(entry) for entry in source if isinstance(entry, SourceItem)}
-    assert found == {"a/x.jpg": b"new", "hard.jpg": b"new", "b/soft.jpg": b"new"}
-    assert troubles(source) == {
+    entries = {entry.id: content(entry) for entry in source if isinstance(entry, SourceItem)}
+    assert entries == {"a/x.jpg": b"new", "hard.jpg": b"new", "b/soft.jpg": b"new"}
+    assert problems(source) == {
         "a/x.jpg": "a later member has the same name and replaces it",
         "lost.jpg": "a link to /etc/passwd, which is not a file in this tar",
         "pipe.jpg": "not a regular file",
@@ -458,24 +460,26 @@ def test_every_dialect_of_tar_is_read(form: int, tmp_path: Path) -> None:
 
 @given(st.integers(0, 7 * BLOCK), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_a_tar_gives_all_before_the_damage_and_says_so(tmp_path_factory: pytest.TempPathFactory, at: int, cut: bool) -> None:
+def test_a_damaged_tar_gives_the_members_before_the_damage(
+    tmp_path_factory: pytest.TempPathFactory, at: int, cut: bool
+) -> None:
     folder = tmp_path_factory.getbasetemp()
     write_text(folder / "a.jpg", "")
     path = write_tar(folder / "a.tar", [(f"{name}.jpg", name.encode() * 300) for name in "abc"])
     whole = path.read_bytes()[: 7 * BLOCK]  # three headers, three contents, half of the end mark
     path.write_bytes(whole[:at] if cut else whole[:at] + b"\xff" * BLOCK + whole[at + BLOCK :])
-    found = list(read_one(path))
-    good = [entry for entry in found if isinstance(entry, SourceItem)]
+    entries = list(read_one(path))
+    good = [entry for entry in entries if isinstance(entry, SourceItem)]
     if cut and at == 7 * BLOCK:
         assert [item.id for item in good] == ["a.jpg", "b.jpg", "c.jpg"]
-        assert len(found) == 3
+        assert len(entries) == 3
     elif cut:
         complete = sum(1 for end in (2 * BLOCK - 212, 4 * BLOCK - 212, 6 * BLOCK - 212) if at >= end)
         assert [item.id for item in good] == ["a.jpg", "b.jpg", "c.jpg"][:complete]
-        assert isinstance(found[-1], UnreadableItem)
-        assert found[-1].id == "a.tar"
-        assert not complete or found[-1].reason.startswith(f"damaged after {complete} members (")
-    assert len(found) - len(good) <= 1
+        assert isinstance(entries[-1], UnreadableItem)
+        assert entries[-1].id == "a.tar"
+        assert not complete or entries[-1].reason.startswith(f"damaged after {complete} members (")
+    assert len(entries) - len(good) <= 1
 
 
 def read_one(path: Path) -> list[SourceItem | UnreadableItem]:
@@ -484,19 +488,19 @@ def read_one(path: Path) -> list[SourceItem | UnreadableItem]:
         source = read_source(path)
     except GalleryError as error:
         return [UnreadableItem(path.name, str(error))]
-    found = list(source)
-    assert len(source) == len(found)
-    return found
+    entries = list(source)
+    assert len(source) == len(entries)
+    return entries
 
 
-def test_broken_headers_are_not_taken_for_the_end(tmp_path: Path) -> None:
+def test_a_damaged_header_is_not_an_end_marker(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [(f"{name}.jpg", b"x") for name in "abc"])
     with path.open("r+b") as file:
         file.seek(4 * BLOCK)
         file.write(b"garbage")
     source = read_source(path)
     assert [entry.id for entry in source] == ["a.jpg", "b.jpg", "a.tar"]
-    assert troubles(source) == {"a.tar": f"damaged after 2 members (no header at byte {4 * BLOCK})"}
+    assert problems(source) == {"a.tar": f"damaged after 2 members (no header at byte {4 * BLOCK})"}
 
 
 def test_a_header_that_points_backwards_ends_the_tar(tmp_path: Path) -> None:
@@ -508,7 +512,7 @@ def test_a_header_that_points_backwards_ends_the_tar(tmp_path: Path) -> None:
         file.write(back.tobuf(tarfile.GNU_FORMAT))
     source = read_source(path)
     assert [entry.id for entry in source] == ["a.jpg", "a.tar"]
-    assert troubles(source) == {"a.tar": "damaged after 1 members (a header points backwards)"}
+    assert problems(source) == {"a.tar": "damaged after 1 members (a header points backwards)"}
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("w:gz", "gz"), ("w:bz2", "bz2"), ("w:xz", "xz")])
@@ -522,13 +526,13 @@ def test_a_compressed_tar_is_refused_by_name_and_by_content(mode: str, suffix: s
         ):
             read_source(tmp_path / name)
     write_text(tmp_path / "x.jpg", "")
-    assert list(troubles(read_source(tmp_path))) == ["b.tar"]
+    assert list(problems(read_source(tmp_path))) == ["b.tar"]
 
 
 # --- parquet
 
 
-def test_columns_beside_the_pictures_are_fields(tmp_path: Path) -> None:
+def test_other_columns_become_fields(tmp_path: Path) -> None:
     path = write_rows(
         tmp_path / "a.parquet",
         {
@@ -603,7 +607,7 @@ def test_ids_come_from_a_column_the_path_or_the_row(
     assert contents(read_source(path, named)) == dict(zip(ids, (b"x", b"y"), strict=True))
 
 
-def test_pictures_that_are_missing_are_reported_and_paths_are_followed(tmp_path: Path) -> None:
+def test_missing_images_are_reported_and_paths_are_followed(tmp_path: Path) -> None:
     write_text(tmp_path / "sub/z.jpg", "z")
     rows = images([(b"x", "x.jpg"), None, (None, "sub/z.jpg"), (None, None)])
     path = write_rows(tmp_path / "a.parquet", {"id": ["a", "b", "c", "d"], "image": rows}, row_group_size=2)
@@ -611,12 +615,12 @@ def test_pictures_that_are_missing_are_reported_and_paths_are_followed(tmp_path:
     assert len(source) == 4
     assert [entry.id for entry in source] == ["a", "b", "c", "d"]
     assert {entry.id: content(entry) for entry in source if isinstance(entry, SourceItem)} == {"a": b"x", "c": b"z"}
-    assert troubles(source) == {id_: f"{path}, row {row}: there is no image in this row" for id_, row in (("b", 1), ("d", 3))}
+    assert problems(source) == {id_: f"{path}, row {row}: there is no image in this row" for id_, row in (("b", 1), ("d", 3))}
 
 
-def test_listing_reads_no_bytes_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iteration_reads_no_image_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_rows(tmp_path / "a.parquet", {"image": images([(b"x", "x.jpg")] * 3), "label": [1, 2, 3]})
-    asked: list[str] = []
+    columns_read: list[str] = []
     real = parquet_files.open_file
 
     class Watched:
@@ -633,12 +637,12 @@ def test_listing_reads_no_bytes_of_pictures(tmp_path: Path, monkeypatch: pytest.
             return getattr(self._file, name)
 
         def iter_batches(self, *values: object, columns: list[str], **options: object) -> object:
-            asked.extend(columns)
+            columns_read.extend(columns)
             return self._file.iter_batches(*values, columns=columns, **options)
 
     monkeypatch.setattr(parquet_files, "open_file", lambda path, **options: Watched(real(path, **options)))
     assert len(items(read_source(path))) == 3
-    assert set(asked) == {"image.path", "label"}
+    assert set(columns_read) == {"image.path", "label"}
 
 
 @pytest.mark.parametrize(
@@ -655,7 +659,7 @@ def test_listing_reads_no_bytes_of_pictures(tmp_path: Path, monkeypatch: pytest.
         ({"path": ["x"], "Title": [1], "title ": [2]}, Columns(), "the columns 'Title' and 'title' have the same name"),
     ],
 )
-def test_columns_that_do_not_fit_are_named(columns: dict[str, object], named: Columns, message: str, tmp_path: Path) -> None:
+def test_unsuitable_columns_are_named(columns: dict[str, object], named: Columns, message: str, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match=message) as caught:
         read_source(write_rows(tmp_path / "a.parquet", columns), named)
     assert str(caught.value).startswith(str(tmp_path / "a.parquet"))
@@ -669,7 +673,7 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path: Path) -> None:
     source = read_source(tmp_path)
     assert (len(source), source.name) == (3, str(tmp_path))
     assert [entry.id for entry in source] == ["data/broken.parquet", "data/test.parquet/1.jpg", "data/train.parquet/1.jpg"]
-    assert "cannot be read as Parquet" in troubles(source)["data/broken.parquet"]
+    assert "cannot be read as Parquet" in problems(source)["data/broken.parquet"]
     for name in ("test", "train"):
         write_rows(tmp_path / f"data/{name}.parquet", {"id": [name], "jpg": [name.encode()]})
     assert [entry.id for entry in read_source(tmp_path)] == ["data/broken.parquet", "test", "train"]
@@ -686,7 +690,7 @@ def test_a_damaged_parquet_file_is_an_error_of_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_parquet_file_that_breaks_off_says_where(tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_reports_the_row(tmp_path: Path) -> None:
     names = [os.urandom(20).hex() for _ in range(3000)]
     options = {"row_group_size": 1500, "use_dictionary": False, "write_statistics": False, "compression": "none"}
     path = write_rows(tmp_path / "a.parquet", {"jpg": [b"x"] * 3000, "name": names}, **options)
@@ -694,18 +698,18 @@ def test_a_parquet_file_that_breaks_off_says_where(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(start)
         file.write(b"\xff" * 64)
-    found = list(read_source(path))
-    assert [entry.id for entry in found[:2]] == ["00000000", "00000001"]
-    assert isinstance(found[-1], UnreadableItem)
-    assert found[-1].id == "a.parquet"
-    assert found[-1].reason.startswith(f"damaged after {len(found) - 1} rows (")
-    assert len(found) > 1000
+    entries = list(read_source(path))
+    assert [entry.id for entry in entries[:2]] == ["00000000", "00000001"]
+    assert isinstance(entries[-1], UnreadableItem)
+    assert entries[-1].id == "a.parquet"
+    assert entries[-1].reason.startswith(f"damaged after {len(entries) - 1} rows (")
+    assert len(entries) > 1000
 
 
 # --- tables of paths
 
 
-def test_a_csv_row_is_a_picture_with_fields(tmp_path: Path) -> None:
+def test_a_csv_row_is_an_image_with_fields(tmp_path: Path) -> None:
     text = '\ufeffid, title ,file,n,zip,big\r\n1,"a, ""b""\r\nc",x.jpg,1,007,1e5000\r\n\r\n2,,sub/../y.jpg,2.50,1,2\r\n'
     path = write_text(tmp_path / "a.csv", text)
     assert fields(path) == {
@@ -718,13 +722,13 @@ def test_a_csv_row_is_a_picture_with_fields(tmp_path: Path) -> None:
     ]
 
 
-def test_a_tsv_is_cut_at_tabs(tmp_path: Path) -> None:
+def test_a_tsv_is_split_at_tabs(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.TSV", "path\ttitle\nx.jpg\ta, b\n")
     assert fields(path) == {"x.jpg": {"title": "a, b"}}
 
 
 @pytest.mark.parametrize("name", ["image_path", "path", "file", "file_name", "filepath", "filename", "image", "Image_Path"])
-def test_usual_names_of_columns_are_known(name: str, tmp_path: Path) -> None:
+def test_usual_column_names_are_recognized(name: str, tmp_path: Path) -> None:
     assert list(fields(write_text(tmp_path / "a.csv", f"label,{name}\n1,./x.jpg\n"))) == ["./x.jpg"]
     assert list(fields(write_text(tmp_path / "a.jsonl", json.dumps({"label": 1, name: "./x.jpg"})))) == ["./x.jpg"]
 
@@ -748,13 +752,13 @@ def test_jsonl_values_become_fields(tmp_path: Path) -> None:
     }
 
 
-def test_a_record_without_a_picture_is_reported(tmp_path: Path) -> None:
+def test_a_record_without_an_image_is_reported(tmp_path: Path) -> None:
     table = write_text(tmp_path / "a.csv", "id,path\na,x.jpg\nb,\n")
     objects = write_text(tmp_path / "a.jsonl", '{"id": "a", "path": "x.jpg"}\n\n{"id": "b", "path": null}')
     for path, line in ((table, 3), (objects, 3)):
         source = read_source(path)
         assert len(source) == 2
-        assert troubles(source) == {"b": f"{path}, line {line}: the column 'path' is empty"}
+        assert problems(source) == {"b": f"{path}, line {line}: the column 'path' is empty"}
 
 
 @pytest.mark.parametrize(
@@ -778,7 +782,7 @@ def test_a_record_without_a_picture_is_reported(tmp_path: Path) -> None:
         (f"path,a\nx,{'1' * 200_000}\n", "a.csv, line 2: field larger than field limit"),
     ],
 )
-def test_a_broken_csv_is_told_by_its_line(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_csv_names_the_line(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match=message):
         read_source(write_text(tmp_path / "a.csv", text))
 
@@ -807,7 +811,7 @@ def test_a_broken_csv_is_told_by_its_line(text: str, message: str, tmp_path: Pat
         (['{"path": "x", "a": ' + "[" * 100_000], "line 1: JSON that cannot be read .nested too deeply"),
     ],
 )
-def test_a_broken_jsonl_is_told_by_its_line(lines: Sequence[str], message: str, tmp_path: Path) -> None:
+def test_an_invalid_jsonl_names_the_line(lines: Sequence[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match=message) as caught:
         read_source(write_text(tmp_path / "a.jsonl", "\n".join(lines)))
     assert str(caught.value).startswith(str(tmp_path / "a.jsonl"))
@@ -824,7 +828,7 @@ def test_tables_are_utf8_and_their_columns_exist(name: str, tmp_path: Path) -> N
         read_source(path)
 
 
-def test_a_missing_picture_is_found_when_it_is_read(tmp_path: Path) -> None:
+def test_a_missing_image_is_an_error_on_reading(tmp_path: Path) -> None:
     (item,) = items(read_source(write_text(tmp_path / "a.csv", "path\nsub/gone.jpg\n")))
     with pytest.raises(ImageError, match=r"sub/gone.jpg: no such image"):
         item.place.open()
@@ -836,15 +840,13 @@ NUMBER = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, 
 
 @given(st.lists(st.tuples(CELL, st.one_of(NUMBER, st.just("")), st.one_of(NUMBER, CELL)), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
-def test_what_is_written_as_csv_is_read_again(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
-) -> None:
+def test_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "text", "number", "mixed"), *((f"{i}.jpg", *row) for i, row in enumerate(rows))])
-    found = list(fields(path).values())
+    entries = list(fields(path).values())
     for name, written in zip(("text", "number", "mixed"), zip(*rows, strict=True), strict=True):
-        read = [record[name] for record in found]
+        read = [record[name] for record in entries]
         if all(number_of(text) is not None for text in written if text):
             assert read == [number_of(text) for text in written]
         else:
@@ -887,12 +889,12 @@ def test_numbers_are_read(text: str, number: float) -> None:
         "1" * 5000,
     ],
 )
-def test_what_a_number_would_lose_stays_text(text: str) -> None:
+def test_inexact_numbers_stay_text(text: str) -> None:
     assert number_of(text) is None
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1))
-def test_every_number_survives_the_way_there_and_back(number: float) -> None:
+def test_number_round_trip(number: float) -> None:
     read = number_of(repr(number))
     assert (read, type(read)) == (number, type(number))
 
@@ -905,7 +907,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_value_becomes_one_that_a_ledger_keeps(raw: object) -> None:
+def test_any_value_becomes_a_storable_value(raw: object) -> None:
     value = value_of(raw)
     assert value is None or type(value) in (str, int, float)
     assert not isinstance(value, int) or -(2**63) <= value < 2**63
@@ -914,7 +916,7 @@ def test_any_value_becomes_one_that_a_ledger_keeps(raw: object) -> None:
         json.loads(str(value), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_names_of_fields_are_those_of_columns() -> None:
+def test_field_names_follow_the_rules_of_column_names() -> None:
     assert fields_of({" a b ": 1, "Ä": 2, "ä": 3}, "x") == {"a b": 1, "Ä": 2, "ä": 3}
     for names, message in (({"a": 1, " A": 2}, "x: the columns 'a' and 'A'"), ({" ": 1}, "x: column 1 has no name")):
         with pytest.raises(GalleryError, match=message):
@@ -927,16 +929,16 @@ def test_names_of_fields_are_those_of_columns() -> None:
 @pytest.mark.shared_data
 def test_the_catalogue_is_a_source(catalogue: Path) -> None:
     source = read_source(catalogue / "items.csv")
-    found = items(source)
-    assert len(source) == len(found) == 3125
-    assert found[0].id == "21179"
-    assert found[0].place == Location(str((catalogue / "images/21179.jpg").resolve()))
-    assert dict(found[0].fields) == {
+    entries = items(source)
+    assert len(source) == len(entries) == 3125
+    assert entries[0].id == "21179"
+    assert entries[0].place == Location(str((catalogue / "images/21179.jpg").resolve()))
+    assert dict(entries[0].fields) == {
         "title": "ADIDAS Men Adi Stars Tread Black Flip Flops",
         "article": "flip flops",
         "colour": "black",
         "gender": "men",
         "usage": "casual",
     }
-    with found[-1].place.open() as file:
+    with entries[-1].place.open() as file:
         assert min(open_image(file).size) > 0
