@@ -90,8 +90,6 @@ def parse_tree(sql: str) -> ParsedText:
         (tree,) = DIALECT.parser().parse_into(exp.Condition, tokens, sql)
     except ParseError as error:
         raise _unreadable(sql, tokens, error) from None
-    except RecursionError:
-        raise wrong(sql, "too many expressions in one another; write it with fewer parentheses") from None
     if tree is None:
         raise wrong(sql, "there is no expression in it")
     return ParsedText(sql, tree, tokens)

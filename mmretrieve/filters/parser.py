@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlglot import TokenType, exp
 
 from mmretrieve.errors import OptionError
-from mmretrieve.filters.dialect import DIALECT, PLUS, ParsedText, parse_tree, wrong
+from mmretrieve.filters.dialect import MAX_PARENTHESES, PLUS, ParsedText, parse_tree, wrong
 from mmretrieve.filters.expression import (
     FUNCTIONS,
     INT64,
@@ -35,6 +35,7 @@ from mmretrieve.filters.expression import (
     Unary,
     check_size,
 )
+from mmretrieve.filters.sqlite import to_text
 
 COMPARATORS: dict[type[exp.Expr], Comparator] = {
     exp.EQ: Comparator.EQ,
@@ -78,7 +79,10 @@ WHOLE_NUMBER = re.compile(r"[0-9]+")
 
 def parse_text(sql: str) -> Expression:
     """See `mmretrieve.filters.parse`."""
-    return check_size(_Reader(parse_tree(sql)).whole())
+    try:
+        return check_size(_Reader(parse_tree(sql)).whole())
+    except RecursionError:
+        raise wrong(sql, "too many expressions in one another; write it with fewer parentheses") from None
 
 
 class _Reader:
@@ -96,7 +100,7 @@ class _Reader:
 
     def _node(self, node: object) -> Expression:
         self._depth += 1
-        if self._depth > 2 * MAX_DEPTH:  # parentheses count here
+        if self._depth > MAX_DEPTH + MAX_PARENTHESES:
             raise self._wrong(f"more than {MAX_DEPTH} expressions in one another")
         try:
             return self._read(node)
@@ -156,8 +160,7 @@ class _Reader:
         first, *others = [child for child in node.iter_expressions() if child.arg_key != "expressions"]
         prefix = isinstance(node, exp.Not | exp.Neg | exp.BitwiseNot)
         for child in [child for child in (first, *others) if _rank(child) < rank + (child is not first and not prefix)]:
-            text = child.sql(dialect=DIALECT)
-            raise self._wrong(f"what belongs together is not clear at {text!r:.80}; add parentheses")
+            raise self._wrong(f"what belongs together is not clear at {to_text(self._node(child))!r:.80}; add parentheses")
 
     def _chain(self, node: exp.Expr) -> Expression:
         """A chain of ANDs, or of ORs, at once: it leans to the left and may be as long as the text."""

@@ -23,6 +23,7 @@ from mcp.types import CallToolResult
 from PIL import Image
 
 import mmretrieve as mm
+from mmretrieve.filters import parse, to_dict
 from mmretrieve.server.app import create_app
 from mmretrieve.server.auth import Auth
 from mmretrieve.server.limits import Limits
@@ -98,6 +99,8 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
     assert shortened["words"]["composed"].endswith(", in red")
     assert shortened["note"] == retriever.search(**long).note
     assert "words, so that the prompt fits into the encoder's 40 tokens" in shortened["note"]
+    filtered = await client.call_tool("search", {"prompt": "in red", "where": to_dict(parse("width < 90"))})
+    assert said(filtered) == expected(retriever.search(prompt="in red", where="width < 90"))
     similar = await client.call_tool("similar", {"id": item, "k": 4})
     assert said(similar) == expected(retriever.search(reference_id=item, k=4, exclude_reference=True))
 
@@ -125,6 +128,7 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
         "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),
         "the image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
         "id: Field required": ("item", {}),
+        "source tells where files lie": ("search", {"prompt": "a", "where": "items.[source] LIKE '/%'"}),
     }
     for line, (tool, arguments) in wrong.items():
         assert line in refused(await client.call_tool(tool, arguments))

@@ -27,6 +27,7 @@ from PIL import Image
 import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.errors import ExpiredError, ImageError, MissingError
+from mmretrieve.filters import parse, to_dict
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.milvus.gallery import push
 from mmretrieve.request import REQUEST_FIELDS, SearchRequest
@@ -372,7 +373,8 @@ def test_nor_by_where_it_lies(site: httpx.Client, shop: mm.Retriever) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ['"%s"', "`%s`", "[%s]", "%s", "items.%s", 'CAST(1 AS "\'") = 0 OR %s', "1 AS ['] OR %s", "`'` = 1 OR %s"]
+    "name",
+    ['"%s"', "`%s`", "[%s]", "%s", "items.%s", 'items."%s"', "items.`%s`", "items.[%s]", '"items"."%s"', "`'` = 1 OR %s"],
 )
 @pytest.mark.parametrize("place", ["path", "SOURCE", "stamp"])
 def test_nor_does_a_filter_tell_where_it_lies(site: httpx.Client, name: str, place: str) -> None:
@@ -383,6 +385,36 @@ def test_nor_does_a_filter_tell_where_it_lies(site: httpx.Client, name: str, pla
     ):
         assert "tells where files lie" in told(answer, 400)
     assert site.get("/api/items", params={"where": "id <> 'path'"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "where", ["items.'path' LIKE '/%'", "'items'.path LIKE '/%'", 'CAST(1 AS "\'") = 0 OR path', "1 AS ['] OR path LIKE '/%'"]
+)
+def test_nor_does_a_filter_that_is_none(site: httpx.Client, where: str) -> None:
+    told(site.get("/api/items", params={"where": where}), 400)
+
+
+def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: mm.Retriever) -> None:
+    structure = to_dict(parse("width > 90"))
+    wanted = expected(shop.search(prompt="in red", where="width > 90"))
+    assert said(site.post("/api/search", json={"prompt": "in red", "where": structure}).json()) == wanted
+    assert said(site.post("/api/search", json={"prompt": "in red", "where": json.dumps(structure)}).json()) == wanted
+    form = site.post(
+        "/api/search/form",
+        files={"image": huge_png(20)},
+        data={"ask": json.dumps({"prompt": "in red", "where": structure, "k": 1})},
+    )
+    assert form.json()["searched"] == len(shop.gallery.listed(where="width > 90", limit=100).items)
+    total = site.get("/api/items", params={"where": json.dumps(structure)}).json()["total"]
+    assert total == shop.gallery.listed(where="width > 90").total
+    for wrong, line in (
+        ({"type": "column", "name": "PATH"}, "PATH tells where files lie"),
+        ({"type": "select"}, "unknown type of expression"),
+        ({}, "unknown type of expression"),
+        (5, "must be an SQL expression"),
+        ("{", "where: "),
+    ):
+        assert line in told(site.post("/api/search", json={"prompt": "a", "where": wrong}), 400)
 
 
 def test_a_form_refuses_what_it_does_not_know(site: httpx.Client) -> None:
