@@ -14,8 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a hub
 from milvus_server import PROGRAM, LiteServer
 
 import mmretrieve as mm
+from mmretrieve.wardrobe.dataset import drawings
 from mmretrieve.wardrobe.draw import draw
-from mmretrieve.wardrobe.world import drawings
 
 SHARED = Path(os.environ.get("MMRETRIEVE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -33,8 +33,8 @@ from mmretrieve.inversion.phi import Pic2WordPhi, SearlePhi, load_phi, save_phi
 from mmretrieve.inversion.phrases import cut
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.inversion.train import read_captions, train_phi
-from mmretrieve.wardrobe.say import captions
-from mmretrieve.wardrobe.world import drawings
+from mmretrieve.wardrobe.captions import training_captions
+from mmretrieve.wardrobe.dataset import drawings
 
 WORDS = "a photo of a cat that costs $5, a $. and $$"
 PIECES = ("a photo of a", "that costs $5, a $. and $$")
@@ -325,7 +325,7 @@ RECIPE = PhiRecipe(steps=30, batch=64, learning_rate=1e-3, validate_every=10)
 
 
 def test_training_lowers_validation_loss_and_goes_on_where_it_was_killed(encoder: OpenClipEncoder, tmp_path: Path) -> None:
-    said = captions(2000)
+    said = training_captions(2000)
     points: list[Any] = []
     best = train_phi(said, encoder, tmp_path / "whole.safetensors", RECIPE, report=points.append)
     assert [point.step for point in points] == [10, 20, 30]
@@ -378,16 +378,18 @@ def test_training_refuses_what_it_cannot_use(encoder: OpenClipEncoder, tmp_path:
             PhiRecipe(**wrong)
     for out in (tmp_path, tmp_path / "phi.pt", tmp_path / "nowhere" / "phi.safetensors"):
         with pytest.raises(OptionError, match=r"is written to a \.safetensors file"):
-            train_phi(captions(100), encoder, out, RECIPE)
+            train_phi(training_captions(100), encoder, out, RECIPE)
     with pytest.raises(OptionError, match="lower the learning rate or the noise"):
-        train_phi(captions(100), encoder, tmp_path / "phi.safetensors", PhiRecipe(steps=2, batch=8, learning_rate=1e30))
+        train_phi(
+            training_captions(100), encoder, tmp_path / "phi.safetensors", PhiRecipe(steps=2, batch=8, learning_rate=1e30)
+        )
     assert not (tmp_path / "phi.safetensors").exists()
     with pytest.raises(OptionError, match="OTI needs steps"):
         OTI(batch=0)
 
 
 def test_the_command_survives_a_kill(tmp_path: Path) -> None:
-    (tmp_path / "captions.txt").write_text("\n".join(captions(500)))
+    (tmp_path / "captions.txt").write_text("\n".join(training_captions(500)))
     out = tmp_path / "phi.safetensors"
     words = [
         "train-phi",
