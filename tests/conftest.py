@@ -22,8 +22,8 @@ from helpers import FUZZ
 from milvus_server import PROGRAM, LiteServer
 
 import mmretrieve as mm
+from mmretrieve.wardrobe.dataset import drawings
 from mmretrieve.wardrobe.draw import draw
-from mmretrieve.wardrobe.world import drawings
 
 HOME = Path(__file__).parent
 SHARED = Path(os.environ.get("MMRETRIEVE_DATA", HOME.parents[1] / "shared" / "data"))

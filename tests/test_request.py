@@ -392,7 +392,7 @@ def test_shell_and_python_say_the_same(
     assert main(["search", str(made), *words]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     from mmretrieve.language.rewriters import SwapRewriter
-    from mmretrieve.wardrobe.words import vocabulary
+    from mmretrieve.wardrobe.captions import vocabulary
 
     retriever = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter=SwapRewriter(vocabulary())))
     ranking = retriever.search(
@@ -419,7 +419,7 @@ def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path],
     for words, said in (
         ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
         ([*image, "--prompt", "a", "--rewriter", "endpoint"], "no model"),
-        ([*image, "--prompt", "a", "--model", "m"], "nobody who speaks is an endpoint"),
+        ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),
         ([*image, "--prompt", "a", "--phi", "nowhere.pt"], "phi given, but 'captions' does not use it"),

@@ -16,9 +16,9 @@ from typing import Any
 
 from mmretrieve import wardrobe
 from mmretrieve.options import Choice
-from mmretrieve.wardrobe import words
+from mmretrieve.wardrobe import captions
 from mmretrieve.wardrobe.attributes import Detail, Garment, GarmentType, Pattern, Sleeves
-from mmretrieve.wardrobe.world import Drawing, WardrobeQuery
+from mmretrieve.wardrobe.dataset import Drawing, WardrobeQuery
 
 SEED = 20261  # of image sets and second captions; each draws from a generator of its own: this and the query's id
 FIVE, HIDDEN = 5, (1, 3)  # of every five lines of clothes, those whose targets stay hidden
@@ -135,7 +135,7 @@ def _fashioniq() -> ExportPlan:
 def _other_words(query: WardrobeQuery) -> str:
     """The same change, said in another way than the prompt."""
     random, after = Random(f"{SEED} {query.id}"), _drawing(query.targets[0]).garment
-    while (said := words.change(after, list(query.changed), random)) == query.prompt:
+    while (said := captions.change_prompt(after, list(query.changed), random)) == query.prompt:
         pass
     return said
 
@@ -155,7 +155,7 @@ def _circo() -> ExportPlan:
 
 def _scene(number: int, query: WardrobeQuery, *, with_targets: bool) -> dict[str, Any]:
     reference, targets = _drawing(query.reference), [_drawing(id_).seed for id_ in query.targets]
-    noun = words.with_article(words.NOUNS[reference.garment.kind][0])
+    noun = captions.with_article(captions.NOUNS[reference.garment.kind][0])
     asked = {"reference_img_id": reference.seed, "relative_caption": query.prompt, "shared_concept": noun, "id": number}
     if not with_targets:
         return asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.benchmarks.json_files import digest
 from mmretrieve import wardrobe
-from mmretrieve.wardrobe.words import caption
+from mmretrieve.wardrobe.captions import caption
 
 SPLITS = ("test",)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from mmretrieve import Encoder
-from mmretrieve.wardrobe.attributes import Garment, garments, is_unseen
+from mmretrieve.wardrobe.attributes import Garment, garments, is_unseen, random_detail
+from mmretrieve.wardrobe.captions import caption
 from mmretrieve.wardrobe.draw import draw
-from mmretrieve.wardrobe.train import random_detail
-from mmretrieve.wardrobe.words import caption
 
 SAMPLE = 400
 

@@ -1,4 +1,4 @@
-"""What a drawn garment can be. `Garment` is what captions say; `Detail` is what they never say."""
+"""Attributes of drawings: those of the `Garment`, which captions mention, and those of the `Detail`, which they never mention."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import cache
 from itertools import product
+from random import Random
 from zlib import crc32
 
-UNSEEN_SHARE = 5  # one (garment, colour, pattern) combination in five is held out of training
+HELD_OUT_EVERY = 5  # one of five combinations of kind, color and pattern is held out of training
 
 
 class GarmentType(StrEnum):
@@ -127,7 +128,7 @@ WITH_NECKLINE = frozenset({GarmentType.DRESS, GarmentType.TOP, GarmentType.SWEAT
 
 @dataclass(frozen=True, order=True)
 class Garment:
-    """The attributes people put into words. An attribute that the kind does not have is None."""
+    """The attributes that captions and prompts mention. An attribute that the kind does not have is None."""
 
     kind: GarmentType
     colour: Colour
@@ -137,12 +138,13 @@ class Garment:
     neckline: Neckline | None
 
     def changed(self, **attributes: StrEnum) -> Garment:
+        """The garment with other values of the named attributes."""
         return replace(self, **attributes)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, order=True)
 class Detail:
-    """What a picture shows and its captions leave out."""
+    """The attributes that are visible in an image and that captions omit."""
 
     motif: Motif
     trim: Trim
@@ -152,7 +154,7 @@ class Detail:
 
 
 def choices(kind: GarmentType) -> dict[str, list[StrEnum]]:
-    """The attributes a kind of garment has, each with its values: `{"colour": [...], ...}`."""
+    """The attributes that a kind of garment has, and their values: `{"colour": [...], ...}`."""
     groups: dict[str, list[StrEnum]] = {"colour": list(Colour), "pattern": list(Pattern)}
     if kind not in WITHOUT_SLEEVES:
         groups["sleeves"] = list(Sleeves)
@@ -163,8 +165,13 @@ def choices(kind: GarmentType) -> dict[str, list[StrEnum]]:
     return groups
 
 
+def random_detail(random: Random) -> Detail:
+    """A detail with a random value of each attribute."""
+    return Detail(*(random.choice(list(values)) for values in (Motif, Trim, Pose, Background, Light)))  # type: ignore[arg-type]
+
+
 def garments() -> Iterator[Garment]:
-    """Every garment there is, in a fixed order."""
+    """All garments, in a fixed order."""
     for kind in GarmentType:
         groups = choices(kind)
         for values in product(*groups.values()):
@@ -174,10 +181,11 @@ def garments() -> Iterator[Garment]:
 
 @cache
 def unseen() -> frozenset[tuple[GarmentType, Colour, Pattern]]:
-    """The fifth of all (kind, colour, pattern) combinations that no training drawing shows."""
+    """The combinations of kind, color and pattern that are held out of training: one in five."""
     combinations = sorted(product(GarmentType, Colour, Pattern), key=lambda c: crc32("/".join(c).encode()))
-    return frozenset(combinations[: len(combinations) // UNSEEN_SHARE])
+    return frozenset(combinations[: len(combinations) // HELD_OUT_EVERY])
 
 
 def is_unseen(garment: Garment) -> bool:
+    """Whether the garment is held out of training."""
     return (garment.kind, garment.colour, garment.pattern) in unseen()

@@ -1,4 +1,4 @@
-"""Draws a garment with Pillow: `draw(garment, detail, seed=…, size=…)`, the same picture for the same arguments."""
+"""Drawing of a garment with Pillow. Equal arguments give equal images."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mmretrieve.wardrobe import scene, shapes
 from mmretrieve.wardrobe.attributes import Colour, Detail, Garment, GarmentType, Length, Neckline, Pattern, Pose, Trim
 from mmretrieve.wardrobe.scene import RGB
 
-OVERSAMPLING = 3  # small pictures; large ones need less
-SMALL = 128
+SMALL_SIZE = 128  # pixels
+SMALL_OVERSAMPLING, LARGE_OVERSAMPLING = 3, 2
 
-PAINT: dict[Colour, RGB] = {
+COLOUR_RGB: dict[Colour, RGB] = {
     Colour.RED: (208, 36, 44), Colour.ORANGE: (240, 132, 32), Colour.YELLOW: (247, 212, 58),
     Colour.GREEN: (52, 150, 68), Colour.TEAL: (22, 150, 152), Colour.BLUE: (48, 110, 220),
     Colour.NAVY: (28, 40, 98), Colour.PURPLE: (126, 62, 170), Colour.PINK: (244, 140, 178),
     Colour.BROWN: (118, 74, 44), Colour.BEIGE: (218, 196, 158), Colour.GREY: (142, 145, 150),
     Colour.BLACK: (34, 34, 38), Colour.WHITE: (248, 248, 246),
 }  # fmt: skip
-TRIM: dict[Trim, RGB] = {
+TRIM_RGB: dict[Trim, RGB] = {
     Trim.WHITE: (252, 252, 250), Trim.BLACK: (20, 20, 24), Trim.GOLD: (222, 176, 52),
     Trim.ROSE: (226, 92, 128), Trim.MINT: (130, 226, 190),
 }  # fmt: skip
-TALL, WIDE = (0.14, 0.43, 0.78), (0.17, 0.50, 0.98)  # top, half width, height: where a garment stands in the picture
+TALL, WIDE = (0.14, 0.43, 0.78), (0.17, 0.50, 0.98)  # top, half width and height of a garment, as shares of the image
 BOX: dict[GarmentType, tuple[float, float, float]] = {
     GarmentType.DRESS: TALL, GarmentType.COAT: TALL, GarmentType.JUMPSUIT: TALL, GarmentType.SKIRT: (0.11, 0.52, 0.92),
     GarmentType.TROUSERS: (0.08, 0.52, 0.88), GarmentType.SHORTS: (0.14, 0.62, 1.15),
@@ -34,7 +34,10 @@ BOX: dict[GarmentType, tuple[float, float, float]] = {
 
 @dataclass(frozen=True)
 class Canvas:
-    """Maps garment units to pixels of the oversampled picture."""
+    """Maps the coordinates of `shapes` to pixels of the oversampled image.
+
+    `side` is in pixels; the position of the garment is given as shares of the side.
+    """
 
     side: int
     centre_x: float
@@ -56,10 +59,22 @@ class Canvas:
 
 
 def draw(garment: Garment, detail: Detail, *, seed: int, size: int = 224) -> Image.Image:
-    """An RGB picture of `size` × `size` pixels. `seed` only moves what nobody would mention: place, tilt, dye."""
+    """A drawing of a garment.
+
+    Parameters
+    ----------
+    garment, detail : what the image shows.
+    seed : varies position, rotation, scale and shade a little.
+    size : side of the image in pixels.
+
+    Returns
+    -------
+    An RGB image of `size` × `size` pixels.
+    """
     random = Random(f"{seed}/{garment}/{detail}")
-    side = size * (OVERSAMPLING if size <= SMALL else 2)
-    canvas = _place(garment.kind, side, random)
+    is_small = size <= SMALL_SIZE
+    side = size * (SMALL_OVERSAMPLING if is_small else LARGE_OVERSAMPLING)
+    canvas = _canvas(garment.kind, side, random)
     picture = scene.background(detail.background, side)
     layer = _clothing(garment, detail, canvas, random)
     turn = random.uniform(-2, 2) + (9 if detail.pose is Pose.TILTED else 0)
@@ -68,10 +83,10 @@ def draw(garment: Garment, detail: Detail, *, seed: int, size: int = 224) -> Ima
     if detail.pose in (Pose.HANGER, Pose.STAND):
         scene.holder(picture, detail.pose, canvas.centre_x, canvas.top, canvas.height)
     picture.paste(layer, mask=layer.getchannel("A"))
-    return picture.resize((size, size), Image.Resampling.BOX if side == 2 * size else Image.Resampling.LANCZOS)
+    return picture.resize((size, size), Image.Resampling.LANCZOS if is_small else Image.Resampling.BOX)
 
 
-def _place(kind: GarmentType, side: int, random: Random) -> Canvas:
+def _canvas(kind: GarmentType, side: int, random: Random) -> Canvas:
     top, half_width, height = BOX.get(kind, WIDE)
     scale, across, down = random.uniform(0.94, 1.03), random.uniform(-0.02, 0.02), random.uniform(-0.015, 0.02)
     return Canvas(side, 0.5 + across, top + down, half_width * scale, height * scale)
@@ -79,7 +94,7 @@ def _place(kind: GarmentType, side: int, random: Random) -> Canvas:
 
 def _clothing(garment: Garment, detail: Detail, canvas: Canvas, random: Random) -> Image.Image:
     """The garment alone, as RGBA."""
-    paint = _dyed(PAINT[garment.colour], random)
+    paint = _varied_shade(COLOUR_RGB[garment.colour], random)
     layer = _fabric(garment.pattern, paint, canvas, random).convert("RGBA")
     layer.putalpha(canvas.mask(shapes.sleeves(garment) + shapes.body(garment)))
     pen = ImageDraw.Draw(layer)
@@ -94,16 +109,18 @@ def _clothing(garment: Garment, detail: Detail, canvas: Canvas, random: Random) 
     return scene.lit(layer, detail.light)
 
 
-def _dyed(paint: RGB, random: Random) -> RGB:
+def _varied_shade(paint: RGB, random: Random) -> RGB:
+    """The color, changed so little that it keeps its name."""
     return tuple(max(0, min(255, round(c * random.uniform(0.97, 1.03) + random.uniform(-3, 3)))) for c in paint)  # type: ignore[return-value]
 
 
 def _contrast(paint: RGB) -> RGB:
-    """A shade that shows on `paint` and keeps its colour name: lighter on dark, darker on light."""
+    """A visible shade of the same color: lighter for dark colors, darker for light ones."""
     return scene.shaded(paint, 0.68) if scene.brightness(paint) > 150 else scene.tinted(paint, 0.55)
 
 
 def _fabric(pattern: Pattern, paint: RGB, canvas: Canvas, random: Random) -> Image.Image:
+    """A square of cloth with the pattern."""
     side, second = canvas.side, _contrast(paint)
     cloth = Image.new("RGB", (side, side), paint)
     pen = ImageDraw.Draw(cloth)
@@ -151,7 +168,7 @@ def _fabric(pattern: Pattern, paint: RGB, canvas: Canvas, random: Random) -> Ima
 
 
 def _fastenings(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas) -> None:
-    """What makes a kind recognisable: buttons, zips, pockets, waistbands, drawstrings."""
+    """The parts that identify a kind of garment: buttons, zips, pockets, waistbands, drawstrings."""
     pen = ImageDraw.Draw(layer)
     dark = scene.shaded(paint, 0.45) if scene.brightness(paint) > 60 else scene.tinted(paint, 0.35)
     width = max(1, canvas.side // 150)
@@ -188,7 +205,7 @@ def _fastenings(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas
 
 
 def _trim(layer: Image.Image, garment: Garment, trim: Trim, canvas: Canvas) -> None:
-    """A band along the hem and the cuffs, cut to the cloth."""
+    """A band along the hem and the cuffs."""
     if trim is Trim.NONE:
         return
     cloth = layer.getchannel("A")
@@ -200,12 +217,12 @@ def _trim(layer: Image.Image, garment: Garment, trim: Trim, canvas: Canvas) -> N
         (0, lowest[3] - round(canvas.side * 0.07)),
     )
     mask = ImageChops.lighter(hem, ImageChops.multiply(canvas.mask(shapes.cuffs(garment)), cloth))
-    layer.paste(TRIM[trim], mask=mask)
+    layer.paste(TRIM_RGB[trim], mask=mask)
     layer.putalpha(cloth)
 
 
 def _motif(layer: Image.Image, garment: Garment, detail: Detail, paint: RGB, canvas: Canvas) -> None:
-    """The print: on the chest, or on one leg of what has no chest; on a patch of plain cloth."""
+    """The motif on a plain patch: on the chest, or on one leg of trousers and shorts."""
     x, y = {GarmentType.SKIRT: (0.0, 0.32), GarmentType.TROUSERS: (0.19, 0.38), GarmentType.SHORTS: (0.19, 0.33)}.get(
         garment.kind, (0.0, 0.31)
     )
@@ -220,13 +237,14 @@ def _motif(layer: Image.Image, garment: Garment, detail: Detail, paint: RGB, can
 
 
 def _without_neck(alpha: Image.Image, garment: Garment, canvas: Canvas) -> Image.Image:
+    """The mask of the garment without the opening of its neckline."""
     if garment.kind in (GarmentType.SKIRT, GarmentType.TROUSERS, GarmentType.SHORTS) or garment.neckline is Neckline.HIGH:
         return alpha
     return ImageChops.subtract(alpha, canvas.mask([shapes.neck(garment)]))
 
 
 def _collar(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas) -> None:
-    """The part that rises above the neck: collar, lapels, hood, turtleneck, or the rim of a neckline."""
+    """The parts around the neck: collar, lapels, hood, turtleneck, or the rim of a neckline."""
     pen = ImageDraw.Draw(layer)
     dark, width = scene.shaded(paint, 0.5), max(1, canvas.side // 110)
     fill, rim = (*scene.tinted(paint, 0.08), 255), (*dark, 255)

@@ -1,4 +1,4 @@
-"""Everything around the garment: colour arithmetic, backgrounds, hangers and stands, light and shadow."""
+"""The scene of a drawing: backgrounds, hangers and stands, light and shadow, and arithmetic of colors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from mmretrieve.wardrobe.attributes import Background, Light, Pose
 
 RGB = tuple[int, int, int]
 METAL: RGB = (150, 132, 112)
-SHADOW_STEP = {Light.LEFT: (0.022, 0.012), Light.RIGHT: (-0.022, 0.012), Light.ABOVE: (0.0, 0.03), Light.SOFT: (0.0, 0.006)}
+SHADOW_OFFSET = {Light.LEFT: (0.022, 0.012), Light.RIGHT: (-0.022, 0.012), Light.ABOVE: (0.0, 0.03), Light.SOFT: (0.0, 0.006)}
 
 
 def blend(a: RGB, b: RGB, share: float) -> RGB:
+    """The color between `a` (share 0) and `b` (share 1)."""
     return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
 def shaded(paint: RGB, share: float) -> RGB:
+    """The color, darkened to a share of its brightness."""
     return blend((0, 0, 0), paint, share)
 
 
 def tinted(paint: RGB, share: float) -> RGB:
+    """The color, mixed with a share of white."""
     return blend(paint, (255, 255, 255), share)
 
 
@@ -32,7 +35,7 @@ def brightness(paint: RGB) -> float:
 
 
 def background(kind: Background, side: int) -> Image.Image:
-    """A fresh RGB picture of the background alone."""
+    """A new RGB image of the background."""
     return _background(kind, side).copy()
 
 
@@ -74,7 +77,7 @@ def _background(kind: Background, side: int) -> Image.Image:
 
 
 def holder(picture: Image.Image, pose: Pose, centre_x: float, top: float, height: float) -> None:
-    """The hanger above the shoulders, or the stand behind the garment."""
+    """Draw the hanger above the shoulders, or the stand behind the garment."""
     side = picture.width
     pen = ImageDraw.Draw(picture)
     x, y, width = centre_x * side, top * side, max(2, side // 60)
@@ -99,9 +102,9 @@ def holder(picture: Image.Image, pose: Pose, centre_x: float, top: float, height
 
 
 def cast_shadow(picture: Image.Image, alpha: Image.Image, light: Light) -> None:
-    """Darkens the picture beside the garment, away from the light."""
+    """Darken the image beside the garment, away from the light."""
     side = picture.width
-    dx, dy = SHADOW_STEP[light]
+    dx, dy = SHADOW_OFFSET[light]
     small = alpha.resize((side // 4, side // 4), Image.Resampling.BOX)
     blurred = small.filter(ImageFilter.GaussianBlur(side / 4 * 0.02))
     shadow = ImageChops.offset(blurred, round(dx * side / 4), round(dy * side / 4)).resize(
@@ -111,7 +114,7 @@ def cast_shadow(picture: Image.Image, alpha: Image.Image, light: Light) -> None:
 
 
 def lit(layer: Image.Image, light: Light) -> Image.Image:
-    """The garment with light and soft folds on it; transparency unchanged."""
+    """The garment with light and soft folds; its transparency is unchanged."""
     shade = _shade(light, layer.width)
     lit_layer = ImageChops.multiply(layer.convert("RGB"), shade)
     lit_layer.putalpha(layer.getchannel("A"))

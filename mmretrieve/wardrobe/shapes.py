@@ -1,7 +1,6 @@
-"""Outlines, as lists of (x, y) points: garments, print motifs, and the curves that join them.
+"""Outlines of garments and motifs, as lists of (x, y) points.
 
-Garments stand in a box with x from −1 to 1 and y from 0 (collar) to 1 (the floor);
-motifs fill the square from −1 to 1.
+Garments have coordinates x from −1 to 1 and y from 0 (collar) to 1 (floor); motifs fill the square from −1 to 1.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ NECK_DEPTH = {Neckline.ROUND: 0.09, Neckline.V: 0.20, Neckline.HIGH: -0.06, Neck
 
 
 def curve(points: Outline, steps: int = 6) -> Outline:
-    """A closed Catmull-Rom curve through the points; a point named twice in a row stays a corner."""
-    out: Outline = []
+    """A closed Catmull-Rom curve through the points; a point that occurs twice in a row is a corner."""
+    result: Outline = []
     count = len(points)
     for i in range(count):
         p0, p1, p2, p3 = (points[(i + j - 1) % count] for j in range(4))
@@ -35,21 +34,22 @@ def curve(points: Outline, steps: int = 6) -> Outline:
             continue
         for step in range(steps):
             t = step / steps
-            out.append(
+            result.append(
                 tuple(  # type: ignore[arg-type]
                     0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
                     for a, b, c, d in zip(p0, p1, p2, p3, strict=True)
                 )
             )
-    return out
+    return result
 
 
 def mirrored(right: Outline) -> Outline:
-    """A symmetric outline from its right half, top to bottom."""
+    """A symmetric outline from its right half, which is given from top to bottom."""
     return right + [(-x, y) for x, y in reversed(right)]
 
 
 def corner(x: float, y: float) -> Outline:
+    """A point that `curve` keeps as a corner."""
     return [(x, y), (x, y)]
 
 
@@ -75,7 +75,7 @@ def body(garment: Garment) -> list[Outline]:
 
 
 def sleeves(garment: Garment) -> list[Outline]:
-    """The two sleeves, or none."""
+    """The two sleeves; [] for a garment without."""
     if garment.sleeves is None or garment.sleeves is Sleeves.NONE:
         return []
     broad = BROAD.get(garment.kind, 0.0)
@@ -91,12 +91,12 @@ def sleeves(garment: Garment) -> list[Outline]:
 
 
 def seams(garment: Garment) -> list[Outline]:
-    """The lines that show: every outline closed, and where sleeve or skirt meets the body."""
+    """The closed outlines of sleeves and body, which are drawn as lines."""
     return [[*outline, outline[0]] for outline in sleeves(garment) + body(garment)]
 
 
 def cuffs(garment: Garment) -> list[Outline]:
-    """Bands at the ends of the sleeves."""
+    """Bands at the ends of the sleeves; [] for a garment without."""
     shoulder = 0.38 + BROAD.get(garment.kind, 0.0)
     if garment.sleeves is Sleeves.SHORT:
         right = [(shoulder + 0.205, 0.215), (shoulder + 0.23, 0.255), (shoulder + 0.02, 0.32), (shoulder, 0.275)]
@@ -108,7 +108,7 @@ def cuffs(garment: Garment) -> list[Outline]:
 
 
 def neck(garment: Garment) -> Outline:
-    """The opening (a high neck: the collar) of a garment that has a neckline."""
+    """The opening of a neckline; for a high neck, the collar."""
     depth = NECK_DEPTH[garment.neckline or Neckline.ROUND]
     match garment.neckline:
         case Neckline.V:
@@ -146,7 +146,7 @@ def _legs(top: float, hem: float, half_width: float) -> list[Outline]:
 
 
 def _spiked(count: int, every: int, inner: float) -> Outline:
-    """A star of radius 1: of `count` points each `every`-th lies outside, the others at `inner`."""
+    """A star of `count` points: each `every`-th has radius 1, the others have radius `inner`."""
     radii = [1.0 if i % every == 0 else inner for i in range(count)]
     return [(r * sin(2 * pi * i / count), -r * cos(2 * pi * i / count)) for i, r in enumerate(radii)]
 

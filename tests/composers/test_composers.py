@@ -30,9 +30,9 @@ from mmretrieve.options import ComposerName, RuleName
 from mmretrieve.rules import Hinge
 from mmretrieve.vectors import unit
 from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Length, Neckline, Pattern, Sleeves
+from mmretrieve.wardrobe.captions import vocabulary
+from mmretrieve.wardrobe.dataset import drawings
 from mmretrieve.wardrobe.draw import draw
-from mmretrieve.wardrobe.words import vocabulary
-from mmretrieve.wardrobe.world import drawings
 
 SMALL = Vocabulary(
     "a photo of a {colour} {thing}", (WordGroup("thing", ("dress", "shirt")), WordGroup("colour", ("red", "blue")))

@@ -17,7 +17,7 @@ from eval.benchmarks.export_layouts import CATEGORIES, BenchmarkLayout, aspects,
 from mmretrieve import wardrobe
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Neckline, Pattern, Sleeves
-from mmretrieve.wardrobe.world import Drawing, WardrobeQuery
+from mmretrieve.wardrobe.dataset import Drawing, WardrobeQuery
 
 DRAWINGS = {drawing.id.removesuffix(".png"): drawing for drawing in wardrobe.drawings()}
 QUERIES = wardrobe.queries()

@@ -32,8 +32,8 @@ from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Pic2WordPhi, SearlePhi, load_phi, save_phi
 from mmretrieve.inversion.recipe import PhiRecipe, split_noun_phrases
 from mmretrieve.inversion.train import read_captions, train_phi
-from mmretrieve.wardrobe.say import captions
-from mmretrieve.wardrobe.world import drawings
+from mmretrieve.wardrobe.captions import training_captions
+from mmretrieve.wardrobe.dataset import drawings
 
 WORDS = "a photo of a cat that costs $5, a $. and $$"
 PIECES = ("a photo of a", "that costs $5, a $. and $$")
@@ -324,9 +324,9 @@ RECIPE = PhiRecipe(steps=30, batch=64, learning_rate=1e-3, validate_every=10)
 
 
 def test_training_lowers_the_validation_loss_and_resumes(encoder: OpenClipEncoder, tmp_path: Path) -> None:
-    training_captions = captions(2000)
+    texts = training_captions(2000)
     points: list[Any] = []
-    best = train_phi(training_captions, encoder, tmp_path / "whole.safetensors", RECIPE, report=points.append)
+    best = train_phi(texts, encoder, tmp_path / "whole.safetensors", RECIPE, report=points.append)
     assert [point.step for point in points] == [10, 20, 30]
     assert points[-1].validation < 0.8 * points[0].validation
     assert best.validation == min(point.validation for point in points)
@@ -341,8 +341,8 @@ def test_training_lowers_the_validation_loss_and_resumes(encoder: OpenClipEncode
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_phi(training_captions, encoder, tmp_path / "part.safetensors", RECIPE, report=stop)
-    resumed = train_phi(training_captions, encoder, tmp_path / "part.safetensors", RECIPE)
+        train_phi(texts, encoder, tmp_path / "part.safetensors", RECIPE, report=stop)
+    resumed = train_phi(texts, encoder, tmp_path / "part.safetensors", RECIPE)
     assert resumed.validation == pytest.approx(best.validation, rel=1e-4)
     features = encoder.image_features([drawings_picture()])
     whole, part = (load_phi(tmp_path / f"{name}.safetensors", encoder).tokens(features, encoder) for name in ("whole", "part"))
@@ -353,10 +353,10 @@ def test_training_lowers_the_validation_loss_and_resumes(encoder: OpenClipEncode
         )
     (tmp_path / "part.safetensors").unlink()
     with pytest.raises(OptionError, match="is missing, but the state of its run exists"):
-        train_phi(training_captions, encoder, tmp_path / "part.safetensors", RECIPE)
+        train_phi(texts, encoder, tmp_path / "part.safetensors", RECIPE)
     torch.save({"other": 1}, tmp_path / "whole.state")
     with pytest.raises(EncoderError, match="not the state of a training run"):
-        train_phi(training_captions, encoder, tmp_path / "whole.safetensors", RECIPE)
+        train_phi(texts, encoder, tmp_path / "whole.safetensors", RECIPE)
 
 
 def drawings_picture() -> Any:
@@ -379,16 +379,18 @@ def test_training_refuses_invalid_arguments(encoder: OpenClipEncoder, tmp_path: 
             PhiRecipe(**wrong)
     for out in (tmp_path, tmp_path / "phi.pt", tmp_path / "nowhere" / "phi.safetensors"):
         with pytest.raises(OptionError, match=r"expected a \.safetensors file"):
-            train_phi(captions(100), encoder, out, RECIPE)
+            train_phi(training_captions(100), encoder, out, RECIPE)
     with pytest.raises(OptionError, match="lower the learning rate or the noise"):
-        train_phi(captions(100), encoder, tmp_path / "phi.safetensors", PhiRecipe(steps=2, batch=8, learning_rate=1e30))
+        train_phi(
+            training_captions(100), encoder, tmp_path / "phi.safetensors", PhiRecipe(steps=2, batch=8, learning_rate=1e30)
+        )
     assert not (tmp_path / "phi.safetensors").exists()
     with pytest.raises(OptionError, match="OTI needs steps"):
         OTI(batch=0)
 
 
 def test_the_command_survives_a_kill(tmp_path: Path) -> None:
-    (tmp_path / "captions.txt").write_text("\n".join(captions(500)))
+    (tmp_path / "captions.txt").write_text("\n".join(training_captions(500)))
     out = tmp_path / "phi.safetensors"
     words = [
         "train-phi",

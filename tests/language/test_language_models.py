@@ -353,6 +353,22 @@ def test_a_run_is_replayed_without_its_server(server: Server, cache: AnswerCache
         ChatEndpoint("m", offline=True)
 
 
+OLD_MEMORY = (
+    '{"task": "rewrite", "model": "m", "asked": {"caption": "a dög", "prompt": "in “red”", "instructions": "ef2646661e31", '
+    '"temperature": 0.0, "max_tokens": 512}, "said": "a red dög"}\n'
+)
+
+
+def test_the_memory_of_an_earlier_version_is_replayed(tmp_path: Path, encoder: mm.Encoder) -> None:
+    """Requests and instructions are unchanged, so an old file still answers; a changed instruction breaks this on purpose."""
+    path = tmp_path / "old.jsonl"
+    path.write_text(OLD_MEMORY, encoding="utf-8")
+    rewriter = rewriter_from(LanguageOptions(rewriter="endpoint", model="m", memory=path, offline=True), encoder)
+    assert rewriter.rewrite(["a dög"], ["in “red”"]) == ["a red dög"]
+    with pytest.raises(EndpointError, match=r"old\.jsonl: 1 of 1 answers of m are not in it, first: rewrite \(Caption: a cat"):
+        rewriter.rewrite(["a cat"], ["in red"])
+
+
 # Endpoint: what it is asked in each role
 
 

@@ -14,7 +14,7 @@ from mmretrieve.language.lexicon import Lexicon, alternatives
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.tokens import contains
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary, WordGroup
-from mmretrieve.wardrobe.words import caption, vocabulary
+from mmretrieve.wardrobe.captions import caption, vocabulary
 
 REWRITER = SwapRewriter(Vocabulary.read(GENERAL))
 SMALL = SwapRewriter(

@@ -1,7 +1,6 @@
-"""Says a garment in words, and says a change of a garment in words.
+"""Captions and prompts for drawn garments: a plain caption, varied captions, and prompts that ask for other attributes.
 
-`describe` and `change` vary their wording with the `random` they are given; `caption` is always the same sentence.
-Only the attributes of `Garment` are ever said: the ones of `Detail` are what words leave out.
+Texts mention the attributes of `Garment`, never those of `Detail`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,18 @@ from functools import cache
 from random import Random
 
 from mmretrieve.language.vocabulary import Vocabulary, WordGroup
-from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Length, Neckline, Pattern, Sleeves, choices
+from mmretrieve.wardrobe.attributes import (
+    Colour,
+    Garment,
+    GarmentType,
+    Length,
+    Neckline,
+    Pattern,
+    Sleeves,
+    choices,
+    garments,
+    is_unseen,
+)
 
 SENTENCE = "a photo of a {colour} {pattern} {length} {garment} {sleeves} {neckline}"
 
@@ -29,7 +39,7 @@ NOUNS: dict[GarmentType, tuple[str, ...]] = {
     GarmentType.TROUSERS: ("pair of trousers", "trousers", "pants"),
     GarmentType.SHORTS: ("pair of shorts", "shorts"),
 }
-# An attribute said before the noun ("striped dress") and after it ("dress with stripes"); the first is the plainest.
+# Wordings of an attribute before the noun ("striped dress") and after it ("dress with stripes"); the first one is the plain one.
 BEFORE: dict[StrEnum, tuple[str, ...]] = {colour: (colour.value,) for colour in Colour} | {
     Colour.GREY: ("grey", "gray"),
     Colour.PURPLE: ("purple", "violet"),
@@ -70,23 +80,39 @@ AFTER: dict[StrEnum, tuple[str, ...]] = {colour: (f"in {colour.value}",) for col
     Neckline.SQUARE: ("with a square neck",),
 }
 OPENINGS = ("", "", "a photo of ", "a picture of ", "a drawing of ", "this is ", "for sale: ")
-ASKINGS = ("{}", "{}", "the same but {}", "make it {}", "{} instead", "but {}", "like this {}", "i want it {}", "{} please")
-MENTION = {"colour": 0.92, "pattern": 0.85, "sleeves": 0.7, "length": 0.75, "neckline": 0.6}
+PROMPT_TEMPLATES = (
+    "{}",
+    "{}",
+    "the same but {}",
+    "make it {}",
+    "{} instead",
+    "but {}",
+    "like this {}",
+    "i want it {}",
+    "{} please",
+)
+MENTION_PROBABILITY = {"colour": 0.92, "pattern": 0.85, "sleeves": 0.7, "length": 0.75, "neckline": 0.6}
 
 
-def caption(garment: Garment, leave_out: Collection[str] = ()) -> str:
-    """The plainest sentence: `"a photo of a red striped dress with short sleeves"`, without the attributes named in `leave_out`."""
-    said = {name: _plainest(name, getattr(garment, name)) for name in choices(garment.kind) if name not in leave_out}
-    return vocabulary().say({"garment": NOUNS[garment.kind][0], **said})
+def caption(garment: Garment, omit: Collection[str] = ()) -> str:
+    """The plain caption of a garment: `"a photo of a red striped dress with short sleeves"`.
+
+    Parameters
+    ----------
+    garment : the garment.
+    omit : names of attributes that the caption does not mention.
+    """
+    words = {name: _plain_word(name, getattr(garment, name)) for name in choices(garment.kind) if name not in omit}
+    return vocabulary().say({"garment": NOUNS[garment.kind][0], **words})
 
 
-def describe(garment: Garment, random: Random) -> str:
-    """One of the many ways to say what the garment is; now and then an attribute goes unsaid."""
+def varied_caption(garment: Garment, random: Random) -> str:
+    """A caption with random wording, which may omit attributes."""
     before: list[str] = []
     after: list[str] = []
     for name in choices(garment.kind):
         value = getattr(garment, name)
-        if random.random() > MENTION[name]:
+        if random.random() > MENTION_PROBABILITY[name]:
             continue
         if random.random() < (0.7 if name in ("colour", "pattern", "length") else 0.35):
             before.append(random.choice(BEFORE[value]))
@@ -99,24 +125,37 @@ def describe(garment: Garment, random: Random) -> str:
     return " ".join(filter(None, (random.choice(OPENINGS) + noun, joint.join(after))))
 
 
-def change(after: Garment, names: list[str], random: Random) -> str:
-    """Asks for the attributes `names` of `after` as people do: `"in red"`, `"the same but striped with long sleeves"`."""
+def change_prompt(target: Garment, names: list[str], random: Random) -> str:
+    """A prompt with random wording that asks for attributes: `"in red"`, `"the same but striped with long sleeves"`.
+
+    Parameters
+    ----------
+    target : the garment that has the requested attributes.
+    names : the names of these attributes.
+    random : chooses the wording.
+    """
     parts = []
     for name in names:
-        value = getattr(after, name)
+        value = getattr(target, name)
         parts.append(
             random.choice((*BEFORE[value], *AFTER[value]) if name != "colour" else (*AFTER[value], *AFTER[value], value))
         )
-    return random.choice(ASKINGS).format(random.choice((" and ", " ", ", ")).join(parts) if len(parts) > 1 else parts[0])
+    return random.choice(PROMPT_TEMPLATES).format(
+        random.choice((" and ", " ", ", ")).join(parts) if len(parts) > 1 else parts[0]
+    )
 
 
-def differences(before: Garment, after: Garment) -> list[str]:
+def differences(first: Garment, second: Garment) -> list[str]:
     """The names of the attributes in which two garments differ, in the order of `Garment`."""
-    return [name for name in ("kind", *MENTION) if getattr(before, name) != getattr(after, name)]
+    return [name for name in ("kind", *MENTION_PROBABILITY) if getattr(first, name) != getattr(second, name)]
 
 
 def with_article(noun: str) -> str:
-    """`"red dress"` → `"a red dress"`, `"orange top"` → `"an orange top"`, `"blue trousers"` stays."""
+    """The noun phrase with "a" or "an", unless it is a plural.
+
+    >>> [with_article(noun) for noun in ("red dress", "orange top", "blue trousers")]
+    ['a red dress', 'an orange top', 'blue trousers']
+    """
     if "pair of" not in noun and noun.endswith(("trousers", "pants", "shorts")):
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -124,8 +163,8 @@ def with_article(noun: str) -> str:
 
 @cache
 def vocabulary() -> Vocabulary:
-    """What the zero-shot tagger may say of a drawing: the sentence of `caption`, group by group."""
-    groups = [WordGroup("garment", tuple(nouns[0] for nouns in NOUNS.values()))]
+    """The vocabulary of the zero-shot tagger for drawings: the sentence of `caption` and its groups."""
+    groups = [WordGroup("garment", tuple(forms[0] for forms in NOUNS.values()))]
     for name, values in (
         ("colour", Colour),
         ("pattern", Pattern),
@@ -133,11 +172,19 @@ def vocabulary() -> Vocabulary:
         ("sleeves", Sleeves),
         ("neckline", Neckline),
     ):
-        wearers = tuple(NOUNS[kind][0] for kind in GarmentType if name in choices(kind))
-        only = {"garment": wearers} if len(wearers) < len(GarmentType) else {}
-        groups.append(WordGroup(name, tuple(_plainest(name, value) for value in values), only))
+        nouns = tuple(NOUNS[kind][0] for kind in GarmentType if name in choices(kind))
+        only = {"garment": nouns} if len(nouns) < len(GarmentType) else {}
+        groups.append(WordGroup(name, tuple(_plain_word(name, value) for value in values), only))
     return Vocabulary(SENTENCE, tuple(groups))
 
 
-def _plainest(name: str, value: StrEnum) -> str:
+def training_captions(count: int, seed: int = 0) -> list[str]:
+    """`count` captions of garments that are not held out, half of them varied and half plain."""
+    random = Random(seed)
+    seen = [garment for garment in garments() if not is_unseen(garment)]
+    chosen = random.choices(seen, k=count)
+    return [varied_caption(garment, random) if random.random() < 0.5 else caption(garment) for garment in chosen]
+
+
+def _plain_word(name: str, value: StrEnum) -> str:
     return (AFTER if name in ("sleeves", "neckline") else BEFORE)[value][0]
