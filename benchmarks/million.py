@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """What docs/guides/gallery.md shows of it."""
+    """What docs/gallery.md shows of it."""
     head = "| vectors | index | recall@10 | @100 | ms, p50 | p99 | among 100 | times flat | bytes a vector | built in | MB to build |"
     lines = [head, "| --- " * (head.count("|") - 1) + "|"]
     for size, kinds in result["sizes"].items():
