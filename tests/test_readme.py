@@ -97,3 +97,17 @@ def test_make_has_the_targets_that_are_named() -> None:
     for target in re.findall(r"(?:^    |`)make (\w+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert len(TEXT.splitlines()) <= 200
+
+
+def test_the_first_search_of_own_photographs_is_four_commands_away() -> None:
+    block = re.search(r"## Search your own photographs\n\n((?:    .*\n)+)", TEXT)
+    assert block is not None
+    commands = block[1].split("\n    ")
+    first = next(i for i, command in enumerate(commands, start=1) if "mmretrieve search" in command)
+    assert first <= 4
+
+
+def test_the_glossary_is_short() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    glossary = text[text.index("## Glossary") : text.index("## Decisions")]
+    assert len(glossary.strip().splitlines()) <= 40

@@ -349,7 +349,7 @@ def test_training_lowers_the_validation_loss_and_resumes(encoder: OpenClipEncode
     np.testing.assert_allclose(whole, part, atol=1e-3)
     with pytest.raises(OptionError, match="belongs to a run with other captions, encoder or settings"):
         train_phi(
-            [training_captions[0].replace("a", "e"), *training_captions[1:]], encoder, tmp_path / "part.safetensors", RECIPE
+            [texts[0].replace("a", "e"), *texts[1:]], encoder, tmp_path / "part.safetensors", RECIPE
         )
     (tmp_path / "part.safetensors").unlink()
     with pytest.raises(OptionError, match="is missing, but the state of its run exists"):
