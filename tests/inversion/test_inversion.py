@@ -348,9 +348,7 @@ def test_training_lowers_the_validation_loss_and_resumes(encoder: OpenClipEncode
     whole, part = (load_phi(tmp_path / f"{name}.safetensors", encoder).tokens(features, encoder) for name in ("whole", "part"))
     np.testing.assert_allclose(whole, part, atol=1e-3)
     with pytest.raises(OptionError, match="belongs to a run with other captions, encoder or settings"):
-        train_phi(
-            [texts[0].replace("a", "e"), *texts[1:]], encoder, tmp_path / "part.safetensors", RECIPE
-        )
+        train_phi([texts[0].replace("a", "e"), *texts[1:]], encoder, tmp_path / "part.safetensors", RECIPE)
     (tmp_path / "part.safetensors").unlink()
     with pytest.raises(OptionError, match="is missing, but the state of its run exists"):
         train_phi(texts, encoder, tmp_path / "part.safetensors", RECIPE)
