@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, ClassVar
 
 from sqlglot import Token, TokenType, exp
@@ -36,6 +36,9 @@ FORBIDDEN_TOKENS = {
     TokenType.PARAMETER: "a parameter",
     TokenType.COLON: "a parameter",
 }
+COMPARING = tuple(TokenType[name] for name in ("EQ", "NEQ", "LT", "LTE", "GT", "GTE", "LIKE", "GLOB"))
+ENDING = (TokenType.AND, TokenType.OR, TokenType.R_PAREN, TokenType.COMMA)
+NULL_TESTS = (TokenType.ISNULL, TokenType.NOTNULL)
 QUERY_WORDS = frozenset(["SELECT", "VALUES", "WITH"])
 HEXADECIMAL = re.compile(r"0[xX]0*[0-9a-fA-F]{1,16}")
 
@@ -87,12 +90,12 @@ def parse_tree(sql: str) -> ParsedText:
         raise OptionError(f"where must be text of up to {MAX_LENGTH:,} characters without NUL, got {len(sql):,}")
     tokens = _tokens(sql)
     try:
-        (tree,) = DIALECT.parser().parse_into(exp.Condition, tokens, sql)
+        trees = DIALECT.parser().parse_into(exp.Condition, tokens, sql)
     except ParseError as error:
         raise _unreadable(sql, tokens, error) from None
-    if tree is None:
+    if len(trees) != 1 or trees[0] is None:
         raise wrong(sql, "there is no expression in it")
-    return ParsedText(sql, tree, tokens)
+    return ParsedText(sql, trees[0], tokens)
 
 
 def wrong(sql: str, what: str) -> OptionError:
@@ -107,19 +110,11 @@ def _tokens(sql: str) -> list[Token]:
     except TokenError:
         started = "a comment" if "/*" in sql else "a quotation mark"
         raise wrong(sql, f"{started} is never closed") from None
-    for token in tokens:
-        if token.comments:
-            raise wrong(sql, "holds a comment; leave it out")
-        if token.token_type in FORBIDDEN_TOKENS or (token.token_type is TokenType.VAR and token.text[0] == "$"):
-            raise wrong(
-                sql, f"holds {FORBIDDEN_TOKENS.get(token.token_type, 'a parameter')} ({token.text}); write one expression"
-            )
-        if token.token_type is TokenType.VAR and token.text.upper() in QUERY_WORDS:
-            raise wrong(sql, f"holds a query of its own ({token.text}); write one expression")
-        if token.token_type not in ALLOWED_TOKENS or (token.token_type is TokenType.NOT and token.text == "!"):
-            raise wrong(sql, f"did not expect {_source(sql, [token])!r}")
-        if token.token_type is TokenType.HEX_STRING and not HEXADECIMAL.fullmatch(_source(sql, [token])):
-            raise wrong(sql, f"did not expect {_source(sql, [token]):.40}; a number has up to 64 bits, and bytes are no value")
+    if not tokens:
+        raise wrong(sql, "there is no expression in it")
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        if what := _forbidden(token, None if following is None else following.token_type, _source(sql, [token])):
+            raise wrong(sql, what)
     steps = [(token.token_type is TokenType.L_PAREN) - (token.token_type is TokenType.R_PAREN) for token in tokens]
     depths = list(accumulate(steps, initial=0))
     if depths[-1] or min(depths) < 0:
@@ -127,6 +122,24 @@ def _tokens(sql: str) -> list[Token]:
     if max(depths) > MAX_PARENTHESES:
         raise wrong(sql, f"more than {MAX_PARENTHESES} parentheses in one another")
     return tokens
+
+
+def _forbidden(token: Token, following: TokenType | None, source: str) -> str | None:
+    """What is wrong with a token, from what it is and what stands behind it; None for one that filters may have."""
+    kind, text = token.token_type, token.text
+    if token.comments:
+        return "holds a comment; leave it out"
+    if kind in FORBIDDEN_TOKENS or (kind is TokenType.VAR and text[0] == "$"):
+        return f"holds {FORBIDDEN_TOKENS.get(kind, 'a parameter')} ({text}); write one expression"
+    if kind is TokenType.VAR and text.upper() in QUERY_WORDS:
+        return f"holds a query of its own ({text}); write one expression"
+    if kind is TokenType.HEX_STRING and not HEXADECIMAL.fullmatch(source):
+        return f"did not expect {source:.40}; a number has up to 64 bits, and bytes are no value"
+    if kind is TokenType.IN and following is not TokenType.L_PAREN:
+        return "IN needs a list in parentheses"
+    if kind not in ALLOWED_TOKENS or (kind is TokenType.NOT and (text == "!" or following in NULL_TESTS)):
+        return f"did not expect {source!r}"
+    return None
 
 
 def _cast(parser: SQLiteParser) -> exp.Expr:
@@ -146,28 +159,11 @@ def _unreadable(sql: str, tokens: Sequence[Token], error: ParseError) -> OptionE
 
 def _quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
     """`colour = dark green` → what it is with quotes; nothing where all that follows a comparison is one name or value."""
-    ending = (TokenType.AND, TokenType.OR, TokenType.R_PAREN, TokenType.COMMA)
-    signs = (
-        TokenType.EQ,
-        TokenType.NEQ,
-        TokenType.LIKE,
-        TokenType.GLOB,
-        TokenType.LT,
-        TokenType.GT,
-        TokenType.LTE,
-        TokenType.GTE,
-    )
-    for at, token in enumerate(tokens[:-1]):
-        if (
-            at
-            and token.token_type in signs
-            and tokens[at - 1].token_type in NAMES
-            and tokens[at + 1].token_type is TokenType.VAR
-        ):
-            end = next((i for i in range(at + 1, len(tokens)) if tokens[i].token_type in ending), len(tokens))
-            words = tokens[at + 1 : end]
+    for at, (name, sign, first) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
+        if name.token_type in NAMES and sign.token_type in COMPARING and first.token_type is TokenType.VAR:
+            words = list(takewhile(lambda token: token.token_type not in ENDING, tokens[at + 2 :]))
             if len(words) > 1 and all(word.token_type is not TokenType.STRING for word in words):
-                return f"; put text in quotes: {_source(sql, tokens[at - 1 : at + 1])} '{_source(sql, words)}'"
+                return f"; put text in quotes: {_source(sql, [name, sign])} '{_source(sql, words)}'"
     return ""
 
 

@@ -90,12 +90,12 @@ class _Reader:
 
     def __init__(self, parsed: ParsedText) -> None:
         self._parsed, self._depth = parsed, 0
-        self._conjunctions = sum(token.token_type is TokenType.AND for token in parsed.tokens)
+        self._separators = sum(token.token_type in (TokenType.AND, TokenType.THEN) for token in parsed.tokens)
 
     def whole(self) -> Expression:
         expression = self._node(self._parsed.tree)
-        if self._conjunctions:  # sqlglot reads `a BETWEEN 1 2` too
-            raise self._wrong("BETWEEN needs an AND")
+        if self._separators:  # sqlglot reads `a BETWEEN 1 2` and `CASE WHEN 1 2 END` too
+            raise self._wrong("BETWEEN needs an AND, and each WHEN a THEN")
         return expression
 
     def _node(self, node: object) -> Expression:
@@ -125,7 +125,7 @@ class _Reader:
             case exp.In() if not (node.args.get("query") or node.args.get("field") or node.args.get("unnest")):
                 return In(self._node(node.this), self._nodes(node.expressions))
             case exp.Between() if node.args.get("symmetric") is None:
-                self._conjunctions -= 1
+                self._separators -= 1
                 return Between(*(self._node(node.args[name]) for name in ("this", "low", "high")))
             case exp.Like() | exp.Glob() | exp.Escape():
                 return self._like(node)
@@ -171,7 +171,7 @@ class _Reader:
             current = current.left
         operands = self._nodes([current, *reversed(parts)])
         if kind is exp.And:
-            self._conjunctions -= len(parts)
+            self._separators -= len(parts)
         return And(operands) if kind is exp.And else Or(operands)
 
     def _nodes(self, nodes: Sequence[object]) -> tuple[Expression, ...]:
@@ -209,9 +209,10 @@ class _Reader:
 
     def _case(self, node: exp.Case) -> Expression:
         """CASE as the `iif`s that it is short for."""
-        default = node.args.get("default")
+        branches, default = node.args["ifs"], node.args.get("default")
+        self._separators -= len(branches)
         result: Expression = Literal(None) if default is None else self._node(default)
-        for branch in reversed(node.args["ifs"]):
+        for branch in reversed(branches):
             test = self._node(branch.this)
             if node.this is not None:
                 test = Comparison(Comparator.EQ, self._node(node.this), test)
