@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
@@ -25,7 +26,8 @@ class Choice(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
-        raise unknown(cls.__name__.removesuffix("Name").lower(), value, cls)
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__.removesuffix("Name"))
+        raise unknown(words.lower(), value, cls)
 
 
 class ComposerName(Choice):
