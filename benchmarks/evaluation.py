@@ -30,7 +30,7 @@ from eval.runs.compositions import MethodConfig, ScoredCompositions
 from eval.runs.run import EvalRun, RunPart
 from eval.runs.weight_settings import WeightSetting
 from eval.sweep.plane import Plane
-from eval.sweep.sweep import Tuning, sweep_ranks, swept
+from eval.sweep.sweep import Tuning, rank_plane, sweep_plane
 from mmretrieve import PDV, ComposerName, Composition, Encoder, Term, load_encoder
 from mmretrieve.vectors import Float32, unit
 
@@ -69,10 +69,10 @@ def cirr_sized(points: int) -> dict[str, Any]:
     told = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
     vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.scored.compositions])
     work: dict[str, Callable[[], Any]] = {
-        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, told).measure(),
-        "all settings: the record of a sweep": lambda: swept(_run(part, encoder, told), PLANE, Tuning.HALVES),
-        "one setting: metrics alone": lambda: part.benchmark.means(separate(part, SETTING)),
-        "all settings: metrics alone": lambda: sweep_ranks(part, PLANE).means(),
+        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, told).evaluate(),
+        "all settings: the record of a sweep": lambda: sweep_plane(_run(part, encoder, told), PLANE, Tuning.HALVES),
+        "one setting: metrics alone": lambda: part.benchmark.mean_metrics(separate(part, SETTING)),
+        "all settings: metrics alone": lambda: rank_plane(part, PLANE).means(),
         "one vector a query: score": lambda: part.benchmark.score(vectors, part.scored.gallery),
     }
     before = peak_memory()
@@ -91,7 +91,7 @@ def cirr_sized(points: int) -> dict[str, Any]:
 def circo_sized() -> dict[str, Any]:
     """CIRCO's largest split, with targets made up: its own are on a server."""
     part, before = circo_part(), peak_memory()
-    seconds, found = in_turns({"one setting": lambda: part.benchmark.means(separate(part, SETTING))}, times=1)
+    seconds, found = in_turns({"one setting": lambda: part.benchmark.mean_metrics(separate(part, SETTING))}, times=1)
     return {"seconds": seconds, "map@5": found["one setting"]["map@5"], "memory, MB": {"before": before, "peak": peak_memory()}}
 
 
@@ -119,7 +119,7 @@ def _run(part: RunPart, encoder: Encoder, told: WeightSetting) -> EvalRun:
 
 
 def separate(part: RunPart, pdv: PDV) -> NDArray[np.float64]:
-    return part.benchmark.per_query(part.scored.ranked_by(lambda composition: composition.with_pdv(pdv)))
+    return part.benchmark.measure_scores(part.scored.item_scores(lambda composition: composition.with_pdv(pdv)))
 
 
 def cirr_part() -> RunPart:
