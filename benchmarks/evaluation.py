@@ -29,7 +29,7 @@ from eval.runs.compositions import MethodConfig, ScoredCompositions
 from eval.runs.run import EvalRun, RunPart
 from eval.runs.weight_settings import WeightSetting
 from eval.sweep.plane import Plane
-from eval.sweep.sweep import Tuning, sweep_ranks, swept
+from eval.sweep.sweep import Tuning, rank_plane, sweep_plane
 from mmretrieve import PDV, ComposerName, Composition, Encoder, Term, load_encoder
 from mmretrieve.vectors import Float32, unit
 
@@ -70,10 +70,10 @@ def measure_cirr(points: int) -> dict[str, Any]:
     setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
     vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.scored.compositions])
     functions: dict[str, Callable[[], Any]] = {
-        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).measure(),
-        "all settings: the record of a sweep": lambda: swept(_run(part, encoder, setting), PLANE, Tuning.HALVES),
-        "one setting: metrics alone": lambda: part.benchmark.means(evaluate_setting(part, SETTING)),
-        "all settings: metrics alone": lambda: sweep_ranks(part, PLANE).means(),
+        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).evaluate(),
+        "all settings: the record of a sweep": lambda: sweep_plane(_run(part, encoder, setting), PLANE, Tuning.HALVES),
+        "one setting: metrics alone": lambda: part.benchmark.mean_metrics(evaluate_setting(part, SETTING)),
+        "all settings: metrics alone": lambda: rank_plane(part, PLANE).means(),
         "one vector a query: score": lambda: part.benchmark.score(vectors, part.scored.gallery),
     }
     before = peak_memory()
@@ -92,7 +92,9 @@ def measure_cirr(points: int) -> dict[str, Any]:
 def measure_circo() -> dict[str, Any]:
     """Times the largest split of CIRCO, with random targets: the real ones are only on a server."""
     part, before = circo_part(), peak_memory()
-    seconds, results = time_in_turns({"one setting": lambda: part.benchmark.means(evaluate_setting(part, SETTING))}, times=1)
+    seconds, results = time_in_turns(
+        {"one setting": lambda: part.benchmark.mean_metrics(evaluate_setting(part, SETTING))}, times=1
+    )
     return {
         "seconds": seconds,
         "map@5": results["one setting"]["map@5"],
@@ -130,7 +132,7 @@ def _run(part: RunPart, encoder: Encoder, setting: WeightSetting) -> EvalRun:
 
 
 def evaluate_setting(part: RunPart, pdv: PDV) -> NDArray[np.float64]:
-    return part.benchmark.per_query(part.scored.ranked_by(lambda composition: composition.with_pdv(pdv)))
+    return part.benchmark.measure_scores(part.scored.item_scores(lambda composition: composition.with_pdv(pdv)))
 
 
 def cirr_part() -> RunPart:

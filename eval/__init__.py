@@ -1,8 +1,7 @@
-"""Evaluation: benchmarks, metrics, and runs whose numbers can be quoted. `python -m eval --help`."""
+"""Evaluation: benchmarks, metrics and runs whose numbers can be quoted. `python -m eval --help` lists the commands."""
 
 from __future__ import annotations
 
-from eval.benchmarks import load_benchmark
-from eval.benchmarks.base import Benchmark, BenchmarkQuery
+from eval.benchmarks import Benchmark, BenchmarkQuery, load_benchmark
 
 __all__ = ["Benchmark", "BenchmarkQuery", "load_benchmark"]

@@ -1,4 +1,4 @@
-"""`python -m eval`."""
+"""Runs `python -m eval`."""
 
 import sys
 

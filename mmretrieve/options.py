@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from math import isfinite
 from numbers import Real
@@ -37,7 +38,8 @@ class Choice(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
-        raise unknown(cls.__name__.removesuffix("Name").lower(), value, cls)
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__.removesuffix("Name"))
+        raise unknown(words.lower(), value, cls)
 
 
 class ComposerName(Choice):

@@ -63,6 +63,19 @@ IN_GALLERY = [
     "gallery",
 ]
 
+IN_EVAL = [
+    "files",
+    "metrics",
+    "benchmarks",
+    "runs",
+    "sweep",
+    "lists",
+    "report",
+    "studies",
+    "cli",
+    "__main__",
+]
+
 
 def imports(path: Path) -> set[str]:
     """Full names of the modules a file imports at its top level or inside functions."""
@@ -100,6 +113,43 @@ def test_imports_run_one_way_in_the_gallery_too() -> None:
             if name.startswith("mmretrieve.gallery."):
                 there = name.split(".")[2]
                 assert IN_GALLERY.index(there) <= IN_GALLERY.index(here), f"{path} looks forward to {name}"
+
+
+def eval_imports(path: Path) -> set[str]:
+    """The modules of eval that a file imports: "eval.runs.run", also where only names of a module are imported."""
+    modules = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in (ROOT / "eval").rglob("*.py")
+    }
+    names = (name for name in imports(path) if name.split(".")[0] == "eval")
+    return {name if name in modules else name.rpartition(".")[0] for name in names}
+
+
+def test_imports_run_one_way_in_eval_too() -> None:
+    for path in (ROOT / "eval").rglob("*.py"):
+        here = path.relative_to(ROOT / "eval").parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        assert here in IN_EVAL, f"eval/{here} has no place in the order of rooms"
+        for name in eval_imports(path):
+            there = name.split(".")[1]
+            assert IN_EVAL.index(there) <= IN_EVAL.index(here), f"{path} looks forward to {name}"
+
+
+def test_no_modules_of_eval_import_each_other() -> None:
+    """A module never imports one that imports it, however long the way; `__init__` files only hand names on."""
+    needs = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): eval_imports(path)
+        for path in (ROOT / "eval").rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " → ".join((*way, module))
+        for other in needs.get(module, ()):
+            visit(other, (*way, module))
+
+    for module in needs:
+        visit(module, ())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A benchmark: gallery ids, queries with their targets, and the metrics that its own protocol asks for."""
+"""A benchmark: gallery ids, queries with their targets, and the metrics of its protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from eval.metrics.rank_table import Metric, RankTable
+from eval.metrics.rank_table import Metric, RankTable, TaskKey
 from eval.metrics.ranks import RankingTask, Ranks, average_precision_at, check_depth, recall_at, target_ranks
 from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.images import ImageLike, open_image
@@ -19,18 +19,26 @@ from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.vectors import unit
 
 Ranker = Callable[[RankingTask], Ranks | None]
-"""Ranks of the targets of a contest, however they are known: from scores, from a ranked list, on the PDV plane. None: not known."""
-AT_ONCE = 64  # queries scored at once: bounds the scores of a large gallery
+"""Computes the ranks of a task's targets, from scores, a ranked list or the PDV plane. None: the ranks are not known."""
+QUERY_BATCH_SIZE = 64  # bounds the memory that the scores of a large gallery take
 ASPECT_K = 10
 
 
 @dataclass(frozen=True)
 class BenchmarkQuery:
-    """One composed query: ids of the reference and of all targets (none where a server keeps them).
+    """One composed query.
 
-    `prompts`: the prompt, then other ways to say the same (FashionIQ's other order). `caption`: the reference in words,
-    and `concept`: what reference and targets share, where the benchmark says so. `tags`: semantic aspects. `candidates`:
-    the ids of its subset, target included, reference not (CIRR's members, GeneCIS's gallery); an id may come twice.
+    Parameters
+    ----------
+    id : unique in the benchmark.
+    reference : id of the reference image.
+    prompts : the prompt, then alternative wordings (FashionIQ's captions in the other order).
+    targets : ids of all right answers; none where they are kept on a server.
+    caption : a description of the reference, where the benchmark provides one.
+    concept : what reference and targets have in common, where the benchmark says so (CIRCO).
+    tags : semantic aspects.
+    candidates : ids of the query's subset, with the target and without the reference (CIRR's members, GeneCIS's gallery). An
+        id may occur twice.
     """
 
     id: str
@@ -43,19 +51,25 @@ class BenchmarkQuery:
     candidates: tuple[str, ...] | None = None
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """Every id that it names."""
+    def image_ids(self) -> tuple[str, ...]:
+        """The ids of all images that the query mentions."""
         return (self.reference, *self.targets, *(self.candidates or ()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What a benchmark measures, and on which ranking.
+    """Which metrics a benchmark reports, and on which ranking.
 
-    recalls, precisions: every k of `recall@k` and `map@k`. subset_recalls: of `recall_subset@k`, among a query's candidates.
-    aspects: tags, each with its own `map@10/<tag>` over the queries that carry it. headline: the metric to compare by.
-    keeps_reference: whether the reference stays in the ranking. first_target_alone: recall looks for the first target only.
-    candidates_alone: the gallery of a query is its candidates.
+    Parameters
+    ----------
+    headline : the metric by which runs are compared.
+    recalls : every k of `recall@k`.
+    precisions : every k of `map@k`.
+    subset_recalls : every k of `recall_subset@k`, measured among a query's candidates.
+    aspects : tags; each has a `map@10/<tag>` over the queries that carry it.
+    keeps_reference : whether the reference stays in the ranking.
+    first_target_alone : whether recall counts the first target only.
+    candidates_alone : whether a query ranks its candidates instead of the gallery.
     """
 
     headline: str
@@ -70,13 +84,24 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`gallery_ids` is the order of gallery vectors, `queries` the order of query vectors. `image_path` finds the file of an image.
+    """One split of a data set, with its protocol.
 
-    `crop` cuts the image of an id out of its file, where it is not the whole.
-    `vocabulary` is what a tagger may say of these pictures, where the benchmark knows better than the encoder's own.
-    `fields` is what the benchmark says of an item by id, where it does: its colour, say.
-    `checksum` is over the annotation files. `remark` is what a reader of any result must know (other counts than the
-    released files have, say). Raises MMRetrieveError where an id comes twice or a query names one that is not there.
+    Parameters
+    ----------
+    name, split : as in `load_benchmark`.
+    gallery_ids : ids in the order of gallery vectors.
+    queries : in the order of query vectors.
+    image_path : id → image file.
+    protocol : what is measured.
+    checksum : of the annotation files.
+    vocabulary : the tagger's words, where the benchmark knows better ones than the encoder's.
+    crop : (image, id) → image, where an id is a part of its file.
+    remark : what a reader of a result must know, such as counts that differ from the released files.
+    fields : id → what the benchmark says about an item, such as its color.
+
+    Raises
+    ------
+    MMRetrieveError : an id occurs twice, there are no queries, or a query mentions an id that is not in the gallery.
     """
 
     name: str
@@ -90,26 +115,26 @@ class Benchmark:
     crop: Callable[[Image.Image, str], Image.Image] | None = None
     remark: str | None = None
     fields: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
-    place: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
+    id2row: Mapping[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "place", {id_: i for i, id_ in enumerate(self.gallery_ids)})
-        if len(self.place) != len(self.gallery_ids):
-            twice = next(id_ for i, id_ in enumerate(self.gallery_ids) if self.place[id_] != i)
-            raise MMRetrieveError(f"{self.name}: {twice!r} comes twice in the gallery")
+        object.__setattr__(self, "id2row", {id_: row for row, id_ in enumerate(self.gallery_ids)})
+        if len(self.id2row) != len(self.gallery_ids):
+            duplicate = next(id_ for row, id_ in enumerate(self.gallery_ids) if self.id2row[id_] != row)
+            raise MMRetrieveError(f"{self.name}: {duplicate!r} occurs twice in the gallery")
         if not self.queries:
             raise MMRetrieveError(f"{self.name} {self.split} has no queries")
-        asked: set[str] = set()
+        query_ids: set[str] = set()
         for query in self.queries:
-            if query.id in asked:
-                raise MMRetrieveError(f"{self.name}: the query {query.id} comes twice")
-            asked.add(query.id)
-            if missing := [id_ for id_ in query.named if id_ not in self.place]:
-                raise MMRetrieveError(f"{self.name}: query {query.id} names {missing[0]!r}, which is not in the gallery")
+            if query.id in query_ids:
+                raise MMRetrieveError(f"{self.name}: query id {query.id!r} occurs twice")
+            query_ids.add(query.id)
+            if missing := [id_ for id_ in query.image_ids if id_ not in self.id2row]:
+                raise MMRetrieveError(f"{self.name}: query {query.id} mentions {missing[0]!r}, which is not in the gallery")
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
-        """Every number of the protocol, in the order of `per_query`'s last axis."""
+        """Every metric of the protocol, in the order of the last axis of `measure_scores`."""
         protocol = self.protocol
         only, first = protocol.candidates_alone, protocol.first_target_alone
         return (
@@ -120,13 +145,13 @@ class Benchmark:
         )
 
     @cached_property
-    def depths(self) -> dict[tuple[bool, bool], int]:
-        """The largest k of each contest that is measured: (subset, first)."""
-        return {m.contest: m.k for m in sorted(self.metrics, key=lambda m: m.k)}
+    def depths(self) -> dict[TaskKey, int]:
+        """The largest k of each ranking task that is measured."""
+        return {metric.task_key: metric.k for metric in sorted(self.metrics, key=lambda metric: metric.k)}
 
     @property
     def headline(self) -> int:
-        """The place of the protocol's headline among the metrics."""
+        """The index of the protocol's headline among the metrics."""
         return [metric.name for metric in self.metrics].index(self.protocol.headline)
 
     @property
@@ -134,15 +159,22 @@ class Benchmark:
         """The largest k of a ranking of the whole gallery."""
         return max((k for (subset, _), k in self.depths.items() if not subset), default=0)
 
-    def picture(self, id_: str) -> ImageLike:
-        """The image of an id: its file, or what is cut out of it. ImageError where it cannot be read."""
+    def load_image(self, id_: str) -> ImageLike:
+        """The image of an id: its file, or the part cut out of it. ImageError where it cannot be read."""
         path = self.image_path(id_)
         return path if self.crop is None else self.crop(open_image(path), id_)
 
     def score(self, query_vectors: ArrayLike, gallery_vectors: ArrayLike) -> dict[str, float]:
-        """(queries, d) and (items, d) → metric → mean ×100. Rows are normalised first, as every evaluator does.
+        """Metric → mean ×100. Rows are normalized first, as every released evaluator does.
 
-        MMRetrieveError where rows are missing, or the split's targets are not public.
+        Parameters
+        ----------
+        query_vectors : (queries, d), in the order of `queries`.
+        gallery_vectors : (items, d), in the order of `gallery_ids`.
+
+        Raises
+        ------
+        MMRetrieveError : the shapes do not fit, or the targets of the split are not public.
         """
         queries, gallery = unit(query_vectors, "query vectors"), unit(gallery_vectors, "gallery vectors")
         if len(queries) != len(self.queries) or len(gallery) != len(self.gallery_ids):
@@ -153,89 +185,86 @@ class Benchmark:
             raise MMRetrieveError(
                 f"{self.name}: query vectors have {queries.shape[1]} columns and gallery vectors {gallery.shape[1]}"
             )
-        blocks = (term_scores(queries[i : i + AT_ONCE], gallery) for i in range(0, len(queries), AT_ONCE))
-        return self.means(self.per_query(row for block in blocks for row in block))
+        starts = range(0, len(queries), QUERY_BATCH_SIZE)
+        batches = (term_scores(queries[start : start + QUERY_BATCH_SIZE], gallery) for start in starts)
+        return self.mean_metrics(self.measure_scores(row for batch in batches for row in batch))
 
-    def per_query(self, scores: Iterable[NDArray[np.floating]]) -> NDArray[np.float64]:
-        """Item scores, (…, items) for each query → (queries, …, metrics); NaN where a query does not carry the aspect."""
-        return self.measured(partial(target_ranks, row) for row in scores)
+    def measure_scores(self, scores: Iterable[NDArray[np.floating]]) -> NDArray[np.float64]:
+        """(…, items) scores for each query → (queries, …, metrics) ×100; NaN where a query does not carry the aspect."""
+        return self.rank_table(partial(target_ranks, row) for row in scores).values
 
-    def measured(self, rankers: Iterable[Ranker]) -> NDArray[np.float64]:
-        """A ranker for each query → (queries, …, metrics); NaN also where a ranker does not know the ranks."""
-        return self.placed(rankers).values
+    def rank_table(self, rankers: Iterable[Ranker]) -> RankTable:
+        """A ranker for each query → the ranks of all targets.
 
-    def placed(self, rankers: Iterable[Ranker]) -> RankTable:
-        """A ranker for each query → where its targets stand.
-
-        MMRetrieveError where targets are not public, or a ranking is too short for its metrics.
+        MMRetrieveError where targets are not public, or a ranking is shorter than the k of a metric.
         """
-        known: dict[tuple[bool, bool], list[Ranks | None]] = {kind: [] for kind in self.depths}
+        ranks: dict[TaskKey, list[Ranks | None]] = {key: [] for key in self.depths}
         for query, rank in zip(self.queries, rankers, strict=True):
-            for (subset, first), ranks in known.items():
-                contest = self.contest(query, subset=subset, first=first)
-                check_depth(self.depths[subset, first], contest.size(len(self.gallery_ids)))
-                ranks.append(rank(contest))
-        return RankTable.of(self.metrics, [query.tags for query in self.queries], known)
+            for (subset, first), query_ranks in ranks.items():
+                task = self.ranking_task(query, subset=subset, first=first)
+                check_depth(self.depths[subset, first], task.size(len(self.gallery_ids)))
+                query_ranks.append(rank(task))
+        return RankTable.build(self.metrics, [query.tags for query in self.queries], ranks)
 
-    def means(self, per_query: NDArray[np.float64]) -> dict[str, float]:
-        """(queries, metrics) → metric → mean over the queries it is defined for; a metric of none of them is left out."""
-        columns = [column[~np.isnan(column)] for column in np.atleast_2d(per_query).T]
-        return self.by_name([column.mean() if len(column) else np.nan for column in columns])
+    def mean_metrics(self, values: NDArray[np.float64]) -> dict[str, float]:
+        """(queries, metrics) → metric → mean over the queries that have a value; a metric without any is left out."""
+        columns = [column[~np.isnan(column)] for column in np.atleast_2d(values).T]
+        return self.name_metrics([column.mean() if len(column) else np.nan for column in columns])
 
-    def by_name(self, means: Iterable[float]) -> dict[str, float]:
-        """(metrics,) means → metric → mean; one that is NaN is left out."""
+    def name_metrics(self, means: Iterable[float]) -> dict[str, float]:
+        """(metrics,) means → metric → mean; NaN values are left out."""
         return {m.name: float(mean) for m, mean in zip(self.metrics, means, strict=True) if not np.isnan(mean)}
 
-    def without(self, ids: Collection[str]) -> Benchmark:
-        """The benchmark without these items, and without every query that names one; its remark says so."""
-        gone = frozenset(ids)
-        kept = tuple(query for query in self.queries if gone.isdisjoint(query.named))
-        lost = (
-            f"{self.name}: {len(gone):,} of {len(self.gallery_ids):,} pictures were missing and "
-            f"{len(self.queries) - len(kept):,} of {len(self.queries):,} queries left out: not comparable with other results"
+    def drop_images(self, ids: Collection[str]) -> Benchmark:
+        """The benchmark without these images and without every query that mentions one; its remark says so."""
+        dropped = frozenset(ids)
+        queries = tuple(query for query in self.queries if dropped.isdisjoint(query.image_ids))
+        loss = (
+            f"{self.name}: {len(dropped):,} of {len(self.gallery_ids):,} images were missing and "
+            f"{len(self.queries) - len(queries):,} of {len(self.queries):,} queries left out: not comparable with other results"
         )
-        if not kept:
-            raise MMRetrieveError(f"{lost}; there is nothing left to measure")
+        if not queries:
+            raise MMRetrieveError(f"{loss}; no query is left to measure")
         return replace(
             self,
-            gallery_ids=tuple(id_ for id_ in self.gallery_ids if id_ not in gone),
-            queries=kept,
-            remark="; ".join(filter(None, (self.remark, lost))),
+            gallery_ids=tuple(id_ for id_ in self.gallery_ids if id_ not in dropped),
+            queries=queries,
+            remark="; ".join(filter(None, (self.remark, loss))),
         )
 
-    def contest(self, query: BenchmarkQuery, *, subset: bool = False, first: bool = False) -> RankingTask:
-        """Whose ranks count in a ranking of the whole gallery, or of the query's candidates.
+    def ranking_task(self, query: BenchmarkQuery, *, subset: bool = False, first: bool = False) -> RankingTask:
+        """The targets and distractors of a query in the gallery, or among its candidates where `subset` is set.
 
-        MMRetrieveError where the targets are not public.
+        first: only the first target counts. MMRetrieveError where the targets are not public.
         """
         self._check_public(query)
         targets = query.targets[:1] if first else query.targets
-        rows, depth = [self.place[id_] for id_ in targets], self.depths.get((subset, first))
-        if subset:
-            rivals = [self.place[id_] for id_ in query.candidates or ()]
-            for row in rows:
-                rivals.remove(row)  # once: GeneCIS names a target twice
-            return RankingTask(rows, rivals, depth=depth)
-        return RankingTask(rows, hidden=self._hidden(query), depth=depth)
+        rows, depth = [self.id2row[id_] for id_ in targets], self.depths.get((subset, first))
+        if not subset:
+            return RankingTask(rows, hidden=self._hidden_rows(query), depth=depth)
+        distractors = [self.id2row[id_] for id_ in query.candidates or ()]
+        for row in rows:
+            distractors.remove(row)  # one copy only: GeneCIS may contain a target twice
+        return RankingTask(rows, distractors, depth=depth)
+
+    def top_rows(self, query: BenchmarkQuery, scores: NDArray[np.floating], k: int) -> list[int]:
+        """(items,) scores → gallery rows of the query's best k, best first; only candidates where the protocol ranks those."""
+        if self.protocol.candidates_alone:
+            rows = sorted({self.id2row[id_] for id_ in query.candidates or ()})
+            return [rows[i] for i in top_k(scores[rows], k)]
+        hidden = self._hidden_rows(query)
+        return [int(row) for row in top_k(scores, k + len(hidden)) if row not in hidden][:k]
 
     def check_public(self) -> None:
-        """MMRetrieveError where the targets are not public: nothing can be measured then."""
+        """MMRetrieveError where the targets are not public, so that nothing can be measured."""
         for query in self.queries:
             self._check_public(query)
 
     def _check_public(self, query: BenchmarkQuery) -> None:
         if not query.targets:
             raise MMRetrieveError(
-                f"the targets of {self.name} {self.split} are not public: `submit` writes what its server scores"
+                f"the targets of {self.name} {self.split} are not public: `submit` writes the file that its server scores"
             )
 
-    def _hidden(self, query: BenchmarkQuery) -> tuple[int, ...]:
-        return () if self.protocol.keeps_reference else (self.place[query.reference],)
-
-    def best(self, query: BenchmarkQuery, scores: NDArray[np.floating], k: int) -> list[int]:
-        """(items,) scores → places of the query's best k, best first: of its candidates where the protocol ranks those alone."""
-        if self.protocol.candidates_alone:
-            rows = sorted({self.place[id_] for id_ in query.candidates or ()})
-            return [rows[i] for i in top_k(scores[rows], k)]
-        hidden = self._hidden(query)
-        return [int(row) for row in top_k(scores, k + len(hidden)) if row not in hidden][:k]
+    def _hidden_rows(self, query: BenchmarkQuery) -> tuple[int, ...]:
+        return () if self.protocol.keeps_reference else (self.id2row[query.reference],)

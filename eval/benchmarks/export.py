@@ -1,4 +1,4 @@
-"""Writes the wardrobe in the layouts of CIRR, FashionIQ and CIRCO, for real loaders, runs, sweeps and submissions."""
+"""Writes the wardrobe in the layouts of CIRR, FashionIQ and CIRCO, to try out loaders, runs, sweeps and submissions."""
 
 from __future__ import annotations
 
@@ -10,62 +10,71 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from eval.benchmarks.export_layouts import BenchmarkLayout, ExportPlan, LayoutPart, plan
+from eval.benchmarks.export_layouts import BenchmarkLayout, ExportPlan, LayoutPart, plan_export
 from mmretrieve import wardrobe
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MMRetrieveError, OptionError
 
-QUALITY = 95  # of JPEG, where a layout's file names ask for it
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written: the folder, the benchmarks it holds and how many picture files."""
+    """What was written: the folder, the benchmarks in it, and the number of image files."""
 
     layout: BenchmarkLayout
     folder: Path
     parts: tuple[LayoutPart, ...]
-    pictures: int
+    images: int
 
 
 def export_wardrobe(layout: str, out: str | Path, *, progress: Progress | None = None) -> ExportReport:
-    """Writes the 2,000 drawings and 500 queries into the folder `out`, a root of `load_benchmark` for that layout.
+    """Writes the 2,000 drawings and 500 queries into the folder `out`, which `load_benchmark` then reads as its root.
 
-    layout: "cirr", "fashioniq" or "circo". The same bytes every time. `out` appears whole at the end or not at all.
-    `progress` hears of each picture. Raises OptionError for an unknown layout or an `out` that holds something,
-    MMRetrieveError where it cannot be written.
+    The bytes are the same every time. `out` appears complete at the end, or not at all.
+
+    Parameters
+    ----------
+    layout : "cirr", "fashioniq" or "circo".
+    out : a new or empty folder.
+    progress : called after each image.
+
+    Raises
+    ------
+    OptionError : the layout is unknown, or `out` is not empty.
+    MMRetrieveError : `out` cannot be written.
     """
     form, folder = BenchmarkLayout(layout), Path(out).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OptionError(f"{folder} is there already and not an empty folder; name a new one")
-    planned = plan(form)
+        raise OptionError(f"{folder} exists and is not an empty folder; name a new one")
+    plan = plan_export(form)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-            whole = Path(beside) / folder.name
-            _write(planned, whole, progress)
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            complete = Path(temporary) / folder.name
+            _write(plan, complete, progress)
             if folder.exists():
                 folder.rmdir()
-            whole.rename(folder)
+            complete.rename(folder)
     except OSError as error:
         raise MMRetrieveError(f"{folder}: cannot be written ({error}); nothing of it is left") from error
-    return ExportReport(form, folder, planned.parts, len(planned.pictures))
+    return ExportReport(form, folder, plan.parts, len(plan.images))
 
 
-def _write(planned: ExportPlan, folder: Path, progress: Progress | None) -> None:
-    for place in (*planned.files, *planned.pictures):
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-    for place, value in planned.files.items():
-        (folder / place).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8", newline="\n")
-    for place, drawing in planned.pictures.items():
-        _copy(wardrobe.pictures_folder() / drawing.id, folder / place)
+def _write(plan: ExportPlan, folder: Path, progress: Progress | None) -> None:
+    for path in (*plan.files, *plan.images):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    for path, value in plan.files.items():
+        (folder / path).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8", newline="\n")
+    for path, drawing in plan.images.items():
+        _copy_image(wardrobe.pictures_folder() / drawing.id, folder / path)
         if progress is not None:
             progress(1)
 
 
-def _copy(source: Path, path: Path) -> None:
+def _copy_image(source: Path, path: Path) -> None:
     if source.suffix == path.suffix:
         shutil.copyfile(source, path)
         return
-    with Image.open(source) as picture:
-        picture.convert("RGB").save(path, quality=QUALITY)
+    with Image.open(source) as image:
+        image.convert("RGB").save(path, quality=JPEG_QUALITY)

@@ -1,9 +1,9 @@
-"""The wardrobe as CIRR, FashionIQ and CIRCO would hold it: what stands in each file, and where each drawing lies.
+"""The wardrobe as CIRR, FashionIQ and CIRCO would store it: the content of each file, and the path of each drawing.
 
-Pictures, queries and right answers are the wardrobe's own; only the form is that of the released sets. Of CIRR and CIRCO
-two lines of clothes in five, with their pictures and queries, are the split whose targets stay hidden, so that its queries
-name no picture that val's name. Where a layout has room for one right answer it is the first of the wardrobe's; the others
-stay in the gallery, as unnamed right answers do in the released sets.
+Images, queries and targets are the wardrobe's; only the form is that of the released sets. For CIRR and CIRCO, two clothing
+lines in five, with their images and queries, form the split whose targets are hidden, so that its queries mention no image of
+val. Where a layout has room for one target, it is the first of the wardrobe's; the others stay in the gallery, as unlabeled
+right answers do in the released sets.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mmretrieve.wardrobe import captions
 from mmretrieve.wardrobe.attributes import Detail, Garment, GarmentType, Pattern, Sleeves
 from mmretrieve.wardrobe.dataset import Drawing, WardrobeQuery
 
-SEED = 20261  # of image sets and second captions; each draws from a generator of its own: this and the query's id
-FIVE, HIDDEN = 5, (1, 3)  # of every five lines of clothes, those whose targets stay hidden
-LOOK_ALIKES = 2  # in the reference's shoot, and as many again in the target's garment
+SEED = 20261  # of image sets and second captions; each query has its own generator, seeded by this number and its id
+LINE_CYCLE, HIDDEN_LINES = 5, (1, 3)  # of every five clothing lines, those whose targets are hidden
+SIMILAR_IMAGES = 2  # with the reference's detail, and as many again with the target's garment
 CATEGORIES: Mapping[str, tuple[GarmentType, ...]] = {
     "dress": (
         GarmentType.DRESS,
@@ -30,15 +30,15 @@ CATEGORIES: Mapping[str, tuple[GarmentType, ...]] = {
         GarmentType.SKIRT,
         GarmentType.TROUSERS,
         GarmentType.SHORTS,
-    ),  # all that is worn about the legs
-    "shirt": (GarmentType.SHIRT, GarmentType.JACKET, GarmentType.COAT),  # opens in front
-    "toptee": (GarmentType.TOP, GarmentType.SWEATER, GarmentType.HOODIE),  # is pulled over the head
+    ),
+    "shirt": (GarmentType.SHIRT, GarmentType.JACKET, GarmentType.COAT),
+    "toptee": (GarmentType.TOP, GarmentType.SWEATER, GarmentType.HOODIE),
 }
 COCO = "COCO2017_unlabeled"
 
 
 class BenchmarkLayout(Choice):
-    """Whose files are written."""
+    """The benchmark whose files are written."""
 
     CIRR = "cirr"
     FASHIONIQ = "fashioniq"
@@ -47,7 +47,7 @@ class BenchmarkLayout(Choice):
 
 @dataclass(frozen=True)
 class LayoutPart:
-    """One benchmark of a plan and its counts; `name` and `split` are those of `load_benchmark`."""
+    """One benchmark of an export and its counts; `name` and `split` are those of `load_benchmark`."""
 
     name: str
     split: str
@@ -57,139 +57,154 @@ class LayoutPart:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """JSON values and drawings, each by the path of its file inside the folder."""
+    """JSON values and drawings by the path of their file in the folder."""
 
     parts: tuple[LayoutPart, ...]
     files: Mapping[str, Any]
-    pictures: Mapping[str, Drawing]
+    images: Mapping[str, Drawing]
 
 
-def plan(layout: BenchmarkLayout) -> ExportPlan:
-    """All that belongs into a folder of that layout, the same every time."""
-    return {BenchmarkLayout.CIRR: _cirr, BenchmarkLayout.FASHIONIQ: _fashioniq, BenchmarkLayout.CIRCO: _circo}[layout]()
-
-
-def aspects(reference: Garment, query: WardrobeQuery) -> list[str]:
-    """CIRCO's names for what is asked, often none: a pattern on what was plain and sleeves where there were none are an
-    addition; the others are heard in the words of the prompt.
-    """
-    said = set(query.prompt.replace(",", "").split())
-    bare = {"pattern": Pattern.PLAIN, "sleeves": Sleeves.NONE}
-    shown = {
-        "addition": any(getattr(reference, name) is bare[name] for name in query.changed if name in bare),
-        "negation": not said.isdisjoint({"without", "no", "sleeveless"}),
-        "compare_change": "instead" in said,
-        "statement_with_conjunction": "and" in said,
+def plan_export(layout: BenchmarkLayout) -> ExportPlan:
+    """The content of a folder of that layout, the same every time."""
+    planners = {
+        BenchmarkLayout.CIRR: _plan_cirr,
+        BenchmarkLayout.FASHIONIQ: _plan_fashioniq,
+        BenchmarkLayout.CIRCO: _plan_circo,
     }
-    return [name for name, is_shown in shown.items() if is_shown]
+    return planners[layout]()
 
 
-def _cirr() -> ExportPlan:
+def query_aspects(reference: Garment, query: WardrobeQuery) -> list[str]:
+    """CIRCO's aspects of a query, often none. A pattern on a plain garment and sleeves on a sleeveless one are an addition; the
+    other aspects are read from the words of the prompt.
+    """
+    words_of_prompt = set(query.prompt.replace(",", "").split())
+    bare = {"pattern": Pattern.PLAIN, "sleeves": Sleeves.NONE}
+    applies = {
+        "addition": any(getattr(reference, name) is bare[name] for name in query.changed if name in bare),
+        "negation": not words_of_prompt.isdisjoint({"without", "no", "sleeveless"}),
+        "compare_change": "instead" in words_of_prompt,
+        "statement_with_conjunction": "and" in words_of_prompt,
+    }
+    return [name for name, is_true in applies.items() if is_true]
+
+
+def _plan_cirr() -> ExportPlan:
     parts: list[LayoutPart] = []
     files: dict[str, Any] = {}
-    pictures: dict[str, Drawing] = {}
+    images_by_path: dict[str, Drawing] = {}
     for split, folder in (("val", "dev"), ("test1", "test1")):
-        queries, drawings = _share(hidden=split != "val")
-        places = {_name(drawing.id): f"{folder}/{drawing.id}" for drawing in drawings}
-        files[f"captions/cap.rc2.{split}.json"] = [_pair(query, with_target=split == "val") for query in queries]
-        files[f"image_splits/split.rc2.{split}.json"] = {name: f"./{place}" for name, place in places.items()}
-        pictures |= dict(zip(places.values(), drawings, strict=True))
+        queries, drawings = _select_split(hidden=split != "val")
+        paths = {_name(drawing.id): f"{folder}/{drawing.id}" for drawing in drawings}
+        files[f"captions/cap.rc2.{split}.json"] = [_cirr_query(query, with_target=split == "val") for query in queries]
+        files[f"image_splits/split.rc2.{split}.json"] = {name: f"./{path}" for name, path in paths.items()}
+        images_by_path |= dict(zip(paths.values(), drawings, strict=True))
         parts.append(LayoutPart("cirr", split, len(queries), len(drawings)))
-    return ExportPlan(tuple(parts), files, pictures)
+    return ExportPlan(tuple(parts), files, images_by_path)
 
 
-def _pair(query: WardrobeQuery, *, with_target: bool) -> dict[str, Any]:
-    """Its image set: reference, target, and four that fit the picture or the words but never both."""
+def _cirr_query(query: WardrobeQuery, *, with_target: bool) -> dict[str, Any]:
+    """A CIRR record. Its image set: reference, target, and four images that match the reference or the prompt but never both."""
     random = Random(f"{SEED} {query.id}")
     reference, target = _drawing(query.reference), _drawing(query.targets[0])
-    others = [d for d in _lines()[_line(reference)] if d.id not in (query.reference, *query.targets)]
-    same_shoot = [d.id for d in others if d.detail == reference.detail]
+    others = [d for d in _clothing_lines()[_clothing_line(reference)] if d.id not in (query.reference, *query.targets)]
+    same_detail = [d.id for d in others if d.detail == reference.detail]
     same_garment = [d.id for d in others if d.garment == target.garment]
-    chosen = [*random.sample(same_shoot, LOOK_ALIKES), *random.sample(same_garment, LOOK_ALIKES)]
-    members = random.sample([_name(id_) for id_ in (reference.id, target.id, *chosen)], 2 + len(chosen))
+    distractors = [*random.sample(same_detail, SIMILAR_IMAGES), *random.sample(same_garment, SIMILAR_IMAGES)]
+    members = random.sample([_name(id_) for id_ in (reference.id, target.id, *distractors)], 2 + len(distractors))
     image_set = {"id": int(query.id), "members": members, "reference_rank": members.index(_name(reference.id))}
-    told: dict[str, Any] = {}
+    target_fields: dict[str, Any] = {}
     if with_target:
         image_set["target_rank"] = members.index(_name(target.id))
-        told = {"target_hard": _name(target.id), "target_soft": {_name(id_): 1.0 for id_ in query.targets}}
-    return {"pairid": int(query.id), "reference": _name(reference.id), **told, "caption": query.prompt, "img_set": image_set}
+        target_fields = {"target_hard": _name(target.id), "target_soft": {_name(id_): 1.0 for id_ in query.targets}}
+    return {
+        "pairid": int(query.id),
+        "reference": _name(reference.id),
+        **target_fields,
+        "caption": query.prompt,
+        "img_set": image_set,
+    }
 
 
-def _fashioniq() -> ExportPlan:
+def _plan_fashioniq() -> ExportPlan:
     parts: list[LayoutPart] = []
     files: dict[str, Any] = {}
-    pictures: dict[str, Drawing] = {}
+    images_by_path: dict[str, Drawing] = {}
     for category, kinds in CATEGORIES.items():
         drawings = [drawing for drawing in wardrobe.drawings() if drawing.garment.kind in kinds]
         queries = [query for query in wardrobe.queries() if _drawing(query.reference).garment.kind in kinds]
         files[f"captions/cap.{category}.val.json"] = [
-            {"target": _name(q.targets[0]), "candidate": _name(q.reference), "captions": [q.prompt, _other_words(q)]}
+            {"target": _name(q.targets[0]), "candidate": _name(q.reference), "captions": [q.prompt, _second_caption(q)]}
             for q in queries
         ]
         files[f"image_splits/split.{category}.val.json"] = [_name(drawing.id) for drawing in drawings]
-        pictures |= {f"images/{drawing.id}": drawing for drawing in drawings}
+        images_by_path |= {f"images/{drawing.id}": drawing for drawing in drawings}
         parts.append(LayoutPart(f"fashioniq:{category}", "val", len(queries), len(drawings)))
-    return ExportPlan(tuple(parts), files, pictures)
+    return ExportPlan(tuple(parts), files, images_by_path)
 
 
-def _other_words(query: WardrobeQuery) -> str:
-    """The same change, said in another way than the prompt."""
+def _second_caption(query: WardrobeQuery) -> str:
+    """Another wording of the prompt."""
     random, after = Random(f"{SEED} {query.id}"), _drawing(query.targets[0]).garment
-    while (said := captions.change_prompt(after, list(query.changed), random)) == query.prompt:
+    while (text := captions.change_prompt(after, list(query.changed), random)) == query.prompt:
         pass
-    return said
+    return text
 
 
-def _circo() -> ExportPlan:
+def _plan_circo() -> ExportPlan:
     drawings = wardrobe.drawings()
     images = [{"id": drawing.seed, "file_name": f"{drawing.seed:012}.jpg"} for drawing in drawings]
     files: dict[str, Any] = {f"{COCO}/annotations/image_info_unlabeled2017.json": {"images": images}}
     parts = []
     for split in ("val", "test"):
-        queries, _ = _share(hidden=split == "test")
-        files[f"annotations/{split}.json"] = [_scene(i, q, with_targets=split == "val") for i, q in enumerate(queries)]
+        queries, _ = _select_split(hidden=split == "test")
+        files[f"annotations/{split}.json"] = [_circo_query(i, q, with_targets=split == "val") for i, q in enumerate(queries)]
         parts.append(LayoutPart("circo", split, len(queries), len(drawings)))
-    pictures = {f"{COCO}/unlabeled2017/{drawing.seed:012}.jpg": drawing for drawing in drawings}
-    return ExportPlan(tuple(parts), files, pictures)
+    images_by_path = {f"{COCO}/unlabeled2017/{drawing.seed:012}.jpg": drawing for drawing in drawings}
+    return ExportPlan(tuple(parts), files, images_by_path)
 
 
-def _scene(number: int, query: WardrobeQuery, *, with_targets: bool) -> dict[str, Any]:
+def _circo_query(number: int, query: WardrobeQuery, *, with_targets: bool) -> dict[str, Any]:
     reference, targets = _drawing(query.reference), [_drawing(id_).seed for id_ in query.targets]
     noun = captions.with_article(captions.NOUNS[reference.garment.kind][0])
-    asked = {"reference_img_id": reference.seed, "relative_caption": query.prompt, "shared_concept": noun, "id": number}
+    record = {"reference_img_id": reference.seed, "relative_caption": query.prompt, "shared_concept": noun, "id": number}
     if not with_targets:
-        return asked
-    told = {"target_img_id": targets[0], "gt_img_ids": targets, "semantic_aspects": aspects(reference.garment, query)}
-    return asked | told
+        return record
+    target_fields = {
+        "target_img_id": targets[0],
+        "gt_img_ids": targets,
+        "semantic_aspects": query_aspects(reference.garment, query),
+    }
+    return record | target_fields
 
 
-def _share(*, hidden: bool) -> tuple[list[WardrobeQuery], list[Drawing]]:
-    """The queries and drawings of the lines that are hidden, or of those that are not, in the wardrobe's order."""
-    chosen = {line for i, line in enumerate(_lines()) if (i % FIVE in HIDDEN) is hidden}
-    queries = [query for query in wardrobe.queries() if _line(_drawing(query.reference)) in chosen]
-    return queries, [drawing for drawing in wardrobe.drawings() if _line(drawing) in chosen]
+def _select_split(*, hidden: bool) -> tuple[list[WardrobeQuery], list[Drawing]]:
+    """Queries and drawings of the clothing lines whose targets are hidden, or of the others, in the wardrobe's order."""
+    lines = {line for i, line in enumerate(_clothing_lines()) if (i % LINE_CYCLE in HIDDEN_LINES) is hidden}
+    queries = [query for query in wardrobe.queries() if _clothing_line(_drawing(query.reference)) in lines]
+    return queries, [drawing for drawing in wardrobe.drawings() if _clothing_line(drawing) in lines]
 
 
 @cache
-def _lines() -> dict[frozenset[Garment], list[Drawing]]:
-    """Drawings by line of clothes, lines of one kind side by side. A line shows the same garments in each of its shoots."""
+def _clothing_lines() -> dict[frozenset[Garment], list[Drawing]]:
+    """Drawings by clothing line, ordered by kind. A line shows the same garments with each of its details."""
     lines: dict[frozenset[Garment], list[Drawing]] = {}
     for drawing in sorted(wardrobe.drawings(), key=lambda drawing: drawing.garment.kind):
-        lines.setdefault(_line(drawing), []).append(drawing)
+        lines.setdefault(_clothing_line(drawing), []).append(drawing)
     return lines
 
 
-def _line(drawing: Drawing) -> frozenset[Garment]:
-    return _worn()[drawing.detail]
+def _clothing_line(drawing: Drawing) -> frozenset[Garment]:
+    return _garments_by_detail()[drawing.detail]
 
 
 @cache
-def _worn() -> dict[Detail, frozenset[Garment]]:
-    """The garments of each shoot."""
-    shoots: dict[Detail, set[Garment]] = {}
+def _garments_by_detail() -> dict[Detail, frozenset[Garment]]:
+    """The garments that are drawn with each detail."""
+    garments_of: dict[Detail, set[Garment]] = {}
     for drawing in wardrobe.drawings():
-        shoots.setdefault(drawing.detail, set()).add(drawing.garment)
-    return {detail: frozenset(garments) for detail, garments in shoots.items()}
+        garments_of.setdefault(drawing.detail, set()).add(drawing.garment)
+    return {detail: frozenset(garments) for detail, garments in garments_of.items()}
 
 
 @cache

@@ -1,9 +1,9 @@
-"""The built-in benchmark: 500 queries over 2,000 drawings. The reference leaves the ranking."""
+"""The built-in benchmark: 500 queries over 2,000 drawings. The reference is not ranked."""
 
 from __future__ import annotations
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.benchmarks.json_files import digest
+from eval.files import digest
 from mmretrieve import wardrobe
 from mmretrieve.wardrobe.captions import caption
 
@@ -11,6 +11,7 @@ SPLITS = ("test",)
 
 
 def load() -> Benchmark:
+    """Loads the benchmark over the drawings that ship with the package."""
     queries = tuple(BenchmarkQuery(q.id, q.reference, (q.prompt,), q.targets, tags=q.changed) for q in wardrobe.queries())
     ids = tuple(drawing.id for drawing in wardrobe.drawings())
     protocol = Protocol(
@@ -29,5 +30,5 @@ def load() -> Benchmark:
 
 
 def captions() -> dict[str, str]:
-    """What each drawing shows, in the plainest words: right captions, by id."""
+    """A correct caption of each drawing in plain words, by id."""
     return {drawing.id: caption(drawing.garment) for drawing in wardrobe.drawings()}

@@ -1,1 +1,1 @@
-"""The command line: `python -m eval COMMAND`."""
+"""`python -m eval`: arguments, and what each command does."""

@@ -1,4 +1,4 @@
-"""What each command of `python -m eval` does."""
+"""What each command of `python -m eval` does. The first line of a docstring is the command's help."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from eval.benchmarks import BenchmarkName, export, load_benchmark, load_suite
-from eval.benchmarks.base import Benchmark
-from eval.cli.choices import make_run
-from eval.files import write_whole
-from eval.lists.score import read_lists, score_lists
-from eval.lists.submission import SERVERS, ranked, ranked_subset, submission_files, write_submission
-from eval.runs.record import check_replaceable, encoder_of, part_of, write_record
+from eval.benchmarks import Benchmark, BenchmarkName, export, load_benchmark, load_suite
+from eval.cli.options import make_run
+from eval.files import write_atomic
+from eval.lists.files import read_lists
+from eval.lists.score import score_lists
+from eval.lists.submission import SERVERS, rank_candidate_ids, rank_ids, submission_files, write_submission
+from eval.runs.provenance import describe_encoder, describe_part
+from eval.runs.records import Record, check_replaceable, write_record
 from eval.runs.run import EvalRun
 from eval.runs.weight_settings import check_takes_pdv
 from eval.sweep.plane import Plane
-from eval.sweep.sweep import Tuning, swept
+from eval.sweep.sweep import Tuning, sweep_plane
 from mmretrieve import ComposerName, MMRetrieveError
 from mmretrieve.cli.arguments import printable
 from mmretrieve.errors import OptionError
@@ -31,70 +32,66 @@ from mmretrieve.images import ImageLike
 from mmretrieve.weighting import Spread
 
 if TYPE_CHECKING:
-    from eval.report.pictures import Pictures
+    from eval.report import ImageLoader
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures one way to compose on one benchmark; writes its record, and how each query fared."""
+    """Measures one method on one benchmark; writes a record, and the results of each query."""
     made = make_run(options, options.split)
-    check_replaceable(options.out / f"{made.name}.json", made.options, encoder_of(made.encoder))
-    record, queries = made.measure()
+    path = options.out / f"{made.name}.json"
+    check_replaceable(path, made.options, describe_encoder(made.encoder))
+    record, queries = made.evaluate()
     write_record(options.out / f"{made.name}.queries.json", queries, indent=None)
-    path = write_record(options.out / f"{made.name}.json", record)
-    _say(options, record, [record["label"], *_table(record["metrics"]), *_remarks(record), f"written to {path}"])
+    write_record(path, record)
+    lines = [record.label, *_format_metrics(record.metrics), *_format_remarks(record), f"written to {path}"]
+    _print_result(options, record.to_json(), lines)
 
 
 def sweep(options: argparse.Namespace) -> None:
-    """Measures every setting of PDV from one encoding pass; writes the plane, and a heat map of it."""
-    from eval.report.heatmap import heatmap
+    """Measures every setting of PDV in one encoding pass; writes a record of the plane, and a heat map."""
+    from eval.report.heatmap import draw_heatmap
 
     plane = Plane(np.linspace(*options.betas), np.linspace(*options.gammas))
     check_takes_pdv(ComposerName(options.composer))
     made = make_run(options, options.split)
-    check_replaceable(options.out / f"{made.name}.sweep.json", made.options, encoder_of(made.encoder))
-    record = swept(made, plane, Tuning(options.tune))
-    write_whole(options.out / f"{made.name}.sweep.png", heatmap(record))
-    path = write_record(options.out / f"{made.name}.sweep.json", record)
+    path = options.out / f"{made.name}.sweep.json"
+    check_replaceable(path, made.options, describe_encoder(made.encoder))
+    record = sweep_plane(made, plane, Tuning(options.tune))
+    write_atomic(options.out / f"{made.name}.sweep.png", draw_heatmap(record))
+    write_record(path, record)
     lines = [
-        f"{name:>9}  beta {point['beta']:.3g}, gamma {point['gamma']:.3g}  {record['metric']} {point['metrics'][record['metric']]:.2f}"
-        for name, point in record["points"].items()
+        f"{name:>9}  beta {point.beta:.3g}, gamma {point.gamma:.3g}  {record.metric} {point.metrics[record.metric]:.2f}"
+        for name, point in record.points.items()
     ]
-    said = record["tuning"]
-    tuned = f"tuned on the {said['tuned on']}, reported on the {said['reported on']}"
-    _say(options, record, [*lines, tuned, *_remarks(record), f"written to {path}"])
+    tuning = f"tuned on the {record.tuning.tuned_on}, reported on the {record.tuning.reported_on}"
+    _print_result(options, record.to_json(), [*lines, tuning, *_format_remarks(record), f"written to {path}"])
 
 
 def submit(options: argparse.Namespace) -> None:
-    """Ranks a hidden split and writes what its server takes, checked before anything is written."""
+    """Ranks a split with hidden targets and writes the files that its server takes, after checking them."""
     server = SERVERS.get(options.benchmark)
     if server is None:
         raise OptionError(f"no server scores {options.benchmark}; there is one for: {', '.join(SERVERS)}")
     if options.allow_missing:
         raise OptionError("a submission answers every query over the whole gallery: leave --allow-missing out")
-    made = make_run(options, server.split, measured=False)
-    own = options.out / f"{made.name}.json"
-    check_replaceable(own, made.options, encoder_of(made.encoder))
-    files = _submission(made, subsets=server.subsets)
-    if not own.exists() and (others := [options.out / name for name in files if (options.out / name).exists()]):
-        raise MMRetrieveError(f"{others[0]} is there already and of another run: give another --out")
-    about = made.head("submission") | {
-        "weighing": made.weighing.label,
-        "parts": {part.benchmark.name: part_of(part.benchmark) for part in made.parts},
-        "remarks": made.remarks({}),
-        **made.tail(),
-    }
-    about.pop("headline")
-    paths = write_submission(options.out, files)
-    written = [str(path) for path in (*paths, write_record(options.out / f"{made.name}.json", about))]
-    _say(options, {"files": written, **about}, [about["label"], *_remarks(about), *(f"written to {path}" for path in written)])
+    made = make_run(options, server.split, needs_targets=False)
+    path = options.out / f"{made.name}.json"
+    check_replaceable(path, made.options, describe_encoder(made.encoder))
+    files = _rank_for_server(made, subsets=server.subsets)
+    if not path.exists() and (existing := [options.out / name for name in files if (options.out / name).exists()]):
+        raise MMRetrieveError(f"{existing[0]} exists and belongs to another run: choose another --out")
+    record = made.describe_submission()
+    paths = [*write_submission(options.out, files), write_record(path, record)]
+    lines = [record.label, *_format_remarks(record), *(f"written to {path}" for path in paths)]
+    _print_result(options, {"files": list(map(str, paths)), **record.to_json()}, lines)
 
 
 def score(options: argparse.Namespace) -> None:
     """Scores ranked lists of any origin by a benchmark's own protocol."""
     benchmark = load_benchmark(options.benchmark, options.root, options.split)
     metrics = score_lists(benchmark, *(read_lists(path) for path in options.predictions))
-    record = {"benchmark": benchmark.name, "split": benchmark.split, "metrics": metrics, **part_of(benchmark)}
-    _say(options, record, [*_table(metrics), *([f"note: {benchmark.remark}"] if benchmark.remark else [])])
+    result = {"benchmark": benchmark.name, "split": benchmark.split, **describe_part(benchmark, metrics).to_json()}
+    _print_result(options, result, [*_format_metrics(metrics), *([f"note: {benchmark.remark}"] if benchmark.remark else [])])
 
 
 def report(options: argparse.Namespace) -> None:
@@ -102,55 +99,55 @@ def report(options: argparse.Namespace) -> None:
     from eval.report import build_report
 
     if options.out.suffix.lower() == ".json":
-        raise OptionError(f"{options.out}: the page is HTML; it would take the place of a record")
-    write_whole(options.out, build_report(options.records, _pictures(dict(options.root))))
+        raise OptionError(f"{options.out}: the report is HTML and would overwrite a record; choose a name that ends in .html")
+    write_atomic(options.out, build_report(options.records, _image_loaders(dict(options.root))))
     print(f"written to {options.out}")
 
 
 def export_wardrobe(options: argparse.Namespace) -> None:
     """Writes the built-in wardrobe in the layout of a real benchmark."""
-    with tqdm(unit=" pictures", disable=None, file=sys.stderr, leave=False) as bar:
-        made = export.export_wardrobe(options.layout, options.folder, progress=bar.update)
-    for part in made.parts:
+    with tqdm(unit=" images", disable=None, file=sys.stderr, leave=False) as bar:
+        exported = export.export_wardrobe(options.layout, options.folder, progress=bar.update)
+    for part in exported.parts:
         print(f"{part.name} {part.split}: {part.queries:,} queries, {part.images:,} images")
-    print(f"{made.pictures:,} pictures, written to {made.folder}")
+    print(f"{exported.images:,} images, written to {exported.folder}")
 
 
-def _submission(made: EvalRun, *, subsets: bool) -> dict[str, str]:
+def _rank_for_server(made: EvalRun, *, subsets: bool) -> dict[str, str]:
     rankings: dict[str, list[str]] = {}
-    of_subsets: dict[str, list[str]] = {}
+    subset_rankings: dict[str, list[str]] = {}
     part = made.parts[0]
     spread = Spread.of(part.scored.gallery)
-    with made.watch.on("rank"):
-        scores = part.scored.ranked_by(lambda composition: made.weighing.weigh(composition, spread))
+    with made.timer.measure("rank"):
+        scores = part.scored.item_scores(lambda composition: made.setting.weigh(composition, spread))
         for query, row in zip(part.benchmark.queries, scores, strict=True):
-            rankings[query.id] = ranked(part.benchmark, query, row)
+            rankings[query.id] = rank_ids(part.benchmark, query, row)
             if subsets:
-                of_subsets[query.id] = ranked_subset(part.benchmark, query, row)
-    return submission_files(part.benchmark, rankings, of_subsets if subsets else None)
+                subset_rankings[query.id] = rank_candidate_ids(part.benchmark, query, row)
+    return submission_files(part.benchmark, rankings, subset_rankings if subsets else None)
 
 
-def _pictures(root: Mapping[str, Path]) -> dict[str, Pictures]:
-    """Family → where the report finds its pictures: in the folder that was named, and those of the wardrobe always."""
-    found: dict[str, Pictures] = {}
-    for family in (BenchmarkName.WARDROBE, *root):
-        parts = {benchmark.name: benchmark for benchmark in load_suite(family, root.get(family))}
-        found[family] = partial(_picture, parts)
-    return found
+def _image_loaders(roots: Mapping[str, Path]) -> dict[str, ImageLoader]:
+    """Family → loader of its images: for the families with a folder, and always for the wardrobe."""
+    loaders: dict[str, ImageLoader] = {}
+    for family in (BenchmarkName.WARDROBE, *roots):
+        parts = {benchmark.name: benchmark for benchmark in load_suite(family, roots.get(family))}
+        loaders[family] = partial(_load_image, parts)
+    return loaders
 
 
-def _picture(parts: Mapping[str, Benchmark], part: str, id_: str) -> ImageLike:
-    return parts[part].picture(id_)
+def _load_image(parts: Mapping[str, Benchmark], part: str, id_: str) -> ImageLike:
+    return parts[part].load_image(id_)
 
 
-def _table(metrics: Mapping[str, float]) -> list[str]:
+def _format_metrics(metrics: Mapping[str, float]) -> list[str]:
     width = max(map(len, metrics))
     return [f"{name:<{width}}  {value:6.2f}" for name, value in metrics.items()]
 
 
-def _remarks(record: Mapping[str, Any]) -> list[str]:
-    return [f"note: {remark}" for remark in record["remarks"]]
+def _format_remarks(record: Record) -> list[str]:
+    return [f"note: {remark}" for remark in record.remarks]
 
 
-def _say(options: argparse.Namespace, record: Mapping[str, Any], lines: Sequence[str]) -> None:
-    print(json.dumps(record, ensure_ascii=False) if options.json else "\n".join(map(printable, lines)))
+def _print_result(options: argparse.Namespace, result: Mapping[str, Any], lines: Sequence[str]) -> None:
+    print(json.dumps(result, ensure_ascii=False) if options.json else "\n".join(map(printable, lines)))

@@ -1,4 +1,4 @@
-"""`python -m eval`: run, sweep, submit, score and report on benchmarks; `table`, `weights`, `avoid` and `answerable` fill the texts of this repository."""
+"""`python -m eval`: runs, sweeps, submissions, scores and reports on benchmarks, and the studies behind README and docs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks import SPLITS, BenchmarkName
+from eval.benchmarks import BenchmarkName
 from eval.benchmarks.export_layouts import BenchmarkLayout
+from eval.benchmarks.registry import SPLITS
 from eval.cli import commands
-from eval.cli.choices import ReferenceMode
+from eval.cli.options import ReferenceMode
 from eval.lists.submission import SERVERS
 from eval.runs.compositions import PromptOrder
 from eval.sweep.sweep import Tuning
@@ -30,190 +31,204 @@ from mmretrieve.cli.arguments import (
 from mmretrieve.errors import OptionError
 from mmretrieve.options import AUTO, BALANCED, BASE, BUILT_IN, Preprocessing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
 README, WEIGHTS, ANSWERABLE = ROOT / "README.md", GUIDES / "weights.md", GUIDES / "answerable.md"
 BETAS, GAMMAS = "0:1:21", "-0.5:3:31"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status 0 done, 1 failed, 2 wrong use; errors are one line on stderr."""
+    """Runs one command. Exit status 0: done, 1: failed, 2: wrong use. Errors are one line on stderr."""
     options = make_parser().parse_args(words)
     try:
         options.command(options)
     except (MMRetrieveError, OSError) as error:
         if options.debug:
             raise
-        told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"eval: {printable(told)}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"eval: {printable(text)}", file=sys.stderr)
         return WRONG_USE if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
-        print("eval: interrupted; what was encoded is kept, run the same command to go on", file=sys.stderr)
+        print("eval: interrupted; encoded vectors are kept: run the same command again to resume", file=sys.stderr)
         return 130
     return 0
 
 
-def table(options: argparse.Namespace) -> None:
-    """Measures all methods on the wardrobe, and the catalogue where it is, and puts the table of both into the README."""
-    from eval.cli import texts
-
-    texts.table(options)
-
-
-def weigh(options: argparse.Namespace) -> None:
-    """Measures weights chosen without labels, and what labels would give, on every set at hand."""
-    from eval.cli import texts
-
-    texts.weights(options)
-
-
-def judge(options: argparse.Namespace) -> None:
-    """Measures whether `answerable` tells what a gallery has from what it has not."""
-    from eval.studies import files
-
-    files.answerable(options)
-
-
-def shun(options: argparse.Namespace) -> None:
-    """Measures what searches that avoid something still show of it, on the wardrobe."""
-    from eval.studies import files
-
-    files.avoid(options)
-
-
 def make_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="python -m eval", description="Benchmarks whose numbers can be quoted.")
+    """The parser of all commands."""
+    parser = OneLineParser(prog="python -m eval", description="Runs benchmarks whose numbers can be quoted.")
     added = parser.add_subparsers(required=True, metavar="COMMAND")
-    running = _command(added, "run", commands.run)
-    _of_benchmark(running)
-    _way(running)
-    _weighing(running)
-    sweeping = _command(added, "sweep", commands.sweep)
-    _of_benchmark(sweeping)
-    _way(sweeping)
-    sweeping.add_argument("--betas", type=steps, default=BETAS, help="first:last:how many (default: %(default)s)")
-    sweeping.add_argument(
-        "--gammas", type=steps, default=GAMMAS, help="first:last:how many, as --gammas=-1:3:41 (default: %(default)s)"
-    )
-    told = (
-        "halves: the best point is chosen on the even queries and reported on the odd ones; same: on all (default: %(default)s)"
-    )
-    sweeping.add_argument("--tune", choices=tuple(map(str, Tuning)), default=Tuning.HALVES.value, help=told)
-    submitting = _command(added, "submit", commands.submit)
+    running = _add_command(added, "run", commands.run)
+    _add_benchmark(running)
+    _add_method(running)
+    _add_weights(running)
+    sweeping = _add_command(added, "sweep", commands.sweep)
+    _add_benchmark(sweeping)
+    _add_method(sweeping)
+    _add_sweep(sweeping)
+    submitting = _add_command(added, "submit", commands.submit)
     submitting.add_argument("benchmark", metavar="BENCHMARK", help=" or ".join(SERVERS))
-    submitting.add_argument("--root", type=Path, help="the benchmark's own folder")
-    _way(submitting)
-    _weighing(submitting)
-    _scoring(_command(added, "score", commands.score))
-    _reporting(_command(added, "report", commands.report))
-    exporting = _command(added, "export-wardrobe", commands.export_wardrobe)
-    exporting.add_argument("layout", choices=tuple(map(str, BenchmarkLayout)), help="the benchmark whose layout to write")
-    exporting.add_argument("folder", type=Path, metavar="OUT", help="a new folder")
-    _of_texts(_command(added, "table", table), README)
-    weighing = _command(added, "weights", weigh)
-    _of_texts(weighing, WEIGHTS)
-    told = "a composer, such as searle-oti, which takes minutes, whose rows stay as they are; may be repeated"
-    weighing.add_argument("--skip", type=ComposerName, action="append", default=[], metavar="C", help=told)
-    _of_texts(_command(added, "answerable", judge), ANSWERABLE)
-    _of_texts(_command(added, "avoid", shun), WEIGHTS)
+    submitting.add_argument("--root", type=Path, help="folder of the benchmark")
+    _add_method(submitting)
+    _add_weights(submitting)
+    _add_predictions(_add_command(added, "score", commands.score))
+    _add_report(_add_command(added, "report", commands.report))
+    exporting = _add_command(added, "export-wardrobe", commands.export_wardrobe)
+    exporting.add_argument("layout", choices=tuple(map(str, BenchmarkLayout)))
+    exporting.add_argument("folder", type=Path, metavar="OUT", help="a new or empty folder")
+    _add_study(_add_command(added, "table", table), README)
+    weighing = _add_command(added, "weights", weights_study)
+    _add_study(weighing, WEIGHTS)
+    text = "a composer that is not measured again, such as searle-oti, which takes minutes; its rows are kept; may be repeated"
+    weighing.add_argument("--skip", type=ComposerName, action="append", default=[], metavar="C", help=text)
+    _add_study(_add_command(added, "answerable", answerable), ANSWERABLE)
+    _add_study(_add_command(added, "avoid", avoid), WEIGHTS)
     return parser
 
 
-def steps(text: str) -> tuple[float, float, int]:
-    """`"0:1:21"` → `(0.0, 1.0, 21)`."""
+def table(options: argparse.Namespace) -> None:
+    """Measures all methods on the wardrobe, and on the catalogue where it is available, and fills README's table."""
+    from eval.cli import study_commands
+
+    study_commands.table(options)
+
+
+def weights_study(options: argparse.Namespace) -> None:
+    """Measures label-free weights, and the weights that labels would give, on every available set."""
+    from eval.cli import study_commands
+
+    study_commands.weights(options)
+
+
+def answerable(options: argparse.Namespace) -> None:
+    """Measures whether `answerable` separates what a gallery has from what it lacks."""
+    from eval.cli import study_commands
+
+    study_commands.answerable(options)
+
+
+def avoid(options: argparse.Namespace) -> None:
+    """Measures how many hits of searches that avoid an attribute still show it, on the wardrobe."""
+    from eval.cli import study_commands
+
+    study_commands.avoid(options)
+
+
+def parse_steps(text: str) -> tuple[float, float, int]:
+    """Arguments of `numpy.linspace`.
+
+    >>> parse_steps("0:1:21")
+    (0.0, 1.0, 21)
+    """
     first, _, rest = text.partition(":")
     last, _, number = rest.partition(":")
     return finite(first), finite(last), count(number)
 
 
-def root_of(text: str) -> tuple[str, Path]:
-    """`"cirr=FOLDER"` → `("cirr", Path("FOLDER"))`."""
+def parse_root(text: str) -> tuple[str, Path]:
+    """A benchmark family and its folder: `"cirr=FOLDER"` → `("cirr", Path("FOLDER"))`."""
     name, sign, folder = text.partition("=")
     if not sign or not folder or name not in list(BenchmarkName):
         raise argparse.ArgumentTypeError(f"expected BENCHMARK=FOLDER with one of {', '.join(BenchmarkName)}, got {text!r}")
     return name, Path(folder)
 
 
-def _command(added: Any, name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+def _add_command(added: Any, name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
     command.set_defaults(command=run)
-    command.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+    command.add_argument("--debug", action="store_true", help="show a traceback when a command fails")
     return command
 
 
-def _of_benchmark(command: argparse.ArgumentParser) -> None:
-    told = f"one of {', '.join(BenchmarkName)}; a part alone as fashioniq:dress"
-    command.add_argument("benchmark", metavar="BENCHMARK", help=told)
-    command.add_argument("--root", type=Path, help="the benchmark's own folder")
-    splits = "; ".join(f"{name}: {', '.join(of)}" for name, of in SPLITS.items())
+def _add_benchmark(command: argparse.ArgumentParser) -> None:
+    text = f"one of {', '.join(BenchmarkName)}; a single part as fashioniq:dress"
+    command.add_argument("benchmark", metavar="BENCHMARK", help=text)
+    command.add_argument("--root", type=Path, help="folder of the benchmark")
+    splits = "; ".join(f"{name}: {', '.join(names)}" for name, names in SPLITS.items())
     command.add_argument("--split", help=f"{splits} (default: the first)")
 
 
-def _way(command: argparse.ArgumentParser) -> None:
+def _add_method(command: argparse.ArgumentParser) -> None:
     method = command.add_argument_group("the method")
-    told = f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: %(default)s)"
-    method.add_argument("--encoder", default=BUILT_IN, metavar="E", help=told)
-    told = f"one of {', '.join(ComposerName)} (default: %(default)s)"
-    method.add_argument(
-        "--composer", default=ComposerName.CAPTIONS.value, choices=tuple(map(str, ComposerName)), metavar="C", help=told
+    text = f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: %(default)s)"
+    method.add_argument("--encoder", default=BUILT_IN, metavar="E", help=text)
+    composers = tuple(map(str, ComposerName))
+    text = f"one of {', '.join(composers)} (default: %(default)s)"
+    method.add_argument("--composer", default=ComposerName.CAPTIONS.value, choices=composers, metavar="C", help=text)
+    text = f"how the scores of terms become one score: {', '.join(RuleName)} (default: the composer's own)"
+    method.add_argument("--rule", choices=tuple(map(str, RuleName)), metavar="R", help=text)
+    method.add_argument("--phi", type=Path, help="file of the textual inversion network (default: the encoder's own)")
+    text = "of images, before the preprocessing of the model (default: %(default)s)"
+    method.add_argument("--preprocessing", choices=tuple(map(str, Preprocessing)), default=Preprocessing.PLAIN.value, help=text)
+    protocol = command.add_argument_group("departures from the protocol, which are written into the record")
+    protocol.add_argument(
+        "--reference", choices=tuple(map(str, ReferenceMode)), help="keep the reference in the ranking, or drop it"
     )
-    told = f"how term scores become one: {', '.join(RuleName)} (default: the composer's own)"
-    method.add_argument("--rule", choices=tuple(map(str, RuleName)), metavar="R", help=told)
-    method.add_argument("--phi", type=Path, help="of textual inversion (default: the encoder's own)")
-    told = "of pictures, before the model's own (default: %(default)s)"
-    method.add_argument("--preprocessing", choices=tuple(map(str, Preprocessing)), default=Preprocessing.PLAIN.value, help=told)
-    protocol = command.add_argument_group("departures from the protocol, written into the result")
-    protocol.add_argument("--reference", choices=tuple(map(str, ReferenceMode)), help="keep it in the ranking, or drop it")
-    protocol.add_argument("--concept", action="store_true", help="take CIRCO's shared concept for the caption of the reference")
-    told = "first, or the mean of both orders of FashionIQ's captions (default: as published evaluators of such methods do)"
-    protocol.add_argument("--prompt-orders", choices=tuple(map(str, PromptOrder)), help=told)
-    add_language_options(command, missing="go on where pictures are missing, or a file lacks something; the result says so")
-    _computing(command)
-    _results(command)
+    protocol.add_argument("--concept", action="store_true", help="use CIRCO's shared concept as the caption of the reference")
+    text = (
+        "the first, or the mean of both orders of FashionIQ's captions (default: as in the published evaluators of the method)"
+    )
+    protocol.add_argument("--prompt-orders", choices=tuple(map(str, PromptOrder)), help=text)
+    add_language_options(command, missing="continue where images or texts of a file are missing; the record says so")
+    _add_computing(command)
+    _add_results(command)
     command.add_argument(
-        "--features", type=Path, metavar="DIR", help="where vectors of pictures are kept (default: in the cache)"
+        "--features", type=Path, metavar="DIR", help="folder for the vectors of images (default: in the cache)"
     )
-    command.add_argument("--name", help="of the results' files (default: what was chosen)")
+    command.add_argument("--name", help="name of the record files (default: made of the options)")
 
 
-def _weighing(command: argparse.ArgumentParser) -> None:
-    told = "alpha_image,alpha_text,beta (a first number below 0 needs --pdv=-1,…); published; a published setting by its name; or the file of a sweep, for its best point"
-    command.add_argument("--pdv", metavar="P", help=told)
-    told = f"{BASE} (the default: the composer's own), {AUTO} (chosen for each query without labels), {BALANCED}, or by role: image=1,prompt=2"
-    command.add_argument("--weights", type=weights, metavar="W", help=told)
+def _add_weights(command: argparse.ArgumentParser) -> None:
+    text = (
+        "alpha_image,alpha_text,beta (a negative first number needs --pdv=-1,1,0.5); published; the name of a published setting; "
+        "or the file of a sweep, for its best point"
+    )
+    command.add_argument("--pdv", metavar="P", help=text)
+    text = f"{BASE} (the default: the composer's own), {AUTO} (chosen for each query without labels), {BALANCED}, or by role: image=1,prompt=2"
+    command.add_argument("--weights", type=weights, metavar="W", help=text)
 
 
-def _scoring(command: argparse.ArgumentParser) -> None:
-    _of_benchmark(command)
-    told = "JSON: {query id: [ids, best first]}; of CIRR also the file of the subsets"
-    command.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="FILE", help=told)
+def _add_sweep(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--betas", type=parse_steps, default=BETAS, help="first:last:count (default: %(default)s)")
+    text = "first:last:count, as in --gammas=-1:3:41 (default: %(default)s)"
+    command.add_argument("--gammas", type=parse_steps, default=GAMMAS, help=text)
+    text = "halves: choose the best point on the even queries and report on the odd ones; same: choose and report on all (default: %(default)s)"
+    command.add_argument("--tune", choices=tuple(map(str, Tuning)), default=Tuning.HALVES.value, help=text)
+
+
+def _add_predictions(command: argparse.ArgumentParser) -> None:
+    _add_benchmark(command)
+    text = "JSON: {query id: [ids, best first]}; for CIRR also the file of the subsets"
+    command.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="FILE", help=text)
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _reporting(command: argparse.ArgumentParser) -> None:
-    command.add_argument("records", type=Path, metavar="FOLDER", help="what run and sweep have written")
-    command.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
-    told = "where the pictures of a benchmark lie: cirr=FOLDER; may be repeated"
-    command.add_argument("--root", type=root_of, action="append", default=[], metavar="NAME=FOLDER", help=told)
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("records", type=Path, metavar="FOLDER", help="folder with the records of run and sweep")
+    command.add_argument("--out", type=Path, default=Path("report.html"), help="file of the page (default: %(default)s)")
+    text = "folder of a benchmark's images: cirr=FOLDER; may be repeated"
+    command.add_argument("--root", type=parse_root, action="append", default=[], metavar="NAME=FOLDER", help=text)
 
 
-def _of_texts(command: argparse.ArgumentParser, text: Path) -> None:
+def _add_study(command: argparse.ArgumentParser, document: Path) -> None:
     data = os.environ.get("MMRETRIEVE_DATA", "../shared/data")
-    command.add_argument("--data", type=Path, default=data, help="folder that holds the catalogue (default: %(default)s)")
-    command.add_argument("--text", type=Path, default=text, help=f"the text whose table is filled (default: {text.name})")
-    command.add_argument("--phi", type=Path, help="for LinCIR (default: the encoder's own, else one is trained)")
+    command.add_argument("--data", type=Path, default=data, help="folder that contains the catalogue (default: %(default)s)")
+    text = f"the document whose table is filled (default: {document.name})"
+    command.add_argument("--text", type=Path, default=document, help=text)
+    text = "network for LinCIR (default: the encoder's own, otherwise one is trained)"
+    command.add_argument("--phi", type=Path, help=text)
     add_language_options(command)
-    _computing(command)
-    _results(command)
+    _add_computing(command)
+    _add_results(command)
 
 
-def _computing(command: argparse.ArgumentParser) -> None:
+def _add_computing(command: argparse.ArgumentParser) -> None:
     add_computing(command)
-    command.set_defaults(dtype="float32")  # which is comparable everywhere
+    command.set_defaults(dtype="float32")  # the same results on every machine
 
 
-def _results(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--out", type=Path, default=Path("results"), help="folder of the results files (default: %(default)s)")
+def _add_results(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, default=Path("results"), help="folder of the record files (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON")
 
 

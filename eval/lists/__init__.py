@@ -1,1 +1,1 @@
-"""Ranked lists of anyone: checked, scored, and written for the benchmarks' servers."""
+"""Ranked lists of any origin: read, checked, scored and written for the servers of hidden splits."""

@@ -1,1 +1,1 @@
-"""Ranks of targets, and the metrics that follow from them."""
+"""Ranks of targets, and the metrics computed from them."""

@@ -1,8 +1,8 @@
-"""Paired bootstrap: how sure a difference between two runs is, from the same queries answered by both.
+"""Paired bootstrap: how certain the difference between two runs is, given the values of both for the same queries.
 
 Source: percentile intervals as in Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; queries are
-drawn with both runs' values together, as in Koehn, "Statistical Significance Tests for Machine Translation Evaluation"
-(EMNLP 2004). Means of a suite draw each of its parts for itself, as strata.
+resampled with both runs' values together, as in Koehn, "Statistical Significance Tests for Machine Translation Evaluation"
+(EMNLP 2004). For the mean of a suite, each part is resampled separately, as a stratum.
 """
 
 from __future__ import annotations
@@ -17,29 +17,40 @@ from mmretrieve import MMRetrieveError
 
 Floats = NDArray[np.float64]
 RESAMPLES, LEVEL = 10_000, 0.95
-CELLS = 2_000_000  # numbers held at once
-FEW = 8  # with so many queries to a distinct difference, counting the differences is quicker than drawing queries
+MAX_BATCH_VALUES = 2_000_000  # numbers in memory at once
+MIN_REPEATS = 8  # with so many queries for each distinct difference, drawing counts is faster than drawing queries
 
 
 @dataclass(frozen=True)
 class Interval:
-    """`difference` in points (a − b), and the interval around it, `low` to `high`."""
+    """A difference a − b in points, and the confidence interval from `low` to `high` around it."""
 
     difference: float
     low: float
     high: float
 
     @property
-    def clear(self) -> bool:
-        """Whether the interval leaves out 0: the two can be told apart."""
+    def is_significant(self) -> bool:
+        """Whether the interval does not contain 0."""
         return self.low > 0 or self.high < 0
 
 
 def paired_interval(a: ArrayLike, b: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval:
-    """Mean of a − b over the queries, with its percentile interval: equal values give `Interval(d, d, d)`.
+    """The mean of a − b over the queries, with its percentile interval. The same seed gives the same interval.
 
-    a, b: (queries,) values ×100 of the same queries in the same order. level: inside (0, 1). The same seed gives the same
-    interval. Raises MMRetrieveError for shapes that differ, no queries, values that are not finite, or a wrong level.
+    Parameters
+    ----------
+    a, b : (queries,) finite values ×100 of the same queries in the same order.
+    resamples : the number of bootstrap samples, at least 1.
+    level : of confidence, inside (0, 1).
+    seed : of the random generator.
+
+    Raises
+    ------
+    MMRetrieveError : the shapes differ, there are no queries, a value is not finite, or an option is out of range.
+
+    >>> paired_interval([3, 4], [1, 2])
+    Interval(difference=2.0, low=2.0, high=2.0)
     """
     return suite_interval([(a, b)], resamples=resamples, level=level, seed=seed)
 
@@ -47,38 +58,38 @@ def paired_interval(a: ArrayLike, b: ArrayLike, *, resamples: int = RESAMPLES, l
 def suite_interval(
     pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """As `paired_interval`, for the unweighted mean of several parts: a pair of (queries,) values for each, drawn on its own."""
+    """As `paired_interval`, for the unweighted mean of several parts; each pair of (queries,) values is resampled separately."""
     if not pairs or resamples < 1 or not 0 < level < 1:
         raise MMRetrieveError(
-            f"an interval needs queries, resamples and 0 < level < 1, got {resamples} resamples, level {level}"
+            f"an interval needs queries, at least 1 resample and 0 < level < 1, got {resamples} resamples, level {level}"
         )
-    differences = [_difference(a, b) for a, b in pairs]
+    differences = [_paired_difference(a, b) for a, b in pairs]
     rng = np.random.default_rng(seed)
-    means = np.mean([_resampled(part, resamples, rng) for part in differences], axis=0)
+    means = np.mean([_resample_means(part, resamples, rng) for part in differences], axis=0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.mean([part.mean() for part in differences])), float(low), float(high))
 
 
-def _difference(a: ArrayLike, b: ArrayLike) -> Floats:
+def _paired_difference(a: ArrayLike, b: ArrayLike) -> Floats:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise MMRetrieveError(f"paired values need one shape (queries,), got {first.shape} and {second.shape}")
+        raise MMRetrieveError(f"paired values need the same shape (queries,), got {first.shape} and {second.shape}")
     difference = first - second
     if not np.isfinite(difference).all():
-        raise MMRetrieveError(f"query {int(np.argmin(np.isfinite(difference)))} has a value that is not finite")
+        raise MMRetrieveError(f"the value of query {int(np.argmin(np.isfinite(difference)))} is not finite")
     return difference
 
 
-def _resampled(difference: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """(queries,) → (resamples,) means of as many queries, drawn with replacement. Both ways draw from the same distribution."""
+def _resample_means(difference: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """(queries,) → (resamples,) means of as many queries, drawn with replacement. Both branches have the same distribution."""
     values, counts = np.unique(difference, return_counts=True)
     n = len(difference)
-    few = len(values) * FEW <= n
-    step = max(1, CELLS // (len(values) if few else n))
+    draw_counts = len(values) * MIN_REPEATS <= n
+    batch_size = max(1, MAX_BATCH_VALUES // (len(values) if draw_counts else n))
     means = np.empty(resamples)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        if few:
+    for start in range(0, resamples, batch_size):
+        size = min(batch_size, resamples - start)
+        if draw_counts:
             means[start : start + size] = rng.multinomial(n, counts / n, size=size) @ values / n
         else:
             means[start : start + size] = difference[rng.integers(n, size=(size, n), dtype=np.int32)].mean(axis=1)

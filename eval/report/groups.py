@@ -1,4 +1,4 @@
-"""Runs that may be compared: the same queries of one benchmark and split, over the same gallery, by the same encoder."""
+"""Groups runs that may be compared: the same queries of one benchmark and split, the same gallery, the same encoder."""
 
 from __future__ import annotations
 
@@ -8,113 +8,116 @@ from itertools import combinations
 from typing import Any
 
 from eval.report.bootstrap import RESAMPLES, Interval, suite_interval
-from eval.report.records import EncoderRecord, RunRecord, SourceRecord, SweepRecord
+from eval.report.loading import EvaluatedRun
+from eval.runs.records import EncoderRecord, Record, SweepRecord
 from mmretrieve import MMRetrieveError
 
 
 @dataclass(frozen=True, eq=False)
 class ComparisonGroup:
-    """`runs` best first by their headline; `intervals` of every pair, by their names, the better one first."""
+    """Comparable runs, best first by their headline, and sweeps; `intervals` of every pair of names, the better run first."""
 
     benchmark: str
     split: str
     encoder: EncoderRecord
-    runs: tuple[RunRecord, ...]
+    runs: tuple[EvaluatedRun, ...]
     sweeps: tuple[SweepRecord, ...]
     intervals: Mapping[tuple[str, str], Interval]
 
     @property
-    def sources(self) -> tuple[SourceRecord, ...]:
+    def records(self) -> tuple[Record, ...]:
+        """Runs, then sweeps."""
         return (*self.runs, *self.sweeps)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader must know of any of them, each once."""
-        parts = (part.remark for source in self.sources for part in source.parts.values())
-        said = (remark for source in self.sources for remark in source.remarks)
-        return tuple(dict.fromkeys([*filter(None, parts), *said]))
+        """What a reader must know about any of the records, each remark once."""
+        return tuple(dict.fromkeys([*self.data_remarks, *(remark for record in self.records for remark in record.remarks)]))
 
     @property
     def data_remarks(self) -> tuple[str, ...]:
-        """What is to be known of the benchmark's own data."""
-        parts = (part.remark for source in self.sources for part in source.parts.values())
-        return tuple(dict.fromkeys(filter(None, parts)))
+        """What a reader must know about the benchmark's data."""
+        remarks = (part.remark for record in self.records for part in record.parts.values())
+        return tuple(dict.fromkeys(filter(None, remarks)))
 
-    def title(self, run: RunRecord) -> str:
+    def title(self, run: EvaluatedRun) -> str:
         """The run's label, with its name where another run has the same label."""
-        twins = sum(other.label == run.label for other in self.runs)
-        return run.label if twins == 1 else f"{run.label} ({run.name})"
+        same_label = sum(other.label == run.label for other in self.runs)
+        return run.label if same_label == 1 else f"{run.label} ({run.name})"
 
-    def interval(self, a: RunRecord, b: RunRecord) -> Interval:
+    def interval(self, a: EvaluatedRun, b: EvaluatedRun) -> Interval:
         """a − b in points of the headline, with its interval."""
-        found = self.intervals.get((a.name, b.name))
-        if found is not None:
-            return found
-        other = self.intervals[b.name, a.name]
-        return Interval(-other.difference, -other.high, -other.low)
+        interval = self.intervals.get((a.name, b.name))
+        if interval is not None:
+            return interval
+        reverse = self.intervals[b.name, a.name]
+        return Interval(-reverse.difference, -reverse.high, -reverse.low)
 
-    def gain(self, run: RunRecord) -> Interval | None:
-        """How far a run is ahead of its base; None where it is one, or there is none."""
+    def gain(self, run: EvaluatedRun) -> Interval | None:
+        """The lead of a run over its base; None where it is a base, or has none."""
         base = self.base_of(run)
         return None if base is None else self.interval(run, base)
 
-    def base_of(self, run: RunRecord) -> RunRecord | None:
-        """The run of the same composer under base weights, of several the one whose options are most alike; None for a base itself."""
+    def base_of(self, run: EvaluatedRun) -> EvaluatedRun | None:
+        """The run of the same composer with base weights; among several, the one with the most similar options. None for a base."""
         if run.is_base:
             return None
         bases = [other for other in self.runs if other.is_base and other.composer == run.composer]
         return min(bases, key=lambda base: (len(_options(base) ^ _options(run)), base.name), default=None)
 
+    def is_significant(self, a: EvaluatedRun, b: EvaluatedRun) -> bool:
+        """Whether the difference between two runs is significant."""
+        return self.interval(a, b).is_significant
 
-def grouped(
-    runs: Iterable[RunRecord], sweeps: Iterable[SweepRecord] = (), *, resamples: int = RESAMPLES
+
+def group_records(
+    runs: Iterable[EvaluatedRun], sweeps: Iterable[SweepRecord] = (), *, resamples: int = RESAMPLES
 ) -> tuple[ComparisonGroup, ...]:
-    """Groups in the order of benchmark, split and encoder. MMRetrieveError where runs of one group answer other queries."""
-    found: dict[tuple[Any, ...], tuple[list[RunRecord], list[SweepRecord]]] = {}
+    """Groups in the order of benchmark, split and encoder. MMRetrieveError where the runs of a group have different queries."""
+    groups: dict[tuple[Any, ...], tuple[list[EvaluatedRun], list[SweepRecord]]] = {}
     for run in runs:
-        found.setdefault(_ground(run), ([], []))[0].append(run)
+        groups.setdefault(_group_key(run), ([], []))[0].append(run)
     for sweep in sweeps:
-        found.setdefault(_ground(sweep), ([], []))[1].append(sweep)
-    return tuple(_group(*found[key], resamples) for key in sorted(found, key=str))
+        groups.setdefault(_group_key(sweep), ([], []))[1].append(sweep)
+    return tuple(_build_group(*groups[key], resamples) for key in sorted(groups, key=str))
 
 
-def _ground(source: SourceRecord) -> tuple[Any, ...]:
-    data = tuple((name, part.checksum, part.queries, part.gallery, part.keeps_reference) for name, part in source.parts.items())
-    encoder = source.encoder
-    return source.benchmark, source.split, encoder.model, encoder.weights, encoder.preprocessing, data
+def _group_key(record: Record) -> tuple[Any, ...]:
+    data = tuple((name, part.checksum, part.queries, part.gallery, part.keeps_reference) for name, part in record.parts.items())
+    encoder = record.encoder
+    return record.benchmark, record.split, encoder.model, encoder.weights, encoder.preprocessing, data
 
 
-def _group(runs: list[RunRecord], sweeps: list[SweepRecord], resamples: int) -> ComparisonGroup:
+def _build_group(runs: list[EvaluatedRun], sweeps: list[SweepRecord], resamples: int) -> ComparisonGroup:
     for run in runs[1:]:
-        _check_alike(runs[0], run)
+        _check_comparable(runs[0], run)
     ordered = sorted(runs, key=lambda run: (-run.value, not run.is_base, run.name))
-    values = {run.name: _values(run) for run in runs}
+    values = {run.name: _headline_values(run) for run in runs}
     intervals = {
         (a.name, b.name): suite_interval(list(zip(values[a.name], values[b.name], strict=True)), resamples=resamples)
         for a, b in combinations(ordered, 2)
     }
-    any_ = (runs or sweeps)[0]
-    return ComparisonGroup(any_.benchmark, any_.split, any_.encoder, tuple(ordered), tuple(sweeps), intervals)
+    first: Record = (*runs, *sweeps)[0]
+    return ComparisonGroup(first.benchmark, first.split, first.encoder, tuple(ordered), tuple(sweeps), intervals)
 
 
-def _check_alike(one: RunRecord, other: RunRecord) -> None:
+def _check_comparable(one: EvaluatedRun, other: EvaluatedRun) -> None:
     if one.headline != other.headline:
         raise MMRetrieveError(
-            f"runs {one.name!r} and {other.name!r} cannot be compared: by {one.headline} the one, by {other.headline} the other"
+            f"runs {one.name!r} and {other.name!r} cannot be compared: their headlines are {one.headline} and {other.headline}"
         )
-    for part, answers in one.answers.items():
-        ids, others = [a.id for a in answers], [a.id for a in other.answers[part]]
-        if ids != others:
+    for part, results in one.results.items():
+        if [result.id for result in results] != [result.id for result in other.results[part]]:
             raise MMRetrieveError(
-                f"runs {one.name!r} and {other.name!r} cannot be paired: they answer different queries of {part}, or in another order"
+                f"runs {one.name!r} and {other.name!r} cannot be compared: their queries of {part} differ, or are in another order"
             )
 
 
-def _values(run: RunRecord) -> list[list[float]]:
-    """The headline's values of each part; a query for which it is not defined has no say in either run."""
-    column = run.measured.index(run.headline)
-    return [[v for a in answers if (v := a.values[column]) is not None] for answers in run.answers.values()]
+def _headline_values(run: EvaluatedRun) -> list[list[float]]:
+    """The headline's values of each part; a query for which it is not defined is left out of every run."""
+    column = run.headline_column
+    return [[v for result in results if (v := result.values[column]) is not None] for results in run.results.values()]
 
 
-def _options(run: RunRecord) -> set[tuple[str, str]]:
+def _options(run: EvaluatedRun) -> set[tuple[str, str]]:
     return {(name, repr(value)) for name, value in run.options.items()}

@@ -1,73 +1,143 @@
-"""Reads what runs and sweeps leave behind: NAME.json with NAME.queries.json beside it, and NAME.sweep.json.
+"""Reads the records that runs and sweeps write. Every file is checked, and an error is one line that names it.
 
-Every file is checked on its way in, and an error is one line that names it. No path of the machine that made a record
-goes further than this room.
+The report may be passed on, so the paths of the machine that wrote a record are shortened to file names here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eval.benchmarks.json_files import JsonRecord, read_json
-from eval.report.paths import without_paths
-from eval.report.query_answers import number, numbers, read_answers
-from eval.report.records import EncoderRecord, PartRecord, RunRecord, SweepRecord
+from eval.runs.records import (
+    QueriesRecord,
+    QueryResult,
+    Record,
+    RunRecord,
+    SubmissionRecord,
+    SweepRecord,
+    read_queries,
+    read_record,
+)
 from mmretrieve import MMRetrieveError
 from mmretrieve.errors import OptionError
 
 QUERIES, SWEEP = ".queries.json", ".sweep.json"
-KINDS = ("run", "sweep", "submission")
-CLOSE = 1e-6  # a record's headline is the mean of its queries' values, up to the order of adding
+MEAN_TOLERANCE = 1e-6  # a record's headline equals the mean of its queries' values, up to the order of addition
+PATH_IN_TEXT = re.compile(r"""(?<![\w./:~<])(?:~|\.{1,2}|[A-Za-z]:)?[\\/](?:[^\s\\/'"<>|,;]+[\\/])+([^\s\\/'"<>|,;]*)""")
+WHOLE_PATH = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:)?[\\/][^\n]*")
+
+
+class EvaluatedRun(RunRecord):
+    """A run with the results of its queries, which are stored in a file of their own."""
+
+    queries_record: QueriesRecord
+
+    @property
+    def results(self) -> Mapping[str, tuple[QueryResult, ...]]:
+        """The results of the queries by part, in query order."""
+        return self.queries_record.parts
+
+    def column(self, metric: str) -> int:
+        """The index of a metric among the values of a result."""
+        return self.queries_record.metrics.index(metric)
+
+    @property
+    def headline_column(self) -> int:
+        """The index of the headline among the values of a result."""
+        return self.column(self.headline)
 
 
 @dataclass(frozen=True)
 class LoadedRecords:
-    """What was found; `left_out` says by file name what is not shown, and why."""
+    """The records of a folder; `skipped` has file names and why they are not shown."""
 
-    runs: tuple[RunRecord, ...]
+    runs: tuple[EvaluatedRun, ...]
     sweeps: tuple[SweepRecord, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
-R = TypeVar("R", RunRecord, SweepRecord)
+R = TypeVar("R", bound=Record)
 
 
 def read_records(source: str | Path | Iterable[str | Path]) -> LoadedRecords:
     """Every record of a folder, or of the files named: NAME.json of a run, NAME.sweep.json of a sweep.
 
-    Submissions and runs without values (of a split whose targets are hidden) are left out, and so is any other JSON of a folder. Raises
-    OptionError where there is no such folder, MMRetrieveError where nothing is left, or naming the file that cannot be read.
+    Submissions, runs without values (of a split with hidden targets) and other JSON files of a folder are skipped.
+
+    Parameters
+    ----------
+    source : a folder, one file, or several files.
+
+    Raises
+    ------
+    OptionError : there is no such folder.
+    MMRetrieveError : no record is left, or a file is damaged; the message names it.
     """
-    runs: dict[str, RunRecord] = {}
+    runs: dict[str, EvaluatedRun] = {}
     sweeps: dict[str, SweepRecord] = {}
-    left_out: list[tuple[str, str]] = []
-    for path, chosen in _files(source):
-        record = _record(path)
-        if record is None and chosen:
-            raise MMRetrieveError(f'{path}: expected the record of a run or a sweep, an object with "kind": "run" or "sweep"')
-        if record is None:
-            left_out.append((path.name, "not the record of a run or a sweep"))
-        elif record.fields["kind"] == "sweep":
-            _keep(sweeps, _sweep(record), path)
-        elif record.fields["kind"] == "submission":
-            left_out.append((path.name, "a submission, which its server scores"))
-        elif not record.part("metrics").fields:
-            left_out.append((path.name, "no values, for the targets of its split are not public"))
-        else:
-            _keep(runs, _run(record, path), path)
+    skipped: list[tuple[str, str]] = []
+    for path, is_named in _list_files(source):
+        match record := read_record(path):
+            case None if is_named:
+                raise MMRetrieveError(
+                    f'{path}: expected the record of a run or a sweep, an object with "kind": "run" or "sweep"'
+                )
+            case None:
+                skipped.append((path.name, "not the record of a run or a sweep"))
+            case SweepRecord():
+                _add(sweeps, hide_paths(record), path)
+            case SubmissionRecord():
+                skipped.append((path.name, "a submission, which its server scores"))
+            case RunRecord() if not record.metrics:
+                skipped.append((path.name, "no values, because the targets of its split are not public"))
+            case RunRecord():
+                _add(runs, _read_results(hide_paths(record), path), path)
     if not runs and not sweeps:
-        said = "".join(f"; {name}: {why}" for name, why in left_out[:3])
+        reasons = "".join(f"; {name}: {why}" for name, why in skipped[:3])
         raise MMRetrieveError(
-            f"{source}: no record with values: expected NAME.json beside NAME{QUERIES}, or NAME{SWEEP}, as `run` and `sweep` write them{said}"
+            f"{source}: no record with values: expected NAME.json beside NAME{QUERIES}, or NAME{SWEEP}, as `run` and `sweep` write them{reasons}"
         )
-    return LoadedRecords(tuple(runs.values()), tuple(sweeps.values()), tuple(left_out))
+    return LoadedRecords(tuple(runs.values()), tuple(sweeps.values()), tuple(skipped))
 
 
-def _files(source: str | Path | Iterable[str | Path]) -> list[tuple[Path, bool]]:
-    """Files that may be records, and whether a person has chosen each by name."""
+def hide_paths(record: R) -> R:
+    """The record with every path shortened to its last part."""
+    parts = {name: part.model_copy(update={"remark": shorten_paths(part.remark)}) for name, part in record.parts.items()}
+    hidden: R = record.model_copy(
+        update={
+            "label": shorten_paths(record.label),
+            "encoder": record.encoder.model_copy(update={"model": shorten_paths(record.encoder.model)}),
+            "parts": parts,
+            "remarks": tuple(map(shorten_paths, record.remarks)),
+            "options": shorten_paths(record.options),
+            "provenance": shorten_paths(record.provenance),
+        }
+    )
+    return hidden
+
+
+def shorten_paths(value: Any) -> Any:
+    """A text, or any JSON value, with each path shortened to its last part.
+
+    >>> shorten_paths(["read /data/cirr/a.json", "red and/or blue"])
+    ['read a.json', 'red and/or blue']
+    """
+    if isinstance(value, str):
+        if WHOLE_PATH.fullmatch(value) and ": " not in value:
+            return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+        return PATH_IN_TEXT.sub(r"\1", value)
+    if isinstance(value, Mapping):
+        return {key: shorten_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shorten_paths(item) for item in value]
+    return value
+
+
+def _list_files(source: str | Path | Iterable[str | Path]) -> list[tuple[Path, bool]]:
+    """Files that may be records, and whether each was named by the caller."""
     if not isinstance(source, str | Path):
         return [(Path(path), True) for path in source if not str(path).endswith(QUERIES)]
     folder = Path(source)
@@ -78,93 +148,33 @@ def _files(source: str | Path | Iterable[str | Path]) -> list[tuple[Path, bool]]
     return [(path, False) for path in sorted(folder.glob("*.json")) if not path.name.endswith(QUERIES)]
 
 
-def _record(path: Path) -> JsonRecord | None:
-    whole = read_json(path)
-    known = isinstance(whole, dict) and whole.get("kind") in KINDS
-    return JsonRecord(str(path), whole) if known else None  # type: ignore[arg-type]
+def _add(records: dict[str, R], record: R, path: Path) -> None:
+    if record.name in records:
+        raise MMRetrieveError(f"{path}: the name {record.name!r} occurs twice; give each record a different name")
+    records[record.name] = record
 
 
-def _keep(known: dict[str, R], new: R, path: Path) -> None:
-    if new.name in known:
-        raise MMRetrieveError(f"{path}: its name {new.name!r} comes twice; give each record a name of its own")
-    known[new.name] = new
-
-
-def _run(record: JsonRecord, path: Path) -> RunRecord:
-    beside = path.with_name(path.name.removesuffix(".json") + QUERIES)
-    measured, answers = read_answers(beside)
-    headline, metrics = record.text("headline"), numbers(record.part("metrics"))
-    if headline not in metrics or headline not in measured:
-        raise record.error(f"the headline {headline!r} is not among its metrics: {', '.join(metrics)}")
-    run = RunRecord(
-        **_source(record),
-        rule=record.text("rule"),
-        weighing=record.text("weighing"),
-        headline=headline,
-        metrics=metrics,
-        measured=measured,
-        answers=answers,
-    )
-    _check_belongs(run, record, beside)
+def _read_results(record: RunRecord, path: Path) -> EvaluatedRun:
+    queries_path = path.with_name(path.name.removesuffix(".json") + QUERIES)
+    queries = read_queries(queries_path)
+    if record.headline not in record.metrics or record.headline not in queries.metrics:
+        raise MMRetrieveError(f"{path}: the headline {record.headline!r} is not among its metrics: {', '.join(record.metrics)}")
+    run = EvaluatedRun(**dict(record), queries_record=queries)
+    if problem := _find_mismatch(run):
+        raise MMRetrieveError(f"{path}: {queries_path.name} {problem}")
     return run
 
 
-def _check_belongs(run: RunRecord, record: JsonRecord, beside: Path) -> None:
-    """That both files are of one run: same parts, as many queries, and a headline that is the mean of the values."""
-    counts = {name: len(answers) for name, answers in run.answers.items()}
+def _find_mismatch(run: EvaluatedRun) -> str | None:
+    """Why the two files do not belong to one run: other parts, other counts, or a headline that is not the mean of the values."""
+    counts = {name: len(results) for name, results in run.results.items()}
     if counts != {name: part.queries for name, part in run.parts.items()}:
-        raise record.error(f"{beside.name} is of another run: it holds {counts} queries")
-    column = run.measured.index(run.headline)
-    defined = [[v for a in answers if (v := a.values[column]) is not None] for answers in run.answers.values()]
+        return f"belongs to another run: it has {counts} queries"
+    column = run.headline_column
+    defined = [[v for result in results if (v := result.values[column]) is not None] for results in run.results.values()]
     if not all(defined):
-        raise record.error(f"{beside.name} has no values of {run.headline}")
+        return f"has no values of {run.headline}"
     mean = sum(sum(values) / len(values) for values in defined) / len(defined)
-    if abs(mean - run.value) > CLOSE * max(1.0, abs(mean)):
-        raise record.error(f"{beside.name} is of another run: its {run.headline} is {mean:.4f}, the record's {run.value:.4f}")
-
-
-def _sweep(record: JsonRecord) -> SweepRecord:
-    tuning, points = record.part("tuning"), record.part("points")
-    metric = record.text("metric")
-    for name in points.fields:
-        point = points.part(name)
-        number(point, "beta"), number(point, "gamma"), number(point.part("metrics"), metric)
-    for axis in ("betas", "gammas"):
-        axis_numbers = record.fields.get(axis)
-        if not isinstance(axis_numbers, list) or not axis_numbers:
-            raise record.error(f"{axis!r} should be a list of numbers, not {axis_numbers!r:.60}")
-        numbers(JsonRecord(record.where, {f"{axis}[{i}]": value for i, value in enumerate(axis_numbers)}))
-    record.part("plane"), record.number("queries")
-    whole = {**without_paths(dict(record.fields)), "name": record.text("name")}
-    return SweepRecord(
-        **_source(record), metric=metric, record=whole, tuned_on=tuning.text("tuned on"), reported_on=tuning.text("reported on")
-    )
-
-
-def _source(record: JsonRecord) -> dict[str, Any]:
-    encoder, parts = record.part("encoder"), record.part("parts")
-    model = without_paths(encoder.text("model"))
-    return {
-        "name": record.text("name"),
-        "benchmark": record.text("benchmark"),
-        "split": record.text("split"),
-        "label": without_paths(record.text("label")),
-        "composer": record.text("composer"),
-        "encoder": EncoderRecord(model, encoder.text("weights"), encoder.text("preprocessing")),
-        "parts": {name: _part(parts.part(name)) for name in parts.fields},
-        "remarks": tuple(without_paths(list(record.texts("remarks")))),
-        "options": without_paths(dict(record.part("options").fields)),
-        "provenance": without_paths(dict(record.part("provenance").fields)),
-    }
-
-
-def _part(record: JsonRecord) -> PartRecord:
-    remark, keeps = record.fields.get("remark"), record.fields.get("reference in the ranking")
-    return PartRecord(
-        record.number("queries"),
-        record.number("gallery"),
-        None if keeps is None else bool(keeps),
-        record.text("checksum"),
-        None if remark is None else without_paths(record.text("remark")),
-        numbers(record.part("metrics")) if "metrics" in record.fields else {},
-    )
+    if abs(mean - run.value) > MEAN_TOLERANCE * max(1.0, abs(mean)):
+        return f"belongs to another run: its {run.headline} is {mean:.4f}, the record's {run.value:.4f}"
+    return None

@@ -1,4 +1,4 @@
-"""The page: everything that was found, in one file that needs nothing else."""
+"""Builds the page: all conclusions, tables and images in one HTML file without external resources."""
 
 from __future__ import annotations
 
@@ -9,25 +9,40 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from eval.report import tables
 from eval.report.bootstrap import RESAMPLES
-from eval.report.cases import CaseGroup, cases
-from eval.report.facts import facts
-from eval.report.groups import ComparisonGroup, grouped
-from eval.report.heatmap import heatmap
+from eval.report.cases import CaseGroup, ImageLoader, Thumbnails, build_case_groups, data_uri
+from eval.report.formatting import (
+    benchmark_name,
+    format_bounds,
+    format_count,
+    format_number,
+    format_preprocessing,
+    format_signed,
+    make_anchor,
+    metric_name,
+    pdv_option,
+)
+from eval.report.groups import ComparisonGroup, group_records
+from eval.report.heatmap import draw_heatmap
 from eval.report.loading import read_records
-from eval.report.pictures import Pictures, Thumbnails, data_uri
-from eval.report.published_comparison import AcceptanceRow, PublishedComparison, accepted, beside_published
-from eval.report.records import SourceRecord, SweepRecord
-from eval.report.verdict import Verdict, tuning, verdict
-from eval.report.words import anchor, benchmark_name, bracket, command, count, metric_name, number, preprocessing_said, signed
+from eval.report.published import CheckpointComparison, PublishedComparison, compare_checkpoint, compare_published
+from eval.report.tables import (
+    ReportTable,
+    RunDifference,
+    aspects_table,
+    differences_table,
+    provenance_rows,
+    results_table,
+)
+from eval.report.verdict import Verdict, describe_tuning, write_verdict
+from eval.runs.records import Record, SweepRecord
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class SweepMap:
-    """A sweep as it is drawn: its picture, its points, and how honest its best point is."""
+    """A sweep as it is shown: its heat map, its points, and on which queries it was tuned."""
 
     sweep: SweepRecord
     uri: str
@@ -43,36 +58,44 @@ class ReportSection:
 
     anchor: str
     title: str
-    below: str
+    subtitle: str
     group: ComparisonGroup
     headline: str
     verdict: Verdict
-    results: tables.ReportTable | None
-    aspects: tables.ReportTable | None
-    distances: list[tuple[str, list[tables.RunDistance | None]]]
+    results: ReportTable | None
+    aspects: ReportTable | None
+    differences: list[tuple[str, list[RunDifference | None]]]
     maps: tuple[SweepMap, ...]
-    beside: PublishedComparison | None
-    accepted: AcceptanceRow | None
+    published: PublishedComparison | None
+    checkpoint: CheckpointComparison | None
     cases: tuple[CaseGroup, ...]
-    no_pictures: str
-    facts: tuple[tuple[str, list[tuple[str, str]]], ...]
+    image_note: str
+    provenance: tuple[tuple[str, list[tuple[str, str]]], ...]
 
 
 def build_report(
     source: str | Path | Iterable[str | Path],
-    pictures: Mapping[str, Pictures | None] | None = None,
+    images: Mapping[str, ImageLoader | None] | None = None,
     *,
     resamples: int = RESAMPLES,
 ) -> str:
-    """The HTML of the page. source: a folder of records, or the record files (NAME.json, NAME.sweep.json).
+    """The HTML of the report.
 
-    pictures: for a benchmark's name or its family ("fashioniq") a function (part, id) → picture; where there is none, ids
-    are shown. Pictures that cannot be read are named on the page. resamples: of each bootstrap interval.
-    Raises OptionError where the folder is not there, MMRetrieveError where it holds no records, or naming a strange one.
+    Parameters
+    ----------
+    source : a folder of records, or record files (NAME.json, NAME.sweep.json).
+    images : benchmark name or family ("fashioniq") → function (part, id) → image. Without one, ids are shown. Images that cannot
+        be read are counted on the page.
+    resamples : of each bootstrap interval.
+
+    Raises
+    ------
+    OptionError : the folder does not exist.
+    MMRetrieveError : there are no records, or one is damaged; the message names the file.
     """
     records = read_records(source)
-    groups = grouped(records.runs, records.sweeps, resamples=resamples)
-    sections = [_section(group, i, pictures or {}) for i, group in enumerate(groups, start=1)]
+    groups = group_records(records.runs, records.sweeps, resamples=resamples)
+    sections = [_build_section(group, i, images or {}) for i, group in enumerate(groups, start=1)]
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -80,87 +103,87 @@ def build_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"typed": typed, "signed": signed, "bracket": bracket}
+    environment.filters |= {"code": mark_code, "signed": format_signed, "bounds": format_bounds}
+    benchmarks = format_count(len({group.benchmark for group in groups}), "benchmark")
     return environment.get_template("page.html").render(
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         sections=sections,
-        summary=f"{count(len(records.runs), 'run')} and {count(len(records.sweeps), 'sweep')} on {count(len({g.benchmark for g in groups}), 'benchmark')}",
-        left_out=records.left_out,
+        summary=f"{format_count(len(records.runs), 'run')} and {format_count(len(records.sweeps), 'sweep')} on {benchmarks}",
+        skipped=records.skipped,
     )
 
 
-def typed(text: str) -> Markup:
-    """A sentence, escaped, with what stands in backticks as code; "PDV-F" is not cut at the end of a line."""
+def mark_code(text: str) -> Markup:
+    """A sentence, escaped, with the parts in backticks as code; "PDV-F" is never broken at the end of a line."""
     pieces = str(escape(text)).replace("PDV-F", '<span class="whole">PDV-F</span>').split("`")
-    if len(pieces) % 2 == 0:  # an odd backtick is only a character
+    if len(pieces) % 2 == 0:  # an unpaired backtick is an ordinary character
         return Markup("`".join(pieces))
     return Markup("".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)))
 
 
-def _section(group: ComparisonGroup, number_: int, pictures: Mapping[str, Pictures | None]) -> ReportSection:
+def _build_section(group: ComparisonGroup, number: int, images: Mapping[str, ImageLoader | None]) -> ReportSection:
     family = group.benchmark.partition(":")[0]
-    load = pictures.get(group.benchmark) or pictures.get(family)
+    load = images.get(group.benchmark) or images.get(family)
     thumbnails = Thumbnails(load)
-    shown = cases(group, thumbnails)
+    cases = build_case_groups(group, thumbnails)
     return ReportSection(
-        anchor=anchor(str(number_), group.benchmark, group.split, group.encoder.model),
+        anchor=make_anchor(str(number), group.benchmark, group.split, group.encoder.model),
         title=f"{benchmark_name(group.benchmark)} {group.split}",
-        below=_below(group),
+        subtitle=_write_subtitle(group),
         group=group,
         headline=metric_name(group.runs[0].headline) if group.runs else "",
-        verdict=verdict(group),
-        results=tables.results(group) if group.runs else None,
-        aspects=tables.aspects(group) if group.runs else None,
-        distances=tables.distances(group) if len(group.runs) > 1 else [],
-        maps=tuple(map(_map, group.sweeps)),
-        beside=beside_published(group),
-        accepted=accepted(group),
-        cases=shown,
-        no_pictures=_no_pictures(family, load, thumbnails.missing) if shown else "",
-        facts=tuple((_name(group, source), facts(source)) for source in group.sources),
+        verdict=write_verdict(group),
+        results=results_table(group) if group.runs else None,
+        aspects=aspects_table(group) if group.runs else None,
+        differences=differences_table(group) if len(group.runs) > 1 else [],
+        maps=tuple(map(_build_map, group.sweeps)),
+        published=compare_published(group),
+        checkpoint=compare_checkpoint(group),
+        cases=cases,
+        image_note=_write_image_note(family, load, thumbnails.missing) if cases else "",
+        provenance=tuple((_record_title(group, record), provenance_rows(record)) for record in group.records),
     )
 
 
-def _below(group: ComparisonGroup) -> str:
-    source = group.sources[0]
-    images = sum(part.gallery for part in source.parts.values())
-    kept = {part.keeps_reference for part in source.parts.values()}
-    reference = " · reference kept" if kept == {True} else " · reference removed" if kept == {False} else ""
-    sizes = f"{count(source.queries, 'query')} · {count(images, 'image')}{reference}"
-    return f"{group.encoder.model} · {sizes} · {preprocessing_said(group.encoder.preprocessing)}"
+def _write_subtitle(group: ComparisonGroup) -> str:
+    record = group.records[0]
+    image_count = sum(part.gallery for part in record.parts.values())
+    keeps = {part.keeps_reference for part in record.parts.values()}
+    reference = " · reference kept" if keeps == {True} else " · reference removed" if keeps == {False} else ""
+    sizes = f"{format_count(record.queries_total, 'query')} · {format_count(image_count, 'image')}{reference}"
+    return f"{group.encoder.model} · {sizes} · {format_preprocessing(group.encoder.preprocessing)}"
 
 
-def _map(sweep: SweepRecord) -> SweepMap:
-    names = tuple(dict.fromkeys(name for point in sweep.points.values() for name in point["metrics"] if "/" not in name))
+def _build_map(sweep: SweepRecord) -> SweepMap:
+    metrics = tuple(dict.fromkeys(name for point in sweep.points.values() for name in point.metrics if "/" not in name))
     points = [
         (
-            f"{name} ({point['setting']})" if point.get("setting") else name,
-            f"{point['beta']:.3g} / {point['gamma']:.3g}".replace("-", "−"),
-            command(point["beta"], point["gamma"]),
-            tuple(number(point["metrics"].get(metric)) for metric in names),
+            f"{name} ({point.setting})" if point.setting else name,
+            f"{point.beta:.3g} / {point.gamma:.3g}".replace("-", "−"),
+            pdv_option(point.beta, point.gamma),
+            tuple(format_number(point.metrics.get(metric)) for metric in metrics),
         )
         for name, point in sweep.points.items()
     ]
-    alt = f"{metric_name(sweep.metric)} of {sweep.label} over beta and gamma"
-    said = tuning(sweep)
+    tuning = describe_tuning(sweep)
     return SweepMap(
         sweep,
-        data_uri(heatmap(sweep.record), "image/png"),
-        alt,
-        said[:1].upper() + said[1:],
-        tuple(map(metric_name, names)),
+        data_uri(draw_heatmap(sweep), "image/png"),
+        f"{metric_name(sweep.metric)} of {sweep.label} over beta and gamma",
+        tuning[:1].upper() + tuning[1:],
+        tuple(map(metric_name, metrics)),
         tuple(points),
     )
 
 
-def _no_pictures(family: str, load: Pictures | None, missing: list[str]) -> str:
+def _write_image_note(family: str, load: ImageLoader | None, missing: list[str]) -> str:
     if load is None:
-        return f"Pictures are not shown. To see them, name the folder of the benchmark: `--root {family}=FOLDER`."
+        return f"Images are not shown. To show them, give the folder of the benchmark: `--root {family}=FOLDER`."
     if missing:
-        return f"{count(len(missing), 'picture')} could not be read, {missing[0]} among them."
+        return f"{format_count(len(missing), 'image')} could not be read, including {missing[0]}."
     return ""
 
 
-def _name(group: ComparisonGroup, source: SourceRecord) -> str:
-    run = next((run for run in group.runs if run is source), None)
-    return f"sweep: {source.label}" if run is None else group.title(run)
+def _record_title(group: ComparisonGroup, record: Record) -> str:
+    run = next((run for run in group.runs if run is record), None)
+    return f"sweep: {record.label}" if run is None else group.title(run)

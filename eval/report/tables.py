@@ -1,29 +1,31 @@
-"""Tables as rows of texts: what runs measured, and how far they are apart."""
+"""The tables of the report: metrics of runs, differences between them, and where records come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eval.report.bootstrap import Interval
+from eval.report.formatting import benchmark_name, format_bounds, format_number, format_signed, metric_name
 from eval.report.groups import ComparisonGroup
-from eval.report.records import RunRecord
-from eval.report.words import benchmark_name, bracket, metric_name, number, signed
+from eval.report.loading import EvaluatedRun
+from eval.runs.records import PartRecord, Record
 
 MEAN = "mean"
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """A number; `best` where nothing in its column is higher."""
+    """A number; `is_best` where no other number of the column is higher."""
 
     text: str
-    best: bool = False
+    is_best: bool = False
 
 
 @dataclass(frozen=True)
 class Whisker:
-    """An interval drawn from left to right, in percent of a width that all rows share; `zero` is where no difference is."""
+    """An interval as a line, in percent of a width that all rows share; `zero` is the position of no difference."""
 
     left: float
     width: float
@@ -33,8 +35,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A run: its numbers, and how far it is from its base; `notes` are numbers of remarks below the table,
-    of those that are not true of every run."""
+    """A run: its metrics, and its gain over its base. `notes` are numbers of remarks that do not apply to every run."""
 
     label: str
     notes: tuple[int, ...]
@@ -46,7 +47,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """`heads`: (title, how many columns) of parts, where there are several; `columns`: metrics, the headline marked."""
+    """`heads`: (title, number of columns) of parts, where there are several; `columns`: (metric, whether it is the headline)."""
 
     heads: tuple[tuple[str, int], ...]
     columns: tuple[tuple[str, bool], ...]
@@ -54,78 +55,113 @@ class ReportTable:
     notes: tuple[str, ...]
 
 
-def results(group: ComparisonGroup) -> ReportTable:
+@dataclass(frozen=True)
+class RunDifference:
+    """The lead of the run of a row over the run of a column."""
+
+    difference: str
+    interval: str
+    is_significant: bool
+
+
+def results_table(group: ComparisonGroup) -> ReportTable:
     """Runs by metrics, best first: the mean, then each part of a suite."""
-    names = [name for name in group.runs[0].metrics if "/" not in name]
+    metrics = [name for name in group.runs[0].metrics if "/" not in name]
     parts = list(group.runs[0].parts) if len(group.runs[0].parts) > 1 else []
-    places: list[tuple[str | None, str]] = [(part, name) for part in [None, *parts] for name in names]
-    heads = [(MEAN, len(names)), *((_part(part), len(names)) for part in parts)] if parts else []
-    return _table(group, places, heads)
+    columns: list[tuple[str | None, str]] = [(part, metric) for part in [None, *parts] for metric in metrics]
+    heads = [(MEAN, len(metrics)), *((_part_name(part), len(metrics)) for part in parts)] if parts else []
+    return _build_table(group, columns, heads)
 
 
-def aspects(group: ComparisonGroup) -> ReportTable | None:
-    """Runs by the aspects of a benchmark, where it has some."""
-    names = [name for name in group.runs[0].metrics if "/" in name]
-    return _table(group, [(None, name) for name in names], []) if names else None
+def aspects_table(group: ComparisonGroup) -> ReportTable | None:
+    """Runs by the aspects of a benchmark; None where it has none."""
+    metrics = [name for name in group.runs[0].metrics if "/" in name]
+    return _build_table(group, [(None, metric) for metric in metrics], []) if metrics else None
 
 
-def _table(group: ComparisonGroup, places: Sequence[tuple[str | None, str]], heads: Sequence[tuple[str, int]]) -> ReportTable:
-    values = [[_value(run, *place) for place in places] for run in group.runs]
-    tops = [max((v for v in column if v is not None), default=None) for column in zip(*values, strict=True)]
+def differences_table(group: ComparisonGroup) -> list[tuple[str, list[RunDifference | None]]]:
+    """Each run but the last with its lead over each run but the first, best first; None below the diagonal."""
+
+    def lead(i: int, j: int) -> RunDifference | None:
+        if j <= i:
+            return None
+        interval = group.interval(group.runs[i], group.runs[j])
+        return RunDifference(format_signed(interval.difference), format_bounds(interval), interval.is_significant)
+
+    numbers = range(len(group.runs))
+    return [(group.title(group.runs[i]), [lead(i, j) for j in numbers[1:]]) for i in numbers[:-1]]
+
+
+def provenance_rows(record: Record) -> list[tuple[str, str]]:
+    """Names and values of everything needed to repeat a run or a sweep."""
+    encoder = record.encoder
+    rows = [
+        ("record", record.name),
+        ("encoder", f"{encoder.model}, weights {encoder.weights[:12]}, {encoder.preprocessing}"),
+        *((name, _format_value(value)) for name, value in record.provenance.items()),
+        ("options", _format_value(record.options)),
+    ]
+    rows += [
+        (name, f"{part.queries:,} queries, {part.gallery:,} images, annotations {part.checksum[:12]}{_reference_note(part)}")
+        for name, part in record.parts.items()
+    ]
+    remarks = [*(part.remark for part in record.parts.values() if part.remark), *record.remarks]
+    return [*rows, *(("remark", remark) for remark in dict.fromkeys(remarks))]
+
+
+def _build_table(
+    group: ComparisonGroup, columns: Sequence[tuple[str | None, str]], heads: Sequence[tuple[str, int]]
+) -> ReportTable:
+    values = [[_value(run, *column) for column in columns] for run in group.runs]
+    best = [max((v for v in column if v is not None), default=None) for column in zip(*values, strict=True)]
     gains = [group.gain(run) for run in group.runs]
-    drawn = [gain for gain in gains if gain is not None]
     shared = set.intersection(*(set(run.remarks) for run in group.runs)) if len(group.runs) > 1 else set()
     remarks = list(dict.fromkeys(remark for run in group.runs for remark in run.remarks if remark not in shared))
     rows = [
         TableRow(
             group.title(run),
             tuple(remarks.index(remark) + 1 for remark in run.remarks if remark not in shared),
-            tuple(TableCell(number(value), value is not None and value == top) for value, top in zip(row, tops, strict=True)),
+            tuple(TableCell(format_number(v), v is not None and v == top) for v, top in zip(row, best, strict=True)),
             run.is_base,
             gain,
-            None if gain is None else _whisker(gain, drawn),
+            None if gain is None else _build_whisker(gain, [other for other in gains if other is not None]),
         )
         for run, row, gain in zip(group.runs, values, gains, strict=True)
     ]
-    columns = tuple((metric_name(name), name == group.runs[0].headline) for _, name in places)
-    return ReportTable(tuple(heads), columns, tuple(rows), tuple(remarks))
+    names = tuple((metric_name(metric), metric == group.runs[0].headline) for _, metric in columns)
+    return ReportTable(tuple(heads), names, tuple(rows), tuple(remarks))
 
 
-def _whisker(gain: Interval, all_: Sequence[Interval]) -> Whisker:
-    low, high = min(0.0, *(g.low for g in all_)), max(0.0, *(g.high for g in all_))
+def _build_whisker(gain: Interval, gains: Sequence[Interval]) -> Whisker:
+    low, high = min(0.0, *(g.low for g in gains)), max(0.0, *(g.high for g in gains))
     span = (high - low) or 1.0
 
-    def at(value: float) -> float:
+    def position(value: float) -> float:
         return round(100 * (value - low) / span, 2)
 
-    return Whisker(at(gain.low), round(at(gain.high) - at(gain.low), 2), at(gain.difference), at(0.0))
+    left = position(gain.low)
+    return Whisker(left, round(position(gain.high) - left, 2), position(gain.difference), position(0.0))
 
 
-@dataclass(frozen=True)
-class RunDistance:
-    """How far the run of a row is ahead of the run of a column."""
-
-    difference: str
-    interval: str
-    clear: bool
-
-
-def distances(group: ComparisonGroup) -> list[tuple[str, list[RunDistance | None]]]:
-    """Each run but the last with its lead over each run but the first; None below the diagonal. Best first."""
-
-    def lead(i: int, j: int) -> RunDistance | None:
-        if j <= i:
-            return None
-        found = group.interval(group.runs[i], group.runs[j])
-        return RunDistance(signed(found.difference), bracket(found), found.clear)
-
-    numbers = range(len(group.runs))
-    return [(group.title(group.runs[i]), [lead(i, j) for j in numbers[1:]]) for i in numbers[:-1]]
-
-
-def _value(run: RunRecord, part: str | None, metric: str) -> float | None:
+def _value(run: EvaluatedRun, part: str | None, metric: str) -> float | None:
     return (run.metrics if part is None else run.parts[part].metrics).get(metric)
 
 
-def _part(name: str) -> str:
+def _part_name(name: str) -> str:
     return benchmark_name(name).partition(": ")[2] or name
+
+
+def _reference_note(part: PartRecord) -> str:
+    return {True: ", reference in the ranking", False: ", reference not in the ranking", None: ""}[part.keeps_reference]
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_format_value(item)}" for name, item in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(map(_format_value, value)) or "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value)

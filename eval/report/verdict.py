@@ -1,4 +1,4 @@
-"""The answer in sentences: which method and setting to use, why, how sure that is, and what to beware of."""
+"""The conclusion in sentences: which method and setting to use, why, how certain that is, and which limits apply."""
 
 from __future__ import annotations
 
@@ -6,20 +6,39 @@ import re
 from dataclasses import dataclass
 
 from eval.report.bootstrap import Interval
-from eval.report.case_selection import moved
-from eval.report.cautions import cautions
+from eval.report.case_selection import count_changes
+from eval.report.formatting import (
+    benchmark_name,
+    format_count,
+    format_number,
+    format_point,
+    format_signed,
+    format_weights,
+    join_words,
+    metric_name,
+    pdv_option,
+)
 from eval.report.groups import ComparisonGroup
-from eval.report.records import RunRecord, SweepRecord
-from eval.report.words import command, count, listing, metric_name, number, setting_point, signed, weights_said
+from eval.report.loading import EvaluatedRun
+from eval.report.published import NOT_RELEASED
+from eval.runs.records import PlanePoint, SweepRecord
 from mmretrieve import pdv_weights
+from mmretrieve.options import BUILT_IN
 
-FEW = 3  # so many names can be read in a sentence
-SETTING = re.compile(r"PDV-F (-?[\d.]+)/(-?[\d.]+)/([\d.]+)")
+MAX_LISTED_RUNS = 3  # so many names are readable in a sentence
+PDV_SETTING = re.compile(r"PDV-F (-?[\d.]+)/(-?[\d.]+)/([\d.]+)")
+BUILT_IN_ENCODER = (
+    "The encoder is the small built-in one, which knows drawn clothes and nothing else: "
+    "these results do not show how methods rank on photographs."
+)
+LOCAL_ENCODER = (
+    "The encoder is a small model from a local folder, not a released one: its numbers are valid for this catalogue only."
+)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`lead` is what to do, `reasons` why, `setting` what a sweep adds, `cautions` what to beware of. Backticks hold what is typed."""
+    """`lead` is the recommendation, `reasons` its grounds, `setting` what sweeps add, `cautions` the limits. Backticks mark code."""
 
     lead: str
     reasons: tuple[str, ...]
@@ -27,151 +46,187 @@ class Verdict:
     cautions: tuple[str, ...]
 
 
-def verdict(group: ComparisonGroup) -> Verdict:
-    """What the runs and sweeps of one benchmark, split and encoder amount to."""
-    return Verdict(_lead(group), tuple(_reasons(group)), tuple(_settings(group)), tuple(cautions(group)))
+def write_verdict(group: ComparisonGroup) -> Verdict:
+    """The conclusion from the runs and sweeps of one group."""
+    return Verdict(
+        _write_lead(group), tuple(_write_reasons(group)), tuple(_write_settings(group)), tuple(_write_cautions(group))
+    )
 
 
-def level_with(group: ComparisonGroup) -> tuple[RunRecord, ...]:
-    """The runs that cannot be told apart from the best one, in their order."""
-    return tuple(run for run in group.runs[1:] if not group.interval(group.runs[0], run).clear)
+def equal_to_best(group: ComparisonGroup) -> tuple[EvaluatedRun, ...]:
+    """The runs that do not differ significantly from the best one, in their order."""
+    return tuple(run for run in group.runs[1:] if not group.is_significant(group.runs[0], run))
 
 
-def _lead(group: ComparisonGroup) -> str:
+def describe_tuning(sweep: SweepRecord) -> str:
+    """ "tuned on the even queries, reported on the odd queries", or "tuned and reported on the same queries (all queries)"."""
+    tuning = sweep.tuning
+    if tuning.is_same:
+        return f"tuned and reported on the same queries ({tuning.reported_on})"
+    return f"tuned on the {tuning.tuned_on}, reported on the {tuning.reported_on}"
+
+
+def _write_lead(group: ComparisonGroup) -> str:
     if not group.runs:
-        return "Only sweeps here: run the settings they name, to compare them query by query."
-    best, level = group.runs[0], level_with(group)
+        return "There are only sweeps here: run their best settings to compare them query by query."
+    best, equal = group.runs[0], equal_to_best(group)
     if len(group.runs) == 1:
-        return f"Only one run here: `{group.title(best)}`."
-    if not level:
+        return f"There is only one run here: `{group.title(best)}`."
+    if not equal:
         return f"Use `{group.title(best)}`."
-    if len(level) <= FEW:
-        return f"Use `{group.title(best)}`, or {_either([f'`{group.title(run)}`' for run in level])}: the difference may be chance."
-    return f"Use `{group.title(best)}`, or any of {len(level)} others: the differences may be chance."
+    if len(equal) <= MAX_LISTED_RUNS:
+        others = join_words([f"`{group.title(run)}`" for run in equal], "or")
+        return f"Use `{group.title(best)}`, or {others}: {_not_significant(len(equal))}."
+    return f"Use `{group.title(best)}`, or any of {len(equal)} others: {_not_significant(len(equal))}."
 
 
-def _reasons(group: ComparisonGroup) -> list[str]:
+def _not_significant(runs: int) -> str:
+    return "the difference is not significant" if runs == 1 else "the differences are not significant"
+
+
+def _write_reasons(group: ComparisonGroup) -> list[str]:
     if not group.runs:
         return []
     best = group.runs[0]
     base = group.base_of(best)
-    reasons = [_gain(group, best, base)]
+    reasons = [_describe_gain(group, best, base)]
     if base is not None:
-        reasons.append(_moves(best, base))
+        reasons.append(_describe_changes(best, base))
     if len(group.runs) > 1 and group.runs[1] is not base:
-        reasons.append(_behind(group, best, group.runs[1]))
-    return [*reasons, *_spread(best, base)]
+        reasons.append(_describe_runner_up(group, best, group.runs[1]))
+    return [*reasons, *_describe_spread(best, base)]
 
 
-def _gain(group: ComparisonGroup, best: RunRecord, base: RunRecord | None) -> str:
-    reaches = f"It reaches {metric_name(best.headline)} {number(best.value)}"
+def _describe_gain(group: ComparisonGroup, best: EvaluatedRun, base: EvaluatedRun | None) -> str:
+    reaches = f"It reaches {metric_name(best.headline)} {format_number(best.value)}"
     if base is not None:
-        found = group.interval(best, base)
-        if found.difference == 0:
-            return f"{reaches}, exactly as much as `{group.title(base)}` under base weights."
-        sure = "" if found.clear else ", which may be chance"
-        return f"{reaches}, {number(found.difference)} points more than its base, `{group.title(base)}` ({number(base.value)}){sure}; {_between(found)}."
+        gain = group.interval(best, base)
+        if gain.difference == 0:
+            return f"{reaches}, the same as `{group.title(base)}` with base weights."
+        doubt = "" if gain.is_significant else ", which is not significant"
+        return f"{reaches}, {format_number(gain.difference)} points more than its base, `{group.title(base)}` ({format_number(base.value)}){doubt}; {_describe_interval(gain)}."
     if not best.is_base:
-        return f"{reaches}. There is no run of {best.composer} under base weights here, so no gain can be claimed."
-    weighed = next((run for run in group.runs[1:] if run.composer == best.composer), None)
-    if weighed is None:
-        return f"{reaches} as it comes, under base weights."
-    return f"{reaches} as it comes: no other weighing of {best.composer} that was run here does better (the next, `{group.title(weighed)}`, reaches {number(weighed.value)})."
+        return f"{reaches}. There is no run of {best.composer} with base weights here, so its gain is unknown."
+    other = next((run for run in group.runs[1:] if run.composer == best.composer), None)
+    if other is None:
+        return f"{reaches} with base weights."
+    return f"{reaches} with base weights: no other weights of {best.composer} score higher here (the next, `{group.title(other)}`, reaches {format_number(other.value)})."
 
 
-def _moves(best: RunRecord, base: RunRecord) -> str:
-    up, down, same = moved(best, base)
-    return f"Against that base {count(up, 'query')} {'gets' if up == 1 else 'get'} better, {down:,} worse, and {same:,} {'stays' if same == 1 else 'stay'} as before."
+def _describe_changes(best: EvaluatedRun, base: EvaluatedRun) -> str:
+    up, down, same = count_changes(best, base)
+    return f"Compared with this base, {format_count(up, 'query')} {'improves' if up == 1 else 'improve'}, {down:,} {'worsens' if down == 1 else 'worsen'} and {same:,} {'stays' if same == 1 else 'stay'} the same."
 
 
-def _behind(group: ComparisonGroup, best: RunRecord, second: RunRecord) -> str:
-    found = group.interval(best, second)
-    sure = "that is clear" if found.clear else f"on {count(best.queries, 'query')} the two cannot be told apart"
-    return f"The runner-up, `{group.title(second)}`, reaches {number(second.value)}, {number(found.difference)} less: {sure} ({_between(found)})."
+def _describe_runner_up(group: ComparisonGroup, best: EvaluatedRun, second: EvaluatedRun) -> str:
+    lead = group.interval(best, second)
+    certainty = (
+        "is significant" if lead.is_significant else f"is not significant on {format_count(best.queries_total, 'query')}"
+    )
+    return f"The runner-up, `{group.title(second)}`, reaches {format_number(second.value)}, {format_number(lead.difference)} less: the difference {certainty} ({_describe_interval(lead)})."
 
 
-def _spread(best: RunRecord, base: RunRecord | None) -> list[str]:
-    """Where the gain comes from: the parts of a suite, or the aspects of a benchmark, where it is largest and smallest."""
+def _describe_spread(best: EvaluatedRun, base: EvaluatedRun | None) -> list[str]:
+    """Where the gain is largest and smallest: among the parts of a suite, or the aspects of a benchmark."""
     if base is None:
         return []
     gains = {
-        _short(part): found.metrics[best.headline] - base.parts[part].metrics[best.headline]
-        for part, found in best.parts.items()
+        _short_name(name): part.metrics[best.headline] - base.parts[name].metrics[best.headline]
+        for name, part in best.parts.items()
     }
     if len(gains) < 2:
         aspects = [name for name in best.metrics if "/" in name and name in base.metrics]
         gains = {name.partition("/")[2].replace("_", " "): best.metrics[name] - base.metrics[name] for name in aspects}
     if len(gains) < 2:
         return []
-    most, least = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
-    return [f"The gain is largest on {most} ({signed(gains[most])}) and smallest on {least} ({signed(gains[least])})."]
+    largest, smallest = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
+    return [
+        f"The gain is largest on {largest} ({format_signed(gains[largest])}) and smallest on {smallest} ({format_signed(gains[smallest])})."
+    ]
 
 
-def _settings(group: ComparisonGroup) -> list[str]:
-    said = []
-    if group.runs and (found := SETTING.search(group.runs[0].weighing)):
-        alpha_image, alpha_text, beta = map(float, found.groups())
+def _write_settings(group: ComparisonGroup) -> list[str]:
+    sentences = []
+    if group.runs and (match := PDV_SETTING.search(group.runs[0].weighing)):
+        alpha_image, alpha_text, beta = map(float, match.groups())
         weights = pdv_weights(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
-        said.append(f"Its setting is `--pdv {alpha_image:g},{alpha_text:g},{beta:g}`, which weighs {weights_said(weights)}.")
-    sweeps = sorted(group.sweeps, key=lambda sweep: (sweep.same_queries, not _of_best(group, sweep), sweep.name))
-    return [*said, *(_swept(sweep) + _not_run(group, sweep) for sweep in sweeps)]
+        sentences.append(
+            f"Its setting is `--pdv {alpha_image:g},{alpha_text:g},{beta:g}`; the weights are {format_weights(weights)}."
+        )
+    sweeps = sorted(group.sweeps, key=lambda sweep: (sweep.tuning.is_same, not _is_of_best_run(group, sweep), sweep.name))
+    return [*sentences, *(_describe_sweep(sweep) + _suggest_run(group, sweep) for sweep in sweeps)]
 
 
-def _of_best(group: ComparisonGroup, sweep: SweepRecord) -> bool:
+def _is_of_best_run(group: ComparisonGroup, sweep: SweepRecord) -> bool:
     return bool(group.runs) and sweep.composer == group.runs[0].composer
 
 
-def _swept(sweep: SweepRecord) -> str:
-    points, metric = sweep.points, sweep.metric
-    if "best" not in points:
-        return f"The sweep of {sweep.label} names no best point."
-    best = points["best"]
+def _describe_sweep(sweep: SweepRecord) -> str:
+    if "best" not in sweep.points:
+        return f"The sweep of {sweep.label} has no best point."
+    best = sweep.points["best"]
     others = [
-        f"{number(point['metrics'][metric])} at {'the base' if name == 'base' else _published(name, point)}"
-        for name, point in points.items()
+        f"{format_number(point.metrics[sweep.metric])} at {'the base' if name == 'base' else _describe_published(name, point)}"
+        for name, point in sweep.points.items()
         if name != "best"
     ]
-    against = f", against {listing(others)}" if others else ""
+    compared = f", compared with {join_words(others)}" if others else ""
     return (
-        f"Of all PDV settings of {sweep.label}, the sweep's best is `{command(best['beta'], best['gamma'])}` "
-        f"({setting_point(best['beta'], best['gamma'])}): {metric_name(metric)} {number(best['metrics'][metric])}{against}, {tuning(sweep)}."
+        f"The best PDV setting in the sweep of {sweep.label} is `{pdv_option(best.beta, best.gamma)}` "
+        f"({format_point(best.beta, best.gamma)}): {metric_name(sweep.metric)} {format_number(best.metrics[sweep.metric])}{compared}, {describe_tuning(sweep)}."
     )
 
 
-def _not_run(group: ComparisonGroup, sweep: SweepRecord) -> str:
-    """What a better point calls for: it beats the best run, or gains more on its half than that run does on all queries."""
+def _suggest_run(group: ComparisonGroup, sweep: SweepRecord) -> str:
+    """Suggests running the best point, where it beats the best run, or gains more on its half than that run on all queries."""
     if "best" not in sweep.points or not group.runs:
         return ""
-    run, point = group.runs[0], sweep.points["best"]["metrics"][sweep.metric]
-    if sweep.record["queries"] == sweep.queries:
-        more = point > run.metrics.get(sweep.metric, 0.0)
-        return " No run here does as well: run that setting to compare it query by query." if more else ""
+    run, value = group.runs[0], sweep.points["best"].metrics[sweep.metric]
+    if sweep.queries == sweep.queries_total:
+        better = value > run.metrics.get(sweep.metric, 0.0)
+        return " No run here scores as high: run this setting to compare it query by query." if better else ""
     base = group.base_of(run)
-    gain = point - sweep.points["base"]["metrics"][sweep.metric] if "base" in sweep.points else 0.0
+    gain = value - sweep.points["base"].metrics[sweep.metric] if "base" in sweep.points else 0.0
     if base is None or base.composer != sweep.composer or gain <= run.value - base.value:
         return ""
-    return f" That gain, {signed(gain)}, is larger than any of the runs' here: run that setting to compare it query by query."
+    return f" Its gain, {format_signed(gain)}, is larger than that of the best run here: run this setting to compare it query by query."
 
 
-def tuning(sweep: SweepRecord) -> str:
-    """ "tuned on the even queries, reported on the odd queries"; "tuned and reported on the same, all queries"."""
-    if sweep.same_queries:
-        return f"tuned and reported on the same queries ({sweep.reported_on})"
-    return f"tuned on the {sweep.tuned_on}, reported on the {sweep.reported_on}"
+def _describe_published(name: str, point: PlanePoint) -> str:
+    return f"the {name} setting{f' ({point.setting})' if point.setting else ''}"
 
 
-def _published(name: str, point: object) -> str:
-    setting = point.get("setting") if isinstance(point, dict) else None
-    return f"the {name} setting{f' ({setting})' if setting else ''}"
+def _describe_interval(interval: Interval) -> str:
+    return f"95% interval {format_number(interval.low)} to {format_number(interval.high)}"
 
 
-def _between(interval: Interval) -> str:
-    return f"95% interval {number(interval.low)} to {number(interval.high)}"
-
-
-def _short(part: str) -> str:
+def _short_name(part: str) -> str:
     return part.partition(":")[2].replace("_", " ") or part
 
 
-def _either(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} or {items[-1]}"
+def _write_cautions(group: ComparisonGroup) -> list[str]:
+    """What a reader must know: points tuned where they are reported, and encoders and data that are not those of papers."""
+    cautions = [
+        f"The best point in the sweep of {sweep.label} lies on the edge of its grid (gamma {sweep.points['best'].gamma:.3g}): a wider grid may contain a better one."
+        for sweep in group.sweeps
+        if _is_on_edge(sweep)
+    ]
+    cautions += [
+        f"The best point in the sweep of {sweep.label} was chosen on the queries that it is reported on: expect lower values on other queries."
+        for sweep in group.sweeps
+        if sweep.tuning.is_same
+    ]
+    if group.encoder.model == BUILT_IN:
+        cautions.append(BUILT_IN_ENCODER)
+    elif group.benchmark == "catalogue" and "/" not in group.encoder.model:
+        cautions.append(LOCAL_ENCODER)
+    if any(NOT_RELEASED in remark for remark in group.remarks):
+        cautions.append(
+            f"This is not the released data of {benchmark_name(group.benchmark)}: no number here is comparable with a paper's."
+        )
+    return [*cautions, *(f"{remark[:1].upper()}{remark[1:].rstrip('.')}." for remark in group.remarks)]
+
+
+def _is_on_edge(sweep: SweepRecord) -> bool:
+    """Whether the best gamma is the first or last of the grid; for beta, 0 and 1 are the ends of the plane."""
+    return "best" in sweep.points and sweep.points["best"].gamma in (min(sweep.gammas), max(sweep.gammas))

@@ -1,1 +1,1 @@
-"""One evaluation run: features, compositions, metrics, record."""
+"""One evaluation run: vectors of the images, compositions, metrics and records."""

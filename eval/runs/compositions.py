@@ -1,4 +1,4 @@
-"""From a benchmark's queries to terms, and from terms to the scores of every item, a block of queries at a time."""
+"""Composes the queries of a benchmark, and scores the gallery for them one batch at a time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, unit
 
-ROWS = 128  # terms scored at once: bounds the memory that a large gallery takes
-UNSAID = "."  # stands for an empty prompt: CIRR has one in test1
+TERM_BATCH_SIZE = 128  # terms scored at once; bounds the memory that the scores of a large gallery take
+EMPTY_PROMPT = "."  # replaces an empty prompt; CIRR has one in test1
 ENSEMBLES = frozenset({ComposerName.LDRE, ComposerName.SEIZE})
 
 
 class PromptOrder(Choice):
-    """Which sayings of a prompt count: the first alone, or the mean of all (FashionIQ's two captions in both orders)."""
+    """Which wordings of a prompt count: the first, or the mean of all (FashionIQ's two captions in both orders)."""
 
     FIRST = "first"
     BOTH = "both"
@@ -32,10 +32,16 @@ class PromptOrder(Choice):
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """How queries are composed. `given` takes the captions that a benchmark brings; ensembles make their own.
+    """How queries are composed.
 
-    concept: CIRCO's shared concept is taken for the caption, which is another protocol. orders: by default both for methods
-    that put the prompt into a sentence of theirs, as in the published evaluators, and the first for those of captions.
+    Parameters
+    ----------
+    composer : the composer's name.
+    rule : the score rule; None means the composer's own.
+    given : whether captions that the benchmark provides are used. Ensembles always make their own.
+    concept : whether CIRCO's shared concept is used as the caption, which departs from the protocol.
+    orders : None means both orders for methods that put the prompt into a sentence of their own, as in the published evaluators,
+        and the first order for methods with captions.
     """
 
     composer: ComposerName
@@ -46,12 +52,14 @@ class MethodConfig:
 
     @property
     def prompt_orders(self) -> PromptOrder:
+        """`orders`, or the default of the composer."""
         if self.orders is not None:
             return self.orders
         averaged = COMPOSERS[self.composer].learned_words or self.composer in (ComposerName.PROMPT, ComposerName.SUM)
         return PromptOrder.BOTH if averaged else PromptOrder.FIRST
 
     def caption(self, query: BenchmarkQuery) -> str | None:
+        """The caption of a query's reference; None where the composer has to make one."""
         if self.concept:
             return query.concept
         return query.caption if self.given and self.composer not in ENSEMBLES else None
@@ -59,80 +67,89 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class ScoredCompositions:
-    """The compositions of a benchmark's queries, and the (items, d) gallery that scores them."""
+    """The compositions of a benchmark's queries, and the (items, d) gallery vectors that are scored for them."""
 
     compositions: Sequence[Composition]
     gallery: Float32
 
     def __iter__(self) -> Iterator[tuple[Composition, Float32]]:
-        """Each composition with its (t, items) term scores. Scored anew each time: a block is in memory, never all."""
-        waiting: list[Composition] = []
-        rows = 0
+        """Each composition with its (t, items) term scores. Every iteration scores again: only one batch is in memory."""
+        batch: list[Composition] = []
+        terms = 0
         for composition in self.compositions:
-            waiting.append(composition)
-            rows += len(composition.terms)
-            if rows >= ROWS:
-                yield from self._block(waiting)
-                waiting, rows = [], 0
-        yield from self._block(waiting)
+            batch.append(composition)
+            terms += len(composition.terms)
+            if terms >= TERM_BATCH_SIZE:
+                yield from self._score(batch)
+                batch, terms = [], 0
+        yield from self._score(batch)
 
-    def ranked_by(self, weigh: Callable[[Composition], Composition]) -> Iterator[NDArray[np.float64]]:
-        """For each query the (items,) scores of its composition, weighed anew, under its rule."""
+    def item_scores(self, weigh: Callable[[Composition], Composition]) -> Iterator[NDArray[np.float64]]:
+        """For each query the (items,) scores of its composition, under the weights that `weigh` gives it and under its rule."""
         return (weigh(composition).contributions(scores_tg).sum(axis=0) for composition, scores_tg in self)
 
-    def _block(self, compositions: Sequence[Composition]) -> Iterator[tuple[Composition, Float32]]:
+    def _score(self, compositions: Sequence[Composition]) -> Iterator[tuple[Composition, Float32]]:
         if compositions:
             ends = np.cumsum([len(composition.terms) for composition in compositions])
             scores = term_scores(np.concatenate([composition.terms for composition in compositions]), self.gallery)
             yield from zip(compositions, np.split(scores, ends[:-1]), strict=True)
 
 
-def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, way: MethodConfig, parts: Parts) -> ScoredCompositions:
-    """Composes all queries of a benchmark in one way; the vectors of references are taken from the gallery's.
+def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, config: MethodConfig, parts: Parts) -> ScoredCompositions:
+    """Composes all queries of a benchmark; the vectors of references are those of the gallery.
 
-    gallery: (items, d), in the order of the benchmark's ids. Raises MMRetrieveError where the way needs a part that is not there.
+    Parameters
+    ----------
+    benchmark : its queries are composed.
+    gallery : (items, d) float32 unit rows, in the order of the benchmark's ids.
+    encoder : encodes texts.
+    config : the method.
+    parts : captioner, rewriter and other parts of the composer.
+
+    Raises
+    ------
+    MMRetrieveError : the method needs a part or a concept that is missing.
     """
 
     def score(vectors: Float32) -> Float32:
         return term_scores(vectors, gallery)
 
-    rule = way.rule or RuleName.LINEAR
-    composer = make_composer(way.composer, encoder, parts, score=score, rule=rule)
-    sayings = max(len(query.prompts) for query in benchmark.queries) if way.prompt_orders is PromptOrder.BOTH else 1
-    said = [composer.compose(_queries(benchmark, gallery, way, i)) for i in range(sayings)]
-    compositions = [mean_of(several) for several in zip(*said, strict=True)]
-    if way.rule is not None:
-        folding = make_rule(way.rule, learned_words=COMPOSERS[way.composer].learned_words)
-        compositions = [composition.with_rule(folding) for composition in compositions]
+    composer = make_composer(config.composer, encoder, parts, score=score, rule=config.rule or RuleName.LINEAR)
+    wordings = max(len(query.prompts) for query in benchmark.queries) if config.prompt_orders is PromptOrder.BOTH else 1
+    by_wording = [composer.compose(_composer_inputs(benchmark, gallery, config, i)) for i in range(wordings)]
+    compositions = [average_compositions(several) for several in zip(*by_wording, strict=True)]
+    if config.rule is not None:
+        rule = make_rule(config.rule, learned_words=COMPOSERS[config.composer].learned_words)
+        compositions = [composition.with_rule(rule) for composition in compositions]
     return ScoredCompositions(compositions, gallery)
 
 
-def mean_of(compositions: Sequence[Composition]) -> Composition:
-    """One query said in several ways: each term is the mean of its unit vectors, normalised; the words are the first's.
+def average_compositions(compositions: Sequence[Composition]) -> Composition:
+    """One query in several wordings: each term is the normalized mean of its unit vectors; texts and weights are the first one's.
 
-    MMRetrieveError where one way gives other terms than another, as roles may.
+    MMRetrieveError where the wordings have different terms, as can happen with roles.
     """
     first = compositions[0]
     if len(compositions) == 1:
         return first
-    if other := next((one.names for one in compositions if one.names != first.names), None):
+    if other := next((composition.names for composition in compositions if composition.names != first.names), None):
         raise MMRetrieveError(
-            f"one order of a prompt gives {', '.join(first.names)}, another {', '.join(other)}: "
-            "these have no mean, so take the first order alone"
+            f"one order of a prompt has the terms {', '.join(first.names)}, another {', '.join(other)}: "
+            "they cannot be averaged; use --prompt-orders first"
         )
     mean = np.mean([composition.terms for composition in compositions], axis=0, dtype=np.float64)
-    return replace(first, terms=unit(mean, "the mean of several sayings"))
+    return replace(first, terms=unit(mean, "the mean of several wordings"))
 
 
-def _queries(benchmark: Benchmark, gallery: Float32, way: MethodConfig, saying: int) -> list[ComposerInput]:
-    if way.concept and any(query.concept is None for query in benchmark.queries):
-        raise MMRetrieveError(f"{benchmark.name} has no shared concepts: leave the option out")
+def _composer_inputs(benchmark: Benchmark, gallery: Float32, config: MethodConfig, wording: int) -> list[ComposerInput]:
+    if config.concept and any(query.concept is None for query in benchmark.queries):
+        raise MMRetrieveError(f"{benchmark.name} has no shared concepts: leave --concept out")
     return [
         ComposerInput(
-            gallery[benchmark.place[query.reference]],
-            query.prompts[min(saying, len(query.prompts) - 1)].strip() or UNSAID,
-            way.caption(query),
-            benchmark.picture(query.reference),
+            gallery[benchmark.id2row[query.reference]],
+            query.prompts[min(wording, len(query.prompts) - 1)].strip() or EMPTY_PROMPT,
+            config.caption(query),
+            benchmark.load_image(query.reference),
             query.reference,
         )
         for query in benchmark.queries

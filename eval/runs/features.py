@@ -1,8 +1,8 @@
-"""The vectors of a benchmark's pictures, encoded once for each encoder and kept on disk; an interrupted run goes on.
+"""Encodes the images of a benchmark once for each encoder and caches their vectors; an interrupted run resumes.
 
-A folder holds `about.json` (what they are the vectors of) and `rows.f32` (float32, in the order of the gallery's ids).
-Rows are written in fixed chunks, so a run that was stopped encodes the same batches and ends with the same bytes. A
-picture that is missing or broken is an error that names it; where that is allowed, its row is NaN.
+A folder holds `about.json`, which describes the vectors, and `rows.f32`: float32 rows in the order of the gallery's ids. Rows are
+written in batches of fixed size, so an interrupted run encodes the same batches and ends with the same bytes. A missing or damaged
+image is an error that names it; where missing images are allowed, their rows are NaN.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 from filelock import FileLock
 
 from eval.benchmarks.base import Benchmark
-from eval.benchmarks.json_files import checksum, digest
-from eval.files import write_whole
+from eval.files import digest, file_checksum, write_atomic
 from mmretrieve import Encoder, MMRetrieveError
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import ImageError
@@ -25,11 +24,11 @@ from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
 
 ABOUT, ROWS, LOCK = "about.json", "rows.f32", "lock"
-CHUNK = 256  # pictures between two writes
-NAMED = 20  # missing pictures that an error names; all of them stand in a file beside the rows
+WRITE_BATCH_SIZE = 256  # images between two writes
+MAX_LISTED_PATHS = 20  # of missing images, in an error; a file beside the rows lists all
 
 
-def features(
+def encode_gallery(
     benchmark: Benchmark,
     encoder: Encoder,
     folder: Path | None = None,
@@ -37,33 +36,45 @@ def features(
     allow_missing: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Benchmark, Float32]:
-    """(items, d) unit float32 vectors of a benchmark's pictures, and the benchmark that has them all.
+    """Encodes the images of a benchmark, or reads their vectors from the cache.
 
-    folder: by default one of the cache, by encoder, preprocessing, annotations and sizes of the files. With allow_missing,
-    pictures that cannot be read leave the gallery, with every query that names one, and the benchmark's remark says so.
-    Raises MMRetrieveError naming the pictures that are missing, or where `folder` holds the vectors of something else.
+    Parameters
+    ----------
+    benchmark : its gallery is encoded.
+    encoder : encodes the images.
+    folder : where the vectors are stored; by default a folder of the cache that depends on encoder, annotations and file sizes.
+    allow_missing : whether images that cannot be read leave the gallery, with every query that mentions one, and a remark.
+    progress : called with the number of images that were encoded or resumed.
+
+    Returns
+    -------
+    The benchmark, without missing images, and the (items, d) float32 unit vectors of its gallery.
+
+    Raises
+    ------
+    MMRetrieveError : images are missing (the message names them), or `folder` holds other vectors.
     """
     missing = [id_ for id_ in benchmark.gallery_ids if not benchmark.image_path(id_).is_file()]
-    about = _about(benchmark, encoder)
+    about = _describe_vectors(benchmark, encoder)
     if folder is None:
-        folder = cache_folder() / "features" / f"{benchmark.name.replace(':', '-')}-{digest([_line(about)])[:16]}"
+        folder = cache_folder() / "features" / f"{benchmark.name.replace(':', '-')}-{digest([_to_line(about)])[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         if missing and not allow_missing:
-            raise _missing(benchmark, missing, folder)
+            raise _missing_error(benchmark, missing, folder)
         _check_about(folder / ABOUT, about)
-        rows = _encoded(benchmark, encoder, folder / ROWS, allow_missing, progress)
-        _seal(folder, about)
-    lost = [id_ for id_, row in zip(benchmark.gallery_ids, rows, strict=True) if np.isnan(row[0])]
-    if not lost:
-        return benchmark, rows
+        vectors = _complete_rows(benchmark, encoder, folder / ROWS, allow_missing, progress)
+        _store_digest(folder, about)
+    unreadable = [id_ for id_, row in zip(benchmark.gallery_ids, vectors, strict=True) if np.isnan(row[0])]
+    if not unreadable:
+        return benchmark, vectors
     if not allow_missing:
-        raise _missing(benchmark, lost, folder)
-    return benchmark.without(lost), rows[~np.isnan(rows[:, 0])]
+        raise _missing_error(benchmark, unreadable, folder)
+    return benchmark.drop_images(unreadable), vectors[~np.isnan(vectors[:, 0])]
 
 
-def _about(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
-    sizes = (f"{id_} {_size(benchmark.image_path(id_))}\n".encode() for id_ in benchmark.gallery_ids)
+def _describe_vectors(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
+    sizes = (f"{id_} {_file_size(benchmark.image_path(id_))}\n".encode() for id_ in benchmark.gallery_ids)
     return {
         "benchmark": benchmark.name,
         "annotations": benchmark.checksum,
@@ -76,86 +87,91 @@ def _about(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
 def _check_about(path: Path, about: dict[str, Any]) -> None:
-    """MMRetrieveError where the folder holds other vectors; an empty folder is marked as holding these."""
+    """MMRetrieveError where the folder holds other vectors; an empty folder gets the description of these."""
     if not path.exists():
         if path.with_name(ROWS).exists():
-            raise MMRetrieveError(f"{path.with_name(ROWS)}: there is no {ABOUT} that says what of; delete it and run again")
-        write_whole(path, _line(about).decode())
+            raise MMRetrieveError(
+                f"{path.with_name(ROWS)}: {ABOUT}, which describes it, is missing; delete the file and run again"
+            )
+        write_atomic(path, _to_line(about).decode())
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        different = [name for name in about if found[name] != about[name]]
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        different = [name for name in about if stored[name] != about[name]]
     except (ValueError, KeyError, TypeError) as error:
-        raise MMRetrieveError(f"{path}: not the description of kept vectors ({error!r}); delete the folder") from error
+        raise MMRetrieveError(f"{path}: not the description of stored vectors ({error!r}); delete the folder") from error
     if different:
         name = different[0]
         raise MMRetrieveError(
-            f"{path.parent}: holds the vectors of something else: {name} {found[name]} there, {about[name]} here; "
-            "name another folder, or delete this one"
+            f"{path.parent} holds other vectors: their {name} is {stored[name]}, this run's is {about[name]}; "
+            "choose another folder, or delete this one"
         )
 
 
-def _encoded(benchmark: Benchmark, encoder: Encoder, path: Path, allow_missing: bool, progress: Progress | None) -> Float32:
-    """The rows of the file, completed where chunks are missing."""
-    sealed = json.loads((path.parent / ABOUT).read_text(encoding="utf-8")).get("digest")
-    if sealed is not None and (not path.is_file() or checksum(path) != sealed):
-        raise MMRetrieveError(f"{path}: the kept vectors are damaged; delete {path.parent} and run again")
-    ids, row = benchmark.gallery_ids, 4 * encoder.dim
-    have = path.stat().st_size // row if path.is_file() else 0
-    done = len(ids) if have >= len(ids) else have // CHUNK * CHUNK
-    with path.open("r+b" if have else "wb") as file:
-        file.truncate(done * row)
-        file.seek(done * row)
+def _complete_rows(
+    benchmark: Benchmark, encoder: Encoder, path: Path, allow_missing: bool, progress: Progress | None
+) -> Float32:
+    """The rows of the file, after the missing batches are encoded."""
+    stored_digest = json.loads((path.parent / ABOUT).read_text(encoding="utf-8")).get("digest")
+    if stored_digest is not None and (not path.is_file() or file_checksum(path) != stored_digest):
+        raise MMRetrieveError(f"{path}: the stored vectors are damaged; delete {path.parent} and run again")
+    ids, row_bytes = benchmark.gallery_ids, 4 * encoder.dim
+    rows = path.stat().st_size // row_bytes if path.is_file() else 0
+    done = len(ids) if rows >= len(ids) else rows // WRITE_BATCH_SIZE * WRITE_BATCH_SIZE
+    with path.open("r+b" if rows else "wb") as file:
+        file.truncate(done * row_bytes)
+        file.seek(done * row_bytes)
         if progress is not None and done:
             progress(done)
-        for start in range(done, len(ids), CHUNK):
-            file.write(_vectors(benchmark, encoder, ids[start : start + CHUNK], allow_missing, progress).tobytes())
+        for start in range(done, len(ids), WRITE_BATCH_SIZE):
+            batch = ids[start : start + WRITE_BATCH_SIZE]
+            file.write(_encode_batch(benchmark, encoder, batch, allow_missing, progress).tobytes())
             file.flush()
     return np.fromfile(path, dtype=np.float32).reshape(len(ids), encoder.dim)
 
 
-def _vectors(
+def _encode_batch(
     benchmark: Benchmark, encoder: Encoder, ids: Sequence[str], allow_missing: bool, progress: Progress | None
 ) -> Float32:
     if not allow_missing:
-        return encoder.encode_images((benchmark.picture(id_) for id_ in ids), progress)
+        return encoder.encode_images((benchmark.load_image(id_) for id_ in ids), progress)
     try:
-        rows = encoder.encode_images(benchmark.picture(id_) for id_ in ids)
-    except ImageError:  # one by one, to lose no more than what is broken
-        rows = np.concatenate([_vector(benchmark, encoder, id_) for id_ in ids])
+        vectors = encoder.encode_images(benchmark.load_image(id_) for id_ in ids)
+    except ImageError:  # encode one by one, so that only damaged images are lost
+        vectors = np.concatenate([_encode_or_nan(benchmark, encoder, id_) for id_ in ids])
     if progress is not None:
         progress(len(ids))
-    return rows
+    return vectors
 
 
-def _vector(benchmark: Benchmark, encoder: Encoder, id_: str) -> Float32:
-    """(1, d), NaN where the picture cannot be read."""
+def _encode_or_nan(benchmark: Benchmark, encoder: Encoder, id_: str) -> Float32:
+    """(1, d), NaN where the image cannot be read."""
     try:
-        return encoder.encode_images([benchmark.picture(id_)])
+        return encoder.encode_images([benchmark.load_image(id_)])
     except ImageError:
         return np.full((1, encoder.dim), np.nan, dtype=np.float32)
 
 
-def _seal(folder: Path, about: dict[str, Any]) -> None:
-    """Writes down that the rows are all there, and their digest."""
+def _store_digest(folder: Path, about: dict[str, Any]) -> None:
+    """Marks the rows as complete by storing their digest."""
     if "digest" not in json.loads((folder / ABOUT).read_text(encoding="utf-8")):
-        write_whole(folder / ABOUT, _line(about | {"digest": checksum(folder / ROWS)}).decode())
+        write_atomic(folder / ABOUT, _to_line(about | {"digest": file_checksum(folder / ROWS)}).decode())
 
 
-def _missing(benchmark: Benchmark, ids: Sequence[str], folder: Path) -> MMRetrieveError:
+def _missing_error(benchmark: Benchmark, ids: Sequence[str], folder: Path) -> MMRetrieveError:
     paths = [str(benchmark.image_path(id_)) for id_ in ids]
-    write_whole(folder / "missing.txt", "\n".join(paths) + "\n")
-    shown = ", ".join(paths[:NAMED]) + (f", … (all in {folder / 'missing.txt'})" if len(paths) > NAMED else "")
+    write_atomic(folder / "missing.txt", "\n".join(paths) + "\n")
+    more = f" and others (all in {folder / 'missing.txt'})" if len(paths) > MAX_LISTED_PATHS else ""
     return MMRetrieveError(
-        f"{benchmark.name}: {len(ids)} of {len(benchmark.gallery_ids)} pictures missing or unreadable: {shown}; "
-        "with --allow-missing they leave the gallery, and the result says so"
+        f"{benchmark.name}: {len(ids)} of {len(benchmark.gallery_ids)} images are missing or unreadable: "
+        f"{', '.join(paths[:MAX_LISTED_PATHS])}{more}; with --allow-missing they leave the gallery, and the result says so"
     )
 
 
-def _line(about: dict[str, Any]) -> bytes:
+def _to_line(about: dict[str, Any]) -> bytes:
     return (json.dumps(about, sort_keys=True) + "\n").encode()

@@ -1,4 +1,4 @@
-"""One way to compose, one weighing, one encoder, on a benchmark and its parts: the metrics, and how each query fared."""
+"""One method with one weight setting and one encoder, evaluated on a benchmark and its parts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Ranker
 from eval.metrics.ranks import target_ranks
-from eval.runs.compositions import UNSAID, MethodConfig, ScoredCompositions
-from eval.runs.record import DIGITS, StageTimer, encoder_of, part_of, provenance
+from eval.runs.compositions import EMPTY_PROMPT, MethodConfig, ScoredCompositions
+from eval.runs.provenance import StageTimer, collect_provenance, describe_encoder, describe_part
+from eval.runs.records import (
+    SCORE_DIGITS,
+    QueriesRecord,
+    QueryResult,
+    RankedTarget,
+    RunRecord,
+    ScoredItem,
+    SubmissionRecord,
+)
 from eval.runs.weight_settings import WeightSetting
 from mmretrieve import Composition, Encoder
-from mmretrieve.options import RuleName
+from mmretrieve.options import BASE, RuleName
 from mmretrieve.weighting import Spread
 
-SHOWN = 6  # best hits of each query that a record keeps
-REMARKS = 5  # different remarks of compositions that a record repeats
+MAX_HITS = 6  # best hits of each query in a record
+MAX_REMARKS = 5  # different remarks of compositions in a record
 
 
 @dataclass(frozen=True)
 class RunPart:
-    """A part of a benchmark, encoded and composed."""
+    """One benchmark of a suite, encoded and composed."""
 
     benchmark: Benchmark
     scored: ScoredCompositions
@@ -34,126 +43,147 @@ class RunPart:
 
 @dataclass
 class EvalRun:
-    """What was chosen, and the parts it was chosen for; `record` and `queries` say what came of it."""
+    """A method, its weights and the parts it is evaluated on; `options` are recorded as they are."""
 
     name: str
     family: str
     encoder: Encoder
-    way: MethodConfig
-    weighing: WeightSetting
+    config: MethodConfig
+    setting: WeightSetting
     parts: Sequence[RunPart]
     options: Mapping[str, Any]
-    watch: StageTimer = field(default_factory=StageTimer)
+    timer: StageTimer = field(default_factory=StageTimer)
 
-    def measure(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The record of the run, and that of its queries (see `report.records`)."""
-        queries: dict[str, list[dict[str, Any]]] = {}
-        means: dict[str, dict[str, float]] = {}
+    def evaluate(self) -> tuple[RunRecord, QueriesRecord]:
+        """The record of the run, and the results of its queries."""
+        results: dict[str, tuple[QueryResult, ...]] = {}
+        metrics: dict[str, dict[str, float]] = {}
         remarks: Counter[str] = Counter()
         for part in self.parts:
-            with self.watch.on("measure"):
+            with self.timer.measure("measure"):
                 spread = Spread.of(part.scored.gallery)
-                weigh = partial(self._weighed, spread=spread)
-                values, queries[part.benchmark.name] = _fared(part, weigh)
-            means[part.benchmark.name] = part.benchmark.means(values)
+                values, results[part.benchmark.name] = _evaluate_part(part, partial(self._weigh, spread=spread))
+            metrics[part.benchmark.name] = part.benchmark.mean_metrics(values)
             remarks.update(c.remark for c in part.scored.compositions if c.remark)
-        record = self.head("run") | {
-            "weighing": self.weighing.label,
-            "metrics": mean_of_parts(list(means.values())),
-            "parts": {
-                part.benchmark.name: {"metrics": means[part.benchmark.name], **part_of(part.benchmark)} for part in self.parts
-            },
-            "remarks": self.remarks(remarks),
-            **self.tail(),
-        }
-        names = [metric.name for metric in self.parts[0].benchmark.metrics]
-        return record, {"name": self.name, "metrics": names, "parts": queries}
+        record = RunRecord(
+            kind="run",
+            headline=self.parts[0].benchmark.protocol.headline,
+            weighing=self.setting.label,
+            metrics=average_parts(list(metrics.values())),
+            parts={part.benchmark.name: describe_part(part.benchmark, metrics[part.benchmark.name]) for part in self.parts},
+            remarks=tuple(self.list_remarks(remarks)),
+            **self.record_fields(),
+        )
+        names = tuple(metric.name for metric in self.parts[0].benchmark.metrics)
+        return record, QueriesRecord(name=self.name, metrics=names, parts=results)
 
-    def _weighed(self, composition: Composition, *, spread: Spread) -> Composition:
-        return self.weighing.weigh(composition, spread)
+    def describe_submission(self) -> SubmissionRecord:
+        """How the ranked lists of a submission were made."""
+        return SubmissionRecord(
+            kind="submission",
+            weighing=self.setting.label,
+            parts={part.benchmark.name: describe_part(part.benchmark) for part in self.parts},
+            remarks=tuple(self.list_remarks()),
+            **self.record_fields(),
+        )
 
-    def head(self, kind: str) -> dict[str, Any]:
-        rule = self.way.rule
+    def record_fields(self) -> dict[str, Any]:
+        """The fields that a run has in common with a sweep and a submission."""
         return {
-            "kind": kind,
             "name": self.name,
             "benchmark": self.family,
             "split": self.parts[0].benchmark.split,
             "label": self.label,
-            "composer": self.way.composer.value,
-            "rule": (rule or RuleName.LINEAR).value,
-            "headline": self.parts[0].benchmark.protocol.headline,
-        }
-
-    def tail(self) -> dict[str, Any]:
-        return {
+            "composer": self.config.composer.value,
+            "rule": (self.config.rule or RuleName.LINEAR).value,
             "options": dict(self.options),
-            "encoder": encoder_of(self.encoder),
-            "provenance": provenance(self.encoder, self.watch.seconds),
+            "encoder": describe_encoder(self.encoder),
+            "provenance": collect_provenance(self.encoder, self.timer.seconds),
         }
 
     @property
     def label(self) -> str:
-        rule = self.way.rule
-        method = self.way.composer.value if rule is None else f"{self.way.composer.value}, {rule.value} rule"
-        return method if self.weighing.label == "base" else f"{method} + {self.weighing.label}"
+        """Method and weights for a table: "captions + PDV-F 1.4/1.2/0.75"."""
+        rule = self.config.rule
+        method = self.config.composer.value if rule is None else f"{self.config.composer.value}, {rule.value} rule"
+        return method if self.setting.label == BASE else f"{method} + {self.setting.label}"
 
-    def remarks(self, composed: Mapping[str, int]) -> list[str]:
-        """What a reader of the numbers must know."""
-        found = [part.benchmark.remark for part in self.parts if part.benchmark.remark]
+    def list_remarks(self, of_compositions: Mapping[str, int] | None = None) -> list[str]:
+        """What a reader of the numbers must know: of the data, of empty prompts, and the most frequent of compositions."""
+        remarks = [part.benchmark.remark for part in self.parts if part.benchmark.remark]
         for part in self.parts:
             empty = sum(not query.prompts[0].strip() for query in part.benchmark.queries)
             if empty:
-                found.append(f"{part.benchmark.name}: {empty} empty prompt said as {UNSAID!r}")
-        counts = Counter(composed).most_common(REMARKS)
-        return found + [f"{count:,} queries: {remark}" for remark, count in counts]
+                prompts = "empty prompt" if empty == 1 else "empty prompts"
+                remarks.append(f"{part.benchmark.name}: {empty} {prompts} replaced by {EMPTY_PROMPT!r}")
+        counts = Counter(of_compositions or {}).most_common(MAX_REMARKS)
+        return remarks + [f"{count:,} queries: {remark}" for remark, count in counts]
+
+    def _weigh(self, composition: Composition, *, spread: Spread) -> Composition:
+        return self.setting.weigh(composition, spread)
 
 
-def mean_of_parts(means: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Metric → unweighted mean over the parts; a metric that a part does not have is left out."""
-    return {name: float(np.mean([part[name] for part in means])) for name in means[0] if all(name in part for part in means)}
+def average_parts(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metric → unweighted mean over the parts; a metric that a part does not have is left out.
+
+    >>> average_parts([{"recall@1": 10.0, "map@5": 1.0}, {"recall@1": 30.0}])
+    {'recall@1': 20.0}
+    """
+    common = [name for name in metrics[0] if all(name in part for part in metrics)]
+    return {name: float(np.mean([part[name] for part in metrics])) for name in common}
 
 
-def _fared(part: RunPart, weigh: Callable[[Composition], Composition]) -> tuple[NDArray[np.float64], list[dict[str, Any]]]:
-    told: list[dict[str, Any]] = []
+def _evaluate_part(
+    part: RunPart, weigh: Callable[[Composition], Composition]
+) -> tuple[NDArray[np.float64], tuple[QueryResult, ...]]:
+    """(queries, metrics) ×100, and the result of each query."""
+    details: list[dict[str, Any]] = []
 
     def rankers() -> Iterator[Ranker]:
         for query, (composition, scores_tg) in zip(part.benchmark.queries, part.scored, strict=True):
             weighed = weigh(composition)
-            gave_tn = weighed.contributions(scores_tg)
-            scores = gave_tn.sum(axis=0)
+            contributions_tg = weighed.contributions(scores_tg)
+            scores = contributions_tg.sum(axis=0)
             yield partial(target_ranks, scores)
-            told.append(_told(part.benchmark, query, weighed, gave_tn, scores))
+            details.append(_describe_query(part.benchmark, query, weighed, contributions_tg, scores))
 
-    values = part.benchmark.measured(rankers())
-    for one, row in zip(told, values, strict=True):
-        one["values"] = [None if np.isnan(value) else round(float(value), DIGITS) for value in row]
-    return values, told
+    values = part.benchmark.rank_table(rankers()).values
+    results = [
+        QueryResult(**detail, values=tuple(None if np.isnan(v) else round(float(v), SCORE_DIGITS) for v in row))
+        for detail, row in zip(details, values, strict=True)
+    ]
+    return values, tuple(results)
 
 
-def _told(
+def _describe_query(
     benchmark: Benchmark,
     query: BenchmarkQuery,
     composition: Composition,
-    gave_tn: NDArray[np.float64],
+    contributions_tg: NDArray[np.float64],
     scores: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """How one query fared: its best hits, its best target, and what each term gave to them."""
+    """The fields of a query's result: its best target and best hits, with the contribution of each term to them."""
 
-    def hit(row: int) -> dict[str, Any]:
-        gave = {
-            name: round(float(value), DIGITS) for name, value in zip(composition.names, gave_tn[:, row], strict=True) if value
+    def score_item(row: int) -> dict[str, Any]:
+        contributions = {
+            name: round(float(value), SCORE_DIGITS)
+            for name, value in zip(composition.names, contributions_tg[:, row], strict=True)
+            if value
         }
-        return {"id": benchmark.gallery_ids[row], "score": round(float(scores[row]), DIGITS), "contributions": gave}
+        return {
+            "id": benchmark.gallery_ids[row],
+            "score": round(float(scores[row]), SCORE_DIGITS),
+            "contributions": contributions,
+        }
 
-    contest = benchmark.contest(query, subset=benchmark.protocol.candidates_alone)
-    best = max(contest.targets, key=lambda row: scores[row])
+    task = benchmark.ranking_task(query, subset=benchmark.protocol.candidates_alone)
+    best_target = max(task.targets, key=lambda row: scores[row])
     return {
         "id": query.id,
         "reference": query.reference,
         "prompt": query.prompts[0],
-        "targets": list(query.targets),
+        "targets": query.targets,
         "words": dict(composition.words),
-        "target": hit(best) | {"rank": int(target_ranks(scores, contest)[0])},
-        "hits": [hit(row) for row in benchmark.best(query, scores, SHOWN)],
+        "target": RankedTarget(**score_item(best_target), rank=int(target_ranks(scores, task)[0])),
+        "hits": tuple(ScoredItem(**score_item(row)) for row in benchmark.top_rows(query, scores, MAX_HITS)),
     }

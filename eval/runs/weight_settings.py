@@ -1,20 +1,20 @@
-"""Which weights a run gives its terms, as the shell says it: numbers, a published setting by name, or what a sweep found."""
+"""The weights of a run, as `--pdv` and `--weights` give them: numbers, a published setting, a sweep's best point, or a label-free choice."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from eval.runs.records import SweepRecord, read_record
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, MMRetrieveError
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.options import AUTO, BALANCED, BASE
 from mmretrieve.weighting import Spread, automatic_weights, balanced_weights
 
-BY_PAPER = "published"
-METHOD = {
+FROM_PAPER = "published"
+PUBLISHED_METHODS = {
     ComposerName.CAPTIONS: "cirevl",
     ComposerName.LDRE: "ldre",
     ComposerName.PIC2WORD: "pic2word",
@@ -22,21 +22,21 @@ METHOD = {
     ComposerName.SEARLE_OTI: "searle",
     ComposerName.LINCIR: "searle",
 }
-"""Whose published setting fits the terms of a composer. The paper has none for LinCIR: SEARLE's, whose words it shares."""
+"""The method whose published setting fits a composer's terms. The paper has none for LinCIR, which uses SEARLE's: both learn words."""
 WITHOUT_TEXT = frozenset({ComposerName.IMAGE, ComposerName.PROMPT, ComposerName.SUM, ComposerName.SLERP, ComposerName.ONE_STEP})
-SIZES = {"ViT-L": "large", "ViT-bigG": "giant"}  # any other encoder counts as a small one
+ENCODER_SIZES = {"ViT-L": "large", "ViT-bigG": "giant"}  # every other encoder is "base"
 
 
 @dataclass(frozen=True)
 class WeightSetting:
-    """`label` says it in a table; `weigh` gives a composition its weights, for a gallery that spreads so."""
+    """`label` names the weights in a table; `weigh` applies them to a composition, given the spread of the gallery."""
 
     label: str
     weigh: Callable[[Composition, Spread], Composition]
     pdv: PDV | None = None
 
 
-def weighing(
+def make_weight_setting(
     pdv: str | None,
     weights: Mapping[str, float] | str | None,
     *,
@@ -45,12 +45,20 @@ def weighing(
     model: str,
     keep_rule: bool = False,
 ) -> WeightSetting:
-    """What `--pdv` or `--weights` ask for; without either, the composer's own weights.
+    """The weights that `--pdv` or `--weights` ask for; the composer's own weights without either.
 
-    pdv: "alpha_image,alpha_text,beta"; a name of PUBLISHED; "published" for the paper's own setting of this composer,
-    benchmark and model; or the file of a sweep, for the best point it found. weights: "auto", "base" or "balanced", which
-    need no labels, or by role. keep_rule: whether "auto" keeps the composition's rule, as `search` does of a rule that was named.
-    OptionError for anything else, or for both.
+    Parameters
+    ----------
+    pdv : "alpha_image,alpha_text,beta"; a name of PUBLISHED; "published" for the paper's setting of this composer, benchmark and
+        model; or the file of a sweep, for its best point.
+    weights : "auto", "base" or "balanced", which need no labels, or weights by role.
+    composer, benchmark, model : select the published setting.
+    keep_rule : whether "auto" keeps the composition's rule, as `search` does with a named rule.
+
+    Raises
+    ------
+    OptionError : both options are given, or one is invalid.
+    MMRetrieveError : a file is not the record of a sweep.
     """
     if pdv is not None and weights is not None:
         raise OptionError("give --pdv or --weights, not both")
@@ -61,32 +69,32 @@ def weighing(
     if isinstance(weights, Mapping):
         roles = dict(weights)
         if not any(roles.values()):
-            raise OptionError("all weights are 0: such a query has no direction")
+            raise OptionError("all weights are 0, so the query has no direction: give at least one other weight")
         return WeightSetting(
             ",".join(f"{role}={weight:g}" for role, weight in roles.items()), lambda c, _: c.with_weights(roles)
         )
-    if pdv is None:  # or base weights were named
+    if pdv is None:  # or `weights` is "base"
         return WeightSetting(BASE, lambda composition, _: composition)
     check_takes_pdv(composer)
-    name, setting = _setting(pdv, composer, benchmark, model)
-    knobs = f"PDV-F {setting.alpha_image:.4g}/{setting.alpha_text:.4g}/{setting.beta:.4g}"
-    return WeightSetting(f"{knobs} ({name})" if name else knobs, lambda c, _: c.with_pdv(setting), setting)
+    name, setting = _parse_pdv(pdv, composer, benchmark, model)
+    label = f"PDV-F {setting.alpha_image:.4g}/{setting.alpha_text:.4g}/{setting.beta:.4g}"
+    return WeightSetting(f"{label} ({name})" if name else label, lambda c, _: c.with_pdv(setting), setting)
 
 
 def check_takes_pdv(composer: ComposerName) -> None:
-    """OptionError for a composer that does not say the reference in words, before anything is encoded for it."""
+    """OptionError for a composer without a text of the reference. Called before anything is encoded."""
     if composer in WITHOUT_TEXT:
         raise OptionError(
-            f"PDV weighs image, text and composed; {composer.value!r} does not have them all: choose another composer"
+            f"PDV weighs the terms image, text and composed; {composer.value!r} does not have them all: choose another composer"
         )
 
 
 def published_name(composer: ComposerName, benchmark: str, model: str) -> str | None:
-    """The name in PUBLISHED that the paper's setting for these has; None where it gives none."""
-    method = METHOD.get(composer)
+    """The name in PUBLISHED of the paper's setting for a composer, benchmark and model; None where it gives none."""
+    method = PUBLISHED_METHODS.get(composer)
     if method is None:
         return None
-    size = next((size for start, size in SIZES.items() if model.startswith(start)), "base")
+    size = next((size for start, size in ENCODER_SIZES.items() if model.startswith(start)), "base")
     family = "-fashioniq" if benchmark.startswith("fashioniq") else ""
     names = (
         f"{method}{family}-{size}",
@@ -99,32 +107,37 @@ def published_name(composer: ComposerName, benchmark: str, model: str) -> str | 
     return next(name for name in names if name in PUBLISHED)
 
 
-def _setting(text: str, composer: ComposerName, benchmark: str, model: str) -> tuple[str | None, PDV]:
-    if text == BY_PAPER:
+def _parse_pdv(text: str, composer: ComposerName, benchmark: str, model: str) -> tuple[str | None, PDV]:
+    if text == FROM_PAPER:
         name = published_name(composer, benchmark, model)
         if name is None:
-            raise OptionError(f"the paper gives no setting for {composer.value!r}: name one, or three numbers")
+            raise OptionError(
+                f"the paper gives no setting for {composer.value!r}: give another setting's name, or three numbers"
+            )
         return name, PUBLISHED[name]
     if text in PUBLISHED:
         return text, PUBLISHED[text]
     if Path(text).is_file():
-        return f"best of {Path(text).name}", _found(Path(text), composer)
+        return f"best of {Path(text).name}", _read_best_point(Path(text), composer)
     try:
         alpha_image, alpha_text, beta = map(float, text.split(","))
     except ValueError:
-        forms = ["alpha_image,alpha_text,beta", BY_PAPER, *PUBLISHED, "the file of a sweep"]
+        forms = ["alpha_image,alpha_text,beta", FROM_PAPER, *PUBLISHED, "the file of a sweep"]
         raise unknown("setting", text, forms) from None
     return None, PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
 
 
-def _found(path: Path, composer: ComposerName) -> PDV:
-    """The best point of a sweep of the same composer; both alphas are its gamma, which is one way among many to reach it."""
+def _read_best_point(path: Path, composer: ComposerName) -> PDV:
+    """The best point of a sweep of the same composer. Both alphas are its gamma, one of many ways to reach the point."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        swept, best = record["composer"], record["points"]["best"]
-        found = PDV(alpha_image=best["gamma"], alpha_text=best["gamma"], beta=best["beta"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MMRetrieveError(f"{path}: not the record of a sweep ({error!r})") from error
-    if swept != composer:
-        raise OptionError(f"{path}: is a sweep of {swept!r}, and its best point says nothing of {composer.value!r}")
-    return found
+        record = read_record(path)
+    except MMRetrieveError as error:
+        raise MMRetrieveError(
+            f"{path}: not the record of a sweep ({str(error).removeprefix(str(path)).lstrip(':, ')})"
+        ) from error
+    if not isinstance(record, SweepRecord) or "best" not in record.points:
+        raise MMRetrieveError(f'{path}: not the record of a sweep (expected "kind": "sweep" and a best point)')
+    if record.composer != composer:
+        raise OptionError(f"{path} is a sweep of {record.composer!r}; its best point cannot be used for {composer.value!r}")
+    best = record.points["best"]
+    return PDV(alpha_image=best.gamma, alpha_text=best.gamma, beta=best.beta)

@@ -1,1 +1,1 @@
-"""Studies that fill the tables of README and docs."""
+"""Studies behind the tables in README and docs."""

@@ -1,29 +1,37 @@
-"""Every method on one benchmark, from one encoding pass: what each is worth alone, with PDV-F, and under automatic weights."""
+"""Compares methods on one benchmark: each with its own weights, with PDV-F, and with automatic weights; and plain searches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
+from random import Random
 from typing import Any
 
 import numpy as np
 
-from eval.benchmarks.base import Benchmark
-from eval.runs.compositions import ScoredCompositions, compose
-from eval.runs.methods import METHODS, Method, parts_for
+from eval.benchmarks.base import Benchmark, Ranker
+from eval.metrics.ranks import list_ranks
+from eval.runs.compositions import EMPTY_PROMPT, ScoredCompositions, compose
 from eval.runs.run import RunPart
+from eval.studies.methods import METHODS, Method, method_parts
 from eval.sweep.plane import Plane
-from eval.sweep.sweep import Tuning, sweep_ranks
-from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts
-from mmretrieve.options import AUTO
+from eval.sweep.sweep import Tuning, rank_plane
+from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts, Retriever
+from mmretrieve.options import AUTO, BASE
 from mmretrieve.vectors import Float32
+from mmretrieve.wardrobe.attributes import Garment, garments, is_unseen, random_detail
+from mmretrieve.wardrobe.captions import caption
+from mmretrieve.wardrobe.draw import draw
 from mmretrieve.weighting import Spread, automatic_weights
 
 PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 36), {"base": PDV()})
-TUNED_ON = "captions, swap (CIReVL's shape)"
+TUNED_METHOD = "captions, swap (CIReVL's shape)"
+SEARCH_LABEL = "default (`search`)"
+SAMPLE_SIZE = 400  # garments whose captions are searched
 
 
-def compare(
+def compare_methods(
     benchmark: Benchmark,
     gallery: Float32,
     encoder: Encoder,
@@ -32,9 +40,20 @@ def compare(
     methods: Sequence[Method] = METHODS,
     report: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
-    """Method → metrics of its base, and of other weights on it; what could not be run, and why; the tuned plane point.
+    """Measures methods on one benchmark.
 
-    gallery: the (items, d) vectors of the benchmark's pictures. `report` is told of each method before it is run.
+    Parameters
+    ----------
+    benchmark : the queries.
+    gallery : (items, d) vectors of the benchmark's images.
+    encoder : encodes texts.
+    parts : captioner, rewriter and other parts of composers.
+    methods : the rows of the table.
+    report : called with each method's label before it is measured.
+
+    Returns
+    -------
+    "methods": label → weights → metrics; "not run": label → error; "tuned": the tuned point of the plane.
     """
     spread = Spread.of(gallery)
     result: dict[str, Any] = {"methods": {}, "not run": {}}
@@ -42,43 +61,83 @@ def compare(
         if report is not None:
             report(method.label)
         try:
-            scored = compose(benchmark, gallery, encoder, method.way, parts_for(method, encoder, parts or Parts()))
+            scored = compose(benchmark, gallery, encoder, method.config, method_parts(method, encoder, parts or Parts()))
         except MMRetrieveError as error:
             result["not run"][method.label] = str(error)
             continue
-        result["methods"][method.label] = measured(benchmark, scored, method, spread)
-        if method.label == TUNED_ON:
-            result["tuned"] = {"method": method.label, **tuned(benchmark, scored)}
+        result["methods"][method.label] = measure_method(benchmark, scored, method, spread)
+        if method.label == TUNED_METHOD:
+            result["tuned"] = {"method": method.label, **tune_on_even_queries(benchmark, scored)}
     return result
 
 
-def measured(benchmark: Benchmark, scored: ScoredCompositions, method: Method, spread: Spread) -> dict[str, Any]:
-    """Metrics of the method as it is, with its published PDV-F where it takes one, and under automatic weights."""
+def measure_method(benchmark: Benchmark, scored: ScoredCompositions, method: Method, spread: Spread) -> dict[str, Any]:
+    """Metrics of a method with its own weights, with its published PDV-F setting, and with automatic weights, where it takes them."""
 
-    def means(weigh: Callable[[Composition], Composition]) -> dict[str, float]:
-        return benchmark.means(benchmark.per_query(scored.ranked_by(weigh)))
+    def mean_metrics(weigh: Callable[[Composition], Composition]) -> dict[str, float]:
+        return benchmark.mean_metrics(benchmark.measure_scores(scored.item_scores(weigh)))
 
-    found: dict[str, Any] = {"base": means(lambda composition: composition)}
-    setting = method.pdv
-    if setting is not None:
-        found |= {"PDV-F": means(lambda composition: composition.with_pdv(setting)), "setting": asdict(setting)}
-    if method.weighs:
-        found[AUTO] = means(lambda composition: automatic_weights(composition, spread))
-    return found
+    metrics: dict[str, Any] = {BASE: mean_metrics(lambda composition: composition)}
+    pdv = method.pdv
+    if pdv is not None:
+        metrics |= {"PDV-F": mean_metrics(lambda composition: composition.with_pdv(pdv)), "setting": asdict(pdv)}
+    if method.takes_weights:
+        metrics[AUTO] = mean_metrics(lambda composition: automatic_weights(composition, spread))
+    return metrics
 
 
-def tuned(benchmark: Benchmark, scored: ScoredCompositions) -> dict[str, Any]:
-    """The best point of the PDV plane on the even queries, reported on the odd ones beside the base there."""
+def tune_on_even_queries(benchmark: Benchmark, scored: ScoredCompositions) -> dict[str, Any]:
+    """The point of the PDV plane that is best on the even queries, and its metrics on the odd ones beside those of the base."""
     halves = Tuning.HALVES
-    placed = sweep_ranks(RunPart(benchmark, scored), PLANE)
-    chosen, reported = placed.means(halves.chosen), placed.means(halves.reported)
+    table = rank_plane(RunPart(benchmark, scored), PLANE)
+    chosen, reported = table.means(halves.chosen), table.means(halves.reported)
     best = int(chosen[:-1, benchmark.headline].argmax())
     beta, gamma = divmod(best, len(PLANE.gammas))
     return {
         "metric": benchmark.protocol.headline,
         "beta": float(PLANE.betas[beta]),
         "gamma": float(PLANE.gammas[gamma]),
-        **halves.said,
-        "base": benchmark.by_name(reported[-1]),
-        "tuned": benchmark.by_name(reported[best]),
+        **halves.record.to_json(),
+        "base": benchmark.name_metrics(reported[-1]),
+        "tuned": benchmark.name_metrics(reported[best]),
     }
+
+
+def measure_searches(benchmark: Benchmark, retriever: Retriever) -> dict[str, dict[str, float]]:
+    """Metrics of `Retriever.search` without options (automatic weights), and with base weights."""
+    return {weights: benchmark.mean_metrics(_measure_search(benchmark, retriever, weights)) for weights in (BASE, AUTO)}
+
+
+def measure_text_to_image(encoder: Encoder, *, seed: int = 7) -> dict[str, float]:
+    """How well the wardrobe's encoder reads: recall@1 ×100 of plain captions among one drawing each of 400 garments, for
+    combinations of attributes that were held out in training and for those that were not.
+    """
+    return {
+        "held-out combinations": _text_recall(encoder, [g for g in garments() if is_unseen(g)], Random(seed)),
+        "seen combinations": _text_recall(encoder, [g for g in garments() if not is_unseen(g)], Random(seed)),
+    }
+
+
+def _measure_search(benchmark: Benchmark, retriever: Retriever, weights: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    requests: list[dict[str, Any]] = [
+        {
+            "reference_id": query.reference,
+            "prompt": query.prompts[0].strip() or EMPTY_PROMPT,
+            "k": benchmark.depth,
+            "exclude_reference": not benchmark.protocol.keeps_reference,
+        }
+        for query in benchmark.queries
+    ]
+    if weights != AUTO:  # the default of a search, which is measured by leaving the option out
+        requests = [{**request, "weights": weights} for request in requests]
+    rows = ([benchmark.id2row[id_] for id_ in ranking.ids] for ranking in retriever.search_many(requests))
+    rankers: list[Ranker] = [partial(list_ranks, row) for row in rows]
+    return benchmark.rank_table(rankers).values
+
+
+def _text_recall(encoder: Encoder, choices: list[Garment], random: Random) -> float:
+    sample = random.sample(choices, SAMPLE_SIZE)
+    drawings = [draw(garment, random_detail(random), seed=random.randrange(1 << 30)) for garment in sample]
+    scores_tg = encoder.encode_texts([caption(garment) for garment in sample]) @ encoder.encode_images(drawings).T
+    own_scores = scores_tg.diagonal()[:, None]
+    return float(100 * ((scores_tg >= own_scores).sum(axis=1) == 1).mean())

@@ -1,7 +1,7 @@
-"""Weights chosen without labels, beside what labels give, for every way to say a reference in words: `python -m eval weights`.
+"""Label-free weights compared with the best weights that labels could give, for captions of every source: `python -m eval weights`.
 
-Every choice sees one query and how the gallery spreads; none sees a target. Two columns do: one setting of four terms for all
-queries, and the best setting of each query, both from the same GRID.
+A label-free choice sees one query and the spread of the gallery, and never a target. Two columns do use labels: one setting of
+four terms for all queries, and the best setting of each query, both from the same GRID.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark
 from eval.runs.compositions import ENSEMBLES, ScoredCompositions
-from eval.runs.methods import Method, method_of
-from eval.studies.captions import CaptionSetup
-from eval.studies.halves import held_out
+from eval.studies.inputs import CaptionSetup, held_out_queries
+from eval.studies.methods import Method, find_method
 from mmretrieve import PDV, ComposerName, Composition, weighting
 from mmretrieve.directions import Term
 from mmretrieve.rules import LINEAR, Product
@@ -33,62 +32,58 @@ GRID = np.array(list(product(*STEPS)))  # (points, 4): image, text, composed, pr
 ALL, HELD_OUT = "all", "held-out"
 BASE, PUBLISHED, SUM, PRODUCT, BALANCED, AUTO = "base", "PDV-F", "image + prompt", "product", "balanced", "auto"
 TUNED, ORACLE = "best four-term grid (labels)", "best per query (labels)"
-BARS = (BASE, SUM, PRODUCT)  # what needs no labels and no thought: `auto` must not be below
-ENOUGH = 95  # per cent of the grid
+SIMPLE = (BASE, SUM, PRODUCT)  # label-free choices that `auto` must at least equal
+MIN_GRID_SHARE = 95  # percent of the tuned grid that `auto` must reach
 AMOUNTS = {"added": weighting.APPEND_AMOUNTS, "carried": weighting.REPLACE_AMOUNTS}
 FACTORS = {"halved": 0.5, "doubled": 2.0}
 
 
 @dataclass(frozen=True)
 class WeightsRow:
-    """A way to say references in words: whose captions, where there are any, and the method that uses them."""
+    """A source of captions, where there are any, and the method that uses them."""
 
     label: str
     captions: CaptionSetup | None
     method: Method
 
 
-def rows() -> list[WeightsRow]:
-    """Captions of every source with both rewriters, the ensembles of fifteen, and textual inversion."""
-    said = [(source, ComposerName.CAPTIONS, swap) for source in CaptionSetup for swap in (False, True)]
-    said += [(CaptionSetup.OWN, composer, swap) for composer in sorted(ENSEMBLES) for swap in (False, True)]
-    captions = [WeightsRow(_label(*one), one[0], _method(*one)) for one in said]
-    inverted = [method_of(composer) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR)]
-    return [*captions, *(WeightsRow(method.label, None, method) for method in inverted)]
+def list_rows() -> list[WeightsRow]:
+    """Captions of every source with both rewriters, the ensembles of fifteen captions, and textual inversion."""
+    setups = [(source, ComposerName.CAPTIONS, swap) for source in CaptionSetup for swap in (False, True)]
+    setups += [(CaptionSetup.OWN, composer, swap) for composer in sorted(ENSEMBLES) for swap in (False, True)]
+    with_captions = [WeightsRow(_row_label(*setup), setup[0], _row_method(*setup)) for setup in setups]
+    inversion = [find_method(composer) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR)]
+    return [*with_captions, *(WeightsRow(method.label, None, method) for method in inversion)]
 
 
-def _label(source: CaptionSetup, composer: ComposerName, swap: bool) -> str:
-    who = source.value if composer is ComposerName.CAPTIONS else composer.upper()
-    return f"{who}, {'swap' if swap else 'template'}"
+def measure_weights(benchmark: Benchmark, scored: ScoredCompositions, pdv: PDV, spread: Spread) -> dict[str, Any]:
+    """The benchmark's headline by column, over all queries and over the held-out half; the best grid point; and sensitivity.
 
+    The columns with labels report the point that is best on the very queries they report on, so no setting of the grid is better.
 
-def _method(source: CaptionSetup, composer: ComposerName, swap: bool) -> Method:
-    method = method_of(composer)
-    given = source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN)
-    return replace(method, swap=swap, way=replace(method.way, given=given))
-
-
-def measured(benchmark: Benchmark, scored: ScoredCompositions, pdv: PDV, spread: Spread) -> dict[str, Any]:
-    """Column → the benchmark's headline over all queries, and over the held-out half; the grid's best point; and sensitivity.
-
-    The grid's figures are of the point that is best on the very queries that they are reported for: no setting of it does better.
+    Parameters
+    ----------
+    benchmark : the queries.
+    scored : their compositions, with image, text, composed and prompt.
+    pdv : the published setting of the method.
+    spread : of the gallery.
     """
-    held = held_out(benchmark)
-    per_query = {name: values(benchmark, scored, weigh) for name, weigh in choices(pdv, spread).items()}
-    grid = on_grid(benchmark, scored, spread)
-    columns = {name: _halves(own, held) for name, own in per_query.items()}
-    columns[TUNED] = {ALL: float(grid.mean(axis=0).max()), HELD_OUT: float(grid[held].mean(axis=0).max())}
-    columns[ORACLE] = _halves(grid.max(axis=1), held)
+    held_out = held_out_queries(benchmark)
+    values = {name: headline_values(benchmark, scored, weigh) for name, weigh in weight_choices(pdv, spread).items()}
+    grid = grid_values(benchmark, scored, spread)
+    columns = {name: _mean_by_half(own, held_out) for name, own in values.items()}
+    columns[TUNED] = {ALL: float(grid.mean(axis=0).max()), HELD_OUT: float(grid[held_out].mean(axis=0).max())}
+    columns[ORACLE] = _mean_by_half(grid.max(axis=1), held_out)
     return {
         "columns": columns,
         "grid": dict(zip(STANDARD_TERMS, GRID[int(grid.mean(axis=0).argmax())].tolist(), strict=True)),
-        "grid, chosen on the other half": float(grid[held, int(grid[~held].mean(axis=0).argmax())].mean()),
-        "sensitivity": sensitivity(*_half(benchmark, scored, held), spread),
+        "grid, chosen on the other half": float(grid[held_out, int(grid[~held_out].mean(axis=0).argmax())].mean()),
+        "sensitivity": measure_sensitivity(*_select_queries(benchmark, scored, held_out), spread),
     }
 
 
-def choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
-    """Column → the weights that it gives a query's terms."""
+def weight_choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
+    """Column → the function that gives a composition its weights."""
     return {
         BASE: lambda composition: composition,
         PUBLISHED: lambda composition: composition.with_pdv(pdv),
@@ -99,54 +94,43 @@ def choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
     }
 
 
-def values(benchmark: Benchmark, scored: ScoredCompositions, weigh: Weigh) -> Floats:
-    """(queries,) the benchmark's headline under these weights."""
-    return np.asarray(benchmark.per_query(scored.ranked_by(weigh))[:, benchmark.headline])
+def headline_values(benchmark: Benchmark, scored: ScoredCompositions, weigh: Weigh) -> Floats:
+    """(queries,) the benchmark's headline with these weights."""
+    return np.asarray(benchmark.measure_scores(scored.item_scores(weigh))[:, benchmark.headline])
 
 
-def on_grid(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> Floats:
-    """(queries, points) the headline at every point of GRID, each term in units of its own spread."""
+def grid_values(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> Floats:
+    """(queries, points) the headline at every point of GRID, with each term in units of its spread."""
 
-    def folded() -> Iterator[Floats]:
+    def grid_scores() -> Iterator[Floats]:
         for composition, scores_tg in scored:
             units = [max(MIN_DEVIATION, spread.deviation(composition[term])) for term in STANDARD_TERMS]
             order = [composition.names.index(term) for term in STANDARD_TERMS]
             yield (GRID / units) @ scores_tg[order]
 
-    return np.asarray(benchmark.per_query(folded())[..., benchmark.headline])
+    return np.asarray(benchmark.measure_scores(grid_scores())[..., benchmark.headline])
 
 
-def sensitivity(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> dict[str, dict[str, float]]:
-    """Each amount of `automatic_weights`, halved and doubled: the change of the mean headline."""
+def measure_sensitivity(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> dict[str, dict[str, float]]:
+    """The change of the mean headline when each constant of `automatic` is halved or doubled."""
 
-    def mean() -> float:
-        return float(values(benchmark, scored, lambda composition: automatic_weights(composition, spread)).mean())
+    def mean_headline() -> float:
+        return float(headline_values(benchmark, scored, lambda composition: automatic_weights(composition, spread)).mean())
 
-    before = mean()
-    found: dict[str, dict[str, float]] = {}
+    before = mean_headline()
+    changes: dict[str, dict[str, float]] = {}
     for case, amounts in AMOUNTS.items():
         for role in STANDARD_TERMS:
-            changes = found[f"{case}, {role}"] = {}
+            changes[f"{case}, {role}"] = {}
             for name, factor in FACTORS.items():
-                with _scaled(amounts, role, factor):
-                    changes[name] = mean() - before
-    return found
-
-
-def shortfalls(columns: Mapping[str, Mapping[str, float]], half: str) -> list[str]:
-    """Where `auto` is below what it must reach: each of BARS that does better, and ENOUGH per cent of the grid."""
-    auto = columns[AUTO][half]
-    below = [name for name in BARS if columns[name][half] > auto]
-    return [*below, *([TUNED] if share(columns, half) < ENOUGH else [])]
-
-
-def share(columns: Mapping[str, Mapping[str, float]], half: str) -> float:
-    """`auto` in per cent of the grid."""
-    return 100 * columns[AUTO][half] / columns[TUNED][half]
+                with scale_amount(amounts, role, factor):
+                    changes[f"{case}, {role}"][name] = mean_headline() - before
+    return changes
 
 
 @contextmanager
-def _scaled(amounts: dict[Term, float], role: Term, factor: float) -> Iterator[None]:
+def scale_amount(amounts: dict[Term, float], role: Term, factor: float) -> Iterator[None]:
+    """Multiplies one constant of `automatic` inside the block."""
     before = amounts[role]
     amounts[role] = before * factor
     try:
@@ -155,12 +139,34 @@ def _scaled(amounts: dict[Term, float], role: Term, factor: float) -> Iterator[N
         amounts[role] = before
 
 
-def _half(benchmark: Benchmark, scored: ScoredCompositions, which: Flags) -> tuple[Benchmark, ScoredCompositions]:
-    """Those of the queries, with their compositions."""
-    chosen = np.flatnonzero(which).tolist()
-    queries = tuple(benchmark.queries[i] for i in chosen)
-    return replace(benchmark, queries=queries), ScoredCompositions([scored.compositions[i] for i in chosen], scored.gallery)
+def list_shortfalls(columns: Mapping[str, Mapping[str, float]], half: str) -> list[str]:
+    """The columns that `auto` should reach and does not: SIMPLE choices, and MIN_GRID_SHARE percent of the grid."""
+    auto = columns[AUTO][half]
+    better = [name for name in SIMPLE if columns[name][half] > auto]
+    return [*better, *([TUNED] if grid_share(columns, half) < MIN_GRID_SHARE else [])]
 
 
-def _halves(per_query: Floats, held: Flags) -> dict[str, float]:
-    return {ALL: float(per_query.mean()), HELD_OUT: float(per_query[held].mean())}
+def grid_share(columns: Mapping[str, Mapping[str, float]], half: str) -> float:
+    """`auto` in percent of the grid."""
+    return 100 * columns[AUTO][half] / columns[TUNED][half]
+
+
+def _row_label(source: CaptionSetup, composer: ComposerName, swap: bool) -> str:
+    name = source.value if composer is ComposerName.CAPTIONS else composer.upper()
+    return f"{name}, {'swap' if swap else 'template'}"
+
+
+def _row_method(source: CaptionSetup, composer: ComposerName, swap: bool) -> Method:
+    method = find_method(composer)
+    given = source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN)
+    return replace(method, swap=swap, config=replace(method.config, given=given))
+
+
+def _select_queries(benchmark: Benchmark, scored: ScoredCompositions, selected: Flags) -> tuple[Benchmark, ScoredCompositions]:
+    rows = np.flatnonzero(selected).tolist()
+    queries = tuple(benchmark.queries[i] for i in rows)
+    return replace(benchmark, queries=queries), ScoredCompositions([scored.compositions[i] for i in rows], scored.gallery)
+
+
+def _mean_by_half(values: Floats, held_out: Flags) -> dict[str, float]:
+    return {ALL: float(values.mean()), HELD_OUT: float(values[held_out].mean())}

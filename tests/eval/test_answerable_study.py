@@ -9,24 +9,20 @@ import pytest
 
 import mmretrieve as mm
 from eval import load_benchmark
-from eval.studies.answerable import (
-    FITS_NOTHING,
+from eval.studies.answerable import CaseEvidence, measure_cases, measure_reliability, refit, summarize
+from eval.studies.answerable_cases import (
     FOREIGN,
+    FOREIGN_PROMPTS,
     PRESENT,
     REMOVED,
-    CaseEvidence,
     composed_cases,
-    figures,
-    measured,
-    phrases,
-    refitted,
-    satisfying,
+    find_satisfying,
+    list_phrases,
     text_cases,
     two_prompt_cases,
 )
-from eval.studies.avoid import ATTRIBUTES, REFERENCES, references, shares
-from eval.studies.logistic import auroc, chances, fitted
-from eval.studies.reliability import drawn, reliability
+from eval.studies.avoid import ATTRIBUTES, MAX_REFERENCES, measure_shares, sample_references
+from eval.studies.calibration import auroc, draw_reliability, fit_logistic, predict_logistic
 from eval.studies.tables import answerable_table, avoid_table
 from mmretrieve import wardrobe
 from mmretrieve.ranking import Ranking
@@ -36,9 +32,9 @@ def test_a_logistic_regression_finds_the_odds() -> None:
     """At 0 one of four is right, at 1 three of four: log-odds −log 3 and log 3."""
     features = np.array([[0.0]] * 4 + [[1.0]] * 4)
     right = np.array([True, False, False, False, True, True, True, False])
-    weights = fitted(features, right, np.ones(8))
+    weights = fit_logistic(features, right, np.ones(8))
     assert weights == pytest.approx([2 * np.log(3), -np.log(3)], abs=0.03)  # the ridge keeps it a little smaller
-    assert chances(np.array([[0.0], [1.0]]), np.array([2 * np.log(3), -np.log(3)])) == pytest.approx([0.25, 0.75])
+    assert predict_logistic(np.array([[0.0], [1.0]]), np.array([2 * np.log(3), -np.log(3)])) == pytest.approx([0.25, 0.75])
 
 
 def test_auroc_by_hand() -> None:
@@ -49,7 +45,7 @@ def test_auroc_by_hand() -> None:
 def test_satisfying_items_are_of_the_kind_with_the_change_as_asked() -> None:
     bench = load_benchmark("wardrobe")
     for query in bench.queries[:5]:
-        ids = satisfying(bench, query)
+        ids = find_satisfying(bench, query)
         target = bench.fields[query.targets[0]]
         assert set(query.targets) <= set(ids)
         for id_, fields in bench.fields.items():
@@ -68,17 +64,18 @@ def test_cases_of_a_query_differ_in_what_is_left_of_the_gallery() -> None:
         "caption": "a shirt",
         "exclude": [query.reference],
     }
-    assert set(removed.request["exclude"]) == {query.reference, *satisfying(bench, query)}
-    assert foreign.request["prompt"] in FITS_NOTHING["wardrobe"]  # type: ignore[index]
+    assert set(removed.request["exclude"]) == {query.reference, *find_satisfying(bench, query)}
+    assert foreign.request["prompt"] in FOREIGN_PROMPTS["wardrobe"]  # type: ignore[index]
     halves = [
-        {c.request["prompt"] for c in composed_cases(bench) if c.case == FOREIGN and c.held == held} for held in (False, True)
+        {c.request["prompt"] for c in composed_cases(bench) if c.case == FOREIGN and c.held_out == held}
+        for held in (False, True)
     ]
     assert not halves[0] & halves[1]
 
 
 def test_phrases_are_true_of_their_items() -> None:
     bench = load_benchmark("wardrobe")
-    found = phrases(bench)
+    found = list_phrases(bench)
     assert {bench.fields[id_]["colour"] for id_ in found["red"]} == {"red"}
     assert {(bench.fields[id_]["colour"], bench.fields[id_]["kind"]) for id_ in found["navy dress"]} == {("navy", "dress")}
     assert [case.case for case in islice(text_cases(bench), 3)] == [PRESENT, REMOVED, FOREIGN]
@@ -95,7 +92,7 @@ def test_cases_are_measured_as_a_search_judges(retriever: mm.Retriever) -> None:
     id_ = retriever.gallery.ids[0]
     case = next(composed_cases(bench))
     case = type(case)(PRESENT, False, {"reference_id": id_, "prompt": "in red", "exclude": [id_]})
-    found = measured(retriever, [case, case])
+    found = measure_cases(retriever, [case, case])
     ranking = retriever.search(reference_id=id_, prompt="in red", exclude=[id_], k=3)
     assert found.answerable == pytest.approx([ranking.answerable] * 2)
     lead, score = found.evidence[0]
@@ -113,7 +110,7 @@ SMALL = CaseEvidence(
 
 
 def test_figures_by_hand() -> None:
-    assert figures(SMALL) == {
+    assert summarize(SMALL) == {
         "present": 3,
         "false alarms": pytest.approx(100 / 3),
         "AUROC, removed": pytest.approx(2 / 3),
@@ -121,24 +118,24 @@ def test_figures_by_hand() -> None:
         "AUROC, foreign": pytest.approx(5 / 6),
         "misses, foreign": 50,
     }
-    assert figures(SMALL, held=True) == {"present": 1, "false alarms": 0, "AUROC, foreign": 1, "misses, foreign": 100}
+    assert summarize(SMALL, held_out=True) == {"present": 1, "false alarms": 0, "AUROC, foreign": 1, "misses, foreign": 100}
 
 
 def test_constants_are_fitted_on_one_half_and_evidence_that_does_not_count_weighs_nothing() -> None:
-    lead, score, _ = refitted([SMALL], [0], held=False)
+    lead, score, _ = refit([SMALL], [0], held_out=False)
     assert lead > 0
     assert score == 0
 
 
 def test_reliability_by_hand() -> None:
     """Of the first half: 0.9 is present and 0.1 not; the two in between fall into one bin and count 1/4 each."""
-    bins = reliability([SMALL], 3, held=False)
+    bins = measure_reliability([SMALL], 3, held_out=False)
     assert bins == [
         (pytest.approx((0.2 / 4 + 0.1 / 4) / 0.5), pytest.approx(0.5), pytest.approx(0.5)),
         (pytest.approx(0.4), 0.0, pytest.approx(0.25)),
         (pytest.approx(0.9), 1.0, pytest.approx(0.25)),
     ]
-    assert drawn({"small": bins}).startswith(b"\x89PNG")
+    assert draw_reliability({"small": bins}, 0.5).startswith(b"\x89PNG")
 
 
 def test_the_table_of_kinds() -> None:
@@ -151,8 +148,8 @@ def test_the_table_of_kinds() -> None:
 def test_references_show_what_is_to_be_avoided() -> None:
     fields = load_benchmark("wardrobe").fields
     for attribute in ATTRIBUTES:
-        chosen = references(attribute, fields)
-        assert len(chosen) == len(set(chosen)) == REFERENCES
+        chosen = sample_references(attribute, fields)
+        assert len(chosen) == len(set(chosen)) == MAX_REFERENCES
         assert {fields[id_][attribute.field] for id_ in chosen} == {attribute.value}
 
 
@@ -163,10 +160,10 @@ def test_shares_by_hand() -> None:
     plain = next(id_ for id_, g in drawings.items() if (g.kind, g.pattern) == ("skirt", "plain"))
     hits = tuple(mm.Hit(rank, id_, 0.0, {}) for rank, id_ in enumerate((striped, plain), start=1))
     fields = load_benchmark("wardrobe").fields
-    found = shares(lambda _, asked: [Ranking(hits, 2, 2, {}) for _ in asked], "avoid", fields)
+    found = measure_shares(lambda _, asked: [Ranking(hits, 2, 2, {}) for _ in asked], "avoid", fields)
     assert found["stripes"][0] == 50
     assert found["checks"][0] == 0
-    kinds = [fields[id_]["kind"] for id_ in references(ATTRIBUTES[0], fields)]
+    kinds = [fields[id_]["kind"] for id_ in sample_references(ATTRIBUTES[0], fields)]
     assert found["stripes"][1] == pytest.approx(50 * np.mean([kind in ("dress", "skirt") for kind in kinds]))
 
 

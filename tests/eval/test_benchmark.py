@@ -64,14 +64,14 @@ def test_what_a_ranker_does_not_know_is_left_out() -> None:
     bench = tiny(subset_recalls=(1,))
     bench = replace(bench, queries=tuple(replace(query, candidates=(*query.targets, "a")) for query in bench.queries[1:]))
 
-    def rank(contest: RankingTask) -> Ranks | None:
-        return None if contest.rivals is not None else list_ranks([2, 0, 3], contest)
+    def rank(task: RankingTask) -> Ranks | None:
+        return None if task.distractors is not None else list_ranks([2, 0, 3], task)
 
-    found = bench.measured([rank])
+    found = bench.rank_table([rank]).values
     assert found.shape == (1, 4)
-    assert bench.means(found) == pytest.approx({"recall@1": 100, "recall@2": 100, "map@3": 100 * (1 + 2 / 3) / 2})
-    known = bench.means(bench.measured([partial(list_ranks, [2, 0, 3])]))
-    assert known == bench.means(found) | {"recall_subset@1": 100}
+    assert bench.mean_metrics(found) == pytest.approx({"recall@1": 100, "recall@2": 100, "map@3": 100 * (1 + 2 / 3) / 2})
+    known = bench.mean_metrics(bench.rank_table([partial(list_ranks, [2, 0, 3])]).values)
+    assert known == bench.mean_metrics(found) | {"recall_subset@1": 100}
 
 
 def test_a_benchmark_refuses_what_does_not_fit() -> None:
@@ -79,11 +79,11 @@ def test_a_benchmark_refuses_what_does_not_fit() -> None:
         tiny().score(np.ones((1, 4)), np.eye(4))
     with pytest.raises(mm.MMRetrieveError, match="expected 2 query and 4 gallery vectors, got 2 and 3"):
         tiny().score(np.ones((2, 4)), np.eye(4)[:3])
-    with pytest.raises(mm.MMRetrieveError, match="'a' comes twice in the gallery"):
+    with pytest.raises(mm.MMRetrieveError, match="'a' occurs twice in the gallery"):
         tiny(gallery_ids=("a", "a", "b", "c", "d"))
-    with pytest.raises(mm.MMRetrieveError, match="query r names 'd', which is not in the gallery"):
+    with pytest.raises(mm.MMRetrieveError, match="query r mentions 'd', which is not in the gallery"):
         tiny(gallery_ids=("a", "b", "c"))
-    with pytest.raises(mm.MMRetrieveError, match="the query q comes twice"):
+    with pytest.raises(mm.MMRetrieveError, match="query id 'q' occurs twice"):
         replace(tiny(), queries=tiny().queries[:1] * 2)
     with pytest.raises(mm.MMRetrieveError, match="k = 5 is larger than the ranking of 3 items"):
         tiny(recalls=(5,)).score(np.ones((2, 4)), np.eye(4))

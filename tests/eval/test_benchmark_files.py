@@ -16,7 +16,7 @@ from eval.benchmarks import load_benchmark, load_suite
 from eval.benchmarks.base import Benchmark, BenchmarkQuery
 from eval.benchmarks.circo import ASPECTS
 from eval.benchmarks.genecis import crop
-from eval.benchmarks.json_files import checksum
+from eval.files import file_checksum
 from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
 from tests.conftest import SHARED
 
@@ -318,16 +318,18 @@ def test_a_gallery_that_lost_some_images_is_damaged_or_misses_what_is_named(tmp_
     (root / "unlabeled2017_ids.txt").write_text("\n".join(ids[:-3]) + "\n")
     refuse("circo", root, "val", "unlabeled2017_ids.txt: damaged: expected 123403 records, found 123400")
     (root / "unlabeled2017_ids.txt").write_text("\n".join(ids[: len(ids) // 2]))
-    refuse("circo", root, "val", r"val\.json, record 1: names '.*unlabeled2017_ids\.txt: .* cut short")
+    refuse("circo", root, "val", r"val\.json, record 1: mentions '.*unlabeled2017_ids\.txt: .* incomplete")
     (root / "unlabeled2017_ids.txt").write_text("\n".join([*ids, ids[0]]))
-    refuse("circo", root, "val", "unlabeled2017_ids.txt: '533083' comes twice")
+    refuse("circo", root, "val", "unlabeled2017_ids.txt: '533083' occurs twice")
 
 
 @pytest.mark.shared_data
 def test_mixed_up_splits_are_seen(tmp_path: Path) -> None:
     cirr = shutil.copytree(released("cirr"), tmp_path / "cirr", copy_function=shutil.copyfile)
     shutil.copy(cirr / "image_splits/split.rc2.test1.json", cirr / "image_splits/split.rc2.val.json")
-    refuse("cirr", cirr, "val", r"cap\.rc2\.val\.json, record 1: names 'dev-244-0-img0', .*split\.rc2\.val\.json: .*mixed up")
+    refuse(
+        "cirr", cirr, "val", r"cap\.rc2\.val\.json, record 1: mentions 'dev-244-0-img0', .*split\.rc2\.val\.json: .*two splits"
+    )
     shutil.copy(cirr / "captions/cap.rc2.test1.json", cirr / "captions/cap.rc2.val.json")
     refuse("cirr", cirr, "val", r"cap\.rc2\.val\.json, record 1: there is no field 'target_hard', only pairid")
     circo = shutil.copytree(released("circo"), tmp_path / "circo", copy_function=shutil.copyfile)
@@ -335,7 +337,7 @@ def test_mixed_up_splits_are_seen(tmp_path: Path) -> None:
     refuse("circo", circo, "test", r"test\.json, record 1: has 'gt_img_ids', .*another split")
     fashion = shutil.copytree(released("fashioniq"), tmp_path / "fashioniq", copy_function=shutil.copyfile)
     shutil.copy(fashion / "captions/cap.dress.val.json", fashion / "captions/cap.shirt.val.json")
-    refuse("fashioniq:shirt", fashion, "val", r"cap\.shirt\.val\.json, record 1: names 'B005X4PL1G'")
+    refuse("fashioniq:shirt", fashion, "val", r"cap\.shirt\.val\.json, record 1: mentions 'B005X4PL1G'")
 
 
 # Folders of every layout, with little in them
@@ -435,7 +437,7 @@ def test_layouts_of_cirr(tmp_path: Path, home: str, images: str) -> None:
     bench = load_benchmark("cirr", tmp_path)
     assert bench.image_path("dev-3") == picture
     assert bench.gallery_ids == tuple(NAMES)
-    assert bench.checksum == checksum(
+    assert bench.checksum == file_checksum(
         tmp_path / home / "captions/cap.rc2.val.json", tmp_path / home / "image_splits/split.rc2.val.json"
     )
     assert bench.remark == "2 queries over 7 images in CIRR's layout: not the released CIRR (4,181 over 2,297)"
@@ -491,7 +493,7 @@ def test_attribute_tasks_show_boxes_cut_out_of_pictures(tmp_path: Path) -> None:
     assert (query.reference, query.targets, len(query.candidates or ())) == ("7@10,20,30,40", ("8@10,20,30,40",), 1 + 9)
     assert bench.image_path(query.reference) == tmp_path / "VG_100K/7.jpg"
     assert bench.image_path(query.targets[0]) == tmp_path / "VG_100K_2/8.jpg"
-    cut = bench.picture(query.targets[0])
+    cut = bench.load_image(query.targets[0])
     assert isinstance(cut, Image.Image)
     # left = max(0, 10 − 21) = 0, right = 0 + 1.7·30 = 51; top = max(0, 20 − 28) = 0, bottom = 0 + 1.7·40 = 68
     assert cut.size == (68, 68)
@@ -577,7 +579,7 @@ SIX = {"id": 1, "members": NAMES[:6]}
         ("cirr", CAP, drop("reference"), "record 2: there is no field 'reference', only pairid, target_hard"),
         ("cirr", CAP, put("caption", None), "record 2: 'caption' should be a text, not None"),
         ("cirr", CAP, put("pairid", True), "record 2: 'pairid' should be a whole number, not True"),
-        ("cirr", CAP, put("pairid", 10), "'10' comes twice"),
+        ("cirr", CAP, put("pairid", 10), "'10' occurs twice"),
         ("cirr", CAP, put("target_hard", "dev-6"), "record 2: the target 'dev-6' is not among the members"),
         ("cirr", CAP, put("target_hard", "dev-0"), "record 2: the target 'dev-0' .* or is the reference"),
         ("cirr", CAP, put("img_set", SIX | {"members": NAMES[:5]}), "record 2: img_set should have 6 members"),
@@ -589,23 +591,23 @@ SIX = {"id": 1, "members": NAMES[:6]}
         ("cirr", SPLIT, lambda _: [], "expected an object, not an empty list"),
         ("cirr", SPLIT, lambda names: names | {"dev-3": 5}, "'dev-3' should be a text, not 5"),
         ("fashioniq:dress", WORN, drop("captions"), "record 2: there is no field 'captions'"),
-        ("fashioniq:dress", WORN, put("captions", ["one"]), "record 2: expected two captions, found 1"),
-        ("fashioniq:dress", WORN, put("target", "B0"), r"record 2: names 'B0', which is not in .*split\.dress\.val\.json"),
-        ("fashioniq:dress", ITEMS, lambda names: [*names, names[2]], "'dev-2' comes twice"),
+        ("fashioniq:dress", WORN, put("captions", ["one"]), "record 2: expected two captions, got 1"),
+        ("fashioniq:dress", WORN, put("target", "B0"), r"record 2: mentions 'B0', which is not in .*split\.dress\.val\.json"),
+        ("fashioniq:dress", ITEMS, lambda names: [*names, names[2]], "'dev-2' occurs twice"),
         ("fashioniq:dress", ITEMS, lambda names: [*names, 8], "record 8: should be a text, not 8"),
         ("circo", VAL, put("gt_img_ids", [3, 2]), r"record 2: gt_img_ids should start with target_img_id, 2, .* is \[3, 2\]"),
-        ("circo", VAL, put("gt_img_ids", [2, 3, 3]), "record 2: .* name nothing twice"),
-        ("circo", VAL, put("id", 0), "'0' comes twice"),
+        ("circo", VAL, put("gt_img_ids", [2, 3, 3]), "record 2: .* without duplicates"),
+        ("circo", VAL, put("id", 0), "'0' occurs twice"),
         ("circo", VAL, put("semantic_aspects", ["mood"]), "record 2: unknown semantic aspect 'mood'; choose from: cardinality"),
-        ("circo", VAL, put("reference_img_id", 99), "record 2: names '99'"),
-        ("circo", INFO, lambda whole: {"images": [*whole["images"], {"id": 3}]}, "'3' comes twice"),
+        ("circo", VAL, put("reference_img_id", 99), "record 2: mentions '99'"),
+        ("circo", INFO, lambda whole: {"images": [*whole["images"], {"id": 3}]}, "'3' occurs twice"),
         ("circo", INFO, lambda _: {"images": [{"id": 1}, {"name": 2}]}, r"images\[1\]: there is no field 'id', only name"),
         ("circo", INFO, lambda _: {"info": 1}, "there is no field 'images', only info"),
         (
             "genecis:focus_object",
             OBJECT,
             lambda r: [r[0] | {"gallery": r[0]["gallery"][1:]}],
-            "record 1: expected 14 .* found 13",
+            "record 1: expected 14 .* got 13",
         ),
         (
             "genecis:focus_object",
@@ -617,13 +619,13 @@ SIX = {"id": 1, "members": NAMES[:6]}
             "genecis:focus_attribute",
             ATTRIBUTE,
             lambda r: [r[0] | {"gallery": r[0]["gallery"][1:]}],
-            "record 1: expected 9 or 14 distractors in the gallery, found 8",
+            "record 1: expected 9 or 14 distractors in the gallery, got 8",
         ),
         (
             "genecis:focus_attribute",
             ATTRIBUTE,
             lambda r: [r[0], r[0] | {"gallery": (r[0]["gallery"] * 2)[:14]}],
-            "record 2: expected 9 distractors in the gallery, found 14",
+            "record 2: expected 9 distractors in the gallery, got 14",
         ),
         (
             "genecis:focus_attribute",
@@ -668,7 +670,7 @@ def test_a_file_that_is_cut_or_missing_or_not_text_is_named(tmp_path: Path, name
 def test_a_name_that_stands_twice_in_an_object_is_not_lost(tmp_path: Path) -> None:
     tiny_cirr(tmp_path)
     (tmp_path / SPLIT).write_text('{"dev-0": "./dev/dev-0.png", "dev-0": "./dev/dev-1.png"}')
-    refuse("cirr", tmp_path, None, r"split\.rc2\.val\.json: 'dev-0' comes twice")
+    refuse("cirr", tmp_path, None, r"split\.rc2\.val\.json: 'dev-0' occurs twice")
 
 
 def test_a_line_that_is_no_number_is_named(tmp_path: Path) -> None:
@@ -722,10 +724,10 @@ def shop(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("items.csv", "b,b.jpg", "a,b.jpg", "items.csv: 'a' comes twice"),
+        ("items.csv", "b,b.jpg", "a,b.jpg", "items.csv: 'a' occurs twice"),
         ("items.csv", "b,b.jpg,shirt,blue\n", "b,b.jpg", "items.csv, record 2: there is no article"),
-        ("queries.jsonl", '"id": 1', '"id": 0', "queries.jsonl: '0' comes twice"),
-        ("queries.jsonl", '["b"]', '["c"]', "queries.jsonl, record 1: names 'c', which is not in .*items.csv"),
+        ("queries.jsonl", '"id": 1', '"id": 0', "queries.jsonl: '0' occurs twice"),
+        ("queries.jsonl", '["b"]', '["c"]', "queries.jsonl, record 1: mentions 'c', which is not in .*items.csv"),
         ("queries.jsonl", '["b"]', '"b"', "queries.jsonl, line 1: 'targets' should be a list, not 'b'"),
         ("queries.jsonl", '{"id": 1', '{"id": ', "queries.jsonl, line 2: not JSON"),
         ("queries.jsonl", '{"id": 1', '[]\n{"id": 1', r"queries.jsonl, line 2: expected an object, not \[\]"),

@@ -14,12 +14,12 @@ import pytest
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.cli import texts
+from eval.cli import study_commands
 from eval.runs.compositions import MethodConfig, ScoredCompositions, compose
-from eval.runs.methods import METHODS, Method, parts_for
 from eval.studies.compare import PLANE as TUNED
-from eval.studies.compare import TUNED_ON, compare, tuned
-from eval.studies.tables import answerable_table, avoid_table, fill, markdown, sensitivity_table, weights_table
+from eval.studies.compare import TUNED_METHOD, compare_methods, tune_on_even_queries
+from eval.studies.methods import METHODS, Method, method_parts
+from eval.studies.tables import answerable_table, avoid_table, fill_table, methods_table, sensitivity_table, weights_table
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread, automatic_weights, balanced_weights
@@ -69,7 +69,7 @@ def test_a_comparison_measures_every_method_as_score_does(
     small: Benchmark, gallery: Float32, scored: ScoredCompositions, encoder: mm.Encoder
 ) -> None:
     told: list[str] = []
-    result = compare(small, gallery, encoder, mm.Parts(oti=OTI(steps=3)), report=told.append)
+    result = compare_methods(small, gallery, encoder, mm.Parts(oti=OTI(steps=3)), report=told.append)
     assert list(result["methods"]) == told == [method.label for method in METHODS]
     assert result["not run"] == {}
     setting = mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
@@ -91,19 +91,19 @@ def test_a_comparison_measures_every_method_as_score_does(
 def test_the_plane_is_tuned_on_even_queries_and_reported_on_odd_ones(
     small: Benchmark, gallery: Float32, encoder: mm.Encoder
 ) -> None:
-    method = next(method for method in METHODS if method.label == TUNED_ON)
-    found = compare(small, gallery, encoder, methods=[method])["tuned"]
-    swapped = compose(small, gallery, encoder, method.way, parts_for(method, encoder, mm.Parts()))
+    method = next(method for method in METHODS if method.label == TUNED_METHOD)
+    found = compare_methods(small, gallery, encoder, methods=[method])["tuned"]
+    swapped = compose(small, gallery, encoder, method.config, method_parts(method, encoder, mm.Parts()))
     values = {}
     for beta in TUNED.betas:
         for gamma in TUNED.gammas:
             pdv = mm.PDV(alpha_image=gamma, alpha_text=gamma, beta=beta)
-            values[beta, gamma] = small.per_query(swapped.ranked_by(lambda c, pdv=pdv: c.with_pdv(pdv)))
+            values[beta, gamma] = small.measure_scores(swapped.item_scores(lambda c, pdv=pdv: c.with_pdv(pdv)))
     headline = small.headline
     best = max(values.values(), key=lambda one: one[::2, headline].mean())
     assert values[found["beta"], found["gamma"]][::2, headline].mean() == pytest.approx(best[::2, headline].mean())
-    assert found["tuned"] == pytest.approx(small.means(values[found["beta"], found["gamma"]][1::2]))
-    assert found["base"] == pytest.approx(small.means(values[1.0, 1.0][1::2]))
+    assert found["tuned"] == pytest.approx(small.mean_metrics(values[found["beta"], found["gamma"]][1::2]))
+    assert found["base"] == pytest.approx(small.mean_metrics(values[1.0, 1.0][1::2]))
     assert (found["metric"], found["tuned on"], found["reported on"]) == ("map@10", "even queries", "odd queries")
 
 
@@ -117,7 +117,7 @@ def test_what_is_best_on_all_queries_is_not_what_is_best_on_the_even_ones() -> N
         compositions.append(mm.Composition(("image", "text", "composed"), np.stack(rows), (0, 0, 1)))
     queries = tuple(BenchmarkQuery(ids[n], "l", ("p",), (ids[n],)) for n in range(5))
     bench = Benchmark("five", "test", ids, queries, Path, Protocol(headline="recall@1", recalls=(1,)))
-    found = tuned(bench, ScoredCompositions(compositions, gallery))
+    found = tune_on_even_queries(bench, ScoredCompositions(compositions, gallery))
     assert found["beta"] < 0.5  # on all queries the text would be best
     assert (found["tuned"], found["base"]) == ({"recall@1": 0}, {"recall@1": 0})
 
@@ -127,7 +127,7 @@ def test_what_cannot_run_is_named_and_the_others_go_on(small: Benchmark, gallery
         Method("pictures", MethodConfig(mm.ComposerName.IMAGE)),
         Method("a model", MethodConfig(mm.ComposerName.ONE_STEP)),
     )
-    result = compare(small, gallery, encoder, methods=methods)
+    result = compare_methods(small, gallery, encoder, methods=methods)
     assert list(result["methods"]) == ["pictures"]
     assert list(result["not run"]) == ["a model"]
     assert "needs a describer" in result["not run"]["a model"]
@@ -141,7 +141,7 @@ def test_the_table_shows_the_weights_that_were_measured_and_where_they_lose() ->
             "n": {"base": {"map@10": 1.0}},
         },
     }
-    lines = markdown([result, {"benchmark": "c", "methods": {"n": {"base": {"map@10": 2.0}}}}]).splitlines()
+    lines = methods_table([result, {"benchmark": "c", "methods": {"n": {"base": {"map@10": 2.0}}}}]).splitlines()
     assert lines == [
         "| method | b | + PDV-F | + auto | c | + PDV-F | + auto |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -152,13 +152,13 @@ def test_the_table_shows_the_weights_that_were_measured_and_where_they_lose() ->
 
 def test_a_table_takes_its_place_in_a_text() -> None:
     assert (
-        fill("a\n<!-- table: begin -->\nold\n<!-- table: end -->\nb", "new")
+        fill_table("a\n<!-- table: begin -->\nold\n<!-- table: end -->\nb", "new")
         == "a\n<!-- table: begin -->\nnew\n<!-- table: end -->\nb"
     )
     with pytest.raises(mm.MMRetrieveError, match="no place for the table"):
-        fill("nothing here", "new")
+        fill_table("nothing here", "new")
     two = "<!-- table: begin -->\n<!-- table: end -->\n<!-- other: begin -->\n<!-- other: end -->"
-    assert fill(two, "new", "other").endswith("<!-- other: begin -->\nnew\n<!-- other: end -->")
+    assert fill_table(two, "new", "other").endswith("<!-- other: begin -->\nnew\n<!-- other: end -->")
 
 
 def test_a_text_stays_as_it_is_where_a_method_did_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +166,9 @@ def test_a_text_stays_as_it_is_where_a_method_did_not_run(tmp_path: Path, monkey
     text.write_text("<!-- table: begin -->\nold\n<!-- table: end -->\n")
     before = text.read_bytes()
     found: dict[str, Any] = {"benchmark": "wardrobe", "methods": {}, "not run": {"LinCIR": "needs a phi"}}
-    monkeypatch.setattr(texts, "_compared", lambda *_: found)
-    with pytest.raises(mm.MMRetrieveError, match=r"wardrobe: the table is left as it is, .* {'LinCIR': 'needs a phi'}"):
-        texts.table(Namespace(data=tmp_path, out=tmp_path / "results", text=text))
+    monkeypatch.setattr(study_commands, "_compare", lambda *_: found)
+    with pytest.raises(mm.MMRetrieveError, match=r"wardrobe: the table is not changed, .* {'LinCIR': 'needs a phi'}"):
+        study_commands.table(Namespace(data=tmp_path, out=tmp_path / "results", text=text))
     assert text.read_bytes() == before
     assert not (tmp_path / "results").exists()
 
@@ -177,7 +177,7 @@ def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
     results = [
         json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in ("wardrobe", "catalogue")
     ]
-    assert markdown(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert methods_table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
     weights, answerable, avoid = (
         json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("weights", "answerable", "avoid")

@@ -12,7 +12,7 @@ import pytest
 import mmretrieve as mm
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.runs import compositions
-from eval.runs.compositions import MethodConfig, PromptOrder, ScoredCompositions, compose, mean_of
+from eval.runs.compositions import MethodConfig, PromptOrder, ScoredCompositions, average_compositions, compose
 from mmretrieve import ComposerName, Composition, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import OptionError
@@ -58,7 +58,7 @@ def test_both_orders_are_for_methods_that_say_the_prompt_themselves() -> None:
         assert MethodConfig(composer).prompt_orders is expected
         for orders in PromptOrder:
             assert MethodConfig(composer, orders=orders).prompt_orders is orders
-    with pytest.raises(OptionError, match="unknown orders 'last'; choose from: first, both"):
+    with pytest.raises(OptionError, match="unknown prompt order 'last'; choose from: first, both"):
         PromptOrder("last")
 
 
@@ -71,7 +71,7 @@ def test_both_orders_are_the_mean_of_unit_vectors_normalised(bench: Benchmark, g
     assert np.abs(found[0] - rows[0]).max() > 1e-3
     np.testing.assert_allclose(found[1:], rows[2:], atol=1e-6)  # who has one saying says it twice
     for composition, query in zip(scored.compositions, bench.queries, strict=True):
-        np.testing.assert_allclose(composition["image"], gallery[bench.place[query.reference]], atol=1e-6)
+        np.testing.assert_allclose(composition["image"], gallery[bench.id2row[query.reference]], atol=1e-6)
     first = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM, orders=PromptOrder.FIRST), Parts())
     np.testing.assert_allclose(first.compositions[0]["prompt"], rows[0], atol=1e-6)
 
@@ -81,16 +81,16 @@ def test_the_mean_keeps_the_words_and_weights_of_the_first() -> None:
     one, other = (
         Composition(("image", "text"), rows, (0.25, 0.5), {"text": said}) for rows, said in zip(terms, "ab", strict=True)
     )
-    mean = mean_of([one, other])
+    mean = average_compositions([one, other])
     assert (mean.words, mean.weights) == (one.words, one.weights)
     for i in range(2):
         whole = terms[0, i].astype(float) + terms[1, i]
         np.testing.assert_allclose(mean.terms[i], whole / np.linalg.norm(whole), atol=1e-6)
-    assert mean_of([one]) is one
+    assert average_compositions([one]) is one
     with pytest.raises(
-        mm.MMRetrieveError, match=r"one order of a prompt gives image, text, another image, prompt: .* the first"
+        mm.MMRetrieveError, match=r"one order of a prompt has the terms image, text, another image, prompt: .* first"
     ):
-        mean_of([one, replace(other, names=("image", "prompt"))])
+        average_compositions([one, replace(other, names=("image", "prompt"))])
 
 
 def test_an_empty_prompt_is_said_as_a_dot(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
@@ -98,8 +98,8 @@ def test_an_empty_prompt_is_said_as_a_dot(bench: Benchmark, gallery: Float32, en
     assert [composition.words["prompt"] for composition in said] == ["in red and shorter", ".", "striped"]
 
 
-def texts(bench: Benchmark, gallery: Float32, encoder: mm.Encoder, way: MethodConfig, speaker: Speaker) -> list[str]:
-    scored = compose(bench, gallery, encoder, way, Parts(captioner=speaker))
+def texts(bench: Benchmark, gallery: Float32, encoder: mm.Encoder, config: MethodConfig, speaker: Speaker) -> list[str]:
+    scored = compose(bench, gallery, encoder, config, Parts(captioner=speaker))
     return [composition.words["text"] for composition in scored.compositions]
 
 
@@ -122,8 +122,8 @@ def test_whose_captions_are_taken(bench: Benchmark, gallery: Float32, encoder: m
 
 
 def test_a_rule_is_the_ways_or_the_composers_own(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
-    def rules(way: MethodConfig) -> set[RuleName]:
-        return {one.rule.name for one in compose(bench, gallery, encoder, way, Parts(captioner=Speaker())).compositions}
+    def rules(config: MethodConfig) -> set[RuleName]:
+        return {one.rule.name for one in compose(bench, gallery, encoder, config, Parts(captioner=Speaker())).compositions}
 
     assert rules(MethodConfig(ComposerName.SEIZE)) == {RuleName.HINGE}
     assert rules(MethodConfig(ComposerName.SEIZE, RuleName.LINEAR)) == {RuleName.LINEAR}
@@ -147,7 +147,7 @@ def scored_of(terms: Sequence[int]) -> ScoredCompositions:
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 1000])
 def test_blocks_give_what_each_alone_gives_in_order(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compositions, "ROWS", rows)
+    monkeypatch.setattr(compositions, "TERM_BATCH_SIZE", rows)
     scored = scored_of([4, 1, 3, 4, 9, 2])
     found = list(scored)
     assert [composition for composition, _ in found] == list(scored.compositions)
@@ -165,7 +165,7 @@ def test_a_block_is_all_that_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) 
         seen.append(len(terms))
         return term_scores(terms, gallery)
 
-    monkeypatch.setattr(compositions, "ROWS", 8)
+    monkeypatch.setattr(compositions, "TERM_BATCH_SIZE", 8)
     monkeypatch.setattr(compositions, "term_scores", counting)
     rest = iter(scored_of([4] * 7))
     next(rest)
@@ -181,7 +181,7 @@ def test_no_compositions_no_scores() -> None:
 def test_ranked_by_weighs_anew_under_the_rule() -> None:
     scored = scored_of([2, 3])
     for composition, row in zip(
-        scored.compositions, scored.ranked_by(lambda c: replace(c, weights=(2.0,) * len(c.names))), strict=True
+        scored.compositions, scored.item_scores(lambda c: replace(c, weights=(2.0,) * len(c.names))), strict=True
     ):
         expected = 2 * (scored.gallery.astype(np.float64) @ composition.terms.sum(axis=0, dtype=np.float64))
         np.testing.assert_allclose(row, expected, atol=1e-6)

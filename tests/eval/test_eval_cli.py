@@ -17,7 +17,8 @@ from eval import load_benchmark
 from eval.benchmarks import load_suite
 from eval.benchmarks.export import export_wardrobe
 from eval.cli.main import main
-from eval.lists.score import read_lists, score_lists
+from eval.lists.files import read_lists
+from eval.lists.score import score_lists
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,7 +84,7 @@ def test_one_changed_option_changes_what_it_should(place: Path, tmp_path: Path, 
     assert {name for name in one["options"] if one["options"][name] != other["options"][name]} == {"composer"}
     assert {key for key, value in one["parts"]["cirr"].items() if value != other["parts"]["cirr"][key]} == {"metrics"}
     kept = told(capsys, words(place, "run", "cirr", tmp_path, "--composer", "image", "--reference", "keep"))
-    assert kept["metrics"]["recall@1"] == 0  # a picture is most like itself
+    assert kept["metrics"]["recall@1"] == 0  # an image is most similar to itself
     assert "against the protocol" in kept["remarks"][0]
     assert kept["metrics"]["recall_subset@1"] == one["metrics"]["recall_subset@1"]
 
@@ -220,8 +221,12 @@ def test_a_report_answers_from_the_records(place: Path, tmp_path: Path, capsys: 
         (["run", "cirr", "--root", "{cirr}", "--composer", "pic2word", "--encoder", "wardrobe"], 2, "needs a Pic2WordPhi"),
         (["run", "cirr", "--root", "{cirr}", "--composer", "one-step"], 2, "needs a describer"),
         (["sweep", "cirr", "--root", "{cirr}", "--composer", "sum"], 2, "'sum' does not have them all"),
-        (["sweep", "cirr", "--root", "{cirr}", "--composer", "lincir", "--rule", "hinge"], 1, "the 'hinge' rule has others"),
-        (["sweep", "cirr", "--root", "{cirr}", "--gammas", "1:1:5"], 1, "even steps"),
+        (
+            ["sweep", "cirr", "--root", "{cirr}", "--composer", "lincir", "--rule", "hinge"],
+            1,
+            "the 'hinge' rule are not linear",
+        ),
+        (["sweep", "cirr", "--root", "{cirr}", "--gammas", "1:1:5"], 1, "equal steps"),
         (["submit", "fashioniq", "--root", "{fashioniq}"], 2, "no server scores"),
         (["submit", "cirr", "--root", "{cirr}", "--allow-missing"], 2, "leave --allow-missing out"),
         (["export-wardrobe", "cirr", "{cirr}"], 2, "not an empty folder"),
@@ -249,22 +254,22 @@ def test_no_record_takes_the_place_of_another(place: Path, tmp_path: Path, capsy
     assert main([*asked, "image"]) == 0
     before = (tmp_path / "mine.json").read_bytes()
     capsys.readouterr()
-    assert "is there already and of another run" in refused(capsys, [*asked, "sum"], 1)
+    assert "exists and belongs to another run" in refused(capsys, [*asked, "sum"], 1)
     assert (tmp_path / "mine.json").read_bytes() == before
     assert "not a path" in refused(capsys, words(place, "run", "cirr", tmp_path, "--name", "../mine"), 2)
-    assert "take the place of a record" in refused(capsys, ["report", str(tmp_path), "--out", str(tmp_path / "mine.json")], 2)
+    assert "would overwrite a record" in refused(capsys, ["report", str(tmp_path), "--out", str(tmp_path / "mine.json")], 2)
     submit = words(place, "submit", "cirr", tmp_path / "s", "--composer")
     assert main([*submit, "image"]) == 0
     capsys.readouterr()
-    assert "cirr_test1_recall.json is there already" in refused(capsys, [*submit, "sum"], 1)
+    assert "cirr_test1_recall.json exists" in refused(capsys, [*submit, "sum"], 1)
 
 
 def test_vectors_of_another_encoder_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = words(place, "run", "cirr", tmp_path / "out", "--composer", "image")
     assert main(asked) == 0
     capsys.readouterr()
-    assert "something else: preprocessing" in refused(capsys, [*asked, "--preprocessing", "targetpad"], 1)
-    assert "something else: dtype" in refused(capsys, [*asked, "--dtype", "bfloat16"], 1)
+    assert "holds other vectors: their preprocessing" in refused(capsys, [*asked, "--preprocessing", "targetpad"], 1)
+    assert "holds other vectors: their dtype" in refused(capsys, [*asked, "--dtype", "bfloat16"], 1)
 
 
 def test_missing_pictures_are_named_or_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,10 +281,10 @@ def test_missing_pictures_are_named_or_counted(tmp_path: Path, capsys: pytest.Ca
     asked += ["--out", str(tmp_path / "out")]
     line = refused(capsys, asked, 1)
     assert f"{gone}.png" in line
-    assert "1 of 1200 pictures" in line
+    assert "1 of 1200 images" in line
     assert not (tmp_path / "out").exists()
     record = told(capsys, [*asked, "--allow-missing"])
-    left = [query for query in bench.queries if gone not in query.named]
+    kept = [query for query in bench.queries if gone not in query.image_ids]
     assert record["parts"]["cirr"]["gallery"] == 1199
-    assert record["parts"]["cirr"]["queries"] == len(left)
-    assert any("1 of 1,200 pictures were missing" in remark for remark in record["remarks"])
+    assert record["parts"]["cirr"]["queries"] == len(kept)
+    assert any("1 of 1,200 images were missing" in remark for remark in record["remarks"])

@@ -13,7 +13,7 @@ from PIL import Image
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.base import Benchmark
 from eval.benchmarks.export import ExportReport, export_wardrobe
-from eval.benchmarks.export_layouts import CATEGORIES, BenchmarkLayout, aspects, plan
+from eval.benchmarks.export_layouts import CATEGORIES, BenchmarkLayout, plan_export, query_aspects
 from mmretrieve import wardrobe
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Neckline, Pattern, Sleeves
@@ -66,7 +66,7 @@ def test_the_loaders_read_it_and_say_what_it_is_not(
 ) -> None:
     export = written(layout)
     assert {(part.name, part.split): (part.queries, part.images) for part in export.parts} == counts
-    assert export.pictures == len(wardrobe.drawings())
+    assert export.images == len(wardrobe.drawings())
     for bench, (queries, images) in zip(load(export), counts.values(), strict=True):
         assert (len(bench.queries), len(bench.gallery_ids)) == (queries, images)
         assert bench.remark is not None
@@ -82,13 +82,13 @@ def test_every_picture_is_there_and_is_its_drawing(written: Written, layout: str
             if path.suffix == ".png":
                 assert path.read_bytes() == source.read_bytes()
             else:
-                with Image.open(path) as picture, Image.open(source) as drawn:
-                    assert (picture.format, picture.size) == ("JPEG", drawn.size)
-        with Image.open(path) as picture, Image.open(source) as drawn:
-            difference = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(drawn.convert("RGB"), int))
+                with Image.open(path) as picture, Image.open(source) as draw_reliability:
+                    assert (picture.format, picture.size) == ("JPEG", draw_reliability.size)
+        with Image.open(path) as picture, Image.open(source) as draw_reliability:
+            difference = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(draw_reliability.convert("RGB"), int))
             assert difference.mean() < 2
     files = [path for path in export.folder.rglob("*") if path.suffix in (".png", ".jpg")]
-    assert len(files) == export.pictures
+    assert len(files) == export.images
 
 
 def test_the_truth_of_cirr_is_the_wardrobes(written: Written) -> None:
@@ -161,9 +161,9 @@ def test_the_truth_of_circo_is_the_wardrobes(written: Written) -> None:
 )
 def test_aspects_are_what_is_asked(prompt: str, changed: tuple[str, ...], expected: list[str]) -> None:
     plain = Garment(GarmentType.TOP, Colour.BLUE, Pattern.PLAIN, Sleeves.LONG, None, Neckline.ROUND)
-    assert aspects(plain, WardrobeQuery("0", "a", prompt, ("b",), changed)) == expected
+    assert query_aspects(plain, WardrobeQuery("0", "a", prompt, ("b",), changed)) == expected
     dotted = plain.changed(pattern=Pattern.DOTTED)
-    assert "addition" not in aspects(dotted, WardrobeQuery("0", "a", prompt, ("b",), changed))
+    assert "addition" not in query_aspects(dotted, WardrobeQuery("0", "a", prompt, ("b",), changed))
 
 
 def test_a_perfect_ranking_scores_100_and_missing_aspects_are_left_out(written: Written) -> None:
@@ -172,7 +172,7 @@ def test_a_perfect_ranking_scores_100_and_missing_aspects_are_left_out(written: 
     scores = np.zeros((len(bench.queries), len(rows)))
     for row, query in zip(scores, bench.queries, strict=True):
         row[[rows[name] for name in query.targets]] = 1 + np.arange(len(query.targets))[::-1]
-    means = bench.means(bench.per_query(iter(scores)))
+    means = bench.mean_metrics(bench.measure_scores(iter(scores)))
     told = {"addition", "negation", "compare_change", "statement_with_conjunction"}
     assert set(means.values()) == {100.0}
     assert {name.partition("/")[2] for name in means if "/" in name} == told
@@ -182,12 +182,12 @@ def test_a_perfect_ranking_scores_100_and_missing_aspects_are_left_out(written: 
 def test_a_second_time_gives_the_same_bytes(written: Written, layout: str, tmp_path: Path) -> None:
     first = written(layout)
     second = export_wardrobe(layout, tmp_path / "deep" / "er")
-    assert (second.parts, second.pictures) == (first.parts, first.pictures)
+    assert (second.parts, second.images) == (first.parts, first.images)
     one, other = (
         {str(p.relative_to(e.folder)): p.read_bytes() for p in e.folder.rglob("*") if p.is_file()} for e in (first, second)
     )
     assert one == other
-    assert set(one) == {*plan(BenchmarkLayout(layout)).files, *plan(BenchmarkLayout(layout)).pictures}
+    assert set(one) == {*plan_export(BenchmarkLayout(layout)).files, *plan_export(BenchmarkLayout(layout)).images}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["er"]
 
 
@@ -206,10 +206,10 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/note.txt").write_text("keep")
     for out in (tmp_path / "mine", tmp_path / "mine/note.txt"):
-        with pytest.raises(OptionError, match="is there already and not an empty folder"):
+        with pytest.raises(OptionError, match="exists and is not an empty folder"):
             export_wardrobe("cirr", out)
     assert (tmp_path / "mine/note.txt").read_text() == "keep"
-    with pytest.raises(OptionError, match="unknown layout 'genecis'; choose from: cirr, fashioniq, circo"):
+    with pytest.raises(OptionError, match="unknown benchmark layout 'genecis'; choose from: cirr, fashioniq, circo"):
         export_wardrobe("genecis", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 import mmretrieve as mm
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.benchmarks.json_files import checksum
+from eval.files import file_checksum
 from eval.runs import features as keeping
-from eval.runs.features import ABOUT, ROWS, features
+from eval.runs.features import ABOUT, ROWS, encode_gallery
 from mmretrieve.encoders.base import EncoderIdentity, Progress
 from mmretrieve.errors import ImageError
 from mmretrieve.images import ImageLike, open_image
@@ -78,7 +78,7 @@ class Counting:
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(keeping, "CHUNK", CHUNK)
+    monkeypatch.setattr(keeping, "WRITE_BATCH_SIZE", CHUNK)
     monkeypatch.setenv("MMRETRIEVE_CACHE", str(tmp_path / "cache"))
 
 
@@ -107,13 +107,13 @@ def content(folder: Path) -> dict[str, bytes]:
 def said(benchmark: Benchmark, encoder: mm.Encoder, folder: Path, **options: Any) -> str:
     """The one line of the error."""
     with pytest.raises(mm.MMRetrieveError) as caught:
-        features(benchmark, encoder, folder, **options)
+        encode_gallery(benchmark, encoder, folder, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_vectors_are_the_encoders_in_the_order_of_the_ids(bench: Benchmark, encoder: mm.Encoder, kept: Path) -> None:
-    found, rows = features(bench, encoder, kept)
+    found, rows = encode_gallery(bench, encoder, kept)
     assert found is bench
     assert (rows.shape, rows.dtype) == ((COUNT, encoder.dim), np.float32)
     np.testing.assert_allclose(rows, encoder.encode_images([bench.image_path(id_) for id_ in bench.gallery_ids]), atol=1e-6)
@@ -122,8 +122,8 @@ def test_vectors_are_the_encoders_in_the_order_of_the_ids(bench: Benchmark, enco
 
 def test_a_second_run_encodes_nothing(bench: Benchmark) -> None:
     first, second, seen = Counting(), Counting(), []
-    rows = features(bench, first)[1]
-    np.testing.assert_array_equal(features(bench, second, progress=seen.append)[1], rows)
+    rows = encode_gallery(bench, first)[1]
+    np.testing.assert_array_equal(encode_gallery(bench, second, progress=seen.append)[1], rows)
     assert (first.done, second.done, sum(seen)) == (COUNT, 0, COUNT)
 
 
@@ -132,12 +132,12 @@ def test_a_second_run_encodes_nothing(bench: Benchmark) -> None:
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     bench: Benchmark, kept: Path, tmp_path: Path, stop: int, stopped_by: BaseException
 ) -> None:
-    features(bench, PIXELS, tmp_path / "whole")
+    encode_gallery(bench, PIXELS, tmp_path / "whole")
     with pytest.raises(type(stopped_by)):
-        features(bench, Counting(PIXELS, stop, stopped_by), kept)
+        encode_gallery(bench, Counting(PIXELS, stop, stopped_by), kept)
     rest = Counting()
     seen: list[int] = []
-    features(bench, rest, kept, progress=seen.append)
+    encode_gallery(bench, rest, kept, progress=seen.append)
     assert rest.done == COUNT - stop // CHUNK * CHUNK  # whole chunks are kept
     assert sum(seen) == COUNT
     assert content(kept) == content(tmp_path / "whole")
@@ -149,13 +149,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
 )
 def test_a_file_of_any_length_becomes_whole(bench: Benchmark, kept: Path, tmp_path: Path, length: float, again: int) -> None:
     """Torn in a row, or longer than it should be, and not yet sealed: as a crash leaves it."""
-    features(bench, PIXELS, tmp_path / "whole")
+    encode_gallery(bench, PIXELS, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        features(bench, Counting(PIXELS, 0), kept)
+        encode_gallery(bench, Counting(PIXELS, 0), kept)
     size = int(length * PIXELS.dim * 4)
     (kept / ROWS).write_bytes((content(tmp_path / "whole")[ROWS] + b"\1" * size)[:size])
     rest = Counting()
-    rows = features(bench, rest, kept)[1]
+    rows = encode_gallery(bench, rest, kept)[1]
     assert rest.done == again
     assert rows.shape == (COUNT, PIXELS.dim)
     assert content(kept) == content(tmp_path / "whole")
@@ -170,26 +170,26 @@ def test_a_file_of_any_length_becomes_whole(bench: Benchmark, kept: Path, tmp_pa
     ],
 )
 def test_another_encoder_has_vectors_of_its_own(bench: Benchmark, kept: Path, changes: dict[str, Any], named: str) -> None:
-    features(bench, PIXELS)
+    encode_gallery(bench, PIXELS)
     changed = Counting(replace(PIXELS, **changes))
-    features(bench, changed)  # of the cache, a folder of its own
+    encode_gallery(bench, changed)  # of the cache, a folder of its own
     assert changed.done == COUNT
-    features(bench, PIXELS, kept)
+    encode_gallery(bench, PIXELS, kept)
     before = content(kept)
     assert said(bench, changed, kept).startswith(f"{kept}: holds the vectors of something else: {named}; ")
     assert content(kept) == before
 
 
 def test_the_same_weights_under_another_name_have_the_same_vectors(bench: Benchmark) -> None:
-    features(bench, PIXELS)
+    encode_gallery(bench, PIXELS)
     renamed = Counting(replace(PIXELS, identity=replace(PIXELS.identity, model="other")))
-    features(bench, renamed)
+    encode_gallery(bench, renamed)
     assert renamed.done == 0
 
 
 def test_other_annotations_and_other_pictures_have_vectors_of_their_own(bench: Benchmark, kept: Path) -> None:
-    features(bench, PIXELS)
-    features(bench, PIXELS, kept)
+    encode_gallery(bench, PIXELS)
+    encode_gallery(bench, PIXELS, kept)
     shorter = replace(bench, gallery_ids=bench.gallery_ids[:-1])
     for benchmark, named in (
         (replace(bench, checksum="def"), "annotations abc there, def here"),
@@ -198,12 +198,12 @@ def test_other_annotations_and_other_pictures_have_vectors_of_their_own(bench: B
         (replace(bench, gallery_ids=bench.gallery_ids[::-1]), "pictures "),
     ):
         counting = Counting()
-        features(benchmark, counting)
+        encode_gallery(benchmark, counting)
         assert counting.done == len(benchmark.gallery_ids)
         assert f"holds the vectors of something else: {named}" in said(benchmark, PIXELS, kept)
     Image.new("RGB", (50, 50), "red").save(bench.image_path(bench.gallery_ids[7]))
     counting = Counting()
-    features(bench, counting)
+    encode_gallery(bench, counting)
     assert counting.done == COUNT
     assert "holds the vectors of something else: pictures " in said(bench, PIXELS, kept)
 
@@ -212,10 +212,10 @@ def test_targetpad_has_vectors_of_its_own(bench: Benchmark, encoder: mm.Encoder,
     wide = bench.image_path(bench.gallery_ids[0])
     Image.open(wide).resize((192, 96)).save(wide)
     padded = mm.load_encoder("wardrobe", device="cpu", dtype="float32", preprocessing="targetpad")
-    plain, pad = features(bench, encoder)[1], features(bench, padded)[1]
+    plain, pad = encode_gallery(bench, encoder)[1], encode_gallery(bench, padded)[1]
     assert np.abs(plain[0] - pad[0]).max() > 1e-3
     np.testing.assert_allclose(plain[1:], pad[1:], atol=1e-6)  # the drawings are square
-    features(bench, encoder, kept)
+    encode_gallery(bench, encoder, kept)
     there, _, here = said(bench, padded, kept).partition(" there, ")
     assert there.startswith(f"{kept}: holds the vectors of something else: preprocessing {{")
     assert "target_pad" not in there
@@ -223,7 +223,7 @@ def test_targetpad_has_vectors_of_its_own(bench: Benchmark, encoder: mm.Encoder,
 
 
 def test_damage_is_named_and_never_used(bench: Benchmark, kept: Path) -> None:
-    features(bench, PIXELS, kept)
+    encode_gallery(bench, PIXELS, kept)
     whole = (kept / ROWS).read_bytes()
     flipped = bytearray(whole)
     flipped[1000] ^= 1
@@ -254,12 +254,12 @@ def test_every_missing_picture_is_named_and_nothing_is_encoded(bench: Benchmark,
     counting = Counting()
     paths = lose(bench, 3, 4, 20)
     message = said(bench, counting, kept)
-    assert message.startswith(f"small:part: 3 of 24 pictures missing or unreadable: {', '.join(paths)}; with --allow-missing")
+    assert message.startswith(f"small:part: 3 of 24 images are missing or unreadable: {', '.join(paths)}; with --allow-missing")
     paths += lose(bench, *range(5, 20), 0, 1)
     assert all(path in said(bench, counting, kept) for path in paths)
     paths += lose(bench, 23)
     message = said(bench, counting, kept)
-    assert message.startswith("small:part: 21 of 24 pictures missing")
+    assert message.startswith("small:part: 21 of 24 images are missing")
     assert sum(path in message for path in paths) == 20
     assert f"(all in {kept / 'missing.txt'})" in message
     assert sorted((kept / "missing.txt").read_text().splitlines()) == sorted(paths)
@@ -272,24 +272,24 @@ def test_a_picture_that_comes_later_is_taken(bench: Benchmark, kept: Path) -> No
     path.rename(path.with_suffix(".away"))
     said(bench, PIXELS, kept)
     path.with_suffix(".away").rename(path)
-    assert len(features(bench, PIXELS, kept)[1]) == COUNT
+    assert len(encode_gallery(bench, PIXELS, kept)[1]) == COUNT
 
 
 def test_an_unreadable_picture_is_named(bench: Benchmark, kept: Path) -> None:
     bench.image_path(bench.gallery_ids[20]).write_bytes(b"no picture")
     counting = Counting()
     with pytest.raises(ImageError, match=f"{bench.gallery_ids[20]}: not an image that can be read"):
-        features(bench, counting, kept)
+        encode_gallery(bench, counting, kept)
     assert counting.done == 16  # and what came before it is kept
     assert (kept / ROWS).stat().st_size == 16 * 4 * PIXELS.dim
 
 
 def test_where_it_is_allowed_they_leave_with_the_queries_that_name_them(bench: Benchmark, kept: Path, tmp_path: Path) -> None:
-    whole = features(bench, PIXELS, tmp_path / "whole")[1]
+    whole = encode_gallery(bench, PIXELS, tmp_path / "whole")[1]
     lose(bench, 0, 10)
     bench.image_path(bench.gallery_ids[20]).write_bytes(b"no picture")
     seen: list[int] = []
-    found, rows = features(bench, PIXELS, kept, allow_missing=True, progress=seen.append)
+    found, rows = encode_gallery(bench, PIXELS, kept, allow_missing=True, progress=seen.append)
     assert sum(seen) == COUNT
     left = [i for i in range(COUNT) if i not in (0, 10, 20)]
     assert found.gallery_ids == tuple(bench.gallery_ids[i] for i in left)
@@ -298,16 +298,16 @@ def test_where_it_is_allowed_they_leave_with_the_queries_that_name_them(bench: B
     expected = "small:part: 3 of 24 pictures were missing and 3 of 12 queries left out: not comparable with other results"
     assert found.remark == expected
     again = Counting()
-    assert features(bench, again, kept, allow_missing=True)[0].gallery_ids == found.gallery_ids
+    assert encode_gallery(bench, again, kept, allow_missing=True)[0].gallery_ids == found.gallery_ids
     assert again.done == 0
 
 
 def test_what_was_allowed_once_is_refused_later(bench: Benchmark, kept: Path) -> None:
     path = bench.image_path(bench.gallery_ids[20])
     path.write_bytes(b"no picture")
-    features(bench, PIXELS, kept, allow_missing=True)
+    encode_gallery(bench, PIXELS, kept, allow_missing=True)
     before = content(kept)
-    assert f"1 of 24 pictures missing or unreadable: {path}" in said(bench, PIXELS, kept)
+    assert f"1 of 24 images are missing or unreadable: {path}" in said(bench, PIXELS, kept)
     assert content(kept) == before
     lose(bench, 21)
     assert "1 of 24" in said(bench, PIXELS, kept)
@@ -315,9 +315,9 @@ def test_what_was_allowed_once_is_refused_later(bench: Benchmark, kept: Path) ->
 
 
 def test_nothing_missing_is_nothing_said(bench: Benchmark, kept: Path) -> None:
-    allowed = features(bench, PIXELS, kept, allow_missing=True)
+    allowed = encode_gallery(bench, PIXELS, kept, allow_missing=True)
     assert allowed[0].remark is None
-    np.testing.assert_array_equal(features(bench, PIXELS, kept)[1], allowed[1])
+    np.testing.assert_array_equal(encode_gallery(bench, PIXELS, kept)[1], allowed[1])
 
 
 def test_all_missing_leaves_nothing_to_measure(bench: Benchmark, kept: Path) -> None:
@@ -329,15 +329,15 @@ def test_pictures_are_cut_out_where_the_benchmark_says_so(bench: Benchmark, enco
     def crop(picture: Image.Image, id_: str) -> Image.Image:
         return picture.crop((0, 0, 48, 48)) if id_ == bench.gallery_ids[5] else picture
 
-    rows = features(replace(bench, crop=crop), encoder, kept)[1]
+    rows = encode_gallery(replace(bench, crop=crop), encoder, kept)[1]
     path = bench.image_path(bench.gallery_ids[5])
     np.testing.assert_allclose(rows[5], encoder.encode_images([Image.open(path).crop((0, 0, 48, 48))])[0], atol=1e-5)
     assert np.abs(rows[5] - encoder.encode_images([path])[0]).max() > 1e-3
 
 
 def test_about_says_what_of(bench: Benchmark, kept: Path) -> None:
-    features(bench, PIXELS, kept)
+    encode_gallery(bench, PIXELS, kept)
     about = json.loads((kept / ABOUT).read_text())
     assert about["weights"] == PIXELS.identity.weights
     assert (about["rows"], about["dim"], about["dtype"], about["annotations"]) == (COUNT, PIXELS.dim, "torch.float32", "abc")
-    assert about["digest"] == checksum(kept / ROWS)
+    assert about["digest"] == file_checksum(kept / ROWS)

@@ -14,8 +14,9 @@ import pytest
 import mmretrieve as mm
 from eval import Benchmark, BenchmarkQuery, load_benchmark
 from eval.benchmarks.base import Protocol
-from eval.lists.checks import ListKind, RankedLists, check_lists
-from eval.lists.score import measure_lists, read_lists, score_lists
+from eval.lists.checks import check_lists
+from eval.lists.files import ListKind, RankedLists, read_lists
+from eval.lists.score import measure_lists, score_lists
 from mmretrieve.errors import OptionError
 
 CIRR = Protocol(headline="recall@1", recalls=(1, 4), subset_recalls=(1, 2))
@@ -67,7 +68,7 @@ def test_a_reference_that_stays_keeps_its_place(tmp_path: Path) -> None:
     lists = {"10": ["a", "b", "c"], "11": ["c", "f", "e"]}
     values = {"recall@1": 0.0, "recall@3": 100.0, "map@3": 100 * (1 / 2 + 1 / 3) / 2}
     assert scored(tmp_path, lists, benchmark=kept) == pytest.approx(values)
-    short = r"query 10 \(as with 1 other\): expected at least 3 ids, found 2 besides the reference$"
+    short = r"query 10 \(as with 1 other\): expected at least 3 ids, got 2 besides the reference$"
     with pytest.raises(mm.MMRetrieveError, match=short):
         scored(tmp_path, lists, benchmark=replace(kept, protocol=replace(kept.protocol, keeps_reference=False)))
 
@@ -76,9 +77,9 @@ def test_candidates_alone_are_ranked(tmp_path: Path) -> None:
     alone = small(Protocol(headline="recall@1", recalls=(1, 2), keeps_reference=True, candidates_alone=True))
     assert scored(tmp_path, {"10": ["b", "c"], "11": ["d", "e", "c"]}, benchmark=alone) == {"recall@1": 50, "recall@2": 100}
     for wrong in ("a", "f"):  # its reference, and somebody else's
-        with pytest.raises(mm.MMRetrieveError, match=f"query 10: '{wrong}' is not one of the query's own candidates"):
+        with pytest.raises(mm.MMRetrieveError, match=f"query 10: '{wrong}' is not one of the query's candidates"):
             scored(tmp_path, {"10": ["b", wrong], "11": ["d", "e"]}, benchmark=alone)
-    with pytest.raises(mm.MMRetrieveError, match=r"query 11: expected at least 2 ids, found 1$"):
+    with pytest.raises(mm.MMRetrieveError, match=r"query 11: expected at least 2 ids, got 1$"):
         scored(tmp_path, {"10": ["b", "c"], "11": ["d"]}, benchmark=alone)
     with pytest.raises(OptionError, match=r"0\.json and .*1\.json are for the same metrics of small: expected one file"):
         scored(tmp_path, WHOLE, WHOLE, benchmark=alone)
@@ -105,12 +106,12 @@ def test_records_in_the_order_of_the_queries(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"10": ["a", ', ", line 1.*: not JSON"),
-        ('{"10": ["a"], "10": ["b"]}', "'10' comes twice"),
+        ('{"10": ["a"], "10": ["b"]}', "'10' occurs twice"),
         ([], r"expected \{query id: .*, not \[\]"),
         (["a"], r"expected \{query id: .*, not \['a'\]"),
         ("3", r"expected \{query id: .*, not 3"),
-        ({}, "there is no list in it; expected"),
-        ({"version": "rc2", "metric": "recall"}, "there is no list in it; expected"),
+        ({}, "it contains no lists; expected"),
+        ({"version": "rc2", "metric": "recall"}, "it contains no lists; expected"),
         (
             {"10": {"b": 0.5}, "11": {"c": 1}},
             r"query 10 \(as with 1 other\): expected a list of ids, best first, not \{'b': 0.5\}",
@@ -140,23 +141,26 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"10": WHOLE["10"]}, r", query 11: has no list; it is a query of small val, which has 2: is the file cut short"),
-        (WHOLE | {"9": ["a"]}, ", query 9: not a query of small val, which has 2: is this of another split or benchmark?"),
+        ({"10": WHOLE["10"]}, r", query 11: has no list; it is a query of small val, which has 2: is the file incomplete"),
+        (
+            WHOLE | {"9": ["a"]},
+            ", query 9: not a query of small val, which has 2: does the file belong to another split or benchmark?",
+        ),
         ({"1": [], "2": [], "3": []}, r", query 1 \(as with 2 others\): not a query of small val"),
         (
             WHOLE | {"11": ["e", "a", "b.png", "c"]},
-            "query 11: 'b.png' is not in the gallery of small val, whose ids are like 'a'",
+            "query 11: 'b.png' is not in the gallery of small val, whose ids look like 'a'",
         ),
         (WHOLE | {"10": ["c", "b", 7, "e"]}, "query 10: '7' is not in the gallery"),
-        (WHOLE | {"10": ["c", "b", "d", "e", "c"]}, "query 10: 'c' comes twice"),
-        (WHOLE | {"10": ["c", "b", "e"]}, "query 10: expected at least 4 ids, found 3$"),
-        (WHOLE | {"10": ["a", "c", "b", "e"]}, "query 10: expected at least 4 ids, found 3 besides the reference$"),
-        (WHOLE | {"10": []}, "query 10: expected at least 4 ids, found 0"),
-        (SUBSET | {"10": ["c", "e"]}, "query 10: 'e' is not one of the query's own candidates"),
-        (SUBSET | {"10": ["a", "c"]}, "query 10: expected at least 2 ids, found 1 besides the reference"),
+        (WHOLE | {"10": ["c", "b", "d", "e", "c"]}, "query 10: 'c' occurs twice"),
+        (WHOLE | {"10": ["c", "b", "e"]}, "query 10: expected at least 4 ids, got 3$"),
+        (WHOLE | {"10": ["a", "c", "b", "e"]}, "query 10: expected at least 4 ids, got 3 besides the reference$"),
+        (WHOLE | {"10": []}, "query 10: expected at least 4 ids, got 0"),
+        (SUBSET | {"10": ["c", "e"]}, "query 10: 'e' is not one of the query's candidates"),
+        (SUBSET | {"10": ["a", "c"]}, "query 10: expected at least 2 ids, got 1 besides the reference"),
         (
             {name: SUBSET[name] for name in ("10", "11")},
-            'query 10 .as with 1 other.: expected at least 4 ids, found 2; a file of subset rankings says "metric": "recall_subset"',
+            'query 10 .as with 1 other.: expected at least 4 ids, got 2; a file of subset rankings has "metric": "recall_subset"',
         ),
     ],
 )
@@ -171,10 +175,12 @@ def test_what_the_benchmark_cannot_measure_is_refused(tmp_path: Path) -> None:
     both = r"0\.json and .*1\.json are for the same metrics of small: expected one each of recall and recall_subset"
     with pytest.raises(OptionError, match=both):
         scored(tmp_path, WHOLE, FULL)
-    with pytest.raises(OptionError, match="there are no lists of small"):
+    with pytest.raises(OptionError, match="there are no lists of small to score"):
         score_lists(small())
     plain = small(Protocol(headline="recall@1", recalls=(1,)))
-    with pytest.raises(mm.MMRetrieveError, match=r'0\.json: says "metric": "recall", as files for CIRR do, not small val'):
+    with pytest.raises(
+        mm.MMRetrieveError, match=r'0\.json has "metric": "recall", as files for CIRR do, but was given for small val'
+    ):
         scored(tmp_path, WHOLE | {"metric": "recall"}, benchmark=plain)
     hidden = small(queries=tuple(replace(query, targets=()) for query in small().queries))
     with pytest.raises(mm.MMRetrieveError, match="the targets of small val are not public"):
@@ -182,7 +188,7 @@ def test_what_the_benchmark_cannot_measure_is_refused(tmp_path: Path) -> None:
     deep = small(Protocol(headline="recall@7", recalls=(7,)))
     with pytest.raises(mm.MMRetrieveError, match="k = 7 is larger than the ranking of 5 items"):
         scored(tmp_path, FULL, benchmark=deep)
-    with pytest.raises(mm.MMRetrieveError, match=r"expected at least 5 ids, found 4"):  # all there are, where k asks for more
+    with pytest.raises(mm.MMRetrieveError, match=r"expected at least 5 ids, got 4"):  # all there are, where k asks for more
         scored(tmp_path, WHOLE, benchmark=deep)
 
 
@@ -196,20 +202,22 @@ def test_full_rankings_of_cirr_val_say_what_their_scores_say(shared: Path) -> No
     benchmark = load_benchmark("cirr", shared / "cirr", split="val")
     scores = np.random.default_rng(5).random((len(benchmark.queries), len(benchmark.gallery_ids)))
     for row, query in zip(scores, benchmark.queries, strict=True):
-        row[benchmark.place[query.targets[0]]] += 0.6
+        row[benchmark.id2row[query.targets[0]]] += 0.6
     lists = full_rankings(benchmark, scores)
     found = measure_lists(benchmark, RankedLists("memory", lists))
-    np.testing.assert_array_equal(found, benchmark.per_query(scores))
-    assert len(set(benchmark.means(found).values())) == 7
+    np.testing.assert_array_equal(found, benchmark.measure_scores(scores))
+    assert len(set(benchmark.mean_metrics(found).values())) == 7
     cut = {query.id: [id_ for id_ in lists[query.id] if id_ != query.reference][:50] for query in benchmark.queries}
     members = {query.id: [id_ for id_ in lists[query.id] if id_ in (query.candidates or ())][:3] for query in benchmark.queries}
     both = RankedLists("one", cut, ListKind.RECALL), RankedLists("other", members, ListKind.SUBSET)
     np.testing.assert_array_equal(measure_lists(benchmark, *both), found)
     alone = score_lists(benchmark, both[0])
-    assert alone == {name: value for name, value in benchmark.means(found).items() if not name.startswith("recall_subset")}
+    assert alone == {
+        name: value for name, value in benchmark.mean_metrics(found).items() if not name.startswith("recall_subset")
+    }
     query = benchmark.queries[3]
     with_reference = cut | {query.id: [query.reference, *cut[query.id][:49]]}
-    with pytest.raises(mm.MMRetrieveError, match=f"query {query.id}: expected at least 50 ids, found 49 besides the reference"):
+    with pytest.raises(mm.MMRetrieveError, match=f"query {query.id}: expected at least 50 ids, got 49 besides the reference"):
         check_lists(benchmark, RankedLists("memory", with_reference))
 
 
@@ -235,7 +243,7 @@ def test_circo_val_by_formula(shared: Path, tmp_path: Path) -> None:
     test = load_benchmark("circo", shared / "circo", split="test")
     with pytest.raises(mm.MMRetrieveError, match=r"query 220 \(as with 579 others\): has no list; it is a query of circo test"):
         scored(tmp_path, lists, benchmark=test)
-    with pytest.raises(mm.MMRetrieveError, match=r"query 219: expected at least 50 ids, found 49$"):
+    with pytest.raises(mm.MMRetrieveError, match=r"query 219: expected at least 50 ids, got 49$"):
         scored(tmp_path, lists | {"219": lists["219"][:49]}, benchmark=benchmark)
 
 
@@ -286,7 +294,9 @@ def test_a_real_submission_is_read_and_mixed_up_splits_are_told(shared: Path) ->
     check_lists(benchmark, lists, exact=True)
     with pytest.raises(mm.MMRetrieveError, match="the targets of cirr test1 are not public: `submit` writes"):
         score_lists(benchmark, lists)
-    mixed = r"query 12063 \(as with 4147 others\): not a query of cirr val, which has 4181: is this of another split"
+    mixed = (
+        r"query 12063 \(as with 4147 others\): not a query of cirr val, which has 4181: does the file belong to another split"
+    )
     with pytest.raises(mm.MMRetrieveError, match=mixed):
         score_lists(load_benchmark("cirr", shared / "cirr", split="val"), lists)
 

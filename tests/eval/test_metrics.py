@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.benchmarks.base import ASPECT_K, Benchmark, BenchmarkQuery, Protocol
-from eval.metrics.ranks import BEYOND, RankingTask, average_precision_at, list_ranks, recall_at, target_ranks
+from eval.metrics.ranks import UNRANKED, RankingTask, average_precision_at, list_ranks, recall_at, target_ranks
 
 ITEMS = tuple(f"i{n}" for n in range(30))
 CASES = 1200
@@ -32,7 +32,9 @@ def test_ranks_by_hand() -> None:
     assert target_ranks(np.array([3, 5, 3]), RankingTask([0])).tolist() == [3]  # 5 above, the other 3 before it
     assert target_ranks(np.array([9, 5, 3, 8]), RankingTask([2, 0], hidden=[3])).tolist() == [1, 3]
     assert target_ranks(np.array([[9, 5], [5, 9]]), RankingTask([0])).tolist() == [[1], [2]]
-    assert target_ranks(np.array([9, 5, 3, 8]), RankingTask([2], rivals=[1, 2])).tolist() == [3]  # a rival is the target again
+    assert target_ranks(np.array([9, 5, 3, 8]), RankingTask([2], distractors=[1, 2])).tolist() == [
+        3
+    ]  # a distractor is a copy of the target
     assert target_ranks(np.array([7, 7, 7, 1]), RankingTask([0, 1])).tolist() == [2, 3]  # the third 7 first, targets after it
     assert target_ranks(np.array([7, 7, 1]), RankingTask([1], hidden=[0])).tolist() == [1]  # what is hidden ties with nobody
 
@@ -40,8 +42,10 @@ def test_ranks_by_hand() -> None:
 def test_ranks_of_a_list_by_hand() -> None:
     assert list_ranks([4, 2, 0], RankingTask([0, 4])).tolist() == [1, 3]
     assert list_ranks([4, 2, 0], RankingTask([0], hidden=[4])).tolist() == [2]
-    assert list_ranks([4, 2, 0, 1], RankingTask([1], rivals=[0, 3])).tolist() == [2]  # only 0 and 1 of these are in the contest
-    assert list_ranks([4, 2], RankingTask([2, 1])).tolist() == [2, BEYOND]
+    assert list_ranks([4, 2, 0, 1], RankingTask([1], distractors=[0, 3])).tolist() == [
+        2
+    ]  # only 0 and 1 of these are in the task
+    assert list_ranks([4, 2], RankingTask([2, 1])).tolist() == [2, UNRANKED]
 
 
 def test_metrics_by_formula() -> None:
@@ -52,7 +56,7 @@ def test_metrics_by_formula() -> None:
     assert average_precision_at(ranks, 12) == pytest.approx(100 * (1 / 1 + 2 / 3 + 3 / 12) / 3)
     assert average_precision_at(ranks, 2) == pytest.approx(100 * (1 / 1) / 2)  # no more than two can be found among two
     assert average_precision_at(np.array([2]), 5) == pytest.approx(100 * (1 / 2) / 1)
-    assert average_precision_at(np.array([4, BEYOND]), 5) == pytest.approx(100 * (1 / 4) / 2)
+    assert average_precision_at(np.array([4, UNRANKED]), 5) == pytest.approx(100 * (1 / 4) / 2)
     both = average_precision_at(np.array([[1, 2], [2, 4]]), 5)
     assert both == pytest.approx([100, 100 * (1 / 2 + 2 / 4) / 2])
 
@@ -119,7 +123,7 @@ def test_every_metric_equals_a_slow_second_way(protocol: Protocol) -> None:
         levels = random.choice([2, 6, 1000])  # nearly all tie, many tie, hardly any tie
         scores = [float(random.randrange(levels)) for _ in ITEMS]
         expected = slow(protocol, query, lambda item, scores=scores: scores[ITEMS.index(item)])
-        found = of_one(protocol, query).per_query([np.array(scores)])[0]
+        found = of_one(protocol, query).measure_scores([np.array(scores)])[0]
         assert found.tolist() == pytest.approx(expected, nan_ok=True), (query, scores)
         seen.add(tuple(value for value in expected if not isnan(value)))
     assert len(seen) > (100 if protocol.precisions else len(protocol.recalls))  # the cases differ
@@ -134,21 +138,21 @@ def test_a_ranked_list_says_what_scores_without_ties_say(protocol: Protocol) -> 
         ranking = random.sample(range(len(ITEMS)), len(ITEMS))
         scores = np.zeros(len(ITEMS))
         scores[ranking] = np.arange(len(ITEMS), 0, -1)
-        by_list = benchmark.measured([partial(list_ranks, ranking)])
+        by_list = benchmark.rank_table([partial(list_ranks, ranking)]).values
         if len(set(query.candidates or ())) == len(query.candidates or ()):
-            np.testing.assert_array_equal(by_list, benchmark.per_query([scores]))
+            np.testing.assert_array_equal(by_list, benchmark.measure_scores([scores]))
         if not protocol.subset_recalls and not protocol.candidates_alone:  # all that the largest k asks for is enough
             cut = ranking[: benchmark.depth + (not protocol.keeps_reference)]
-            np.testing.assert_array_equal(benchmark.measured([partial(list_ranks, cut)]), by_list)
+            np.testing.assert_array_equal(benchmark.rank_table([partial(list_ranks, cut)]).values, by_list)
 
 
 def test_a_target_that_is_a_distractor_too_ties_with_itself_by_scores_and_in_a_list() -> None:
     benchmark = of_one(GENECIS, BenchmarkQuery("q", "i9", ("",), ("i0",), candidates=("i0", "i1", "i0", "i2")))
     scores = np.zeros(len(ITEMS))
     scores[[0, 1, 2]] = [3, 2, 1]
-    assert benchmark.per_query([scores]).tolist() == [[0, 100, 100]]  # its other self stands before it
-    assert benchmark.measured([partial(list_ranks, [0, 1, 2])]).tolist() == [[0, 100, 100]]
-    assert benchmark.measured([partial(list_ranks, [1, 2, 0])]).tolist() == [[0, 0, 0]]
+    assert benchmark.measure_scores([scores]).tolist() == [[0, 100, 100]]  # its other self stands before it
+    assert benchmark.rank_table([partial(list_ranks, [0, 1, 2])]).values.tolist() == [[0, 100, 100]]
+    assert benchmark.rank_table([partial(list_ranks, [1, 2, 0])]).values.tolist() == [[0, 0, 0]]
 
 
 @settings(max_examples=200)
@@ -157,14 +161,14 @@ def test_laws(seed: int, protocol: Protocol) -> None:
     random = Random(seed)
     query = case(protocol, random)
     scores = np.array([float(random.randrange(9)) for _ in ITEMS])
-    values = of_one(protocol, query).per_query([scores])
+    values = of_one(protocol, query).measure_scores([scores])
     recalls = values[0, : len(protocol.recalls)]
     assert (np.diff(recalls) >= 0).all(), "recall falls with k"
     order = random.sample(range(len(ITEMS)), len(ITEMS))
     shuffled = Benchmark("random", "test", tuple(ITEMS[i] for i in order), (query,), Path, protocol)
-    np.testing.assert_array_equal(shuffled.per_query([scores[order]]), values)
+    np.testing.assert_array_equal(shuffled.measure_scores([scores[order]]), values)
     better = scores + [100.0 * (item in query.targets) for item in ITEMS]
     if len(set(query.candidates or ())) == len(query.candidates or ()):
-        first = of_one(protocol, query).per_query([better])[0, 0 if not protocol.precisions else len(protocol.recalls)]
+        first = of_one(protocol, query).measure_scores([better])[0, 0 if not protocol.precisions else len(protocol.recalls)]
         assert first == pytest.approx(100), "all targets come first, and it is not worth 100"
-    np.testing.assert_array_equal(of_one(protocol, query).per_query([np.stack([scores, better])])[0, 0], values[0])
+    np.testing.assert_array_equal(of_one(protocol, query).measure_scores([np.stack([scores, better])])[0, 0], values[0])

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmretrieve as mm
-from eval.metrics import plane_ranks as plane_ranks_module
-from eval.metrics.plane_ranks import FEW, plane_ranks
 from eval.metrics.ranks import RankingTask, Ranks, target_ranks
+from eval.sweep import plane_ranks as plane_ranks_module
 from eval.sweep.plane import Plane
+from eval.sweep.plane_ranks import DEPTH_MARGIN, MAX_SCORED_DISTRACTORS, plane_ranks
 from mmretrieve.directions import plane_weights
 from mmretrieve.scoring import linear
 from mmretrieve.vectors import Float32
@@ -24,11 +24,11 @@ EIGHTHS = Plane(np.linspace(0, 1, 5), np.linspace(-0.5, 2, 21))
 Kind = Callable[[np.random.Generator, int], Float32]
 
 
-def one_by_one(scores_3n: Float32, plane: Plane, contest: RankingTask) -> Ranks:
+def one_by_one(scores_3n: Float32, plane: Plane, task: RankingTask) -> Ranks:
     """(points, targets): what a run at each point gives, one point after the other."""
     points = [plane_weights(float(beta), float(gamma)) for beta in plane.betas for gamma in plane.gammas]
     points += [pdv.weights for pdv in plane.named.values()]
-    return np.array([target_ranks(linear(scores_3n, point), contest) for point in points])
+    return np.array([target_ranks(linear(scores_3n, point), task) for point in points])
 
 
 def anything(rng: np.random.Generator, items: int) -> Float32:
@@ -76,7 +76,7 @@ def alike(rng: np.random.Generator, items: int) -> Float32:
 
 
 def crossing(rng: np.random.Generator, items: int) -> Float32:
-    """Who is first by the image is last by the text: at no two betas do the same rivals stand before the target."""
+    """Who is first by the image is last by the text: at no two betas do the same distractors stand before the target."""
     lead = rng.uniform(-1, 1, items)
     return np.stack([lead, -lead, 0.3 - lead + rng.uniform(-0.1, 0.1, items)]).astype(np.float32)
 
@@ -122,24 +122,24 @@ def test_every_point_is_what_a_run_gives_there(kind: Kind, items: int, plane: Pl
     for _ in range(12 if items < 300 else 4):
         scores = kind(rng, items)
         rows = rng.permutation(items).tolist()
-        contest = RankingTask(rows[1 : 2 + rng.integers(0, 14)], hidden=rows[: rng.integers(0, 2)])
-        np.testing.assert_array_equal(plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest))
+        task = RankingTask(rows[1 : 2 + rng.integers(0, 14)], hidden=rows[: rng.integers(0, 2)])
+        np.testing.assert_array_equal(plane_ranks(scores, plane, task), one_by_one(scores, plane, task))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", [1, 3, 10])
 @pytest.mark.parametrize("plane", [PLANE, EIGHTHS, Plane(np.array([0.5]), PLANE.gammas)], ids=["plain", "eighths", "one beta"])
-@pytest.mark.parametrize("generous", [1, plane_ranks.GENEROUS])
+@pytest.mark.parametrize("generous", [1, DEPTH_MARGIN])
 def test_down_to_a_depth_and_beyond_it_only_beyond(
     kind: Kind, depth: int, plane: Plane, generous: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the guess is mean, so that few rivals or too few lie before it."""
-    monkeypatch.setattr(plane_ranks_module, "GENEROUS", generous)
+    """Also where the guess is mean, so that few distractors or too few lie before it."""
+    monkeypatch.setattr(plane_ranks_module, "DEPTH_MARGIN", generous)
     rng = np.random.default_rng(10)
-    for items in [FEW + 20, 50, 60, 80, 100, 150, 300, 900]:
+    for items in [MAX_SCORED_DISTRACTORS + 20, 50, 60, 80, 100, 150, 300, 900]:
         scores = kind(rng, items)
-        contest = RankingTask(list(range(rng.integers(1, 4))), depth=depth)
-        found, true = plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest)
+        task = RankingTask(list(range(rng.integers(1, 4))), depth=depth)
+        found, true = plane_ranks(scores, plane, task), one_by_one(scores, plane, task)
         np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
 
 
@@ -158,7 +158,7 @@ def test_any_thresholds_down_to_any_depth(seed: int, generous: int, depth: int) 
     scores = (scores / np.abs(scores).max()).astype(np.float32)
     scores[:, 0] = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plane_ranks_module, "GENEROUS", generous)
+        patch.setattr(plane_ranks_module, "DEPTH_MARGIN", generous)
         found = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=depth))
     true = plane_ranks(scores, EIGHTHS, RankingTask([0]))
     np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
@@ -173,56 +173,66 @@ def test_who_is_too_far_down_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rivals", [1, FEW, FEW + 1, 80])
-def test_a_contest_among_named_rivals(kind: Kind, rivals: int) -> None:
-    """CIRR's subsets and GeneCIS's galleries: rivals may come twice, and a rival may be the target again."""
+@pytest.mark.parametrize("distractors", [1, MAX_SCORED_DISTRACTORS, MAX_SCORED_DISTRACTORS + 1, 80])
+def test_a_task_with_named_distractors(kind: Kind, distractors: int) -> None:
+    """CIRR's subsets and GeneCIS's galleries: distractors may come twice, and a distractor may be the target again."""
     rng = np.random.default_rng(6)
     for _ in range(8):
         scores = kind(rng, 50)
-        contest = RankingTask([0], rivals=rng.integers(0, 50, rivals).tolist())
-        np.testing.assert_array_equal(plane_ranks(scores, PLANE, contest), one_by_one(scores, PLANE, contest))
+        task = RankingTask([0], distractors=rng.integers(0, 50, distractors).tolist())
+        np.testing.assert_array_equal(plane_ranks(scores, PLANE, task), one_by_one(scores, PLANE, task))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(KINDS), st.integers(FEW + 2, 70), st.integers(1, 14), st.integers(2, 9))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(KINDS),
+    st.integers(MAX_SCORED_DISTRACTORS + 2, 70),
+    st.integers(1, 14),
+    st.integers(2, 9),
+)
 def test_any_grid(seed: int, kind: Kind, items: int, targets: int, gammas: int) -> None:
     """Any betas in any order, one alone too; gammas that begin anywhere, in steps fine or wide."""
     rng = np.random.default_rng(seed)
     first, step = rng.choice([-2.0, -0.5, 0.0, 0.3, 1.0]), rng.choice([1e-3, 0.1, 0.125, 1.0])
     betas = rng.choice(np.linspace(0, 1, 11), rng.integers(1, 5), replace=False)
     plane = Plane(betas, first + step * np.arange(gammas))
-    scores, contest = kind(rng, items), RankingTask(list(range(targets)), hidden=[items - 1])
-    np.testing.assert_array_equal(plane_ranks(scores, plane, contest), one_by_one(scores, plane, contest))
+    scores, task = kind(rng, items), RankingTask(list(range(targets)), hidden=[items - 1])
+    np.testing.assert_array_equal(plane_ranks(scores, plane, task), one_by_one(scores, plane, task))
 
 
 def test_a_threshold_that_lies_on_a_point_counts_against_the_target_there() -> None:
-    """d = (−1, 0, 1) / 8 · g: the rival draws level at gamma = 1 / g, exactly on the grid, and stands before the target from there on."""
+    """d = (−1, 0, 1) / 8 · g: the distractor draws level at gamma = 1 / g, exactly on the grid, and stands before the target from there on."""
     plane = Plane(np.array([0.0]), np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
     for steps in range(1, 5):
-        rival = np.array([[-steps / 4], [0], [1]], np.float32) / 8
-        scores = np.concatenate([np.zeros((3, 1), np.float32), np.repeat(rival, FEW + 1, axis=1)], axis=1)
+        distractor = np.array([[-steps / 4], [0], [1]], np.float32) / 8
+        scores = np.concatenate(
+            [np.zeros((3, 1), np.float32), np.repeat(distractor, MAX_SCORED_DISTRACTORS + 1, axis=1)], axis=1
+        )
         found = plane_ranks(scores, plane, RankingTask([0]))[:, 0]
-        assert found.tolist() == [1] * steps + [FEW + 2] * (5 - steps)
+        assert found.tolist() == [1] * steps + [MAX_SCORED_DISTRACTORS + 2] * (5 - steps)
         falling = plane_ranks(-scores, plane, RankingTask([0]))[:, 0]
-        assert falling.tolist() == [FEW + 2] * (steps + 1) + [1] * (4 - steps)  # level, it still counts against the target
+        assert falling.tolist() == [MAX_SCORED_DISTRACTORS + 2] * (steps + 1) + [1] * (
+            4 - steps
+        )  # level, it still counts against the target
 
 
 def test_the_corners_are_the_terms_alone() -> None:
     plane = Plane(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     for kind in KINDS:
-        scores, contest = kind(np.random.default_rng(7), 90), RankingTask([3, 8], hidden=[5])
-        ranks = plane_ranks(scores, plane, contest)
+        scores, task = kind(np.random.default_rng(7), 90), RankingTask([3, 8], hidden=[5])
+        ranks = plane_ranks(scores, plane, task)
         for place, term in {0: 0, 2: 1, 3: 2}.items():
-            np.testing.assert_array_equal(ranks[place], target_ranks(scores[term], contest))
+            np.testing.assert_array_equal(ranks[place], target_ranks(scores[term], task))
 
 
 def test_few_and_many_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in KINDS:
-        scores, contest = kind(np.random.default_rng(8), 40), RankingTask([0, 1])
+        scores, task = kind(np.random.default_rng(8), 40), RankingTask([0, 1])
         found = []
         for few in (0, 100):
-            monkeypatch.setattr(plane_ranks_module, "FEW", few)
-            found.append(plane_ranks(scores, PLANE, contest))
+            monkeypatch.setattr(plane_ranks_module, "MAX_SCORED_DISTRACTORS", few)
+            found.append(plane_ranks(scores, PLANE, task))
         np.testing.assert_array_equal(*found)
 
 
@@ -236,15 +246,15 @@ def test_the_scores_are_left_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("betas", "gammas", "why"),
     [
-        ([], [0, 1], "betas, which are from 0 to 1"),
-        ([0, 1.1], [0, 1], "betas, which are from 0 to 1"),
-        ([-0.1, 1], [0, 1], "betas, which are from 0 to 1"),
-        ([0.5], [], "at least two gammas, which rise in even steps"),
-        ([0.5], [1], "at least two gammas, which rise in even steps"),  # one gamma has no step
-        ([0.5], [1, 0], "at least two gammas, which rise in even steps"),
-        ([0.5], [0, 0, 0], "at least two gammas, which rise in even steps"),
-        ([0.5], [0, 1, 3], "at least two gammas, which rise in even steps"),
-        ([0.5], range(2_000_000), "too fine"),
+        ([], [0, 1], "every beta must be from 0 to 1"),
+        ([0, 1.1], [0, 1], "every beta must be from 0 to 1"),
+        ([-0.1, 1], [0, 1], "every beta must be from 0 to 1"),
+        ([0.5], [], "at least two gammas that increase in equal steps"),
+        ([0.5], [1], "at least two gammas that increase in equal steps"),  # one gamma has no step
+        ([0.5], [1, 0], "at least two gammas that increase in equal steps"),
+        ([0.5], [0, 0, 0], "at least two gammas that increase in equal steps"),
+        ([0.5], [0, 1, 3], "at least two gammas that increase in equal steps"),
+        ([0.5], range(2_000_000), "too large"),
     ],
 )
 def test_what_is_no_grid_is_refused(betas: list[float], gammas: list[float], why: str) -> None:

@@ -17,17 +17,29 @@ from PIL import Image
 
 from eval.report import build_report
 from eval.report.bootstrap import Interval, paired_interval, suite_interval
-from eval.report.case_selection import best, fallen, moved, risen, worst
-from eval.report.groups import ComparisonGroup, grouped
-from eval.report.heatmap import heatmap
-from eval.report.loading import read_records
-from eval.report.page import typed
-from eval.report.paths import without_paths
-from eval.report.published import acceptance_for, backbone, published_for
-from eval.report.published_comparison import accepted, beside_published
-from eval.report.tables import aspects, distances, results
-from eval.report.verdict import level_with, verdict
-from eval.report.words import benchmark_name, command, metric_name, number, preprocessing_said, signed
+from eval.report.case_selection import count_changes, select_best, select_improved, select_worsened, select_worst
+from eval.report.formatting import (
+    benchmark_name,
+    format_number,
+    format_preprocessing,
+    format_signed,
+    metric_name,
+    pdv_option,
+)
+from eval.report.groups import ComparisonGroup, group_records
+from eval.report.heatmap import draw_heatmap
+from eval.report.loading import read_records, shorten_paths
+from eval.report.page import mark_code
+from eval.report.published import (
+    compare_checkpoint,
+    compare_published,
+    find_backbone,
+    find_checkpoint_results,
+    find_published,
+)
+from eval.report.tables import aspects_table, differences_table, results_table
+from eval.report.verdict import equal_to_best, write_verdict
+from eval.runs.records import SweepRecord, read_record, write_record
 from mmretrieve import MMRetrieveError
 from mmretrieve.errors import OptionError
 from mmretrieve.wardrobe import drawings
@@ -148,7 +160,7 @@ def write_sweep(folder: Path, name: str = "plane", *, halves: bool = False, best
 
 def group_of(folder: Path) -> ComparisonGroup:
     records = read_records(folder)
-    (group,) = grouped(records.runs, records.sweeps, resamples=2000)
+    (group,) = group_records(records.runs, records.sweeps, resamples=2000)
     return group
 
 
@@ -217,19 +229,24 @@ def test_intervals_are_repeatable_and_refuse_what_is_not_paired() -> None:
             paired_interval(x, y)
     with pytest.raises(MMRetrieveError, match="level 1"):
         paired_interval(a, b, level=1)
-    assert [Interval(1, *ends).clear for ends in ((0.1, 2), (-0.1, 2), (0, 2), (-2, -0.1))] == [True, False, False, True]
+    assert [Interval(1, *ends).is_significant for ends in ((0.1, 2), (-0.1, 2), (0, 2), (-2, -0.1))] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 # the answer
 
 
 def test_a_clear_case_says_so(folder: Path) -> None:
-    said = verdict(group_of(folder))
+    said = write_verdict(group_of(folder))
     assert said.lead == "Use `captions + PDV-F 1.4/1.2/0.75`."
     assert said.reasons[0].startswith("It reaches R@1 75.0, 55.0 points more than its base, `captions` (20.0); 95% interval ")
-    assert said.reasons[1] == "Against that base 22 queries get better, 0 worse, and 18 stay as before."
-    assert said.setting[0] == "Its setting is `--pdv 1.4,1.2,0.75`, which weighs image 0.25, text −0.5, composed 1.25."
-    assert "chance" not in " ".join((said.lead, *said.reasons))
+    assert said.reasons[1] == "Compared with this base, 22 queries improve, 0 worsen and 18 stay the same."
+    assert said.setting[0] == "Its setting is `--pdv 1.4,1.2,0.75`; the weights are image 0.25, text −0.5, composed 1.25."
+    assert "not significant" not in " ".join((said.lead, *said.reasons))
 
 
 def test_an_unclear_case_says_so(tmp_path: Path) -> None:
@@ -237,28 +254,35 @@ def test_an_unclear_case_says_so(tmp_path: Path) -> None:
     write_run(tmp_path, "base", CLOSE[1])
     write_run(tmp_path, "sum", CLOSE[0][:20] + [LOST] * 20, composer="sum", label="image + prompt")
     group = group_of(tmp_path)
-    said = verdict(group)
+    said = write_verdict(group)
     assert [run.name for run in group.runs] == ["pdv", "sum", "base"]
-    assert [run.name for run in level_with(group)] == ["sum", "base"]
+    assert [run.name for run in equal_to_best(group)] == ["sum", "base"]
     assert said.lead == (
-        "Use `captions + PDV-F 1.4/1.2/0.75`, or `image + prompt` or `captions`: the difference may be chance."
+        "Use `captions + PDV-F 1.4/1.2/0.75`, or `image + prompt` or `captions`: the differences are not significant."
     )
-    assert ", which may be chance; 95% interval" in said.reasons[0]
-    assert re.search(r"The runner-up, `image \+ prompt`, reaches 50.0, 2.5 less: on 40 queries the two cannot", said.reasons[2])
+    assert ", which is not significant; 95% interval" in said.reasons[0]
+    assert re.search(
+        r"The runner-up, `image \+ prompt`, reaches 50.0, 2.5 less: the difference is not significant on 40 queries",
+        said.reasons[2],
+    )
 
 
 def test_gains_are_claimed_against_a_base_alone(tmp_path: Path) -> None:
     write_run(tmp_path, "pdv", CLEAR[0], weighing="balanced")
-    assert verdict(group_of(tmp_path)).lead == "Only one run here: `captions + balanced`."
+    assert write_verdict(group_of(tmp_path)).lead == "There is only one run here: `captions + balanced`."
     write_run(tmp_path, "sum", CLEAR[1], composer="sum")
-    said = verdict(group_of(tmp_path))
+    said = write_verdict(group_of(tmp_path))
     assert said.reasons[0] == (
-        "It reaches R@1 75.0. There is no run of captions under base weights here, so no gain can be claimed."
+        "It reaches R@1 75.0. There is no run of captions with base weights here, so its gain is unknown."
     )
-    assert "that is clear" in said.reasons[1]
+    assert "the difference is significant" in said.reasons[1]
     write_run(tmp_path, "best", [FOUND] * 39 + [LOST], composer="captions")
     group = group_of(tmp_path)
-    assert verdict(group).reasons[0].startswith("It reaches R@1 97.5 as it comes: no other weighing of captions")
+    assert (
+        write_verdict(group)
+        .reasons[0]
+        .startswith("It reaches R@1 97.5 with base weights: no other weights of captions score higher")
+    )
     assert group.base_of(group.runs[0]) is None
     assert group.base_of(group.runs[1]) is group.runs[0]
 
@@ -276,41 +300,41 @@ def test_of_two_bases_the_one_with_like_options_counts(tmp_path: Path) -> None:
 
 
 def test_a_sweep_says_how_it_was_tuned(folder: Path) -> None:
-    said = verdict(group_of(folder))
+    said = write_verdict(group_of(folder))
     assert said.setting[1] == (
-        "Of all PDV settings of captions, the sweep's best is `--pdv 2,2,0.5` (beta 0.5, gamma 2): R@1 42.0, against 20.0 at "
+        "The best PDV setting in the sweep of captions is `--pdv 2,2,0.5` (beta 0.5, gamma 2): R@1 42.0, compared with 20.0 at "
         "the base and 30.0 at the published setting (cirevl), tuned and reported on the same queries (all queries)."
     )
-    assert any("chosen on the very queries it is reported on" in caution for caution in said.cautions)
+    assert any("chosen on the queries that it is reported on" in caution for caution in said.cautions)
     write_sweep(folder, best_value=80.0)
     assert (
-        verdict(group_of(folder))
+        write_verdict(group_of(folder))
         .setting[1]
-        .endswith("No run here does as well: run that setting to compare it query by query.")
+        .endswith("No run here scores as high: run this setting to compare it query by query.")
     )
     write_sweep(folder, halves=True, best_value=80.0)
-    said = verdict(group_of(folder))
+    said = write_verdict(group_of(folder))
     assert said.setting[1].endswith(
         "tuned on the even queries, reported on the odd queries. "
-        "That gain, +60.0, is larger than any of the runs' here: run that setting to compare it query by query."
+        "Its gain, +60.0, is larger than that of the best run here: run this setting to compare it query by query."
     )
     assert said.cautions == ()
     write_sweep(folder, halves=True, best_value=21.0)
-    assert verdict(group_of(folder)).setting[1].endswith("tuned on the even queries, reported on the odd queries.")
+    assert write_verdict(group_of(folder)).setting[1].endswith("tuned on the even queries, reported on the odd queries.")
     write_sweep(folder, halves=True, gammas=[-2.0, -1.0, 0.0, 1.0, 2.0])
-    assert verdict(group_of(folder)).cautions == (
-        "The best point of the sweep of captions lies on the edge of its grid (gamma 2): a wider one may hold a better.",
+    assert write_verdict(group_of(folder)).cautions == (
+        "The best point in the sweep of captions lies on the edge of its grid (gamma 2): a wider grid may contain a better one.",
     )
 
 
 def test_cautions_name_toys_and_other_data(tmp_path: Path) -> None:
     write_run(tmp_path, "a", CLEAR[0], model="wardrobe", remark=NOT_RELEASED, remarks=["transductive: looked at the gallery"])
-    cautions = verdict(group_of(tmp_path)).cautions
+    cautions = write_verdict(group_of(tmp_path)).cautions
     assert "knows drawn clothes and nothing else" in cautions[0]
-    assert cautions[1] == "These are not the released data of CIRR: no number here compares with a paper's."
+    assert cautions[1] == "This is not the released data of CIRR: no number here is comparable with a paper's."
     assert cautions[-1] == "Transductive: looked at the gallery."
     write_run(tmp_path, "a", CLEAR[0], benchmark="catalogue", model="model")
-    assert "for this catalogue alone" in verdict(group_of(tmp_path)).cautions[0]
+    assert "for this catalogue only" in write_verdict(group_of(tmp_path)).cautions[0]
 
 
 def test_a_suite_says_where_it_gains(tmp_path: Path) -> None:
@@ -319,11 +343,11 @@ def test_a_suite_says_where_it_gains(tmp_path: Path) -> None:
     write_run(tmp_path, "base", {"fashioniq:dress": shirt, "fashioniq:shirt": shirt}, benchmark="fashioniq")
     group = group_of(tmp_path)
     assert group.interval(*group.runs).difference == pytest.approx((50 + 0) / 2)
-    assert verdict(group).reasons[-1] == "The gain is largest on dress (+50.0) and smallest on shirt (0.0)."
-    table = results(group)
+    assert write_verdict(group).reasons[-1] == "The gain is largest on dress (+50.0) and smallest on shirt (0.0)."
+    table = results_table(group)
     assert table.heads == (("mean", 1), ("dress", 1), ("shirt", 1))
     assert [[cell.text for cell in row.cells] for row in table.rows] == [["50.0", "75.0", "25.0"], ["25.0", "25.0", "25.0"]]
-    assert [cell.best for cell in table.rows[1].cells] == [False, False, True]
+    assert [cell.is_best for cell in table.rows[1].cells] == [False, False, True]
 
 
 # tables
@@ -334,22 +358,22 @@ def test_the_tables_hold_differences_both_ways(folder: Path) -> None:
     first, second = group.runs
     forth, back = group.interval(first, second), group.interval(second, first)
     assert (back.difference, back.low, back.high) == (-forth.difference, -forth.high, -forth.low)
-    ((label, cells),) = distances(group)
+    ((label, cells),) = differences_table(group)
     assert label == first.label
     assert cells[0] is not None
     assert cells[0].difference == "+55.0"
-    assert cells[0].clear
-    row, base = results(group).rows
+    assert cells[0].is_significant
+    row, base = results_table(group).rows
     assert row.gain == forth
     assert row.whisker is not None
     assert row.whisker.left < row.whisker.middle < row.whisker.left + row.whisker.width <= 100
     assert row.whisker.zero == 0
     assert base.is_base
     assert base.gain is None
-    assert aspects(group) is None
+    assert aspects_table(group) is None
     write_run(folder, "pdv", CLEAR[0], weighing="balanced", remarks=["of all", "transductive"])
     write_run(folder, "base", CLEAR[1], remarks=["of all"])
-    table = results(group_of(folder))
+    table = results_table(group_of(folder))
     assert table.notes == ("transductive",)
     assert [row.notes for row in table.rows] == [(1,), ()]
 
@@ -359,50 +383,55 @@ def test_aspects_have_a_table_of_their_own(tmp_path: Path) -> None:
     write_run(tmp_path, "a", CLEAR[0], metrics=more, weighing="balanced")
     write_run(tmp_path, "b", CLEAR[1], metrics={"recall@1": 20.0, "map@10/negation": 13.0, "map@10/direct_addressing": 10.0})
     group = group_of(tmp_path)
-    table = aspects(group)
+    table = aspects_table(group)
     assert table is not None
     assert [name for name, _ in table.columns] == ["mAP@10, negation", "mAP@10, direct addressing"]
-    assert [name for name, _ in results(group).columns] == ["R@1"]
-    assert verdict(group).reasons[-1] == "The gain is largest on direct addressing (+20.0) and smallest on negation (−1.0)."
+    assert [name for name, _ in results_table(group).columns] == ["R@1"]
+    assert (
+        write_verdict(group).reasons[-1] == "The gain is largest on direct addressing (+20.0) and smallest on negation (−1.0)."
+    )
 
 
 def test_published_rows_stand_beside_released_data_alone(tmp_path: Path) -> None:
-    assert published_for("cirr", [NOT_RELEASED]) is None
-    assert published_for("wardrobe") is None
-    circo = published_for("circo")
+    assert find_published("cirr", [NOT_RELEASED]) is None
+    assert find_published("wardrobe") is None
+    circo = find_published("circo")
     assert circo is not None
     assert {row.method: row.values for row in circo.rows if row.backbone == "ViT-L/14"}["MulVec"] == {"map@5": 37.83}
-    assert [backbone(model) for model in ("ViT-bigG-14/laion2b", "ViT-L-14-quickgelu/openai", "ViT-L-14-336/openai")] == [
+    assert [find_backbone(model) for model in ("ViT-bigG-14/laion2b", "ViT-L-14-quickgelu/openai", "ViT-L-14-336/openai")] == [
         "ViT-bigG/14",
         "ViT-L/14",
         None,
     ]
     write_run(tmp_path, "a", CLEAR[0])
-    beside = beside_published(group_of(tmp_path))
+    beside = compare_published(group_of(tmp_path))
     assert beside is not None
     assert (beside.split, beside.same_split) == ("test1", False)
     assert [block.title for block in beside.near] == ["Here: val, ViT-L-14/openai", "Published: test1, ViT-L/14"]
     assert ("CIReVL", ("24.55",)) in beside.near[1].rows
     assert len(beside.far) == 2
     html = build_report(tmp_path, resamples=50)
-    assert "Published rows were measured on test1, ours on val: other queries, so they do not compare" in html
+    assert (
+        "Published rows were measured on test1 and the runs here on val, which has other queries, so they are not comparable"
+        in html
+    )
     write_run(tmp_path, "a", CLEAR[0], remark=NOT_RELEASED)
-    assert beside_published(group_of(tmp_path)) is None
+    assert compare_published(group_of(tmp_path)) is None
     assert "Published" not in build_report(tmp_path, resamples=50)
 
 
 def test_a_released_checkpoint_is_held_to_its_known_numbers(tmp_path: Path) -> None:
-    known = acceptance_for("fashioniq", "ViT-L-14/openai")
+    known = find_checkpoint_results("fashioniq", "ViT-L-14/openai")
     assert known is not None
     assert known.metrics == {"recall@10": 26.1, "recall@50": 46.25}
-    assert acceptance_for("fashioniq", "ViT-B-32/openai") is None
+    assert find_checkpoint_results("fashioniq", "ViT-B-32/openai") is None
     found = {"recall@1": 75.0, "recall@10": 26.08}
     write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="lincir", metrics=found)
-    rows = accepted(group_of(tmp_path))
+    rows = compare_checkpoint(group_of(tmp_path))
     assert rows is not None
     assert rows.rows == (("R@10", "26.10", "26.08", "−0.02"),)
     write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="searle", metrics=found)
-    assert accepted(group_of(tmp_path)) is None
+    assert compare_checkpoint(group_of(tmp_path)) is None
 
 
 # chosen queries
@@ -422,37 +451,44 @@ def test_queries_are_chosen_as_by_hand(tmp_path: Path) -> None:
     records = read_records(tmp_path)
     run = next(run for run in records.runs if run.name == "pdv")
     base = next(run for run in records.runs if run.name == "base")
-    assert [case.answer.id for case in best(run)] == ["0", "3", "1"]
-    assert [case.answer.id for case in worst(run)] == ["5", "2", "4"]
-    assert [case.answer.id for case in risen(run, base)] == ["0", "1"]  # 20 → 1, 18 → 9
-    assert [case.answer.id for case in fallen(run, base)] == ["2", "5", "4"]  # × 40, × 1.5, × 1.2
-    assert risen(run, base)[0].change == pytest.approx(math.log(20 / 1))
-    assert moved(run, base) == (1, 1, 4)
+    assert [case.result.id for case in select_best(run)] == ["0", "3", "1"]
+    assert [case.result.id for case in select_worst(run)] == ["5", "2", "4"]
+    assert [case.result.id for case in select_improved(run, base)] == ["0", "1"]  # 20 → 1, 18 → 9
+    assert [case.result.id for case in select_worsened(run, base)] == ["2", "5", "4"]  # × 40, × 1.5, × 1.2
+    assert select_improved(run, base)[0].improvement == pytest.approx(math.log(20 / 1))
+    assert count_changes(run, base) == (1, 1, 4)
 
 
 def test_queries_with_hidden_targets_are_not_shown(tmp_path: Path) -> None:
     write_run(tmp_path, "a", CLEAR[0], change=lambda query: query | {"target": None})
     (run,) = read_records(tmp_path).runs
-    assert best(run) == worst(run) == ()
-    assert "Fell most" not in build_report(tmp_path, resamples=50)
+    assert select_best(run) == select_worst(run) == ()
+    assert "Most worsened" not in build_report(tmp_path, resamples=50)
 
 
 # heat maps
 
 
 def test_a_heat_map_is_a_picture_of_the_plane(tmp_path: Path) -> None:
-    sweep = json.loads(write_sweep(tmp_path).read_text())
-    image = heatmap(sweep)
+    sweep = read_record(write_sweep(tmp_path))
+    assert isinstance(sweep, SweepRecord)
+    image = draw_heatmap(sweep)
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", image[16:24]) == (1280, 980)
-    assert heatmap(sweep) == image
-    assert heatmap(sweep, "recall@5") != image
-    with pytest.raises(MMRetrieveError, match="does not hold 'map@5'; it holds: recall@1, recall@5"):
-        heatmap(sweep, "map@5")
-    with pytest.raises(MMRetrieveError, match=r"\(3, 5\), expected .* = \(2, 5\)"):
-        heatmap(sweep | {"betas": [0.0, 1.0]})
-    with pytest.raises(MMRetrieveError, match="not a table of numbers"):
-        heatmap(sweep | {"plane": {"recall@1": [["a"]]}})
+    assert draw_heatmap(sweep) == image
+    assert draw_heatmap(sweep, "recall@5") != image
+    with pytest.raises(MMRetrieveError, match="does not contain 'map@5'; it contains: recall@1, recall@5"):
+        draw_heatmap(sweep, "map@5")
+
+
+@pytest.mark.parametrize("write", [write_run, write_sweep])
+def test_a_record_is_written_as_it_was_read(tmp_path: Path, write: Callable[..., Path]) -> None:
+    path = write(tmp_path, "a", CLEAR[0]) if write is write_run else write(tmp_path, "a")
+    record = read_record(path)
+    assert record is not None
+    before = json.loads(path.read_text())
+    assert json.loads(write_record(tmp_path / "again.json", record).read_text()) == before
+    assert list(record.to_json())[-len(record.LAST) :] == list(record.LAST)
 
 
 # the page
@@ -466,7 +502,7 @@ def test_the_page_needs_nothing_else(folder: Path) -> None:
     assert html.count('src="data:image/png') == 1
     assert html.count('src="data:image/jpeg') > 30
     assert "Use <code>captions + <span" in html
-    assert "To see them" not in html
+    assert "To show them" not in html
     assert build_report(folder, {"cirr": pictures}, resamples=50) == html
 
 
@@ -482,7 +518,7 @@ def test_a_picture_that_cannot_be_read_is_named_without_its_path(folder: Path, t
         return tmp_path / "nowhere" / id_ if id_ == IDS[1] else pictures(part, id_)
 
     html = build_report(folder, {"cirr": load}, resamples=50)
-    assert f"1 picture could not be read, {IDS[1]} among them." in html
+    assert f"1 image could not be read, including {IDS[1]}." in html
     assert str(tmp_path) not in html
 
 
@@ -506,8 +542,8 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     html = build_report(tmp_path, resamples=50)
     assert "<img src=x" not in html
     assert html.count("&lt;img src=x onerror=alert(1)&gt;") > 50
-    assert typed("a `<b>` c ` d") == "a `&lt;b&gt;` c ` d"
-    assert typed("a `<b>`") == "a <code>&lt;b&gt;</code>"
+    assert mark_code("a `<b>` c ` d") == "a `&lt;b&gt;` c ` d"
+    assert mark_code("a `<b>`") == "a <code>&lt;b&gt;</code>"
 
 
 def test_no_path_of_a_machine_is_in_the_page(tmp_path: Path) -> None:
@@ -526,7 +562,7 @@ def test_no_path_of_a_machine_is_in_the_page(tmp_path: Path) -> None:
     assert "captions of captions.json" in html
     assert "small clip" in html
     for text in ("ViT-B-32/laion2b", "PDV-F 1.4/1.2/0.75", "red and/or blue", "hf-hub:org/name", "R@1 / R@5", "see a://b/c/d"):
-        assert without_paths(text) == text
+        assert shorten_paths(text) == text
 
 
 def test_what_cannot_be_compared_is_left_out_by_name(folder: Path) -> None:
@@ -534,13 +570,14 @@ def test_what_cannot_be_compared_is_left_out_by_name(folder: Path) -> None:
     write_run(folder, "hidden", CLEAR[0], split="test1", metrics={})
     html = build_report(folder, resamples=50)
     assert "submission.json (not the record of a run or a sweep)" in html
-    assert "hidden.json (no values, for the targets of its split are not public)" in html
+    assert "hidden.json (no values, because the targets of its split are not public)" in html
     with pytest.raises(MMRetrieveError, match=r"submission\.json: expected the record of a run or a sweep"):
         build_report([folder / "submission.json"])
-    (folder / "server.json").write_text('{"kind": "submission", "name": "server"}')
+    server = common("server", "cirr", "captions", "captions", "ViT-L-14/openai", kind="submission", weighing="base", parts={})
+    (folder / "server.json").write_text(json.dumps(server))
     assert "server.json (a submission, which its server scores)" in build_report(folder, resamples=50)
     assert "1 run and 0 sweeps on 1 benchmark." in build_report([folder / "base.json"], resamples=50)
-    assert "Only sweeps here" in build_report(folder / "plane.sweep.json")
+    assert "There are only sweeps here" in build_report(folder / "plane.sweep.json")
 
 
 def damaged(folder: Path, name: str, old: str, new: str) -> None:
@@ -566,16 +603,27 @@ def damaged(folder: Path, name: str, old: str, new: str) -> None:
             '"recall@1": NaN',
             r"pdv\.json, metrics: 'recall@1' should be a finite number, not nan",
         ),
-        ("pdv.json", '"recall@1": 75.0', '"recall@1": 74.0', r"pdv\.queries\.json is of another run: its recall@1 is 75\.0000"),
-        ("pdv.json", '"queries": 40', '"queries": 41', r"pdv\.queries\.json is of another run"),
+        (
+            "pdv.json",
+            '"recall@1": 75.0',
+            '"recall@1": 74.0',
+            r"pdv\.queries\.json belongs to another run: its recall@1 is 75\.0000",
+        ),
+        ("pdv.json", '"queries": 40', '"queries": 41', r"pdv\.queries\.json belongs to another run"),
         ("pdv.json", '"label"', '"title"', r"pdv\.json: there is no field 'label'"),
-        ("pdv.json", '"name": "pdv"', '"name": "base"', "its name 'base' comes twice"),
+        ("pdv.json", '"name": "pdv"', '"name": "base"', "the name 'base' occurs twice"),
         ("pdv.queries.json", '"rank": 1', '"rank": "first"', r"pdv\.queries\.json, .*'rank' should be a whole number"),
         ("pdv.queries.json", "[100.0]", "[100.0, 3]", r"'values' should be a list, one for each of the 1 metrics"),
         ("pdv.queries.json", "[100.0]", '["yes"]', r"should be a finite number, not 'yes'"),
-        ("base.queries.json", '"id": "0"', '"id": "zero"', "runs .* cannot be paired"),
+        ("base.queries.json", '"id": "0"', '"id": "zero"', "runs .* cannot be compared: their queries"),
         ("plane.sweep.json", '"betas": [0.0', '"betas": ["a"', r"plane\.sweep\.json: 'betas\[0\]' should be a finite number"),
-        ("plane.sweep.json", '"gammas": [-1.0, ', '"gammas": [', r"\(3, 5\), expected"),
+        ("plane.sweep.json", '"gammas": [-1.0, ', '"gammas": [', r"plane\.sweep\.json: .*\(3, 5\), expected .* = \(3, 4\)"),
+        (
+            "plane.sweep.json",
+            "[[0.0",
+            '[["a"',
+            r"plane, recall@1\[0\]\[0\]|'recall@1\[0\]\[0\]' should be a finite number, not 'a'",
+        ),
         ("plane.sweep.json", '"beta": 0.5', '"beta": null', r"best: 'beta' should be a finite number"),
     ],
 )
@@ -602,7 +650,7 @@ def test_other_encoders_and_data_are_groups_of_their_own(folder: Path) -> None:
     write_run(folder, "other", CLEAR[0], model="ViT-B-32/openai", composer="sum")
     html = build_report(folder, resamples=50)
     assert html.count('<article class="answer">') == 2
-    assert html.count("Only one run here") == 1
+    assert html.count("There is only one run here") == 1
     write_run(folder, "kept", CLEAR[0], composer="sum")
     text = (folder / "kept.json").read_text()
     (folder / "kept.json").write_text(text.replace('"gallery"', '"reference in the ranking": true, "gallery"'))
@@ -619,18 +667,18 @@ def test_words_are_those_of_a_person() -> None:
         "odd",
     ]
     assert benchmark_name("genecis:focus_object") == "GeneCIS: focus object"
-    assert [number(v) for v in (1.25, -1.26, -0.01, None)] == ["1.2", "−1.3", "0.0", "–"]
-    assert [signed(v) for v in (1.26, -1.26, 0.01, -0.01)] == ["+1.3", "−1.3", "0.0", "0.0"]
-    assert command(0.75, 1.25) == "--pdv 1.25,1.25,0.75"
+    assert [format_number(v) for v in (1.25, -1.26, -0.01, None)] == ["1.2", "−1.3", "0.0", "–"]
+    assert [format_signed(v) for v in (1.26, -1.26, 0.01, -0.01)] == ["+1.3", "−1.3", "0.0", "0.0"]
+    assert pdv_option(0.75, 1.25) == "--pdv 1.25,1.25,0.75"
     whole = '{"mean":[0.5],"size":[224,224],"target_pad":1.25}'
-    assert [preprocessing_said(p) for p in (whole, '{"size":64}', "plain", "[1]", '{"size":[]}')] == [
+    assert [format_preprocessing(p) for p in (whole, '{"size":64}', "plain", "[1]", '{"size":[]}')] == [
         "224 px, TargetPad 1.25",
         "64 px",
         "plain",
         "[1]",
         '{"size":[]}',
     ]
-    assert command(0.2, -0.5) == "--pdv=-0.5,-0.5,0.2"
+    assert pdv_option(0.2, -0.5) == "--pdv=-0.5,-0.5,0.2"
 
 
 @pytest.mark.browser

@@ -12,9 +12,9 @@ import pytest
 import mmretrieve as mm
 from eval import Benchmark, BenchmarkQuery, load_benchmark
 from eval.benchmarks import circo, cirr
-from eval.lists.checks import ListKind, check_lists
-from eval.lists.score import read_lists
-from eval.lists.submission import Rankings, ranked, ranked_subset, submission_files, write_submission
+from eval.lists.checks import check_lists
+from eval.lists.files import ListKind, read_lists
+from eval.lists.submission import Rankings, rank_candidate_ids, rank_ids, submission_files, write_submission
 from mmretrieve.errors import OptionError
 
 NAMES = tuple(f"test1-{n}" for n in range(60))
@@ -38,9 +38,9 @@ def of_scores(benchmark: Benchmark, seed: int = 0) -> tuple[dict[str, list[str]]
     rng, whole, subsets = np.random.default_rng(seed), {}, {}
     for query in benchmark.queries:
         scores = rng.random(len(benchmark.gallery_ids))
-        whole[query.id] = ranked(benchmark, query, scores)
+        whole[query.id] = rank_ids(benchmark, query, scores)
         if query.candidates is not None:
-            subsets[query.id] = ranked_subset(benchmark, query, scores)
+            subsets[query.id] = rank_candidate_ids(benchmark, query, scores)
     return whole, subsets or None
 
 
@@ -54,17 +54,17 @@ def test_rankings_of_scores_by_hand() -> None:
     scores = np.zeros(60)
     scores[[0, 3, 5, 40]] = [9, 7, 8, 8]
     rest = [name for i, name in enumerate(NAMES) if i not in (0, 3, 5, 40)]
-    assert ranked(benchmark, query, scores) == [NAMES[5], NAMES[40], NAMES[3], *rest[:47]]  # ties in the gallery's order
-    assert ranked_subset(benchmark, query, scores) == [NAMES[5], NAMES[3], NAMES[1]]
+    assert rank_ids(benchmark, query, scores) == [NAMES[5], NAMES[40], NAMES[3], *rest[:47]]  # ties in the gallery's order
+    assert rank_candidate_ids(benchmark, query, scores) == [NAMES[5], NAMES[3], NAMES[1]]
     backwards = replace(query, candidates=(query.candidates or ())[::-1])
-    assert ranked_subset(benchmark, backwards, scores) == [NAMES[5], NAMES[3], NAMES[1]]
+    assert rank_candidate_ids(benchmark, backwards, scores) == [NAMES[5], NAMES[3], NAMES[1]]
     kept = small_circo()
-    assert ranked(kept, kept.queries[0], scores)[:4] == ["500", "505", "540", "503"]
-    assert len(ranked(kept, kept.queries[0], scores)) == 50
+    assert rank_ids(kept, kept.queries[0], scores)[:4] == ["500", "505", "540", "503"]
+    assert len(rank_ids(kept, kept.queries[0], scores)) == 50
     with pytest.raises(OptionError, match="circo test has no subsets to rank"):
-        ranked_subset(kept, kept.queries[0], scores)
-    with pytest.raises(mm.MMRetrieveError, match=r"cirr test1: expected 60 scores a query, got \(59,\)"):
-        ranked(benchmark, query, scores[:59])
+        rank_candidate_ids(kept, kept.queries[0], scores)
+    with pytest.raises(mm.MMRetrieveError, match=r"cirr test1: expected 60 scores for each query, got \(59,\)"):
+        rank_ids(benchmark, query, scores[:59])
 
 
 def test_files_of_cirr() -> None:
@@ -99,16 +99,16 @@ def test_every_rule_of_cirr() -> None:
     refused = [
         ({k: v for k, v in rankings.items() if k != "72"}, subsets, f"{RECALL}, query 72: has no list"),
         ({**rankings, "73": good}, subsets, f"{RECALL}, query 73: not a query of cirr test1"),
-        (first(rankings, good[:49]), subsets, f"{RECALL}, query 70: expected exactly 50 ids, found 49"),
-        (first(rankings, [*good, other]), subsets, f"{RECALL}, query 70: expected exactly 50 ids, found 51"),
-        (first(rankings, [*good[:49], good[0]]), subsets, f"'{good[0]}' comes twice"),
+        (first(rankings, good[:49]), subsets, f"{RECALL}, query 70: expected exactly 50 ids, got 49"),
+        (first(rankings, [*good, other]), subsets, f"{RECALL}, query 70: expected exactly 50 ids, got 51"),
+        (first(rankings, [*good[:49], good[0]]), subsets, f"'{good[0]}' occurs twice"),
         (first(rankings, [*good[:49], "test1-0.png"]), subsets, "'test1-0.png' is not in the gallery of cirr test1"),
         (first(rankings, [*good[:49], NAMES[0]]), subsets, "query 70: the reference 'test1-0' is in its own ranking"),
         (first(rankings, [*good, NAMES[0]]), subsets, "query 70: the reference 'test1-0' is in its own ranking"),
-        (rankings, first(subsets, own[:2]), f"{SUBSET}, query 70: expected exactly 3 ids, found 2"),
+        (rankings, first(subsets, own[:2]), f"{SUBSET}, query 70: expected exactly 3 ids, got 2"),
         (rankings, first(subsets, [*own[:2], NAMES[0]]), f"{SUBSET}, query 70: the reference 'test1-0' is in its own"),
-        (rankings, first(subsets, [*own[:2], NAMES[50]]), "'test1-50' is not one of the query's own candidates"),
-        (rankings, first(subsets, list(benchmark.queries[0].candidates or ())), "expected exactly 3 ids, found 5"),
+        (rankings, first(subsets, [*own[:2], NAMES[50]]), "'test1-50' is not one of the query's candidates"),
+        (rankings, first(subsets, list(benchmark.queries[0].candidates or ())), "expected exactly 3 ids, got 5"),
         (rankings, {k: v for k, v in subsets.items() if k != "71"}, f"{SUBSET}, query 71: has no list"),
     ]
     for whole, members, message in refused:
@@ -120,8 +120,8 @@ def test_every_rule_of_circo() -> None:
     rankings, _ = of_scores(small_circo())
     good = rankings["0"]
     for ids, message in [
-        (good[:49], "circo_test.json, query 0: expected exactly 50 ids, found 49"),
-        ([*good[:49], good[1]], f"'{good[1]}' comes twice"),
+        (good[:49], "circo_test.json, query 0: expected exactly 50 ids, got 49"),
+        ([*good[:49], good[1]], f"'{good[1]}' occurs twice"),
         ([*good[:49], "7"], "'7' is not in the gallery"),
     ]:
         with pytest.raises(mm.MMRetrieveError, match=message):
@@ -134,7 +134,7 @@ def test_a_file_too_large_for_the_server_is_not_made() -> None:
     long = tuple(f"{n:02}".ljust(40_000, "x") for n in range(60))
     queries = tuple(replace(q, reference=long[i], candidates=long[i + 1 : i + 6]) for i, q in enumerate(small_cirr().queries))
     benchmark = replace(small_cirr(), gallery_ids=long, queries=queries)
-    with pytest.raises(mm.MMRetrieveError, match=rf"{RECALL}: 6,\d\d\d,\d\d\d bytes, and the server takes 5,000,000"):
+    with pytest.raises(mm.MMRetrieveError, match=rf"{RECALL}: 6,\d\d\d,\d\d\d bytes; the server takes at most 5,000,000"):
         submission_files(benchmark, *of_scores(benchmark))
 
 
@@ -171,7 +171,7 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
         with pytest.raises(mm.MMRetrieveError, match=f"{below}: the submission cannot be written"):
             write_submission(tmp_path / below, files)
     (tmp_path / "out" / SUBSET).mkdir(parents=True)
-    with pytest.raises(mm.MMRetrieveError, match=f"{SUBSET}: is a folder"):
+    with pytest.raises(mm.MMRetrieveError, match=f"{SUBSET} is a folder"):
         write_submission(tmp_path / "out", files)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [SUBSET]
 

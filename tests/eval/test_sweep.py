@@ -15,9 +15,9 @@ import mmretrieve as mm
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.runs.compositions import MethodConfig, ScoredCompositions
 from eval.runs.run import EvalRun, RunPart
-from eval.runs.weight_settings import weighing
+from eval.runs.weight_settings import make_weight_setting
 from eval.sweep.plane import Plane
-from eval.sweep.sweep import Tuning, sweep_ranks, swept
+from eval.sweep.sweep import Tuning, rank_plane, sweep_plane
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
 from mmretrieve.composition import term_name
 from mmretrieve.errors import OptionError
@@ -53,13 +53,13 @@ def random_part(seed: int, *, queries: int = 9, items: int = 40, name: str = "ra
 def run_of(
     encoder: mm.Encoder, *parts: RunPart, family: str = "random", composer: ComposerName = ComposerName.CAPTIONS
 ) -> EvalRun:
-    told = weighing(None, None, composer=composer, benchmark=family, model="")
-    return EvalRun("a-name", family, encoder, MethodConfig(composer), told, parts, {"composer": composer.value, "phi": None})
+    setting = make_weight_setting(None, None, composer=composer, benchmark=family, model="")
+    return EvalRun("a-name", family, encoder, MethodConfig(composer), setting, parts, {"composer": composer.value, "phi": None})
 
 
 def alone(part: RunPart, pdv: PDV) -> np.ndarray:
     """(queries, metrics) of a separate run under one setting."""
-    return part.benchmark.per_query(part.scored.ranked_by(lambda composition: composition.with_pdv(pdv)))
+    return part.benchmark.measure_scores(part.scored.item_scores(lambda composition: composition.with_pdv(pdv)))
 
 
 def at(beta: float, gamma: float) -> PDV:
@@ -70,7 +70,7 @@ def at(beta: float, gamma: float) -> PDV:
 def test_every_point_is_a_run_of_its_own(names: Sequence[str]) -> None:
     part = random_part(1, names=names)
     named = {"cirevl": PUBLISHED["cirevl"], "base": PDV()}
-    values = sweep_ranks(part, replace(PLANE, named=named)).values
+    values = rank_plane(part, replace(PLANE, named=named)).values
     assert values.shape == (9, 5 * 8 + 2, len(part.benchmark.metrics))
     settings = [at(beta, gamma) for beta in PLANE.betas for gamma in PLANE.gammas]
     for place, pdv in enumerate([*settings, *named.values()]):
@@ -97,7 +97,7 @@ def contrary() -> RunPart:
 
 def test_halves_choose_on_the_even_queries_and_report_on_the_odd_ones(encoder: mm.Encoder) -> None:
     plane = Plane(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    halves = swept(run_of(encoder, contrary()), plane, Tuning.HALVES)
+    halves = sweep_plane(run_of(encoder, contrary()), plane, Tuning.HALVES).to_json()
     assert halves["tuning"] == {"tuned on": "even queries", "reported on": "odd queries"}
     assert halves["queries"] == 3
     best = halves["points"]["best"]
@@ -108,7 +108,7 @@ def test_halves_choose_on_the_even_queries_and_report_on_the_odd_ones(encoder: m
 
 def test_the_same_queries_for_both_are_called_the_same(encoder: mm.Encoder) -> None:
     plane = Plane(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    same = swept(run_of(encoder, contrary()), plane, Tuning.SAME)
+    same = sweep_plane(run_of(encoder, contrary()), plane, Tuning.SAME).to_json()
     assert same["tuning"] == {"tuned on": "all queries", "reported on": "all queries"}
     assert same["queries"] == 6
     assert same["plane"]["recall@1"] == [[50, 0], [50, 0]]
@@ -118,7 +118,7 @@ def test_the_same_queries_for_both_are_called_the_same(encoder: mm.Encoder) -> N
 @pytest.mark.parametrize("tuning", Tuning)
 def test_a_record_holds_means_over_queries_then_over_parts(encoder: mm.Encoder, tuning: Tuning) -> None:
     parts = [random_part(2, queries=9, name="suite:a"), random_part(3, queries=4, name="suite:b")]
-    record = swept(run_of(encoder, *parts, family="suite"), PLANE, tuning)
+    record = sweep_plane(run_of(encoder, *parts, family="suite"), PLANE, tuning).to_json()
     assert set(record) == KEYS
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["kind"] == "sweep"
@@ -129,7 +129,7 @@ def test_a_record_holds_means_over_queries_then_over_parts(encoder: mm.Encoder, 
     assert (record["parts"]["suite:b"]["queries"], record["parts"]["suite:b"]["gallery"]) == (4, 40)
 
     def mean(pdv: PDV, queries: slice) -> dict[str, float]:
-        of_parts = [part.benchmark.means(alone(part, pdv)[queries]) for part in parts]
+        of_parts = [part.benchmark.mean_metrics(alone(part, pdv)[queries]) for part in parts]
         return {name: float(np.mean([one[name] for one in of_parts])) for name in of_parts[0] if name in of_parts[1]}
 
     for name, pdv in {"base": PDV(), "published": PUBLISHED["cirevl"]}.items():
@@ -148,12 +148,12 @@ def test_a_record_holds_means_over_queries_then_over_parts(encoder: mm.Encoder, 
 
 def test_an_aspect_is_the_mean_over_its_own_queries_and_left_out_where_it_has_none(encoder: mm.Encoder) -> None:
     part = random_part(4)
-    record = swept(run_of(encoder, part), PLANE, Tuning.SAME)
+    record = sweep_plane(run_of(encoder, part), PLANE, Tuning.SAME).to_json()
     aspect = alone(part, at(PLANE.betas[3], PLANE.gammas[5]))[::2, 4]  # even queries carry it
     assert part.benchmark.metrics[4].name == "map@10/colour"
     assert record["plane"]["map@10/colour"][3][5] == pytest.approx(sum(aspect) / 5)
     assert "map@10/shape" in record["plane"]
-    halves = swept(run_of(encoder, part), PLANE, Tuning.HALVES)  # no odd query has an aspect
+    halves = sweep_plane(run_of(encoder, part), PLANE, Tuning.HALVES).to_json()  # no odd query has an aspect
     assert (
         list(halves["plane"])
         == list(halves["points"]["best"]["metrics"])
@@ -167,15 +167,17 @@ def test_what_a_reader_must_know_is_said(encoder: mm.Encoder) -> None:
     part = replace(
         part, benchmark=replace(part.benchmark, queries=(replace(first, prompts=(" ",)), *others), remark="one is missing")
     )
-    record = swept(run_of(encoder, part), PLANE, Tuning.SAME)
-    assert record["remarks"] == ["one is missing", "random: 1 empty prompt said as '.'"]
+    record = sweep_plane(run_of(encoder, part), PLANE, Tuning.SAME).to_json()
+    assert record["remarks"] == ["one is missing", "random: 1 empty prompt replaced by '.'"]
     assert record["parts"]["random"]["remark"] == "one is missing"
 
 
 def test_a_method_of_which_nothing_was_published_has_no_such_point(encoder: mm.Encoder) -> None:
-    record = swept(run_of(encoder, random_part(6), composer=ComposerName.ROLES), PLANE, Tuning.SAME)
+    record = sweep_plane(run_of(encoder, random_part(6), composer=ComposerName.ROLES), PLANE, Tuning.SAME).to_json()
     assert list(record["points"]) == ["base", "best"]
-    fashion = swept(run_of(encoder, random_part(6), family="fashioniq:dress"), PLANE, Tuning.SAME)["points"]["published"]
+    fashion = sweep_plane(run_of(encoder, random_part(6), family="fashioniq:dress"), PLANE, Tuning.SAME).to_json()["points"][
+        "published"
+    ]
     assert fashion["setting"] == "cirevl-fashioniq-base"
     assert (fashion["beta"], fashion["gamma"]) == pytest.approx((0.75, 0.25 * 1.4 + 0.75 * 1.4))
 
@@ -183,7 +185,7 @@ def test_a_method_of_which_nothing_was_published_has_no_such_point(encoder: mm.E
 def refused(part: RunPart, change: Any) -> str:
     compositions = [change(composition) for composition in part.scored.compositions]
     with pytest.raises(mm.MMRetrieveError) as caught:
-        sweep_ranks(RunPart(part.benchmark, ScoredCompositions(compositions, part.scored.gallery)), PLANE)
+        rank_plane(RunPart(part.benchmark, ScoredCompositions(compositions, part.scored.gallery)), PLANE)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -191,9 +193,9 @@ def refused(part: RunPart, change: Any) -> str:
 def test_the_plane_is_refused_where_a_ranking_depends_on_more() -> None:
     for rule, name in ((Hinge(), "hinge"), (Product(), "product")):
         said = refused(random_part(7), lambda composition, rule=rule: composition.with_rule(rule))
-        assert said == f"random: the plane is of linear scores; the {name!r} rule has others"
+        assert said == f"random: a sweep needs the linear rule; the scores of the {name!r} rule are not linear"
     said = refused(random_part(7, names=("image", "prompt")), lambda composition: composition)
-    assert said == "random: the plane weighs image, text and composed; these queries have image, prompt"
+    assert said == "random: the PDV plane weighs image, text and composed; these queries have image, prompt"
     more = random_part(8).scored.gallery[:1]
     said = refused(random_part(7), lambda composition: composition.with_role("desired", more, 0.5, ["red"]))
     assert said.endswith("these queries have image, text, composed, prompt, desired")

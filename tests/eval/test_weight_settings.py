@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mmretrieve as mm
-from eval.runs.weight_settings import WeightSetting, published_name, weighing
+from eval.runs.weight_settings import WeightSetting, make_weight_setting, published_name
 from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
 from mmretrieve.directions import plane_weights
 from mmretrieve.errors import OptionError
@@ -21,6 +22,26 @@ TERMS = unit(np.random.default_rng(1).normal(size=(4, 6)))
 QUERY = Composition(("image", "text", "composed", "prompt"), TERMS, (0, 0, 1, 0))
 SPREAD = Spread.of(unit(np.random.default_rng(2).normal(size=(30, 6))))
 SMALL, LARGE, GIANT = "ViT-B-32/laion2b_s34b_b79k", "ViT-L-14/openai", "ViT-bigG-14/laion2b_s39b_b160k"
+SWEEP: dict[str, Any] = {
+    "kind": "sweep",
+    "name": "a",
+    "benchmark": "cirr",
+    "split": "val",
+    "label": "captions",
+    "composer": "captions",
+    "metric": "recall@1",
+    "queries": 1,
+    "betas": [1.0],
+    "gammas": [1.0],
+    "plane": {},
+    "tuning": {"tuned on": "all queries", "reported on": "all queries"},
+    "parts": {},
+    "remarks": [],
+    "options": {},
+    "encoder": {"model": "wardrobe", "weights": "0", "preprocessing": "plain"},
+    "provenance": {},
+}
+"""The record of a sweep but for its points."""
 
 
 def told(
@@ -31,7 +52,7 @@ def told(
     benchmark: str = "cirr",
     model: str = SMALL,
 ) -> WeightSetting:
-    return weighing(pdv, weights, composer=composer, benchmark=benchmark, model=model)
+    return make_weight_setting(pdv, weights, composer=composer, benchmark=benchmark, model=model)
 
 
 def weights_of(found: WeightSetting) -> tuple[float, ...]:
@@ -67,7 +88,7 @@ def test_automatic_weights_are_those_of_a_search() -> None:
     assert (found.label, found.pdv) == ("auto", None)
     assert weights_of(found) == automatic_weights(QUERY, SPREAD).weights
     assert found.weigh(QUERY.with_rule(Product()), SPREAD).is_linear
-    kept = weighing(None, "auto", composer=ComposerName.CAPTIONS, benchmark="cirr", model=SMALL, keep_rule=True)
+    kept = make_weight_setting(None, "auto", composer=ComposerName.CAPTIONS, benchmark="cirr", model=SMALL, keep_rule=True)
     assert kept.weigh(QUERY.with_rule(Product()), SPREAD).rule == Product()
 
 
@@ -90,11 +111,11 @@ def test_weights_by_role_and_balanced() -> None:
 def test_the_best_point_of_a_sweep_is_reached(tmp_path: Path) -> None:
     for beta, gamma in [(0.0, 0.0), (0.35, 2.2), (1.0, -0.5), (0.75, 1.2500000000000004)]:
         file = tmp_path / "a.sweep.json"
-        file.write_text(json.dumps({"composer": "captions", "points": {"best": {"beta": beta, "gamma": gamma}}}))
+        file.write_text(json.dumps(SWEEP | {"points": {"best": {"beta": beta, "gamma": gamma, "metrics": {"recall@1": 1.0}}}}))
         found = told(str(file))
         assert found.label.endswith(" (best of a.sweep.json)")
         assert weights_of(found)[:3] == pytest.approx(plane_weights(beta, gamma), abs=1e-12)
-        with pytest.raises(OptionError, match="is a sweep of 'captions', and its best point says nothing of 'lincir'"):
+        with pytest.raises(OptionError, match="is a sweep of 'captions'; its best point cannot be used for 'lincir'"):
             told(str(file), composer=ComposerName.LINCIR)
 
 

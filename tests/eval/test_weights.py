@@ -15,12 +15,20 @@ import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.runs.compositions import ScoredCompositions
-from eval.studies import weights
-from eval.studies.captions import CaptionSetup, captioned
-from eval.studies.halves import held_out
-from eval.studies.searches import retriever_of, searched
+from eval.studies.compare import measure_searches
+from eval.studies.inputs import CaptionSetup, add_captions, held_out_queries, open_retriever
 from eval.studies.tables import sensitivity_table, weights_table
-from eval.studies.weights import GRID, choices, measured, on_grid, rows, sensitivity, shortfalls, values
+from eval.studies.weights import (
+    GRID,
+    grid_values,
+    headline_values,
+    list_rows,
+    list_shortfalls,
+    measure_sensitivity,
+    measure_weights,
+    scale_amount,
+    weight_choices,
+)
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import APPEND_AMOUNTS, STANDARD_TERMS, Spread, automatic_weights
 
@@ -52,7 +60,9 @@ def z(scores: np.ndarray) -> np.ndarray:
 def test_columns_by_hand(scored: ScoredCompositions) -> None:
     composition, scores = next(iter(scored))
     image, text, composed, prompt = scores.astype(float)
-    found = {name: weigh(composition).contributions(scores).sum(axis=0) for name, weigh in choices(mm.PDV(), SPREAD).items()}
+    found = {
+        name: weigh(composition).contributions(scores).sum(axis=0) for name, weigh in weight_choices(mm.PDV(), SPREAD).items()
+    }
     np.testing.assert_allclose(found["base"], composed, atol=1e-6)
     np.testing.assert_allclose(found["image + prompt"], image + prompt, atol=1e-6)
     np.testing.assert_allclose(found["product"], image.clip(0) * prompt.clip(0), atol=1e-6)
@@ -61,7 +71,7 @@ def test_columns_by_hand(scored: ScoredCompositions) -> None:
 
 
 def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scored: ScoredCompositions) -> None:
-    grid = on_grid(bench, scored, SPREAD)
+    grid = grid_values(bench, scored, SPREAD)
     assert grid.shape == (10, len(GRID))
     for point in (0, 77, len(GRID) - 1):
 
@@ -69,14 +79,14 @@ def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scor
             sizes = {term: GRID[point, i] / SPREAD.deviation(composition[term]) for i, term in enumerate(STANDARD_TERMS)}
             return composition.weighted(sizes)
 
-        np.testing.assert_allclose(grid[:, point], values(bench, scored, weigh))
+        np.testing.assert_allclose(grid[:, point], headline_values(bench, scored, weigh))
 
 
 def test_what_is_reported_of_each_half(bench: Benchmark, scored: ScoredCompositions) -> None:
-    found = measured(bench, scored, mm.PDV(), SPREAD)
-    columns, auto = found["columns"], values(bench, scored, lambda composition: automatic_weights(composition, SPREAD))
+    found = measure_weights(bench, scored, mm.PDV(), SPREAD)
+    columns, auto = found["columns"], headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD))
     assert columns["auto"] == {"all": pytest.approx(auto.mean()), "held-out": pytest.approx(auto[1::2].mean())}
-    grid = on_grid(bench, scored, SPREAD)
+    grid = grid_values(bench, scored, SPREAD)
     assert columns["best four-term grid (labels)"]["all"] == pytest.approx(grid.mean(axis=0).max())
     assert columns["best four-term grid (labels)"]["held-out"] == pytest.approx(grid[1::2].mean(axis=0).max())
     assert columns["best per query (labels)"]["held-out"] == pytest.approx(grid[1::2].max(axis=1).mean())
@@ -87,13 +97,13 @@ def test_what_is_reported_of_each_half(bench: Benchmark, scored: ScoredCompositi
 
 def test_an_amount_that_is_changed_is_given_back(bench: Benchmark, scored: ScoredCompositions) -> None:
     before = dict(APPEND_AMOUNTS)
-    found = sensitivity(bench, scored, SPREAD)
+    found = measure_sensitivity(bench, scored, SPREAD)
     assert before == APPEND_AMOUNTS
     assert list(found) == [f"{case}, {term}" for case in ("added", "carried") for term in STANDARD_TERMS]
     assert all(change == {"halved": 0, "doubled": 0} for name, change in found.items() if name.startswith("carried"))
-    with weights._scaled(APPEND_AMOUNTS, mm.Term.PROMPT, 2.0):
-        doubled = values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
-    plain = values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
+    with scale_amount(APPEND_AMOUNTS, mm.Term.PROMPT, 2.0):
+        doubled = headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
+    plain = headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
     assert found["added, prompt"]["doubled"] == pytest.approx(doubled - plain)
 
 
@@ -113,7 +123,7 @@ def columns_of(auto: float, grid: float = 10.0, **others: float) -> dict[str, di
     ],
 )
 def test_where_automatic_weights_fall_short(columns: dict[str, dict[str, float]], expected: Sequence[str]) -> None:
-    assert shortfalls(columns, "all") == expected
+    assert list_shortfalls(columns, "all") == expected
 
 
 def test_tables_mark_what_falls_short() -> None:
@@ -134,18 +144,18 @@ def test_tables_mark_what_falls_short() -> None:
 
 
 def test_halves_share_no_article(bench: Benchmark) -> None:
-    assert held_out(bench).tolist() == [False, True] * 5
+    assert held_out_queries(bench).tolist() == [False, True] * 5
     articles = ["shirt", "watch", "shirt", "dress"]
     queries = tuple(BenchmarkQuery(str(i), str(i), ("p",), ("9",)) for i in range(4))
     shop = replace(bench, queries=queries, fields={str(i): {"article": article} for i, article in enumerate(articles)})
-    assert held_out(shop).tolist() == [crc32(article.encode()) % 2 == 1 for article in articles]
+    assert held_out_queries(shop).tolist() == [crc32(article.encode()) % 2 == 1 for article in articles]
 
 
 def test_captions_of_every_source(encoder: mm.Encoder) -> None:
     bench = load_benchmark("wardrobe")
     reference = bench.queries[0].reference
     fields = bench.fields[reference]
-    said = {source: captioned(bench, encoder, source) for source in CaptionSetup}
+    said = {source: add_captions(bench, encoder, source) for source in CaptionSetup}
     assert said[CaptionSetup.GENERAL].benchmark.queries[0].caption is None
     assert said[CaptionSetup.OWN].benchmark.queries[0].caption is None
     assert {group.name for group in said[CaptionSetup.GENERAL].vocabulary.groups} == {"thing", "colour"}
@@ -155,17 +165,17 @@ def test_captions_of_every_source(encoder: mm.Encoder) -> None:
         assert caption is not None
         assert f"{fields['colour']} {fields['pattern']}" in caption
     with pytest.raises(mm.MMRetrieveError, match="no fields to make captions from"):
-        captioned(replace(bench, fields={}), encoder, CaptionSetup.FIELDS)
+        add_captions(replace(bench, fields={}), encoder, CaptionSetup.FIELDS)
     with pytest.raises(mm.MMRetrieveError, match="some queries have no caption"):
-        captioned(replace(bench, name="other"), encoder, CaptionSetup.GIVEN)
+        add_captions(replace(bench, name="other"), encoder, CaptionSetup.GIVEN)
 
 
 def test_rows_name_every_way_once() -> None:
-    labels = [row.label for row in rows()]
+    labels = [row.label for row in list_rows()]
     assert len(labels) == len(set(labels)) == 14
     assert labels[:2] == ["tagged, general vocabulary, template", "tagged, general vocabulary, swap"]
     assert {"LDRE, swap", "SEIZE, template", "SEARLE-OTI", "LinCIR"} <= set(labels)
-    assert all(row.method.pdv is not None for row in rows())
+    assert all(row.method.pdv is not None for row in list_rows())
 
 
 def test_a_search_without_options_is_measured_as_a_search(photos: Path, encoder: mm.Encoder) -> None:
@@ -176,9 +186,9 @@ def test_a_search_without_options_is_measured_as_a_search(photos: Path, encoder:
     fields: dict[str, Any] = {id_: {"colour": id_.split("-")[0], "kind": None} for id_ in ids}
     protocol = Protocol(headline="map@10", recalls=(1,), precisions=(10,))
     bench = Benchmark("small", "test", ids, queries, files.__getitem__, protocol, fields=fields)
-    with retriever_of(bench, vectors, encoder) as retriever:
+    with open_retriever(bench, vectors, encoder) as retriever:
         assert retriever.gallery.item(ids[0]).fields["colour"] == ids[0].split("-")[0]
-        found = searched(bench, retriever)
+        found = measure_searches(bench, retriever)
         first = [
             retriever.search(reference_id=query.reference, prompt="in red", exclude_reference=True).ids[0] for query in queries
         ]

@@ -1,4 +1,4 @@
-"""Every method of the field on one ground: the same encoder, the same words, and PDV-F as published on each that takes it."""
+"""The methods of the comparison: all with the same encoder and texts, and with the published PDV-F setting where one fits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from mmretrieve.language.vocabulary import default_vocabulary
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table. `pdv` is the published setting for such terms; None where a method has its own weights.
+    """One row of the table.
 
-    `swap` rewrites by vocabulary, otherwise by the template.
+    Parameters
+    ----------
+    label : its name in the table.
+    config : how queries are composed.
+    pdv : the published setting for its terms; None where the method has weights of its own.
+    swap : whether captions are rewritten by the vocabulary instead of the template.
     """
 
     label: str
-    way: MethodConfig
+    config: MethodConfig
     pdv: PDV | None = None
     swap: bool = True
 
     @property
-    def weighs(self) -> bool:
-        """Whether it has several terms, and no rule of its own name, so that weights can be chosen."""
-        return self.way.rule is None and self.way.composer not in (ComposerName.IMAGE, ComposerName.PROMPT)
+    def takes_weights(self) -> bool:
+        """Whether weights can be chosen: it has several terms and no rule of its own."""
+        return self.config.rule is None and self.config.composer not in (ComposerName.IMAGE, ComposerName.PROMPT)
 
 
 CIREVL, LDRE, SEARLE = PUBLISHED["cirevl"], PUBLISHED["ldre"], PUBLISHED["searle-base"]
@@ -48,12 +53,12 @@ METHODS = (
 )
 
 
-def method_of(composer: ComposerName) -> Method:
-    """The method of the table that composes so, under its own rule."""
-    return next(method for method in reversed(METHODS) if method.way.composer is composer and method.way.rule is None)
+def find_method(composer: ComposerName) -> Method:
+    """The last method of the table with this composer and the composer's own rule."""
+    return next(m for m in reversed(METHODS) if m.config.composer is composer and m.config.rule is None)
 
 
-def parts_for(method: Method, encoder: Encoder, more: Parts) -> Parts:
-    """What the method is built of: `more`, and the rewriter it names unless `more` brings one."""
-    rewriter = more.rewriter or (SwapRewriter(more.vocabulary or default_vocabulary(encoder)) if method.swap else None)
-    return replace(more, rewriter=rewriter)
+def method_parts(method: Method, encoder: Encoder, parts: Parts) -> Parts:
+    """The parts of a method's composer: `parts`, with the method's rewriter unless they have one."""
+    rewriter = parts.rewriter or (SwapRewriter(parts.vocabulary or default_vocabulary(encoder)) if method.swap else None)
+    return replace(parts, rewriter=rewriter)
