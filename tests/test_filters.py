@@ -334,6 +334,7 @@ def test_what_is_no_filter_is_named(where: str, message: str) -> None:
         ("t IN (red, 'blue')", "put text in quotes: t IN ('red')"),
         ("t = dark green", "syntax error near 'green'; put text in quotes: t = 'dark green'"),
         ("t LIKE red% AND n < 3", "put text in quotes: t LIKE 'red%'"),
+        ("id LIKE *.png", "put text in quotes: id LIKE '*.png'"),
         ("colour = 'red'", "no such column: colour; there are the fields id, path, width"),
     ],
 )

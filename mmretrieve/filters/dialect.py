@@ -153,14 +153,14 @@ def _unreadable(sql: str, tokens: Sequence[Token], error: ParseError) -> OptionE
     """Where reading stopped and, where text seems to stand without its quotes, what was meant."""
     first = error.errors[0] if error.errors else {}
     place = first.get("highlight") or "the end"
-    hint = _quotes_hint(sql, tokens)
+    hint = quotes_hint(sql, tokens)
     return wrong(sql, f"syntax error near {place!r}{hint}")
 
 
-def _quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
+def quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
     """`colour = dark green` → what it is with quotes; nothing where all that follows a comparison is one name or value."""
     for at, (name, sign, first) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
-        if name.token_type in NAMES and sign.token_type in COMPARING and first.token_type is TokenType.VAR:
+        if name.token_type in NAMES and sign.token_type in COMPARING and first.token_type in (TokenType.VAR, TokenType.STAR):
             words = list(takewhile(lambda token: token.token_type not in ENDING, tokens[at + 2 :]))
             if len(words) > 1 and all(word.token_type is not TokenType.STRING for word in words):
                 return f"; put text in quotes: {_source(sql, [name, sign])} '{_source(sql, words)}'"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlglot import TokenType, exp
 
 from mmretrieve.errors import OptionError
-from mmretrieve.filters.dialect import MAX_PARENTHESES, PLUS, ParsedText, parse_tree, wrong
+from mmretrieve.filters.dialect import MAX_PARENTHESES, PLUS, ParsedText, parse_tree, quotes_hint, wrong
 from mmretrieve.filters.expression import (
     FUNCTIONS,
     INT64,
@@ -150,7 +150,8 @@ class _Reader:
                 raise self._wrong("a list in parentheses stands only after IN")
             case exp.In():
                 raise self._wrong("IN needs a list in parentheses")
-        raise self._wrong(f"{type(node).__name__.lower()} is not allowed in a filter")
+        hint = quotes_hint(self._parsed.sql, self._parsed.tokens)
+        raise self._wrong(f"{type(node).__name__.lower()} is not allowed in a filter{hint}")
 
     def _check_precedence(self, node: object) -> None:
         """OptionError where sqlglot groups operators otherwise than SQLite would: LIKE, IN and BETWEEN before < and =."""
