@@ -54,8 +54,7 @@ IN_GALLERY = [
     "search",
     "base",
     "ingest",
-    "chunks",
-    "merge",
+    "copying",
     "embeddings",
     "transfer",
     "gallery",
@@ -105,7 +104,10 @@ def test_imports_run_one_way_in_the_gallery_too() -> None:
     [
         ("faiss", {"gallery/index/factory.py", "gallery/index/gpu.py", "gallery/index/faiss_index.py"}),
         ("open_clip", {"encoders/openclip.py", "encoders/text_tower.py", "wardrobe/train.py"}),
-        ("sqlite3", {"gallery/store/ledger.py", "gallery/store/statements.py"}),
+        (
+            "sqlite3",
+            {f"gallery/store/{name}.py" for name in ("ledger", "ledger_checksum", "statements", "transaction")},
+        ),
         ("openai", {"language/llm/client.py"}),
         ("pymilvus", {"milvus/client.py"}),
         ("pyarrow", {"sources/parquet_files.py"}),

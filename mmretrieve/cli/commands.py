@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def index(options: argparse.Namespace) -> int:
     """Adds pictures to a gallery, making it first where there is none."""
-    from mmretrieve.gallery.chunks import Shard
     from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.ingest import Shard
     from mmretrieve.gallery.store.store import is_gallery
 
     if is_gallery(options.source):

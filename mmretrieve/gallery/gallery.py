@@ -14,15 +14,13 @@ from numpy.typing import ArrayLike
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import transfer, vocabularies
+from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
-from mmretrieve.gallery.chunks import add_source
 from mmretrieve.gallery.embeddings import add_vectors
 from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport
-from mmretrieve.gallery.merge import add_gallery
+from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
 from mmretrieve.gallery.snapshot import LocalView
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
@@ -112,8 +110,8 @@ class Gallery(GalleryBase[LocalView]):
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
         record = self._store.ledger.live([id_]).get(id_)
-        kept = None if record is None else self._store.thumbnail(record.kept)
-        return kept or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
+        stored = None if record is None else self._store.thumbnail(record.stored)
+        return stored or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
         """Sees what others have written since this object was made, or since it last wrote; keeps what it knows where nothing was."""
@@ -130,14 +128,14 @@ class Gallery(GalleryBase[LocalView]):
         """
         if isinstance(source, str | Path) and is_gallery(source):
             return self.merge(source, progress=progress)
-        return self._take_in(source, update=update, vanish=False, progress=progress)
+        return self._add_source(source, update=update, remove=False, progress=progress)
 
     def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
         """`add` with `update`; and what came from this source before, and is not in it any more, is deleted.
 
         Nothing is deleted where the source could not be read whole.
         """
-        return self._take_in(source, update=True, vanish=True, progress=progress)
+        return self._add_source(source, update=True, remove=True, progress=progress)
 
     def add_vectors(
         self,
@@ -162,7 +160,7 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError, with nothing changed, where that was made by another encoder, or an id names another picture there.
         """
         with self._writing():
-            return add_gallery(self._store, Store(Path(other)), progress)
+            return copying.merge(self._store, Store(Path(other)), progress)
 
     def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
         """Writes all vectors and what is known of them in the layout of clip-retrieval, into an empty folder; gives back how many."""
@@ -188,9 +186,9 @@ class Gallery(GalleryBase[LocalView]):
         factory: a FAISS factory string such as "IVF4096,SQ8"; by default chosen by size and memory. Adding extends it.
         OptionError for a factory that cannot be built; GalleryError where another process builds.
         """
-        self._at_one_moment(lambda now: manager.build(self._store, now.moment, now.halves, factory, recall, progress))
+        self._at_one_moment(lambda now: manager.build(self._store, now.version, now.halves, factory, recall, progress))
         self.refresh()
-        return index_manifest.state(self._store, self._now.moment)
+        return index_manifest.state(self._store, self._now.version)
 
     def index_report(self, *, recall: float = DEFAULT_RECALL) -> dict[str, Any]:
         """Tunes the index to that recall@10 and measures it with composed queries made from the gallery itself.
@@ -198,7 +196,7 @@ class Gallery(GalleryBase[LocalView]):
         recall@10 and @100 against exact search; milliseconds of one query alone (p50, p99) and of one among a hundred; bytes
         a vector; seconds of building. GalleryError where nothing was built yet.
         """
-        made, found = self._at_one_moment(lambda now: manager.measured(self._store, now.moment, now.halves, recall))
+        made, found = self._at_one_moment(lambda now: manager.measured(self._store, now.version, now.halves, recall))
         effort = {name: value for name, value in made.effort.items() if value is not None}
         return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
 
@@ -242,7 +240,7 @@ class Gallery(GalleryBase[LocalView]):
         with self._writing():
             gone = compact(self._store, progress)
             now = LocalView(self._store)
-            manager.rebuild(self._store, now.moment, now.halves)
+            manager.rebuild(self._store, now.version, now.halves)
             return gone
 
     def info(self) -> dict[str, Any]:
@@ -251,14 +249,14 @@ class Gallery(GalleryBase[LocalView]):
         return {
             "path": str(self.path),
             "items": len(self),
-            "deleted": len(self._now.moment.dead),
+            "deleted": len(self._now.version.dead),
             "dim": self._store.dim,
             "encoder": asdict(self.encoder_identity),
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
             "vocabulary": str(self._gallery_vocabulary),
-            "index": index_manifest.state(self._store, self._now.moment) | {"device": str(self._device)},
+            "index": index_manifest.state(self._store, self._now.version) | {"device": str(self._device)},
             "bytes": self._store.sizes() | manager.sizes(self._store),
         }
 
@@ -271,15 +269,15 @@ class Gallery(GalleryBase[LocalView]):
         stored = self._store.ledger.meta().get(vocabularies.KEY)
         return None if stored is None else GalleryVocabulary.from_dict(stored, self.path)
 
-    def _take_in(self, source: str | Path | Source, *, update: bool, vanish: bool, progress: Progress | None) -> AddReport:
+    def _add_source(self, source: str | Path | Source, *, update: bool, remove: bool, progress: Progress | None) -> AddReport:
         encoder = self._encoder
         if encoder is None:
             raise GalleryError(
                 f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
             )
-        pictures = read_source(source) if isinstance(source, str | Path) else source
+        images = read_source(source) if isinstance(source, str | Path) else source
         with self._writing():
-            return add_source(self._store, encoder, pictures, update=update, vanish=vanish, progress=progress)
+            return add_source(self._store, encoder, images, update=update, remove=remove, progress=progress)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -288,4 +286,4 @@ class Gallery(GalleryBase[LocalView]):
                 yield
             finally:
                 self.refresh()
-            manager.grow(self._store, self._now.moment, lambda: self._now.halves)
+            manager.grow(self._store, self._now.version, lambda: self._now.halves)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.chunks import chunks
-from mmretrieve.gallery.embeddings import BLOCK, add_items, rounded, unseen
-from mmretrieve.gallery.ingest import AddReport
+from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
+from mmretrieve.gallery.embeddings import rounded, unseen
+from mmretrieve.gallery.ingest import AddReport, batches
 from mmretrieve.gallery.snapshot import LocalView
 from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import Item
@@ -92,13 +92,9 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
         halves, rows = _halves(vectors, store.dim), ParquetRows(str(metadata))
         if len(rows) != len(halves):
             raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(halves)}")
-        start = 0
-        for records in chunks(_records(rows), BLOCK):
-            some = halves[start : start + len(records)]
-            report += add_items(store, _items(store, records, some, str(metadata)), some, str(metadata))
-            start += len(records)
-            if progress is not None:
-                progress(len(records))
+        report += copy_missing(
+            StoreTarget(store), _batches(store, rows, halves, str(metadata)), str(metadata), progress=progress
+        )
     return report
 
 
@@ -113,9 +109,13 @@ def _columns(item: Item) -> dict[str, Any]:
     return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
 
 
-def _items(store: Store, records: list[dict[str, Any]], halves: Half, where: str) -> list[Item]:
-    kinds = store.ledger.kinds()
-    return [_item(record, half, where, kinds) for record, half in zip(records, halves, strict=True)]
+def _batches(store: Store, rows: ParquetRows, halves: Half, where: str) -> Iterator[EncodedBatch]:
+    start = 0
+    for records in batches(_records(rows), COPY_BATCH_SIZE):
+        some, kinds = halves[start : start + len(records)], store.ledger.kinds()
+        items = [_item(record, half, where, kinds) for record, half in zip(records, some, strict=True)]
+        yield EncodedBatch.of(items, some)
+        start += len(records)
 
 
 def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:

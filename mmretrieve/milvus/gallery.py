@@ -20,8 +20,8 @@ from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import MilvusClient
 from mmretrieve.milvus.inspection import problems
 from mmretrieve.milvus.manifest import Manifest
-from mmretrieve.milvus.transfer import Push, opened, pull
-from mmretrieve.milvus.view import BLOCK, CollectionView
+from mmretrieve.milvus.transfer import open_collection, pull_items, push_items
+from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
 from mmretrieve.options import Decode
 
 
@@ -73,10 +73,10 @@ class MilvusGallery(GalleryBase[CollectionView]):
         return CollectionView(self._server, Manifest.read(self._server.about(), self._server.address), before)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BLOCK at a time are."""
+        """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BATCH_SIZE at a time are."""
         rows = self._at_one_moment(lambda now: now.rows_of(checked_ids(ids))).tolist()
-        for start in range(0, len(rows), BLOCK):
-            self._server.drop(rows[start : start + BLOCK])
+        for start in range(0, len(rows), BATCH_SIZE):
+            self._server.drop(rows[start : start + BATCH_SIZE])
         self.refresh()
 
     def info(self) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def push(
     store, server = Store(Path(gallery)), MilvusClient(MilvusAddress.read(address))
     setting = store.ledger.meta().get("setting")
     about = Manifest(store.identity, store.dim, store.decode, None if setting is None else PDV(**setting))
-    known = opened(server, about, len(store.ledger.moment().rows()), index)
-    return Push(store, server, known, update=update).run(mirror=mirror, progress=progress)
+    manifest = open_collection(server, about, len(store.ledger.version()), index)
+    return push_items(store, server, manifest, update=update, mirror=mirror, progress=progress)
 
 
 def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = None) -> AddReport:
@@ -138,4 +138,4 @@ def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = 
         more |= {} if about.vocabulary is None else {vocabularies.KEY: about.vocabulary.to_dict()}
         store = Store.create(folder, about.encoder, about.dim, about.decode, **more)
     with store.writing():
-        return pull(home._now, store, progress)
+        return pull_items(home._now, store, progress)

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.records import ExistingItem, Item
 from mmretrieve.gallery.store.store import Half
 from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
 from mmretrieve.sources.base import Value
@@ -90,9 +90,9 @@ def item_of(row: Mapping[str, Any]) -> Item:
     return Item(**{**told, "place": Location(**told["place"])})
 
 
-def is_news(item: Item, row: Mapping[str, Any]) -> bool:
-    """Whether a row does not say the same of its item."""
-    return bool(_text(item) != row[ITEM])
+def is_news(item: Item, existing: ExistingItem) -> bool:
+    """Whether the collection has other metadata of the item."""
+    return _text(item) != existing.text
 
 
 def _text(item: Item) -> str:

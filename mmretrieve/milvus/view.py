@@ -30,7 +30,7 @@ from mmretrieve.milvus.where import one_of, translated
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
-BLOCK = 1_024  # rows asked for at once
+BATCH_SIZE = 1_024  # rows asked for at once
 SAMPLE = 50_000  # items that say how the whole collection spreads
 KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are asked for again
 
@@ -88,20 +88,20 @@ class CollectionView:
     def halves_of(self, rows: Rows) -> Half:
         """(m, dim) float16 of those rows, as they were pushed."""
         out = np.empty((len(rows), self.dim), np.float16)
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
-            out[start : start + BLOCK] = self._cells(some, VECTOR)
+        for start in range(0, len(rows), BATCH_SIZE):
+            some = rows[start : start + BATCH_SIZE]
+            out[start : start + BATCH_SIZE] = self._cells(some, VECTOR)
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
-        blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+        blocks = (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
         return [item_of({ITEM: told}) for block in blocks for told in self._cells(block, ITEM)]
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
         asked, found = list(checked_ids(ids)), dict[str, int]()
-        for start in range(0, len(asked), BLOCK):
-            some = asked[start : start + BLOCK]
+        for start in range(0, len(asked), BATCH_SIZE):
+            some = asked[start : start + BATCH_SIZE]
             found |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
         if absent := [id_ for id_ in asked if id_ not in found]:
             raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
@@ -110,8 +110,8 @@ class CollectionView:
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
         ids: dict[str, list[str]] = {content: [] for content in hashes}
         wanted = list(ids)
-        for start in range(0, len(wanted), BLOCK):
-            some = one_of(HASH, wanted[start : start + BLOCK])
+        for start in range(0, len(wanted), BATCH_SIZE):
+            some = one_of(HASH, wanted[start : start + BATCH_SIZE])
             found = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
             for row in sorted(found, key=lambda row: int(row[ROW])):
                 ids[row[HASH]].append(row[ID])
@@ -157,8 +157,10 @@ class CollectionView:
         if len(rows) == len(self) and len(self) * self.dim * 4 <= KEPT_BYTES:
             return scoring.term_scores(vectors_qd, self.vectors)
         out = np.empty((len(vectors_qd), len(rows)), np.float32)
-        for start in range(0, len(rows), BLOCK):
-            out[:, start : start + BLOCK] = scoring.term_scores(vectors_qd, self.vectors_of(rows[start : start + BLOCK]))
+        for start in range(0, len(rows), BATCH_SIZE):
+            out[:, start : start + BATCH_SIZE] = scoring.term_scores(
+                vectors_qd, self.vectors_of(rows[start : start + BATCH_SIZE])
+            )
         return out
 
     def _proposed(self, query_d: Float32, wanted: int, allowed: CandidateFilter) -> Rows | None:

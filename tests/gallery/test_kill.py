@@ -19,7 +19,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
-from mmretrieve.gallery import chunks
+from mmretrieve.gallery import ingest
 from mmretrieve.vectors import unit
 
 KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "100"))  # about a minute
@@ -64,7 +64,7 @@ RUN = "import os, sys; sys.path[:0] = sys.argv[1].split(os.pathsep); import test
 
 
 def run(name: str, path: str, source: str) -> None:
-    chunks.CHUNK = 8
+    ingest.INGEST_BATCH_SIZE = 8
     command(name, Path(path), Path(source))
     sys.stdout.write("done")
 
@@ -101,11 +101,11 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     for path in sorted((folder / "first").iterdir())[::2]:
         shutil.copy(path, folder / "second" / f"again-{path.name}")
     mm.Gallery.create(folder / "0", encoder=ColourEncoder())
-    usual, chunks.CHUNK = chunks.CHUNK, 8
+    usual, ingest.INGEST_BATCH_SIZE = ingest.INGEST_BATCH_SIZE, 8
     for number, name in enumerate(LIFE, start=1):
         shutil.copytree(folder / str(number - 1), folder / str(number))
         command(name, folder / str(number), folder)
-    chunks.CHUNK = usual
+    ingest.INGEST_BATCH_SIZE = usual
     return folder, [folder / str(number) for number in range(len(LIFE) + 1)]
 
 
@@ -115,7 +115,7 @@ def test_killed_at_any_moment_of_any_command(
 ) -> None:
     source, stages = life
     expected = [state(path) for path in stages]
-    monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(ingest, "INGEST_BATCH_SIZE", 8)
     moments, took, unfinished = random.Random(11), dict.fromkeys(LIFE, 0.3), 0
     for number in range(KILLS):
         step = number % len(LIFE)

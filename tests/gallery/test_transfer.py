@@ -17,8 +17,8 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, VectorError
-from mmretrieve.gallery import chunks
-from mmretrieve.gallery.chunks import Shard
+from mmretrieve.gallery import ingest
+from mmretrieve.gallery.ingest import Shard
 from mmretrieve.vectors import unit
 
 
@@ -77,7 +77,7 @@ def test_the_catalogue_is_the_same_three_times(tmp_path: Path, catalogue: Path) 
 def test_shards_that_are_merged_are_what_one_machine_makes(
     tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(ingest, "INGEST_BATCH_SIZE", 8)
     source = mm.read_source(photos)
     whole = mm.Gallery.create(tmp_path / "whole", encoder=encoder)
     whole.add(source)
@@ -108,7 +108,7 @@ def test_merging_refuses_what_does_not_fit_and_changes_nothing(
     shutil.copy(sorted(photos.rglob("*.png"))[8], clash / "new.png")
     other.add(clash)
     before = gallery_state(gallery)
-    with pytest.raises(GalleryError, match=rf"{gallery.ids[0]}' is another picture .*\(1 such ids\); nothing of it was merged"):
+    with pytest.raises(GalleryError, match=rf"{gallery.ids[0]}' is another image .*\(1 such ids\); .*; nothing was copied"):
         gallery.merge(other.path)
     fast = mm.Gallery.create(tmp_path / "fast", encoder=encoder, decode="fast")
     with pytest.raises(GalleryError, match="decoding fast"):
@@ -230,7 +230,7 @@ def test_the_shell_syncs_merges_compacts_and_finds_duplicates(
     capsys.readouterr()
     assert main(["sync", str(source), "--gallery", one, "--quiet", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["vanished"], told["items"]) == (1, 59)
+    assert (told["removed"], told["items"]) == (1, 59)
     assert main(["compact", one, "--quiet"]) == 0
     assert main(["merge", two, one, "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"added": 59, "skipped": 0, "items": 59}

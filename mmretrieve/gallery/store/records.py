@@ -14,6 +14,7 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 
+ITEM_COLUMNS = 9  # of the table, the rest are about its files
 UNSEEN = "vector:"  # begins the hash of an item whose picture was never read: it is its vector's
 
 
@@ -40,6 +41,15 @@ class Item:
 
 
 @dataclass(frozen=True)
+class ExistingItem:
+    """What a copy must know of an item that is there: its row, its content hash and, of a collection, its entry as text."""
+
+    row: int
+    hash: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class StoredChecksums:
     """CRC-32 of an item's vector and of its thumbnail, and where that lies; its size is 0 where there is none."""
 
@@ -51,21 +61,31 @@ class StoredChecksums:
 
 @dataclass(frozen=True)
 class ItemRecord:
-    """An item as the ledger keeps it. `died` is 0 while it lives; `seal` is the checksum that was written with it."""
+    """An item as the ledger keeps it. `died` is 0 while it lives, `written_checksum` what was committed with it."""
 
     row: int
     item: Item
-    kept: StoredChecksums
+    stored: StoredChecksums
     died: int = 0
-    seal: int = 0
+    written_checksum: int = 0
 
+    @property
     def values(self) -> tuple[Value, ...]:
-        """In the order of the table's columns, the seal last."""
-        item, kept = self.item, self.kept
-        own = (self.row, item.id, item.path, item.place.part, item.hash, item.width, item.height, item.source, item.stamp)
-        place = (kept.vector, kept.thumbnail, kept.thumbnail_at, kept.thumbnail_size, self.died)
-        given = sorted((name, value) for name, value in item.fields.items() if value is not None)
-        return *own, *place, crc32(json.dumps([own, place, given]).encode())
+        """In the order of the table's columns, all but the last, which is the checksum."""
+        item, stored = self.item, self.stored
+        known = (self.row, item.id, item.path, item.place.part, item.hash, item.width, item.height, item.source, item.stamp)
+        return *known, stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size, self.died
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of all values, those of the fields too."""
+        fields = sorted((name, value) for name, value in self.item.fields.items() if value is not None)
+        return crc32(json.dumps([self.values[:ITEM_COLUMNS], self.values[ITEM_COLUMNS:], fields]).encode())
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the entry is the one that was committed."""
+        return self.checksum == self.written_checksum
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,10 @@ class StoreVersion:
     generation: int
     total: int
     dead: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many items are live."""
+        return self.total - len(self.dead)
 
     def rows(self) -> NDArray[np.int64]:
         """(n,) the live rows, in insertion order."""
