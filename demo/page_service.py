@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from random import Random
 from threading import Lock
 from time import perf_counter
@@ -148,7 +148,7 @@ class PageService:
     @property
     def _folds(self) -> bool:
         gallery = self.answers.retriever.gallery
-        return isinstance(gallery.path, Path) and len(gallery) <= FOLDED
+        return gallery.is_local and len(gallery) <= FOLDED
 
     def _ranking(self, kept: ScoredQuery, look: PageRequest, composition: Composition, k: int) -> Ranking:
         """Under these weights: folded from scores that exist, or where there are none searched with the same vector."""

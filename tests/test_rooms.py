@@ -46,6 +46,7 @@ ORDER = [
 IN_GALLERY = [
     "store",
     "vocabularies",
+    "manifest",
     "view",
     "index",
     "candidates",

@@ -149,19 +149,18 @@ def export(options: argparse.Namespace) -> int:
 
 def import_(options: argparse.Namespace) -> int:
     """Adds vectors in the layout of clip-retrieval to a gallery, which is made first where there is none."""
-    from mmretrieve.directions import PDV
     from mmretrieve.gallery import transfer
     from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.manifest import Manifest
 
     folder = Path(options.folder)
-    total, said = transfer.count(folder), transfer.about(folder)
+    total, said = transfer.count(folder), transfer.read_manifest(folder)
     if said is None or options.encoder is not None:
         if options.encoder is None:
             raise OptionError(f"{folder}: does not say which encoder made it; name it with --encoder")
         encoder = load(options, options.encoder)
-        said = transfer.EmbeddingsManifest(encoder.identity, encoder.dim)
-    setting = None if said.setting is None else PDV(**said.setting)
-    gallery = Gallery.for_vectors(options.gallery, said.encoder, said.dim, said.decode, setting)
+        said = Manifest(encoder.identity, encoder.dim)
+    gallery = Gallery.for_vectors(options.gallery, said.encoder, said.dim, said.decode, said.setting)
     gallery.check_made_by(said.encoder)
     with bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)

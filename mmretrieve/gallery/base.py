@@ -15,8 +15,9 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery import search
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import UNSEEN, Item, StaleViewError
-from mmretrieve.gallery.view import GalleryView, ItemPage, SearchOptions
+from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.language.vocabulary import Vocabulary
@@ -26,7 +27,7 @@ from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
 MOVES = 8  # compactions that may come between a question and its answer
-N = TypeVar("N", bound=GalleryView)
+N = TypeVar("N", bound=StoredView)
 T = TypeVar("T")
 
 
@@ -43,20 +44,8 @@ class GalleryBase(ABC, Generic[N]):
 
     @property
     @abstractmethod
-    def encoder_identity(self) -> EncoderIdentity: ...
-
-    @property
-    @abstractmethod
-    def dim(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def decode(self) -> Decode: ...
-
-    @property
-    @abstractmethod
-    def setting(self) -> PDV | None:
-        """The PDV weights that searches of this gallery start from, where it names any."""
+    def is_local(self) -> bool:
+        """Whether its vectors are on this machine, so that scoring every item is cheap."""
 
     @abstractmethod
     def thumbnail(self, id_: str) -> bytes:
@@ -80,6 +69,29 @@ class GalleryBase(ABC, Generic[N]):
 
     def __len__(self) -> int:
         return len(self._now)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The encoder that made it, dimensions, decoding, setting, fields and the chosen vocabulary."""
+        return self._now.manifest
+
+    @property
+    def encoder_identity(self) -> EncoderIdentity:
+        return self.manifest.encoder
+
+    @property
+    def dim(self) -> int:
+        return self.manifest.dim
+
+    @property
+    def decode(self) -> Decode:
+        """How images are decoded before they are encoded."""
+        return self.manifest.decode
+
+    @property
+    def setting(self) -> PDV | None:
+        """The PDV weights that searches of this gallery start from, where it names any."""
+        return self.manifest.setting
 
     @property
     def ids(self) -> tuple[str, ...]:

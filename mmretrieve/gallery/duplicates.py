@@ -9,7 +9,7 @@ import numpy as np
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.view import GalleryView, Rows
+from mmretrieve.gallery.view import Rows, StoredView
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, is_number
 
@@ -17,7 +17,7 @@ BLOCK = 1_024  # items whose neighbours are looked for at once
 NEIGHBOURS = 16  # looked at first; more where all of them are near
 
 
-def near(now: GalleryView, index: FaissIndex, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+def near(now: StoredView, index: FaissIndex, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
     """Groups of ids that hang together by pairs whose vectors have a cosine of at least `min_score`, in insertion order.
 
     The index proposes neighbours: with an exact one none is missed. OptionError unless 0 < min_score ≤ 1.
@@ -26,7 +26,7 @@ def near(now: GalleryView, index: FaissIndex, min_score: float, progress: Progre
 
 
 def grouped(
-    now: GalleryView, neighbours: Callable[[Rows], list[Rows]], min_score: float, progress: Progress | None
+    now: StoredView, neighbours: Callable[[Rows], list[Rows]], min_score: float, progress: Progress | None
 ) -> list[tuple[str, ...]]:
     """The same, for neighbours that were found in any way: for each of some rows all that score enough with it."""
     if not is_number(min_score) or not 0 < min_score <= 1:
@@ -42,7 +42,7 @@ def grouped(
     return _groups(now, parents)
 
 
-def _neighbours(now: GalleryView, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
+def _neighbours(now: StoredView, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
     """For each of those rows the live rows that score enough with it, as far as the index can tell."""
     queries, most = now.vectors_of(rows), index.max_k or len(index)
     unseen = now.rows[np.searchsorted(now.rows, len(index)) :]
@@ -57,7 +57,7 @@ def _neighbours(now: GalleryView, index: FaissIndex, rows: Rows, min_score: floa
     return found
 
 
-def _close(now: GalleryView, query_d: Float32, rows: Rows, min_score: float) -> Rows:
+def _close(now: StoredView, query_d: Float32, rows: Rows, min_score: float) -> Rows:
     close: Rows = rows[term_scores(query_d[None], now.vectors_of(rows))[0] >= np.float32(min_score)]
     return close
 
@@ -75,7 +75,7 @@ def _root(parents: Rows, position: int) -> int:
     return position
 
 
-def _groups(now: GalleryView, parents: Rows) -> list[tuple[str, ...]]:
+def _groups(now: StoredView, parents: Rows) -> list[tuple[str, ...]]:
     roots = np.array([_root(parents, position) for position in range(len(parents))], dtype=np.int64)
     shared = np.flatnonzero(np.bincount(roots, minlength=1) > 1) if len(roots) else roots
     return [tuple(now.ids[position] for position in np.flatnonzero(roots == root)) for root in shared]

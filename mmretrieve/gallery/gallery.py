@@ -21,7 +21,7 @@ from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
-from mmretrieve.gallery.snapshot import LocalView
+from mmretrieve.gallery.snapshot import LocalView, read_manifest
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
 from mmretrieve.gallery.store.store import Store, is_gallery
@@ -40,9 +40,9 @@ class Gallery(GalleryBase[LocalView]):
 
     def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
         self._store, self._encoder, self._device = store, encoder, resolved(device)
+        self._now = LocalView(store, self._device)
         if encoder is not None:
             self.check_encoder(encoder)
-        self._now = LocalView(store, self._device)
 
     @classmethod
     def create(
@@ -90,22 +90,8 @@ class Gallery(GalleryBase[LocalView]):
         return self._store.folder
 
     @property
-    def encoder_identity(self) -> EncoderIdentity:
-        return self._store.identity
-
-    @property
-    def dim(self) -> int:
-        return self._store.dim
-
-    @property
-    def decode(self) -> Decode:
-        return self._store.decode
-
-    @property
-    def setting(self) -> PDV | None:
-        """The PDV weights that searches of this gallery start from, where it names any."""
-        stored = self._store.ledger.meta().get("setting")
-        return None if stored is None else PDV(**stored)
+    def is_local(self) -> bool:
+        return True
 
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
@@ -164,17 +150,15 @@ class Gallery(GalleryBase[LocalView]):
 
     def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
         """Writes all vectors and what is known of them in the layout of clip-retrieval, into an empty folder; gives back how many."""
-        setting = asdict(self.setting) if self.setting else None
-        about = transfer.EmbeddingsManifest(self.encoder_identity, self._store.dim, self.decode, setting)
-        return self._at_one_moment(lambda now: transfer.export(now, Path(folder), about, progress))
+        return self._at_one_moment(lambda now: transfer.export(now, Path(folder), progress))
 
     def import_vectors(self, folder: str | Path, *, progress: Progress | None = None) -> AddReport:
         """Adds vectors in the layout of clip-retrieval, which must be of this gallery's encoder. Can be repeated.
 
         GalleryError, naming the file, for what does not fit together, other dimensions, or another encoder's export.
         """
-        if (said := transfer.about(Path(folder))) is not None:
-            self.check_made_by(said.encoder)
+        if (manifest := transfer.read_manifest(Path(folder))) is not None:
+            self.check_made_by(manifest.encoder)
         with self._writing():
             return transfer.import_(self._store, Path(folder), progress)
 
@@ -266,8 +250,7 @@ class Gallery(GalleryBase[LocalView]):
 
     @property
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
-        stored = self._store.ledger.meta().get(vocabularies.KEY)
-        return None if stored is None else GalleryVocabulary.from_dict(stored, self.path)
+        return read_manifest(self._store).vocabulary
 
     def _add_source(self, source: str | Path | Source, *, update: bool, remove: bool, progress: Progress | None) -> AddReport:
         encoder = self._encoder

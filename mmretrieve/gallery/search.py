@@ -13,7 +13,7 @@ from mmretrieve import scoring
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, SearchView
+from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -21,7 +21,7 @@ EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
 POOL = 2_000  # candidates of each term beyond
 
 
-def search_many(now: SearchView, compositions: Sequence[Composition], cuts: Sequence[SearchOptions]) -> list[Ranking]:
+def search_many(now: GalleryView, compositions: Sequence[Composition], cuts: Sequence[SearchOptions]) -> list[Ranking]:
     """A ranking for each composition, the same as `search` gives; linear ones under one filter are one search of the index."""
     rankings: dict[int, Ranking] = {}
     together: dict[str | None, list[int]] = {}
@@ -38,7 +38,7 @@ def search_many(now: SearchView, compositions: Sequence[Composition], cuts: Sequ
 
 
 def _search_linear(
-    now: SearchView, compositions: Sequence[Composition], cuts: Sequence[SearchOptions], where: str | None
+    now: GalleryView, compositions: Sequence[Composition], cuts: Sequence[SearchOptions], where: str | None
 ) -> list[Ranking]:
     """All of them propose candidates at once, and each ranks all candidates that it may show: exact scores decide."""
     for composition in compositions:
@@ -59,7 +59,7 @@ def _search_linear(
     return _rankings(now, ranked)
 
 
-def search(now: SearchView, composition: Composition, cut: SearchOptions) -> Ranking:
+def search(now: GalleryView, composition: Composition, cut: SearchOptions) -> Ranking:
     """A linear rule is one search of the index; another scores every item, or beyond EXACT_ITEMS the best of each term."""
     if composition.is_linear:
         return _search_linear(now, [composition], [cut], cut.where)[0]
@@ -73,7 +73,7 @@ def search(now: SearchView, composition: Composition, cut: SearchOptions) -> Ran
     return _rankings(now, [_ranked(composition, scored, allowed, cut)])[0]
 
 
-def rank(now: SearchView, composition: Composition, scores_tn: Float32, all_: Rows, cut: SearchOptions) -> Ranking:
+def rank(now: GalleryView, composition: Composition, scores_tn: Float32, all_: Rows, cut: SearchOptions) -> Ranking:
     """The same ranking, folded from the term scores of all rows."""
     if scores_tn.shape != (len(composition.names), len(all_)):
         raise GalleryError(
@@ -85,13 +85,13 @@ def rank(now: SearchView, composition: Composition, scores_tn: Float32, all_: Ro
     return _rankings(now, [_ranked(composition, scored, allowed, cut)])[0]
 
 
-def term_scores(now: SearchView, composition: Composition, rows: Rows) -> Float32:
+def term_scores(now: GalleryView, composition: Composition, rows: Rows) -> Float32:
     """(t, m) inner product of every term with every one of those rows."""
     check_dim(now, composition)
     return now.scores(composition.terms, rows)
 
 
-def check_dim(now: SearchView, composition: Composition) -> None:
+def check_dim(now: GalleryView, composition: Composition) -> None:
     if composition.terms.shape[1] != now.dim:
         raise GalleryError(f"{now.name}: holds vectors of {now.dim} dimensions, the query has {composition.terms.shape[1]}")
 
@@ -145,7 +145,7 @@ def _ranked(composition: Composition, scored: _Scored, allowed: CandidateFilter,
     return _Ranked(scored.rows[kept], totals[kept], gave[:, kept], ranking)
 
 
-def _rankings(now: SearchView, ranked: Sequence[_Ranked]) -> list[Ranking]:
+def _rankings(now: GalleryView, ranked: Sequence[_Ranked]) -> list[Ranking]:
     """What is known of the items of all rankings is read at once."""
     items = iter(now.items_of(np.concatenate([one.rows for one in ranked])))
     return [one.with_items(list(islice(items, len(one.rows)))) for one in ranked]

@@ -17,6 +17,7 @@ from mmretrieve.gallery import candidates, duplicates, vocabularies
 from mmretrieve.gallery.index import gpu_scores, manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
 from mmretrieve.gallery.store.store import Half, Store
 from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, checked_ids
@@ -70,6 +71,10 @@ class LocalView:
         return (meta["epoch"], meta["generation"]) == (self.version.epoch, self.version.generation)
 
     @once
+    def manifest(self) -> Manifest:
+        return read_manifest(self.store)
+
+    @once
     def rows(self) -> Rows:
         return self.version.rows()
 
@@ -97,15 +102,12 @@ class LocalView:
     @once
     def vocabulary(self) -> GalleryVocabulary:
         """The one that the ledger keeps, else the one found in the fields of the items."""
-        stored = self.store.ledger.meta().get(vocabularies.KEY)
-        if stored is not None:
-            return GalleryVocabulary.from_dict(stored, self.store.ledger.path)
-        return GalleryVocabulary(self._automatic.vocabulary)
+        return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
 
     @once
     def _automatic(self) -> AutomaticVocabulary:
         return vocabularies.find_vocabulary(
-            self, self.store.ledger.kinds(), None if self._earlier is None else self._earlier.automatic
+            self, self.manifest.fields, None if self._earlier is None else self._earlier.automatic
         )
 
     @property
@@ -180,6 +182,11 @@ class LocalView:
             return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
         blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _blocks(rows)]
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """As it is now."""
+    return Manifest.from_dict(store.ledger.meta(), store.ledger.path)
 
 
 def _blocks(rows: Rows) -> Iterator[Rows]:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.encoders.base import EncoderIdentity, Progress
+from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
 from mmretrieve.gallery.embeddings import rounded, unseen
 from mmretrieve.gallery.ingest import AddReport, batches
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.snapshot import LocalView
 from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.store.store import Half, Store
-from mmretrieve.options import Decode
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import ParquetRows, write
 from mmretrieve.sources.values import fields_of
@@ -35,17 +34,7 @@ SHARD = 100_000  # items of one pair of files
 PATHS = ("image_path", "key", "url")  # what may name a picture, the first that is there
 
 
-@dataclass(frozen=True)
-class EmbeddingsManifest:
-    """Which encoder made the vectors, of how many dimensions, and how pictures were decoded."""
-
-    encoder: EncoderIdentity
-    dim: int
-    decode: Decode = Decode.EXACT
-    setting: Mapping[str, float] | None = None
-
-
-def export(now: LocalView, folder: Path, about: EmbeddingsManifest, progress: Progress | None = None) -> int:
+def export(now: LocalView, folder: Path, progress: Progress | None = None) -> int:
     """Writes all items into an empty folder, float16 unit rows as they are stored; gives back how many.
 
     GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
@@ -63,21 +52,22 @@ def export(now: LocalView, folder: Path, about: EmbeddingsManifest, progress: Pr
             write(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in now.items_of(rows)])
             if progress is not None:
                 progress(len(rows))
-        (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1), encoding="utf-8")
+        (folder / ABOUT).write_text(json.dumps(now.manifest.to_dict(), indent=1), encoding="utf-8")
     except OSError as error:
         raise GalleryError(f"{folder}: could not write ({error})") from error
     return len(now)
 
 
-def about(folder: Path) -> EmbeddingsManifest | None:
-    """What an export says of itself, None where another tool made it. GalleryError where it is damaged."""
-    if not (folder / ABOUT).exists():
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an export, None where another tool made the folder. GalleryError where it is damaged."""
+    path = folder / ABOUT
+    if not path.exists():
         return None
     try:
-        said = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return EmbeddingsManifest(EncoderIdentity(**said["encoder"]), said["dim"], Decode(said["decode"]), said["setting"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GalleryError(f"{folder / ABOUT}: cannot be read ({error})") from error
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GalleryError(f"{path}: cannot be read ({error})") from error
+    return Manifest.from_dict(data, path)
 
 
 def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:

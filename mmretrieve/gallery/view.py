@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmretrieve import scoring
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.vectors import Float32
@@ -57,8 +58,8 @@ class ItemPage:
     total: int
 
 
-class SearchView(Protocol):
-    """Items at one moment. Their rows grow in insertion order, which decides between equal scores."""
+class GalleryView(Protocol):
+    """What a search needs: one version of the items. Their rows grow in insertion order, which decides between equal scores."""
 
     dim: int
     name: str
@@ -82,8 +83,11 @@ class SearchView(Protocol):
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
 
 
-class GalleryView(SearchView, Protocol):
-    """All that a gallery can be asked of the items at one moment."""
+class StoredView(GalleryView, Protocol):
+    """What `GalleryBase` needs besides."""
+
+    @property
+    def manifest(self) -> Manifest: ...
 
     @property
     def rows(self) -> Rows:

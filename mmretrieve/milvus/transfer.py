@@ -11,26 +11,25 @@ from dataclasses import replace
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.copying import Comparison, EncodedBatch, StoreTarget, check_copy, copy_missing, view_batches
 from mmretrieve.gallery.ingest import AddReport
-from mmretrieve.gallery.snapshot import LocalView
+from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.snapshot import LocalView, read_manifest
 from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import ExistingItem
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.gallery.view import Rows
-from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.milvus.client import HASH, ID, ITEM, ROW, MilvusClient
 from mmretrieve.milvus.errors import CollectionNotFoundError
 from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
-from mmretrieve.milvus.manifest import Manifest
+from mmretrieve.milvus.manifest import from_text, to_text
 from mmretrieve.milvus.schema import is_news, row_of
 from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
 from mmretrieve.milvus.where import one_of
 from mmretrieve.sources.values import folded
 
 
-def open_collection(server: MilvusClient, about: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
+def open_collection(server: MilvusClient, manifest: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
     """What the collection says of itself, for vectors like these; made where there is none, for so many items.
 
     GalleryError where another encoder or decoding made it; OptionError for an index that the server does not have.
@@ -38,19 +37,18 @@ def open_collection(server: MilvusClient, about: Manifest, items: int, index: Mi
     version = server.version()
     name = version.check(version.indexes[0] if index is None else index)
     try:
-        known = Manifest.read(server.about(), server.address)
+        existing = from_text(server.manifest(), server.address)
     except CollectionNotFoundError:
-        server.create(about.dim, replace(about, fields={}).text, name, build_parameters(name, items))
+        empty = replace(manifest, fields={}, vocabulary=None)
+        server.create(manifest.dim, to_text(empty), name, build_parameters(name, items))
         server.load()
-        return replace(about, fields={})
-    if (known.encoder, known.decode) != (about.encoder, about.decode):
-        raise GalleryError(
-            f"{server.address}: made by {known.encoder}, decoding {known.decode}; not by {about.encoder}, decoding {about.decode}"
-        )
+        return empty
+    if not existing.has_vectors_of(manifest):
+        raise GalleryError(f"{server.address}: {existing}; the gallery: {manifest}")
     server.load()
     if index is not None and server.index() != name:
         server.set_index(name, build_parameters(name, items))
-    return known
+    return existing
 
 
 def push_items(
@@ -125,17 +123,15 @@ def _with_fields(server: MilvusClient, manifest: Manifest, store: Store) -> Mani
 
     GalleryError for a field that has another type there.
     """
-    fields = dict(manifest.fields)
-    for name, kind in store.ledger.kinds().items():
-        own = next((known for known in fields if folded(known) == folded(name)), name)
-        if fields.setdefault(own, kind) is not kind:
-            raise GalleryError(f"{server.address}: field {own!r} holds {fields[own]}s there, {kind}s here")
-    stored = store.ledger.meta().get(vocabularies.KEY)
-    vocabulary = manifest.vocabulary if stored is None else GalleryVocabulary.from_dict(stored, store.folder)
-    if (fields, vocabulary) != (manifest.fields, manifest.vocabulary):
-        manifest = replace(manifest, fields=fields, vocabulary=vocabulary)
-        server.set_about(manifest.text)
-    return manifest
+    fields, own = dict(manifest.fields), read_manifest(store)
+    for name, kind in own.fields.items():
+        there = next((field for field in fields if folded(field) == folded(name)), name)
+        if fields.setdefault(there, kind) is not kind:
+            raise GalleryError(f"{server.address}: field {there!r} holds {fields[there]}s there, {kind}s here")
+    updated = replace(manifest, fields=fields, vocabulary=own.vocabulary or manifest.vocabulary)
+    if updated != manifest:
+        server.set_manifest(to_text(updated))
+    return updated
 
 
 def _collection_batches(view: CollectionView) -> Iterator[EncodedBatch]:

@@ -18,13 +18,13 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
 from mmretrieve.gallery import duplicates, vocabularies
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
 from mmretrieve.gallery.store.store import Half
 from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, checked_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.milvus.client import HASH, ID, ITEM, PAGE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
-from mmretrieve.milvus.manifest import Manifest
 from mmretrieve.milvus.schema import item_of
 from mmretrieve.milvus.where import one_of, translated
 from mmretrieve.vectors import Float32, unit
@@ -38,9 +38,9 @@ KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are 
 class CollectionView:
     """The rows of a collection: numbers that grow in the order in which items came."""
 
-    def __init__(self, server: MilvusClient, about: Manifest, before: CollectionView | None = None) -> None:
-        self.server, self.about = server, about
-        self.dim, self.name = about.dim, str(server.address)
+    def __init__(self, server: MilvusClient, manifest: Manifest, before: CollectionView | None = None) -> None:
+        self.server, self.manifest = server, manifest
+        self.dim, self.name = manifest.dim, str(server.address)
         self._count = server.count()
         self.once_lock = RLock()
         self._previous_automatic: AutomaticVocabulary | None = (
@@ -66,11 +66,11 @@ class CollectionView:
     @once
     def vocabulary(self) -> GalleryVocabulary:
         """The one that was pushed, else the one found in the fields of the items."""
-        return self.about.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
+        return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
 
     @once
     def _automatic(self) -> AutomaticVocabulary:
-        return vocabularies.find_vocabulary(self, self.about.fields, self._previous_automatic)
+        return vocabularies.find_vocabulary(self, self.manifest.fields, self._previous_automatic)
 
     @once
     def vectors(self) -> Float32:
@@ -128,7 +128,7 @@ class CollectionView:
         return duplicates.grouped(self, lambda rows: self._near(rows, min_score), min_score, progress)
 
     def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        where = "" if cut.where is None else translated(cut.where, self.about.fields)
+        where = "" if cut.where is None else translated(cut.where, self.manifest.fields)
         matching = self.server.count(where) if where else len(self)
         if not len(cut.exclude):
             return CandidateFilter.of(where, matching, matching, len(self))
