@@ -15,7 +15,7 @@ from mmretrieve.gallery.ingest import AddReport
 from mmretrieve.gallery.snapshot import LocalView
 from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import ExistingItem, Item
-from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import Rows
 
 COPY_BATCH_SIZE = 4_096  # items between two commits
@@ -26,11 +26,11 @@ class EncodedBatch:
     """Some items of a source, and how to read the vectors (m, dim) and thumbnails of those of them that are copied, by position."""
 
     items: Sequence[Item]
-    vectors_of: Callable[[Sequence[int]], Half]
+    vectors_of: Callable[[Sequence[int]], Float16Rows]
     thumbnails_of: Callable[[Sequence[int]], list[bytes]] = lambda positions: [b""] * len(positions)
 
     @classmethod
-    def of(cls, items: Sequence[Item], vectors: Half) -> EncodedBatch:
+    def of(cls, items: Sequence[Item], vectors: Float16Rows) -> EncodedBatch:
         """Items with their (n, dim) vectors, without thumbnails."""
         return cls(items, lambda positions: vectors[list(positions)])
 
@@ -149,7 +149,7 @@ def _view_batch(view: LocalView, rows: Rows) -> EncodedBatch:
     records = view.records_of(rows)
     return EncodedBatch(
         [record.item for record in records],
-        lambda positions: view.halves[rows[list(positions)]],
+        lambda positions: view.float16_rows[rows[list(positions)]],
         lambda positions: [view.store.thumbnail(records[i].stored) or b"" for i in positions],
     )
 

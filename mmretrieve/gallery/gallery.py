@@ -40,7 +40,7 @@ class Gallery(GalleryBase[LocalView]):
 
     def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
         self._store, self._encoder, self._device = store, encoder, resolved(device)
-        self._now = LocalView(store, self._device)
+        self._view = LocalView(store, self._device)
         if encoder is not None:
             self.check_encoder(encoder)
 
@@ -101,8 +101,8 @@ class Gallery(GalleryBase[LocalView]):
 
     def refresh(self) -> None:
         """Sees what others have written since this object was made, or since it last wrote; keeps what it knows where nothing was."""
-        if not self._now.is_current:
-            self._now = LocalView(self._store, self._device, self._now)
+        if not self._view.is_current:
+            self._view = LocalView(self._store, self._device, self._view)
 
     def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
         """Adds every picture of a source: whatever `read_source` reads, an object that is one, or another gallery (see `merge`).
@@ -150,7 +150,7 @@ class Gallery(GalleryBase[LocalView]):
 
     def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
         """Writes all vectors and what is known of them in the layout of clip-retrieval, into an empty folder; gives back how many."""
-        return self._at_one_moment(lambda now: transfer.export(now, Path(folder), progress))
+        return self._with_view(lambda view: transfer.export(view, Path(folder), progress))
 
     def import_vectors(self, folder: str | Path, *, progress: Progress | None = None) -> AddReport:
         """Adds vectors in the layout of clip-retrieval, which must be of this gallery's encoder. Can be repeated.
@@ -170,9 +170,9 @@ class Gallery(GalleryBase[LocalView]):
         factory: a FAISS factory string such as "IVF4096,SQ8"; by default chosen by size and memory. Adding extends it.
         OptionError for a factory that cannot be built; GalleryError where another process builds.
         """
-        self._at_one_moment(lambda now: manager.build(self._store, now.version, now.halves, factory, recall, progress))
+        self._with_view(lambda view: manager.build(self._store, view.version, view.float16_rows, factory, recall, progress))
         self.refresh()
-        return index_manifest.state(self._store, self._now.version)
+        return index_manifest.state(self._store, self._view.version)
 
     def index_report(self, *, recall: float = DEFAULT_RECALL) -> dict[str, Any]:
         """Tunes the index to that recall@10 and measures it with composed queries made from the gallery itself.
@@ -180,7 +180,7 @@ class Gallery(GalleryBase[LocalView]):
         recall@10 and @100 against exact search; milliseconds of one query alone (p50, p99) and of one among a hundred; bytes
         a vector; seconds of building. GalleryError where nothing was built yet.
         """
-        made, found = self._at_one_moment(lambda now: manager.measured(self._store, now.version, now.halves, recall))
+        made, found = self._with_view(lambda view: manager.measured(self._store, view.version, view.float16_rows, recall))
         effort = {name: value for name, value in made.effort.items() if value is not None}
         return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
 
@@ -192,7 +192,7 @@ class Gallery(GalleryBase[LocalView]):
         """
         with self._writing():
             self.refresh()
-            chosen = self._at_one_moment(lambda now: vocabularies.make_vocabulary(now, self._store.ledger.kinds(), fields))
+            chosen = self._with_view(lambda view: vocabularies.make_vocabulary(view, self._store.ledger.kinds(), fields))
             if chosen != self._chosen_vocabulary:
                 self._store.ledger.set_meta(**{vocabularies.KEY: chosen.to_dict()})
         assert chosen.vocabulary is not None  # named fields make one, or raise
@@ -223,8 +223,8 @@ class Gallery(GalleryBase[LocalView]):
         """Frees the room of deleted and replaced items, and says how many there were. Ids and order stay."""
         with self._writing():
             gone = compact(self._store, progress)
-            now = LocalView(self._store)
-            manager.rebuild(self._store, now.version, now.halves)
+            view = LocalView(self._store)
+            manager.rebuild(self._store, view.version, view.float16_rows)
             return gone
 
     def info(self) -> dict[str, Any]:
@@ -233,14 +233,14 @@ class Gallery(GalleryBase[LocalView]):
         return {
             "path": str(self.path),
             "items": len(self),
-            "deleted": len(self._now.version.dead),
+            "deleted": len(self._view.version.dead),
             "dim": self._store.dim,
             "encoder": asdict(self.encoder_identity),
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
             "vocabulary": str(self._gallery_vocabulary),
-            "index": index_manifest.state(self._store, self._now.version) | {"device": str(self._device)},
+            "index": index_manifest.state(self._store, self._view.version) | {"device": str(self._device)},
             "bytes": self._store.sizes() | manager.sizes(self._store),
         }
 
@@ -269,4 +269,4 @@ class Gallery(GalleryBase[LocalView]):
                 yield
             finally:
                 self.refresh()
-            manager.grow(self._store, self._now.version, lambda: self._now.halves)
+            manager.grow(self._store, self._view.version, lambda: self._view.float16_rows)

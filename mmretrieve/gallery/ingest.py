@@ -21,7 +21,7 @@ from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import Item, ItemRecord
-from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import Decode
 from mmretrieve.sources.base import Entry, Source, SourceItem, UnreadableItem
@@ -241,7 +241,7 @@ class _Encoded:
     """Items ready to be committed, the rows that they replace, and what could not be decoded."""
 
     items: list[Item]
-    vectors: Half
+    vectors: Float16Rows
     thumbnails: list[bytes]
     replaced: list[int]
     failed: dict[str, str]
@@ -255,7 +255,7 @@ def _encode(store: Store, encoder: Encoder, new: Sequence[New], progress: Progre
     }
     vectors: dict[str, NDArray[np.floating]] = {}
     if existing:
-        stored = store.halves(store.ledger.version())
+        stored = store.float16_rows(store.ledger.version())
         vectors = {content: stored[record.row] for content, record in existing.items()}
     to_encode = {one.item.hash: one.item for one in reversed(new) if one.item.hash not in existing}
     decoded: dict[str, _Decoded | Failed] = {}

@@ -19,7 +19,7 @@ from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
-from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, checked_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.vectors import Float32, unit
@@ -90,9 +90,9 @@ class LocalView:
         return *chain.from_iterable(stayed), *self.store.ledger.ids(self.version, earlier.version.total)
 
     @once
-    def halves(self) -> Half:
+    def float16_rows(self) -> Float16Rows:
         """(total, dim) float16 of all rows, dead ones too, mapped from the file."""
-        return self.store.halves(self.version)
+        return self.store.float16_rows(self.version)
 
     @once
     def spread(self) -> Spread:
@@ -118,7 +118,7 @@ class LocalView:
     @once
     def _loaded_index(self) -> manager.LoadedIndex:
         earlier = None if self._earlier is None else self._earlier.index
-        return manager.open_index(self.store, self.version, self.halves, self._device, earlier)
+        return manager.open_index(self.store, self.version, self.float16_rows, self._device, earlier)
 
     @once
     def vectors(self) -> Float32:
@@ -129,7 +129,7 @@ class LocalView:
         """(m, dim) unit float32 of those rows."""
         out = np.empty((len(rows), self.dim), np.float32)
         for number, some in enumerate(_blocks(rows)):
-            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.halves[some], "vectors")
+            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.float16_rows[some], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -152,9 +152,9 @@ class LocalView:
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.near(self, self.index, min_score, progress)
 
-    def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        matching = self.rows if cut.where is None else self._matching(cut.where)
-        rows = np.setdiff1d(matching, self.rows_of(cut.exclude), assume_unique=True) if len(cut.exclude) else matching
+    def allowed(self, options: SearchOptions) -> CandidateFilter:
+        matching = self.rows if options.where is None else self._matching(options.where)
+        rows = np.setdiff1d(matching, self.rows_of(options.exclude), assume_unique=True) if len(options.exclude) else matching
         return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
     def _matching(self, where: str) -> Rows:
@@ -176,7 +176,7 @@ class LocalView:
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
         if self._device is Device.CUDA and len(rows) > BLOCK:
-            return gpu_scores.scores(vectors, (self.halves[some] for some in _blocks(rows)), len(rows))
+            return gpu_scores.scores(vectors, (self.float16_rows[some] for some in _blocks(rows)), len(rows))
         if len(self) * self.dim * 4 <= KEPT_BYTES and ("vectors" in self.__dict__ or len(rows) > MANY * len(self)):
             whole = len(rows) == len(self)
             return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])

@@ -24,7 +24,7 @@ from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.snapshot import LocalView
 from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import ParquetRows, write
 from mmretrieve.sources.values import fields_of
@@ -34,28 +34,28 @@ SHARD = 100_000  # items of one pair of files
 PATHS = ("image_path", "key", "url")  # what may name a picture, the first that is there
 
 
-def export(now: LocalView, folder: Path, progress: Progress | None = None) -> int:
+def export(view: LocalView, folder: Path, progress: Progress | None = None) -> int:
     """Writes all items into an empty folder, float16 unit rows as they are stored; gives back how many.
 
     GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
     """
-    if taken := {"image_path", OWN} & set(now.store.ledger.kinds()):
+    if taken := {"image_path", OWN} & set(view.store.ledger.kinds()):
         raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GalleryError(f"{folder}: there is something here already; name an empty folder")
     try:
         for name in (VECTORS, METADATA):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for k, start in enumerate(range(0, max(1, len(now)), SHARD)):
-            rows = now.rows[start : start + SHARD]
-            np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", now.halves[rows])
-            write(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in now.items_of(rows)])
+        for k, start in enumerate(range(0, max(1, len(view)), SHARD)):
+            rows = view.rows[start : start + SHARD]
+            np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", view.float16_rows[rows])
+            write(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in view.items_of(rows)])
             if progress is not None:
                 progress(len(rows))
-        (folder / ABOUT).write_text(json.dumps(now.manifest.to_dict(), indent=1), encoding="utf-8")
+        (folder / ABOUT).write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
     except OSError as error:
         raise GalleryError(f"{folder}: could not write ({error})") from error
-    return len(now)
+    return len(view)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -79,11 +79,11 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
     """
     report = AddReport()
     for vectors, metadata in _pairs(folder):
-        halves, rows = _halves(vectors, store.dim), ParquetRows(str(metadata))
-        if len(rows) != len(halves):
-            raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(halves)}")
+        float16_rows, rows = _halves(vectors, store.dim), ParquetRows(str(metadata))
+        if len(rows) != len(float16_rows):
+            raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(float16_rows)}")
         report += copy_missing(
-            StoreTarget(store), _batches(store, rows, halves, str(metadata)), str(metadata), progress=progress
+            StoreTarget(store), _batches(store, rows, float16_rows, str(metadata)), str(metadata), progress=progress
         )
     return report
 
@@ -99,16 +99,16 @@ def _columns(item: Item) -> dict[str, Any]:
     return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
 
 
-def _batches(store: Store, rows: ParquetRows, halves: Half, where: str) -> Iterator[EncodedBatch]:
+def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str) -> Iterator[EncodedBatch]:
     start = 0
     for records in batches(_records(rows), COPY_BATCH_SIZE):
-        some, kinds = halves[start : start + len(records)], store.ledger.kinds()
-        items = [_item(record, half, where, kinds) for record, half in zip(records, some, strict=True)]
+        some, kinds = float16_rows[start : start + len(records)], store.ledger.kinds()
+        items = [_item(record, vector, where, kinds) for record, vector in zip(records, some, strict=True)]
         yield EncodedBatch.of(items, some)
         start += len(records)
 
 
-def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
+def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
     if own := record.pop(OWN, None):
         said = json.loads(own)
         place = Location(record["image_path"], said["part"])
@@ -118,7 +118,7 @@ def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: 
     if name is None:
         raise GalleryError(f"{where}: a row without {', '.join(PATHS)} has no name; the columns are {', '.join(record)}")
     path = str(record.pop(name))
-    return unseen(path, path, half, fitted(fields_of(record, where), kinds), where)
+    return unseen(path, path, vector, fitted(fields_of(record, where), kinds), where)
 
 
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
@@ -126,13 +126,13 @@ def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
         yield dict(zip(rows.names, values, strict=True))
 
 
-def _halves(path: Path, dim: int) -> Half:
+def _halves(path: Path, dim: int) -> Float16Rows:
     return rounded(_stored(path), str(path), dim)
 
 
-def _stored(path: Path) -> Half:
+def _stored(path: Path) -> Float16Rows:
     try:
-        stored: Half = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored: Float16Rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError) as error:
         raise GalleryError(f"{path}: cannot be read ({error})") from error
     except ValueError as error:  # NumPy's own words are about pickles

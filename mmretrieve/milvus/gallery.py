@@ -28,7 +28,7 @@ class MilvusGallery(GalleryBase[CollectionView]):
 
     def __init__(self, server: MilvusClient, encoder: Encoder | None = None) -> None:
         self._server, self._encoder = server, encoder
-        self._now = self._seen()
+        self._view = self._seen()
         if encoder is not None:
             self.check_encoder(encoder)
 
@@ -53,14 +53,14 @@ class MilvusGallery(GalleryBase[CollectionView]):
         return thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
-        self._now = self._seen(self._now)
+        self._view = self._seen(self._view)
 
     def _seen(self, before: CollectionView | None = None) -> CollectionView:
         return CollectionView(self._server, from_text(self._server.manifest(), self._server.address), before)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BATCH_SIZE at a time are."""
-        rows = self._at_one_moment(lambda now: now.rows_of(checked_ids(ids))).tolist()
+        rows = self._with_view(lambda view: view.rows_of(checked_ids(ids))).tolist()
         for start in range(0, len(rows), BATCH_SIZE):
             self._server.drop(rows[start : start + BATCH_SIZE])
         self.refresh()
@@ -80,7 +80,7 @@ class MilvusGallery(GalleryBase[CollectionView]):
         }
 
     def verify(self) -> list[str]:
-        return list(problems(self._now))
+        return list(problems(self._view))
 
 
 def push(
@@ -117,4 +117,4 @@ def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = 
     else:
         store = Store.create(folder, manifest.encoder, manifest.dim, manifest.decode, **manifest.choices)
     with store.writing():
-        return pull_items(home._now, store, progress)
+        return pull_items(home._view, store, progress)

@@ -15,7 +15,7 @@ from typing import Any
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.store.records import ExistingItem, Item
-from mmretrieve.gallery.store.store import Half
+from mmretrieve.gallery.store.store import Float16Rows
 from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
@@ -71,7 +71,7 @@ def as_liked(text: str) -> str:
     return folded(text).replace("\\", BACKSLASH)
 
 
-def row_of(number: int, item: Item, half: Half, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """The row of an item with its (dim,) vector. GalleryError where it says more than Milvus can keep of one."""
     told = _text(item)
     values = dict(_values(item, fields))
@@ -81,7 +81,7 @@ def row_of(number: int, item: Item, half: Half, fields: Mapping[str, FieldType])
     sizes = len(told.encode()), len(json.dumps(looked_at, ensure_ascii=False).encode())
     if max(sizes) > TEXT_BYTES or len(given) > FIELDS:
         raise GalleryError(f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {TEXT_BYTES}; leave some out")
-    return {ROW: number, VECTOR: half.astype("float32"), GIVEN: given, ITEM: told, HASH: item.hash, **looked_at}
+    return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: told, HASH: item.hash, **looked_at}
 
 
 def item_of(row: Mapping[str, Any]) -> Item:

@@ -140,7 +140,7 @@ def _collection_batches(view: CollectionView) -> Iterator[EncodedBatch]:
 
 
 def _collection_batch(view: CollectionView, rows: Rows) -> EncodedBatch:
-    return EncodedBatch(view.items_of(rows), lambda positions: view.halves_of(rows[list(positions)]))
+    return EncodedBatch(view.items_of(rows), lambda positions: view.float16_rows_of(rows[list(positions)]))
 
 
 def _remove_absent(server: MilvusClient, ids: Collection[str]) -> int:

@@ -20,7 +20,7 @@ from mmretrieve.gallery import duplicates, vocabularies
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
-from mmretrieve.gallery.store.store import Half
+from mmretrieve.gallery.store.store import Float16Rows
 from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, checked_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.milvus.client import HASH, ID, ITEM, PAGE, ROW, VECTOR, MilvusClient
@@ -83,9 +83,9 @@ class CollectionView:
 
     def vectors_of(self, rows: Rows) -> Float32:
         """(m, dim) unit float32 of those rows, the same numbers as in a folder."""
-        return unit(self.halves_of(rows), "vectors") if len(rows) else np.empty((0, self.dim), np.float32)
+        return unit(self.float16_rows_of(rows), "vectors") if len(rows) else np.empty((0, self.dim), np.float32)
 
-    def halves_of(self, rows: Rows) -> Half:
+    def float16_rows_of(self, rows: Rows) -> Float16Rows:
         """(m, dim) float16 of those rows, as they were pushed."""
         out = np.empty((len(rows), self.dim), np.float16)
         for start in range(0, len(rows), BATCH_SIZE):
@@ -127,12 +127,12 @@ class CollectionView:
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.grouped(self, lambda rows: self._near(rows, min_score), min_score, progress)
 
-    def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        where = "" if cut.where is None else translated(cut.where, self.manifest.fields)
+    def allowed(self, options: SearchOptions) -> CandidateFilter:
+        where = "" if options.where is None else translated(options.where, self.manifest.fields)
         matching = self.server.count(where) if where else len(self)
-        if not len(cut.exclude):
+        if not len(options.exclude):
             return CandidateFilter.of(where, matching, matching, len(self))
-        hidden = f"(not ({one_of(ROW, self.rows_of(cut.exclude).tolist())}))"
+        hidden = f"(not ({one_of(ROW, self.rows_of(options.exclude).tolist())}))"
         both = f"({where} and {hidden})" if where else hidden
         return CandidateFilter.of(both, self.server.count(both), matching, len(self))
 

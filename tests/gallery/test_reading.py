@@ -98,10 +98,10 @@ def test_a_search_after_many_were_added_covers_them(gallery: mm.Gallery) -> None
     """The index in memory is made again once it lacks many rows; a few it lacks are scored beside it."""
     query = Composition(("query",), unit(gallery.vectors()[:1]), (1.0,))
     gallery.search(query, 3)
-    first = gallery._now.index
+    first = gallery._view.index
     gallery.add_vectors(["few"], np.asarray(query.terms))
     assert "few" in gallery.search(query, 3).ids
-    assert gallery._now.index is first
+    assert gallery._view.index is first
     gallery.add_vectors([f"many {i}" for i in range(90)], np.random.default_rng(5).normal(size=(90, gallery.dim)))
     gallery.search(query, 3)
-    assert len(gallery._now.index) == len(gallery)
+    assert len(gallery._view.index) == len(gallery)

@@ -151,9 +151,9 @@ def test_it_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.Log
         ("dress", "hat", "scarf", "shirt"),
         ("green", "navy blue", "red"),
     ]
-    generation = shop._now.version.generation
+    generation = shop._view.version.generation
     assert shop.renew_vocabulary() == renewed
-    assert shop._now.version.generation == generation  # nothing new, nothing written
+    assert shop._view.version.generation == generation  # nothing new, nothing written
     shop.delete([id_ for id_ in shop.ids if id_ != "0"])
     shop.delete(["0"])
     assert shop.renew_vocabulary() == renewed

@@ -17,7 +17,7 @@ from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
 from mmretrieve.gallery.index.plan import Device, IndexPlan, SearchParams, choose
 from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best, report, tune
 from mmretrieve.gallery.store.records import StoreVersion
-from mmretrieve.gallery.store.store import INDEX, Half, Store
+from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
 from mmretrieve.vectors import is_number
 
 QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
@@ -36,7 +36,7 @@ class LoadedIndex:
 
 
 def open_index(
-    store: Store, version: StoreVersion, halves: Half, device: Device, earlier: LoadedIndex | None = None
+    store: Store, version: StoreVersion, float16_rows: Float16Rows, device: Device, earlier: LoadedIndex | None = None
 ) -> LoadedIndex:
     """The stored index, else a flat one in memory; on that device. Nothing is written.
 
@@ -53,12 +53,17 @@ def open_index(
     if index is None:
         if manifest is not None and manifest.plan != UNBUILT:
             logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
-        index = FaissIndex.build(UNBUILT, halves)
-    return LoadedIndex(_served(index, device, halves), version.epoch, digest)
+        index = FaissIndex.build(UNBUILT, float16_rows)
+    return LoadedIndex(_served(index, device, float16_rows), version.epoch, digest)
 
 
 def build(
-    store: Store, version: StoreVersion, halves: Half, factory: str | None, target: float, progress: Progress | None = None
+    store: Store,
+    version: StoreVersion,
+    float16_rows: Float16Rows,
+    factory: str | None,
+    target: float,
+    progress: Progress | None = None,
 ) -> IndexManifest:
     """Makes the index anew, tunes how hard it looks to that recall@10 of composed queries, and writes it.
 
@@ -68,23 +73,23 @@ def build(
     _check_target(target)
     if not version.total:
         raise GalleryError(f"{store.folder}: an empty gallery needs no index")
-    plan = choose(len(halves), store.dim) if factory is None else IndexPlan(factory, "asked for by name")
+    plan = choose(len(float16_rows), store.dim) if factory is None else IndexPlan(factory, "asked for by name")
     with store.writing_index():
         started = time.perf_counter()
-        index = FaissIndex.build(plan, halves, progress=progress)
+        index = FaissIndex.build(plan, float16_rows, progress=progress)
         made = replace(IndexManifest.unwritten(version, index), seconds=time.perf_counter() - started)
-        made = replace(made, **_tuned(index, halves, target))
+        made = replace(made, **_tuned(index, float16_rows, target))
         return _write(store, version, index, made, index_wanted={"factory": factory, "target": target})
 
 
-def rebuild(store: Store, version: StoreVersion, halves: Half, progress: Progress | None = None) -> None:
+def rebuild(store: Store, version: StoreVersion, float16_rows: Float16Rows, progress: Progress | None = None) -> None:
     """Builds again what was once built and is no more, as after a compaction."""
     wanted = store.ledger.meta().get("index_wanted")
     if wanted is not None and version.total and IndexManifest.of(store, version) is None:
-        build(store, version, halves, progress=progress, **wanted)
+        build(store, version, float16_rows, progress=progress, **wanted)
 
 
-def grow(store: Store, version: StoreVersion, halves: Callable[[], Half]) -> None:
+def grow(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
     """Puts rows into the index that it does not cover, if they have become many; without training again."""
     manifest = IndexManifest.of(store, version)
     if manifest is None or version.total - manifest.rows <= GROWS * manifest.rows:
@@ -93,13 +98,15 @@ def grow(store: Store, version: StoreVersion, halves: Callable[[], Half]) -> Non
         with store.writing_index():
             index = _load(store, manifest)
             if index is not None:
-                index.extend(halves())
+                index.extend(float16_rows())
                 _write(store, version, index, replace(manifest, rows=len(index)))
     except GalleryError as error:  # the rows are safe, and are found without it
         logger.warning("the index does not cover what was added: %s", error)
 
 
-def measured(store: Store, version: StoreVersion, halves: Half, target: float) -> tuple[IndexManifest, IndexReport]:
+def measured(
+    store: Store, version: StoreVersion, float16_rows: Float16Rows, target: float
+) -> tuple[IndexManifest, IndexReport]:
     """Tunes the index to that recall@10, and says what it finds and costs on composed queries that it was not tuned with.
 
     GalleryError where there is no index of this gallery; OptionError for a target that is no share.
@@ -109,7 +116,7 @@ def measured(store: Store, version: StoreVersion, halves: Half, target: float) -
     index = None if manifest is None else _load(store, manifest)
     if manifest is None or index is None:
         raise GalleryError(f"{store.folder}: has no index yet; build one with `mmretrieve build {store.folder}`")
-    rows = halves[: len(index)]
+    rows = float16_rows[: len(index)]
     tuned = _tuned(index, rows, target)
     if replace(manifest, **tuned) != manifest:
         manifest = replace(manifest, **tuned)
@@ -138,19 +145,19 @@ def _check_target(target: float) -> None:
         raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
 
 
-def _tuned(index: FaissIndex, rows: Half, target: float) -> dict[str, Any]:
+def _tuned(index: FaissIndex, rows: Float16Rows, target: float) -> dict[str, Any]:
     """What the manifest says of the least effort that reaches the target."""
     queries = composed_queries(rows, QUERIES)
     tuned = tune(index, exact_best(rows, queries, min(TUNED_AT, len(rows))), queries, target=target)
     return {"effort": asdict(tuned.effort), "recall": tuned.recall, "target": target}
 
 
-def _served(index: FaissIndex, device: Device, halves: Half) -> FaissIndex:
+def _served(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:
     """On a GPU where one is wanted. `auto` stays where the index has no form for it; `cuda` says so."""
     if resolved(device) is Device.CPU:
         return index
     try:
-        moved = index.on(Device.CUDA, halves)
+        moved = index.on(Device.CUDA, float16_rows)
     except OptionError as error:
         if device is Device.CUDA:
             raise

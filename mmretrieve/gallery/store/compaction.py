@@ -46,11 +46,11 @@ def records(store: Store) -> Iterator[ItemRecord]:
 
 def _copy_vectors(store: Store, progress: Progress | None) -> None:
     version = store.ledger.version()
-    rows, halves = version.rows(), store.halves(version)
+    rows, float16_rows = version.rows(), store.float16_rows(version)
     with (store.folder / f"{VECTORS}{NEXT}").open("wb") as file:
         for start in range(0, len(rows), BLOCK):
             some = rows[start : start + BLOCK]
-            file.write(halves[some].tobytes())
+            file.write(float16_rows[some].tobytes())
             if progress is not None:
                 progress(len(some))
         _flush(file)

@@ -34,7 +34,7 @@ LOCK, INDEX_LOCK = "writer.lock", "index.lock"
 NEXT = ".next"  # behind the name of a file that compaction is about to put in its place
 FORMAT, OLDER_FORMAT = 3, 2
 ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what a path makes of scheme://
-Half = NDArray[np.float16]
+Float16Rows = NDArray[np.float16]
 logger = logging.getLogger(__name__)
 
 
@@ -124,14 +124,14 @@ class Store:
             finally:
                 self.ledger.seal()
 
-    def halves(self, version: StoreVersion) -> Half:
+    def float16_rows(self, version: StoreVersion) -> Float16Rows:
         """(total, dim) float16 of all rows of that version, mapped from the file. StaleViewError where rows have other numbers now."""
         path = self.file(VECTORS)
         try:
             count = path.stat().st_size // (self.dim * 2)
         except FileNotFoundError as error:
             raise StaleViewError(f"{path}: was renamed meanwhile; open the gallery again") from error
-        rows: Half = np.empty((0, self.dim), np.float16)
+        rows: Float16Rows = np.empty((0, self.dim), np.float16)
         if 0 < version.total <= count:
             rows = np.memmap(path, np.float16, "r", shape=(version.total, self.dim))
         if self.ledger.meta()["epoch"] != version.epoch:  # then the file may well be shorter
@@ -143,18 +143,18 @@ class Store:
         return rows
 
     def append(
-        self, items: Sequence[Item], vectors: Float32 | Half, thumbnails: Sequence[bytes], replaced: Sequence[int] = ()
+        self, items: Sequence[Item], vectors: Float32 | Float16Rows, thumbnails: Sequence[bytes], replaced: Sequence[int] = ()
     ) -> None:
         """Commits items with their vectors (n, dim) and thumbnails, and kills the rows that they replace: all or none.
 
         Call within `writing`. GalleryError where the disk is full or an id is there already.
         """
-        half = np.ascontiguousarray(vectors, dtype=np.float16)
+        float16_rows = np.ascontiguousarray(vectors, dtype=np.float16)
         try:
             meta = self.ledger.meta()
-            stored, small = self._placed(items, half, thumbnails, meta["thumbnail_bytes"])
+            stored, small = self._placed(items, float16_rows, thumbnails, meta["thumbnail_bytes"])
             _write(self.folder / THUMBNAILS, meta["thumbnail_bytes"], small)
-            _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, half.tobytes())
+            _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, float16_rows.tobytes())
             records = [ItemRecord(meta["rows"] + i, item, stored[i]) for i, item in enumerate(items)]
             self.ledger.commit(records, meta["thumbnail_bytes"] + len(small), replaced=replaced)
         except OSError as error:
@@ -196,13 +196,13 @@ class Store:
         return following if self.ledger.meta().get("compacted") and following.exists() else self.folder / name
 
     def _placed(
-        self, items: Sequence[Item], half: Half, thumbnails: Sequence[bytes], end: int
+        self, items: Sequence[Item], float16_rows: Float16Rows, thumbnails: Sequence[bytes], end: int
     ) -> tuple[list[StoredChecksums], bytes]:
         """Where everything will lie, and the thumbnails to write at `end`: one for each content that has none here yet."""
         known = {content: record.stored for content, record in self.ledger.with_content({item.hash for item in items}).items()}
         small = bytearray()
         stored = []
-        for item, vector, thumbnail in zip(items, half, thumbnails, strict=True):
+        for item, vector, thumbnail in zip(items, float16_rows, thumbnails, strict=True):
             if thumbnail and (item.hash not in known or not known[item.hash].thumbnail_size):
                 known[item.hash] = StoredChecksums(0, crc32(thumbnail), end + len(small), len(thumbnail))
                 small += thumbnail
