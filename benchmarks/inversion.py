@@ -45,7 +45,7 @@ def main() -> None:
 def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
     """Cosines of "a photo of $" with its picture at the first token and after OTI."""
     encoder = mm.load_encoder(spec, dtype="float32")
-    found = [item.place.path for item in read_source(folder) if isinstance(item, SourceItem)]
+    found = [item.location.path for item in read_source(folder) if isinstance(item, SourceItem)]
     paths = [found[i] for i in np.linspace(0, len(found) - 1, count).astype(int)]
     features, oti, started = encoder.image_features(paths), OTI(), time.perf_counter()
     tokens = oti.tokens(features, encoder)

@@ -100,7 +100,7 @@ class References:
 
     def _shown(self, item: Item) -> ImageLike | None:
         """The picture of an item, None where it is no longer the one that was added: a method must not look at another."""
-        if item.place.part is None:
+        if item.location.member is None:
             return Path(item.path) if self.gallery.has_picture(item) else None
         try:
             return self.gallery.picture(item.id)

@@ -83,7 +83,7 @@ class Numpy:
         rows: Rows = allowed.which
         return rows
 
-    def proposals(self, queries_qd: np.ndarray, wanted: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
+    def candidates(self, queries_qd: np.ndarray, wanted: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
         return self.rows_allowed(allowed)
 
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
@@ -223,9 +223,9 @@ def test_excluded_and_weak_items_do_not_appear(home: Any) -> None:
     found = home.search(query(7), 20, exclude=exclude)
     assert told(found) == told(whole)[5:25]
     assert found.hidden == {"excluded": 5}
-    part = home.search(query(7), 30, min_score=whole[9].score)
-    assert told(part) == told(whole)[:10]
-    assert part.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
+    member = home.search(query(7), 30, min_score=whole[9].score)
+    assert told(member) == told(whole)[:10]
+    assert member.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
 
 
 def test_a_fold_is_a_search(home: Any) -> None:

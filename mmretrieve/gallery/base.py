@@ -147,7 +147,7 @@ class GalleryBase(ABC, Generic[N]):
     @contextmanager
     def _unchanged(self, item: Item) -> Iterator[BinaryIO]:
         """The file of an item, as far as it is the one that was added."""
-        with item.place.open() as file:
+        with item.location.open() as file:
             if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
                 raise ImageError(f"{item.path}: is not the picture any more that was added as {item.id!r}")
             file.seek(0)

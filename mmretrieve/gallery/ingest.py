@@ -169,26 +169,28 @@ def _fit_fields(entries: Iterable[Entry], kinds: dict[str, FieldType]) -> Iterat
 def _classified(entry: Entry, record: ItemRecord | None, source: str, *, update: bool) -> Outcome:
     if isinstance(entry, UnreadableItem):
         return Failed(entry.reason)
-    if not (is_text(entry.id) and is_text(entry.place.path)):
+    if not (is_text(entry.id) and is_text(entry.location.path)):
         return Failed("its name is not valid text")
     try:
-        stamp = entry.place.stamp()
-        if record is not None and (record.item.place, record.item.stamp) == (entry.place, stamp):
+        fingerprint = entry.location.fingerprint()
+        if record is not None and (record.item.location, record.item.fingerprint) == (entry.location, fingerprint):
             return _with_metadata(record, replace(record.item, fields=entry.fields, source=source))
-        with entry.place.open() as file:
+        with entry.location.open() as file:
             content = content_hash(file)
     except (ImageError, GalleryError) as error:
         return Failed(str(error))
     if record is None:
-        return New(Item(entry.id, entry.place, content, fields=entry.fields, source=source, stamp=stamp))
+        return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint))
     is_same = record.item.hash == content
     if _belongs_to_another(record.item, entry, source):
         return Unchanged() if is_same else Failed(f"there is an item of that id already, from {record.item.source}")
     if is_same:
-        return _with_metadata(record, replace(record.item, place=entry.place, stamp=stamp, fields=entry.fields, source=source))
+        return _with_metadata(
+            record, replace(record.item, location=entry.location, fingerprint=fingerprint, fields=entry.fields, source=source)
+        )
     if not update:
         return Failed(CONTENT_CHANGED)
-    return New(Item(entry.id, entry.place, content, fields=entry.fields, source=source, stamp=stamp), record)
+    return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint), record)
 
 
 def _with_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchanged:
@@ -203,7 +205,7 @@ def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
     if item.source in ("", source) or not os.path.exists(item.path):
         return False
     try:
-        return not os.path.samefile(item.path, entry.place.path)
+        return not os.path.samefile(item.path, entry.location.path)
     except OSError:
         return True
 
@@ -293,9 +295,9 @@ def _decode_all(
 
 def _decode(item: Item, decode: Decode, size: int) -> tuple[_Decoded, Image.Image] | Failed:
     try:
-        with item.place.open() as file:
+        with item.location.open() as file:
             image = open_image(file, decode=decode, size=size)
-        if item.place.stamp() != item.stamp:
+        if item.location.fingerprint() != item.fingerprint:
             return Failed(CHANGED_MEANWHILE)
     except (ImageError, GalleryError) as error:
         return Failed(str(error))

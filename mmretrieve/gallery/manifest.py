@@ -47,7 +47,7 @@ class Manifest:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], place: object) -> Manifest:
+    def from_dict(cls, data: Mapping[str, Any], location: object) -> Manifest:
         """From what `to_dict` returns, or the meta data of a store. GalleryError, naming the place, for anything else."""
         try:
             setting, vocabulary = data.get("setting"), data.get(vocabularies.KEY)
@@ -57,9 +57,9 @@ class Manifest:
                 Decode(data["decode"]),
                 None if setting is None else PDV(**setting),
                 {name: FieldType(kind) for name, kind in data.get("fields", {}).items()},
-                None if vocabulary is None else GalleryVocabulary.from_dict(vocabulary, place),
+                None if vocabulary is None else GalleryVocabulary.from_dict(vocabulary, location),
             )
         except GalleryError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, MMRetrieveError) as error:
-            raise GalleryError(f"{place}: the manifest cannot be read ({error})") from error
+            raise GalleryError(f"{location}: the manifest cannot be read ({error})") from error

@@ -51,7 +51,7 @@ def _search_linear(
         check_dim(view, composition)
     wanted = max(options.k + len(options.exclude) for options in options_of_each)
     matching = view.allowed(SearchOptions(wanted, where=where))
-    rows = view.proposals(np.stack([composition.direction for composition in compositions]), wanted, matching)
+    rows = view.candidates(np.stack([composition.direction for composition in compositions]), wanted, matching)
     ranked = []
     scores = np.split(
         view.scores(np.concatenate([c.terms for c in compositions]), rows), np.cumsum([len(c.terms) for c in compositions])[:-1]
@@ -70,7 +70,7 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
     check_dim(view, composition)
     allowed = view.allowed(options)
     if allowed.count > EXACT_ITEMS:
-        rows = view.proposals(np.stack([composition.direction, *composition.terms]), max(options.k, POOL), allowed)
+        rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL), allowed)
     else:
         rows = view.rows_allowed(allowed)
     scored = _Scored(rows, view.scores(composition.terms, rows), whole=len(rows) == allowed.count)

@@ -169,9 +169,9 @@ class LocalView:
         rows: Rows = allowed.which
         return rows
 
-    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         excluded = allowed.hidden.get(EXCLUDED, 0)
-        return candidates.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
+        return candidates.find_candidates(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""

@@ -94,8 +94,8 @@ def count(folder: Path) -> int:
 
 
 def _columns(item: Item) -> dict[str, Any]:
-    own = {"id": item.id, "part": item.place.part, "hash": item.hash, "width": item.width, "height": item.height}
-    more = {"source": item.source, "stamp": item.stamp, "fields": dict(item.fields)}
+    own = {"id": item.id, "part": item.location.member, "hash": item.hash, "width": item.width, "height": item.height}
+    more = {"source": item.source, "stamp": item.fingerprint, "fields": dict(item.fields)}
     return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
 
 
@@ -111,9 +111,9 @@ def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: 
 def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
     if own := record.pop(OWN, None):
         said = json.loads(own)
-        place = Location(record["image_path"], said["part"])
+        location = Location(record["image_path"], said["part"])
         fields = fitted(said["fields"], kinds)
-        return Item(said["id"], place, said["hash"], said["width"], said["height"], fields, said["source"], said["stamp"])
+        return Item(said["id"], location, said["hash"], said["width"], said["height"], fields, said["source"], said["stamp"])
     name = next((name for name in PATHS if record.get(name)), None)
     if name is None:
         raise GalleryError(f"{where}: a row without {', '.join(PATHS)} has no name; the columns are {', '.join(record)}")

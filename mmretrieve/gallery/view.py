@@ -71,7 +71,7 @@ class GalleryView(Protocol):
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         """All rows that may appear, in order."""
 
-    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         """Rows, in order, that hold the `wanted` best of each query among those that may appear, as far as the place can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:

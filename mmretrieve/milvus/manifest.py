@@ -14,15 +14,17 @@ def to_text(manifest: Manifest) -> str:
     return json.dumps({**manifest.to_dict(), "format": FORMAT}, ensure_ascii=False)
 
 
-def from_text(text: str | None, place: object) -> Manifest:
+def from_text(text: str | None, location: object) -> Manifest:
     """GalleryError, naming the place, for a collection that is not one of ours, or of another format."""
     if text is None:
-        raise GalleryError(f"{place}: this collection is not a gallery of mmretrieve; name another, `mmretrieve push` makes it")
+        raise GalleryError(
+            f"{location}: this collection is not a gallery of mmretrieve; name another, `mmretrieve push` makes it"
+        )
     try:
         data = json.loads(text)
         format_ = data["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise GalleryError(f"{place}: the manifest cannot be read ({error})") from error
+        raise GalleryError(f"{location}: the manifest cannot be read ({error})") from error
     if format_ != FORMAT:
-        raise GalleryError(f"{place}: gallery format {format_}, this version reads format {FORMAT}; push it again")
-    return Manifest.from_dict(data, place)
+        raise GalleryError(f"{location}: gallery format {format_}, this version reads format {FORMAT}; push it again")
+    return Manifest.from_dict(data, location)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mmretrieve.errors import GalleryError
@@ -86,8 +86,9 @@ def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, Fi
 
 def item_of(row: Mapping[str, Any]) -> Item:
     """The item that a row was made of."""
-    told = json.loads(row[ITEM])
-    return Item(**{**told, "place": Location(**told["place"])})
+    entry = json.loads(row[ITEM])
+    location, fingerprint = entry.pop("place"), entry.pop("stamp")
+    return Item(**entry, location=Location(location["path"], location["part"]), fingerprint=fingerprint)
 
 
 def is_news(item: Item, existing: ExistingItem) -> bool:
@@ -96,17 +97,32 @@ def is_news(item: Item, existing: ExistingItem) -> bool:
 
 
 def _text(item: Item) -> str:
-    told = asdict(item)
-    told["fields"] = {name: value for name, value in sorted(item.fields.items()) if value is not None}
-    return json.dumps(told, ensure_ascii=False)
+    """The item as JSON, with the names that collections have had since the first version, in their order."""
+    fields = {name: value for name, value in sorted(item.fields.items()) if value is not None}
+    entry = {
+        "id": item.id,
+        "place": {"path": item.location.path, "part": item.location.member},
+        "hash": item.hash,
+        "width": item.width,
+        "height": item.height,
+        "fields": fields,
+        "source": item.source,
+        "stamp": item.fingerprint,
+    }
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[MilvusColumn, Value]]:
     """Every value that is there, its column first."""
-    own = {
-        "path": item.place.path,
-        "part": item.place.part,
-        **{name: getattr(item, name, None) for name in OWN if name not in ("path", "part")},
+    own: dict[str, Value] = {
+        "id": item.id,
+        "path": item.location.path,
+        "part": item.location.member,
+        "hash": item.hash,
+        "source": item.source,
+        "stamp": item.fingerprint,
+        "width": item.width,
+        "height": item.height,
     }
     for name, kind in OWN.items():
         if own[name] is not None:

@@ -144,7 +144,7 @@ class CollectionView:
             raise self._moved()
         return rows
 
-    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         if allowed.count <= wanted:
             return self.rows_allowed(allowed)
         found = [self._proposed(query, wanted, allowed) for query in queries_qd]

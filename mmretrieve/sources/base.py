@@ -16,7 +16,7 @@ class SourceItem:
     """A picture to add: its id is the path below the source with forward slashes, unless a table names another."""
 
     id: str
-    place: Location
+    location: Location
     fields: Mapping[str, Value] = field(default_factory=dict)
 
 

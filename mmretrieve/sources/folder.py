@@ -49,14 +49,14 @@ class Folder:
             if isinstance(found, UnreadableItem):
                 yield found
             elif found.is_tar:
-                yield from tar.entries(found.place(), found.id, f"{found.id}/")
+                yield from tar.entries(found.location(), found.id, f"{found.id}/")
             else:
-                yield SourceItem(found.id, Location(found.place()))
+                yield SourceItem(found.id, Location(found.location()))
 
     def _counts(self) -> Iterator[int]:
         """How many entries come from each file."""
         for found in self._walk():
-            yield sum(1 for _ in tar.pictures(found.place())) if isinstance(found, FolderEntry) and found.is_tar else 1
+            yield sum(1 for _ in tar.pictures(found.location())) if isinstance(found, FolderEntry) and found.is_tar else 1
 
     def _walk(self) -> Iterator[FolderEntry | UnreadableItem]:
         return walk(self._root, SUFFIXES | {tar.SUFFIX})
@@ -80,7 +80,7 @@ class FolderEntry:
         """Sorting the entries of each folder by it sorts the whole tree by id: a folder's ids go on with a slash."""
         return f"{self.id}/" if self.is_folder or self.is_tar else self.id
 
-    def place(self) -> str:
+    def location(self) -> str:
         """The file itself, wherever a link to it stands."""
         path = os.path.join(self.root, self.id)
         return os.path.realpath(path) if self.is_link else path

@@ -15,38 +15,38 @@ from mmretrieve.sources.parquet_cells import cell
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """`path` is the file; `part` says which bytes of it, and is None for all of them.
+    """`path` is the file; `member` says which bytes of it, and is None for all of them.
 
     "tar:OFFSET:SIZE" are the bytes of a member of an uncompressed tar, "parquet:ROW:COLUMN" the value of a cell, rows
     counted from 0, COLUMN being "image.bytes" for a field of a struct.
     """
 
     path: str
-    part: str | None = None
+    member: str | None = None
 
     def open(self) -> BinaryIO:
         """The bytes, from their start, as a file whose `name` a message can use; close it after use.
 
-        Raises ImageError, naming the file, where it is missing, not a regular file, or does not hold that part;
+        Raises ImageError, naming the file, where it is missing, not a regular file, or does not hold that member;
         GalleryError where reading it needs a package that is missing.
         """
-        stamp = self.stamp()
-        if self.part is None:
+        fingerprint = self.fingerprint()
+        if self.member is None:
             return self._file()
-        kind, _, rest = self.part.partition(":")
+        kind, _, rest = self.member.partition(":")
         first, _, second = rest.partition(":")
         if kind == "tar" and first.isdecimal() and second.isdecimal():
             return self._member(int(first), int(second))
         if kind == "parquet" and first.isdecimal() and second:
-            return self._cell(int(first), second, stamp)
-        raise self._error(f"no such part: {self.part!r}")
+            return self._cell(int(first), second, fingerprint)
+        raise self._error(f"no such member: {self.member!r}")
 
-    def stamp(self) -> str:
+    def fingerprint(self) -> str:
         """ "SIZE-MTIME_NS" of the file: another one means that its content may have changed. ImageError as in `open`."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:
-            raise self._error("no such image" if self.part is None else "no such file") from error
+            raise self._error("no such image" if self.member is None else "no such file") from error
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise self._error(f"cannot be read ({_reason(error)})") from error
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -66,8 +66,8 @@ class Location:
             raise self._error(f"ends before the {size} bytes at {offset}: has it changed since it was read?")
         return _NamedBytes(content, f"{Path(self.path).name} at {offset}")
 
-    def _cell(self, row: int, column: str, stamp: str) -> BinaryIO:
-        content = cell(self.path, row, column, stamp)
+    def _cell(self, row: int, column: str, fingerprint: str) -> BinaryIO:
+        content = cell(self.path, row, column, fingerprint)
         if content is None:
             raise self._error(f"no picture in row {row}, column {column!r}")
         return _NamedBytes(content, f"{Path(self.path).name}, row {row}")

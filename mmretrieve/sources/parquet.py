@@ -57,12 +57,12 @@ class Parquet:
         id_ = f"{self._prefix}{row:08}" if layout.id is None else f"{self._prefix}{_text(values[layout.id])}"
         path = _text(values[layout.path]) if layout.path is not None else ""
         if not no_bytes:
-            place = Location(self.name, f"parquet:{row}:{layout.bytes}")
+            location = Location(self.name, f"parquet:{row}:{layout.bytes}")
         elif path.strip():
-            place = Location(str(self._folder / path))
+            location = Location(str(self._folder / path))
         else:
             return UnreadableItem(id_, f"{self.name}, row {row}: there is no picture in it")
-        return SourceItem(id_, place, fields_of({name: values[name] for name in layout.fields}, f"{self.name}, row {row}"))
+        return SourceItem(id_, location, fields_of({name: values[name] for name in layout.fields}, f"{self.name}, row {row}"))
 
     def _check(self, column: str, ids: IdRegistry) -> None:
         for row, (value,) in enumerate(self._rows.read((column,))):
@@ -80,23 +80,23 @@ class ParquetFolder:
         self.name = str(root.resolve())
         ids = IdRegistry("row")
         self._parts = [_part(found, columns, ids) for found in walk(root.resolve(), {SUFFIX})]
-        broken = [part for part in self._parts if isinstance(part, UnreadableItem)]
+        broken = [member for member in self._parts if isinstance(member, UnreadableItem)]
         if len(broken) == len(self._parts):
             raise GalleryError(broken[0].reason if broken else f"{root}: no parquet files in this folder")
 
     def __len__(self) -> int:
-        return sum(1 if isinstance(part, UnreadableItem) else len(part) for part in self._parts)
+        return sum(1 if isinstance(member, UnreadableItem) else len(member) for member in self._parts)
 
     def __iter__(self) -> Iterator[SourceItem | UnreadableItem]:
-        for part in self._parts:
-            yield from (part,) if isinstance(part, UnreadableItem) else part
+        for member in self._parts:
+            yield from (member,) if isinstance(member, UnreadableItem) else member
 
 
 def _part(found: FolderEntry | UnreadableItem, columns: Columns, ids: IdRegistry) -> Parquet | UnreadableItem:
     if isinstance(found, UnreadableItem):
         return found
     try:
-        return Parquet(Path(found.place()), columns, called=found.id, ids=ids)
+        return Parquet(Path(found.location()), columns, called=found.id, ids=ids)
     except DamagedError as error:
         return UnreadableItem(found.id, str(error))
 

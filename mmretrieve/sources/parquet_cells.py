@@ -17,20 +17,20 @@ WINDOWS = 4  # row groups that are kept open at a time
 KNOWN = 256  # files whose row groups are remembered
 
 
-def cell(path: str, row: int, column: str, stamp: str) -> bytes | None:
+def cell(path: str, row: int, column: str, fingerprint: str) -> bytes | None:
     """The bytes of one cell, or None for a null. Only its row group is read, and stays open for the rows that follow.
 
-    stamp: that of the file now, so that one that was changed is read again. Raises ImageError where there is no such
+    fingerprint: that of the file now, so that one that was changed is read again. Raises ImageError where there is no such
     cell or it cannot be read, GalleryError without pyarrow.
     """
     need_pyarrow()
     try:
         with readable(path):
-            starts = _starts(path, stamp)
+            starts = _starts(path, fingerprint)
             if row >= starts[-1]:
                 raise DamagedError(f"{path}: there is no row {row}, only {starts[-1]}: has it changed since it was read?")
             group = bisect_right(starts, row) - 1
-            return _window(path, stamp, group, column).value(row - starts[group])
+            return _window(path, fingerprint, group, column).value(row - starts[group])
     except DamagedError as error:
         raise ImageError(str(error)) from error
 
@@ -85,12 +85,12 @@ class _Window:
 
 
 @lru_cache(WINDOWS)
-def _window(path: str, stamp: str, group: int, column: str) -> _Window:  # noqa: ARG001 - the stamp is a part of the key
+def _window(path: str, fingerprint: str, group: int, column: str) -> _Window:  # noqa: ARG001 - the fingerprint is a part of the key
     return _Window(path, group, column)
 
 
 @lru_cache(KNOWN)
-def _starts(path: str, stamp: str) -> tuple[int, ...]:  # noqa: ARG001 - the stamp is a part of the key
+def _starts(path: str, fingerprint: str) -> tuple[int, ...]:  # noqa: ARG001 - the fingerprint is a part of the key
     """The first row of every row group, and the number of rows."""
     metadata = open_file(path).metadata
     sizes = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))

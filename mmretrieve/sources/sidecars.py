@@ -53,7 +53,7 @@ def _read(kind: Sidecar, member: TarMember, file: BinaryIO) -> dict[str, Value]:
 
 def _text(member: TarMember, file: BinaryIO) -> str:
     if member.link or member.trouble:
-        raise GalleryError(f"{member.name}: {member.trouble or 'a link, which cannot be read in place'}")
+        raise GalleryError(f"{member.name}: {member.trouble or 'a link, which cannot be read in location'}")
     if member.size > LARGEST:
         raise GalleryError(f"{member.name}: {member.size:,} bytes are more than the limit of {LARGEST:,}")
     file.seek(member.offset)

@@ -140,7 +140,7 @@ def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, pho
     assert report.failed[first] == "field 'number' holds numbers in this gallery, got 'many'"
     told = FieldSource(photos, colour="red")
     told.items = [
-        SourceItem(item.id, item.place, {"Half" if name == "half" else name: value for name, value in fields.items()})
+        SourceItem(item.id, item.location, {"Half" if name == "half" else name: value for name, value in fields.items()})
         for item in told.items
         if isinstance(item, SourceItem) and (fields := {**item.fields, "half": None})
     ]
@@ -156,7 +156,7 @@ def test_the_first_value_of_a_field_decides_for_all_that_follow(tmp_path: Path, 
     mixed = FieldSource(photos)
     values: list[Value] = [None, 5, "five", 2.5, 7]
     mixed.items = [
-        SourceItem(item.id, item.place, {"Size" if i % 2 else "size": value})
+        SourceItem(item.id, item.location, {"Size" if i % 2 else "size": value})
         for i, (item, value) in enumerate(zip(mixed.items, values, strict=False))
         if isinstance(item, SourceItem)
     ]
@@ -273,17 +273,17 @@ def test_a_gallery_has_so_many_fields(tmp_path: Path, encoder: mm.Encoder) -> No
 
 
 def test_nothing_vanishes_from_a_source_that_was_not_read_whole(shop: mm.Gallery, photos: Path) -> None:
-    part = FieldSource(photos)
-    part.items = [*part.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
-    report = shop.sync(part)
+    member = FieldSource(photos)
+    member.items = [*member.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
+    report = shop.sync(member)
     assert (report.removed, dict(report.failed), len(shop)) == (0, {"the rest": "damaged after 20 members"}, 60)
-    part.items = part.items[:20]
-    assert (shop.sync(part).removed, len(shop)) == (40, 20)
+    member.items = member.items[:20]
+    assert (shop.sync(member).removed, len(shop)) == (40, 20)
 
 
 def test_an_id_that_occurs_twice_is_added_once(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     twice = FieldSource(photos)
-    twice.items = [*twice.items[:3], SourceItem(twice.items[0].id, twice.items[4].place)]  # type: ignore[union-attr]
+    twice.items = [*twice.items[:3], SourceItem(twice.items[0].id, twice.items[4].location)]  # type: ignore[union-attr]
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     report = gallery.add(twice)
     assert (report.added, list(report.failed.values())) == (3, ["this id occurs more than once in the source"])

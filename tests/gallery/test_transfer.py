@@ -83,15 +83,15 @@ def test_shards_that_are_merged_are_what_one_machine_makes(
     whole.add(source)
     for of in (1, 3, 9):
         parts = [Shard(source, number, of) for number in range(1, of + 1)]
-        assert [item for part in parts for item in part] == list(source)
-        assert [len(list(part)) for part in parts] == list(map(len, parts))
+        assert [item for member in parts for item in member] == list(source)
+        assert [len(list(member)) for member in parts] == list(map(len, parts))
     merged = mm.Gallery.for_vectors(tmp_path / "merged", encoder.identity, encoder.dim)
-    for number, part in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
+    for number, member in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
         shard = mm.Gallery.create(tmp_path / f"shard{number}", encoder=encoder)
-        shard.add(part)
+        shard.add(member)
         report = merged.merge(shard.path)
-        assert (report.added, report.skipped) == (len(part), 0)
-        assert merged.merge(shard.path).skipped == len(part)
+        assert (report.added, report.skipped) == (len(member), 0)
+        assert merged.merge(shard.path).skipped == len(member)
     assert gallery_state(merged) == gallery_state(whole)
     assert merged.thumbnail(merged.ids[4]) == whole.thumbnail(whole.ids[4])
     assert (merged.verify(), mm.Gallery.open(merged.path, encoder=encoder).add(photos).skipped) == ([], 60)

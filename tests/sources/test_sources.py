@@ -68,7 +68,7 @@ def troubles(source: Source) -> dict[str, str]:
 
 
 def content(item: SourceItem) -> bytes:
-    with item.place.open() as file:
+    with item.location.open() as file:
         return file.read()
 
 
@@ -145,7 +145,7 @@ def test_places_open_as_pictures_from_many_threads(
     with ThreadPoolExecutor(8) as pool:
         for item, read in zip(found, pool.map(content, found), strict=True):
             assert read == loose[item.id]
-    with found[0].place.open() as file:
+    with found[0].location.open() as file:
         assert open_image(file).size == (96, 96)
 
 
@@ -177,21 +177,21 @@ def test_a_part_says_where_it_is_from(tmp_path: Path) -> None:
         ("parquet:0:image", "no such file"),
     ],
 )
-def test_a_missing_file_is_named(part: str | None, message: str, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(member: str | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=f"gone: {message}$"):
-        Location(str(tmp_path / "gone"), part).open()
+        Location(str(tmp_path / "gone"), member).open()
     with pytest.raises(ImageError, match="gone: "):
-        Location(str(tmp_path / "gone"), part).stamp()
+        Location(str(tmp_path / "gone"), member).fingerprint()
 
 
 @pytest.mark.parametrize("part", [None, "tar:0:1", "parquet:0:image"])
-def test_what_is_no_regular_file_is_refused_without_waiting(part: str | None, tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_refused_without_waiting(member: str | None, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(ImageError, match="not a regular file"):
-            Location(str(path), part).open()
+            Location(str(path), member).open()
     with pytest.raises(ImageError, match="cannot be read"):
-        Location(f"{tmp_path}/a\0b", part).open()
+        Location(f"{tmp_path}/a\0b", member).open()
 
 
 @pytest.mark.parametrize(
@@ -205,10 +205,10 @@ def test_what_is_no_regular_file_is_refused_without_waiting(part: str | None, tm
         ("parquet:1:image", "cannot be read as parquet"),
     ],
 )
-def test_a_part_that_is_not_there_is_an_error(part: str, message: str, tmp_path: Path) -> None:
+def test_a_part_that_is_not_there_is_an_error(member: str, message: str, tmp_path: Path) -> None:
     path = write_text(tmp_path / "x", "x" * 1000)
     with pytest.raises(ImageError, match=message) as caught:
-        Location(str(path), part).open()
+        Location(str(path), member).open()
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -216,7 +216,7 @@ def test_a_part_that_is_not_there_is_an_error(part: str, message: str, tmp_path:
 def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
     path = write_text(tmp_path / "x", "abc")
     os.utime(path, ns=(5, 1_234_567_890_123_456_789))
-    assert Location(str(path)).stamp() == "3-1234567890123456789"
+    assert Location(str(path)).fingerprint() == "3-1234567890123456789"
 
 
 @pytest.mark.parametrize(
@@ -236,11 +236,11 @@ def test_a_cell_that_is_not_there_is_an_error(row: int, column: str, message: st
 
 
 def test_a_cell_of_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    place = Location(str(tmp_path / "a.parquet"), "parquet:1:jpg")
+    location = Location(str(tmp_path / "a.parquet"), "parquet:1:jpg")
     for word in (b"old", b"new"):
         write_rows(tmp_path / "a.parquet", {"jpg": [b"", word]})
-        os.utime(place.path, ns=(0, len(word) + word[0]))
-        with place.open() as file:
+        os.utime(location.path, ns=(0, len(word) + word[0]))
+        with location.open() as file:
             assert file.read() == word
 
 
@@ -294,14 +294,14 @@ def test_a_tree_comes_sorted_by_id(tmp_path_factory: pytest.TempPathFactory, pat
     expected = {"x.png"}
     write_text(root / "x.png", "")
     for *folders, name in paths:
-        place = root.joinpath(*folders)
-        if all(part.is_dir() or not part.exists() for part in (place, *place.parents) if root in part.parents):
-            place.mkdir(parents=True, exist_ok=True)
-            if name.endswith(".tar") and not (place / name).exists():
-                write_tar(place / name, [("z.png", b""), ("b/a.png", b"")])
+        location = root.joinpath(*folders)
+        if all(member.is_dir() or not member.exists() for member in (location, *location.parents) if root in member.parents):
+            location.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".tar") and not (location / name).exists():
+                write_tar(location / name, [("z.png", b""), ("b/a.png", b"")])
                 expected |= {"/".join((*folders, name, inner)) for inner in ("z.png", "b/a.png")}
             elif not name.endswith(".tar"):
-                write_text(place / f"{name}.png", "")
+                write_text(location / f"{name}.png", "")
                 expected.add("/".join((*folders, f"{name}.png")))
     source = read_source(root)
     assert [item.id for item in items(source)] == sorted(expected)
@@ -318,9 +318,9 @@ def test_hidden_files_and_links_to_folders_are_left_out(tmp_path: Path) -> None:
     (root / "nowhere.png").symlink_to(tmp_path / "gone")
     found = items(read_source(root))
     assert [item.id for item in found] == ["a.JPG", "linked.png", "nowhere.png", "sub.png/g.gif", "sub/b.png"]
-    assert found[1].place.path == str(tmp_path / "outside/h.png")
+    assert found[1].location.path == str(tmp_path / "outside/h.png")
     with pytest.raises(ImageError, match="no such image"):
-        found[2].place.open()
+        found[2].location.open()
 
 
 def test_tars_in_a_folder_are_folders(tmp_path: Path) -> None:
@@ -713,7 +713,7 @@ def test_a_csv_row_is_a_picture_with_fields(tmp_path: Path) -> None:
         "1": {"title": 'a, "b"\r\nc', "n": 1, "zip": "007", "big": "1e5000"},
         "2": {"title": None, "n": 2.5, "zip": "1", "big": "2"},
     }
-    assert [item.place for item in items(read_source(path))] == [
+    assert [item.location for item in items(read_source(path))] == [
         Location(str(tmp_path / "x.jpg")),
         Location(str(tmp_path / "sub/../y.jpg")),
     ]
@@ -825,7 +825,7 @@ def test_tables_are_utf8_and_their_columns_exist(name: str, tmp_path: Path) -> N
 def test_a_missing_picture_is_found_when_it_is_read(tmp_path: Path) -> None:
     (item,) = items(read_source(write_text(tmp_path / "a.csv", "path\nsub/gone.jpg\n")))
     with pytest.raises(ImageError, match=r"sub/gone.jpg: no such image"):
-        item.place.open()
+        item.location.open()
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -928,7 +928,7 @@ def test_the_catalogue_is_a_source(catalogue: Path) -> None:
     found = items(source)
     assert len(source) == len(found) == 3125
     assert found[0].id == "21179"
-    assert found[0].place == Location(str((catalogue / "images/21179.jpg").resolve()))
+    assert found[0].location == Location(str((catalogue / "images/21179.jpg").resolve()))
     assert dict(found[0].fields) == {
         "title": "ADIDAS Men Adi Stars Tread Black Flip Flops",
         "article": "flip flops",
@@ -936,5 +936,5 @@ def test_the_catalogue_is_a_source(catalogue: Path) -> None:
         "gender": "men",
         "usage": "casual",
     }
-    with found[-1].place.open() as file:
+    with found[-1].location.open() as file:
         assert min(open_image(file).size) > 0

@@ -27,17 +27,17 @@ class Item:
     """One picture of a gallery: where it was when it was added, its content's hash, its size, and what else is known of it."""
 
     id: str
-    place: Location
+    location: Location
     hash: str
     width: int | None = None
     height: int | None = None
     fields: Mapping[str, Value] = field(default_factory=dict)
     source: str = ""  # which source it came from
-    stamp: str = ""  # the state of its file then
+    fingerprint: str = ""  # the state of its file then
 
     @property
     def path(self) -> str:
-        return self.place.path
+        return self.location.path
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,17 @@ class ItemRecord:
     def values(self) -> tuple[Value, ...]:
         """In the order of the table's columns, all but the last, which is the checksum."""
         item, stored = self.item, self.stored
-        known = (self.row, item.id, item.path, item.place.part, item.hash, item.width, item.height, item.source, item.stamp)
+        known = (
+            self.row,
+            item.id,
+            item.path,
+            item.location.member,
+            item.hash,
+            item.width,
+            item.height,
+            item.source,
+            item.fingerprint,
+        )
         return *known, stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size, self.died
 
     @property

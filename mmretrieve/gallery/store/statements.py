@@ -63,9 +63,9 @@ class RecordReader:
         return [found[row] for row in rows]
 
     def _record(self, values: Sequence[Any]) -> ItemRecord:
-        row, id_, path, part, content, width, height, source, stamp, *stored, died, checksum = values[:OWN]
+        row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:OWN]
         fields = {name: value for name, value in zip(self._names, values[OWN + 1 :], strict=True) if value is not None}
-        item = Item(id_, Location(path, part), content, width, height, fields, source, stamp)
+        item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
         return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
 
 
