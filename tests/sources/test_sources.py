@@ -170,7 +170,7 @@ def test_a_part_says_where_it_is_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "message"),
+    ("member", "message"),
     [
         (None, "no such image"),
         ("tar:0:1", "no such file"),
@@ -184,7 +184,7 @@ def test_a_missing_file_is_named(member: str | None, message: str, tmp_path: Pat
         Location(str(tmp_path / "gone"), member).fingerprint()
 
 
-@pytest.mark.parametrize("part", [None, "tar:0:1", "parquet:0:image"])
+@pytest.mark.parametrize("member", [None, "tar:0:1", "parquet:0:image"])
 def test_what_is_no_regular_file_is_refused_without_waiting(member: str | None, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
@@ -195,13 +195,13 @@ def test_what_is_no_regular_file_is_refused_without_waiting(member: str | None, 
 
 
 @pytest.mark.parametrize(
-    ("part", "message"),
+    ("member", "message"),
     [
         ("tar:500:600", "ends before the 600 bytes at 500"),
         (f"tar:{10**30}:1", "ends before"),
-        ("tar:1", "no such part: 'tar:1'"),
-        ("tar:-1:5", "no such part"),
-        ("zip:1:2", "no such part: 'zip:1:2'"),
+        ("tar:1", "no such member: 'tar:1'"),
+        ("tar:-1:5", "no such member"),
+        ("zip:1:2", "no such member: 'zip:1:2'"),
         ("parquet:1:image", "cannot be read as parquet"),
     ],
 )
