@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
     """All measurements, in one process."""
-    paths = [item.place.path for item in read_source(photos) if isinstance(item, SourceItem)]
+    paths = [item.location.path for item in read_source(photos) if isinstance(item, SourceItem)]
     plain_seconds, plain = time_call(plain_loop, paths, folder)
     encoders = {dtype: mm.load_encoder(spec, dtype=dtype) for dtype in ("float32", "bfloat16")}
     encoding = {dtype: time_call(encoder.encode_images, paths) for dtype, encoder in encoders.items()}

@@ -45,7 +45,7 @@ def main() -> None:
 def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
     """The cosines of "a photo of $" with the image, before and after optimization."""
     encoder = mm.load_encoder(spec, dtype="float32")
-    available = [item.place.path for item in read_source(folder) if isinstance(item, SourceItem)]
+    available = [item.location.path for item in read_source(folder) if isinstance(item, SourceItem)]
     paths = [available[i] for i in np.linspace(0, len(available) - 1, count).astype(int)]
     features, oti, started = encoder.image_features(paths), OTI(), time.perf_counter()
     tokens = oti.tokens(features, encoder)

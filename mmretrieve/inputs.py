@@ -175,7 +175,7 @@ class ReferenceReader:
 
     def _item_image(self, item: Item) -> ImageLike | None:
         """The image of an item; None if it is no longer the one that was added, because a composer must not see another."""
-        if item.place.part is None:
+        if item.location.member is None:
             return Path(item.path) if self.gallery.has_picture(item) else None
         try:
             return self.gallery.picture(item.id)

@@ -75,19 +75,19 @@ class Numpy:
             raise GalleryError(f"numpy: no item {absent[0]!r} in this gallery")
         return np.array([known[id_] for id_ in ids], dtype=np.int64)
 
-    def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        found = self._table.execute(
-            f"SELECT row FROM items WHERE {to_text(cut.where) if cut.where else '1'} ORDER BY row"
+    def allowed(self, options: SearchOptions) -> CandidateFilter:
+        found = self._table.exeoptionse(
+            f"SELECT row FROM items WHERE {to_text(options.where) if options.where else '1'} ORDER BY row"
         ).fetchall()
         matching = np.array([row for (row,) in found], dtype=np.int64)
-        rows = np.setdiff1d(matching, self.rows_of(cut.exclude))
+        rows = np.setdiff1d(matching, self.rows_of(options.exclude))
         return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         rows: Rows = allowed.which
         return rows
 
-    def proposals(self, queries_qd: np.ndarray, wanted: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
+    def candidates(self, queries_qd: np.ndarray, wanted: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
         return self.rows_allowed(allowed)
 
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
@@ -101,20 +101,20 @@ class NumpyGallery:
     """What the tests ask of a gallery, answered by the specification."""
 
     def __init__(self) -> None:
-        self._now = Numpy()
-        self.ids = tuple(IDS[row] for row in self._now.rows)
+        self._view = Numpy()
+        self.ids = tuple(IDS[row] for row in self._view.rows)
 
     def __len__(self) -> int:
-        return len(self._now)
+        return len(self._view)
 
     def vectors(self, ids: Collection[str] | None = None) -> np.ndarray:
-        return self._now._unit[self._now.rows if ids is None else self._now.rows_of(ids)]
+        return self._view._unit[self._view.rows if ids is None else self._view.rows_of(ids)]
 
     def item(self, id_: str) -> Item:
-        return self._now.items_of(self._now.rows_of([id_]))[0]
+        return self._view.items_of(self._view.rows_of([id_]))[0]
 
     def term_scores(self, composition: Composition) -> np.ndarray:
-        return search.term_scores(self._now, composition, self._now.rows)
+        return search.term_scores(self._view, composition, self._view.rows)
 
     def search(
         self,
@@ -125,7 +125,7 @@ class NumpyGallery:
         where: str | None = None,
         min_score: float | None = None,
     ) -> mm.Ranking:
-        return search.search(self._now, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
+        return search.search(self._view, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
 
     def rank(
         self,
@@ -136,7 +136,9 @@ class NumpyGallery:
         exclude: Collection[str] = (),
         where: str | None = None,
     ) -> mm.Ranking:
-        return search.rank(self._now, composition, scores, self._now.rows, SearchOptions(k, exclude, None, read_filter(where)))
+        return search.rank(
+            self._view, composition, scores, self._view.rows, SearchOptions(k, exclude, None, read_filter(where))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +229,9 @@ def test_excluded_and_weak_items_do_not_appear(home: Any) -> None:
     found = home.search(query(7), 20, exclude=exclude)
     assert told(found) == told(whole)[5:25]
     assert found.hidden == {"excluded": 5}
-    part = home.search(query(7), 30, min_score=whole[9].score)
-    assert told(part) == told(whole)[:10]
-    assert part.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
+    member = home.search(query(7), 30, min_score=whole[9].score)
+    assert told(member) == told(whole)[:10]
+    assert member.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
 
 
 def test_a_fold_is_a_search(home: Any) -> None:

@@ -28,8 +28,8 @@ PART_OPTIONS = ("captioner", "rewriter", "compiler", "describer", "phi", "vocabu
 
 def index(options: argparse.Namespace) -> int:
     """Adds images to a gallery, which is created if there is none."""
-    from mmretrieve.gallery.chunks import Shard
     from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.ingest import Shard
     from mmretrieve.gallery.store.store import is_gallery
 
     if is_gallery(options.source):

@@ -158,19 +158,18 @@ def export(options: argparse.Namespace) -> int:
 
 def import_(options: argparse.Namespace) -> int:
     """Adds vectors in the layout of clip-retrieval to a gallery, which is created if there is none."""
-    from mmretrieve.directions import PDV
     from mmretrieve.gallery import transfer
     from mmretrieve.gallery.gallery import Gallery
+    from mmretrieve.gallery.manifest import Manifest
 
     folder = Path(options.folder)
-    total, manifest = transfer.count(folder), transfer.about(folder)
+    total, manifest = transfer.count(folder), transfer.read_manifest(folder)
     if manifest is None or options.encoder is not None:
         if options.encoder is None:
             raise OptionError(f"{folder}: does not name the encoder of its vectors; name it with --encoder")
         encoder = load_named_encoder(options, options.encoder)
-        manifest = transfer.EmbeddingsManifest(encoder.identity, encoder.dim)
-    setting = None if manifest.setting is None else PDV(**manifest.setting)
-    gallery = Gallery.for_vectors(options.gallery, manifest.encoder, manifest.dim, manifest.decode, setting)
+        manifest = Manifest(encoder.identity, encoder.dim)
+    gallery = Gallery.for_vectors(options.gallery, manifest.encoder, manifest.dim, manifest.decode, manifest.setting)
     gallery.check_made_by(manifest.encoder)
     with progress_bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)

@@ -16,8 +16,9 @@ from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import UNSEEN, Item, StaleViewError
-from mmretrieve.gallery.view import GalleryView, ItemPage, SearchOptions
+from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.language.vocabulary import Vocabulary
@@ -27,14 +28,14 @@ from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
 MOVES = 8  # compactions that may come between a question and its answer
-N = TypeVar("N", bound=GalleryView)
+N = TypeVar("N", bound=StoredView)
 T = TypeVar("T")
 
 
 class GalleryBase(ABC, Generic[N]):
     """Vectors made by one encoder, and what can be asked of them. `_now` is what is held at the moment that this object knows."""
 
-    _now: N
+    _view: N
     _encoder: Encoder | None
 
     @property
@@ -44,20 +45,8 @@ class GalleryBase(ABC, Generic[N]):
 
     @property
     @abstractmethod
-    def encoder_identity(self) -> EncoderIdentity: ...
-
-    @property
-    @abstractmethod
-    def dim(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def decode(self) -> Decode: ...
-
-    @property
-    @abstractmethod
-    def setting(self) -> PDV | None:
-        """The PDV weights that searches of this gallery start from, where it names any."""
+    def is_local(self) -> bool:
+        """Whether its vectors are on this machine, so that scoring every item is cheap."""
 
     @abstractmethod
     def thumbnail(self, id_: str) -> bytes:
@@ -80,12 +69,35 @@ class GalleryBase(ABC, Generic[N]):
         """Reads everything back; one line for each thing that is wrong, none when all is well."""
 
     def __len__(self) -> int:
-        return len(self._now)
+        return len(self._view)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The encoder that made it, dimensions, decoding, setting, fields and the chosen vocabulary."""
+        return self._view.manifest
+
+    @property
+    def encoder_identity(self) -> EncoderIdentity:
+        return self.manifest.encoder
+
+    @property
+    def dim(self) -> int:
+        return self.manifest.dim
+
+    @property
+    def decode(self) -> Decode:
+        """How images are decoded before they are encoded."""
+        return self.manifest.decode
+
+    @property
+    def setting(self) -> PDV | None:
+        """The PDV weights that searches of this gallery start from, where it names any."""
+        return self.manifest.setting
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Every item, in insertion order."""
-        return self._at_one_moment(lambda now: now.ids)
+        return self._with_view(lambda view: view.ids)
 
     def check_encoder(self, encoder: Encoder) -> None:
         """GalleryError, naming both, unless `encoder` is the one that made this gallery."""
@@ -98,15 +110,15 @@ class GalleryBase(ABC, Generic[N]):
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
-        return self._at_one_moment(lambda now: now.vectors_of(now.rows if ids is None else now.rows_of(ids)))
+        return self._with_view(lambda view: view.vectors_of(view.rows if ids is None else view.rows_of(ids)))
 
     def item(self, id_: str) -> Item:
         """Place, content hash, size and fields of one item. GalleryError for an unknown id."""
-        return self._at_one_moment(lambda now: now.items_of(now.rows_of([id_]))[0])
+        return self._with_view(lambda view: view.items_of(view.rows_of([id_]))[0])
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The same of several, in that order."""
-        return self._at_one_moment(lambda now: now.items_of(now.rows_of(ids)))
+        return self._with_view(lambda view: view.items_of(view.rows_of(ids)))
 
     def listed(self, *, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
         """Up to `limit` of the items that fulfil a filter, from number `offset` on, in insertion order; and how many do.
@@ -114,11 +126,11 @@ class GalleryBase(ABC, Generic[N]):
         OptionError for what is no filter.
         """
 
-        def listed(now: N) -> ItemPage:
-            allowed = now.allowed(SearchOptions(1, where=read_filter(where)))
-            return ItemPage(now.items_of(now.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
+        def listed(view: N) -> ItemPage:
+            allowed = view.allowed(SearchOptions(1, where=read_filter(where)))
+            return ItemPage(view.items_of(view.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
 
-        return self._at_one_moment(listed)
+        return self._with_view(listed)
 
     def picture(self, id_: str) -> Image.Image:
         """The picture of one item, decoded as it was when it was added. ImageError where it is gone or is another one now."""
@@ -136,7 +148,7 @@ class GalleryBase(ABC, Generic[N]):
     @contextmanager
     def _unchanged(self, item: Item) -> Iterator[BinaryIO]:
         """The file of an item, as far as it is the one that was added."""
-        with item.place.open() as file:
+        with item.location.open() as file:
             if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
                 raise ImageError(f"{item.path}: is not the picture any more that was added as {item.id!r}")
             file.seek(0)
@@ -148,7 +160,7 @@ class GalleryBase(ABC, Generic[N]):
 
     def copies_of(self, hashes: Sequence[str]) -> list[list[str]]:
         """The same of several content hashes, a list of ids for each."""
-        return self._at_one_moment(lambda now: now.copies(hashes))
+        return self._with_view(lambda view: view.copies(hashes))
 
     def duplicates(self, min_score: float | None = None, *, progress: Progress | None = None) -> list[tuple[str, ...]]:
         """Groups of ids that are the same file, or with `min_score` near enough, in insertion order.
@@ -156,21 +168,21 @@ class GalleryBase(ABC, Generic[N]):
         Near groups hang together by pairs whose vectors have at least that cosine. OptionError unless 0 < min_score ≤ 1.
         """
         if min_score is None:
-            return self._at_one_moment(lambda now: now.same_content())
-        return self._at_one_moment(lambda now: now.near(min_score, progress))
+            return self._with_view(lambda view: view.same_content())
+        return self._with_view(lambda view: view.near(min_score, progress))
 
     def term_scores(self, composition: Composition) -> Float32:
         """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
-        return self._at_one_moment(lambda now: search.term_scores(now, composition, now.rows))
+        return self._with_view(lambda view: search.term_scores(view, composition, view.rows))
 
     def scores(self, vectors: Float32) -> Float32:
         """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
-        return self._at_one_moment(lambda now: now.scores(vectors, now.rows))
+        return self._with_view(lambda view: view.scores(vectors, view.rows))
 
     @property
     def spread(self) -> Spread:
         """How the vectors lie about their mean; of a large gallery, those of a sample spread evenly over it."""
-        return self._at_one_moment(lambda now: now.spread)
+        return self._with_view(lambda view: view.spread)
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -188,7 +200,7 @@ class GalleryBase(ABC, Generic[N]):
 
     @property
     def _gallery_vocabulary(self) -> GalleryVocabulary:
-        return self._at_one_moment(lambda now: now.vocabulary)
+        return self._with_view(lambda view: view.vocabulary)
 
     def search(
         self,
@@ -207,13 +219,13 @@ class GalleryBase(ABC, Generic[N]):
         `Expression` of `mmretrieve.filters`, or its structure.
         Raises OptionError for k < 1 or an expression that is none, VectorError for another dimension.
         """
-        return self._at_one_moment(
-            lambda now: search.search(now, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
+        return self._with_view(
+            lambda view: search.search(view, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
         )
 
-    def search_many(self, compositions: Sequence[Composition], cuts: Sequence[SearchOptions]) -> list[Ranking]:
+    def search_many(self, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions]) -> list[Ranking]:
         """A ranking for each composition under its own `SearchOptions`, as `search` gives it; linear ones are searched together."""
-        return self._at_one_moment(lambda now: search.search_many(now, compositions, cuts))
+        return self._with_view(lambda view: search.search_many(view, compositions, options_of_each))
 
     def rank(
         self,
@@ -226,9 +238,9 @@ class GalleryBase(ABC, Generic[N]):
         min_score: float | None = None,
     ) -> Ranking:
         """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
-        return self._at_one_moment(
-            lambda now: search.rank(
-                now, composition, scores_tn, now.rows, SearchOptions(k, exclude, min_score, read_filter(where))
+        return self._with_view(
+            lambda view: search.rank(
+                view, composition, scores_tn, view.rows, SearchOptions(k, exclude, min_score, read_filter(where))
             )
         )
 
@@ -236,11 +248,11 @@ class GalleryBase(ABC, Generic[N]):
     def _image_size(self) -> int:
         return getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
 
-    def _at_one_moment(self, ask: Callable[[N], T]) -> T:
+    def _with_view(self, ask: Callable[[N], T]) -> T:
         """The answer of the moment that this object knows; of a new one, where that was compacted away by others meanwhile."""
         for _ in range(MOVES):
             try:
-                return ask(self._now)
+                return ask(self._view)
             except StaleViewError:
                 self.refresh()
-        return ask(self._now)
+        return ask(self._view)

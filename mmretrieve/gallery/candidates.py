@@ -16,10 +16,10 @@ from mmretrieve.vectors import Float32
 
 GATHER = 1_024  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
 RARE = 0.01  # and so it is where no more than this share of the gallery may appear
-WIDEST = 16  # times what should be enough; then all that may appear are scored
+MAX_FETCH_FACTOR = 16  # times what should be enough; then all that may appear are scored
 
 
-def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, excluded: int, live: int) -> Rows:
+def find_candidates(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, excluded: int, live: int) -> Rows:
     """Rows, in order, that hold the `wanted` best of each query among `rows`, as far as the index can tell.
 
     `rows` are those of `live` items that may appear; `excluded` counts those that were named, which are mostly near the query.
@@ -30,22 +30,22 @@ def proposals(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, e
     if len(seen) <= wanted:
         return rows
     share = min(1.0, (len(seen) + excluded) / len(index))
-    found = _proposed(index, queries_qd, wanted, ceil((wanted + excluded) / share), seen)
-    return rows if found is None else np.union1d(found, unseen)
+    candidates = _candidates(index, queries_qd, wanted, ceil((wanted + excluded) / share), seen)
+    return rows if candidates is None else np.union1d(candidates, unseen)
 
 
-def _proposed(index: FaissIndex, queries_qd: Float32, wanted: int, fair: int, rows: Rows) -> Rows | None:
-    """At least the wanted ones of `rows` for each query, from its `fair` best or more; None where nearly everything would have to be asked for.
+def _candidates(index: FaissIndex, queries_qd: Float32, wanted: int, expected_k: int, rows: Rows) -> Rows | None:
+    """At least the wanted ones of `rows` for each query, from its `expected_k` best or more; None where nearly everything would have to be asked for.
 
     All queries are asked at once, and those that get too few again for more.
     """
-    reach, kept = fair, [np.empty(0, np.int64)]
-    while len(queries_qd) and reach <= min(WIDEST * fair, index.max_k or len(index)):
-        proposed = index.wider(reach / wanted).search(queries_qd, min(reach, len(index)))
+    fetch_k, kept = expected_k, [np.empty(0, np.int64)]
+    while len(queries_qd) and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
+        proposed = index.wider(fetch_k / wanted).search(queries_qd, min(fetch_k, len(index)))
         shown = [some[_is_in(some, rows)] for some in proposed]
         enough = np.array([len(some) >= wanted for some in shown])
         kept += [some for some, is_enough in zip(shown, enough, strict=True) if is_enough]
-        queries_qd, reach = queries_qd[~enough], 4 * reach
+        queries_qd, fetch_k = queries_qd[~enough], 4 * fetch_k
     return None if len(queries_qd) else np.concatenate(kept)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.view import GalleryView, Rows
+from mmretrieve.gallery.view import Rows, StoredView
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, is_number
 
@@ -17,48 +17,48 @@ BLOCK = 1_024  # items whose neighbours are looked for at once
 NEIGHBOURS = 16  # looked at first; more where all of them are near
 
 
-def near(now: GalleryView, index: FaissIndex, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+def near(view: StoredView, index: FaissIndex, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
     """Groups of ids that hang together by pairs whose vectors have a cosine of at least `min_score`, in insertion order.
 
     The index proposes neighbours: with an exact one none is missed. OptionError unless 0 < min_score ≤ 1.
     """
-    return grouped(now, lambda rows: _neighbours(now, index, rows, min_score), min_score, progress)
+    return grouped(view, lambda rows: _neighbours(view, index, rows, min_score), min_score, progress)
 
 
 def grouped(
-    now: GalleryView, neighbours: Callable[[Rows], list[Rows]], min_score: float, progress: Progress | None
+    view: StoredView, neighbours: Callable[[Rows], list[Rows]], min_score: float, progress: Progress | None
 ) -> list[tuple[str, ...]]:
     """The same, for neighbours that were found in any way: for each of some rows all that score enough with it."""
     if not is_number(min_score) or not 0 < min_score <= 1:
         raise OptionError(f"min_score must be a number above 0 and up to 1, got {min_score!r}")
-    parents = np.arange(len(now))
-    for start in range(0, len(now), BLOCK):
-        rows = now.rows[start : start + BLOCK]
+    parents = np.arange(len(view))
+    for start in range(0, len(view), BLOCK):
+        rows = view.rows[start : start + BLOCK]
         for position, row in enumerate(neighbours(rows), start):
-            for neighbour in np.searchsorted(now.rows, row):
+            for neighbour in np.searchsorted(view.rows, row):
                 _join(parents, position, int(neighbour))
         if progress is not None:
             progress(len(rows))
-    return _groups(now, parents)
+    return _groups(view, parents)
 
 
-def _neighbours(now: GalleryView, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
+def _neighbours(view: StoredView, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
     """For each of those rows the live rows that score enough with it, as far as the index can tell."""
-    queries, most = now.vectors_of(rows), index.max_k or len(index)
-    unseen = now.rows[np.searchsorted(now.rows, len(index)) :]
+    queries, most = view.vectors_of(rows), index.max_k or len(index)
+    unseen = view.rows[np.searchsorted(view.rows, len(index)) :]
     found: list[Rows] = []
     for query, proposed in zip(queries, index.search(queries, min(NEIGHBOURS, most)), strict=True):
-        k, close = NEIGHBOURS, _close(now, query, proposed, min_score)
+        k, close = NEIGHBOURS, _close(view, query, proposed, min_score)
         while len(close) == len(proposed) and k < most:
             k *= 4
             (proposed,) = index.search(query[None], min(k, most))
-            close = _close(now, query, proposed, min_score)
-        found.append(np.concatenate([close[np.isin(close, now.rows)], _close(now, query, unseen, min_score)]))
+            close = _close(view, query, proposed, min_score)
+        found.append(np.concatenate([close[np.isin(close, view.rows)], _close(view, query, unseen, min_score)]))
     return found
 
 
-def _close(now: GalleryView, query_d: Float32, rows: Rows, min_score: float) -> Rows:
-    close: Rows = rows[term_scores(query_d[None], now.vectors_of(rows))[0] >= np.float32(min_score)]
+def _close(view: StoredView, query_d: Float32, rows: Rows, min_score: float) -> Rows:
+    close: Rows = rows[term_scores(query_d[None], view.vectors_of(rows))[0] >= np.float32(min_score)]
     return close
 
 
@@ -75,7 +75,7 @@ def _root(parents: Rows, position: int) -> int:
     return position
 
 
-def _groups(now: GalleryView, parents: Rows) -> list[tuple[str, ...]]:
+def _groups(view: StoredView, parents: Rows) -> list[tuple[str, ...]]:
     roots = np.array([_root(parents, position) for position in range(len(parents))], dtype=np.int64)
     shared = np.flatnonzero(np.bincount(roots, minlength=1) > 1) if len(roots) else roots
-    return [tuple(now.ids[position] for position in np.flatnonzero(roots == root)) for root in shared]
+    return [tuple(view.ids[position] for position in np.flatnonzero(roots == root)) for root in shared]

@@ -14,16 +14,14 @@ from numpy.typing import ArrayLike
 from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import transfer, vocabularies
+from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
-from mmretrieve.gallery.chunks import add_source
 from mmretrieve.gallery.embeddings import add_vectors
 from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport
-from mmretrieve.gallery.merge import add_gallery
-from mmretrieve.gallery.snapshot import LocalView
+from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
+from mmretrieve.gallery.snapshot import LocalView, read_manifest
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
 from mmretrieve.gallery.store.store import Store, is_gallery
@@ -42,9 +40,9 @@ class Gallery(GalleryBase[LocalView]):
 
     def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
         self._store, self._encoder, self._device = store, encoder, resolved(device)
+        self._view = LocalView(store, self._device)
         if encoder is not None:
             self.check_encoder(encoder)
-        self._now = LocalView(store, self._device)
 
     @classmethod
     def create(
@@ -92,33 +90,19 @@ class Gallery(GalleryBase[LocalView]):
         return self._store.folder
 
     @property
-    def encoder_identity(self) -> EncoderIdentity:
-        return self._store.identity
-
-    @property
-    def dim(self) -> int:
-        return self._store.dim
-
-    @property
-    def decode(self) -> Decode:
-        return self._store.decode
-
-    @property
-    def setting(self) -> PDV | None:
-        """The PDV weights that searches of this gallery start from, where it names any."""
-        stored = self._store.ledger.meta().get("setting")
-        return None if stored is None else PDV(**stored)
+    def is_local(self) -> bool:
+        return True
 
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
         record = self._store.ledger.live([id_]).get(id_)
-        kept = None if record is None else self._store.thumbnail(record.kept)
-        return kept or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
+        stored = None if record is None else self._store.thumbnail(record.stored)
+        return stored or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
         """Sees what others have written since this object was made, or since it last wrote; keeps what it knows where nothing was."""
-        if not self._now.is_current:
-            self._now = LocalView(self._store, self._device, self._now)
+        if not self._view.is_current:
+            self._view = LocalView(self._store, self._device, self._view)
 
     def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
         """Adds every picture of a source: whatever `read_source` reads, an object that is one, or another gallery (see `merge`).
@@ -130,14 +114,14 @@ class Gallery(GalleryBase[LocalView]):
         """
         if isinstance(source, str | Path) and is_gallery(source):
             return self.merge(source, progress=progress)
-        return self._take_in(source, update=update, vanish=False, progress=progress)
+        return self._add_source(source, update=update, remove=False, progress=progress)
 
     def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
         """`add` with `update`; and what came from this source before, and is not in it any more, is deleted.
 
         Nothing is deleted where the source could not be read whole.
         """
-        return self._take_in(source, update=True, vanish=True, progress=progress)
+        return self._add_source(source, update=True, remove=True, progress=progress)
 
     def add_vectors(
         self,
@@ -162,21 +146,19 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError, with nothing changed, where that was made by another encoder, or an id names another picture there.
         """
         with self._writing():
-            return add_gallery(self._store, Store(Path(other)), progress)
+            return copying.merge(self._store, Store(Path(other)), progress)
 
     def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
         """Writes all vectors and what is known of them in the layout of clip-retrieval, into an empty folder; gives back how many."""
-        setting = asdict(self.setting) if self.setting else None
-        about = transfer.EmbeddingsManifest(self.encoder_identity, self._store.dim, self.decode, setting)
-        return self._at_one_moment(lambda now: transfer.export(now, Path(folder), about, progress))
+        return self._with_view(lambda view: transfer.export(view, Path(folder), progress))
 
     def import_vectors(self, folder: str | Path, *, progress: Progress | None = None) -> AddReport:
         """Adds vectors in the layout of clip-retrieval, which must be of this gallery's encoder. Can be repeated.
 
         GalleryError, naming the file, for what does not fit together, other dimensions, or another encoder's export.
         """
-        if (said := transfer.about(Path(folder))) is not None:
-            self.check_made_by(said.encoder)
+        if (manifest := transfer.read_manifest(Path(folder))) is not None:
+            self.check_made_by(manifest.encoder)
         with self._writing():
             return transfer.import_(self._store, Path(folder), progress)
 
@@ -188,9 +170,9 @@ class Gallery(GalleryBase[LocalView]):
         factory: a FAISS factory string such as "IVF4096,SQ8"; by default chosen by size and memory. Adding extends it.
         OptionError for a factory that cannot be built; GalleryError where another process builds.
         """
-        self._at_one_moment(lambda now: manager.build(self._store, now.moment, now.halves, factory, recall, progress))
+        self._with_view(lambda view: manager.build(self._store, view.version, view.float16_rows, factory, recall, progress))
         self.refresh()
-        return index_manifest.state(self._store, self._now.moment)
+        return index_manifest.state(self._store, self._view.version)
 
     def index_report(self, *, recall: float = DEFAULT_RECALL) -> dict[str, Any]:
         """Tunes the index to that recall@10 and measures it with composed queries made from the gallery itself.
@@ -198,7 +180,7 @@ class Gallery(GalleryBase[LocalView]):
         recall@10 and @100 against exact search; milliseconds of one query alone (p50, p99) and of one among a hundred; bytes
         a vector; seconds of building. GalleryError where nothing was built yet.
         """
-        made, found = self._at_one_moment(lambda now: manager.measured(self._store, now.moment, now.halves, recall))
+        made, found = self._with_view(lambda view: manager.measured(self._store, view.version, view.float16_rows, recall))
         effort = {name: value for name, value in made.effort.items() if value is not None}
         return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
 
@@ -210,7 +192,7 @@ class Gallery(GalleryBase[LocalView]):
         """
         with self._writing():
             self.refresh()
-            chosen = self._at_one_moment(lambda now: vocabularies.make_vocabulary(now, self._store.ledger.kinds(), fields))
+            chosen = self._with_view(lambda view: vocabularies.make_vocabulary(view, self._store.ledger.kinds(), fields))
             if chosen != self._chosen_vocabulary:
                 self._store.ledger.set_meta(**{vocabularies.KEY: chosen.to_dict()})
         assert chosen.vocabulary is not None  # named fields make one, or raise
@@ -241,8 +223,8 @@ class Gallery(GalleryBase[LocalView]):
         """Frees the room of deleted and replaced items, and says how many there were. Ids and order stay."""
         with self._writing():
             gone = compact(self._store, progress)
-            now = LocalView(self._store)
-            manager.rebuild(self._store, now.moment, now.halves)
+            view = LocalView(self._store)
+            manager.rebuild(self._store, view.version, view.float16_rows)
             return gone
 
     def info(self) -> dict[str, Any]:
@@ -251,14 +233,14 @@ class Gallery(GalleryBase[LocalView]):
         return {
             "path": str(self.path),
             "items": len(self),
-            "deleted": len(self._now.moment.dead),
+            "deleted": len(self._view.version.dead),
             "dim": self._store.dim,
             "encoder": asdict(self.encoder_identity),
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
             "vocabulary": str(self._gallery_vocabulary),
-            "index": index_manifest.state(self._store, self._now.moment) | {"device": str(self._device)},
+            "index": index_manifest.state(self._store, self._view.version) | {"device": str(self._device)},
             "bytes": self._store.sizes() | manager.sizes(self._store),
         }
 
@@ -268,18 +250,17 @@ class Gallery(GalleryBase[LocalView]):
 
     @property
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
-        stored = self._store.ledger.meta().get(vocabularies.KEY)
-        return None if stored is None else GalleryVocabulary.from_dict(stored, self.path)
+        return read_manifest(self._store).vocabulary
 
-    def _take_in(self, source: str | Path | Source, *, update: bool, vanish: bool, progress: Progress | None) -> AddReport:
+    def _add_source(self, source: str | Path | Source, *, update: bool, remove: bool, progress: Progress | None) -> AddReport:
         encoder = self._encoder
         if encoder is None:
             raise GalleryError(
                 f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
             )
-        pictures = read_source(source) if isinstance(source, str | Path) else source
+        images = read_source(source) if isinstance(source, str | Path) else source
         with self._writing():
-            return add_source(self._store, encoder, pictures, update=update, vanish=vanish, progress=progress)
+            return add_source(self._store, encoder, images, update=update, remove=remove, progress=progress)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -288,4 +269,4 @@ class Gallery(GalleryBase[LocalView]):
                 yield
             finally:
                 self.refresh()
-            manager.grow(self._store, self._now.moment, lambda: self._now.halves)
+            manager.grow(self._store, self._view.version, lambda: self._view.float16_rows)

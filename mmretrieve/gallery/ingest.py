@@ -1,45 +1,53 @@
-"""Reads one chunk of a source: tells new pictures from known, changed and broken ones, and hands on those to be encoded.
+"""Adds the images of a source, a batch and a commit at a time: classify its entries, encode what is new, commit.
 
-Full-size pictures are alive only between their decoding and the encoder's own shrinking, a few at a time.
+Classification reads hashes, no pixels. Full-size images are in memory only between their decoding and the encoder's own
+resizing, a few at a time.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mmretrieve.concurrency import map_ahead
-from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import GalleryError, ImageError
-from mmretrieve.gallery.store.fields import fitted
+from mmretrieve.encoders.base import Encoder, Progress
+from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import Item, ItemRecord
-from mmretrieve.gallery.store.store import Half, Store
-from mmretrieve.images import content_hash, open_image, thumbnail
-from mmretrieve.sources.base import Entry, SourceItem, UnreadableItem
+from mmretrieve.gallery.store.store import Float16Rows, Store
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
+from mmretrieve.options import Decode
+from mmretrieve.sources.base import Entry, Source, SourceItem, UnreadableItem
 from mmretrieve.sources.values import is_text
-from mmretrieve.vectors import Float32
 
+INGEST_BATCH_SIZE = 256  # images between two commits; fixed, so that an interrupted run repeats the same batches
 THUMBNAIL_SIDE = 320
-CHANGED = "its content has changed since it was added; update it, or delete it and add it again"
+CONTENT_CHANGED = "its content has changed since it was added; update it, or delete it and add it again"
+REPEATED_ID = "this id occurs more than once in the source"
+CHANGED_MEANWHILE = "its file changed while it was added; add it again"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class AddReport:
-    """What was done: how many items are new, replaced or told anew, gone, and there already; why others failed (name → reason)."""
+    """How many items were added, updated (replaced, or with other metadata), removed, and skipped; `failed` is name → reason."""
 
     added: int = 0
     skipped: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
     updated: int = 0
-    vanished: int = 0
+    removed: int = 0
 
     def __str__(self) -> str:
-        more = [f"{count} {what}" for count, what in ((self.updated, "updated"), (self.vanished, "vanished")) if count]
-        return ", ".join([f"{self.added} added", *more, f"{self.skipped} skipped", f"{len(self.failed)} failed"])
+        changes = [f"{count} {what}" for count, what in ((self.updated, "updated"), (self.removed, "removed")) if count]
+        return ", ".join([f"{self.added} added", *changes, f"{self.skipped} skipped", f"{len(self.failed)} failed"])
 
     def __add__(self, other: AddReport) -> AddReport:
         return AddReport(
@@ -47,152 +55,255 @@ class AddReport:
             self.skipped + other.skipped,
             {**self.failed, **other.failed},
             self.updated + other.updated,
-            self.vanished + other.vanished,
+            self.removed + other.removed,
         )
 
 
 @dataclass(frozen=True)
-class _NewPicture:
-    """A picture to be encoded, and what is kept of the one that it replaces."""
+class New:
+    """An image to be encoded, and the record that it replaces. `item` has no width and height yet."""
 
     item: Item
-    thumbnail: bytes
-    picture: Image.Image
-    instead: ItemRecord | None
+    replaced: ItemRecord | None = None
 
 
-@dataclass
-class IngestBatch:
-    """One chunk on its way in; the lists fill while `vectors` runs. `failed` is name → reason.
+@dataclass(frozen=True)
+class MetadataUpdated:
+    """The record of an image that is there, as it is to be: its location, source or fields are others now."""
 
-    `refreshed` are records whose vector stays, but whose place or fields are others now; `seen` the rows of whatever the
-    source still has. `update` lets changed pictures replace what is there.
+    record: ItemRecord
+    fields_changed: bool
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """An image that is there."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An entry that cannot be added."""
+
+    reason: str
+
+
+Outcome = New | MetadataUpdated | Unchanged | Failed
+
+
+class Shard:
+    """The part of a source that one of several machines indexes: whole batches, so that merging all gives what one would make."""
+
+    def __init__(self, source: Source, number: int, of: int) -> None:
+        """`number` counts from 1. OptionError unless it is one of them."""
+        if not 1 <= number <= of:
+            raise OptionError(f"shard {number}/{of}: expected a number from 1 to {of}")
+        count = -(-len(source) // INGEST_BATCH_SIZE)
+        self._start, self._end = (INGEST_BATCH_SIZE * (count * n // of) for n in (number - 1, number))
+        self._source, self.name = source, source.name
+
+    def __len__(self) -> int:
+        return max(0, min(self._end, len(self._source)) - self._start)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return islice(iter(self._source), self._start, self._end)
+
+
+def add_source(
+    store: Store, encoder: Encoder, source: Source, *, update: bool, remove: bool = False, progress: Progress | None = None
+) -> AddReport:
+    """Adds what a source has. Call within `writing`.
+
+    update: images whose content has changed replace those that are there. remove: items that came from this source, and that it
+    does not have any more, are deleted; none is where the source could not be read whole, as what is missing may still be there.
     """
+    before, report, is_whole = store.ledger.version(), AddReport(), True
+    is_seen = np.zeros(before.total, bool)
+    for batch in batches(source, INGEST_BATCH_SIZE):
+        existing = store.ledger.live([entry.id for entry in batch if is_text(entry.id)])
+        outcomes = classify(store, batch, existing, source.name, update=update)
+        report += _add(store, encoder, batch, outcomes, progress)
+        is_seen[[record.row for record in existing.values() if record.row < before.total]] = True
+        is_whole = is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
+    if remove and is_whole:
+        rows = [row for row in store.ledger.rows_of_source(source.name) if row < before.total and not is_seen[row]]
+        store.ledger.kill(rows)
+        report += AddReport(removed=len(rows))
+    return report
 
-    store: Store
-    source: str
-    size: int
-    update: bool = False
-    progress: Progress | None = None
-    items: list[Item] = field(default_factory=list)
-    thumbnails: list[bytes] = field(default_factory=list)
-    instead: list[ItemRecord] = field(default_factory=list)
-    refreshed: list[ItemRecord] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    seen: list[int] = field(default_factory=list)
-    skipped: int = 0
-    told: int = 0
-    _copies: dict[int, int | None] = field(default_factory=dict)  # item → row it repeats; None: an earlier one here
 
-    @property
-    def report(self) -> AddReport:
-        replaced = len(self.instead)
-        return AddReport(len(self.items) - replaced, self.skipped, self.failed, replaced + self.told)
+def classify(
+    store: Store, entries: Sequence[Entry], existing: Mapping[str, ItemRecord], source: str, *, update: bool
+) -> list[Outcome]:
+    """An outcome for each entry of the source of that name, from the records of the ids that are there. Writes nothing."""
+    ids: set[str] = set()
+    outcomes: list[Outcome] = []
+    fitting = _fit_fields(entries, store.ledger.kinds())
+    for entry, outcome in zip(
+        entries,
+        map_ahead(lambda entry: _classified(entry, existing.get(entry.id), source, update=update), fitting, _window()),
+        strict=True,
+    ):
+        is_repeated = isinstance(outcome, New) and entry.id in ids
+        outcomes.append(Failed(REPEATED_ID) if is_repeated else outcome)
+        if isinstance(outcome, New):
+            ids.add(entry.id)
+    return outcomes
 
-    def vectors(self, chunk: Sequence[Entry], encode: Callable[[Iterator[Image.Image]], Float32]) -> Half:
-        """(len(items), dim): encoded, or copied where the same content is in the gallery or came earlier in the chunk."""
-        encoded = encode(self._new_pictures(chunk))
-        out = np.empty((len(self.items), self.store.dim), np.float16)
-        out[[i for i in range(len(self.items)) if i not in self._copies]] = encoded
-        first = {item.hash: i for i, item in reversed(list(enumerate(self.items)))}
-        halves = self.store.halves(self.store.ledger.moment()) if self._copies else out
-        for i, row in self._copies.items():
-            out[i] = out[first[self.items[i].hash]] if row is None else halves[row]
-        return out
 
-    def _new_pictures(self, chunk: Sequence[Entry]) -> Iterator[Image.Image]:
-        """The pictures that must be encoded, while everything else about the chunk is noted down."""
-        here: set[str] = set()
-        ids: set[str] = set()
-        for new in self._readable(chunk):
-            if new.item.id in ids:
-                self.failed[new.item.id] = "this id occurs more than once in the source"
-                continue
-            ids.add(new.item.id)
-            copy = self.store.ledger.with_content([new.item.hash]).get(new.item.hash)
-            if copy is not None or new.item.hash in here:
-                self._copies[len(self.items)] = None if copy is None else copy.row
-            self.items.append(new.item)
-            self.thumbnails.append(new.thumbnail)
-            if new.instead is not None:
-                self.instead.append(new.instead)
-            if copy is None and new.item.hash not in here:
-                here.add(new.item.hash)
-                yield new.picture
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items each, the last one maybe shorter."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
 
-    def _readable(self, chunk: Sequence[Entry]) -> Iterator[_NewPicture]:
-        known = self.store.ledger.live(item.id for item in chunk if is_text(item.id))
-        told = list(self._fitted(chunk))
-        outcomes = map_ahead(lambda item: self._read(item, known), told, 2 * (os.cpu_count() or 1))
-        for source, outcome in zip(chunk, outcomes, strict=True):
-            if self.progress is not None:
-                self.progress(1)
-            if source.id in known:
-                self.seen.append(known[source.id].row)
-            if isinstance(outcome, _NewPicture):
-                yield outcome
-            elif isinstance(outcome, str):
-                self.failed[source.id] = outcome
-            elif outcome is None:
-                self.skipped += 1
-            else:
-                self.refreshed.append(outcome)
-                is_told = outcome.item.fields != known[source.id].item.fields
-                self.told, self.skipped = self.told + is_told, self.skipped + (not is_told)
 
-    def _fitted(self, chunk: Sequence[Entry]) -> Iterator[Entry]:
-        """The chunk with its fields as this gallery keeps them; one after another, as the first value decides for the next."""
-        kinds = self.store.ledger.kinds()
-        for entry in chunk:
-            try:
-                yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fitted(entry.fields, kinds))
-            except GalleryError as error:
-                yield UnreadableItem(entry.id, str(error))
-
-    def _read(self, source: Entry, known: Mapping[str, ItemRecord]) -> _NewPicture | ItemRecord | str | None:
-        """A new picture, a record to refresh, None for one that is there already, or why it cannot be added."""
-        if isinstance(source, UnreadableItem):
-            return source.reason
-        if not (is_text(source.id) and is_text(source.place.path)):
-            return "its name is not valid text"
+def _fit_fields(entries: Iterable[Entry], kinds: dict[str, FieldType]) -> Iterator[Entry]:
+    """The entries with their fields as the gallery keeps them; in order, as the first value of a field decides its kind."""
+    for entry in entries:
         try:
-            fields, record, stamp = source.fields, known.get(source.id), source.place.stamp()
-            if record is not None and (record.item.place, record.item.stamp) == (source.place, stamp):
-                return _refreshed(record, replace(record.item, fields=fields, source=self.source))
-            with source.place.open() as file:
-                content = content_hash(file)
-                if record is not None and self._is_anothers(record.item, source):
-                    same = record.item.hash == content
-                    return None if same else f"there is an item of that id already, from {record.item.source}"
-                if record is not None and record.item.hash == content:
-                    return _refreshed(
-                        record, replace(record.item, place=source.place, stamp=stamp, fields=fields, source=self.source)
-                    )
-                if record is not None and not self.update:
-                    return CHANGED
-                file.seek(0)
-                picture = open_image(file, decode=self.store.decode, size=self.size)
-            item = Item(source.id, source.place, content, *picture.size, fields, self.source, stamp)
-            return _NewPicture(item, thumbnail(picture, THUMBNAIL_SIDE), picture, record)
-        except (ImageError, GalleryError) as error:
-            return str(error)
-
-    def _is_anothers(self, item: Item, source: SourceItem) -> bool:
-        """Whether the item came from another source, which still has its file: it must not be taken over, nor vanish with this one."""
-        if item.source in ("", self.source) or not os.path.exists(item.path):
-            return False
-        return not _same_file(item.path, source.place.path)
+            yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fitted(entry.fields, kinds))
+        except GalleryError as error:
+            yield UnreadableItem(entry.id, str(error))
 
 
-def _same_file(one: str, other: str) -> bool:
+def _classified(entry: Entry, record: ItemRecord | None, source: str, *, update: bool) -> Outcome:
+    if isinstance(entry, UnreadableItem):
+        return Failed(entry.reason)
+    if not (is_text(entry.id) and is_text(entry.location.path)):
+        return Failed("its name is not valid text")
     try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
+        fingerprint = entry.location.fingerprint()
+        if record is not None and (record.item.location, record.item.fingerprint) == (entry.location, fingerprint):
+            return _with_metadata(record, replace(record.item, fields=entry.fields, source=source))
+        with entry.location.open() as file:
+            content = content_hash(file)
+    except (ImageError, GalleryError) as error:
+        return Failed(str(error))
+    if record is None:
+        return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint))
+    is_same = record.item.hash == content
+    if _belongs_to_another(record.item, entry, source):
+        return Unchanged() if is_same else Failed(f"there is an item of that id already, from {record.item.source}")
+    if is_same:
+        return _with_metadata(
+            record, replace(record.item, location=entry.location, fingerprint=fingerprint, fields=entry.fields, source=source)
+        )
+    if not update:
+        return Failed(CONTENT_CHANGED)
+    return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint), record)
 
 
-def _refreshed(record: ItemRecord, item: Item) -> ItemRecord | None:
-    """The record with what is known now: fields that are not named stay, those that are None go. None if that is no news."""
+def _with_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchanged:
+    """The record with the metadata of `item`: fields that are not named stay, those that are None go."""
     fields = {name: value for name, value in {**record.item.fields, **item.fields}.items() if value is not None}
     item = replace(item, fields=fields)
-    return None if item == record.item else replace(record, item=item)
+    return Unchanged() if item == record.item else MetadataUpdated(replace(record, item=item), fields != record.item.fields)
+
+
+def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
+    """Whether the item came from another source, which still has its file: this source must neither take nor remove it."""
+    if item.source in ("", source) or not os.path.exists(item.path):
+        return False
+    try:
+        return not os.path.samefile(item.path, entry.location.path)
+    except OSError:
+        return True
+
+
+def _add(
+    store: Store, encoder: Encoder, entries: Sequence[Entry], outcomes: Sequence[Outcome], progress: Progress | None
+) -> AddReport:
+    """Encodes and commits one classified batch."""
+    new = [outcome for outcome in outcomes if isinstance(outcome, New)]
+    if progress is not None:
+        progress(len(outcomes) - len(new))
+    encoded = _encode(store, encoder, new, progress)
+    updated = [outcome for outcome in outcomes if isinstance(outcome, MetadataUpdated)]
+    if encoded.items:
+        store.append(encoded.items, encoded.vectors, encoded.thumbnails, encoded.replaced)
+    if updated:
+        store.ledger.rewrite([outcome.record for outcome in updated])
+    failed = {entry.id: outcome.reason for entry, outcome in zip(entries, outcomes, strict=True) if isinstance(outcome, Failed)}
+    fields_changed, replaced = sum(outcome.fields_changed for outcome in updated), len(encoded.replaced)
+    unchanged = sum(isinstance(outcome, Unchanged) for outcome in outcomes) + len(updated) - fields_changed
+    return AddReport(len(encoded.items) - replaced, unchanged, failed | encoded.failed, replaced + fields_changed)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What is stored of an image besides its vector."""
+
+    width: int | None
+    height: int | None
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Items ready to be committed, the rows that they replace, and what could not be decoded."""
+
+    items: list[Item]
+    vectors: Float16Rows
+    thumbnails: list[bytes]
+    replaced: list[int]
+    failed: dict[str, str]
+
+
+def _encode(store: Store, encoder: Encoder, new: Sequence[New], progress: Progress | None) -> _Encoded:
+    """Encodes each content once: a copy gets the vector of the item with its content, in the gallery or in the batch."""
+    existing = store.ledger.with_content({one.item.hash for one in new})
+    images: dict[str, _Decoded | Failed] = {
+        content: _Decoded(record.item.width, record.item.height) for content, record in existing.items()
+    }
+    vectors: dict[str, NDArray[np.floating]] = {}
+    if existing:
+        stored = store.float16_rows(store.ledger.version())
+        vectors = {content: stored[record.row] for content, record in existing.items()}
+    to_encode = {one.item.hash: one.item for one in reversed(new) if one.item.hash not in existing}
+    decoded: dict[str, _Decoded | Failed] = {}
+    encoded = encoder.encode_images(_decode_all(store, encoder, list(to_encode.values())[::-1], decoded, progress))
+    contents = [content for content, image in decoded.items() if isinstance(image, _Decoded)]
+    vectors |= zip(contents, encoded, strict=True)
+    images |= decoded
+    if progress is not None:
+        progress(len(new) - len(to_encode))
+    outcomes = [(one, images[one.item.hash]) for one in new]
+    added = [(one, image) for one, image in outcomes if isinstance(image, _Decoded)]
+    return _Encoded(
+        [replace(one.item, width=image.width, height=image.height) for one, image in added],
+        np.array([vectors[one.item.hash] for one, _ in added], dtype=np.float16).reshape(len(added), store.dim),
+        [image.thumbnail for _, image in added],
+        [one.replaced.row for one, _ in added if one.replaced is not None],
+        {one.item.id: image.reason for one, image in outcomes if isinstance(image, Failed)},
+    )
+
+
+def _decode_all(
+    store: Store, encoder: Encoder, items: Sequence[Item], decoded: dict[str, _Decoded | Failed], progress: Progress | None
+) -> Iterator[Image.Image]:
+    """The images, decoded ahead of the encoder; `decoded` gets what is to be stored of each content, in this order."""
+    size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
+    for item, outcome in zip(items, map_ahead(lambda item: _decode(item, store.decode, size), items, _window()), strict=True):
+        if progress is not None:
+            progress(1)
+        if isinstance(outcome, Failed):
+            decoded[item.hash] = outcome
+        else:
+            decoded[item.hash], image = outcome
+            yield image
+
+
+def _decode(item: Item, decode: Decode, size: int) -> tuple[_Decoded, Image.Image] | Failed:
+    try:
+        with item.location.open() as file:
+            image = open_image(file, decode=decode, size=size)
+        if item.location.fingerprint() != item.fingerprint:
+            return Failed(CHANGED_MEANWHILE)
+    except (ImageError, GalleryError) as error:
+        return Failed(str(error))
+    return _Decoded(*image.size, thumbnail(image, THUMBNAIL_SIDE)), image
+
+
+def _window() -> int:
+    """How many images are read ahead."""
+    return 2 * (os.cpu_count() or 1)

@@ -1,9 +1,12 @@
-"""A gallery at one moment: its items, their vectors and the index over them. Nothing in it changes while others write."""
+"""One version of a gallery: its items, their vectors and the index over them. Nothing in it changes while others write."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from threading import RLock
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +18,9 @@ from mmretrieve.gallery import candidates, duplicates, vocabularies
 from mmretrieve.gallery.index import gpu_scores, manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.store.records import Item, ItemRecord
-from mmretrieve.gallery.store.store import Half, Store
+from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
+from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, checked_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.vectors import Float32, unit
@@ -29,37 +33,67 @@ BLOCK = 16_384  # rows read at once
 FILTERS = 8  # whose rows are remembered
 
 
+@dataclass(frozen=True)
+class _Derivable:
+    """What is known of an earlier version: `ids` are its ids, where they were asked for."""
+
+    version: StoreVersion
+    ids: tuple[str, ...] | None = None
+    index: manager.LoadedIndex | None = None
+    automatic: AutomaticVocabulary | None = None
+
+
 class LocalView:
     """What a store holds now. Positions count its items in insertion order, from 0; rows are their places in the files."""
 
-    def __init__(self, store: Store, device: Device = Device.CPU, before: LocalView | None = None) -> None:
-        self.store, self.moment = store, store.ledger.moment()
+    def __init__(self, store: Store, device: Device = Device.CPU, earlier: LocalView | None = None) -> None:
+        self.version: StoreVersion = store.ledger.version(None if earlier is None else earlier.version)
+        self.store, self._earlier = store, None if earlier is None else earlier.derivable()
         self.dim, self.name = store.dim, str(store.folder)
-        self.rows: Rows = self.moment.rows()
         self._device, self.once_lock = device, RLock()
         self._filters: dict[Expression, Rows] = {}
-        self._before: manager.LoadedIndex | None = None if before is None else before.__dict__.get("_opened", before._before)
-        self._previous_automatic: AutomaticVocabulary | None = (
-            None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
-        )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.version)
+
+    def derivable(self) -> _Derivable:
+        """What was worked out for this version, or for an earlier one, and helps with a later one."""
+        before = self._earlier or _Derivable(self.version)
+        with self.once_lock:
+            made: dict[str, Any] = {"index": self.__dict__.get("_loaded_index"), "automatic": self.__dict__.get("_automatic")}
+            if "ids" in self.__dict__:
+                made |= {"version": self.version, "ids": self.ids}
+        return replace(before, **{name: value for name, value in made.items() if value is not None})
 
     @property
     def is_current(self) -> bool:
         """Whether nothing was written since."""
         meta = self.store.ledger.meta()
-        return (meta["epoch"], meta["generation"]) == (self.moment.epoch, self.moment.generation)
+        return (meta["epoch"], meta["generation"]) == (self.version.epoch, self.version.generation)
+
+    @once
+    def manifest(self) -> Manifest:
+        return read_manifest(self.store)
+
+    @once
+    def rows(self) -> Rows:
+        return self.version.rows()
 
     @once
     def ids(self) -> tuple[str, ...]:
-        return self.store.ledger.ids(self.moment)
+        """Those of an earlier version without what has died since, and with what came."""
+        earlier = self._earlier
+        if earlier is None or earlier.ids is None or earlier.version.epoch != self.version.epoch:
+            return self.store.ledger.ids(self.version)
+        died = np.setdiff1d(self.version.dead, earlier.version.dead, assume_unique=True)
+        positions = np.searchsorted(earlier.version.rows(), died[died < earlier.version.total]).tolist()
+        stayed = (earlier.ids[start + 1 : end] for start, end in pairwise([-1, *positions, len(earlier.ids)]))
+        return *chain.from_iterable(stayed), *self.store.ledger.ids(self.version, earlier.version.total)
 
     @once
-    def halves(self) -> Half:
+    def float16_rows(self) -> Float16Rows:
         """(total, dim) float16 of all rows, dead ones too, mapped from the file."""
-        return self.store.halves(self.moment)
+        return self.store.float16_rows(self.version)
 
     @once
     def spread(self) -> Spread:
@@ -69,23 +103,23 @@ class LocalView:
     @once
     def vocabulary(self) -> GalleryVocabulary:
         """The one that the ledger keeps, else the one found in the fields of the items."""
-        stored = self.store.ledger.meta().get(vocabularies.KEY)
-        if stored is not None:
-            return GalleryVocabulary.from_dict(stored, self.store.ledger.path)
-        return GalleryVocabulary(self._automatic.vocabulary)
+        return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
 
     @once
     def _automatic(self) -> AutomaticVocabulary:
-        return vocabularies.find_vocabulary(self, self.store.ledger.kinds(), self._previous_automatic)
+        return vocabularies.find_vocabulary(
+            self, self.manifest.fields, None if self._earlier is None else self._earlier.automatic
+        )
 
     @property
     def index(self) -> FaissIndex:
         """The index over these rows, or over the first of them."""
-        return self._opened.index
+        return self._loaded_index.index
 
     @once
-    def _opened(self) -> manager.LoadedIndex:
-        return manager.opened(self.store, self.moment, self.halves, self._device, self._before)
+    def _loaded_index(self) -> manager.LoadedIndex:
+        earlier = None if self._earlier is None else self._earlier.index
+        return manager.open_index(self.store, self.version, self.float16_rows, self._device, earlier)
 
     @once
     def vectors(self) -> Float32:
@@ -96,39 +130,39 @@ class LocalView:
         """(m, dim) unit float32 of those rows."""
         out = np.empty((len(rows), self.dim), np.float32)
         for number, some in enumerate(_blocks(rows)):
-            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.halves[some], "vectors")
+            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.float16_rows[some], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
         return [record.item for record in self.records_of(rows)]
 
     def records_of(self, rows: Rows) -> list[ItemRecord]:
-        return self.store.ledger.records_of(rows.tolist(), self.moment)
+        return self.store.ledger.records_of(rows.tolist(), self.version)
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
         checked = checked_ids(ids)
-        return np.array(self.store.ledger.rows_of(checked, self.moment) if checked else [], dtype=np.int64)
+        return np.array(self.store.ledger.rows_of(checked, self.version) if checked else [], dtype=np.int64)
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
-        return self.store.ledger.copies(hashes, self.moment)
+        return self.store.ledger.copies(hashes, self.version)
 
     def same_content(self) -> list[tuple[str, ...]]:
-        return self.store.ledger.groups_of_content(self.moment)
+        return self.store.ledger.groups_of_content(self.version)
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.near(self, self.index, min_score, progress)
 
-    def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        matching = self.rows if cut.where is None else self._matching(cut.where)
-        rows = np.setdiff1d(matching, self.rows_of(cut.exclude), assume_unique=True) if len(cut.exclude) else matching
+    def allowed(self, options: SearchOptions) -> CandidateFilter:
+        matching = self.rows if options.where is None else self._matching(options.where)
+        rows = np.setdiff1d(matching, self.rows_of(options.exclude), assume_unique=True) if len(options.exclude) else matching
         return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
     def _matching(self, where: Expression) -> Rows:
-        """What fulfils a filter at this moment; the last few are remembered, as the next query mostly has the same one."""
+        """What fulfils a filter in this version; the last few are remembered, as the next query mostly has the same one."""
         with self.once_lock:
             if where not in self._filters:
-                found = self.store.ledger.matching(where, self.moment)
+                found = self.store.ledger.matching(where, self.version)
                 self._filters = dict([*self._filters.items(), (where, found)][-FILTERS:])
             return self._filters[where]
 
@@ -136,19 +170,24 @@ class LocalView:
         rows: Rows = allowed.which
         return rows
 
-    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         excluded = allowed.hidden.get(EXCLUDED, 0)
-        return candidates.proposals(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
+        return candidates.find_candidates(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
         if self._device is Device.CUDA and len(rows) > BLOCK:
-            return gpu_scores.scores(vectors, (self.halves[some] for some in _blocks(rows)), len(rows))
+            return gpu_scores.scores(vectors, (self.float16_rows[some] for some in _blocks(rows)), len(rows))
         if len(self) * self.dim * 4 <= KEPT_BYTES and ("vectors" in self.__dict__ or len(rows) > MANY * len(self)):
             whole = len(rows) == len(self)
             return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
         blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _blocks(rows)]
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """As it is now."""
+    return Manifest.from_dict(store.ledger.meta(), store.ledger.path)
 
 
 def _blocks(rows: Rows) -> Iterator[Rows]:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.encoders.base import EncoderIdentity, Progress
+from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.chunks import chunks
-from mmretrieve.gallery.embeddings import BLOCK, add_items, rounded, unseen
-from mmretrieve.gallery.ingest import AddReport
+from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
+from mmretrieve.gallery.embeddings import rounded, unseen
+from mmretrieve.gallery.ingest import AddReport, batches
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.snapshot import LocalView
 from mmretrieve.gallery.store.fields import FieldType, fitted
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.store.store import Half, Store
-from mmretrieve.options import Decode
+from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import ParquetRows, write_records
 from mmretrieve.sources.values import fields_of
@@ -35,49 +34,40 @@ SHARD = 100_000  # items of one pair of files
 PATHS = ("image_path", "key", "url")  # what may name a picture, the first that is there
 
 
-@dataclass(frozen=True)
-class EmbeddingsManifest:
-    """Which encoder made the vectors, of how many dimensions, and how pictures were decoded."""
-
-    encoder: EncoderIdentity
-    dim: int
-    decode: Decode = Decode.EXACT
-    setting: Mapping[str, float] | None = None
-
-
-def export(now: LocalView, folder: Path, about: EmbeddingsManifest, progress: Progress | None = None) -> int:
+def export(view: LocalView, folder: Path, progress: Progress | None = None) -> int:
     """Writes all items into an empty folder, float16 unit rows as they are stored; gives back how many.
 
     GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
     """
-    if taken := {"image_path", OWN} & set(now.store.ledger.kinds()):
+    if taken := {"image_path", OWN} & set(view.store.ledger.kinds()):
         raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GalleryError(f"{folder}: there is something here already; name an empty folder")
     try:
         for name in (VECTORS, METADATA):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for k, start in enumerate(range(0, max(1, len(now)), SHARD)):
-            rows = now.rows[start : start + SHARD]
-            np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", now.halves[rows])
-            write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in now.items_of(rows)])
+        for k, start in enumerate(range(0, max(1, len(view)), SHARD)):
+            rows = view.rows[start : start + SHARD]
+            np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", view.float16_rows[rows])
+            write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in view.items_of(rows)])
             if progress is not None:
                 progress(len(rows))
-        (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1), encoding="utf-8")
+        (folder / ABOUT).write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
     except OSError as error:
         raise GalleryError(f"{folder}: could not write ({error})") from error
-    return len(now)
+    return len(view)
 
 
-def about(folder: Path) -> EmbeddingsManifest | None:
-    """What an export says of itself, None where another tool made it. GalleryError where it is damaged."""
-    if not (folder / ABOUT).exists():
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an export, None where another tool made the folder. GalleryError where it is damaged."""
+    path = folder / ABOUT
+    if not path.exists():
         return None
     try:
-        said = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return EmbeddingsManifest(EncoderIdentity(**said["encoder"]), said["dim"], Decode(said["decode"]), said["setting"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GalleryError(f"{folder / ABOUT}: cannot be read ({error})") from error
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GalleryError(f"{path}: cannot be read ({error})") from error
+    return Manifest.from_dict(data, path)
 
 
 def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:
@@ -89,16 +79,12 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
     """
     report = AddReport()
     for vectors, metadata in _pairs(folder):
-        halves, rows = _halves(vectors, store.dim), ParquetRows(str(metadata))
-        if len(rows) != len(halves):
-            raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(halves)}")
-        start = 0
-        for records in chunks(_records(rows), BLOCK):
-            some = halves[start : start + len(records)]
-            report += add_items(store, _items(store, records, some, str(metadata)), some, str(metadata))
-            start += len(records)
-            if progress is not None:
-                progress(len(records))
+        float16_rows, rows = _halves(vectors, store.dim), ParquetRows(str(metadata))
+        if len(rows) != len(float16_rows):
+            raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(float16_rows)}")
+        report += copy_missing(
+            StoreTarget(store), _batches(store, rows, float16_rows, str(metadata)), str(metadata), progress=progress
+        )
     return report
 
 
@@ -108,27 +94,31 @@ def count(folder: Path) -> int:
 
 
 def _columns(item: Item) -> dict[str, Any]:
-    own = {"id": item.id, "part": item.place.part, "hash": item.hash, "width": item.width, "height": item.height}
-    more = {"source": item.source, "stamp": item.stamp, "fields": dict(item.fields)}
+    own = {"id": item.id, "part": item.location.member, "hash": item.hash, "width": item.width, "height": item.height}
+    more = {"source": item.source, "stamp": item.fingerprint, "fields": dict(item.fields)}
     return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
 
 
-def _items(store: Store, records: list[dict[str, Any]], halves: Half, where: str) -> list[Item]:
-    kinds = store.ledger.kinds()
-    return [_item(record, half, where, kinds) for record, half in zip(records, halves, strict=True)]
+def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str) -> Iterator[EncodedBatch]:
+    start = 0
+    for records in batches(_records(rows), COPY_BATCH_SIZE):
+        some, kinds = float16_rows[start : start + len(records)], store.ledger.kinds()
+        items = [_item(record, vector, where, kinds) for record, vector in zip(records, some, strict=True)]
+        yield EncodedBatch.of(items, some)
+        start += len(records)
 
 
-def _item(record: dict[str, Any], half: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
+def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
     if own := record.pop(OWN, None):
         said = json.loads(own)
-        place = Location(record["image_path"], said["part"])
+        location = Location(record["image_path"], said["part"])
         fields = fitted(said["fields"], kinds)
-        return Item(said["id"], place, said["hash"], said["width"], said["height"], fields, said["source"], said["stamp"])
+        return Item(said["id"], location, said["hash"], said["width"], said["height"], fields, said["source"], said["stamp"])
     name = next((name for name in PATHS if record.get(name)), None)
     if name is None:
         raise GalleryError(f"{where}: a row without {', '.join(PATHS)} has no name; the columns are {', '.join(record)}")
     path = str(record.pop(name))
-    return unseen(path, path, half, fitted(fields_of(record, where), kinds), where)
+    return unseen(path, path, vector, fitted(fields_of(record, where), kinds), where)
 
 
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
@@ -136,13 +126,13 @@ def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
         yield dict(zip(rows.names, values, strict=True))
 
 
-def _halves(path: Path, dim: int) -> Half:
+def _halves(path: Path, dim: int) -> Float16Rows:
     return rounded(_stored(path), str(path), dim)
 
 
-def _stored(path: Path) -> Half:
+def _stored(path: Path) -> Float16Rows:
     try:
-        stored: Half = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored: Float16Rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError) as error:
         raise GalleryError(f"{path}: cannot be read ({error})") from error
     except ValueError as error:  # NumPy's own words are about pickles

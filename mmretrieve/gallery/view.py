@@ -13,6 +13,7 @@ from mmretrieve import scoring
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.filters import Expression
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.vectors import Float32
@@ -58,20 +59,20 @@ class ItemPage:
     total: int
 
 
-class SearchView(Protocol):
-    """Items at one moment. Their rows grow in insertion order, which decides between equal scores."""
+class GalleryView(Protocol):
+    """What a search needs: one version of the items. Their rows grow in insertion order, which decides between equal scores."""
 
     dim: int
     name: str
 
     def __len__(self) -> int: ...
 
-    def allowed(self, cut: SearchOptions) -> CandidateFilter: ...
+    def allowed(self, options: SearchOptions) -> CandidateFilter: ...
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         """All rows that may appear, in order."""
 
-    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         """Rows, in order, that hold the `wanted` best of each query among those that may appear, as far as the place can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
@@ -83,8 +84,11 @@ class SearchView(Protocol):
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
 
 
-class GalleryView(SearchView, Protocol):
-    """All that a gallery can be asked of the items at one moment."""
+class StoredView(GalleryView, Protocol):
+    """What `GalleryBase` needs besides."""
+
+    @property
+    def manifest(self) -> Manifest: ...
 
     @property
     def rows(self) -> Rows:

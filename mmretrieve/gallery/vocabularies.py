@@ -54,12 +54,12 @@ class GalleryVocabulary:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], place: object) -> GalleryVocabulary:
+    def from_dict(cls, data: Mapping[str, Any], location: object) -> GalleryVocabulary:
         """From what `to_dict` returns. GalleryError, naming the place, for anything else."""
         try:
             return cls(Vocabulary.from_dict(data["vocabulary"]), tuple(data["fields"]))
         except (KeyError, TypeError, AttributeError, VocabularyError) as error:
-            raise GalleryError(f"{place}: the stored vocabulary is damaged ({error!r})") from error
+            raise GalleryError(f"{location}: the stored vocabulary is damaged ({error!r})") from error
 
 
 @dataclass(frozen=True)

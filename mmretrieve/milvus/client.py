@@ -21,7 +21,7 @@ from mmretrieve.milvus.indexes import METRIC, ServerKind, ServerVersion
 from mmretrieve.vectors import Float32
 
 ROW, ID, HASH, ITEM, GIVEN, VECTOR = "row", "id", "hash", "item", "given", "vector"
-ABOUT = "mmretrieve"  # the property in which a collection says what it is
+MANIFEST = "mmretrieve"  # the property in which a collection says what it is
 TEXT_BYTES = 65_535  # the longest text that a Milvus column holds
 FIELDS = 4_096  # the most fields that one item may have
 CONNECT_SECONDS, CALL_SECONDS, LOAD_SECONDS = 5.0, 15.0, 600.0
@@ -55,7 +55,7 @@ class MilvusClient:
         hosted = self._connected().get_server_type() != "milvus"
         return ServerVersion.read(said, ServerKind.ZILLIZ if hosted else None)
 
-    def create(self, dim: int, about: str, index: str, parameters: Mapping[str, int]) -> None:
+    def create(self, dim: int, manifest: str, index: str, parameters: Mapping[str, int]) -> None:
         """An empty collection for vectors of `dim`. GalleryError where there is one of that name."""
         kinds, schema = _pymilvus().DataType, _pymilvus().MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
         schema.add_field(ROW, kinds.INT64, is_primary=True)
@@ -69,18 +69,18 @@ class MilvusClient:
         more: dict[str, Any] = {
             "schema": schema,
             "index_params": indexes,
-            "properties": {ABOUT: about},
+            "properties": {MANIFEST: manifest},
             "consistency_level": "Strong",
         }
         self._ask("create_collection", self.address.collection, **more)
 
-    def about(self) -> str | None:
+    def manifest(self) -> str | None:
         """What the collection says that it is; None where it is not one of ours. UnknownError where there is none."""
         told = self._ask("describe_collection", self.address.collection)
-        return None if told is None else (told.get("properties") or {}).get(ABOUT)
+        return None if told is None else (told.get("properties") or {}).get(MANIFEST)
 
-    def set_about(self, about: str) -> None:
-        self._ask("alter_collection_properties", self.address.collection, {ABOUT: about})
+    def set_manifest(self, manifest: str) -> None:
+        self._ask("alter_collection_properties", self.address.collection, {MANIFEST: manifest})
 
     def index(self) -> str:
         """The type of the index over the vectors."""

@@ -7,22 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmretrieve.directions import PDV
-from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
+from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport
+from mmretrieve.gallery.snapshot import read_manifest
 from mmretrieve.gallery.store.store import Store, is_gallery
 from mmretrieve.gallery.view import checked_ids
 from mmretrieve.images import thumbnail
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import MilvusClient
 from mmretrieve.milvus.inspection import problems
-from mmretrieve.milvus.manifest import Manifest
-from mmretrieve.milvus.transfer import Push, opened, pull
-from mmretrieve.milvus.view import BLOCK, CollectionView
-from mmretrieve.options import Decode
+from mmretrieve.milvus.manifest import from_text
+from mmretrieve.milvus.transfer import open_collection, pull_items, push_items
+from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
 
 
 class MilvusGallery(GalleryBase[CollectionView]):
@@ -30,7 +28,7 @@ class MilvusGallery(GalleryBase[CollectionView]):
 
     def __init__(self, server: MilvusClient, encoder: Encoder | None = None) -> None:
         self._server, self._encoder = server, encoder
-        self._now = self._seen()
+        self._view = self._seen()
         if encoder is not None:
             self.check_encoder(encoder)
 
@@ -38,7 +36,7 @@ class MilvusGallery(GalleryBase[CollectionView]):
     def open(cls, address: str, *, encoder: Encoder | None = None) -> MilvusGallery:
         """The gallery there. GalleryError where the server does not answer, or has no such collection, or one that is none of ours."""
         server = MilvusClient(MilvusAddress.read(address))
-        Manifest.read(server.about(), server.address)
+        from_text(server.manifest(), server.address)
         server.load()
         return cls(server, encoder)
 
@@ -47,41 +45,28 @@ class MilvusGallery(GalleryBase[CollectionView]):
         return str(self._server.address)
 
     @property
-    def encoder_identity(self) -> EncoderIdentity:
-        return self._now.about.encoder
-
-    @property
-    def dim(self) -> int:
-        return self._now.dim
-
-    @property
-    def decode(self) -> Decode:
-        return self._now.about.decode
-
-    @property
-    def setting(self) -> PDV | None:
-        return self._now.about.setting
+    def is_local(self) -> bool:
+        return False
 
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG picture of one item, made from its file: thumbnails are not pushed."""
         return thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
-        self._now = self._seen(self._now)
+        self._view = self._seen(self._view)
 
     def _seen(self, before: CollectionView | None = None) -> CollectionView:
-        return CollectionView(self._server, Manifest.read(self._server.about(), self._server.address), before)
+        return CollectionView(self._server, from_text(self._server.manifest(), self._server.address), before)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BLOCK at a time are."""
-        rows = self._at_one_moment(lambda now: now.rows_of(checked_ids(ids))).tolist()
-        for start in range(0, len(rows), BLOCK):
-            self._server.drop(rows[start : start + BLOCK])
+        """Removes items. GalleryError for an unknown id, and then none is removed; of very many, BATCH_SIZE at a time are."""
+        rows = self._with_view(lambda view: view.rows_of(checked_ids(ids))).tolist()
+        for start in range(0, len(rows), BATCH_SIZE):
+            self._server.drop(rows[start : start + BATCH_SIZE])
         self.refresh()
 
     def info(self) -> dict[str, Any]:
         """What the collection is: items, dimensions, encoder, decoding, setting, fields, vocabulary, and the index that the server keeps."""
-        about = self._now.about
         return {
             "path": self.path,
             "items": len(self),
@@ -89,13 +74,13 @@ class MilvusGallery(GalleryBase[CollectionView]):
             "encoder": asdict(self.encoder_identity),
             "decode": str(self.decode),
             "setting": asdict(self.setting) if self.setting else None,
-            "fields": {name: str(kind) for name, kind in about.fields.items()},
+            "fields": {name: str(kind) for name, kind in self.manifest.fields.items()},
             "vocabulary": str(self._gallery_vocabulary),
             "index": {"type": self._server.index(), "server": self._server.version().said},
         }
 
     def verify(self) -> list[str]:
-        return list(problems(self._now))
+        return list(problems(self._view))
 
 
 def push(
@@ -114,10 +99,8 @@ def push(
     the collection, or an id is another picture there; OptionError for an index that this server does not have.
     """
     store, server = Store(Path(gallery)), MilvusClient(MilvusAddress.read(address))
-    setting = store.ledger.meta().get("setting")
-    about = Manifest(store.identity, store.dim, store.decode, None if setting is None else PDV(**setting))
-    known = opened(server, about, len(store.ledger.moment().rows()), index)
-    return Push(store, server, known, update=update).run(mirror=mirror, progress=progress)
+    manifest = open_collection(server, read_manifest(store), len(store.ledger.version()), index)
+    return push_items(store, server, manifest, update=update, mirror=mirror, progress=progress)
 
 
 def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = None) -> AddReport:
@@ -126,16 +109,12 @@ def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = 
     Raises GalleryError, with nothing changed, where another encoder made the folder, or an id is another picture there.
     """
     home, folder = MilvusGallery.open(address), Path(gallery)
-    about = home._now.about
+    manifest = home.manifest
     if is_gallery(folder):
         store = Store(folder)
-        if (store.identity, store.decode) != (about.encoder, about.decode):
-            raise GalleryError(
-                f"{home.path}: made by {about.encoder}, decoding {about.decode}; {folder} by {store.identity}, decoding {store.decode}"
-            )
+        if not manifest.has_vectors_of(own := read_manifest(store)):
+            raise GalleryError(f"{home.path}: {manifest}; {folder}: {own}")
     else:
-        more = {} if about.setting is None else {"setting": asdict(about.setting)}
-        more |= {} if about.vocabulary is None else {vocabularies.KEY: about.vocabulary.to_dict()}
-        store = Store.create(folder, about.encoder, about.dim, about.decode, **more)
+        store = Store.create(folder, manifest.encoder, manifest.dim, manifest.decode, **manifest.choices)
     with store.writing():
-        return pull(home._now, store, progress)
+        return pull_items(home._view, store, progress)

@@ -9,13 +9,13 @@ import numpy as np
 
 from mmretrieve.milvus.client import HASH, ID, ITEM, VECTOR
 from mmretrieve.milvus.schema import item_of
-from mmretrieve.milvus.view import BLOCK, CollectionView
+from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
 
 
-def problems(now: CollectionView) -> Iterator[str]:
+def problems(view: CollectionView) -> Iterator[str]:
     """One line for each thing that is wrong. The server's own files are the server's to check."""
     seen: Counter[str] = Counter()
-    for page in now.server.pages([ID, HASH, ITEM, VECTOR], size=BLOCK):
+    for page in view.server.pages([ID, HASH, ITEM, VECTOR], size=BATCH_SIZE):
         for row in page:
             seen[row[ID]] += 1
             yield from _of_row(row)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
 from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.store.store import Half
+from mmretrieve.gallery.store.records import ExistingItem, Item
+from mmretrieve.gallery.store.store import Float16Rows
 from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
@@ -74,7 +74,7 @@ def filter_columns(fields: Mapping[str, FieldType]) -> list[MilvusColumn]:
     return own + [MilvusColumn(name, FieldType(kind)) for name, kind in fields.items()]
 
 
-def row_of(number: int, item: Item, half: Half, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """The row of an item with its (dim,) vector. GalleryError where it says more than Milvus can keep of one."""
     told = _text(item)
     values = dict(_values(item, fields))
@@ -84,32 +84,48 @@ def row_of(number: int, item: Item, half: Half, fields: Mapping[str, FieldType])
     sizes = len(told.encode()), len(json.dumps(looked_at, ensure_ascii=False).encode())
     if max(sizes) > TEXT_BYTES or len(given) > FIELDS:
         raise GalleryError(f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {TEXT_BYTES}; leave some out")
-    return {ROW: number, VECTOR: half.astype("float32"), GIVEN: given, ITEM: told, HASH: item.hash, **looked_at}
+    return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: told, HASH: item.hash, **looked_at}
 
 
 def item_of(row: Mapping[str, Any]) -> Item:
     """The item that a row was made of."""
-    told = json.loads(row[ITEM])
-    return Item(**{**told, "place": Location(**told["place"])})
+    entry = json.loads(row[ITEM])
+    location, fingerprint = entry.pop("place"), entry.pop("stamp")
+    return Item(**entry, location=Location(location["path"], location["part"]), fingerprint=fingerprint)
 
 
-def is_news(item: Item, row: Mapping[str, Any]) -> bool:
-    """Whether a row does not say the same of its item."""
-    return bool(_text(item) != row[ITEM])
+def is_news(item: Item, existing: ExistingItem) -> bool:
+    """Whether the collection has other metadata of the item."""
+    return _text(item) != existing.text
 
 
 def _text(item: Item) -> str:
-    told = asdict(item)
-    told["fields"] = {name: value for name, value in sorted(item.fields.items()) if value is not None}
-    return json.dumps(told, ensure_ascii=False)
+    """The item as JSON, with the names that collections have had since the first version, in their order."""
+    fields = {name: value for name, value in sorted(item.fields.items()) if value is not None}
+    entry = {
+        "id": item.id,
+        "place": {"path": item.location.path, "part": item.location.member},
+        "hash": item.hash,
+        "width": item.width,
+        "height": item.height,
+        "fields": fields,
+        "source": item.source,
+        "stamp": item.fingerprint,
+    }
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[MilvusColumn, Value]]:
     """Every value that is there, its column first."""
-    own = {
-        "path": item.place.path,
-        "part": item.place.part,
-        **{name: getattr(item, name, None) for name in OWN if name not in ("path", "part")},
+    own: dict[str, Value] = {
+        "id": item.id,
+        "path": item.location.path,
+        "part": item.location.member,
+        "hash": item.hash,
+        "source": item.source,
+        "stamp": item.fingerprint,
+        "width": item.width,
+        "height": item.height,
     }
     for name, kind in OWN.items():
         if own[name] is not None:

@@ -20,18 +20,18 @@ from mmretrieve.filters import to_milvus
 from mmretrieve.filters.milvus import one_of
 from mmretrieve.gallery import duplicates, vocabularies
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
-from mmretrieve.gallery.store.store import Half
+from mmretrieve.gallery.store.store import Float16Rows
 from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, checked_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.milvus.client import HASH, ID, ITEM, PAGE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
-from mmretrieve.milvus.manifest import Manifest
 from mmretrieve.milvus.schema import filter_columns, item_of
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
-BLOCK = 1_024  # rows asked for at once
+BATCH_SIZE = 1_024  # rows asked for at once
 SAMPLE = 50_000  # items that say how the whole collection spreads
 KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are asked for again
 
@@ -39,9 +39,9 @@ KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are 
 class CollectionView:
     """The rows of a collection: numbers that grow in the order in which items came."""
 
-    def __init__(self, server: MilvusClient, about: Manifest, before: CollectionView | None = None) -> None:
-        self.server, self.about = server, about
-        self.dim, self.name = about.dim, str(server.address)
+    def __init__(self, server: MilvusClient, manifest: Manifest, before: CollectionView | None = None) -> None:
+        self.server, self.manifest = server, manifest
+        self.dim, self.name = manifest.dim, str(server.address)
         self._count = server.count()
         self.once_lock = RLock()
         self._previous_automatic: AutomaticVocabulary | None = (
@@ -67,11 +67,11 @@ class CollectionView:
     @once
     def vocabulary(self) -> GalleryVocabulary:
         """The one that was pushed, else the one found in the fields of the items."""
-        return self.about.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
+        return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
 
     @once
     def _automatic(self) -> AutomaticVocabulary:
-        return vocabularies.find_vocabulary(self, self.about.fields, self._previous_automatic)
+        return vocabularies.find_vocabulary(self, self.manifest.fields, self._previous_automatic)
 
     @once
     def vectors(self) -> Float32:
@@ -84,25 +84,25 @@ class CollectionView:
 
     def vectors_of(self, rows: Rows) -> Float32:
         """(m, dim) unit float32 of those rows, the same numbers as in a folder."""
-        return unit(self.halves_of(rows), "vectors") if len(rows) else np.empty((0, self.dim), np.float32)
+        return unit(self.float16_rows_of(rows), "vectors") if len(rows) else np.empty((0, self.dim), np.float32)
 
-    def halves_of(self, rows: Rows) -> Half:
+    def float16_rows_of(self, rows: Rows) -> Float16Rows:
         """(m, dim) float16 of those rows, as they were pushed."""
         out = np.empty((len(rows), self.dim), np.float16)
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
-            out[start : start + BLOCK] = self._cells(some, VECTOR)
+        for start in range(0, len(rows), BATCH_SIZE):
+            some = rows[start : start + BATCH_SIZE]
+            out[start : start + BATCH_SIZE] = self._cells(some, VECTOR)
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
-        blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+        blocks = (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
         return [item_of({ITEM: told}) for block in blocks for told in self._cells(block, ITEM)]
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
         asked, found = list(checked_ids(ids)), dict[str, int]()
-        for start in range(0, len(asked), BLOCK):
-            some = asked[start : start + BLOCK]
+        for start in range(0, len(asked), BATCH_SIZE):
+            some = asked[start : start + BATCH_SIZE]
             found |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
         if absent := [id_ for id_ in asked if id_ not in found]:
             raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
@@ -111,8 +111,8 @@ class CollectionView:
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
         ids: dict[str, list[str]] = {content: [] for content in hashes}
         wanted = list(ids)
-        for start in range(0, len(wanted), BLOCK):
-            some = one_of(HASH, wanted[start : start + BLOCK])
+        for start in range(0, len(wanted), BATCH_SIZE):
+            some = one_of(HASH, wanted[start : start + BATCH_SIZE])
             found = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
             for row in sorted(found, key=lambda row: int(row[ROW])):
                 ids[row[HASH]].append(row[ID])
@@ -128,12 +128,12 @@ class CollectionView:
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.grouped(self, lambda rows: self._near(rows, min_score), min_score, progress)
 
-    def allowed(self, cut: SearchOptions) -> CandidateFilter:
-        where = "" if cut.where is None else to_milvus(cut.where, filter_columns(self.about.fields))
+    def allowed(self, options: SearchOptions) -> CandidateFilter:
+        where = "" if options.where is None else to_milvus(options.where, filter_columns(self.manifest.fields))
         matching = self.server.count(where) if where else len(self)
-        if not len(cut.exclude):
+        if not len(options.exclude):
             return CandidateFilter.of(where, matching, matching, len(self))
-        hidden = f"(not ({one_of(ROW, self.rows_of(cut.exclude).tolist())}))"
+        hidden = f"(not ({one_of(ROW, self.rows_of(options.exclude).tolist())}))"
         both = f"({where} and {hidden})" if where else hidden
         return CandidateFilter.of(both, self.server.count(both), matching, len(self))
 
@@ -145,7 +145,7 @@ class CollectionView:
             raise self._moved()
         return rows
 
-    def proposals(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         if allowed.count <= wanted:
             return self.rows_allowed(allowed)
         found = [self._proposed(query, wanted, allowed) for query in queries_qd]
@@ -158,8 +158,10 @@ class CollectionView:
         if len(rows) == len(self) and len(self) * self.dim * 4 <= KEPT_BYTES:
             return scoring.term_scores(vectors_qd, self.vectors)
         out = np.empty((len(vectors_qd), len(rows)), np.float32)
-        for start in range(0, len(rows), BLOCK):
-            out[:, start : start + BLOCK] = scoring.term_scores(vectors_qd, self.vectors_of(rows[start : start + BLOCK]))
+        for start in range(0, len(rows), BATCH_SIZE):
+            out[:, start : start + BATCH_SIZE] = scoring.term_scores(
+                vectors_qd, self.vectors_of(rows[start : start + BATCH_SIZE])
+            )
         return out
 
     def _proposed(self, query_d: Float32, wanted: int, allowed: CandidateFilter) -> Rows | None:

@@ -27,7 +27,7 @@ class SourceItem:
     """
 
     id: str
-    place: Location
+    location: Location
     fields: Mapping[str, Value] = field(default_factory=dict)
 
 

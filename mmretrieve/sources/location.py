@@ -27,31 +27,31 @@ class Location:
     """
 
     path: str
-    part: str | None = None
+    member: str | None = None
 
     def open(self) -> BinaryIO:
         """Opens the bytes as a binary file, positioned at their start. The caller closes it.
 
-        Raises ImageError, naming the file, if it is missing, not a regular file, or does not contain the part;
+        Raises ImageError, naming the file, if it is missing, not a regular file, or does not contain the member;
         GalleryError if a package for reading it is missing.
         """
-        stamp = self.stamp()
-        if self.part is None:
+        fingerprint = self.fingerprint()
+        if self.member is None:
             return self._open_file()
-        kind, _, rest = self.part.partition(":")
+        kind, _, rest = self.member.partition(":")
         first, _, second = rest.partition(":")
         if kind == "tar" and first.isdecimal() and second.isdecimal():
             return self._open_member(int(first), int(second))
         if kind == "parquet" and first.isdecimal() and second:
-            return self._open_cell(int(first), second, stamp)
-        raise self._error(f"invalid part {self.part!r}; expected tar:OFFSET:SIZE or parquet:ROW:COLUMN")
+            return self._open_cell(int(first), second, fingerprint)
+        raise self._error(f"invalid member {self.member!r}; expected tar:OFFSET:SIZE or parquet:ROW:COLUMN")
 
-    def stamp(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint `SIZE-MTIME_NS` of the file, which changes when the file does. Raises ImageError as `open` does."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:
-            raise self._error("no such image" if self.part is None else "no such file") from error
+            raise self._error("no such image" if self.member is None else "no such file") from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             raise self._error(f"cannot be read ({_reason(error)})") from error
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
@@ -71,8 +71,8 @@ class Location:
             raise self._error(f"ends before the {size} bytes at {offset}; the file has changed since it was indexed")
         return _NamedBytes(content, f"{Path(self.path).name} at {offset}")
 
-    def _open_cell(self, row: int, column: str, stamp: str) -> BinaryIO:
-        content = cell(self.path, row, column, stamp)
+    def _open_cell(self, row: int, column: str, fingerprint: str) -> BinaryIO:
+        content = cell(self.path, row, column, fingerprint)
         if content is None:
             raise self._error(f"no image in row {row}, column {column!r}")
         return _NamedBytes(content, f"{Path(self.path).name}, row {row}")

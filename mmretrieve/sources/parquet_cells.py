@@ -17,20 +17,20 @@ MAX_OPEN_ROW_GROUPS = 4
 MAX_CACHED_FILES = 256  # files whose row group offsets are cached
 
 
-def cell(path: str, row: int, column: str, stamp: str) -> bytes | None:
+def cell(path: str, row: int, column: str, fingerprint: str) -> bytes | None:
     """The bytes of one cell, or None for a null. Only its row group is read; it stays open for the following rows.
 
-    `stamp` is the fingerprint of the file: a file that changed is opened again. Raises ImageError if the cell does not
+    `fingerprint` is the fingerprint of the file: a file that changed is opened again. Raises ImageError if the cell does not
     exist or cannot be read, GalleryError without pyarrow.
     """
     require_pyarrow()
     try:
         with translate_errors(path):
-            starts = _row_group_starts(path, stamp)
+            starts = _row_group_starts(path, fingerprint)
             if row >= starts[-1]:
                 raise DamagedError(f"{path}: there is no row {row}; the file has {starts[-1]} rows")
             group = bisect_right(starts, row) - 1
-            return _open_row_group(path, stamp, group, column).value(row - starts[group])
+            return _open_row_group(path, fingerprint, group, column).value(row - starts[group])
     except DamagedError as error:
         raise ImageError(str(error)) from error
 
@@ -85,12 +85,12 @@ class _RowGroupColumn:
 
 
 @lru_cache(MAX_OPEN_ROW_GROUPS)
-def _open_row_group(path: str, stamp: str, group: int, column: str) -> _RowGroupColumn:  # noqa: ARG001 - the stamp is part of the cache key
+def _open_row_group(path: str, fingerprint: str, group: int, column: str) -> _RowGroupColumn:  # noqa: ARG001 - the fingerprint is part of the cache key
     return _RowGroupColumn(path, group, column)
 
 
 @lru_cache(MAX_CACHED_FILES)
-def _row_group_starts(path: str, stamp: str) -> tuple[int, ...]:  # noqa: ARG001 - the stamp is part of the cache key
+def _row_group_starts(path: str, fingerprint: str) -> tuple[int, ...]:  # noqa: ARG001 - the fingerprint is part of the cache key
     """The first row of every row group, followed by the number of rows."""
     metadata = open_file(path).metadata
     sizes = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))

@@ -105,4 +105,4 @@ def _check_end(file: BinaryIO, offset: int) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+    return any(member.startswith(".") and member not in (".", "..") for member in name.split("/"))

@@ -42,7 +42,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "shop.gallery"
     done = process("index", photos, "--gallery", folder, "--encoder", "wardrobe", "--json")
     assert done.returncode == 0, done.stderr
-    counts = {"added": 60, "skipped": 0, "updated": 0, "vanished": 0, "items": 60}
+    counts = {"added": 60, "skipped": 0, "updated": 0, "removed": 0, "items": 60}
     assert json.loads(done.stdout) == counts | {"failed": {}}
     return folder
 

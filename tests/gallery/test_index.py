@@ -195,8 +195,8 @@ def test_a_damaged_file_is_never_read(tmp_path: Path, monkeypatch: pytest.Monkey
     digest = built("SQfp16", "random").save(file)
     whole = file.read_bytes()
     monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("FAISS was given a damaged file"))
-    for place in (0, len(whole) // 3, len(whole) - 1):
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    for location in (0, len(whole) // 3, len(whole) - 1):
+        file.write_bytes(whole[:location] + bytes([whole[location] ^ 4]) + whole[location + 1 :])
         assert FaissIndex.load(file, digest, plan("SQfp16")) is None
     for other in (whole[:-1], whole + b"\0", b""):
         file.write_bytes(other)
@@ -217,11 +217,11 @@ def test_a_digest_changes_with_every_byte(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject
 ) -> None:
     file = tmp_path_factory.mktemp("digest") / "file"
-    place = data.draw(st.integers(0, len(content) - 1))
+    location = data.draw(st.integers(0, len(content) - 1))
     digests = set()
     for written in (
         content,
-        content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :],
+        content[:location] + bytes([content[location] ^ 1]) + content[location + 1 :],
         content + b"\0",
         content[:-1],
     ):
@@ -426,11 +426,11 @@ def test_cells_that_are_shared_out_are_looked_into() -> None:
     vectors = rows("random")
     shards = faiss.IndexShards(DIM, True, False)
     for half in (0, 1):
-        part = faiss.index_factory(DIM, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
-        part.cp.min_points_per_centroid = 1
-        part.train(vectors.astype(np.float32))
-        part.add_with_ids(vectors[half::2].astype(np.float32), np.arange(half, 600, 2))
-        shards.add_shard(part)
+        member = faiss.index_factory(DIM, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+        member.cp.min_points_per_centroid = 1
+        member.train(vectors.astype(np.float32))
+        member.add_with_ids(vectors[half::2].astype(np.float32), np.arange(half, 600, 2))
+        shards.add_shard(member)
     index = FaissIndex(shards, plan("IVF16,Flat"), ALL, max_k=599)
     assert index.cells == 16
     assert parameters(shards, SearchParams(3)).nprobe == 3

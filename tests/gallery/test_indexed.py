@@ -153,11 +153,11 @@ def test_readers_keep_the_index_they_have(small: mm.Gallery) -> None:
     small.build_index("IVF16,SQ8")
     query = Composition(("query",), clustered(1), (1.0,))
     small.search(query, 3)
-    index = small._now.index
+    index = small._view.index
     small.delete(small.ids[:2])
-    assert small._now.index is index
+    assert small._view.index is index
     small.build_index("SQfp16")
-    assert small._now.index is not index
+    assert small._view.index is not index
 
 
 def test_the_shell_builds_and_reports(small: mm.Gallery, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,10 +217,10 @@ def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: s
 
 def test_scores_of_many_rows_are_the_same_by_blocks(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
-    whole, halves = big.scores(queries), big._now.halves
+    whole, float16_rows = big.scores(queries), big._view.float16_rows
     monkeypatch.setattr(snapshot, "KEPT_BYTES", 0)
     np.testing.assert_array_equal(mm.Gallery.open(big.path).scores(queries), whole)
-    blocks = (halves[big._now.rows[start : start + 7000]] for start in range(0, len(big), 7000))
+    blocks = (float16_rows[big._view.rows[start : start + 7000]] for start in range(0, len(big), 7000))
     there = gpu_scores.scores(queries, blocks, len(big), device="cpu")
     np.testing.assert_allclose(there, whole, atol=1e-7)
     assert (there == whole).mean() > 0.9999

@@ -22,7 +22,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
-from mmretrieve.gallery import chunks
+from mmretrieve.gallery import ingest
 from mmretrieve.vectors import unit
 
 KILLS = int(os.environ.get("MMRETRIEVE_KILLS", "42"))  # six of each command; `make soak` takes many more
@@ -56,7 +56,7 @@ def command(name: str, path: Path, source: Path) -> None:
 
 def run(answers: Connection, limit: int, name: str, path: Path, source: Path) -> None:
     """One command in a process of its own. It sends "ready", then "done" or the error that ended it."""
-    chunks.CHUNK = 8
+    ingest.INGEST_BATCH_SIZE = 8
     if limit >= 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     answers.send("ready")
@@ -120,11 +120,11 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     for path in sorted((folder / "first").iterdir())[::2]:
         shutil.copy(path, folder / "second" / f"again-{path.name}")
     mm.Gallery.create(folder / "0", encoder=ColourEncoder())
-    usual, chunks.CHUNK = chunks.CHUNK, 8
+    usual, ingest.INGEST_BATCH_SIZE = ingest.INGEST_BATCH_SIZE, 8
     for number, name in enumerate(LIFE, start=1):
         shutil.copytree(folder / str(number - 1), folder / str(number))
         command(name, folder / str(number), folder)
-    chunks.CHUNK = usual
+    ingest.INGEST_BATCH_SIZE = usual
     return folder, [folder / str(number) for number in range(len(LIFE) + 1)]
 
 
@@ -134,7 +134,7 @@ def test_killed_at_any_moment_of_any_command(
 ) -> None:
     source, stages = life
     expected = [state(path) for path in stages]
-    monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(ingest, "INGEST_BATCH_SIZE", 8)
     moments, took, unfinished = random.Random(11), dict.fromkeys(LIFE, 0.3), 0
     for number in range(KILLS):
         step = number % len(LIFE)

@@ -18,8 +18,8 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, VectorError
-from mmretrieve.gallery import chunks
-from mmretrieve.gallery.chunks import Shard
+from mmretrieve.gallery import ingest
+from mmretrieve.gallery.ingest import Shard
 from mmretrieve.vectors import unit
 
 
@@ -83,21 +83,21 @@ def test_photographs_of_a_catalogue_are_the_same_three_times(tmp_path: Path, cat
 def test_shards_that_are_merged_are_what_one_machine_makes(
     tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(ingest, "INGEST_BATCH_SIZE", 8)
     source = mm.read_source(photos)
     whole = mm.Gallery.create(tmp_path / "whole", encoder=encoder)
     whole.add(source)
     for of in (1, 3, 9):
         parts = [Shard(source, number, of) for number in range(1, of + 1)]
-        assert [item for part in parts for item in part] == list(source)
-        assert [len(list(part)) for part in parts] == list(map(len, parts))
+        assert [item for member in parts for item in member] == list(source)
+        assert [len(list(member)) for member in parts] == list(map(len, parts))
     merged = mm.Gallery.for_vectors(tmp_path / "merged", encoder.identity, encoder.dim)
-    for number, part in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
+    for number, member in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
         shard = mm.Gallery.create(tmp_path / f"shard{number}", encoder=encoder)
-        shard.add(part)
+        shard.add(member)
         report = merged.merge(shard.path)
-        assert (report.added, report.skipped) == (len(part), 0)
-        assert merged.merge(shard.path).skipped == len(part)
+        assert (report.added, report.skipped) == (len(member), 0)
+        assert merged.merge(shard.path).skipped == len(member)
     assert gallery_state(merged) == gallery_state(whole)
     assert merged.thumbnail(merged.ids[4]) == whole.thumbnail(whole.ids[4])
     assert (merged.verify(), mm.Gallery.open(merged.path, encoder=encoder).add(photos).skipped) == ([], 60)
@@ -114,7 +114,7 @@ def test_merging_refuses_what_does_not_fit_and_changes_nothing(
     shutil.copy(sorted(photos.rglob("*.png"))[8], clash / "new.png")
     other.add(clash)
     before = gallery_state(gallery)
-    with pytest.raises(GalleryError, match=rf"{gallery.ids[0]}' is another picture .*\(1 such ids\); nothing of it was merged"):
+    with pytest.raises(GalleryError, match=rf"{gallery.ids[0]}' is another image .*\(1 such ids\); .*; nothing was copied"):
         gallery.merge(other.path)
     fast = mm.Gallery.create(tmp_path / "fast", encoder=encoder, decode="fast")
     with pytest.raises(GalleryError, match="decoding fast"):
@@ -236,7 +236,7 @@ def test_the_shell_syncs_merges_compacts_and_finds_duplicates(
     capsys.readouterr()
     assert main(["sync", str(source), "--gallery", one, "--quiet", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["vanished"], told["items"]) == (1, 59)
+    assert (told["removed"], told["items"]) == (1, 59)
     assert main(["compact", one, "--quiet"]) == 0
     assert main(["merge", two, one, "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"added": 59, "skipped": 0, "items": 59}

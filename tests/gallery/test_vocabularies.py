@@ -17,12 +17,13 @@ from mmretrieve.cli.main import main
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import vocabularies
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.milvus.gallery import pull_into, push
-from mmretrieve.milvus.manifest import Manifest
+from mmretrieve.milvus.manifest import from_text, to_text
 from mmretrieve.options import Decode
 
 SHOP = [
@@ -150,9 +151,9 @@ def test_it_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.Log
         ("dress", "hat", "scarf", "shirt"),
         ("green", "navy blue", "red"),
     ]
-    generation = shop._now.moment.generation
+    generation = shop._view.version.generation
     assert shop.renew_vocabulary() == renewed
-    assert shop._now.moment.generation == generation  # nothing new, nothing written
+    assert shop._view.version.generation == generation  # nothing new, nothing written
     shop.delete([id_ for id_ in shop.ids if id_ != "0"])
     shop.delete(["0"])
     assert shop.renew_vocabulary() == renewed
@@ -267,16 +268,16 @@ def test_a_gallery_as_a_source_can_be_given_a_vocabulary(shop: mm.Gallery, tmp_p
 
 def test_collections_without_a_vocabulary_open_as_before() -> None:
     plain = Manifest(EncoderIdentity("model", "weights", "preprocessing"), 2, Decode.EXACT)
-    old = json.loads(plain.text)
+    old = json.loads(to_text(plain))
     del old["vocabulary"]
-    assert Manifest.read(json.dumps(old), "here") == plain
+    assert from_text(json.dumps(old), "here") == plain
     chosen = GalleryVocabulary(vocabulary_from_fields(SHOP, ["colour"]), ("colour",))
     with_one = Manifest(plain.encoder, 2, Decode.EXACT, vocabulary=chosen)
-    assert json.loads(with_one.text)["format"] == 1
-    assert Manifest.read(with_one.text, "here") == with_one
-    damaged = json.loads(with_one.text) | {"vocabulary": {"fields": []}}
+    assert json.loads(to_text(with_one))["format"] == 1
+    assert from_text(to_text(with_one), "here") == with_one
+    damaged = json.loads(to_text(with_one)) | {"vocabulary": {"fields": []}}
     with pytest.raises(GalleryError, match="here: the stored vocabulary is damaged"):
-        Manifest.read(json.dumps(damaged), "here")
+        from_text(json.dumps(damaged), "here")
 
 
 def test_a_vocabulary_is_pushed_and_pulled(shop: mm.Gallery, milvus: Any, tmp_path: Path) -> None:

@@ -81,14 +81,15 @@ def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Pat
     folder.delete(["0007", "0008"])
     folder.add_vectors(["new"], np.ones((1, ColourEncoder.dim)), fields=[{"n": 9}])
     report = push(folder.path, address)
-    assert (report.added, report.vanished) == (1, 0)
+    assert (report.added, report.removed) == (1, 0)
     report = push(folder.path, address, mirror=True)
-    assert (report.added, report.vanished) == (0, 2)
+    assert (report.added, report.removed) == (0, 2)
     there = mm.open_gallery(address)
     assert there.ids == folder.ids
     other = filled(tmp_path / "other", 20, seed=2)
     with pytest.raises(
-        GalleryError, match=r"'0000' is another picture than here \(18 such ids\); update them, nothing was pushed"
+        GalleryError,
+        match=r"'0000' is another image than in milvus.* \(18 such ids\); push with --update .*; nothing was copied",
     ):
         push(other.path, address)
     assert push(other.path, address, update=True).updated == 18
@@ -219,7 +220,7 @@ def test_a_server_that_goes_away_is_named_and_found_again(own_server: LiteServer
 
 
 def test_a_push_that_was_interrupted_goes_on(own_server: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "BLOCK", 64)
+    monkeypatch.setattr(transfer, "BATCH_SIZE", 64)
     folder, address = filled(tmp_path / "g"), own_server.address("c")
     seen: list[int] = []
 

@@ -52,9 +52,9 @@ def strict() -> Iterator[tuple[str, Strict]]:
 def test_a_wrong_token_is_named_and_not_shown(
     strict: tuple[str, Strict], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place, handler = strict
+    location, handler = strict
     monkeypatch.setenv("MILVUS_TOKEN", "hidden-token")
-    for address in (f"milvus://{place}", f"milvus://me:hidden-word@{place}"):
+    for address in (f"milvus://{location}", f"milvus://me:hidden-word@{location}"):
         assert main(["info", address]) == 1
         said = capsys.readouterr().err
         assert "the server does not accept this user or token; set MILVUS_TOKEN" in said

@@ -67,7 +67,7 @@ def problems(source: Source) -> dict[str, str]:
 
 
 def content(item: SourceItem) -> bytes:
-    with item.place.open() as file:
+    with item.location.open() as file:
         return file.read()
 
 
@@ -142,7 +142,7 @@ def test_locations_open_in_many_threads(keep: Keeping, photos: Path, tmp_path: P
     with ThreadPoolExecutor(8) as pool:
         for item, read in zip(entries, pool.map(content, entries), strict=True):
             assert read == loose[item.id]
-    with entries[0].place.open() as file:
+    with entries[0].location.open() as file:
         assert open_image(file).size == (96, 96)
 
 
@@ -167,45 +167,45 @@ def test_a_part_has_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "message"),
+    ("member", "message"),
     [
         (None, "no such image"),
         ("tar:0:1", "no such file"),
         ("parquet:0:image", "no such file"),
     ],
 )
-def test_a_missing_file_is_named(part: str | None, message: str, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(member: str | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=f"gone: {message}$"):
-        Location(str(tmp_path / "gone"), part).open()
+        Location(str(tmp_path / "gone"), member).open()
     with pytest.raises(ImageError, match="gone: "):
-        Location(str(tmp_path / "gone"), part).stamp()
+        Location(str(tmp_path / "gone"), member).fingerprint()
 
 
-@pytest.mark.parametrize("part", [None, "tar:0:1", "parquet:0:image"])
-def test_special_files_are_refused_without_blocking(part: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("member", [None, "tar:0:1", "parquet:0:image"])
+def test_special_files_are_refused_without_blocking(member: str | None, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(ImageError, match="not a regular file"):
-            Location(str(path), part).open()
+            Location(str(path), member).open()
     with pytest.raises(ImageError, match="cannot be read"):
-        Location(f"{tmp_path}/a\0b", part).open()
+        Location(f"{tmp_path}/a\0b", member).open()
 
 
 @pytest.mark.parametrize(
-    ("part", "message"),
+    ("member", "message"),
     [
         ("tar:500:600", "ends before the 600 bytes at 500"),
         (f"tar:{10**30}:1", "ends before"),
-        ("tar:1", "invalid part 'tar:1'"),
-        ("tar:-1:5", "invalid part"),
-        ("zip:1:2", "invalid part 'zip:1:2'"),
+        ("tar:1", "invalid member 'tar:1'"),
+        ("tar:-1:5", "invalid member"),
+        ("zip:1:2", "invalid member 'zip:1:2'"),
         ("parquet:1:image", "cannot be read as Parquet"),
     ],
 )
-def test_a_missing_part_is_an_error(part: str, message: str, tmp_path: Path) -> None:
+def test_a_missing_part_is_an_error(member: str, message: str, tmp_path: Path) -> None:
     path = write_text(tmp_path / "x", "x" * 1000)
     with pytest.raises(ImageError, match=message) as caught:
-        Location(str(path), part).open()
+        Location(str(path), member).open()
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -213,7 +213,7 @@ def test_a_missing_part_is_an_error(part: str, message: str, tmp_path: Path) -> 
 def test_the_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
     path = write_text(tmp_path / "x", "abc")
     os.utime(path, ns=(5, 1_234_567_890_123_456_789))
-    assert Location(str(path)).stamp() == "3-1234567890123456789"
+    assert Location(str(path)).fingerprint() == "3-1234567890123456789"
 
 
 @pytest.mark.parametrize(
@@ -233,11 +233,11 @@ def test_a_missing_cell_is_an_error(row: int, column: str, message: str, tmp_pat
 
 
 def test_a_cell_of_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    place = Location(str(tmp_path / "a.parquet"), "parquet:1:jpg")
+    location = Location(str(tmp_path / "a.parquet"), "parquet:1:jpg")
     for word in (b"old", b"new"):
         write_rows(tmp_path / "a.parquet", {"jpg": [b"", word]})
-        os.utime(place.path, ns=(0, len(word) + word[0]))
-        with place.open() as file:
+        os.utime(location.path, ns=(0, len(word) + word[0]))
+        with location.open() as file:
             assert file.read() == word
 
 
@@ -291,14 +291,14 @@ def test_a_folder_tree_is_sorted_by_id(tmp_path_factory: pytest.TempPathFactory,
     expected = {"x.png"}
     write_text(root / "x.png", "")
     for *folders, name in paths:
-        place = root.joinpath(*folders)
-        if all(part.is_dir() or not part.exists() for part in (place, *place.parents) if root in part.parents):
-            place.mkdir(parents=True, exist_ok=True)
-            if name.endswith(".tar") and not (place / name).exists():
-                write_tar(place / name, [("z.png", b""), ("b/a.png", b"")])
+        location = root.joinpath(*folders)
+        if all(member.is_dir() or not member.exists() for member in (location, *location.parents) if root in member.parents):
+            location.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".tar") and not (location / name).exists():
+                write_tar(location / name, [("z.png", b""), ("b/a.png", b"")])
                 expected |= {"/".join((*folders, name, inner)) for inner in ("z.png", "b/a.png")}
             elif not name.endswith(".tar"):
-                write_text(place / f"{name}.png", "")
+                write_text(location / f"{name}.png", "")
                 expected.add("/".join((*folders, f"{name}.png")))
     source = read_source(root)
     assert [item.id for item in items(source)] == sorted(expected)
@@ -315,9 +315,9 @@ def test_hidden_files_and_links_to_folders_are_skipped(tmp_path: Path) -> None:
     (root / "nowhere.png").symlink_to(tmp_path / "gone")
     entries = items(read_source(root))
     assert [item.id for item in entries] == ["a.JPG", "linked.png", "nowhere.png", "sub.png/g.gif", "sub/b.png"]
-    assert entries[1].place.path == str(tmp_path / "outside/h.png")
+    assert entries[1].location.path == str(tmp_path / "outside/h.png")
     with pytest.raises(ImageError, match="no such image"):
-        entries[2].place.open()
+        entries[2].location.open()
 
 
 def test_tars_in_a_folder_are_folders(tmp_path: Path) -> None:
@@ -716,7 +716,7 @@ def test_a_csv_row_is_an_image_with_fields(tmp_path: Path) -> None:
         "1": {"title": 'a, "b"\r\nc', "n": 1, "zip": "007", "big": "1e5000"},
         "2": {"title": None, "n": 2.5, "zip": "1", "big": "2"},
     }
-    assert [item.place for item in items(read_source(path))] == [
+    assert [item.location for item in items(read_source(path))] == [
         Location(str(tmp_path / "x.jpg")),
         Location(str(tmp_path / "sub/../y.jpg")),
     ]
@@ -831,7 +831,7 @@ def test_tables_are_utf8_and_their_columns_exist(name: str, tmp_path: Path) -> N
 def test_a_missing_image_is_an_error_on_reading(tmp_path: Path) -> None:
     (item,) = items(read_source(write_text(tmp_path / "a.csv", "path\nsub/gone.jpg\n")))
     with pytest.raises(ImageError, match=r"sub/gone.jpg: no such image"):
-        item.place.open()
+        item.location.open()
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -932,7 +932,7 @@ def test_the_catalogue_is_a_source(catalogue: Path) -> None:
     entries = items(source)
     assert len(source) == len(entries) == 3125
     assert entries[0].id == "21179"
-    assert entries[0].place == Location(str((catalogue / "images/21179.jpg").resolve()))
+    assert entries[0].location == Location(str((catalogue / "images/21179.jpg").resolve()))
     assert dict(entries[0].fields) == {
         "title": "ADIDAS Men Adi Stars Tread Black Flip Flops",
         "article": "flip flops",
@@ -940,5 +940,5 @@ def test_the_catalogue_is_a_source(catalogue: Path) -> None:
         "gender": "men",
         "usage": "casual",
     }
-    with entries[-1].place.open() as file:
+    with entries[-1].location.open() as file:
         assert min(open_image(file).size) > 0

@@ -36,45 +36,51 @@ class IndexManifest:
         return IndexPlan(self.factory, self.reason)
 
     @classmethod
-    def unwritten(cls, moment: StoreVersion, index: FaissIndex) -> IndexManifest:
+    def unwritten(cls, version: StoreVersion, index: FaissIndex) -> IndexManifest:
         """Of an index that was just built and not tuned."""
         plan, rows = index.plan, len(index)
-        return cls(moment.epoch, rows, "", plan.factory, plan.reason, asdict(index.effort), rows)
+        return cls(version.epoch, rows, "", plan.factory, plan.reason, asdict(index.effort), rows)
 
     @classmethod
-    def of(cls, store: Store, moment: StoreVersion | None = None) -> IndexManifest | None:
-        """The stamp there is; with a moment, only one whose index can serve it."""
+    def of(cls, store: Store, version: StoreVersion | None = None) -> IndexManifest | None:
+        """The manifest there is; with a version, only one whose index can serve it."""
         said = store.ledger.meta().get("index")
-        stamp = None if said is None else cls(**said)
-        if stamp is None or moment is None:
-            return stamp
-        return stamp if stamp.epoch == moment.epoch and stamp.rows <= moment.total else None
+        manifest = None if said is None else cls(**said)
+        if manifest is None or version is None:
+            return manifest
+        return manifest if manifest.epoch == version.epoch and manifest.rows <= version.total else None
 
 
-def state(store: Store, moment: StoreVersion) -> dict[str, Any]:
+def state(store: Store, version: StoreVersion) -> dict[str, Any]:
     """What `info` says of the index, and what is advised; None where all is well."""
-    stamp = IndexManifest.of(store, moment)
-    if stamp is None:
-        return {**asdict(UNBUILT), "advice": _advice_to_build(store, moment)}
-    said = {name: getattr(stamp, name) for name in ("factory", "reason", "rows", "recall")}
-    effort = {name: value for name, value in stamp.effort.items() if value is not None}
-    return {**said, **effort, "uncovered": moment.total - stamp.rows, "advice": _advice(store, moment, stamp)}
+    manifest = IndexManifest.of(store, version)
+    if manifest is None:
+        return {**asdict(UNBUILT), "advice": _advice_to_compact(store, version) or _advice_to_build(store, version)}
+    said = {name: getattr(manifest, name) for name in ("factory", "reason", "rows", "recall")}
+    effort = {name: value for name, value in manifest.effort.items() if value is not None}
+    return {**said, **effort, "uncovered": version.total - manifest.rows, "advice": _advice(store, version, manifest)}
 
 
-def _advice(store: Store, moment: StoreVersion, stamp: IndexManifest) -> str | None:
-    if stamp.plan != UNBUILT and not any((store.folder / name).exists() for name in (INDEX, NEW)):
+def _advice(store: Store, version: StoreVersion, manifest: IndexManifest) -> str | None:
+    if manifest.plan != UNBUILT and not any((store.folder / name).exists() for name in (INDEX, NEW)):
         return f"its file is missing: mmretrieve build {store.folder}"
-    if len(moment.dead) > DEAD * moment.total:
-        return f"{len(moment.dead) / moment.total:.0%} of the rows are deleted: mmretrieve compact {store.folder}"
-    if moment.total > OUTGROWN * stamp.trained and not stamp.plan.exact:
-        return f"the gallery has grown {moment.total / stamp.trained:.1f} times since it was trained: mmretrieve build {store.folder}"
-    if stamp.plan == UNBUILT:
-        return _advice_to_build(store, moment)
-    if stamp.recall < stamp.target:
-        return f"it reached a recall of {stamp.recall:.3f}, not {stamp.target:g}: build another"
+    if (advice := _advice_to_compact(store, version)) is not None:
+        return advice
+    if version.total > OUTGROWN * manifest.trained and not manifest.plan.exact:
+        return f"the gallery has grown {version.total / manifest.trained:.1f} times since it was trained: mmretrieve build {store.folder}"
+    if manifest.plan == UNBUILT:
+        return _advice_to_build(store, version)
+    if manifest.recall < manifest.target:
+        return f"it reached a recall of {manifest.recall:.3f}, not {manifest.target:g}: build another"
     return None
 
 
-def _advice_to_build(store: Store, moment: StoreVersion) -> str | None:
-    large = moment.total * store.dim > FLAT_NUMBERS
+def _advice_to_compact(store: Store, version: StoreVersion) -> str | None:
+    if len(version.dead) <= DEAD * version.total:
+        return None
+    return f"{len(version.dead) / version.total:.0%} of the rows are deleted: mmretrieve compact {store.folder}"
+
+
+def _advice_to_build(store: Store, version: StoreVersion) -> str | None:
+    large = version.total * store.dim > FLAT_NUMBERS
     return f"searches are slow without one: mmretrieve build {store.folder}" if large else None

@@ -1,4 +1,4 @@
-"""The index is derived: opened where its file fits the ledger, made where it does not, and never trusted for what exists."""
+"""The index is derived: loaded where its file fits the ledger, made in memory where there is none. The store decides what exists."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
-from mmretrieve.gallery.index.plan import FLAT_NUMBERS, Device, IndexPlan, SearchParams, choose
+from mmretrieve.gallery.index.plan import Device, IndexPlan, SearchParams, choose
 from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best, report, tune
 from mmretrieve.gallery.store.records import StoreVersion
-from mmretrieve.gallery.store.store import INDEX, Half, Store
+from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
 from mmretrieve.vectors import is_number
 
 QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
@@ -35,26 +35,35 @@ class LoadedIndex:
     digest: str | None
 
 
-def opened(store: Store, moment: StoreVersion, halves: Half, device: Device, before: LoadedIndex | None = None) -> LoadedIndex:
-    """The index of the stamp, else a flat one, which is written where that is cheap and possible; on that device.
+def open_index(
+    store: Store, version: StoreVersion, float16_rows: Float16Rows, device: Device, earlier: LoadedIndex | None = None
+) -> LoadedIndex:
+    """The stored index, else a flat one in memory; on that device. Nothing is written.
 
-    `before` is what served an earlier moment: it serves this one too, unless there is another since.
+    `earlier` is what served an earlier version: it serves this one too, unless another was built since, or one that was never
+    stored does not cover many of the rows.
     """
-    stamp = IndexManifest.of(store, moment)
-    if before is not None and before.epoch == moment.epoch and (stamp is None or stamp.digest == before.digest):
-        return before
-    index = None if stamp is None else _load(store, stamp)
-    if stamp is not None and index is None and stamp.plan != UNBUILT:
-        logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
-        return LoadedIndex(_served(FaissIndex.build(UNBUILT, halves), device, halves), moment.epoch, stamp.digest)
-    if stamp is None or index is None:
-        index = FaissIndex.build(UNBUILT, halves)
-        stamp = _try_to_write(store, moment, index) if halves.size <= FLAT_NUMBERS else None
-    return LoadedIndex(_served(index, device, halves), moment.epoch, None if stamp is None else stamp.digest)
+    manifest = IndexManifest.of(store, version)
+    digest = None if manifest is None else manifest.digest
+    if earlier is not None and earlier.epoch == version.epoch and digest in (None, earlier.digest):
+        covered = len(earlier.index)
+        if earlier.digest is not None or version.total - covered <= GROWS * covered:
+            return earlier
+    index = None if manifest is None else _load(store, manifest)
+    if index is None:
+        if manifest is not None and manifest.plan != UNBUILT:
+            logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
+        index = FaissIndex.build(UNBUILT, float16_rows)
+    return LoadedIndex(_served(index, device, float16_rows), version.epoch, digest)
 
 
 def build(
-    store: Store, moment: StoreVersion, halves: Half, factory: str | None, target: float, progress: Progress | None = None
+    store: Store,
+    version: StoreVersion,
+    float16_rows: Float16Rows,
+    factory: str | None,
+    target: float,
+    progress: Progress | None = None,
 ) -> IndexManifest:
     """Makes the index anew, tunes how hard it looks to that recall@10 of composed queries, and writes it.
 
@@ -62,64 +71,66 @@ def build(
     no share; GalleryError where another process is at it.
     """
     _check_target(target)
-    if not moment.total:
+    if not version.total:
         raise GalleryError(f"{store.folder}: an empty gallery needs no index")
-    plan = choose(len(halves), store.dim) if factory is None else IndexPlan(factory, "asked for by name")
-    with store.deriving():
+    plan = choose(len(float16_rows), store.dim) if factory is None else IndexPlan(factory, "asked for by name")
+    with store.writing_index():
         started = time.perf_counter()
-        index = FaissIndex.build(plan, halves, progress=progress)
-        made = replace(IndexManifest.unwritten(moment, index), seconds=time.perf_counter() - started)
-        made = replace(made, **_tuned(index, halves, target))
-        return _write(store, moment, index, made, index_wanted={"factory": factory, "target": target})
+        index = FaissIndex.build(plan, float16_rows, progress=progress)
+        made = replace(IndexManifest.unwritten(version, index), seconds=time.perf_counter() - started)
+        made = replace(made, **_tuned(index, float16_rows, target))
+        return _write(store, version, index, made, index_wanted={"factory": factory, "target": target})
 
 
-def rebuild(store: Store, moment: StoreVersion, halves: Half, progress: Progress | None = None) -> None:
+def rebuild(store: Store, version: StoreVersion, float16_rows: Float16Rows, progress: Progress | None = None) -> None:
     """Builds again what was once built and is no more, as after a compaction."""
     wanted = store.ledger.meta().get("index_wanted")
-    if wanted is not None and moment.total and IndexManifest.of(store, moment) is None:
-        build(store, moment, halves, progress=progress, **wanted)
+    if wanted is not None and version.total and IndexManifest.of(store, version) is None:
+        build(store, version, float16_rows, progress=progress, **wanted)
 
 
-def grow(store: Store, moment: StoreVersion, halves: Callable[[], Half]) -> None:
+def grow(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
     """Puts rows into the index that it does not cover, if they have become many; without training again."""
-    stamp = IndexManifest.of(store, moment)
-    if stamp is None or moment.total - stamp.rows <= GROWS * stamp.rows:
+    manifest = IndexManifest.of(store, version)
+    if manifest is None or version.total - manifest.rows <= GROWS * manifest.rows:
         return
     try:
-        with store.deriving():
-            index = _load(store, stamp)
+        with store.writing_index():
+            index = _load(store, manifest)
             if index is not None:
-                index.extend(halves())
-                _write(store, moment, index, replace(stamp, rows=len(index)))
+                index.extend(float16_rows())
+                _write(store, version, index, replace(manifest, rows=len(index)))
     except GalleryError as error:  # the rows are safe, and are found without it
         logger.warning("the index does not cover what was added: %s", error)
 
 
-def measured(store: Store, moment: StoreVersion, halves: Half, target: float) -> tuple[IndexManifest, IndexReport]:
+def measured(
+    store: Store, version: StoreVersion, float16_rows: Float16Rows, target: float
+) -> tuple[IndexManifest, IndexReport]:
     """Tunes the index to that recall@10, and says what it finds and costs on composed queries that it was not tuned with.
 
     GalleryError where there is no index of this gallery; OptionError for a target that is no share.
     """
     _check_target(target)
-    stamp = IndexManifest.of(store, moment)
-    index = None if stamp is None else _load(store, stamp)
-    if stamp is None or index is None:
+    manifest = IndexManifest.of(store, version)
+    index = None if manifest is None else _load(store, manifest)
+    if manifest is None or index is None:
         raise GalleryError(f"{store.folder}: has no index yet; build one with `mmretrieve build {store.folder}`")
-    rows = halves[: len(index)]
+    rows = float16_rows[: len(index)]
     tuned = _tuned(index, rows, target)
-    if replace(stamp, **tuned) != stamp:
-        stamp = replace(stamp, **tuned)
-        with store.deriving():
-            store.ledger.set_meta(index=asdict(stamp))
+    if replace(manifest, **tuned) != manifest:
+        manifest = replace(manifest, **tuned)
+        with store.writing_index():
+            store.ledger.set_meta(index=asdict(manifest))
     queries = composed_queries(rows, QUERIES, seed=1)
     truth = exact_best(rows, queries, min(100, len(rows)))
-    found = report(index.with_effort(SearchParams(**stamp.effort)), rows, queries, truth, build_seconds=stamp.seconds)
-    return stamp, found
+    found = report(index.with_effort(SearchParams(**manifest.effort)), rows, queries, truth, build_seconds=manifest.seconds)
+    return manifest, found
 
 
 def problems(store: Store) -> list[str]:
-    stamp = IndexManifest.of(store)
-    if stamp is None or (stamp.plan == UNBUILT and not any(sizes(store))) or _load(store, stamp) is not None:
+    manifest = IndexManifest.of(store)
+    if manifest is None or (manifest.plan == UNBUILT and not any(sizes(store))) or _load(store, manifest) is not None:
         return []
     what = "is not the file that was written" if any(sizes(store)) else "is missing"
     return [f"{INDEX}: {what}; a search does without it until it is built again"]
@@ -134,19 +145,19 @@ def _check_target(target: float) -> None:
         raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
 
 
-def _tuned(index: FaissIndex, rows: Half, target: float) -> dict[str, Any]:
-    """What the stamp says of the least effort that reaches the target."""
+def _tuned(index: FaissIndex, rows: Float16Rows, target: float) -> dict[str, Any]:
+    """What the manifest says of the least effort that reaches the target."""
     queries = composed_queries(rows, QUERIES)
     tuned = tune(index, exact_best(rows, queries, min(TUNED_AT, len(rows))), queries, target=target)
     return {"effort": asdict(tuned.effort), "recall": tuned.recall, "target": target}
 
 
-def _served(index: FaissIndex, device: Device, halves: Half) -> FaissIndex:
+def _served(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:
     """On a GPU where one is wanted. `auto` stays where the index has no form for it; `cuda` says so."""
     if resolved(device) is Device.CPU:
         return index
     try:
-        moved = index.on(Device.CUDA, halves)
+        moved = index.on(Device.CUDA, float16_rows)
     except OptionError as error:
         if device is Device.CUDA:
             raise
@@ -156,34 +167,25 @@ def _served(index: FaissIndex, device: Device, halves: Half) -> FaissIndex:
     return moved
 
 
-def _load(store: Store, stamp: IndexManifest) -> FaissIndex | None:
-    """The index of the stamp, under its name or, where the writer was killed before renaming it, the other."""
+def _load(store: Store, manifest: IndexManifest) -> FaissIndex | None:
+    """The index of the manifest, under its name or, where the writer was killed before renaming it, the other."""
     for name in (INDEX, NEW):
         if (store.folder / name).exists():
-            index = FaissIndex.load(store.folder / name, stamp.digest, stamp.plan, SearchParams(**stamp.effort))
-            if index is not None and (len(index), index.dim) == (stamp.rows, store.dim):
+            index = FaissIndex.load(store.folder / name, manifest.digest, manifest.plan, SearchParams(**manifest.effort))
+            if index is not None and (len(index), index.dim) == (manifest.rows, store.dim):
                 return index
     return None
 
 
-def _try_to_write(store: Store, moment: StoreVersion, index: FaissIndex) -> IndexManifest | None:
-    try:
-        with store.deriving():
-            return _write(store, moment, index, IndexManifest.unwritten(moment, index))
-    except (OSError, GalleryError) as error:
-        logger.info("%s: the index stays in memory (%s)", store.folder, error)
-        return None
-
-
-def _write(store: Store, moment: StoreVersion, index: FaissIndex, stamp: IndexManifest, **more: object) -> IndexManifest:
-    """Writes the file and stamps it, unless the rows have other numbers meanwhile. Call within `deriving`."""
+def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: IndexManifest, **more: object) -> IndexManifest:
+    """Writes the file and stamps it, unless the rows have other numbers meanwhile. Call within `writing_index`."""
     new = store.folder / NEW
     try:
-        stamp = replace(stamp, digest=index.save(new))
+        manifest = replace(manifest, digest=index.save(new))
     except RuntimeError as error:  # FAISS, where the disk is full
         raise GalleryError(f"{new}: could not be written; is the disk full?") from error
-    if store.ledger.moment().epoch != moment.epoch:
+    if store.ledger.version().epoch != version.epoch:
         raise GalleryError(f"{store.folder}: was compacted meanwhile; build the index again")
-    store.ledger.set_meta(index=asdict(stamp), **more)
+    store.ledger.set_meta(index=asdict(manifest), **more)
     os.replace(new, store.folder / INDEX)
-    return stamp
+    return manifest

@@ -21,8 +21,8 @@ BLOCK = 16_384  # rows copied at once
 
 def compact(store: Store, progress: Progress | None = None) -> int:
     """Gives back how many rows are gone. Call within `writing`. GalleryError where there is no room for the new files."""
-    moment = store.ledger.moment()
-    if not len(moment.dead):
+    version = store.ledger.version()
+    if not len(version.dead):
         return 0
     try:
         _copy_vectors(store, progress)
@@ -33,7 +33,7 @@ def compact(store: Store, progress: Progress | None = None) -> int:
         store.ledger.shrink()
     except OSError as error:
         raise GalleryError(f"{store.folder}: could not write ({error}); the gallery is as it was") from error
-    return len(moment.dead)
+    return len(version.dead)
 
 
 def records(store: Store) -> Iterator[ItemRecord]:
@@ -45,12 +45,12 @@ def records(store: Store) -> Iterator[ItemRecord]:
 
 
 def _copy_vectors(store: Store, progress: Progress | None) -> None:
-    moment = store.ledger.moment()
-    rows, halves = moment.rows(), store.halves(moment)
+    version = store.ledger.version()
+    rows, float16_rows = version.rows(), store.float16_rows(version)
     with (store.folder / f"{VECTORS}{NEXT}").open("wb") as file:
         for start in range(0, len(rows), BLOCK):
             some = rows[start : start + BLOCK]
-            file.write(halves[some].tobytes())
+            file.write(float16_rows[some].tobytes())
             if progress is not None:
                 progress(len(some))
         _flush(file)
@@ -61,12 +61,12 @@ def _copy_thumbnails(store: Store) -> tuple[dict[int, int], int]:
     places: dict[int, int] = {}
     with store.file(THUMBNAILS).open("rb") as old, (store.folder / f"{THUMBNAILS}{NEXT}").open("wb") as new:
         for record in records(store):
-            kept = record.kept
-            if record.died or not kept.thumbnail_size or kept.thumbnail_at in places:
+            stored = record.stored
+            if record.died or not stored.thumbnail_size or stored.thumbnail_at in places:
                 continue
-            places[kept.thumbnail_at] = new.tell()
-            old.seek(kept.thumbnail_at)
-            new.write(old.read(kept.thumbnail_size))
+            places[stored.thumbnail_at] = new.tell()
+            old.seek(stored.thumbnail_at)
+            new.write(old.read(stored.thumbnail_size))
         end = new.tell()
         _flush(new)
     return places, end

@@ -1,4 +1,4 @@
-"""Reads a gallery back: every byte of every file is under a checksum, and what is wrong is named."""
+"""Reads a gallery back: every entry of the ledger, vector and thumbnail is under a checksum, and what is wrong is named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import BinaryIO
 from zlib import crc32
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.compaction import records
 from mmretrieve.gallery.store.store import LEDGER, THUMBNAILS, VECTORS, Store
 
@@ -28,8 +27,8 @@ def problems(store: Store) -> Iterator[str]:
 
 def _of_ledger(store: Store) -> Iterator[str]:
     try:
-        if said := ledger_checksum.problem(store.ledger):
-            yield said
+        if problem := store.problem_of_checksum():
+            yield problem
         with store.ledger.reading() as db:
             yield from (
                 f"{LEDGER}: {' '.join(line.split())}" for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"
@@ -42,13 +41,13 @@ def _of_items(store: Store, committed: int) -> Iterator[str]:
     counted = 0
     with store.file(VECTORS).open("rb") as vectors, store.file(THUMBNAILS).open("rb") as thumbnails:
         for record in records(store):
-            whose, kept = f"of {record.item.id!r} (row {record.row})", record.kept
-            if record.seal != record.values()[-1] or record.row != counted:
+            whose, stored = f"of {record.item.id!r} (row {record.row})", record.stored
+            if not record.is_intact or record.row != counted:
                 yield f"{LEDGER}: the entry {whose} is not the one that was committed"
             counted = record.row + 1
-            if _checksum(vectors, record.row * store.dim * 2, store.dim * 2) != kept.vector:
+            if _checksum(vectors, record.row * store.dim * 2, store.dim * 2) != stored.vector:
                 yield f"{VECTORS}: the vector {whose} is not the one that was committed"
-            if _checksum(thumbnails, kept.thumbnail_at, kept.thumbnail_size) != kept.thumbnail:
+            if _checksum(thumbnails, stored.thumbnail_at, stored.thumbnail_size) != stored.thumbnail:
                 yield f"{THUMBNAILS}: the thumbnail {whose} is not the one that was committed"
     if counted != committed:
         yield f"{LEDGER}: holds {counted} entries, but counts {committed}"

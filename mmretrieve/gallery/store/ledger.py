@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,25 @@ from numpy.typing import NDArray
 from mmretrieve.errors import GalleryError, MissingError
 from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import refusal
+from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.records import ItemRecord, StaleViewError, StoreVersion
+from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
+from mmretrieve.gallery.store.records import ExistingItem, ItemRecord, StaleViewError, StoreVersion
 from mmretrieve.gallery.store.statements import (
+    DEAD_INDEX,
     ROW,
+    STATEMENT,
     TABLES,
     WHERE_SECONDS,
     RecordReader,
-    add_fields,
     confined,
     connection,
-    insert,
-    keep_meta,
-    kill,
     meta_of,
-    remove,
+    put_meta,
 )
+from mmretrieve.gallery.store.transaction import LedgerTransaction
 
+BEGIN_WRITING = "BEGIN IMMEDIATE"  # what is read in a transaction that writes must not change before it writes
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # what a damaged entry leads to
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # nothing is wrong with the file
 
@@ -54,16 +57,16 @@ class Ledger:
         try:
             with connection(path) as db:
                 db.executescript(f"BEGIN; {TABLES}")
-                keep_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
+                put_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
+                put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum=0).to_dict()})
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """One moment, for as long as the block lasts. GalleryError where the file is damaged."""
+    def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
+        """One version, for as long as the block lasts. GalleryError where the file is damaged."""
         try:
-            with connection(self.path) as db:
-                db.execute("BEGIN")
+            with connection(self.path, begin) as db:
                 yield db
         except UnicodeEncodeError as error:
             raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
@@ -71,73 +74,124 @@ class Ledger:
             raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_meaning(error)}") from error
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[LedgerTransaction]:
         """One transaction that begins a new generation: committed when the block ends, rolled back when it raises."""
+        with self.reading(BEGIN_WRITING) as db:
+            transaction = LedgerTransaction(db, self.path)
+            yield transaction
+            transaction.close()
+
+    def check(self) -> None:
+        """GalleryError where the meta data, or a ledger that is sealed, is not as it was committed. No row is read."""
         with self.reading() as db:
-            db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
-            yield db
+            is_damaged = ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED
+            if is_damaged or ledger_checksum.stored(db) is None:
+                raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
+
+    def seal(self) -> None:
+        """Seals a ledger that is small enough; the old seal of a larger one is removed."""
+        if self.path.stat().st_size > ledger_checksum.MAX_SEALED_BYTES:
+            self._seal.unlink(missing_ok=True)
+            return
+        with self.reading() as db:
+            ledger_checksum.write_seal(db, self._seal)
+
+    def problem(self, format_: int) -> str | None:
+        """One line where the ledger as a whole, or its seal, is not as it was committed. Reads all rows."""
+        with self.reading() as db:
+            problem = ledger_checksum.problem_of_seal(db, self._seal)
+            if problem is None and meta_of(db)["format"] == format_ and not ledger_checksum.is_intact(db):
+                problem = ledger_checksum.DAMAGED
+        return f"{self.path.name}: {problem}" if problem == ledger_checksum.DAMAGED else problem
+
+    def migrate(self, format_: int) -> None:
+        """From format 2: adds the checksum that writes keep, and an index that finds the latest deletions.
+
+        GalleryError, with nothing written, where it is not the file that was sealed.
+        """
+        with self.reading(BEGIN_WRITING) as db:
+            meta = meta_of(db)
+            if meta["format"] == format_:
+                return
+            if ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED:
+                raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
+            db.execute("DROP INDEX dead")
+            db.execute(DEAD_INDEX)
+            put_meta(db, {"format": format_, "generation": meta["generation"] + 1})
+            row_sum = ledger_checksum.row_sum_of(db)
+            put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum).to_dict()})
+
+    @property
+    def _seal(self) -> Path:
+        return self.path.with_name(ledger_checksum.SEAL)
 
     def meta(self) -> dict[str, Any]:
         with self.reading() as db:
             return meta_of(db)
 
     def set_meta(self, **values: object) -> None:
-        with self.writing() as db:
-            keep_meta(db, values)
+        with self.writing() as transaction:
+            transaction.set_meta(**values)
 
     def kinds(self) -> dict[str, FieldType]:
         """What each field holds."""
         return {name: FieldType(kind) for name, kind in self.meta()["fields"].items()}
 
-    def moment(self) -> StoreVersion:
+    def version(self, earlier: StoreVersion | None = None) -> StoreVersion:
+        """The latest one; where an earlier one of the same epoch is given, only what has died since is read."""
         with self.reading() as db:
             meta = meta_of(db)
-            dead = [row for (row,) in db.execute("SELECT row FROM items WHERE died > 0 ORDER BY row")]
-        return StoreVersion(meta["epoch"], meta["generation"], meta["rows"], np.array(dead, dtype=np.int64))
+            if earlier is None or earlier.epoch != meta["epoch"]:
+                earlier = StoreVersion(meta["epoch"], 0, 0, np.empty(0, np.int64))
+            query = "SELECT row FROM items WHERE died > 0 AND died > ?"
+            died = [row for (row,) in db.execute(query, (earlier.generation,))]
+        dead = np.union1d(earlier.dead, np.array(died, dtype=np.int64)) if died else earlier.dead
+        return StoreVersion(meta["epoch"], meta["generation"], meta["rows"], dead)
 
-    def ids(self, moment: StoreVersion) -> tuple[str, ...]:
-        """All ids of that moment, in insertion order."""
-        with self._within(moment) as db:
-            return tuple(id_ for (id_,) in db.execute(f"SELECT id FROM items WHERE {moment.lives} ORDER BY row"))
+    def ids(self, version: StoreVersion, first_row: int = 0) -> tuple[str, ...]:
+        """The ids of that version from one row on, in insertion order."""
+        query = f"SELECT id FROM items WHERE row >= ? AND {version.lives} ORDER BY row"
+        with self._within(version) as db:
+            return tuple(id_ for (id_,) in db.execute(query, (first_row,)))
 
-    def rows_of(self, ids: Iterable[str], moment: StoreVersion) -> list[int]:
+    def rows_of(self, ids: Iterable[str], version: StoreVersion) -> list[int]:
         """Their rows, in that order. GalleryError for one that was not there."""
-        query = f"SELECT row FROM items WHERE id = ? AND {moment.lives}"
-        with self._within(moment) as db:
+        query = f"SELECT row FROM items WHERE id = ? AND {version.lives}"
+        with self._within(version) as db:
             return [self._found(db.execute(query, (id_,)), id_)[0] for id_ in ids]
 
-    def copies(self, hashes: Sequence[str], moment: StoreVersion) -> list[list[str]]:
+    def copies(self, hashes: Sequence[str], version: StoreVersion) -> list[list[str]]:
         """For each content hash the ids of the items whose picture has it."""
-        query = f"SELECT id FROM items WHERE hash = ? AND {moment.lives} ORDER BY row"
-        with self._within(moment) as db:
+        query = f"SELECT id FROM items WHERE hash = ? AND {version.lives} ORDER BY row"
+        with self._within(version) as db:
             return [[id_ for (id_,) in db.execute(query, (content,))] for content in hashes]
 
-    def records_of(self, rows: Sequence[int], moment: StoreVersion) -> list[ItemRecord]:
+    def records_of(self, rows: Sequence[int], version: StoreVersion) -> list[ItemRecord]:
         """What is kept of those rows, in that order, whether they have died since or not."""
-        with self._within(moment) as db:
+        with self._within(version) as db:
             return RecordReader(db).records(rows)
 
-    def groups_of_content(self, moment: StoreVersion) -> list[tuple[str, ...]]:
+    def groups_of_content(self, version: StoreVersion) -> list[tuple[str, ...]]:
         """The ids of items that share their content with another, by content, all in insertion order."""
-        shared = f"SELECT hash FROM items WHERE {moment.lives} GROUP BY hash HAVING count(*) > 1"
+        shared = f"SELECT hash FROM items WHERE {version.lives} GROUP BY hash HAVING count(*) > 1"
         groups: dict[str, list[str]] = {}
-        with self._within(moment) as db:
+        with self._within(version) as db:
             for content, id_ in db.execute(
-                f"SELECT hash, id FROM items WHERE {moment.lives} AND hash IN ({shared}) ORDER BY row"
+                f"SELECT hash, id FROM items WHERE {version.lives} AND hash IN ({shared}) ORDER BY row"
             ):
                 groups.setdefault(content, []).append(id_)
         return [tuple(ids) for ids in groups.values()]
 
-    def matching(self, where: Expression, moment: StoreVersion) -> NDArray[np.int64]:
+    def matching(self, where: Expression, version: StoreVersion) -> NDArray[np.int64]:
         """(m,) rows of the items for which a filter holds, in order. OptionError where it cannot be evaluated.
 
         It may read the columns that it names, and nothing else.
         """
-        with self._within(moment) as db:
+        with self._within(version) as db:
             condition = to_sqlite(where, meta_of(db)["fields"])
             query = (
                 f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row "
-                f"WHERE {moment.lives} AND {condition.sql} ORDER BY items.row"
+                f"WHERE {version.lives} AND {condition.sql} ORDER BY items.row"
             )
             try:
                 with confined(db, condition.reads):
@@ -146,25 +200,28 @@ class Ledger:
                 late = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
                 raise refusal(where, f"took longer than {WHERE_SECONDS:g} s" if late else str(error)) from error
 
-    def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
-        """What is kept of those ids that are there now."""
+    def existing(self, ids: Iterable[str]) -> dict[str, ExistingItem]:
+        """Row and content hash of those ids that are live."""
         with self.reading() as db:
-            read = RecordReader(db)
-            found = ((id_, db.execute("SELECT row FROM items WHERE id = ? AND died = 0", (id_,)).fetchone()) for id_ in ids)
-            return {id_: read.record(row[0]) for id_, row in found if row}
+            return {id_: ExistingItem(row, content) for row, id_, content in _live(db, "id", ids)}
+
+    def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
+        """The records of those ids that are live."""
+        with self.reading() as db:
+            records = RecordReader(db).records([row for row, *_ in _live(db, "id", ids)])
+            return {record.item.id: record for record in records}
 
     def with_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
-        """One live record for each content hash that is there."""
+        """The first live record of each content hash that is there."""
         with self.reading() as db:
-            read, query = RecordReader(db), "SELECT min(row) FROM items WHERE hash = ? AND died = 0"
-            found = ((content, db.execute(query, (content,)).fetchone()[0]) for content in hashes)
-            return {content: read.record(row) for content, row in found if row is not None}
+            first = {content: row for row, _, content in sorted(_live(db, "hash", hashes), reverse=True)}
+            return {record.item.hash: record for record in RecordReader(db).records(sorted(first.values()))}
 
-    def of_source(self, source: str) -> list[ItemRecord]:
-        """The live records that came from there."""
+    def rows_of_source(self, source: str) -> list[int]:
+        """The live rows that came from there, in order."""
         with self.reading() as db:
-            rows = db.execute("SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row", (source,))
-            return RecordReader(db).records([row for (row,) in rows])
+            query = "SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row"
+            return [row for (row,) in db.execute(query, (source,))]
 
     def records(self, after: int, count: int) -> list[ItemRecord]:
         """Up to `count` records from row `after` on, dead ones included."""
@@ -172,33 +229,31 @@ class Ledger:
             rows = db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (after, count))
             return RecordReader(db).records([row for (row,) in rows])
 
-    def commit(self, new: Sequence[ItemRecord], thumbnail_bytes: int, *, instead: Sequence[ItemRecord] = ()) -> None:
-        """Adds records at the end, and lets those die that they replace: all or none."""
-        with self.writing() as db:
-            kill(db, instead)
-            add_fields(db, new)
+    def commit(self, new: Sequence[ItemRecord], thumbnail_bytes: int, *, replaced: Sequence[int] = ()) -> None:
+        """Adds records at the end, and kills the rows that they replace: all or none."""
+        with self.writing() as transaction:
+            transaction.kill(replaced)
+            transaction.add_fields(new)
             for record in new:
-                insert(db, record)
-            rows = new[-1].row + 1 if new else meta_of(db)["rows"]
-            keep_meta(db, {"rows": rows, "thumbnail_bytes": thumbnail_bytes})
+                transaction.insert(record)
+            rows = new[-1].row + 1 if new else transaction.meta["rows"]
+            transaction.set_meta(rows=rows, thumbnail_bytes=thumbnail_bytes)
 
-    def kill(self, records: Sequence[ItemRecord]) -> None:
-        with self.writing() as db:
-            kill(db, records)
+    def kill(self, rows: Sequence[int]) -> None:
+        with self.writing() as transaction:
+            transaction.kill(rows)
 
     def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **more: object) -> None:
         """Forgets the dead, numbers the rest from 0 and begins a new epoch; `thumbnails_at` is old place → new place."""
-        with self.writing() as db:
-            db.execute(f"DELETE FROM fields WHERE {ROW} IN (SELECT row FROM items WHERE died > 0)")
-            db.execute("DELETE FROM items WHERE died > 0")
-            rows, read = db.execute("SELECT row FROM items ORDER BY row").fetchall(), RecordReader(db)
-            for new, (old,) in enumerate(rows):
-                record = read.record(old)
-                remove(db, old)
-                kept = replace(record.kept, thumbnail_at=thumbnails_at.get(record.kept.thumbnail_at, 0))
-                insert(db, replace(record, row=new, kept=kept))
-            now = {"rows": len(rows), "thumbnail_bytes": thumbnail_bytes, "epoch": meta_of(db)["epoch"] + 1}
-            keep_meta(db, now | more)
+        with self.writing() as transaction:
+            transaction.remove_dead()
+            rows = transaction.live_rows()
+            for new, old in enumerate(rows):
+                record = transaction.remove(old)
+                stored = replace(record.stored, thumbnail_at=thumbnails_at.get(record.stored.thumbnail_at, 0))
+                transaction.insert(replace(record, row=new, stored=stored))
+            epoch = transaction.meta["epoch"] + 1
+            transaction.set_meta(rows=len(rows), thumbnail_bytes=thumbnail_bytes, epoch=epoch, **more)
 
     def shrink(self) -> None:
         """Gives the room of what was forgotten back to the disk."""
@@ -208,10 +263,10 @@ class Ledger:
 
     def rewrite(self, records: Sequence[ItemRecord]) -> None:
         """Puts these in the place of what is kept of their rows."""
-        with self.writing() as db:
-            add_fields(db, records)
+        with self.writing() as transaction:
+            transaction.add_fields(records)
             for record in records:
-                insert(db, record)
+                transaction.replace(record)
 
     def _found(self, cursor: sqlite3.Cursor, id_: str) -> tuple[Any, ...]:
         found = cursor.fetchone()
@@ -220,11 +275,19 @@ class Ledger:
         return tuple(found)
 
     @contextmanager
-    def _within(self, moment: StoreVersion) -> Iterator[sqlite3.Connection]:
+    def _within(self, version: StoreVersion) -> Iterator[sqlite3.Connection]:
         with self.reading() as db:
-            if meta_of(db)["epoch"] != moment.epoch:
+            if meta_of(db)["epoch"] != version.epoch:
                 raise StaleViewError(f"{self.path.parent}: was compacted meanwhile; open it again")
             yield db
+
+
+def _live(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    """Row, id and content hash of the live items whose column has one of those values, STATEMENT values at a time."""
+    rest = iter(dict.fromkeys(values))
+    while some := list(islice(rest, STATEMENT)):
+        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(some))}) AND died = 0"
+        yield from db.execute(query, some)
 
 
 def _meaning(error: Exception) -> str:

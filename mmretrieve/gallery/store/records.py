@@ -14,6 +14,7 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 
+ITEM_COLUMNS = 9  # of the table, the rest are about its files
 UNSEEN = "vector:"  # begins the hash of an item whose picture was never read: it is its vector's
 
 
@@ -26,17 +27,26 @@ class Item:
     """One picture of a gallery: where it was when it was added, its content's hash, its size, and what else is known of it."""
 
     id: str
-    place: Location
+    location: Location
     hash: str
     width: int | None = None
     height: int | None = None
     fields: Mapping[str, Value] = field(default_factory=dict)
     source: str = ""  # which source it came from
-    stamp: str = ""  # the state of its file then
+    fingerprint: str = ""  # the state of its file then
 
     @property
     def path(self) -> str:
-        return self.place.path
+        return self.location.path
+
+
+@dataclass(frozen=True)
+class ExistingItem:
+    """What a copy must know of an item that is there: its row, its content hash and, of a collection, its entry as text."""
+
+    row: int
+    hash: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,21 +61,41 @@ class StoredChecksums:
 
 @dataclass(frozen=True)
 class ItemRecord:
-    """An item as the ledger keeps it. `died` is 0 while it lives; `seal` is the checksum that was written with it."""
+    """An item as the ledger keeps it. `died` is 0 while it lives, `written_checksum` what was committed with it."""
 
     row: int
     item: Item
-    kept: StoredChecksums
+    stored: StoredChecksums
     died: int = 0
-    seal: int = 0
+    written_checksum: int = 0
 
+    @property
     def values(self) -> tuple[Value, ...]:
-        """In the order of the table's columns, the seal last."""
-        item, kept = self.item, self.kept
-        own = (self.row, item.id, item.path, item.place.part, item.hash, item.width, item.height, item.source, item.stamp)
-        place = (kept.vector, kept.thumbnail, kept.thumbnail_at, kept.thumbnail_size, self.died)
-        given = sorted((name, value) for name, value in item.fields.items() if value is not None)
-        return *own, *place, crc32(json.dumps([own, place, given]).encode())
+        """In the order of the table's columns, all but the last, which is the checksum."""
+        item, stored = self.item, self.stored
+        known = (
+            self.row,
+            item.id,
+            item.path,
+            item.location.member,
+            item.hash,
+            item.width,
+            item.height,
+            item.source,
+            item.fingerprint,
+        )
+        return *known, stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size, self.died
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of all values, those of the fields too."""
+        fields = sorted((name, value) for name, value in self.item.fields.items() if value is not None)
+        return crc32(json.dumps([self.values[:ITEM_COLUMNS], self.values[ITEM_COLUMNS:], fields]).encode())
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the entry is the one that was committed."""
+        return self.checksum == self.written_checksum
 
 
 @dataclass(frozen=True)
@@ -76,6 +106,10 @@ class StoreVersion:
     generation: int
     total: int
     dead: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many items are live."""
+        return self.total - len(self.dead)
 
     def rows(self) -> NDArray[np.int64]:
         """(n,) the live rows, in insertion order."""

@@ -7,15 +7,12 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
-from mmretrieve.filters.sqlite import quoted
-from mmretrieve.gallery.store.fields import RESERVED, FieldType, kind_of
+from mmretrieve.gallery.store.fields import RESERVED
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
 from mmretrieve.sources.location import Location
 
@@ -25,11 +22,12 @@ WHERE_BYTES = 1_000_000  # the longest text that a filter may make on its way
 STEPS = 100_000  # of SQLite's machine between two looks at the clock
 STATEMENT = 500  # rows that one statement asks for
 OWN = 15  # columns of `items`
-MOST_FIELDS = 1_900  # SQLite has 2,000 columns
+MAX_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
 READ_ALWAYS = frozenset(  # by the query around every filter; "" stands for a table of which no column is read
     [("items", "row"), ("items", "died"), ("items", ""), ("fields", ROW), ("fields", "")]
 )
+DEAD_INDEX = "CREATE INDEX dead ON items (died, row) WHERE died > 0"
 TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -40,7 +38,7 @@ CREATE TABLE items (
 CREATE TABLE fields ({ROW} INTEGER PRIMARY KEY);
 CREATE UNIQUE INDEX ids ON items (id, died);
 CREATE INDEX hashes ON items (hash);
-CREATE INDEX dead ON items (row) WHERE died > 0;
+{DEAD_INDEX};
 """
 
 
@@ -63,17 +61,19 @@ class RecordReader:
         return [found[row] for row in rows]
 
     def _record(self, values: Sequence[Any]) -> ItemRecord:
-        row, id_, path, part, content, width, height, source, stamp, *kept, died, seal = values[:OWN]
+        row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:OWN]
         fields = {name: value for name, value in zip(self._names, values[OWN + 1 :], strict=True) if value is not None}
-        item = Item(id_, Location(path, part), content, width, height, fields, source, stamp)
-        return ItemRecord(row, item, StoredChecksums(*kept), died, seal)
+        item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
+        return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
 
 
 @contextmanager
-def connection(path: Path) -> Iterator[sqlite3.Connection]:
+def connection(path: Path, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
+    """One transaction: committed when the block ends, rolled back when it raises."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
     try:
         with connection:
+            connection.execute(begin)
             yield connection
     finally:
         connection.close()
@@ -83,44 +83,8 @@ def meta_of(db: sqlite3.Connection) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
 
 
-def keep_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
+def put_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
-
-
-def insert(db: sqlite3.Connection, record: ItemRecord) -> None:
-    remove(db, record.row)
-    values = record.values()
-    db.execute(f"INSERT INTO items VALUES ({', '.join('?' * len(values))})", values)
-    given = {name: value for name, value in record.item.fields.items() if value is not None}
-    if given:
-        names = ", ".join(map(quoted, given))
-        db.execute(f"INSERT INTO fields ({ROW}, {names}) VALUES (?{', ?' * len(given)})", (record.row, *given.values()))
-
-
-def remove(db: sqlite3.Connection, row: int) -> None:
-    db.execute("DELETE FROM items WHERE row = ?", (row,))
-    db.execute(f"DELETE FROM fields WHERE {ROW} = ?", (row,))
-
-
-def kill(db: sqlite3.Connection, records: Sequence[ItemRecord]) -> None:
-    now = meta_of(db)["generation"]
-    for record in records:
-        insert(db, replace(record, died=now))
-
-
-def add_fields(db: sqlite3.Connection, records: Sequence[ItemRecord]) -> None:
-    """Columns for the fields of these that are new here. A number's has no type, so that every value stays what it was."""
-    kinds = meta_of(db)["fields"]
-    given = {name: value for record in records for name, value in record.item.fields.items() if value is not None}
-    new = {name: kind_of(name, value) for name, value in given.items() if name not in kinds}
-    if len(kinds) + len(new) > MOST_FIELDS:
-        raise GalleryError(
-            f"field {list(new)[-1]!r} would be number {len(kinds) + len(new):,}; a gallery has up to {MOST_FIELDS:,}"
-        )
-    for name, kind in new.items():
-        db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is FieldType.TEXT else ''}")
-    if new:
-        keep_meta(db, {"fields": kinds | new})
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The gallery on disk: `gallery.sqlite` is the ledger, `vectors.f16` the vectors, `thumbnails.bin` small pictures.
 
 Vectors and thumbnails are only ever appended: first their bytes are written and flushed, then the ledger commits their items
-together with how far the files count. What lies behind that is the rest of an interrupted write and is cut back on open.
-`gallery.seal` holds the digest of the whole ledger as the last finished command left it.
+together with how far the files count. What lies behind that is the rest of an interrupted write.
+Opening and reading write nothing; the next writer ends what an interrupted one left behind.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MissingError, OptionError
-from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger import Ledger
 from mmretrieve.gallery.store.records import Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32
 
 LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
-LOCK, DERIVING = "writer.lock", "index.lock"
+LOCK, INDEX_LOCK = "writer.lock", "index.lock"
 NEXT = ".next"  # behind the name of a file that compaction is about to put in its place
-FORMAT = 2
+FORMAT, OLDER_FORMAT = 3, 2
 ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what a path makes of scheme://
-Half = NDArray[np.float16]
+Float16Rows = NDArray[np.float16]
 logger = logging.getLogger(__name__)
 
 
@@ -63,16 +62,18 @@ class Store:
                 f"{folder}: not a gallery (no {LEDGER} in it); make one with `mmretrieve index SOURCE --gallery {folder}`"
             )
         meta = self.ledger.meta()
-        if meta.get("format") != FORMAT:
+        if meta.get("format") not in (OLDER_FORMAT, FORMAT):
             raise GalleryError(
-                f"{folder}: gallery format {meta.get('format')}, this version reads format {FORMAT}; index again"
+                f"{folder}: gallery format {meta.get('format')}, this version reads formats {OLDER_FORMAT} and {FORMAT}; index again"
             )
         try:
             self.dim, self.decode = int(meta["dim"]), Decode(meta["decode"])
             self.identity = EncoderIdentity(**meta["encoder"])
-            self._mend()
         except (KeyError, TypeError, OptionError) as error:
             raise GalleryError(f"{folder / LEDGER}: {error}; the gallery is damaged") from error
+        for name in (VECTORS, THUMBNAILS):
+            if not (folder / name).exists():
+                raise GalleryError(f"{folder / name}: No such file; the gallery is damaged")
 
     @classmethod
     def create(cls, folder: Path, identity: EncoderIdentity, dim: int, decode: Decode, **more: object) -> Store:
@@ -100,58 +101,62 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Holds the gallery's one writer's place. GalleryError where another process or thread has it, or the ledger is damaged."""
-        with self._alone(LOCK, "writing to this gallery"):
-            if (said := ledger_checksum.problem(self.ledger)) and said.startswith(LEDGER):
-                raise GalleryError(f"{self.folder}/{said}; nothing was written")
-            if self._is_unsettled():  # another process was killed since this one opened the gallery
+        """Holds the lock of the gallery's one writer. GalleryError where another process or thread has it, or the ledger is damaged."""
+        with self._locked(LOCK, "writing to this gallery"):
+            self._migrate()
+            self.ledger.check()
+            if self._is_unsettled():  # another writer was killed
                 self.settle()
             try:
                 yield
             finally:
-                ledger_checksum.write(self.ledger)
+                self.ledger.seal()
 
     @contextmanager
-    def deriving(self) -> Iterator[None]:
-        """The same for what is derived, the index: a writer may go on meanwhile."""
-        with self._alone(DERIVING, "writing the index of this gallery"):
-            for left in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of one that was killed
-                left.unlink(missing_ok=True)
+    def writing_index(self) -> Iterator[None]:
+        """The same for the index, which is derived: a writer may go on meanwhile."""
+        with self._locked(INDEX_LOCK, "writing the index of this gallery"):
+            self._migrate()
+            for partial in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of a writer that was killed
+                partial.unlink(missing_ok=True)
             try:
                 yield
             finally:
-                ledger_checksum.write(self.ledger)
+                self.ledger.seal()
 
-    def halves(self, moment: StoreVersion) -> Half:
-        """(total, dim) float16 of all rows of that moment, mapped from the file. MovedError where rows have other numbers now."""
+    def float16_rows(self, version: StoreVersion) -> Float16Rows:
+        """(total, dim) float16 of all rows of that version, mapped from the file. StaleViewError where rows have other numbers now."""
         path = self.file(VECTORS)
-        count = path.stat().st_size // (self.dim * 2)
-        rows: Half = np.empty((0, self.dim), np.float16)
-        if 0 < moment.total <= count:
-            rows = np.memmap(path, np.float16, "r", shape=(moment.total, self.dim))
-        if self.ledger.meta()["epoch"] != moment.epoch:  # then the file may well be shorter
+        try:
+            count = path.stat().st_size // (self.dim * 2)
+        except FileNotFoundError as error:
+            raise StaleViewError(f"{path}: was renamed meanwhile; open the gallery again") from error
+        rows: Float16Rows = np.empty((0, self.dim), np.float16)
+        if 0 < version.total <= count:
+            rows = np.memmap(path, np.float16, "r", shape=(version.total, self.dim))
+        if self.ledger.meta()["epoch"] != version.epoch:  # then the file may well be shorter
             raise StaleViewError(f"{self.folder}: was compacted meanwhile; open it again")
-        if count < moment.total:
+        if count < version.total:
             raise GalleryError(
-                f"{path}: holds {count} rows, the ledger counts {moment.total}; run `mmretrieve verify {self.folder}`"
+                f"{path}: holds {count} rows, the ledger counts {version.total}; run `mmretrieve verify {self.folder}`"
             )
         return rows
 
     def append(
-        self, items: Sequence[Item], vectors: Float32 | Half, thumbnails: Sequence[bytes], instead: Sequence[ItemRecord] = ()
+        self, items: Sequence[Item], vectors: Float32 | Float16Rows, thumbnails: Sequence[bytes], replaced: Sequence[int] = ()
     ) -> None:
-        """Commits items with their vectors (n, dim) and thumbnails, and lets the records `instead` die: all or none.
+        """Commits items with their vectors (n, dim) and thumbnails, and kills the rows that they replace: all or none.
 
         Call within `writing`. GalleryError where the disk is full or an id is there already.
         """
-        half = np.ascontiguousarray(vectors, dtype=np.float16)
+        float16_rows = np.ascontiguousarray(vectors, dtype=np.float16)
         try:
             meta = self.ledger.meta()
-            kept, small = self._placed(items, half, thumbnails, meta["thumbnail_bytes"])
+            stored, small = self._placed(items, float16_rows, thumbnails, meta["thumbnail_bytes"])
             _write(self.folder / THUMBNAILS, meta["thumbnail_bytes"], small)
-            _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, half.tobytes())
-            records = [ItemRecord(meta["rows"] + i, item, kept[i]) for i, item in enumerate(items)]
-            self.ledger.commit(records, meta["thumbnail_bytes"] + len(small), instead=instead)
+            _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, float16_rows.tobytes())
+            records = [ItemRecord(meta["rows"] + i, item, stored[i]) for i, item in enumerate(items)]
+            self.ledger.commit(records, meta["thumbnail_bytes"] + len(small), replaced=replaced)
         except OSError as error:
             raise GalleryError(
                 f"{self.folder}: could not write ({error}); what was committed before is safe, run it again"
@@ -162,24 +167,28 @@ class Store:
         found = self.ledger.live(ids)
         if absent := [id_ for id_ in ids if id_ not in found]:
             raise MissingError(f"{self.folder}: no item {absent[0]!r} in this gallery")
-        self.ledger.kill(list(found.values()))
+        self.ledger.kill([found[id_].row for id_ in dict.fromkeys(ids)])
 
-    def thumbnail(self, kept: StoredChecksums) -> bytes | None:
+    def thumbnail(self, stored: StoredChecksums) -> bytes | None:
         """The thumbnail that lies there, or None where there is none or it is damaged: it can be made again."""
-        if not kept.thumbnail_size:
+        if not stored.thumbnail_size:
             return None
         try:
             with self.file(THUMBNAILS).open("rb") as file:
-                file.seek(kept.thumbnail_at)
-                data = file.read(kept.thumbnail_size)
+                file.seek(stored.thumbnail_at)
+                data = file.read(stored.thumbnail_size)
         except OSError as error:
             logger.warning("%s: %s", self.folder / THUMBNAILS, error)
             return None
-        return data if crc32(data) == kept.thumbnail else None
+        return data if crc32(data) == stored.thumbnail else None
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
         return {name: path.stat().st_size for name in (LEDGER, VECTORS, THUMBNAILS) if (path := self.file(name)).exists()}
+
+    def problem_of_checksum(self) -> str | None:
+        """One line where the ledger as a whole is not what was committed. Reads all rows."""
+        return self.ledger.problem(FORMAT)
 
     def file(self, name: str) -> Path:
         """Where a file of this gallery is: its next version, between the commit of a compaction and its renaming."""
@@ -187,21 +196,21 @@ class Store:
         return following if self.ledger.meta().get("compacted") and following.exists() else self.folder / name
 
     def _placed(
-        self, items: Sequence[Item], half: Half, thumbnails: Sequence[bytes], end: int
+        self, items: Sequence[Item], float16_rows: Float16Rows, thumbnails: Sequence[bytes], end: int
     ) -> tuple[list[StoredChecksums], bytes]:
         """Where everything will lie, and the thumbnails to write at `end`: one for each content that has none here yet."""
-        known = {content: record.kept for content, record in self.ledger.with_content({item.hash for item in items}).items()}
+        known = {content: record.stored for content, record in self.ledger.with_content({item.hash for item in items}).items()}
         small = bytearray()
-        kept = []
-        for item, vector, thumbnail in zip(items, half, thumbnails, strict=True):
+        stored = []
+        for item, vector, thumbnail in zip(items, float16_rows, thumbnails, strict=True):
             if thumbnail and (item.hash not in known or not known[item.hash].thumbnail_size):
                 known[item.hash] = StoredChecksums(0, crc32(thumbnail), end + len(small), len(thumbnail))
                 small += thumbnail
-            kept.append(replace(known.get(item.hash, StoredChecksums(0)), vector=crc32(vector.tobytes())))
-        return kept, bytes(small)
+            stored.append(replace(known.get(item.hash, StoredChecksums(0)), vector=crc32(vector.tobytes())))
+        return stored, bytes(small)
 
     @contextmanager
-    def _alone(self, name: str, doing: str) -> Iterator[None]:
+    def _locked(self, name: str, doing: str) -> Iterator[None]:
         try:
             with FileLock(self.folder / name, timeout=0):
                 yield
@@ -230,17 +239,10 @@ class Store:
         """How many bytes of each file count."""
         return {VECTORS: meta["rows"] * self.dim * 2, THUMBNAILS: meta["thumbnail_bytes"]}
 
-    def _mend(self) -> None:
-        """Settles what an interrupted writer left behind, unless one is at work."""
-        try:
-            if self._is_unsettled():
-                with FileLock(self.folder / LOCK, timeout=0):
-                    self.settle()
-        except Timeout:
-            return
-        except OSError as error:
-            if not _forbids(error):
-                raise GalleryError(f"{error.filename or self.folder}: {error.strerror or error}") from error
+    def _migrate(self) -> None:
+        """Brings a gallery of the older format to this one. GalleryError where it is damaged; then nothing was written."""
+        if self.ledger.meta()["format"] == OLDER_FORMAT:
+            self.ledger.migrate(FORMAT)
 
     def _is_unsettled(self) -> bool:
         meta = self.ledger.meta()
@@ -255,6 +257,8 @@ def _forbids(error: OSError) -> bool:
 
 def _write(path: Path, at: int, data: bytes) -> None:
     """Writes and flushes bytes behind what counts."""
+    if not data:
+        return
     with path.open("r+b") as file:
         file.seek(at)
         file.write(data)
