@@ -46,11 +46,13 @@ class Canvas:
     height: float
 
     def points(self, outline: shapes.Outline) -> list[tuple[float, float]]:
+        """An outline in pixels."""
         return [
             ((self.centre_x + x * self.half_width) * self.side, (self.top + y * self.height) * self.side) for x, y in outline
         ]
 
     def mask(self, outlines: list[shapes.Outline]) -> Image.Image:
+        """A mask that is 255 inside the outlines."""
         mask = Image.new("L", (self.side, self.side))
         pen = ImageDraw.Draw(mask)
         for outline in outlines:
