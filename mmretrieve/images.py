@@ -75,9 +75,7 @@ def open_image(
     try:
         with _open(source) as image:
             if min(image.size) == 0 or max(image.size) > MAX_ASPECT * min(image.size):
-                raise ImageError(
-                    f"{source_name(source)}: {image.width}×{image.height} pixels is too narrow; the longer side may be at most {MAX_ASPECT} times the shorter one"
-                )
+                raise ImageError(f"{source_name(source)}: {image.width}×{image.height} pixels is too narrow to show anything")
             if image.width * image.height > max_pixels:
                 raise ImageError(
                     f"{source_name(source)}: {image.width}×{image.height} pixels is above the limit of {max_pixels:,} pixels"

@@ -343,7 +343,7 @@ def test_a_picture_that_was_changed_is_not_looked_at(tmp_path: Path, encoder: mm
     assert len(retriever.search(reference_id="a.png", prompt="in red", composer="lincir")) == 1
     file.write_bytes(pictures[1].read_bytes())
     assert len(retriever.search(reference_id="a.png", prompt="in red")) == 1  # its vector is still known
-    with pytest.raises(OptionError, match="reads the reference picture itself"):
+    with pytest.raises(OptionError, match="needs the reference image itself"):
         retriever.search(reference_id="a.png", prompt="in red", composer="lincir")
 
 
