@@ -93,7 +93,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path:
     """Killed with −9 once the first vectors are on disk, and run again; beside a run that nobody disturbed."""
     asked = ["run", "cirr", "--root", str(place / "cirr"), "--composer", "sum"]
     command = [sys.executable, "-m", "eval", *asked]
-    kept, out = tmp_path / "kept", tmp_path / "out"
+    kept, whole, out = tmp_path / "kept", place / "features" / "cirr-val", tmp_path / "out"  # `whole`: shared with other tests
     killed = subprocess.Popen([*command, "--features", str(kept), "--out", str(out)], cwd=ROOT, stderr=subprocess.DEVNULL)
     rows = kept / "cirr_val" / "rows.f32"
     while killed.poll() is None and not (rows.is_file() and rows.stat().st_size):
@@ -105,8 +105,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path:
     assert not out.exists()
     os.truncate(rows, done - 100)  # a write that was torn
     assert main([*asked, "--features", str(kept), "--out", str(out)]) == 0
-    assert main([*asked, "--features", str(tmp_path / "whole"), "--out", str(tmp_path / "other")]) == 0
-    assert rows.read_bytes() == (tmp_path / "whole" / "cirr_val" / "rows.f32").read_bytes()
+    assert main([*asked, "--features", str(whole), "--out", str(tmp_path / "other")]) == 0
+    assert rows.read_bytes() == (whole / "cirr_val" / "rows.f32").read_bytes()
     for path in out.iterdir():
         found, expected = (json.loads(file.read_text()) for file in (path, tmp_path / "other" / path.name))
         assert (untimed(found) if "provenance" in found else found) == (
