@@ -44,7 +44,7 @@ SWEEP: dict[str, Any] = {
 """The record of a sweep but for its points."""
 
 
-def told(
+def make_setting(
     pdv: str | None = None,
     weights: dict[str, float] | str | None = None,
     *,
@@ -60,13 +60,13 @@ def weights_of(found: WeightSetting) -> tuple[float, ...]:
 
 
 def test_nothing_said_is_the_composers_own() -> None:
-    found = told()
+    found = make_setting()
     assert (found.label, found.pdv) == ("base", None)
     assert found.weigh(QUERY, SPREAD) is QUERY
 
 
 def test_three_numbers() -> None:
-    found = told("1.4,1.2,0.75")
+    found = make_setting("1.4,1.2,0.75")
     assert found.label == "PDV-F 1.4/1.2/0.75"
     assert found.pdv == PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
     gamma = 0.25 * 1.4 + 0.75 * 1.2
@@ -75,16 +75,16 @@ def test_three_numbers() -> None:
 
 def test_a_published_setting_by_its_name_and_by_what_it_is_for() -> None:
     for name, setting in PUBLISHED.items():
-        found = told(name)
+        found = make_setting(name)
         assert found.pdv == setting
         assert found.label.endswith(f" ({name})")
-    assert told("published").pdv == PUBLISHED["cirevl"]
-    found = told("published", composer=ComposerName.SEARLE, benchmark="fashioniq:dress", model=LARGE)
+    assert make_setting("published").pdv == PUBLISHED["cirevl"]
+    found = make_setting("published", composer=ComposerName.SEARLE, benchmark="fashioniq:dress", model=LARGE)
     assert found.label == "PDV-F 1.2/1/0.8 (searle-fashioniq-large)"
 
 
 def test_automatic_weights_are_those_of_a_search() -> None:
-    found = told(weights="auto")
+    found = make_setting(weights="auto")
     assert (found.label, found.pdv) == ("auto", None)
     assert weights_of(found) == automatic_weights(QUERY, SPREAD).weights
     assert found.weigh(QUERY.with_rule(Product()), SPREAD).is_linear
@@ -93,30 +93,30 @@ def test_automatic_weights_are_those_of_a_search() -> None:
 
 
 def test_base_weights_may_be_named() -> None:
-    found = told(weights="base")
+    found = make_setting(weights="base")
     assert (found.label, found.pdv) == ("base", None)
     assert found.weigh(QUERY, SPREAD) is QUERY
     with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
-        told("cirevl", "base")
+        make_setting("cirevl", "base")
 
 
 def test_weights_by_role_and_balanced() -> None:
-    found = told(weights={"image": 1.0, "prompt": 2.5})
+    found = make_setting(weights={"image": 1.0, "prompt": 2.5})
     assert (found.label, found.pdv) == ("image=1,prompt=2.5", None)
     assert weights_of(found) == (1, 0, 0, 2.5)
-    assert told(weights="balanced").label == "balanced"
-    assert weights_of(told(weights="balanced")) == balanced_weights(QUERY, SPREAD).weights
+    assert make_setting(weights="balanced").label == "balanced"
+    assert weights_of(make_setting(weights="balanced")) == balanced_weights(QUERY, SPREAD).weights
 
 
 def test_the_best_point_of_a_sweep_is_reached(tmp_path: Path) -> None:
     for beta, gamma in [(0.0, 0.0), (0.35, 2.2), (1.0, -0.5), (0.75, 1.2500000000000004)]:
         file = tmp_path / "a.sweep.json"
         file.write_text(json.dumps(SWEEP | {"points": {"best": {"beta": beta, "gamma": gamma, "metrics": {"recall@1": 1.0}}}}))
-        found = told(str(file))
+        found = make_setting(str(file))
         assert found.label.endswith(" (best of a.sweep.json)")
         assert weights_of(found)[:3] == pytest.approx(plane_weights(beta, gamma), abs=1e-12)
         with pytest.raises(OptionError, match="is a sweep of 'captions'; its best point cannot be used for 'lincir'"):
-            told(str(file), composer=ComposerName.LINCIR)
+            make_setting(str(file), composer=ComposerName.LINCIR)
 
 
 @pytest.mark.parametrize(
@@ -185,20 +185,20 @@ def test_which_setting_is_published_for_what(composer: ComposerName, benchmark: 
 )
 def test_what_is_no_setting_is_wrong_use(pdv: str, message: str) -> None:
     with pytest.raises(OptionError) as caught:
-        told(pdv)
+        make_setting(pdv)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_contradictions_are_wrong_use() -> None:
     with pytest.raises(OptionError, match="all weights are 0"):
-        told(None, {"image": 0.0, "prompt": 0.0})
+        make_setting(None, {"image": 0.0, "prompt": 0.0})
     with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
-        told("cirevl", "balanced")
+        make_setting("cirevl", "balanced")
     with pytest.raises(OptionError, match="the paper gives no setting for 'sdr'"):
-        told("published", composer=ComposerName.SDR)
+        make_setting("published", composer=ComposerName.SDR)
     with pytest.raises(OptionError, match="'slerp' does not have them all"):
-        told("1,1,0.5", composer=ComposerName.SLERP)
+        make_setting("1,1,0.5", composer=ComposerName.SLERP)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,6 @@ def test_a_file_that_is_no_sweep_is_named(tmp_path: Path, content: str) -> None:
     file = tmp_path / "a.json"
     file.write_text(content)
     with pytest.raises(mm.MMRetrieveError, match=r"a\.json: not the record of a sweep") as caught:
-        told(str(file))
+        make_setting(str(file))
     assert not isinstance(caught.value, OptionError)
     assert "\n" not in str(caught.value)
