@@ -238,7 +238,7 @@ def test_damage_is_named_and_never_used(bench: Benchmark, kept: Path) -> None:
         (kept / ABOUT).write_text(text)
         assert f"{kept / ABOUT}: not the description of stored vectors" in said(bench, PIXELS, kept)
     (kept / ABOUT).unlink()
-    assert f"{kept / ROWS}: there is no about.json" in said(bench, PIXELS, kept)  # whose rows they are, nobody knows
+    assert f"{kept / ROWS}: about.json, which describes it, is missing" in said(bench, PIXELS, kept)
     assert (kept / ROWS).read_bytes() == whole
 
 
