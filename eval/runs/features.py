@@ -108,7 +108,7 @@ def _check_about(path: Path, about: dict[str, Any]) -> None:
     if different:
         name = different[0]
         raise MMRetrieveError(
-            f"{path.parent} holds other vectors: their {name} is {stored[name]}, this run's is {about[name]}; "
+            f"{path.parent} holds other vectors: {name} {stored[name]} there, {about[name]} here; "
             "choose another folder, or delete this one"
         )
 

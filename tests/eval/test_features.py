@@ -176,7 +176,7 @@ def test_another_encoder_has_vectors_of_its_own(bench: Benchmark, kept: Path, ch
     assert changed.done == COUNT
     encode_gallery(bench, PIXELS, kept)
     before = content(kept)
-    assert said(bench, changed, kept).startswith(f"{kept}: holds the vectors of something else: {named}; ")
+    assert said(bench, changed, kept).startswith(f"{kept} holds other vectors: {named}; ")
     assert content(kept) == before
 
 
@@ -200,12 +200,12 @@ def test_other_annotations_and_other_pictures_have_vectors_of_their_own(bench: B
         counting = Counting()
         encode_gallery(benchmark, counting)
         assert counting.done == len(benchmark.gallery_ids)
-        assert f"holds the vectors of something else: {named}" in said(benchmark, PIXELS, kept)
+        assert f"holds other vectors: {named}" in said(benchmark, PIXELS, kept)
     Image.new("RGB", (50, 50), "red").save(bench.image_path(bench.gallery_ids[7]))
     counting = Counting()
     encode_gallery(bench, counting)
     assert counting.done == COUNT
-    assert "holds the vectors of something else: pictures " in said(bench, PIXELS, kept)
+    assert "holds other vectors: pictures " in said(bench, PIXELS, kept)
 
 
 def test_targetpad_has_vectors_of_its_own(bench: Benchmark, encoder: mm.Encoder, kept: Path) -> None:
@@ -217,7 +217,7 @@ def test_targetpad_has_vectors_of_its_own(bench: Benchmark, encoder: mm.Encoder,
     np.testing.assert_allclose(plain[1:], pad[1:], atol=1e-6)  # the drawings are square
     encode_gallery(bench, encoder, kept)
     there, _, here = said(bench, padded, kept).partition(" there, ")
-    assert there.startswith(f"{kept}: holds the vectors of something else: preprocessing {{")
+    assert there.startswith(f"{kept} holds other vectors: preprocessing {{")
     assert "target_pad" not in there
     assert "target_pad" in here
 
@@ -229,16 +229,16 @@ def test_damage_is_named_and_never_used(bench: Benchmark, kept: Path) -> None:
     flipped[1000] ^= 1
     for damaged in (bytes(flipped), whole[:-4], whole + b"0000", b""):
         (kept / ROWS).write_bytes(damaged)
-        assert said(bench, PIXELS, kept) == f"{kept / ROWS}: the kept vectors are damaged; delete {kept} and run again"
+        assert said(bench, PIXELS, kept) == f"{kept / ROWS}: the stored vectors are damaged; delete {kept} and run again"
         assert (kept / ROWS).read_bytes() == damaged
     (kept / ROWS).unlink()
     assert "are damaged" in said(bench, PIXELS, kept)
     (kept / ROWS).write_bytes(whole)
     for text in ("", "[]", "{}", '{"benchmark": "small:part"}'):
         (kept / ABOUT).write_text(text)
-        assert f"{kept / ABOUT}: not the description of kept vectors" in said(bench, PIXELS, kept)
+        assert f"{kept / ABOUT}: not the description of stored vectors" in said(bench, PIXELS, kept)
     (kept / ABOUT).unlink()
-    assert f"{kept / ROWS}: there is no about.json" in said(bench, PIXELS, kept)  # whose rows they are, nobody knows
+    assert f"{kept / ROWS}: about.json, which describes it, is missing" in said(bench, PIXELS, kept)
     assert (kept / ROWS).read_bytes() == whole
 
 
@@ -295,7 +295,7 @@ def test_where_it_is_allowed_they_leave_with_the_queries_that_name_them(bench: B
     assert found.gallery_ids == tuple(bench.gallery_ids[i] for i in left)
     np.testing.assert_allclose(rows, whole[left], atol=1e-6)
     assert [query.id for query in found.queries] == [str(i) for i in range(12) if i not in (0, 9, 10)]
-    expected = "small:part: 3 of 24 pictures were missing and 3 of 12 queries left out: not comparable with other results"
+    expected = "small:part: 3 of 24 images were missing and 3 of 12 queries left out: not comparable with other results"
     assert found.remark == expected
     again = Counting()
     assert encode_gallery(bench, again, kept, allow_missing=True)[0].gallery_ids == found.gallery_ids
@@ -322,7 +322,7 @@ def test_nothing_missing_is_nothing_said(bench: Benchmark, kept: Path) -> None:
 
 def test_all_missing_leaves_nothing_to_measure(bench: Benchmark, kept: Path) -> None:
     lose(bench, *range(COUNT))
-    assert "there is nothing left to measure" in said(bench, PIXELS, kept, allow_missing=True)
+    assert "no query is left to measure" in said(bench, PIXELS, kept, allow_missing=True)
 
 
 def test_pictures_are_cut_out_where_the_benchmark_says_so(bench: Benchmark, encoder: mm.Encoder, kept: Path) -> None:
