@@ -500,7 +500,7 @@ def rows(page: Any) -> list[str]:
 
 def test_a_line_stands_before_the_weak_matches(visit: Opener) -> None:
     reference = {"id": mm.wardrobe.drawings()[5].id, "region": None, "weight": 1}
-    page = visit("/?q=" + urllib.parse.quote(json.dumps({"references": [reference], "shown": 500})))
+    page = visit("/?q=" + urllib.parse.quote(json.dumps({"references": [reference], "shown": 96})))
     strong = rows(page).index("line")
     assert 0 < strong < len(rows(page)) - 1
     assert rows(page) == ["card"] * strong + ["line"] + ["weak"] * len(rows(page)[strong + 1 :])
