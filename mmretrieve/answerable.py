@@ -18,7 +18,7 @@ from mmretrieve.weighting import APPEND_AMOUNTS, MIN_DEVIATION, STANDARD_TERMS, 
 
 BEST = 3  # hits that are looked at
 WORDS = 160  # of the general vocabulary that a prompt is held against
-# log-odds of a prompt's lead, the hits' score and 1: with a reference and a prompt, and with either alone (docs/answerable.md)
+# log-odds of a prompt's lead, the hits' score and 1: with a reference and a prompt, and with either alone (docs/guides/answerable.md)
 BOTH = (0.7, 1.5, -3.7)
 PROMPT_ALONE = (1.2, 0.0, -2.6)
 IMAGE_ALONE = (0.0, 3.0, -5.7)  # any picture is near to something: what fits large galleries would refuse small ones

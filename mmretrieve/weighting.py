@@ -15,7 +15,7 @@ result is linear: one vector and one search on any index. `balanced_weights` is 
 
     image √(1 − ρ²)   text −ρ/2   composed 1   prompt r²          ρ: the correlation of the scores of `image` and `text`
 
-docs/weights.md has the measurements.
+docs/guides/weights.md has the measurements.
 """
 
 from __future__ import annotations

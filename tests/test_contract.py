@@ -76,7 +76,7 @@ class Numpy:
         return np.array([known[id_] for id_ in ids], dtype=np.int64)
 
     def allowed(self, options: SearchOptions) -> CandidateFilter:
-        found = self._table.exeoptionse(
+        found = self._table.execute(
             f"SELECT row FROM items WHERE {to_text(options.where) if options.where else '1'} ORDER BY row"
         ).fetchall()
         matching = np.array([row for (row,) in found], dtype=np.int64)

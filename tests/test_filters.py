@@ -467,12 +467,12 @@ def test_a_filter_is_given_as_text_as_an_expression_or_as_a_structure(gallery: m
 def test_sqlite_itself_reads_only_the_columns_that_the_filter_names(
     gallery: mm.Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moment = gallery._store.ledger.moment()
+    version = gallery._store.ledger.version()
     honest, hidden = to_sqlite(parse("n > 1"), ["n"]), ""
     monkeypatch.setattr(ledger, "to_sqlite", lambda *_: replace(honest, sql=hidden, parameters=()))
     for hidden in ("items.path LIKE '/%'", "EXISTS (SELECT value FROM meta)", "fields.t = 1", "hex(n)", "(SELECT count(*) FROM sqlite_master)"):  # noqa: B007 # fmt: skip
         with pytest.raises(OptionError, match=r"not authorized|prohibited"):
-            gallery._store.ledger.matching(parse("n > 1"), moment)
+            gallery._store.ledger.matching(parse("n > 1"), version)
 
 
 def test_a_filter_that_takes_too_long_is_interrupted(gallery: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:

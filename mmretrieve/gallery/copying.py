@@ -36,7 +36,7 @@ class EncodedBatch:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TargetState:
     """The positions of a batch's items by what the target has: nothing of that id, the same image, or another one."""
 
     missing: list[int]
@@ -45,7 +45,7 @@ class Comparison:
     existing: Mapping[str, ExistingItem]
 
     @classmethod
-    def of(cls, items: Sequence[Item], existing: Mapping[str, ExistingItem]) -> Comparison:
+    def of(cls, items: Sequence[Item], existing: Mapping[str, ExistingItem]) -> TargetState:
         """Of two items with one id the first counts as there for the second."""
         comparison, hashes = cls([], [], [], existing), {id_: item.hash for id_, item in existing.items()}
         for i, item in enumerate(items):
@@ -72,7 +72,7 @@ class CopyTarget(Protocol):
 
     def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]: ...
 
-    def write(self, batch: EncodedBatch, comparison: Comparison) -> AddReport:
+    def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
         """Commits what of a batch is to be there."""
 
 
@@ -85,7 +85,7 @@ def copy_missing(
     """
     report = AddReport()
     for batch in batches:
-        comparison = Comparison.of(batch.items, target.existing([item.id for item in batch.items]))
+        comparison = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
         if comparison.different and not update:
             raise _different(target, source, [batch.items[i].id for i in comparison.different])
         report += target.write(batch, comparison)
@@ -104,7 +104,7 @@ def check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str,
             except GalleryError as error:
                 raise GalleryError(f"{source}: {item.id!r}: {error}; nothing was copied") from error
         if not update:
-            comparison = Comparison.of(batch.items, target.existing([item.id for item in batch.items]))
+            comparison = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
             different += [batch.items[i].id for i in comparison.different]
     if different:
         raise _different(target, source, different, "; nothing was copied")
@@ -130,7 +130,7 @@ class StoreTarget:
     def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]:
         return self._store.ledger.existing(ids)
 
-    def write(self, batch: EncodedBatch, comparison: Comparison) -> AddReport:
+    def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
         """Appends what is missing, its fields under the names that they have here."""
         if missing := comparison.missing:
             fields = self.fields()

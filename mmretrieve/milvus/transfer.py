@@ -13,7 +13,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
 from mmretrieve.filters.milvus import one_of
-from mmretrieve.gallery.copying import Comparison, EncodedBatch, StoreTarget, check_copy, copy_missing, view_batches
+from mmretrieve.gallery.copying import EncodedBatch, StoreTarget, TargetState, check_copy, copy_missing, view_batches
 from mmretrieve.gallery.ingest import AddReport
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.snapshot import LocalView, read_manifest
@@ -99,7 +99,7 @@ class CollectionTarget:
         rows = self._server.get(one_of(ID, ids), [ROW, ID, HASH, ITEM]) if ids else []
         return {row[ID]: ExistingItem(row[ROW], row[HASH], row[ITEM]) for row in rows}
 
-    def write(self, batch: EncodedBatch, comparison: Comparison) -> AddReport:
+    def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
         """Upserts what is missing or has other metadata there; another image gets a new row, and the old one is deleted after it."""
         items = [replace(item, fields=fitted(item.fields, self.fields())) for item in batch.items]
         changed = [i for i in comparison.same if is_news(items[i], comparison.existing[items[i].id])]

@@ -16,7 +16,7 @@ from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import snapshot
-from mmretrieve.gallery.index import gpu_scores, index_manifest, manager
+from mmretrieve.gallery.index import gpu_scores, index_manifest
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
@@ -140,8 +140,7 @@ def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
 
 
 def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (manager, index_manifest):
-        monkeypatch.setattr(module, "FLAT_NUMBERS", 1000)
+    monkeypatch.setattr(index_manifest, "FLAT_NUMBERS", 1000)
     assert "searches are slow without one: mmretrieve build" in small.info()["index"]["advice"]
     small.search(Composition(("query",), clustered(1), (1.0,)), 3)
     assert not (small.path / "index.faiss").exists()

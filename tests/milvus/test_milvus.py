@@ -114,9 +114,9 @@ def test_another_encoder_is_refused_and_both_are_named(milvus: LiteServer, tmp_p
     folder, address = filled(tmp_path / "g", 10), milvus.address("mine")
     push(folder.path, address)
     mm.Gallery.for_vectors(tmp_path / "h", mm.EncoderIdentity("other", "weights", "plain"), ColourEncoder.dim)
-    with pytest.raises(GalleryError, match=r"made by colours .*; not by other "):
+    with pytest.raises(GalleryError, match=r"by colours .*; the gallery: .* by other "):
         push(tmp_path / "h", address)
-    with pytest.raises(GalleryError, match=r"made by colours"):
+    with pytest.raises(GalleryError, match=r"by colours"):
         pull_into(tmp_path / "h", address)
     with pytest.raises(GalleryError, match=r"was made by colours .* not by .*wardrobe"):
         mm.Retriever(mm.open_gallery(address), encoder)
@@ -183,7 +183,7 @@ def test_what_is_done_in_a_folder_is_refused_at_an_address(milvus: LiteServer, t
     for words in (["compact", address], ["build", address], ["export", address, "out"], ["index-report", address],
                   ["merge", address, str(folder.path)], ["merge", str(folder.path), address], ["pull", address, milvus.address("other")],
                   ["push", address, milvus.address("other")], ["info", "MILVUS://host/c"]):  # fmt: skip
-        assert main(words) == 1, words
+        assert main(words) in (1, 2), words  # a failure, or wrong use
     assert [path.name for path in tmp_path.iterdir()] == ["g"]
 
 
