@@ -1,7 +1,9 @@
-"""Every benchmark by name. A new benchmark is a module with `load`, SPLITS and ROOT_CONTENTS, and one entry in each table here."""
+"""Every benchmark by name. A new benchmark is a module with `load`, SPLITS and ROOT_CONTENTS, a name and a row of FAMILIES."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from eval.benchmarks import catalogue, circo, cirr, fashioniq, genecis, wardrobe
@@ -21,25 +23,41 @@ class BenchmarkName(Choice):
     CATALOGUE = "catalogue"
 
 
-PARTS: dict[BenchmarkName, tuple[str, ...]] = {
-    BenchmarkName.FASHIONIQ: fashioniq.CATEGORIES,
-    BenchmarkName.GENECIS: genecis.TASKS,
-}
-SPLITS: dict[BenchmarkName, tuple[str, ...]] = {
-    BenchmarkName.CIRR: cirr.SPLITS,
-    BenchmarkName.FASHIONIQ: fashioniq.SPLITS,
-    BenchmarkName.CIRCO: circo.SPLITS,
-    BenchmarkName.GENECIS: genecis.SPLITS,
-    BenchmarkName.WARDROBE: wardrobe.SPLITS,
-    BenchmarkName.CATALOGUE: catalogue.SPLITS,
-}
-"""The splits of each family; the first one is the default."""
-ROOT_CONTENTS: dict[BenchmarkName, str] = {
-    BenchmarkName.CIRR: cirr.ROOT_CONTENTS,
-    BenchmarkName.FASHIONIQ: fashioniq.ROOT_CONTENTS,
-    BenchmarkName.CIRCO: circo.ROOT_CONTENTS,
-    BenchmarkName.GENECIS: genecis.ROOT_CONTENTS,
-    BenchmarkName.CATALOGUE: catalogue.ROOT_CONTENTS,
+@dataclass(frozen=True)
+class Family:
+    """One row of the registry.
+
+    Parameters
+    ----------
+    title : how reports name it.
+    load : (folder, split, part) → Benchmark; the part is "" for a family without parts.
+    splits : the first one is the default.
+    root_contents : what its folder contains, for the error if none is given; None for one that is built in.
+    parts : their names, if it has several.
+    find_parts : folder → the parts whose files exist; by default all.
+    """
+
+    title: str
+    load: Callable[[Path, str, str], Benchmark]
+    splits: tuple[str, ...]
+    root_contents: str | None
+    parts: tuple[str, ...] = ()
+    find_parts: Callable[[Path], tuple[str, ...]] | None = None
+
+
+FAMILIES: dict[BenchmarkName, Family] = {
+    BenchmarkName.CIRR: Family("CIRR", lambda root, split, _: cirr.load(root, split), cirr.SPLITS, cirr.ROOT_CONTENTS),
+    BenchmarkName.FASHIONIQ: Family(
+        "FashionIQ", fashioniq.load, fashioniq.SPLITS, fashioniq.ROOT_CONTENTS, fashioniq.CATEGORIES
+    ),
+    BenchmarkName.CIRCO: Family("CIRCO", lambda root, split, _: circo.load(root, split), circo.SPLITS, circo.ROOT_CONTENTS),
+    BenchmarkName.GENECIS: Family(
+        "GeneCIS", genecis.load, genecis.SPLITS, genecis.ROOT_CONTENTS, genecis.TASKS, genecis.list_tasks
+    ),
+    BenchmarkName.WARDROBE: Family("Wardrobe", lambda *_: wardrobe.load(), wardrobe.SPLITS, None),
+    BenchmarkName.CATALOGUE: Family(
+        "Catalogue", lambda root, *_: catalogue.load(root), catalogue.SPLITS, catalogue.ROOT_CONTENTS
+    ),
 }
 
 
@@ -60,26 +78,16 @@ def load_benchmark(name: str, root: str | Path | None = None, split: str | None 
     >>> len(load_benchmark("wardrobe").queries)
     500
     """
-    family, part = _parse_name(name)
-    if part is None and family in PARTS:
-        raise OptionError(f"{family.value} has parts: choose from {', '.join(f'{family.value}:{p}' for p in PARTS[family])}")
-    split = SPLITS[family][0] if split is None else split
-    if split not in SPLITS[family]:
-        raise unknown(f"split of {family.value}", split, SPLITS[family])
-    if family is BenchmarkName.WARDROBE:
-        return wardrobe.load()
-    folder = _check_root(family, root)
-    match family:
-        case BenchmarkName.CIRR:
-            return cirr.load(folder, split)
-        case BenchmarkName.FASHIONIQ:
-            return fashioniq.load(folder, split, str(part))
-        case BenchmarkName.CIRCO:
-            return circo.load(folder, split)
-        case BenchmarkName.GENECIS:
-            return genecis.load(folder, split, str(part))
-        case _:
-            return catalogue.load(folder)
+    family_name, part = _parse_name(name)
+    family = FAMILIES[family_name]
+    if part is None and family.parts:
+        raise OptionError(
+            f"{family_name.value} has parts: choose from {', '.join(f'{family_name.value}:{part}' for part in family.parts)}"
+        )
+    split = family.splits[0] if split is None else split
+    if split not in family.splits:
+        raise unknown(f"split of {family_name.value}", split, family.splits)
+    return family.load(_check_root(family_name, root), split, part or "")
 
 
 def load_suite(name: str, root: str | Path | None = None, split: str | None = None) -> tuple[Benchmark, ...]:
@@ -87,24 +95,26 @@ def load_suite(name: str, root: str | Path | None = None, split: str | None = No
 
     Of GeneCIS, the tasks whose files exist. Raises what `load_benchmark` raises.
     """
-    family, part = _parse_name(name)
-    if part is not None or family not in PARTS:
+    family_name, part = _parse_name(name)
+    family = FAMILIES[family_name]
+    if part is not None or not family.parts:
         return (load_benchmark(name, root, split),)
-    parts = PARTS[family]
-    if family is BenchmarkName.GENECIS:
-        parts = genecis.list_tasks(_check_root(family, root))
-    return tuple(load_benchmark(f"{family.value}:{part}", root, split) for part in parts)
+    parts = family.parts if family.find_parts is None else family.find_parts(_check_root(family_name, root))
+    return tuple(load_benchmark(f"{family_name.value}:{part}", root, split) for part in parts)
 
 
 def _parse_name(name: str) -> tuple[BenchmarkName, str | None]:
     head, colon, part = str(name).partition(":")
-    family = BenchmarkName(head)
-    if colon and part not in PARTS.get(family, ()):
-        raise unknown(f"part of {family.value}", part, PARTS.get(family, ("none: it has no parts",)))
-    return family, part or None
+    family_name = BenchmarkName(head)
+    parts = FAMILIES[family_name].parts
+    if colon and part not in parts:
+        raise unknown(f"part of {family_name.value}", part, parts or ("none: it has no parts",))
+    return family_name, part or None
 
 
-def _check_root(family: BenchmarkName, root: str | Path | None) -> Path:
-    if root is None:
-        raise OptionError(f"{family.value} needs root: the folder with {ROOT_CONTENTS[family]}")
-    return Path(root)
+def _check_root(name: BenchmarkName, root: str | Path | None) -> Path:
+    """The folder of a benchmark; any path for one that is built in, which does not read it."""
+    contents = FAMILIES[name].root_contents
+    if root is None and contents is not None:
+        raise OptionError(f"{name.value} needs root: the folder with {contents}")
+    return Path(root or ".")

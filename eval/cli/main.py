@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.benchmarks import BenchmarkName
 from eval.benchmarks.export_layouts import BenchmarkLayout
-from eval.benchmarks.registry import SPLITS
+from eval.benchmarks.registry import FAMILIES
 from eval.cli import commands
 from eval.cli.options import ReferenceMode
 from eval.lists.submission import SERVERS
@@ -144,7 +144,7 @@ def _add_benchmark(command: argparse.ArgumentParser) -> None:
     text = f"one of {', '.join(BenchmarkName)}; a single part as fashioniq:dress"
     command.add_argument("benchmark", metavar="BENCHMARK", help=text)
     command.add_argument("--root", type=Path, help="folder of the benchmark")
-    splits = "; ".join(f"{name}: {', '.join(names)}" for name, names in SPLITS.items())
+    splits = "; ".join(f"{name}: {', '.join(family.splits)}" for name, family in FAMILIES.items())
     command.add_argument("--split", help=f"{splits} (default: the first)")
 
 

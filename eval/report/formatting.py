@@ -6,17 +6,11 @@ import json
 import re
 from collections.abc import Sequence
 
+from eval.benchmarks.registry import FAMILIES
 from eval.report.bootstrap import Interval
 
 MEASURES = {"recall": "R", "recall_subset": "R_subset", "map": "mAP"}
-BENCHMARKS = {
-    "cirr": "CIRR",
-    "circo": "CIRCO",
-    "fashioniq": "FashionIQ",
-    "genecis": "GeneCIS",
-    "wardrobe": "Wardrobe",
-    "catalogue": "Catalogue",
-}
+TITLES = {str(name): family.title for name, family in FAMILIES.items()}
 
 
 def metric_name(metric: str) -> str:
@@ -38,7 +32,7 @@ def benchmark_name(benchmark: str) -> str:
     ('CIRR', 'FashionIQ: dress')
     """
     family, colon, part = benchmark.partition(":")
-    return f"{BENCHMARKS.get(family, family)}{': ' if colon else ''}{part.replace('_', ' ')}"
+    return f"{TITLES.get(family, family)}{': ' if colon else ''}{part.replace('_', ' ')}"
 
 
 def format_number(value: float | None, digits: int = 1) -> str:
