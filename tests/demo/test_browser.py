@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
-from demo.state import WeightControls
+from demo.schemas import WeightControls
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -127,9 +127,9 @@ def ask(page: Any, prompt: str) -> None:
     settled(page, lambda: page.press("#prompt", "Enter"))
 
 
-def knobs(page: Any) -> dict[str, float]:
+def controls(page: Any) -> dict[str, float]:
     return page.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('#knobs input')].map(i => [i.name, Number(i.value)]))"
+        "Object.fromEntries([...document.querySelectorAll('#controls input')].map(i => [i.name, Number(i.value)]))"
     )
 
 
@@ -143,20 +143,20 @@ def test_like_this_picture_but(visit: Opener) -> None:
     reference = choose(page)
     assert reference not in cards(page)
     ask(page, "in red")
-    assert "in red" in page.inner_text("#understood")
-    assert page.inner_text("#status").startswith("The best 24 of 1,999 · 1 left out")
+    assert "in red" in page.inner_text("#interpretation")
+    assert page.inner_text("#status").startswith("Top 24 of 1,999 images · 1 left out")
     ranking = wardrobe().search(reference_id=reference, prompt="in red", exclude_reference=True, k=24)
-    weights = [f"{term} × {weight:.2f}" for term, weight in ranking.weights.items()]
+    weights = [f"{term} × {weight:.2f}".replace("-", "−") for term, weight in ranking.weights.items()]
     assert page.locator(".weight").all_inner_texts() == weights
     shown = page.eval_on_selector_all(
-        "#current .card", "cards => cards.map(({card}) => [card.id, card.rank, card.score, card.gave, card.copies])"
+        "#current .card", "cards => cards.map(({card}) => [card.id, card.rank, card.score, card.contributions, card.copies])"
     )
     hits = {hit.id: hit for hit in ranking}
     assert sorted(id_ for id_, *_, copies in shown for id_ in (id_, *copies)) == sorted(hits)
     for id_, rank, score, gave, _ in shown:
         assert (rank, score) == (hits[id_].rank, hits[id_].score)
         assert gave == {term: value for term, value in hits[id_].contributions.items() if value}
-    assert page.locator("#current .card").first.locator(".gave").count() == 4
+    assert page.locator("#current .card").first.locator(".contribution").count() == 4
 
 
 def test_pictures_are_uploaded_pasted_and_dropped(visit: Opener) -> None:
@@ -168,7 +168,7 @@ def test_pictures_are_uploaded_pasted_and_dropped(visit: Opener) -> None:
       const file = new File([new Uint8Array(bytes)], 'a.png', { type: 'image/png' }), data = new DataTransfer();
       data.items.add(file);
       const event = kind === 'paste' ? new ClipboardEvent('paste', { clipboardData: data, bubbles: true }) : new DragEvent('drop', { dataTransfer: data, bubbles: true });
-      document.querySelector('#asking').dispatchEvent(event);
+      document.querySelector('#query-form').dispatchEvent(event);
     }"""
     for number, kind in ((8, "paste"), (9, "drop")):
         other = (mm.wardrobe.pictures_folder() / mm.wardrobe.drawings()[number].id).read_bytes()
@@ -182,11 +182,11 @@ def test_what_is_no_picture_is_a_message(visit: Opener, tmp_path: Path) -> None:
     page = visit(expected=("422",))
     (tmp_path / "notes.png").write_bytes(b"not a picture")
     page.set_input_files("#file", tmp_path / "notes.png")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "not an image" in page.inner_text("#problem")
-    assert "/" not in page.inner_text("#problem")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "not an image" in page.inner_text("#error")
+    assert "/" not in page.inner_text("#error")
     choose(page)
-    assert page.locator("#problem").is_hidden()
+    assert page.locator("#error").is_hidden()
     assert page.locator("#columns.stale").count() == 0
 
 
@@ -197,8 +197,8 @@ def test_an_address_is_not_fetched(visit: Opener) -> None:
       data.setData('text/uri-list', 'http://example.com/dress.jpg');
       document.querySelector('#drop').dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
     }""")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "An address is not a picture" in page.inner_text("#problem")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "URLs are not fetched" in page.inner_text("#error")
 
 
 def test_several_references_and_a_part_of_one(visit: Opener) -> None:
@@ -241,24 +241,24 @@ def test_it_starts_automatic_and_returns_to_it(visit: Opener) -> None:
     ranking = retriever.search(reference_id=reference, prompt="in red without stripes", exclude_reference=True, k=24)
     assert ranking.why is not None
     assert f"automatic: {page.inner_text('#why')}".lower() == ranking.why.lower()
-    assert "without: stripes" in page.inner_text("#read-prompt")
+    assert "avoid: stripes" in page.inner_text("#prompt-line")
     nearest = WeightControls.of(retriever.weigh(retriever.compose(None, "in red without stripes", reference_id=reference)))
     assert nearest is not None
-    assert knobs(page)["alpha_text"] == pytest.approx(nearest.alpha_text, abs=0.03)
+    assert controls(page)["alpha_text"] == pytest.approx(nearest.alpha_text, abs=0.03)
     assert "automatic" in page.locator("#pad .point").get_attribute("class")
-    page.locator("#knob-beta").focus()
+    page.locator("#control-beta").focus()
     settled(page, lambda: page.keyboard.press("Home"))
     assert not is_automatic(page)
     assert cards(page) != before
-    asked = json.loads(urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query)["q"][0])
-    assert asked["knobs"] == nearest.model_dump() | {"beta": 0}
+    link = json.loads(urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query)["q"][0])
+    assert link["controls"] == nearest.model_dump() | {"beta": 0}
     by_hand, again = cards(page), visit("/?" + urllib.parse.urlsplit(page.url).query)
     assert not is_automatic(again)
     assert cards(again) == by_hand
     settled(page, lambda: page.click("#automatic"))
     assert is_automatic(page)
     assert cards(page) == before
-    assert "knobs" not in page.url
+    assert "controls" not in page.url
     settled(page, lambda: page.click("#undo"))
     assert cards(page) == by_hand
 
@@ -266,14 +266,14 @@ def test_it_starts_automatic_and_returns_to_it(visit: Opener) -> None:
 def test_the_words_of_the_picture_can_be_corrected(visit: Opener) -> None:
     page = visit()
     choose(page)
-    assert page.locator("#read-caption").is_hidden()
+    assert page.locator("#caption-line").is_hidden()
     ask(page, "in red")
     found, before = page.input_value("#caption"), cards(page)
     assert found.startswith("a photo of")
     page.fill("#caption", "a photo of a hat")
     settled(page, lambda: page.press("#caption", "Enter"))
-    assert page.inner_text("#source") == "from you"
-    assert "hat" in page.inner_text("#rewritten")
+    assert page.inner_text("#caption-source") == "given by you"
+    assert "hat" in page.inner_text("#rewritten-caption")
     assert cards(page) != before
     again = visit("/?" + urllib.parse.urlsplit(page.url).query)
     assert again.input_value("#caption") == "a photo of a hat"
@@ -282,7 +282,7 @@ def test_the_words_of_the_picture_can_be_corrected(visit: Opener) -> None:
     settled(page, lambda: page.press("#caption", "Tab"))
     assert page.input_value("#caption") == found
     assert cards(page) == before
-    settled(again, lambda: again.click("#uncaption"))
+    settled(again, lambda: again.click("#reset-caption"))
     assert again.input_value("#caption") == found
     page.fill("#caption", "a photo of a hat")
     settled(page, lambda: page.press("#caption", "Tab"))
@@ -297,7 +297,7 @@ def test_it_says_when_nothing_fits(visit: Opener) -> None:
     assert page.locator("#no-match").is_hidden()
     choose(page)
     assert page.locator("#no-match").is_hidden()
-    settled(page, lambda: page.click("#anew"))
+    settled(page, lambda: page.click("#new-search"))
     ask(page, "refrigerator")
     assert page.inner_text("#no-match").startswith("No good match")
     assert len(cards(page)) > 0
@@ -307,29 +307,29 @@ def test_the_point_and_the_sliders_move_together(visit: Opener) -> None:
     page = visit()
     choose(page)
     ask(page, "in red")
-    start = knobs(page)
+    start = controls(page)
     box, before = page.locator("#pad").bounding_box(), cards(page)
     scale = box["width"] / 350
     page.mouse.move(box["x"] + (10 + 246 * 0.2) * scale, box["y"] + (10 + 230 * (2 - 0.5) / 2.5) * scale)  # beta .2, gamma .5
     settled(page, page.mouse.down)
     page.mouse.up()
     page.wait_for_timeout(150)
-    now = knobs(page)
+    now = controls(page)
     assert now["beta"] == pytest.approx(0.2, abs=0.02)
     assert (1 - now["beta"]) * now["alpha_image"] + now["beta"] * now["alpha_text"] == pytest.approx(0.5, abs=0.03)
     assert now["alpha_image"] == now["alpha_text"]
     assert cards(page) != before
-    page.locator("#knob-beta").focus()
+    page.locator("#control-beta").focus()
     settled(page, lambda: page.keyboard.press("End"))
     assert page.locator("#pad").get_attribute("aria-valuenow") == "1"
     x = float(page.locator("#pad .point").get_attribute("cx"))
     assert x == pytest.approx(256)
     page.locator("#pad").focus()
     settled(page, lambda: page.keyboard.press("ArrowLeft"))
-    assert knobs(page)["beta"] == 0.95
+    assert controls(page)["beta"] == 0.95
     settled(page, lambda: page.keyboard.press("Home"))
     assert is_automatic(page)
-    assert knobs(page) == start
+    assert controls(page) == start
     assert cards(page) == before
 
 
@@ -338,16 +338,16 @@ def test_presets_and_published_settings(visit: Opener) -> None:
     choose(page)
     ask(page, "in red")
     seen = {tuple(cards(page))}
-    for name in ("Base method", "Stick to the image", "Follow the prompt"):
+    for name in ("Base method", "Keep the image", "Follow the prompt"):
         settled(page, lambda name=name: page.get_by_role("button", name=name).click())
         assert page.get_by_role("button", name=name).get_attribute("aria-pressed") == "true"
         seen.add(tuple(cards(page)))
     assert len(seen) == 4
     settled(page, lambda: page.select_option("#published", label="pic2word"))
-    assert knobs(page) == {"beta": 0.85, "alpha_image": 1.2, "alpha_text": 1.0, "prompt": 0}
-    settled(page, lambda: page.select_option("#published", label="this gallery's"))
-    assert knobs(page) == {"beta": 0.75, "alpha_image": 1.4, "alpha_text": 1.2, "prompt": 0}
-    assert page.locator(".weight").all_inner_texts() == ["image × 0.25", "text × -0.50", "composed × 1.25"]
+    assert controls(page) == {"beta": 0.85, "alpha_image": 1.2, "alpha_text": 1.0, "prompt": 0}
+    settled(page, lambda: page.select_option("#published", label="this gallery"))
+    assert controls(page) == {"beta": 0.75, "alpha_image": 1.4, "alpha_text": 1.2, "prompt": 0}
+    assert page.locator(".weight").all_inner_texts() == ["image × 0.25", "text × −0.50", "composed × 1.25"]
     settled(page, lambda: page.get_by_role("button", name="Automatic").click())
     assert is_automatic(page)
 
@@ -359,31 +359,31 @@ def test_words_strengths_avoid_and_likes(visit: Opener) -> None:
     word = page.locator("#suggestions .chip").first.inner_text()
     settled(page, lambda: page.locator("#suggestions .chip").first.click())
     assert page.input_value("#prompt") == word
-    assert word in page.inner_text("#understood")
-    page.click("#more-words summary")
+    assert word in page.inner_text("#interpretation")
+    page.click("#more-options summary")
     page.click("#add-prompt")
-    page.fill("#strengths li:last-child input[type=text]", "in red")
-    settled(page, lambda: page.press("#strengths li:last-child input[type=text]", "Tab"))
+    page.fill("#prompts li:last-child input[type=text]", "in red")
+    settled(page, lambda: page.press("#prompts li:last-child input[type=text]", "Tab"))
     assert "composed 2" in " ".join(page.locator(".weight").all_inner_texts())
     before = cards(page)
-    settled(page, lambda: page.fill("#strengths li:last-child input[type=range]", "-1"))
+    settled(page, lambda: page.fill("#prompts li:last-child input[type=range]", "-1"))
     assert cards(page) != before
     page.fill("#avoid", "stripes")
     settled(page, lambda: page.press("#avoid", "Tab"))
     assert "avoid" in " ".join(page.locator(".weight").all_inner_texts())
-    assert "without: stripes" in page.inner_text("#read-prompt")
-    settled(page, lambda: page.locator("#current .card .more").nth(2).click())
-    settled(page, lambda: page.locator("#current .card .less").nth(5).click())
-    assert page.locator("#liked .chip").count() == 2
+    assert "avoid: stripes" in page.inner_text("#prompt-line")
+    settled(page, lambda: page.locator("#current .card .more_like").nth(2).click())
+    settled(page, lambda: page.locator("#current .card .less_like").nth(5).click())
+    assert page.locator("#feedback .chip").count() == 2
     assert {"more", "less"} <= {text.split(" × ")[0] for text in page.locator(".weight").all_inner_texts()}
-    settled(page, lambda: page.locator("#liked .chip").first.click())
-    assert page.locator("#liked .chip").count() == 1
+    settled(page, lambda: page.locator("#feedback .chip").first.click())
+    assert page.locator("#feedback .chip").count() == 1
 
 
 def test_filters_scores_and_order(visit: Opener) -> None:
     page = visit(expected=("400",))
     reference = choose(page)
-    page.click("#filtering > summary")
+    page.click("#filters-panel > summary")
     page.click("#facets [data-field=colour] summary")
     settled(page, lambda: page.check("#facets input[value=red]"))
     fields = "cards => cards.map(({card}) => card.fields)"
@@ -394,23 +394,23 @@ def test_filters_scores_and_order(visit: Opener) -> None:
     assert kinds == sorted(kinds)
     page.fill("#where", "kind = 'dress' AND")
     page.press("#where", "Tab")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "where" in page.inner_text("#problem")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "where" in page.inner_text("#error")
     page.fill("#where", "kind = 'dress'")
     settled(page, lambda: page.press("#where", "Tab"))
     assert {one["kind"] for one in page.eval_on_selector_all("#current .card", fields)} == {"dress"}
     lowest = page.eval_on_selector_all("#current .card", "cards => cards.map(({card}) => card.score)")
-    page.fill("#min", "5")
-    settled(page, lambda: page.press("#min", "Tab"))
+    page.fill("#min-score", "5")
+    settled(page, lambda: page.press("#min-score", "Tab"))
     assert "scores 5 or more" in page.inner_text("#status")
-    assert page.locator("#others").is_hidden()
-    page.fill("#min", str(max(lowest) - 0.001))
-    settled(page, lambda: page.press("#min", "Tab"))
+    assert page.locator("#other-sample").is_hidden()
+    page.fill("#min-score", str(max(lowest) - 0.001))
+    settled(page, lambda: page.press("#min-score", "Tab"))
     assert 1 <= len(cards(page)) < len(lowest)
-    settled(page, lambda: page.click("#unfilter"))
+    settled(page, lambda: page.click("#clear-filters"))
     assert "hidden" not in page.inner_text("#status")
     settled(page, lambda: page.select_option("#sort", ""))
-    settled(page, lambda: page.uncheck("#alone"))
+    settled(page, lambda: page.uncheck("#exclude-reference"))
     assert cards(page)[0] == reference
 
 
@@ -437,32 +437,50 @@ def test_undo_redo_and_links(visit: Opener) -> None:
     again = visit("/" + link)
     assert cards(again) == moved
     assert again.input_value("#prompt") == "in red"
-    assert knobs(again) == knobs(page)
+    assert controls(again) == controls(page)
     for broken in (
         "{broken",
         '{"filters": {"kind": {"any_of": 5}}}',
         '{"references": [{"id": "x", "region": 5, "weight": 1}]}',
-        '{"knobs": {"beta": 5}}',
+        '{"controls": {"beta": 5}}',
         '{"prompts": []}',
         '{"references": [5], "knobs": {}, "shown": 1e9, "more": "x", "sort": null}',
         "[]",
         "7",
     ):
         assert cards(visit("/?q=" + urllib.parse.quote(broken))) == start
-    settled(again, lambda: again.click("#anew"))
+    settled(again, lambda: again.click("#new-search"))
     assert cards(again) == start
 
 
-def test_two_settings_side_by_side(visit: Opener) -> None:
+def test_links_of_earlier_versions_open(visit: Opener) -> None:
+    """The names that links had before the state took those of the search request."""
+    one, other, liked = (drawing.id for drawing in mm.wardrobe.drawings()[:3])
+    by_hand = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75, "prompt": 0}
+    reference = {"references": [{"id": one, "region": None, "weight": 1}], "prompts": [{"text": "in red", "strength": 1}]}
+    before = {"knobs": by_hand, "beside": "auto", "more": [other], "less": [liked], "min": -9, "alone": False, "shown": 48}
+    page = visit("/?q=" + urllib.parse.quote(json.dumps(reference | before)))
+    assert controls(page) == by_hand
+    assert page.inner_text("#pinned h2") == "Pinned: automatic"
+    assert page.locator("#feedback .chip").all_inner_texts() == [f"more like {other} ✕", f"less like {liked} ✕"]
+    assert page.input_value("#min-score") == "-9"
+    assert not page.is_checked("#exclude-reference")
+    assert (
+        page.eval_on_selector_all("#current .card", "cards => cards.flatMap(({card}) => [card.id, ...card.copies]).length")
+        == 48
+    )
+
+
+def test_two_settings_are_compared(visit: Opener) -> None:
     page = visit()
     reference = choose(page)
     ask(page, "in red")
     before = cards(page)
-    settled(page, lambda: page.click("#beside"))
-    settled(page, lambda: page.get_by_role("button", name="Stick to the image").click())
+    settled(page, lambda: page.click("#compare"))
+    settled(page, lambda: page.get_by_role("button", name="Keep the image").click())
     assert cards(page, "#pinned") == before
     assert cards(page) != before
-    assert page.inner_text("#pinned h2") == "Kept: automatic"
+    assert page.inner_text("#pinned h2") == "Pinned: automatic"
     assert "beta 0.1" in page.inner_text("#current h2")
     again = visit("/?" + urllib.parse.urlsplit(page.url).query)
     assert cards(again, "#pinned") == before
@@ -470,15 +488,15 @@ def test_two_settings_side_by_side(visit: Opener) -> None:
     ranking = wardrobe().search(reference_id=reference, prompt="in red", exclude_reference=True)
     assert f"composed\t{ranking.weights['composed']:.2f}" in page.inner_text("#details table")
     page.keyboard.press("Escape")
-    assert page.locator("#current .move:not([hidden])").count() > 0
-    settled(page, lambda: page.click("#beside"))
+    assert page.locator("#current .rank-change:not([hidden])").count() > 0
+    settled(page, lambda: page.click("#compare"))
     assert page.locator("#pinned").is_hidden()
 
 
 def test_details_more_and_other_pictures(visit: Opener) -> None:
     page = visit()
     start = cards(page)
-    settled(page, lambda: page.click("#others"))
+    settled(page, lambda: page.click("#other-sample"))
     assert cards(page) != start
     choose(page)
     settled(page, lambda: page.click("#show-more"))
@@ -500,12 +518,12 @@ def rows(page: Any) -> list[str]:
 
 def test_a_line_stands_before_the_weak_matches(visit: Opener) -> None:
     reference = {"id": mm.wardrobe.drawings()[5].id, "region": None, "weight": 1}
-    page = visit("/?q=" + urllib.parse.quote(json.dumps({"references": [reference], "shown": 96})))
+    page = visit("/?q=" + urllib.parse.quote(json.dumps({"references": [reference], "k": 96})))
     strong = rows(page).index("line")
     assert 0 < strong < len(rows(page)) - 1
     assert rows(page) == ["card"] * strong + ["line"] + ["weak"] * len(rows(page)[strong + 1 :])
     assert page.inner_text("#current .divider").startswith("Weaker matches")
-    page.click("#filtering > summary")
+    page.click("#filters-panel > summary")
     settled(page, lambda: page.select_option("#sort", "kind"))
     assert "line" not in rows(page)
 
@@ -542,7 +560,7 @@ def test_everything_with_the_keyboard(visit: Opener) -> None:
     settled(page, lambda: page.keyboard.press("m"))
     page.locator("#current .card .picture").nth(2).focus()
     settled(page, lambda: page.keyboard.press("l"))
-    assert page.locator("#liked .chip").count() == 2
+    assert page.locator("#feedback .chip").count() == 2
     page.locator("#current .card .picture").nth(2).focus()
     page.keyboard.press("d")
     assert page.locator("#details").is_visible()
@@ -551,7 +569,7 @@ def test_everything_with_the_keyboard(visit: Opener) -> None:
     page.keyboard.press("t")
     assert page.evaluate("document.activeElement.id") == "pad"
     page.keyboard.press("?")
-    assert page.locator("#keys").is_visible()
+    assert page.locator("#shortcuts").is_visible()
 
 
 @pytest.mark.parametrize(
@@ -582,7 +600,7 @@ FAINT = """() => {
   const light = (c) => { const [r, g, b] = numbers(c).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
   const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor, n = numbers(c); if (n.length < 4 || n[3] > .85) return c; } return 'rgb(255,255,255)'; };
   const out = new Set();
-  for (const e of document.querySelectorAll('#room *, .top *')) {
+  for (const e of document.querySelectorAll('#layout *, .top *')) {
     if (!e.checkVisibility({ opacityProperty: true }) || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || e.closest('svg, :disabled, .hint, option')) continue;
     const style = getComputedStyle(e), a = light(style.color), b = light(behind(e));
     const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
@@ -599,7 +617,7 @@ def test_a_name_may_be_anything(visit: Opener, tmp_path: Path, encoder: mm.Encod
     gallery.add(tmp_path / HOSTILE)
     served = Served(str(tmp_path / "g"))
     try:
-        link = "/?q=" + urllib.request.quote(json.dumps({"references": [{"id": HOSTILE, "region": None, "weight": 1}], "more": [HOSTILE], "shown": 61, "alone": False}))  # fmt: skip
+        link = "/?q=" + urllib.request.quote(json.dumps({"references": [{"id": HOSTILE, "region": None, "weight": 1}], "more_like": [HOSTILE], "k": 61, "exclude_reference": False}))  # fmt: skip
         page = visit(link, at=served.address)
         assert HOSTILE in cards(page)
         assert page.locator("img[onerror]").count() == 0
@@ -636,17 +654,17 @@ def test_a_server_that_was_restarted_goes_on(visit: Opener, tmp_path: Path, enco
     served.stop()
     page.fill("#prompt", "in red")
     page.press("#prompt", "Enter")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "does not answer" in page.inner_text("#problem")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "does not answer" in page.inner_text("#error")
     served.start("--port", served.port)
-    page.wait_for_function("document.querySelector('#problem').hidden && document.querySelector('.weight.composed')")
+    page.wait_for_function("document.querySelector('#error').hidden && document.querySelector('.weight.composed')")
     stranger = visit("/" + link.split("/", 3)[3], at=served.address, expected=("410", "Failed to load"))
     assert cards(stranger)  # the picture is there again, under the same name
     served.stop()
     served.start("--port", served.port)
     late = browser_page(page, link)
-    late.wait_for_selector("#problem:not([hidden])")
-    assert "send it again" in late.inner_text("#problem")
+    late.wait_for_selector("#error:not([hidden])")
+    assert "send it again" in late.inner_text("#error")
     served.stop()
 
 
@@ -687,12 +705,12 @@ def test_nothing_but_the_gallery_is_served(server: Served, path: str) -> None:
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({"ask": {"prompt": "x" * 10_000_000}}, 400),
-        ({"knobs": {"beta": 2}}, 400),
+        ({"prompt": "x" * 10_000_000}, 400),
+        ({"controls": {"beta": 2}}, 400),
         ({"filters": [{"field": "nothing", "any_of": ["x"]}]}, 400),
-        ({"ask": {"reference_id": "nothing"}}, 404),
-        ({"ask": {"upload": "../../etc/passwd"}}, 410),
-        ({"ask": {"prompt": "a"}, "shown": 10**9}, 400),
+        ({"reference_id": "nothing"}, 404),
+        ({"upload": "../../etc/passwd"}, 410),
+        ({"prompt": "a", "k": 10**9}, 400),
         ({"look": 1}, 400),
         ([], 400),
     ],
@@ -717,7 +735,7 @@ def test_it_is_quick(visit: Opener) -> None:
     choose(page)
     ask(page, "in red")
     spent = page.evaluate("""async () => {
-      const shown = () => Number(document.documentElement.dataset.shown), slider = document.querySelector('#knob-beta'), spent = [];
+      const shown = () => Number(document.documentElement.dataset.shown), slider = document.querySelector('#control-beta'), spent = [];
       for (let i = 0; i < 30; i++) {
         const before = shown(), started = performance.now();
         slider.value = (i * .37) % 1;
