@@ -101,18 +101,18 @@ def test_a_view_equals_a_search_with_the_same_controls(page: PageService) -> Non
         assert view.results.hidden == {"excluded": 1}
     with_prompt = page.view(make_request(page, controls=CONTROLS | {"prompt": 1.5}))
     weights = WeightControls(**CONTROLS, prompt=1.5).weights
-    wanted = retriever.search(**query, weights=weights)
+    expected = retriever.search(**query, weights=weights)
     assert [card.score for card in with_prompt.results.cards] == [
-        hit.score for hit in wanted if hit.id in {card.id for card in with_prompt.results.cards}
+        hit.score for hit in expected if hit.id in {card.id for card in with_prompt.results.cards}
     ]
     assert set(with_prompt.results.cards[0].contributions) == {"image", "text", "composed", "prompt"}
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
 def test_by_default_a_view_equals_an_automatic_search(page: PageService, query: dict[str, object]) -> None:
-    asked = with_ids(page, query)
-    ranking = page.service.retriever.search(**asked, k=60)  # type: ignore[arg-type]
-    view = page.view(PageRequest.model_validate(asked | {"k": 60}))
+    request = with_ids(page, query)
+    ranking = page.service.retriever.search(**request, k=60)  # type: ignore[arg-type]
+    view = page.view(PageRequest.model_validate(request | {"k": 60}))
     scores = {hit.id: (hit.rank, hit.score) for hit in ranking}
     assert sorted(ids(view.results)) == sorted(ranking.ids)
     assert [(card.rank, card.score) for card in view.results.cards] == [scores[card.id] for card in view.results.cards]
@@ -136,17 +136,17 @@ def test_a_caption_says_where_it_comes_from(page: PageService) -> None:
     guessed = Caption("a hat", trust=0.4, source="tagger")
     composition = mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": guessed})
     assert caption_origin(composition) == {"caption_source": "tagger", "caption_trust": 0.4}
-    asked = make_request(page)
-    asked.caption = ["a photo of a hat"]
-    assert page.view(asked).caption_source == "given"
+    request = make_request(page)
+    request.caption = ["a photo of a hat"]
+    assert page.view(request).caption_source == "given"
 
 
 def test_controls_of_automatic_weights_rank_alike(page: PageService) -> None:
     for query in ({"prompt": "in red"}, {"prompt": "in red without stripes"}, {"prompt": ["in red", "with long sleeves"]}):
-        asked = with_ids(page, {"reference_id": 5} | query) | {"k": 60}
-        automatic = page.view(PageRequest.model_validate(asked)).results
+        request = with_ids(page, {"reference_id": 5} | query) | {"k": 60}
+        automatic = page.view(PageRequest.model_validate(request)).results
         assert automatic.controls is not None
-        moved = page.view(PageRequest.model_validate(asked | {"controls": automatic.controls})).results
+        moved = page.view(PageRequest.model_validate(request | {"controls": automatic.controls})).results
         ranks = [{card.id: card.rank for card in one.cards} for one in (automatic, moved)]
         both = sorted(set(ranks[0]) & set(ranks[1]))
         assert np.corrcoef([[rank[id_] for id_ in both] for rank in ranks])[0, 1] > 0.98
@@ -177,8 +177,8 @@ def test_controls_reproduce_the_weights_they_came_from() -> None:
 
 
 def test_a_query_without_pdv_terms_stays_automatic(page: PageService) -> None:
-    asked = {"prompt": "a dress without stripes"}
-    automatic, by_hand = (page.view(PageRequest.model_validate(asked | more)) for more in ({}, {"controls": CONTROLS}))
+    request = {"prompt": "a dress without stripes"}
+    automatic, by_hand = (page.view(PageRequest.model_validate(request | more)) for more in ({}, {"controls": CONTROLS}))
     assert by_hand.results == automatic.results
     assert not by_hand.adjustable
     assert automatic.results.weights["avoid"] < 0
@@ -216,10 +216,10 @@ def test_scores_are_computed_again_when_the_gallery_changes(tmp_path: Path, enco
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
     page = PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
-    asked = PageRequest.model_validate({"prompt": "a red dress"})
-    best = page.view(asked).results.cards[0].id
+    request = PageRequest.model_validate({"prompt": "a red dress"})
+    best = page.view(request).results.cards[0].id
     gallery.delete([best])
-    assert best not in ids(page.view(asked).results)
+    assert best not in ids(page.view(request).results)
 
 
 def test_a_view_is_consistent(tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,9 +245,9 @@ def test_a_view_is_consistent(tmp_path: Path, encoder: mm.Encoder, photos: Path,
 
 @pytest.mark.parametrize("weights", ["base", "balanced", {"image": 0.3, "prompt": 1 / 3, "composed": 0.77}])
 def test_weights_of_a_request_hold_on_the_page_to_the_last_digit(page: PageService, weights: object) -> None:
-    asked = with_ids(page, {"reference_id": 5, "prompt": "in red"}) | {"weights": weights}
-    ranking = page.service.retriever.search(**asked, k=60)  # type: ignore[arg-type]
-    now = page.view(PageRequest.model_validate(asked | {"k": 60})).results
+    request = with_ids(page, {"reference_id": 5, "prompt": "in red"}) | {"weights": weights}
+    ranking = page.service.retriever.search(**request, k=60)  # type: ignore[arg-type]
+    now = page.view(PageRequest.model_validate(request | {"k": 60})).results
     scores = {hit.id: (hit.rank, hit.score, hit.contributions) for hit in ranking}
     assert now.weights == ranking.weights
     for card in now.cards:
@@ -258,8 +258,8 @@ def test_weights_of_a_request_hold_on_the_page_to_the_last_digit(page: PageServi
             {name: contributions[name] for name in card.contributions},
         )
     assert now.controls is not None
-    by_hand = page.view(PageRequest.model_validate(asked | {"k": 60, "controls": now.controls.model_dump()})).results
-    expected = page.service.retriever.search(**asked | {"k": 60, "weights": now.controls.weights})  # type: ignore[arg-type]
+    by_hand = page.view(PageRequest.model_validate(request | {"k": 60, "controls": now.controls.model_dump()})).results
+    expected = page.service.retriever.search(**request | {"k": 60, "weights": now.controls.weights})  # type: ignore[arg-type]
     assert [(card.id, card.score) for card in by_hand.cards] == [
         (hit.id, hit.score) for hit in expected if hit.id in {card.id for card in by_hand.cards}
     ]
@@ -355,7 +355,7 @@ def test_facets_describe_the_fields(page: PageService) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "where", "expression"),
+    ("filters", "where", "expression"),
     [
         ([], None, None),
         ([], "price < 3", "price < 3"),
@@ -364,8 +364,8 @@ def test_facets_describe_the_fields(page: PageService) -> None:
         ([{"field": "price", "at_most": 9}], "colour = 'red' OR 1", "fields.price <= 9.0 AND (colour = 'red' OR 1)"),
     ],
 )
-def test_filters_become_one_expression(wanted: list[dict[str, object]], where: str | None, expression: str | None) -> None:
-    made = combine_filters([FieldFilter.model_validate(one) for one in wanted], read_filter(where))
+def test_filters_become_one_expression(filters: list[dict[str, object]], where: str | None, expression: str | None) -> None:
+    made = combine_filters([FieldFilter.model_validate(one) for one in filters], read_filter(where))
     assert made == read_filter(expression)
 
 
@@ -381,13 +381,13 @@ def test_filters_apply(page: PageService) -> None:
 
 
 def test_a_whole_ranking_is_exported(page: PageService) -> None:
-    asked = make_request(page)
-    made = {form: page.export(asked, form) for form in exports.ExportFormat}
+    request = make_request(page)
+    made = {form: page.export(request, form) for form in exports.ExportFormat}
     rows = list(csv.DictReader(io.StringIO(made[exports.ExportFormat.CSV].content.decode("utf-8-sig"))))
     document = json.loads(made[exports.ExportFormat.JSON].content)
     assert len(rows) == len(document["hits"]) == 59
     assert [row["id"] for row in rows] == [hit["id"] for hit in document["hits"]]
-    assert float(rows[0]["score"]) == document["hits"][0]["score"] == page.view(asked).results.cards[0].score
+    assert float(rows[0]["score"]) == document["hits"][0]["score"] == page.view(request).results.cards[0].score
     assert sum(document["hits"][0]["contributions"].values()) == pytest.approx(document["hits"][0]["score"])
     with zipfile.ZipFile(io.BytesIO(made[exports.ExportFormat.ZIP].content)) as file:
         assert len(file.namelist()) == 60
