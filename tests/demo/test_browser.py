@@ -665,7 +665,7 @@ def test_the_page_continues_after_a_restart_of_the_server(
     served.start("--port", served.port)
     late = browser_page(page, link)
     late.wait_for_selector("#error:not([hidden])")
-    assert "send it again" in late.inner_text("#error")
+    assert "send the image again" in late.inner_text("#error")
     served.stop()
 
 
