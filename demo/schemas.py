@@ -137,7 +137,7 @@ class Card(BaseModel):
 
 
 class ResultColumn(BaseModel):
-    """A ranking as cards. The fields that `SearchResponse` has, too, mean the same.
+    """A ranking as cards. Fields that `SearchResponse` also has mean the same.
 
     `controls` are those that rank as the weights do, None if the weights are not a point of the PDV plane.
     """

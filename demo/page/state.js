@@ -80,8 +80,8 @@ export function fromAddress(search) {
   const empty = blank();
   try {
     const fields = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
-    const renamed = Object.entries(fields).map(([name, value]) => [RENAMED[name] ?? name, value]);
-    return { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => SHAPES[name]?.(value))) };
+    const renamed = Object.entries(fields).map(([name, value]) => [Object.hasOwn(RENAMED, name) ? RENAMED[name] : name, value]);
+    return { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(SHAPES, name) && SHAPES[name](value))) };
   } catch {
     return empty;
   }
