@@ -12,16 +12,7 @@ from typing import Any
 import numpy as np
 
 from demo import exports
-from demo.schemas import (
-    Card,
-    PageRequest,
-    PageView,
-    ResultColumn,
-    Setting,
-    WeightControls,
-    caption_origin,
-    combine_filters,
-)
+from demo.schemas import Card, PageRequest, PageView, ResultColumn, Setting, WeightControls, caption_origin, combine_filters
 from demo.suggestions import Suggester
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking
 from mmretrieve.gallery.view import FILTERED
