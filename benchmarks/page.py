@@ -31,7 +31,7 @@ MOVE_SCRIPT = """async (moves) => {
     channel.port1.onmessage = done;
     channel.port2.postMessage(null);
   }));
-  const slider = document.querySelector('#knob-beta'), pad = document.querySelector('#pad'), spent = { slider: [], point: [] };
+  const slider = document.querySelector('#control-beta'), pad = document.querySelector('#pad'), spent = { slider: [], point: [] };
   for (let i = 0; i < moves; i++) {
     const before = shown(), started = performance.now(), kind = i % 2 ? 'slider' : 'point';
     if (kind === 'slider') {

@@ -1,4 +1,4 @@
-"""`python -m demo [GALLERY]`: serves the page on this machine only, and prints its address."""
+"""`python -m demo [GALLERY]` serves the page, by default to this machine only, and prints its address."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmretrieve.options import BUILT_IN
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Serves until interrupted. Exit status as the shell's: 0 done, 1 failed, 2 wrong use."""
-    parser = arguments.OneLineParser(prog="python -m demo", description="Serves a gallery as a page, with its API beside it.")
+    """Serves until interrupted. Returns the exit status of the shell: 0 done, 1 failed, 2 wrong use."""
+    parser = arguments.OneLineParser(prog="python -m demo", description="Serve a gallery as a web page, with its API.")
     parser.add_argument(
-        "gallery", nargs="?", default=BUILT_IN, metavar="G", help="folder of a gallery (default: the built-in one)"
+        "gallery", nargs="?", default=BUILT_IN, metavar="G", help="the folder of a gallery (default: the built-in gallery)"
     )
     arguments.add_serving(parser)
     arguments.add_opening(parser)
-    parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=serve, json=False)
     return runtime.run_command(parser, words)
 
@@ -29,7 +29,7 @@ def serve(options: argparse.Namespace) -> int:
     from demo.app import page
 
     if options.gallery == BUILT_IN and not os.path.isdir(BUILT_IN):
-        print("Opening the built-in gallery; on first use it is drawn, which takes about half a minute …", flush=True)
+        print("The built-in gallery is drawn on first use. This takes about half a minute.", flush=True)
     return runtime.serve(options, page)
 
 

@@ -1,4 +1,4 @@
-"""The page on the server: its layout in Gradio, the routes behind it, and its scripts."""
+"""The page on the server: its layout in Gradio, its routes, and its static files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from demo.exports import ExportFile, ExportFormat
 from demo.page_service import PageService
-from demo.state import PageRequest, PageView
+from demo.schemas import PageRequest, PageView
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import RESPONSES, parse_json
 
-HERE = Path(__file__).parent / "page"
+PAGE_FOLDER = Path(__file__).parent / "page"
 HEAD = '<link rel="stylesheet" href="page/style.css"><script type="module" src="page/main.js"></script>'
-UNUSED = (
+UNUSED_GRADIO_ROUTES = (
     "api",
     "call",
     "cancel",
@@ -34,7 +34,7 @@ UNUSED = (
     "stream",
     "upload",
 )
-ELSEWHERE = ("/api/", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for name in UNUSED))
+NOT_GRADIO = ("/api/", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for name in UNUSED_GRADIO_ROUTES))
 THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
@@ -46,7 +46,7 @@ def page(app: FastAPI, context: AppContext) -> FastAPI:
         layout(),
         path="/",
         footer_links=[],
-        max_file_size=0,  # pictures come through the API
+        max_file_size=0,  # images are uploaded through the API
         show_error=False,
         head=HEAD,
         theme=gr.themes.Base(**THEME),
@@ -56,33 +56,33 @@ def page(app: FastAPI, context: AppContext) -> FastAPI:
 
 
 class _PageMount(BaseRoute):
-    """The page's mount at the root, except for our own routes and those routes of Gradio that this page does not use."""
+    """The mount of the page at the root. Our own routes, and the routes of Gradio that this page does not use, bypass it."""
 
     def __init__(self, mount: BaseRoute) -> None:
         self._mount = mount
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return (Match.NONE, {}) if scope["path"].startswith(ELSEWHERE) else self._mount.matches(scope)
+        return (Match.NONE, {}) if scope["path"].startswith(NOT_GRADIO) else self._mount.matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._mount.handle(scope, receive, send)
 
 
 def layout() -> gr.Blocks:
-    """The layout. Each block is a piece of HTML from `page/`, which the scripts there fill."""
+    """The layout. Each block is an HTML file of `page/`, which the scripts there fill."""
     with gr.Blocks(title="like this picture, but … · mmretrieve", analytics_enabled=False, fill_width=True) as blocks:
-        _piece("header")
-        with gr.Row(equal_height=False, elem_id="room"):
-            with gr.Column(scale=0, min_width=372, elem_id="desk"):
-                for name in ("question", "filters", "tune"):
-                    _piece(name)
-            with gr.Column(scale=1, min_width=320, elem_id="found"):
-                _piece("results")
+        _add_html("header")
+        with gr.Row(equal_height=False, elem_id="layout"):
+            with gr.Column(scale=0, min_width=372, elem_id="sidebar"):
+                for name in ("query", "filters", "weights"):
+                    _add_html(name)
+            with gr.Column(scale=1, min_width=320, elem_id="main"):
+                _add_html("results")
     return blocks
 
 
-def _piece(name: str) -> None:
-    gr.HTML((HERE / f"{name}.html").read_text(encoding="utf-8"), elem_id=name, js_on_load=None, apply_default_css=False)
+def _add_html(name: str) -> None:
+    gr.HTML((PAGE_FOLDER / f"{name}.html").read_text(encoding="utf-8"), elem_id=name, js_on_load=None, apply_default_css=False)
 
 
 def _add_routes(app: FastAPI, context: AppContext, service: PageService) -> None:
@@ -102,7 +102,7 @@ def _add_routes(app: FastAPI, context: AppContext, service: PageService) -> None
     async def export(form: ExportFormat, request: Annotated[str, Form()]) -> Response:
         return _download(await context.searching.run(lambda: service.export(parse_json(PageRequest, request), form)))
 
-    app.mount("/page", StaticFiles(directory=HERE), name="page")
+    app.mount("/page", StaticFiles(directory=PAGE_FOLDER), name="page")
 
 
 def _download(file: ExportFile) -> Response:

@@ -1,4 +1,4 @@
-"""What the page does, without a browser: plain functions from a `PageRequest` to what it shows."""
+"""The functions of the page without a browser: from a `PageRequest` to a `PageView`, suggestions or a file."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 import numpy as np
 
 from demo import exports
-from demo.filters import expression
-from demo.state import Card, PageRequest, PageView, ResultColumn, Setting, WeightControls, caption_origin, column
+from demo.schemas import Card, PageRequest, PageView, ResultColumn, Setting, WeightControls, caption_origin, combine_filters
 from demo.suggestions import Suggester
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking
+from mmretrieve.gallery.view import FILTERED
 from mmretrieve.request import SearchRequest
 from mmretrieve.server.context import AppContext
 from mmretrieve.service import ScoredQuery
 from mmretrieve.vectors import Float32
 
-MIN_COPY_SCORE = 0.98  # cosine from which a hit is shown under an earlier one
-MAX_EXPORTED = 100_000  # hits of an export
-SAMPLED_ITEMS = 2_000  # items that the first view draws from
+MIN_COPY_SCORE = 0.98  # cosine from which a result is a near-duplicate of one above it
+MAX_EXPORTED = 100_000  # results of an export
+MAX_SAMPLED = 2_000  # consecutive items that a sample is drawn from
 
 
 class PageService:
-    """One gallery behind the page."""
+    """The page of one gallery."""
 
     def __init__(self, context: AppContext) -> None:
         self.service, self.uploads = context.service, context.uploads
         self._suggester = Suggester(self.service.retriever.encoder)
 
     def start(self) -> dict[str, Any]:
-        """What the page needs before the first request: settings to choose from, and fields to filter by."""
+        """What the page needs before the first request: the size of the gallery, settings, help texts, and fields to filter by."""
         setting = self.service.gallery.setting or PDV()
         controls = WeightControls(alpha_image=setting.alpha_image, alpha_text=setting.alpha_text, beta=setting.beta)
         return {
@@ -42,22 +42,23 @@ class PageService:
             "base": WeightControls().model_dump(),
             "setting": controls.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
+            "help": {name: field.description for name, field in WeightControls.model_fields.items()},
             "facets": [vars(facet) for facet in self.service.facets()],
         }
 
     def view(self, page: PageRequest) -> PageView:
-        """The ranking, and a second one beside it if asked for; a few items to begin with if nothing is searched for."""
+        """The ranking, and that of the comparison if there is one; sample items if the query is empty."""
         started = perf_counter()
-        request = self._request(page, page.shown)
+        request = self._request(page)
         if request.is_empty:
             sample = self._sample(request, page.seed)
-            return PageView(now=sample, total=len(self.service.gallery), seconds=perf_counter() - started)
+            return PageView(results=sample, total=len(self.service.gallery), seconds=perf_counter() - started)
         view = self.service.with_scores(request, lambda scored: self._view(scored, request, page))
         return view.model_copy(update={"seconds": perf_counter() - started})
 
     def suggestions(self, page: PageRequest) -> list[str]:
-        """A few words that would change the first reference a little. None without a reference."""
-        request = page.ask.to_request(self.uploads)
+        """A few prompts that would change the first reference slightly. None without a reference."""
+        request = page.to_request(self.uploads)
         if not request.reference_count:
             return []
         reference = SearchRequest.parse(image=request.image, reference_id=request.reference_id)
@@ -65,29 +66,29 @@ class PageService:
         return self._suggester.words(composition.terms[0])
 
     def export(self, page: PageRequest, form: exports.ExportFormat) -> exports.ExportFile:
-        """The whole ranking as a file. Raises OptionError if nothing is searched for."""
-        request = self._request(page, MAX_EXPORTED)
+        """The whole ranking as a file. Raises OptionError if the query is empty."""
+        request = replace(self._request(page), k=MAX_EXPORTED)
         ranking = self.service.with_scores(
-            request, lambda scored: self.service.rank(scored, self._weigh(scored, request, page.knobs), request)
+            request, lambda scored: self.service.rank(scored, self._weigh(scored, request, page.controls), request)
         )
         return exports.export(ranking, self.service.fields(ranking), form, self.service.picture)
 
-    def _request(self, page: PageRequest, k: int) -> SearchRequest:
-        request = page.ask.to_request(self.uploads, k=k)
-        return replace(request, where=expression(page.filters, request.where))
+    def _request(self, page: PageRequest) -> SearchRequest:
+        request = page.to_request(self.uploads)
+        return replace(request, where=combine_filters(page.filters, request.where))
 
     def _view(self, scored: ScoredQuery, request: SearchRequest, page: PageRequest) -> PageView:
         return PageView(
-            now=self._column(scored, request, page.knobs),
-            beside=None if page.beside is None else self._column(scored, request, page.beside),
+            results=self._column(scored, request, page.controls),
+            comparison=None if page.comparison is None else self._column(scored, request, page.comparison),
             words=dict(scored.composition.words),
             **caption_origin(scored.composition),
-            tunable=scored.composition.supports_pdv,
+            adjustable=scored.composition.supports_pdv,
             total=len(self.service.retriever.gallery),
         )
 
     def _weigh(self, scored: ScoredQuery, request: SearchRequest, setting: Setting) -> Composition:
-        """Under the controls if the query has the terms that they weigh, else as `Retriever.search` weighs the request."""
+        """Weighted by the controls if they apply to the query, else as `Retriever.search` weights the request."""
         if isinstance(setting, WeightControls) and scored.composition.supports_pdv:
             return weigh_by_controls(scored.composition, setting)
         return self.service.weigh(scored, request)
@@ -97,12 +98,12 @@ class PageService:
         ranking = self.service.rank(scored, weighted, request)
         cards = self._cards(ranking, self._weak_below(weighted, ranking))
         shown = stack_copies(cards, self.service.retriever.gallery.vectors(ranking.ids))
-        return column(ranking, shown, WeightControls.of(weighted))
+        return ResultColumn.of(ranking, shown, WeightControls.of(weighted))
 
     def _weak_below(self, composition: Composition, ranking: Ranking) -> float:
-        """The score below which a match is weak: half way between the best match and the average item of the gallery.
+        """The score below which a match is weak: the mean of the best score and the score of the average item of the gallery.
 
-        Automatic scores count from that item, so it scores 0. If no match is better than the average item, all are weak.
+        With automatic weights the average item scores 0. If no match scores above the average item, all are weak.
         """
         if not ranking.hits:
             return -np.inf
@@ -119,7 +120,7 @@ class PageService:
                 name=readable_name(hit.id),
                 rank=hit.rank,
                 score=hit.score,
-                gave={name: hit.contributions[name] for name in weighted},
+                contributions={name: hit.contributions[name] for name in weighted},
                 fields=dict(fields),
                 weak=hit.score < weak_below,
             )
@@ -127,38 +128,38 @@ class PageService:
         ]
 
     def _sample(self, request: SearchRequest, seed: int) -> ResultColumn:
-        """A few items to start from, the same for the same seed."""
+        """A random sample of items, the same for the same seed."""
         random = Random(seed)
         total = self.service.items(request.where, 0, 1).total
-        items = self.service.items(request.where, random.randrange(max(1, total - SAMPLED_ITEMS + 1)), SAMPLED_ITEMS).items
+        items = self.service.items(request.where, random.randrange(max(1, total - MAX_SAMPLED + 1)), MAX_SAMPLED).items
         cards = [
             Card(id=item.id, name=readable_name(item.id), fields=dict(item.fields))
             for item in random.sample(items, min(request.k, len(items)))
         ]
         filtered = len(self.service.gallery) - total
-        return ResultColumn(cards=cards, searched=total, hidden={"hidden by the filter": filtered} if filtered > 0 else {})
+        return ResultColumn(cards=cards, searched=total, hidden={FILTERED: filtered} if filtered > 0 else {})
 
 
 def weigh_by_controls(composition: Composition, controls: WeightControls) -> Composition:
-    """A composition with the terms of PDV under these controls; roles that they weigh beside those count if it has them."""
+    """A composition with the terms of PDV, weighted by these controls. Weights of roles that it does not have are ignored."""
     return composition.with_weights({role: weight for role, weight in controls.weights.items() if role in composition.roles})
 
 
 def stack_copies(cards: Sequence[Card], vectors_nd: Float32) -> list[Card]:
-    """The cards without those that are nearly an earlier one; each such earlier one names its copies."""
+    """The cards without near-duplicates of earlier cards; the earlier card lists them as its copies."""
     shown: list[Card] = []
     rows: list[int] = []
     is_copy = vectors_nd @ vectors_nd.T >= MIN_COPY_SCORE
     for row, card in enumerate(cards):
-        above = next((at for at, other in enumerate(rows) if is_copy[row, other]), None)
-        if above is None:
+        original = next((at for at, other in enumerate(rows) if is_copy[row, other]), None)
+        if original is None:
             shown.append(card)
             rows.append(row)
         else:
-            shown[above].copies.append(card.id)
+            shown[original].copies.append(card.id)
     return shown
 
 
 def readable_name(id_: str) -> str:
-    """An item's id as a person reads it: `"summer/red-dress-7.png"` → `"red dress 7"`."""
+    """The id of an item as a readable name: `"summer/red-dress-7.png"` → `"red dress 7"`."""
     return " ".join(PurePosixPath(id_).stem.replace("-", " ").replace("_", " ").split()) or id_

@@ -55,10 +55,10 @@ def from_mcp(link: str, request: dict[str, Any]) -> Scores:
 
 def from_page(link: str, request: dict[str, Any]) -> Scores:
     """The hits that are shown; copies have no scores of their own there."""
-    body = {"ask": request, "shown": K}
+    body = request | {"k": K}
     answer = httpx.post(f"{link}/page/view", json=body, timeout=60)
     assert answer.status_code == 200, answer.text
-    return [(card["id"], card["score"], card["gave"]) for card in answer.json()["now"]["cards"]]
+    return [(card["id"], card["score"], card["contributions"]) for card in answer.json()["results"]["cards"]]
 
 
 def in_order(hits: list[dict[str, Any]]) -> Scores:

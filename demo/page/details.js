@@ -1,36 +1,36 @@
-// Everything about one result, larger.
+// The dialog with the large image, contributions and fields of one result.
 
-import { $, make } from "./dom.js";
-import { picture, thumbnail } from "./remote.js";
+import { imageUrl, thumbnailUrl } from "./api.js";
+import { $, decimal, make } from "./dom.js";
 
-// `act(what, card)` as for cards; `weights` are of each term of the ranking that is shown.
-export function details(act) {
+// `act(action, card)` is called for the buttons; `weights` has the weight of each term of the ranking.
+export function detailsDialog(act) {
   const dialog = $("#details");
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   return (card, weights) => {
-    const button = (what, label) => {
+    const button = (action, label) => {
       const element = make("button", { type: "button", class: "quiet" }, label);
       element.addEventListener("click", () => {
         dialog.close();
-        act(what, card);
+        act(action, card);
       });
       return element;
     };
     const close = make("button", { type: "button", class: "quiet close", "aria-label": "Close" }, "✕");
     close.addEventListener("click", () => dialog.close());
-    const seen = make("img", { src: picture(card.id), alt: card.name });
-    seen.addEventListener("error", () => seen.getAttribute("src").startsWith("api/image") && (seen.src = thumbnail(card.id)));
+    const image = make("img", { src: imageUrl(card.id), alt: card.name });
+    image.addEventListener("error", () => image.getAttribute("src").startsWith("api/image") && (image.src = thumbnailUrl(card.id)));
     dialog.replaceChildren(
       close,
-      make("div", { class: "large" }, seen),
+      make("div", { class: "large" }, image),
       make("div", { class: "facts" },
         make("h2", {}, card.name),
         make("p", { class: "soft id" }, card.id),
-        card.rank === null ? "" : make("p", {}, `Rank ${card.rank}, score ${card.score.toFixed(4)}`),
-        card.rank === null ? "" : table(["term", "weight", "gave"], Object.entries(card.gave).map(([term, gave]) => [term, (weights[term] ?? 0).toFixed(2), gave.toFixed(4)])),
+        card.rank === null ? "" : make("p", {}, `Rank ${card.rank}, score ${decimal(card.score, 4)}`),
+        card.rank === null ? "" : table(["term", "weight", "contribution"], Object.entries(card.contributions).map(([term, value]) => [term, decimal(weights[term] ?? 0), decimal(value, 4)])),
         table(["field", "value"], Object.entries(card.fields).filter(([, value]) => value !== null)),
-        card.copies.length ? make("div", { class: "under" }, make("h3", {}, "Nearly the same"), ...card.copies.map((id) => make("img", { src: thumbnail(id), alt: id, title: id, loading: "lazy" }))) : "",
-        make("div", { class: "tools" }, button("choose", "Make it the reference"), button("add", "Add as a reference"), button("more", "More like this"), button("less", "Less like this")),
+        card.copies.length ? make("div", { class: "copies-list" }, make("h3", {}, "Near-duplicates"), ...card.copies.map((id) => make("img", { src: thumbnailUrl(id), alt: id, title: id, loading: "lazy" }))) : "",
+        make("div", { class: "tools" }, button("choose", "Use as reference"), button("add", "Add as reference"), button("more_like", "More like this"), button("less_like", "Less like this")),
       ),
     );
     dialog.showModal();

@@ -1,29 +1,29 @@
-// What must hold of a result: fields, a lowest score, an expression.
+// Filters: conditions on fields, a minimum score, an SQL condition, and leaving out the references.
 
 import { $, $$, make, setText } from "./dom.js";
 
 export function filters(start, change) {
-  let held = null;
-  const set = (field, wanted) => {
-    const others = Object.fromEntries(Object.entries(held.filters).filter(([name]) => name !== field));
-    change({ filters: wanted ? { ...others, [field]: wanted } : others });
+  let state = null;
+  const set = (field, condition) => {
+    const others = Object.fromEntries(Object.entries(state.filters).filter(([name]) => name !== field));
+    change({ filters: condition ? { ...others, [field]: condition } : others });
   };
   for (const facet of start.facets) $("#facets").append(facet.choices.length ? choices(facet, set) : range(facet, set));
-  $("#alone").addEventListener("change", (event) => change({ alone: event.target.checked }));
-  $("#min").addEventListener("change", (event) => change({ min: event.target.value === "" ? null : Number(event.target.value) }));
+  $("#exclude-reference").addEventListener("change", (event) => change({ exclude_reference: event.target.checked }));
+  $("#min-score").addEventListener("change", (event) => change({ min_score: event.target.value === "" ? null : Number(event.target.value) }));
   $("#where").addEventListener("change", (event) => change({ where: event.target.value }));
-  $("#unfilter").addEventListener("click", () => change({ filters: {}, where: "", min: null }));
+  $("#clear-filters").addEventListener("click", () => change({ filters: {}, where: "", min_score: null }));
 
-  return (state) => {
-    for (const box of $$("#facets input[type=checkbox]")) box.checked = state.filters[box.name]?.any_of?.includes(box.value) ?? false;
-    for (const input of $$("#facets input[type=number]")) input.value = state.filters[input.name]?.[input.dataset.bound] ?? "";
-    for (const group of $$("#facets details")) group.classList.toggle("used", Object.hasOwn(state.filters, group.dataset.field));
-    $("#alone").checked = state.alone;
-    $("#min").value = state.min ?? "";
-    if (held?.where !== state.where) $("#where").value = state.where;
-    const count = Object.keys(state.filters).length + (state.where.trim() ? 1 : 0) + (state.min === null ? 0 : 1);
-    setText($("#filtered"), count ? `${count} set` : "");
-    held = state;
+  return (next) => {
+    for (const box of $$("#facets input[type=checkbox]")) box.checked = next.filters[box.name]?.any_of?.includes(box.value) ?? false;
+    for (const input of $$("#facets input[type=number]")) input.value = next.filters[input.name]?.[input.dataset.bound] ?? "";
+    for (const group of $$("#facets details")) group.classList.toggle("active", Object.hasOwn(next.filters, group.dataset.field));
+    $("#exclude-reference").checked = next.exclude_reference;
+    $("#min-score").value = next.min_score ?? "";
+    if (state?.where !== next.where) $("#where").value = next.where;
+    const count = Object.keys(next.filters).length + (next.where.trim() ? 1 : 0) + (next.min_score === null ? 0 : 1);
+    setText($("#filter-count"), count ? `${count} active` : "");
+    state = next;
   };
 }
 
@@ -40,14 +40,14 @@ function choices(facet, set) {
 }
 
 function range(facet, set) {
-  const bound = (name, told, placeholder) =>
-    make("input", { type: "number", step: "any", name: facet.field, "data-bound": name, "aria-label": `${facet.field}, ${told}`, placeholder: placeholder ?? "" });
+  const bound = (name, label, placeholder) =>
+    make("input", { type: "number", step: "any", name: facet.field, "data-bound": name, "aria-label": `${facet.field}, ${label}`, placeholder: placeholder ?? "" });
   const low = bound("at_least", "at least", facet.lowest);
   const high = bound("at_most", "at most", facet.highest);
   const group = make("details", { "data-field": facet.field }, make("summary", {}, facet.field), make("div", { class: "range" }, low, " to ", high));
   group.addEventListener("change", () => {
-    const wanted = Object.fromEntries([low, high].filter((input) => input.value !== "").map((input) => [input.dataset.bound, Number(input.value)]));
-    set(facet.field, Object.keys(wanted).length ? wanted : null);
+    const condition = Object.fromEntries([low, high].filter((input) => input.value !== "").map((input) => [input.dataset.bound, Number(input.value)]));
+    set(facet.field, Object.keys(condition).length ? condition : null);
   });
   return group;
 }

@@ -1,156 +1,148 @@
-// The page: one state, changed by its parts, shown by all of them, and asked of the server when it changes.
+// The page: its parts change one state and show it; every change requests new results.
 
-import { details } from "./details.js";
-import { $, setText } from "./dom.js";
+import * as api from "./api.js";
+import { detailsDialog } from "./details.js";
+import { $, setText, whenPresent } from "./dom.js";
 import { filters } from "./filters.js";
-import { keys } from "./keys.js";
-import { reading } from "./reading.js";
+import { interpretation } from "./interpretation.js";
+import { addShortcuts } from "./keyboard.js";
+import { prompts } from "./prompts.js";
 import { references } from "./references.js";
-import * as remote from "./remote.js";
 import { results } from "./results.js";
-import { blank, fromAddress, inOrder, isAsked, MOST, SHOWN, toAddress, toRequest } from "./state.js";
-import { Trail } from "./trail.js";
-import { tune } from "./tune.js";
-import { words } from "./words.js";
+import { blank, fromAddress, hasQuery, inOrder, MAX_RESULTS, PAGE_SIZE, StateHistory, toAddress, toRequest } from "./state.js";
+import { weightControls } from "./weights.js";
 
-const AGAIN = 1500; // milliseconds until a server that was away is asked again
+const RETRY_MS = 1500; // after a failed connection
+const KEEPS_PAGE_SIZE = ["k", "controls", "comparison", "sort"]; // changes that do not return to the first results
 
 export function open(start) {
   let state = fromAddress(location.search);
-  let seen = null; // the last view
-  const trail = new Trail(() => visit(fromAddress(location.search)));
+  let lastView = null;
+  let suggestedFor = null;
+  const steps = new StateHistory(() => visit(fromAddress(location.search)));
 
-  const change = (part, settled = true) => {
-    const other = "references" in part && firstOf(part.references) !== firstOf(state.references);
-    state = { ...state, ...(other ? { caption: "" } : {}), ...part }; // a caption is of the picture it was written for
-    if (!("shown" in part) && !("knobs" in part) && !("beside" in part) && !("sort" in part)) state.shown = SHOWN;
-    if (settled) trail.push(toAddress(state), Object.keys(part).join());
-    if (settled) show();
-    else showKnobs(state, seen);
+  // `committed` is false while a slider or the point moves: such states are no steps of the history.
+  const change = (part, committed = true) => {
+    const isOtherImage = "references" in part && firstOf(part.references) !== firstOf(state.references);
+    state = { ...state, ...(isOtherImage ? { caption: "" } : {}), ...part }; // a caption describes one image
+    if (!KEEPS_PAGE_SIZE.some((name) => name in part)) state.k = PAGE_SIZE;
+    if (committed) steps.push(toAddress(state), Object.keys(part).join());
+    if (committed) show();
+    else showControls(state, lastView);
     search(state);
   };
-  const visit = (visited) => {
-    state = visited;
+  const visit = (other) => {
+    state = other;
     show();
     search(state);
   };
 
-  const showReferences = references((list) => change({ references: list }), trouble);
-  const said = words((part, settled) => (settled ? change(part) : ((state = { ...state, ...part }), show())));
-  const showKnobs = tune(start, (knobs, settled) => change({ knobs }, settled));
+  const showReferences = references((list) => change({ references: list }), showError);
+  const promptPart = prompts((part, committed) => (committed ? change(part) : ((state = { ...state, ...part }), show())));
+  const showControls = weightControls(start, (controls, committed) => change({ controls }, committed));
   const showFilters = filters(start, change);
-  const showReading = reading((caption) => change({ caption }));
+  const showInterpretation = interpretation((caption) => change({ caption }));
   const showResults = results(act);
-  const showDetails = details(act);
+  const showDetails = detailsDialog(act);
 
-  const search = remote.latest((asked) => remote.post("page/view", toRequest(asked)), shown, failed);
-  const suggest = remote.latest((asked) => remote.post("page/suggestions", toRequest(asked)), said.suggest, () => said.suggest([]));
-  let suggested = null;
+  const search = api.latest((sent) => api.post("page/view", toRequest(sent)), showView, handleError);
+  const suggest = api.latest((sent) => api.post("page/suggestions", toRequest(sent)), promptPart.suggest, () => promptPart.suggest([]));
 
   function show() {
     showReferences(state);
-    said.show(state);
-    showKnobs(state, seen);
+    promptPart.show(state);
+    showControls(state, lastView);
     showFilters(state);
-    $("#undo").disabled = !trail.canUndo;
-    $("#redo").disabled = !trail.canRedo;
-    $("#beside").setAttribute("aria-pressed", Boolean(state.beside));
+    $("#undo").disabled = !steps.canUndo;
+    $("#redo").disabled = !steps.canRedo;
+    $("#compare").setAttribute("aria-pressed", Boolean(state.comparison));
     $("#sort").value = state.sort;
-    $("#export").disabled = !isAsked(state);
-    const references = JSON.stringify(state.references);
-    if (references !== suggested) {
-      suggested = references;
-      if (state.references.length) suggest(state);
-      else said.suggest([]);
-    }
+    $("#export").disabled = !hasQuery(state);
+    const shownReferences = JSON.stringify(state.references);
+    if (shownReferences === suggestedFor) return;
+    suggestedFor = shownReferences;
+    if (state.references.length) suggest(state);
+    else promptPart.suggest([]);
   }
 
-  function shown(view, asked) {
-    seen = view;
-    trouble(null);
-    setText($("#total"), `${view.total.toLocaleString("en")} ${view.total === 1 ? "picture" : "pictures"}`);
-    showKnobs(state, view);
-    showReading(view, asked);
-    showResults(view, asked, isAsked(asked));
+  function showView(view, sent) {
+    lastView = view;
+    showError(null);
+    setText($("#total"), `${view.total.toLocaleString("en")} ${view.total === 1 ? "image" : "images"}`);
+    showControls(state, view);
+    showInterpretation(view, sent);
+    showResults(view, sent);
     document.documentElement.dataset.shown = String(Number(document.documentElement.dataset.shown ?? 0) + 1);
   }
 
-  async function failed(error, asked) {
-    trouble(error);
+  async function handleError(error, sent) {
+    showError(error);
     $("#columns").classList.add("stale");
-    if (error instanceof remote.Away) setTimeout(() => search(state), AGAIN);
-    else if (error instanceof remote.Expired && (await remote.sendAgain(asked.references.filter((one) => one.upload).map((one) => one.upload)))) search(asked);
+    if (error instanceof api.ConnectionError) setTimeout(() => search(state), RETRY_MS);
+    else if (error instanceof api.ExpiredUploadError && (await api.uploadAgain(sent.references.filter((one) => one.upload).map((one) => one.upload)))) search(sent);
   }
 
-  function trouble(error) {
-    $("#problem").hidden = !error;
-    setText($("#problem"), error?.message ?? "");
+  function showError(error) {
+    $("#error").hidden = !error;
+    setText($("#error"), error?.message ?? "");
     if (!error) $("#columns").classList.remove("stale");
   }
 
-  function act(what, card, pinned = false) {
-    const whole = { id: card.id, region: null, weight: 1 };
+  // `pinned` says whether the card is in the column of the comparison.
+  function act(action, card, pinned = false) {
+    const reference = { id: card.id, region: null, weight: 1 };
     const without = (list) => list.filter((id) => id !== card.id);
-    if (what === "choose") change({ references: [whole], seed: 0 });
-    if (what === "add") change({ references: [...state.references.filter((one) => one.id !== card.id), whole] });
-    if (what === "more") change({ more: [...without(state.more), card.id], less: without(state.less) });
-    if (what === "less") change({ less: [...without(state.less), card.id], more: without(state.more) });
-    if (what === "details") showDetails(card, (pinned ? seen.beside : seen.now).weights);
-    if (what === "choose") {
+    if (action === "choose") change({ references: [reference], seed: 0 });
+    if (action === "add") change({ references: [...state.references.filter((one) => one.id !== card.id), reference] });
+    if (action === "more_like") change({ more_like: [...without(state.more_like), card.id], less_like: without(state.less_like) });
+    if (action === "less_like") change({ less_like: [...without(state.less_like), card.id], more_like: without(state.more_like) });
+    if (action === "details") showDetails(card, (pinned ? lastView.comparison : lastView.results).weights);
+    if (action === "choose") {
       scrollTo({ top: 0, behavior: "instant" });
-      $("#prompt").focus({ preventScroll: true }); // what comes next is said there
+      $("#prompt").focus({ preventScroll: true });
     }
+  }
+
+  async function exportResults(event) {
+    const format = event.target.value;
+    event.target.value = "";
+    await api.download(`page/export/${format}`, toRequest(state)).catch(showError);
+  }
+
+  async function copyLink() {
+    const copied = await Promise.resolve(navigator.clipboard?.writeText(location.href)).then(() => Boolean(navigator.clipboard), () => false);
+    setText($("#copy-link span"), copied ? "Copied" : "Copy the address of this page");
+    setTimeout(() => setText($("#copy-link span"), "Copy link"), 2500);
   }
 
   $("#undo").addEventListener("click", () => history.back());
   $("#redo").addEventListener("click", () => history.forward());
-  $("#anew").addEventListener("click", () => change(blank()));
-  $("#help").addEventListener("click", () => $("#keys").showModal());
-  $("#beside").addEventListener("click", () => change({ beside: state.beside ? null : state.knobs }));
+  $("#new-search").addEventListener("click", () => change(blank()));
+  $("#help").addEventListener("click", () => $("#shortcuts").showModal());
+  $("#compare").addEventListener("click", () => change({ comparison: state.comparison ? null : state.controls }));
   $("#sort").addEventListener("change", (event) => change({ sort: event.target.value }));
-  $("#show-more").addEventListener("click", () => change({ shown: Math.min(MOST, state.shown + SHOWN) }));
-  $("#others").addEventListener("click", () => change({ seed: state.seed + 1 }));
-  $("#export").addEventListener("change", exported);
-  $("#share").addEventListener("click", share);
-
-  async function exported(event) {
-    const form = event.target.value;
-    event.target.value = "";
-    await remote.download(`page/export/${form}`, toRequest(state)).catch(trouble);
-  }
-
-  async function share() {
-    const copied = await Promise.resolve(navigator.clipboard?.writeText(location.href)).then(() => Boolean(navigator.clipboard), () => false);
-    setText($("#share span"), copied ? "Copied" : "Copy the address");
-    setTimeout(() => setText($("#share span"), "Copy link"), 2500);
-  }
+  $("#show-more").addEventListener("click", () => change({ k: Math.min(MAX_RESULTS, state.k + PAGE_SIZE) }));
+  $("#other-sample").addEventListener("click", () => change({ seed: state.seed + 1 }));
+  $("#export").addEventListener("change", exportResults);
+  $("#copy-link").addEventListener("click", copyLink);
 
   for (const facet of start.facets) $("#sort").append(new Option(`by ${facet.field}`, facet.field));
-  if (matchMedia("(max-width: 640px)").matches) tuckAway($("#tuning"));
-  keys(act, trail);
+  if (matchMedia("(max-width: 640px)").matches) collapse($("#weights-panel"));
+  addShortcuts(act, steps);
   visit(state);
 }
 
-// The reference that a caption is of.
+// The reference that a caption describes.
 function firstOf(references) {
   const [first] = inOrder(references);
   return first?.upload ?? first?.id;
 }
 
-// On a phone the triangle is a sheet over the results, which come into view above it when it opens.
-function tuckAway(sheet) {
+// On a phone the weights are a sheet over the results, which scroll into view above it when it opens.
+function collapse(sheet) {
   sheet.open = false;
-  sheet.addEventListener("toggle", () => sheet.open && $("#found").scrollIntoView({ block: "start" }));
+  sheet.addEventListener("toggle", () => sheet.open && $("#main").scrollIntoView({ block: "start" }));
 }
 
-// Gradio draws the page; this waits for its last piece.
-async function ready(selector) {
-  if ($(selector)) return;
-  await new Promise((resolve) => {
-    const watching = new MutationObserver(() => $(selector) && (watching.disconnect(), resolve()));
-    watching.observe(document, { childList: true, subtree: true });
-  });
-}
-
-const [start] = await Promise.all([remote.get("page/start"), ...["#undo", "#asking", "#pad", "#facets", "#keys"].map(ready)]);
+const [start] = await Promise.all([api.get("page/start"), ...["#undo", "#query-form", "#pad", "#facets", "#shortcuts"].map(whenPresent)]);
 open(start);

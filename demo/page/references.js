@@ -1,24 +1,24 @@
-// The pictures to start from: chosen, dropped, pasted or taken from the gallery, whole or a part of them.
+// The reference images: chosen, dropped, pasted or taken from the gallery, each with an optional region and a weight.
 
+import { imageUrl, localImageUrl, upload } from "./api.js";
 import { $, arrange, clamp, make, round } from "./dom.js";
-import { localPicture, picture, upload } from "./remote.js";
 
-export const ITEM = "application/x-mmretrieve-item";
-const LEAST = 0.04; // of a side: a smaller box was a click
+export const ITEM_TYPE = "application/x-mmretrieve-item";
+const MIN_BOX_SIDE = 0.04; // share of the image; a smaller box is a click
 
-// `change(references)` is called with the new list; `trouble(error)` where a file is no picture.
-export function references(change, trouble) {
-  let held = [];
+// `change(references)` gets the new list; `showError(error)` is called for a file that is not an image.
+export function references(change, showError) {
+  let list = [];
   const tiles = new Map();
 
   async function add(files) {
     for (const file of files) {
       try {
         const token = await upload(file);
-        held = [...held.filter((one) => one.upload !== token), { upload: token, region: null, weight: 1 }];
-        change(held);
+        list = [...list.filter((one) => one.upload !== token), { upload: token, region: null, weight: 1 }];
+        change(list);
       } catch (error) {
-        trouble(error);
+        showError(error);
       }
     }
   }
@@ -33,74 +33,74 @@ export function references(change, trouble) {
     if (files.length) event.preventDefault();
     add(files);
   });
-  const desk = $("#asking");
+  const form = $("#query-form");
   for (const kind of ["dragenter", "dragover"]) {
     document.addEventListener(kind, (event) => {
       event.preventDefault();
-      desk.classList.add("dropping");
+      form.classList.add("dropping");
     });
   }
-  document.addEventListener("dragleave", (event) => event.relatedTarget === null && desk.classList.remove("dropping"));
+  document.addEventListener("dragleave", (event) => event.relatedTarget === null && form.classList.remove("dropping"));
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    desk.classList.remove("dropping");
-    const id = event.dataTransfer.getData(ITEM);
-    if (id && desk.contains(event.target)) change([...held.filter((one) => one.id !== id), { id, region: null, weight: 1 }]);
+    form.classList.remove("dropping");
+    const id = event.dataTransfer.getData(ITEM_TYPE);
+    if (id && form.contains(event.target)) change([...list.filter((one) => one.id !== id), { id, region: null, weight: 1 }]);
     else if (event.dataTransfer.files.length) add([...event.dataTransfer.files]);
-    else if (!id && event.dataTransfer.types.includes("text/uri-list")) trouble(new Error("An address is not a picture, and none is fetched: save the picture, then drop its file."));
+    else if (!id && event.dataTransfer.types.includes("text/uri-list")) showError(new Error("URLs are not fetched. Save the image and drop its file."));
   });
 
   return (state) => {
-    held = state.references;
-    const update = (key, with_) => change(held.map((one) => (keyOf(one) === key ? { ...one, ...with_ } : one)));
-    const nodes = held.map((one) => {
+    list = state.references;
+    const update = (key, part) => change(list.map((one) => (keyOf(one) === key ? { ...one, ...part } : one)));
+    const nodes = list.map((one) => {
       const key = keyOf(one);
       if (!tiles.has(key)) {
-        tiles.set(key, tile(one, { update: (with_) => update(key, with_), remove: () => change(held.filter((other) => keyOf(other) !== key)) }));
+        tiles.set(key, tile(one, { update: (part) => update(key, part), remove: () => change(list.filter((other) => keyOf(other) !== key)) }));
       }
-      tiles.get(key).show(one, held.length);
+      tiles.get(key).show(one, list.length);
       return tiles.get(key).node;
     });
     arrange($("#tiles"), nodes);
-    for (const key of [...tiles.keys()]) if (!held.some((one) => keyOf(one) === key)) tiles.delete(key);
-    $("#references").classList.toggle("filled", held.length > 0);
-    $("#references").classList.toggle("several", held.length > 1);
+    for (const key of [...tiles.keys()]) if (!list.some((one) => keyOf(one) === key)) tiles.delete(key);
+    $("#references").classList.toggle("filled", list.length > 0);
+    $("#references").classList.toggle("several", list.length > 1);
   };
 }
 
 const keyOf = (one) => one.upload ?? `item ${one.id}`;
 
 function tile(one, { update, remove }) {
-  const name = one.id ?? "your picture";
-  const seen = make("img", { src: one.id ? picture(one.id) : (localPicture(one.upload) ?? `api/uploads/${one.upload}`), alt: `Reference: ${name}`, draggable: "false" });
-  const box = make("div", { class: "box", tabindex: 0, role: "group", "aria-label": "The part that counts. Arrow keys move it, with Shift they resize it, Escape takes it away", hidden: true });
-  const frame = make("div", { class: "frame" }, seen, box);
-  const part = make("button", { type: "button", class: "quiet part", title: "Search by a part: drag a box over the picture" }, "▣ part");
-  const away = make("button", { type: "button", class: "quiet remove", "aria-label": `Remove ${name}` }, "✕");
-  const weight = make("input", { type: "range", min: 0, max: 2, step: 0.1, "aria-label": `How much ${name} counts` });
-  const node = make("li", { class: "tile" }, frame, make("div", { class: "tile-tools" }, part, weight, away));
-  away.addEventListener("click", () => {
+  const name = one.id ?? "uploaded image";
+  const image = make("img", { src: one.id ? imageUrl(one.id) : (localImageUrl(one.upload) ?? `api/uploads/${one.upload}`), alt: `Reference: ${name}`, draggable: "false" });
+  const box = make("div", { class: "box", tabindex: 0, role: "group", "aria-label": "Region of the reference. The arrow keys move it, with Shift they resize it, Escape removes it.", hidden: true });
+  const frame = make("div", { class: "frame" }, image, box);
+  const regionButton = make("button", { type: "button", class: "quiet region", title: "Search by a region: drag a box over the image" }, "▣ region");
+  const removeButton = make("button", { type: "button", class: "quiet remove", "aria-label": `Remove ${name}` }, "✕");
+  const weight = make("input", { type: "range", min: 0, max: 2, step: 0.1, "aria-label": `Weight of ${name}` });
+  const node = make("li", { class: "tile" }, frame, make("div", { class: "tile-tools" }, regionButton, weight, removeButton));
+  removeButton.addEventListener("click", () => {
     remove();
     $("#file").focus();
   });
-  part.addEventListener("click", () => {
+  regionButton.addEventListener("click", () => {
     update({ region: box.hidden ? [0.25, 0.25, 0.75, 0.75] : null });
     if (!box.hidden) box.focus();
   });
   weight.addEventListener("change", () => update({ weight: Number(weight.value) }));
-  dragBox(frame, box, (region) => update({ region }));
+  addBoxEvents(frame, box, (region) => update({ region }));
   return {
     node,
-    show(now, count) {
-      place(box, now.region);
-      part.setAttribute("aria-pressed", Boolean(now.region));
+    show(current, count) {
+      showBox(box, current.region);
+      regionButton.setAttribute("aria-pressed", Boolean(current.region));
       weight.hidden = count < 2;
-      weight.value = now.weight;
+      weight.value = current.weight;
     },
   };
 }
 
-function place(box, region) {
+function showBox(box, region) {
   box.hidden = !region;
   if (!region) return;
   const [left, top, right, bottom] = region;
@@ -108,12 +108,12 @@ function place(box, region) {
   Object.assign(box.style, { left: `${left * 100}%`, top: `${top * 100}%`, width: `${(right - left) * 100}%`, height: `${(bottom - top) * 100}%` });
 }
 
-function dragBox(frame, box, done) {
+function addBoxEvents(frame, box, change) {
   let from = null;
   let drawn = null;
   const shares = (event) => {
-    const seen = frame.getBoundingClientRect();
-    return [clamp((event.clientX - seen.left) / seen.width, 0, 1), clamp((event.clientY - seen.top) / seen.height, 0, 1)];
+    const bounds = frame.getBoundingClientRect();
+    return [clamp((event.clientX - bounds.left) / bounds.width, 0, 1), clamp((event.clientY - bounds.top) / bounds.height, 0, 1)];
   };
   frame.addEventListener("pointerdown", (event) => {
     from = shares(event);
@@ -125,23 +125,23 @@ function dragBox(frame, box, done) {
     if (!from) return;
     const to = shares(event);
     const region = [Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]), Math.max(from[1], to[1])].map((side) => round(side, 0.001));
-    if (region[2] - region[0] > LEAST && region[3] - region[1] > LEAST) place(box, (drawn = region));
+    if (region[2] - region[0] > MIN_BOX_SIDE && region[3] - region[1] > MIN_BOX_SIDE) showBox(box, (drawn = region));
   });
   frame.addEventListener("pointerup", () => {
     from = null;
-    if (drawn) done(drawn);
+    if (drawn) change(drawn);
   });
   box.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] }[event.key];
-    if (event.key === "Escape") done(null);
-    else if (step) done(moved(JSON.parse(box.dataset.region), step, event.shiftKey));
+    if (event.key === "Escape") change(null);
+    else if (step) change(moveRegion(JSON.parse(box.dataset.region), step, event.shiftKey));
     else return;
     event.preventDefault();
     event.stopPropagation();
   });
 }
 
-function moved([left, top, right, bottom], [across, down], resize) {
+function moveRegion([left, top, right, bottom], [across, down], resize) {
   if (resize) return [left, top, clamp(right + across, left + 0.05, 1), clamp(bottom + down, top + 0.05, 1)].map((side) => round(side, 0.001));
   const x = clamp(across, -left, 1 - right);
   const y = clamp(down, -top, 1 - bottom);

@@ -1,8 +1,12 @@
-// What a person asks, as one plain object: the page's memory, its address and its history are all made of it.
+// The state of the page as one plain object, from which the request body, the address and the history are made.
+// Fields that go to the server unchanged have the names of the search request.
 
-export const AUTO = "auto"; // in the place of knobs: weights are chosen for each question
-export const SHOWN = 24;
-export const MOST = 240;
+export const AUTO = "auto"; // in place of weight controls: the weights are chosen for each query
+export const PAGE_SIZE = 24;
+export const MAX_RESULTS = 240;
+const RENAMED = { knobs: "controls", beside: "comparison", more: "more_like", less: "less_like", min: "min_score", alone: "exclude_reference", shown: "k" }; // in links of earlier versions
+const MERGE_MS = 1200;
+const LAST_STEP = "mmretrieve-top"; // in the session storage
 
 export function blank() {
   return {
@@ -10,81 +14,74 @@ export function blank() {
     prompts: [{ text: "", strength: 1 }],
     avoid: "",
     caption: "",
-    more: [],
-    less: [],
-    knobs: AUTO, // or {beta, alpha_image, alpha_text, prompt}, and avoid where phrases to avoid count otherwise than by themselves
-    beside: null, // the same of a second column
+    more_like: [],
+    less_like: [],
+    controls: AUTO, // or {beta, alpha_image, alpha_text, prompt}, and avoid if phrases to avoid do not keep their base weights
+    comparison: null, // the controls of a second column
     filters: {}, // field → {any_of: […]} or {at_least, at_most}
     where: "",
-    min: null,
-    alone: true,
+    min_score: null,
+    exclude_reference: true,
     sort: "",
-    shown: SHOWN,
+    k: PAGE_SIZE,
     seed: 0,
   };
 }
 
-export function isAsked(state) {
-  return Boolean(state.references.length || said(state).length || state.avoid.trim() || state.more.length || state.less.length);
+export function hasQuery(state) {
+  return Boolean(state.references.length || activePrompts(state).length || state.avoid.trim() || state.more_like.length || state.less_like.length);
 }
 
-export function said(state) {
+function activePrompts(state) {
   return state.prompts.filter((prompt) => prompt.text.trim());
 }
 
-// The body of a request: uploads come before items, and region and weight follow that order.
-export function toRequest(state) {
-  const references = inOrder(state.references);
-  const several = references.length > 1;
-  const prompts = said(state);
-  const captioned = state.caption.trim() && references.length === 1 && (prompts.length || state.avoid.trim());
-  return {
-    ask: {
-      upload: references.filter((one) => one.upload).map((one) => one.upload),
-      reference_id: references.filter((one) => one.id).map((one) => one.id),
-      region: references.some((one) => one.region) ? references.map((one) => one.region ?? null) : [],
-      image_weight: several ? references.map((one) => one.weight) : [],
-      prompt: prompts.map((prompt) => prompt.text.trim()),
-      strength: prompts.some((prompt) => prompt.strength !== 1) ? prompts.map((prompt) => prompt.strength) : [],
-      avoid: state.avoid.trim() ? [state.avoid.trim()] : [],
-      caption: captioned ? [state.caption.trim()] : [],
-      more_like: state.more,
-      less_like: state.less,
-      where: state.where.trim() || null,
-      min_score: isAsked(state) ? state.min : null,
-      exclude_reference: state.alone && references.length > 0,
-    },
-    knobs: state.knobs,
-    beside: state.beside,
-    filters: Object.entries(state.filters).map(([field, wanted]) => ({ field, ...wanted })),
-    shown: state.shown,
-    seed: state.seed,
-  };
-}
-
-// The references in that order.
+// The references in the order of the request: uploads, then items.
 export function inOrder(references) {
   return [...references.filter((one) => one.upload), ...references.filter((one) => one.id)];
 }
 
-// The address holds whatever differs from an empty page.
+// The body of a request. Regions and weights follow the order of the references.
+export function toRequest(state) {
+  const { more_like, less_like, controls, comparison, k, seed } = state;
+  const references = inOrder(state.references);
+  const prompts = activePrompts(state);
+  const readsCaption = state.caption.trim() && references.length === 1 && (prompts.length || state.avoid.trim());
+  return {
+    upload: references.filter((one) => one.upload).map((one) => one.upload),
+    reference_id: references.filter((one) => one.id).map((one) => one.id),
+    region: references.some((one) => one.region) ? references.map((one) => one.region ?? null) : [],
+    image_weight: references.length > 1 ? references.map((one) => one.weight) : [],
+    prompt: prompts.map((prompt) => prompt.text.trim()),
+    strength: prompts.some((prompt) => prompt.strength !== 1) ? prompts.map((prompt) => prompt.strength) : [],
+    avoid: state.avoid.trim() ? [state.avoid.trim()] : [],
+    caption: readsCaption ? [state.caption.trim()] : [],
+    where: state.where.trim() || null,
+    min_score: hasQuery(state) ? state.min_score : null,
+    exclude_reference: state.exclude_reference && references.length > 0,
+    filters: Object.entries(state.filters).map(([field, condition]) => ({ field, ...condition })),
+    more_like, less_like, controls, comparison, k, seed,
+  };
+}
+
+// The address holds every field that differs from a blank page.
 export function toAddress(state) {
   const empty = blank();
-  const told = Object.fromEntries(Object.entries(state).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(empty[name])));
-  const kept = new URLSearchParams(location.search);
-  kept.delete("q");
-  if (Object.keys(told).length) kept.set("q", JSON.stringify(told));
-  const query = kept.toString();
+  const changed = Object.fromEntries(Object.entries(state).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(empty[name])));
+  const parameters = new URLSearchParams(location.search);
+  parameters.delete("q");
+  if (Object.keys(changed).length) parameters.set("q", JSON.stringify(changed));
+  const query = parameters.toString();
   return location.pathname + (query ? `?${query}` : "");
 }
 
-// A link may come from anywhere: what does not have the shape of a state is left out.
+// A link may come from anywhere: fields that do not have the expected shape are ignored.
 export function fromAddress(search) {
   const empty = blank();
   try {
-    const told = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
-    const known = Object.entries(told).filter(([name, value]) => SHAPES[name]?.(value));
-    return { ...empty, ...Object.fromEntries(known) };
+    const fields = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
+    const renamed = Object.entries(fields).map(([name, value]) => [Object.hasOwn(RENAMED, name) ? RENAMED[name] : name, value]);
+    return { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(SHAPES, name) && SHAPES[name](value))) };
   } catch {
     return empty;
   }
@@ -92,28 +89,64 @@ export function fromAddress(search) {
 
 const isText = (value) => typeof value === "string";
 const isTexts = (value) => Array.isArray(value) && value.every(isText);
-const isKnobs = (value) =>
-  ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1 && (value.avoid === undefined || isNumberOrNone(value.avoid));
-const isNumberOrNone = (value) => value === null || Number.isFinite(value);
-const isSetting = (value) => value === AUTO || isKnobs(value);
+const isNumberOrNull = (value) => value === null || Number.isFinite(value);
+const isControls = (value) =>
+  ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1 && (value.avoid === undefined || isNumberOrNull(value.avoid));
+const isSetting = (value) => value === AUTO || isControls(value);
 const isRegion = (value) => value === null || (Array.isArray(value) && value.length === 4 && value.every(Number.isFinite));
 const isFilter = (value) =>
-  value !== null && typeof value === "object" && Object.entries(value).every(([name, wanted]) => (name === "any_of" ? isTexts(wanted) : ["at_least", "at_most"].includes(name) && Number.isFinite(wanted)));
-const isWhole = (value) => Number.isInteger(value) && value >= 0;
+  value !== null && typeof value === "object" && Object.entries(value).every(([name, bound]) => (name === "any_of" ? isTexts(bound) : ["at_least", "at_most"].includes(name) && Number.isFinite(bound)));
+const isCount = (value) => Number.isInteger(value) && value >= 0;
 const SHAPES = {
   references: (value) => Array.isArray(value) && value.every((one) => isText(one?.id ?? one?.upload) && isRegion(one.region) && Number.isFinite(one.weight)),
   prompts: (value) => Array.isArray(value) && value.length > 0 && value.every((one) => isText(one?.text) && Number.isFinite(one.strength)),
   avoid: isText,
   caption: isText,
-  more: isTexts,
-  less: isTexts,
-  knobs: isSetting,
-  beside: (value) => value === null || isSetting(value),
+  more_like: isTexts,
+  less_like: isTexts,
+  controls: isSetting,
+  comparison: (value) => value === null || isSetting(value),
   filters: (value) => value !== null && typeof value === "object" && !Array.isArray(value) && Object.values(value).every(isFilter),
   where: isText,
-  min: isNumberOrNone,
-  alone: (value) => typeof value === "boolean",
+  min_score: isNumberOrNull,
+  exclude_reference: (value) => typeof value === "boolean",
   sort: isText,
-  shown: (value) => isWhole(value) && value > 0 && value <= MOST,
-  seed: isWhole,
+  k: (value) => isCount(value) && value > 0 && value <= MAX_RESULTS,
+  seed: isCount,
 };
+
+// Undo and redo are the browser's back and forward; this class knows how far each can go.
+export class StateHistory {
+  constructor(visit) {
+    const isNew = history.state?.at === undefined; // opened by an address, not by going back to it
+    if (isNew) history.replaceState({ at: 0 }, "");
+    this.last = isNew ? 0 : Number(sessionStorage.getItem(LAST_STEP) ?? 0);
+    addEventListener("popstate", () => visit());
+  }
+
+  get at() {
+    return history.state?.at ?? 0;
+  }
+
+  get canUndo() {
+    return this.at > 0;
+  }
+
+  get canRedo() {
+    return this.at < this.last;
+  }
+
+  // Changes of the weight controls that follow each other within MERGE_MS, such as those by arrow keys, are one step.
+  push(address, kind) {
+    if (address === location.pathname + location.search) return;
+    const merges = kind === "controls" && kind === this.kind && performance.now() - this.when < MERGE_MS;
+    [this.kind, this.when] = [kind, performance.now()];
+    if (merges) {
+      history.replaceState(history.state, "", address);
+      return;
+    }
+    this.last = this.at + 1;
+    sessionStorage.setItem(LAST_STEP, this.last);
+    history.pushState({ at: this.last }, "", address);
+  }
+}

@@ -1,4 +1,4 @@
-"""The page as a person uses it: the real server, the built-in gallery, a real browser."""
+"""The page in a real browser, with the real server and the built-in gallery."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
-from demo.state import WeightControls
+from demo.schemas import WeightControls
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -29,8 +29,8 @@ HOSTILE = "<img src=x onerror=alert(1)>.png"
 pytestmark = pytest.mark.browser
 
 
-class Served:
-    """`python -m demo` in a process of its own."""
+class DemoServer:
+    """`python -m demo` in a new process."""
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -40,8 +40,8 @@ class Served:
         command = [sys.executable, "-m", "demo", *self.words, *more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
         assert self.process.stdout is not None
-        found = (re.search(r"http://127\.0\.0\.1:(\d+)", line) for line in self.process.stdout)
-        match = next(one for one in found if one)
+        matches = (re.search(r"http://127\.0\.0\.1:(\d+)", line) for line in self.process.stdout)
+        match = next(filter(None, matches))
         self.address, self.port = match[0], match[1]
 
     def stop(self) -> None:
@@ -52,10 +52,10 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
+def server() -> Iterator[DemoServer]:
     if CHROMIUM is None:
-        pytest.skip("NO CHROMIUM on this machine: the page is not tested")
-    served = Served()
+        pytest.skip("no Chromium on this machine: the page is not tested")
+    served = DemoServer()
     yield served
     served.stop()
 
@@ -63,7 +63,7 @@ def server() -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
-        pytest.skip("NO CHROMIUM on this machine: the page is not tested")
+        pytest.skip("no Chromium on this machine: the page is not tested")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -76,8 +76,8 @@ Opener = Callable[..., Any]
 
 
 @pytest.fixture
-def visit(server: Served, browser: Any) -> Iterator[Opener]:
-    """Opens pages that watch every request and every error; `expected` are the statuses that the test provokes."""
+def visit(server: DemoServer, browser: Any) -> Iterator[Opener]:
+    """Opens pages; the test fails if a page logs an error or sends a request elsewhere. expected: errors that the test provokes."""
     outside: list[str] = []
     errors: list[str] = []
     contexts = []
@@ -104,8 +104,8 @@ def visit(server: Served, browser: Any) -> Iterator[Opener]:
     assert errors == []
 
 
-def settled(page: Any, act: Callable[[], object]) -> None:
-    """Does something, and waits until results that came after it stand there."""
+def wait_for_results(page: Any, act: Callable[[], object]) -> None:
+    """Calls `act`, and waits until new results are shown."""
     before = page.evaluate("Number(document.documentElement.dataset.shown)")
     act()
     page.wait_for_function("before => Number(document.documentElement.dataset.shown) > before", arg=before)
@@ -116,20 +116,20 @@ def cards(page: Any, column: str = "#current") -> list[str]:
     return page.eval_on_selector_all(f"{column} .card", "cards => cards.map(card => card.dataset.id)")
 
 
-def choose(page: Any, number: int = 3) -> str:
+def choose_reference(page: Any, number: int = 3) -> str:
     id_ = cards(page)[number]
-    settled(page, lambda: page.locator("#current .card").nth(number).click())
+    wait_for_results(page, lambda: page.locator("#current .card").nth(number).click())
     return id_
 
 
-def ask(page: Any, prompt: str) -> None:
+def search(page: Any, prompt: str) -> None:
     page.fill("#prompt", prompt)
-    settled(page, lambda: page.press("#prompt", "Enter"))
+    wait_for_results(page, lambda: page.press("#prompt", "Enter"))
 
 
-def knobs(page: Any) -> dict[str, float]:
+def controls(page: Any) -> dict[str, float]:
     return page.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('#knobs input')].map(i => [i.name, Number(i.value)]))"
+        "Object.fromEntries([...document.querySelectorAll('#controls input')].map(i => [i.name, Number(i.value)]))"
     )
 
 
@@ -137,94 +137,94 @@ def wardrobe() -> mm.Retriever:
     return mm.Retriever.open(mm.wardrobe.gallery_folder())
 
 
-def test_like_this_picture_but(visit: Opener) -> None:
+def test_a_search_equals_the_library(visit: Opener) -> None:
     page = visit()
     assert len(cards(page)) == 24
-    reference = choose(page)
+    reference = choose_reference(page)
     assert reference not in cards(page)
-    ask(page, "in red")
-    assert "in red" in page.inner_text("#understood")
-    assert page.inner_text("#status").startswith("The best 24 of 1,999 · 1 left out")
+    search(page, "in red")
+    assert "in red" in page.inner_text("#interpretation")
+    assert page.inner_text("#status").startswith("Top 24 of 1,999 images · 1 left out")
     ranking = wardrobe().search(reference_id=reference, prompt="in red", exclude_reference=True, k=24)
-    weights = [f"{term} × {weight:.2f}" for term, weight in ranking.weights.items()]
+    weights = [f"{term} × {weight:.2f}".replace("-", "−") for term, weight in ranking.weights.items()]
     assert page.locator(".weight").all_inner_texts() == weights
     shown = page.eval_on_selector_all(
-        "#current .card", "cards => cards.map(({card}) => [card.id, card.rank, card.score, card.gave, card.copies])"
+        "#current .card", "cards => cards.map(({card}) => [card.id, card.rank, card.score, card.contributions, card.copies])"
     )
     hits = {hit.id: hit for hit in ranking}
     assert sorted(id_ for id_, *_, copies in shown for id_ in (id_, *copies)) == sorted(hits)
     for id_, rank, score, gave, _ in shown:
         assert (rank, score) == (hits[id_].rank, hits[id_].score)
         assert gave == {term: value for term, value in hits[id_].contributions.items() if value}
-    assert page.locator("#current .card").first.locator(".gave").count() == 4
+    assert page.locator("#current .card").first.locator(".contribution").count() == 4
 
 
-def test_pictures_are_uploaded_pasted_and_dropped(visit: Opener) -> None:
+def test_images_are_uploaded_pasted_and_dropped(visit: Opener) -> None:
     page, source = visit(), mm.wardrobe.pictures_folder() / mm.wardrobe.drawings()[7].id
-    settled(page, lambda: page.set_input_files("#file", source))
+    wait_for_results(page, lambda: page.set_input_files("#file", source))
     page.wait_for_function("document.querySelector('#tiles img')?.naturalWidth > 0")
     assert page.locator("#tiles .tile").count() == 1
     put = """([bytes, kind]) => {
       const file = new File([new Uint8Array(bytes)], 'a.png', { type: 'image/png' }), data = new DataTransfer();
       data.items.add(file);
       const event = kind === 'paste' ? new ClipboardEvent('paste', { clipboardData: data, bubbles: true }) : new DragEvent('drop', { dataTransfer: data, bubbles: true });
-      document.querySelector('#asking').dispatchEvent(event);
+      document.querySelector('#query-form').dispatchEvent(event);
     }"""
     for number, kind in ((8, "paste"), (9, "drop")):
         other = (mm.wardrobe.pictures_folder() / mm.wardrobe.drawings()[number].id).read_bytes()
-        settled(page, lambda kind=kind, other=other: page.evaluate(put, [list(other), kind]))
+        wait_for_results(page, lambda kind=kind, other=other: page.evaluate(put, [list(other), kind]))
     assert page.locator("#tiles .tile").count() == 3
-    settled(page, lambda: page.locator("#tiles .remove").first.click())
+    wait_for_results(page, lambda: page.locator("#tiles .remove").first.click())
     assert page.locator("#tiles .tile").count() == 2
 
 
-def test_what_is_no_picture_is_a_message(visit: Opener, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_an_error(visit: Opener, tmp_path: Path) -> None:
     page = visit(expected=("422",))
     (tmp_path / "notes.png").write_bytes(b"not a picture")
     page.set_input_files("#file", tmp_path / "notes.png")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "not an image" in page.inner_text("#problem")
-    assert "/" not in page.inner_text("#problem")
-    choose(page)
-    assert page.locator("#problem").is_hidden()
+    page.wait_for_selector("#error:not([hidden])")
+    assert "not an image" in page.inner_text("#error")
+    assert "/" not in page.inner_text("#error")
+    choose_reference(page)
+    assert page.locator("#error").is_hidden()
     assert page.locator("#columns.stale").count() == 0
 
 
-def test_an_address_is_not_fetched(visit: Opener) -> None:
+def test_a_url_is_not_fetched(visit: Opener) -> None:
     page = visit()
     page.evaluate("""() => {
       const data = new DataTransfer();
       data.setData('text/uri-list', 'http://example.com/dress.jpg');
       document.querySelector('#drop').dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
     }""")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "An address is not a picture" in page.inner_text("#problem")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "URLs are not fetched" in page.inner_text("#error")
 
 
-def test_several_references_and_a_part_of_one(visit: Opener) -> None:
+def test_several_references_and_a_region(visit: Opener) -> None:
     page = visit()
-    first = choose(page, 2)
-    settled(page, lambda: page.locator("#current .card").nth(4).click(modifiers=["Shift"]))
+    first = choose_reference(page, 2)
+    wait_for_results(page, lambda: page.locator("#current .card").nth(4).click(modifiers=["Shift"]))
     assert page.locator("#tiles .tile").count() == 2
     assert [text.split(" × ")[0] for text in page.locator(".weight").all_inner_texts()] == ["image", "image 2"]
     both = cards(page)
-    settled(page, lambda: page.locator("#tiles .remove").last.click())
+    wait_for_results(page, lambda: page.locator("#tiles .remove").last.click())
     assert cards(page) != both
     whole = cards(page)
     frame = page.locator("#tiles .frame").bounding_box()
     page.mouse.move(frame["x"] + 0.1 * frame["width"], frame["y"] + 0.1 * frame["height"])
     page.mouse.down()
     page.mouse.move(frame["x"] + 0.6 * frame["width"], frame["y"] + 0.7 * frame["height"], steps=4)
-    settled(page, page.mouse.up)
+    wait_for_results(page, page.mouse.up)
     left, top, right, bottom = json.loads(page.locator("#tiles .box").get_attribute("data-region"))
     assert (left, top, right, bottom) == pytest.approx((0.1, 0.1, 0.6, 0.7), abs=0.02)
     ranking = wardrobe().search(reference_id=first, region=(left, top, right, bottom), exclude_reference=True, k=24)
     part = page.eval_on_selector_all("#current .card", "cards => cards.flatMap(({card}) => [card.id, ...card.copies])")
     assert sorted(part) == sorted(ranking.ids)
     page.locator("#tiles .box").focus()
-    settled(page, lambda: page.keyboard.press("ArrowRight"))
+    wait_for_results(page, lambda: page.keyboard.press("ArrowRight"))
     assert json.loads(page.locator("#tiles .box").get_attribute("data-region"))[0] == pytest.approx(left + 0.05, abs=0.001)
-    settled(page, lambda: page.keyboard.press("Escape"))
+    wait_for_results(page, lambda: page.keyboard.press("Escape"))
     assert cards(page) == whole
 
 
@@ -232,237 +232,255 @@ def is_automatic(page: Any) -> bool:
     return page.locator("#automatic").get_attribute("aria-pressed") == "true"
 
 
-def test_it_starts_automatic_and_returns_to_it(visit: Opener) -> None:
+def test_weights_are_automatic_until_set_and_can_be_again(visit: Opener) -> None:
     page = visit()
     assert is_automatic(page)
-    reference = choose(page)
-    ask(page, "in red without stripes")
+    reference = choose_reference(page)
+    search(page, "in red without stripes")
     before, retriever = cards(page), wardrobe()
     ranking = retriever.search(reference_id=reference, prompt="in red without stripes", exclude_reference=True, k=24)
     assert ranking.why is not None
     assert f"automatic: {page.inner_text('#why')}".lower() == ranking.why.lower()
-    assert "without: stripes" in page.inner_text("#read-prompt")
+    assert "avoid: stripes" in page.inner_text("#prompt-line")
     nearest = WeightControls.of(retriever.weigh(retriever.compose(None, "in red without stripes", reference_id=reference)))
     assert nearest is not None
-    assert knobs(page)["alpha_text"] == pytest.approx(nearest.alpha_text, abs=0.03)
+    assert controls(page)["alpha_text"] == pytest.approx(nearest.alpha_text, abs=0.03)
     assert "automatic" in page.locator("#pad .point").get_attribute("class")
-    page.locator("#knob-beta").focus()
-    settled(page, lambda: page.keyboard.press("Home"))
+    page.locator("#control-beta").focus()
+    wait_for_results(page, lambda: page.keyboard.press("Home"))
     assert not is_automatic(page)
     assert cards(page) != before
-    asked = json.loads(urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query)["q"][0])
-    assert asked["knobs"] == nearest.model_dump() | {"beta": 0}
+    link = json.loads(urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query)["q"][0])
+    assert link["controls"] == nearest.model_dump() | {"beta": 0}
     by_hand, again = cards(page), visit("/?" + urllib.parse.urlsplit(page.url).query)
     assert not is_automatic(again)
     assert cards(again) == by_hand
-    settled(page, lambda: page.click("#automatic"))
+    wait_for_results(page, lambda: page.click("#automatic"))
     assert is_automatic(page)
     assert cards(page) == before
-    assert "knobs" not in page.url
-    settled(page, lambda: page.click("#undo"))
+    assert "controls" not in page.url
+    wait_for_results(page, lambda: page.click("#undo"))
     assert cards(page) == by_hand
 
 
-def test_the_words_of_the_picture_can_be_corrected(visit: Opener) -> None:
+def test_the_caption_can_be_edited(visit: Opener) -> None:
     page = visit()
-    choose(page)
-    assert page.locator("#read-caption").is_hidden()
-    ask(page, "in red")
-    found, before = page.input_value("#caption"), cards(page)
-    assert found.startswith("a photo of")
+    choose_reference(page)
+    assert page.locator("#caption-line").is_hidden()
+    search(page, "in red")
+    generated, before = page.input_value("#caption"), cards(page)
+    assert generated.startswith("a photo of")
     page.fill("#caption", "a photo of a hat")
-    settled(page, lambda: page.press("#caption", "Enter"))
-    assert page.inner_text("#source") == "from you"
-    assert "hat" in page.inner_text("#rewritten")
+    wait_for_results(page, lambda: page.press("#caption", "Enter"))
+    assert page.inner_text("#caption-source") == "given by you"
+    assert "hat" in page.inner_text("#rewritten-caption")
     assert cards(page) != before
     again = visit("/?" + urllib.parse.urlsplit(page.url).query)
     assert again.input_value("#caption") == "a photo of a hat"
     assert cards(again) == cards(page)
     page.fill("#caption", "")
-    settled(page, lambda: page.press("#caption", "Tab"))
-    assert page.input_value("#caption") == found
+    wait_for_results(page, lambda: page.press("#caption", "Tab"))
+    assert page.input_value("#caption") == generated
     assert cards(page) == before
-    settled(again, lambda: again.click("#uncaption"))
-    assert again.input_value("#caption") == found
+    wait_for_results(again, lambda: again.click("#reset-caption"))
+    assert again.input_value("#caption") == generated
     page.fill("#caption", "a photo of a hat")
-    settled(page, lambda: page.press("#caption", "Tab"))
-    choose(page, 4)
+    wait_for_results(page, lambda: page.press("#caption", "Tab"))
+    choose_reference(page, 4)
     assert "hat" not in page.input_value("#caption")
-    settled(page, lambda: page.locator("#current .card").nth(4).click(modifiers=["Shift"]))
+    wait_for_results(page, lambda: page.locator("#current .card").nth(4).click(modifiers=["Shift"]))
     assert page.locator("#caption").get_attribute("readonly") is not None
 
 
-def test_it_says_when_nothing_fits(visit: Opener) -> None:
+def test_a_query_without_a_match_is_reported(visit: Opener) -> None:
     page = visit()
     assert page.locator("#no-match").is_hidden()
-    choose(page)
+    choose_reference(page)
     assert page.locator("#no-match").is_hidden()
-    settled(page, lambda: page.click("#anew"))
-    ask(page, "refrigerator")
+    wait_for_results(page, lambda: page.click("#new-search"))
+    search(page, "refrigerator")
     assert page.inner_text("#no-match").startswith("No good match")
     assert len(cards(page)) > 0
 
 
-def test_the_point_and_the_sliders_move_together(visit: Opener) -> None:
+def test_the_point_and_the_sliders_agree(visit: Opener) -> None:
     page = visit()
-    choose(page)
-    ask(page, "in red")
-    start = knobs(page)
+    choose_reference(page)
+    search(page, "in red")
+    start = controls(page)
     box, before = page.locator("#pad").bounding_box(), cards(page)
     scale = box["width"] / 350
     page.mouse.move(box["x"] + (10 + 246 * 0.2) * scale, box["y"] + (10 + 230 * (2 - 0.5) / 2.5) * scale)  # beta .2, gamma .5
-    settled(page, page.mouse.down)
+    wait_for_results(page, page.mouse.down)
     page.mouse.up()
     page.wait_for_timeout(150)
-    now = knobs(page)
+    now = controls(page)
     assert now["beta"] == pytest.approx(0.2, abs=0.02)
     assert (1 - now["beta"]) * now["alpha_image"] + now["beta"] * now["alpha_text"] == pytest.approx(0.5, abs=0.03)
     assert now["alpha_image"] == now["alpha_text"]
     assert cards(page) != before
-    page.locator("#knob-beta").focus()
-    settled(page, lambda: page.keyboard.press("End"))
+    page.locator("#control-beta").focus()
+    wait_for_results(page, lambda: page.keyboard.press("End"))
     assert page.locator("#pad").get_attribute("aria-valuenow") == "1"
     x = float(page.locator("#pad .point").get_attribute("cx"))
     assert x == pytest.approx(256)
     page.locator("#pad").focus()
-    settled(page, lambda: page.keyboard.press("ArrowLeft"))
-    assert knobs(page)["beta"] == 0.95
-    settled(page, lambda: page.keyboard.press("Home"))
+    wait_for_results(page, lambda: page.keyboard.press("ArrowLeft"))
+    assert controls(page)["beta"] == 0.95
+    wait_for_results(page, lambda: page.keyboard.press("Home"))
     assert is_automatic(page)
-    assert knobs(page) == start
+    assert controls(page) == start
     assert cards(page) == before
 
 
 def test_presets_and_published_settings(visit: Opener) -> None:
     page = visit()
-    choose(page)
-    ask(page, "in red")
+    choose_reference(page)
+    search(page, "in red")
     seen = {tuple(cards(page))}
-    for name in ("Base method", "Stick to the image", "Follow the prompt"):
-        settled(page, lambda name=name: page.get_by_role("button", name=name).click())
+    for name in ("Base method", "Keep the image", "Follow the prompt"):
+        wait_for_results(page, lambda name=name: page.get_by_role("button", name=name).click())
         assert page.get_by_role("button", name=name).get_attribute("aria-pressed") == "true"
         seen.add(tuple(cards(page)))
     assert len(seen) == 4
-    settled(page, lambda: page.select_option("#published", label="pic2word"))
-    assert knobs(page) == {"beta": 0.85, "alpha_image": 1.2, "alpha_text": 1.0, "prompt": 0}
-    settled(page, lambda: page.select_option("#published", label="this gallery's"))
-    assert knobs(page) == {"beta": 0.75, "alpha_image": 1.4, "alpha_text": 1.2, "prompt": 0}
-    assert page.locator(".weight").all_inner_texts() == ["image × 0.25", "text × -0.50", "composed × 1.25"]
-    settled(page, lambda: page.get_by_role("button", name="Automatic").click())
+    wait_for_results(page, lambda: page.select_option("#published", label="pic2word"))
+    assert controls(page) == {"beta": 0.85, "alpha_image": 1.2, "alpha_text": 1.0, "prompt": 0}
+    wait_for_results(page, lambda: page.select_option("#published", label="this gallery"))
+    assert controls(page) == {"beta": 0.75, "alpha_image": 1.4, "alpha_text": 1.2, "prompt": 0}
+    assert page.locator(".weight").all_inner_texts() == ["image × 0.25", "text × −0.50", "composed × 1.25"]
+    wait_for_results(page, lambda: page.get_by_role("button", name="Automatic").click())
     assert is_automatic(page)
 
 
-def test_words_strengths_avoid_and_likes(visit: Opener) -> None:
+def test_suggestions_strengths_avoid_and_feedback(visit: Opener) -> None:
     page = visit()
-    choose(page)
+    choose_reference(page)
     page.wait_for_selector("#suggestions .chip")
     word = page.locator("#suggestions .chip").first.inner_text()
-    settled(page, lambda: page.locator("#suggestions .chip").first.click())
+    wait_for_results(page, lambda: page.locator("#suggestions .chip").first.click())
     assert page.input_value("#prompt") == word
-    assert word in page.inner_text("#understood")
-    page.click("#more-words summary")
+    assert word in page.inner_text("#interpretation")
+    page.click("#more-options summary")
     page.click("#add-prompt")
-    page.fill("#strengths li:last-child input[type=text]", "in red")
-    settled(page, lambda: page.press("#strengths li:last-child input[type=text]", "Tab"))
+    page.fill("#prompts li:last-child input[type=text]", "in red")
+    wait_for_results(page, lambda: page.press("#prompts li:last-child input[type=text]", "Tab"))
     assert "composed 2" in " ".join(page.locator(".weight").all_inner_texts())
     before = cards(page)
-    settled(page, lambda: page.fill("#strengths li:last-child input[type=range]", "-1"))
+    wait_for_results(page, lambda: page.fill("#prompts li:last-child input[type=range]", "-1"))
     assert cards(page) != before
     page.fill("#avoid", "stripes")
-    settled(page, lambda: page.press("#avoid", "Tab"))
+    wait_for_results(page, lambda: page.press("#avoid", "Tab"))
     assert "avoid" in " ".join(page.locator(".weight").all_inner_texts())
-    assert "without: stripes" in page.inner_text("#read-prompt")
-    settled(page, lambda: page.locator("#current .card .more").nth(2).click())
-    settled(page, lambda: page.locator("#current .card .less").nth(5).click())
-    assert page.locator("#liked .chip").count() == 2
+    assert "avoid: stripes" in page.inner_text("#prompt-line")
+    wait_for_results(page, lambda: page.locator("#current .card .more_like").nth(2).click())
+    wait_for_results(page, lambda: page.locator("#current .card .less_like").nth(5).click())
+    assert page.locator("#feedback .chip").count() == 2
     assert {"more", "less"} <= {text.split(" × ")[0] for text in page.locator(".weight").all_inner_texts()}
-    settled(page, lambda: page.locator("#liked .chip").first.click())
-    assert page.locator("#liked .chip").count() == 1
+    wait_for_results(page, lambda: page.locator("#feedback .chip").first.click())
+    assert page.locator("#feedback .chip").count() == 1
 
 
-def test_filters_scores_and_order(visit: Opener) -> None:
+def test_filters_minimum_score_and_sort(visit: Opener) -> None:
     page = visit(expected=("400",))
-    reference = choose(page)
-    page.click("#filtering > summary")
+    reference = choose_reference(page)
+    page.click("#filters-panel > summary")
     page.click("#facets [data-field=colour] summary")
-    settled(page, lambda: page.check("#facets input[value=red]"))
+    wait_for_results(page, lambda: page.check("#facets input[value=red]"))
     fields = "cards => cards.map(({card}) => card.fields)"
     assert {one["colour"] for one in page.eval_on_selector_all("#current .card", fields)} == {"red"}
     assert "hidden by filters" in page.inner_text("#status")
-    settled(page, lambda: page.select_option("#sort", "kind"))
+    wait_for_results(page, lambda: page.select_option("#sort", "kind"))
     kinds = [one["kind"] for one in page.eval_on_selector_all("#current .card", fields)]
     assert kinds == sorted(kinds)
     page.fill("#where", "kind = 'dress' AND")
     page.press("#where", "Tab")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "where" in page.inner_text("#problem")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "where" in page.inner_text("#error")
     page.fill("#where", "kind = 'dress'")
-    settled(page, lambda: page.press("#where", "Tab"))
+    wait_for_results(page, lambda: page.press("#where", "Tab"))
     assert {one["kind"] for one in page.eval_on_selector_all("#current .card", fields)} == {"dress"}
     lowest = page.eval_on_selector_all("#current .card", "cards => cards.map(({card}) => card.score)")
-    page.fill("#min", "5")
-    settled(page, lambda: page.press("#min", "Tab"))
+    page.fill("#min-score", "5")
+    wait_for_results(page, lambda: page.press("#min-score", "Tab"))
     assert "scores 5 or more" in page.inner_text("#status")
-    assert page.locator("#others").is_hidden()
-    page.fill("#min", str(max(lowest) - 0.001))
-    settled(page, lambda: page.press("#min", "Tab"))
+    assert page.locator("#other-sample").is_hidden()
+    page.fill("#min-score", str(max(lowest) - 0.001))
+    wait_for_results(page, lambda: page.press("#min-score", "Tab"))
     assert 1 <= len(cards(page)) < len(lowest)
-    settled(page, lambda: page.click("#unfilter"))
+    wait_for_results(page, lambda: page.click("#clear-filters"))
     assert "hidden" not in page.inner_text("#status")
-    settled(page, lambda: page.select_option("#sort", ""))
-    settled(page, lambda: page.uncheck("#alone"))
+    wait_for_results(page, lambda: page.select_option("#sort", ""))
+    wait_for_results(page, lambda: page.uncheck("#exclude-reference"))
     assert cards(page)[0] == reference
 
 
 def test_undo_redo_and_links(visit: Opener) -> None:
     page = visit()
     start = cards(page)
-    choose(page)
+    choose_reference(page)
     first = cards(page)
-    ask(page, "in red")
+    search(page, "in red")
     second = cards(page)
-    settled(page, lambda: page.click("#undo"))
+    wait_for_results(page, lambda: page.click("#undo"))
     assert cards(page) == first
-    settled(page, lambda: page.click("#undo"))
+    wait_for_results(page, lambda: page.click("#undo"))
     assert cards(page) == start
     assert page.locator("#undo").is_disabled()
     assert page.input_value("#prompt") == ""
-    settled(page, lambda: page.keyboard.press("Control+Shift+Z"))
-    settled(page, lambda: page.click("#redo"))
+    wait_for_results(page, lambda: page.keyboard.press("Control+Shift+Z"))
+    wait_for_results(page, lambda: page.click("#redo"))
     assert cards(page) == second
     assert page.locator("#redo").is_disabled()
-    settled(page, lambda: page.get_by_role("button", name="Follow the prompt").click())
+    wait_for_results(page, lambda: page.get_by_role("button", name="Follow the prompt").click())
     moved = cards(page)
     link = page.url.split("127.0.0.1", 1)[1].split("/", 1)[1]
     again = visit("/" + link)
     assert cards(again) == moved
     assert again.input_value("#prompt") == "in red"
-    assert knobs(again) == knobs(page)
+    assert controls(again) == controls(page)
     for broken in (
         "{broken",
         '{"filters": {"kind": {"any_of": 5}}}',
         '{"references": [{"id": "x", "region": 5, "weight": 1}]}',
-        '{"knobs": {"beta": 5}}',
+        '{"controls": {"beta": 5}}',
         '{"prompts": []}',
         '{"references": [5], "knobs": {}, "shown": 1e9, "more": "x", "sort": null}',
         "[]",
         "7",
     ):
         assert cards(visit("/?q=" + urllib.parse.quote(broken))) == start
-    settled(again, lambda: again.click("#anew"))
+    wait_for_results(again, lambda: again.click("#new-search"))
     assert cards(again) == start
 
 
-def test_two_settings_side_by_side(visit: Opener) -> None:
+def test_links_of_earlier_versions_open(visit: Opener) -> None:
+    """The names that links had before the state took those of the search request."""
+    one, other, liked = (drawing.id for drawing in mm.wardrobe.drawings()[:3])
+    by_hand = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75, "prompt": 0}
+    reference = {"references": [{"id": one, "region": None, "weight": 1}], "prompts": [{"text": "in red", "strength": 1}]}
+    before = {"knobs": by_hand, "beside": "auto", "more": [other], "less": [liked], "min": -9, "alone": False, "shown": 48}
+    page = visit("/?q=" + urllib.parse.quote(json.dumps(reference | before)))
+    assert controls(page) == by_hand
+    assert page.inner_text("#pinned h2") == "Pinned: automatic"
+    assert page.locator("#feedback .chip").all_inner_texts() == [f"more like {other} ✕", f"less like {liked} ✕"]
+    assert page.input_value("#min-score") == "-9"
+    assert not page.is_checked("#exclude-reference")
+    assert (
+        page.eval_on_selector_all("#current .card", "cards => cards.flatMap(({card}) => [card.id, ...card.copies]).length")
+        == 48
+    )
+
+
+def test_two_settings_are_compared(visit: Opener) -> None:
     page = visit()
-    reference = choose(page)
-    ask(page, "in red")
+    reference = choose_reference(page)
+    search(page, "in red")
     before = cards(page)
-    settled(page, lambda: page.click("#beside"))
-    settled(page, lambda: page.get_by_role("button", name="Stick to the image").click())
+    wait_for_results(page, lambda: page.click("#compare"))
+    wait_for_results(page, lambda: page.get_by_role("button", name="Keep the image").click())
     assert cards(page, "#pinned") == before
     assert cards(page) != before
-    assert page.inner_text("#pinned h2") == "Kept: automatic"
+    assert page.inner_text("#pinned h2") == "Pinned: automatic"
     assert "beta 0.1" in page.inner_text("#current h2")
     again = visit("/?" + urllib.parse.urlsplit(page.url).query)
     assert cards(again, "#pinned") == before
@@ -470,18 +488,18 @@ def test_two_settings_side_by_side(visit: Opener) -> None:
     ranking = wardrobe().search(reference_id=reference, prompt="in red", exclude_reference=True)
     assert f"composed\t{ranking.weights['composed']:.2f}" in page.inner_text("#details table")
     page.keyboard.press("Escape")
-    assert page.locator("#current .move:not([hidden])").count() > 0
-    settled(page, lambda: page.click("#beside"))
+    assert page.locator("#current .rank-change:not([hidden])").count() > 0
+    wait_for_results(page, lambda: page.click("#compare"))
     assert page.locator("#pinned").is_hidden()
 
 
-def test_details_more_and_other_pictures(visit: Opener) -> None:
+def test_details_more_results_and_other_samples(visit: Opener) -> None:
     page = visit()
     start = cards(page)
-    settled(page, lambda: page.click("#others"))
+    wait_for_results(page, lambda: page.click("#other-sample"))
     assert cards(page) != start
-    choose(page)
-    settled(page, lambda: page.click("#show-more"))
+    choose_reference(page)
+    wait_for_results(page, lambda: page.click("#show-more"))
     count = page.eval_on_selector_all("#current .card", "cards => cards.flatMap(({card}) => [card.id, ...card.copies]).length")
     assert count == 48
     page.locator("#current .card .details").first.click()
@@ -493,27 +511,27 @@ def test_details_more_and_other_pictures(visit: Opener) -> None:
 
 
 def rows(page: Any) -> list[str]:
-    """What stands in the list of results, in order: cards, weak cards, and the line between them."""
-    kind = "item.classList.contains('divider') ? 'line' : item.card.weak ? 'weak' : 'card'"
+    """The list of results in order: cards, weak cards, and the divider."""
+    kind = "item.classList.contains('divider') ? 'divider' : item.card.weak ? 'weak' : 'card'"
     return page.eval_on_selector_all("#current ol > li", f"items => items.map(item => {kind})")
 
 
-def test_a_line_stands_before_the_weak_matches(visit: Opener) -> None:
+def test_a_divider_precedes_weak_matches(visit: Opener) -> None:
     reference = {"id": mm.wardrobe.drawings()[5].id, "region": None, "weight": 1}
-    page = visit("/?q=" + urllib.parse.quote(json.dumps({"references": [reference], "shown": 96})))
-    strong = rows(page).index("line")
+    page = visit("/?q=" + urllib.parse.quote(json.dumps({"references": [reference], "k": 96})))
+    strong = rows(page).index("divider")
     assert 0 < strong < len(rows(page)) - 1
-    assert rows(page) == ["card"] * strong + ["line"] + ["weak"] * len(rows(page)[strong + 1 :])
+    assert rows(page) == ["card"] * strong + ["divider"] + ["weak"] * len(rows(page)[strong + 1 :])
     assert page.inner_text("#current .divider").startswith("Weaker matches")
-    page.click("#filtering > summary")
-    settled(page, lambda: page.select_option("#sort", "kind"))
-    assert "line" not in rows(page)
+    page.click("#filters-panel > summary")
+    wait_for_results(page, lambda: page.select_option("#sort", "kind"))
+    assert "divider" not in rows(page)
 
 
 def test_export(visit: Opener, tmp_path: Path) -> None:
     page = visit()
-    choose(page)
-    ask(page, "in red")
+    choose_reference(page)
+    search(page, "in red")
     for form in ("csv", "json", "zip"):
         with page.expect_download() as download:
             page.select_option("#export", form)
@@ -524,25 +542,25 @@ def test_export(visit: Opener, tmp_path: Path) -> None:
     assert (tmp_path / "zip").read_bytes()[:2] == b"PK"
 
 
-def test_everything_with_the_keyboard(visit: Opener) -> None:
+def test_keyboard_shortcuts(visit: Opener) -> None:
     page = visit()
     page.locator("#current .card .picture").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     across = page.evaluate("new Set([...document.querySelectorAll('#current .card')].map(c => c.offsetLeft)).size")
     assert page.evaluate("document.activeElement.closest('.card').dataset.id") == cards(page)[1 + across]
-    wanted = cards(page)[1 + across]
-    settled(page, lambda: page.keyboard.press("Enter"))
-    assert wanted in page.locator("#tiles img").get_attribute("alt")
+    target = cards(page)[1 + across]
+    wait_for_results(page, lambda: page.keyboard.press("Enter"))
+    assert target in page.locator("#tiles img").get_attribute("alt")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "prompt"
     page.keyboard.type("in red")
-    settled(page, lambda: page.keyboard.press("Enter"))
+    wait_for_results(page, lambda: page.keyboard.press("Enter"))
     page.locator("#current .card .picture").nth(1).focus()
-    settled(page, lambda: page.keyboard.press("m"))
+    wait_for_results(page, lambda: page.keyboard.press("m"))
     page.locator("#current .card .picture").nth(2).focus()
-    settled(page, lambda: page.keyboard.press("l"))
-    assert page.locator("#liked .chip").count() == 2
+    wait_for_results(page, lambda: page.keyboard.press("l"))
+    assert page.locator("#feedback .chip").count() == 2
     page.locator("#current .card .picture").nth(2).focus()
     page.keyboard.press("d")
     assert page.locator("#details").is_visible()
@@ -551,14 +569,14 @@ def test_everything_with_the_keyboard(visit: Opener) -> None:
     page.keyboard.press("t")
     assert page.evaluate("document.activeElement.id") == "pad"
     page.keyboard.press("?")
-    assert page.locator("#keys").is_visible()
+    assert page.locator("#shortcuts").is_visible()
 
 
 @pytest.mark.parametrize(
     "options", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}]
 )
-def test_it_can_be_read_by_everyone(visit: Opener, options: dict[str, Any]) -> None:
-    """Every control has a name, text stands out from what is behind it, nothing is cut off at the side."""
+def test_accessibility(visit: Opener, options: dict[str, Any]) -> None:
+    """Every control has a name, text has a contrast of at least 4.5, and nothing overflows horizontally."""
     page = visit()
     if viewport := options.pop("viewport", None):
         page.set_viewport_size(viewport)
@@ -566,23 +584,22 @@ def test_it_can_be_read_by_everyone(visit: Opener, options: dict[str, Any]) -> N
         page.emulate_media(**options)
         page.reload()
         page.wait_for_selector(".card img")
-    choose(page)
-    ask(page, "in red")
+    choose_reference(page)
+    search(page, "in red")
     unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, select, [role=slider], [tabindex="0"]')]
       .filter(e => e.checkVisibility() && !(e.ariaLabel || e.labels?.length || e.textContent.trim() || e.title || e.placeholder)).map(e => e.outerHTML)""")
     assert unnamed == []
     assert page.evaluate("[...document.querySelectorAll('img')].filter(i => !i.hasAttribute('alt')).length") == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    faint = page.evaluate(FAINT)
-    assert faint == []
+    assert page.evaluate(LOW_CONTRAST) == []
 
 
-FAINT = """() => {
+LOW_CONTRAST = """() => {
   const numbers = (c) => c.match(/[\\d.]+/g).map(Number);
   const light = (c) => { const [r, g, b] = numbers(c).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
   const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor, n = numbers(c); if (n.length < 4 || n[3] > .85) return c; } return 'rgb(255,255,255)'; };
   const out = new Set();
-  for (const e of document.querySelectorAll('#room *, .top *')) {
+  for (const e of document.querySelectorAll('#layout *, .top *')) {
     if (!e.checkVisibility({ opacityProperty: true }) || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || e.closest('svg, :disabled, .hint, option')) continue;
     const style = getComputedStyle(e), a = light(style.color), b = light(behind(e));
     const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
@@ -592,14 +609,14 @@ FAINT = """() => {
 }"""
 
 
-def test_a_name_may_be_anything(visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_a_file_may_have_any_name(visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     Image.new("RGB", (80, 80), "red").save(tmp_path / HOSTILE)
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
     gallery.add(tmp_path / HOSTILE)
-    served = Served(str(tmp_path / "g"))
+    served = DemoServer(str(tmp_path / "g"))
     try:
-        link = "/?q=" + urllib.request.quote(json.dumps({"references": [{"id": HOSTILE, "region": None, "weight": 1}], "more": [HOSTILE], "shown": 61, "alone": False}))  # fmt: skip
+        link = "/?q=" + urllib.request.quote(json.dumps({"references": [{"id": HOSTILE, "region": None, "weight": 1}], "more_like": [HOSTILE], "k": 61, "exclude_reference": False}))  # fmt: skip
         page = visit(link, at=served.address)
         assert HOSTILE in cards(page)
         assert page.locator("img[onerror]").count() == 0
@@ -609,44 +626,46 @@ def test_a_name_may_be_anything(visit: Opener, tmp_path: Path, encoder: mm.Encod
         served.stop()
 
 
-def test_a_link_with_a_token_opens_everything(visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_a_link_with_a_token_gives_access(visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
-    served = Served(str(tmp_path / "g"), "--token", "correct-horse")
+    served = DemoServer(str(tmp_path / "g"), "--token", "correct-horse")
     try:
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(served.address)
         page = visit("/?token=correct-horse", at=served.address)
         assert "token" not in page.url
         page.wait_for_function("document.querySelector('.card img')?.naturalWidth > 0")
-        choose(page)
+        choose_reference(page)
         page.reload()
         page.wait_for_selector("#current .card .rank:not([hidden])")
     finally:
         served.stop()
 
 
-def test_a_server_that_was_restarted_goes_on(visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_the_page_continues_after_a_restart_of_the_server(
+    visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path
+) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
-    served = Served(str(tmp_path / "g"))
+    served = DemoServer(str(tmp_path / "g"))
     page = visit(at=served.address, expected=("ERR_CONNECTION_REFUSED", "410", "Failed to load"))
-    settled(page, lambda: page.set_input_files("#file", sorted(photos.rglob("*.png"))[4]))
+    wait_for_results(page, lambda: page.set_input_files("#file", sorted(photos.rglob("*.png"))[4]))
     link = page.url
     served.stop()
     page.fill("#prompt", "in red")
     page.press("#prompt", "Enter")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "does not answer" in page.inner_text("#problem")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "is not responding" in page.inner_text("#error")
     served.start("--port", served.port)
-    page.wait_for_function("document.querySelector('#problem').hidden && document.querySelector('.weight.composed')")
+    page.wait_for_function("document.querySelector('#error').hidden && document.querySelector('.weight.composed')")
     stranger = visit("/" + link.split("/", 3)[3], at=served.address, expected=("410", "Failed to load"))
-    assert cards(stranger)  # the picture is there again, under the same name
+    assert cards(stranger)  # the image was uploaded again, with the same token
     served.stop()
     served.start("--port", served.port)
     late = browser_page(page, link)
-    late.wait_for_selector("#problem:not([hidden])")
-    assert "send the image again" in late.inner_text("#problem")
+    late.wait_for_selector("#error:not([hidden])")
+    assert "send the image again" in late.inner_text("#error")
     served.stop()
 
 
@@ -659,7 +678,7 @@ def browser_page(page: Any, link: str) -> Any:
 @pytest.mark.parametrize(
     "path",
     [
-        "page/../app.py", "page/%2e%2e/app.py", "page/..%2fhandlers.py", "page//etc/passwd", "page/%2fetc%2fpasswd", "page/view/x",
+        "page/../app.py", "page/%2e%2e/app.py", "page/..%2fpage_service.py", "page//etc/passwd", "page/%2fetc%2fpasswd", "page/view/x",
         "gradio_api/file=/etc/passwd", "gradio_api/file=demo/app.py", "gradio_api/file=http://127.0.0.1/", "assets/../../../etc/passwd",
         "static/%2e%2e/%2e%2e/x", "gradio_api/proxy=http://127.0.0.1/", "api/thumbnail?id=../../etc/passwd", "api/image?id=/etc/passwd",
         "api/nope",
@@ -670,54 +689,54 @@ def browser_page(page: Any, link: str) -> Any:
         "api/uploads/..%2f..%2fetc%2fpasswd", "api/item?id=%00",
     ],
 )  # fmt: skip
-def test_nothing_but_the_gallery_is_served(server: Served, path: str) -> None:
+def test_only_the_gallery_is_served(server: DemoServer, path: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", int(server.port))
     connection.request("GET", f"/{path}")
-    answer = connection.getresponse()
-    said = answer.read()
-    assert 400 <= answer.status < 500
-    assert b"root:" not in said
-    assert b"import" not in said
-    assert b"Traceback" not in said
+    response = connection.getresponse()
+    body = response.read()
+    assert 400 <= response.status < 500
+    assert b"root:" not in body
+    assert b"import" not in body
+    assert b"Traceback" not in body
     if path.startswith(("api/", "mcp", "gradio_api/")):
-        assert json.loads(said)["error"]
+        assert json.loads(body)["error"]
     connection.close()
 
 
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({"ask": {"prompt": "x" * 10_000_000}}, 400),
-        ({"knobs": {"beta": 2}}, 400),
+        ({"prompt": "x" * 10_000_000}, 400),
+        ({"controls": {"beta": 2}}, 400),
         ({"filters": [{"field": "nothing", "any_of": ["x"]}]}, 400),
-        ({"ask": {"reference_id": "nothing"}}, 404),
-        ({"ask": {"upload": "../../etc/passwd"}}, 410),
-        ({"ask": {"prompt": "a"}, "shown": 10**9}, 400),
-        ({"look": 1}, 400),
+        ({"reference_id": "nothing"}, 404),
+        ({"upload": "../../etc/passwd"}, 410),
+        ({"prompt": "a", "k": 10**9}, 400),
+        ({"unknown": 1}, 400),
         ([], 400),
     ],
 )
-def test_a_wrong_look_is_one_line(server: Served, body: object, status: int) -> None:
+def test_an_invalid_request_is_one_line(server: DemoServer, body: object, status: int) -> None:
     request = urllib.request.Request(
         f"{server.address}/page/view", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request)
     assert caught.value.code == status
-    said = json.loads(caught.value.read())["error"]
-    assert "\n" not in said
-    assert len(said) < 1_000
+    message = json.loads(caught.value.read())["error"]
+    assert "\n" not in message
+    assert len(message) < 1_000
 
 
 @pytest.mark.timed
-def test_it_is_quick(visit: Opener) -> None:
-    """Far from the figures of `benchmarks/page.py`, which need a quiet machine; a page that got slow fails all the same."""
+def test_speed(visit: Opener) -> None:
+    """Loose bounds that a busy machine meets; `benchmarks/page.py` measures."""
     page = visit()
     assert page.evaluate("performance.now()") < 8_000
-    choose(page)
-    ask(page, "in red")
+    choose_reference(page)
+    search(page, "in red")
     spent = page.evaluate("""async () => {
-      const shown = () => Number(document.documentElement.dataset.shown), slider = document.querySelector('#knob-beta'), spent = [];
+      const shown = () => Number(document.documentElement.dataset.shown), slider = document.querySelector('#control-beta'), spent = [];
       for (let i = 0; i < 30; i++) {
         const before = shown(), started = performance.now();
         slider.value = (i * .37) % 1;

@@ -1,4 +1,4 @@
-"""What the page does, without a browser: from a look to what it shows, its filters, its words to try, its files."""
+"""The page without a browser: from a request to a view, filters, suggestions, exports."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
-from demo import exports, filters, state
+from demo import exports
 from demo.page_service import MIN_COPY_SCORE, PageService, readable_name, stack_copies, weigh_by_controls
-from demo.state import Card, PageRequest, WeightControls
+from demo.schemas import Card, FieldFilter, PageRequest, WeightControls, caption_origin, combine_filters
 from mmretrieve.composition import Caption
 from mmretrieve.errors import ExpiredError
 from mmretrieve.filters import read_filter
@@ -25,7 +25,8 @@ from mmretrieve.server.limits import Limits
 from mmretrieve.sources.base import SourceItem
 from mmretrieve.sources.location import Location
 
-KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+CONTROLS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
+PAGE_SIZE = 24
 
 
 class Priced:
@@ -46,18 +47,18 @@ class Priced:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: Path) -> PageService:
-    gallery = mm.Gallery.create(tmp_path_factory.mktemp("page") / "shop.gallery", encoder=encoder, setting=mm.PDV(**KNOBS))
+def page(tmp_path_factory: pytest.TempPathFactory, encoder: mm.Encoder, photos: Path) -> PageService:
+    gallery = mm.Gallery.create(tmp_path_factory.mktemp("page") / "shop.gallery", encoder=encoder, setting=mm.PDV(**CONTROLS))
     gallery.add(Priced(photos))
     return PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
 
 
-def look(shop: PageService, **more: object) -> PageRequest:
-    ask = {"reference_id": shop.service.retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True}
-    return PageRequest.model_validate({"ask": ask, "knobs": KNOBS} | more)
+def make_request(page: PageService, **more: object) -> PageRequest:
+    query = {"reference_id": page.service.retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True}
+    return PageRequest.model_validate(query | {"controls": CONTROLS, "k": PAGE_SIZE} | more)
 
 
-QUESTIONS: list[dict[str, object]] = [
+QUERIES: list[dict[str, object]] = [
     {"reference_id": 5},
     {"prompt": "a red dress"},
     {"reference_id": 5, "prompt": "in red", "exclude_reference": True},
@@ -77,75 +78,79 @@ QUESTIONS: list[dict[str, object]] = [
 ]
 
 
-def named(shop: PageService, question: dict[str, object]) -> dict[str, object]:
-    """The question with ids of items in the place of their numbers."""
-    all_ids = shop.service.retriever.gallery.ids
-    numbers = {name: question[name] for name in ("reference_id", "exclude") if name in question}
-    return question | {name: [all_ids[at] for at in np.atleast_1d(several)] for name, several in numbers.items()}
+def with_ids(page: PageService, query: dict[str, object]) -> dict[str, object]:
+    """The query with ids of items in the place of their numbers."""
+    all_ids = page.service.retriever.gallery.ids
+    numbers = {name: query[name] for name in ("reference_id", "exclude") if name in query}
+    return query | {name: [all_ids[at] for at in np.atleast_1d(several)] for name, several in numbers.items()}
 
 
 def ids(column: object) -> list[str]:
     return [id_ for card in column.cards for id_ in (card.id, *card.copies)]  # type: ignore[attr-defined]
 
 
-def test_a_view_is_what_a_search_gives_under_any_knobs(shop: PageService) -> None:
-    retriever = shop.service.retriever
+def test_a_view_equals_a_search_with_the_same_controls(page: PageService) -> None:
+    retriever = page.service.retriever
     for beta in (0.0, 0.3, 1.0):
-        view = shop.view(look(shop, knobs=KNOBS | {"beta": beta}))
-        question = {"reference_id": retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True, "k": 24}
-        ranking = retriever.search(**question, **(KNOBS | {"beta": beta}))
-        assert sorted(ids(view.now)) == sorted(ranking.ids)
+        view = page.view(make_request(page, controls=CONTROLS | {"beta": beta}))
+        query = {"reference_id": retriever.gallery.ids[5], "prompt": "in red", "exclude_reference": True, "k": 24}
+        ranking = retriever.search(**query, **(CONTROLS | {"beta": beta}))
+        assert sorted(ids(view.results)) == sorted(ranking.ids)
         scores = {hit.id: (hit.rank, hit.score) for hit in ranking}
-        assert all((card.rank, card.score) == scores[card.id] for card in view.now.cards)
-        assert view.now.hidden == {"excluded": 1}
-    with_prompt = shop.view(look(shop, knobs=KNOBS | {"prompt": 1.5}))
-    weights = WeightControls(**KNOBS, prompt=1.5).weights
-    wanted = retriever.search(**question, weights=weights)
-    assert [card.score for card in with_prompt.now.cards] == [
-        hit.score for hit in wanted if hit.id in {card.id for card in with_prompt.now.cards}
+        assert all((card.rank, card.score) == scores[card.id] for card in view.results.cards)
+        assert view.results.hidden == {"excluded": 1}
+    with_prompt = page.view(make_request(page, controls=CONTROLS | {"prompt": 1.5}))
+    weights = WeightControls(**CONTROLS, prompt=1.5).weights
+    expected = retriever.search(**query, weights=weights)
+    assert [card.score for card in with_prompt.results.cards] == [
+        hit.score for hit in expected if hit.id in {card.id for card in with_prompt.results.cards}
     ]
-    assert set(with_prompt.now.cards[0].gave) == {"image", "text", "composed", "prompt"}
+    assert set(with_prompt.results.cards[0].contributions) == {"image", "text", "composed", "prompt"}
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=str)
-def test_a_view_is_automatic_and_then_what_a_search_gives(shop: PageService, question: dict[str, object]) -> None:
-    asked = named(shop, question)
-    ranking = shop.service.retriever.search(**asked, k=60)  # type: ignore[arg-type]
-    view = shop.view(PageRequest.model_validate({"ask": asked, "shown": 60}))
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_by_default_a_view_equals_an_automatic_search(page: PageService, query: dict[str, object]) -> None:
+    request = with_ids(page, query)
+    ranking = page.service.retriever.search(**request, k=60)  # type: ignore[arg-type]
+    view = page.view(PageRequest.model_validate(request | {"k": 60}))
     scores = {hit.id: (hit.rank, hit.score) for hit in ranking}
-    assert sorted(ids(view.now)) == sorted(ranking.ids)
-    assert [(card.rank, card.score) for card in view.now.cards] == [scores[card.id] for card in view.now.cards]
-    assert (view.now.why, view.now.answerable, view.now.weights) == (ranking.why, ranking.answerable, ranking.weights)
+    assert sorted(ids(view.results)) == sorted(ranking.ids)
+    assert [(card.rank, card.score) for card in view.results.cards] == [scores[card.id] for card in view.results.cards]
+    assert (view.results.why, view.results.answerable, view.results.weights) == (
+        ranking.why,
+        ranking.answerable,
+        ranking.weights,
+    )
     assert view.words == ranking.words
 
 
-def test_two_captions_are_two_questions(shop: PageService) -> None:
-    one, other = (look(shop, knobs="auto") for _ in range(2))
-    other.ask.caption = ["a photo of a hat"]
-    assert shop.view(one).words["text"] != shop.view(other).words["text"] == "a photo of a hat"
-    assert ids(shop.view(one).now) != ids(shop.view(other).now)
+def test_queries_with_other_captions_are_scored_again(page: PageService) -> None:
+    one, other = (make_request(page, controls="auto") for _ in range(2))
+    other.caption = ["a photo of a hat"]
+    assert page.view(one).words["text"] != page.view(other).words["text"] == "a photo of a hat"
+    assert ids(page.view(one).results) != ids(page.view(other).results)
 
 
-def test_a_caption_says_where_it_comes_from(shop: PageService) -> None:
-    assert state.caption_origin(mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": "a hat"})) == {}
+def test_a_caption_says_where_it_comes_from(page: PageService) -> None:
+    assert caption_origin(mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": "a hat"})) == {}
     guessed = Caption("a hat", trust=0.4, source="tagger")
     composition = mm.Composition(("text",), np.eye(1, 4, dtype=np.float32), (1.0,), {"text": guessed})
-    assert state.caption_origin(composition) == {"caption_source": "tagger", "caption_trust": 0.4}
-    asked = look(shop)
-    asked.ask.caption = ["a photo of a hat"]
-    assert shop.view(asked).caption_source == "given"
+    assert caption_origin(composition) == {"caption_source": "tagger", "caption_trust": 0.4}
+    request = make_request(page)
+    request.caption = ["a photo of a hat"]
+    assert page.view(request).caption_source == "given"
 
 
-def test_knobs_nearest_to_automatic_weights_rank_alike(shop: PageService) -> None:
-    for question in ({"prompt": "in red"}, {"prompt": "in red without stripes"}, {"prompt": ["in red", "with long sleeves"]}):
-        asked = {"ask": named(shop, {"reference_id": 5} | question), "shown": 60}
-        automatic = shop.view(PageRequest.model_validate(asked)).now
-        assert automatic.knobs is not None
-        moved = shop.view(PageRequest.model_validate(asked | {"knobs": automatic.knobs})).now
+def test_controls_of_automatic_weights_rank_alike(page: PageService) -> None:
+    for query in ({"prompt": "in red"}, {"prompt": "in red without stripes"}, {"prompt": ["in red", "with long sleeves"]}):
+        request = with_ids(page, {"reference_id": 5} | query) | {"k": 60}
+        automatic = page.view(PageRequest.model_validate(request)).results
+        assert automatic.controls is not None
+        moved = page.view(PageRequest.model_validate(request | {"controls": automatic.controls})).results
         ranks = [{card.id: card.rank for card in one.cards} for one in (automatic, moved)]
         both = sorted(set(ranks[0]) & set(ranks[1]))
         assert np.corrcoef([[rank[id_] for id_ in both] for rank in ranks])[0, 1] > 0.98
-        assert moved.weights["composed"] == pytest.approx(automatic.knobs.weights["composed"])
+        assert moved.weights["composed"] == pytest.approx(automatic.controls.weights["composed"])
         assert moved.why is None
 
 
@@ -155,198 +160,202 @@ def assert_near(one: WeightControls | None, other: WeightControls) -> None:
     assert one.model_dump() == pytest.approx(other.model_dump(), abs=1e-12)
 
 
-def test_knobs_give_back_the_weights_they_came_from() -> None:
+def test_controls_reproduce_the_weights_they_came_from() -> None:
     names = ("image", "text", "composed", "prompt", "composed 2", "prompt 2", "avoid", "avoid 2")
     rows = np.eye(len(names), dtype=np.float32)
     composition = mm.Composition(names, rows, (0.0,) * len(names), shares={"composed 2": 0.5, "prompt 2": 0.5})
-    knobs = WeightControls(alpha_image=0.9, alpha_text=0.9, beta=0.6, prompt=0.3, avoid=-1.5)
-    assert_near(WeightControls.of(weigh_by_controls(composition, knobs)), knobs)
+    controls = WeightControls(alpha_image=0.9, alpha_text=0.9, beta=0.6, prompt=0.3, avoid=-1.5)
+    assert_near(WeightControls.of(weigh_by_controls(composition, controls)), controls)
     doubled = dataclasses.replace(
-        weigh_by_controls(composition, knobs), weights=tuple(2 * w for w in weigh_by_controls(composition, knobs).weights)
+        weigh_by_controls(composition, controls), weights=tuple(2 * w for w in weigh_by_controls(composition, controls).weights)
     )
-    assert_near(WeightControls.of(doubled), knobs)
+    assert_near(WeightControls.of(doubled), controls)
     assert WeightControls.of(composition) is None
     assert WeightControls.of(mm.Composition(("image",), rows[:1], (1.0,))) is None
     cancel = composition.weighted({"image": 1, "text": -2, "composed": 1})
     assert WeightControls.of(cancel) is None
 
 
-def test_what_the_knobs_do_not_weigh_stays_automatic(shop: PageService) -> None:
-    asked = {"ask": {"prompt": "a dress without stripes"}}
-    automatic, set_ = (shop.view(PageRequest.model_validate(asked | more)) for more in ({}, {"knobs": KNOBS}))
-    assert set_.now == automatic.now
-    assert not set_.tunable
-    assert automatic.now.weights["avoid"] < 0
+def test_a_query_without_pdv_terms_stays_automatic(page: PageService) -> None:
+    request = {"prompt": "a dress without stripes"}
+    automatic, by_hand = (page.view(PageRequest.model_validate(request | more)) for more in ({}, {"controls": CONTROLS}))
+    assert by_hand.results == automatic.results
+    assert not by_hand.adjustable
+    assert automatic.results.weights["avoid"] < 0
 
 
-def test_what_the_gallery_does_not_have_is_said(shop: PageService) -> None:
-    asked = [{"reference_id": shop.service.retriever.gallery.ids[5]}, {"prompt": "refrigerator"}]
-    there, absent = (shop.view(PageRequest.model_validate({"ask": ask})).now for ask in asked)
-    assert there.has_match
+def test_a_query_without_a_match_is_reported(page: PageService) -> None:
+    queries = [{"reference_id": page.service.retriever.gallery.ids[5]}, {"prompt": "refrigerator"}]
+    present, absent = (page.view(PageRequest.model_validate(query)).results for query in queries)
+    assert present.has_match
     assert not absent.has_match
     assert absent.cards
 
 
-def test_looks_of_earlier_links_are_read() -> None:
-    assert PageRequest().knobs == "auto"
-    assert PageRequest().beside is None
-    assert PageRequest.model_validate({"knobs": KNOBS | {"prompt": 0.5}, "beside": KNOBS}).knobs == WeightControls(
-        **KNOBS, prompt=0.5
-    )
-    assert PageRequest.model_validate({"knobs": KNOBS, "beside": "auto"}).beside == "auto"
-    for wrong in ({"knobs": "base"}, {"knobs": {"beta": 2}}, {"beside": "none"}):
-        with pytest.raises(ValueError, match=r"knobs|beside"):
+def test_settings_are_validated() -> None:
+    assert PageRequest().controls == "auto"
+    assert PageRequest().comparison is None
+    assert PageRequest.model_validate(
+        {"controls": CONTROLS | {"prompt": 0.5}, "comparison": CONTROLS}
+    ).controls == WeightControls(**CONTROLS, prompt=0.5)
+    assert PageRequest.model_validate({"controls": CONTROLS, "comparison": "auto"}).comparison == "auto"
+    for wrong in ({"controls": "base"}, {"controls": {"beta": 2}}, {"comparison": "none"}):
+        with pytest.raises(ValueError, match=r"controls|comparison"):
             PageRequest.model_validate(wrong)
 
 
-def test_a_moved_knob_encodes_nothing(shop: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.view(look(shop))
-    monkeypatch.setattr(shop.service.retriever, "compose_requests", lambda _: pytest.fail("composed again"))
-    assert shop.view(look(shop, knobs=KNOBS | {"beta": 0.1})).now.cards
+def test_a_moved_control_encodes_nothing(page: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.view(make_request(page))
+    monkeypatch.setattr(page.service.retriever, "compose_requests", lambda _: pytest.fail("composed again"))
+    assert page.view(make_request(page, controls=CONTROLS | {"beta": 0.1})).results.cards
     with pytest.raises(pytest.fail.Exception):
-        shop.view(PageRequest.model_validate({"ask": {"prompt": "another"}}))
+        page.view(PageRequest.model_validate({"prompt": "another"}))
 
 
-def test_what_is_remembered_is_forgotten_when_the_gallery_changes(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_scores_are_computed_again_when_the_gallery_changes(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
-    shop = PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
-    asked = PageRequest.model_validate({"ask": {"prompt": "a red dress"}})
-    best = shop.view(asked).now.cards[0].id
+    page = PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
+    request = PageRequest.model_validate({"prompt": "a red dress"})
+    best = page.view(request).results.cards[0].id
     gallery.delete([best])
-    assert best not in ids(shop.view(asked).now)
+    assert best not in ids(page.view(request).results)
 
 
-def test_a_view_is_of_one_moment(tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another one replaces an item between scoring and ranking: as many items as before, and other rows."""
+def test_a_view_is_consistent(tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item is replaced between scoring and ranking: the number of items stays, the rows change."""
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add(photos)
-    shop = PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
-    score, meanwhile = shop.service.score, [gallery.ids[0]]
+    page = PageService(AppContext.of(mm.Retriever(gallery, encoder), Limits()))
+    score, meanwhile = page.service.score, [gallery.ids[0]]
 
-    def and_then_another_writes(ask: object) -> object:
-        scored = score(ask)  # type: ignore[arg-type]
+    def score_and_change(request: object) -> object:
+        scored = score(request)  # type: ignore[arg-type]
         if meanwhile:
             gallery.delete([meanwhile.pop()])
             gallery.add_vectors(["new"], np.ones((1, gallery.dim)))
         return scored
 
-    monkeypatch.setattr(shop.service, "score", and_then_another_writes)
-    view = shop.view(PageRequest.model_validate({"ask": {"prompt": "a red dress"}, "shown": 60}))
+    monkeypatch.setattr(page.service, "score", score_and_change)
+    view = page.view(PageRequest.model_validate({"prompt": "a red dress"} | {"k": 60}))
     ranking = mm.Retriever(gallery, encoder).search(prompt="a red dress", k=60)
-    assert sorted(ids(view.now)) == sorted(ranking.ids)
-    assert all(card.score == next(hit.score for hit in ranking if hit.id == card.id) for card in view.now.cards)
+    assert sorted(ids(view.results)) == sorted(ranking.ids)
+    assert all(card.score == next(hit.score for hit in ranking if hit.id == card.id) for card in view.results.cards)
 
 
 @pytest.mark.parametrize("weights", ["base", "balanced", {"image": 0.3, "prompt": 1 / 3, "composed": 0.77}])
-def test_weights_of_a_request_hold_on_the_page_to_the_last_digit(shop: PageService, weights: object) -> None:
-    asked = named(shop, {"reference_id": 5, "prompt": "in red"}) | {"weights": weights}
-    ranking = shop.service.retriever.search(**asked, k=60)  # type: ignore[arg-type]
-    now = shop.view(PageRequest.model_validate({"ask": asked, "shown": 60})).now
+def test_weights_of_a_request_hold_on_the_page_to_the_last_digit(page: PageService, weights: object) -> None:
+    request = with_ids(page, {"reference_id": 5, "prompt": "in red"}) | {"weights": weights}
+    ranking = page.service.retriever.search(**request, k=60)  # type: ignore[arg-type]
+    now = page.view(PageRequest.model_validate(request | {"k": 60})).results
     scores = {hit.id: (hit.rank, hit.score, hit.contributions) for hit in ranking}
     assert now.weights == ranking.weights
     for card in now.cards:
         rank, score, contributions = scores[card.id]
-        assert (card.rank, card.score, card.gave) == (rank, score, {name: contributions[name] for name in card.gave})
-    assert now.knobs is not None
-    by_hand = shop.view(PageRequest.model_validate({"ask": asked, "shown": 60, "knobs": now.knobs.model_dump()})).now
-    expected = shop.service.retriever.search(**asked | {"k": 60, "weights": now.knobs.weights})  # type: ignore[arg-type]
+        assert (card.rank, card.score, card.contributions) == (
+            rank,
+            score,
+            {name: contributions[name] for name in card.contributions},
+        )
+    assert now.controls is not None
+    by_hand = page.view(PageRequest.model_validate(request | {"k": 60, "controls": now.controls.model_dump()})).results
+    expected = page.service.retriever.search(**request | {"k": 60, "weights": now.controls.weights})  # type: ignore[arg-type]
     assert [(card.id, card.score) for card in by_hand.cards] == [
         (hit.id, hit.score) for hit in expected if hit.id in {card.id for card in by_hand.cards}
     ]
 
 
-def test_without_a_question_some_items_are_shown(shop: PageService) -> None:
-    one, other = (shop.view(PageRequest(seed=seed)).now for seed in (1, 2))
+def test_without_a_query_a_sample_is_shown(page: PageService) -> None:
+    one, other = (page.view(PageRequest.model_validate({"seed": seed, "k": PAGE_SIZE})).results for seed in (1, 2))
     assert len(one.cards) == 24
     assert ids(one) != ids(other)
-    assert ids(one) == ids(shop.view(PageRequest(seed=1)).now)
+    assert ids(one) == ids(page.view(PageRequest.model_validate({"seed": 1, "k": PAGE_SIZE})).results)
     assert one.cards[0].rank is None
-    red = shop.view(PageRequest.model_validate({"filters": [{"field": "colour", "any_of": ["red"]}]})).now
-    assert red.searched == len(red.cards) == sum("red-" in id_ for id_ in shop.service.retriever.gallery.ids)
+    red = page.view(PageRequest.model_validate({"k": PAGE_SIZE, "filters": [{"field": "colour", "any_of": ["red"]}]})).results
+    assert red.searched == len(red.cards) == sum("red-" in id_ for id_ in page.service.retriever.gallery.ids)
     assert red.hidden == {"hidden by the filter": 60 - red.searched}
 
 
-def test_two_settings_stand_side_by_side(shop: PageService) -> None:
-    other = KNOBS | {"beta": 0.0}
-    view = shop.view(look(shop, beside=other))
-    assert view.beside is not None
-    assert ids(view.beside) == ids(shop.view(look(shop, knobs=other)).now) != ids(view.now)
-    assert view.beside.why is None
-    automatic = shop.view(look(shop, knobs="auto")).now
-    assert shop.view(look(shop, beside="auto")).beside == automatic
-    assert shop.view(look(shop)).beside is None
+def test_two_settings_are_compared(page: PageService) -> None:
+    other = CONTROLS | {"beta": 0.0}
+    view = page.view(make_request(page, comparison=other))
+    assert view.comparison is not None
+    assert ids(view.comparison) == ids(page.view(make_request(page, controls=other)).results) != ids(view.results)
+    assert view.comparison.why is None
+    automatic = page.view(make_request(page, controls="auto")).results
+    assert page.view(make_request(page, comparison="auto")).comparison == automatic
+    assert page.view(make_request(page)).comparison is None
 
 
-def test_weak_matches_lie_nearer_to_the_average_than_to_the_best(shop: PageService) -> None:
-    view = shop.view(look(shop, shown=60))
-    composition = weigh_by_controls(shop.service.retriever.compose(None, "in red", reference_id=shop.service.retriever.gallery.ids[5]), WeightControls(**KNOBS))  # fmt: skip
-    scores = shop.service.retriever.gallery.vectors().astype(float) @ composition.vector
-    floor = (view.now.cards[0].score + scores.mean()) / 2
-    assert {card.id for card in view.now.cards if card.weak} == {
-        card.id for card in view.now.cards if card.score < floor - 1e-6
+def test_weak_matches_score_closer_to_the_average_than_to_the_best(page: PageService) -> None:
+    view = page.view(make_request(page, k=60))
+    composition = weigh_by_controls(page.service.retriever.compose(None, "in red", reference_id=page.service.retriever.gallery.ids[5]), WeightControls(**CONTROLS))  # fmt: skip
+    scores = page.service.retriever.gallery.vectors().astype(float) @ composition.vector
+    limit = (view.results.cards[0].score + scores.mean()) / 2
+    assert {card.id for card in view.results.cards if card.weak} == {
+        card.id for card in view.results.cards if card.score < limit - 1e-6
     }
-    assert any(card.weak for card in view.now.cards)
-    assert not view.now.cards[0].weak
+    assert any(card.weak for card in view.results.cards)
+    assert not view.results.cards[0].weak
 
 
-@pytest.mark.parametrize("knobs", ["auto", KNOBS])
-def test_without_a_good_match_all_matches_are_weak(shop: PageService, knobs: object) -> None:
+@pytest.mark.parametrize("controls", ["auto", CONTROLS])
+def test_without_a_good_match_all_matches_are_weak(page: PageService, controls: object) -> None:
     """A filter leaves only what is further away than the gallery's average item."""
-    whole = shop.view(look(shop, knobs=knobs, shown=60)).now
+    whole = page.view(make_request(page, controls=controls, k=60)).results
     assert 0 < sum(card.weak for card in whole.cards) < len(whole.cards)
     last = whole.cards[-1]
     assert last.score is not None
     price = last.fields.get("price")
     where = f"colour = '{last.fields['colour']}' AND price IS " + ("NULL" if price is None else str(price))
-    left = shop.view(PageRequest.model_validate({"ask": look(shop).ask.model_dump() | {"where": where}, "knobs": knobs})).now
-    assert left.cards
-    assert all(card.weak for card in left.cards)
+    remaining = page.view(
+        PageRequest.model_validate(make_request(page).model_dump() | {"where": where, "controls": controls})
+    ).results
+    assert remaining.cards
+    assert all(card.weak for card in remaining.cards)
 
 
-def test_near_copies_lie_under_the_first_of_them() -> None:
+def test_near_duplicates_are_stacked_under_the_first() -> None:
     rows = np.eye(4, dtype=np.float32)[[0, 1, 0, 2, 1, 0]]
     rows[5] = [MIN_COPY_SCORE, np.sqrt(1 - MIN_COPY_SCORE**2), 0, 0]
     shown = stack_copies([Card(id=name, name=name) for name in "abcdef"], rows)
     assert [(card.id, card.copies) for card in shown] == [("a", ["c", "f"]), ("b", ["e"]), ("d", [])]
 
 
-def test_words_to_try_are_new_and_belong_to_the_picture(shop: PageService) -> None:
-    words = shop.suggestions(look(shop))
-    caption = shop.view(look(shop)).words["text"]
+def test_suggestions_are_not_in_the_caption(page: PageService) -> None:
+    words = page.suggestions(make_request(page))
+    caption = page.view(make_request(page)).words["text"]
     assert 4 <= len(words) <= 8
     assert len(set(words)) == len(words)
     assert not [word for word in words if f" {word} " in f" {caption} "]
-    assert shop.suggestions(PageRequest.model_validate({"ask": {"prompt": "in red"}})) == []
+    assert page.suggestions(PageRequest.model_validate({"prompt": "in red"})) == []
 
 
-def test_uploads_and_parts_of_them_are_references(shop: PageService, photos: Path) -> None:
+def test_uploads_and_regions_are_references(page: PageService, photos: Path) -> None:
     file = sorted(photos.rglob("*.png"))[3]
-    token = shop.uploads.add(file.read_bytes())
-    whole = shop.view(PageRequest.model_validate({"ask": {"upload": token}}))
-    assert whole.now.cards[0].id == file.name
-    assert file.name not in ids(
-        shop.view(PageRequest.model_validate({"ask": {"upload": token, "exclude_reference": True}})).now
-    )
-    part = shop.view(PageRequest.model_validate({"ask": {"upload": token, "region": [0, 0, 0.5, 0.5]}}))
-    assert ids(part.now) != ids(whole.now)
+    token = page.uploads.add(file.read_bytes())
+    whole = page.view(PageRequest.model_validate({"upload": token}))
+    assert whole.results.cards[0].id == file.name
+    assert file.name not in ids(page.view(PageRequest.model_validate({"upload": token, "exclude_reference": True})).results)
+    part = page.view(PageRequest.model_validate({"upload": token, "region": [0, 0, 0.5, 0.5]}))
+    assert ids(part.results) != ids(whole.results)
     with pytest.raises(ExpiredError, match="not stored any more"):
-        shop.view(PageRequest.model_validate({"ask": {"upload": "0" * 32}}))
+        page.view(PageRequest.model_validate({"upload": "0" * 32}))
 
 
-def test_facets_say_what_fields_hold(shop: PageService) -> None:
-    start = shop.start()
+def test_facets_describe_the_fields(page: PageService) -> None:
+    start = page.start()
     colour, price = start["facets"]
     assert colour["field"] == "colour"
     assert sum(count for _, count in colour["choices"]) == 60
     assert (price["lowest"], price["highest"]) == (1.5, 59 * 1.5)
-    assert {name: start["setting"][name] for name in KNOBS} == KNOBS
+    assert {name: start["setting"][name] for name in CONTROLS} == CONTROLS
     assert WeightControls(**start["base"]) == WeightControls(alpha_image=1, alpha_text=1, beta=1, prompt=0)
     assert start["published"]["ldre"] == {"alpha_image": 1.4, "alpha_text": 1.4, "beta": 0.75, "prompt": 0.0}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "where", "expression"),
+    ("filters", "where", "expression"),
     [
         ([], None, None),
         ([], "price < 3", "price < 3"),
@@ -355,47 +364,47 @@ def test_facets_say_what_fields_hold(shop: PageService) -> None:
         ([{"field": "price", "at_most": 9}], "colour = 'red' OR 1", "fields.price <= 9.0 AND (colour = 'red' OR 1)"),
     ],
 )
-def test_filters_become_one_expression(wanted: list[dict[str, object]], where: str | None, expression: str | None) -> None:
-    made = filters.expression([filters.FieldFilter.model_validate(one) for one in wanted], read_filter(where))
+def test_filters_become_one_expression(filters: list[dict[str, object]], where: str | None, expression: str | None) -> None:
+    made = combine_filters([FieldFilter.model_validate(one) for one in filters], read_filter(where))
     assert made == read_filter(expression)
 
 
-def test_filters_hold(shop: PageService) -> None:
+def test_filters_apply(page: PageService) -> None:
     filtered = [{"field": "colour", "any_of": ["red", "navy"]}, {"field": "price", "at_least": 10}]
-    view = shop.view(look(shop, filters=filtered, shown=60))
-    assert view.now.cards
-    for id_ in ids(view.now):
-        fields = shop.service.item(id_).fields
+    view = page.view(make_request(page, filters=filtered, k=60))
+    assert view.results.cards
+    for id_ in ids(view.results):
+        fields = page.service.item(id_).fields
         assert fields["colour"] in ("red", "navy")
         assert fields["price"] >= 10
-    assert view.now.hidden["hidden by the filter"] == 60 - view.now.searched - view.now.hidden.get("excluded", 0)
+    assert view.results.hidden["hidden by the filter"] == 60 - view.results.searched - view.results.hidden.get("excluded", 0)
 
 
-def test_a_whole_ranking_is_a_file(shop: PageService) -> None:
-    asked = look(shop)
-    made = {form: shop.export(asked, form) for form in exports.ExportFormat}
+def test_a_whole_ranking_is_exported(page: PageService) -> None:
+    request = make_request(page)
+    made = {form: page.export(request, form) for form in exports.ExportFormat}
     rows = list(csv.DictReader(io.StringIO(made[exports.ExportFormat.CSV].content.decode("utf-8-sig"))))
-    told = json.loads(made[exports.ExportFormat.JSON].content)
-    assert len(rows) == len(told["hits"]) == 59
-    assert [row["id"] for row in rows] == [hit["id"] for hit in told["hits"]]
-    assert float(rows[0]["score"]) == told["hits"][0]["score"] == shop.view(asked).now.cards[0].score
-    assert sum(told["hits"][0]["contributions"].values()) == pytest.approx(told["hits"][0]["score"])
+    document = json.loads(made[exports.ExportFormat.JSON].content)
+    assert len(rows) == len(document["hits"]) == 59
+    assert [row["id"] for row in rows] == [hit["id"] for hit in document["hits"]]
+    assert float(rows[0]["score"]) == document["hits"][0]["score"] == page.view(request).results.cards[0].score
+    assert sum(document["hits"][0]["contributions"].values()) == pytest.approx(document["hits"][0]["score"])
     with zipfile.ZipFile(io.BytesIO(made[exports.ExportFormat.ZIP].content)) as file:
         assert len(file.namelist()) == 60
         assert file.namelist()[0].startswith("001-")
         assert Image.open(file.open(file.namelist()[0])).format == "JPEG"
-    assert "path" not in told["hits"][0]
-    assert told["why"] is None
-    automatic = look(shop, knobs="auto")
-    said = json.loads(shop.export(automatic, exports.ExportFormat.JSON).content)
-    assert said["hits"][0]["score"] == shop.view(automatic).now.cards[0].score
-    assert said["why"] == shop.view(automatic).now.why
-    assert said["caption"] == shop.view(automatic).words["text"]
+    assert "path" not in document["hits"][0]
+    assert document["why"] is None
+    automatic = make_request(page, controls="auto")
+    document = json.loads(page.export(automatic, exports.ExportFormat.JSON).content)
+    assert document["hits"][0]["score"] == page.view(automatic).results.cards[0].score
+    assert document["why"] == page.view(automatic).results.why
+    assert document["caption"] == page.view(automatic).words["text"]
 
 
-def test_a_zip_has_a_cap_and_a_table_runs_nothing(shop: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "ZIPPED", 3)
-    with zipfile.ZipFile(io.BytesIO(shop.export(look(shop), exports.ExportFormat.ZIP).content)) as file:
+def test_a_zip_is_limited_and_a_table_runs_no_formulas(page: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "MAX_ZIP_IMAGES", 3)
+    with zipfile.ZipFile(io.BytesIO(page.export(make_request(page), exports.ExportFormat.ZIP).content)) as file:
         assert len(file.namelist()) == 4
     hit = mm.Hit(1, "=cmd()", 0.5, {"image": 0.5})
     ranking = mm.Ranking((hit,), 1, 1, {"image": 1.0})
@@ -403,12 +412,12 @@ def test_a_zip_has_a_cap_and_a_table_runs_nothing(shop: PageService, monkeypatch
     assert table.splitlines()[1] == "1,'=cmd(),0.5,0.5,'@run"
 
 
-def test_names_are_said_as_people_would() -> None:
+def test_ids_become_readable_names() -> None:
     assert readable_name("summer/red-dress_7.png") == "red dress 7"
     assert readable_name("---") == "---"
 
 
-def test_no_filter_asks_where_files_lie() -> None:
+def test_private_columns_cannot_be_filtered() -> None:
     for name in ("path", "Source", "STAMP"):
         with pytest.raises(ValueError, match="tells where files lie"):
-            filters.FieldFilter(field=name, any_of=["/home"])
+            FieldFilter(field=name, any_of=["/home"])

@@ -1,0 +1,192 @@
+"""What the page sends and receives. A `PageRequest` is a search request and the state of the page; a link restores all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mmretrieve import PDV, Composition, Ranking, Term, pdv_weights
+from mmretrieve.composition import Caption
+from mmretrieve.filters import Expression
+from mmretrieve.filters.expression import And, Column, Comparator, Comparison, In
+from mmretrieve.filters.expression import Literal as LiteralValue
+from mmretrieve.request import REQUEST_FIELDS
+from mmretrieve.server.schemas import NAME_CHARACTERS, Number, SearchBody, check_public
+from mmretrieve.weighting import AVOID
+
+MAX_FILTERS, MAX_FILTER_VALUES = 50, 200
+MIN_WEIGHT_SUM = 1e-6  # a smaller sum of weights counts as 0
+BASE_METHOD = PDV()
+
+
+class FieldFilter(BaseModel):
+    """A condition on one field: one of several texts, or a range of numbers in which either bound may be missing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: Annotated[str, AfterValidator(check_public)] = Field(max_length=NAME_CHARACTERS)
+    any_of: list[str] = Field(default_factory=list, max_length=MAX_FILTER_VALUES)
+    at_least: float | None = Field(default=None, allow_inf_nan=False)
+    at_most: float | None = Field(default=None, allow_inf_nan=False)
+
+    @property
+    def conditions(self) -> Iterable[Expression]:
+        field = Column(self.field, "fields")
+        if self.any_of:
+            yield In(field, tuple(map(LiteralValue, self.any_of)))
+        if self.at_least is not None:
+            yield Comparison(Comparator.GE, field, LiteralValue(self.at_least))
+        if self.at_most is not None:
+            yield Comparison(Comparator.LE, field, LiteralValue(self.at_most))
+
+
+def combine_filters(filters: Iterable[FieldFilter], where: Expression | None = None) -> Expression | None:
+    """All filters and `where` as one expression; None if there are none."""
+    conditions = [condition for one in filters for condition in one.conditions] + ([where] if where else [])
+    return And(tuple(conditions)) if len(conditions) > 1 else next(iter(conditions), None)
+
+
+def _pdv_help(name: str) -> str:
+    """The help text of a PDV parameter, as `SearchRequest` declares it."""
+    return REQUEST_FIELDS[name].help.removeprefix("PDV: ")
+
+
+class WeightControls(BaseModel):
+    """The weight controls of the page: the three parameters of PDV, the weight of the prompt, and that of each phrase to avoid.
+
+    The defaults are the base method. Without `avoid`, phrases to avoid keep their base weights.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    alpha_image: Number = Field(default=BASE_METHOD.alpha_image, description=_pdv_help("alpha_image"))
+    alpha_text: Number = Field(default=BASE_METHOD.alpha_text, description=_pdv_help("alpha_text"))
+    beta: float = Field(
+        default=BASE_METHOD.beta, ge=REQUEST_FIELDS["beta"].low, le=REQUEST_FIELDS["beta"].high, description=_pdv_help("beta")
+    )
+    prompt: Number = Field(default=0.0, description="the weight of the prompt by itself")
+    avoid: Number | None = Field(default=None, description="the weight of each phrase to avoid")
+
+    @classmethod
+    def of(cls, composition: Composition) -> WeightControls | None:
+        """The controls that rank as the weights of a composition do: the same point of the plane, scaled to sum to 1.
+
+        Nothing is rounded. None if the weights are not a point of the plane: a term is missing, or the weights of image, text and
+        composed cancel.
+        """
+        if not composition.supports_pdv:
+            return None
+        total = sum(sum(_weights_of(composition, role)) for role in (Term.IMAGE, Term.TEXT, Term.COMPOSED))
+        image, composed, prompt, avoid = (
+            _role_weight(composition, role) for role in (Term.IMAGE, Term.COMPOSED, Term.PROMPT, AVOID)
+        )
+        if total <= MIN_WEIGHT_SUM or image is None or composed is None:
+            return None
+        gamma, beta = composed / total, min(1.0, max(0.0, 1 - image / total))
+        scaled_avoid = None if avoid is None else avoid / total
+        return cls(alpha_image=gamma, alpha_text=gamma, beta=beta, prompt=(prompt or 0.0) / total, avoid=scaled_avoid)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each role that the controls set."""
+        pdv = pdv_weights(alpha_image=self.alpha_image, alpha_text=self.alpha_text, beta=self.beta)
+        weights = {str(role): weight for role, weight in zip(Term, (*pdv, self.prompt), strict=True)}
+        return weights if self.avoid is None else weights | {AVOID: self.avoid}
+
+
+def _weights_of(composition: Composition, role: str) -> list[float]:
+    """The weights of the terms of a role."""
+    return [weight for of, weight in zip(composition.roles, composition.weights, strict=True) if of == role]
+
+
+def _role_weight(composition: Composition, role: str) -> float | None:
+    """The weight that the terms of a role share; None if the role has no terms, or their shares cancel."""
+    shares = sum(composition.share(name) for name, of in zip(composition.names, composition.roles, strict=True) if of == role)
+    return sum(_weights_of(composition, role)) / shares if abs(shares) > MIN_WEIGHT_SUM else None
+
+
+Setting = WeightControls | Literal["auto"]
+"""The weights of one column: those of the controls, or those of the request, which are automatic unless it names others."""
+
+
+class PageRequest(SearchBody):
+    """A search request with the state of the page: weight controls, a second setting to compare with, and filters by field.
+
+    Without a query the page shows `k` sample items; another seed gives other items.
+    """
+
+    controls: Setting = "auto"
+    comparison: Setting | None = None
+    filters: list[FieldFilter] = Field(default_factory=list, max_length=MAX_FILTERS)
+    seed: int = 0
+
+
+class Card(BaseModel):
+    """One item on the page. `copies` are near-duplicates, which it hides; `weak` items come after the divider."""
+
+    id: str
+    name: str
+    rank: int | None = None
+    score: float | None = None
+    contributions: dict[str, float] = Field(default_factory=dict)
+    fields: dict[str, Any] = Field(default_factory=dict)
+    copies: list[str] = Field(default_factory=list)
+    weak: bool = False
+
+
+class ResultColumn(BaseModel):
+    """A ranking as cards. Fields that `SearchResponse` also has mean the same.
+
+    `controls` are those that rank as the weights do, None if the weights are not a point of the PDV plane.
+    """
+
+    cards: list[Card]
+    weights: dict[str, float] = Field(default_factory=dict)
+    hidden: dict[str, int] = Field(default_factory=dict)
+    searched: int = 0
+    note: str | None = None
+    why: str | None = None
+    controls: WeightControls | None = None
+    answerable: float | None = None
+    has_match: bool = True
+
+    @classmethod
+    def of(cls, ranking: Ranking, cards: list[Card], controls: WeightControls | None) -> ResultColumn:
+        return cls(
+            cards=cards,
+            weights=dict(ranking.weights),
+            hidden=dict(ranking.hidden),
+            searched=ranking.searched,
+            note=ranking.note,
+            why=ranking.why,
+            controls=controls,
+            answerable=ranking.answerable,
+            has_match=ranking.has_match,
+        )
+
+
+class PageView(BaseModel):
+    """What the page shows.
+
+    `comparison` is the ranking under the second setting. `words` are the texts behind the terms, `adjustable` says whether the weight
+    controls apply to the query. `caption_source` and `caption_trust` describe the caption of the first reference, if known.
+    """
+
+    results: ResultColumn
+    comparison: ResultColumn | None = None
+    words: dict[str, str] = Field(default_factory=dict)
+    caption_source: str | None = None
+    caption_trust: float | None = None
+    adjustable: bool = False
+    total: int = 0
+    seconds: float = 0.0
+
+
+def caption_origin(composition: Composition) -> dict[str, Any]:
+    """The source and trust of the caption of the first reference, as fields of a `PageView`."""
+    caption = composition.words.get(Term.TEXT)
+    if not isinstance(caption, Caption):
+        return {}
+    return {"caption_source": caption.source, "caption_trust": caption.trust}
