@@ -46,7 +46,7 @@ from mmretrieve.filters.expression import (
 )
 from mmretrieve.filters.sqlite import to_text
 from mmretrieve.gallery.store import ledger, statements
-from mmretrieve.gallery.store.fields import RESERVED
+from mmretrieve.gallery.store.records import RESERVED
 
 FIELDS = ("n", "t", "m", "Dark Green", 'a"b')
 VALUES = [

@@ -12,9 +12,8 @@ from typing import Protocol
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.ingest import AddReport
-from mmretrieve.gallery.snapshot import LocalView
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import ExistingItem, Item
+from mmretrieve.gallery.local_view import LocalView
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item, fitted
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import Rows
 

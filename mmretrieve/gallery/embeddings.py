@@ -12,8 +12,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
 from mmretrieve.gallery.ingest import AddReport
-from mmretrieve.gallery.store.fields import fitted
-from mmretrieve.gallery.store.records import UNSEEN, Item
+from mmretrieve.gallery.store.records import UNSEEN, Item, fitted
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location

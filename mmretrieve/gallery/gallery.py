@@ -21,7 +21,7 @@ from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolved
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
-from mmretrieve.gallery.snapshot import LocalView, read_manifest
+from mmretrieve.gallery.local_view import LocalView, read_manifest
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
 from mmretrieve.gallery.store.store import Store, is_gallery

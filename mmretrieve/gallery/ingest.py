@@ -19,8 +19,7 @@ from PIL import Image
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import Item, ItemRecord
+from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fitted
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import Decode

@@ -10,7 +10,7 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MMRetrieveError
 from mmretrieve.gallery import vocabularies
-from mmretrieve.gallery.store.fields import FieldType
+from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.options import Decode
 

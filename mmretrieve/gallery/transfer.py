@@ -20,10 +20,9 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
 from mmretrieve.gallery.embeddings import rounded, unseen
 from mmretrieve.gallery.ingest import AddReport, batches
+from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.snapshot import LocalView
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.records import FieldType, Item, fitted
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import ParquetRows, write_records

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
 from mmretrieve.filters.expression import folded
-from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.records import FieldType, Item
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 

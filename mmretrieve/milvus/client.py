@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from threading import Lock
 from typing import Any, cast
 
@@ -15,8 +16,7 @@ import numpy as np
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.view import Rows
-from mmretrieve.milvus.address import MilvusAddress
-from mmretrieve.milvus.errors import CollectionNotLoadedError, MilvusTimeoutError, MilvusUnavailableError, failure
+from mmretrieve.milvus.address import TOKEN, MilvusAddress
 from mmretrieve.milvus.indexes import METRIC, ServerKind, ServerVersion
 from mmretrieve.vectors import Float32
 
@@ -26,6 +26,8 @@ TEXT_BYTES = 65_535  # the longest text that a Milvus column holds
 FIELDS = 4_096  # the most fields that one item may have
 CONNECT_SECONDS, CALL_SECONDS, LOAD_SECONDS = 5.0, 15.0, 600.0
 PAGE = 16_384  # the most rows that a server gives at once
+SAID = 400  # characters of what a server says: some repeat the whole of a long request
+UNKNOWN_COLLECTION, NOT_LOADED, NO_CONNECTION = 100, 101, 2  # of Milvus' own codes
 # a server that was away is looked for at once, not after the minutes that gRPC would wait by itself
 CHANNEL = {
     "grpc.use_local_subchannel_pool": 1,
@@ -33,6 +35,22 @@ CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 500,
     "grpc.keepalive_time_ms": 300_000,  # servers hang up on those who ping more often
 }
+
+
+class MilvusUnavailableError(GalleryError):
+    """The server does not answer. What it has stored is not touched by that."""
+
+
+class MilvusTimeoutError(MilvusUnavailableError):
+    """The server is there, but does not answer in time."""
+
+
+class CollectionNotFoundError(GalleryError):
+    """The server answers, and has no such collection."""
+
+
+class CollectionNotLoadedError(GalleryError):
+    """The collection is there, but not in the server's memory: after a restart, say."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +194,26 @@ class MilvusClient:
             return ask()
         except (_pymilvus().MilvusException, grpc.RpcError) as error:
             raise failure(self.address, error, grpc.StatusCode) from error
+
+
+def failure(address: MilvusAddress, error: Any, status: Any) -> GalleryError:
+    """The error of this library for one of `pymilvus` or of gRPC, whose status codes are `status`."""
+    cause = error if callable(error.code) else error.__cause__
+    state = cause.code() if callable(getattr(cause, "code", None)) else None
+    said = shorten(str(getattr(error, "message", None) or error.details()), SAID, placeholder=" …")
+    if state in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or "auth check failure" in said:
+        return GalleryError(
+            f"{address}: the server does not accept this user or token; set {TOKEN}, or name USER:PASSWORD@ in the address"
+        )
+    if state is status.DEADLINE_EXCEEDED:
+        return MilvusTimeoutError(f"{address}: the server does not answer in time; what it has stored is safe, try again later")
+    if state is status.UNAVAILABLE or error.code == NO_CONNECTION:
+        return MilvusUnavailableError(
+            f"{address}: the server does not answer; what it has stored is safe, try again when it is back"
+        )
+    if error.code == UNKNOWN_COLLECTION:
+        return CollectionNotFoundError(f"{address}: the server has no such collection; `mmretrieve push` makes one")
+    return (CollectionNotLoadedError if error.code == NOT_LOADED else GalleryError)(f"{address}: {said}")
 
 
 def _index(index: str, parameters: Mapping[str, int]) -> Any:

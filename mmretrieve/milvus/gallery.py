@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport
-from mmretrieve.gallery.snapshot import read_manifest
+from mmretrieve.gallery.local_view import read_manifest
 from mmretrieve.gallery.store.store import Store, is_gallery
 from mmretrieve.gallery.view import checked_ids
 from mmretrieve.images import thumbnail
 from mmretrieve.milvus.address import MilvusAddress
-from mmretrieve.milvus.client import MilvusClient
-from mmretrieve.milvus.inspection import problems
-from mmretrieve.milvus.manifest import from_text
-from mmretrieve.milvus.transfer import open_collection, pull_items, push_items
+from mmretrieve.milvus.client import HASH, ID, ITEM, VECTOR, MilvusClient
+from mmretrieve.milvus.manifest import from_text, open_collection
+from mmretrieve.milvus.schema import item_of
+from mmretrieve.milvus.transfer import pull_items, push_items
 from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
 
 
@@ -118,3 +121,28 @@ def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = 
         store = Store.create(folder, manifest.encoder, manifest.dim, manifest.decode, **manifest.choices)
     with store.writing():
         return pull_items(home._view, store, progress)
+
+
+def problems(view: CollectionView) -> Iterator[str]:
+    """One line for each thing that is wrong. The server's own files are the server's to check."""
+    seen: Counter[str] = Counter()
+    for page in view.server.pages([ID, HASH, ITEM, VECTOR], size=BATCH_SIZE):
+        for row in page:
+            seen[row[ID]] += 1
+            yield from _of_row(row)
+    yield from (f"{id_!r} is there {count} times; push again" for id_, count in seen.items() if count > 1)
+
+
+def _of_row(row: dict[str, object]) -> Iterator[str]:
+    vector = np.array(row[VECTOR], dtype=np.float32)
+    if not np.isfinite(vector).all() or not vector.any():
+        yield f"the vector of {row[ID]!r} has no direction"
+    if not np.array_equal(vector, vector.astype(np.float16).astype(np.float32)):
+        yield f"the vector of {row[ID]!r} is not one that was pushed"
+    try:
+        item = item_of(row)
+    except (ValueError, KeyError, TypeError):
+        yield f"the entry of {row[ID]!r} cannot be read"
+        return
+    if (item.id, item.hash) != (row[ID], row[HASH]):
+        yield f"the entry of {row[ID]!r} says that it is {item.id!r}"

@@ -14,8 +14,7 @@ from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
-from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.records import ExistingItem, Item
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item
 from mmretrieve.gallery.store.store import Float16Rows
 from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
 from mmretrieve.sources.base import Value

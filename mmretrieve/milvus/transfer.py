@@ -10,45 +10,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
 from mmretrieve.filters.milvus import one_of
 from mmretrieve.gallery.copying import EncodedBatch, StoreTarget, TargetState, check_copy, copy_missing, view_batches
 from mmretrieve.gallery.ingest import AddReport
+from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.snapshot import LocalView, read_manifest
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import ExistingItem
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, fitted
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.gallery.view import Rows
 from mmretrieve.milvus.client import HASH, ID, ITEM, ROW, MilvusClient
-from mmretrieve.milvus.errors import CollectionNotFoundError
-from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
-from mmretrieve.milvus.manifest import from_text, to_text
+from mmretrieve.milvus.manifest import add_choices
 from mmretrieve.milvus.schema import is_news, row_of
 from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
-
-
-def open_collection(server: MilvusClient, manifest: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
-    """What the collection says of itself, for vectors like these; made where there is none, for so many items.
-
-    GalleryError where another encoder or decoding made it; OptionError for an index that the server does not have.
-    """
-    version = server.version()
-    name = version.check(version.indexes[0] if index is None else index)
-    try:
-        existing = from_text(server.manifest(), server.address)
-    except CollectionNotFoundError:
-        empty = replace(manifest, fields={}, vocabulary=None)
-        server.create(manifest.dim, to_text(empty), name, build_parameters(name, items))
-        server.load()
-        return empty
-    if not existing.has_vectors_of(manifest):
-        raise GalleryError(f"{server.address}: {existing}; the gallery: {manifest}")
-    server.load()
-    if index is not None and server.index() != name:
-        server.set_index(name, build_parameters(name, items))
-    return existing
 
 
 def push_items(
@@ -67,7 +40,7 @@ def push_items(
     """
     view = LocalView(store)
     _remove_repeated(server)
-    target = CollectionTarget(server, _with_fields(server, manifest, store))
+    target = CollectionTarget(server, add_choices(server, manifest, store))
     check_copy(target, view_batches(view, BATCH_SIZE), view.name, update=update)
     report = copy_missing(target, view_batches(view, BATCH_SIZE), view.name, update=update, progress=progress)
     return report + AddReport(removed=_remove_absent(server, set(view.ids))) if mirror else report
@@ -116,22 +89,6 @@ class CollectionTarget:
             self._server.drop(replaced)
         skipped = len(comparison.same) - len(changed)
         return AddReport(len(comparison.missing), skipped, updated=len(changed) + len(replaced))
-
-
-def _with_fields(server: MilvusClient, manifest: Manifest, store: Store) -> Manifest:
-    """The manifest with the store's chosen vocabulary and fields, stored before any item has them.
-
-    GalleryError for a field that has another type there.
-    """
-    fields, own = dict(manifest.fields), read_manifest(store)
-    for name, kind in own.fields.items():
-        there = next((field for field in fields if folded(field) == folded(name)), name)
-        if fields.setdefault(there, kind) is not kind:
-            raise GalleryError(f"{server.address}: field {there!r} holds {fields[there]}s there, {kind}s here")
-    updated = replace(manifest, fields=fields, vocabulary=own.vocabulary or manifest.vocabulary)
-    if updated != manifest:
-        server.set_manifest(to_text(updated))
-    return updated
 
 
 def _collection_batches(view: CollectionView) -> Iterator[EncodedBatch]:

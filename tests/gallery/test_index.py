@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from mmretrieve.errors import GalleryError, OptionError, VectorError
 from mmretrieve.gallery.index import gpu, tuning
-from mmretrieve.gallery.index.checksum import PIECES, digest_of
 from mmretrieve.gallery.index.factory import parameters
-from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING, FaissIndex
+from mmretrieve.gallery.index.faiss_index import MARGIN, PIECES, ROUNDING, FaissIndex, digest_of
 from mmretrieve.gallery.index.plan import (
     FLAT_NUMBERS,
     SHARE,

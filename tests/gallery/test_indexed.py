@@ -15,8 +15,8 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import snapshot
-from mmretrieve.gallery.index import gpu_scores, index_manifest
+from mmretrieve.gallery import local_view
+from mmretrieve.gallery.index import gpu, index_manifest
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
@@ -217,10 +217,10 @@ def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: s
 def test_scores_of_many_rows_are_the_same_by_blocks(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
     whole, float16_rows = big.scores(queries), big._view.float16_rows
-    monkeypatch.setattr(snapshot, "KEPT_BYTES", 0)
+    monkeypatch.setattr(local_view, "KEPT_BYTES", 0)
     np.testing.assert_array_equal(mm.Gallery.open(big.path).scores(queries), whole)
     blocks = (float16_rows[big._view.rows[start : start + 7000]] for start in range(0, len(big), 7000))
-    there = gpu_scores.scores(queries, blocks, len(big), device="cpu")
+    there = gpu.scores(queries, blocks, len(big), device="cpu")
     np.testing.assert_allclose(there, whole, atol=1e-7)
     assert (there == whole).mean() > 0.9999
     copies = [i for i, id_ in enumerate(big.ids) if 99 <= int(id_[-5:]) < 140]

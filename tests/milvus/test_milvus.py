@@ -20,10 +20,10 @@ from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import parse, to_milvus
-from mmretrieve.gallery.store.fields import FieldType
+from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.milvus import transfer
 from mmretrieve.milvus.address import MilvusAddress, is_address
-from mmretrieve.milvus.errors import MilvusUnavailableError
+from mmretrieve.milvus.client import MilvusUnavailableError
 from mmretrieve.milvus.gallery import pull_into, push
 from mmretrieve.milvus.indexes import MilvusIndexName, ServerKind, ServerVersion
 from mmretrieve.milvus.schema import filter_columns

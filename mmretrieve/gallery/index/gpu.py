@@ -6,7 +6,7 @@ vectors is cloned; RaBitQ and HNSW have no form there. Both k and the number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import faiss
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index.plan import Device
+from mmretrieve.vectors import Float32
 
 BLOCK = 65_536  # rows sent at once
 Making = Callable[[int], faiss.Index]  # from a dimension to an empty flat index
@@ -52,6 +53,21 @@ def cloned(index: faiss.Index, factory: str) -> faiss.Index:
         raise OptionError(
             f"index factory {factory!r} has no form on a GPU; SQfp16, Flat, IVF…,Flat and IVF…,SQ8 have one"
         ) from error
+
+
+def scores(vectors_qd: Float32, blocks: Iterable[np.ndarray], count: int, device: str = "cuda") -> Float32:
+    """(q, d) unit vectors, blocks of (m, d) float16 rows, `count` in all → (q, count) float32 inner products with their unit rows."""
+    import torch
+
+    queries = torch.from_numpy(vectors_qd).to(device, torch.float64)
+    out, start = np.empty((len(vectors_qd), count), np.float32), 0
+    for block in blocks:
+        rows = torch.from_numpy(np.asarray(block)).to(device).to(torch.float64)
+        rows /= rows.abs().amax(dim=1, keepdim=True)
+        rows = (rows / rows.norm(dim=1, keepdim=True)).to(torch.float32).to(torch.float64)
+        out[:, start : start + len(block)] = (queries @ rows.T).to(torch.float32).cpu().numpy()
+        start += len(block)
+    return out
 
 
 def _on(device: int) -> Making:

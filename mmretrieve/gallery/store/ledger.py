@@ -23,9 +23,8 @@ from mmretrieve.errors import GalleryError, MissingError
 from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import refusal
 from mmretrieve.gallery.store import ledger_checksum
-from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import ExistingItem, ItemRecord, StaleViewError, StoreVersion
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, ItemRecord, StaleViewError, StoreVersion
 from mmretrieve.gallery.store.statements import (
     DEAD_INDEX,
     ROW,

@@ -5,17 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
+from mmretrieve.options import Choice
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
+from mmretrieve.sources.values import is_text
 
 ITEM_COLUMNS = 9  # of the table, the rest are about its files
 UNSEEN = "vector:"  # begins the hash of an item whose picture was never read: it is its vector's
+RESERVED = "_row"
+INT64 = 2**63
+
+
+class FieldType(Choice):
+    """What a field holds; decided by the first value that it gets."""
+
+    NUMBER = "number"
+    TEXT = "text"
 
 
 class StaleViewError(GalleryError):
@@ -119,3 +132,33 @@ class StoreVersion:
     def lives(self) -> str:
         """The SQL condition that an item is part of it, whatever happened since."""
         return f"(items.died = 0 OR items.died > {self.generation}) AND items.row < {self.total}"
+
+
+def fitted(given: Mapping[str, Value], kinds: dict[str, FieldType]) -> dict[str, Value]:
+    """The fields under the names that the gallery has for them (capitals make no difference), without a change to a value.
+
+    `kinds` learns what is new, so that whoever comes next must fit it. Raises GalleryError, naming the field, for a value that
+    is no text, finite number or None, or not of the field's kind; then nothing is learned.
+    """
+    names, fields, found = {folded(name): name for name in kinds}, dict[str, Value](), dict[str, FieldType]()
+    for name, value in given.items():
+        if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
+            raise GalleryError(f"a field cannot have the name {name!r}")
+        own = names.setdefault(folded(name), name)
+        if own in fields:
+            raise GalleryError(f"field {own!r} is there twice, as {name!r} too: capitals make no difference")
+        if value is not None:
+            found[own] = kind_of(own, value)
+            if kinds.get(own, found[own]) is not found[own]:
+                raise GalleryError(f"field {own!r} holds {kinds[own]}s in this gallery, got {value!r}")
+        fields[own] = value
+    kinds.update(found)
+    return fields
+
+
+def kind_of(name: str, value: object) -> FieldType:
+    if isinstance(value, str) and is_text(value):
+        return FieldType.TEXT
+    if (isinstance(value, int) and -INT64 <= value < INT64) or (isinstance(value, float) and isfinite(value)):
+        return FieldType.NUMBER
+    raise GalleryError(f"field {name!r} must be text or a finite number, got {value!r}")

@@ -12,8 +12,7 @@ from threading import Timer
 from typing import Any
 
 from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
-from mmretrieve.gallery.store.fields import RESERVED
-from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
+from mmretrieve.gallery.store.records import RESERVED, Item, ItemRecord, StoredChecksums
 from mmretrieve.sources.location import Location
 
 BUSY_SECONDS = 30.0

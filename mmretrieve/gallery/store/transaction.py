@@ -11,9 +11,8 @@ from typing import Any
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.sqlite import quoted
 from mmretrieve.gallery.store import ledger_checksum
-from mmretrieve.gallery.store.fields import FieldType, kind_of
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import ItemRecord
+from mmretrieve.gallery.store.records import FieldType, ItemRecord, kind_of
 from mmretrieve.gallery.store.statements import MAX_FIELDS, ROW, RecordReader, meta_of, put_meta
 
 

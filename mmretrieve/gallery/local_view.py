@@ -15,7 +15,7 @@ from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.filters import Expression
 from mmretrieve.gallery import candidates, duplicates, vocabularies
-from mmretrieve.gallery.index import gpu_scores, manager
+from mmretrieve.gallery.index import gpu, manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.manifest import Manifest
@@ -177,7 +177,7 @@ class LocalView:
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
         if self._device is Device.CUDA and len(rows) > BLOCK:
-            return gpu_scores.scores(vectors, (self.float16_rows[some] for some in _blocks(rows)), len(rows))
+            return gpu.scores(vectors, (self.float16_rows[some] for some in _blocks(rows)), len(rows))
         if len(self) * self.dim * 4 <= KEPT_BYTES and ("vectors" in self.__dict__ or len(rows) > MANY * len(self)):
             whole = len(rows) == len(self)
             return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
