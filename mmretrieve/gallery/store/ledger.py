@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,13 @@ from mmretrieve.gallery.store.records import ExistingItem, FieldType, ItemRecord
 from mmretrieve.gallery.store.statements import (
     DEAD_INDEX,
     ROW,
-    STATEMENT,
+    STATEMENT_BATCH_SIZE,
     TABLES,
     WHERE_SECONDS,
     RecordReader,
     confined,
-    connection,
+    connect,
+    in_transaction,
     meta_of,
     put_meta,
 )
@@ -44,17 +46,30 @@ UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # 
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # nothing is wrong with the file
 
 
+class _Session(local):
+    """Whether this thread is within `Ledger.session`, and its connection there once one was needed."""
+
+    is_open = False
+    db: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        if self.db is not None:
+            self.db.close()
+        self.is_open, self.db = False, None
+
+
 class Ledger:
     """Every method is one transaction, or part of the one that `reading` or `writing` opened in this call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._session = _Session()
 
     @classmethod
     def make(cls, path: Path, meta: Mapping[str, Any]) -> None:
         """A new file. OSError where it cannot be written."""
         try:
-            with connection(path) as db:
+            with closing(connect(path)) as db, in_transaction(db):
                 db.executescript(f"BEGIN; {TABLES}")
                 put_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
                 put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum=0).to_dict()})
@@ -65,7 +80,7 @@ class Ledger:
     def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
         """One version, for as long as the block lasts. GalleryError where the file is damaged."""
         try:
-            with connection(self.path, begin) as db:
+            with self._connection() as db, in_transaction(db, begin):
                 yield db
         except UnicodeEncodeError as error:
             raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
@@ -73,12 +88,31 @@ class Ledger:
             raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_meaning(error)}") from error
 
     @contextmanager
+    def session(self) -> Iterator[None]:
+        """Keeps one connection for all transactions of this thread within the block: opening it reads the schema each time."""
+        self._session.is_open = True
+        try:
+            yield
+        finally:
+            self._session.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """The connection of the session, else one for this transaction."""
+        if self._session.is_open:
+            self._session.db = self._session.db or connect(self.path)
+            yield self._session.db
+        else:
+            with closing(connect(self.path)) as db:
+                yield db
+
+    @contextmanager
     def writing(self) -> Iterator[LedgerTransaction]:
         """One transaction that begins a new generation: committed when the block ends, rolled back when it raises."""
         with self.reading(BEGIN_WRITING) as db:
-            transaction = LedgerTransaction(db, self.path)
-            yield transaction
-            transaction.close()
+            write = LedgerTransaction(db, self.path)
+            yield write
+            write.close()
 
     def check(self) -> None:
         """GalleryError where the meta data, or a ledger that is sealed, is not as it was committed. No row is read."""
@@ -282,9 +316,9 @@ class Ledger:
 
 
 def _live(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
-    """Row, id and content hash of the live items whose column has one of those values, STATEMENT values at a time."""
+    """Row, id and content hash of the live items whose column has one of those values, STATEMENT_BATCH_SIZE values at a time."""
     rest = iter(dict.fromkeys(values))
-    while some := list(islice(rest, STATEMENT)):
+    while some := list(islice(rest, STATEMENT_BATCH_SIZE)):
         query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(some))}) AND died = 0"
         yield from db.execute(query, some)
 

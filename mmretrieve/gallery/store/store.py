@@ -102,7 +102,7 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Holds the lock of the gallery's one writer. GalleryError where another process or thread has it, or the ledger is damaged."""
-        with self._locked(LOCK, "writing to this gallery"):
+        with self._locked(LOCK, "writing to this gallery"), self.ledger.session():
             self._migrate()
             self.ledger.check()
             if self._is_unsettled():  # another writer was killed
