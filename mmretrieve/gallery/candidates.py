@@ -14,8 +14,8 @@ from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.view import Rows
 from mmretrieve.vectors import Float32
 
-GATHER = 1_024  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
-RARE = 0.01  # and so it is where no more than this share of the gallery may appear
+MAX_SCORED_ROWS = 1_024  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
+MAX_SCORED_SHARE = 0.01  # and so it is where no more than this share of the gallery may appear
 MAX_FETCH_FACTOR = 16  # times what should be enough; then all that may appear are scored
 
 
@@ -24,7 +24,7 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, wanted: int, rows: R
 
     `rows` are those of `live` items that may appear; `excluded` counts those that were named, which are mostly near the query.
     """
-    if len(rows) <= wanted or (len(rows) < live and len(rows) <= max(GATHER, RARE * live)):
+    if len(rows) <= wanted or (len(rows) < live and len(rows) <= max(MAX_SCORED_ROWS, MAX_SCORED_SHARE * live)):
         return rows
     seen, unseen = np.split(rows, [np.searchsorted(rows, len(index))])
     if len(seen) <= wanted:

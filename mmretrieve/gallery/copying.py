@@ -13,7 +13,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.ingest import AddReport
 from mmretrieve.gallery.local_view import LocalView
-from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item, fitted
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import Rows
 
@@ -99,7 +99,7 @@ def check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str,
     for batch in batches:
         for item in batch.items:
             try:
-                fitted(item.fields, fields)
+                fit_fields(item.fields, fields)
             except GalleryError as error:
                 raise GalleryError(f"{source}: {item.id!r}: {error}; nothing was copied") from error
         if not update:
@@ -133,7 +133,7 @@ class StoreTarget:
         """Appends what is missing, its fields under the names that they have here."""
         if missing := comparison.missing:
             fields = self.fields()
-            items = [replace(batch.items[i], fields=fitted(batch.items[i].fields, fields)) for i in missing]
+            items = [replace(batch.items[i], fields=fit_fields(batch.items[i].fields, fields)) for i in missing]
             self._store.append(items, batch.vectors_of(missing), batch.thumbnails_of(missing))
         return AddReport(len(missing), len(batch.items) - len(missing))
 

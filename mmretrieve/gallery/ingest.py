@@ -19,7 +19,7 @@ from PIL import Image
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fitted
+from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import Decode
@@ -36,7 +36,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AddReport:
-    """How many items were added, updated (replaced, or with other metadata), removed, and skipped; `failed` is name → reason."""
+    """What a write did with each entry of a source. Reports can be added.
+
+    Parameters
+    ----------
+    added : int, default=0
+        New items.
+    skipped : int, default=0
+        Items that exist already and are unchanged.
+    failed : mapping of str to str, optional
+        Name of an entry → the reason why it was not added.
+    updated : int, default=0
+        Items whose image was replaced or whose fields changed.
+    removed : int, default=0
+        Items that were deleted.
+
+    Examples
+    --------
+    >>> from mmretrieve import AddReport
+    >>> print(AddReport(added=2) + AddReport(skipped=1, failed={"a.txt": "not an image"}))
+    2 added, 1 skipped, 1 failed
+    """
 
     added: int = 0
     skipped: int = 0
@@ -160,7 +180,7 @@ def _fit_fields(entries: Iterable[Entry], kinds: dict[str, FieldType]) -> Iterat
     """The entries with their fields as the gallery keeps them; in order, as the first value of a field decides its kind."""
     for entry in entries:
         try:
-            yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fitted(entry.fields, kinds))
+            yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fit_fields(entry.fields, kinds))
         except GalleryError as error:
             yield UnreadableItem(entry.id, str(error))
 

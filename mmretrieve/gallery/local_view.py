@@ -21,16 +21,16 @@ from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
 from mmretrieve.gallery.store.store import Float16Rows, Store
-from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, checked_ids
+from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, check_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
-SAMPLE = 50_000  # items that say how the whole gallery spreads
-KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
-MANY = 0.1  # of the items: to score so many, all are read and kept
-BLOCK = 16_384  # rows read at once
-FILTERS = 8  # whose rows are remembered
+SPREAD_SAMPLE_SIZE = 50_000  # items that say how the whole gallery spreads
+MAX_CACHED_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
+MIN_CACHED_SHARE = 0.1  # of the items: to score so many, all are read and kept
+ROW_BATCH_SIZE = 16_384  # rows read at once
+MAX_CACHED_FILTERS = 8  # whose rows are remembered
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class LocalView:
 
     @once
     def spread(self) -> Spread:
-        """How the vectors lie about their mean; of a large gallery, those of SAMPLE items spread evenly over it."""
-        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+        """How the vectors lie about their mean; of a large gallery, those of SPREAD_SAMPLE_SIZE items spread evenly over it."""
+        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SPREAD_SAMPLE_SIZE)]))
 
     @once
     def vocabulary(self) -> GalleryVocabulary:
@@ -129,8 +129,8 @@ class LocalView:
     def vectors_of(self, rows: Rows) -> Float32:
         """(m, dim) unit float32 of those rows."""
         out = np.empty((len(rows), self.dim), np.float32)
-        for number, some in enumerate(_blocks(rows)):
-            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.float16_rows[some], "vectors")
+        for number, some in enumerate(_row_batches(rows)):
+            out[number * ROW_BATCH_SIZE : number * ROW_BATCH_SIZE + len(some)] = unit(self.float16_rows[some], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -141,7 +141,7 @@ class LocalView:
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
-        checked = checked_ids(ids)
+        checked = check_ids(ids)
         return np.array(self.store.ledger.rows_of(checked, self.version) if checked else [], dtype=np.int64)
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
@@ -151,7 +151,7 @@ class LocalView:
         return self.store.ledger.groups_of_content(self.version)
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        return duplicates.near(self, self.index, min_score, progress)
+        return duplicates.find_near(self, self.index, min_score, progress)
 
     def allowed(self, options: SearchOptions) -> CandidateFilter:
         matching = self.rows if options.where is None else self._matching(options.where)
@@ -163,7 +163,7 @@ class LocalView:
         with self.once_lock:
             if where not in self._filters:
                 found = self.store.ledger.matching(where, self.version)
-                self._filters = dict([*self._filters.items(), (where, found)][-FILTERS:])
+                self._filters = dict([*self._filters.items(), (where, found)][-MAX_CACHED_FILTERS:])
             return self._filters[where]
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
@@ -176,12 +176,14 @@ class LocalView:
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
         """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
-        if self._device is Device.CUDA and len(rows) > BLOCK:
-            return gpu.scores(vectors, (self.float16_rows[some] for some in _blocks(rows)), len(rows))
-        if len(self) * self.dim * 4 <= KEPT_BYTES and ("vectors" in self.__dict__ or len(rows) > MANY * len(self)):
+        if self._device is Device.CUDA and len(rows) > ROW_BATCH_SIZE:
+            return gpu.scores(vectors, (self.float16_rows[some] for some in _row_batches(rows)), len(rows))
+        if len(self) * self.dim * 4 <= MAX_CACHED_BYTES and (
+            "vectors" in self.__dict__ or len(rows) > MIN_CACHED_SHARE * len(self)
+        ):
             whole = len(rows) == len(self)
             return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
-        blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _blocks(rows)]
+        blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _row_batches(rows)]
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
 
 
@@ -190,6 +192,6 @@ def read_manifest(store: Store) -> Manifest:
     return Manifest.from_dict(store.ledger.meta(), store.ledger.path)
 
 
-def _blocks(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK]
+def _row_batches(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows), ROW_BATCH_SIZE):
+        yield rows[start : start + ROW_BATCH_SIZE]

@@ -18,8 +18,8 @@ from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOp
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
-EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
-POOL = 2_000  # candidates of each term beyond
+MAX_EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
+POOL_SIZE = 2_000  # candidates of each term beyond
 
 
 def search_many(
@@ -65,13 +65,13 @@ def _search_linear(
 
 
 def search(view: GalleryView, composition: Composition, options: SearchOptions) -> Ranking:
-    """A linear rule is one search of the index; another scores every item, or beyond EXACT_ITEMS the best of each term."""
+    """A linear rule is one search of the index; another scores every item, or beyond MAX_EXACT_ITEMS the best of each term."""
     if composition.is_linear:
         return _search_linear(view, [composition], [options], options.where)[0]
     check_dim(view, composition)
     allowed = view.allowed(options)
-    if allowed.count > EXACT_ITEMS:
-        rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL), allowed)
+    if allowed.count > MAX_EXACT_ITEMS:
+        rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL_SIZE), allowed)
     else:
         rows = view.rows_allowed(allowed)
     scored = _Scored(rows, view.scores(composition.terms, rows), whole=len(rows) == allowed.count)

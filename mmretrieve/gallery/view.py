@@ -116,7 +116,7 @@ class StoredView(GalleryView, Protocol):
         """Groups of ids that hang together by pairs scoring at least that, as above."""
 
 
-def checked_ids(ids: Collection[str]) -> Collection[str]:
+def check_ids(ids: Collection[str]) -> Collection[str]:
     """OptionError for what is no list of ids."""
     if isinstance(ids, str):
         raise OptionError(f"expected a list of ids, got one string {ids!r}")

@@ -13,7 +13,7 @@ from mmretrieve.errors import OptionError
 SCHEMES = {"milvus": "http", "milvuss": "https"}
 PORT = 19530
 TOKEN = "MILVUS_TOKEN"
-TOKEN_CHARACTERS = 4_096  # what servers take in a header, and far above any token
+MAX_TOKEN_LENGTH = 4_096  # what servers take in a header, and far above any token
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
@@ -47,9 +47,9 @@ class MilvusAddress:
         OptionError where that is nothing that can be sent.
         """
         token = f"{self.user}:{self.password}" if self.password else os.environ.get(TOKEN, "")
-        if not token.isprintable() or len(token) > TOKEN_CHARACTERS:
+        if not token.isprintable() or len(token) > MAX_TOKEN_LENGTH:
             raise OptionError(
-                f"{TOKEN} is not a token: expected up to {TOKEN_CHARACTERS:,} printable characters, without line ends"
+                f"{TOKEN} is not a token: expected up to {MAX_TOKEN_LENGTH:,} printable characters, without line ends"
             )
         return token
 

@@ -22,11 +22,11 @@ from mmretrieve.vectors import Float32
 
 ROW, ID, HASH, ITEM, GIVEN, VECTOR = "row", "id", "hash", "item", "given", "vector"
 MANIFEST = "mmretrieve"  # the property in which a collection says what it is
-TEXT_BYTES = 65_535  # the longest text that a Milvus column holds
-FIELDS = 4_096  # the most fields that one item may have
+MAX_TEXT_BYTES = 65_535  # the longest text that a Milvus column holds
+MAX_FIELDS = 4_096  # the most fields that one item may have
 CONNECT_SECONDS, CALL_SECONDS, LOAD_SECONDS = 5.0, 15.0, 600.0
-PAGE = 16_384  # the most rows that a server gives at once
-SAID = 400  # characters of what a server says: some repeat the whole of a long request
+MAX_PAGE_SIZE = 16_384  # the most rows that a server gives at once
+MAX_MESSAGE_LENGTH = 400  # characters of what a server says: some repeat the whole of a long request
 UNKNOWN_COLLECTION, NOT_LOADED, NO_CONNECTION = 100, 101, 2  # of Milvus' own codes
 # a server that was away is looked for at once, not after the minutes that gRPC would wait by itself
 CHANNEL = {
@@ -62,7 +62,7 @@ class ScoredRows:
 
 
 class MilvusClient:
-    """Every method raises AwayError where the server does not answer, GalleryError with its own words where it refuses."""
+    """Every method raises MilvusUnavailableError where the server does not answer, GalleryError with its own words where it refuses."""
 
     def __init__(self, address: MilvusAddress) -> None:
         self.address = address
@@ -78,8 +78,8 @@ class MilvusClient:
         kinds, schema = _pymilvus().DataType, _pymilvus().MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
         schema.add_field(ROW, kinds.INT64, is_primary=True)
         for name in (ID, HASH, ITEM):
-            schema.add_field(name, kinds.VARCHAR, max_length=TEXT_BYTES)
-        schema.add_field(GIVEN, kinds.ARRAY, element_type=kinds.VARCHAR, max_capacity=FIELDS, max_length=TEXT_BYTES)
+            schema.add_field(name, kinds.VARCHAR, max_length=MAX_TEXT_BYTES)
+        schema.add_field(GIVEN, kinds.ARRAY, element_type=kinds.VARCHAR, max_capacity=MAX_FIELDS, max_length=MAX_TEXT_BYTES)
         schema.add_field(VECTOR, kinds.FLOAT_VECTOR, dim=dim)
         indexes = _index(index, parameters)
         for name in (ID, HASH):
@@ -93,7 +93,7 @@ class MilvusClient:
         self._ask("create_collection", self.address.collection, **more)
 
     def manifest(self) -> str | None:
-        """What the collection says that it is; None where it is not one of ours. UnknownError where there is none."""
+        """What the collection says that it is; None where it is not one of ours. CollectionNotFoundError where there is none."""
         told = self._ask("describe_collection", self.address.collection)
         return None if told is None else (told.get("properties") or {}).get(MANIFEST)
 
@@ -120,8 +120,8 @@ class MilvusClient:
         return int(told["count(*)"])
 
     def get(self, where: str, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Those columns of the rows for which the expression holds, at most PAGE of them, in no order."""
-        found = self._ask("query", self.address.collection, filter=where, output_fields=list(names), limit=PAGE)
+        """Those columns of the rows for which the expression holds, at most MAX_PAGE_SIZE of them, in no order."""
+        found = self._ask("query", self.address.collection, filter=where, output_fields=list(names), limit=MAX_PAGE_SIZE)
         return [dict(row) for row in found]
 
     def rows(self, where: str = "") -> Rows:
@@ -129,13 +129,13 @@ class MilvusClient:
         found = [row[ROW] for page in self.pages([ROW], where) for row in page]
         return np.sort(np.array(found, dtype=np.int64))
 
-    def pages(self, names: Sequence[str], where: str = "", size: int = PAGE) -> Iterator[list[dict[str, Any]]]:
+    def pages(self, names: Sequence[str], where: str = "", size: int = MAX_PAGE_SIZE) -> Iterator[list[dict[str, Any]]]:
         """Those columns of all rows for which the expression holds, some at a time."""
         more: dict[str, Any] = {"batch_size": size, "filter": where, "output_fields": list(names)}
         pages = self._ask("query_iterator", self.address.collection, **more)
-        while page := self._told(pages.next):
+        while page := self._translate_errors(pages.next):
             yield [dict(row) for row in page]
-        self._told(pages.close)
+        self._translate_errors(pages.close)
 
     def search(self, query_d: Float32, k: int, where: str, parameters: Mapping[str, int]) -> ScoredRows:
         more: dict[str, Any] = {"anns_field": VECTOR, "limit": k, "filter": where, "output_fields": [ROW]}
@@ -144,11 +144,11 @@ class MilvusClient:
         rows = np.array([hit[ROW] for hit in hits], dtype=np.int64)
         return ScoredRows(rows, np.array([hit["distance"] for hit in hits], dtype=np.float32))
 
-    def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def upsert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes whole rows, in the place of those that have their numbers: doing it twice is doing it once."""
         self._ask("upsert", self.address.collection, [dict(row) for row in rows])
 
-    def drop(self, rows: Sequence[int]) -> None:
+    def delete_rows(self, rows: Sequence[int]) -> None:
         self._ask("delete", self.address.collection, filter=f"{ROW} in {list(rows)}")
 
     def remove(self) -> None:
@@ -162,14 +162,14 @@ class MilvusClient:
             return getattr(self._connected(), what)(*given, timeout=seconds or CALL_SECONDS, **more)
 
         try:
-            return self._told(ask)
+            return self._translate_errors(ask)
         except MilvusTimeoutError:
             raise
         except MilvusUnavailableError:
             self._forget()
         except CollectionNotLoadedError:
             self.load()
-        return self._told(ask)
+        return self._translate_errors(ask)
 
     def _connected(self) -> Any:
         with self._lock:
@@ -186,7 +186,7 @@ class MilvusClient:
         if client is not None:
             client.close()
 
-    def _told(self, ask: Any) -> Any:
+    def _translate_errors(self, ask: Any) -> Any:
         """What `ask` gives back, or what went wrong as an error of this library."""
         import grpc
 
@@ -200,7 +200,7 @@ def failure(address: MilvusAddress, error: Any, status: Any) -> GalleryError:
     """The error of this library for one of `pymilvus` or of gRPC, whose status codes are `status`."""
     cause = error if callable(error.code) else error.__cause__
     state = cause.code() if callable(getattr(cause, "code", None)) else None
-    said = shorten(str(getattr(error, "message", None) or error.details()), SAID, placeholder=" …")
+    said = shorten(str(getattr(error, "message", None) or error.details()), MAX_MESSAGE_LENGTH, placeholder=" …")
     if state in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or "auth check failure" in said:
         return GalleryError(
             f"{address}: the server does not accept this user or token; set {TOKEN}, or name USER:PASSWORD@ in the address"

@@ -10,7 +10,7 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import Choice
 
 METRIC = "COSINE"
-LISTS = 65_536  # the most that IVF may have
+MAX_LISTS = 65_536  # the most that IVF may have
 
 
 class ServerKind(Choice):
@@ -86,7 +86,7 @@ class ServerVersion:
 def build_parameters(index: MilvusIndexName, items: int) -> dict[str, int]:
     """What an index is built with, for so many items."""
     if index in IVF:
-        return {"nlist": max(1, min(LISTS, int(4 * sqrt(items))))}
+        return {"nlist": max(1, min(MAX_LISTS, int(4 * sqrt(items))))}
     return {"M": 16, "efConstruction": 200} if index is MilvusIndexName.HNSW else {}
 
 

@@ -16,7 +16,7 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
 from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
+from mmretrieve.milvus.client import GIVEN, HASH, ID, ITEM, MAX_FIELDS, MAX_TEXT_BYTES, ROW, VECTOR
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 
@@ -81,8 +81,10 @@ def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, Fi
     looked_at: dict[str, Value] = {column.key: value for column, value in values.items()}
     looked_at |= {column.folded: column.pattern(value) for column, value in values.items() if isinstance(value, str)}
     sizes = len(told.encode()), len(json.dumps(looked_at, ensure_ascii=False).encode())
-    if max(sizes) > TEXT_BYTES or len(given) > FIELDS:
-        raise GalleryError(f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {TEXT_BYTES}; leave some out")
+    if max(sizes) > MAX_TEXT_BYTES or len(given) > MAX_FIELDS:
+        raise GalleryError(
+            f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {MAX_TEXT_BYTES}; leave some out"
+        )
     return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: told, HASH: item.hash, **looked_at}
 
 

@@ -15,7 +15,7 @@ from mmretrieve.gallery.copying import EncodedBatch, StoreTarget, TargetState, c
 from mmretrieve.gallery.ingest import AddReport
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.store.records import ExistingItem, FieldType, fitted
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, fit_fields
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.gallery.view import Rows
 from mmretrieve.milvus.client import HASH, ID, ITEM, ROW, MilvusClient
@@ -74,7 +74,7 @@ class CollectionTarget:
 
     def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
         """Upserts what is missing or has other metadata there; another image gets a new row, and the old one is deleted after it."""
-        items = [replace(item, fields=fitted(item.fields, self.fields())) for item in batch.items]
+        items = [replace(item, fields=fit_fields(item.fields, self.fields())) for item in batch.items]
         changed = [i for i in comparison.same if is_news(items[i], comparison.existing[items[i].id])]
         new = sorted([*comparison.missing, *comparison.different])
         first = max(self._last + 1, time.time_ns())  # so that two who push at once do not give one number twice
@@ -82,11 +82,11 @@ class CollectionTarget:
         vectors = batch.vectors_of(list(numbers))
         if numbers:
             rows = zip(numbers.items(), vectors, strict=True)
-            self._server.put([row_of(number, items[i], vector, self._manifest.fields) for (i, number), vector in rows])
+            self._server.upsert([row_of(number, items[i], vector, self._manifest.fields) for (i, number), vector in rows])
             self._last = max(self._last, *numbers.values())
         replaced = [comparison.existing[items[i].id].row for i in comparison.different]
         if replaced:
-            self._server.drop(replaced)
+            self._server.delete_rows(replaced)
         skipped = len(comparison.same) - len(changed)
         return AddReport(len(comparison.missing), skipped, updated=len(changed) + len(replaced))
 
@@ -103,7 +103,7 @@ def _collection_batch(view: CollectionView, rows: Rows) -> EncodedBatch:
 def _remove_absent(server: MilvusClient, ids: Collection[str]) -> int:
     rows = [row[ROW] for page in server.pages([ROW, ID]) for row in page if row[ID] not in ids]
     for start in range(0, len(rows), BATCH_SIZE):
-        server.drop(rows[start : start + BATCH_SIZE])
+        server.delete_rows(rows[start : start + BATCH_SIZE])
     return len(rows)
 
 
@@ -112,4 +112,4 @@ def _remove_repeated(server: MilvusClient) -> None:
     rows = sorted((row[ROW], row[ID]) for page in server.pages([ROW, ID]) for row in page)
     newest = {id_: row for row, id_ in rows}
     if older := [row for row, id_ in rows if newest[id_] != row]:
-        server.drop(older)
+        server.delete_rows(older)

@@ -1,7 +1,7 @@
 """What a collection holds: the server proposes, the vectors that it has stored decide.
 
 A collection is live: what others push or delete shows in the next search. `ids`, and whatever needs all rows, are kept from the
-first time that they are asked for until the gallery is refreshed; where the two do not agree, MovedError says so.
+first time that they are asked for until the gallery is refreshed; where the two do not agree, StaleViewError says so.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, checked_ids
+from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, check_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
-from mmretrieve.milvus.client import HASH, ID, ITEM, PAGE, ROW, VECTOR, MilvusClient
+from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
 from mmretrieve.milvus.schema import filter_columns, item_of
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
 BATCH_SIZE = 1_024  # rows asked for at once
-SAMPLE = 50_000  # items that say how the whole collection spreads
-KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are asked for again
+SPREAD_SAMPLE_SIZE = 50_000  # items that say how the whole collection spreads
+MAX_CACHED_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are asked for again
 
 
 class CollectionView:
@@ -61,8 +61,8 @@ class CollectionView:
 
     @once
     def spread(self) -> Spread:
-        """How the vectors lie about their mean; of a large collection, those of SAMPLE items spread evenly over it."""
-        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+        """How the vectors lie about their mean; of a large collection, those of SPREAD_SAMPLE_SIZE items spread evenly over it."""
+        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SPREAD_SAMPLE_SIZE)]))
 
     @once
     def vocabulary(self) -> GalleryVocabulary:
@@ -100,7 +100,7 @@ class CollectionView:
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
-        asked, found = list(checked_ids(ids)), dict[str, int]()
+        asked, found = list(check_ids(ids)), dict[str, int]()
         for start in range(0, len(asked), BATCH_SIZE):
             some = asked[start : start + BATCH_SIZE]
             found |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
@@ -126,7 +126,7 @@ class CollectionView:
         return [tuple(ids) for ids in groups.values() if len(ids) > 1]
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        return duplicates.grouped(self, lambda rows: self._near(rows, min_score), min_score, progress)
+        return duplicates.group_neighbors(self, lambda rows: self._near(rows, min_score), min_score, progress)
 
     def allowed(self, options: SearchOptions) -> CandidateFilter:
         where = "" if options.where is None else to_milvus(options.where, filter_columns(self.manifest.fields))
@@ -142,7 +142,7 @@ class CollectionView:
             return self.rows
         rows = self._all(allowed.which, allowed.count)
         if "rows" in self.__dict__ and not np.isin(rows, self.rows).all():
-            raise self._moved()
+            raise self._stale_view()
         return rows
 
     def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
@@ -155,7 +155,7 @@ class CollectionView:
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         """(q, m) inner products; of a large collection a block of vectors at a time is in memory."""
-        if len(rows) == len(self) and len(self) * self.dim * 4 <= KEPT_BYTES:
+        if len(rows) == len(self) and len(self) * self.dim * 4 <= MAX_CACHED_BYTES:
             return scoring.term_scores(vectors_qd, self.vectors)
         out = np.empty((len(vectors_qd), len(rows)), np.float32)
         for start in range(0, len(rows), BATCH_SIZE):
@@ -166,15 +166,15 @@ class CollectionView:
 
     def _proposed(self, query_d: Float32, wanted: int, allowed: CandidateFilter) -> Rows | None:
         """The wanted best and whatever ties with the last of them; None where the server gives fewer, or would have to give too many."""
-        reach = wanted + MARGIN
-        while reach <= PAGE:
-            reach = min(reach, allowed.count)
-            found = self.server.search(query_d, reach, allowed.which, search_parameters(self.index, reach))
-            if len(found.rows) < reach:
+        fetch_k = wanted + MARGIN
+        while fetch_k <= MAX_PAGE_SIZE:
+            fetch_k = min(fetch_k, allowed.count)
+            found = self.server.search(query_d, fetch_k, allowed.which, search_parameters(self.index, fetch_k))
+            if len(found.rows) < fetch_k:
                 return None
-            if reach == allowed.count or found.scores[-1] < found.scores[wanted - 1] - ROUNDING:
+            if fetch_k == allowed.count or found.scores[-1] < found.scores[wanted - 1] - ROUNDING:
                 return found.rows
-            reach *= 4
+            fetch_k *= 4
         return None
 
     def _near(self, rows: Rows, min_score: float) -> list[Rows]:
@@ -185,15 +185,15 @@ class CollectionView:
     def _all(self, where: str, count: int) -> Rows:
         rows = self.server.rows(where)
         if len(rows) != count:
-            raise self._moved()
+            raise self._stale_view()
         return rows
 
     def _cells(self, rows: Rows, name: str) -> list[Any]:
         """That column of those rows, in their order."""
         found = {row[ROW]: row[name] for row in self.server.get(one_of(ROW, rows.tolist()), [ROW, name])} if len(rows) else {}
         if len(found) != len(set(rows.tolist())):
-            raise self._moved()
+            raise self._stale_view()
         return [found[row] for row in rows.tolist()]
 
-    def _moved(self) -> StaleViewError:
+    def _stale_view(self) -> StaleViewError:
         return StaleViewError(f"{self.name}: others are pushing or deleting; ask again")

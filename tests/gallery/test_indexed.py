@@ -140,7 +140,7 @@ def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
 
 
 def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_manifest, "FLAT_NUMBERS", 1000)
+    monkeypatch.setattr(index_manifest, "MAX_FLAT_NUMBERS", 1000)
     assert "searches are slow without one: mmretrieve build" in small.info()["index"]["advice"]
     small.search(Composition(("query",), clustered(1), (1.0,)), 3)
     assert not (small.path / "index.faiss").exists()
@@ -174,7 +174,7 @@ def test_the_shell_builds_and_reports(small: mm.Gallery, capsys: pytest.CaptureF
         "batch_ms",
         "bytes_per_vector",
         "build_seconds",
-        "probes",
+        "nprobe",
     ):
         assert name in told
     assert main(["info", str(small.path)]) == 0
@@ -217,7 +217,7 @@ def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: s
 def test_scores_of_many_rows_are_the_same_by_blocks(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
     whole, float16_rows = big.scores(queries), big._view.float16_rows
-    monkeypatch.setattr(local_view, "KEPT_BYTES", 0)
+    monkeypatch.setattr(local_view, "MAX_CACHED_BYTES", 0)
     np.testing.assert_array_equal(mm.Gallery.open(big.path).scores(queries), whole)
     blocks = (float16_rows[big._view.rows[start : start + 7000]] for start in range(0, len(big), 7000))
     there = gpu.scores(queries, blocks, len(big), device="cpu")

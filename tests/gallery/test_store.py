@@ -76,7 +76,7 @@ def test_a_filter_leaves_the_exact_ranking_of_what_it_keeps(shop: mm.Gallery, wh
 
 
 def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "GATHER", 0)
+    monkeypatch.setattr(candidates, "MAX_SCORED_ROWS", 0)
     query = one_term(shop.vectors()[11] + 0.02)
     best = shop.search(query, 60)
     for k in (1, 7, 20, 29):

@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import gpu
-from mmretrieve.gallery.index.factory import at_most_threads, cells_of, parameters, said_plainly, trained
-from mmretrieve.gallery.index.plan import GPU_MOST, Device, IndexPlan, SearchParams, default_effort
+from mmretrieve.gallery.index.factory import cells_of, limit_threads, parameters, train_index, translate_errors
+from mmretrieve.gallery.index.plan import MAX_GPU_K, Device, IndexPlan, SearchParams, default_params
 from mmretrieve.scoring import check_k
 from mmretrieve.vectors import Float32, as_rows
 
-BLOCK = 65_536  # rows read and added at once: 128 MB as float32 of 512 dimensions
+ROW_BATCH_SIZE = 65_536  # rows read and added at once: 128 MB as float32 of 512 dimensions
 MARGIN = 16  # proposals beyond those that are wanted, so that a tie at the cut is seen whole
 ROUNDING = 1e-4  # relative to the query's length: more than float32 sums can differ
-HALF = 2.0**-11  # relative to a score: how far a unit vector's length can be from 1 once it is rounded to float16
-WIDER = 4  # how much more is looked for where a search left something open
-PIECES = 4  # part of what a digest means: another number gives other digests
-BUFFER = 1 << 20
+FLOAT16_ROUNDING = 2.0**-11  # relative to a score: how far a unit vector's length can be from 1 once it is rounded to float16
+WIDENING_FACTOR = 4  # how much more is looked for where a search left something open
+DIGEST_PARTS = 4  # part of what a digest means: another number gives other digests
+BUFFER_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
 
 
@@ -45,29 +45,29 @@ class FaissIndex:
     """
 
     def __init__(
-        self, index: faiss.Index, plan: IndexPlan, effort: SearchParams | None = None, *, max_k: int | None = None
+        self, index: faiss.Index, plan: IndexPlan, params: SearchParams | None = None, *, max_k: int | None = None
     ) -> None:
         self._index, self.plan, self.max_k = index, plan, max_k
         self.cells = cells_of(index)
-        usual = default_effort(plan, self.cells)
-        self.effort = usual if effort is None else replace(effort, probes=effort.probes or usual.probes)
+        usual = default_params(plan, self.cells)
+        self.params = usual if params is None else replace(params, nprobe=params.nprobe or usual.nprobe)
 
     @classmethod
     def build(cls, plan: IndexPlan, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> FaissIndex:
-        """The index of all (n, d) rows. Memory: the index, one BLOCK and the training sample (see `factory`).
+        """The index of all (n, d) rows. Memory: the index, one ROW_BATCH_SIZE and the training sample (see `factory`).
 
         OptionError for a plan that cannot be carried out; `progress` is told how many more rows are in.
         """
-        found = cls(trained(plan.factory, vectors), plan)
+        found = cls(train_index(plan.factory, vectors), plan)
         found.extend(vectors, progress=progress)
         return found
 
     def extend(self, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> None:
         """Adds those of all (n, d) rows that it does not cover yet, without training again."""
         self._only_on_cpu("extended")
-        for start in range(len(self), len(vectors), BLOCK):
-            block = np.asarray(vectors[start : start + BLOCK], dtype=np.float32)
-            with said_plainly(self.plan.factory):
+        for start in range(len(self), len(vectors), ROW_BATCH_SIZE):
+            block = np.asarray(vectors[start : start + ROW_BATCH_SIZE], dtype=np.float32)
+            with translate_errors(self.plan.factory):
                 self._index.add(block)
             if progress is not None:
                 progress(len(block))
@@ -87,22 +87,22 @@ class FaissIndex:
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda block: counted.append(len(block))))
         return sum(counted)
 
-    def with_effort(self, effort: SearchParams) -> FaissIndex:
+    def with_params(self, params: SearchParams) -> FaissIndex:
         """The same index, looking that hard."""
-        return FaissIndex(self._index, self.plan, effort, max_k=self.max_k)
+        return FaissIndex(self._index, self.plan, params, max_k=self.max_k)
 
     def wider(self, times: float) -> FaissIndex:
         """The same index looking into so many times more cells: where only some rows count, as many of those are seen as ever."""
-        if self.cells is None or self.effort.probes is None or times <= 1:
+        if self.cells is None or self.params.nprobe is None or times <= 1:
             return self
-        return self.with_effort(replace(self.effort, probes=min(self.cells, ceil(times * self.effort.probes))))
+        return self.with_params(replace(self.params, nprobe=min(self.cells, ceil(times * self.params.nprobe))))
 
     def on(self, device: Device | str, vectors: NDArray[np.float16]) -> FaissIndex:
         """The same rows (n, d) searched on that device; all GPUs of the machine share them. See `gpu`."""
-        if gpu.resolved(device) is Device.CPU:
+        if gpu.resolve_device(device) is Device.CPU:
             return self
-        moved = gpu.flat(vectors[: len(self)]) if self.plan.exact else gpu.cloned(self._index, self.plan.factory)
-        return FaissIndex(moved, self.plan, self.effort, max_k=GPU_MOST)
+        moved = gpu.flat_index(vectors[: len(self)]) if self.plan.exact else gpu.clone_to_gpus(self._index, self.plan.factory)
+        return FaissIndex(moved, self.plan, self.params, max_k=MAX_GPU_K)
 
     def search(self, queries: Float32, k: int) -> list[NDArray[np.int64]]:
         """(q, d) queries of any length → for each the rows that hold its k best as the index sees them, best first.
@@ -116,16 +116,16 @@ class FaissIndex:
         if self.max_k is not None and k > self.max_k:
             raise OptionError(f"k = {k}: an index on a GPU finds at most {self.max_k}; score the rows exactly instead")
         most = min(len(self), self.max_k or len(self))
-        wanted, probes = round(k * self.effort.overfetch) + MARGIN, self.effort.probes
+        wanted, nprobe = round(k * self.params.overfetch) + MARGIN, self.params.nprobe
         found: dict[int, NDArray[np.int64]] = {}
         while len(found) < len(asked):
             wanted = min(wanted, most)
             pending = [i for i in range(len(asked)) if i not in found]
-            scores, rows = self._proposed(asked[pending], wanted, probes)
-            widest = wanted == most and (probes is None or probes >= (self.cells or 1))
+            scores, rows = self._proposed(asked[pending], wanted, nprobe)
+            widest = wanted == most and (nprobe is None or nprobe >= (self.cells or 1))
             settled = self._settled(asked[pending], scores, k) | widest
             found |= {i: self._whole(row, k) for i, row, done in zip(pending, rows, settled, strict=True) if done}
-            wanted, probes = WIDER * wanted, None if probes is None else WIDER * probes
+            wanted, nprobe = WIDENING_FACTOR * wanted, None if nprobe is None else WIDENING_FACTOR * nprobe
         return [found[i] for i in range(len(asked))]
 
     def save(self, path: Path) -> str:
@@ -141,18 +141,18 @@ class FaissIndex:
         return digest
 
     @classmethod
-    def load(cls, path: Path, digest: str, plan: IndexPlan, effort: SearchParams | None = None) -> FaissIndex | None:
+    def load(cls, path: Path, digest: str, plan: IndexPlan, params: SearchParams | None = None) -> FaissIndex | None:
         """The index of that digest, or None where the file is another, damaged or absent: FAISS never reads a damaged file."""
         try:
-            return cls(faiss.read_index(str(path)), plan, effort) if digest_of(path) == digest else None
+            return cls(faiss.read_index(str(path)), plan, params) if digest_of(path) == digest else None
         except (OSError, RuntimeError) as error:
             logger.info("%s: %s; it will be built again", path, error)
             return None
 
-    def _proposed(self, queries: Float32, wanted: int, probes: int | None) -> tuple[Float32, NDArray[np.int64]]:
+    def _proposed(self, queries: Float32, wanted: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """(q, wanted) scores, falling, and rows; −1 where the cells that were looked into hold no more."""
-        knobs = parameters(self._index, SearchParams(probes, self.effort.ef))
-        with at_most_threads(len(queries)):
+        knobs = parameters(self._index, SearchParams(nprobe, self.params.ef))
+        with limit_threads(len(queries)):
             scores, rows = self._index.search(queries, wanted, params=knobs)
         return scores, rows
 
@@ -162,7 +162,7 @@ class FaissIndex:
         Where fewer than k were found both are the lowest number there is, and it is not.
         """
         cut = scores[:, k - 1].astype(np.float64)
-        tolerance = ROUNDING * np.linalg.norm(queries, axis=1) + 2 * HALF * self.plan.exact * np.abs(cut)
+        tolerance = ROUNDING * np.linalg.norm(queries, axis=1) + 2 * FLOAT16_ROUNDING * self.plan.exact * np.abs(cut)
         return np.asarray(scores[:, -1] < cut - tolerance)
 
     def _whole(self, row: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -181,17 +181,17 @@ def digest_of(path: Path) -> str:
     SHA-256, because processors have instructions for it: 1 GB took 0.5 s on two cores, BLAKE2b 1.2 s.
     """
     size = path.stat().st_size
-    ends = [size * i // PIECES for i in range(PIECES + 1)]
-    with ThreadPoolExecutor(PIECES) as pool:
-        pieces = pool.map(lambda i: _piece(path, ends[i], ends[i + 1]), range(PIECES))
+    ends = [size * i // DIGEST_PARTS for i in range(DIGEST_PARTS + 1)]
+    with ThreadPoolExecutor(DIGEST_PARTS) as pool:
+        pieces = pool.map(lambda i: _part_digest(path, ends[i], ends[i + 1]), range(DIGEST_PARTS))
         return hashlib.sha256(b"".join([size.to_bytes(8, "big"), *pieces])).hexdigest()
 
 
-def _piece(path: Path, start: int, end: int) -> bytes:
-    found, buffer = hashlib.sha256(), memoryview(bytearray(BUFFER))
+def _part_digest(path: Path, start: int, end: int) -> bytes:
+    found, buffer = hashlib.sha256(), memoryview(bytearray(BUFFER_BYTES))
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        while start < end and (count := file.readinto(buffer[: min(BUFFER, end - start)])):
+        while start < end and (count := file.readinto(buffer[: min(BUFFER_BYTES, end - start)])):
             found.update(buffer[:count])
             start += count
     return found.digest()

@@ -16,11 +16,11 @@ from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.vectors import Float32
 
-BLOCK = 65_536  # rows sent at once
-Making = Callable[[int], faiss.Index]  # from a dimension to an empty flat index
+ROW_BATCH_SIZE = 65_536  # rows sent at once
+IndexFactory = Callable[[int], faiss.Index]  # from a dimension to an empty flat index
 
 
-def resolved(device: Device | str) -> Device:
+def resolve_device(device: Device | str) -> Device:
     """CPU or CUDA. GalleryError where a GPU is asked for and FAISS sees none, OptionError for an unknown device."""
     asked, count = Device(device), faiss.get_num_gpus()
     if asked is Device.CUDA and not count:
@@ -30,20 +30,20 @@ def resolved(device: Device | str) -> Device:
     return asked
 
 
-def flat(vectors: NDArray[np.float16], makers: Sequence[Making] | None = None) -> faiss.Index:
-    """(n, d) rows in flat float16 indexes, one for each GPU (or each of `makers`), each with its stretch of the rows."""
-    makers = makers or [_on(device) for device in range(faiss.get_num_gpus())]
-    ends = [len(vectors) * i // len(makers) for i in range(len(makers) + 1)]
+def flat_index(vectors: NDArray[np.float16], factories: Sequence[IndexFactory] | None = None) -> faiss.Index:
+    """(n, d) rows in flat float16 indexes, one for each GPU (or each of `factories`), each with its stretch of the rows."""
+    factories = factories or [_on(device) for device in range(faiss.get_num_gpus())]
+    ends = [len(vectors) * i // len(factories) for i in range(len(factories) + 1)]
     shards = faiss.IndexShards(vectors.shape[1], True, True)  # in threads; rows go on from one to the next
-    for make, start, end in zip(makers, ends[:-1], ends[1:], strict=True):
-        shard = make(vectors.shape[1])
-        for first in range(start, end, BLOCK):
-            shard.add(np.asarray(vectors[first : min(first + BLOCK, end)], dtype=np.float32))
+    for create, start, end in zip(factories, ends[:-1], ends[1:], strict=True):
+        shard = create(vectors.shape[1])
+        for first in range(start, end, ROW_BATCH_SIZE):
+            shard.add(np.asarray(vectors[first : min(first + ROW_BATCH_SIZE, end)], dtype=np.float32))
         shards.add_shard(shard)
     return shards
 
 
-def cloned(index: faiss.Index, factory: str) -> faiss.Index:
+def clone_to_gpus(index: faiss.Index, factory: str) -> faiss.Index:
     """A copy spread over all GPUs. OptionError for a kind that has no form there."""
     options = faiss.GpuMultipleClonerOptions()
     options.shard, options.useFloat16 = True, True
@@ -70,12 +70,12 @@ def scores(vectors_qd: Float32, blocks: Iterable[np.ndarray], count: int, device
     return out
 
 
-def _on(device: int) -> Making:
+def _on(device: int) -> IndexFactory:
     """Makes a flat float16 index on that GPU."""
 
-    def make(dim: int) -> faiss.Index:
+    def create(dim: int) -> faiss.Index:
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = device, True
         return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dim, config)
 
-    return make
+    return create

@@ -6,23 +6,23 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.index.gpu import resolved
+from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
-from mmretrieve.gallery.index.plan import Device, IndexPlan, SearchParams, choose
+from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
 from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best, report, tune
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
 from mmretrieve.vectors import is_number
 
-QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
-TUNED_AT = 10  # recall@10 is what has to reach the target
-GROWS = 0.05  # of the rows: so many that the index does not cover are put into it after adding
+N_QUERIES = 200  # composed queries that an index is tuned with, and as many others that it is reported with
+TUNING_K = 10  # recall@10 is what has to reach the target
+MAX_UNCOVERED_SHARE = 0.05  # of the rows: so many that the index does not cover are put into it after adding
 logger = logging.getLogger(__name__)
 
 
@@ -47,14 +47,14 @@ def open_index(
     digest = None if manifest is None else manifest.digest
     if earlier is not None and earlier.epoch == version.epoch and digest in (None, earlier.digest):
         covered = len(earlier.index)
-        if earlier.digest is not None or version.total - covered <= GROWS * covered:
+        if earlier.digest is not None or version.total - covered <= MAX_UNCOVERED_SHARE * covered:
             return earlier
     index = None if manifest is None else _load(store, manifest)
     if index is None:
         if manifest is not None and manifest.plan != UNBUILT:
             logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
         index = FaissIndex.build(UNBUILT, float16_rows)
-    return LoadedIndex(_served(index, device, float16_rows), version.epoch, digest)
+    return LoadedIndex(_move_to_device(index, device, float16_rows), version.epoch, digest)
 
 
 def build(
@@ -78,7 +78,7 @@ def build(
         started = time.perf_counter()
         index = FaissIndex.build(plan, float16_rows, progress=progress)
         made = replace(IndexManifest.unwritten(version, index), seconds=time.perf_counter() - started)
-        made = replace(made, **_tuned(index, float16_rows, target))
+        made = replace(made, **_tune(index, float16_rows, target))
         return _write(store, version, index, made, index_wanted={"factory": factory, "target": target})
 
 
@@ -92,7 +92,7 @@ def rebuild(store: Store, version: StoreVersion, float16_rows: Float16Rows, prog
 def grow(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
     """Puts rows into the index that it does not cover, if they have become many; without training again."""
     manifest = IndexManifest.of(store, version)
-    if manifest is None or version.total - manifest.rows <= GROWS * manifest.rows:
+    if manifest is None or version.total - manifest.rows <= MAX_UNCOVERED_SHARE * manifest.rows:
         return
     try:
         with store.writing_index():
@@ -104,9 +104,7 @@ def grow(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16
         logger.warning("the index does not cover what was added: %s", error)
 
 
-def measured(
-    store: Store, version: StoreVersion, float16_rows: Float16Rows, target: float
-) -> tuple[IndexManifest, IndexReport]:
+def measure(store: Store, version: StoreVersion, float16_rows: Float16Rows, target: float) -> tuple[IndexManifest, IndexReport]:
     """Tunes the index to that recall@10, and says what it finds and costs on composed queries that it was not tuned with.
 
     GalleryError where there is no index of this gallery; OptionError for a target that is no share.
@@ -117,14 +115,14 @@ def measured(
     if manifest is None or index is None:
         raise GalleryError(f"{store.folder}: has no index yet; build one with `mmretrieve build {store.folder}`")
     rows = float16_rows[: len(index)]
-    tuned = _tuned(index, rows, target)
+    tuned = _tune(index, rows, target)
     if replace(manifest, **tuned) != manifest:
         manifest = replace(manifest, **tuned)
         with store.writing_index():
-            store.ledger.set_meta(index=asdict(manifest))
-    queries = composed_queries(rows, QUERIES, seed=1)
+            store.ledger.set_meta(index=manifest.to_dict())
+    queries = composed_queries(rows, N_QUERIES, seed=1)
     truth = exact_best(rows, queries, min(100, len(rows)))
-    found = report(index.with_effort(SearchParams(**manifest.effort)), rows, queries, truth, build_seconds=manifest.seconds)
+    found = report(index.with_params(manifest.params), rows, queries, truth, build_seconds=manifest.seconds)
     return manifest, found
 
 
@@ -145,16 +143,16 @@ def _check_target(target: float) -> None:
         raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
 
 
-def _tuned(index: FaissIndex, rows: Float16Rows, target: float) -> dict[str, Any]:
-    """What the manifest says of the least effort that reaches the target."""
-    queries = composed_queries(rows, QUERIES)
-    tuned = tune(index, exact_best(rows, queries, min(TUNED_AT, len(rows))), queries, target=target)
-    return {"effort": asdict(tuned.effort), "recall": tuned.recall, "target": target}
+def _tune(index: FaissIndex, rows: Float16Rows, target: float) -> dict[str, Any]:
+    """What the manifest says of the cheapest parameters that reach the target."""
+    queries = composed_queries(rows, N_QUERIES)
+    tuned = tune(index, exact_best(rows, queries, min(TUNING_K, len(rows))), queries, target=target)
+    return {"params": tuned.params, "recall": tuned.recall, "target": target}
 
 
-def _served(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:
+def _move_to_device(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:
     """On a GPU where one is wanted. `auto` stays where the index has no form for it; `cuda` says so."""
-    if resolved(device) is Device.CPU:
+    if resolve_device(device) is Device.CPU:
         return index
     try:
         moved = index.on(Device.CUDA, float16_rows)
@@ -171,7 +169,7 @@ def _load(store: Store, manifest: IndexManifest) -> FaissIndex | None:
     """The index of the manifest, under its name or, where the writer was killed before renaming it, the other."""
     for name in (INDEX, NEW):
         if (store.folder / name).exists():
-            index = FaissIndex.load(store.folder / name, manifest.digest, manifest.plan, SearchParams(**manifest.effort))
+            index = FaissIndex.load(store.folder / name, manifest.digest, manifest.plan, manifest.params)
             if index is not None and (len(index), index.dim) == (manifest.rows, store.dim):
                 return index
     return None
@@ -186,6 +184,6 @@ def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: Ind
         raise GalleryError(f"{new}: could not be written; is the disk full?") from error
     if store.ledger.version().epoch != version.epoch:
         raise GalleryError(f"{store.folder}: was compacted meanwhile; build the index again")
-    store.ledger.set_meta(index=asdict(manifest), **more)
+    store.ledger.set_meta(index=manifest.to_dict(), **more)
     os.replace(new, store.folder / INDEX)
     return manifest

@@ -1,7 +1,7 @@
-"""How well an index finds what is asked of it, and the least effort that finds enough.
+"""How well an index finds what is asked of it, and the cheapest search parameters that find enough.
 
 Measured with *composed* queries: a prompt moves a picture's vector off the manifold that pictures lie on, and an index
-that finds the neighbours of pictures need not find those of such a query.
+that finds the neighbors of pictures need not find those of such a query.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mmretrieve.vectors import Float32, unit
 
 ALPHAS = 0.3, 0.9  # how far a query goes from its picture: two pictures' difference is about twice a prompt's
 OVERFETCHES = 1, 2, 5, 10, 20, 50
-RESCORING = 20  # scoring one proposal exactly costs about as much as the index needs for so many rows
-BATCH = 100  # queries at once
+RESCORING_COST = 20  # scoring one proposal exactly costs about as much as the index needs for so many rows
+QUERY_BATCH_SIZE = 100  # queries at once
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """The least effort that reached the target, or where none did the one that came nearest: `recall` is what it reached."""
+    """The cheapest parameters that reached the target, or, where none did, the best ones; `recall` is what they reached."""
 
-    effort: SearchParams
+    params: SearchParams
     recall: float
     target: float
     at: int
@@ -40,7 +40,7 @@ class TuningResult:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index finds and costs, its proposals scored exactly. Milliseconds of one query alone, and of one among BATCH."""
+    """What an index finds and costs, its proposals scored exactly. Milliseconds of one query alone, and of one among QUERY_BATCH_SIZE."""
 
     recall_at_10: float
     recall_at_100: float
@@ -69,11 +69,11 @@ def exact_best(vectors: NDArray[np.float16], queries: Float32, k: int) -> NDArra
     for start in range(0, len(vectors), ROW_BATCH_SIZE):
         scores = term_scores(queries, unit(vectors[start : start + ROW_BATCH_SIZE]))
         rows = np.arange(start, start + scores.shape[1])
-        best = [_better(known, found, rows, k) for known, found in zip(best, scores, strict=True)]
+        best = [_merge_best(known, found, rows, k) for known, found in zip(best, scores, strict=True)]
     return np.stack([rows for _, rows in best])
 
 
-def rescored(
+def rescore(
     vectors: NDArray[np.float16], queries: Float32, proposals: Iterable[NDArray[np.int64]], k: int
 ) -> list[NDArray[np.int64]]:
     """For each of (q, d) queries, of the rows that are proposed for it the k best by exact score."""
@@ -86,22 +86,22 @@ def recall(truth: NDArray[np.int64], found: Iterable[NDArray[np.int64]]) -> floa
 
 
 def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, target: float = 0.99) -> TuningResult:
-    """The cheapest effort whose proposals hold that share of (q, at) true best rows of (q, d) queries.
+    """The cheapest parameters whose candidates contain that share of (q, at) true best rows of (q, d) queries.
 
     Exact scores decide among proposals, so a row that is proposed is found. Deleted rows may be left out of `truth`.
     """
     at, best, least = check_k(truth.shape[1]), None, float("inf")
-    nearest = TuningResult(index.effort, -1.0, target, at)
-    for effort in _ladder(index):
-        scanned = len(index) * (effort.probes or 1) / (index.cells or 1) if effort.ef is None else 0.0
+    nearest = TuningResult(index.params, -1.0, target, at)
+    for params in _ladder(index):
+        scanned = len(index) * (params.nprobe or 1) / (index.cells or 1) if params.ef is None else 0.0
         if best is not None and scanned >= least:
             break
-        for tuned in _tried(index, effort, truth, queries, target):
+        for tuned in _try_overfetches(index, params, truth, queries, target):
             nearest = max(nearest, tuned, key=lambda one: one.recall)
-            cost = scanned + RESCORING * (at * tuned.effort.overfetch + MARGIN)
+            cost = scanned + RESCORING_COST * (at * tuned.params.overfetch + MARGIN)
             if tuned.reached and cost < least:
                 best, least = tuned, cost
-        if best is not None and effort.ef is not None:
+        if best is not None and params.ef is not None:
             break
     return best or nearest
 
@@ -113,12 +113,12 @@ def report(
 
     `truth` is what `exact_best` finds for (q, d) queries and k = 100. Say how long building took: it cannot be measured here.
     """
-    alone = [_timed(index, vectors, query[None]) for query in queries]
-    batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
-    together = min(_timed(index, vectors, batch) / len(batch) for batch in batches)
+    alone = [_milliseconds(index, vectors, query[None]) for query in queries]
+    batches = [queries[start : start + QUERY_BATCH_SIZE] for start in range(0, len(queries), QUERY_BATCH_SIZE)]
+    together = min(_milliseconds(index, vectors, batch) / len(batch) for batch in batches)
     return IndexReport(
-        recall(truth[:, :10], rescored(vectors, queries, index.search(queries, 10), 10)),
-        recall(truth[:, :100], rescored(vectors, queries, index.search(queries, 100), 100)),
+        recall(truth[:, :10], rescore(vectors, queries, index.search(queries, 10), 10)),
+        recall(truth[:, :100], rescore(vectors, queries, index.search(queries, 100), 100)),
         float(np.percentile(alone, 50)),
         float(np.percentile(alone, 99)),
         together,
@@ -127,37 +127,37 @@ def report(
     )
 
 
-def _timed(index: FaissIndex, vectors: NDArray[np.float16], queries: Float32) -> float:
+def _milliseconds(index: FaissIndex, vectors: NDArray[np.float16], queries: Float32) -> float:
     """Milliseconds for the ten best of all these queries."""
     started = time.perf_counter()
-    rescored(vectors, queries, index.search(queries, 10), 10)
+    rescore(vectors, queries, index.search(queries, 10), 10)
     return 1000 * (time.perf_counter() - started)
 
 
 def _ladder(index: FaissIndex) -> Iterator[SearchParams]:
-    """Ever more effort, overfetch aside: 1, 2, 3, 4, 6, 8, 12, … cells, or a walk of 16, 32, … ; once where there is no knob."""
+    """Growing parameters, without overfetch: 1, 2, 3, 4, 6, 8, 12 and more cells, or a breadth of 16, 32 and more."""
     if index.cells is not None:
         steps = sorted({step for i in range(20) for step in (2**i, 3 * 2**i)})
-        yield from (SearchParams(probes=step) for step in (*(step for step in steps if step < index.cells), index.cells))
+        yield from (SearchParams(nprobe=step) for step in (*(step for step in steps if step < index.cells), index.cells))
     elif "HNSW" in index.plan.factory:
         yield from (SearchParams(ef=ef) for ef in (16, 32, 64, 128, 256, 512))
     else:
         yield SearchParams()
 
 
-def _tried(
-    index: FaissIndex, effort: SearchParams, truth: NDArray[np.int64], queries: Float32, target: float
+def _try_overfetches(
+    index: FaissIndex, params: SearchParams, truth: NDArray[np.int64], queries: Float32, target: float
 ) -> Iterator[TuningResult]:
-    """That effort with each overfetch: one search with the largest, of whose proposals a smaller one gives the first."""
+    """These parameters with each overfetch: one search with the largest; smaller values take the first of its candidates."""
     at = truth.shape[1]
     overfetches = (1,) if index.plan.exact else OVERFETCHES
-    proposals = index.with_effort(replace(effort, overfetch=overfetches[-1])).search(queries, at)
+    proposals = index.with_params(replace(params, overfetch=overfetches[-1])).search(queries, at)
     for overfetch in overfetches:
         found = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
-        yield TuningResult(replace(effort, overfetch=overfetch), found, target, at)
+        yield TuningResult(replace(params, overfetch=overfetch), found, target, at)
 
 
-def _better(
+def _merge_best(
     known: tuple[Float32, NDArray[np.int64]], found: Float32, rows: NDArray[np.int64], k: int
 ) -> tuple[Float32, NDArray[np.int64]]:
     """The k best of those known so far, best first, and of later rows: equal scores stay in order of their rows."""

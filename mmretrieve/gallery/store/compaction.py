@@ -16,7 +16,7 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.store.records import ItemRecord
 from mmretrieve.gallery.store.store import INDEX, NEXT, THUMBNAILS, VECTORS, Store
 
-BLOCK = 16_384  # rows copied at once
+ROW_BATCH_SIZE = 16_384  # rows copied at once
 
 
 def compact(store: Store, progress: Progress | None = None) -> int:
@@ -39,7 +39,7 @@ def compact(store: Store, progress: Progress | None = None) -> int:
 def records(store: Store) -> Iterator[ItemRecord]:
     """All that the ledger holds, the dead included, a block at a time."""
     after = 0
-    while block := store.ledger.records(after, BLOCK):
+    while block := store.ledger.records(after, ROW_BATCH_SIZE):
         yield from block
         after = block[-1].row + 1
 
@@ -48,8 +48,8 @@ def _copy_vectors(store: Store, progress: Progress | None) -> None:
     version = store.ledger.version()
     rows, float16_rows = version.rows(), store.float16_rows(version)
     with (store.folder / f"{VECTORS}{NEXT}").open("wb") as file:
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
+        for start in range(0, len(rows), ROW_BATCH_SIZE):
+            some = rows[start : start + ROW_BATCH_SIZE]
             file.write(float16_rows[some].tobytes())
             if progress is not None:
                 progress(len(some))

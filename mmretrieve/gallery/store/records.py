@@ -134,7 +134,7 @@ class StoreVersion:
         return f"(items.died = 0 OR items.died > {self.generation}) AND items.row < {self.total}"
 
 
-def fitted(given: Mapping[str, Value], kinds: dict[str, FieldType]) -> dict[str, Value]:
+def fit_fields(given: Mapping[str, Value], kinds: dict[str, FieldType]) -> dict[str, Value]:
     """The fields under the names that the gallery has for them (capitals make no difference), without a change to a value.
 
     `kinds` learns what is new, so that whoever comes next must fit it. Raises GalleryError, naming the field, for a value that
