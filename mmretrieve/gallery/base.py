@@ -321,7 +321,7 @@ class GalleryBase(ABC, Generic[View]):
         """Opens the file of an item. ImageError if it is not the one that was added."""
         with item.location.open() as file:
             if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
-                raise ImageError(f"{item.path}: is not the picture any more that was added as {item.id!r}")
+                raise ImageError(f"{item.path}: the file is no longer the image that was added as {item.id!r}; add it again")
             file.seek(0)
             yield file
 

@@ -1,4 +1,4 @@
-"""Items whose vectors were made elsewhere: they go in as they are, and nobody has seen their pictures."""
+"""Adds vectors that were computed elsewhere. Their images are not read."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def add_vectors(
     fields: Sequence[Mapping[str, Value]] | None,
     progress: Progress | None,
 ) -> AddReport:
-    """Adds (n, dim) vectors under n ids, with the paths of their pictures and their fields where these are given.
+    """Adds (n, dim) vectors with n ids, and optionally the paths of their images and their fields. Call within `writing`.
 
-    Call within `writing`. OptionError for lists of other lengths or what is no id; GalleryError, with the blocks before it
-    committed, for an id that has another vector here.
+    Raises OptionError for lists of another length and invalid ids; GalleryError, with the batches before it committed, for an id that has
+    another vector.
     """
     float16_rows = to_float16_rows(vectors, "vectors", store.dim)
     for name, given in (("ids", ids), ("paths", paths), ("fields", fields)):
@@ -55,13 +55,13 @@ def add_vectors(
 
 
 def vector_item(id_: str, path: str, vector: NDArray[np.float16], fields: Mapping[str, Value], source: str) -> Item:
-    """An item that is known by its vector alone, so its content is that."""
+    """Makes an item whose image was never read: its content hash is that of its vector."""
     content = f"{UNSEEN}{hashlib.blake2b(vector.tobytes(), digest_size=16).hexdigest()}"
     return Item(id_, Location(path), content, fields=fields, source=source)
 
 
 def to_float16_rows(vectors: ArrayLike, name: str, dim: int) -> Float16Rows:
-    """(n, dim) of any length → unit rows in float16; rows that are so already are kept to the bit. VectorError as of `unit`."""
+    """Normalizes (n, dim) vectors and rounds them to float16. Unit rows in float16 are returned as they are. Raises VectorError as `unit` does."""
     given = np.asarray(vectors)
     if given.dtype == np.float16 and given.ndim == 2 and given.shape[1] == dim and _are_unit(given):
         return given

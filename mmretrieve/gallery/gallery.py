@@ -597,8 +597,14 @@ class Gallery(GalleryBase[LocalView]):
         ...     gallery.index_report()["recall_at_10"]
         1.0
         """
-        made, found = self._with_view(lambda view: manager.measure(self._store, view.version, view.float16_rows, recall))
-        return {"factory": made.factory, "rows": made.rows, "target": recall, **made.params.given(), **asdict(found)}
+        manifest, report = self._with_view(lambda view: manager.measure(self._store, view.version, view.float16_rows, recall))
+        return {
+            "factory": manifest.factory,
+            "rows": manifest.rows,
+            "target": recall,
+            **manifest.params.given(),
+            **asdict(report),
+        }
 
     def choose_vocabulary(self, fields: Sequence[str]) -> Vocabulary:
         """Makes the vocabulary from chosen fields and stores it, in place of the one that is detected automatically.

@@ -1,7 +1,7 @@
-"""The layout of clip-retrieval, in and out: `img_emb/img_emb_{k}.npy` beside `metadata/metadata_{k}.parquet`, row i of one to row i of the other.
+"""Exports and imports the layout of clip-retrieval: `img_emb/img_emb_{k}.npy` and `metadata/metadata_{k}.parquet`, row by row.
 
-What that layout has no place for (ids, parts, hashes, the exact kinds of fields, which encoder it was) goes into a column of
-its own, `mmretrieve`, and into `mmretrieve.json`; other tools pass both by. So what was exported comes back as it was.
+What the layout does not have (ids, archive members, hashes, field types, the encoder) is stored in one additional column, `mmretrieve`, and one
+additional file, `mmretrieve.json`, which other tools ignore. An export can therefore be imported without loss.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mmretrieve.sources.parquet_files import ParquetRows, write_records
 from mmretrieve.sources.values import fields_of
 
 VECTORS, METADATA, MANIFEST, OWN_COLUMN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
-SHARD_SIZE = 100_000  # items of one pair of files
-PATH_COLUMNS = ("image_path", "key", "url")  # what may name a picture, the first that is there
+SHARD_SIZE = 100_000  # items in a pair of files
+PATH_COLUMNS = ("image_path", "key", "url")  # columns that may contain the path of an image; the first that exists counts
 
 
 def export(view: LocalView, folder: Path, progress: Progress | None = None) -> int:
-    """Writes all items into an empty folder, float16 unit rows as they are stored; gives back how many.
+    """Writes all items into an empty folder, with the stored float16 unit rows. Returns their number.
 
-    GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
+    Raises GalleryError if the folder is not empty, the disk is full, or a field has the name of a column of the layout.
     """
     if taken := {"image_path", OWN_COLUMN} & set(view.store.ledger.kinds()):
         raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GalleryError(f"{folder}: there is something here already; name an empty folder")
+        raise GalleryError(f"{folder}: the folder is not empty; choose an empty one")
     try:
         for name in (VECTORS, METADATA):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of an export, None where another tool made the folder. GalleryError where it is damaged."""
+    """Reads the manifest of an export; None if another tool made the folder. Raises GalleryError if it is damaged."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -70,11 +70,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:
-    """Adds what the folder holds, in natural order of its files. Call within `writing`; can be repeated.
+    """Adds the items of the folder, in the numeric order of its files. Call within `writing`. It can be repeated.
 
-    Vectors that are float16 unit rows are kept to the bit, others are normalised first. An id is the picture's path, where
-    nothing better is known. GalleryError, naming the file, for pairs that do not match, other dimensions, or a path that
-    names two vectors.
+    Float16 unit rows are stored bit for bit, other vectors are normalized. Without an id, the path of the image is the id. Raises GalleryError,
+    with the name of the file, for files that do not fit together, another dimension, or a path with two vectors.
     """
     report = AddReport()
     for vectors, metadata in _file_pairs(folder):
@@ -88,7 +87,7 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
 
 
 def count(folder: Path) -> int:
-    """How many vectors there are. GalleryError where the folder has not that layout."""
+    """Returns the number of vectors. Raises GalleryError if the folder has another layout."""
     return sum(len(_load_array(vectors)) for vectors, _ in _file_pairs(folder))
 
 
@@ -136,13 +135,13 @@ def _load_array(path: Path) -> Float16Rows:
         stored: Float16Rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError) as error:
         raise GalleryError(f"{path}: cannot be read ({error})") from error
-    except ValueError as error:  # NumPy's own words are about pickles
-        raise GalleryError(f"{path}: is no array of numbers that NumPy wrote") from error
+    except ValueError as error:  # the message of NumPy is about pickles
+        raise GalleryError(f"{path}: is not a numeric array in NumPy's format") from error
     return stored
 
 
 def _file_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Files of vectors with those of their metadata, in natural order: `img_emb_10` comes after `img_emb_9`."""
+    """Returns pairs of vector and metadata files in numeric order: `img_emb_10` comes after `img_emb_9`."""
     files = {kind: _files_by_number(folder / kind, kind, suffix) for kind, suffix in ((VECTORS, "npy"), (METADATA, "parquet"))}
     if not files[VECTORS]:
         raise GalleryError(f"{folder}: no {VECTORS}/{VECTORS}_0.npy; expected the layout of clip-retrieval")

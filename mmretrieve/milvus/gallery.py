@@ -162,7 +162,7 @@ class MilvusGallery(GalleryBase[CollectionView]):
             "setting": asdict(self.setting) if self.setting else None,
             "fields": {name: str(kind) for name, kind in self.manifest.fields.items()},
             "vocabulary": str(self._gallery_vocabulary),
-            "index": {"type": self._server.index(), "server": self._server.version().said},
+            "index": {"type": self._server.index(), "server": self._server.version().text},
         }
 
     def verify(self) -> list[str]:

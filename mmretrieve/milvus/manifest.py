@@ -1,4 +1,4 @@
-"""The manifest of a collection, kept as JSON in one of its properties."""
+"""The manifest of a collection, stored as JSON in one of its properties."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to_text(manifest: Manifest) -> str:
 
 
 def from_text(text: str | None, location: object) -> Manifest:
-    """GalleryError, naming the place, for a collection that is not one of ours, or of another format."""
+    """Parses a manifest. Raises GalleryError, with the address, if the collection is not a gallery or has another format."""
     if text is None:
         raise GalleryError(
             f"{location}: this collection is not a gallery of mmretrieve; name another, `mmretrieve push` makes it"
@@ -37,9 +37,9 @@ def from_text(text: str | None, location: object) -> Manifest:
 
 
 def open_collection(server: MilvusClient, manifest: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
-    """What the collection says of itself, for vectors like these; made where there is none, for so many items.
+    """Returns the manifest of the collection; creates it, for this number of items, if there is none.
 
-    GalleryError where another encoder or decoding made it; OptionError for an index that the server does not have.
+    Raises GalleryError if another encoder or decoding made it, OptionError for an index that the server does not have.
     """
     version = server.version()
     name = version.check(version.indexes[0] if index is None else index)
@@ -59,9 +59,9 @@ def open_collection(server: MilvusClient, manifest: Manifest, items: int, index:
 
 
 def add_choices(server: MilvusClient, manifest: Manifest, store: Store) -> Manifest:
-    """The manifest with the store's chosen vocabulary and fields, stored before any item has them.
+    """Adds the chosen vocabulary and the fields of the store to the manifest, before any item has them.
 
-    GalleryError for a field that has another type there.
+    Raises GalleryError for a field that has another type there.
     """
     fields, own = dict(manifest.fields), read_manifest(store)
     for name, kind in own.fields.items():

@@ -1,6 +1,6 @@
-"""From a folder to a collection and back: vectors, places, hashes and fields travel as they are, thumbnails stay behind.
+"""Copies items between a folder and a collection: vectors, locations, hashes and fields, without thumbnails.
 
-Both ways copy what is not there yet, in its order, a block at a time, and can be interrupted and run again.
+Both directions copy missing items in order, a batch at a time, and can be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def push_items(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> AddReport:
-    """Copies the items of a store into the collection of that manifest.
+    """Copies the items of a store to the collection.
 
-    update: images that are others there are replaced. mirror: what the store does not have is deleted there. GalleryError, with
-    nothing pushed, where an id is another image there and `update` is not given, or a field has another type.
+    `update`: images that differ are replaced. `mirror`: items that the store does not have are deleted. Raises GalleryError, with nothing pushed, if an id
+    is another image there and `update` is False, or a field has another type.
     """
     view = LocalView(store)
     _remove_repeated(server)
@@ -49,7 +49,7 @@ def push_items(
 def pull_items(view: CollectionView, store: Store, progress: Progress | None = None) -> AddReport:
     """Copies the items of a collection that the store does not have. Call within `writing`.
 
-    GalleryError, with nothing changed, where an id is another image in the store, or a field has another type there.
+    Raises GalleryError, with nothing changed, if an id is another image in the store or a field has another type.
     """
     target = StoreTarget(store)
     check_copy(target, _collection_batches(view), view.name)
@@ -57,7 +57,7 @@ def pull_items(view: CollectionView, store: Store, progress: Progress | None = N
 
 
 class CollectionTarget:
-    """A collection, for `copy_missing`. An item gets a number above all that are there, so that numbers grow as items come."""
+    """A collection as the target of `copy_missing`. New items get numbers above all existing ones."""
 
     remedy = "push with --update to replace it"
 
@@ -72,23 +72,23 @@ class CollectionTarget:
         rows = self._server.get(one_of(ID, ids), [ROW, ID, HASH, ITEM]) if ids else []
         return {row[ID]: ExistingItem(row[ROW], row[HASH], row[ITEM]) for row in rows}
 
-    def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
-        """Upserts what is missing or has other metadata there; another image gets a new row, and the old one is deleted after it."""
+    def write(self, batch: EncodedBatch, state: TargetState) -> AddReport:
+        """Upserts items that are missing or have other metadata. A replaced image gets a new row; the old one is deleted afterwards."""
         items = [replace(item, fields=fit_fields(item.fields, self.fields())) for item in batch.items]
-        changed = [i for i in comparison.same if is_news(items[i], comparison.existing[items[i].id])]
-        new = sorted([*comparison.missing, *comparison.different])
-        first = max(self._last + 1, time.time_ns())  # so that two who push at once do not give one number twice
-        numbers = {i: comparison.existing[items[i].id].row for i in changed} | {i: first + n for n, i in enumerate(new)}
+        changed = [i for i in state.same if is_news(items[i], state.existing[items[i].id])]
+        new = sorted([*state.missing, *state.different])
+        first = max(self._last + 1, time.time_ns())  # so that two concurrent pushes use different numbers
+        numbers = {i: state.existing[items[i].id].row for i in changed} | {i: first + n for n, i in enumerate(new)}
         vectors = batch.vectors_of(list(numbers))
         if numbers:
             rows = zip(numbers.items(), vectors, strict=True)
             self._server.upsert([row_of(number, items[i], vector, self._manifest.fields) for (i, number), vector in rows])
             self._last = max(self._last, *numbers.values())
-        replaced = [comparison.existing[items[i].id].row for i in comparison.different]
+        replaced = [state.existing[items[i].id].row for i in state.different]
         if replaced:
             self._server.delete_rows(replaced)
-        skipped = len(comparison.same) - len(changed)
-        return AddReport(len(comparison.missing), skipped, updated=len(changed) + len(replaced))
+        skipped = len(state.same) - len(changed)
+        return AddReport(len(state.missing), skipped, updated=len(changed) + len(replaced))
 
 
 def _collection_batches(view: CollectionView) -> Iterator[EncodedBatch]:
@@ -108,7 +108,7 @@ def _remove_absent(server: MilvusClient, ids: Collection[str]) -> int:
 
 
 def _remove_repeated(server: MilvusClient) -> None:
-    """Where an interrupted or a second push left an id with two rows, the newer one stays."""
+    """Deletes the older row of ids that have two, after an interrupted or a concurrent push."""
     rows = sorted((row[ROW], row[ID]) for page in server.pages([ROW, ID]) for row in page)
     newest = {id_: row for row, id_ in rows}
     if older := [row for row, id_ in rows if newest[id_] != row]:

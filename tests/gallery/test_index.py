@@ -83,7 +83,7 @@ def test_every_kind_ranks_as_exact_numpy_does_when_it_looks_at_everything(factor
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 100), st.sampled_from(EXACT))
-def test_an_exact_plan_misses_nothing_at_its_usual_effort(seed: int, distinct: int, k: int, factory: str) -> None:
+def test_an_exact_plan_misses_nothing_with_default_parameters(seed: int, distinct: int, k: int, factory: str) -> None:
     rng = np.random.default_rng(seed)
     vectors = unit(rng.normal(size=(distinct, 8)))[rng.integers(0, distinct, 120)].astype(np.float16)
     queries = np.concatenate([vectors[:2].astype(np.float32), rng.normal(size=(2, 8)).astype(np.float32) * 3])
@@ -265,13 +265,13 @@ def test_wrong_questions_are_refused_and_an_empty_gallery_answers() -> None:
 def test_threads_may_search_one_index() -> None:
     vectors, index = rows("clustered"), built("IVF16,SQ8", "clustered")
     queries = composed_queries(vectors, 40)
-    efforts = [SearchParams(nprobe=1), SearchParams(nprobe=16, overfetch=60)]
-    expected = [found(index.with_params(effort), vectors, queries, 5) for effort in efforts]
+    settings = [SearchParams(nprobe=1), SearchParams(nprobe=16, overfetch=60)]
+    expected = [found(index.with_params(setting), vectors, queries, 5) for setting in settings]
     seen: list[bool] = []
 
     def ask(which: int) -> None:
         for _ in range(20):
-            seen.append(found(index.with_params(efforts[which]), vectors, queries, 5) == expected[which])
+            seen.append(found(index.with_params(settings[which]), vectors, queries, 5) == expected[which])
 
     threads = [threading.Thread(target=ask, args=(i % 2,)) for i in range(4)]
     for thread in threads:
@@ -299,7 +299,7 @@ def test_plans_at_their_thresholds() -> None:
     assert [cells_for(items) for items in (0, 1, 100, 1_000_000, 10**12)] == [4, 4, 32, 4096, 16384]
 
 
-def test_effort_is_checked_and_kept() -> None:
+def test_search_parameters_are_checked_and_kept() -> None:
     for wrong in ({"nprobe": 0}, {"nprobe": 2.5}, {"ef": True}, {"overfetch": 0.5}, {"overfetch": float("nan")}):
         with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be"):
             SearchParams(**wrong)
@@ -313,7 +313,7 @@ def test_effort_is_checked_and_kept() -> None:
     )
 
 
-def test_more_effort_finds_more() -> None:
+def test_larger_parameters_find_more() -> None:
     vectors, index = rows("random"), built("IVF16,RaBitQ", "random")
     queries = composed_queries(vectors, 50)
     truth = exact_best(vectors, queries, 10)
@@ -392,7 +392,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
     index, vectors = built("SQfp16", "random"), rows("random")
     assert index.on("auto", vectors) is index
     assert index.on(Device.CPU, vectors) is index
-    with pytest.raises(GalleryError, match="FAISS sees no GPU here"):
+    with pytest.raises(GalleryError, match="FAISS finds no GPU"):
         index.on("cuda", vectors)
     with pytest.raises(OptionError, match="unknown device 'tpu'"):
         index.on("tpu", vectors)
@@ -441,7 +441,7 @@ def test_cells_that_are_shared_out_are_looked_into() -> None:
 @pytest.mark.parametrize("factory", ["SQfp16", "Flat", "IVF16,SQ8", "IVF16,Flat"])
 def test_a_gpu_ranks_as_the_cpu_does(factory: str) -> None:
     if not faiss.get_num_gpus():
-        pytest.skip("FAISS sees no GPU here")
+        pytest.skip("FAISS finds no GPU")
     vectors = rows("clustered")
     index = built(factory, "clustered").on("cuda", vectors).with_params(SearchParams(16, overfetch=30))
     queries = composed_queries(vectors, 20)
@@ -452,6 +452,6 @@ def test_a_gpu_ranks_as_the_cpu_does(factory: str) -> None:
 @pytest.mark.gpu
 def test_what_has_no_form_on_a_gpu_is_named() -> None:
     if not faiss.get_num_gpus():
-        pytest.skip("FAISS sees no GPU here")
-    with pytest.raises(OptionError, match="has no form on a GPU; SQfp16"):
+        pytest.skip("FAISS finds no GPU")
+    with pytest.raises(OptionError, match="is not supported on a GPU; use SQfp16"):
         built("IVF16,RaBitQ", "clustered").on("cuda", rows("clustered"))

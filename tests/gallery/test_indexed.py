@@ -35,8 +35,8 @@ def clustered(count: int, seed: int = 0) -> np.ndarray:
     return unit(vectors)[:count]
 
 
-def look_everywhere(gallery: mm.Gallery) -> None:
-    """At full effort an index that rounds its vectors is exact too."""
+def search_all_cells(gallery: mm.Gallery) -> None:
+    """With the largest parameters an index that rounds its vectors is exact, too."""
     ledger = gallery._store.ledger
     kept = ledger.meta()["index"]
     ledger.set_meta(index=kept | {"effort": {"probes": 10_000, "ef": None, "overfetch": 10_000}})
@@ -52,7 +52,7 @@ def big(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     gallery.add_vectors(ids[:-500], vectors[:-500], fields=fields[:-500])
     if KINDS[request.param] is not None:
         gallery.build_index(KINDS[request.param])
-        look_everywhere(gallery)
+        search_all_cells(gallery)
     gallery.add_vectors(ids[-500:], vectors[-500:], fields=fields[-500:])
     gallery.delete(ids[::10])
     return gallery
@@ -161,7 +161,7 @@ def test_readers_keep_the_index_they_have(small: mm.Gallery) -> None:
 
 def test_the_shell_builds_and_reports(small: mm.Gallery, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index-report", str(small.path)]) == 1
-    assert "has no index yet; build one with `mmretrieve build" in capsys.readouterr().err
+    assert "there is no index; build one with `mmretrieve build" in capsys.readouterr().err
     assert main(["build", str(small.path), "--index", "IVF16,SQ8", "--quiet"]) == 0
     assert "IVF16,SQ8, recall@10 " in capsys.readouterr().out
     assert main(["index-report", str(small.path), "--recall", "0.9"]) == 0
@@ -192,7 +192,7 @@ def test_devices(small: mm.Gallery) -> None:
     with pytest.raises(OptionError, match="unknown device 'tpu'"):
         mm.Gallery.open(small.path, device="tpu")
     if not faiss.get_num_gpus():
-        with pytest.raises(GalleryError, match="FAISS sees no GPU"):
+        with pytest.raises(GalleryError, match="FAISS finds no GPU"):
             mm.Gallery.open(small.path, device="cuda")
 
 
@@ -233,7 +233,7 @@ def test_a_gpu_ranks_as_the_cpu_does(small: mm.Gallery, factory: str) -> None:
     import faiss
 
     if not faiss.get_num_gpus():
-        pytest.skip("FAISS sees no GPU")
+        pytest.skip("FAISS finds no GPU")
     small.build_index(factory, recall=1.0)
     there, here = mm.Gallery.open(small.path, device="cuda"), mm.Gallery.open(small.path, device="cpu")
     for near in range(0, 3000, 100):

@@ -1,4 +1,4 @@
-"""What the ledger keeps of the index: of which epoch and how many rows, from which plan, how hard it looks and what that found."""
+"""The description of the index in the ledger: its rows, its plan, its search parameters and the recall it reached."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import INDEX, Store
 from mmretrieve.options import DEFAULT_RECALL
 
-NEW = f"{INDEX}.new"  # written whole, but not stamped yet, or not renamed yet
-MAX_DEAD_SHARE, MAX_GROWTH = 0.2, 2.0  # shares of dead rows, and of rows since training, from which something is advised
+NEW = f"{INDEX}.new"  # complete, but not in the ledger yet, or not renamed yet
+MAX_DEAD_SHARE, MAX_GROWTH = 0.2, 2.0  # share of deleted rows, growth since training: above them, `info` gives advice
 UNBUILT = IndexPlan(FLAT, "nothing was built yet, so every vector is scored as it is stored")
 
 
 @dataclass(frozen=True)
 class IndexManifest:
-    """What the ledger keeps of the index. `trained` is how many rows there were when it was built, `recall` what was reached then."""
+    """The description of an index. `trained` is the number of rows when it was built, `recall` what it reached then."""
 
     epoch: int
     rows: int
@@ -34,6 +34,7 @@ class IndexManifest:
 
     @property
     def plan(self) -> IndexPlan:
+        """The plan of the index."""
         return IndexPlan(self.factory, self.reason)
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,13 +52,13 @@ class IndexManifest:
 
     @classmethod
     def unwritten(cls, version: StoreVersion, index: FaissIndex) -> IndexManifest:
-        """Of an index that was just built and not tuned."""
+        """Describes an index that was just built and is not tuned yet."""
         plan, rows = index.plan, len(index)
         return cls(version.epoch, rows, "", plan.factory, plan.reason, index.params, rows)
 
     @classmethod
     def of(cls, store: Store, version: StoreVersion | None = None) -> IndexManifest | None:
-        """The manifest there is; with a version, only one whose index can serve it."""
+        """Reads the manifest; None if there is none. With a version, only one whose index can serve it."""
         data = store.ledger.meta().get("index")
         manifest = None if data is None else cls.from_dict(data)
         if manifest is None or version is None:
@@ -66,13 +67,13 @@ class IndexManifest:
 
 
 def describe_index(store: Store, version: StoreVersion) -> dict[str, Any]:
-    """What `info` says of the index, and what is advised; None where all is well."""
+    """Returns what `info` says about the index. `advice` is None if nothing needs to be done."""
     manifest = IndexManifest.of(store, version)
     if manifest is None:
         return {**asdict(UNBUILT), "advice": _advice_to_compact(store, version) or _advice_to_build(store, version)}
-    known = {name: getattr(manifest, name) for name in ("factory", "reason", "rows", "recall")}
+    description = {name: getattr(manifest, name) for name in ("factory", "reason", "rows", "recall")}
     return {
-        **known,
+        **description,
         **manifest.params.given(),
         "uncovered": version.total - manifest.rows,
         "advice": _advice(store, version, manifest),

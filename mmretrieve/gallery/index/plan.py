@@ -1,4 +1,4 @@
-"""Which index a gallery gets, and how hard it looks: what `choose` decides and why, in words that are kept in the ledger."""
+"""Which index a gallery gets and why, and the parameters of its searches."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import Choice
 from mmretrieve.vectors import is_number
 
-FLAT, FLAT_FLOAT32 = "SQfp16", "Flat"  # every vector as it is: float16, float32
-MAX_FLAT_NUMBERS = 1 << 27  # numbers in all that are scanned whole, 262,144 × 512: 13 ms a query on one thread
+FLAT, FLAT_FLOAT32 = "SQfp16", "Flat"  # all vectors in float16, in float32
+MAX_FLAT_NUMBERS = 1 << 27  # items × dimensions, 262,144 × 512: 13 ms per query on one thread
 CELLS_PER_ROOT = 4  # cells for the square root of the rows: 4096 for a million
-MAX_CELLS = 1 << 14  # the cells themselves are scanned at every query, so they may not grow for ever
-MAX_GPU_K = 2048  # of k, and of the cells looked into, in one search on a GPU (FAISS 1.15)
+MAX_CELLS = 1 << 14  # every query scans the centroids of all cells
+MAX_GPU_K = 2048  # limit of k and of searched cells on a GPU (FAISS 1.15)
 ID_BYTES, FACTOR_BYTES = 8, 8  # of a vector in a cell: its row number; of RaBitQ also two float32 factors
-MAX_MEMORY_SHARE = 0.8  # of the memory, what an index may fill; the rest is the training sample's and the searches'
+MAX_MEMORY_SHARE = 0.8  # of the free memory; the rest is for the training sample and searches
 
 
 class Device(Choice):
-    """Where an index is searched: `auto` takes a GPU where FAISS sees one."""
+    """Where an index is searched. `auto` uses GPUs if FAISS finds one."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -32,14 +32,14 @@ class Device(Choice):
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """What is built, as a FAISS factory string, and one sentence that says why."""
+    """A FAISS factory string, and one sentence with the reason for it."""
 
     factory: str
     reason: str
 
     @property
     def exact(self) -> bool:
-        """Whether the index scores every vector as it is stored, so that nothing can be missed."""
+        """Whether the index scores every stored vector, so that it misses nothing."""
         return self.factory in (FLAT, FLAT_FLOAT32)
 
 
@@ -78,10 +78,10 @@ class SearchParams:
 
 
 def choose(items: int, dim: int, *, memory: int | None = None, device: Device | str = Device.CPU) -> IndexPlan:
-    """The plan for so many items of so many dimensions; `memory` in bytes is what may be filled, by default what is free now.
+    """Chooses the index for a number of items and a dimension. `memory` is the limit in bytes, by default the free memory.
 
-    On the CPU: float16 as it is up to MAX_FLAT_NUMBERS, beyond that cells of 8-bit vectors, and cells of 1-bit vectors where
-    those do not fit. On a GPU (`memory` is then the GPU's): float16 as it is where that fits, else cells of 8-bit vectors.
+    On the CPU: flat float16 up to MAX_FLAT_NUMBERS numbers, then cells of 8-bit vectors, then cells of 1-bit vectors if those do not fit. On a
+    GPU (`memory` is that of the GPU): flat float16 if it fits, otherwise cells of 8-bit vectors.
     """
     room = MAX_MEMORY_SHARE * (memory if memory is not None else _free_memory())
     cells, numbers = cells_for(items), items * dim
@@ -102,12 +102,12 @@ def choose(items: int, dim: int, *, memory: int | None = None, device: Device | 
 
 
 def cells_for(items: int) -> int:
-    """How many cells so many items are put into: the power of two next to CELLS_PER_ROOT · √items, within its bounds."""
+    """Returns the number of cells: the power of two nearest to CELLS_PER_ROOT · √items, at most MAX_CELLS."""
     return min(MAX_CELLS, 1 << round(log2(CELLS_PER_ROOT * sqrt(max(items, 1)))))
 
 
 def default_params(plan: IndexPlan, cells: int | None) -> SearchParams:
-    """Where nothing was tuned: what reached a recall@10 of 0.99 at a million items (results/million.json), and some more."""
+    """Returns the parameters of an index that was not tuned: those that reached a recall@10 of 0.99 at a million items, with a margin."""
     if plan.exact:
         return SearchParams()
     nprobe, ef = max(1, cells // 16) if cells else None, 128 if "HNSW" in plan.factory else None
@@ -115,7 +115,7 @@ def default_params(plan: IndexPlan, cells: int | None) -> SearchParams:
 
 
 def _free_memory() -> int:
-    """Bytes that can be had now without swapping; in a container, no more than its limit."""
+    """Returns the free memory in bytes, in a container at most its limit."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
