@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 import mmretrieve as mm
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import FLAT, IndexPlan, SearchParams, cells_for
-from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescored, tune
+from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescore, tune
 from mmretrieve.vectors import Float32, unit
 
 DIM = 512
@@ -201,11 +201,11 @@ def measure_index(folder: Path, size: int, name: str) -> dict[str, Any]:
         index = FaissIndex.build(plan, vectors)
         seconds = time.perf_counter() - started
     tuned = tune(index, tuning_truth[:, :10], tuning, target=TUNING_RECALL)
-    index = index.with_effort(tuned.effort)
+    index = index.with_params(tuned.params)
     index_report = report(index, vectors, measuring, truth, build_seconds=seconds)
     return {
         "factory": plan.factory,
-        "effort": asdict(tuned.effort),
+        "effort": tuned.params.to_dict(),
         **asdict(index_report),
         "memory of building, MB": memory,
         "curve": list(curve(index, vectors, measuring, truth)),
@@ -216,19 +216,19 @@ def curve(
     index: FaissIndex, vectors: NDArray[np.float16], queries: Float32, truth: NDArray[np.int64]
 ) -> Iterator[dict[str, float]]:
     """Recall and milliseconds of one query for fewer and more cells than the tuned number."""
-    probes = index.effort.probes
-    for effort in [index.effort] if probes is None else [_with_nprobe(index, probes * 2**step // 16) for step in range(8)]:
-        tuned_index, times = index.with_effort(effort), []
+    nprobe = index.params.nprobe
+    for params in [index.params] if nprobe is None else [_with_nprobe(index, nprobe * 2**step // 16) for step in range(8)]:
+        tuned_index, times = index.with_params(params), []
         for query in queries:
             started = time.perf_counter()
-            rescored(vectors, query[None], tuned_index.search(query[None], 10), 10)
+            rescore(vectors, query[None], tuned_index.search(query[None], 10), 10)
             times.append(1000 * (time.perf_counter() - started))
         recall_at_10 = recall(truth[:, :10], tuned_index.search(queries, 10))
-        yield {"probes": effort.probes or 0, "recall_at_10": recall_at_10, "p50_ms": float(np.median(times))}
+        yield {"probes": params.nprobe or 0, "recall_at_10": recall_at_10, "p50_ms": float(np.median(times))}
 
 
-def _with_nprobe(index: FaissIndex, probes: int) -> SearchParams:
-    return replace(index.effort, probes=min(max(1, probes), index.cells or 1))
+def _with_nprobe(index: FaissIndex, nprobe: int) -> SearchParams:
+    return replace(index.params, nprobe=min(max(1, nprobe), index.cells or 1))
 
 
 @contextmanager

@@ -50,13 +50,18 @@ def measure(size: int, folder: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         path = Path(place) / "g"
         fill(path, size)
-        gallery = mm.Gallery.open(path, device="cpu")
-        new = np.random.default_rng(1).normal(size=(REPEATS, 1, DIM)).astype(np.float32)
-        return {
-            "delete one": timed(lambda i: gallery.delete([f"{i * size // REPEATS:08}"])),
-            "add one": timed(lambda i: gallery.add_vectors([f"new {i}"], new[i])),
-            "open": timed(lambda _: mm.Gallery.open(path, device="cpu")),
-        }
+        return measure_gallery(path, size)
+
+
+def measure_gallery(path: Path, size: int) -> dict[str, Any]:
+    """The same for a gallery that `fill` made."""
+    gallery = mm.Gallery.open(path, device="cpu")
+    new = np.random.default_rng(1).normal(size=(REPEATS, 1, DIM)).astype(np.float32)
+    return {
+        "delete one": timed(lambda i: gallery.delete([f"{i * size // REPEATS:08}"])),
+        "add one": timed(lambda i: gallery.add_vectors([f"new {i}"], new[i])),
+        "open": timed(lambda _: mm.Gallery.open(path, device="cpu")),
+    }
 
 
 def fill(path: Path, size: int) -> None:

@@ -50,9 +50,34 @@ MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the
 def open_gallery(
     address: str | Path, *, encoder: Encoder | None = None, device: IndexDevice | str = IndexDevice.AUTO
 ) -> AnyGallery:
-    """Opens the gallery in a folder, or the one on a Milvus server: `"milvus://host:port/collection"`.
+    """Opens the gallery in a folder or on a Milvus server.
 
-    encoder, device: as in `Gallery.open`; a Milvus server searches on devices of its own. Raises GalleryError where there is none.
+    Parameters
+    ----------
+    address : str or Path
+        A folder, or ``"milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION"`` (``milvuss://`` over TLS).
+    encoder : Encoder, optional
+        The encoder that made the gallery. Only adding needs it.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        Where the index of a folder is searched (see `Gallery.open`). A Milvus server ignores it.
+
+    Returns
+    -------
+    Gallery or MilvusGallery
+        The gallery.
+
+    Raises
+    ------
+    GalleryError
+        If there is no gallery, it is damaged, another encoder made it, or the server does not answer.
+    OptionError
+        If the address or `device` is invalid.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> len(mm.open_gallery(mm.wardrobe.gallery_folder()))
+    2000
     """
     if is_address(address):
         return MilvusGallery.open(str(address), encoder=encoder)

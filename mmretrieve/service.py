@@ -150,7 +150,7 @@ class SearchService:
 
     def items(self, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
         """Some items in insertion order. Raises OptionError for a filter that cannot be read."""
-        return self.gallery.listed(where=where, offset=offset, limit=limit)
+        return self.gallery.list_items(where=where, offset=offset, limit=limit)
 
     def fields(self, ranking: Ranking) -> list[Mapping[str, Any]]:
         """The fields of each hit; none for a hit that was deleted since."""
@@ -180,7 +180,7 @@ class SearchService:
 
     def facets(self) -> list[Facet]:
         """One facet for each field, from the first FACET_ITEMS items."""
-        fields = [item.fields for item in self.gallery.listed(limit=FACET_ITEMS).items]
+        fields = [item.fields for item in self.gallery.list_items(limit=FACET_ITEMS).items]
         kinds: Mapping[str, str] = self.gallery.info()["fields"]
         return [_facet(name, kind, [of[name] for of in fields if of.get(name) is not None]) for name, kind in kinds.items()]
 

@@ -18,15 +18,12 @@ import mmretrieve as mm
 ROOT = Path(__file__).parents[1]
 EXEMPT = frozenset(
     {
-        "AddReport",
         "ComposerName",
         "Decode",
-        "Gallery",
         "Parts",
         "Retriever",
         "RuleName",
         "Vocabulary",
-        "open_gallery",
         "wardrobe",
     }
 )

@@ -46,7 +46,7 @@ from mmretrieve.filters.expression import (
 )
 from mmretrieve.filters.sqlite import to_text
 from mmretrieve.gallery.store import ledger, statements
-from mmretrieve.gallery.store.fields import RESERVED
+from mmretrieve.gallery.store.records import RESERVED
 
 FIELDS = ("n", "t", "m", "Dark Green", 'a"b')
 VALUES = [
@@ -460,7 +460,7 @@ def test_a_filter_is_given_as_text_as_an_expression_or_as_a_structure(gallery: m
     text = "n BETWEEN 10 AND 19 AND t LIKE '%5'"
     query = mm.Composition(("query",), gallery.vectors()[:1], (1.0,))
     for where in (text, parse(text), to_dict(parse(text))):
-        assert [item.id for item in gallery.listed(where=where).items] == ["015"]
+        assert [item.id for item in gallery.list_items(where=where).items] == ["015"]
         assert gallery.search(query, 5, where=where).ids == ("015",)
 
 
@@ -482,9 +482,9 @@ def test_a_filter_that_takes_too_long_is_interrupted(gallery: mm.Gallery, monkey
     bomb = "long GLOB '*" + "[a-b]" * 90 + "c'"
     started = time.monotonic()
     with pytest.raises(OptionError, match=r"took longer than 0.5 s"):
-        gallery.listed(where=bomb)
+        gallery.list_items(where=bomb)
     assert time.monotonic() - started < 15  # all 60 rows take a minute
-    assert gallery.listed(where="n < 3").total == 3
+    assert gallery.list_items(where="n < 3").total == 3
 
 
 def test_sqlglot_waits_for_the_first_filter() -> None:

@@ -235,8 +235,8 @@ def test_beyond_that_a_rule_scores_a_pool_and_says_so(
     retriever: mm.Retriever, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = retriever.search(pictures[0], "in red", rule="product", composer="sum", k=3)
-    monkeypatch.setattr(search, "EXACT_ITEMS", 10)
-    monkeypatch.setattr(search, "POOL", 12)
+    monkeypatch.setattr(search, "MAX_EXACT_ITEMS", 10)
+    monkeypatch.setattr(search, "POOL_SIZE", 12)
     pooled = retriever.search(pictures[0], "in red", rule="product", composer="sum", k=3)
     assert pooled.pool is not None
     assert 12 <= pooled.pool < 60

@@ -53,7 +53,7 @@ IN_GALLERY = [
     "index",
     "candidates",
     "duplicates",
-    "snapshot",
+    "local_view",
     "search",
     "base",
     "ingest",

@@ -1,1 +1,1 @@
-"""What keeps vectors."""
+"""The gallery: vectors of images with ids and fields, and searches over them."""

@@ -1,4 +1,4 @@
-"""What every gallery answers, wherever its items are held: in a folder (`gallery`) or on a server (`milvus`)."""
+"""The methods that all galleries share, whether their items are in a folder (`gallery`) or on a server (`milvus`)."""
 
 from __future__ import annotations
 
@@ -27,61 +27,117 @@ from mmretrieve.ranking import Ranking
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
-MOVES = 8  # compactions that may come between a question and its answer
-N = TypeVar("N", bound=StoredView)
+MAX_REFRESHES = 8  # compactions by others during one call
+View = TypeVar("View", bound=StoredView)
 T = TypeVar("T")
 
 
-class GalleryBase(ABC, Generic[N]):
-    """Vectors made by one encoder, and what can be asked of them. `_now` is what is held at the moment that this object knows."""
+class GalleryBase(ABC, Generic[View]):
+    """Vectors made by one encoder, with ids, fields and images. `Gallery` and `MilvusGallery` implement it.
 
-    _view: N
+    A gallery object reads one version of its items. After a write by this object it reads the new version; `refresh` reads what
+    other processes have written.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+    >>> len(gallery), gallery.dim, gallery.encoder_identity.model
+    (2000, 128, 'wardrobe')
+    """
+
+    _view: View
     _encoder: Encoder | None
 
     @property
     @abstractmethod
     def path(self) -> Path | str:
-        """The folder, or the address on a server."""
+        """The folder, or the address of the collection on a server."""
 
     @property
     @abstractmethod
     def is_local(self) -> bool:
-        """Whether its vectors are on this machine, so that scoring every item is cheap."""
+        """Whether the vectors are on this machine, so that scoring every item is cheap."""
 
     @abstractmethod
     def thumbnail(self, id_: str) -> bytes:
-        """A small JPEG picture of one item. ImageError where there is none and its file is gone."""
+        """Returns a JPEG thumbnail of an item.
+
+        Parameters
+        ----------
+        id_ : str
+            The id of the item.
+
+        Returns
+        -------
+        bytes
+            The JPEG file; its longer side has at most 320 pixels.
+
+        Raises
+        ------
+        GalleryError
+            If there is no such item.
+        ImageError
+            If no thumbnail is stored and the image file is missing or has changed.
+        """
 
     @abstractmethod
     def refresh(self) -> None:
-        """Sees what others have written since this object was made, or since it last wrote."""
+        """Reads the current version, with the writes of other processes."""
 
     @abstractmethod
     def delete(self, ids: Sequence[str]) -> None:
-        """Removes items, all or none. GalleryError for an unknown id."""
+        """Deletes items.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            The ids of the items.
+
+        Raises
+        ------
+        GalleryError
+            If an id is unknown; nothing is deleted.
+        OptionError
+            If `ids` is one string.
+        """
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """What the gallery is: items, dimensions, encoder, decoding, setting, fields, index."""
+        """Describes the gallery: path, items, dim, encoder, decode, setting, fields, vocabulary, index.
+
+        Returns
+        -------
+        dict of str to object
+            Values that JSON can represent.
+        """
 
     @abstractmethod
     def verify(self) -> list[str]:
-        """Reads everything back; one line for each thing that is wrong, none when all is well."""
+        """Reads everything and compares it with its checksums.
+
+        Returns
+        -------
+        list of str
+            One line for each problem; empty if there is none.
+        """
 
     def __len__(self) -> int:
         return len(self._view)
 
     @property
     def manifest(self) -> Manifest:
-        """The encoder that made it, dimensions, decoding, setting, fields and the chosen vocabulary."""
+        """The encoder, the dimension, the decoding, the PDV setting, the fields and the chosen vocabulary."""
         return self._view.manifest
 
     @property
     def encoder_identity(self) -> EncoderIdentity:
+        """The identity of the encoder that made the vectors."""
         return self.manifest.encoder
 
     @property
     def dim(self) -> int:
+        """The dimension of the vectors."""
         return self.manifest.dim
 
     @property
@@ -91,111 +147,290 @@ class GalleryBase(ABC, Generic[N]):
 
     @property
     def setting(self) -> PDV | None:
-        """The PDV weights that searches of this gallery start from, where it names any."""
+        """The PDV parameters with which searches of this gallery start; None if the gallery has none."""
         return self.manifest.setting
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Every item, in insertion order."""
+        """The ids of all items, in insertion order."""
         return self._with_view(lambda view: view.ids)
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """GalleryError, naming both, unless `encoder` is the one that made this gallery."""
+        """Raises GalleryError, with both identities, unless `encoder` made this gallery."""
         self.check_made_by(encoder.identity)
 
     def check_made_by(self, identity: EncoderIdentity) -> None:
-        """GalleryError, naming both, unless that encoder made this gallery."""
+        """Raises GalleryError, with both identities, unless the encoder of this identity made this gallery."""
         if identity != self.encoder_identity:
             raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}")
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
-        """(n, dim) unit float32 of those ids, or of all, in insertion order. GalleryError for an unknown id."""
+        """Returns the vectors of some items, or of all.
+
+        Parameters
+        ----------
+        ids : sequence of str, optional
+            The ids of n items. By default all, in insertion order.
+
+        Returns
+        -------
+        array of shape (n, dim), float32
+            Unit rows, in the order of `ids`.
+
+        Raises
+        ------
+        GalleryError
+            If an id is unknown.
+        OptionError
+            If `ids` is not a list of strings.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> gallery.vectors(gallery.ids[:2]).shape
+        (2, 128)
+        """
         return self._with_view(lambda view: view.vectors_of(view.rows if ids is None else view.rows_of(ids)))
 
     def item(self, id_: str) -> Item:
-        """Place, content hash, size and fields of one item. GalleryError for an unknown id."""
+        """Returns the location, content hash, size and fields of an item.
+
+        Parameters
+        ----------
+        id_ : str
+            The id of the item.
+
+        Returns
+        -------
+        Item
+            `id`, `path`, `location`, `hash`, `width`, `height`, `fields`, `source`, `fingerprint`.
+
+        Raises
+        ------
+        GalleryError
+            If there is no such item.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> item = mm.open_gallery(mm.wardrobe.gallery_folder()).item("beige-checked-coat-0051.png")
+        >>> item.width, item.height, item.fields["colour"]
+        (224, 224, 'beige')
+        """
         return self._with_view(lambda view: view.items_of(view.rows_of([id_]))[0])
 
     def items(self, ids: Sequence[str]) -> list[Item]:
-        """The same of several, in that order."""
+        """Returns the items of some ids.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            The ids of n items.
+
+        Returns
+        -------
+        list of Item
+            n items, in the order of `ids`.
+
+        Raises
+        ------
+        GalleryError
+            If an id is unknown.
+        OptionError
+            If `ids` is not a list of strings.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> [item.fields["kind"] for item in gallery.items(gallery.ids[:2])]
+        ['coat', 'coat']
+        """
         return self._with_view(lambda view: view.items_of(view.rows_of(ids)))
 
-    def listed(self, *, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
-        """Up to `limit` of the items that fulfil a filter, from number `offset` on, in insertion order; and how many do.
+    def list_items(self, *, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
+        """Lists the items that match a filter, in insertion order, one page at a time.
 
-        OptionError for what is no filter.
+        Parameters
+        ----------
+        where : str, Expression or dict, optional
+            The filter, as for `search`. By default all items match.
+        offset : int, default=0
+            The number of matching items to skip.
+        limit : int, default=50
+            The maximum number of items to return.
+
+        Returns
+        -------
+        ItemPage
+            `items`, a list of Item, and `total`, the number of items that match.
+
+        Raises
+        ------
+        OptionError
+            If `where` is not a valid filter.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> page = mm.open_gallery(mm.wardrobe.gallery_folder()).list_items(where="colour = 'red'", limit=2)
+        >>> len(page.items), page.total
+        (2, 125)
         """
 
-        def listed(view: N) -> ItemPage:
+        def read_page(view: View) -> ItemPage:
             allowed = view.allowed(SearchOptions(1, where=read_filter(where)))
             return ItemPage(view.items_of(view.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
 
-        return self._with_view(listed)
+        return self._with_view(read_page)
 
     def picture(self, id_: str) -> Image.Image:
-        """The picture of one item, decoded as it was when it was added. ImageError where it is gone or is another one now."""
-        with self._unchanged(self.item(id_)) as file:
+        """Opens the image of an item, decoded in the same way as when it was added.
+
+        Parameters
+        ----------
+        id_ : str
+            The id of the item.
+
+        Returns
+        -------
+        PIL.Image.Image
+            The image, upright, in RGB.
+
+        Raises
+        ------
+        GalleryError
+            If there is no such item.
+        ImageError
+            If the file is missing or has changed since it was added.
+        """
+        with self._open_unchanged(self.item(id_)) as file:
             return open_image(file, decode=self.decode, size=self._image_size)
 
     def has_picture(self, item: Item) -> bool:
-        """Whether the picture of an item is still there, and the same as when it was added. Nothing is decoded."""
+        """Returns whether the file of an item exists and has not changed since it was added. Nothing is decoded."""
         try:
-            with self._unchanged(item):
+            with self._open_unchanged(item):
                 return True
         except ImageError:
             return False
 
     @contextmanager
-    def _unchanged(self, item: Item) -> Iterator[BinaryIO]:
-        """The file of an item, as far as it is the one that was added."""
+    def _open_unchanged(self, item: Item) -> Iterator[BinaryIO]:
+        """Opens the file of an item. ImageError if it is not the one that was added."""
         with item.location.open() as file:
             if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
-                raise ImageError(f"{item.path}: is not the picture any more that was added as {item.id!r}")
+                raise ImageError(f"{item.path}: the file is no longer the image that was added as {item.id!r}; add it again")
             file.seek(0)
             yield file
 
     def copies(self, content: str) -> list[str]:
-        """The ids of all items whose picture has that content hash (`images.content_hash` of a file)."""
+        """Returns the ids of all items with the same image file.
+
+        Parameters
+        ----------
+        content : str
+            The hash of a file: `item(id).hash`, or `images.content_hash` of an open file.
+
+        Returns
+        -------
+        list of str
+            Ids in insertion order; empty if no item has this content.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> gallery.copies(gallery.item("beige-checked-coat-0051.png").hash)
+        ['beige-checked-coat-0051.png']
+        """
         return self.copies_of([content])[0]
 
     def copies_of(self, hashes: Sequence[str]) -> list[list[str]]:
-        """The same of several content hashes, a list of ids for each."""
+        """Returns `copies` of several hashes: one list of ids for each."""
         return self._with_view(lambda view: view.copies(hashes))
 
     def duplicates(self, min_score: float | None = None, *, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        """Groups of ids that are the same file, or with `min_score` near enough, in insertion order.
+        """Finds groups of items that show the same image.
 
-        Near groups hang together by pairs whose vectors have at least that cosine. OptionError unless 0 < min_score ≤ 1.
+        Parameters
+        ----------
+        min_score : float, optional
+            The smallest cosine of two near duplicates, above 0 and up to 1. Groups are the connected components of all such
+            pairs. By default only files with equal bytes are duplicates.
+        progress : callable, optional
+            Called with the number of items that were compared since the last call.
+
+        Returns
+        -------
+        list of tuple of str
+            The ids of each group, in insertion order.
+
+        Raises
+        ------
+        OptionError
+            If `min_score` is not a number above 0 and up to 1.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> mm.open_gallery(mm.wardrobe.gallery_folder()).duplicates()
+        []
         """
         if min_score is None:
             return self._with_view(lambda view: view.same_content())
         return self._with_view(lambda view: view.near(min_score, progress))
 
     def term_scores(self, composition: Composition) -> Float32:
-        """(t, n) inner product of every term with every item, in insertion order: fold them with `rank`."""
+        """Scores every item under every term of a composition. `rank` combines the scores.
+
+        Parameters
+        ----------
+        composition : Composition
+            t terms of dimension `dim`.
+
+        Returns
+        -------
+        array of shape (t, n), float32
+            Inner products of terms and items, from -1 to 1; items in insertion order.
+
+        Raises
+        ------
+        GalleryError
+            If the terms have another dimension.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> composition = mm.Composition(("a", "b"), gallery.vectors(gallery.ids[:2]), (0.5, 0.5))
+        >>> gallery.term_scores(composition).shape
+        (2, 2000)
+        """
         return self._with_view(lambda view: search.term_scores(view, composition, view.rows))
 
     def scores(self, vectors: Float32) -> Float32:
-        """(m, dim) unit vectors → (m, n) inner products with every item, in insertion order."""
+        """Returns the inner products of (m, dim) unit vectors with all items: (m, n) float32, items in insertion order."""
         return self._with_view(lambda view: view.scores(vectors, view.rows))
 
     @property
     def spread(self) -> Spread:
-        """How the vectors lie about their mean; of a large gallery, those of a sample spread evenly over it."""
+        """The mean and the covariance of the vectors; in a large gallery, of an evenly spaced sample."""
         return self._with_view(lambda view: view.spread)
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The words that the items' fields say of them: made of the fields that were chosen, else found automatically.
+        """The words that the fields use for the items: of the chosen fields, otherwise detected automatically.
 
-        It is found from the fields of at most 20,000 items spread evenly, and kept while the gallery has the same fields and
-        its size changes by no more than 10 %. None where no field has words. Reading it writes nothing.
+        Detection reads the fields of at most 20,000 items, evenly spaced. The result is reused while the gallery has the same
+        fields and its size changes by at most 10 %. None if no field contains words. Reading it writes nothing.
         """
         return self._gallery_vocabulary.vocabulary
 
     @property
     def vocabulary_fields(self) -> tuple[str, ...]:
-        """The fields that the stored vocabulary was made of; empty where it was found automatically, or there is none."""
+        """The fields that were chosen for the vocabulary; empty if it was detected automatically or there is none."""
         return self._gallery_vocabulary.fields
 
     @property
@@ -211,20 +446,81 @@ class GalleryBase(ABC, Generic[N]):
         where: Where | None = None,
         min_score: float | None = None,
     ) -> Ranking:
-        """The k best items under the query's score rule. Fewer where the gallery has fewer, or fewer reach `min_score`.
+        """Finds the k best items under the score rule of a composition.
 
-        A linear rule is one search of the index. Others score every item of a gallery of up to EXACT_ITEMS, and of a
-        larger one the best POOL candidates of each term, which the ranking's note says. Equal scores keep insertion
-        order. where: an SQL expression over the items' fields, such as "price < 20 AND colour = 'red'", or an
-        `Expression` of `mmretrieve.filters`, or its structure.
-        Raises OptionError for k < 1 or an expression that is none, VectorError for another dimension.
+        A linear rule is one search of the index. Another rule scores every item of a gallery of up to 500,000 items; in a larger
+        one it scores the 2,000 best candidates of each term, and the note of the ranking says so. Items with equal scores stay in
+        insertion order.
+
+        Parameters
+        ----------
+        composition : Composition
+            Terms of dimension `dim`, their weights and the score rule.
+        k : int, default=10
+            The number of hits, at least 1. There are fewer if fewer items match.
+        exclude : collection of str, optional
+            Ids of items that must not appear.
+        where : str, Expression or dict, optional
+            A filter over the fields: SQL such as ``"price < 20 AND colour = 'red'"``, an `Expression` of `mmretrieve.filters`,
+            or its JSON form.
+        min_score : float, optional
+            The lowest score of a hit.
+
+        Returns
+        -------
+        Ranking
+            At most k hits, best first.
+
+        Raises
+        ------
+        OptionError
+            If k is less than 1, `where` is not a valid filter, or the weighted terms cancel.
+        GalleryError
+            If an id in `exclude` is unknown, or the terms have another dimension.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> composition = mm.Composition(("image",), gallery.vectors(["beige-checked-coat-0051.png"]), (1.0,))
+        >>> ranking = gallery.search(composition, k=3, where="colour = 'beige'")
+        >>> ranking[0].id, round(ranking[0].score, 3), len(ranking)
+        ('beige-checked-coat-0051.png', 1.0, 3)
         """
         return self._with_view(
             lambda view: search.search(view, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
         )
 
     def search_many(self, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions]) -> list[Ranking]:
-        """A ranking for each composition under its own `SearchOptions`, as `search` gives it; linear ones are searched together."""
+        """Searches for several compositions. The rankings are those of `search`; linear ones share one search of the index.
+
+        Parameters
+        ----------
+        compositions : sequence of Composition
+            The q queries.
+        options_of_each : sequence of SearchOptions
+            k, `exclude`, `min_score` and `where` (an Expression) of each query.
+
+        Returns
+        -------
+        list of Ranking
+            q rankings, in the order of the queries.
+
+        Raises
+        ------
+        OptionError, GalleryError
+            As `search` raises them.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> from mmretrieve.gallery.view import SearchOptions
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> queries = [mm.Composition(("image",), gallery.vectors([id_]), (1.0,)) for id_ in gallery.ids[:2]]
+        >>> rankings = gallery.search_many(queries, [SearchOptions(k=1)] * 2)
+        >>> [ranking[0].id for ranking in rankings] == list(gallery.ids[:2])
+        True
+        """
         return self._with_view(lambda view: search.search_many(view, compositions, options_of_each))
 
     def rank(
@@ -237,7 +533,37 @@ class GalleryBase(ABC, Generic[N]):
         where: Where | None = None,
         min_score: float | None = None,
     ) -> Ranking:
-        """The same ranking as `search`, folded from the `term_scores` of the same terms: nothing is searched again."""
+        """Combines the term scores of all items into a ranking, without a search. It equals the ranking of `search`.
+
+        Parameters
+        ----------
+        composition : Composition
+            t terms, with any weights and rule.
+        scores_tn : array of shape (t, n), float32
+            What `term_scores` returns for the same terms.
+        k, exclude, where, min_score
+            As in `search`.
+
+        Returns
+        -------
+        Ranking
+            At most k hits, best first.
+
+        Raises
+        ------
+        GalleryError
+            If the shape of the scores does not fit the terms and the items, or an id is unknown.
+        OptionError
+            If k is less than 1 or `where` is not a valid filter.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> composition = mm.Composition(("a", "b"), gallery.vectors(gallery.ids[:2]), (0.7, 0.3))
+        >>> gallery.rank(composition, gallery.term_scores(composition), k=5) == gallery.search(composition, k=5)
+        True
+        """
         return self._with_view(
             lambda view: search.rank(
                 view, composition, scores_tn, view.rows, SearchOptions(k, exclude, min_score, read_filter(where))
@@ -248,11 +574,11 @@ class GalleryBase(ABC, Generic[N]):
     def _image_size(self) -> int:
         return getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
 
-    def _with_view(self, ask: Callable[[N], T]) -> T:
-        """The answer of the moment that this object knows; of a new one, where that was compacted away by others meanwhile."""
-        for _ in range(MOVES):
+    def _with_view(self, read: Callable[[View], T]) -> T:
+        """Calls `read` with the current view; with a new one if another process has compacted the gallery."""
+        for _ in range(MAX_REFRESHES):
             try:
-                return ask(self._view)
+                return read(self._view)
             except StaleViewError:
                 self.refresh()
-        return ask(self._view)
+        return read(self._view)

@@ -1,7 +1,7 @@
-"""Which rows can be among the best of those that may appear: the index proposes, and what it cannot see is added.
+"""Candidate rows of a search: the index proposes them, and rows that it does not cover are added.
 
-An index knows nothing of deleted, excluded or filtered items. So it is asked for more than is wanted, until enough of what
-it says may appear; where few may, or too few turn up, all that may appear are scored instead.
+An index knows nothing of deleted, excluded or filtered items. It is therefore asked for more rows than are wanted, until enough of them pass.
+If few rows pass the filter, or too few candidates do, all rows that pass are scored instead.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.view import Rows
 from mmretrieve.vectors import Float32
 
-GATHER = 1_024  # where something is hidden, and up to so many rows are not, scoring them all is quicker than any index
-RARE = 0.01  # and so it is where no more than this share of the gallery may appear
-MAX_FETCH_FACTOR = 16  # times what should be enough; then all that may appear are scored
+MAX_SCORED_ROWS = 1_024  # under a filter: scoring up to so many rows is faster than an index
+MAX_SCORED_SHARE = 0.01  # under a filter: the same for this share of the gallery
+MAX_FETCH_FACTOR = 16  # of `fetch_k` over `expected_k`; beyond it all rows are scored
 
 
 def find_candidates(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, excluded: int, live: int) -> Rows:
-    """Rows, in order, that hold the `wanted` best of each query among `rows`, as far as the index can tell.
+    """Returns rows, in order, that contain the `wanted` best of each query among `rows`, as far as the index can tell.
 
-    `rows` are those of `live` items that may appear; `excluded` counts those that were named, which are mostly near the query.
+    `rows` are the rows that pass the filter, of `live` items. `excluded` is the number of excluded ids, which are mostly near the query.
     """
-    if len(rows) <= wanted or (len(rows) < live and len(rows) <= max(GATHER, RARE * live)):
+    if len(rows) <= wanted or (len(rows) < live and len(rows) <= max(MAX_SCORED_ROWS, MAX_SCORED_SHARE * live)):
         return rows
-    seen, unseen = np.split(rows, [np.searchsorted(rows, len(index))])
-    if len(seen) <= wanted:
+    covered, uncovered = np.split(rows, [np.searchsorted(rows, len(index))])
+    if len(covered) <= wanted:
         return rows
-    share = min(1.0, (len(seen) + excluded) / len(index))
-    candidates = _candidates(index, queries_qd, wanted, ceil((wanted + excluded) / share), seen)
-    return rows if candidates is None else np.union1d(candidates, unseen)
+    share = min(1.0, (len(covered) + excluded) / len(index))
+    candidates = _candidates(index, queries_qd, wanted, ceil((wanted + excluded) / share), covered)
+    return rows if candidates is None else np.union1d(candidates, uncovered)
 
 
 def _candidates(index: FaissIndex, queries_qd: Float32, wanted: int, expected_k: int, rows: Rows) -> Rows | None:
-    """At least the wanted ones of `rows` for each query, from its `expected_k` best or more; None where nearly everything would have to be asked for.
+    """Returns at least `wanted` of `rows` for each query, or None if the index would have to propose nearly everything.
 
-    All queries are asked at once, and those that get too few again for more.
+    All queries are searched at once with k = `expected_k`; those with too few results are searched again with a larger k.
     """
-    fetch_k, kept = expected_k, [np.empty(0, np.int64)]
+    fetch_k, results = expected_k, [np.empty(0, np.int64)]
     while len(queries_qd) and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
         proposed = index.wider(fetch_k / wanted).search(queries_qd, min(fetch_k, len(index)))
-        shown = [some[_is_in(some, rows)] for some in proposed]
-        enough = np.array([len(some) >= wanted for some in shown])
-        kept += [some for some, is_enough in zip(shown, enough, strict=True) if is_enough]
-        queries_qd, fetch_k = queries_qd[~enough], 4 * fetch_k
-    return None if len(queries_qd) else np.concatenate(kept)
+        passing = [some[_is_in(some, rows)] for some in proposed]
+        is_enough = np.array([len(some) >= wanted for some in passing])
+        results += [passing[i] for i in np.flatnonzero(is_enough)]
+        queries_qd, fetch_k = queries_qd[~is_enough], 4 * fetch_k
+    return None if len(queries_qd) else np.concatenate(results)
 
 
 def _is_in(rows: Rows, among: Rows) -> np.ndarray:
-    """For each row whether it is one of those, which are sorted."""
-    places = np.minimum(np.searchsorted(among, rows), len(among) - 1)
-    return np.asarray(among[places] == rows)
+    """Returns for each row whether it is in the sorted `among`."""
+    positions = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    return np.asarray(among[positions] == rows)

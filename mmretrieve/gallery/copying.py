@@ -1,6 +1,6 @@
-"""Copies items that have vectors already into a place that does not have them: `copy_missing`, the one way for all.
+"""Copies items that have vectors to a target that lacks them. `copy_missing` does it for all commands.
 
-`add_vectors`, `merge`, `import_vectors` and `pull` copy into a gallery's store; `push` copies into a collection of a Milvus server.
+`add_vectors`, `merge`, `import_vectors` and `pull` copy into a folder; `push` copies into a collection of a Milvus server.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Protocol
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.ingest import AddReport
-from mmretrieve.gallery.snapshot import LocalView
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import ExistingItem, Item
+from mmretrieve.gallery.local_view import LocalView
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import Rows
 
@@ -23,7 +22,7 @@ COPY_BATCH_SIZE = 4_096  # items between two commits
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """Some items of a source, and how to read the vectors (m, dim) and thumbnails of those of them that are copied, by position."""
+    """Items of a source, and functions that read the (m, dim) vectors and the thumbnails of those at given positions."""
 
     items: Sequence[Item]
     vectors_of: Callable[[Sequence[int]], Float16Rows]
@@ -31,13 +30,13 @@ class EncodedBatch:
 
     @classmethod
     def of(cls, items: Sequence[Item], vectors: Float16Rows) -> EncodedBatch:
-        """Items with their (n, dim) vectors, without thumbnails."""
+        """A batch of items with their (n, dim) vectors, without thumbnails."""
         return cls(items, lambda positions: vectors[list(positions)])
 
 
 @dataclass(frozen=True)
 class TargetState:
-    """The positions of a batch's items by what the target has: nothing of that id, the same image, or another one."""
+    """The positions of the items of a batch by the state of their id in the target: missing, same image, different image."""
 
     missing: list[int]
     same: list[int]
@@ -46,66 +45,66 @@ class TargetState:
 
     @classmethod
     def of(cls, items: Sequence[Item], existing: Mapping[str, ExistingItem]) -> TargetState:
-        """Of two items with one id the first counts as there for the second."""
-        comparison, hashes = cls([], [], [], existing), {id_: item.hash for id_, item in existing.items()}
+        """Compares a batch with the target. If two items have one id, the first counts as existing for the second."""
+        state, hashes = cls([], [], [], existing), {id_: item.hash for id_, item in existing.items()}
         for i, item in enumerate(items):
             if item.id not in hashes:
                 hashes[item.id] = item.hash
-                comparison.missing.append(i)
+                state.missing.append(i)
             else:
-                (comparison.same if hashes[item.id] == item.hash else comparison.different).append(i)
-        return comparison
+                (state.same if hashes[item.id] == item.hash else state.different).append(i)
+        return state
 
 
 class CopyTarget(Protocol):
-    """Where items are copied to."""
+    """What items are copied to."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def remedy(self) -> str:
-        """What to do where an id is another image there."""
+        """What to do if an id is another image there."""
 
     def fields(self) -> dict[str, FieldType]:
-        """What each field holds there."""
+        """Field name → its type in the target."""
 
     def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]: ...
 
-    def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
-        """Commits what of a batch is to be there."""
+    def write(self, batch: EncodedBatch, state: TargetState) -> AddReport:
+        """Commits the items of a batch that the target needs."""
 
 
 def copy_missing(
     target: CopyTarget, batches: Iterable[EncodedBatch], source: str, *, update: bool = False, progress: Progress | None = None
 ) -> AddReport:
-    """Writes each batch. GalleryError, with the batches before it written, for an id that is another image in the target.
+    """Writes each batch to the target.
 
-    update: the target replaces those.
+    `update`: the target replaces ids that are another image there. Otherwise such an id raises GalleryError; batches before it are written.
     """
     report = AddReport()
     for batch in batches:
-        comparison = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
-        if comparison.different and not update:
-            raise _different(target, source, [batch.items[i].id for i in comparison.different])
-        report += target.write(batch, comparison)
+        state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
+        if state.different and not update:
+            raise _different(target, source, [batch.items[i].id for i in state.different])
+        report += target.write(batch, state)
         if progress is not None:
             progress(len(batch.items))
     return report
 
 
 def check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str, *, update: bool = False) -> None:
-    """GalleryError where `copy_missing` would raise one, or a field has another type in the target. Nothing is written."""
+    """Raises GalleryError if `copy_missing` would, or if a field has another type in the target. Writes nothing."""
     fields, different = target.fields(), list[str]()
     for batch in batches:
         for item in batch.items:
             try:
-                fitted(item.fields, fields)
+                fit_fields(item.fields, fields)
             except GalleryError as error:
                 raise GalleryError(f"{source}: {item.id!r}: {error}; nothing was copied") from error
         if not update:
-            comparison = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
-            different += [batch.items[i].id for i in comparison.different]
+            state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
+            different += [batch.items[i].id for i in state.different]
     if different:
         raise _different(target, source, different, "; nothing was copied")
 
@@ -117,7 +116,7 @@ def _different(target: CopyTarget, source: str, ids: Sequence[str], outcome: str
 
 
 class StoreTarget:
-    """A gallery's store. Write within `writing`."""
+    """The store of a gallery. Write within `writing`."""
 
     remedy = "delete it there first, or give one of them another id"
 
@@ -130,17 +129,17 @@ class StoreTarget:
     def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]:
         return self._store.ledger.existing(ids)
 
-    def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
-        """Appends what is missing, its fields under the names that they have here."""
-        if missing := comparison.missing:
+    def write(self, batch: EncodedBatch, state: TargetState) -> AddReport:
+        """Appends the missing items; fields get the names that they have here."""
+        if missing := state.missing:
             fields = self.fields()
-            items = [replace(batch.items[i], fields=fitted(batch.items[i].fields, fields)) for i in missing]
+            items = [replace(batch.items[i], fields=fit_fields(batch.items[i].fields, fields)) for i in missing]
             self._store.append(items, batch.vectors_of(missing), batch.thumbnails_of(missing))
         return AddReport(len(missing), len(batch.items) - len(missing))
 
 
 def view_batches(view: LocalView, size: int = COPY_BATCH_SIZE) -> Iterator[EncodedBatch]:
-    """All items of a gallery, in order."""
+    """Yields all items of a gallery, in order."""
     for start in range(0, len(view), size):
         yield _view_batch(view, view.rows[start : start + size])
 
@@ -155,10 +154,10 @@ def _view_batch(view: LocalView, rows: Rows) -> EncodedBatch:
 
 
 def merge(store: Store, other: Store, progress: Progress | None = None) -> AddReport:
-    """Copies the items of `other` that are not there yet, in their order. Call within `writing`.
+    """Copies the items of `other` that are missing, in order. Call within `writing`.
 
-    Raises GalleryError, before anything is copied, where the galleries were made by another encoder or decode otherwise,
-    where a field has another type there, or an id is another image.
+    Raises GalleryError, before anything is copied, if the encoder, the decoding or the dimension differs, a field has another type, or an id is
+    another image.
     """
     if (store.identity, store.decode, store.dim) != (other.identity, other.decode, other.dim):
         raise GalleryError(

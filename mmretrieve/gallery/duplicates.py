@@ -1,4 +1,4 @@
-"""Which pictures a gallery has more than once: the same bytes, or vectors so near that they show the same thing."""
+"""Finds images that a gallery contains more than once: equal files, or vectors that are nearly equal."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from mmretrieve.gallery.view import Rows, StoredView
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, is_number
 
-BLOCK = 1_024  # items whose neighbours are looked for at once
-NEIGHBOURS = 16  # looked at first; more where all of them are near
+QUERY_BATCH_SIZE = 1_024  # items whose neighbors are searched at once
+MIN_NEIGHBORS = 16  # k of the first search; larger if all of them are near
 
 
-def near(view: StoredView, index: FaissIndex, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-    """Groups of ids that hang together by pairs whose vectors have a cosine of at least `min_score`, in insertion order.
+def find_near(view: StoredView, index: FaissIndex, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
+    """Returns groups of ids that are connected by pairs with a cosine of at least `min_score`, in insertion order.
 
-    The index proposes neighbours: with an exact one none is missed. OptionError unless 0 < min_score ≤ 1.
+    The index proposes neighbors; an exact one misses none. Raises OptionError unless 0 < min_score ≤ 1.
     """
-    return grouped(view, lambda rows: _neighbours(view, index, rows, min_score), min_score, progress)
+    return group_neighbors(view, lambda rows: _find_neighbors(view, index, rows, min_score), min_score, progress)
 
 
-def grouped(
-    view: StoredView, neighbours: Callable[[Rows], list[Rows]], min_score: float, progress: Progress | None
+def group_neighbors(
+    view: StoredView, neighbors: Callable[[Rows], list[Rows]], min_score: float, progress: Progress | None
 ) -> list[tuple[str, ...]]:
-    """The same, for neighbours that were found in any way: for each of some rows all that score enough with it."""
+    """The same with any source of neighbors: `neighbors(rows)` returns for each row all rows that score at least `min_score` with it."""
     if not is_number(min_score) or not 0 < min_score <= 1:
         raise OptionError(f"min_score must be a number above 0 and up to 1, got {min_score!r}")
     parents = np.arange(len(view))
-    for start in range(0, len(view), BLOCK):
-        rows = view.rows[start : start + BLOCK]
-        for position, row in enumerate(neighbours(rows), start):
-            for neighbour in np.searchsorted(view.rows, row):
-                _join(parents, position, int(neighbour))
+    for start in range(0, len(view), QUERY_BATCH_SIZE):
+        rows = view.rows[start : start + QUERY_BATCH_SIZE]
+        for position, row in enumerate(neighbors(rows), start):
+            for neighbor in np.searchsorted(view.rows, row):
+                _join(parents, position, int(neighbor))
         if progress is not None:
             progress(len(rows))
     return _groups(view, parents)
 
 
-def _neighbours(view: StoredView, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
-    """For each of those rows the live rows that score enough with it, as far as the index can tell."""
+def _find_neighbors(view: StoredView, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
+    """Returns for each row the live rows that score at least `min_score` with it, as far as the index can tell."""
     queries, most = view.vectors_of(rows), index.max_k or len(index)
-    unseen = view.rows[np.searchsorted(view.rows, len(index)) :]
-    found: list[Rows] = []
-    for query, proposed in zip(queries, index.search(queries, min(NEIGHBOURS, most)), strict=True):
-        k, close = NEIGHBOURS, _close(view, query, proposed, min_score)
+    uncovered = view.rows[np.searchsorted(view.rows, len(index)) :]
+    neighbors: list[Rows] = []
+    for query, proposed in zip(queries, index.search(queries, min(MIN_NEIGHBORS, most)), strict=True):
+        k, close = MIN_NEIGHBORS, _close(view, query, proposed, min_score)
         while len(close) == len(proposed) and k < most:
             k *= 4
             (proposed,) = index.search(query[None], min(k, most))
             close = _close(view, query, proposed, min_score)
-        found.append(np.concatenate([close[np.isin(close, view.rows)], _close(view, query, unseen, min_score)]))
-    return found
+        neighbors.append(np.concatenate([close[np.isin(close, view.rows)], _close(view, query, uncovered, min_score)]))
+    return neighbors
 
 
 def _close(view: StoredView, query_d: Float32, rows: Rows, min_score: float) -> Rows:
@@ -63,7 +63,7 @@ def _close(view: StoredView, query_d: Float32, rows: Rows, min_score: float) -> 
 
 
 def _join(parents: Rows, one: int, other: int) -> None:
-    """Puts two positions into one group, which is known by its first."""
+    """Joins the groups of two positions. The first position of a group represents it."""
     first, second = sorted((_root(parents, one), _root(parents, other)))
     parents[second] = first
 

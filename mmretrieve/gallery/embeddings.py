@@ -1,4 +1,4 @@
-"""Items whose vectors were made elsewhere: they go in as they are, and nobody has seen their pictures."""
+"""Adds vectors that were computed elsewhere. Their images are not read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
 from mmretrieve.gallery.ingest import AddReport
-from mmretrieve.gallery.store.fields import fitted
-from mmretrieve.gallery.store.records import UNSEEN, Item
+from mmretrieve.gallery.store.records import UNSEEN, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
@@ -29,12 +28,12 @@ def add_vectors(
     fields: Sequence[Mapping[str, Value]] | None,
     progress: Progress | None,
 ) -> AddReport:
-    """Adds (n, dim) vectors under n ids, with the paths of their pictures and their fields where these are given.
+    """Adds (n, dim) vectors with n ids, and optionally the paths of their images and their fields. Call within `writing`.
 
-    Call within `writing`. OptionError for lists of other lengths or what is no id; GalleryError, with the blocks before it
-    committed, for an id that has another vector here.
+    Raises OptionError for lists of another length and invalid ids; GalleryError, with the batches before it committed, for an id that has
+    another vector.
     """
-    float16_rows = rounded(vectors, "vectors", store.dim)
+    float16_rows = to_float16_rows(vectors, "vectors", store.dim)
     for name, given in (("ids", ids), ("paths", paths), ("fields", fields)):
         if given is not None and (isinstance(given, str) or len(given) != len(float16_rows)):
             raise OptionError(f"{name}: expected a list of {len(float16_rows)}, one for each vector")
@@ -44,7 +43,10 @@ def add_vectors(
 
     def batch(start: int, end: int) -> EncodedBatch:
         rows = range(start, end)
-        items = [unseen(ids[i], paths[i] if paths else ids[i], float16_rows[i], fitted(all_fields[i], types), "") for i in rows]
+        items = [
+            vector_item(ids[i], paths[i] if paths else ids[i], float16_rows[i], fit_fields(all_fields[i], types), "")
+            for i in rows
+        ]
         return EncodedBatch.of(items, float16_rows[start:end])
 
     starts = range(0, len(float16_rows), COPY_BATCH_SIZE)
@@ -52,14 +54,14 @@ def add_vectors(
     return copy_missing(StoreTarget(store), batches, "vectors", progress=progress)
 
 
-def unseen(id_: str, path: str, vector: NDArray[np.float16], fields: Mapping[str, Value], source: str) -> Item:
-    """An item that is known by its vector alone, so its content is that."""
+def vector_item(id_: str, path: str, vector: NDArray[np.float16], fields: Mapping[str, Value], source: str) -> Item:
+    """Makes an item whose image was never read: its content hash is that of its vector."""
     content = f"{UNSEEN}{hashlib.blake2b(vector.tobytes(), digest_size=16).hexdigest()}"
     return Item(id_, Location(path), content, fields=fields, source=source)
 
 
-def rounded(vectors: ArrayLike, name: str, dim: int) -> Float16Rows:
-    """(n, dim) of any length → unit rows in float16; rows that are so already are kept to the bit. VectorError as of `unit`."""
+def to_float16_rows(vectors: ArrayLike, name: str, dim: int) -> Float16Rows:
+    """Normalizes (n, dim) vectors and rounds them to float16. Unit rows in float16 are returned as they are. Raises VectorError as `unit` does."""
     given = np.asarray(vectors)
     if given.dtype == np.float16 and given.ndim == 2 and given.shape[1] == dim and _are_unit(given):
         return given

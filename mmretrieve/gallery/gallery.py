@@ -1,4 +1,4 @@
-"""The gallery: keeps vectors of pictures and scores every term of a query against them."""
+"""A gallery in a folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.embeddings import add_vectors
 from mmretrieve.gallery.index import index_manifest, manager
-from mmretrieve.gallery.index.gpu import resolved
+from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
-from mmretrieve.gallery.snapshot import LocalView, read_manifest
+from mmretrieve.gallery.local_view import LocalView, read_manifest
 from mmretrieve.gallery.store import inspection
 from mmretrieve.gallery.store.compaction import compact
 from mmretrieve.gallery.store.store import Store, is_gallery
@@ -36,10 +36,42 @@ logger = logging.getLogger(__name__)
 
 
 class Gallery(GalleryBase[LocalView]):
-    """A folder of vectors made by one encoder. Open it with `open`, make it with `create`."""
+    """A gallery in a folder: the vectors of images, made by one encoder, with their ids and fields.
+
+    `Gallery.create` makes one and `Gallery.open` opens one. The folder holds `gallery.sqlite` (items and fields), `vectors.f16` (unit
+    rows in float16), `thumbnails.bin` and, after `build_index`, `index.faiss`. Each write is committed whole or not at all. One process
+    writes at a time; any number read.
+
+    Parameters
+    ----------
+    store : Store
+        The files of the gallery.
+    encoder : Encoder, optional
+        The encoder that made the gallery. Only `add` and `sync` need it.
+    device : Device, default=Device.AUTO
+        Where the index is searched.
+
+    Raises
+    ------
+    GalleryError
+        If another encoder made the gallery, or `device` is "cuda" and there is no GPU.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mmretrieve as mm
+    >>> identity = mm.EncoderIdentity("model", "weights", "none")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+    ...     print(gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]], fields=[{"price": 1}, {"price": 2}]))
+    ...     query = mm.Composition(("image",), gallery.vectors(["b"]), (1.0,))
+    ...     print(gallery.search(query, k=1, where="price < 3").ids)
+    2 added, 0 skipped, 0 failed
+    ('b',)
+    """
 
     def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
-        self._store, self._encoder, self._device = store, encoder, resolved(device)
+        self._store, self._encoder, self._device = store, encoder, resolve_device(device)
         self._view = LocalView(store, self._device)
         if encoder is not None:
             self.check_encoder(encoder)
@@ -48,10 +80,39 @@ class Gallery(GalleryBase[LocalView]):
     def create(
         cls, path: str | Path, *, encoder: Encoder, decode: Decode | str = Decode.EXACT, setting: PDV | None = None
     ) -> Gallery:
-        """An empty gallery at `path`, which must not exist or be an empty folder.
+        """Creates an empty gallery.
 
-        decode: "exact" or "fast", for every picture that will ever be added. setting: the PDV weights that searches of
-        this gallery start from. Raises GalleryError where the place is taken.
+        Parameters
+        ----------
+        path : str or Path
+            A folder that does not exist or is empty.
+        encoder : Encoder
+            The encoder of all images that will be added.
+        decode : {"exact", "fast"}, default="exact"
+            How all images are decoded.
+        setting : PDV, optional
+            The PDV parameters with which searches of this gallery start.
+
+        Returns
+        -------
+        Gallery
+            The empty gallery.
+
+        Raises
+        ------
+        GalleryError
+            If the folder is not empty or cannot be written.
+        OptionError
+            If `setting` is not a PDV or `decode` is unknown.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"), setting=mm.PDV(beta=0.75))
+        ...     len(gallery), gallery.dim
+        (0, 128)
         """
         if setting is not None and not isinstance(setting, PDV):
             raise OptionError(f"setting must be a PDV, got {setting!r}")
@@ -61,12 +122,34 @@ class Gallery(GalleryBase[LocalView]):
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: Device | str = Device.AUTO) -> Gallery:
-        """The gallery in the folder `path` as of its last commit (see `open_gallery` for one on a Milvus server).
+        """Opens the gallery in a folder. `open_gallery` also opens one on a Milvus server.
 
-        An encoder is needed only to add, and must be the one that made it.
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        encoder : Encoder, optional
+            The encoder that made the gallery. Only `add` and `sync` need it.
+        device : {"auto", "cpu", "cuda"}, default="auto"
+            Where the index is searched. "cuda" uses all GPUs; "auto" uses them if FAISS finds one and supports the index there.
 
-        device: what searches, "cpu", "cuda" (all GPUs; GalleryError without one), or "auto", which takes a GPU where FAISS
-        sees one and has a form of the index for it.
+        Returns
+        -------
+        Gallery
+            The gallery as of the last commit.
+
+        Raises
+        ------
+        GalleryError
+            If there is no gallery in the folder, it is damaged, another encoder made it, or no GPU is found for "cuda".
+        OptionError
+            If `device` is unknown.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> len(mm.Gallery.open(mm.wardrobe.gallery_folder()))
+        2000
         """
         return cls(Store(Path(path)), encoder, Device(device))
 
@@ -74,7 +157,41 @@ class Gallery(GalleryBase[LocalView]):
     def for_vectors(
         cls, path: str | Path, encoder: EncoderIdentity, dim: int, decode: Decode = Decode.EXACT, setting: PDV | None = None
     ) -> Gallery:
-        """The gallery at `path`; where there is none, an empty one for vectors of `dim` that this encoder has made elsewhere."""
+        """Opens the gallery in a folder, or creates one for vectors that were computed elsewhere.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        encoder : EncoderIdentity
+            What made the vectors: model, weights, preprocessing. Used only if the gallery is created.
+        dim : int
+            The dimension of the vectors. Used only if the gallery is created.
+        decode : Decode, default=Decode.EXACT
+            How the images were decoded.
+        setting : PDV, optional
+            The PDV parameters with which searches start.
+
+        Returns
+        -------
+        Gallery
+            The gallery.
+
+        Raises
+        ------
+        GalleryError
+            If the folder contains something else or cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     gallery.dim
+        2
+        """
         if is_gallery(path):
             return cls.open(path)
         more = {} if setting is None else {"setting": asdict(setting)}
@@ -82,44 +199,161 @@ class Gallery(GalleryBase[LocalView]):
 
     @classmethod
     def like(cls, path: str | Path, other: GalleryBase[Any]) -> Gallery:
-        """The gallery at `path`; where there is none, an empty one for the vectors of the encoder that made `other`."""
+        """Opens the gallery in a folder, or creates an empty one with the encoder, decoding and setting of another gallery.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        other : Gallery or MilvusGallery
+            The gallery whose encoder, dimension, decoding and setting a new gallery gets.
+
+        Returns
+        -------
+        Gallery
+            The gallery.
+
+        Raises
+        ------
+        GalleryError
+            If the folder contains something else or cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     copy = mm.Gallery.like(f"{folder}/g", mm.open_gallery(mm.wardrobe.gallery_folder()))
+        ...     len(copy), copy.encoder_identity.model
+        (0, 'wardrobe')
+        """
         return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting)
 
     @property
     def path(self) -> Path:
+        """The folder."""
         return self._store.folder
 
     @property
     def is_local(self) -> bool:
+        """True: the vectors are on this machine."""
         return True
 
     def thumbnail(self, id_: str) -> bytes:
-        """A small JPEG picture of one item, made when it was added. ImageError where it is lost and the file gone too."""
+        """Returns the JPEG thumbnail of an item, which was made when the image was added.
+
+        Parameters
+        ----------
+        id_ : str
+            The id of the item.
+
+        Returns
+        -------
+        bytes
+            The JPEG file; its longer side has at most 320 pixels.
+
+        Raises
+        ------
+        GalleryError
+            If there is no such item.
+        ImageError
+            If no thumbnail is stored and the image file is missing or has changed.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.Gallery.open(mm.wardrobe.gallery_folder())
+        >>> gallery.thumbnail(gallery.ids[0])[:2]
+        b'\\xff\\xd8'
+        """
         record = self._store.ledger.live([id_]).get(id_)
         stored = None if record is None else self._store.thumbnail(record.stored)
         return stored or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
-        """Sees what others have written since this object was made, or since it last wrote; keeps what it knows where nothing was."""
+        """Reads the current version, with the writes of other processes. Does nothing if there were none."""
         if not self._view.is_current:
             self._view = LocalView(self._store, self._device, self._view)
 
     def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
-        """Adds every picture of a source: whatever `read_source` reads, an object that is one, or another gallery (see `merge`).
+        """Adds all images of a source.
 
-        Can be interrupted and run again.
-        An item whose id and content are there already is skipped, and what the source says of it is noted. One whose content
-        has changed is reported, or with `update` replaced; unreadable pictures are reported, the others go on.
-        Raises GalleryError for an empty source, a full disk, or when another process is writing.
+        It can be interrupted and repeated: items that exist with the same content are skipped, and their changed locations and fields are
+        updated. Images that cannot be read are reported, and the others are added.
+
+        Parameters
+        ----------
+        source : str, Path or Source
+            A folder, a tar file, a table or whatever else `read_source` reads; a `Source` object; or the folder of another gallery, which
+            is merged (see `merge`).
+        update : bool, default=False
+            Whether items whose image has changed are replaced. Otherwise they are reported as failed.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many items were added, updated and skipped, and which failed, with the reason.
+
+        Raises
+        ------
+        GalleryError
+            If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
+            disk is full.
+
+        Examples
+        --------
+        >>> import shutil, tempfile
+        >>> import mmretrieve as mm
+        >>> image = next(mm.wardrobe.pictures_folder().glob("*.png"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = shutil.copy(image, folder)
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"))
+        ...     print(gallery.add(folder))
+        1 added, 0 skipped, 0 failed
         """
         if isinstance(source, str | Path) and is_gallery(source):
             return self.merge(source, progress=progress)
         return self._add_source(source, update=update, remove=False, progress=progress)
 
     def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
-        """`add` with `update`; and what came from this source before, and is not in it any more, is deleted.
+        """Makes the gallery match a source: adds new images, replaces changed ones, deletes missing ones.
 
-        Nothing is deleted where the source could not be read whole.
+        Only items that came from this source are deleted, and none if the source could not be read completely.
+
+        Parameters
+        ----------
+        source : str, Path or Source
+            As in `add`.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many items were added, updated, removed and skipped, and which failed, with the reason.
+
+        Raises
+        ------
+        GalleryError
+            If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
+            disk is full.
+
+        Examples
+        --------
+        >>> import shutil, tempfile
+        >>> from pathlib import Path
+        >>> import mmretrieve as mm
+        >>> one, other = sorted(mm.wardrobe.pictures_folder().glob("*.png"))[:2]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = shutil.copy(one, folder)
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"))
+        ...     _ = gallery.add(folder)
+        ...     Path(first).unlink()
+        ...     _ = shutil.copy(other, folder)
+        ...     print(gallery.sync(folder))
+        1 added, 1 removed, 0 skipped, 0 failed
         """
         return self._add_source(source, update=True, remove=True, progress=progress)
 
@@ -132,30 +366,155 @@ class Gallery(GalleryBase[LocalView]):
         fields: Sequence[Mapping[str, Value]] | None = None,
         progress: Progress | None = None,
     ) -> AddReport:
-        """Adds (n, dim) vectors of any length that this gallery's encoder has made elsewhere, under n ids; known ones are skipped.
+        """Adds vectors that the encoder of this gallery computed elsewhere.
 
-        paths: where their pictures are. fields: what is known of each. OptionError for lists of other lengths, GalleryError
-        for an id that has another vector here.
+        It can be repeated: ids that exist with the same vector are skipped.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            n ids.
+        vectors : array-like of shape (n, dim)
+            Rows of any positive length; they are normalized. Unit rows in float16 are stored bit for bit.
+        paths : sequence of str, optional
+            The image file of each item. By default its id.
+        fields : sequence of mapping, optional
+            Field name → text or number of each item. A field holds one type in the whole gallery.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many items were added and skipped.
+
+        Raises
+        ------
+        OptionError
+            If a list has another length than `vectors`, or an id is not text.
+        VectorError
+            If `vectors` has another shape, or a row is zero or not finite.
+        GalleryError
+            If an id exists with another vector, a field has another type, another process is writing, or the disk is full. Batches before
+            the error are committed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     print(gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]], fields=[{"price": 1}, {"price": 2}]))
+        ...     print(gallery.vectors().round(1).tolist())
+        2 added, 0 skipped, 0 failed
+        [[1.0, 0.0], [0.6000000238418579, 0.800000011920929]]
         """
         with self._writing():
             return add_vectors(self._store, ids, vectors, paths, fields, progress)
 
     def merge(self, other: str | Path, *, progress: Progress | None = None) -> AddReport:
-        """Copies the items of another gallery that are not here yet, without encoding anything. Can be repeated.
+        """Copies the items of another gallery that are missing here. Nothing is encoded. It can be repeated.
 
-        GalleryError, with nothing changed, where that was made by another encoder, or an id names another picture there.
+        Parameters
+        ----------
+        other : str or Path
+            The folder of the other gallery.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many items were added and skipped.
+
+        Raises
+        ------
+        GalleryError
+            If the other gallery has another encoder, decoding or dimension, or an id is another image there. Nothing is changed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     one = mm.Gallery.for_vectors(f"{folder}/1", identity, dim=2)
+        ...     two = mm.Gallery.for_vectors(f"{folder}/2", identity, dim=2)
+        ...     _ = one.add_vectors(["a"], [[1, 0]])
+        ...     _ = two.add_vectors(["a", "b"], [[1, 0], [3, 4]])
+        ...     print(one.merge(two.path))
+        1 added, 1 skipped, 0 failed
         """
         with self._writing():
             return copying.merge(self._store, Store(Path(other)), progress)
 
     def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
-        """Writes all vectors and what is known of them in the layout of clip-retrieval, into an empty folder; gives back how many."""
+        """Writes all items in the layout of clip-retrieval: numpy files of vectors and parquet files of metadata.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A folder that does not exist or is empty.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        int
+            The number of items.
+
+        Raises
+        ------
+        GalleryError
+            If the folder is not empty or cannot be written, or a field has a name that the layout uses.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
+        ...     gallery.export(f"{folder}/export")
+        2
+        """
         return self._with_view(lambda view: transfer.export(view, Path(folder), progress))
 
     def import_vectors(self, folder: str | Path, *, progress: Progress | None = None) -> AddReport:
-        """Adds vectors in the layout of clip-retrieval, which must be of this gallery's encoder. Can be repeated.
+        """Adds vectors in the layout of clip-retrieval. It can be repeated.
 
-        GalleryError, naming the file, for what does not fit together, other dimensions, or another encoder's export.
+        Parameters
+        ----------
+        folder : str or Path
+            A folder with `img_emb/img_emb_0.npy` and `metadata/metadata_0.parquet`, and so on.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many items were added and skipped.
+
+        Raises
+        ------
+        GalleryError
+            If files are missing, damaged or do not fit together, the vectors have another dimension, or an export was made by another
+            encoder. The message names the file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
+        ...     _ = gallery.export(f"{folder}/export")
+        ...     other = mm.Gallery.like(f"{folder}/other", gallery)
+        ...     print(other.import_vectors(f"{folder}/export"))
+        2 added, 0 skipped, 0 failed
         """
         if (manifest := transfer.read_manifest(Path(folder))) is not None:
             self.check_made_by(manifest.encoder)
@@ -165,30 +524,107 @@ class Gallery(GalleryBase[LocalView]):
     def build_index(
         self, factory: str | None = None, *, recall: float = DEFAULT_RECALL, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Builds the index that serves searches and tunes it to that recall@10 of composed queries; gives what `info` says of it.
+        """Builds the index that searches use and tunes it on composed queries. Later additions extend it.
 
-        factory: a FAISS factory string such as "IVF4096,SQ8"; by default chosen by size and memory. Adding extends it.
-        OptionError for a factory that cannot be built; GalleryError where another process builds.
+        Parameters
+        ----------
+        factory : str, optional
+            A FAISS factory string such as "IVF4096,SQ8". By default chosen by size and memory.
+        recall : float, default=0.99
+            The target: the share of the ten best items that the index must find, above 0 and up to 1.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        dict of str to object
+            The description of the index, as in `info`: `factory`, `reason`, `rows`, `recall`, search parameters (`nprobe`, `ef`,
+            `overfetch`), `uncovered`, `advice`.
+
+        Raises
+        ------
+        OptionError
+            If the index cannot be built, or `recall` is out of range.
+        GalleryError
+            If the gallery is empty, another process is building, or the disk is full.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
+        ...     index = gallery.build_index("Flat")
+        ...     index["rows"], index["recall"]
+        (2, 1.0)
         """
         self._with_view(lambda view: manager.build(self._store, view.version, view.float16_rows, factory, recall, progress))
         self.refresh()
-        return index_manifest.state(self._store, self._view.version)
+        return index_manifest.describe_index(self._store, self._view.version)
 
     def index_report(self, *, recall: float = DEFAULT_RECALL) -> dict[str, Any]:
-        """Tunes the index to that recall@10 and measures it with composed queries made from the gallery itself.
+        """Tunes the index to a recall and measures it on other composed queries, which are made from the gallery itself.
 
-        recall@10 and @100 against exact search; milliseconds of one query alone (p50, p99) and of one among a hundred; bytes
-        a vector; seconds of building. GalleryError where nothing was built yet.
+        Parameters
+        ----------
+        recall : float, default=0.99
+            The target recall@10, above 0 and up to 1.
+
+        Returns
+        -------
+        dict of str to object
+            `recall_at_10` and `recall_at_100` against exact search; `p50_ms` and `p99_ms` of a single query and `batch_ms` of one in a batch
+            of 100; `bytes_per_vector`; `build_seconds`; `factory`, `rows`, `target` and the search parameters.
+
+        Raises
+        ------
+        GalleryError
+            If no index was built.
+        OptionError
+            If `recall` is out of range.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
+        ...     _ = gallery.build_index("Flat")
+        ...     gallery.index_report()["recall_at_10"]
+        1.0
         """
-        made, found = self._with_view(lambda view: manager.measured(self._store, view.version, view.float16_rows, recall))
-        effort = {name: value for name, value in made.effort.items() if value is not None}
-        return {"factory": made.factory, "rows": made.rows, "target": recall, **effort, **asdict(found)}
+        manifest, report = self._with_view(lambda view: manager.measure(self._store, view.version, view.float16_rows, recall))
+        return {
+            "factory": manifest.factory,
+            "rows": manifest.rows,
+            "target": recall,
+            **manifest.params.given(),
+            **asdict(report),
+        }
 
     def choose_vocabulary(self, fields: Sequence[str]) -> Vocabulary:
-        """Stores the vocabulary made of exactly these fields, instead of the one that is found automatically.
+        """Makes the vocabulary from chosen fields and stores it, in place of the one that is detected automatically.
 
-        It is made of at most 20,000 items spread evenly; `renew_vocabulary` makes it again. OptionError, naming the fields
-        that there are, for a name that no item has, and for a field without words.
+        It is made from at most 20,000 items, evenly spaced.
+
+        Parameters
+        ----------
+        fields : sequence of str
+            Names of text fields; upper and lower case are equal.
+
+        Returns
+        -------
+        Vocabulary
+            The stored vocabulary.
+
+        Raises
+        ------
+        OptionError
+            If no item has such a field, or a field contains no words.
         """
         with self._writing():
             self.refresh()
@@ -199,9 +635,13 @@ class Gallery(GalleryBase[LocalView]):
         return chosen.vocabulary
 
     def renew_vocabulary(self) -> Vocabulary | None:
-        """Makes the stored vocabulary again from the same fields, as the items are now. None where no fields were chosen.
+        """Makes the stored vocabulary again from the same fields.
 
-        Where they have no words any more, a warning says so and the vocabulary stays as it is.
+        Returns
+        -------
+        Vocabulary or None
+            The stored vocabulary; None if no fields were chosen. If the fields contain no words any more, it stays as it is and a warning
+            is logged.
         """
         chosen = self._chosen_vocabulary
         if chosen is None:
@@ -213,14 +653,67 @@ class Gallery(GalleryBase[LocalView]):
             return chosen.vocabulary
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Removes items, all or none. GalleryError for an unknown id. Their bytes go when the gallery is compacted."""
+        """Deletes items. Their bytes are freed by `compact`.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            The ids of the items.
+
+        Raises
+        ------
+        GalleryError
+            If an id is unknown; nothing is deleted. Also if another process is writing.
+        OptionError
+            If `ids` is one string.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
+        ...     gallery.delete(["a"])
+        ...     gallery.ids
+        ('b',)
+        """
         if isinstance(ids, str):
             raise OptionError(f"expected a list of ids, got one string {ids!r}")
         with self._writing():
             self._store.delete(ids)
 
     def compact(self, progress: Progress | None = None) -> int:
-        """Frees the room of deleted and replaced items, and says how many there were. Ids and order stay."""
+        """Frees the space of deleted and replaced items. Ids and their order stay.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        int
+            The number of rows that were removed.
+
+        Raises
+        ------
+        GalleryError
+            If another process is writing or the disk is full; the gallery is unchanged.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> identity = mm.EncoderIdentity("model", "weights", "none")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
+        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
+        ...     gallery.delete(["a"])
+        ...     gallery.compact()
+        1
+        """
         with self._writing():
             gone = compact(self._store, progress)
             view = LocalView(self._store)
@@ -228,7 +721,21 @@ class Gallery(GalleryBase[LocalView]):
             return gone
 
     def info(self) -> dict[str, Any]:
-        """What the gallery is: items, dimensions, encoder, decoding, setting, fields, vocabulary, bytes of each of its files."""
+        """Describes the gallery.
+
+        Returns
+        -------
+        dict of str to object
+            `path`, `items`, `deleted`, `dim`, `encoder`, `decode`, `setting`, `fields`, `vocabulary`, `index` and `bytes` (of each file), as
+            JSON can represent them.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> info = mm.Gallery.open(mm.wardrobe.gallery_folder()).info()
+        >>> info["items"], info["index"]["factory"]
+        (2000, 'SQfp16')
+        """
         meta = self._store.ledger.meta()
         return {
             "path": str(self.path),
@@ -240,12 +747,24 @@ class Gallery(GalleryBase[LocalView]):
             "setting": asdict(self.setting) if self.setting else None,
             "fields": meta["fields"],
             "vocabulary": str(self._gallery_vocabulary),
-            "index": index_manifest.state(self._store, self._view.version) | {"device": str(self._device)},
+            "index": index_manifest.describe_index(self._store, self._view.version) | {"device": str(self._device)},
             "bytes": self._store.sizes() | manager.sizes(self._store),
         }
 
     def verify(self) -> list[str]:
-        """Reads everything back; one line for each thing that is wrong, none when all is well."""
+        """Reads all files and compares them with their checksums.
+
+        Returns
+        -------
+        list of str
+            One line for each problem; empty if there is none.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> mm.Gallery.open(mm.wardrobe.gallery_folder()).verify()
+        []
+        """
         return [*inspection.problems(self._store), *manager.problems(self._store)]
 
     @property

@@ -19,8 +19,7 @@ from PIL import Image
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import Item, ItemRecord
+from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import Decode
@@ -37,7 +36,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AddReport:
-    """How many items were added, updated (replaced, or with other metadata), removed, and skipped; `failed` is name → reason."""
+    """What a write did with each entry of a source. Reports can be added.
+
+    Parameters
+    ----------
+    added : int, default=0
+        New items.
+    skipped : int, default=0
+        Items that exist already and are unchanged.
+    failed : mapping of str to str, optional
+        Name of an entry → the reason why it was not added.
+    updated : int, default=0
+        Items whose image was replaced or whose fields changed.
+    removed : int, default=0
+        Items that were deleted.
+
+    Examples
+    --------
+    >>> from mmretrieve import AddReport
+    >>> print(AddReport(added=2) + AddReport(skipped=1, failed={"a.txt": "not an image"}))
+    2 added, 1 skipped, 1 failed
+    """
 
     added: int = 0
     skipped: int = 0
@@ -61,7 +80,7 @@ class AddReport:
 
 @dataclass(frozen=True)
 class New:
-    """An image to be encoded, and the record that it replaces. `item` has no width and height yet."""
+    """An image to encode, and the record that it replaces. `item` has no width and height yet."""
 
     item: Item
     replaced: ItemRecord | None = None
@@ -69,7 +88,7 @@ class New:
 
 @dataclass(frozen=True)
 class MetadataUpdated:
-    """The record of an image that is there, as it is to be: its location, source or fields are others now."""
+    """The new record of an existing image whose location, source or fields have changed."""
 
     record: ItemRecord
     fields_changed: bool
@@ -77,7 +96,7 @@ class MetadataUpdated:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """An image that is there."""
+    """An image that exists and has not changed."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +110,10 @@ Outcome = New | MetadataUpdated | Unchanged | Failed
 
 
 class Shard:
-    """The part of a source that one of several machines indexes: whole batches, so that merging all gives what one would make."""
+    """The part of a source that one of several machines indexes. It consists of whole batches, so merging all parts gives the same gallery."""
 
     def __init__(self, source: Source, number: int, of: int) -> None:
-        """`number` counts from 1. OptionError unless it is one of them."""
+        """`number` counts from 1 to `of`; another one raises OptionError."""
         if not 1 <= number <= of:
             raise OptionError(f"shard {number}/{of}: expected a number from 1 to {of}")
         count = -(-len(source) // INGEST_BATCH_SIZE)
@@ -111,10 +130,10 @@ class Shard:
 def add_source(
     store: Store, encoder: Encoder, source: Source, *, update: bool, remove: bool = False, progress: Progress | None = None
 ) -> AddReport:
-    """Adds what a source has. Call within `writing`.
+    """Adds a source. Call within `writing`.
 
-    update: images whose content has changed replace those that are there. remove: items that came from this source, and that it
-    does not have any more, are deleted; none is where the source could not be read whole, as what is missing may still be there.
+    `update`: images that have changed replace the existing ones. `remove`: items that came from this source and are no longer in it are deleted,
+    unless the source could not be read completely.
     """
     before, report, is_whole = store.ledger.version(), AddReport(), True
     is_seen = np.zeros(before.total, bool)
@@ -134,7 +153,7 @@ def add_source(
 def classify(
     store: Store, entries: Sequence[Entry], existing: Mapping[str, ItemRecord], source: str, *, update: bool
 ) -> list[Outcome]:
-    """An outcome for each entry of the source of that name, from the records of the ids that are there. Writes nothing."""
+    """Returns an outcome for each entry, given the records of the existing ids. Writes nothing."""
     ids: set[str] = set()
     outcomes: list[Outcome] = []
     fitting = _fit_fields(entries, store.ledger.kinds())
@@ -151,17 +170,17 @@ def classify(
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items each, the last one maybe shorter."""
+    """Yields lists of `size` items; the last may be shorter."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
 
 
 def _fit_fields(entries: Iterable[Entry], kinds: dict[str, FieldType]) -> Iterator[Entry]:
-    """The entries with their fields as the gallery keeps them; in order, as the first value of a field decides its kind."""
+    """Yields the entries with their fields as the gallery stores them, in order: the first value of a field decides its type."""
     for entry in entries:
         try:
-            yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fitted(entry.fields, kinds))
+            yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fit_fields(entry.fields, kinds))
         except GalleryError as error:
             yield UnreadableItem(entry.id, str(error))
 
@@ -183,7 +202,7 @@ def _classified(entry: Entry, record: ItemRecord | None, source: str, *, update:
         return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint))
     is_same = record.item.hash == content
     if _belongs_to_another(record.item, entry, source):
-        return Unchanged() if is_same else Failed(f"there is an item of that id already, from {record.item.source}")
+        return Unchanged() if is_same else Failed(f"the id already exists, from {record.item.source}")
     if is_same:
         return _with_metadata(
             record, replace(record.item, location=entry.location, fingerprint=fingerprint, fields=entry.fields, source=source)
@@ -194,14 +213,14 @@ def _classified(entry: Entry, record: ItemRecord | None, source: str, *, update:
 
 
 def _with_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchanged:
-    """The record with the metadata of `item`: fields that are not named stay, those that are None go."""
+    """Returns the record with the metadata of `item`. Fields that `item` does not name stay; those that are None are removed."""
     fields = {name: value for name, value in {**record.item.fields, **item.fields}.items() if value is not None}
     item = replace(item, fields=fields)
     return Unchanged() if item == record.item else MetadataUpdated(replace(record, item=item), fields != record.item.fields)
 
 
 def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
-    """Whether the item came from another source, which still has its file: this source must neither take nor remove it."""
+    """Returns whether the item came from another source that still has its file. Then this source must neither update nor remove it."""
     if item.source in ("", source) or not os.path.exists(item.path):
         return False
     try:
@@ -240,7 +259,7 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Items ready to be committed, the rows that they replace, and what could not be decoded."""
+    """Items ready for the commit, the rows that they replace, and what could not be decoded."""
 
     items: list[Item]
     vectors: Float16Rows
@@ -250,7 +269,7 @@ class _Encoded:
 
 
 def _encode(store: Store, encoder: Encoder, new: Sequence[New], progress: Progress | None) -> _Encoded:
-    """Encodes each content once: a copy gets the vector of the item with its content, in the gallery or in the batch."""
+    """Encodes each content once. A copy gets the vector of the item with the same content in the gallery or the batch."""
     existing = store.ledger.with_content({one.item.hash for one in new})
     images: dict[str, _Decoded | Failed] = {
         content: _Decoded(record.item.width, record.item.height) for content, record in existing.items()
@@ -281,7 +300,7 @@ def _encode(store: Store, encoder: Encoder, new: Sequence[New], progress: Progre
 def _decode_all(
     store: Store, encoder: Encoder, items: Sequence[Item], decoded: dict[str, _Decoded | Failed], progress: Progress | None
 ) -> Iterator[Image.Image]:
-    """The images, decoded ahead of the encoder; `decoded` gets what is to be stored of each content, in this order."""
+    """Yields the images, decoded ahead of the encoder. `decoded` receives what is stored of each content, in this order."""
     size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
     for item, outcome in zip(items, map_ahead(lambda item: _decode(item, store.decode, size), items, _window()), strict=True):
         if progress is not None:
@@ -305,5 +324,5 @@ def _decode(item: Item, decode: Decode, size: int) -> tuple[_Decoded, Image.Imag
 
 
 def _window() -> int:
-    """How many images are read ahead."""
+    """Returns how many images are decoded ahead."""
     return 2 * (os.cpu_count() or 1)

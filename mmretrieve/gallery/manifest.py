@@ -1,4 +1,4 @@
-"""What a gallery says of itself, wherever it is stored: which encoder made its vectors, and what searches start from."""
+"""The manifest of a gallery, in a folder or on a server: what made its vectors, and the defaults of its searches."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MMRetrieveError
 from mmretrieve.gallery import vocabularies
-from mmretrieve.gallery.store.fields import FieldType
+from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.options import Decode
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`setting`: the PDV weights that searches start from. `vocabulary`: the one that was chosen; None where none was.
+    """`setting`: the PDV parameters with which searches start. `vocabulary`: the chosen one, None if none was chosen.
 
-    `fields` grows with what is added; encoder, dim and decode never change.
+    `fields` grows as items are added; encoder, dim and decode never change.
     """
 
     encoder: EncoderIdentity
@@ -33,22 +33,22 @@ class Manifest:
         return f"{self.dim} dimensions by {self.encoder}, decoding {self.decode}"
 
     def has_vectors_of(self, other: Manifest) -> bool:
-        """Whether the vectors of both were made in the same way, so that they can be compared."""
+        """Returns whether the vectors of both were made in the same way and can be compared."""
         return (self.encoder, self.dim, self.decode) == (other.encoder, other.dim, other.decode)
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What a store keeps in its meta data besides encoder, dim and decode, as JSON can hold it."""
+        """What a store keeps in its metadata besides encoder, dim and decode, for JSON."""
         setting = {} if self.setting is None else {"setting": asdict(self.setting)}
         return setting if self.vocabulary is None else setting | {vocabularies.KEY: self.vocabulary.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """For JSON files."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], location: object) -> Manifest:
-        """From what `to_dict` returns, or the meta data of a store. GalleryError, naming the place, for anything else."""
+        """From what `to_dict` returns, or the metadata of a store. Raises GalleryError, with the location, for anything else."""
         try:
             setting, vocabulary = data.get("setting"), data.get(vocabularies.KEY)
             return cls(

@@ -1,4 +1,4 @@
-"""What is asked of a gallery: from a weighted composition to a ranking, over the items of one moment."""
+"""Searches a view of a gallery: from a weighted composition to a ranking."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOp
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
-EXACT_ITEMS = 500_000  # up to here a rule that is not linear scores every item
-POOL = 2_000  # candidates of each term beyond
+MAX_EXACT_ITEMS = 500_000  # in a larger gallery, a non-linear rule scores candidates only
+POOL_SIZE = 2_000  # candidates of each term, for non-linear rules
 
 
 def search_many(
     view: GalleryView, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions]
 ) -> list[Ranking]:
-    """A ranking for each composition, the same as `search` gives; linear ones under one filter are one search of the index."""
+    """Returns a ranking for each composition, as `search` does. Linear ones with one filter share one search of the index."""
     rankings: dict[int, Ranking] = {}
     together: dict[Expression | None, list[int]] = {}
     for i, (composition, options) in enumerate(zip(compositions, options_of_each, strict=True)):
@@ -45,7 +45,7 @@ def search_many(
 def _search_linear(
     view: GalleryView, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions], where: Expression | None
 ) -> list[Ranking]:
-    """All of them propose candidates at once, and each ranks all candidates that it may show: exact scores decide."""
+    """Searches for all compositions at once. Each ranks all candidates that it may show by their exact scores."""
     for composition in compositions:
         if not composition.direction.any():
             raise OptionError("the weighted terms cancel: nothing is left to search by")
@@ -65,13 +65,13 @@ def _search_linear(
 
 
 def search(view: GalleryView, composition: Composition, options: SearchOptions) -> Ranking:
-    """A linear rule is one search of the index; another scores every item, or beyond EXACT_ITEMS the best of each term."""
+    """Returns a ranking. A linear rule is one search of the index; another rule scores all items, or in a large gallery the best of each term."""
     if composition.is_linear:
         return _search_linear(view, [composition], [options], options.where)[0]
     check_dim(view, composition)
     allowed = view.allowed(options)
-    if allowed.count > EXACT_ITEMS:
-        rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL), allowed)
+    if allowed.count > MAX_EXACT_ITEMS:
+        rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL_SIZE), allowed)
     else:
         rows = view.rows_allowed(allowed)
     scored = _Scored(rows, view.scores(composition.terms, rows), whole=len(rows) == allowed.count)
@@ -79,7 +79,7 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
 
 
 def rank(view: GalleryView, composition: Composition, scores_tn: Float32, all_: Rows, options: SearchOptions) -> Ranking:
-    """The same ranking, folded from the term scores of all rows."""
+    """Combines the term scores of all rows into the ranking that `search` returns."""
     if scores_tn.shape != (len(composition.names), len(all_)):
         raise GalleryError(
             f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(all_)} items; the gallery has changed, score again"
@@ -91,19 +91,20 @@ def rank(view: GalleryView, composition: Composition, scores_tn: Float32, all_: 
 
 
 def term_scores(view: GalleryView, composition: Composition, rows: Rows) -> Float32:
-    """(t, m) inner product of every term with every one of those rows."""
+    """Returns (t, m) inner products of t terms and m rows."""
     check_dim(view, composition)
     return view.scores(composition.terms, rows)
 
 
 def check_dim(view: GalleryView, composition: Composition) -> None:
+    """Raises GalleryError if the terms have another dimension than the gallery."""
     if composition.terms.shape[1] != view.dim:
         raise GalleryError(f"{view.name}: holds vectors of {view.dim} dimensions, the query has {composition.terms.shape[1]}")
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """Rows with their (t, m) term scores; `whole` where no other item could come before the best of them."""
+    """Rows with their (t, m) term scores. `whole`: no other item could rank before the best of them."""
 
     rows: Rows
     scores: Float32
@@ -112,29 +113,29 @@ class _Scored:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """The rows of a ranking, best first, their scores and what each term gives them: all but what is known of the items."""
+    """The rows of a ranking, best first, with scores and contributions, before their items are read."""
 
     rows: Rows
     totals: NDArray[np.float64]
-    gave: NDArray[np.float64]
+    contributions: NDArray[np.float64]
     ranking: Ranking
 
     def with_items(self, items: Sequence[Item]) -> Ranking:
-        parts = zip(items, self.totals.tolist(), self.gave.T.tolist(), strict=True)
+        rows = zip(items, self.totals.tolist(), self.contributions.T.tolist(), strict=True)
         hits = (
-            Hit(rank, item.id, total, dict(zip(self.ranking.weights, gave, strict=True)), item.path)
-            for rank, (item, total, gave) in enumerate(parts, start=1)
+            Hit(rank, item.id, total, dict(zip(self.ranking.weights, contributions, strict=True)), item.path)
+            for rank, (item, total, contributions) in enumerate(rows, start=1)
         )
         return replace(self.ranking, hits=tuple(hits))
 
 
 def _ranked(composition: Composition, scored: _Scored, allowed: CandidateFilter, options: SearchOptions) -> _Ranked:
-    gave = composition.contributions(scored.scores)
-    totals = gave.sum(axis=0)
+    contributions = composition.contributions(scored.scores)
+    totals = contributions.sum(axis=0)
     order = scoring.top_k(totals, options.k) if len(totals) else np.empty(0, np.intp)
-    kept = order if options.min_score is None else order[totals[order] >= options.min_score]
+    best = order if options.min_score is None else order[totals[order] >= options.min_score]
     pool = None if scored.whole else len(scored.rows)
-    notes = composition.remark, _pool_note(composition, pool), _shortfall(options, len(kept), len(order), allowed)
+    notes = composition.remark, _pool_note(composition, pool), _shortfall_note(options, len(best), len(order), allowed)
     ranking = Ranking(
         (),
         options.k,
@@ -147,11 +148,11 @@ def _ranked(composition: Composition, scored: _Scored, allowed: CandidateFilter,
         allowed.hidden,
         composition.why,
     )
-    return _Ranked(scored.rows[kept], totals[kept], gave[:, kept], ranking)
+    return _Ranked(scored.rows[best], totals[best], contributions[:, best], ranking)
 
 
 def _rankings(view: GalleryView, ranked: Sequence[_Ranked]) -> list[Ranking]:
-    """What is known of the items of all rankings is read at once."""
+    """Reads the items of all rankings at once."""
     items = iter(view.items_of(np.concatenate([one.rows for one in ranked])))
     return [one.with_items(list(islice(items, len(one.rows)))) for one in ranked]
 
@@ -162,10 +163,10 @@ def _pool_note(composition: Composition, pool: int | None) -> str | None:
     return f"the {composition.rule.name} rule scored the {pool} best candidates of its terms, not the whole gallery"
 
 
-def _shortfall(options: SearchOptions, found: int, above: int, allowed: CandidateFilter) -> str | None:
-    if found >= options.k:
+def _shortfall_note(options: SearchOptions, n_hits: int, n_ranked: int, allowed: CandidateFilter) -> str | None:
+    if n_hits >= options.k:
         return None
-    if found < above:
-        return f"{found} of the {options.k} asked for: the others score below {options.min_score:g}"
+    if n_hits < n_ranked:
+        return f"{n_hits} of the {options.k} asked for: the others score below {options.min_score:g}"
     hidden = ", ".join(f"{count} {why}" for why, count in allowed.hidden.items())
-    return f"{found} of the {options.k} asked for: the gallery holds no more" + (f" ({hidden})" if hidden else "")
+    return f"{n_hits} of the {options.k} asked for: the gallery holds no more" + (f" ({hidden})" if hidden else "")

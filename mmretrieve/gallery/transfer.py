@@ -1,7 +1,7 @@
-"""The layout of clip-retrieval, in and out: `img_emb/img_emb_{k}.npy` beside `metadata/metadata_{k}.parquet`, row i of one to row i of the other.
+"""Exports and imports the layout of clip-retrieval: `img_emb/img_emb_{k}.npy` and `metadata/metadata_{k}.parquet`, row by row.
 
-What that layout has no place for (ids, parts, hashes, the exact kinds of fields, which encoder it was) goes into a column of
-its own, `mmretrieve`, and into `mmretrieve.json`; other tools pass both by. So what was exported comes back as it was.
+What the layout does not have (ids, archive members, hashes, field types, the encoder) is stored in one additional column, `mmretrieve`, and one
+additional file, `mmretrieve.json`, which other tools ignore. An export can therefore be imported without loss.
 """
 
 from __future__ import annotations
@@ -18,49 +18,48 @@ from numpy.typing import NDArray
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
-from mmretrieve.gallery.embeddings import rounded, unseen
+from mmretrieve.gallery.embeddings import to_float16_rows, vector_item
 from mmretrieve.gallery.ingest import AddReport, batches
+from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.snapshot import LocalView
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.records import FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import ParquetRows, write_records
 from mmretrieve.sources.values import fields_of
 
-VECTORS, METADATA, ABOUT, OWN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
-SHARD = 100_000  # items of one pair of files
-PATHS = ("image_path", "key", "url")  # what may name a picture, the first that is there
+VECTORS, METADATA, MANIFEST, OWN_COLUMN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
+SHARD_SIZE = 100_000  # items in a pair of files
+PATH_COLUMNS = ("image_path", "key", "url")  # columns that may contain the path of an image; the first that exists counts
 
 
 def export(view: LocalView, folder: Path, progress: Progress | None = None) -> int:
-    """Writes all items into an empty folder, float16 unit rows as they are stored; gives back how many.
+    """Writes all items into an empty folder, with the stored float16 unit rows. Returns their number.
 
-    GalleryError where there is something already, the disk is full, or a field is named as a column of the layout.
+    Raises GalleryError if the folder is not empty, the disk is full, or a field has the name of a column of the layout.
     """
-    if taken := {"image_path", OWN} & set(view.store.ledger.kinds()):
+    if taken := {"image_path", OWN_COLUMN} & set(view.store.ledger.kinds()):
         raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GalleryError(f"{folder}: there is something here already; name an empty folder")
+        raise GalleryError(f"{folder}: the folder is not empty; choose an empty one")
     try:
         for name in (VECTORS, METADATA):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for k, start in enumerate(range(0, max(1, len(view)), SHARD)):
-            rows = view.rows[start : start + SHARD]
+        for k, start in enumerate(range(0, max(1, len(view)), SHARD_SIZE)):
+            rows = view.rows[start : start + SHARD_SIZE]
             np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", view.float16_rows[rows])
             write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in view.items_of(rows)])
             if progress is not None:
                 progress(len(rows))
-        (folder / ABOUT).write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
     except OSError as error:
         raise GalleryError(f"{folder}: could not write ({error})") from error
     return len(view)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of an export, None where another tool made the folder. GalleryError where it is damaged."""
-    path = folder / ABOUT
+    """Reads the manifest of an export; None if another tool made the folder. Raises GalleryError if it is damaged."""
+    path = folder / MANIFEST
     if not path.exists():
         return None
     try:
@@ -71,15 +70,14 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:
-    """Adds what the folder holds, in natural order of its files. Call within `writing`; can be repeated.
+    """Adds the items of the folder, in the numeric order of its files. Call within `writing`. It can be repeated.
 
-    Vectors that are float16 unit rows are kept to the bit, others are normalised first. An id is the picture's path, where
-    nothing better is known. GalleryError, naming the file, for pairs that do not match, other dimensions, or a path that
-    names two vectors.
+    Float16 unit rows are stored bit for bit, other vectors are normalized. Without an id, the path of the image is the id. Raises GalleryError,
+    with the name of the file, for files that do not fit together, another dimension, or a path with two vectors.
     """
     report = AddReport()
-    for vectors, metadata in _pairs(folder):
-        float16_rows, rows = _halves(vectors, store.dim), ParquetRows(str(metadata))
+    for vectors, metadata in _file_pairs(folder):
+        float16_rows, rows = _read_vectors(vectors, store.dim), ParquetRows(str(metadata))
         if len(rows) != len(float16_rows):
             raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(float16_rows)}")
         report += copy_missing(
@@ -89,14 +87,14 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
 
 
 def count(folder: Path) -> int:
-    """How many vectors there are. GalleryError where the folder has not that layout."""
-    return sum(len(_stored(vectors)) for vectors, _ in _pairs(folder))
+    """Returns the number of vectors. Raises GalleryError if the folder has another layout."""
+    return sum(len(_load_array(vectors)) for vectors, _ in _file_pairs(folder))
 
 
 def _columns(item: Item) -> dict[str, Any]:
     own = {"id": item.id, "part": item.location.member, "hash": item.hash, "width": item.width, "height": item.height}
     more = {"source": item.source, "stamp": item.fingerprint, "fields": dict(item.fields)}
-    return {"image_path": item.path, **item.fields, OWN: json.dumps(own | more)}
+    return {"image_path": item.path, **item.fields, OWN_COLUMN: json.dumps(own | more)}
 
 
 def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str) -> Iterator[EncodedBatch]:
@@ -109,16 +107,18 @@ def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: 
 
 
 def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
-    if own := record.pop(OWN, None):
-        said = json.loads(own)
-        location = Location(record["image_path"], said["part"])
-        fields = fitted(said["fields"], kinds)
-        return Item(said["id"], location, said["hash"], said["width"], said["height"], fields, said["source"], said["stamp"])
-    name = next((name for name in PATHS if record.get(name)), None)
+    if own := record.pop(OWN_COLUMN, None):
+        entry = json.loads(own)
+        location = Location(record["image_path"], entry["part"])
+        fields = fit_fields(entry["fields"], kinds)
+        return Item(
+            entry["id"], location, entry["hash"], entry["width"], entry["height"], fields, entry["source"], entry["stamp"]
+        )
+    name = next((name for name in PATH_COLUMNS if record.get(name)), None)
     if name is None:
-        raise GalleryError(f"{where}: a row without {', '.join(PATHS)} has no name; the columns are {', '.join(record)}")
+        raise GalleryError(f"{where}: a row without {', '.join(PATH_COLUMNS)} has no name; the columns are {', '.join(record)}")
     path = str(record.pop(name))
-    return unseen(path, path, vector, fitted(fields_of(record, where), kinds), where)
+    return vector_item(path, path, vector, fit_fields(fields_of(record, where), kinds), where)
 
 
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
@@ -126,31 +126,31 @@ def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
         yield dict(zip(rows.names, values, strict=True))
 
 
-def _halves(path: Path, dim: int) -> Float16Rows:
-    return rounded(_stored(path), str(path), dim)
+def _read_vectors(path: Path, dim: int) -> Float16Rows:
+    return to_float16_rows(_load_array(path), str(path), dim)
 
 
-def _stored(path: Path) -> Float16Rows:
+def _load_array(path: Path) -> Float16Rows:
     try:
         stored: Float16Rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError) as error:
         raise GalleryError(f"{path}: cannot be read ({error})") from error
-    except ValueError as error:  # NumPy's own words are about pickles
-        raise GalleryError(f"{path}: is no array of numbers that NumPy wrote") from error
+    except ValueError as error:  # the message of NumPy is about pickles
+        raise GalleryError(f"{path}: is not a numeric array in NumPy's format") from error
     return stored
 
 
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Files of vectors with those of their metadata, in natural order: `img_emb_10` comes after `img_emb_9`."""
-    found = {kind: _numbered(folder / kind, kind, suffix) for kind, suffix in ((VECTORS, "npy"), (METADATA, "parquet"))}
-    if not found[VECTORS]:
+def _file_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Returns pairs of vector and metadata files in numeric order: `img_emb_10` comes after `img_emb_9`."""
+    files = {kind: _files_by_number(folder / kind, kind, suffix) for kind, suffix in ((VECTORS, "npy"), (METADATA, "parquet"))}
+    if not files[VECTORS]:
         raise GalleryError(f"{folder}: no {VECTORS}/{VECTORS}_0.npy; expected the layout of clip-retrieval")
-    if alone := set(found[VECTORS]) ^ set(found[METADATA]):
+    if alone := set(files[VECTORS]) ^ set(files[METADATA]):
         raise GalleryError(f"{folder}: number {min(alone)} has vectors or metadata, but not both")
-    return [(found[VECTORS][k], found[METADATA][k]) for k in sorted(found[VECTORS])]
+    return [(files[VECTORS][k], files[METADATA][k]) for k in sorted(files[VECTORS])]
 
 
-def _numbered(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
+def _files_by_number(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
     names = re.compile(rf"{stem}_(\d+)\.{suffix}")
     matches = ((names.fullmatch(path.name), path) for path in sorted(folder.glob(f"{stem}_*.{suffix}")))
     return {int(match[1]): path for match, path in matches if match}

@@ -1,4 +1,4 @@
-"""What a search needs of the place where items are held, be it a folder on this machine or a server."""
+"""What a search needs of a gallery: the protocol `GalleryView`, and the options of a search."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
 EXCLUDED, FILTERED = "excluded", "hidden by the filter"
-Rows = NDArray[np.int64]  # items by number, in insertion order
+Rows = NDArray[np.int64]  # row numbers, in insertion order
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What ends a ranking: k, ids that are hidden, a filter that items must fulfil, and a lowest score."""
+    """The limits of a ranking: k, ids that must not appear, the lowest score, and a filter."""
 
     k: int
     exclude: Collection[str] = ()
@@ -38,7 +38,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class CandidateFilter:
-    """Which items may appear, as their place knows them; how many they are, and how many were hidden, by what hid them."""
+    """Which items may appear, in the form that the view uses; their number; and how many items are hidden, by reason."""
 
     which: Any
     count: int
@@ -46,21 +46,21 @@ class CandidateFilter:
 
     @classmethod
     def of(cls, which: Any, count: int, matching: int, all_: int) -> CandidateFilter:
-        """`matching` of all items fulfil the filter, and `count` of those are not excluded."""
+        """`matching` of `all_` items match the filter, and `count` of these are not excluded."""
         hidden = {EXCLUDED: matching - count, FILTERED: all_ - matching}
         return cls(which, count, {why: number for why, number in hidden.items() if number})
 
 
 @dataclass(frozen=True)
 class ItemPage:
-    """Some of the `total` items that fulfil what was asked."""
+    """A part of the `total` items that match a filter."""
 
     items: list[Item]
     total: int
 
 
 class GalleryView(Protocol):
-    """What a search needs: one version of the items. Their rows grow in insertion order, which decides between equal scores."""
+    """What a search needs: one version of the items. Row numbers grow in insertion order, which breaks ties."""
 
     dim: int
     name: str
@@ -70,29 +70,29 @@ class GalleryView(Protocol):
     def allowed(self, options: SearchOptions) -> CandidateFilter: ...
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
-        """All rows that may appear, in order."""
+        """Returns all rows that may appear, in order."""
 
     def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
-        """Rows, in order, that hold the `wanted` best of each query among those that may appear, as far as the place can tell."""
+        """Returns rows, in order, with the `wanted` best of each query among those that may appear, as far as an index can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
-        """(q, m) inner products with those rows."""
+        """Returns (q, m) inner products of q vectors and m rows."""
 
     def items_of(self, rows: Rows) -> list[Item]: ...
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
+        """Returns their rows, in order. GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
 
 
 class StoredView(GalleryView, Protocol):
-    """What `GalleryBase` needs besides."""
+    """What `GalleryBase` needs in addition."""
 
     @property
     def manifest(self) -> Manifest: ...
 
     @property
     def rows(self) -> Rows:
-        """(n,) all of them, in order."""
+        """(n,) all rows, in order."""
 
     @property
     def ids(self) -> tuple[str, ...]: ...
@@ -102,22 +102,22 @@ class StoredView(GalleryView, Protocol):
 
     @property
     def vocabulary(self) -> GalleryVocabulary:
-        """The one that was chosen, else the one found in the fields of the items."""
+        """The chosen vocabulary, otherwise the one detected in the fields."""
 
     def vectors_of(self, rows: Rows) -> Float32: ...
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
-        """For each content hash the ids of the items whose picture has it, in insertion order."""
+        """Returns for each content hash the ids of the items with it, in insertion order."""
 
     def same_content(self) -> list[tuple[str, ...]]:
-        """Groups of ids whose files have the same bytes, each in insertion order, and so are the groups."""
+        """Returns groups of ids with equal files; ids and groups are in insertion order."""
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        """Groups of ids that hang together by pairs scoring at least that, as above."""
+        """Returns groups of ids that are connected by pairs with at least this score, in the same order."""
 
 
-def checked_ids(ids: Collection[str]) -> Collection[str]:
-    """OptionError for what is no list of ids."""
+def check_ids(ids: Collection[str]) -> Collection[str]:
+    """Returns the ids. Raises OptionError unless they are a list of strings."""
     if isinstance(ids, str):
         raise OptionError(f"expected a list of ids, got one string {ids!r}")
     if not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):

@@ -1,4 +1,4 @@
-"""The vocabulary of a gallery: made of fields that were chosen, or found automatically in the fields of its items."""
+"""The vocabulary of a gallery: made from chosen fields, or detected automatically in the fields of its items."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
 from mmretrieve.filters.expression import folded
-from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.records import FieldType, Item
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 
-KEY = "vocabulary"  # in the ledger's meta data
+KEY = "vocabulary"  # in the metadata of the ledger
 MAX_ITEMS = 20_000  # whose fields are read
-MAX_CHANGE = 0.1  # of the number of items, until a vocabulary is found again
+MAX_CHANGE = 0.1  # share of items; if the size changes by more, the vocabulary is detected again
 
 
 class FieldSource(Protocol):
-    """Items at one moment, as far as a vocabulary needs them."""
+    """One version of the items, as far as a vocabulary needs them."""
 
     def __len__(self) -> int: ...
 
@@ -34,9 +33,9 @@ class FieldSource(Protocol):
 
 @dataclass(frozen=True)
 class GalleryVocabulary:
-    """A vocabulary and the names of the fields chosen for it; `fields` is empty where it was found automatically.
+    """A vocabulary and the fields chosen for it. `fields` is empty if it was detected automatically.
 
-    `vocabulary` is None where no field of the items has words to make one of.
+    `vocabulary` is None if no field contains words.
     """
 
     vocabulary: Vocabulary | None
@@ -50,12 +49,12 @@ class GalleryVocabulary:
         return f'"{self.vocabulary.sentence}", {made}'
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """For JSON files."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], location: object) -> GalleryVocabulary:
-        """From what `to_dict` returns. GalleryError, naming the place, for anything else."""
+        """From what `to_dict` returns. Raises GalleryError, with the location, for anything else."""
         try:
             return cls(Vocabulary.from_dict(data["vocabulary"]), tuple(data["fields"]))
         except (KeyError, TypeError, AttributeError, VocabularyError) as error:
@@ -64,21 +63,21 @@ class GalleryVocabulary:
 
 @dataclass(frozen=True)
 class AutomaticVocabulary:
-    """What was found automatically, and the fields and the number of items of the gallery then."""
+    """A detected vocabulary, with the fields and the number of items of the gallery at that time."""
 
     vocabulary: Vocabulary | None
     kinds: Mapping[str, FieldType]
     items: int
 
     def is_valid_for(self, kinds: Mapping[str, FieldType], items: int) -> bool:
-        """Whether it still describes a gallery with these fields and this number of items."""
+        """Returns whether it still describes a gallery with these fields and this number of items."""
         return self.kinds == kinds and abs(items - self.items) <= MAX_CHANGE * self.items
 
 
 def find_vocabulary(
     source: FieldSource, kinds: Mapping[str, FieldType], previous: AutomaticVocabulary | None = None
 ) -> AutomaticVocabulary:
-    """The vocabulary of a gallery with these fields; `previous` where it is still valid, without reading any item."""
+    """Detects the vocabulary of a gallery. If `previous` is still valid, it is returned and no item is read."""
     if previous is not None and previous.is_valid_for(kinds, len(source)):
         return previous
     vocabulary = vocabulary_from_fields(_sample(source)) if kinds else None
@@ -86,9 +85,9 @@ def find_vocabulary(
 
 
 def make_vocabulary(source: FieldSource, kinds: Mapping[str, FieldType], fields: Sequence[str]) -> GalleryVocabulary:
-    """The vocabulary made of exactly these fields; capitals in their names make no difference.
+    """Makes the vocabulary from exactly these fields; upper and lower case are equal.
 
-    OptionError, naming the fields that there are, for a name that no item has, and for a field without words.
+    Raises OptionError for a field that no item has, with the names of all fields, and for a field without words.
     """
     if isinstance(fields, str):
         raise OptionError(f"expected a list of fields, got one string {fields!r}")
@@ -100,6 +99,6 @@ def make_vocabulary(source: FieldSource, kinds: Mapping[str, FieldType], fields:
 
 
 def _sample(source: FieldSource) -> list[Mapping[str, object]]:
-    """The fields of at most MAX_ITEMS items, spread evenly."""
+    """Returns the fields of at most MAX_ITEMS items, evenly spaced."""
     rows = source.rows[:: max(1, -(-len(source.rows) // MAX_ITEMS))]
     return [item.fields for item in source.items_of(rows)]

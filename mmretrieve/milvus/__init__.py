@@ -1,1 +1,1 @@
-"""Milvus as a second home of a gallery: the same questions, the same answers, on a server that can outgrow one machine."""
+"""Galleries on Milvus servers, with the interface of a gallery in a folder."""

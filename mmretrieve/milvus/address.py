@@ -1,4 +1,4 @@
-"""Where a collection is: `milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION`, or `milvuss://…` over TLS."""
+"""Addresses of collections: `milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION`, `milvuss://` over TLS."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mmretrieve.errors import OptionError
 SCHEMES = {"milvus": "http", "milvuss": "https"}
 PORT = 19530
 TOKEN = "MILVUS_TOKEN"
-TOKEN_CHARACTERS = 4_096  # what servers take in a header, and far above any token
+MAX_TOKEN_LENGTH = 4_096  # the limit of a header, far above any token
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
 @dataclass(frozen=True)
 class MilvusAddress:
-    """One collection of one server. Its text leaves out the password, so it can be shown."""
+    """A collection on a server. Its text omits the password, so it can be shown."""
 
     host: str
     collection: str
@@ -36,26 +36,26 @@ class MilvusAddress:
 
     @property
     def uri(self) -> str:
-        """What the client connects to."""
+        """The address that the client connects to."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{SCHEMES[self.scheme]}://{host}:{self.port}"
 
     @property
     def token(self) -> str:
-        """USER:PASSWORD where the address has them, else the environment variable MILVUS_TOKEN, which nobody else sees.
+        """USER:PASSWORD if the address has them, otherwise the environment variable MILVUS_TOKEN.
 
-        OptionError where that is nothing that can be sent.
+        Raises OptionError if the token cannot be sent.
         """
         token = f"{self.user}:{self.password}" if self.password else os.environ.get(TOKEN, "")
-        if not token.isprintable() or len(token) > TOKEN_CHARACTERS:
+        if not token.isprintable() or len(token) > MAX_TOKEN_LENGTH:
             raise OptionError(
-                f"{TOKEN} is not a token: expected up to {TOKEN_CHARACTERS:,} printable characters, without line ends"
+                f"{TOKEN} is not a token: expected up to {MAX_TOKEN_LENGTH:,} printable characters, without line ends"
             )
         return token
 
     @classmethod
     def read(cls, text: str) -> MilvusAddress:
-        """OptionError, without the password, for what is no such address."""
+        """Parses an address. Raises OptionError, without the password, if it is invalid."""
         try:
             parts = urlsplit(text)
             names, port = (
@@ -68,7 +68,7 @@ class MilvusAddress:
         odd = parts.query or parts.fragment or not port or not (user + password).isprintable()
         named = parts.scheme in SCHEMES and parts.hostname and 1 <= len(names) <= 2 and all(map(NAME.fullmatch, names))
         if odd or not named:
-            shown = re.sub(r"//.*@", "//…@", text, flags=re.DOTALL)
+            shown = re.sub(r"//.*@", "//***@", text, flags=re.DOTALL)
             raise OptionError(
                 f"expected an address such as milvus://localhost:{PORT}/collection (letters, digits and _ in its name), got {shown!r}"
             )
@@ -77,5 +77,5 @@ class MilvusAddress:
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether this names a collection of a server rather than a folder."""
+    """Returns whether this is the address of a collection and not a folder."""
     return isinstance(path, str) and path.partition("://")[0] in SCHEMES and "://" in path

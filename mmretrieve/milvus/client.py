@@ -1,6 +1,6 @@
-"""One collection of one Milvus server, through `pymilvus`, and every way that it can fail, told in one line.
+"""One collection of a Milvus server, through `pymilvus`; every error becomes one line, without a password.
 
-Nothing is asked before it is needed, nothing waits longer than its time-out, and a server that was away is found again.
+The client connects at the first call. No call waits longer than its timeout, and a server that was restarted is found again.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from threading import Lock
 from typing import Any, cast
 
@@ -15,53 +16,71 @@ import numpy as np
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.view import Rows
-from mmretrieve.milvus.address import MilvusAddress
-from mmretrieve.milvus.errors import CollectionNotLoadedError, MilvusTimeoutError, MilvusUnavailableError, failure
+from mmretrieve.milvus.address import TOKEN, MilvusAddress
 from mmretrieve.milvus.indexes import METRIC, ServerKind, ServerVersion
 from mmretrieve.vectors import Float32
 
 ROW, ID, HASH, ITEM, GIVEN, VECTOR = "row", "id", "hash", "item", "given", "vector"
-MANIFEST = "mmretrieve"  # the property in which a collection says what it is
-TEXT_BYTES = 65_535  # the longest text that a Milvus column holds
-FIELDS = 4_096  # the most fields that one item may have
+MANIFEST = "mmretrieve"  # the property with the manifest of a collection
+MAX_TEXT_BYTES = 65_535  # the longest text of a Milvus column
+MAX_FIELDS = 4_096  # of one item
 CONNECT_SECONDS, CALL_SECONDS, LOAD_SECONDS = 5.0, 15.0, 600.0
-PAGE = 16_384  # the most rows that a server gives at once
-# a server that was away is looked for at once, not after the minutes that gRPC would wait by itself
+MAX_PAGE_SIZE = 16_384  # the most rows that a server returns at once
+MAX_MESSAGE_LENGTH = 400  # of a message of the server, which may repeat a long request
+UNKNOWN_COLLECTION, NOT_LOADED, NO_CONNECTION = 100, 101, 2  # of Milvus' own codes
+# reconnect at once, not after the minutes that gRPC waits by default
 CHANNEL = {
     "grpc.use_local_subchannel_pool": 1,
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 500,
-    "grpc.keepalive_time_ms": 300_000,  # servers hang up on those who ping more often
+    "grpc.keepalive_time_ms": 300_000,  # servers close connections with more frequent pings
 }
+
+
+class MilvusUnavailableError(GalleryError):
+    """The server does not answer. Its data is not affected."""
+
+
+class MilvusTimeoutError(MilvusUnavailableError):
+    """The server does not answer in time."""
+
+
+class CollectionNotFoundError(GalleryError):
+    """The server has no such collection."""
+
+
+class CollectionNotLoadedError(GalleryError):
+    """The collection is not in the memory of the server, for example after a restart."""
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows that a search proposes, best first, with the scores that the server gives them."""
+    """Rows that a search proposes, best first, with the scores of the server."""
 
     rows: Rows
     scores: Float32
 
 
 class MilvusClient:
-    """Every method raises AwayError where the server does not answer, GalleryError with its own words where it refuses."""
+    """Every method raises MilvusUnavailableError if the server does not answer, and GalleryError with its message if it refuses."""
 
     def __init__(self, address: MilvusAddress) -> None:
         self.address = address
         self._lock, self._client = Lock(), cast(Any, None)
 
     def version(self) -> ServerVersion:
-        said = str(self._ask("get_server_version"))
+        """Returns the version of the server."""
+        version = str(self._ask("get_server_version"))
         hosted = self._connected().get_server_type() != "milvus"
-        return ServerVersion.read(said, ServerKind.ZILLIZ if hosted else None)
+        return ServerVersion.read(version, ServerKind.ZILLIZ if hosted else None)
 
     def create(self, dim: int, manifest: str, index: str, parameters: Mapping[str, int]) -> None:
-        """An empty collection for vectors of `dim`. GalleryError where there is one of that name."""
+        """Creates an empty collection for vectors of `dim`. Raises GalleryError if it exists."""
         kinds, schema = _pymilvus().DataType, _pymilvus().MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
         schema.add_field(ROW, kinds.INT64, is_primary=True)
         for name in (ID, HASH, ITEM):
-            schema.add_field(name, kinds.VARCHAR, max_length=TEXT_BYTES)
-        schema.add_field(GIVEN, kinds.ARRAY, element_type=kinds.VARCHAR, max_capacity=FIELDS, max_length=TEXT_BYTES)
+            schema.add_field(name, kinds.VARCHAR, max_length=MAX_TEXT_BYTES)
+        schema.add_field(GIVEN, kinds.ARRAY, element_type=kinds.VARCHAR, max_capacity=MAX_FIELDS, max_length=MAX_TEXT_BYTES)
         schema.add_field(VECTOR, kinds.FLOAT_VECTOR, dim=dim)
         indexes = _index(index, parameters)
         for name in (ID, HASH):
@@ -75,17 +94,17 @@ class MilvusClient:
         self._ask("create_collection", self.address.collection, **more)
 
     def manifest(self) -> str | None:
-        """What the collection says that it is; None where it is not one of ours. UnknownError where there is none."""
-        told = self._ask("describe_collection", self.address.collection)
-        return None if told is None else (told.get("properties") or {}).get(MANIFEST)
+        """Returns the manifest as text; None if the collection is not a gallery. Raises CollectionNotFoundError."""
+        description = self._ask("describe_collection", self.address.collection)
+        return None if description is None else (description.get("properties") or {}).get(MANIFEST)
 
     def set_manifest(self, manifest: str) -> None:
         self._ask("alter_collection_properties", self.address.collection, {MANIFEST: manifest})
 
     def index(self) -> str:
-        """The type of the index over the vectors."""
-        told = self._ask("describe_index", self.address.collection, VECTOR) or {}
-        return str(told.get("index_type", "FLAT"))
+        """Returns the type of the index over the vectors."""
+        description = self._ask("describe_index", self.address.collection, VECTOR) or {}
+        return str(description.get("index_type", "FLAT"))
 
     def set_index(self, index: str, parameters: Mapping[str, int]) -> None:
         name = self.address.collection
@@ -98,60 +117,61 @@ class MilvusClient:
         self._ask("load_collection", self.address.collection, seconds=LOAD_SECONDS)
 
     def count(self, where: str = "") -> int:
-        (told,) = self._ask("query", self.address.collection, filter=where, output_fields=["count(*)"])
-        return int(told["count(*)"])
+        (row,) = self._ask("query", self.address.collection, filter=where, output_fields=["count(*)"])
+        return int(row["count(*)"])
 
     def get(self, where: str, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Those columns of the rows for which the expression holds, at most PAGE of them, in no order."""
-        found = self._ask("query", self.address.collection, filter=where, output_fields=list(names), limit=PAGE)
-        return [dict(row) for row in found]
+        """Returns columns of the rows that match an expression, at most MAX_PAGE_SIZE of them, in no order."""
+        rows = self._ask("query", self.address.collection, filter=where, output_fields=list(names), limit=MAX_PAGE_SIZE)
+        return [dict(row) for row in rows]
 
     def rows(self, where: str = "") -> Rows:
-        """(m,) all rows for which the expression holds, in order."""
-        found = [row[ROW] for page in self.pages([ROW], where) for row in page]
-        return np.sort(np.array(found, dtype=np.int64))
+        """Returns (m,) rows that match an expression, in order."""
+        rows = [row[ROW] for page in self.pages([ROW], where) for row in page]
+        return np.sort(np.array(rows, dtype=np.int64))
 
-    def pages(self, names: Sequence[str], where: str = "", size: int = PAGE) -> Iterator[list[dict[str, Any]]]:
-        """Those columns of all rows for which the expression holds, some at a time."""
+    def pages(self, names: Sequence[str], where: str = "", size: int = MAX_PAGE_SIZE) -> Iterator[list[dict[str, Any]]]:
+        """Yields columns of all rows that match an expression, a page at a time."""
         more: dict[str, Any] = {"batch_size": size, "filter": where, "output_fields": list(names)}
         pages = self._ask("query_iterator", self.address.collection, **more)
-        while page := self._told(pages.next):
+        while page := self._translate_errors(pages.next):
             yield [dict(row) for row in page]
-        self._told(pages.close)
+        self._translate_errors(pages.close)
 
     def search(self, query_d: Float32, k: int, where: str, parameters: Mapping[str, int]) -> ScoredRows:
+        """Returns the k best rows of a query among those that match an expression."""
         more: dict[str, Any] = {"anns_field": VECTOR, "limit": k, "filter": where, "output_fields": [ROW]}
         search = {"metric_type": METRIC, "params": dict(parameters)}
         (hits,) = self._ask("search", self.address.collection, data=[query_d.tolist()], search_params=search, **more)
         rows = np.array([hit[ROW] for hit in hits], dtype=np.int64)
         return ScoredRows(rows, np.array([hit["distance"] for hit in hits], dtype=np.float32))
 
-    def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes whole rows, in the place of those that have their numbers: doing it twice is doing it once."""
+    def upsert(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes whole rows and replaces those with the same numbers. Writing twice has the effect of writing once."""
         self._ask("upsert", self.address.collection, [dict(row) for row in rows])
 
-    def drop(self, rows: Sequence[int]) -> None:
+    def delete_rows(self, rows: Sequence[int]) -> None:
         self._ask("delete", self.address.collection, filter=f"{ROW} in {list(rows)}")
 
     def remove(self) -> None:
-        """The whole collection is gone."""
+        """Drops the collection."""
         self._ask("drop_collection", self.address.collection)
 
     def _ask(self, what: str, *given: Any, seconds: float | None = None, **more: Any) -> Any:
-        """One call; once more where the collection has to be loaded first, or the connection is one that has died since."""
+        """Makes a call; repeats it once after loading the collection or renewing a broken connection."""
 
         def ask() -> Any:
             return getattr(self._connected(), what)(*given, timeout=seconds or CALL_SECONDS, **more)
 
         try:
-            return self._told(ask)
+            return self._translate_errors(ask)
         except MilvusTimeoutError:
             raise
         except MilvusUnavailableError:
             self._forget()
         except CollectionNotLoadedError:
             self.load()
-        return self._told(ask)
+        return self._translate_errors(ask)
 
     def _connected(self) -> Any:
         with self._lock:
@@ -168,14 +188,34 @@ class MilvusClient:
         if client is not None:
             client.close()
 
-    def _told(self, ask: Any) -> Any:
-        """What `ask` gives back, or what went wrong as an error of this library."""
+    def _translate_errors(self, ask: Any) -> Any:
+        """Calls `ask` and turns errors of pymilvus and gRPC into those of this library."""
         import grpc
 
         try:
             return ask()
         except (_pymilvus().MilvusException, grpc.RpcError) as error:
             raise failure(self.address, error, grpc.StatusCode) from error
+
+
+def failure(address: MilvusAddress, error: Any, status: Any) -> GalleryError:
+    """Returns the error of this library for one of `pymilvus` or gRPC, whose status codes are `status`."""
+    cause = error if callable(error.code) else error.__cause__
+    state = cause.code() if callable(getattr(cause, "code", None)) else None
+    message = shorten(str(getattr(error, "message", None) or error.details()), MAX_MESSAGE_LENGTH, placeholder=" ...")
+    if state in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or "auth check failure" in message:
+        return GalleryError(
+            f"{address}: the server does not accept this user or token; set {TOKEN}, or name USER:PASSWORD@ in the address"
+        )
+    if state is status.DEADLINE_EXCEEDED:
+        return MilvusTimeoutError(f"{address}: the server does not answer in time; what it has stored is safe, try again later")
+    if state is status.UNAVAILABLE or error.code == NO_CONNECTION:
+        return MilvusUnavailableError(
+            f"{address}: the server does not answer; what it has stored is safe, try again when it is back"
+        )
+    if error.code == UNKNOWN_COLLECTION:
+        return CollectionNotFoundError(f"{address}: the server has no such collection; `mmretrieve push` makes one")
+    return (CollectionNotLoadedError if error.code == NOT_LOADED else GalleryError)(f"{address}: {message}")
 
 
 def _index(index: str, parameters: Mapping[str, int]) -> Any:
@@ -185,7 +225,7 @@ def _index(index: str, parameters: Mapping[str, int]) -> Any:
 
 
 def _pymilvus() -> Any:
-    """The package, when it is used. It writes tracebacks into the log of whatever we tell in one line: not any more."""
+    """Imports the package at first use and disables its logging, which writes tracebacks of errors that are reported anyway."""
     try:
         import pymilvus
     except ImportError as error:

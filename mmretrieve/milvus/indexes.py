@@ -1,4 +1,4 @@
-"""Which index a server may be asked for. A server that does not have one may take the name and say "Finished" all the same."""
+"""Which index types a server supports. A server may accept a name that it does not support and report success."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import Choice
 
 METRIC = "COSINE"
-LISTS = 65_536  # the most that IVF may have
+MAX_LISTS = 65_536  # of IVF
 
 
 class ServerKind(Choice):
-    """Who answers. Lite is one process for tests; Milvus is standalone or a cluster; Zilliz chooses by itself."""
+    """The kind of server. Lite is one process for tests; Milvus is standalone or a cluster; Zilliz chooses the index itself."""
 
     LITE = "milvus-lite"
     MILVUS = "Milvus"
@@ -22,7 +22,7 @@ class ServerKind(Choice):
 
 
 class MilvusIndexName(Choice):
-    """Every index that is known to answer as it should on some server."""
+    """The index types that are known to work on some server."""
 
     FLAT = "FLAT"
     IVF_FLAT = "IVF_FLAT"
@@ -36,7 +36,7 @@ class MilvusIndexName(Choice):
 
 IVF = frozenset({MilvusIndexName.IVF_FLAT, MilvusIndexName.IVF_SQ8, MilvusIndexName.IVF_RABITQ, MilvusIndexName.SCANN})
 LITE = (MilvusIndexName.FLAT, MilvusIndexName.IVF_FLAT, MilvusIndexName.IVF_SQ8, MilvusIndexName.HNSW)
-SINCE = {  # the first version of Milvus that has each, with the metric used here
+SINCE = {  # the first version of Milvus with each, for the metric used here
     MilvusIndexName.FLAT: (2, 3),
     MilvusIndexName.IVF_FLAT: (2, 3),
     MilvusIndexName.IVF_SQ8: (2, 3),
@@ -50,22 +50,22 @@ SINCE = {  # the first version of Milvus that has each, with the metric used her
 
 @dataclass(frozen=True)
 class ServerVersion:
-    """A server as it names itself."""
+    """The kind and the version of a server, and its version text."""
 
     kind: ServerKind
     number: tuple[int, int]
-    said: str
+    text: str
 
     @classmethod
-    def read(cls, said: str, kind: ServerKind | None = None) -> ServerVersion:
-        """`"milvus_lite-3.2.2"` is Lite, `"v2.5.4"` Milvus; a version without numbers counts as the oldest."""
-        found = re.search(r"(\d+)\.(\d+)", said)
-        number = (int(found[1]), int(found[2])) if found else (0, 0)
-        return cls(kind or (ServerKind.LITE if "lite" in said.lower() else ServerKind.MILVUS), number, said)
+    def read(cls, text: str, kind: ServerKind | None = None) -> ServerVersion:
+        """`"milvus_lite-3.2.2"` is Lite, `"v2.5.4"` Milvus. A version without numbers counts as the oldest."""
+        match = re.search(r"(\d+)\.(\d+)", text)
+        number = (int(match[1]), int(match[2])) if match else (0, 0)
+        return cls(kind or (ServerKind.LITE if "lite" in text.lower() else ServerKind.MILVUS), number, text)
 
     @property
     def indexes(self) -> tuple[MilvusIndexName, ...]:
-        """What it may be asked for, the default first."""
+        """The index types of the server, the default first."""
         if self.kind is ServerKind.LITE:
             return LITE
         if self.kind is ServerKind.ZILLIZ:
@@ -73,25 +73,25 @@ class ServerVersion:
         return tuple(name for name, since in SINCE.items() if since <= self.number) or (MilvusIndexName.FLAT,)
 
     def check(self, index: MilvusIndexName | str) -> MilvusIndexName:
-        """The index of that name. OptionError, naming what there is, where this server does not have it."""
+        """Returns the index of that name. Raises OptionError, with all names, if the server does not have it."""
         name = str(index).upper()
         if name not in self.indexes:
             choices = ", ".join(self.indexes)
             raise OptionError(
-                f"{self.kind} ({self.said}) has no index {str(index)!r} that is known to work; choose from: {choices}"
+                f"{self.kind} ({self.text}) has no index {str(index)!r} that is known to work; choose from: {choices}"
             )
         return MilvusIndexName(name)
 
 
 def build_parameters(index: MilvusIndexName, items: int) -> dict[str, int]:
-    """What an index is built with, for so many items."""
+    """Returns the build parameters of an index for a number of items."""
     if index in IVF:
-        return {"nlist": max(1, min(LISTS, int(4 * sqrt(items))))}
+        return {"nlist": max(1, min(MAX_LISTS, int(4 * sqrt(items))))}
     return {"M": 16, "efConstruction": 200} if index is MilvusIndexName.HNSW else {}
 
 
 def search_parameters(index: str, k: int) -> dict[str, int]:
-    """How hard an index looks for k items."""
+    """Returns the search parameters of an index for k items."""
     if index in IVF:
         return {"nprobe": 64}
     if index == MilvusIndexName.HNSW:

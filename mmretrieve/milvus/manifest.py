@@ -1,11 +1,17 @@
-"""The manifest of a collection, kept as JSON in one of its properties."""
+"""The manifest of a collection, stored as JSON in one of its properties."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
+from mmretrieve.gallery.local_view import read_manifest
 from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.store.store import Store
+from mmretrieve.milvus.client import CollectionNotFoundError, MilvusClient
+from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
 
 FORMAT = 1
 
@@ -15,7 +21,7 @@ def to_text(manifest: Manifest) -> str:
 
 
 def from_text(text: str | None, location: object) -> Manifest:
-    """GalleryError, naming the place, for a collection that is not one of ours, or of another format."""
+    """Parses a manifest. Raises GalleryError, with the address, if the collection is not a gallery or has another format."""
     if text is None:
         raise GalleryError(
             f"{location}: this collection is not a gallery of mmretrieve; name another, `mmretrieve push` makes it"
@@ -28,3 +34,41 @@ def from_text(text: str | None, location: object) -> Manifest:
     if format_ != FORMAT:
         raise GalleryError(f"{location}: gallery format {format_}, this version reads format {FORMAT}; push it again")
     return Manifest.from_dict(data, location)
+
+
+def open_collection(server: MilvusClient, manifest: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
+    """Returns the manifest of the collection; creates it, for this number of items, if there is none.
+
+    Raises GalleryError if another encoder or decoding made it, OptionError for an index that the server does not have.
+    """
+    version = server.version()
+    name = version.check(version.indexes[0] if index is None else index)
+    try:
+        existing = from_text(server.manifest(), server.address)
+    except CollectionNotFoundError:
+        empty = replace(manifest, fields={}, vocabulary=None)
+        server.create(manifest.dim, to_text(empty), name, build_parameters(name, items))
+        server.load()
+        return empty
+    if not existing.has_vectors_of(manifest):
+        raise GalleryError(f"{server.address}: {existing}; the gallery: {manifest}")
+    server.load()
+    if index is not None and server.index() != name:
+        server.set_index(name, build_parameters(name, items))
+    return existing
+
+
+def add_choices(server: MilvusClient, manifest: Manifest, store: Store) -> Manifest:
+    """Adds the chosen vocabulary and the fields of the store to the manifest, before any item has them.
+
+    Raises GalleryError for a field that has another type there.
+    """
+    fields, own = dict(manifest.fields), read_manifest(store)
+    for name, kind in own.fields.items():
+        there = next((field for field in fields if folded(field) == folded(name)), name)
+        if fields.setdefault(there, kind) is not kind:
+            raise GalleryError(f"{server.address}: field {there!r} holds {fields[there]}s there, {kind}s here")
+    updated = replace(manifest, fields=fields, vocabulary=own.vocabulary or manifest.vocabulary)
+    if updated != manifest:
+        server.set_manifest(to_text(updated))
+    return updated

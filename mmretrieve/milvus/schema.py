@@ -1,7 +1,7 @@
-"""An item as a row of a collection, and back.
+"""Converts items to rows of a collection and back.
 
-`item` holds the whole of it as JSON, so that it comes back as it was, whole numbers whole. Beside it stand the values that
-filters look at, under keys that Milvus can have: `n_` before a number's name, `t_` before a text's, `f_` before a folded text.
+The column `item` contains the whole item as JSON, so that it is restored without loss. The values that filters read are stored beside it, under keys that
+Milvus accepts: the prefix `n_` for numbers, `t_` for text, `f_` for text in lower case.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
-from mmretrieve.gallery.store.fields import FieldType
-from mmretrieve.gallery.store.records import ExistingItem, Item
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.milvus.client import FIELDS, GIVEN, HASH, ID, ITEM, ROW, TEXT_BYTES, VECTOR
+from mmretrieve.milvus.client import GIVEN, HASH, ID, ITEM, MAX_FIELDS, MAX_TEXT_BYTES, ROW, VECTOR
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 
-OWN = {  # what every item can have, by its name in SQL
+OWN = {  # columns of every item, by their names in SQL
     **dict.fromkeys(("id", "path", "part", "hash", "source", "stamp"), FieldType.TEXT),
     **dict.fromkeys(("width", "height"), FieldType.NUMBER),
 }
 PLAIN = re.compile(r"[a-z0-9_]+")
-BACKSLASH = "\ufdd0"  # for LIKE, in its place: what servers make of a backslash in a pattern differs; no text holds this
+BACKSLASH = "\ufdd0"  # replaces a backslash in LIKE, which servers treat differently; a noncharacter, in no text
 
 
 @dataclass(frozen=True)
 class MilvusColumn:
-    """A name of SQL: what it holds, and under which key Milvus has it."""
+    """A name in SQL: its type, and its key in Milvus."""
 
     name: str
     kind: FieldType
@@ -39,13 +38,14 @@ class MilvusColumn:
 
     @property
     def key(self) -> str:
+        """The key of the value in Milvus."""
         if not self.is_field:
             return self.name
         return f"{'n' if self.kind is FieldType.NUMBER else 't'}_{self._escaped}"
 
     @property
     def folded(self) -> str:
-        """The key of the text in small letters, of a to z only, as SQLite's LIKE compares."""
+        """The key of the text in lower case, of a to z only, as SQLite's LIKE compares."""
         return f"f_{self._escaped}" if self.is_field else f"own_{self.name}"
 
     @property
@@ -54,53 +54,55 @@ class MilvusColumn:
 
     @property
     def given(self) -> str:
-        """The expression that a value is there. `given` is in every row, so this may be negated."""
+        """The expression that a value exists. The column `given` is in every row, so the expression can be negated."""
         return f'array_contains({GIVEN}, "{self.key}")'
 
     def pattern(self, text: str) -> str:
-        """A text, or a pattern, as LIKE compares it: a and A are one, other letters are not, and a backslash is only that."""
+        """Returns a text or pattern as LIKE compares it: case of a to z is ignored, and a backslash has no special meaning."""
         return folded(text).replace("\\", BACKSLASH)
 
     @property
     def _escaped(self) -> str:
-        """A name that any server takes: `price` stays, whatever else is spelled in hexadecimal digits."""
+        """A name that any server accepts: `price` stays, other names are written in hexadecimal digits."""
         small = folded(self.name)
         return f"_{small}" if PLAIN.fullmatch(small) else f"x_{small.encode().hex()}"
 
 
 def filter_columns(fields: Mapping[str, FieldType]) -> list[MilvusColumn]:
-    """All that a filter can name: what every item can have, and the fields."""
+    """Returns all columns that a filter can name: those of every item, and the fields."""
     own = [MilvusColumn(name, kind, is_field=False) for name, kind in OWN.items()]
     return own + [MilvusColumn(name, FieldType(kind)) for name, kind in fields.items()]
 
 
 def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, FieldType]) -> dict[str, Any]:
-    """The row of an item with its (dim,) vector. GalleryError where it says more than Milvus can keep of one."""
-    told = _text(item)
+    """Returns the row of an item with its (dim,) vector. Raises GalleryError if its fields are too large for Milvus."""
+    text = _text(item)
     values = dict(_values(item, fields))
     given = [column.key for column in values]
-    looked_at: dict[str, Value] = {column.key: value for column, value in values.items()}
-    looked_at |= {column.folded: column.pattern(value) for column, value in values.items() if isinstance(value, str)}
-    sizes = len(told.encode()), len(json.dumps(looked_at, ensure_ascii=False).encode())
-    if max(sizes) > TEXT_BYTES or len(given) > FIELDS:
-        raise GalleryError(f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {TEXT_BYTES}; leave some out")
-    return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: told, HASH: item.hash, **looked_at}
+    filterable: dict[str, Value] = {column.key: value for column, value in values.items()}
+    filterable |= {column.folded: column.pattern(value) for column, value in values.items() if isinstance(value, str)}
+    sizes = len(text.encode()), len(json.dumps(filterable, ensure_ascii=False).encode())
+    if max(sizes) > MAX_TEXT_BYTES or len(given) > MAX_FIELDS:
+        raise GalleryError(
+            f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {MAX_TEXT_BYTES}; leave some out"
+        )
+    return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: text, HASH: item.hash, **filterable}
 
 
 def item_of(row: Mapping[str, Any]) -> Item:
-    """The item that a row was made of."""
+    """Returns the item of a row."""
     entry = json.loads(row[ITEM])
     location, fingerprint = entry.pop("place"), entry.pop("stamp")
     return Item(**entry, location=Location(location["path"], location["part"]), fingerprint=fingerprint)
 
 
 def is_news(item: Item, existing: ExistingItem) -> bool:
-    """Whether the collection has other metadata of the item."""
+    """Returns whether the metadata of the item in the collection differ."""
     return _text(item) != existing.text
 
 
 def _text(item: Item) -> str:
-    """The item as JSON, with the names that collections have had since the first version, in their order."""
+    """Returns the item as JSON, with the keys of the first version, in their order."""
     fields = {name: value for name, value in sorted(item.fields.items()) if value is not None}
     entry = {
         "id": item.id,
@@ -116,7 +118,7 @@ def _text(item: Item) -> str:
 
 
 def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[MilvusColumn, Value]]:
-    """Every value that is there, its column first."""
+    """Yields every value that is not None, with its column."""
     own: dict[str, Value] = {
         "id": item.id,
         "path": item.location.path,

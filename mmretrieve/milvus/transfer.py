@@ -1,6 +1,6 @@
-"""From a folder to a collection and back: vectors, places, hashes and fields travel as they are, thumbnails stay behind.
+"""Copies items between a folder and a collection: vectors, locations, hashes and fields, without thumbnails.
 
-Both ways copy what is not there yet, in its order, a block at a time, and can be interrupted and run again.
+Both directions copy missing items in order, a batch at a time, and can be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -10,45 +10,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
 from mmretrieve.filters.milvus import one_of
 from mmretrieve.gallery.copying import EncodedBatch, StoreTarget, TargetState, check_copy, copy_missing, view_batches
 from mmretrieve.gallery.ingest import AddReport
+from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.snapshot import LocalView, read_manifest
-from mmretrieve.gallery.store.fields import FieldType, fitted
-from mmretrieve.gallery.store.records import ExistingItem
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, fit_fields
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.gallery.view import Rows
 from mmretrieve.milvus.client import HASH, ID, ITEM, ROW, MilvusClient
-from mmretrieve.milvus.errors import CollectionNotFoundError
-from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
-from mmretrieve.milvus.manifest import from_text, to_text
+from mmretrieve.milvus.manifest import add_choices
 from mmretrieve.milvus.schema import is_news, row_of
 from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
-
-
-def open_collection(server: MilvusClient, manifest: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
-    """What the collection says of itself, for vectors like these; made where there is none, for so many items.
-
-    GalleryError where another encoder or decoding made it; OptionError for an index that the server does not have.
-    """
-    version = server.version()
-    name = version.check(version.indexes[0] if index is None else index)
-    try:
-        existing = from_text(server.manifest(), server.address)
-    except CollectionNotFoundError:
-        empty = replace(manifest, fields={}, vocabulary=None)
-        server.create(manifest.dim, to_text(empty), name, build_parameters(name, items))
-        server.load()
-        return empty
-    if not existing.has_vectors_of(manifest):
-        raise GalleryError(f"{server.address}: {existing}; the gallery: {manifest}")
-    server.load()
-    if index is not None and server.index() != name:
-        server.set_index(name, build_parameters(name, items))
-    return existing
 
 
 def push_items(
@@ -60,14 +33,14 @@ def push_items(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> AddReport:
-    """Copies the items of a store into the collection of that manifest.
+    """Copies the items of a store to the collection.
 
-    update: images that are others there are replaced. mirror: what the store does not have is deleted there. GalleryError, with
-    nothing pushed, where an id is another image there and `update` is not given, or a field has another type.
+    `update`: images that differ are replaced. `mirror`: items that the store does not have are deleted. Raises GalleryError, with nothing pushed, if an id
+    is another image there and `update` is False, or a field has another type.
     """
     view = LocalView(store)
     _remove_repeated(server)
-    target = CollectionTarget(server, _with_fields(server, manifest, store))
+    target = CollectionTarget(server, add_choices(server, manifest, store))
     check_copy(target, view_batches(view, BATCH_SIZE), view.name, update=update)
     report = copy_missing(target, view_batches(view, BATCH_SIZE), view.name, update=update, progress=progress)
     return report + AddReport(removed=_remove_absent(server, set(view.ids))) if mirror else report
@@ -76,7 +49,7 @@ def push_items(
 def pull_items(view: CollectionView, store: Store, progress: Progress | None = None) -> AddReport:
     """Copies the items of a collection that the store does not have. Call within `writing`.
 
-    GalleryError, with nothing changed, where an id is another image in the store, or a field has another type there.
+    Raises GalleryError, with nothing changed, if an id is another image in the store or a field has another type.
     """
     target = StoreTarget(store)
     check_copy(target, _collection_batches(view), view.name)
@@ -84,7 +57,7 @@ def pull_items(view: CollectionView, store: Store, progress: Progress | None = N
 
 
 class CollectionTarget:
-    """A collection, for `copy_missing`. An item gets a number above all that are there, so that numbers grow as items come."""
+    """A collection as the target of `copy_missing`. New items get numbers above all existing ones."""
 
     remedy = "push with --update to replace it"
 
@@ -99,39 +72,23 @@ class CollectionTarget:
         rows = self._server.get(one_of(ID, ids), [ROW, ID, HASH, ITEM]) if ids else []
         return {row[ID]: ExistingItem(row[ROW], row[HASH], row[ITEM]) for row in rows}
 
-    def write(self, batch: EncodedBatch, comparison: TargetState) -> AddReport:
-        """Upserts what is missing or has other metadata there; another image gets a new row, and the old one is deleted after it."""
-        items = [replace(item, fields=fitted(item.fields, self.fields())) for item in batch.items]
-        changed = [i for i in comparison.same if is_news(items[i], comparison.existing[items[i].id])]
-        new = sorted([*comparison.missing, *comparison.different])
-        first = max(self._last + 1, time.time_ns())  # so that two who push at once do not give one number twice
-        numbers = {i: comparison.existing[items[i].id].row for i in changed} | {i: first + n for n, i in enumerate(new)}
+    def write(self, batch: EncodedBatch, state: TargetState) -> AddReport:
+        """Upserts items that are missing or have other metadata. A replaced image gets a new row; the old one is deleted afterwards."""
+        items = [replace(item, fields=fit_fields(item.fields, self.fields())) for item in batch.items]
+        changed = [i for i in state.same if is_news(items[i], state.existing[items[i].id])]
+        new = sorted([*state.missing, *state.different])
+        first = max(self._last + 1, time.time_ns())  # so that two concurrent pushes use different numbers
+        numbers = {i: state.existing[items[i].id].row for i in changed} | {i: first + n for n, i in enumerate(new)}
         vectors = batch.vectors_of(list(numbers))
         if numbers:
             rows = zip(numbers.items(), vectors, strict=True)
-            self._server.put([row_of(number, items[i], vector, self._manifest.fields) for (i, number), vector in rows])
+            self._server.upsert([row_of(number, items[i], vector, self._manifest.fields) for (i, number), vector in rows])
             self._last = max(self._last, *numbers.values())
-        replaced = [comparison.existing[items[i].id].row for i in comparison.different]
+        replaced = [state.existing[items[i].id].row for i in state.different]
         if replaced:
-            self._server.drop(replaced)
-        skipped = len(comparison.same) - len(changed)
-        return AddReport(len(comparison.missing), skipped, updated=len(changed) + len(replaced))
-
-
-def _with_fields(server: MilvusClient, manifest: Manifest, store: Store) -> Manifest:
-    """The manifest with the store's chosen vocabulary and fields, stored before any item has them.
-
-    GalleryError for a field that has another type there.
-    """
-    fields, own = dict(manifest.fields), read_manifest(store)
-    for name, kind in own.fields.items():
-        there = next((field for field in fields if folded(field) == folded(name)), name)
-        if fields.setdefault(there, kind) is not kind:
-            raise GalleryError(f"{server.address}: field {there!r} holds {fields[there]}s there, {kind}s here")
-    updated = replace(manifest, fields=fields, vocabulary=own.vocabulary or manifest.vocabulary)
-    if updated != manifest:
-        server.set_manifest(to_text(updated))
-    return updated
+            self._server.delete_rows(replaced)
+        skipped = len(state.same) - len(changed)
+        return AddReport(len(state.missing), skipped, updated=len(changed) + len(replaced))
 
 
 def _collection_batches(view: CollectionView) -> Iterator[EncodedBatch]:
@@ -146,13 +103,13 @@ def _collection_batch(view: CollectionView, rows: Rows) -> EncodedBatch:
 def _remove_absent(server: MilvusClient, ids: Collection[str]) -> int:
     rows = [row[ROW] for page in server.pages([ROW, ID]) for row in page if row[ID] not in ids]
     for start in range(0, len(rows), BATCH_SIZE):
-        server.drop(rows[start : start + BATCH_SIZE])
+        server.delete_rows(rows[start : start + BATCH_SIZE])
     return len(rows)
 
 
 def _remove_repeated(server: MilvusClient) -> None:
-    """Where an interrupted or a second push left an id with two rows, the newer one stays."""
+    """Deletes the older row of ids that have two, after an interrupted or a concurrent push."""
     rows = sorted((row[ROW], row[ID]) for page in server.pages([ROW, ID]) for row in page)
     newest = {id_: row for row, id_ in rows}
     if older := [row for row, id_ in rows if newest[id_] != row]:
-        server.drop(older)
+        server.delete_rows(older)

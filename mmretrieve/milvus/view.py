@@ -1,7 +1,7 @@
-"""What a collection holds: the server proposes, the vectors that it has stored decide.
+"""The items of a collection: the server proposes candidates, exact scores of the stored vectors decide.
 
-A collection is live: what others push or delete shows in the next search. `ids`, and whatever needs all rows, are kept from the
-first time that they are asked for until the gallery is refreshed; where the two do not agree, MovedError says so.
+A collection is live: a search sees the writes of others at once. `ids`, and whatever reads all rows, are cached until the gallery is refreshed; if the two
+disagree, StaleViewError is raised.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, checked_ids
+from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, check_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
-from mmretrieve.milvus.client import HASH, ID, ITEM, PAGE, ROW, VECTOR, MilvusClient
+from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
 from mmretrieve.milvus.schema import filter_columns, item_of
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
-BATCH_SIZE = 1_024  # rows asked for at once
-SAMPLE = 50_000  # items that say how the whole collection spreads
-KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory; more are asked for again
+BATCH_SIZE = 1_024  # rows in one request
+SPREAD_SAMPLE_SIZE = 50_000  # items from which the spread is computed
+MAX_CACHED_BYTES = 512_000_000  # of float32 vectors in memory; larger collections are read each time
 
 
 class CollectionView:
-    """The rows of a collection: numbers that grow in the order in which items came."""
+    """The rows of a collection: numbers that grow in insertion order."""
 
     def __init__(self, server: MilvusClient, manifest: Manifest, before: CollectionView | None = None) -> None:
         self.server, self.manifest = server, manifest
@@ -61,12 +61,12 @@ class CollectionView:
 
     @once
     def spread(self) -> Spread:
-        """How the vectors lie about their mean; of a large collection, those of SAMPLE items spread evenly over it."""
-        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+        """The mean and covariance of the vectors; in a large collection, of SPREAD_SAMPLE_SIZE evenly spaced items."""
+        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SPREAD_SAMPLE_SIZE)]))
 
     @once
     def vocabulary(self) -> GalleryVocabulary:
-        """The one that was pushed, else the one found in the fields of the items."""
+        """The vocabulary that was pushed, otherwise the one detected in the fields of the items."""
         return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
 
     @once
@@ -83,11 +83,11 @@ class CollectionView:
         return self.server.index()
 
     def vectors_of(self, rows: Rows) -> Float32:
-        """(m, dim) unit float32 of those rows, the same numbers as in a folder."""
+        """Returns (m, dim) unit float32 vectors of m rows, the same numbers as in a folder."""
         return unit(self.float16_rows_of(rows), "vectors") if len(rows) else np.empty((0, self.dim), np.float32)
 
     def float16_rows_of(self, rows: Rows) -> Float16Rows:
-        """(m, dim) float16 of those rows, as they were pushed."""
+        """Returns (m, dim) float16 rows, as they were pushed."""
         out = np.empty((len(rows), self.dim), np.float16)
         for start in range(0, len(rows), BATCH_SIZE):
             some = rows[start : start + BATCH_SIZE]
@@ -96,37 +96,37 @@ class CollectionView:
 
     def items_of(self, rows: Rows) -> list[Item]:
         blocks = (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
-        return [item_of({ITEM: told}) for block in blocks for told in self._cells(block, ITEM)]
+        return [item_of({ITEM: text}) for block in blocks for text in self._cells(block, ITEM)]
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
-        asked, found = list(checked_ids(ids)), dict[str, int]()
-        for start in range(0, len(asked), BATCH_SIZE):
-            some = asked[start : start + BATCH_SIZE]
-            found |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
-        if absent := [id_ for id_ in asked if id_ not in found]:
+        """Returns the rows of ids, in their order. Raises GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
+        names, rows = list(check_ids(ids)), dict[str, int]()
+        for start in range(0, len(names), BATCH_SIZE):
+            some = names[start : start + BATCH_SIZE]
+            rows |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
+        if absent := [id_ for id_ in names if id_ not in rows]:
             raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
-        return np.array([found[id_] for id_ in asked], dtype=np.int64)
+        return np.array([rows[id_] for id_ in names], dtype=np.int64)
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
         ids: dict[str, list[str]] = {content: [] for content in hashes}
         wanted = list(ids)
         for start in range(0, len(wanted), BATCH_SIZE):
             some = one_of(HASH, wanted[start : start + BATCH_SIZE])
-            found = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
-            for row in sorted(found, key=lambda row: int(row[ROW])):
+            rows = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
+            for row in sorted(rows, key=lambda row: int(row[ROW])):
                 ids[row[HASH]].append(row[ID])
         return [ids[content] for content in hashes]
 
     def same_content(self) -> list[tuple[str, ...]]:
-        found = sorted((row[ROW], row[HASH], row[ID]) for page in self.server.pages([ROW, ID, HASH]) for row in page)
+        rows = sorted((row[ROW], row[HASH], row[ID]) for page in self.server.pages([ROW, ID, HASH]) for row in page)
         groups: dict[str, list[str]] = {}
-        for _, content, id_ in found:
+        for _, content, id_ in rows:
             groups.setdefault(content, []).append(id_)
         return [tuple(ids) for ids in groups.values() if len(ids) > 1]
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        return duplicates.grouped(self, lambda rows: self._near(rows, min_score), min_score, progress)
+        return duplicates.group_neighbors(self, lambda rows: self._near(rows, min_score), min_score, progress)
 
     def allowed(self, options: SearchOptions) -> CandidateFilter:
         where = "" if options.where is None else to_milvus(options.where, filter_columns(self.manifest.fields))
@@ -142,20 +142,20 @@ class CollectionView:
             return self.rows
         rows = self._all(allowed.which, allowed.count)
         if "rows" in self.__dict__ and not np.isin(rows, self.rows).all():
-            raise self._moved()
+            raise self._stale_view()
         return rows
 
     def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
         if allowed.count <= wanted:
             return self.rows_allowed(allowed)
-        found = [self._proposed(query, wanted, allowed) for query in queries_qd]
-        if any(rows is None for rows in found):
+        proposals = [self._proposed(query, wanted, allowed) for query in queries_qd]
+        if any(rows is None for rows in proposals):
             return self.rows_allowed(allowed)
-        return np.unique(np.concatenate([rows for rows in found if rows is not None]))
+        return np.unique(np.concatenate([rows for rows in proposals if rows is not None]))
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
-        """(q, m) inner products; of a large collection a block of vectors at a time is in memory."""
-        if len(rows) == len(self) and len(self) * self.dim * 4 <= KEPT_BYTES:
+        """Returns (q, m) inner products. Vectors of a large collection are read in batches."""
+        if len(rows) == len(self) and len(self) * self.dim * 4 <= MAX_CACHED_BYTES:
             return scoring.term_scores(vectors_qd, self.vectors)
         out = np.empty((len(vectors_qd), len(rows)), np.float32)
         for start in range(0, len(rows), BATCH_SIZE):
@@ -165,35 +165,35 @@ class CollectionView:
         return out
 
     def _proposed(self, query_d: Float32, wanted: int, allowed: CandidateFilter) -> Rows | None:
-        """The wanted best and whatever ties with the last of them; None where the server gives fewer, or would have to give too many."""
-        reach = wanted + MARGIN
-        while reach <= PAGE:
-            reach = min(reach, allowed.count)
-            found = self.server.search(query_d, reach, allowed.which, search_parameters(self.index, reach))
-            if len(found.rows) < reach:
+        """Returns the `wanted` best rows and all that tie with the last; None if the server returns too few or would have to return too many."""
+        fetch_k = wanted + MARGIN
+        while fetch_k <= MAX_PAGE_SIZE:
+            fetch_k = min(fetch_k, allowed.count)
+            result = self.server.search(query_d, fetch_k, allowed.which, search_parameters(self.index, fetch_k))
+            if len(result.rows) < fetch_k:
                 return None
-            if reach == allowed.count or found.scores[-1] < found.scores[wanted - 1] - ROUNDING:
-                return found.rows
-            reach *= 4
+            if fetch_k == allowed.count or result.scores[-1] < result.scores[wanted - 1] - ROUNDING:
+                return result.rows
+            fetch_k *= 4
         return None
 
     def _near(self, rows: Rows, min_score: float) -> list[Rows]:
-        """For each of those rows all that score enough with it, itself too."""
+        """Returns for each row all rows that score at least `min_score` with it, itself included."""
         is_near = self.scores(self.vectors_of(rows), self.rows) >= np.float32(min_score)
-        return [self.rows[found] for found in is_near]
+        return [self.rows[mask] for mask in is_near]
 
     def _all(self, where: str, count: int) -> Rows:
         rows = self.server.rows(where)
         if len(rows) != count:
-            raise self._moved()
+            raise self._stale_view()
         return rows
 
     def _cells(self, rows: Rows, name: str) -> list[Any]:
-        """That column of those rows, in their order."""
-        found = {row[ROW]: row[name] for row in self.server.get(one_of(ROW, rows.tolist()), [ROW, name])} if len(rows) else {}
-        if len(found) != len(set(rows.tolist())):
-            raise self._moved()
-        return [found[row] for row in rows.tolist()]
+        """Returns a column of rows, in their order."""
+        cells = {row[ROW]: row[name] for row in self.server.get(one_of(ROW, rows.tolist()), [ROW, name])} if len(rows) else {}
+        if len(cells) != len(set(rows.tolist())):
+            raise self._stale_view()
+        return [cells[row] for row in rows.tolist()]
 
-    def _moved(self) -> StaleViewError:
+    def _stale_view(self) -> StaleViewError:
         return StaleViewError(f"{self.name}: others are pushing or deleting; ask again")

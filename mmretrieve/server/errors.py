@@ -23,7 +23,7 @@ from mmretrieve.errors import (
     OptionError,
     SearchTimeoutError,
 )
-from mmretrieve.milvus.errors import MilvusUnavailableError
+from mmretrieve.milvus.client import MilvusUnavailableError
 from mmretrieve.service import SearchService
 
 logger = logging.getLogger(__name__)

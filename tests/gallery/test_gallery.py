@@ -152,9 +152,9 @@ def test_an_empty_gallery_answers(tmp_path: Path, encoder: mm.Encoder) -> None:
 def test_wrong_places_and_wrong_encoders_are_refused(gallery: mm.Gallery, tmp_path: Path, encoder: mm.Encoder) -> None:
     with pytest.raises(GalleryError, match="not a gallery"):
         mm.Gallery.open(tmp_path)
-    with pytest.raises(GalleryError, match="a gallery here already"):
+    with pytest.raises(GalleryError, match="already contains a gallery"):
         mm.Gallery.create(gallery.path, encoder=encoder)
-    with pytest.raises(GalleryError, match="something else here already"):
+    with pytest.raises(GalleryError, match="already contains something else"):
         mm.Gallery.create(gallery.path.parent, encoder=encoder)
     with pytest.raises(GalleryError, match="adding needs the encoder"):
         mm.Gallery.open(gallery.path).add(tmp_path)

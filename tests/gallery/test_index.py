@@ -18,20 +18,19 @@ from hypothesis import strategies as st
 
 from mmretrieve.errors import GalleryError, OptionError, VectorError
 from mmretrieve.gallery.index import gpu, tuning
-from mmretrieve.gallery.index.checksum import PIECES, digest_of
 from mmretrieve.gallery.index.factory import parameters
-from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING, FaissIndex
+from mmretrieve.gallery.index.faiss_index import DIGEST_PARTS, MARGIN, ROUNDING, FaissIndex, digest_of
 from mmretrieve.gallery.index.plan import (
-    FLAT_NUMBERS,
-    SHARE,
+    MAX_FLAT_NUMBERS,
+    MAX_MEMORY_SHARE,
     Device,
     IndexPlan,
     SearchParams,
     cells_for,
     choose,
-    default_effort,
+    default_params,
 )
-from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescored, tune
+from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescore, tune
 from mmretrieve.vectors import unit
 
 EXACT = ["SQfp16", "Flat"]
@@ -39,7 +38,7 @@ CELLS = ["IVF16,SQ8", "IVF16,Flat", "IVF16,RaBitQ", "IVF16,RaBitQfs", "RR,IVF16,
 OTHERS = ["SQ8", "RaBitQ", "HNSW16", "IVF16,SQ8,Refine(Flat)", "PQ8x4"]
 TIED = ["duplicated", "tied"]
 GALLERIES = ["random", "clustered", *TIED]
-ALL = SearchParams(probes=16, ef=600, overfetch=1000)  # looks at everything
+ALL = SearchParams(nprobe=16, ef=600, overfetch=1000)  # looks at everything
 DIM = 32
 
 
@@ -68,7 +67,7 @@ def built(factory: str, kind: str) -> FaissIndex:
 
 
 def found(index: FaissIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[int]]:
-    return [best.tolist() for best in rescored(vectors, queries, index.search(queries, k), k)]
+    return [best.tolist() for best in rescore(vectors, queries, index.search(queries, k), k)]
 
 
 @pytest.mark.parametrize("kind", GALLERIES)
@@ -76,7 +75,7 @@ def found(index: FaissIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -
 def test_every_kind_ranks_as_exact_numpy_does_when_it_looks_at_everything(factory: str, kind: str) -> None:
     if factory.startswith("HNSW") and kind in TIED:
         pytest.skip("a walk over a graph of copies does not come to all of them")
-    vectors, index = rows(kind), built(factory, kind).with_effort(ALL)
+    vectors, index = rows(kind), built(factory, kind).with_params(ALL)
     queries = 3 * composed_queries(vectors, 5)
     for k in (1, 10, 600, 10_000):
         assert found(index, vectors, queries, k) == exact_best(vectors, queries, k).tolist()
@@ -84,7 +83,7 @@ def test_every_kind_ranks_as_exact_numpy_does_when_it_looks_at_everything(factor
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 100), st.sampled_from(EXACT))
-def test_an_exact_plan_misses_nothing_at_its_usual_effort(seed: int, distinct: int, k: int, factory: str) -> None:
+def test_an_exact_plan_misses_nothing_with_default_parameters(seed: int, distinct: int, k: int, factory: str) -> None:
     rng = np.random.default_rng(seed)
     vectors = unit(rng.normal(size=(distinct, 8)))[rng.integers(0, distinct, 120)].astype(np.float16)
     queries = np.concatenate([vectors[:2].astype(np.float32), rng.normal(size=(2, 8)).astype(np.float32) * 3])
@@ -107,7 +106,7 @@ def test_lengths_that_float16_has_bent_do_not_hide_the_best() -> None:
 @pytest.mark.parametrize("factory", EXACT + CELLS + OTHERS)
 @pytest.mark.parametrize("kind", GALLERIES)
 def test_a_batch_is_its_queries_one_by_one_and_no_proposal_is_made_up(factory: str, kind: str) -> None:
-    vectors, index = rows(kind), built(factory, kind).with_effort(SearchParams(probes=2, overfetch=2))
+    vectors, index = rows(kind), built(factory, kind).with_params(SearchParams(nprobe=2, overfetch=2))
     queries = composed_queries(vectors, 30)
     for proposed in index.search(queries, 7):
         assert len(proposed) >= 7
@@ -128,7 +127,7 @@ def test_ties_at_the_cut_come_whole() -> None:
 @pytest.mark.parametrize("factory", ["IVF16,SQ8", "IVF16,Flat", "IVF16,RaBitQ", "SQfp16", "HNSW16"])
 def test_a_gallery_of_one_picture_many_times_is_found(factory: str) -> None:
     vectors = np.repeat(rows("random")[:1], 200, axis=0)
-    index = FaissIndex.build(plan(factory), vectors).with_effort(SearchParams(probes=1))
+    index = FaissIndex.build(plan(factory), vectors).with_params(SearchParams(nprobe=1))
     for query in (vectors[:1], -vectors[:1], rows("random")[1:2]):
         assert found(index, vectors, query.astype(np.float32), 12) == [list(range(12))]
 
@@ -164,7 +163,7 @@ def test_an_extended_index_is_the_one_that_would_be_built() -> None:
     assert seen == [200, 200]
     cells = FaissIndex.build(plan("IVF16,SQ8"), vectors[:250])
     cells.extend(vectors)
-    assert found(cells.with_effort(ALL), vectors, queries, 9) == exact_best(vectors, queries, 9).tolist()
+    assert found(cells.with_params(ALL), vectors, queries, 9) == exact_best(vectors, queries, 9).tolist()
 
 
 def test_building_is_the_same_every_time(tmp_path: Path) -> None:
@@ -175,13 +174,13 @@ def test_building_is_the_same_every_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factory", EXACT + CELLS)
 def test_what_is_saved_is_loaded(factory: str, tmp_path: Path) -> None:
-    index, file = built(factory, "clustered").with_effort(SearchParams(probes=3, overfetch=2)), tmp_path / "index.faiss"
+    index, file = built(factory, "clustered").with_params(SearchParams(nprobe=3, overfetch=2)), tmp_path / "index.faiss"
     digest = index.save(file)
     assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
     assert index.size == file.stat().st_size
-    again = FaissIndex.load(file, digest, plan(factory), index.effort)
+    again = FaissIndex.load(file, digest, plan(factory), index.params)
     assert again is not None
-    assert (len(again), again.dim, again.effort, again.plan) == (600, DIM, index.effort, index.plan)
+    assert (len(again), again.dim, again.params, again.plan) == (600, DIM, index.params, index.plan)
     for one, other in zip(
         again.search(composed_queries(rows("clustered"), 6), 5),
         index.search(composed_queries(rows("clustered"), 6), 5),
@@ -228,7 +227,7 @@ def test_a_digest_changes_with_every_byte(
         file.write_bytes(written)
         assert digest_of(file) == digest_of(file)
         digests.add(digest_of(file))
-    assert len(digests) == PIECES == 4
+    assert len(digests) == DIGEST_PARTS == 4
 
 
 @pytest.mark.parametrize(
@@ -266,13 +265,13 @@ def test_wrong_questions_are_refused_and_an_empty_gallery_answers() -> None:
 def test_threads_may_search_one_index() -> None:
     vectors, index = rows("clustered"), built("IVF16,SQ8", "clustered")
     queries = composed_queries(vectors, 40)
-    efforts = [SearchParams(probes=1), SearchParams(probes=16, overfetch=60)]
-    expected = [found(index.with_effort(effort), vectors, queries, 5) for effort in efforts]
+    settings = [SearchParams(nprobe=1), SearchParams(nprobe=16, overfetch=60)]
+    expected = [found(index.with_params(setting), vectors, queries, 5) for setting in settings]
     seen: list[bool] = []
 
     def ask(which: int) -> None:
         for _ in range(20):
-            seen.append(found(index.with_effort(efforts[which]), vectors, queries, 5) == expected[which])
+            seen.append(found(index.with_params(settings[which]), vectors, queries, 5) == expected[which])
 
     threads = [threading.Thread(target=ask, args=(i % 2,)) for i in range(4)]
     for thread in threads:
@@ -284,13 +283,13 @@ def test_threads_may_search_one_index() -> None:
 
 
 def test_plans_at_their_thresholds() -> None:
-    few, plenty = FLAT_NUMBERS // 512, 1 << 40
+    few, plenty = MAX_FLAT_NUMBERS // 512, 1 << 40
     assert choose(few, 512, memory=plenty).factory == "SQfp16"
     assert choose(few, 512, memory=plenty).exact
     assert choose(few + 1, 512, memory=plenty).factory == "IVF2048,SQ8"
     needed = 1_000_000 * (512 + 8)
-    assert choose(1_000_000, 512, memory=int(needed / SHARE) + 1).factory == "IVF4096,SQ8"
-    assert choose(1_000_000, 512, memory=int(needed / SHARE) - 1).factory == "IVF4096,RaBitQ"
+    assert choose(1_000_000, 512, memory=int(needed / MAX_MEMORY_SHARE) + 1).factory == "IVF4096,SQ8"
+    assert choose(1_000_000, 512, memory=int(needed / MAX_MEMORY_SHARE) - 1).factory == "IVF4096,RaBitQ"
     assert choose(0, 512).factory == "SQfp16"
     assert choose(few + 1, 512, device="cuda", memory=plenty).factory == "SQfp16"
     assert choose(1_000_000, 512, device=Device.CUDA, memory=1_000_000_000).factory == "IVF4096,SQ8"
@@ -300,29 +299,29 @@ def test_plans_at_their_thresholds() -> None:
     assert [cells_for(items) for items in (0, 1, 100, 1_000_000, 10**12)] == [4, 4, 32, 4096, 16384]
 
 
-def test_effort_is_checked_and_kept() -> None:
-    for wrong in ({"probes": 0}, {"probes": 2.5}, {"ef": True}, {"overfetch": 0.5}, {"overfetch": float("nan")}):
+def test_search_parameters_are_checked_and_kept() -> None:
+    for wrong in ({"nprobe": 0}, {"nprobe": 2.5}, {"ef": True}, {"overfetch": 0.5}, {"overfetch": float("nan")}):
         with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be"):
             SearchParams(**wrong)
     assert SearchParams(**json.loads(json.dumps(asdict(SearchParams(3, None, 2))))) == SearchParams(3, None, 2)
     index = built("IVF16,SQ8", "random")
-    assert index.effort == default_effort(index.plan, 16) == SearchParams(probes=1, overfetch=2)
-    assert index.with_effort(SearchParams(overfetch=5)).effort == SearchParams(probes=1, overfetch=5)
+    assert index.params == default_params(index.plan, 16) == SearchParams(nprobe=1, overfetch=2)
+    assert index.with_params(SearchParams(overfetch=5)).params == SearchParams(nprobe=1, overfetch=5)
     assert (
-        len(index.with_effort(SearchParams(16, overfetch=5)).search(rows("random")[:1].astype(np.float32), 10)[0])
+        len(index.with_params(SearchParams(16, overfetch=5)).search(rows("random")[:1].astype(np.float32), 10)[0])
         == 50 + MARGIN
     )
 
 
-def test_more_effort_finds_more() -> None:
+def test_larger_parameters_find_more() -> None:
     vectors, index = rows("random"), built("IVF16,RaBitQ", "random")
     queries = composed_queries(vectors, 50)
     truth = exact_best(vectors, queries, 10)
     by_probes = [
-        recall(truth, index.with_effort(SearchParams(probes, overfetch=20)).search(queries, 10)) for probes in (1, 4, 16)
+        recall(truth, index.with_params(SearchParams(probes, overfetch=20)).search(queries, 10)) for probes in (1, 4, 16)
     ]
     assert by_probes == sorted(set(by_probes))
-    assert recall(truth, index.with_effort(SearchParams(16)).search(queries, 10)) < by_probes[-1]
+    assert recall(truth, index.with_params(SearchParams(16)).search(queries, 10)) < by_probes[-1]
 
 
 @pytest.mark.parametrize("factory", ["IVF64,SQ8", "IVF64,RaBitQ", "HNSW16,SQ8", "SQfp16", "SQ8", "RaBitQ"])
@@ -333,14 +332,14 @@ def test_tuning_reaches_its_target_with_no_more_than_it_takes(factory: str) -> N
     truth = exact_best(vectors, queries, 10)
     tuned = tune(index, truth, queries, target=0.97)
     assert tuned.reached
-    assert recall(truth, index.with_effort(tuned.effort).search(queries, 10)) == pytest.approx(tuned.recall)
-    assert recall(exact_best(vectors, fresh, 10), index.with_effort(tuned.effort).search(fresh, 10)) > 0.94
-    if tuned.effort.probes is not None:
-        assert tuned.effort.probes < 64
-        fewer = replace(tuned.effort, probes=max(1, tuned.effort.probes // 2))
-        assert recall(truth, index.with_effort(fewer).search(queries, 10)) < 0.97
+    assert recall(truth, index.with_params(tuned.params).search(queries, 10)) == pytest.approx(tuned.recall)
+    assert recall(exact_best(vectors, fresh, 10), index.with_params(tuned.params).search(fresh, 10)) > 0.94
+    if tuned.params.nprobe is not None:
+        assert tuned.params.nprobe < 64
+        fewer = replace(tuned.params, nprobe=max(1, tuned.params.nprobe // 2))
+        assert recall(truth, index.with_params(fewer).search(queries, 10)) < 0.97
     if factory == "SQfp16":
-        assert (tuned.effort, tuned.recall) == (SearchParams(), 1.0)
+        assert (tuned.params, tuned.recall) == (SearchParams(), 1.0)
 
 
 def test_tuning_says_what_it_reached_where_the_target_is_out_of_reach() -> None:
@@ -364,7 +363,7 @@ def test_a_report_counts_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (told.recall_at_10, told.recall_at_100, told.build_seconds) == (1.0, 1.0, 1.5)
     assert 2 * DIM < told.bytes_per_vector < 2 * DIM + 2
     assert (told.p50_ms, told.p99_ms, told.batch_ms) == pytest.approx((10.5, 19.81, 60 / 20))
-    worse = report(built("IVF16,SQ8", "clustered").with_effort(SearchParams(1)), vectors, queries, truth, build_seconds=0)
+    worse = report(built("IVF16,SQ8", "clustered").with_params(SearchParams(1)), vectors, queries, truth, build_seconds=0)
     assert worse.recall_at_100 < 1
     assert DIM + 8 < worse.bytes_per_vector < 1.5 * (DIM + 8)
 
@@ -383,7 +382,7 @@ def test_composed_queries_are_unit_the_same_again_and_off_the_manifold() -> None
 def test_the_specification_on_three_rows() -> None:
     vectors = np.array([[0, 1], [1, 0], [0, 1]], np.float16)
     assert exact_best(vectors, np.array([[0, 5], [1, 0]], np.float32), 2).tolist() == [[0, 2], [1, 0]]
-    assert rescored(vectors, np.array([[0, 1]], np.float32), [np.array([2, 1, 0])], 2)[0].tolist() == [0, 2]
+    assert rescore(vectors, np.array([[0, 1]], np.float32), [np.array([2, 1, 0])], 2)[0].tolist() == [0, 2]
     assert recall(np.array([[0, 2], [1, 0]]), [np.array([2, 1]), np.array([0, 1])]) == (1 / 2 + 1) / 2
 
 
@@ -393,7 +392,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
     index, vectors = built("SQfp16", "random"), rows("random")
     assert index.on("auto", vectors) is index
     assert index.on(Device.CPU, vectors) is index
-    with pytest.raises(GalleryError, match="FAISS sees no GPU here"):
+    with pytest.raises(GalleryError, match="FAISS finds no GPU"):
         index.on("cuda", vectors)
     with pytest.raises(OptionError, match="unknown device 'tpu'"):
         index.on("tpu", vectors)
@@ -402,7 +401,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
 def sharded(kind: str, max_k: int) -> FaissIndex:
     """What serves a flat index from three GPUs, here on three flat indexes of the CPU."""
     makers: list[Callable[[int], faiss.Index]] = [faiss.IndexFlatIP] * 3
-    return FaissIndex(gpu.flat(rows(kind), makers), plan("SQfp16"), max_k=max_k)
+    return FaissIndex(gpu.flat_index(rows(kind), makers), plan("SQfp16"), max_k=max_k)
 
 
 @pytest.mark.parametrize("kind", GALLERIES)
@@ -442,9 +441,9 @@ def test_cells_that_are_shared_out_are_looked_into() -> None:
 @pytest.mark.parametrize("factory", ["SQfp16", "Flat", "IVF16,SQ8", "IVF16,Flat"])
 def test_a_gpu_ranks_as_the_cpu_does(factory: str) -> None:
     if not faiss.get_num_gpus():
-        pytest.skip("FAISS sees no GPU here")
+        pytest.skip("FAISS finds no GPU")
     vectors = rows("clustered")
-    index = built(factory, "clustered").on("cuda", vectors).with_effort(SearchParams(16, overfetch=30))
+    index = built(factory, "clustered").on("cuda", vectors).with_params(SearchParams(16, overfetch=30))
     queries = composed_queries(vectors, 20)
     assert (len(index), index.max_k) == (600, 2048)
     assert found(index, vectors, queries, 10) == exact_best(vectors, queries, 10).tolist()
@@ -453,6 +452,6 @@ def test_a_gpu_ranks_as_the_cpu_does(factory: str) -> None:
 @pytest.mark.gpu
 def test_what_has_no_form_on_a_gpu_is_named() -> None:
     if not faiss.get_num_gpus():
-        pytest.skip("FAISS sees no GPU here")
-    with pytest.raises(OptionError, match="has no form on a GPU; SQfp16"):
+        pytest.skip("FAISS finds no GPU")
+    with pytest.raises(OptionError, match="is not supported on a GPU; use SQfp16"):
         built("IVF16,RaBitQ", "clustered").on("cuda", rows("clustered"))

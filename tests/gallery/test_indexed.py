@@ -15,8 +15,8 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery import snapshot
-from mmretrieve.gallery.index import gpu_scores, index_manifest
+from mmretrieve.gallery import local_view
+from mmretrieve.gallery.index import gpu, index_manifest
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
@@ -35,8 +35,8 @@ def clustered(count: int, seed: int = 0) -> np.ndarray:
     return unit(vectors)[:count]
 
 
-def look_everywhere(gallery: mm.Gallery) -> None:
-    """At full effort an index that rounds its vectors is exact too."""
+def search_all_cells(gallery: mm.Gallery) -> None:
+    """With the largest parameters an index that rounds its vectors is exact, too."""
     ledger = gallery._store.ledger
     kept = ledger.meta()["index"]
     ledger.set_meta(index=kept | {"effort": {"probes": 10_000, "ef": None, "overfetch": 10_000}})
@@ -52,7 +52,7 @@ def big(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     gallery.add_vectors(ids[:-500], vectors[:-500], fields=fields[:-500])
     if KINDS[request.param] is not None:
         gallery.build_index(KINDS[request.param])
-        look_everywhere(gallery)
+        search_all_cells(gallery)
     gallery.add_vectors(ids[-500:], vectors[-500:], fields=fields[-500:])
     gallery.delete(ids[::10])
     return gallery
@@ -140,7 +140,7 @@ def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
 
 
 def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_manifest, "FLAT_NUMBERS", 1000)
+    monkeypatch.setattr(index_manifest, "MAX_FLAT_NUMBERS", 1000)
     assert "searches are slow without one: mmretrieve build" in small.info()["index"]["advice"]
     small.search(Composition(("query",), clustered(1), (1.0,)), 3)
     assert not (small.path / "index.faiss").exists()
@@ -161,7 +161,7 @@ def test_readers_keep_the_index_they_have(small: mm.Gallery) -> None:
 
 def test_the_shell_builds_and_reports(small: mm.Gallery, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index-report", str(small.path)]) == 1
-    assert "has no index yet; build one with `mmretrieve build" in capsys.readouterr().err
+    assert "there is no index; build one with `mmretrieve build" in capsys.readouterr().err
     assert main(["build", str(small.path), "--index", "IVF16,SQ8", "--quiet"]) == 0
     assert "IVF16,SQ8, recall@10 " in capsys.readouterr().out
     assert main(["index-report", str(small.path), "--recall", "0.9"]) == 0
@@ -174,7 +174,7 @@ def test_the_shell_builds_and_reports(small: mm.Gallery, capsys: pytest.CaptureF
         "batch_ms",
         "bytes_per_vector",
         "build_seconds",
-        "probes",
+        "nprobe",
     ):
         assert name in told
     assert main(["info", str(small.path)]) == 0
@@ -192,7 +192,7 @@ def test_devices(small: mm.Gallery) -> None:
     with pytest.raises(OptionError, match="unknown device 'tpu'"):
         mm.Gallery.open(small.path, device="tpu")
     if not faiss.get_num_gpus():
-        with pytest.raises(GalleryError, match="FAISS sees no GPU"):
+        with pytest.raises(GalleryError, match="FAISS finds no GPU"):
             mm.Gallery.open(small.path, device="cuda")
 
 
@@ -217,10 +217,10 @@ def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: s
 def test_scores_of_many_rows_are_the_same_by_blocks(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
     whole, float16_rows = big.scores(queries), big._view.float16_rows
-    monkeypatch.setattr(snapshot, "KEPT_BYTES", 0)
+    monkeypatch.setattr(local_view, "MAX_CACHED_BYTES", 0)
     np.testing.assert_array_equal(mm.Gallery.open(big.path).scores(queries), whole)
     blocks = (float16_rows[big._view.rows[start : start + 7000]] for start in range(0, len(big), 7000))
-    there = gpu_scores.scores(queries, blocks, len(big), device="cpu")
+    there = gpu.scores(queries, blocks, len(big), device="cpu")
     np.testing.assert_allclose(there, whole, atol=1e-7)
     assert (there == whole).mean() > 0.9999
     copies = [i for i, id_ in enumerate(big.ids) if 99 <= int(id_[-5:]) < 140]
@@ -233,7 +233,7 @@ def test_a_gpu_ranks_as_the_cpu_does(small: mm.Gallery, factory: str) -> None:
     import faiss
 
     if not faiss.get_num_gpus():
-        pytest.skip("FAISS sees no GPU")
+        pytest.skip("FAISS finds no GPU")
     small.build_index(factory, recall=1.0)
     there, here = mm.Gallery.open(small.path, device="cuda"), mm.Gallery.open(small.path, device="cpu")
     for near in range(0, 3000, 100):

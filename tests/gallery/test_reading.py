@@ -46,7 +46,7 @@ def test_no_question_changes_a_byte(folder: Path, encoder: mm.Encoder, tmp_path:
     assert gallery.search(query, 5, where="width > 0", exclude=found.ids[:1]).ids[0] == found.ids[1]
     gallery.rank(query, gallery.term_scores(query), 3)
     assert gallery.spread.mean.shape == (gallery.dim,)
-    assert len(gallery.listed(limit=4).items) == 4
+    assert len(gallery.list_items(limit=4).items) == 4
     assert gallery.verify() == []
     assert gallery.info()["items"] == len(gallery) == len(gallery.ids)
     _ = gallery.vocabulary, gallery.duplicates(), gallery.duplicates(0.99), gallery.copies("nothing")

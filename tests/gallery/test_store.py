@@ -21,7 +21,7 @@ import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import candidates
-from mmretrieve.gallery.store import compaction, ledger_checksum
+from mmretrieve.gallery.store import compaction, ledger, ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import SEAL
 from mmretrieve.gallery.store.store import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS
 from mmretrieve.scoring import linear, term_scores, top_k
@@ -76,7 +76,7 @@ def test_a_filter_leaves_the_exact_ranking_of_what_it_keeps(shop: mm.Gallery, wh
 
 
 def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "GATHER", 0)
+    monkeypatch.setattr(candidates, "MAX_SCORED_ROWS", 0)
     query = one_term(shop.vectors()[11] + 0.02)
     best = shop.search(query, 60)
     for k in (1, 7, 20, 29):
@@ -271,7 +271,7 @@ def test_a_source_neither_takes_nor_drops_what_is_another_ones(tmp_path: Path, e
     gallery.add(tmp_path / "a")
     before = [gallery.item(id_) for id_ in gallery.ids]
     report = gallery.sync(tmp_path / "b")
-    assert report.failed == {"x.png": f"there is an item of that id already, from {tmp_path / 'a'}"}
+    assert report.failed == {"x.png": f"the id already exists, from {tmp_path / 'a'}"}
     (tmp_path / "b" / "y.png").unlink()
     assert gallery.sync(tmp_path / "b").removed == 0
     assert [gallery.item(id_) for id_ in gallery.ids] == before
@@ -299,7 +299,7 @@ def test_a_writer_ends_the_compaction_of_one_that_was_killed(tmp_path: Path, enc
 def test_a_lost_file_is_named(shop: mm.Gallery) -> None:
     shop.build_index("IVF4,SQ8")
     (shop.path / INDEX).unlink()
-    assert shop.verify() == ["index.faiss: is missing; a search does without it until it is built again"]
+    assert shop.verify() == ["index.faiss: is missing; searches work without it; build it again"]
     again = mm.Gallery.open(shop.path)
     assert len(again.search(one_term(shop.vectors()[0]), 5)) == 5
     assert "its file is missing: mmretrieve build" in again.info()["index"]["advice"]
@@ -467,6 +467,34 @@ def test_no_write_to_a_large_gallery_hides_a_damaged_entry(shop: mm.Gallery, mon
             write()
     assert damaged in shop.ids
     assert verified(shop.path) == [problem]
+
+
+def test_a_write_uses_one_connection_and_does_not_grow_with_the_gallery(
+    tmp_path: Path, encoder: mm.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts the steps of SQLite's virtual machine, which do not depend on the speed of the machine."""
+    connect, opened, steps = ledger.connect, list[Path](), list[int]()
+
+    def counting(path: Path) -> sqlite3.Connection:
+        opened.append(path)
+        db = connect(path)
+        db.set_progress_handler(lambda: steps.append(1), 10)
+        return db
+
+    cost: dict[int, int] = {}
+    for size in (100, 5_000):
+        gallery = mm.Gallery.create(tmp_path / str(size), encoder=encoder)
+        gallery.add_vectors([str(i) for i in range(size)], np.random.default_rng(0).normal(size=(size, encoder.dim)))
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "connect", counting)
+            opened.clear()
+            steps.clear()
+            gallery.add_vectors(["new"], np.ones((1, encoder.dim)))
+            gallery.delete(["50"])
+            assert len(opened) == 2
+            cost[size] = len(steps)
+    assert cost[100] > 0
+    assert cost[5_000] <= 1.2 * cost[100]
 
 
 def test_a_folder_that_cannot_be_written_is_read_and_says_so(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_what_is_exported_comes_back_as_it_was(tmp_path: Path, shop: mm.Gallery,
     assert again.import_vectors(out).skipped == 58
     vectors = np.load(out / "img_emb" / "img_emb_0.npy")
     assert (vectors.dtype, vectors.shape) == (np.float16, (58, shop.dim))
-    with pytest.raises(GalleryError, match="something here already"):
+    with pytest.raises(GalleryError, match="the folder is not empty"):
         shop.export(out)
 
 

@@ -18,7 +18,7 @@ from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.store.fields import FieldType
+from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary

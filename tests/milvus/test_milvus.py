@@ -20,10 +20,10 @@ from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import parse, to_milvus
-from mmretrieve.gallery.store.fields import FieldType
+from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.milvus import transfer
 from mmretrieve.milvus.address import MilvusAddress, is_address
-from mmretrieve.milvus.errors import MilvusUnavailableError
+from mmretrieve.milvus.client import MilvusUnavailableError
 from mmretrieve.milvus.gallery import pull_into, push
 from mmretrieve.milvus.indexes import MilvusIndexName, ServerKind, ServerVersion
 from mmretrieve.milvus.schema import filter_columns
@@ -170,10 +170,10 @@ def test_long_filters_are_answered_and_deep_ones_refused(table: tuple[mm.Gallery
     there, db = table
     for where in (" or ".join(f"n = {i}" for i in range(300)), " and ".join(f"n <> {i}" for i in range(2, 200)), f"n in ({', '.join(map(str, range(1500)))})"):  # fmt: skip
         wanted = [str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where} ORDER BY id")]
-        assert [item.id for item in there.listed(where=where).items] == wanted
+        assert [item.id for item in there.list_items(where=where).items] == wanted
     for deep in ("1" + " < 1" * 900, "n" + " isnull" * 900, "(" * 101 + "n" + ")" * 101):
         with pytest.raises(OptionError, match="more than"):
-            there.listed(where=deep)
+            there.list_items(where=deep)
 
 
 def test_what_is_done_in_a_folder_is_refused_at_an_address(milvus: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip

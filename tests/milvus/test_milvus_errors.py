@@ -19,7 +19,7 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.errors import GalleryError
 from mmretrieve.milvus import client as servers
-from mmretrieve.milvus.errors import MilvusTimeoutError
+from mmretrieve.milvus.client import MilvusTimeoutError
 from mmretrieve.milvus.gallery import push
 
 

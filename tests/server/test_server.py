@@ -404,9 +404,9 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
         files={"image": huge_png(20)},
         data={"ask": json.dumps({"prompt": "in red", "where": structure, "k": 1})},
     )
-    assert form.json()["searched"] == len(shop.gallery.listed(where="width > 90", limit=100).items)
+    assert form.json()["searched"] == len(shop.gallery.list_items(where="width > 90", limit=100).items)
     total = site.get("/api/items", params={"where": json.dumps(structure)}).json()["total"]
-    assert total == shop.gallery.listed(where="width > 90").total
+    assert total == shop.gallery.list_items(where="width > 90").total
     for wrong, line in (
         ({"type": "column", "name": "PATH"}, "PATH tells where files lie"),
         ({"type": "select"}, "unknown type of expression"),

@@ -1,1 +1,1 @@
-"""What is derived: an index that proposes, how it is chosen, built, tuned and served."""
+"""The index, which is derived from the store: choosing, building, tuning and loading it."""

@@ -1,7 +1,7 @@
-"""How well an index finds what is asked of it, and the least effort that finds enough.
+"""Measures the recall of an index and finds the cheapest search parameters that reach a target.
 
-Measured with *composed* queries: a prompt moves a picture's vector off the manifold that pictures lie on, and an index
-that finds the neighbours of pictures need not find those of such a query.
+The queries are *composed*: a prompt moves the vector of an image off the manifold of images, and an index that finds the neighbors of
+images need not find those of such a query.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from mmretrieve.gallery.index.plan import SearchParams
 from mmretrieve.scoring import ROW_BATCH_SIZE, check_k, term_scores, top_k
 from mmretrieve.vectors import Float32, unit
 
-ALPHAS = 0.3, 0.9  # how far a query goes from its picture: two pictures' difference is about twice a prompt's
+ALPHAS = 0.3, 0.9  # the difference of two images is about twice that of a prompt
 OVERFETCHES = 1, 2, 5, 10, 20, 50
-RESCORING = 20  # scoring one proposal exactly costs about as much as the index needs for so many rows
-BATCH = 100  # queries at once
+RESCORING_COST = 20  # rows that the index scans in the time of one exact score
+QUERY_BATCH_SIZE = 100  # queries of a batch
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """The least effort that reached the target, or where none did the one that came nearest: `recall` is what it reached."""
+    """The cheapest parameters that reached the target, or, where none did, the best ones; `recall` is what they reached."""
 
-    effort: SearchParams
+    params: SearchParams
     recall: float
     target: float
     at: int
 
     @property
     def reached(self) -> bool:
+        """Whether the recall reached the target."""
         return self.recall >= self.target
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index finds and costs, its proposals scored exactly. Milliseconds of one query alone, and of one among BATCH."""
+    """The recall and the cost of an index with exact scores of its candidates. Milliseconds of a single query, and of one in a batch."""
 
     recall_at_10: float
     recall_at_100: float
@@ -52,56 +53,56 @@ class IndexReport:
 
 
 def composed_queries(vectors: NDArray[np.float16], count: int, *, seed: int = 0) -> Float32:
-    """(n, d) rows, n ≥ 1 → (count, d) unit queries: image + alpha · (difference of two others, as of `composed` and `text`).
+    """Makes (count, d) unit queries from (n, d) rows, n ≥ 1: image + alpha · (difference of two others).
 
-    The same for the same seed. alpha lies evenly in ALPHAS.
+    alpha is uniform in ALPHAS. Equal seeds give equal queries.
     """
     rng = np.random.default_rng(seed)
     image, one, other = (np.asarray(vectors[rng.integers(len(vectors), size=count)], dtype=np.float64) for _ in range(3))
     alpha = rng.uniform(*ALPHAS, size=(count, 1))
-    noise = 1e-6 * rng.normal(size=image.shape)  # so that no query is zero, whatever the rows are
+    noise = 1e-6 * rng.normal(size=image.shape)  # so that no query is zero
     return unit(image + alpha * (one - other) + noise, "composed queries")
 
 
 def exact_best(vectors: NDArray[np.float16], queries: Float32, k: int) -> NDArray[np.int64]:
-    """The specification: (n, d) rows, (q, d) queries → (q, min(k, n)) rows, best first by exact score, the lower of equals first."""
+    """The specification: for (n, d) rows and (q, d) queries, (q, min(k, n)) rows by descending exact score; of equal scores the lower row first."""
     best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
     for start in range(0, len(vectors), ROW_BATCH_SIZE):
         scores = term_scores(queries, unit(vectors[start : start + ROW_BATCH_SIZE]))
         rows = np.arange(start, start + scores.shape[1])
-        best = [_better(known, found, rows, k) for known, found in zip(best, scores, strict=True)]
+        best = [_merge_best(previous, row, rows, k) for previous, row in zip(best, scores, strict=True)]
     return np.stack([rows for _, rows in best])
 
 
-def rescored(
+def rescore(
     vectors: NDArray[np.float16], queries: Float32, proposals: Iterable[NDArray[np.int64]], k: int
 ) -> list[NDArray[np.int64]]:
-    """For each of (q, d) queries, of the rows that are proposed for it the k best by exact score."""
+    """Returns for each of (q, d) queries the k best of its candidate rows by exact score."""
     return [_best_of(vectors, query, np.sort(rows), k) for query, rows in zip(queries, proposals, strict=True)]
 
 
-def recall(truth: NDArray[np.int64], found: Iterable[NDArray[np.int64]]) -> float:
-    """The share of (q, k) true rows that are among those that were found for the same query."""
-    return float(np.mean([np.isin(best, rows).mean() for best, rows in zip(truth, found, strict=True)]))
+def recall(truth: NDArray[np.int64], results: Iterable[NDArray[np.int64]]) -> float:
+    """Returns the share of (q, k) true rows that are among the rows found for the same query."""
+    return float(np.mean([np.isin(best, rows).mean() for best, rows in zip(truth, results, strict=True)]))
 
 
 def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, target: float = 0.99) -> TuningResult:
-    """The cheapest effort whose proposals hold that share of (q, at) true best rows of (q, d) queries.
+    """Finds the cheapest parameters whose candidates contain a share `target` of (q, at) true best rows of (q, d) queries.
 
-    Exact scores decide among proposals, so a row that is proposed is found. Deleted rows may be left out of `truth`.
+    Exact scores decide among candidates, so every true candidate is found. Deleted rows may be left out of `truth`.
     """
     at, best, least = check_k(truth.shape[1]), None, float("inf")
-    nearest = TuningResult(index.effort, -1.0, target, at)
-    for effort in _ladder(index):
-        scanned = len(index) * (effort.probes or 1) / (index.cells or 1) if effort.ef is None else 0.0
+    nearest = TuningResult(index.params, -1.0, target, at)
+    for params in _ladder(index):
+        scanned = len(index) * (params.nprobe or 1) / (index.cells or 1) if params.ef is None else 0.0
         if best is not None and scanned >= least:
             break
-        for tuned in _tried(index, effort, truth, queries, target):
+        for tuned in _try_overfetches(index, params, truth, queries, target):
             nearest = max(nearest, tuned, key=lambda one: one.recall)
-            cost = scanned + RESCORING * (at * tuned.effort.overfetch + MARGIN)
+            cost = scanned + RESCORING_COST * (at * tuned.params.overfetch + MARGIN)
             if tuned.reached and cost < least:
                 best, least = tuned, cost
-        if best is not None and effort.ef is not None:
+        if best is not None and params.ef is not None:
             break
     return best or nearest
 
@@ -109,16 +110,16 @@ def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, targe
 def report(
     index: FaissIndex, vectors: NDArray[np.float16], queries: Float32, truth: NDArray[np.int64], *, build_seconds: float
 ) -> IndexReport:
-    """Measures an index over (n, d) rows as it is used: search, then exact scores of what it proposes.
+    """Measures an index over (n, d) rows: search, then exact scores of the candidates.
 
-    `truth` is what `exact_best` finds for (q, d) queries and k = 100. Say how long building took: it cannot be measured here.
+    `truth` is `exact_best` of (q, d) queries and k = 100. `build_seconds` is copied into the report.
     """
-    alone = [_timed(index, vectors, query[None]) for query in queries]
-    batches = [queries[start : start + BATCH] for start in range(0, len(queries), BATCH)]
-    together = min(_timed(index, vectors, batch) / len(batch) for batch in batches)
+    alone = [_milliseconds(index, vectors, query[None]) for query in queries]
+    batches = [queries[start : start + QUERY_BATCH_SIZE] for start in range(0, len(queries), QUERY_BATCH_SIZE)]
+    together = min(_milliseconds(index, vectors, batch) / len(batch) for batch in batches)
     return IndexReport(
-        recall(truth[:, :10], rescored(vectors, queries, index.search(queries, 10), 10)),
-        recall(truth[:, :100], rescored(vectors, queries, index.search(queries, 100), 100)),
+        recall(truth[:, :10], rescore(vectors, queries, index.search(queries, 10), 10)),
+        recall(truth[:, :100], rescore(vectors, queries, index.search(queries, 100), 100)),
         float(np.percentile(alone, 50)),
         float(np.percentile(alone, 99)),
         together,
@@ -127,43 +128,43 @@ def report(
     )
 
 
-def _timed(index: FaissIndex, vectors: NDArray[np.float16], queries: Float32) -> float:
-    """Milliseconds for the ten best of all these queries."""
+def _milliseconds(index: FaissIndex, vectors: NDArray[np.float16], queries: Float32) -> float:
+    """Returns the milliseconds that the ten best of all these queries take."""
     started = time.perf_counter()
-    rescored(vectors, queries, index.search(queries, 10), 10)
+    rescore(vectors, queries, index.search(queries, 10), 10)
     return 1000 * (time.perf_counter() - started)
 
 
 def _ladder(index: FaissIndex) -> Iterator[SearchParams]:
-    """Ever more effort, overfetch aside: 1, 2, 3, 4, 6, 8, 12, … cells, or a walk of 16, 32, … ; once where there is no knob."""
+    """Yields growing parameters, without overfetch: 1, 2, 3, 4, 6, 8, 12 and more cells, or a breadth of 16, 32 and more."""
     if index.cells is not None:
         steps = sorted({step for i in range(20) for step in (2**i, 3 * 2**i)})
-        yield from (SearchParams(probes=step) for step in (*(step for step in steps if step < index.cells), index.cells))
+        yield from (SearchParams(nprobe=step) for step in (*(step for step in steps if step < index.cells), index.cells))
     elif "HNSW" in index.plan.factory:
         yield from (SearchParams(ef=ef) for ef in (16, 32, 64, 128, 256, 512))
     else:
         yield SearchParams()
 
 
-def _tried(
-    index: FaissIndex, effort: SearchParams, truth: NDArray[np.int64], queries: Float32, target: float
+def _try_overfetches(
+    index: FaissIndex, params: SearchParams, truth: NDArray[np.int64], queries: Float32, target: float
 ) -> Iterator[TuningResult]:
-    """That effort with each overfetch: one search with the largest, of whose proposals a smaller one gives the first."""
+    """Yields the result with each overfetch. One search with the largest is enough; smaller ones use the first of its candidates."""
     at = truth.shape[1]
     overfetches = (1,) if index.plan.exact else OVERFETCHES
-    proposals = index.with_effort(replace(effort, overfetch=overfetches[-1])).search(queries, at)
+    proposals = index.with_params(replace(params, overfetch=overfetches[-1])).search(queries, at)
     for overfetch in overfetches:
-        found = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
-        yield TuningResult(replace(effort, overfetch=overfetch), found, target, at)
+        reached = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
+        yield TuningResult(replace(params, overfetch=overfetch), reached, target, at)
 
 
-def _better(
-    known: tuple[Float32, NDArray[np.int64]], found: Float32, rows: NDArray[np.int64], k: int
+def _merge_best(
+    previous: tuple[Float32, NDArray[np.int64]], scores: Float32, rows: NDArray[np.int64], k: int
 ) -> tuple[Float32, NDArray[np.int64]]:
-    """The k best of those known so far, best first, and of later rows: equal scores stay in order of their rows."""
-    scores, both = np.concatenate([known[0], found]), np.concatenate([known[1], rows])
-    order = top_k(scores, k)
-    return scores[order], both[order]
+    """Returns the k best of the best so far and of later rows. Equal scores stay in row order."""
+    all_scores, all_rows = np.concatenate([previous[0], scores]), np.concatenate([previous[1], rows])
+    order = top_k(all_scores, k)
+    return all_scores[order], all_rows[order]
 
 
 def _best_of(vectors: NDArray[np.float16], query: Float32, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:

@@ -1,1 +1,1 @@
-"""The truth: what a gallery holds, on disk, and that not a byte of it is lost or changed unseen."""
+"""The store of a gallery: the SQLite ledger, the vectors and the thumbnails."""

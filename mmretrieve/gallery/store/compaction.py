@@ -1,8 +1,7 @@
-"""Compaction: what died leaves the files, and the rest moves together.
+"""Compaction: removes deleted rows from the files and renumbers the rest.
 
-The files are first written whole under other names. One transaction of the ledger then numbers all rows anew and says that
-those names count; only after it they are renamed. Killed before it, nothing has happened; after it, the next one who opens
-the gallery renames them.
+Complete new files are written under other names first. One transaction then renumbers all rows and makes the new files count; after it they
+are renamed. If the process is killed before the transaction, nothing has changed; after it, the next writer renames them.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.store.records import ItemRecord
 from mmretrieve.gallery.store.store import INDEX, NEXT, THUMBNAILS, VECTORS, Store
 
-BLOCK = 16_384  # rows copied at once
+ROW_BATCH_SIZE = 16_384  # rows that are copied at once
 
 
 def compact(store: Store, progress: Progress | None = None) -> int:
-    """Gives back how many rows are gone. Call within `writing`. GalleryError where there is no room for the new files."""
+    """Returns the number of rows that were removed. Call within `writing`. Raises GalleryError if the new files cannot be written."""
     version = store.ledger.version()
     if not len(version.dead):
         return 0
@@ -37,9 +36,9 @@ def compact(store: Store, progress: Progress | None = None) -> int:
 
 
 def records(store: Store) -> Iterator[ItemRecord]:
-    """All that the ledger holds, the dead included, a block at a time."""
+    """Yields all records of the ledger, deleted ones included."""
     after = 0
-    while block := store.ledger.records(after, BLOCK):
+    while block := store.ledger.records(after, ROW_BATCH_SIZE):
         yield from block
         after = block[-1].row + 1
 
@@ -48,8 +47,8 @@ def _copy_vectors(store: Store, progress: Progress | None) -> None:
     version = store.ledger.version()
     rows, float16_rows = version.rows(), store.float16_rows(version)
     with (store.folder / f"{VECTORS}{NEXT}").open("wb") as file:
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
+        for start in range(0, len(rows), ROW_BATCH_SIZE):
+            some = rows[start : start + ROW_BATCH_SIZE]
             file.write(float16_rows[some].tobytes())
             if progress is not None:
                 progress(len(some))
@@ -57,7 +56,7 @@ def _copy_vectors(store: Store, progress: Progress | None) -> None:
 
 
 def _copy_thumbnails(store: Store) -> tuple[dict[int, int], int]:
-    """Old place → new place of what is still shown, and where the new file ends."""
+    """Copies the thumbnails that are still used. Returns old offset → new offset, and the length of the new file."""
     places: dict[int, int] = {}
     with store.file(THUMBNAILS).open("rb") as old, (store.folder / f"{THUMBNAILS}{NEXT}").open("wb") as new:
         for record in records(store):

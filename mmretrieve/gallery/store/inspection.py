@@ -1,4 +1,4 @@
-"""Reads a gallery back: every entry of the ledger, vector and thumbnail is under a checksum, and what is wrong is named."""
+"""Verifies a gallery: every entry of the ledger, every vector and every thumbnail has a checksum."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmretrieve.gallery.store.store import LEDGER, THUMBNAILS, VECTORS, Store
 
 
 def problems(store: Store) -> Iterator[str]:
-    """One line for each thing that is wrong with ledger, vectors and thumbnails: the file, and the item where it is one's."""
+    """Yields one line for each problem with the ledger, the vectors or the thumbnails, with the item if it concerns one."""
     yield from _of_ledger(store)
     try:
         meta = store.ledger.meta()
         sizes = {VECTORS: (store.dim * 2, meta["rows"], "rows"), THUMBNAILS: (1, meta["thumbnail_bytes"], "bytes")}
         for name, (size, committed, unit) in sizes.items():
-            if (held := store.file(name).stat().st_size // size) < committed:
-                yield f"{name}: holds {held} {unit}, the ledger counts {committed}"
+            if (count := store.file(name).stat().st_size // size) < committed:
+                yield f"{name}: holds {count} {unit}, the ledger counts {committed}"
         yield from _of_items(store, meta["rows"])
     except (GalleryError, OSError, KeyError, TypeError, ValueError) as error:
         yield f"{LEDGER}: cannot be read to its end ({error})"

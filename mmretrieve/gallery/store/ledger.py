@@ -1,8 +1,8 @@
-"""The ledger, `gallery.sqlite`: which items there are, what is known of them, and what has been committed.
+"""The ledger, `gallery.sqlite`: the items, their metadata, and what has been committed.
 
-A row is an item's number, counted from 0 in insertion order, and its place in `vectors.f16`. Rows are never given twice:
-an item that is deleted or replaced keeps its row, marked with the generation in which it died, until compaction numbers
-all rows anew and begins another epoch. So within an epoch a generation says exactly which items there were.
+A row is the number of an item, counted from 0 in insertion order, and its position in `vectors.f16`. Rows are never reused: a deleted or
+replaced item keeps its row, marked with the generation of its deletion, until compaction renumbers all rows and begins a new epoch. Within an
+epoch, a generation therefore determines which items existed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -23,39 +24,52 @@ from mmretrieve.errors import GalleryError, MissingError
 from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import refusal
 from mmretrieve.gallery.store import ledger_checksum
-from mmretrieve.gallery.store.fields import FieldType
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import ExistingItem, ItemRecord, StaleViewError, StoreVersion
+from mmretrieve.gallery.store.records import ExistingItem, FieldType, ItemRecord, StaleViewError, StoreVersion
 from mmretrieve.gallery.store.statements import (
     DEAD_INDEX,
     ROW,
-    STATEMENT,
+    STATEMENT_BATCH_SIZE,
     TABLES,
     WHERE_SECONDS,
     RecordReader,
     confined,
-    connection,
+    connect,
+    in_transaction,
     meta_of,
     put_meta,
 )
 from mmretrieve.gallery.store.transaction import LedgerTransaction
 
-BEGIN_WRITING = "BEGIN IMMEDIATE"  # what is read in a transaction that writes must not change before it writes
-UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # what a damaged entry leads to
-DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # nothing is wrong with the file
+BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
+UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # errors that a damaged entry causes
+DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
+
+
+class _Session(local):
+    """Whether this thread is within `Ledger.session`, and the connection of the session."""
+
+    is_open = False
+    db: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        if self.db is not None:
+            self.db.close()
+        self.is_open, self.db = False, None
 
 
 class Ledger:
-    """Every method is one transaction, or part of the one that `reading` or `writing` opened in this call."""
+    """Each method is one transaction, or part of the transaction that `reading` or `writing` opened in the same call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._session = _Session()
 
     @classmethod
     def make(cls, path: Path, meta: Mapping[str, Any]) -> None:
-        """A new file. OSError where it cannot be written."""
+        """Creates the file. Raises OSError if it cannot be written."""
         try:
-            with connection(path) as db:
+            with closing(connect(path)) as db, in_transaction(db):
                 db.executescript(f"BEGIN; {TABLES}")
                 put_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
                 put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum=0).to_dict()})
@@ -64,9 +78,9 @@ class Ledger:
 
     @contextmanager
     def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
-        """One version, for as long as the block lasts. GalleryError where the file is damaged."""
+        """One version of the ledger until the block ends. Raises GalleryError if the file is damaged."""
         try:
-            with connection(self.path, begin) as db:
+            with self._connection() as db, in_transaction(db, begin):
                 yield db
         except UnicodeEncodeError as error:
             raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
@@ -74,22 +88,41 @@ class Ledger:
             raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_meaning(error)}") from error
 
     @contextmanager
+    def session(self) -> Iterator[None]:
+        """Uses one connection for all transactions of this thread within the block. Each new connection would read the schema again."""
+        self._session.is_open = True
+        try:
+            yield
+        finally:
+            self._session.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Returns the connection of the session, or a new one for this transaction."""
+        if self._session.is_open:
+            self._session.db = self._session.db or connect(self.path)
+            yield self._session.db
+        else:
+            with closing(connect(self.path)) as db:
+                yield db
+
+    @contextmanager
     def writing(self) -> Iterator[LedgerTransaction]:
         """One transaction that begins a new generation: committed when the block ends, rolled back when it raises."""
         with self.reading(BEGIN_WRITING) as db:
-            transaction = LedgerTransaction(db, self.path)
-            yield transaction
-            transaction.close()
+            write = LedgerTransaction(db, self.path)
+            yield write
+            write.close()
 
     def check(self) -> None:
-        """GalleryError where the meta data, or a ledger that is sealed, is not as it was committed. No row is read."""
+        """Raises GalleryError if the metadata, or a sealed ledger, is not what was committed. Reads no rows."""
         with self.reading() as db:
             is_damaged = ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED
             if is_damaged or ledger_checksum.stored(db) is None:
                 raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
 
     def seal(self) -> None:
-        """Seals a ledger that is small enough; the old seal of a larger one is removed."""
+        """Seals a small ledger; removes the seal of a larger one."""
         if self.path.stat().st_size > ledger_checksum.MAX_SEALED_BYTES:
             self._seal.unlink(missing_ok=True)
             return
@@ -97,7 +130,7 @@ class Ledger:
             ledger_checksum.write_seal(db, self._seal)
 
     def problem(self, format_: int) -> str | None:
-        """One line where the ledger as a whole, or its seal, is not as it was committed. Reads all rows."""
+        """Returns one line if the ledger as a whole, or its seal, is not what was committed. Reads all rows."""
         with self.reading() as db:
             problem = ledger_checksum.problem_of_seal(db, self._seal)
             if problem is None and meta_of(db)["format"] == format_ and not ledger_checksum.is_intact(db):
@@ -105,9 +138,9 @@ class Ledger:
         return f"{self.path.name}: {problem}" if problem == ledger_checksum.DAMAGED else problem
 
     def migrate(self, format_: int) -> None:
-        """From format 2: adds the checksum that writes keep, and an index that finds the latest deletions.
+        """Migrates format 2: adds the checksum that writes maintain, and an index of deletions.
 
-        GalleryError, with nothing written, where it is not the file that was sealed.
+        Raises GalleryError, with nothing written, if the file is not the one that was sealed.
         """
         with self.reading(BEGIN_WRITING) as db:
             meta = meta_of(db)
@@ -134,45 +167,45 @@ class Ledger:
             transaction.set_meta(**values)
 
     def kinds(self) -> dict[str, FieldType]:
-        """What each field holds."""
+        """Returns field name → type."""
         return {name: FieldType(kind) for name, kind in self.meta()["fields"].items()}
 
     def version(self, earlier: StoreVersion | None = None) -> StoreVersion:
-        """The latest one; where an earlier one of the same epoch is given, only what has died since is read."""
+        """Returns the current version. With an earlier one of the same epoch, only later deletions are read."""
         with self.reading() as db:
             meta = meta_of(db)
             if earlier is None or earlier.epoch != meta["epoch"]:
                 earlier = StoreVersion(meta["epoch"], 0, 0, np.empty(0, np.int64))
             query = "SELECT row FROM items WHERE died > 0 AND died > ?"
-            died = [row for (row,) in db.execute(query, (earlier.generation,))]
-        dead = np.union1d(earlier.dead, np.array(died, dtype=np.int64)) if died else earlier.dead
+            deleted = [row for (row,) in db.execute(query, (earlier.generation,))]
+        dead = np.union1d(earlier.dead, np.array(deleted, dtype=np.int64)) if deleted else earlier.dead
         return StoreVersion(meta["epoch"], meta["generation"], meta["rows"], dead)
 
     def ids(self, version: StoreVersion, first_row: int = 0) -> tuple[str, ...]:
-        """The ids of that version from one row on, in insertion order."""
+        """Returns the ids of a version from a row on, in insertion order."""
         query = f"SELECT id FROM items WHERE row >= ? AND {version.lives} ORDER BY row"
         with self._within(version) as db:
             return tuple(id_ for (id_,) in db.execute(query, (first_row,)))
 
     def rows_of(self, ids: Iterable[str], version: StoreVersion) -> list[int]:
-        """Their rows, in that order. GalleryError for one that was not there."""
+        """Returns the rows of ids, in their order. Raises GalleryError for an unknown id."""
         query = f"SELECT row FROM items WHERE id = ? AND {version.lives}"
         with self._within(version) as db:
-            return [self._found(db.execute(query, (id_,)), id_)[0] for id_ in ids]
+            return [self._fetch(db.execute(query, (id_,)), id_)[0] for id_ in ids]
 
     def copies(self, hashes: Sequence[str], version: StoreVersion) -> list[list[str]]:
-        """For each content hash the ids of the items whose picture has it."""
+        """Returns for each content hash the ids of the items with it."""
         query = f"SELECT id FROM items WHERE hash = ? AND {version.lives} ORDER BY row"
         with self._within(version) as db:
             return [[id_ for (id_,) in db.execute(query, (content,))] for content in hashes]
 
     def records_of(self, rows: Sequence[int], version: StoreVersion) -> list[ItemRecord]:
-        """What is kept of those rows, in that order, whether they have died since or not."""
+        """Returns the records of rows, in their order, whether they were deleted since or not."""
         with self._within(version) as db:
             return RecordReader(db).records(rows)
 
     def groups_of_content(self, version: StoreVersion) -> list[tuple[str, ...]]:
-        """The ids of items that share their content with another, by content, all in insertion order."""
+        """Returns groups of ids with equal content, in insertion order."""
         shared = f"SELECT hash FROM items WHERE {version.lives} GROUP BY hash HAVING count(*) > 1"
         groups: dict[str, list[str]] = {}
         with self._within(version) as db:
@@ -183,9 +216,9 @@ class Ledger:
         return [tuple(ids) for ids in groups.values()]
 
     def matching(self, where: Expression, version: StoreVersion) -> NDArray[np.int64]:
-        """(m,) rows of the items for which a filter holds, in order. OptionError where it cannot be evaluated.
+        """Returns (m,) rows of the items that match a filter, in order. Raises OptionError if it cannot be evaluated.
 
-        It may read the columns that it names, and nothing else.
+        The query can read the columns that the filter names, and nothing else.
         """
         with self._within(version) as db:
             condition = to_sqlite(where, meta_of(db)["fields"])
@@ -201,36 +234,36 @@ class Ledger:
                 raise refusal(where, f"took longer than {WHERE_SECONDS:g} s" if late else str(error)) from error
 
     def existing(self, ids: Iterable[str]) -> dict[str, ExistingItem]:
-        """Row and content hash of those ids that are live."""
+        """Returns the row and the content hash of those ids that exist."""
         with self.reading() as db:
             return {id_: ExistingItem(row, content) for row, id_, content in _live(db, "id", ids)}
 
     def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
-        """The records of those ids that are live."""
+        """Returns the records of those ids that exist."""
         with self.reading() as db:
             records = RecordReader(db).records([row for row, *_ in _live(db, "id", ids)])
             return {record.item.id: record for record in records}
 
     def with_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
-        """The first live record of each content hash that is there."""
+        """Returns the first live record of each content hash that exists."""
         with self.reading() as db:
             first = {content: row for row, _, content in sorted(_live(db, "hash", hashes), reverse=True)}
             return {record.item.hash: record for record in RecordReader(db).records(sorted(first.values()))}
 
     def rows_of_source(self, source: str) -> list[int]:
-        """The live rows that came from there, in order."""
+        """Returns the live rows that came from a source, in order."""
         with self.reading() as db:
             query = "SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row"
             return [row for (row,) in db.execute(query, (source,))]
 
     def records(self, after: int, count: int) -> list[ItemRecord]:
-        """Up to `count` records from row `after` on, dead ones included."""
+        """Returns up to `count` records from row `after` on, deleted ones included."""
         with self.reading() as db:
             rows = db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (after, count))
             return RecordReader(db).records([row for (row,) in rows])
 
     def commit(self, new: Sequence[ItemRecord], thumbnail_bytes: int, *, replaced: Sequence[int] = ()) -> None:
-        """Adds records at the end, and kills the rows that they replace: all or none."""
+        """Appends records and deletes the rows that they replace, all or none."""
         with self.writing() as transaction:
             transaction.kill(replaced)
             transaction.add_fields(new)
@@ -244,7 +277,7 @@ class Ledger:
             transaction.kill(rows)
 
     def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **more: object) -> None:
-        """Forgets the dead, numbers the rest from 0 and begins a new epoch; `thumbnails_at` is old place → new place."""
+        """Removes deleted rows, numbers the rest from 0 and begins a new epoch. `thumbnails_at` maps old offsets to new ones."""
         with self.writing() as transaction:
             transaction.remove_dead()
             rows = transaction.live_rows()
@@ -256,36 +289,36 @@ class Ledger:
             transaction.set_meta(rows=len(rows), thumbnail_bytes=thumbnail_bytes, epoch=epoch, **more)
 
     def shrink(self) -> None:
-        """Gives the room of what was forgotten back to the disk."""
+        """Returns free pages of the file to the file system."""
         with self.reading() as db:
             db.rollback()
             db.execute("VACUUM")
 
     def rewrite(self, records: Sequence[ItemRecord]) -> None:
-        """Puts these in the place of what is kept of their rows."""
+        """Replaces the records of these rows."""
         with self.writing() as transaction:
             transaction.add_fields(records)
             for record in records:
                 transaction.replace(record)
 
-    def _found(self, cursor: sqlite3.Cursor, id_: str) -> tuple[Any, ...]:
-        found = cursor.fetchone()
-        if found is None:
+    def _fetch(self, cursor: sqlite3.Cursor, id_: str) -> tuple[Any, ...]:
+        row = cursor.fetchone()
+        if row is None:
             raise MissingError(f"{self.path.parent}: no item {id_!r} in this gallery")
-        return tuple(found)
+        return tuple(row)
 
     @contextmanager
     def _within(self, version: StoreVersion) -> Iterator[sqlite3.Connection]:
         with self.reading() as db:
             if meta_of(db)["epoch"] != version.epoch:
-                raise StaleViewError(f"{self.path.parent}: was compacted meanwhile; open it again")
+                raise StaleViewError(f"{self.path.parent}: was compacted during the read; open it again")
             yield db
 
 
 def _live(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
-    """Row, id and content hash of the live items whose column has one of those values, STATEMENT values at a time."""
+    """Yields row, id and content hash of the live items whose column has one of the values, a batch of values at a time."""
     rest = iter(dict.fromkeys(values))
-    while some := list(islice(rest, STATEMENT)):
+    while some := list(islice(rest, STATEMENT_BATCH_SIZE)):
         query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(some))}) AND died = 0"
         yield from db.execute(query, some)
 

@@ -1,10 +1,10 @@
-"""The checksums of the ledger as a whole, beside those of its rows.
+"""Checksums of the ledger as a whole, in addition to those of its rows.
 
-`LedgerChecksum` is the sum of the checksums of all rows, and one over that sum, the meta data and the schema. A write adjusts the
-sum by the rows that it changes, inside its own transaction, so it costs the same in a gallery of any size; `verify` computes
-everything again. It covers every entry, but not the room in SQLite's pages that nothing is stored in. So a ledger of up to
-MAX_SEALED_BYTES is sealed too: `gallery.seal` holds the digest of the whole file, as the last finished write left it. In galleries
-of format 2 the seal is all there is, whatever their size; the first write checks it and adds the checksum.
+`LedgerChecksum` contains the sum of the checksums of all rows and a CRC-32 of that sum, the metadata and the schema. A write adjusts the sum by
+the rows that it changes, inside its transaction, so its cost does not depend on the size of the gallery; `verify` computes everything again.
+Unused space in the pages of SQLite is not covered. A ledger of up to MAX_SEALED_BYTES is therefore also sealed: `gallery.seal` contains the
+digest of the whole file after the last finished write. Galleries of format 2 have only the seal, whatever their size; the first write checks
+it and adds the checksum.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
-KEY = "checksum"  # of the meta data
+KEY = "checksum"  # in the metadata
 SEAL = "gallery.seal"
-MAX_SEALED_BYTES = 1 << 22  # hashed twice at every write, in a few milliseconds
+MAX_SEALED_BYTES = 1 << 22  # every write hashes it twice, in a few milliseconds
 DAMAGED = "is not the file that was committed"
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LedgerChecksum:
-    """`row_sum` is the sum of the checksums of all rows; `meta` the CRC-32 of that sum, the other meta data and the schema."""
+    """`row_sum` is the sum of the checksums of all rows; `meta` the CRC-32 of that sum, the other metadata and the schema."""
 
     row_sum: int
     meta: int
@@ -37,20 +37,20 @@ class LedgerChecksum:
 
     @classmethod
     def of(cls, db: sqlite3.Connection, row_sum: int) -> LedgerChecksum:
-        """With the meta data as it is now."""
+        """Computes the checksum with the current metadata."""
         meta = db.execute("SELECT key, value FROM meta WHERE key <> ? ORDER BY key", (KEY,)).fetchall()
         schema = db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
         return cls(row_sum, crc32(json.dumps([row_sum, meta, schema]).encode()))
 
 
 def row_sum_of(db: sqlite3.Connection) -> int:
-    """Reads all rows."""
+    """Returns the sum of the checksums of all rows. Reads all rows."""
     (total,) = db.execute("SELECT coalesce(sum(seal), 0) FROM items").fetchone()
     return int(total)
 
 
 def stored(db: sqlite3.Connection) -> LedgerChecksum | None:
-    """The checksum in the meta data, None where it does not fit that. No row is read."""
+    """Returns the stored checksum, None if it does not match the metadata. Reads no rows."""
     try:
         (text,) = db.execute("SELECT value FROM meta WHERE key = ?", (KEY,)).fetchone()
         checksum = LedgerChecksum(**json.loads(text))
@@ -60,13 +60,13 @@ def stored(db: sqlite3.Connection) -> LedgerChecksum | None:
 
 
 def is_intact(db: sqlite3.Connection) -> bool:
-    """Whether meta data, schema and the checksums of all rows are those that were committed. Reads all rows."""
+    """Returns whether metadata, schema and the checksums of all rows are what was committed. Reads all rows."""
     checksum = stored(db)
     return checksum is not None and checksum.row_sum == row_sum_of(db)
 
 
 def write_seal(db: sqlite3.Connection, path: Path) -> None:
-    """Seals the ledger as it is. A folder that cannot be written keeps its old seal, which then says nothing."""
+    """Seals the current ledger. In a folder that cannot be written the old seal stays; it is then ignored."""
     generation, digest = _state(db)
     partial = path.with_suffix(".part")
     try:
@@ -78,9 +78,9 @@ def write_seal(db: sqlite3.Connection, path: Path) -> None:
 
 
 def problem_of_seal(db: sqlite3.Connection, path: Path) -> str | None:
-    """One line where the seal is damaged, or the ledger is not the file that was sealed.
+    """Returns one line if the seal is damaged, or the ledger is not the file that was sealed.
 
-    None where all is well, nothing was sealed, or the writer was killed before it sealed what it had committed.
+    None if all is well, there is no seal, or the writer was killed between its commit and the seal.
     """
     if not path.exists():
         return None
@@ -97,7 +97,7 @@ def problem_of_seal(db: sqlite3.Connection, path: Path) -> str | None:
 
 
 def _lines(generation: int, digest: str) -> bytes:
-    """One line for the ledger, and one for that line."""
+    """The content of the seal: a line of JSON, and its CRC-32."""
     line = json.dumps({"generation": generation, "digest": digest}).encode()
     return b"%b\n%d\n" % (line, crc32(line))
 
@@ -108,5 +108,5 @@ def _generation(db: sqlite3.Connection) -> int:
 
 
 def _state(db: sqlite3.Connection) -> tuple[int, str]:
-    """Generation and digest. Read through SQLite: closing the file elsewhere would drop the locks of this process on it."""
+    """Returns generation and digest. Reads through SQLite: closing the file elsewhere would release the locks of this process."""
     return _generation(db), hashlib.blake2b(db.serialize(), digest_size=16).hexdigest()

@@ -1,30 +1,43 @@
-"""What a gallery keeps of an item, and which items it holds at one moment."""
+"""Items, their fields and their records, and the versions of a gallery."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.expression import folded
+from mmretrieve.options import Choice
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
+from mmretrieve.sources.values import is_text
 
-ITEM_COLUMNS = 9  # of the table, the rest are about its files
-UNSEEN = "vector:"  # begins the hash of an item whose picture was never read: it is its vector's
+ITEM_COLUMNS = 9  # columns about the item; the others are about its files
+UNSEEN = "vector:"  # prefix of the hash of a vector, for items whose image was never read
+RESERVED = "_row"
+INT64 = 2**63
+
+
+class FieldType(Choice):
+    """The type of a field. The first value decides it."""
+
+    NUMBER = "number"
+    TEXT = "text"
 
 
 class StaleViewError(GalleryError):
-    """The gallery was compacted while it was read: rows have other numbers now, and what is asked must be asked anew."""
+    """The gallery was compacted during a read, which renumbered the rows. Read again from a new view."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a gallery: where it was when it was added, its content's hash, its size, and what else is known of it."""
+    """An image of a gallery: its location when it was added, content hash, size, fields and source."""
 
     id: str
     location: Location
@@ -32,17 +45,18 @@ class Item:
     width: int | None = None
     height: int | None = None
     fields: Mapping[str, Value] = field(default_factory=dict)
-    source: str = ""  # which source it came from
-    fingerprint: str = ""  # the state of its file then
+    source: str = ""  # the source that it came from
+    fingerprint: str = ""  # size and time of the file when it was added
 
     @property
     def path(self) -> str:
+        """The path of the image file, or of the archive that contains it."""
         return self.location.path
 
 
 @dataclass(frozen=True)
 class ExistingItem:
-    """What a copy must know of an item that is there: its row, its content hash and, of a collection, its entry as text."""
+    """What a copy needs of an existing item: its row, its content hash and, in a collection, its JSON text."""
 
     row: int
     hash: str
@@ -51,7 +65,7 @@ class ExistingItem:
 
 @dataclass(frozen=True)
 class StoredChecksums:
-    """CRC-32 of an item's vector and of its thumbnail, and where that lies; its size is 0 where there is none."""
+    """CRC-32 of the vector and the thumbnail of an item, and the position of the thumbnail; its size is 0 if there is none."""
 
     vector: int
     thumbnail: int = 0
@@ -61,7 +75,7 @@ class StoredChecksums:
 
 @dataclass(frozen=True)
 class ItemRecord:
-    """An item as the ledger keeps it. `died` is 0 while it lives, `written_checksum` what was committed with it."""
+    """An item in the ledger. `died` is 0 while it is live, otherwise the generation of its deletion."""
 
     row: int
     item: Item
@@ -71,9 +85,9 @@ class ItemRecord:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """In the order of the table's columns, all but the last, which is the checksum."""
+        """The values of the columns, in their order, without the checksum."""
         item, stored = self.item, self.stored
-        known = (
+        columns = (
             self.row,
             item.id,
             item.path,
@@ -84,23 +98,23 @@ class ItemRecord:
             item.source,
             item.fingerprint,
         )
-        return *known, stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size, self.died
+        return *columns, stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size, self.died
 
     @property
     def checksum(self) -> int:
-        """CRC-32 of all values, those of the fields too."""
+        """CRC-32 of all values and fields."""
         fields = sorted((name, value) for name, value in self.item.fields.items() if value is not None)
         return crc32(json.dumps([self.values[:ITEM_COLUMNS], self.values[ITEM_COLUMNS:], fields]).encode())
 
     @property
     def is_intact(self) -> bool:
-        """Whether the entry is the one that was committed."""
+        """Whether the record is what was committed."""
         return self.checksum == self.written_checksum
 
 
 @dataclass(frozen=True)
 class StoreVersion:
-    """What a gallery holds at one generation: of `total` rows all but the dead ones."""
+    """The items of a gallery at one generation: of `total` rows all but the dead ones."""
 
     epoch: int
     generation: int
@@ -108,14 +122,45 @@ class StoreVersion:
     dead: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many items are live."""
+        """The number of live items."""
         return self.total - len(self.dead)
 
     def rows(self) -> NDArray[np.int64]:
-        """(n,) the live rows, in insertion order."""
+        """Returns (n,) live rows, in insertion order."""
         return np.delete(np.arange(self.total, dtype=np.int64), self.dead)
 
     @property
     def lives(self) -> str:
-        """The SQL condition that an item is part of it, whatever happened since."""
+        """The SQL condition that an item belongs to this version, whatever was deleted since."""
         return f"(items.died = 0 OR items.died > {self.generation}) AND items.row < {self.total}"
+
+
+def fit_fields(given: Mapping[str, Value], kinds: dict[str, FieldType]) -> dict[str, Value]:
+    """Returns the fields under the names that the gallery uses for them; upper and lower case are equal. Values are not changed.
+
+    New fields are added to `kinds`. Raises GalleryError, with the name of the field, for a value that is not text, a finite number or None, or
+    that has another type than the field; `kinds` is then unchanged.
+    """
+    names, fields, types = {folded(name): name for name in kinds}, dict[str, Value](), dict[str, FieldType]()
+    for name, value in given.items():
+        if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
+            raise GalleryError(f"a field cannot have the name {name!r}")
+        own = names.setdefault(folded(name), name)
+        if own in fields:
+            raise GalleryError(f"field {own!r} is there twice, as {name!r} too: capitals make no difference")
+        if value is not None:
+            types[own] = kind_of(own, value)
+            if kinds.get(own, types[own]) is not types[own]:
+                raise GalleryError(f"field {own!r} holds {kinds[own]}s in this gallery, got {value!r}")
+        fields[own] = value
+    kinds.update(types)
+    return fields
+
+
+def kind_of(name: str, value: object) -> FieldType:
+    """Returns the type of a value. Raises GalleryError if it is neither text nor a finite 64-bit number."""
+    if isinstance(value, str) and is_text(value):
+        return FieldType.TEXT
+    if (isinstance(value, int) and -INT64 <= value < INT64) or (isinstance(value, float) and isfinite(value)):
+        return FieldType.NUMBER
+    raise GalleryError(f"field {name!r} must be text or a finite number, got {value!r}")

@@ -1,4 +1,4 @@
-"""The ledger's statements: each works within the transaction of the connection that it is given."""
+"""SQL statements of the ledger. Each runs within the transaction of its connection."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from threading import Timer
 from typing import Any
 
 from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
-from mmretrieve.gallery.store.fields import RESERVED
-from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
+from mmretrieve.gallery.store.records import RESERVED, Item, ItemRecord, StoredChecksums
 from mmretrieve.sources.location import Location
 
 BUSY_SECONDS = 30.0
-WHERE_SECONDS = 30.0  # then a filter is given up
-WHERE_BYTES = 1_000_000  # the longest text that a filter may make on its way
-STEPS = 100_000  # of SQLite's machine between two looks at the clock
-STATEMENT = 500  # rows that one statement asks for
-OWN = 15  # columns of `items`
+WHERE_SECONDS = 30.0  # then a filter is interrupted
+MAX_WHERE_BYTES = 1_000_000  # the longest text that a filter may create
+PROGRESS_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the time
+STATEMENT_BATCH_SIZE = 500  # values in one statement
+N_ITEM_COLUMNS = 15  # columns of `items`
 MAX_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
-READ_ALWAYS = frozenset(  # by the query around every filter; "" stands for a table of which no column is read
+READ_ALWAYS = frozenset(  # by the query around every filter; "" is a table of which no column is read
     [("items", "row"), ("items", "died"), ("items", ""), ("fields", ROW), ("fields", "")]
 )
 DEAD_INDEX = "CREATE INDEX dead ON items (died, row) WHERE died > 0"
@@ -43,7 +42,7 @@ CREATE INDEX hashes ON items (hash);
 
 
 class RecordReader:
-    """Reads records of one transaction, the names of the fields only once."""
+    """Reads records in one transaction; the names of the fields are read once."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db, self._names = db, [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
@@ -52,31 +51,34 @@ class RecordReader:
         return self.records([row])[0]
 
     def records(self, rows: Sequence[int]) -> list[ItemRecord]:
-        """Those rows, in that order; a statement reads STATEMENT of them. KeyError for one that is not there."""
-        found: dict[int, ItemRecord] = {}
-        for start in range(0, len(rows), STATEMENT):
-            some = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT])
+        """Returns the records of rows, in their order. Raises KeyError for a missing row."""
+        records: dict[int, ItemRecord] = {}
+        for start in range(0, len(rows), STATEMENT_BATCH_SIZE):
+            some = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT_BATCH_SIZE])
             query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({some})"
-            found |= {values[0]: self._record(values) for values in self._db.execute(query)}
-        return [found[row] for row in rows]
+            records |= {values[0]: self._record(values) for values in self._db.execute(query)}
+        return [records[row] for row in rows]
 
     def _record(self, values: Sequence[Any]) -> ItemRecord:
-        row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:OWN]
-        fields = {name: value for name, value in zip(self._names, values[OWN + 1 :], strict=True) if value is not None}
+        row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:N_ITEM_COLUMNS]
+        fields = {
+            name: value for name, value in zip(self._names, values[N_ITEM_COLUMNS + 1 :], strict=True) if value is not None
+        }
         item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
         return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
 
 
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens the ledger. `in_transaction` begins and ends its transactions."""
+    return sqlite3.connect(path, timeout=BUSY_SECONDS)
+
+
 @contextmanager
-def connection(path: Path, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
+def in_transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
     """One transaction: committed when the block ends, rolled back when it raises."""
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
-    try:
-        with connection:
-            connection.execute(begin)
-            yield connection
-    finally:
-        connection.close()
+    with db:
+        db.execute(begin)
+        yield db
 
 
 def meta_of(db: sqlite3.Connection) -> dict[str, Any]:
@@ -89,9 +91,9 @@ def put_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
 
 @contextmanager
 def confined(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iterator[None]:
-    """Meanwhile the connection only reads these (table, column) and those of every query, and makes nothing that takes much memory.
+    """Restricts the connection to reading these (table, column) pairs and those of every query, and limits its memory.
 
-    After WHERE_SECONDS it is interrupted: by the progress handler, which counts steps, and by a timer, as one step may be long.
+    After WHERE_SECONDS the query is interrupted, by a progress handler, which counts steps, and by a timer, as one step may be long.
     """
     readable, deadline = READ_ALWAYS | frozenset(reads), time.monotonic() + WHERE_SECONDS
 
@@ -103,10 +105,10 @@ def confined(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iter
         )
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
-    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, WHERE_BYTES)
-    db.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN_BYTES)
+    limits = {sqlite3.SQLITE_LIMIT_LENGTH: MAX_WHERE_BYTES, sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: MAX_PATTERN_BYTES}
+    previous = {limit: db.setlimit(limit, value) for limit, value in limits.items()}
     db.set_authorizer(authorize)
-    db.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+    db.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_STEPS)
     timer = Timer(WHERE_SECONDS, db.interrupt)
     timer.daemon = True
     timer.start()
@@ -116,4 +118,6 @@ def confined(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iter
         timer.cancel()
         timer.join()  # the connection may be closed next
         db.set_authorizer(None)
-        db.set_progress_handler(None, STEPS)
+        db.set_progress_handler(None, PROGRESS_STEPS)
+        for limit, value in previous.items():
+            db.setlimit(limit, value)

@@ -1,8 +1,7 @@
-"""The gallery on disk: `gallery.sqlite` is the ledger, `vectors.f16` the vectors, `thumbnails.bin` small pictures.
+"""The files of a gallery: `gallery.sqlite` is the ledger, `vectors.f16` the vectors, `thumbnails.bin` the thumbnails.
 
-Vectors and thumbnails are only ever appended: first their bytes are written and flushed, then the ledger commits their items
-together with how far the files count. What lies behind that is the rest of an interrupted write.
-Opening and reading write nothing; the next writer ends what an interrupted one left behind.
+Vectors and thumbnails are only appended: their bytes are written and flushed first, then the ledger commits their items and the new lengths
+of the files. Bytes behind these lengths belong to an interrupted write. Opening and reading write nothing; the next writer cleans up.
 """
 
 from __future__ import annotations
@@ -31,28 +30,28 @@ from mmretrieve.vectors import Float32
 
 LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
 LOCK, INDEX_LOCK = "writer.lock", "index.lock"
-NEXT = ".next"  # behind the name of a file that compaction is about to put in its place
+NEXT = ".next"  # suffix of a file that compaction will rename
 FORMAT, OLDER_FORMAT = 3, 2
-ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what a path makes of scheme://
+ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what remains of scheme:// in a path
 Float16Rows = NDArray[np.float16]
 logger = logging.getLogger(__name__)
 
 
 def is_gallery(folder: str | Path) -> bool:
-    """Whether there is a gallery in that folder."""
+    """Returns whether the folder contains a gallery."""
     return (Path(folder) / LEDGER).is_file()
 
 
 def check_folder(folder: Path) -> None:
-    """GalleryError where this looks like an address, of which a folder of that name would be made."""
+    """Raises GalleryError if the path looks like an address."""
     if ADDRESS.match(str(folder)):
         raise GalleryError(
-            f"{folder}: looks like an address, and this is done in a folder; `mmretrieve push` and `pull` copy between them"
+            f"{folder}: looks like an address; expected a folder (`mmretrieve push` and `pull` copy between folders and servers)"
         )
 
 
 class Store:
-    """Opens an existing gallery folder. Readers never wait for the encoder."""
+    """Opens an existing gallery folder. Readers never wait for a writer that is encoding."""
 
     def __init__(self, folder: Path) -> None:
         check_folder(folder)
@@ -77,16 +76,16 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, identity: EncoderIdentity, dim: int, decode: Decode, **more: object) -> Store:
-        """Makes the folder and an empty gallery in it, whole or not at all; `more` goes into its meta data.
+        """Creates the folder and an empty gallery in it, whole or not at all. `more` is added to its metadata.
 
-        GalleryError where there is a gallery or anything else already, or the folder cannot be written.
+        Raises GalleryError if the folder is not empty or cannot be written.
         """
         check_folder(folder)
         partial = folder / f"{LEDGER}.part"
         unfinished = {VECTORS, THUMBNAILS, partial.name, f"{partial.name}-journal"}
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):
             what = "a gallery" if is_gallery(folder) else "something else"
-            raise GalleryError(f"{folder}: there is {what} here already; open it, or name an empty folder")
+            raise GalleryError(f"{folder}: the folder already contains {what}; open it, or choose an empty folder")
         meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,11 +100,11 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Holds the lock of the gallery's one writer. GalleryError where another process or thread has it, or the ledger is damaged."""
-        with self._locked(LOCK, "writing to this gallery"):
+        """Holds the lock of the writer. Raises GalleryError if another process or thread holds it, or the ledger is damaged."""
+        with self._locked(LOCK, "writing to this gallery"), self.ledger.session():
             self._migrate()
             self.ledger.check()
-            if self._is_unsettled():  # another writer was killed
+            if self._is_unsettled():  # the last writer was killed
                 self.settle()
             try:
                 yield
@@ -114,7 +113,7 @@ class Store:
 
     @contextmanager
     def writing_index(self) -> Iterator[None]:
-        """The same for the index, which is derived: a writer may go on meanwhile."""
+        """The same for the index, which is derived: items can be written meanwhile."""
         with self._locked(INDEX_LOCK, "writing the index of this gallery"):
             self._migrate()
             for partial in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of a writer that was killed
@@ -125,17 +124,17 @@ class Store:
                 self.ledger.seal()
 
     def float16_rows(self, version: StoreVersion) -> Float16Rows:
-        """(total, dim) float16 of all rows of that version, mapped from the file. StaleViewError where rows have other numbers now."""
+        """Returns (total, dim) float16 rows of a version, mapped from the file. Raises StaleViewError if rows were renumbered."""
         path = self.file(VECTORS)
         try:
             count = path.stat().st_size // (self.dim * 2)
         except FileNotFoundError as error:
-            raise StaleViewError(f"{path}: was renamed meanwhile; open the gallery again") from error
+            raise StaleViewError(f"{path}: was renamed during the read; open the gallery again") from error
         rows: Float16Rows = np.empty((0, self.dim), np.float16)
         if 0 < version.total <= count:
             rows = np.memmap(path, np.float16, "r", shape=(version.total, self.dim))
         if self.ledger.meta()["epoch"] != version.epoch:  # then the file may well be shorter
-            raise StaleViewError(f"{self.folder}: was compacted meanwhile; open it again")
+            raise StaleViewError(f"{self.folder}: was compacted during the read; open it again")
         if count < version.total:
             raise GalleryError(
                 f"{path}: holds {count} rows, the ledger counts {version.total}; run `mmretrieve verify {self.folder}`"
@@ -145,14 +144,14 @@ class Store:
     def append(
         self, items: Sequence[Item], vectors: Float32 | Float16Rows, thumbnails: Sequence[bytes], replaced: Sequence[int] = ()
     ) -> None:
-        """Commits items with their vectors (n, dim) and thumbnails, and kills the rows that they replace: all or none.
+        """Commits items with their (n, dim) vectors and thumbnails and deletes the rows that they replace, all or none.
 
-        Call within `writing`. GalleryError where the disk is full or an id is there already.
+        Call within `writing`. Raises GalleryError if the disk is full or an id exists.
         """
         float16_rows = np.ascontiguousarray(vectors, dtype=np.float16)
         try:
             meta = self.ledger.meta()
-            stored, small = self._placed(items, float16_rows, thumbnails, meta["thumbnail_bytes"])
+            stored, small = self._thumbnail_layout(items, float16_rows, thumbnails, meta["thumbnail_bytes"])
             _write(self.folder / THUMBNAILS, meta["thumbnail_bytes"], small)
             _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, float16_rows.tobytes())
             records = [ItemRecord(meta["rows"] + i, item, stored[i]) for i, item in enumerate(items)]
@@ -163,14 +162,14 @@ class Store:
             ) from error
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Lets items die, all or none. GalleryError for an unknown id. Call within `writing`."""
-        found = self.ledger.live(ids)
-        if absent := [id_ for id_ in ids if id_ not in found]:
+        """Deletes items, all or none. Raises GalleryError for an unknown id. Call within `writing`."""
+        records = self.ledger.live(ids)
+        if absent := [id_ for id_ in ids if id_ not in records]:
             raise MissingError(f"{self.folder}: no item {absent[0]!r} in this gallery")
-        self.ledger.kill([found[id_].row for id_ in dict.fromkeys(ids)])
+        self.ledger.kill([records[id_].row for id_ in dict.fromkeys(ids)])
 
     def thumbnail(self, stored: StoredChecksums) -> bytes | None:
-        """The thumbnail that lies there, or None where there is none or it is damaged: it can be made again."""
+        """Returns the stored thumbnail; None if there is none or it is damaged, as it can be made again."""
         if not stored.thumbnail_size:
             return None
         try:
@@ -183,30 +182,32 @@ class Store:
         return data if crc32(data) == stored.thumbnail else None
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file."""
+        """Returns the size of each file in bytes."""
         return {name: path.stat().st_size for name in (LEDGER, VECTORS, THUMBNAILS) if (path := self.file(name)).exists()}
 
     def problem_of_checksum(self) -> str | None:
-        """One line where the ledger as a whole is not what was committed. Reads all rows."""
+        """Returns one line if the ledger as a whole is not what was committed. Reads all rows."""
         return self.ledger.problem(FORMAT)
 
     def file(self, name: str) -> Path:
-        """Where a file of this gallery is: its next version, between the commit of a compaction and its renaming."""
+        """Returns the path of a file; between the commit of a compaction and its renaming, that of the new version."""
         following = self.folder / f"{name}{NEXT}"
         return following if self.ledger.meta().get("compacted") and following.exists() else self.folder / name
 
-    def _placed(
+    def _thumbnail_layout(
         self, items: Sequence[Item], float16_rows: Float16Rows, thumbnails: Sequence[bytes], end: int
     ) -> tuple[list[StoredChecksums], bytes]:
-        """Where everything will lie, and the thumbnails to write at `end`: one for each content that has none here yet."""
-        known = {content: record.stored for content, record in self.ledger.with_content({item.hash for item in items}).items()}
+        """Returns the checksums and positions of items, and the thumbnails to write at `end`: one for each content that has none."""
+        checksums = {
+            content: record.stored for content, record in self.ledger.with_content({item.hash for item in items}).items()
+        }
         small = bytearray()
         stored = []
         for item, vector, thumbnail in zip(items, float16_rows, thumbnails, strict=True):
-            if thumbnail and (item.hash not in known or not known[item.hash].thumbnail_size):
-                known[item.hash] = StoredChecksums(0, crc32(thumbnail), end + len(small), len(thumbnail))
+            if thumbnail and (item.hash not in checksums or not checksums[item.hash].thumbnail_size):
+                checksums[item.hash] = StoredChecksums(0, crc32(thumbnail), end + len(small), len(thumbnail))
                 small += thumbnail
-            stored.append(replace(known.get(item.hash, StoredChecksums(0)), vector=crc32(vector.tobytes())))
+            stored.append(replace(checksums.get(item.hash, StoredChecksums(0)), vector=crc32(vector.tobytes())))
         return stored, bytes(small)
 
     @contextmanager
@@ -222,7 +223,7 @@ class Store:
             raise GalleryError(f"{self.folder}: this gallery cannot be written ({error.strerror})") from error
 
     def settle(self) -> None:
-        """Ends a compaction that was committed, and drops what was never committed. Call within `writing`."""
+        """Finishes a committed compaction and removes what was never committed. Call within `writing`."""
         meta = self.ledger.meta()
         for name in (VECTORS, THUMBNAILS):
             following = self.folder / f"{name}{NEXT}"
@@ -236,11 +237,11 @@ class Store:
                 os.truncate(self.folder / name, committed)
 
     def _committed(self, meta: dict[str, Any]) -> dict[str, int]:
-        """How many bytes of each file count."""
+        """Returns the committed length of each file in bytes."""
         return {VECTORS: meta["rows"] * self.dim * 2, THUMBNAILS: meta["thumbnail_bytes"]}
 
     def _migrate(self) -> None:
-        """Brings a gallery of the older format to this one. GalleryError where it is damaged; then nothing was written."""
+        """Migrates a gallery of the older format. Raises GalleryError, with nothing written, if it is damaged."""
         if self.ledger.meta()["format"] == OLDER_FORMAT:
             self.ledger.migrate(FORMAT)
 
@@ -251,12 +252,12 @@ class Store:
 
 
 def _forbids(error: OSError) -> bool:
-    """Whether a folder may be read, but not written."""
+    """Returns whether the error means that a folder cannot be written."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def _write(path: Path, at: int, data: bytes) -> None:
-    """Writes and flushes bytes behind what counts."""
+    """Writes and flushes bytes at the end of what is committed."""
     if not data:
         return
     with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""One write to the ledger. Every change to a row goes through it, so that the checksum follows at the cost of that row."""
+"""One write to the ledger. Every change of a row goes through it and adjusts the checksum of the ledger."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.sqlite import quoted
 from mmretrieve.gallery.store import ledger_checksum
-from mmretrieve.gallery.store.fields import FieldType, kind_of
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import ItemRecord
+from mmretrieve.gallery.store.records import FieldType, ItemRecord, kind_of
 from mmretrieve.gallery.store.statements import MAX_FIELDS, ROW, RecordReader, meta_of, put_meta
 
 
 class LedgerTransaction:
-    """Begins a new generation. GalleryError, with nothing written, where the meta data or an entry to be changed is damaged."""
+    """Begins a new generation. Raises GalleryError, with nothing written, if the metadata or an entry to be changed is damaged."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         checksum = ledger_checksum.stored(db)
@@ -29,7 +28,7 @@ class LedgerTransaction:
         self.meta: dict[str, Any] = meta_of(db)
 
     def close(self) -> None:
-        """Writes the checksum of what is there now; the last statement of a transaction."""
+        """Writes the checksum of the new content; the last statement of a transaction."""
         put_meta(self._db, {ledger_checksum.KEY: LedgerChecksum.of(self._db, self._row_sum).to_dict()})
 
     def set_meta(self, **values: object) -> None:
@@ -37,7 +36,7 @@ class LedgerTransaction:
         self.meta |= values
 
     def insert(self, record: ItemRecord) -> None:
-        """A row that is not there yet."""
+        """Inserts a row that does not exist yet."""
         values, checksum = record.values, record.checksum
         self._db.execute(f"INSERT INTO items VALUES ({', '.join('?' * len(values))}, ?)", (*values, checksum))
         fields = {name: value for name, value in record.item.fields.items() if value is not None}
@@ -49,7 +48,7 @@ class LedgerTransaction:
         self._row_sum += checksum
 
     def remove(self, row: int) -> ItemRecord:
-        """Takes a row out and returns it."""
+        """Removes a row and returns its record."""
         (record,) = self._checked([row])
         self._db.execute("DELETE FROM items WHERE row = ?", (row,))
         self._db.execute(f"DELETE FROM fields WHERE {ROW} = ?", (row,))
@@ -75,7 +74,7 @@ class LedgerTransaction:
         return [row for (row,) in self._db.execute("SELECT row FROM items WHERE died = 0 ORDER BY row")]
 
     def add_fields(self, records: Iterable[ItemRecord]) -> None:
-        """Columns for the fields of these records that are new here. A number's column has no type, so that every value keeps its own."""
+        """Adds columns for new fields. The column of a number has no type, so that integers stay integers."""
         fields = self.meta["fields"]
         values = {name: value for record in records for name, value in record.item.fields.items() if value is not None}
         new = {name: kind_of(name, value) for name, value in values.items() if name not in fields}
@@ -89,7 +88,7 @@ class LedgerTransaction:
             self.set_meta(fields=fields | new)
 
     def _checked(self, rows: Sequence[int]) -> Iterator[ItemRecord]:
-        """The records of those rows. GalleryError for one that is not as it was committed: a write must not hide that."""
+        """Yields the records of rows. Raises GalleryError for one that is not what was committed: a write must not hide damage."""
         for record in RecordReader(self._db).records(rows):
             if not record.is_intact:
                 raise GalleryError(

@@ -1,4 +1,4 @@
-"""One version of a gallery: its items, their vectors and the index over them. Nothing in it changes while others write."""
+"""One version of a gallery in a folder: its items, vectors and index. It does not change while others write."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.filters import Expression
 from mmretrieve.gallery import candidates, duplicates, vocabularies
-from mmretrieve.gallery.index import gpu_scores, manager
+from mmretrieve.gallery.index import gpu, manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
 from mmretrieve.gallery.store.store import Float16Rows, Store
-from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, checked_ids
+from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, check_ids
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.vectors import Float32, unit
 from mmretrieve.weighting import Spread
 
-SAMPLE = 50_000  # items that say how the whole gallery spreads
-KEPT_BYTES = 512_000_000  # vectors of up to this size stay in memory as float32; larger ones are read from the file again
-MANY = 0.1  # of the items: to score so many, all are read and kept
-BLOCK = 16_384  # rows read at once
-FILTERS = 8  # whose rows are remembered
+SPREAD_SAMPLE_SIZE = 50_000  # items from which the spread is computed
+MAX_CACHED_BYTES = 512_000_000  # of float32 vectors in memory; larger galleries are read from the file each time
+MIN_CACHED_SHARE = 0.1  # share of the items; if more are scored, all vectors are cached
+ROW_BATCH_SIZE = 16_384  # rows read at once
+MAX_CACHED_FILTERS = 8  # filters whose rows are cached
 
 
 @dataclass(frozen=True)
 class _Derivable:
-    """What is known of an earlier version: `ids` are its ids, where they were asked for."""
+    """What is known of an earlier version and helps with a later one. `ids` are its ids, if they were read."""
 
     version: StoreVersion
     ids: tuple[str, ...] | None = None
@@ -44,7 +44,7 @@ class _Derivable:
 
 
 class LocalView:
-    """What a store holds now. Positions count its items in insertion order, from 0; rows are their places in the files."""
+    """A version of a store. Positions count its items in insertion order, from 0; rows are their numbers in the files."""
 
     def __init__(self, store: Store, device: Device = Device.CPU, earlier: LocalView | None = None) -> None:
         self.version: StoreVersion = store.ledger.version(None if earlier is None else earlier.version)
@@ -57,13 +57,16 @@ class LocalView:
         return len(self.version)
 
     def derivable(self) -> _Derivable:
-        """What was worked out for this version, or for an earlier one, and helps with a later one."""
-        before = self._earlier or _Derivable(self.version)
+        """Returns what was computed for this version, or for an earlier one."""
+        earlier = self._earlier or _Derivable(self.version)
         with self.once_lock:
-            made: dict[str, Any] = {"index": self.__dict__.get("_loaded_index"), "automatic": self.__dict__.get("_automatic")}
+            computed: dict[str, Any] = {
+                "index": self.__dict__.get("_loaded_index"),
+                "automatic": self.__dict__.get("_automatic"),
+            }
             if "ids" in self.__dict__:
-                made |= {"version": self.version, "ids": self.ids}
-        return replace(before, **{name: value for name, value in made.items() if value is not None})
+                computed |= {"version": self.version, "ids": self.ids}
+        return replace(earlier, **{name: value for name, value in computed.items() if value is not None})
 
     @property
     def is_current(self) -> bool:
@@ -81,28 +84,28 @@ class LocalView:
 
     @once
     def ids(self) -> tuple[str, ...]:
-        """Those of an earlier version without what has died since, and with what came."""
+        """The ids in insertion order: those of an earlier version without deleted ones, and the new ones."""
         earlier = self._earlier
         if earlier is None or earlier.ids is None or earlier.version.epoch != self.version.epoch:
             return self.store.ledger.ids(self.version)
-        died = np.setdiff1d(self.version.dead, earlier.version.dead, assume_unique=True)
-        positions = np.searchsorted(earlier.version.rows(), died[died < earlier.version.total]).tolist()
-        stayed = (earlier.ids[start + 1 : end] for start, end in pairwise([-1, *positions, len(earlier.ids)]))
-        return *chain.from_iterable(stayed), *self.store.ledger.ids(self.version, earlier.version.total)
+        deleted = np.setdiff1d(self.version.dead, earlier.version.dead, assume_unique=True)
+        positions = np.searchsorted(earlier.version.rows(), deleted[deleted < earlier.version.total]).tolist()
+        kept = (earlier.ids[start + 1 : end] for start, end in pairwise([-1, *positions, len(earlier.ids)]))
+        return *chain.from_iterable(kept), *self.store.ledger.ids(self.version, earlier.version.total)
 
     @once
     def float16_rows(self) -> Float16Rows:
-        """(total, dim) float16 of all rows, dead ones too, mapped from the file."""
+        """(total, dim) float16 rows, deleted ones included, mapped from the file."""
         return self.store.float16_rows(self.version)
 
     @once
     def spread(self) -> Spread:
-        """How the vectors lie about their mean; of a large gallery, those of SAMPLE items spread evenly over it."""
-        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SAMPLE)]))
+        """The mean and covariance of the vectors; in a large gallery, of SPREAD_SAMPLE_SIZE evenly spaced items."""
+        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SPREAD_SAMPLE_SIZE)]))
 
     @once
     def vocabulary(self) -> GalleryVocabulary:
-        """The one that the ledger keeps, else the one found in the fields of the items."""
+        """The vocabulary that the ledger stores, otherwise the one detected in the fields of the items."""
         return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
 
     @once
@@ -127,10 +130,10 @@ class LocalView:
         return self.vectors_of(self.rows)
 
     def vectors_of(self, rows: Rows) -> Float32:
-        """(m, dim) unit float32 of those rows."""
+        """Returns (m, dim) unit float32 vectors of m rows."""
         out = np.empty((len(rows), self.dim), np.float32)
-        for number, some in enumerate(_blocks(rows)):
-            out[number * BLOCK : number * BLOCK + len(some)] = unit(self.float16_rows[some], "vectors")
+        for number, some in enumerate(_row_batches(rows)):
+            out[number * ROW_BATCH_SIZE : number * ROW_BATCH_SIZE + len(some)] = unit(self.float16_rows[some], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -140,8 +143,8 @@ class LocalView:
         return self.store.ledger.records_of(rows.tolist(), self.version)
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        """Their rows, in that order. GalleryError for an unknown one, OptionError for what is no list of ids."""
-        checked = checked_ids(ids)
+        """Returns the rows of ids, in their order. Raises GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
+        checked = check_ids(ids)
         return np.array(self.store.ledger.rows_of(checked, self.version) if checked else [], dtype=np.int64)
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
@@ -151,7 +154,7 @@ class LocalView:
         return self.store.ledger.groups_of_content(self.version)
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        return duplicates.near(self, self.index, min_score, progress)
+        return duplicates.find_near(self, self.index, min_score, progress)
 
     def allowed(self, options: SearchOptions) -> CandidateFilter:
         matching = self.rows if options.where is None else self._matching(options.where)
@@ -159,11 +162,11 @@ class LocalView:
         return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
     def _matching(self, where: Expression) -> Rows:
-        """What fulfils a filter in this version; the last few are remembered, as the next query mostly has the same one."""
+        """Returns the rows that match a filter in this version. The last few filters are cached, as queries often repeat them."""
         with self.once_lock:
             if where not in self._filters:
-                found = self.store.ledger.matching(where, self.version)
-                self._filters = dict([*self._filters.items(), (where, found)][-FILTERS:])
+                rows = self.store.ledger.matching(where, self.version)
+                self._filters = dict([*self._filters.items(), (where, rows)][-MAX_CACHED_FILTERS:])
             return self._filters[where]
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
@@ -175,21 +178,23 @@ class LocalView:
         return candidates.find_candidates(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors: Float32, rows: Rows) -> Float32:
-        """(q, dim) unit vectors → (q, m) inner products with those rows; of a large gallery a block at a time is in memory."""
-        if self._device is Device.CUDA and len(rows) > BLOCK:
-            return gpu_scores.scores(vectors, (self.float16_rows[some] for some in _blocks(rows)), len(rows))
-        if len(self) * self.dim * 4 <= KEPT_BYTES and ("vectors" in self.__dict__ or len(rows) > MANY * len(self)):
+        """Returns (q, m) inner products of (q, dim) unit vectors and m rows. A large gallery is read in batches."""
+        if self._device is Device.CUDA and len(rows) > ROW_BATCH_SIZE:
+            return gpu.scores(vectors, (self.float16_rows[some] for some in _row_batches(rows)), len(rows))
+        if len(self) * self.dim * 4 <= MAX_CACHED_BYTES and (
+            "vectors" in self.__dict__ or len(rows) > MIN_CACHED_SHARE * len(self)
+        ):
             whole = len(rows) == len(self)
             return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
-        blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _blocks(rows)]
+        blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _row_batches(rows)]
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
 
 
 def read_manifest(store: Store) -> Manifest:
-    """As it is now."""
+    """Returns the current manifest of a store."""
     return Manifest.from_dict(store.ledger.meta(), store.ledger.path)
 
 
-def _blocks(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK]
+def _row_batches(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows), ROW_BATCH_SIZE):
+        yield rows[start : start + ROW_BATCH_SIZE]
