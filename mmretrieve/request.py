@@ -121,8 +121,58 @@ class SearchRequest:
 
     Fields that accept one value or several hold a tuple. There is one region, one image weight and, if captions are given, one
     caption for each reference (images first, then items), and one strength for each prompt.
-    Raises OptionError for a value of the wrong type or outside its bounds, and for values that contradict each other.
 
+    Parameters
+    ----------
+    image : path, PIL image, open file, or list of these
+        Reference images.
+    prompt : str or list of str
+        What should be different.
+    reference_id : str or list of str
+        Items of the gallery as references.
+    region : tuple of 4 float or list of them
+        The part of each reference that counts: left, top, right and bottom, from 0 to 1.
+    image_weight : float or list of float
+        The weight of each reference.
+    strength : float or list of float
+        How far to follow each prompt.
+    avoid : str or list of str
+        What should not be visible.
+    more_like, less_like : str or list of str
+        Items that results should be near to, and far from.
+    caption : str or list of str
+        A description of each reference.
+    composer : str
+        A name in `COMPOSERS`.
+    rule : str
+        A name in `RULES`.
+    k : int, default=10
+        The number of results, at least 1.
+    alpha_image : float or "auto"
+        PDV: how far the prompt moves the image.
+    alpha_text : float
+        PDV: how far the prompt moves the caption.
+    beta : float
+        PDV: from 0, follow the image, to 1, follow the caption.
+    weights : mapping of str to float or str
+        "auto", "base", "balanced", or a number for each role.
+    min_score : float
+        Leave out items that score below.
+    where : str, Expression or mapping
+        An SQL condition on the fields of items, or its structure; stored as an `Expression`.
+    exclude : str or collection of str
+        Items that must not appear.
+    exclude_reference : bool, default=False
+        Leave out the references themselves.
+
+    Raises
+    ------
+    OptionError
+        A value has the wrong type or is outside its bounds, or values contradict each other.
+
+    Examples
+    --------
+    >>> from mmretrieve.request import SearchRequest
     >>> request = SearchRequest.parse(prompt="in red", reference_id="dress.jpg")
     >>> request.prompt, request.strength, request.composer_name
     (('in red',), (1.0,), 'captions')
@@ -205,7 +255,28 @@ class SearchRequest:
 
     @classmethod
     def parse(cls, **options: Any) -> SearchRequest:
-        """A request from the keywords of `Retriever.search`; None stands for a default. Raises OptionError as the class does."""
+        """Makes a request from the keywords of `Retriever.search`.
+
+        Parameters
+        ----------
+        **options : Any
+            Fields of the class; None stands for the default.
+
+        Returns
+        -------
+        SearchRequest
+            The request, checked.
+
+        Raises
+        ------
+        OptionError
+            A field is unknown, or as in the class.
+
+        Examples
+        --------
+        >>> SearchRequest.parse(prompt="in red", k=3).k
+        3
+        """
         if unexpected := set(options) - set(REQUEST_FIELDS):
             raise OptionError(
                 f"unknown fields in a request: {', '.join(sorted(unexpected))}; known: {', '.join(REQUEST_FIELDS)}"

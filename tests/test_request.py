@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main, make_parser
@@ -18,9 +19,10 @@ from mmretrieve.composers.simple import Sum
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import search
 from mmretrieve.images import content_hash
-from mmretrieve.registry import COMPOSERS, RULES, register_composer, register_rule
+from mmretrieve.options import RewriterName
+from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, register_composer
 from mmretrieve.request import DEFAULTS, QUERY_FIELDS, REQUEST_FIELDS, SearchRequest
-from mmretrieve.rules import Product
+from mmretrieve.server.app import create_app
 
 
 def test_search_has_the_fields_of_a_request_in_their_order_with_their_defaults() -> None:
@@ -85,24 +87,28 @@ def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:
             SearchRequest.parse(**{name: value})
 
 
-def test_a_registered_composer_and_rule_are_found_everywhere(
-    retriever: mm.Retriever,
-    made: Path,
-    pictures: list[Path],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.usefixtures("registered")
+def test_registered_names_work_in_python_shell_and_api(
+    retriever: mm.Retriever, made: Path, encoder: mm.Encoder, pictures: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for registry in (COMPOSERS, RULES):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    register_composer("mine", lambda encoder, parts, score: Sum(encoder), keeps_weights=True)  # noqa: ARG005
-    register_rule("my-rule", lambda learned_words: Product())  # noqa: ARG005
-    expected = retriever.search(pictures[0], "in red", composer="sum", rule="product")
-    assert retriever.search(pictures[0], "in red", composer="mine", rule="my-rule") == expected
-    words = ["--image", str(pictures[0]), "--prompt", "in red", "--composer", "mine", "--rule", "my-rule", "--dtype", "float32"]
-    assert main(["search", str(made), *words, "--json"]) == 0
+    reference = retriever.gallery.ids[0]
+    expected = retriever.search(reference_id=reference, prompt="in red", composer="sum", rule="product")
+    named = {"reference_id": reference, "prompt": "in red", "composer": "mine", "rule": "my-rule"}
+    assert retriever.search(**named) == expected
+    shell = ["--reference-id", reference, "--prompt", "in red", "--composer", "mine", "--rule", "my-rule", "--dtype", "float32"]
+    assert main(["search", str(made), *shell, "--json"]) == 0
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(expected.ids)
+    with TestClient(create_app(retriever), base_url="http://127.0.0.1") as client:
+        response = client.post("/api/search", json=named)
+    assert [hit["score"] for hit in response.json()["hits"]] == [hit.score for hit in expected]
     with pytest.raises(OptionError, match="composer 'mine' exists already"):
         register_composer("mine", Sum)
+    captioned = {"image": pictures[0], "prompt": "in red", "caption": "a blue hat"}
+    rewritten = mm.Retriever(retriever.gallery, encoder, parts=mm.Parts(rewriter="my-rewriter")).search(**captioned)
+    assert rewritten.words["composed"] == "a blue hat, in red"
+    shell = ["--image", str(pictures[0]), "--prompt", "in red", "--caption", "a blue hat", "--dtype", "float32"]
+    assert main(["search", str(made), *shell, "--rewriter", "my-rewriter", "--json"]) == 0
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(rewritten.ids)
 
 
 def test_an_unknown_name_is_looked_up_in_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +131,8 @@ def test_an_unknown_name_is_looked_up_in_installed_packages(tmp_path: Path, monk
 def test_every_built_in_name_has_an_entry() -> None:
     assert COMPOSERS.names == tuple(map(str, mm.ComposerName))
     assert RULES.names == tuple(map(str, mm.RuleName))
-    for entry in (*(COMPOSERS[name] for name in COMPOSERS), *(RULES[name] for name in RULES)):
+    assert REWRITERS.names == tuple(map(str, RewriterName))
+    for entry in (registry[name] for registry in (COMPOSERS, RULES, REWRITERS) for name in registry):
         assert callable(resolve_name(str(entry.factory)))
 
 
@@ -320,7 +327,7 @@ def test_a_method_with_weights_of_its_own_keeps_them_beside_a_gallery_setting(
     retriever = mm.Retriever(gallery, encoder)
     assert retriever.search(pictures[0], "in red", beta=0.5).weights["image"] == 0.5
     assert retriever.search(pictures[0], "in red", composer="sdr").weights["image"] == pytest.approx(1.35 * 0.15)
-    assert retriever.search(pictures[0], "in red", rule="product").rule == Product().name
+    assert retriever.search(pictures[0], "in red", rule="product").rule == "product"
 
 
 def test_the_setting_of_a_gallery_holds_for_many_references(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:

@@ -278,7 +278,7 @@ def test_named_weights_in_the_shell(made: Path, capsys: pytest.CaptureFixture[st
 
 def test_named_rewriters_in_python(made: Path, encoder: mm.Encoder) -> None:
     swop = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="swop"))
-    with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: swap, template"):
+    with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: template, swap"):
         swop.search(reference_id=swop.gallery.ids[0], prompt="in red")
 
 

@@ -17,18 +17,16 @@ from mmretrieve.errors import OptionError
 from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import (
-    BackendName,
     LanguageOptions,
     captioner_from,
     compiler_from,
     describer_from,
-    named_rewriter,
     rewriter_from,
 )
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
-from mmretrieve.options import ComposerName, RuleName
-from mmretrieve.registry import COMPOSERS
+from mmretrieve.options import ComposerName, RewriterName, RuleName
+from mmretrieve.registry import COMPOSERS, REWRITERS
 
 if TYPE_CHECKING:
     from mmretrieve.inversion.oti import OTI
@@ -39,12 +37,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What composers are built of besides an encoder. Each takes what it needs; what is not given has a default or is asked for.
+    """What composers are built of besides an encoder. A composer takes what it needs.
 
-    vocabulary: of captions and rewrites; by default the gallery's or the encoder's own, else a general one. captioner: by
-    default the fields of the gallery's items where there are any, else the tagger. rewriter: an object, or "swap" (the default
-    of searches) or "template" by name. compiler: of roles; by default the rules. describer: has no default.
-    phi: a file or a loaded phi; by default `phi.safetensors` in the encoder's own folder. oti: settings of SEARLE-OTI.
+    Parameters
+    ----------
+    vocabulary : Vocabulary, optional
+        The words of captions and rewrites. Default: the gallery's or the encoder's own, else a general one.
+    captioner : Captioner, optional
+        Describes references. Default: the fields of the gallery's items where there are any, else the tagger.
+    rewriter : Rewriter or str, optional
+        Applies prompts to captions: an object with `rewrite(captions, prompts)`, or "swap", "template" or a registered name.
+        Default: "swap" in searches, "template" in the evaluation.
+    compiler : RoleCompiler, optional
+        Sorts prompts into what is desired, kept and forbidden. Default: rules.
+    describer : Describer, optional
+        Describes targets from reference and prompt, for "one-step". It has no default.
+    phi : str, Path or Phi, optional
+        The network of textual inversion, or its file. Default: `phi.safetensors` in the encoder's own folder.
+    oti : OTI, optional
+        Settings of "searle-oti".
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder(), parts=mm.Parts(rewriter="template"))
+    >>> query = retriever.compose(reference_id="red-checked-dress-1815.png", prompt="in blue", caption="a red dress")
+    >>> query.words["composed"]
+    'a red dress, in blue'
     """
 
     vocabulary: Vocabulary | None = None
@@ -154,10 +173,12 @@ def make_lincir(encoder: Encoder, parts: Parts, score: Scorer | None) -> Compose
 
 
 def rewriter_of(parts: Parts, encoder: Encoder) -> Rewriter:
-    """The rewriter of the parts: an object as it is, a built-in one by name, or the template where none is named."""
+    """The rewriter of the parts: an object as it is, one of `REWRITERS` by name, or the template where none is named."""
     if parts.rewriter is not None and not isinstance(parts.rewriter, str):
         return parts.rewriter
-    return named_rewriter(parts.rewriter or BackendName.TEMPLATE, parts.vocabulary or default_vocabulary(encoder))
+    entry = REWRITERS[parts.rewriter or RewriterName.TEMPLATE]
+    rewriter: Rewriter = entry.build(parts.vocabulary or default_vocabulary(encoder))
+    return rewriter
 
 
 def _captioner_of(parts: Parts, encoder: Encoder) -> Captioner:

@@ -110,15 +110,6 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
             assert inspect.getdoc(value), f"mmretrieve.{name}.{member} has no docstring"
 
 
-@pytest.mark.parametrize("name", [name for name in mm.__all__ if name != "wardrobe"])
-def test_examples_in_docstrings_run(name: str) -> None:
-    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    module = inspect.getmodule(getattr(mm, name))
-    for test in finder.find(getattr(mm, name), name, globs={**vars(module or mm), "mm": mm}):
-        failed = runner.run(test).failed
-        assert not failed, f"{test.name}: an example does not give what it shows"
-
-
 def links(text: Path) -> Iterator[str]:
     plain = re.sub(r"```.*?```|`[^`\n]*`", "", text.read_text(encoding="utf-8"), flags=re.DOTALL)
     yield from re.findall(r"\]\((?!https?:)([^)\s]+)\)", plain)
