@@ -14,6 +14,7 @@ from typing import Annotated
 
 import pytest
 from fastapi import FastAPI, Query
+from pydantic import BaseModel
 
 import mmretrieve as mm
 from docs import docstrings
@@ -86,6 +87,22 @@ def test_a_parameter_without_a_description_is_refused() -> None:
 
     app.openapi_schema = None
     with pytest.raises(UndocumentedError, match="GET /item: id has no description"):
+        list(api_blocks(app.openapi()))
+
+
+def test_a_field_of_a_response_without_a_description_is_refused() -> None:
+    class PriceResponse(BaseModel):
+        """A price."""
+
+        euros: int
+
+    app = FastAPI()
+
+    @app.get("/price", summary="The price")
+    def price() -> PriceResponse:
+        return PriceResponse(euros=3)
+
+    with pytest.raises(UndocumentedError, match="PriceResponse: euros has no description"):
         list(api_blocks(app.openapi()))
 
 
