@@ -7,15 +7,15 @@ from enum import StrEnum
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from mmretrieve.errors import unknown
 
 DEFAULT_K = 10
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
-AUTO = "auto"
-BALANCED = "balanced"
-BASE = "base"
+AUTO: Final = "auto"
+BALANCED: Final = "balanced"
+BASE: Final = "base"
 NO_MATCH = 0.35  # below it, `answerable` says that nothing in the gallery fits
 MAX_PAIRS = 256  # of a reference and a prompt, in one query
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"

@@ -66,7 +66,7 @@ class Registry(Generic[E]):
     """Entries by name: the built-in ones, then registered ones, in that order.
 
     kind: what the names name, for error messages. group: the entry points in which an unknown name is looked up; each loads an
-    entry or a factory. built_in: the first entries. make_entry: makes an entry of a factory.
+    entry or a factory. built_in: the first entries. entry_type: the class of the entries.
 
     >>> colors = Registry("color", "example.colors", {"red": RegistryEntry("colors:red")}, RegistryEntry)
     >>> colors.register("blue", RegistryEntry(dict))
@@ -74,8 +74,8 @@ class Registry(Generic[E]):
     ('red', 'blue')
     """
 
-    def __init__(self, kind: str, group: str, built_in: Mapping[str, E], make_entry: Callable[[Any], E]) -> None:
-        self._kind, self._group, self._make_entry = kind, group, make_entry
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, E], entry_type: type[E]) -> None:
+        self._kind, self._group, self._entry_type = kind, group, entry_type
         self._entries = dict(built_in)
 
     @property
@@ -109,8 +109,13 @@ class Registry(Generic[E]):
         from importlib.metadata import entry_points  # takes 20 ms, which known names do not need
 
         for point in entry_points(group=self._group, name=name):
-            loaded = point.load()
-            self.register(name, loaded if isinstance(loaded, RegistryEntry) else self._make_entry(loaded))  # type: ignore[arg-type]  # an entry of this registry's kind
+            try:
+                loaded = point.load()
+            except Exception as error:  # of a package that others wrote
+                raise OptionError(
+                    f"{self._kind} {name!r} cannot be loaded from {point.value} ({type(error).__name__}: {error}); mend that package"
+                ) from error
+            self.register(name, loaded if isinstance(loaded, self._entry_type) else self._entry_type(loaded))
             return True
         return False
 

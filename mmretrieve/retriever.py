@@ -305,20 +305,21 @@ class Retriever:
         >>> retriever.weigh(query, weights={"image": 1, "prompt": 2}).term_weights
         {'image': 1.0, 'text': 0.0, 'composed': 0.0, 'prompt': 2.0}
         """
-        named = {
-            name: value
-            for name, value in (("alpha_image", alpha_image), ("alpha_text", alpha_text), ("beta", beta))
-            if value is not None
-        }
+        knobs = {"alpha_image": alpha_image, "alpha_text": alpha_text, "beta": beta}
+        named = [name for name, value in knobs.items() if value is not None]
         if not named:
             return self._weigh_by_name(composition, AUTO if weights is None else weights, keep_rule)
         if weights is not None:
             raise OptionError(f"give weights or {', '.join(named)}, not both")
         setting = self.gallery.setting or PDV()
-        knobs: dict[str, float] = {"alpha_image": setting.alpha_image, "alpha_text": setting.alpha_text, "beta": setting.beta}
-        if named.get("alpha_image") == AUTO:
-            named["alpha_image"] = composition.automatic_alpha_image()
-        return composition.with_pdv(PDV(**(knobs | named)))  # type: ignore[arg-type]
+        if alpha_image == AUTO:
+            alpha_image = composition.automatic_alpha_image()
+        pdv = PDV(
+            alpha_image=setting.alpha_image if alpha_image is None else alpha_image,
+            alpha_text=setting.alpha_text if alpha_text is None else alpha_text,
+            beta=setting.beta if beta is None else beta,
+        )
+        return composition.with_pdv(pdv)
 
     def search(
         self,
@@ -721,4 +722,6 @@ def _encoder_of(gallery: AnyGallery, device: str, dtype: str) -> Encoder:
     except OptionError:
         raise
     except MMRetrieveError as error:
-        raise GalleryError(f"{gallery.path}: the encoder that made this gallery cannot be loaded: {error}") from error
+        raise GalleryError(
+            f"{gallery.path}: the encoder that made this gallery cannot be loaded; name its folder with --encoder, or give encoder=: {error}"
+        ) from error

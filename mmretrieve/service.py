@@ -165,14 +165,16 @@ class SearchService:
         try:
             return self.gallery.thumbnail(id_)
         except ImageError as error:
-            raise ImageError(f"the image of {id_!r} cannot be read any more") from error
+            raise ImageError(f"the image of {id_!r} cannot be read any more; restore its file, or add it again") from error
 
     def picture(self, id_: str) -> bytes:
         """The image of an item as JPEG, upright and without metadata. Raises as `thumbnail`, and if the file was changed."""
         try:
             picture = self.gallery.picture(id_)
         except ImageError as error:
-            raise ImageError(f"the image of {id_!r} cannot be read any more, or was changed") from error
+            raise ImageError(
+                f"the image of {id_!r} cannot be read any more, or was changed; restore its file, or add it again"
+            ) from error
         picture.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=90)

@@ -240,7 +240,7 @@ def test_search_many_equals_single_searches(retriever: mm.Retriever, photos: Pat
 def test_invalid_requests_are_named_by_number(retriever: mm.Retriever) -> None:
     good = {"prompt": "in red"}
     for requests, message in (
-        ([good, {"promt": "in red"}], "request 2: unknown fields in a request: promt"),
+        ([good, {"promt": "in red"}], "request 2: unknown fields of a request: promt"),
         ([good, good, {"prompt": "a", "k": 0}], "request 3: k must be a whole number"),
         ([good, "in red"], "request 2: expected a mapping"),
         (good, "takes a list of mappings"),

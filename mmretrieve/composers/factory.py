@@ -136,7 +136,7 @@ def make_captions(encoder: Encoder, parts: Parts, score: Scorer | None) -> Capti
 
 
 def make_ldre(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
-    scorer = _required(score, "'ldre' weighs captions by the gallery: give the scores of one")
+    scorer = _required(score, "'ldre' weighs captions by a gallery: use it in a Retriever, or give score")
     return ldre(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder), scorer)
 
 
@@ -153,7 +153,10 @@ def make_roles(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer
 
 
 def make_one_step(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return OneStep(encoder, _required(parts.describer, "'one-step' needs a describer: a model that sees the picture"))
+    return OneStep(
+        encoder,
+        _required(parts.describer, "'one-step' needs a describer: choose 'endpoint' or a file, or give Parts(describer=...)"),
+    )
 
 
 def make_pic2word(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
@@ -192,7 +195,9 @@ def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
     from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
 
     if not isinstance(encoder, OpenClipEncoder):
-        raise OptionError(f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder")
+        raise OptionError(
+            f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder, got a {type(encoder).__name__}"
+        )
     if name is ComposerName.SEARLE_OTI:
         return TokenInverter(encoder, parts.oti or OTI())
     own = encoder.folder / FILE if encoder.folder is not None else None

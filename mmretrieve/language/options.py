@@ -103,9 +103,9 @@ class LanguageOptions:
         uses_model = uses_endpoint or any(isinstance(backend, LocalModel) for backend in backends)
         uses_file = any(isinstance(backend, Path) for backend in backends)
         if uses_endpoint and self.model is None:
-            raise OptionError("an endpoint is chosen, but no model: name the model that should answer")
+            raise OptionError("an endpoint needs a model: name the one that should answer")
         if self.offline and self.memory is None:
-            raise OptionError("offline, all answers come from the memory: name its file")
+            raise OptionError("offline needs a memory of answers: name its file")
         self._require(uses_endpoint, "the endpoint", "endpoint", "model", "key", "offline")
         self._require(uses_model, "a model", "memory")
         self._require(uses_file, "a file", "allow_missing", *FIELDS)
@@ -149,7 +149,7 @@ class LanguageOptions:
         from mmretrieve.language.llm.endpoint import ChatEndpoint
 
         if self.model is None:
-            raise OptionError("an endpoint is chosen, but no model: name the model that should answer")
+            raise OptionError("an endpoint needs a model: name the one that should answer")
         return ChatEndpoint(self.model, self.endpoint, self.key, self.cache, timeout=self.timeout, offline=self.offline)
 
     def _require(self, is_used: bool, what: str, *names: str) -> None:

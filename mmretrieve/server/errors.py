@@ -124,7 +124,7 @@ def add_error_handlers(app: FastAPI, service: SearchService) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected_error(_: Request, __: Exception) -> JSONResponse:
-        return response(OTHER_STATUS, "something went wrong here; the server's log says what")
+        return response(OTHER_STATUS, "an unexpected error; the log of the server has the details")
 
 
 def parse_json(model: type[M], text: str) -> M:

@@ -40,7 +40,7 @@ Value = str | int | float | None
 def check_public(name: str) -> str:
     """The name of a column that a client may filter by."""
     if folded(name) in PRIVATE_COLUMNS:
-        raise PydanticCustomError("private_column", f"{name} tells where files lie, which a client may not ask")
+        raise PydanticCustomError("private_column", f"{name} tells where files are, which is private; filter by another column")
     return name
 
 

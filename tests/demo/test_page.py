@@ -410,5 +410,5 @@ def test_names_are_said_as_people_would() -> None:
 
 def test_no_filter_asks_where_files_lie() -> None:
     for name in ("path", "Source", "STAMP"):
-        with pytest.raises(ValueError, match="tells where files lie"):
+        with pytest.raises(ValueError, match="tells where files are"):
             filters.FieldFilter(field=name, any_of=["/home"])

@@ -90,12 +90,13 @@ def test_a_parameter_without_a_description_is_refused() -> None:
         list(api_blocks(app.openapi()))
 
 
+class PriceResponse(BaseModel):
+    """A price."""
+
+    euros: int
+
+
 def test_a_field_of_a_response_without_a_description_is_refused() -> None:
-    class PriceResponse(BaseModel):
-        """A price."""
-
-        euros: int
-
     app = FastAPI()
 
     @app.get("/price", summary="The price")

@@ -286,7 +286,7 @@ def test_one_bad_name_or_shape_does_not_stop_the_others(tmp_path: Path, encoder:
     report = gallery.add(source)
     assert (report.added, gallery.ids) == (1, ("good.png",))
     assert sorted(reason.split(": ")[-1] for reason in report.failed.values()) == [
-        "3000×1 pixels is too narrow to show anything",
+        "3000×1 pixels is too narrow; crop it",
         "its name is not valid text",
         "not a regular file",
     ]

@@ -103,7 +103,7 @@ class ChatEndpoint:
         if not self.address.startswith(("http://", "https://")):
             raise OptionError(f"expected an address that begins with http:// or https://, got {self.address!r}")
         if self.offline and self.cache is None:
-            raise OptionError("offline, all answers come from the memory: name its file")
+            raise OptionError("offline needs a memory of answers: name its file")
         if not self.offline and self.address == OPENAI_ADDRESS and not self._api_key:
             raise OptionError(
                 "no endpoint is named: give its address (or OPENAI_BASE_URL), or a key (or OPENAI_API_KEY) for OpenAI's"
