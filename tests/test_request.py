@@ -210,7 +210,10 @@ def test_the_reference_can_be_left_out(retriever: mm.Retriever, pictures: list[P
     copy = tmp_path / "renamed.png"
     copy.write_bytes(pictures[0].read_bytes())
     assert id_ not in retriever.search(copy, k=60, exclude_reference=True).ids
-    with Image.open(pictures[0]) as opened, pytest.raises(OptionError, match="needs files or ids of items as references, got a"):
+    with (
+        Image.open(pictures[0]) as opened,
+        pytest.raises(OptionError, match="needs files or ids of items as references, got a"),
+    ):
         retriever.search(opened, exclude_reference=True)
     with pytest.raises(OptionError, match="this query has none"):
         retriever.search(prompt="a dress", exclude_reference=True)

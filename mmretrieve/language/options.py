@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.language.llm.client import DEFAULT_TIMEOUT
 from mmretrieve.language.text_records import READERS
-from mmretrieve.options import RewriterName
+from mmretrieve.options import DEFAULT_TIMEOUT, RewriterName
 from mmretrieve.registry import REWRITERS
 
 if TYPE_CHECKING:

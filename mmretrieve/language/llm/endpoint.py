@@ -17,7 +17,8 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import EndpointError, OptionError
 from mmretrieve.images import ImageLike, open_image, thumbnail
 from mmretrieve.language.llm.cache import AnswerCache, picture_key, request_key
-from mmretrieve.language.llm.client import DEFAULT_RETRIES, DEFAULT_TIMEOUT, ChatClient, ModelRequestError, require_openai
+from mmretrieve.language.llm.client import DEFAULT_RETRIES, ChatClient, ModelRequestError, require_openai
+from mmretrieve.options import DEFAULT_TIMEOUT
 
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 MAX_TIMEOUT = 86_400  # seconds
