@@ -608,7 +608,7 @@ class Retriever:
         return self._judged([ranking], [composition])[0]
 
     def _judged(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
-        """Each ranking with `answerable`; the vectors of all best hits are read at once. Without, where others have deleted a hit since."""
+        """Each ranking with `answerable`, unchanged if one of its best hits was deleted since; vectors are read in one call."""
         best = [ranking.ids[:BEST] for ranking in rankings]
         shown = list(dict.fromkeys(id_ for ids in best for id_ in ids))
         try:

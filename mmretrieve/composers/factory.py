@@ -83,7 +83,31 @@ def parts_from(
     phi: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Parts:
-    """The parts that the words of shell and evaluation choose."""
+    """Makes parts from the options of shell and evaluation. A part without an option has its default.
+
+    Parameters
+    ----------
+    options : LanguageOptions
+        Captioner, rewriter, compiler and describer.
+    encoder : Encoder
+        The encoder of the tagger.
+    vocabulary : Vocabulary, optional
+        The words of captions and rewrites.
+    phi : str or Path, optional
+        The file of a phi.
+    progress : callable, optional
+        Called with the number of answers that a model has just given.
+
+    Returns
+    -------
+    Parts
+        The parts.
+
+    Raises
+    ------
+    OptionError, MMRetrieveError
+        A file or a model cannot be read or used.
+    """
     return Parts(
         vocabulary=vocabulary,
         captioner=None
@@ -106,9 +130,38 @@ def make_composer(
     score: Scorer | None = None,
     rule: str = RuleName.LINEAR,
 ) -> Composer:
-    """The composer of that name. `score` is over the gallery to be searched, which LDRE needs; the soft rule adds its terms.
+    """Makes a composer by name.
 
-    OptionError for an unknown name, or where something that the composer needs is not there.
+    Parameters
+    ----------
+    name : str
+        A name in `COMPOSERS`, registered ones included.
+    encoder : Encoder
+        Encodes texts.
+    parts : Parts, optional
+        What the composer is built of; by default the default of each part.
+    score : callable, optional
+        (n, d) queries → (n, items) scores over the gallery to be searched; "ldre" needs it.
+    rule : str, default="linear"
+        The rule of the search; "soft" adds terms of its own.
+
+    Returns
+    -------
+    Composer
+        The composer.
+
+    Raises
+    ------
+    OptionError
+        The name is unknown, or a part that the composer needs is missing.
+
+    Examples
+    --------
+    >>> from mmretrieve import load_encoder
+    >>> from mmretrieve.composer_input import ComposerInput
+    >>> composer = make_composer("prompt", load_encoder("wardrobe"))
+    >>> composer.compose([ComposerInput(prompt="a red dress")])[0].names
+    ('prompt',)
     """
     parts = parts or Parts()
     composer: Composer = COMPOSERS[name].build(encoder, parts, score)
