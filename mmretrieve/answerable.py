@@ -1,4 +1,4 @@
-"""Whether a gallery has what a query asks for: how far the best hits stand out from what the gallery gives to anything else."""
+"""Whether a gallery has what a query asks for: how far its best hits stand out from those of other queries."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmretrieve.language.vocabulary import GENERAL, Vocabulary
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import APPEND_AMOUNTS, MIN_DEVIATION, STANDARD_TERMS, Spread
 
-BEST = 3  # hits that are looked at
-WORDS = 160  # of the general vocabulary that a prompt is held against
+BEST = 3  # hits that are judged
+WORDS = 160  # of the general vocabulary, which a prompt is compared with
 # log-odds of a prompt's lead, the hits' score and 1: with a reference and a prompt, and with either alone (docs/guides/answerable.md)
 BOTH = (0.7, 1.5, -3.7)
 PROMPT_ALONE = (1.2, 0.0, -2.6)
@@ -27,16 +27,33 @@ PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
 
 @dataclass(frozen=True)
 class Answerability:
-    """Judges rankings of one encoder. The words that prompts are held against are encoded once, when they are first needed."""
+    """Judges rankings of one encoder. The words that prompts are compared with are encoded once, on first use."""
 
     encoder: Encoder
 
     def of(self, composition: Composition, spread: Spread, best_nd: Float32) -> float | None:
-        """From 0 (nothing fits) to 1, comparable between queries and galleries: of a query and the (n, d) vectors of its best hits.
+        """How well the gallery fits a query, from 0 (nothing fits) to 1; comparable between queries and galleries.
 
-        Two things count, as a logistic regression on queries with and without targets weighs them: the `automatic` score of the
-        hits, and how far they say the prompt rather than other words, in standard deviations over these words. None where there
-        are no hits, or neither an image nor a prompt.
+        A logistic regression on queries with and without targets weighs two things: the automatic score of the hits, and how much
+        nearer they are to the prompt than to other words, in standard deviations over these words.
+
+        Parameters
+        ----------
+        composition : Composition
+            The query.
+        spread : Spread
+            The mean and the deviations of the gallery.
+        best_nd : (n, d) float32
+            The unit vectors of the best hits, best first.
+
+        Returns
+        -------
+        float or None
+            None without hits, and for a query with neither an image nor a prompt.
+
+        Source
+        ------
+        docs/guides/answerable.md
         """
         if (evidence := self.evidence(composition, spread, best_nd)) is None:
             return None
@@ -46,17 +63,17 @@ class Answerability:
         return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
 
     def evidence(self, composition: Composition, spread: Spread, best_nd: Float32) -> tuple[float, float] | None:
-        """The two things that count, (lead, score): a lead of 0 where nothing is said. None as in `of`."""
-        asked, best = _merged(composition), best_nd[:BEST]
-        if not asked or not len(best):
+        """The two things that count, (lead, score): a lead of 0 without a prompt. None as in `of`."""
+        rows, best = _merged(composition), best_nd[:BEST]
+        if not rows or not len(best):
             return None
-        said = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in asked), None)
-        return 0.0 if said is None else self._lead(asked[said], best), _score(asked, spread, best)
+        role = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in rows), None)
+        return 0.0 if role is None else self._lead(rows[role], best), _score(rows, spread, best)
 
-    def _lead(self, said: Float32, best_nd: Float32) -> float:
-        """How far the hits say the (d,) prompt rather than other words, in standard deviations over these."""
+    def _lead(self, prompt: Float32, best_nd: Float32) -> float:
+        """How much nearer the hits are to the (d,) prompt than to other words, in standard deviations over these."""
         others = best_nd @ self._words.T
-        return float(np.mean((best_nd @ said - others.mean(axis=1)) / np.maximum(others.std(axis=1), MIN_DEVIATION)))
+        return float(np.mean((best_nd @ prompt - others.mean(axis=1)) / np.maximum(others.std(axis=1), MIN_DEVIATION)))
 
     @cached_property
     def _words(self) -> Float32:
@@ -64,13 +81,13 @@ class Answerability:
         return self.encoder.encode_texts(words[:: max(1, len(words) // WORDS)])
 
 
-def _score(asked: Mapping[str, Float32], spread: Spread, best_nd: Float32) -> float:
-    """The mean of the hits under automatic weights with the prompt counting in full: hits that only the picture brought score low."""
-    amounts = {role: APPEND_AMOUNTS[Term(role)] for role in asked}
-    spreads = {role: spread.deviation(row) for role, row in asked.items()}
+def _score(rows: Mapping[str, Float32], spread: Spread, best_nd: Float32) -> float:
+    """The mean of the hits under automatic weights with the prompt in full: hits that match only the reference score low."""
+    amounts = {role: APPEND_AMOUNTS[Term(role)] for role in rows}
+    spreads = {role: spread.deviation(row) for role, row in rows.items()}
     z = {
         role: float(((best_nd - spread.mean) @ row).mean()) / spreads[role]
-        for role, row in asked.items()
+        for role, row in rows.items()
         if spreads[role] >= MIN_DEVIATION
     }
     return sum(amounts[role] * value for role, value in z.items()) / sum(map(abs, amounts.values()))

@@ -14,12 +14,31 @@ from mmretrieve.vectors import Float32
 
 @dataclass(frozen=True)
 class ComposerInput:
-    """One reference and one prompt: (d,) unit `vector` of the reference, the `prompt`, and a `caption` if one is given.
+    """One reference and one prompt.
 
-    `image` is the reference itself, for methods that look at pixels, and `id` its name in files of captions: the item's
-    id, or the name of its file. `fields` is what the gallery knows of it, where it is one of its items. `desired` is what
-    remains of a prompt that also forbids something ("" where it does nothing else), and `avoid` are phrases that no rewrite may
-    say. Raises OptionError for a prompt or a caption without words.
+    Parameters
+    ----------
+    vector : (d,) float32, optional
+        The unit vector of the reference.
+    prompt : str, optional
+        What should be different.
+    caption : str, optional
+        A description of the reference, taken as given.
+    image : path, PIL image or open file, optional
+        The reference itself, for methods that look at pixels.
+    id : str, optional
+        The name of the reference in files of captions: the id of the item, or the name of the file.
+    fields : mapping, optional
+        The fields of the reference, where it is an item of the gallery.
+    desired : str, optional
+        What remains of a prompt that also forbids something; "" where it does nothing else.
+    avoid : tuple of str
+        Phrases that no rewrite may contain.
+
+    Raises
+    ------
+    OptionError
+        There is neither a vector nor a prompt, or a prompt or a caption has no words.
     """
 
     vector: Float32 | None = None
@@ -41,16 +60,16 @@ class ComposerInput:
     def reference(self) -> Float32:
         """The (d,) reference vector. OptionError where the query has none."""
         if self.vector is None:
-            raise OptionError("this way of composing needs a reference image")
+            raise OptionError("this composer needs a reference image; give one, or choose another composer")
         return self.vector
 
     def words(self) -> str:
         """The prompt. OptionError where the query has none."""
         if self.prompt is None:
-            raise OptionError("this way of composing needs a prompt")
+            raise OptionError("this composer needs a prompt; give one, or choose another composer")
         return self.prompt.strip()
 
     def wish(self) -> str:
         """What the prompt asks to be there: all of it, or what remains of one that forbids; "" where nothing does."""
-        said = self.prompt if self.desired is None else self.desired
-        return "" if said is None else said.strip()
+        text = self.prompt if self.desired is None else self.desired
+        return "" if text is None else text.strip()

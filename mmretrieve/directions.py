@@ -239,5 +239,5 @@ def automatic_alpha_image(image: ArrayLike, text: ArrayLike, composed: ArrayLike
 def _same_shape(image: ArrayLike, text: ArrayLike, composed: ArrayLike) -> tuple[Float32, Float32, Float32]:
     rows = unit(image, "image"), unit(text, "text"), unit(composed, "composed")
     if not rows[0].shape == rows[1].shape == rows[2].shape:
-        raise VectorError(f"image, text and composed must have one shape, got {[row.shape for row in rows]}")
+        raise VectorError(f"image, text and composed must have the same shape, got {[row.shape for row in rows]}")
     return rows

@@ -75,10 +75,10 @@ def open_image(
     try:
         with _open(source) as image:
             if min(image.size) == 0 or max(image.size) > MAX_ASPECT * min(image.size):
-                raise ImageError(f"{source_name(source)}: {image.width}×{image.height} pixels is too narrow to show anything")
+                raise ImageError(f"{source_name(source)}: {image.width}×{image.height} pixels is too narrow; crop it")
             if image.width * image.height > max_pixels:
                 raise ImageError(
-                    f"{source_name(source)}: {image.width}×{image.height} pixels is above the limit of {max_pixels:,} pixels"
+                    f"{source_name(source)}: {image.width}×{image.height} pixels is above the limit of {max_pixels:,} pixels; scale it down"
                 )
             if Decode(decode) is Decode.FAST:
                 image.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
@@ -89,11 +89,11 @@ def open_image(
     except FileNotFoundError as error:
         raise ImageError(f"{source_name(source)}: no such image") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{source_name(source)}: more pixels than the limit of {max_pixels:,}") from error
+        raise ImageError(f"{source_name(source)}: more pixels than the limit of {max_pixels:,}; scale it down") from error
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds of errors
-        raise ImageError(f"{source_name(source)}: cannot be read ({error or type(error).__name__})") from error
+        raise ImageError(f"{source_name(source)}: cannot be read ({str(error) or type(error).__name__})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -124,9 +124,9 @@ class ReferenceReader:
         Raises OptionError for a request without references, and for a reference that is neither.
         """
         if not request.reference_count:
-            raise OptionError("exclude_reference is set, but the query has no reference")
+            raise OptionError("exclude_reference needs a reference, and this query has none; leave it out")
         if unnamed := [image for image in request.image if not isinstance(image, str | Path)]:
-            raise OptionError(f"exclude_reference needs a file or an item's id; a {type(unnamed[0]).__name__} has neither")
+            raise OptionError(f"exclude_reference needs files or ids of items as references, got a {type(unnamed[0]).__name__}")
         hashes = [content_hash(Path(image)) for image in request.image if isinstance(image, str | Path)]
         return [*request.reference_id, *(id_ for copies in self.gallery.copies_of(hashes) for id_ in copies)]
 

@@ -1,4 +1,4 @@
-"""What can be chosen, and what is chosen when nothing is said: once, for functions, shell and page. Nothing heavy here."""
+"""Closed choices and defaults, stated once for functions, shell and page. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from enum import StrEnum
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from mmretrieve.errors import unknown
 
 DEFAULT_K = 10
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
-AUTO = "auto"
-BALANCED = "balanced"
-BASE = "base"
+AUTO: Final = "auto"
+BALANCED: Final = "balanced"
+BASE: Final = "base"
 NO_MATCH = 0.35  # below it, `answerable` says that nothing in the gallery fits
 MAX_PAIRS = 256  # of a reference and a prompt, in one query
+DEFAULT_TIMEOUT = 60.0  # seconds, for one answer of an endpoint
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"
@@ -43,7 +44,14 @@ class Choice(StrEnum):
 
 
 class ComposerName(Choice):
-    """Every way to compose a query."""
+    """The built-in composers: ways to make the terms of a query. `register_composer` adds others.
+
+    Examples
+    --------
+    >>> from mmretrieve import ComposerName
+    >>> ComposerName("sum") is ComposerName.SUM, str(ComposerName.ONE_STEP)
+    (True, 'one-step')
+    """
 
     IMAGE = "image"
     PROMPT = "prompt"
@@ -62,13 +70,27 @@ class ComposerName(Choice):
 
 
 class RuleName(Choice):
-    """Every way to fold the scores of a query's terms into one (see `rules`)."""
+    """The built-in score rules: ways to combine the scores of a query's terms into one. `register_rule` adds others.
+
+    Examples
+    --------
+    >>> from mmretrieve import RuleName
+    >>> [str(name) for name in RuleName]
+    ['linear', 'hinge', 'soft', 'product', 'product-harris']
+    """
 
     LINEAR = "linear"
     HINGE = "hinge"
     SOFT = "soft"
     PRODUCT = "product"
     HARRIS = "product-harris"
+
+
+class RewriterName(Choice):
+    """The built-in rewriters that need no model."""
+
+    TEMPLATE = "template"
+    SWAP = "swap"
 
 
 class CaptionSource(Choice):
@@ -89,7 +111,16 @@ class Preprocessing(Choice):
 
 
 class Decode(Choice):
-    """`exact` decodes every pixel; `fast` lets JPEG shrink while decoding (about twice the speed, slightly other vectors)."""
+    """How a gallery decodes images: "exact" decodes every pixel; "fast" shrinks JPEG while decoding.
+
+    "fast" is about twice as fast, and gives slightly different vectors. A gallery keeps the choice it was created with.
+
+    Examples
+    --------
+    >>> from mmretrieve import Decode
+    >>> Decode("fast") is Decode.FAST
+    True
+    """
 
     EXACT = "exact"
     FAST = "fast"

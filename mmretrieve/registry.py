@@ -1,22 +1,23 @@
-"""Names that can grow: built-in composers and score rules first, then those that a program or an installed package adds.
+"""Names that can grow: built-in composers, score rules and rewriters first, then those that a program or an installed package adds.
 
 An entry says what a search must know of a method before it is built; its factory is loaded when the method is built. An unknown
-name is looked up in the entry points `mmretrieve.composers` and `mmretrieve.rules` of the installed packages.
+name is looked up in the entry points `mmretrieve.composers`, `mmretrieve.rules` and `mmretrieve.rewriters` of installed packages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import ComposerName, RuleName
+from mmretrieve.options import ComposerName, RewriterName, RuleName
 
 E = TypeVar("E", bound="RegistryEntry")
 CAPTIONED = frozenset({"captioner", "rewriter", "vocabulary"})
 COMPOSER_FACTORIES, RULE_FACTORIES = "mmretrieve.composers.factory", "mmretrieve.rules"
+REWRITER_FACTORIES = "mmretrieve.language.rewriters"
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,16 @@ class RuleEntry(RegistryEntry):
     """A score rule, built by `factory(learned_words)` (see `rules.make_rule`)."""
 
 
+@dataclass(frozen=True)
+class RewriterEntry(RegistryEntry):
+    """A rewriter, built by `factory(vocabulary)` (see `language.base.Rewriter`)."""
+
+
 class Registry(Generic[E]):
     """Entries by name: the built-in ones, then registered ones, in that order.
 
     kind: what the names name, for error messages. group: the entry points in which an unknown name is looked up; each loads an
-    entry or a factory. built_in: the first entries. make_entry: makes an entry of a factory.
+    entry or a factory. built_in: the first entries. entry_type: the class of the entries.
 
     >>> colors = Registry("color", "example.colors", {"red": RegistryEntry("colors:red")}, RegistryEntry)
     >>> colors.register("blue", RegistryEntry(dict))
@@ -68,8 +74,8 @@ class Registry(Generic[E]):
     ('red', 'blue')
     """
 
-    def __init__(self, kind: str, group: str, built_in: Mapping[str, E], make_entry: Callable[[Any], E]) -> None:
-        self._kind, self._group, self._make_entry = kind, group, make_entry
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, E], entry_type: type[E]) -> None:
+        self._kind, self._group, self._entry_type = kind, group, entry_type
         self._entries = dict(built_in)
 
     @property
@@ -85,9 +91,13 @@ class Registry(Generic[E]):
             raise OptionError(f"{self._kind} {name!r} exists already; register yours under another name")
         self._entries[name] = entry
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an entry of that name, in an installed package too."""
+        return isinstance(name, str) and (name in self._entries or self._load(name))
+
     def check(self, name: object) -> str:
         """The name, if there is an entry of that name. Raises OptionError, listing all names, otherwise."""
-        if not isinstance(name, str) or (name not in self._entries and not self._load(name)):
+        if name not in self:
             raise unknown(self._kind, name, self._entries)
         return str(name)
 
@@ -99,8 +109,13 @@ class Registry(Generic[E]):
         from importlib.metadata import entry_points  # takes 20 ms, which known names do not need
 
         for point in entry_points(group=self._group, name=name):
-            loaded = point.load()
-            self.register(name, loaded if isinstance(loaded, RegistryEntry) else self._make_entry(loaded))  # type: ignore[arg-type]  # an entry of this registry's kind
+            try:
+                loaded = point.load()
+            except Exception as error:  # of a package that others wrote
+                raise OptionError(
+                    f"{self._kind} {name!r} cannot be loaded from {point.value} ({type(error).__name__}: {error}); mend that package"
+                ) from error
+            self.register(name, loaded if isinstance(loaded, self._entry_type) else self._entry_type(loaded))
             return True
         return False
 
@@ -146,37 +161,97 @@ RULES = Registry(
     },
     RuleEntry,
 )
+REWRITERS = Registry(
+    "rewriter",
+    "mmretrieve.rewriters",
+    {
+        RewriterName.TEMPLATE: RewriterEntry(f"{REWRITER_FACTORIES}:make_template"),
+        RewriterName.SWAP: RewriterEntry(f"{REWRITER_FACTORIES}:SwapRewriter"),
+    },
+    RewriterEntry,
+)
 
 
-def register_composer(
-    name: str, factory: Callable[..., Any], *, uses: frozenset[str] = frozenset(), keeps_weights: bool = False
-) -> None:
-    """Makes a composer available by name, everywhere a composer is named.
+def register_composer(name: str, factory: Callable[..., Any], *, uses: Iterable[str] = (), keeps_weights: bool = False) -> None:
+    """Makes a composer available by name in Python, shell, API and evaluation.
+
+    An installed package needs no call: an entry point of that name in the group ``mmretrieve.composers`` is found on first use.
 
     Parameters
     ----------
-    name : its name, such as ``"mine"``.
-    factory : called with the encoder, the `Parts` and the gallery's scorer (None outside a gallery); returns a `Composer`.
-    uses : the fields of `Parts` that the composer reads; ``"captioner"`` among them says that it takes captions.
-    keeps_weights : whether a request that names the composer and no weights keeps the composer's own weights.
+    name : str
+        Its name, such as ``"mine"``.
+    factory : callable
+        Called with the encoder, the `Parts` and the gallery's scorer (None outside a gallery); returns a `Composer`.
+    uses : iterable of str, optional
+        The fields of `Parts` that the composer reads; ``"captioner"`` among them means that requests may give captions.
+    keeps_weights : bool, default=False
+        Whether a request that names the composer and no weights keeps the composer's own weights.
 
     Raises
     ------
-    OptionError : for a name that is taken.
+    OptionError
+        The name is taken.
+
+    Examples
+    --------
+    >>> from mmretrieve.composers.simple import Slerp
+    >>> register_composer("slerp-0.2", lambda encoder, parts, score: Slerp(encoder, t=0.2), keeps_weights=True)
+    >>> COMPOSERS.check("slerp-0.2")
+    'slerp-0.2'
     """
     COMPOSERS.register(name, ComposerEntry(factory, frozenset(uses), keeps_weights=keeps_weights))
 
 
 def register_rule(name: str, factory: Callable[[bool], Any]) -> None:
-    """Makes a score rule available by name.
+    """Makes a score rule available by name in Python, shell, API and evaluation.
+
+    An installed package needs no call: an entry point of that name in the group ``mmretrieve.rules`` is found on first use.
 
     Parameters
     ----------
-    name : its name, such as ``"mine"``.
-    factory : called with whether the composer puts pseudo words in the place of the image; returns a `ScoreRule`.
+    name : str
+        Its name, such as ``"mine"``.
+    factory : callable
+        Called with whether the composer puts pseudo words in the place of the image; returns a `ScoreRule`.
 
     Raises
     ------
-    OptionError : for a name that is taken.
+    OptionError
+        The name is taken.
+
+    Examples
+    --------
+    >>> from mmretrieve.rules import Product
+    >>> register_rule("my-product", lambda learned_words: Product())
+    >>> RULES.check("my-product")
+    'my-product'
     """
     RULES.register(name, RuleEntry(factory))
+
+
+def register_rewriter(name: str, factory: Callable[..., Any]) -> None:
+    """Makes a rewriter available by name: `Parts(rewriter=name)` and ``--rewriter name``.
+
+    An installed package needs no call: an entry point of that name in the group ``mmretrieve.rewriters`` is found on first use.
+
+    Parameters
+    ----------
+    name : str
+        Its name, such as ``"mine"``.
+    factory : callable
+        Called with the `Vocabulary` of the search; returns a `Rewriter`, which has `rewrite(captions, prompts)`.
+
+    Raises
+    ------
+    OptionError
+        The name is taken.
+
+    Examples
+    --------
+    >>> from mmretrieve.language.rewriters import TemplateRewriter
+    >>> register_rewriter("my-template", lambda vocabulary: TemplateRewriter())
+    >>> REWRITERS.check("my-template")
+    'my-template'
+    """
+    REWRITERS.register(name, RewriterEntry(factory))

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from mmretrieve.filters import Expression
     from mmretrieve.images import ImageLike, Region
 
-NAMED_WEIGHTS = (AUTO, BASE, BALANCED)
-Weights = Mapping[str, float] | Literal["auto", "base", "balanced"]
+NamedWeights = Literal["auto", "base", "balanced"]
+NAMED_WEIGHTS: tuple[NamedWeights, ...] = (AUTO, BASE, BALANCED)
+Weights = Mapping[str, float] | NamedWeights
 
 
 class FieldKind(StrEnum):
@@ -121,8 +122,58 @@ class SearchRequest:
 
     Fields that accept one value or several hold a tuple. There is one region, one image weight and, if captions are given, one
     caption for each reference (images first, then items), and one strength for each prompt.
-    Raises OptionError for a value of the wrong type or outside its bounds, and for values that contradict each other.
 
+    Parameters
+    ----------
+    image : path, PIL image, open file, or list of these
+        Reference images.
+    prompt : str or list of str
+        What should be different.
+    reference_id : str or list of str
+        Items of the gallery as references.
+    region : tuple of 4 float or list of them
+        The part of each reference that counts: left, top, right and bottom, from 0 to 1.
+    image_weight : float or list of float
+        The weight of each reference.
+    strength : float or list of float
+        How far to follow each prompt.
+    avoid : str or list of str
+        What should not be visible.
+    more_like, less_like : str or list of str
+        Items that results should be near to, and far from.
+    caption : str or list of str
+        A description of each reference.
+    composer : str
+        A name in `COMPOSERS`.
+    rule : str
+        A name in `RULES`.
+    k : int, default=10
+        The number of results, at least 1.
+    alpha_image : float or "auto"
+        PDV: how far the prompt moves the image.
+    alpha_text : float
+        PDV: how far the prompt moves the caption.
+    beta : float
+        PDV: from 0, follow the image, to 1, follow the caption.
+    weights : mapping of str to float or str
+        "auto", "base", "balanced", or a number for each role.
+    min_score : float
+        Leave out items that score below.
+    where : str, Expression or mapping
+        An SQL condition on the fields of items, or its structure; stored as an `Expression`.
+    exclude : str or collection of str
+        Items that must not appear.
+    exclude_reference : bool, default=False
+        Leave out the references themselves.
+
+    Raises
+    ------
+    OptionError
+        A value has the wrong type or is outside its bounds, or values contradict each other.
+
+    Examples
+    --------
+    >>> from mmretrieve.request import SearchRequest
     >>> request = SearchRequest.parse(prompt="in red", reference_id="dress.jpg")
     >>> request.prompt, request.strength, request.composer_name
     (('in red',), (1.0,), 'captions')
@@ -205,10 +256,31 @@ class SearchRequest:
 
     @classmethod
     def parse(cls, **options: Any) -> SearchRequest:
-        """A request from the keywords of `Retriever.search`; None stands for a default. Raises OptionError as the class does."""
+        """Makes a request from the keywords of `Retriever.search`.
+
+        Parameters
+        ----------
+        **options : Any
+            Fields of the class; None stands for the default.
+
+        Returns
+        -------
+        SearchRequest
+            The request, checked.
+
+        Raises
+        ------
+        OptionError
+            A field is unknown, or as in the class.
+
+        Examples
+        --------
+        >>> SearchRequest.parse(prompt="in red", k=3).k
+        3
+        """
         if unexpected := set(options) - set(REQUEST_FIELDS):
             raise OptionError(
-                f"unknown fields in a request: {', '.join(sorted(unexpected))}; known: {', '.join(REQUEST_FIELDS)}"
+                f"unknown fields of a request: {', '.join(sorted(unexpected))}; choose from: {', '.join(REQUEST_FIELDS)}"
             )
         return cls(**options)
 
@@ -282,22 +354,24 @@ def parse_requests(requests: Sequence[Mapping[str, Any]]) -> list[SearchRequest]
 
 def parse_weights(value: Any) -> Weights:
     """Weights by role as given, or one of NAMED_WEIGHTS. Raises OptionError for anything else."""
-    if isinstance(value, str) and value in NAMED_WEIGHTS:
-        return value  # type: ignore[return-value]  # one of the three
+    if isinstance(value, str):
+        for name in NAMED_WEIGHTS:
+            if value == name:
+                return name
     if isinstance(value, Mapping) and all(isinstance(role, str) and is_number(weight) for role, weight in value.items()):
         return dict(value)
     raise OptionError(
-        f"weights are numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}; got {value!r}"
+        f"weights must be numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}; got {value!r}"
     )
 
 
 def parse_region(value: Any) -> Region:
     """Left, top, right and bottom from 0 to 1. Raises OptionError for anything else."""
     if not _is_region(value):
-        raise OptionError(f"a region is left, top, right and bottom, got {value!r}")
+        raise OptionError(f"a region must be left, top, right and bottom, got {value!r}")
     left, top, right, bottom = map(float, value)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise OptionError(f"a region lies between 0 and 1, left of right and top above bottom; got {value!r}")
+        raise OptionError(f"a region must have 0 <= left < right <= 1 and 0 <= top < bottom <= 1, got {value!r}")
     return left, top, right, bottom
 
 
@@ -312,7 +386,7 @@ def check_text(name: str, value: Any) -> str:
 
 def _check_id(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise OptionError(f"{name} must be ids of items, got {value!r}")
+        raise OptionError(f"{name} must be the id of an item, got {value!r}")
     return value
 
 
@@ -359,11 +433,11 @@ def _check_consistency(request: SearchRequest) -> None:
     references, prompts = request.reference_count, len(request.prompt)
     if references * prompts > MAX_PAIRS:
         raise OptionError(
-            f"{references} references and {prompts} prompts would be one query that combines them all; "
-            'for a ranking of each call search_many([{"image": …, "prompt": …}, …])'
+            f"{references} references and {prompts} prompts are more than {MAX_PAIRS} pairs in one query; "
+            'for a ranking of each, call search_many([{"image": …, "prompt": …}, …])'
         )
     if both := {_normalized(phrase) for phrase in request.avoid} & {_normalized(prompt) for prompt in request.prompt}:
-        raise OptionError(f"{min(both)!r} is both a prompt and to be avoided; leave one out")
+        raise OptionError(f"{min(both)!r} is both a prompt and a phrase to avoid; leave one out")
     name, entry = request.composer_name, COMPOSERS[request.composer_name]
     if prompts and not entry.reads_prompt:
         raise OptionError(f"{name!r} ignores the prompt; leave the prompt out, or choose another composer")

@@ -47,6 +47,11 @@ SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture'
 MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
+def ranking_options(request: SearchRequest, hidden: Sequence[str] = ()) -> SearchOptions:
+    """What a request says of its ranking; `hidden` are ids that must not appear beside those that it excludes."""
+    return SearchOptions(request.k, [*request.exclude, *hidden], request.min_score, request.where)
+
+
 def open_gallery(
     address: str | Path, *, encoder: Encoder | None = None, device: IndexDevice | str = IndexDevice.AUTO
 ) -> AnyGallery:
@@ -85,7 +90,37 @@ def open_gallery(
 
 
 class Retriever:
-    """Answers "like this picture, but …" from one gallery."""
+    """Searches one gallery with reference images and prompts: "like this picture, but …".
+
+    Parameters
+    ----------
+    gallery : Gallery or MilvusGallery
+        What is searched.
+    encoder : Encoder
+        The encoder that made the gallery.
+    parts : Parts, optional
+        What composers are built of; each part that is not given has a default.
+
+    Attributes
+    ----------
+    gallery : Gallery or MilvusGallery
+        The gallery.
+    encoder : Encoder
+        The encoder.
+
+    Raises
+    ------
+    GalleryError
+        The gallery was made by another encoder; both are named.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+    >>> ranking = retriever.search(reference_id="red-checked-dress-1815.png", prompt="in blue", k=3)
+    >>> [(hit.rank, hit.id.split("-")[0]) for hit in ranking]
+    [(1, 'blue'), (2, 'blue'), (3, 'blue')]
+    """
 
     def __init__(self, gallery: AnyGallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
         gallery.check_encoder(encoder)
@@ -102,12 +137,40 @@ class Retriever:
         dtype: str = "auto",
         parts: Parts | Callable[[Encoder], Parts] | None = None,
     ) -> Retriever:
-        """The gallery at `path` with the encoder that made it, loaded by the name the gallery remembers unless given.
+        """Opens a gallery together with the encoder that made it.
 
-        device: where the encoder computes and, for "cuda" or "auto", the index is searched (see `Gallery.open`).
-        parts: what composers are built of: a captioner, a rewriter, a phi, …, or a function that makes them once the
-        encoder is there. Raises GalleryError where that name now
-        loads another encoder, or `encoder` is another; both are named.
+        Parameters
+        ----------
+        path : str or Path
+            The folder of a gallery, or ``"milvus://host:port/collection"``.
+        encoder : Encoder, optional
+            The encoder that made the gallery. By default it is loaded by the name that the gallery stores.
+        device : str, default="auto"
+            Where the encoder computes: "auto", "cpu", "cuda", "cuda:N" or "mps". With "auto" and "cuda" the index is searched on
+            GPUs as well.
+        dtype : str, default="auto"
+            The dtype of the image tower, as in `load_encoder`.
+        parts : Parts or callable, optional
+            What composers are built of, or a function that makes it from the encoder.
+
+        Returns
+        -------
+        Retriever
+            The gallery, ready to be searched.
+
+        Raises
+        ------
+        GalleryError
+            There is no gallery, or its encoder cannot be loaded or is another one; then both are named.
+        OptionError
+            The address, the device or the dtype cannot be parsed.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> len(retriever.gallery), retriever.encoder.dim
+        (2000, 128)
         """
         gallery = open_gallery(path, device=_searching(device))
         encoder = encoder or _encoder_of(gallery, device, dtype)
@@ -129,20 +192,56 @@ class Retriever:
         composer: str | None = None,
         rule: str | None = None,
     ) -> Composition:
-        """The terms of a query under the base weights of its composer.
+        """Encodes a query: its terms, under the base weights of its composer.
 
-        Takes the parameters of `search` that decide the terms. What a prompt forbids ("in red without stripes") is a term of its
-        own, `avoid`, which weighs 0 until weights are chosen; `prompt` is what remains.
+        Parameters
+        ----------
+        image : path, PIL image, open file, or list of these, optional
+            Reference images.
+        prompt : str or list of str, optional
+            What should be different; the directions of several prompts add up. What a prompt forbids ("in red without stripes")
+            becomes a term of its own, `avoid`.
+        reference_id : str or list of str, optional
+            Items of the gallery as references; they follow the images if there are both.
+        region : tuple of 4 float or list of them, optional
+            The part of each reference that counts: (left, top, right, bottom) as shares from 0 to 1 of its sides. None in a list
+            stands for the whole image.
+        image_weight : float or list of float, default=1
+            The weight of each reference, 0 or more.
+        strength : float or list of float, default=1
+            How far to follow each prompt: 0 ignores it, a negative value reverses it.
+        avoid : str or list of str, optional
+            What should not be visible, such as "stripes".
+        more_like, less_like : str or list of str, optional
+            Items that results should be near to, and far from.
+        caption : str or list of str, optional
+            A description of each reference; by default the captioner makes it.
+        composer : str, optional
+            A `ComposerName` or a registered name. Default: "captions" for a reference with a prompt, else "image" or "prompt".
+        rule : str, optional
+            A `RuleName` or a registered name. Default: the composer's own rule.
 
         Returns
         -------
-        The composition, from which `weigh` and `Gallery.search` go on. Images and texts are encoded here and only here.
+        Composition
+            The input of `weigh` and `Gallery.search`. A term for what a prompt forbids has the weight 0 until weights are chosen.
 
         Raises
         ------
-        OptionError : for values that contradict each other, or a query without anything to search for.
-        ImageError : for an unreadable image.
-        GalleryError : for an unknown id.
+        OptionError
+            Values contradict each other, or there is nothing to search for.
+        ImageError
+            An image cannot be read.
+        GalleryError
+            No item has this id.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> query = retriever.compose(reference_id="red-checked-dress-1815.png", prompt="in blue")
+        >>> query.names, query.terms.shape
+        (('image', 'text', 'composed', 'prompt'), (4, 128))
         """
         request = SearchRequest.parse(
             image=image,
@@ -170,27 +269,62 @@ class Retriever:
         weights: Weights | None = None,
         keep_rule: bool = False,
     ) -> Composition:
-        """The composition under other weights: automatic ones (see `weighting`) unless something is named.
+        """Gives a composition other weights; automatic ones unless something else is named.
 
-        alpha_image, alpha_text, beta: PDV; knobs that are not named are those of the gallery's setting, else of the base method.
-        alpha_image "auto" takes the closed form of `automatic_alpha_image`. weights: of each role, a role not named weighs 0;
-        "auto"; "base", the composer's own; or "balanced". keep_rule: whether automatic weights keep the composition's rule,
-        as they do of a rule that was named. OptionError where knobs or roles are named that these terms, or their rule, do not have.
+        Parameters
+        ----------
+        composition : Composition
+            A query of `compose`.
+        alpha_image : float or "auto", optional
+            PDV: how far the prompt moves the image. "auto" takes the closed form of `automatic_alpha_image`.
+        alpha_text : float, optional
+            PDV: how far the prompt moves the caption.
+        beta : float, optional
+            PDV: from 0, follow the image, to 1, follow the caption. If one of the three is given, the others have the values of
+            the gallery's setting, else 1.
+        weights : mapping of str to float or str, optional
+            A weight for each role, 0 for a role that is not named; "auto" (the default); "base", the composer's own; or
+            "balanced". Not together with PDV.
+        keep_rule : bool, default=False
+            Whether automatic weights keep the rule of the composition, as for a rule that was named.
+
+        Returns
+        -------
+        Composition
+            The same terms under the new weights.
+
+        Raises
+        ------
+        OptionError
+            The composition lacks a term or a role that is named, or its rule has no weights.
+
+        Source
+        ------
+        PDV: arXiv 2502.07215. Automatic weights: docs/guides/weights.md.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> query = retriever.compose(reference_id="red-checked-dress-1815.png", prompt="in blue")
+        >>> retriever.weigh(query, weights={"image": 1, "prompt": 2}).term_weights
+        {'image': 1.0, 'text': 0.0, 'composed': 0.0, 'prompt': 2.0}
         """
-        named = {
-            name: value
-            for name, value in (("alpha_image", alpha_image), ("alpha_text", alpha_text), ("beta", beta))
-            if value is not None
-        }
+        knobs = {"alpha_image": alpha_image, "alpha_text": alpha_text, "beta": beta}
+        named = [name for name, value in knobs.items() if value is not None]
         if not named:
             return self._weigh_by_name(composition, AUTO if weights is None else weights, keep_rule)
         if weights is not None:
             raise OptionError(f"give weights or {', '.join(named)}, not both")
         setting = self.gallery.setting or PDV()
-        knobs: dict[str, float] = {"alpha_image": setting.alpha_image, "alpha_text": setting.alpha_text, "beta": setting.beta}
-        if named.get("alpha_image") == AUTO:
-            named["alpha_image"] = composition.automatic_alpha_image()
-        return composition.with_pdv(PDV(**(knobs | named)))  # type: ignore[arg-type]
+        if alpha_image == AUTO:
+            alpha_image = composition.automatic_alpha_image()
+        pdv = PDV(
+            alpha_image=setting.alpha_image if alpha_image is None else alpha_image,
+            alpha_text=setting.alpha_text if alpha_text is None else alpha_text,
+            beta=setting.beta if beta is None else beta,
+        )
+        return composition.with_pdv(pdv)
 
     def search(
         self,
@@ -217,40 +351,76 @@ class Retriever:
         exclude: str | Collection[str] | None = None,
         exclude_reference: bool = False,
     ) -> Ranking:
-        """The k items that best match reference images and prompts: `compose`, then `weigh`, then one search of the gallery.
+        """Returns the k items that best match reference images and prompts.
+
+        It is `compose`, then `weigh`, then one search of the gallery.
 
         Parameters
         ----------
-        image : one or several paths, PIL images or open files.
-        prompt : one or several texts, whose directions add.
-        reference_id : items of the gallery as references, after the images if there are both.
-        region : the part of each reference that counts, (left, top, right, bottom) as shares of its sides; None is all of it.
-        image_weight : the weight of each reference, 1 by default.
-        strength : how far to follow each prompt, 1 by default; 0 ignores it, negative values reverse it.
-        avoid : what should not be visible, such as "stripes".
-        more_like, less_like : items that results should be near to, and far from.
-        caption : a description of each reference.
-        composer : by default "captions" for a reference with a prompt, else "image" or "prompt".
-        rule : how term scores become one score; by default the composer's own.
-        k : the number of results.
-        alpha_image, alpha_text, beta : explicit PDV (see `weigh`).
-        weights : "auto" (the default) chooses for the query without labels: a score is then the mean of how many standard
-            deviations an item is above the gallery's average item, under each term. "base" is the composer's own; "balanced", or
-            a number for each role. A named composer that has weights of its own ("sum", "sdr", …) keeps them unless weights
-            are named, and a named rule is kept.
-        min_score : leave out items that score below.
-        where : an SQL condition on the fields of items, an `Expression`, or the structure of one.
-        exclude : items that must not appear.
-        exclude_reference : leave out the references (by id, or any item with the same content as a file).
+        image : path, PIL image, open file, or list of these, optional
+            Reference images.
+        prompt : str or list of str, optional
+            What should be different; the directions of several prompts add up. What a prompt forbids ("in red without stripes")
+            becomes a term of its own, `avoid`.
+        reference_id : str or list of str, optional
+            Items of the gallery as references; they follow the images if there are both.
+        region : tuple of 4 float or list of them, optional
+            The part of each reference that counts: (left, top, right, bottom) as shares from 0 to 1 of its sides. None in a list
+            stands for the whole image.
+        image_weight : float or list of float, default=1
+            The weight of each reference, 0 or more.
+        strength : float or list of float, default=1
+            How far to follow each prompt: 0 ignores it, a negative value reverses it.
+        avoid : str or list of str, optional
+            What should not be visible, such as "stripes".
+        more_like, less_like : str or list of str, optional
+            Items that results should be near to, and far from.
+        caption : str or list of str, optional
+            A description of each reference; by default the captioner makes it.
+        composer : str, optional
+            A `ComposerName` or a registered name. Default: "captions" for a reference with a prompt, else "image" or "prompt".
+        rule : str, optional
+            A `RuleName` or a registered name. Default: the composer's own rule.
+        k : int, default=10
+            The number of results, at least 1.
+        alpha_image, alpha_text, beta : float, optional
+            Explicit PDV weights, as in `weigh`.
+        weights : mapping of str to float or str, optional
+            "auto" (the default) chooses weights for the query without labels. A score is then the mean, over the terms, of how
+            many standard deviations an item is above the average item of the gallery. "base" is the composer's own weights;
+            otherwise "balanced", or a number for each role. A named composer with weights of its own ("sum", "sdr", …) keeps them
+            unless weights are named, and a named rule is kept.
+        min_score : float, optional
+            Leave out items that score below.
+        where : str, Expression or mapping, optional
+            An SQL condition on the fields of items, such as ``"price < 20"``, or its structure.
+        exclude : str or collection of str, optional
+            Items that must not appear.
+        exclude_reference : bool, default=False
+            Leave out the references: items by id, and every item with the same content as a file.
 
         Returns
         -------
-        A ranking of k hits, or of as many as there are; then `note` says why. `why` says which weights were chosen, `answerable`
-        how well the gallery fits the query.
+        Ranking
+            k hits, or as many as there are; then `note` says why. `why` says which weights were chosen, `answerable` how well the
+            gallery fits the query.
 
         Raises
         ------
-        OptionError, ImageError, GalleryError : as `compose`.
+        OptionError
+            A value is out of range, values contradict each other, or there is nothing to search for.
+        ImageError
+            An image cannot be read.
+        GalleryError
+            No item has this id.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> ranking = retriever.search(prompt="a red dress", where="pattern = 'checked'", k=2)
+        >>> len(ranking), ranking.why
+        (2, 'automatic: the prompt alone')
         """
         request = SearchRequest.parse(
             image=image,
@@ -278,29 +448,94 @@ class Retriever:
         return self.search_requests([request])[0]
 
     def search_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-        """One ranking for each request, a mapping of the parameters of `search`: `[{"image": "a.jpg", "prompt": "in red"}, …]`.
+        """Returns one ranking for each request.
 
         All images and texts are encoded together, and linear queries are one search of the index, so many requests take a
         fraction of the time of as many calls of `search`. Ids and order are the same, scores within 1e-6.
-        Raises OptionError, with the request's number, for one that `search` would refuse; then none is answered.
+
+        Parameters
+        ----------
+        requests : list of mappings
+            The keywords of `search`: ``[{"image": "a.jpg", "prompt": "in red"}, {"prompt": "a hat"}]``.
+
+        Returns
+        -------
+        list of Ranking
+            The rankings, in the order of the requests.
+
+        Raises
+        ------
+        OptionError, ImageError, GalleryError
+            As `search`. The message of a request that cannot be parsed begins with its number, from 1. No request is answered.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> rankings = retriever.search_many([{"prompt": "a red dress", "k": 1}, {"prompt": "a blue coat", "k": 2}])
+        >>> [len(ranking) for ranking in rankings]
+        [1, 2]
         """
         return self.search_requests(parse_requests(requests))
 
     def search_requests(self, requests: Sequence[SearchRequest]) -> list[Ranking]:
-        """`search_many` of requests that are parsed already."""
-        hidden = [
-            [*request.exclude, *(self.ids_of_references(request) if request.exclude_reference else ())] for request in requests
-        ]
+        """Returns one ranking for each parsed request; `search_many` parses and calls this.
+
+        Parameters
+        ----------
+        requests : list of SearchRequest
+            The requests.
+
+        Returns
+        -------
+        list of Ranking
+            The rankings, in the order of the requests.
+
+        Raises
+        ------
+        OptionError, ImageError, GalleryError
+            As `search`; no request is answered.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> from mmretrieve.request import SearchRequest
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> [len(ranking) for ranking in retriever.search_requests([SearchRequest.parse(prompt="a red dress", k=3)])]
+        [3]
+        """
+        hidden = [self.ids_of_references(request) if request.exclude_reference else () for request in requests]
         compositions = self.compose_requests(requests)
         weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
-        options = [
-            SearchOptions(request.k, ids, request.min_score, request.where)
-            for request, ids in zip(requests, hidden, strict=True)
-        ]
+        options = [ranking_options(request, ids) for request, ids in zip(requests, hidden, strict=True)]
         return self._judged(self.gallery.search_many(weighted, options), compositions)
 
     def compose_requests(self, requests: Sequence[SearchRequest]) -> list[Composition]:
-        """One composition for each request, as `compose` gives it; requests of one composer are composed together."""
+        """Returns one composition for each parsed request. Requests with the same composer are composed together.
+
+        Parameters
+        ----------
+        requests : list of SearchRequest
+            The requests.
+
+        Returns
+        -------
+        list of Composition
+            As `compose` gives them, in the order of the requests.
+
+        Raises
+        ------
+        OptionError, ImageError, GalleryError
+            As `compose`.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> from mmretrieve.request import SearchRequest
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> [query.names for query in retriever.compose_requests([SearchRequest.parse(prompt="a red dress")])]
+        [('prompt',)]
+        """
         prepared = [PreparedRequest.of(request, self._compiler) for request in requests]
         references = ReferenceReader(self.gallery, self.encoder).read(requests)
         inputs = [one.inputs(of_each) for one, of_each in zip(prepared, references, strict=True)]
@@ -315,18 +550,65 @@ class Retriever:
         return [self._complete(*one) for one in zip(prepared, parts, strict=True)]
 
     def ids_of_references(self, request: SearchRequest) -> list[str]:
-        """The items that the references of a request are: by id, or by the content of their files.
+        """Returns the items that a request has as references: by id, or by the content of their files.
 
-        Raises OptionError for a request without references, and for a reference that is neither.
+        Parameters
+        ----------
+        request : SearchRequest
+            A request with at least one reference.
+
+        Returns
+        -------
+        list of str
+            Ids of items. A file whose content is not in the gallery adds none; one with copies adds all of them.
+
+        Raises
+        ------
+        OptionError
+            The request has no reference, or one that is neither an item nor a file.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> from mmretrieve.request import SearchRequest
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> retriever.ids_of_references(SearchRequest.parse(image=mm.wardrobe.pictures_folder() / "red-checked-dress-1815.png"))
+        ['red-checked-dress-1815.png']
         """
         return ReferenceReader(self.gallery, self.encoder).ids(request)
 
     def judged(self, ranking: Ranking, composition: Composition) -> Ranking:
-        """The ranking with `answerable`, which says whether the gallery has what the composition asks for."""
+        """Adds `answerable` to a ranking: whether the gallery has what the query asks for.
+
+        Parameters
+        ----------
+        ranking : Ranking
+            A ranking of this gallery.
+        composition : Composition
+            Its query, as `compose` gives it.
+
+        Returns
+        -------
+        Ranking
+            The ranking with `answerable` from 0 (nothing fits) to 1; unchanged if one of its best hits was deleted since.
+
+        Source
+        ------
+        docs/guides/answerable.md
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> query = retriever.compose(prompt="a red dress")
+        >>> ranking = retriever.gallery.search(retriever.weigh(query), 3)
+        >>> ranking.answerable is None, 0 < retriever.judged(ranking, query).answerable < 1
+        (True, True)
+        """
         return self._judged([ranking], [composition])[0]
 
     def _judged(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
-        """Each ranking with `answerable`; the vectors of all best hits are read at once. Without, where others have deleted a hit since."""
+        """Each ranking with `answerable`, unchanged if one of its best hits was deleted since; vectors are read in one call."""
         best = [ranking.ids[:BEST] for ranking in rankings]
         shown = list(dict.fromkeys(id_ for ids in best for id_ in ids))
         try:
@@ -440,4 +722,6 @@ def _encoder_of(gallery: AnyGallery, device: str, dtype: str) -> Encoder:
     except OptionError:
         raise
     except MMRetrieveError as error:
-        raise GalleryError(f"{gallery.path}: the encoder that made this gallery cannot be loaded: {error}") from error
+        raise GalleryError(
+            f"{gallery.path}: the encoder that made this gallery cannot be loaded; name its folder with --encoder, or give encoder=: {error}"
+        ) from error

@@ -179,5 +179,5 @@ def check_roles(rule: ScoreRule, roles: Collection[str]) -> None:
     """Raises OptionError if the rule requires a role that is not among these."""
     if missing := sorted(set(rule.required_roles) - set(roles)):
         raise OptionError(
-            f"the {str(rule.name)!r} rule reads {', '.join(missing)}; this query has only {', '.join(dict.fromkeys(roles))}"
+            f"the {str(rule.name)!r} rule needs {', '.join(missing)}; this query has only {', '.join(dict.fromkeys(roles))}: choose another rule"
         )

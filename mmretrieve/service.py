@@ -21,7 +21,7 @@ from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import ItemPage
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import QUERY_FIELDS, SearchRequest
-from mmretrieve.retriever import Retriever
+from mmretrieve.retriever import Retriever, ranking_options
 from mmretrieve.vectors import Float32
 
 T = TypeVar("T")
@@ -119,12 +119,11 @@ class SearchService:
 
         request: its k, min_score, where and exclude end the ranking.
         """
-        gallery, exclude = self.retriever.gallery, [*request.exclude, *scored.hidden]
-        k, where, min_score = request.k, request.where, request.min_score
+        gallery, options = self.retriever.gallery, ranking_options(request, scored.hidden)
         if scored.scores is None:
-            ranking = gallery.search(weighted, k, exclude=exclude, where=where, min_score=min_score)
+            ranking = gallery.search_many([weighted], [options])[0]
         else:
-            ranking = gallery.rank(weighted, scored.scores, k, exclude=exclude, where=where, min_score=min_score)
+            ranking = gallery.rank(weighted, scored.scores, **vars(options))
         return self.retriever.judged(ranking, scored.composition)
 
     def with_scores(self, request: SearchRequest, answer: Callable[[ScoredQuery], T]) -> T:
@@ -165,14 +164,16 @@ class SearchService:
         try:
             return self.gallery.thumbnail(id_)
         except ImageError as error:
-            raise ImageError(f"the image of {id_!r} cannot be read any more") from error
+            raise ImageError(f"the image of {id_!r} cannot be read any more; restore its file, or add it again") from error
 
     def picture(self, id_: str) -> bytes:
         """The image of an item as JPEG, upright and without metadata. Raises as `thumbnail`, and if the file was changed."""
         try:
             picture = self.gallery.picture(id_)
         except ImageError as error:
-            raise ImageError(f"the image of {id_!r} cannot be read any more, or was changed") from error
+            raise ImageError(
+                f"the image of {id_!r} cannot be read any more, or was changed; restore its file, or add it again"
+            ) from error
         picture.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=90)
@@ -187,7 +188,7 @@ class SearchService:
     @property
     def _keeps_scores(self) -> bool:
         gallery = self.retriever.gallery
-        return isinstance(gallery.path, Path) and len(gallery) <= MAX_SCORED_ITEMS
+        return gallery.is_local and len(gallery) <= MAX_SCORED_ITEMS
 
     def _is_current(self, scored: ScoredQuery) -> bool:
         return scored.scores is None or self.retriever.gallery.ids is scored.ids

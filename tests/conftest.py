@@ -22,6 +22,10 @@ from helpers import FUZZ
 from milvus_server import PROGRAM, LiteServer
 
 import mmretrieve as mm
+from mmretrieve.composers.simple import Sum
+from mmretrieve.language.rewriters import TemplateRewriter
+from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, register_composer, register_rewriter, register_rule
+from mmretrieve.rules import Product
 from mmretrieve.wardrobe.dataset import drawings
 from mmretrieve.wardrobe.draw import draw
 
@@ -111,6 +115,16 @@ def gallery(tmp_path: Path, encoder: mm.Encoder, made: Path) -> mm.Gallery:
 @pytest.fixture(scope="session")
 def retriever(made: Path, encoder: mm.Encoder) -> mm.Retriever:
     return mm.Retriever.open(made, encoder=encoder)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A composer `mine` that is "sum", a rule `my-rule` that is "product", and a rewriter `my-rewriter` that is the template."""
+    for registry in (COMPOSERS, RULES, REWRITERS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    register_composer("mine", lambda encoder, parts, score: Sum(encoder), keeps_weights=True)  # noqa: ARG005
+    register_rule("my-rule", lambda learned_words: Product())  # noqa: ARG005
+    register_rewriter("my-rewriter", lambda vocabulary: TemplateRewriter())  # noqa: ARG005
 
 
 @pytest.fixture(scope="session")

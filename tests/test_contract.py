@@ -252,7 +252,7 @@ def test_more_than_there_is_gives_all_and_says_so(home: Any) -> None:
     found = home.search(query(7), ITEMS + 5, where="hundredth = 3")
     assert told(found) == expected(query(7), lambda i: i % 100 == 3, ITEMS)
     hidden = len(home) - len(found)
-    assert found.note == f"{len(found)} of the {ITEMS + 5} asked for: the gallery holds no more ({hidden} hidden by the filter)"
+    assert found.note == f"{len(found)} of the {ITEMS + 5} asked for: the gallery has no others ({hidden} hidden by the filter)"
 
 
 def test_what_is_kept_comes_back(home: Any) -> None:

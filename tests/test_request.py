@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main, make_parser
@@ -18,9 +19,10 @@ from mmretrieve.composers.simple import Sum
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import search
 from mmretrieve.images import content_hash
-from mmretrieve.registry import COMPOSERS, RULES, register_composer, register_rule
+from mmretrieve.options import RewriterName
+from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, register_composer
 from mmretrieve.request import DEFAULTS, QUERY_FIELDS, REQUEST_FIELDS, SearchRequest
-from mmretrieve.rules import Product
+from mmretrieve.server.app import create_app
 
 
 def test_search_has_the_fields_of_a_request_in_their_order_with_their_defaults() -> None:
@@ -78,31 +80,35 @@ def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:
         ("alpha_text", "auto", "alpha_text must be a finite number, got 'auto'"),
         ("alpha_image", "much", "alpha_image must be a finite number or 'auto', got 'much'"),
         ("prompt", 3, "the prompt must be text, got 3"),
-        ("weights", "best", "weights are numbers by role"),
+        ("weights", "best", "weights must be numbers by role"),
         ("composer", "sun", "unknown composer 'sun'; choose from: image, prompt, sum"),
     ):
         with pytest.raises(OptionError, match=message):
             SearchRequest.parse(**{name: value})
 
 
-def test_a_registered_composer_and_rule_are_found_everywhere(
-    retriever: mm.Retriever,
-    made: Path,
-    pictures: list[Path],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.usefixtures("registered")
+def test_registered_names_work_in_python_shell_and_api(
+    retriever: mm.Retriever, made: Path, encoder: mm.Encoder, pictures: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for registry in (COMPOSERS, RULES):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    register_composer("mine", lambda encoder, parts, score: Sum(encoder), keeps_weights=True)  # noqa: ARG005
-    register_rule("my-rule", lambda learned_words: Product())  # noqa: ARG005
-    expected = retriever.search(pictures[0], "in red", composer="sum", rule="product")
-    assert retriever.search(pictures[0], "in red", composer="mine", rule="my-rule") == expected
-    words = ["--image", str(pictures[0]), "--prompt", "in red", "--composer", "mine", "--rule", "my-rule", "--dtype", "float32"]
-    assert main(["search", str(made), *words, "--json"]) == 0
+    reference = retriever.gallery.ids[0]
+    expected = retriever.search(reference_id=reference, prompt="in red", composer="sum", rule="product")
+    named = {"reference_id": reference, "prompt": "in red", "composer": "mine", "rule": "my-rule"}
+    assert retriever.search(**named) == expected
+    shell = ["--reference-id", reference, "--prompt", "in red", "--composer", "mine", "--rule", "my-rule", "--dtype", "float32"]
+    assert main(["search", str(made), *shell, "--json"]) == 0
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(expected.ids)
+    with TestClient(create_app(retriever), base_url="http://127.0.0.1") as client:
+        response = client.post("/api/search", json=named)
+    assert [hit["score"] for hit in response.json()["hits"]] == [hit.score for hit in expected]
     with pytest.raises(OptionError, match="composer 'mine' exists already"):
         register_composer("mine", Sum)
+    captioned = {"image": pictures[0], "prompt": "in red", "caption": "a blue hat"}
+    rewritten = mm.Retriever(retriever.gallery, encoder, parts=mm.Parts(rewriter="my-rewriter")).search(**captioned)
+    assert rewritten.words["composed"] == "a blue hat, in red"
+    shell = ["--image", str(pictures[0]), "--prompt", "in red", "--caption", "a blue hat", "--dtype", "float32"]
+    assert main(["search", str(made), *shell, "--rewriter", "my-rewriter", "--json"]) == 0
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(rewritten.ids)
 
 
 def test_an_unknown_name_is_looked_up_in_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +131,8 @@ def test_an_unknown_name_is_looked_up_in_installed_packages(tmp_path: Path, monk
 def test_every_built_in_name_has_an_entry() -> None:
     assert COMPOSERS.names == tuple(map(str, mm.ComposerName))
     assert RULES.names == tuple(map(str, mm.RuleName))
-    for entry in (*(COMPOSERS[name] for name in COMPOSERS), *(RULES[name] for name in RULES)):
+    assert REWRITERS.names == tuple(map(str, RewriterName))
+    for entry in (registry[name] for registry in (COMPOSERS, RULES, REWRITERS) for name in registry):
         assert callable(resolve_name(str(entry.factory)))
 
 
@@ -203,9 +210,12 @@ def test_the_reference_can_be_left_out(retriever: mm.Retriever, pictures: list[P
     copy = tmp_path / "renamed.png"
     copy.write_bytes(pictures[0].read_bytes())
     assert id_ not in retriever.search(copy, k=60, exclude_reference=True).ids
-    with Image.open(pictures[0]) as opened, pytest.raises(OptionError, match="needs a file or an item's id"):
+    with (
+        Image.open(pictures[0]) as opened,
+        pytest.raises(OptionError, match="needs files or ids of items as references, got a"),
+    ):
         retriever.search(opened, exclude_reference=True)
-    with pytest.raises(OptionError, match="the query has no reference"):
+    with pytest.raises(OptionError, match="this query has none"):
         retriever.search(prompt="a dress", exclude_reference=True)
 
 
@@ -277,8 +287,8 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
     wrong: list[tuple[dict[str, object], str]] = [
         ({}, "needs a reference image, a prompt, or both"),
         ({"image": one, "region": [(0, 0, 1, 1), None]}, "2 values of region for 1 references"),
-        ({"image": one, "region": 5}, "a region is left, top, right and bottom, got 5"),
-        ({"image": one, "region": (0.5, 0, 0.5, 1)}, r"a region lies between 0 and 1.*got \(0.5, 0, 0.5, 1\)"),
+        ({"image": one, "region": 5}, "a region must be left, top, right and bottom, got 5"),
+        ({"image": one, "region": (0.5, 0, 0.5, 1)}, r"a region must have 0 <= left.*got \(0.5, 0, 0.5, 1\)"),
         ({"image": one, "prompt": ["a", "b"], "strength": 1.0}, "1 values of strength for 2 prompts"),
         ({"image": one, "image_weight": [1, 2]}, "2 values of image_weight for 1 references"),
         ({"image": one, "prompt": "a", "strength": "much"}, "strength must be a finite number, got 'much'"),
@@ -288,25 +298,25 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
         ({"image": one, "prompt": "a", "composer": "image"}, "'image' ignores the prompt"),
         ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' ignores the reference"),
         ({"image": one, "prompt": "a", "rule": "product", "more_like": retriever.gallery.ids[0]}, "leave out more_like"),
-        ({"prompt": "a", "avoid": " A "}, "'a' is both a prompt and to be avoided"),
+        ({"prompt": "a", "avoid": " A "}, "'a' is both a prompt and a phrase to avoid"),
         ({"image": one, "avoid": " "}, "the avoid is empty"),
         ({"image": one, "prompt": "a", "rule": "product", "avoid": "b"}, "leave out avoid"),
-        ({"image": [one] * 20, "prompt": ["a"] * 20}, r"20 references and 20 prompts would be one query.*search_many"),
+        ({"image": [one] * 20, "prompt": ["a"] * 20}, r"20 references and 20 prompts are more than 256 pairs.*search_many"),
         ({"image": one, "prompt": "a", "weights": {"image": 0}}, "the weighted terms cancel"),
         ({"image": one, "prompt": "a", "weights": {"image": 1}, "beta": 0.5}, "give weights or beta, not both"),
-        ({"image": one, "weights": {5: 1}}, "weights are numbers by role"),
+        ({"image": one, "weights": {5: 1}}, "weights must be numbers by role"),
         ({"image": one, "weights": {"colour": 1}}, "no term named colour"),
-        ({"image": one, "exclude": 5}, "exclude must be ids of items, got 5"),
-        ({"reference_id": [["a"]]}, r"reference_id must be ids of items, got \['a'\]"),
-        ({"prompt": "without stripes", "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only avoid"),
-        ({"image": one, "rule": "hinge"}, "'hinge' rule reads composed, text; this query has only image"),
+        ({"image": one, "exclude": 5}, "exclude must be the id of an item, got 5"),
+        ({"reference_id": [["a"]]}, r"reference_id must be the id of an item, got \['a'\]"),
+        ({"prompt": "without stripes", "rule": "hinge"}, "'hinge' rule needs composed, text; this query has only avoid"),
+        ({"image": one, "rule": "hinge"}, "'hinge' rule needs composed, text; this query has only image"),
         ({"image": one, "prompt": "a", "rule": "product", "beta": 0.5}, "'product' rule has no weights"),
         ({"image": one, "prompt": "a", "composer": "one-step"}, "'one-step' needs a describer"),
     ]
     for query, message in wrong:
         with pytest.raises(OptionError, match=message):
             retriever.search(**query)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="unknown fields in a request: colour; known: image, prompt"):
+    with pytest.raises(OptionError, match="unknown fields of a request: colour; choose from: image, prompt"):
         SearchRequest.parse(prompt="a", colour="red")
     with pytest.raises(TypeError, match="colour"):
         retriever.search(prompt="a", colour="red")  # type: ignore[call-arg]
@@ -320,7 +330,7 @@ def test_a_method_with_weights_of_its_own_keeps_them_beside_a_gallery_setting(
     retriever = mm.Retriever(gallery, encoder)
     assert retriever.search(pictures[0], "in red", beta=0.5).weights["image"] == 0.5
     assert retriever.search(pictures[0], "in red", composer="sdr").weights["image"] == pytest.approx(1.35 * 0.15)
-    assert retriever.search(pictures[0], "in red", rule="product").rule == Product().name
+    assert retriever.search(pictures[0], "in red", rule="product").rule == "product"
 
 
 def test_the_setting_of_a_gallery_holds_for_many_references(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
@@ -418,7 +428,7 @@ def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path],
     image = ["--image", str(pictures[0])]
     for words, said in (
         ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
-        ([*image, "--prompt", "a", "--rewriter", "endpoint"], "no model"),
+        ([*image, "--prompt", "a", "--rewriter", "endpoint"], "needs a model"),
         ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),

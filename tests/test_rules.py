@@ -82,7 +82,7 @@ def test_published_constants() -> None:
 
 def test_a_rule_names_missing_roles_and_refuses_weights_it_ignores() -> None:
     words = Composition(("text",), np.eye(1, dtype=np.float32), (1.0,))
-    with pytest.raises(OptionError, match="'hinge' rule reads composed; this query has only text"):
+    with pytest.raises(OptionError, match="'hinge' rule needs composed; this query has only text"):
         words.with_rule(Hinge())
     with pytest.raises(OptionError, match="'product' rule has no weights"):
         query(rule=Product()).with_pdv(PDV(beta=0.5))

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mmretrieve import wardrobe
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.errors import MMRetrieveError
 from mmretrieve.options import BUILT_IN_MODEL
 from mmretrieve.wardrobe import captions, gallery
 from mmretrieve.wardrobe.attributes import (
@@ -211,8 +212,8 @@ def test_every_process_draws_its_share(tmp_path: Path, monkeypatch: pytest.Monke
     draw(drawing.garment, drawing.detail, seed=drawing.seed).save(expected, "PNG", compress_level=3)
     assert (tmp_path / drawing.id).read_bytes() == expected.getvalue()
     monkeypatch.setattr("sys.executable", "false")
-    with pytest.raises(RuntimeError, match="failed; see the messages above"):
-        wardrobe.draw_images(tmp_path / "other", processes=2)
+    with pytest.raises(MMRetrieveError, match="could not be made; the messages above say why"):
+        gallery.draw_images(tmp_path / "other", processes=2)
 
 
 def test_the_cache_folder_can_be_named_and_else_is_that_of_the_platform(

@@ -240,7 +240,7 @@ def test_search_many_equals_single_searches(retriever: mm.Retriever, photos: Pat
 def test_invalid_requests_are_named_by_number(retriever: mm.Retriever) -> None:
     good = {"prompt": "in red"}
     for requests, message in (
-        ([good, {"promt": "in red"}], "request 2: unknown fields in a request: promt"),
+        ([good, {"promt": "in red"}], "request 2: unknown fields of a request: promt"),
         ([good, good, {"prompt": "a", "k": 0}], "request 3: k must be a whole number"),
         ([good, "in red"], "request 2: expected a mapping"),
         (good, "takes a list of mappings"),
@@ -278,7 +278,7 @@ def test_named_weights_in_the_shell(made: Path, capsys: pytest.CaptureFixture[st
 
 def test_named_rewriters_in_python(made: Path, encoder: mm.Encoder) -> None:
     swop = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="swop"))
-    with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: swap, template"):
+    with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: template, swap"):
         swop.search(reference_id=swop.gallery.ids[0], prompt="in red")
 
 

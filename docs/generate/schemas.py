@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs.generate.markdown import UndocumentedError, anchor, sentence, table
+from docs.generate.markdown import anchor, sentence, table
 
 Schema = Mapping[str, Any]
 LINKS = "#/components/schemas/"
@@ -48,7 +48,7 @@ def served() -> tuple[Schema, list[Schema]]:
 
 
 def api_blocks(openapi: Schema) -> Iterator[str]:
-    """Every route, error and schema of the API. UndocumentedError for a route or a field of a request without a description."""
+    """Every route, error and schema of the API. UndocumentedError for a route, a parameter or a field without a description."""
     yield API_INTRODUCTION
     schemas: Mapping[str, Schema] = openapi["components"]["schemas"]
     routes = {f"{method.upper()} {path}": route for path, of in openapi["paths"].items() for method, route in of.items()}
@@ -60,7 +60,8 @@ def api_blocks(openapi: Schema) -> Iterator[str]:
     yield 'Every error is a JSON object with one line: `{"error": "…"}`.'
     responses = [response for route in routes.values() for response in route["responses"].items()]
     yield table(
-        ("status", "meaning"), sorted({status: told["description"] for status, told in responses if status >= "400"}.items())
+        ("status", "meaning"),
+        sorted({status: response["description"] for status, response in responses if status >= "400"}.items()),
     )
     yield "## Schemas"
     for name, schema in sorted(schemas.items()):
@@ -75,9 +76,9 @@ def tool_blocks(tools: Sequence[Schema]) -> Iterator[str]:
     yield MCP_INTRODUCTION
     rows = [(f"[`{tool['name']}`](#{anchor(tool['name'])})", sentence(tool.get("description"), tool["name"])) for tool in tools]
     yield table(("tool", "what it does"), rows)
-    for tool, (_, told) in zip(tools, rows, strict=True):
+    for tool, (_, description) in zip(tools, rows, strict=True):
         yield f"## `{tool['name']}`"
-        yield told
+        yield description
         yield _fields(tool["name"], tool["inputSchema"])
         for name, schema in tool["inputSchema"].get("$defs", {}).items():
             yield f"`{name}` is one of {_type(schema)}."
@@ -102,26 +103,23 @@ def _route(name: str, route: Schema, schemas: Mapping[str, Schema]) -> Iterator[
 
 
 def _fields(where: str, schema: Schema) -> str:
-    """A table of an object's fields. UndocumentedError for a field that a caller may send and that has no description."""
+    """A table of an object's fields. UndocumentedError for a field without a description."""
     properties = schema.get("properties")
     if not properties:
         return "It takes no arguments." if schema.get("type") == "object" else f"One of {_type(schema)}."
-    is_request = schema.get("additionalProperties") is False
-    required = schema.get("required", ()) if is_request else ()
-    rows = []
-    for name, of in properties.items():
-        if is_request and not of.get("description"):
-            raise UndocumentedError(f"{where}: {name} has no description")
-        rows.append(_row(where, name, of, {"description": of.get("description", "–"), "required": name in required}))
+    required = (
+        schema.get("required", ()) if schema.get("additionalProperties") is False else ()
+    )  # a response has all its fields
+    rows = [_row(where, name, of, {"required": name in required}) for name, of in properties.items()]
     return table(("field", "type", "meaning"), rows)
 
 
 def _row(where: str, name: str, schema: Schema, described: Schema) -> tuple[str, str, str]:
-    told = sentence(described.get("description") or schema.get("description"), f"{where}: {name}").replace("–.", "")
+    meaning = sentence(described.get("description") or schema.get("description"), f"{where}: {name}")
     default = schema.get("default")
-    if default not in (None, [], {}, False) and "default" not in told:
-        told = f"{told} Default: `{default}`."
-    return f"`{name}`" + (" (required)" if described.get("required") else ""), _type(schema), told
+    if default not in (None, [], {}, False) and "default" not in meaning:
+        meaning = f"{meaning} Default: `{default}`."
+    return f"`{name}`" + (" (required)" if described.get("required") else ""), _type(schema), meaning
 
 
 def _type(schema: Schema) -> str:

@@ -25,7 +25,7 @@ from eval.runs.run import EvalRun
 from eval.runs.weight_settings import check_takes_pdv
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, sweep_plane
-from mmretrieve import ComposerName, MMRetrieveError
+from mmretrieve import MMRetrieveError
 from mmretrieve.cli.arguments import printable
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
@@ -52,7 +52,7 @@ def sweep(options: argparse.Namespace) -> None:
     from eval.report.heatmap import draw_heatmap
 
     plane = Plane(np.linspace(*options.betas), np.linspace(*options.gammas))
-    check_takes_pdv(ComposerName(options.composer))
+    check_takes_pdv(options.composer)
     made = make_run(options, options.split)
     path = options.out / f"{made.name}.sweep.json"
     check_replaceable(path, made.options, describe_encoder(made.encoder))

@@ -17,7 +17,7 @@ from eval.cli.options import ReferenceMode
 from eval.lists.submission import SERVERS
 from eval.runs.compositions import PromptOrder
 from eval.sweep.sweep import Tuning
-from mmretrieve import ComposerName, MMRetrieveError, RuleName
+from mmretrieve import ComposerName, MMRetrieveError
 from mmretrieve.cli.arguments import (
     WRONG_USE,
     OneLineParser,
@@ -26,10 +26,12 @@ from mmretrieve.cli.arguments import (
     count,
     finite,
     printable,
+    registered,
     weights,
 )
 from mmretrieve.errors import OptionError
 from mmretrieve.options import AUTO, BALANCED, BASE, BUILT_IN, Preprocessing
+from mmretrieve.registry import COMPOSERS, RULES
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
@@ -152,11 +154,10 @@ def _add_method(command: argparse.ArgumentParser) -> None:
     method = command.add_argument_group("the method")
     text = f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: %(default)s)"
     method.add_argument("--encoder", default=BUILT_IN, metavar="E", help=text)
-    composers = tuple(map(str, ComposerName))
-    text = f"one of {', '.join(composers)} (default: %(default)s)"
-    method.add_argument("--composer", default=ComposerName.CAPTIONS.value, choices=composers, metavar="C", help=text)
-    text = f"how the scores of terms become one score: {', '.join(RuleName)} (default: the composer's own)"
-    method.add_argument("--rule", choices=tuple(map(str, RuleName)), metavar="R", help=text)
+    text = f"one of {', '.join(COMPOSERS)} (default: %(default)s)"
+    method.add_argument("--composer", type=registered(COMPOSERS), default=ComposerName.CAPTIONS.value, metavar="C", help=text)
+    text = f"how the scores of terms become one score: {', '.join(RULES)} (default: the composer's own)"
+    method.add_argument("--rule", type=registered(RULES), metavar="R", help=text)
     method.add_argument("--phi", type=Path, help="file of the textual inversion network (default: the encoder's own)")
     text = "of images, before the preprocessing of the model (default: %(default)s)"
     method.add_argument("--preprocessing", choices=tuple(map(str, Preprocessing)), default=Preprocessing.PLAIN.value, help=text)

@@ -19,7 +19,7 @@ from eval.runs.features import encode_gallery
 from eval.runs.provenance import StageTimer, describe_encoder, file_slug
 from eval.runs.run import EvalRun, RunPart
 from eval.runs.weight_settings import make_weight_setting
-from mmretrieve import ComposerName, RuleName
+from mmretrieve import RuleName
 from mmretrieve.cli.arguments import given_fields
 from mmretrieve.composers import make_composer, parts_from
 from mmretrieve.encoders.base import Progress
@@ -132,11 +132,10 @@ def _language_options(options: argparse.Namespace) -> LanguageOptions:
 
 def _method_config(options: argparse.Namespace) -> MethodConfig:
     orders = None if options.prompt_orders is None else PromptOrder(options.prompt_orders)
-    rule = None if options.rule is None else RuleName(options.rule)
     given = options.captioner is None
     if options.concept and not given:
         raise OptionError("give --concept or --captioner, not both")
-    return MethodConfig(ComposerName(options.composer), rule, given, options.concept, orders)
+    return MethodConfig(options.composer, options.rule, given, options.concept, orders)
 
 
 def _load_encoder(options: argparse.Namespace) -> OpenClipEncoder:

@@ -36,16 +36,16 @@ class MethodConfig:
 
     Parameters
     ----------
-    composer : the composer's name.
-    rule : the score rule; None means the composer's own.
+    composer : a name in `COMPOSERS`, registered ones included.
+    rule : a name in `RULES`; None means the composer's own rule.
     given : whether captions that the benchmark provides are used. Ensembles always make their own.
     concept : whether CIRCO's shared concept is used as the caption, which departs from the protocol.
     orders : None means both orders for methods that put the prompt into a sentence of their own, as in the published evaluators,
         and the first order for methods with captions.
     """
 
-    composer: ComposerName
-    rule: RuleName | None = None
+    composer: str
+    rule: str | None = None
     given: bool = True
     concept: bool = False
     orders: PromptOrder | None = None

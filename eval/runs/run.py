@@ -94,8 +94,8 @@ class EvalRun:
             "benchmark": self.family,
             "split": self.parts[0].benchmark.split,
             "label": self.label,
-            "composer": self.config.composer.value,
-            "rule": (self.config.rule or RuleName.LINEAR).value,
+            "composer": str(self.config.composer),
+            "rule": str(self.config.rule or RuleName.LINEAR),
             "options": dict(self.options),
             "encoder": describe_encoder(self.encoder),
             "provenance": collect_provenance(self.encoder, self.timer.seconds),
@@ -105,7 +105,7 @@ class EvalRun:
     def label(self) -> str:
         """Method and weights for a table: "captions + PDV-F 1.4/1.2/0.75"."""
         rule = self.config.rule
-        method = self.config.composer.value if rule is None else f"{self.config.composer.value}, {rule.value} rule"
+        method = str(self.config.composer) if rule is None else f"{self.config.composer}, {rule} rule"
         return method if self.setting.label == BASE else f"{method} + {self.setting.label}"
 
     def list_remarks(self, of_compositions: Mapping[str, int] | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from mmretrieve.options import AUTO, BALANCED, BASE
 from mmretrieve.weighting import Spread, automatic_weights, balanced_weights
 
 FROM_PAPER = "published"
-PUBLISHED_METHODS = {
+PUBLISHED_METHODS: dict[str, str] = {
     ComposerName.CAPTIONS: "cirevl",
     ComposerName.LDRE: "ldre",
     ComposerName.PIC2WORD: "pic2word",
@@ -40,7 +40,7 @@ def make_weight_setting(
     pdv: str | None,
     weights: Mapping[str, float] | str | None,
     *,
-    composer: ComposerName,
+    composer: str,
     benchmark: str,
     model: str,
     keep_rule: bool = False,
@@ -81,15 +81,15 @@ def make_weight_setting(
     return WeightSetting(f"{label} ({name})" if name else label, lambda c, _: c.with_pdv(setting), setting)
 
 
-def check_takes_pdv(composer: ComposerName) -> None:
+def check_takes_pdv(composer: str) -> None:
     """OptionError for a composer without a text of the reference. Called before anything is encoded."""
     if composer in WITHOUT_TEXT:
         raise OptionError(
-            f"PDV weighs the terms image, text and composed; {composer.value!r} does not have them all: choose another composer"
+            f"PDV weighs the terms image, text and composed; {str(composer)!r} does not have them all: choose another composer"
         )
 
 
-def published_name(composer: ComposerName, benchmark: str, model: str) -> str | None:
+def published_name(composer: str, benchmark: str, model: str) -> str | None:
     """The name in PUBLISHED of the paper's setting for a composer, benchmark and model; None where it gives none."""
     method = PUBLISHED_METHODS.get(composer)
     if method is None:
@@ -107,12 +107,12 @@ def published_name(composer: ComposerName, benchmark: str, model: str) -> str | 
     return next(name for name in names if name in PUBLISHED)
 
 
-def _parse_pdv(text: str, composer: ComposerName, benchmark: str, model: str) -> tuple[str | None, PDV]:
+def _parse_pdv(text: str, composer: str, benchmark: str, model: str) -> tuple[str | None, PDV]:
     if text == FROM_PAPER:
         name = published_name(composer, benchmark, model)
         if name is None:
             raise OptionError(
-                f"the paper gives no setting for {composer.value!r}: give another setting's name, or three numbers"
+                f"the paper gives no setting for {str(composer)!r}: give another setting's name, or three numbers"
             )
         return name, PUBLISHED[name]
     if text in PUBLISHED:
@@ -127,7 +127,7 @@ def _parse_pdv(text: str, composer: ComposerName, benchmark: str, model: str) ->
     return None, PDV(alpha_image=alpha_image, alpha_text=alpha_text, beta=beta)
 
 
-def _read_best_point(path: Path, composer: ComposerName) -> PDV:
+def _read_best_point(path: Path, composer: str) -> PDV:
     """The best point of a sweep of the same composer. Both alphas are its gamma, one of many ways to reach the point."""
     try:
         record = read_record(path)
@@ -138,6 +138,6 @@ def _read_best_point(path: Path, composer: ComposerName) -> PDV:
     if not isinstance(record, SweepRecord) or "best" not in record.points:
         raise MMRetrieveError(f'{path}: not the record of a sweep (expected "kind": "sweep" and a best point)')
     if record.composer != composer:
-        raise OptionError(f"{path} is a sweep of {record.composer!r}; its best point cannot be used for {composer.value!r}")
+        raise OptionError(f"{path} is a sweep of {record.composer!r}; its best point cannot be used for {str(composer)!r}")
     best = record.points["best"]
     return PDV(alpha_image=best.gamma, alpha_text=best.gamma, beta=best.beta)

@@ -11,34 +11,37 @@ from typing import Any, NoReturn
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.options import LanguageOptions
-from mmretrieve.registry import COMPOSERS, RULES, Registry
+from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, Registry
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldGroup, FieldKind, RequestField
 
 WRONG_USE = 2
 HOST = "127.0.0.1"
 LANGUAGE_OPTIONS = {
     "captioner": ("C", "describes references in words: tagger, endpoint, transformers:MODEL or a file of captions"),
-    "rewriter": ("R", "applies prompts to captions: swap (the default of search), template, endpoint or a file of rewrites"),
+    "rewriter": (
+        "R",
+        f"applies prompts to captions: {', '.join(REWRITERS)}, endpoint or a file of rewrites (default of search: swap)",
+    ),
     "compiler": ("C", "sorts prompts by role: rules, endpoint or a file"),
     "describer": ("D", "describes targets for one-step: endpoint or a file"),
     "endpoint": ("URL", "base URL of an OpenAI-compatible server (default: OPENAI_BASE_URL)"),
     "model": ("NAME", "the model that the endpoint uses"),
     "key": ("KEY", "key of the endpoint (default: OPENAI_API_KEY, which other users of this machine cannot see)"),
     "memory": ("FILE", "SQLite file that stores the answers of models; JSON lines of earlier versions are read"),
-    "timeout": ("SECONDS", "for one answer of the endpoint"),
-    "id_field": ("NAME", "field of a file that names the image"),
-    "caption_field": ("NAME", "field that holds the captions"),
-    "prompt_field": ("NAME", "field that holds the prompt"),
-    "rewrite_field": ("NAME", "field that holds the rewrites"),
+    "timeout": ("SECONDS", "how long one answer of the endpoint may take"),
+    "id_field": ("NAME", "field of a file of texts that names the image"),
+    "caption_field": ("NAME", "field of the file that holds the captions"),
+    "prompt_field": ("NAME", "field of the file that holds the prompt"),
+    "rewrite_field": ("NAME", "field of the file that holds the rewrites"),
 }
 RECIPE = {
     "steps": (int, "training steps"),
     "batch": (int, "captions in each step"),
-    "learning_rate": (float, "of AdamW"),
-    "weight_decay": (float, "of AdamW"),
-    "noise": (float, "added to the features of captions"),
+    "learning_rate": (float, "learning rate of AdamW"),
+    "weight_decay": (float, "weight decay of AdamW"),
+    "noise": (float, "scale of the noise that is added to the features of captions"),
     "validate_every": (int, "steps between validations, which also write the phi, its curve and the state of the run"),
-    "seed": (int, "of all random numbers"),
+    "seed": (int, "seed of all random numbers"),
 }
 SYNTAX = {FieldKind.WEIGHTS: ": image=1.5,prompt=2", FieldKind.REGION: "; all for the whole image"}
 
@@ -192,7 +195,7 @@ def _reader(declared: RequestField) -> Callable[[str], Any]:
     """What reads the text of an option. Bounds that texts cannot break are checked by `SearchRequest`."""
     match declared.kind:
         case FieldKind.NUMBER:
-            number = finite if declared.low is None else share
+            number = share if (declared.low, declared.high) == (0, 1) else finite
             return lambda text: text if text == declared.keyword else number(text)
         case FieldKind.COUNT:
             return count
@@ -214,14 +217,14 @@ def add_language_options(command: argparse.ArgumentParser, missing: str = "conti
     for name, (metavar, text) in LANGUAGE_OPTIONS.items():
         read = positive if name == "timeout" else str
         group.add_argument(_option(name), metavar=metavar, help=text + _default(LanguageOptions, name), type=read)
-    flags = {"offline": "answers come from the cache (--memory) only", "allow_missing": missing}
+    flags = {"offline": "take answers from --memory only", "allow_missing": missing}
     for name, text in flags.items():
         group.add_argument(_option(name), action="store_const", const=True, help=text)
 
 
 def add_recipe(command: argparse.ArgumentParser) -> None:
     """The fields of `PhiRecipe`."""
-    recipe = command.add_argument_group("the recipe")
+    recipe = command.add_argument_group("the training")
     for name, (kind, text) in RECIPE.items():
         read, metavar = (whole, "N") if kind is int else (finite, "X")
         recipe.add_argument(_option(name), type=read, metavar=metavar, help=text + _default(PhiRecipe, name))
@@ -244,13 +247,17 @@ def add_serving(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=port, metavar="P", help="port to listen at (default: the first free one from 7860)")
     text = "token that every request must carry; auto makes one (default: MMRETRIEVE_TOKEN, which other users cannot see)"
     command.add_argument("--token", metavar="T", help=text)
-    command.add_argument("--user", metavar="NAME:PASSWORD", help="instead of a token (default: MMRETRIEVE_USER)")
+    command.add_argument(
+        "--user", metavar="NAME:PASSWORD", help="a user and a password instead of a token (default: MMRETRIEVE_USER)"
+    )
 
 
 def add_computing(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
     command.add_argument(
-        "--dtype", default="auto", help="auto, float32, bfloat16 or float16, of the image tower (default: %(default)s)"
+        "--device", default="auto", help="where the encoder computes: auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    )
+    command.add_argument(
+        "--dtype", default="auto", help="dtype of the image tower: auto, float32, bfloat16 or float16 (default: %(default)s)"
     )
 
 

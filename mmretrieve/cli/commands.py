@@ -104,7 +104,7 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
         return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
     existing = Gallery.open(folder)
     if options.decode not in (None, existing.decode):
-        raise OptionError(f"{folder}: this gallery decodes {existing.decode!s}; that cannot be changed later")
+        raise OptionError(f"{folder}: this gallery decodes {existing.decode!s}; leave out --decode, or create another gallery")
     return Gallery.open(folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model))
 
 

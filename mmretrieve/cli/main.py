@@ -19,7 +19,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.OneLineParser(prog="mmretrieve", description="Find images like a picture, but …")
+    parser = arguments.OneLineParser(
+        prog="mmretrieve", description="Searches images with reference images and prompts that say what should be different."
+    )
     parser.add_argument("--version", action="version", version=_version())
     added = parser.add_subparsers(required=True, metavar="COMMAND")
     indexing = _command(added, "index", commands.index)
@@ -46,25 +48,25 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _upkeep_arguments(added: Any) -> None:
     compacting = _command(added, "compact", maintenance.compact)
-    _of_gallery(compacting)
+    _of_folder(compacting)
     merging = _command(added, "merge", maintenance.merge)
-    merging.add_argument("gallery", metavar="G", help="the gallery that receives them")
-    merging.add_argument("others", nargs="+", metavar="OTHER", help="galleries made by the same encoder")
+    merging.add_argument("gallery", metavar="G", help="folder of the gallery that receives the items; created if there is none")
+    merging.add_argument("others", nargs="+", metavar="OTHER", help="folder of a gallery made by the same encoder")
     comparing = _command(added, "duplicates", maintenance.duplicates)
     _of_gallery(comparing)
     text = "the lowest cosine of near duplicates (default: only files with the same bytes)"
     comparing.add_argument("--min-score", type=arguments.share, metavar="S", help=text)
     building = _command(added, "build", maintenance.build)
-    _of_gallery(building)
+    _of_folder(building)
     text = 'a FAISS factory string such as "IVF4096,SQ8" (default: by size and memory)'
     building.add_argument("--index", metavar="FACTORY", help=text)
     measuring = _command(added, "index-report", maintenance.index_report)
-    _of_gallery(measuring)
+    _of_folder(measuring)
     for command in (building, measuring):
         text = "the share of the ten best items that the index must find (default: %(default)s)"
         command.add_argument("--recall", type=arguments.share, default=DEFAULT_RECALL, metavar="R", help=text)
     pushing = _command(added, "push", maintenance.push)
-    _of_gallery(pushing)
+    _of_folder(pushing)
     pushing.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
     pushing.add_argument(
         "--index", metavar="TYPE", help="index type of the server, such as FLAT, IVF_SQ8 or HNSW (default: FLAT)"
@@ -75,15 +77,15 @@ def _upkeep_arguments(added: Any) -> None:
     pulling.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
     pulling.add_argument("gallery", metavar="G", help="folder of the gallery; created if there is none")
     exporting = _command(added, "export", maintenance.export)
-    _of_gallery(exporting)
+    _of_folder(exporting)
     exporting.add_argument("folder", metavar="OUT", help="an empty folder")
     importing = _command(added, "import", maintenance.import_)
-    importing.add_argument("folder", help="with img_emb/ and metadata/, as clip-retrieval makes them")
+    importing.add_argument("folder", help="a folder with img_emb/ and metadata/, the layout of clip-retrieval")
     importing.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; created if there is none")
     importing.add_argument("--encoder", metavar="E", help="the encoder of the vectors, if the folder does not name it")
     arguments.add_computing(importing)
     for command in (compacting, merging, comparing, building, pushing, pulling, exporting, importing):
-        command.add_argument("--quiet", action="store_true", help="no progress bar")
+        _quiet(command)
 
 
 def _source_arguments(making: argparse.ArgumentParser) -> None:
@@ -99,7 +101,7 @@ def _source_arguments(making: argparse.ArgumentParser) -> None:
     making.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
     text = "the fields that name and describe the items in captions; later runs keep them (default: found automatically)"
     making.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
-    making.add_argument("--quiet", action="store_true", help="no progress bar")
+    _quiet(making)
     arguments.add_computing(making)
 
 
@@ -114,7 +116,7 @@ def _training_arguments(training: argparse.ArgumentParser) -> None:
     training.add_argument("--encoder", required=True, metavar="E", help="the encoder that the phi is for")
     training.add_argument("--out", required=True, type=Path, metavar="FILE", help="the phi to write, a .safetensors file")
     arguments.add_recipe(training)
-    training.add_argument("--quiet", action="store_true", help="no progress bar")
+    _quiet(training)
     arguments.add_computing(training)
 
 
@@ -130,6 +132,14 @@ def _of_gallery(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "gallery", metavar="G", help=f"folder or Milvus address of the gallery, or {BUILT_IN} for the built-in one"
     )
+
+
+def _of_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("gallery", metavar="G", help=f"folder of the gallery, or {BUILT_IN} for the built-in one")
+
+
+def _quiet(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 def _version() -> str:

@@ -17,18 +17,16 @@ from mmretrieve.errors import OptionError
 from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import (
-    BackendName,
     LanguageOptions,
     captioner_from,
     compiler_from,
     describer_from,
-    named_rewriter,
     rewriter_from,
 )
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
-from mmretrieve.options import ComposerName, RuleName
-from mmretrieve.registry import COMPOSERS
+from mmretrieve.options import ComposerName, RewriterName, RuleName
+from mmretrieve.registry import COMPOSERS, REWRITERS
 
 if TYPE_CHECKING:
     from mmretrieve.inversion.oti import OTI
@@ -39,12 +37,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What composers are built of besides an encoder. Each takes what it needs; what is not given has a default or is asked for.
+    """What composers are built of besides an encoder. A composer takes what it needs.
 
-    vocabulary: of captions and rewrites; by default the gallery's or the encoder's own, else a general one. captioner: by
-    default the fields of the gallery's items where there are any, else the tagger. rewriter: an object, or "swap" (the default
-    of searches) or "template" by name. compiler: of roles; by default the rules. describer: has no default.
-    phi: a file or a loaded phi; by default `phi.safetensors` in the encoder's own folder. oti: settings of SEARLE-OTI.
+    Parameters
+    ----------
+    vocabulary : Vocabulary, optional
+        The words of captions and rewrites. Default: the gallery's or the encoder's own, else a general one.
+    captioner : Captioner, optional
+        Describes references. Default: the fields of the gallery's items where there are any, else the tagger.
+    rewriter : Rewriter or str, optional
+        Applies prompts to captions: an object with `rewrite(captions, prompts)`, or "swap", "template" or a registered name.
+        Default: "swap" in searches, "template" in the evaluation.
+    compiler : RoleCompiler, optional
+        Sorts prompts into what is desired, kept and forbidden. Default: rules.
+    describer : Describer, optional
+        Describes targets from reference and prompt, for "one-step". It has no default.
+    phi : str, Path or Phi, optional
+        The network of textual inversion, or its file. Default: `phi.safetensors` in the encoder's own folder.
+    oti : OTI, optional
+        Settings of "searle-oti".
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder(), parts=mm.Parts(rewriter="template"))
+    >>> query = retriever.compose(reference_id="red-checked-dress-1815.png", prompt="in blue", caption="a red dress")
+    >>> query.words["composed"]
+    'a red dress, in blue'
     """
 
     vocabulary: Vocabulary | None = None
@@ -64,7 +83,31 @@ def parts_from(
     phi: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Parts:
-    """The parts that the words of shell and evaluation choose."""
+    """Makes parts from the options of shell and evaluation. A part without an option has its default.
+
+    Parameters
+    ----------
+    options : LanguageOptions
+        Captioner, rewriter, compiler and describer.
+    encoder : Encoder
+        The encoder of the tagger.
+    vocabulary : Vocabulary, optional
+        The words of captions and rewrites.
+    phi : str or Path, optional
+        The file of a phi.
+    progress : callable, optional
+        Called with the number of answers that a model has just given.
+
+    Returns
+    -------
+    Parts
+        The parts.
+
+    Raises
+    ------
+    OptionError, MMRetrieveError
+        A file or a model cannot be read or used.
+    """
     return Parts(
         vocabulary=vocabulary,
         captioner=None
@@ -87,9 +130,38 @@ def make_composer(
     score: Scorer | None = None,
     rule: str = RuleName.LINEAR,
 ) -> Composer:
-    """The composer of that name. `score` is over the gallery to be searched, which LDRE needs; the soft rule adds its terms.
+    """Makes a composer by name.
 
-    OptionError for an unknown name, or where something that the composer needs is not there.
+    Parameters
+    ----------
+    name : str
+        A name in `COMPOSERS`, registered ones included.
+    encoder : Encoder
+        Encodes texts.
+    parts : Parts, optional
+        What the composer is built of; by default the default of each part.
+    score : callable, optional
+        (n, d) queries → (n, items) scores over the gallery to be searched; "ldre" needs it.
+    rule : str, default="linear"
+        The rule of the search; "soft" adds terms of its own.
+
+    Returns
+    -------
+    Composer
+        The composer.
+
+    Raises
+    ------
+    OptionError
+        The name is unknown, or a part that the composer needs is missing.
+
+    Examples
+    --------
+    >>> from mmretrieve import load_encoder
+    >>> from mmretrieve.composer_input import ComposerInput
+    >>> composer = make_composer("prompt", load_encoder("wardrobe"))
+    >>> composer.compose([ComposerInput(prompt="a red dress")])[0].names
+    ('prompt',)
     """
     parts = parts or Parts()
     composer: Composer = COMPOSERS[name].build(encoder, parts, score)
@@ -117,7 +189,7 @@ def make_captions(encoder: Encoder, parts: Parts, score: Scorer | None) -> Capti
 
 
 def make_ldre(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
-    scorer = _required(score, "'ldre' weighs captions by the gallery: give the scores of one")
+    scorer = _required(score, "'ldre' weighs captions by a gallery: use it in a Retriever, or give score")
     return ldre(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder), scorer)
 
 
@@ -134,7 +206,10 @@ def make_roles(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer
 
 
 def make_one_step(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return OneStep(encoder, _required(parts.describer, "'one-step' needs a describer: a model that sees the picture"))
+    return OneStep(
+        encoder,
+        _required(parts.describer, "'one-step' needs a describer: choose 'endpoint' or a file, or give Parts(describer=...)"),
+    )
 
 
 def make_pic2word(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
@@ -154,10 +229,12 @@ def make_lincir(encoder: Encoder, parts: Parts, score: Scorer | None) -> Compose
 
 
 def rewriter_of(parts: Parts, encoder: Encoder) -> Rewriter:
-    """The rewriter of the parts: an object as it is, a built-in one by name, or the template where none is named."""
+    """The rewriter of the parts: an object as it is, one of `REWRITERS` by name, or the template where none is named."""
     if parts.rewriter is not None and not isinstance(parts.rewriter, str):
         return parts.rewriter
-    return named_rewriter(parts.rewriter or BackendName.TEMPLATE, parts.vocabulary or default_vocabulary(encoder))
+    entry = REWRITERS[parts.rewriter or RewriterName.TEMPLATE]
+    rewriter: Rewriter = entry.build(parts.vocabulary or default_vocabulary(encoder))
+    return rewriter
 
 
 def _captioner_of(parts: Parts, encoder: Encoder) -> Captioner:
@@ -171,7 +248,9 @@ def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
     from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
 
     if not isinstance(encoder, OpenClipEncoder):
-        raise OptionError(f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder")
+        raise OptionError(
+            f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder, got a {type(encoder).__name__}"
+        )
     if name is ComposerName.SEARLE_OTI:
         return TokenInverter(encoder, parts.oti or OTI())
     own = encoder.folder / FILE if encoder.folder is not None else None

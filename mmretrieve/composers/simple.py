@@ -82,7 +82,9 @@ def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
         length = float(np.linalg.norm((1 - t) * a + t * b))
         return (1 - t) / length, t / length
     if np.pi - angle < MIN_ANGLE:
-        raise VectorError("image and prompt point in opposite directions, so there is no unique interpolation between them")
+        raise VectorError(
+            "image and prompt point in opposite directions, so there is no unique interpolation between them; choose another composer"
+        )
     return float(np.sin((1 - t) * angle) / np.sin(angle)), float(np.sin(t * angle) / np.sin(angle))
 
 

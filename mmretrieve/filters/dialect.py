@@ -17,7 +17,7 @@ from mmretrieve.errors import OptionError
 from mmretrieve.filters.expression import MAX_LENGTH
 from mmretrieve.filters.sqlite import shortened
 
-MAX_PARENTHESES = 30  # in one another
+MAX_PARENTHESES = 30  # nested
 # fmt: off
 WORDS = {word: TokenType[word] for word in (
     "AND", "OR", "NOT", "IN", "IS", "NULL", "ISNULL", "NOTNULL", "LIKE", "GLOB", "BETWEEN", "ESCAPE", "TRUE", "FALSE", "COLLATE",
@@ -120,7 +120,7 @@ def _tokens(sql: str) -> list[Token]:
     if depths[-1] or min(depths) < 0:
         raise wrong(sql, "parentheses do not match")
     if max(depths) > MAX_PARENTHESES:
-        raise wrong(sql, f"more than {MAX_PARENTHESES} parentheses in one another")
+        raise wrong(sql, f"parentheses nested more than {MAX_PARENTHESES} deep")
     return tokens
 
 

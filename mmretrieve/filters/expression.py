@@ -104,9 +104,9 @@ class Literal(Expression):
         if not isinstance(value, str | int | float | None):
             raise OptionError(f"where: a value is text, a number, true, false or null, got {value!r:.80}")
         if isinstance(value, str) and "\0" in value:
-            raise OptionError(f"where: a text holds no NUL, got {value!r:.80}")
+            raise OptionError(f"where: a text must not contain NUL, got {value!r:.80}")
         if isinstance(value, float) and not isfinite(value):
-            raise OptionError(f"where: a number is too large or is none: {value}")
+            raise OptionError(f"where: expected a finite number, got {value}")
         if isinstance(value, int) and not -INT64 <= value < INT64:
             object.__setattr__(self, "value", float(value))  # as SQLite reads it
 
@@ -331,11 +331,11 @@ class _StructureReader:
 
 
 def _too_deep() -> OptionError:
-    return OptionError(f"where: more than {MAX_DEPTH} expressions in one another; write it with fewer parentheses or parts")
+    return OptionError(f"where: expressions nested more than {MAX_DEPTH} deep; write it with fewer parentheses or parts")
 
 
 def _too_many() -> OptionError:
-    return OptionError(f"where: more than {MAX_NODES:,} names, values and operators; ask for less at once")
+    return OptionError(f"where: more than {MAX_NODES:,} names, values and operators; write a shorter filter")
 
 
 def _check_operands(operands: tuple[Expression, ...]) -> None:

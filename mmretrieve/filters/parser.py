@@ -82,7 +82,7 @@ def parse_text(sql: str) -> Expression:
     try:
         return check_size(_Reader(parse_tree(sql)).whole())
     except RecursionError:
-        raise wrong(sql, "too many expressions in one another; write it with fewer parentheses") from None
+        raise wrong(sql, "expressions nested too deep; write it with fewer parentheses") from None
 
 
 class _Reader:
@@ -101,7 +101,7 @@ class _Reader:
     def _node(self, node: object) -> Expression:
         self._depth += 1
         if self._depth > MAX_DEPTH + MAX_PARENTHESES:
-            raise self._wrong(f"more than {MAX_DEPTH} expressions in one another")
+            raise self._wrong(f"expressions nested more than {MAX_DEPTH} deep")
         try:
             return self._read(node)
         finally:

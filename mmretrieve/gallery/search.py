@@ -169,4 +169,6 @@ def _shortfall_note(options: SearchOptions, n_hits: int, n_ranked: int, allowed:
     if n_hits < n_ranked:
         return f"{n_hits} of the {options.k} asked for: the others score below {options.min_score:g}"
     hidden = ", ".join(f"{count} {why}" for why, count in allowed.hidden.items())
-    return f"{n_hits} of the {options.k} asked for: the gallery holds no more" + (f" ({hidden})" if hidden else "")
+    return f"{n_hits} of the {options.k} asked for: " + (
+        f"the gallery has no others ({hidden})" if hidden else "the gallery has no more"
+    )

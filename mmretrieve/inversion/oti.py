@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from mmretrieve.encoders.pseudo_tokens import Pieces
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32, unit
 
-TEMPLATES = tuple(files(__package__).joinpath("templates.txt").read_text(encoding="utf-8").splitlines())
+TEMPLATES = tuple(Path(__file__).with_name("templates.txt").read_text(encoding="utf-8").splitlines())
 Phrase = tuple[Pieces, str]
 """A phrase split at a concept, and the whole phrase: `(("a", "runs in a park"), "a dog runs in a park")`."""
 

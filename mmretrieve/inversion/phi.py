@@ -75,7 +75,7 @@ class Phi:
         """(n, width) pseudo tokens for (n, d) image features, not normalized. Raises EncoderError for another encoder."""
         if encoder.identity.weights != self.encoder_weights:
             raise EncoderError(
-                f"this phi was made for the encoder with weights {self.encoder_weights[:12]}, not for {encoder.identity}"
+                f"this phi was made for the encoder with weights {self.encoder_weights[:12]}, not for {encoder.identity}; give the phi of this encoder"
             )
         with torch.inference_mode():
             tokens: Tensor = self.net.eval()(torch.from_numpy(np.asarray(features, dtype=np.float32)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import groupby
 from math import inf
+from pathlib import Path
 
 from mmretrieve.errors import OptionError
 
@@ -96,7 +96,7 @@ def _is_between_phrases(token: str) -> bool:
 
 
 def _read_function_words() -> frozenset[str]:
-    lines = files(__package__).joinpath("function_words.txt").read_text(encoding="utf-8").splitlines()
+    lines = Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 

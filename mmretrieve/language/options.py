@@ -1,12 +1,11 @@
 """Which captioner, rewriter, role compiler and describer are used: parsed from options of the shell, and built from them.
 
-To add one by name: a member of `BackendName`, its place in `BACKENDS`, and a line in `captioner_from`, `named_rewriter`,
-`compiler_from` or `describer_from`.
+To add a rewriter by name, see `registry.REWRITERS`. To add another one: a member of `BackendName`, its place in `BACKENDS`, and a
+line in `captioner_from`, `compiler_from` or `describer_from`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.language.llm.client import DEFAULT_TIMEOUT
 from mmretrieve.language.text_records import READERS
+from mmretrieve.options import DEFAULT_TIMEOUT, RewriterName
+from mmretrieve.registry import REWRITERS
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.base import Encoder, Progress
@@ -29,10 +29,15 @@ class BackendName(StrEnum):
     """The implementations that have a name."""
 
     TAGGER = "tagger"
-    TEMPLATE = "template"
-    SWAP = "swap"
     RULES = "rules"
     ENDPOINT = "endpoint"
+
+
+@dataclass(frozen=True)
+class RegisteredRewriter:
+    """A rewriter of `registry.REWRITERS`, built-in or added."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class LocalModel:
 LOCAL_PREFIX = "transformers:"
 BACKENDS = {
     "captioner": (BackendName.TAGGER, BackendName.ENDPOINT),
-    "rewriter": (BackendName.TEMPLATE, BackendName.SWAP, BackendName.ENDPOINT),
+    "rewriter": (BackendName.ENDPOINT,),  # and those of REWRITERS
     "compiler": (BackendName.RULES, BackendName.ENDPOINT),
     "describer": (BackendName.ENDPOINT,),
 }
@@ -60,7 +65,7 @@ class LanguageOptions:
     ----------
     captioner : "tagger", "endpoint", "transformers:MODEL" or a file. None: searches use the gallery's fields, then the tagger;
         the evaluation uses the tagger.
-    rewriter : "template", "swap", "endpoint" or a file. None: searches use "swap", the evaluation "template".
+    rewriter : "template", "swap", a registered name, "endpoint" or a file. None: searches use "swap", the evaluation "template".
     compiler : "rules", "endpoint" or a file.
     describer : "endpoint" or a file; None for none.
     endpoint, model, key, timeout : of the endpoint, see `ChatEndpoint`.
@@ -97,14 +102,14 @@ class LanguageOptions:
         uses_model = uses_endpoint or any(isinstance(backend, LocalModel) for backend in backends)
         uses_file = any(isinstance(backend, Path) for backend in backends)
         if uses_endpoint and self.model is None:
-            raise OptionError("an endpoint is chosen, but no model: name the model that should answer")
+            raise OptionError("an endpoint needs a model: name the one that should answer")
         if self.offline and self.memory is None:
-            raise OptionError("offline, all answers come from the memory: name its file")
+            raise OptionError("offline needs a memory of answers: name its file")
         self._require(uses_endpoint, "the endpoint", "endpoint", "model", "key", "offline")
         self._require(uses_model, "a model", "memory")
         self._require(uses_file, "a file", "allow_missing", *FIELDS)
 
-    def backend(self, role: str) -> BackendName | LocalModel | Path:
+    def backend(self, role: str) -> BackendName | RegisteredRewriter | LocalModel | Path:
         """The implementation chosen for a role.
 
         Raises
@@ -114,6 +119,8 @@ class LanguageOptions:
         value, names = str(getattr(self, role)), BACKENDS[role]
         if value in names:
             return BackendName(value)
+        if role == "rewriter" and value in REWRITERS:
+            return RegisteredRewriter(value)
         if role == "captioner" and value.startswith(LOCAL_PREFIX) and value != LOCAL_PREFIX:
             return LocalModel(value.removeprefix(LOCAL_PREFIX))
         if Path(value).is_file():
@@ -121,7 +128,8 @@ class LanguageOptions:
         if Path(value).suffix.lower() in READERS:
             raise OptionError(f"{role}: there is no file {value}")
         local = [f"{LOCAL_PREFIX}MODEL"] if role == "captioner" else []
-        raise unknown(role, value, [*names, *local, f"a file ({', '.join(READERS)})"])
+        registered = REWRITERS.names if role == "rewriter" else ()
+        raise unknown(role, value, [*registered, *names, *local, f"a file ({', '.join(READERS)})"])
 
     def fields(self, *names: str) -> dict[str, str | None]:
         """The named options as keyword arguments of `files`."""
@@ -140,7 +148,7 @@ class LanguageOptions:
         from mmretrieve.language.llm.endpoint import ChatEndpoint
 
         if self.model is None:
-            raise OptionError("an endpoint is chosen, but no model: name the model that should answer")
+            raise OptionError("an endpoint needs a model: name the one that should answer")
         return ChatEndpoint(self.model, self.endpoint, self.key, self.cache, timeout=self.timeout, offline=self.offline)
 
     def _require(self, is_used: bool, what: str, *names: str) -> None:
@@ -197,31 +205,15 @@ def rewriter_from(
     from mmretrieve.language.llm import roles
     from mmretrieve.language.vocabulary import default_vocabulary
 
-    backend = options.backend("rewriter") if options.rewriter is not None else BackendName.TEMPLATE
+    backend = options.backend("rewriter") if options.rewriter is not None else None
     if backend is BackendName.ENDPOINT:
         return roles.EndpointRewriter(options.chat_endpoint, progress)
     if isinstance(backend, Path):
         fields = options.fields("caption_field", "prompt_field", "rewrite_field")
         return files.FileRewriter.read(backend, **fields, allow_missing=options.allow_missing)
-    return named_rewriter(str(backend), vocabulary or default_vocabulary(encoder))
-
-
-def named_rewriter(name: str, vocabulary: Vocabulary) -> Rewriter:
-    """The rewriter "swap" or "template".
-
-    Raises
-    ------
-    OptionError : for another name; the message lists both.
-    """
-    from mmretrieve.language import rewriters
-
-    built_in: dict[str, Callable[[], Rewriter]] = {
-        BackendName.SWAP: lambda: rewriters.SwapRewriter(vocabulary),
-        BackendName.TEMPLATE: rewriters.TemplateRewriter,
-    }
-    if name not in built_in:
-        raise unknown("rewriter", name, built_in)
-    return built_in[name]()
+    name = backend.name if isinstance(backend, RegisteredRewriter) else RewriterName.TEMPLATE
+    rewriter: Rewriter = REWRITERS[name].build(vocabulary or default_vocabulary(encoder))
+    return rewriter
 
 
 def compiler_from(options: LanguageOptions, *, progress: Progress | None = None) -> RoleCompiler:

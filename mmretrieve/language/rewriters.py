@@ -1,6 +1,6 @@
 """Rewriters without a language model: a template, and one that replaces words of the caption by words of the prompt.
 
-To add a rewriter, implement `base.Rewriter` here and name it in `options.named_rewriter`.
+To add a rewriter, implement `base.Rewriter` and name it in `registry.REWRITERS`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class TemplateRewriter:
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         """One text for each pair, in order."""
         return [f"{caption}, {prompt}" for caption, prompt in zip(captions, prompts, strict=True)]
+
+
+def make_template(vocabulary: Vocabulary) -> TemplateRewriter:  # noqa: ARG001  every rewriter's factory takes it
+    """The factory of the template."""
+    return TemplateRewriter()
 
 
 @dataclass(frozen=True)

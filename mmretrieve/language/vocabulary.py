@@ -26,9 +26,12 @@ class WordGroup:
 
     Parameters
     ----------
-    name : name of the slot.
-    words : the words that can fill it; "" leaves the slot empty.
-    only : the words of earlier groups with which the group applies, by group; no entry means any word.
+    name : str
+        The name of the slot.
+    words : tuple of str
+        The words that can fill it; "" leaves the slot empty.
+    only : mapping of str to tuple of str, optional
+        Earlier group → its words with which this group applies; no entry means any word.
     """
 
     name: str
@@ -50,13 +53,19 @@ class Vocabulary:
 
     Parameters
     ----------
-    sentence : a format string such as `"a photo of a {colour} {thing}"`.
-    groups : one group for each slot, in the order in which their words are selected.
+    sentence : str
+        A format string such as ``"a photo of a {colour} {thing}"``.
+    groups : tuple of WordGroup
+        One group for each slot, in the order in which their words are selected.
 
     Raises
     ------
-    VocabularyError : if slots and groups do not match, or a group has no words.
+    VocabularyError
+        Slots and groups do not have the same names, or a group has no words.
 
+    Examples
+    --------
+    >>> from mmretrieve.language.vocabulary import Vocabulary, WordGroup
     >>> vocabulary = Vocabulary("a photo of a {colour} hat", (WordGroup("colour", ("red", "orange")),))
     >>> vocabulary.say({"colour": "orange"})
     'a photo of an orange hat'
@@ -81,6 +90,12 @@ class Vocabulary:
         """The group of the noun: the one with a name in `NOUNS`, else the last one of the sentence.
 
         Groups such as "for men" and "without sleeves" may follow it. None if the sentence ends with a fixed word.
+
+        Examples
+        --------
+        >>> from mmretrieve.language.vocabulary import Vocabulary, WordGroup
+        >>> Vocabulary("a photo of a {size} {article}", (WordGroup("article", ("hat",)), WordGroup("size", ("big",)))).noun.name
+        'article'
         """
         named = next((group for word in NOUNS for group in self.groups if word in words_of(group.name)), None)
         if named is not None:
@@ -92,7 +107,26 @@ class Vocabulary:
         return next((group for group in reversed(ending) if not group.is_added()), None)
 
     def consistent(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        """The chosen words without those of groups that do not apply."""
+        """Leaves out the words of groups that do not apply.
+
+        Parameters
+        ----------
+        chosen : mapping of str to str
+            Group → its word.
+
+        Returns
+        -------
+        dict of str to str
+            The words of groups that apply, in the order of the groups.
+
+        Examples
+        --------
+        >>> from mmretrieve.language.vocabulary import Vocabulary, WordGroup
+        >>> sleeves = WordGroup("sleeves", ("sleeveless",), only={"article": ("dress",)})
+        >>> vocabulary = Vocabulary("a {sleeves} {article}", (WordGroup("article", ("hat", "dress")), sleeves))
+        >>> vocabulary.consistent({"article": "hat", "sleeves": "sleeveless"})
+        {'article': 'hat'}
+        """
         kept: dict[str, str] = {}
         for group in self.groups:
             if group.name in chosen and group.applies(kept):
@@ -100,8 +134,23 @@ class Vocabulary:
         return kept
 
     def without(self, chosen: Mapping[str, str], group: WordGroup) -> dict[str, str]:
-        """The chosen words without the word of a group; "thing" replaces the noun.
+        """Leaves out the word of one group; "thing" replaces the noun.
 
+        Parameters
+        ----------
+        chosen : mapping of str to str
+            Group → its word.
+        group : WordGroup
+            The group whose word is left out.
+
+        Returns
+        -------
+        dict of str to str
+            The other words, without those of groups that do not apply any more.
+
+        Examples
+        --------
+        >>> from mmretrieve.language.vocabulary import Vocabulary, WordGroup
         >>> vocabulary = Vocabulary("a photo of a {colour} {article}", (WordGroup("article", ("hat",)), WordGroup("colour", ("red",))))
         >>> vocabulary.say(vocabulary.without({"article": "hat", "colour": "red"}, vocabulary.groups[0]))
         'a photo of a red thing'
@@ -111,17 +160,52 @@ class Vocabulary:
         return self.consistent({**others, group.name: THING} if group == noun else others)
 
     def say(self, chosen: Mapping[str, str]) -> str:
-        """The sentence with the chosen words; slots without one are omitted: `{"thing": "orange"}` → `"a photo of an orange"`."""
+        """Fills the sentence with the chosen words; slots without a word are omitted.
+
+        Parameters
+        ----------
+        chosen : mapping of str to str
+            Group → its word.
+
+        Returns
+        -------
+        str
+            The sentence, with "an" before vowels.
+
+        Examples
+        --------
+        >>> from mmretrieve.language.vocabulary import Vocabulary, WordGroup
+        >>> vocabulary = Vocabulary("a photo of a {colour} {thing}", (WordGroup("colour", ("red",)), WordGroup("thing", ("orange",))))
+        >>> vocabulary.say({"thing": "orange"})
+        'a photo of an orange'
+        """
         filled = self.sentence.format_map({group.name: chosen.get(group.name, "") for group in self.groups})
         return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
 
     @classmethod
     def read(cls, path: str | Path) -> Vocabulary:
-        """Read a JSON file: `{"sentence": …, "groups": [{"name": …, "words": […], "only": {group: [words]}}, …]}`.
+        """Reads a JSON file: `{"sentence": …, "groups": [{"name": …, "words": […], "only": {group: [words]}}, …]}`.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        Vocabulary
+            Its vocabulary.
 
         Raises
         ------
-        VocabularyError : if the file cannot be read or has another structure.
+        VocabularyError
+            The file cannot be read or has another structure.
+
+        Examples
+        --------
+        >>> from mmretrieve.language.vocabulary import GENERAL, Vocabulary
+        >>> Vocabulary.read(GENERAL).noun.name
+        'thing'
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
@@ -131,12 +215,52 @@ class Vocabulary:
             ) from error
 
     def write(self, path: str | Path) -> None:
-        """Write the JSON file that `read` reads."""
+        """Writes the JSON file that `read` reads.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; it is replaced if it exists.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from mmretrieve.language.vocabulary import Vocabulary, WordGroup
+        >>> vocabulary = Vocabulary("a {colour} hat", (WordGroup("colour", ("red",)),))
+        >>> with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        ...     vocabulary.write(file.name)
+        ...     Vocabulary.read(file.name) == vocabulary
+        True
+        """
         Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
-        """The inverse of `to_dict`. Raises KeyError or TypeError for another structure."""
+        """Makes a vocabulary from what `to_dict` returns.
+
+        Parameters
+        ----------
+        data : mapping
+            The structure of the JSON file that `read` reads.
+
+        Returns
+        -------
+        Vocabulary
+            The vocabulary.
+
+        Raises
+        ------
+        KeyError, TypeError
+            `data` has another structure.
+        VocabularyError
+            Slots and groups do not have the same names, or a group has no words.
+
+        Examples
+        --------
+        >>> from mmretrieve import Vocabulary
+        >>> Vocabulary.from_dict({"sentence": "a {colour} hat", "groups": [{"name": "colour", "words": ["red"]}]}).groups[0].words
+        ('red',)
+        """
         groups = [
             WordGroup(g["name"], tuple(g["words"]), {name: tuple(words) for name, words in g.get("only", {}).items()})
             for g in data["groups"]
@@ -144,7 +268,19 @@ class Vocabulary:
         return cls(data["sentence"], tuple(groups))
 
     def to_dict(self) -> dict[str, Any]:
-        """The vocabulary as values that JSON can represent."""
+        """Returns the vocabulary as values that JSON can represent.
+
+        Returns
+        -------
+        dict
+            The structure of the JSON file that `read` reads.
+
+        Examples
+        --------
+        >>> from mmretrieve.language.vocabulary import Vocabulary, WordGroup
+        >>> sorted(Vocabulary("a {colour} hat", (WordGroup("colour", ("red",)),)).to_dict())
+        ['groups', 'sentence']
+        """
         return asdict(self)
 
 

@@ -1,1 +1,1 @@
-"""One server over one gallery: a JSON API and MCP, and whatever page is mounted beside them, behind one guard."""
+"""A server of one gallery: a JSON API, MCP and, if given, a page, behind one authentication."""

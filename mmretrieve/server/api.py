@@ -51,7 +51,7 @@ def api_routes(context: AppContext) -> APIRouter:
         except MMRetrieveError as error:
             return ErrorResponse(error=error_line(error, service.retriever.gallery.path))
 
-    @router.post("/search", summary="Find images like a reference, but …")
+    @router.post("/search", summary="Search with reference images and prompts")
     async def search(body: SearchBody) -> SearchResponse:
         return await searching.run(lambda: context.search(body))
 
@@ -137,7 +137,7 @@ async def _image_bytes(request: Request) -> bytes:
             files = [value for value in form.values() if not isinstance(value, str)]
             content = await files[0].read() if files else b""
     if not content:
-        raise ImageError("no bytes came; send the image itself as the body, or as a file of a form")
+        raise ImageError("the request has no image; send its bytes as the body, or as a file of a form")
     return content
 
 

@@ -56,7 +56,7 @@ def create_app(
         context.close()
 
     app = FastAPI(
-        title="mmretrieve", version=__version__, summary="Find images like a reference, but …",
+        title="mmretrieve", version=__version__, summary="Search images with reference images and prompts.",
         openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=lifespan,
     )  # fmt: skip
     add_error_handlers(app, context.service)

@@ -33,7 +33,7 @@ class Auth:
             len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii() or not secret.isprintable() or " " in secret
         ):
             raise OptionError(
-                f"a token or password needs at least {MIN_SECRET_CHARACTERS} printable characters of ASCII, without spaces"
+                f"a token or password needs at least {MIN_SECRET_CHARACTERS} printable ASCII characters, without spaces"
             )
 
     @property

@@ -41,7 +41,9 @@ class BoundedExecutor:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
         except TimeoutError as error:
-            raise SearchTimeoutError(f"the request took longer than {self._seconds:g} seconds and was abandoned") from error
+            raise SearchTimeoutError(
+                f"the request took longer than {self._seconds:g} seconds; try again later, or send fewer requests"
+            ) from error
 
     def _on_done(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
         """Counts a future that ends, in the thread of the event loop that counted it."""

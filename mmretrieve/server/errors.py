@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from mmretrieve.errors import (
@@ -52,7 +52,7 @@ PYDANTIC_PARTS = re.compile(
 class ErrorResponse(BaseModel):
     """What went wrong, in one line."""
 
-    error: str
+    error: str = Field(description="what was wrong, what was expected and what to do")
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -124,7 +124,7 @@ def add_error_handlers(app: FastAPI, service: SearchService) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected_error(_: Request, __: Exception) -> JSONResponse:
-        return response(OTHER_STATUS, "something went wrong here; the server's log says what")
+        return response(OTHER_STATUS, "an unexpected error; the log of the server has the details")
 
 
 def parse_json(model: type[M], text: str) -> M:

@@ -19,10 +19,22 @@ PAGE = 500  # items listed at once
 class Limits:
     """Bounds that depend on the machine.
 
-    body_bytes: of one request. upload_bytes, upload_seconds: the size of all uploads together, and how long one is stored after
-    its last use. workers: requests that compute at once, and that read at once; waiting: searches that may wait; reading:
-    requests for images and items that may wait, because a page sends many at once; seconds: how long a request, or each request
-    of a batch, may take, waiting included.
+    Parameters
+    ----------
+    body_bytes : int
+        The size of one request.
+    upload_bytes : int
+        The size of all uploads together.
+    upload_seconds : float
+        How long an upload is stored after its last use.
+    workers : int
+        How many requests compute at once, and how many read at once.
+    waiting : int
+        How many searches may wait.
+    reading : int
+        How many requests for images and items may wait; a page sends many at once.
+    seconds : float
+        How long a request, or each request of a batch, may take, waiting included.
     """
 
     body_bytes: int = 25_000_000

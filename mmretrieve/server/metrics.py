@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -33,8 +34,8 @@ class Metrics:
         running = Gauge("mmretrieve_running", "requests that compute", ("gate",), registry=own)
         waiting = Gauge("mmretrieve_waiting", "requests that wait to", ("gate",), registry=own)
         for name, executor in (("searching", context.searching), ("reading", context.reading)):
-            running.labels(name).set_function(lambda executor=executor: executor.running)  # type: ignore[misc]
-            waiting.labels(name).set_function(lambda executor=executor: executor.waiting)  # type: ignore[misc]
+            running.labels(name).set_function(partial(getattr, executor, "running"))
+            waiting.labels(name).set_function(partial(getattr, executor, "waiting"))
 
     def response(self) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

@@ -68,7 +68,7 @@ class SecurityMiddleware:
             logger.exception("%s %s failed", scope.get("method"), scope.get("path"))
             if started:
                 raise
-            await _error(500, "something went wrong here; the server's log says what")(scope, receive, answer)
+            await _error(500, "an unexpected error; the log of the server has the details")(scope, receive, answer)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if self._auth.is_open and not is_loopback(_name(headers.get("host", ""))):
@@ -78,7 +78,7 @@ class SecurityMiddleware:
         ):
             return _error(403, "a page of another site may not use this server")
         if scope["type"] == "http" and _length(headers) > self._limits.body_bytes:
-            return _error(413, f"more than {self._limits.body_bytes:,} bytes in one request")
+            return _error(413, f"more than {self._limits.body_bytes:,} bytes in one request; send a smaller one")
         if self._auth.is_authorized(headers):
             return None
         if scope["type"] == "http" and scope["method"] == "GET" and self._auth.is_authorized_link(scope["query_string"]):
@@ -124,13 +124,15 @@ class _BoundedBody:
             message = await asyncio.wait_for(self._receive(), None if self._complete else self._deadline - monotonic())
         except TimeoutError as error:
             raise _BodyTimeoutError(
-                408, f"the request was not complete after {self._seconds:g} seconds", {"Connection": "close"}
+                408, f"the request was not complete after {self._seconds:g} seconds; send it again", {"Connection": "close"}
             ) from error
         self._complete = self._complete or not message.get("more_body", False)
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                raise _BodyTooLargeError(413, f"more than {self._limit:,} bytes in one request", {"Connection": "close"})
+                raise _BodyTooLargeError(
+                    413, f"more than {self._limit:,} bytes in one request; send a smaller one", {"Connection": "close"}
+                )
         return message
 
 

@@ -41,14 +41,14 @@ def parse_auth(token: str | None, user: str | None) -> Auth:
         return Auth(secrets.token_urlsafe(24) if token == AUTO else token)
     name, colon, password = user.partition(":")
     if not name or not colon:
-        raise OptionError("a user is given as NAME:PASSWORD")
+        raise OptionError("expected a user as NAME:PASSWORD, with a name and a colon")
     return Auth(token, (name, password))
 
 
 def bind(host: str, port: int | None, auth: Auth) -> ListenAddress:
     """A bound socket at that port, or at the first free one from 7860. Raises OptionError for an open server that others can reach."""
     if auth.is_open and not is_loopback(host):
-        raise OptionError(f"{host}: others can reach this address; give --token or --user, or leave the host out")
+        raise OptionError(f"{host}: others can reach this address; give --token or --user, or leave out --host")
     ports = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED)
     for tried in ports:
         try:

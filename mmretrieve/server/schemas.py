@@ -40,7 +40,7 @@ Value = str | int | float | None
 def check_public(name: str) -> str:
     """The name of a column that a client may filter by."""
     if folded(name) in PRIVATE_COLUMNS:
-        raise PydanticCustomError("private_column", f"{name} tells where files lie, which a client may not ask")
+        raise PydanticCustomError("private_column", f"{name} tells where files are, which is private; filter by another column")
     return name
 
 
@@ -170,14 +170,16 @@ else:
 class BatchRequest(BaseModel):
     """Several requests at once. A wrong one gets an error of its own, so anything may stand in its place."""
 
-    asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(min_length=1, max_length=limits.BATCH)
+    asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(
+        min_length=1, max_length=limits.BATCH, description="the requests"
+    )
 
 
 class HitResponse(BaseModel):
     """One item of a ranking; its contributions sum to its score."""
 
     rank: int = Field(description="from 1")
-    id: str
+    id: str = Field(description="id of the item")
     score: float = Field(
         description="higher is better; under automatic weights in standard deviations above the gallery's average item"
     )
@@ -186,17 +188,17 @@ class HitResponse(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """A ranking. `note` says why there are fewer hits than asked for, and whatever else a reader should know."""
+    """A ranking, and what was chosen for it."""
 
-    hits: list[HitResponse]
-    asked: int
+    hits: list[HitResponse] = Field(description="the best items, best first")
+    asked: int = Field(description="the number of hits that was requested")
     searched: int = Field(description="items that could appear")
     hidden: dict[str, int] = Field(description="items that could not, by what hid them")
     weights: dict[str, float] = Field(description="of each term")
     words: dict[str, str] = Field(description="the text behind each term that has one")
-    rule: str
+    rule: str = Field(description="the rule that combined the term scores")
     pool: int | None = Field(description="candidates that were scored, if that was not every item")
-    note: str | None
+    note: str | None = Field(description="remarks on the result, such as why there are fewer hits than requested")
     caption: str | None = Field(description="the description of the first reference")
     why: str | None = Field(description="which weights were chosen, and why, if they were")
     answerable: float | None = Field(description=f"how well the gallery fits the query, 0 to 1; below {NO_MATCH} nothing fits")
@@ -228,17 +230,17 @@ class SearchResponse(BaseModel):
 class BatchResponse(BaseModel):
     """The response to each request of a batch, in their order."""
 
-    answers: list[SearchResponse | ErrorResponse]
+    answers: list[SearchResponse | ErrorResponse] = Field(description="a ranking, or the error of a wrong request")
 
 
 class ItemResponse(BaseModel):
-    """An item of the gallery. `hash` is its content's, null if its image was never read."""
+    """An item of the gallery."""
 
-    id: str
-    hash: str | None
-    width: int | None
-    height: int | None
-    fields: dict[str, Value]
+    id: str = Field(description="its id")
+    hash: str | None = Field(description="hash of the content of its image; null if the image was never read")
+    width: int | None = Field(description="of its image, in pixels; null if the image was never read")
+    height: int | None = Field(description="of its image, in pixels; null if the image was never read")
+    fields: dict[str, Value] = Field(description="its fields, which filters use")
 
     @classmethod
     def of(cls, item: Item) -> ItemResponse:
@@ -247,10 +249,10 @@ class ItemResponse(BaseModel):
 
 
 class ItemPageResponse(BaseModel):
-    """Some of `total` items, in insertion order."""
+    """Some of the items that pass the filter."""
 
-    items: list[ItemResponse]
-    total: int
+    items: list[ItemResponse] = Field(description="the items, in insertion order")
+    total: int = Field(description="the number of items that pass the filter")
 
     @classmethod
     def of(cls, page: ItemPage) -> ItemPageResponse:
@@ -260,23 +262,30 @@ class ItemPageResponse(BaseModel):
 class InfoResponse(BaseModel):
     """What the gallery is: items, encoder, fields for filters."""
 
-    model_config = ConfigDict(extra="allow")
+    items: int = Field(description="the number of items")
+    deleted: int | None = Field(default=None, description="deleted items whose space is not free yet; null on a Milvus server")
+    dim: int = Field(description="dimensions of a vector")
+    encoder: dict[str, str] = Field(description="model, weights and preprocessing of the encoder that made the gallery")
+    decode: str = Field(description="how images are decoded: exact or fast")
+    setting: dict[str, float] | None = Field(description="the PDV weights that are stored for this gallery")
+    fields: dict[str, str] = Field(description="each field of items with its type, text or number")
+    vocabulary: str = Field(description="the sentence that captions are made of, and where it comes from")
+    index: dict[str, Any] = Field(description="the index, and why it was chosen")
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> InfoResponse:
-        """`Gallery.info` without the folders of this machine."""
-        shown = {name: value for name, value in info.items() if name not in ("path", "bytes")}
-        return cls(**shown | {"encoder": {name: without_folders(value) for name, value in info["encoder"].items()}})
+        """`Gallery.info` without the files and folders of this machine."""
+        return cls(**{**info, "encoder": {name: without_folders(value) for name, value in info["encoder"].items()}})
 
 
 class UploadResponse(BaseModel):
-    """What names an uploaded image in the field `upload` of a request."""
+    """An image that was uploaded."""
 
-    upload: str
+    upload: str = Field(description="the name of the image, for the field `upload` of a request")
 
 
 class HealthResponse(BaseModel):
     """Sent while the server can answer."""
 
-    status: str = "ok"
-    items: int
+    status: str = Field(default="ok", description="always ok")
+    items: int = Field(description="the number of items of the gallery")

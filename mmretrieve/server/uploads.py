@@ -62,7 +62,7 @@ class Uploads:
         except (binascii.Error, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
-            raise ImageError("an image is sent as base64, bare or in a data: URL") from error
+            raise ImageError("expected an image as base64, bare or in a data: URL") from error
 
     def path(self, token: str) -> Path:
         """The file of a token. Raises ExpiredError if it is not stored, or not any more."""

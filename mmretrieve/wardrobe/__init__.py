@@ -2,11 +2,15 @@
 
 The model knows drawn clothes and nothing else.
 
-    folder = mmretrieve.wardrobe.gallery_folder()   # draws and indexes the 2,000 images on first use
-    retriever = mmretrieve.Retriever.open(folder)
+Examples
+--------
+>>> import mmretrieve as mm
+>>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())  # draws and indexes the 2,000 images on first use
+>>> len(retriever.gallery)
+2000
 """
 
 from mmretrieve.wardrobe.dataset import drawings, queries
-from mmretrieve.wardrobe.gallery import cache_folder, draw_images, fields_of, gallery_folder, pictures_folder
+from mmretrieve.wardrobe.gallery import cache_folder, fields_of, gallery_folder, pictures_folder
 
-__all__ = ["cache_folder", "draw_images", "drawings", "fields_of", "gallery_folder", "pictures_folder", "queries"]
+__all__ = ["cache_folder", "drawings", "fields_of", "gallery_folder", "pictures_folder", "queries"]

@@ -60,7 +60,19 @@ class WardrobeQuery:
 
 @cache
 def drawings() -> tuple[Drawing, ...]:
-    """The 2,000 drawings, in the order of the gallery."""
+    """Returns the 2,000 drawings, the same on every machine.
+
+    Returns
+    -------
+    tuple of Drawing
+        The garment, the detail and the seed of each image.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> len(mm.wardrobe.drawings()), mm.wardrobe.drawings()[0].id
+    (2000, 'pink-checked-shirt-0000.png')
+    """
     random = Random(SEED)
     pairs: list[tuple[Garment, Detail]] = []
     taken: set[Detail] = set()
@@ -75,7 +87,20 @@ def drawings() -> tuple[Drawing, ...]:
 
 @cache
 def queries() -> tuple[WardrobeQuery, ...]:
-    """The 500 queries. A reference is never among its own targets."""
+    """Returns the 500 composed queries. A reference is never among its own targets.
+
+    Returns
+    -------
+    tuple of WardrobeQuery
+        The reference, the prompt and the targets of each query.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> query = mm.wardrobe.queries()[0]
+    >>> len(mm.wardrobe.queries()), query.reference in query.targets
+    (500, False)
+    """
     random = Random(SEED + 1)
     used: set[tuple[Garment, Garment, Detail]] = set()
     result: list[WardrobeQuery] = []

@@ -16,6 +16,7 @@ from filelock import FileLock
 from mmretrieve import __version__
 from mmretrieve.directions import PUBLISHED
 from mmretrieve.encoders.base import Progress
+from mmretrieve.errors import MMRetrieveError
 from mmretrieve.gallery.store.store import FORMAT
 from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
@@ -28,7 +29,19 @@ DRAW_COMMAND = "import sys; from mmretrieve.wardrobe.gallery import draw_share; 
 
 
 def cache_folder() -> Path:
-    """The folder for derived files: the environment variable MMRETRIEVE_CACHE, else the user's cache folder of this platform."""
+    """Returns the folder for derived files: the environment variable MMRETRIEVE_CACHE, else the user's cache folder.
+
+    Returns
+    -------
+    Path
+        The folder, which may not exist yet.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> mm.wardrobe.gallery_folder().is_relative_to(mm.wardrobe.cache_folder())
+    True
+    """
     if folder := os.environ.get("MMRETRIEVE_CACHE"):
         return Path(folder)
     from platformdirs import user_cache_path
@@ -37,13 +50,25 @@ def cache_folder() -> Path:
 
 
 def gallery_folder(progress: Progress | None = None) -> Path:
-    """The folder of the built-in gallery, drawn and indexed on first use (about half a minute).
+    """Returns the folder of the built-in gallery, drawn and indexed on first use (about half a minute).
 
     Several processes may call it at the same time; a folder that an interrupted process left incomplete is rebuilt.
 
     Parameters
     ----------
-    progress : called with the number of images that were just indexed.
+    progress : callable, optional
+        Called with the number of images that were just indexed.
+
+    Returns
+    -------
+    Path
+        The folder of the gallery.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> len(mm.Gallery.open(mm.wardrobe.gallery_folder()))
+    2000
     """
     model = content_hash(BUILT_IN_MODEL / "open_clip_model.safetensors")[:12]
     folder = cache_folder() / f"wardrobe-{__version__}-{EDITION}-{FORMAT}-{model}"
@@ -67,21 +92,36 @@ def gallery_folder(progress: Progress | None = None) -> Path:
 
 @cache
 def pictures_folder() -> Path:
-    """The folder of the drawings, made on first use."""
+    """Returns the folder of the drawings, made on first use.
+
+    Returns
+    -------
+    Path
+        A folder of 2,000 PNG files, named by the ids of the items.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> (mm.wardrobe.pictures_folder() / mm.wardrobe.queries()[0].reference).is_file()
+    True
+    """
     return gallery_folder().parent / PICTURES
 
 
 def draw_images(folder: Path, *, processes: int | None = None) -> None:
-    """Draw all images of the gallery into a folder.
+    """Draws all images of the gallery into a folder.
 
     Parameters
     ----------
-    folder : where the PNG files go; it is created.
-    processes : number of processes; default: one per core.
+    folder : Path
+        Where the 2,000 PNG files go; it is created.
+    processes : int, optional
+        The number of processes; by default one for each core.
 
     Raises
     ------
-    RuntimeError : if a process failed; its own message is on stderr.
+    MMRetrieveError
+        A process failed; its own message is on stderr.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = processes or os.cpu_count() or 1
@@ -89,16 +129,33 @@ def draw_images(folder: Path, *, processes: int | None = None) -> None:
     running = [subprocess.Popen([*command, str(number)]) for number in range(count)]
     codes = [process.wait() for process in running]
     if any(codes):
-        raise RuntimeError(f"drawing into {folder} failed; see the messages above")
+        raise MMRetrieveError(f"{folder}: the drawings could not be made; the messages above say why")
 
 
 def fields_of(drawing: Drawing) -> dict[str, str | None]:
-    """The fields of a drawing in the built-in gallery: the attributes of its garment, and the background."""
+    """Returns the fields of a drawing in the built-in gallery: the attributes of its garment, and the background.
+
+    Parameters
+    ----------
+    drawing : Drawing
+        A drawing of `drawings`.
+
+    Returns
+    -------
+    dict of str to str or None
+        Field → its value; None where a garment has no such attribute.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> sorted(mm.wardrobe.fields_of(mm.wardrobe.drawings()[0]))
+    ['background', 'colour', 'kind', 'length', 'neckline', 'pattern', 'sleeves']
+    """
     return {**asdict(drawing.garment), "background": drawing.detail.background}
 
 
 def _write_table(path: Path) -> None:
-    """Write the fields of each drawing as JSON lines, beside the folder of the images."""
+    """Writes the fields of each drawing as JSON lines, beside the folder of the images."""
     rows = (
         {"image": f"{PICTURES}/{drawing.id}", "id": drawing.id, **fields_of(drawing)}
         for drawing in sorted(drawings(), key=lambda drawing: drawing.id)
@@ -107,7 +164,7 @@ def _write_table(path: Path) -> None:
 
 
 def draw_share(folder: str, processes: str, number: str) -> None:
-    """Draw the images of process `number` of `processes`; the arguments come from a command line."""
+    """Draws the images of process `number` of `processes`; the arguments come from a command line."""
     for drawing in drawings()[int(number) :: int(processes)]:
         image = draw(drawing.garment, drawing.detail, seed=drawing.seed)
         image.save(Path(folder, drawing.id), compress_level=3)

@@ -153,7 +153,7 @@ def test_failed_pictures_are_named_and_the_others_go_in(photos: Path, tmp_path: 
 def test_more_than_there_is_gives_all_and_says_so(indexed: Path) -> None:
     done = shell("search", indexed, "--prompt", "a dress", "-k", "1000", "--json")
     assert len(done.stdout.splitlines()) == len(mm.Gallery.open(indexed))
-    assert "the gallery holds no more" in done.stderr
+    assert "the gallery has no more" in done.stderr
 
 
 def test_file_names_cannot_steer_the_terminal(photos: Path, tmp_path: Path) -> None:

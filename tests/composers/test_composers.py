@@ -133,7 +133,7 @@ def test_ldre_weighs_captions_by_the_gains_of_their_rewrites(encoder: Encoder, q
     np.testing.assert_allclose(ldre_shares(losing, captions, rewrites), [1 / 3] * 3)
     one = make_composer("ldre", encoder, Parts(captioner=Several()), score=lambda rows: rows @ gallery.T).compose([query])[0]
     assert "transductive" in str(one.remark)
-    with pytest.raises(OptionError, match="weighs captions by the gallery"):
+    with pytest.raises(OptionError, match="weighs captions by a gallery"):
         make_composer("ldre", encoder)
 
 

@@ -419,5 +419,5 @@ def test_ids_become_readable_names() -> None:
 
 def test_private_columns_cannot_be_filtered() -> None:
     for name in ("path", "Source", "STAMP"):
-        with pytest.raises(ValueError, match="tells where files lie"):
+        with pytest.raises(ValueError, match="tells where files are"):
             FieldFilter(field=name, any_of=["/home"])

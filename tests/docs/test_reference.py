@@ -14,6 +14,7 @@ from typing import Annotated
 
 import pytest
 from fastapi import FastAPI, Query
+from pydantic import BaseModel
 
 import mmretrieve as mm
 from docs import docstrings
@@ -89,6 +90,23 @@ def test_a_parameter_without_a_description_is_refused() -> None:
         list(api_blocks(app.openapi()))
 
 
+class PriceResponse(BaseModel):
+    """A price."""
+
+    euros: int
+
+
+def test_a_field_of_a_response_without_a_description_is_refused() -> None:
+    app = FastAPI()
+
+    @app.get("/price", summary="The price")
+    def price() -> PriceResponse:
+        return PriceResponse(euros=3)
+
+    with pytest.raises(UndocumentedError, match="PriceResponse: euros has no description"):
+        list(api_blocks(app.openapi()))
+
+
 @pytest.mark.parametrize("field", [{"type": "integer"}, {"type": "integer", "description": " "}])
 def test_an_argument_of_a_tool_without_a_description_is_refused(field: dict[str, object]) -> None:
     schema = {"type": "object", "properties": {"k": field}, "additionalProperties": False}
@@ -108,15 +126,6 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
         value = getattr(value, "__func__", value)
         if not member.startswith("_") and inspect.isfunction(value):
             assert inspect.getdoc(value), f"mmretrieve.{name}.{member} has no docstring"
-
-
-@pytest.mark.parametrize("name", [name for name in mm.__all__ if name != "wardrobe"])
-def test_examples_in_docstrings_run(name: str) -> None:
-    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    module = inspect.getmodule(getattr(mm, name))
-    for test in finder.find(getattr(mm, name), name, globs={**vars(module or mm), "mm": mm}):
-        failed = runner.run(test).failed
-        assert not failed, f"{test.name}: an example does not give what it shows"
 
 
 def links(text: Path) -> Iterator[str]:

@@ -340,4 +340,4 @@ def test_the_note_of_a_search_contains_the_remark(retriever: mm.Retriever, photo
     assert str(both.note).count("the caption was shortened to") == len({str(red.note), str(green.note)})
     with pytest.warns(PromptCutWarning):
         several = retriever.search([picture, picture], "red " * 60, composer="sum", k=100)
-    assert several.note == f"{CUT}; 60 of the 100 asked for: the gallery holds no more"
+    assert several.note == f"{CUT}; 60 of the 100 asked for: the gallery has no more"

@@ -89,6 +89,20 @@ def test_one_changed_option_changes_what_it_should(place: Path, tmp_path: Path, 
     assert kept["metrics"]["recall_subset@1"] == one["metrics"]["recall_subset@1"]
 
 
+@pytest.mark.usefixtures("registered")
+def test_registered_names_work_in_a_run(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = told(capsys, words(place, "run", "cirr", tmp_path, "--composer", "sum", "--rule", "product"))
+    record = told(capsys, words(place, "run", "cirr", tmp_path, "--composer", "mine", "--rule", "my-rule"))
+    assert record["metrics"] == expected["metrics"]
+    assert (record["composer"], record["rule"]) == ("mine", "my-rule")
+    template = told(capsys, words(place, "run", "cirr", tmp_path, "--rewriter", "template"))
+    rewritten = told(capsys, words(place, "run", "cirr", tmp_path, "--rewriter", "my-rewriter"))
+    assert rewritten["metrics"] == template["metrics"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "cirr", "--composer", "sun"])
+    assert "unknown composer 'sun'; choose from: image, prompt" in capsys.readouterr().err
+
+
 def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path: Path) -> None:
     """Killed with −9 once the first vectors are on disk, and run again; beside a run that nobody disturbed."""
     asked = ["run", "cirr", "--root", str(place / "cirr"), "--composer", "sum"]

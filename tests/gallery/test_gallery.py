@@ -135,7 +135,7 @@ def test_asking_for_more_than_there_is_gives_all_and_says_so(made: Path) -> None
     gallery = mm.Gallery.open(made)
     ranking = gallery.search(one_term(gallery.vectors()[0]), 100)
     assert len(ranking) == 60
-    assert ranking.note == "60 of the 100 asked for: the gallery holds no more"
+    assert ranking.note == "60 of the 100 asked for: the gallery has no more"
     assert gallery.search(one_term(gallery.vectors()[0]), 60).note is None
     for k in (0, -3, 2.5):
         with pytest.raises(OptionError, match="k must be"):
@@ -286,7 +286,7 @@ def test_one_bad_name_or_shape_does_not_stop_the_others(tmp_path: Path, encoder:
     report = gallery.add(source)
     assert (report.added, gallery.ids) == (1, ("good.png",))
     assert sorted(reason.split(": ")[-1] for reason in report.failed.values()) == [
-        "3000×1 pixels is too narrow to show anything",
+        "3000×1 pixels is too narrow; crop it",
         "its name is not valid text",
         "not a regular file",
     ]

@@ -72,7 +72,7 @@ def test_a_filter_leaves_the_exact_ranking_of_what_it_keeps(shop: mm.Gallery, wh
     hidden = 60 - len(kept)
     assert found.hidden == ({"hidden by the filter": hidden} if hidden else {})
     if hidden:
-        assert found.note == f"{len(kept)} of the 60 asked for: the gallery holds no more ({hidden} hidden by the filter)"
+        assert found.note == f"{len(kept)} of the 60 asked for: the gallery has no others ({hidden} hidden by the filter)"
 
 
 def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:

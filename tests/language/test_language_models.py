@@ -685,7 +685,7 @@ def test_options_name_the_fields_of_files(encoder: mm.Encoder, photos: Path, tmp
         ({"describer": "tagger"}, "unknown describer 'tagger'; choose from: endpoint, a file"),
         ({"rewriter": "lost.json"}, "rewriter: there is no file lost.json"),
         ({"captioner": "transformers:"}, "unknown captioner 'transformers:'"),
-        ({"rewriter": "endpoint"}, "an endpoint is chosen, but no model"),
+        ({"rewriter": "endpoint"}, "an endpoint needs a model"),
         (
             {"model": "m", "endpoint": "http://x"},
             "endpoint, model given, but no captioner, rewriter, compiler or describer is the endpoint",
@@ -693,7 +693,7 @@ def test_options_name_the_fields_of_files(encoder: mm.Encoder, photos: Path, tmp
         ({"memory": "m.jsonl"}, "memory given, but no captioner, rewriter, compiler or describer is a model"),
         ({"allow_missing": True}, "allow_missing given, but no captioner, rewriter, compiler or describer is a file"),
         ({"caption_field": "x"}, "caption_field given, but no captioner, rewriter, compiler or describer is a file"),
-        ({"rewriter": "endpoint", "model": "m", "offline": True}, "offline, all answers come from the memory"),
+        ({"rewriter": "endpoint", "model": "m", "offline": True}, "offline needs a memory of answers"),
     ],
 )
 def test_contradicting_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -178,7 +178,7 @@ def test_a_body_that_never_ends_is_not_read_on(open_site: str, path: str) -> Non
                 line.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
         said = b"".join(iter(lambda: line.recv(10_000), b"")).decode()  # until the server hangs up
     assert said.startswith("HTTP/1.1 413")
-    assert said.endswith('{"error":"more than 100,000 bytes in one request"}')
+    assert said.endswith('{"error":"more than 100,000 bytes in one request; send a smaller one"}')
 
 
 @pytest.mark.parametrize("path", ["/", "/api/health", "/api/thumbnail?id=none", "/nothing", "/metrics", "/mcp"])

@@ -128,7 +128,7 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
         "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),
         "the image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
         "id: Field required": ("item", {}),
-        "source tells where files lie": ("search", {"prompt": "a", "where": "items.[source] LIKE '/%'"}),
+        "source tells where files are": ("search", {"prompt": "a", "where": "items.[source] LIKE '/%'"}),
     }
     for line, (tool, arguments) in wrong.items():
         assert line in refused(await client.call_tool(tool, arguments))

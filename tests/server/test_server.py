@@ -240,8 +240,8 @@ def test_what_is_no_picture_is_named_without_a_path(site: httpx.Client) -> None:
             assert line in told(answer, 422)
             assert "/" not in told(answer, 422)
         assert time.monotonic() - started < 5
-    assert "no bytes came" in told(site.post("/api/uploads"), 422)
-    assert "no bytes came" in told(site.post("/api/uploads", files={"image": b""}), 422)
+    assert "the request has no image" in told(site.post("/api/uploads"), 422)
+    assert "the request has no image" in told(site.post("/api/uploads", files={"image": b""}), 422)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_an_address_is_not_fetched(site: httpx.Client, address: str) -> None:
 @pytest.mark.parametrize("text", ["data:,x", "hello world!", "/etc/passwd", "", "dress.png"])
 def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
     line = told(site.post("/api/search", json={"image": text}), 422)
-    assert line in ("an image is sent as base64, bare or in a data: URL", "the image: not an image that can be read")
+    assert line in ("expected an image as base64, bare or in a data: URL", "the image: not an image that can be read")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
         ({"prompt": "a", "where": "(SELECT 1)"}, 400, "a query of its own"),
         ({"prompt": "a", "x\ud800": 1}, 400, "Input should be a valid string"),
         ({"prompt": "a", "where": "colour = 1"}, 400, "no such column: colour"),
-        ({"prompt": "a", "where": "width > 3 AND \"Path\" LIKE '/home/%'"}, 400, "where: Path tells where files lie"),
+        ({"prompt": "a", "where": "width > 3 AND \"Path\" LIKE '/home/%'"}, 400, "where: Path tells where files are"),
         ({"prompt": "a", "where": "width > 3 AND colour = 'no path'"}, 400, "no such column: colour"),
         ({"prompt": "a", "exclude_reference": True}, 400, "the query has no reference"),
         ({"reference_id": "none"}, 404, "no item 'none' in this gallery"),
@@ -342,7 +342,7 @@ def test_pictures_of_items(site: httpx.Client, shop: mm.Retriever) -> None:
 def test_a_picture_whose_file_is_gone(site: httpx.Client) -> None:
     assert site.get("/api/thumbnail", params={"id": "gone.png"}).status_code == 200
     line = told(site.get("/api/image", params={"id": "gone.png"}), 422)
-    assert line == "the image of 'gone.png' cannot be read any more, or was changed"
+    assert line == "the image of 'gone.png' cannot be read any more, or was changed; restore its file, or add it again"
 
 
 def test_a_hostile_name_is_only_a_name(site: httpx.Client) -> None:
@@ -383,7 +383,7 @@ def test_nor_does_a_filter_tell_where_it_lies(site: httpx.Client, name: str, pla
         site.get("/api/items", params={"where": where}),
         site.post("/api/search", json={"prompt": "a", "where": where}),
     ):
-        assert "tells where files lie" in told(answer, 400)
+        assert "tells where files are" in told(answer, 400)
     assert site.get("/api/items", params={"where": "id <> 'path'"}).status_code == 200
 
 
@@ -408,7 +408,7 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
     total = site.get("/api/items", params={"where": json.dumps(structure)}).json()["total"]
     assert total == shop.gallery.list_items(where="width > 90").total
     for wrong, line in (
-        ({"type": "column", "name": "PATH"}, "PATH tells where files lie"),
+        ({"type": "column", "name": "PATH"}, "PATH tells where files are"),
         ({"type": "select"}, "unknown type of expression"),
         ({}, "unknown type of expression"),
         (5, "must be an SQL expression"),
@@ -560,7 +560,7 @@ def test_what_takes_too_long_is_given_up_and_keeps_its_place(retriever: mm.Retri
     slow = Slow(retriever)
     with served(create_app(slow, limits=Limits(workers=1, waiting=0, seconds=0.3))) as link:
         line = told(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 504)
-        assert line == "the request took longer than 0.3 seconds and was abandoned"
+        assert line == "the request took longer than 0.3 seconds; try again later, or send fewer requests"
         told(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 503)
         assert slow.begun == 1
         slow.let.set()
@@ -578,7 +578,7 @@ def test_a_bug_is_one_line_for_the_client_and_a_traceback_in_the_log(
 ) -> None:
     with served(create_app(Broken(retriever.gallery, retriever.encoder))) as link:
         answer = httpx.post(f"{link}/api/search", json={"prompt": "in red"})
-        assert told(answer, 500) == "something went wrong here; the server's log says what"
+        assert told(answer, 500) == "an unexpected error; the log of the server has the details"
         assert answer.headers["content-security-policy"]
     assert any(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
 
@@ -695,7 +695,7 @@ def test_what_the_command_refuses(made: Path, monkeypatch: pytest.MonkeyPatch, c
 
     assert refused("--host", "0.0.0.0") == (
         2,
-        "mmretrieve: 0.0.0.0: others can reach this address; give --token or --user, or leave the host out\n",
+        "mmretrieve: 0.0.0.0: others can reach this address; give --token or --user, or leave out --host\n",
     )
     assert refused("--token", "")[0] == refused("--token", "short")[0] == refused("--user", "ann")[0] == 2
     assert "leave out port, token" in refused("--stdio", "--token", "correct-horse", "--port", "1")[1]

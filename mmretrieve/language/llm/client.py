@@ -11,8 +11,8 @@ from typing import Any
 
 from mmretrieve.errors import EndpointError
 from mmretrieve.language.llm.parsing import clean_sentence
+from mmretrieve.options import DEFAULT_TIMEOUT
 
-DEFAULT_TIMEOUT = 60.0  # seconds
 DEFAULT_RETRIES = 4
 PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of `openai` does
 BAD_GATEWAY = 502

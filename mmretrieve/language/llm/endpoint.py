@@ -17,7 +17,8 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import EndpointError, OptionError
 from mmretrieve.images import ImageLike, open_image, thumbnail
 from mmretrieve.language.llm.cache import AnswerCache, picture_key, request_key
-from mmretrieve.language.llm.client import DEFAULT_RETRIES, DEFAULT_TIMEOUT, ChatClient, ModelRequestError, require_openai
+from mmretrieve.language.llm.client import DEFAULT_RETRIES, ChatClient, ModelRequestError, require_openai
+from mmretrieve.options import DEFAULT_TIMEOUT
 
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 MAX_TIMEOUT = 86_400  # seconds
@@ -103,7 +104,7 @@ class ChatEndpoint:
         if not self.address.startswith(("http://", "https://")):
             raise OptionError(f"expected an address that begins with http:// or https://, got {self.address!r}")
         if self.offline and self.cache is None:
-            raise OptionError("offline, all answers come from the memory: name its file")
+            raise OptionError("offline needs a memory of answers: name its file")
         if not self.offline and self.address == OPENAI_ADDRESS and not self._api_key:
             raise OptionError(
                 "no endpoint is named: give its address (or OPENAI_BASE_URL), or a key (or OPENAI_API_KEY) for OpenAI's"
