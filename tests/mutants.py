@@ -56,7 +56,7 @@ FAULTS = [
     Fault(
         "a benchmark ranks the reference too",
         "eval/benchmarks/base.py",
-        "return () if self.protocol.keeps_reference else (self.place[query.reference],)",
+        "return () if self.protocol.keeps_reference else (self.id2row[query.reference],)",
         "return ()",
         ("tests/eval/test_metrics.py", "tests/eval/test_benchmark.py"),
     ),
@@ -84,8 +84,8 @@ FAULTS = [
     Fault(
         "items that the index does not cover yet are not found",
         "mmretrieve/gallery/candidates.py",
-        "np.union1d(found, unseen)",
-        "found",
+        "np.union1d(candidates, uncovered)",
+        "candidates",
         ("tests/gallery/test_indexed.py",),
     ),
     Fault(
