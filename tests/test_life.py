@@ -13,7 +13,7 @@ from live_server import served
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main
-from mmretrieve.server.app import build
+from mmretrieve.server.app import create_app
 
 KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
 
@@ -45,7 +45,7 @@ def test_a_gallery_lives(tmp_path: Path, photos: Path, encoder: mm.Encoder, caps
     hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(hit["rank"], hit["id"], hit["score"], hit["contributions"]) for hit in hits] == expected
 
-    with served(build(retriever)) as link:
+    with served(create_app(retriever)) as link:
         upload = httpx.post(f"{link}/api/uploads", content=reference.read_bytes()).json()["upload"]
         answer = httpx.post(f"{link}/api/search", json={"upload": upload, "prompt": "in red", "k": 60, **KNOBS}, timeout=60)
         assert [(hit["rank"], hit["id"], hit["score"], hit["contributions"]) for hit in answer.json()["hits"]] == expected

@@ -15,6 +15,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmretrieve import wardrobe
 from mmretrieve.encoders.base import Encoder
@@ -26,7 +27,7 @@ from mmretrieve.wardrobe.attributes import (
     Colour,
     Detail,
     Garment,
-    GarmentType,
+    Kind,
     Motif,
     Pattern,
     Pose,
@@ -57,7 +58,7 @@ NAMES = [field.name for field in fields(Garment)]
 def test_a_garment_has_every_combination_of_the_attributes_of_its_kind_and_no_others() -> None:
     every = list(garments())
     assert len(every) == len(set(every))
-    for kind in GarmentType:
+    for kind in Kind:
         groups = choices(kind)
         of_kind = [garment for garment in every if garment.kind is kind]
         assert len(of_kind) == np.prod([len(values) for values in groups.values()])
@@ -68,14 +69,14 @@ def test_a_garment_has_every_combination_of_the_attributes_of_its_kind_and_no_ot
 def variants() -> Iterator[tuple[str, list[tuple[Garment, Detail]]]]:
     """For every attribute, drawings that differ in it alone, one for each of its values."""
     detail = replace(drawings()[0].detail, pose=Pose.FLAT, background=Background.CREAM)
-    for kind in GarmentType:
+    for kind in Kind:
         groups = choices(kind)
         plainest: dict[str, StrEnum | None] = {name: groups[name][0] if name in groups else None for name in NAMES[1:]}
         garment = Garment(kind, **plainest)  # type: ignore[arg-type]
         for name, values in groups.items():
             yield f"{kind} {name}", [(garment.changed(**{name: value}), detail) for value in values]
     shirts = [garment for garment in garments() if garment.colour is Colour.BLUE and garment.pattern is Pattern.PLAIN]
-    first_of_kind = [next(garment for garment in shirts if garment.kind is kind) for kind in GarmentType]
+    first_of_kind = [next(garment for garment in shirts if garment.kind is kind) for kind in Kind]
     yield "kind", [(garment, detail) for garment in first_of_kind]
     for name, values in DETAILS.items():
         yield name, [(first_of_kind[0], replace(detail, **{name: value})) for value in values]
@@ -95,6 +96,25 @@ def test_a_drawing_is_the_same_every_time_and_its_seed_moves_it_a_little() -> No
     assert image.tobytes() == draw(drawing.garment, drawing.detail, seed=1, size=64).tobytes()
     other = draw(drawing.garment, drawing.detail, seed=2, size=64)
     assert (np.asarray(image) != np.asarray(other)).mean() > 0.01
+
+
+BRIGHTNESS = [
+    [226.0, 210.3, 203.7, 226.0],
+    [227.0, 175.7, 154.3, 227.0],
+    [227.0, 172.7, 163.7, 227.0],
+    [226.0, 211.0, 207.7, 226.0],
+]  # of the first drawing, in 4 × 4 fields
+
+
+def test_drawings_are_those_that_the_results_were_measured_on() -> None:
+    """The text of a garment, class names included, seeds its drawing: a renamed class would draw another gallery."""
+    first = drawings()[0]
+    text = "Garment(kind=<Kind.SHIRT: 'shirt'>, colour=<Colour.PINK: 'pink'>, pattern=<Pattern.CHECKED: 'checked'>, "
+    assert str(first.garment) == f"{text}sleeves=<Sleeves.NONE: 'no sleeves'>, length=None, neckline=None)"
+    text = "Detail(motif=<Motif.HEART: 'heart'>, trim=<Trim.NONE: 'none'>, pose=<Pose.HANGER: 'hanger'>, "
+    assert str(first.detail) == f"{text}background=<Background.SPECKS: 'specks'>, light=<Light.SOFT: 'soft'>)"
+    image = draw(first.garment, first.detail, seed=first.seed).resize((4, 4), Image.Resampling.BOX)
+    np.testing.assert_allclose(np.asarray(image).mean(axis=2), BRIGHTNESS, atol=0.5)
 
 
 def test_every_kind_can_be_drawn_in_every_detail() -> None:
@@ -130,10 +150,10 @@ def test_texts_mention_the_garment_and_never_its_detail() -> None:
 
 def test_captions_and_prompts_by_example() -> None:
     garment = Garment(
-        GarmentType.DRESS,
+        Kind.DRESS,
         Colour.ORANGE,
         Pattern.STRIPED,
-        *(choices(GarmentType.DRESS)[n][0] for n in ("sleeves", "length", "neckline")),  # type: ignore[arg-type]
+        *(choices(Kind.DRESS)[n][0] for n in ("sleeves", "length", "neckline")),  # type: ignore[arg-type]
     )
     assert captions.caption(garment) == "a photo of an orange striped short dress without sleeves with a round neck"
     assert captions.caption(garment, omit={"length", "neckline", "sleeves"}) == "a photo of an orange striped dress"

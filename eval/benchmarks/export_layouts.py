@@ -17,22 +17,22 @@ from typing import Any
 from mmretrieve import wardrobe
 from mmretrieve.options import Choice
 from mmretrieve.wardrobe import captions
-from mmretrieve.wardrobe.attributes import Detail, Garment, GarmentType, Pattern, Sleeves
+from mmretrieve.wardrobe.attributes import Detail, Garment, Kind, Pattern, Sleeves
 from mmretrieve.wardrobe.dataset import Drawing, WardrobeQuery
 
 SEED = 20261  # of image sets and second captions; each query has its own generator, seeded by this number and its id
 LINE_CYCLE, HIDDEN_LINES = 5, (1, 3)  # of every five clothing lines, those whose targets are hidden
 SIMILAR_IMAGES = 2  # with the reference's detail, and as many again with the target's garment
-CATEGORIES: Mapping[str, tuple[GarmentType, ...]] = {
+CATEGORIES: Mapping[str, tuple[Kind, ...]] = {
     "dress": (
-        GarmentType.DRESS,
-        GarmentType.JUMPSUIT,
-        GarmentType.SKIRT,
-        GarmentType.TROUSERS,
-        GarmentType.SHORTS,
+        Kind.DRESS,
+        Kind.JUMPSUIT,
+        Kind.SKIRT,
+        Kind.TROUSERS,
+        Kind.SHORTS,
     ),
-    "shirt": (GarmentType.SHIRT, GarmentType.JACKET, GarmentType.COAT),
-    "toptee": (GarmentType.TOP, GarmentType.SWEATER, GarmentType.HOODIE),
+    "shirt": (Kind.SHIRT, Kind.JACKET, Kind.COAT),
+    "toptee": (Kind.TOP, Kind.SWEATER, Kind.HOODIE),
 }
 COCO = "COCO2017_unlabeled"
 

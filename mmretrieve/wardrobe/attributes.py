@@ -13,7 +13,7 @@ from zlib import crc32
 HELD_OUT_EVERY = 5  # one of five combinations of kind, color and pattern is held out of training
 
 
-class GarmentType(StrEnum):
+class Kind(StrEnum):
     DRESS = "dress"
     TOP = "top"
     SHIRT = "shirt"
@@ -121,16 +121,16 @@ class Light(StrEnum):
     SOFT = "soft"
 
 
-WITHOUT_SLEEVES = frozenset({GarmentType.SKIRT, GarmentType.TROUSERS, GarmentType.SHORTS})
-WITH_LENGTH = frozenset({GarmentType.DRESS, GarmentType.COAT, GarmentType.JUMPSUIT, GarmentType.SKIRT})
-WITH_NECKLINE = frozenset({GarmentType.DRESS, GarmentType.TOP, GarmentType.SWEATER, GarmentType.JUMPSUIT})
+WITHOUT_SLEEVES = frozenset({Kind.SKIRT, Kind.TROUSERS, Kind.SHORTS})
+WITH_LENGTH = frozenset({Kind.DRESS, Kind.COAT, Kind.JUMPSUIT, Kind.SKIRT})
+WITH_NECKLINE = frozenset({Kind.DRESS, Kind.TOP, Kind.SWEATER, Kind.JUMPSUIT})
 
 
 @dataclass(frozen=True, order=True)
 class Garment:
     """The attributes that captions and prompts mention. An attribute that the kind does not have is None."""
 
-    kind: GarmentType
+    kind: Kind
     colour: Colour
     pattern: Pattern
     sleeves: Sleeves | None
@@ -153,7 +153,7 @@ class Detail:
     light: Light
 
 
-def choices(kind: GarmentType) -> dict[str, list[StrEnum]]:
+def choices(kind: Kind) -> dict[str, list[StrEnum]]:
     """The attributes that a kind of garment has, and their values: `{"colour": [...], ...}`."""
     groups: dict[str, list[StrEnum]] = {"colour": list(Colour), "pattern": list(Pattern)}
     if kind not in WITHOUT_SLEEVES:
@@ -172,7 +172,7 @@ def random_detail(random: Random) -> Detail:
 
 def garments() -> Iterator[Garment]:
     """All garments, in a fixed order."""
-    for kind in GarmentType:
+    for kind in Kind:
         groups = choices(kind)
         for values in product(*groups.values()):
             named = dict.fromkeys(field.name for field in fields(Garment)) | dict(zip(groups, values, strict=True))
@@ -180,9 +180,9 @@ def garments() -> Iterator[Garment]:
 
 
 @cache
-def unseen() -> frozenset[tuple[GarmentType, Colour, Pattern]]:
+def unseen() -> frozenset[tuple[Kind, Colour, Pattern]]:
     """The combinations of kind, color and pattern that are held out of training: one in five."""
-    combinations = sorted(product(GarmentType, Colour, Pattern), key=lambda c: crc32("/".join(c).encode()))
+    combinations = sorted(product(Kind, Colour, Pattern), key=lambda c: crc32("/".join(c).encode()))
     return frozenset(combinations[: len(combinations) // HELD_OUT_EVERY])
 
 

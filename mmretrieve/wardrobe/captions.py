@@ -14,7 +14,7 @@ from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.wardrobe.attributes import (
     Colour,
     Garment,
-    GarmentType,
+    Kind,
     Length,
     Neckline,
     Pattern,
@@ -26,18 +26,18 @@ from mmretrieve.wardrobe.attributes import (
 
 SENTENCE = "a photo of a {colour} {pattern} {length} {garment} {sleeves} {neckline}"
 
-NOUNS: dict[GarmentType, tuple[str, ...]] = {
-    GarmentType.DRESS: ("dress", "frock"),
-    GarmentType.TOP: ("top", "t-shirt"),
-    GarmentType.SHIRT: ("shirt", "button-up shirt"),
-    GarmentType.SWEATER: ("sweater", "jumper", "pullover"),
-    GarmentType.HOODIE: ("hoodie", "hooded sweatshirt"),
-    GarmentType.JACKET: ("jacket", "zip jacket"),
-    GarmentType.COAT: ("coat", "overcoat"),
-    GarmentType.JUMPSUIT: ("jumpsuit", "overall"),
-    GarmentType.SKIRT: ("skirt",),
-    GarmentType.TROUSERS: ("pair of trousers", "trousers", "pants"),
-    GarmentType.SHORTS: ("pair of shorts", "shorts"),
+NOUNS: dict[Kind, tuple[str, ...]] = {
+    Kind.DRESS: ("dress", "frock"),
+    Kind.TOP: ("top", "t-shirt"),
+    Kind.SHIRT: ("shirt", "button-up shirt"),
+    Kind.SWEATER: ("sweater", "jumper", "pullover"),
+    Kind.HOODIE: ("hoodie", "hooded sweatshirt"),
+    Kind.JACKET: ("jacket", "zip jacket"),
+    Kind.COAT: ("coat", "overcoat"),
+    Kind.JUMPSUIT: ("jumpsuit", "overall"),
+    Kind.SKIRT: ("skirt",),
+    Kind.TROUSERS: ("pair of trousers", "trousers", "pants"),
+    Kind.SHORTS: ("pair of shorts", "shorts"),
 }
 # Wordings of an attribute before the noun ("striped dress") and after it ("dress with stripes"); the first one is the plain one.
 BEFORE: dict[StrEnum, tuple[str, ...]] = {colour: (colour.value,) for colour in Colour} | {
@@ -172,8 +172,8 @@ def vocabulary() -> Vocabulary:
         ("sleeves", Sleeves),
         ("neckline", Neckline),
     ):
-        nouns = tuple(NOUNS[kind][0] for kind in GarmentType if name in choices(kind))
-        only = {"garment": nouns} if len(nouns) < len(GarmentType) else {}
+        nouns = tuple(NOUNS[kind][0] for kind in Kind if name in choices(kind))
+        only = {"garment": nouns} if len(nouns) < len(Kind) else {}
         groups.append(WordGroup(name, tuple(_plain_word(name, value) for value in values), only))
     return Vocabulary(SENTENCE, tuple(groups))
 

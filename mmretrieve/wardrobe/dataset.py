@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from random import Random
 
-from mmretrieve.wardrobe.attributes import Background, Detail, Garment, GarmentType, Light, Motif, Pose, Trim, choices
+from mmretrieve.wardrobe.attributes import Background, Detail, Garment, Kind, Light, Motif, Pose, Trim, choices
 from mmretrieve.wardrobe.captions import change_prompt, differences
 
 LINES, SHOOTS, VARIANTS, TWINS = 40, 5, 7, 3  # 40 × 5 × (7 variants + 3 drawn a second time) = 2,000 drawings
@@ -77,7 +77,7 @@ def drawings() -> tuple[Drawing, ...]:
     pairs: list[tuple[Garment, Detail]] = []
     taken: set[Detail] = set()
     for line in range(LINES):
-        variants = _variants(list(GarmentType)[line % len(GarmentType)], random)
+        variants = _variants(list(Kind)[line % len(Kind)], random)
         for detail in _details(random, taken):
             shoot = [(garment, detail) for garment in variants]
             pairs += shoot + random.sample(shoot, TWINS)
@@ -127,7 +127,7 @@ def _shoots() -> dict[Detail, list[Drawing]]:
     return shoots
 
 
-def _variants(kind: GarmentType, random: Random) -> list[Garment]:
+def _variants(kind: Kind, random: Random) -> list[Garment]:
     """A garment and distinct others that differ from it in one or two attributes."""
     groups = choices(kind)
     values = {name: random.choice(options) for name, options in groups.items()}

@@ -8,7 +8,7 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw
 
 from mmretrieve.wardrobe import scene, shapes
-from mmretrieve.wardrobe.attributes import Colour, Detail, Garment, GarmentType, Length, Neckline, Pattern, Pose, Trim
+from mmretrieve.wardrobe.attributes import Colour, Detail, Garment, Kind, Length, Neckline, Pattern, Pose, Trim
 from mmretrieve.wardrobe.scene import RGB
 
 SMALL_SIZE = 128  # pixels
@@ -26,9 +26,9 @@ TRIM_RGB: dict[Trim, RGB] = {
     Trim.ROSE: (226, 92, 128), Trim.MINT: (130, 226, 190),
 }  # fmt: skip
 TALL, WIDE = (0.14, 0.43, 0.78), (0.17, 0.50, 0.98)  # top, half width and height of a garment, as shares of the image
-BOX: dict[GarmentType, tuple[float, float, float]] = {
-    GarmentType.DRESS: TALL, GarmentType.COAT: TALL, GarmentType.JUMPSUIT: TALL, GarmentType.SKIRT: (0.11, 0.52, 0.92),
-    GarmentType.TROUSERS: (0.08, 0.52, 0.88), GarmentType.SHORTS: (0.14, 0.62, 1.15),
+BOX: dict[Kind, tuple[float, float, float]] = {
+    Kind.DRESS: TALL, Kind.COAT: TALL, Kind.JUMPSUIT: TALL, Kind.SKIRT: (0.11, 0.52, 0.92),
+    Kind.TROUSERS: (0.08, 0.52, 0.88), Kind.SHORTS: (0.14, 0.62, 1.15),
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def draw(garment: Garment, detail: Detail, *, seed: int, size: int = 224) -> Ima
     -------
     An RGB image of `size` × `size` pixels.
     """
-    random = Random(f"{seed}/{garment}/{detail}")
+    random = Random(f"{seed}/{garment}/{detail}")  # the names of their classes are a part of the seed: keep them
     is_small = size <= SMALL_SIZE
     side = size * (SMALL_OVERSAMPLING if is_small else LARGE_OVERSAMPLING)
     canvas = _canvas(garment.kind, side, random)
@@ -88,7 +88,7 @@ def draw(garment: Garment, detail: Detail, *, seed: int, size: int = 224) -> Ima
     return picture.resize((size, size), Image.Resampling.LANCZOS if is_small else Image.Resampling.BOX)
 
 
-def _canvas(kind: GarmentType, side: int, random: Random) -> Canvas:
+def _canvas(kind: Kind, side: int, random: Random) -> Canvas:
     top, half_width, height = BOX.get(kind, WIDE)
     scale, across, down = random.uniform(0.94, 1.03), random.uniform(-0.02, 0.02), random.uniform(-0.015, 0.02)
     return Canvas(side, 0.5 + across, top + down, half_width * scale, height * scale)
@@ -179,28 +179,28 @@ def _fastenings(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas
         pen.line(canvas.points(list(points)), fill=dark, width=wide)
 
     match garment.kind:
-        case GarmentType.SHIRT | GarmentType.COAT:
-            bottom = 0.66 if garment.kind is GarmentType.SHIRT else shapes.HEM[garment.length or Length.KNEE]
+        case Kind.SHIRT | Kind.COAT:
+            bottom = 0.66 if garment.kind is Kind.SHIRT else shapes.HEM[garment.length or Length.KNEE]
             line((0.0, 0.1), (0.0, bottom))
             for y in (0.18, 0.29, 0.40, 0.51):
                 ((x0, y0),) = canvas.points([(0.05, y)])
-                r = canvas.side * (0.008 if garment.kind is GarmentType.SHIRT else 0.012)
+                r = canvas.side * (0.008 if garment.kind is Kind.SHIRT else 0.012)
                 pen.ellipse((x0 - r, y0 - r, x0 + r, y0 + r), fill=dark)
-            if garment.kind is GarmentType.COAT:
+            if garment.kind is Kind.COAT:
                 line((-0.30, 0.50), (-0.14, 0.47), wide=2 * width)
                 line((0.30, 0.50), (0.14, 0.47), wide=2 * width)
-        case GarmentType.JACKET:
+        case Kind.JACKET:
             line((0.0, 0.06), (0.0, 0.58), wide=3 * width)
             line((-0.36, 0.52), (0.36, 0.52))
-        case GarmentType.HOODIE:
+        case Kind.HOODIE:
             pen.polygon(canvas.points([(-0.18, 0.46), (0.18, 0.46), (0.26, 0.62), (-0.26, 0.62)]), outline=dark, width=width)
             line((-0.06, 0.09), (-0.07, 0.22))
             line((0.06, 0.09), (0.07, 0.22))
-        case GarmentType.SWEATER:
+        case Kind.SWEATER:
             for x in range(-6, 7):
                 line((x * 0.055, 0.575), (x * 0.055, 0.62))
-        case GarmentType.TROUSERS | GarmentType.SHORTS | GarmentType.SKIRT | GarmentType.JUMPSUIT:
-            y = 0.145 if garment.kind is not GarmentType.JUMPSUIT else 0.44
+        case Kind.TROUSERS | Kind.SHORTS | Kind.SKIRT | Kind.JUMPSUIT:
+            y = 0.145 if garment.kind is not Kind.JUMPSUIT else 0.44
             line((-0.34, y), (0.34, y))
         case _:
             pass
@@ -225,11 +225,9 @@ def _trim(layer: Image.Image, garment: Garment, trim: Trim, canvas: Canvas) -> N
 
 def _motif(layer: Image.Image, garment: Garment, detail: Detail, paint: RGB, canvas: Canvas) -> None:
     """The motif on a plain patch: on the chest, or on one leg of trousers and shorts."""
-    x, y = {GarmentType.SKIRT: (0.0, 0.32), GarmentType.TROUSERS: (0.19, 0.38), GarmentType.SHORTS: (0.19, 0.33)}.get(
-        garment.kind, (0.0, 0.31)
-    )
+    x, y = {Kind.SKIRT: (0.0, 0.32), Kind.TROUSERS: (0.19, 0.38), Kind.SHORTS: (0.19, 0.33)}.get(garment.kind, (0.0, 0.31))
     ((cx, cy),) = canvas.points([(x, y)])
-    radius = canvas.side * (0.075 if garment.kind not in (GarmentType.TROUSERS, GarmentType.SHORTS) else 0.062)
+    radius = canvas.side * (0.075 if garment.kind not in (Kind.TROUSERS, Kind.SHORTS) else 0.062)
     pen = ImageDraw.Draw(layer)
     patch = radius * 1.22
     pen.ellipse((cx - patch, cy - patch, cx + patch, cy + patch), fill=(*paint, 255))
@@ -240,7 +238,7 @@ def _motif(layer: Image.Image, garment: Garment, detail: Detail, paint: RGB, can
 
 def _without_neck(alpha: Image.Image, garment: Garment, canvas: Canvas) -> Image.Image:
     """The mask of the garment without the opening of its neckline."""
-    if garment.kind in (GarmentType.SKIRT, GarmentType.TROUSERS, GarmentType.SHORTS) or garment.neckline is Neckline.HIGH:
+    if garment.kind in (Kind.SKIRT, Kind.TROUSERS, Kind.SHORTS) or garment.neckline is Neckline.HIGH:
         return alpha
     return ImageChops.subtract(alpha, canvas.mask([shapes.neck(garment)]))
 
@@ -256,13 +254,13 @@ def _collar(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas) ->
             pen.polygon(canvas.points([(sign * x, y) for x, y in points]), fill=fill, outline=rim, width=width)
 
     match garment.kind:
-        case GarmentType.SHIRT:
+        case Kind.SHIRT:
             flap((0.0, 0.10), (0.13, -0.03), (0.21, 0.03), (0.14, 0.15))
-        case GarmentType.COAT:
+        case Kind.COAT:
             flap((0.0, 0.24), (0.12, -0.03), (0.24, 0.03), (0.22, 0.17), (0.15, 0.17))
-        case GarmentType.JACKET:
+        case Kind.JACKET:
             flap((0.02, 0.09), (0.12, -0.045), (0.20, 0.02), (0.14, 0.075))
-        case GarmentType.HOODIE:
+        case Kind.HOODIE:
             outer = [(0.24, 0.03), (0.24, -0.06), (0.15, -0.12), (0.0, -0.14)]
             inner = [(0.13, 0.05), (0.13, -0.03), (0.08, -0.07), (0.0, -0.085)]
             arch = outer + [(-x, y) for x, y in reversed(outer)] + [(-x, y) for x, y in inner] + list(reversed(inner))

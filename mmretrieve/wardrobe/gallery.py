@@ -24,7 +24,7 @@ from mmretrieve.wardrobe.dataset import Drawing, drawings
 from mmretrieve.wardrobe.draw import draw
 
 PICTURES, GALLERY, TABLE = "pictures", "gallery", "drawings.jsonl"
-EDITION = 2  # of the files below; a new edition is drawn again
+EDITION = 3  # of the files below; a new edition is drawn again
 DRAW_COMMAND = "import sys; from mmretrieve.wardrobe.gallery import draw_share; draw_share(*sys.argv[1:])"
 
 

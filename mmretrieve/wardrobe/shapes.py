@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from math import cos, pi, sin
 
-from mmretrieve.wardrobe.attributes import Garment, GarmentType, Length, Motif, Neckline, Sleeves
+from mmretrieve.wardrobe.attributes import Garment, Kind, Length, Motif, Neckline, Sleeves
 
 Point = tuple[float, float]
 Outline = list[Point]
 
 HEM = {Length.SHORT: 0.62, Length.KNEE: 0.80, Length.LONG: 0.99}
 TOP_HEM = {
-    GarmentType.TOP: 0.60,
-    GarmentType.SHIRT: 0.68,
-    GarmentType.SWEATER: 0.62,
-    GarmentType.HOODIE: 0.64,
-    GarmentType.JACKET: 0.58,
+    Kind.TOP: 0.60,
+    Kind.SHIRT: 0.68,
+    Kind.SWEATER: 0.62,
+    Kind.HOODIE: 0.64,
+    Kind.JACKET: 0.58,
 }
-BROAD = {GarmentType.SWEATER: 0.05, GarmentType.HOODIE: 0.07, GarmentType.JACKET: 0.06, GarmentType.COAT: 0.06}
+BROAD = {Kind.SWEATER: 0.05, Kind.HOODIE: 0.07, Kind.JACKET: 0.06, Kind.COAT: 0.06}
 NECK_DEPTH = {Neckline.ROUND: 0.09, Neckline.V: 0.20, Neckline.HIGH: -0.06, Neckline.SQUARE: 0.12}
 
 
@@ -56,18 +56,18 @@ def corner(x: float, y: float) -> Outline:
 def body(garment: Garment) -> list[Outline]:
     """The garment without its sleeves, as one or more closed outlines."""
     match garment.kind:
-        case GarmentType.SKIRT:
+        case Kind.SKIRT:
             hem = HEM[garment.length or Length.KNEE] - 0.22
             flare = 0.34 + 0.32 * hem
             return [curve(mirrored([*corner(0.26, 0.10), (0.33, 0.20), (flare, hem), *corner(flare + 0.02, hem + 0.02)]))]
-        case GarmentType.TROUSERS | GarmentType.SHORTS:
-            return _legs(0.10, 0.95 if garment.kind is GarmentType.TROUSERS else 0.48, 0.29)
-        case GarmentType.JUMPSUIT:
+        case Kind.TROUSERS | Kind.SHORTS:
+            return _legs(0.10, 0.95 if garment.kind is Kind.TROUSERS else 0.48, 0.29)
+        case Kind.JUMPSUIT:
             return [_torso(garment, 0.46, 0.30), *_legs(0.44, HEM[garment.length or Length.LONG], 0.30)]
-        case GarmentType.DRESS:
+        case Kind.DRESS:
             hem = HEM[garment.length or Length.KNEE]
             return [_torso(garment, 0.42, 0.25), _flare(0.40, hem, 0.25, 0.32 + 0.34 * (hem - 0.4))]
-        case GarmentType.COAT:
+        case Kind.COAT:
             hem = HEM[garment.length or Length.KNEE]
             return [_torso(garment, hem, 0.40 + 0.12 * (hem - 0.5))]
         case _:

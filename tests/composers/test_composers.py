@@ -29,7 +29,7 @@ from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.options import ComposerName, RuleName
 from mmretrieve.rules import Hinge
 from mmretrieve.vectors import unit
-from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Length, Neckline, Pattern, Sleeves
+from mmretrieve.wardrobe.attributes import Colour, Garment, Kind, Length, Neckline, Pattern, Sleeves
 from mmretrieve.wardrobe.captions import vocabulary
 from mmretrieve.wardrobe.dataset import drawings
 from mmretrieve.wardrobe.draw import draw
@@ -249,9 +249,7 @@ def test_the_tagger_names_what_is_drawn(encoder: Encoder) -> None:
     drawn = [("red", "dress"), ("blue", "shirt"), ("blue", "dress")]
     detail = drawings()[0].detail
     pictures = [
-        draw(
-            Garment(GarmentType(kind), Colour(colour), Pattern.PLAIN, Sleeves.LONG, Length.LONG, Neckline.ROUND), detail, seed=0
-        )
+        draw(Garment(Kind(kind), Colour(colour), Pattern.PLAIN, Sleeves.LONG, Length.LONG, Neckline.ROUND), detail, seed=0)
         for colour, kind in drawn
     ]
     queries = [ComposerInput(row) for row in encoder.encode_images(pictures)]

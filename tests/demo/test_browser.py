@@ -646,7 +646,7 @@ def test_a_server_that_was_restarted_goes_on(visit: Opener, tmp_path: Path, enco
     served.start("--port", served.port)
     late = browser_page(page, link)
     late.wait_for_selector("#problem:not([hidden])")
-    assert "send it again" in late.inner_text("#problem")
+    assert "send the image again" in late.inner_text("#problem")
     served.stop()
 
 

@@ -16,7 +16,7 @@ from eval.benchmarks.export import ExportReport, export_wardrobe
 from eval.benchmarks.export_layouts import CATEGORIES, BenchmarkLayout, plan_export, query_aspects
 from mmretrieve import wardrobe
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.wardrobe.attributes import Colour, Garment, GarmentType, Neckline, Pattern, Sleeves
+from mmretrieve.wardrobe.attributes import Colour, Garment, Kind, Neckline, Pattern, Sleeves
 from mmretrieve.wardrobe.dataset import Drawing, WardrobeQuery
 
 DRAWINGS = {drawing.id.removesuffix(".png"): drawing for drawing in wardrobe.drawings()}
@@ -120,7 +120,7 @@ def test_look_alikes_fit_the_picture_or_the_words_but_not_both(written: Written)
 
 
 def test_the_truth_of_fashioniq_is_the_wardrobes(written: Written) -> None:
-    assert sorted(kind for kinds in CATEGORIES.values() for kind in kinds) == sorted(GarmentType)
+    assert sorted(kind for kinds in CATEGORIES.values() for kind in kinds) == sorted(Kind)
     asked = 0
     for category, bench in zip(CATEGORIES, load(written("fashioniq")), strict=True):
         kinds = CATEGORIES[category]
@@ -160,7 +160,7 @@ def test_the_truth_of_circo_is_the_wardrobes(written: Written) -> None:
     ],
 )
 def test_aspects_are_what_is_asked(prompt: str, changed: tuple[str, ...], expected: list[str]) -> None:
-    plain = Garment(GarmentType.TOP, Colour.BLUE, Pattern.PLAIN, Sleeves.LONG, None, Neckline.ROUND)
+    plain = Garment(Kind.TOP, Colour.BLUE, Pattern.PLAIN, Sleeves.LONG, None, Neckline.ROUND)
     assert query_aspects(plain, WardrobeQuery("0", "a", prompt, ("b",), changed)) == expected
     dotted = plain.changed(pattern=Pattern.DOTTED)
     assert "addition" not in query_aspects(dotted, WardrobeQuery("0", "a", prompt, ("b",), changed))

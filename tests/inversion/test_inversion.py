@@ -32,6 +32,7 @@ from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Pic2WordPhi, SearlePhi, load_phi, save_phi
 from mmretrieve.inversion.recipe import PhiRecipe, split_noun_phrases
 from mmretrieve.inversion.train import read_captions, train_phi
+from mmretrieve.options import BUILT_IN_MODEL
 from mmretrieve.wardrobe.captions import training_captions
 from mmretrieve.wardrobe.dataset import drawings
 
@@ -61,7 +62,7 @@ def random_model(name: str) -> tuple[Any, Any]:
     if name == "siglip":
         return small_siglip()
     if name == "wardrobe":
-        folder = f"local-dir:{mm.wardrobe.BUILT_IN_MODEL}"
+        folder = f"local-dir:{BUILT_IN_MODEL}"
         return open_clip.create_model(folder), open_clip.get_tokenizer(folder)
     return open_clip.create_model(name), open_clip.get_tokenizer(name)
 
@@ -200,7 +201,7 @@ def test_a_phi_for_another_encoder_is_refused(encoder: OpenClipEncoder, tmp_path
     save_phi(net, tmp_path / "own.safetensors", encoder)
     assert load_phi(tmp_path / "own.safetensors", encoder).encoder_weights == encoder.identity.weights
     other = tmp_path / "model"
-    shutil.copytree(mm.wardrobe.BUILT_IN_MODEL, other)
+    shutil.copytree(BUILT_IN_MODEL, other)
     weights = {name: value * 1.01 for name, value in open_clip.create_model(f"local-dir:{other}").state_dict().items()}
     save_file({name: value.contiguous() for name, value in weights.items()}, other / "open_clip_model.safetensors")
     stranger = mm.load_encoder(str(other), dtype="float32")
@@ -254,7 +255,7 @@ def test_the_composer_uses_the_image_as_a_word(encoder: OpenClipEncoder, photos:
 
 
 def test_missing_requirements_of_textual_inversion_are_named(encoder: OpenClipEncoder, tmp_path: Path) -> None:
-    folder = shutil.copytree(mm.wardrobe.BUILT_IN_MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("phi*"))
+    folder = shutil.copytree(BUILT_IN_MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("phi*"))
     with pytest.raises(OptionError, match="'lincir' needs a phi for"):
         make_composer("lincir", mm.load_encoder(str(folder)))
     with pytest.raises(OptionError, match="needs the reference image itself"):
