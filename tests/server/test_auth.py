@@ -221,9 +221,9 @@ def test_sockets_are_guarded_too() -> None:
 
 @pytest.mark.parametrize("token", ["", "short", "seven77", "with a space", "umlaut-äöü", "line\nbreak"])
 def test_a_weak_token_is_refused(token: str) -> None:
-    with pytest.raises(OptionError, match="at least 8 printable characters"):
+    with pytest.raises(OptionError, match="at least 8 printable ASCII characters"):
         parse_auth(token, None)
-    with pytest.raises(OptionError, match=r"at least 8 printable characters"):
+    with pytest.raises(OptionError, match=r"at least 8 printable ASCII characters"):
         parse_auth(None, f"ann:{token}")
 
 

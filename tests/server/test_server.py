@@ -283,7 +283,7 @@ def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
         ({"prompt": "a", "where": "colour = 1"}, 400, "no such column: colour"),
         ({"prompt": "a", "where": "width > 3 AND \"Path\" LIKE '/home/%'"}, 400, "where: Path tells where files are"),
         ({"prompt": "a", "where": "width > 3 AND colour = 'no path'"}, 400, "no such column: colour"),
-        ({"prompt": "a", "exclude_reference": True}, 400, "the query has no reference"),
+        ({"prompt": "a", "exclude_reference": True}, 400, "this query has none"),
         ({"reference_id": "none"}, 404, "no item 'none' in this gallery"),
         ({"reference_id": "none\x00"}, 404, r"no item 'none\x00' in this gallery"),
         ({"reference_id": "/etc/passwd"}, 404, "no item '/etc/passwd' in this gallery"),
