@@ -76,7 +76,7 @@ def test_parameters_out_of_range_are_refused(knobs: dict[str, float]) -> None:
     [
         (np.zeros((7, 16)), "zero vector"),
         (np.full((7, 16), np.nan), "NaN"),
-        (A[:6], "one shape"),
+        (A[:6], "same shape"),
         (A[0], "shape"),
         ("words", "numbers"),
     ],
