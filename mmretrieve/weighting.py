@@ -10,8 +10,9 @@ each term counts in standard deviations, z = (score − mean) / σ over the gall
     image 1   text −1/4   composed 1/2     prompt 1      the rewrite appends the prompt to the caption
     image 1   text −1/2   composed 1 + τ   prompt 1/4    the rewrite replaces words of the caption, so it contains the prompt
 
-Without a caption this is the sum of image and prompt in standard deviations. Every phrase to avoid has the amount −3/2. The
-result is linear: one vector and one search on any index. `balanced_weights` is an older choice that ignores trust:
+Without a caption this is the sum of image and prompt in standard deviations. Every phrase to avoid has the amount −3/2. The σ
+of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says nothing about this
+gallery ("shorter", where nothing has a length), and z would raise its noise to the level of what the others say. The result is linear: one vector and one search on any index. `balanced_weights` is an older choice that ignores trust:
 
     image √(1 − ρ²)   text −ρ/2   composed 1   prompt r²          ρ: the correlation of the scores of `image` and `text`
 
@@ -39,6 +40,8 @@ AVOID_AMOUNT = -1.5
 APPEND_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.25, Term.COMPOSED: 0.5, Term.PROMPT: 1.0}
 REPLACE_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.5, Term.COMPOSED: 1.0, Term.PROMPT: 0.25}
 APPEND_R2, REPLACE_R2 = 0.72, 0.37  # r² of `balanced_weights`
+TEXT_TERMS = frozenset({Term.TEXT, Term.COMPOSED, Term.PROMPT})
+MIN_TEXT_DEVIATION = 0.5  # of the largest deviation among the texts of a query
 MIN_DEVIATION = 1e-6  # a smaller deviation counts as 0: a gallery of one item, or a term that cancels
 SAME_VECTOR_TOLERANCE = 1e-5  # 1 − cosine of vectors that count as equal
 
@@ -86,7 +89,7 @@ def automatic_weights(composition: Composition, spread: Spread, *, keep_rule: bo
     linear = not keep_rule or composition.rule == LINEAR
     rule = LINEAR if linear else composition.rule
     total = sum(map(abs, amounts.values())) or 1.0
-    deviations = {name: spread.deviation(composition[name]) for name in amounts}
+    deviations = _deviations(composition, spread)
     if max(deviations.values()) < MIN_DEVIATION:
         raw_weights = tuple(amount / total for amount in amounts.values())
         remark = "the gallery's items cannot be told apart by this query: the terms count by raw scores"
@@ -101,6 +104,17 @@ def automatic_weights(composition: Composition, spread: Spread, *, keep_rule: bo
         weights, means = {name: weight / scale for name, weight in weights.items()}, {}
     reweighted = replace(composition, rule=rule, weights=tuple(weights.values()), means=means, why=why)
     return reweighted.with_remarks(_constant_text_remark(composition))
+
+
+def _deviations(composition: Composition, spread: Spread) -> dict[str, float]:
+    """The standard deviation of the scores of each term, that of a text bounded by the other texts. A constant stays 0."""
+    roles = dict(zip(composition.names, composition.roles, strict=True))
+    deviations = {name: spread.deviation(composition[name]) for name in roles}
+    least = MIN_TEXT_DEVIATION * max((deviations[name] for name, role in roles.items() if role in TEXT_TERMS), default=0.0)
+    return {
+        name: max(deviation, least) if deviation >= MIN_DEVIATION and roles[name] in TEXT_TERMS | {AVOID} else deviation
+        for name, deviation in deviations.items()
+    }
 
 
 def _amounts(composition: Composition) -> tuple[dict[str, float], str]:

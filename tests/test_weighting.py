@@ -52,6 +52,25 @@ def test_scores_are_weighted_means_of_standard_deviations(composed: str, trust: 
     assert f"caption from you (trust {trust:.2f})" in str(weighed.why)
 
 
+def test_a_text_that_hardly_varies_counts_less_than_the_others() -> None:
+    flat = unit(np.array([[0.01, 1, 0, 0, 0, 0]], np.float32))
+    gallery = unit(np.c_[GALLERY[:, :1], 0.02 * GALLERY[:, 1:2], GALLERY[:, 2:]])
+    composition = mm.Composition(FOUR, np.vstack([TERMS[:3], flat]).astype(np.float32), (0, 0, 1, 0), query().words)
+    spread = Spread.of(gallery)
+    deviations = {name: spread.deviation(composition[name]) for name in FOUR}
+    least = max(deviations["text"], deviations["composed"]) / 2
+    assert deviations["prompt"] < least
+    weights = automatic_weights(composition, spread).term_weights
+    assert weights["prompt"] * least / (weights["image"] * deviations["image"]) == pytest.approx(1)
+    assert weights["image"] * deviations["image"] == pytest.approx(1 / 2.75)  # the bound is one of texts
+
+
+def test_words_that_the_encoder_does_not_know_keep_the_reference(retriever: mm.Retriever) -> None:
+    dress = next(id_ for id_ in retriever.gallery.ids if "checked-dress" in id_)
+    ranking = retriever.search(reference_id=dress, prompt="cheaper", k=5)
+    assert ranking.weights["prompt"] < 4 * ranking.weights["image"]  # 12 times without the bound
+
+
 def test_amounts_of_several_prompts_and_avoided_phrases() -> None:
     two = query().with_terms(
         mm.Composition(("composed 2", "prompt 2"), TERMS[:2], (0, 0), {"composed 2": "a blue dress, long"})
@@ -289,4 +308,4 @@ def test_a_hit_deleted_meanwhile_does_not_fail_the_search(tmp_path: Path, encode
     composition = retriever.compose(prompt="a dress")
     ranking = gallery.search(retriever.weigh(composition), 5)
     gallery.delete([ranking[0].id])
-    assert retriever.judged(ranking, composition) == ranking
+    assert retriever.with_answerable([ranking], [composition]) == [ranking]
