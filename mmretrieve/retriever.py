@@ -172,7 +172,7 @@ class Retriever:
         >>> len(retriever.gallery), retriever.encoder.dim
         (2000, 128)
         """
-        gallery = open_gallery(path, device=_searching(device))
+        gallery = open_gallery(path, device=_index_device(device))
         encoder = encoder or _encoder_of(gallery, device, dtype)
         return cls(gallery, encoder, parts=parts(encoder) if callable(parts) else parts)
 
@@ -508,7 +508,7 @@ class Retriever:
         compositions = self.compose_requests(requests)
         weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
         options = [ranking_options(request, ids) for request, ids in zip(requests, hidden, strict=True)]
-        return self._judged(self.gallery.search_many(weighted, options), compositions)
+        return self.with_answerable(self.gallery.search_many(weighted, options), compositions)
 
     def compose_requests(self, requests: Sequence[SearchRequest]) -> list[Composition]:
         """Returns one composition for each parsed request. Requests with the same composer are composed together.
@@ -547,7 +547,7 @@ class Retriever:
             compositions = iter(self._composer(*key).compose(together) if together else ())
             for i in members:
                 parts[i] = list(islice(compositions, len(inputs[i])))
-        return [self._complete(*one) for one in zip(prepared, parts, strict=True)]
+        return [self._composition_of(*one) for one in zip(prepared, parts, strict=True)]
 
     def ids_of_references(self, request: SearchRequest) -> list[str]:
         """Returns the items that a request has as references: by id, or by the content of their files.
@@ -577,20 +577,20 @@ class Retriever:
         """
         return ReferenceReader(self.gallery, self.encoder).ids(request)
 
-    def judged(self, ranking: Ranking, composition: Composition) -> Ranking:
-        """Adds `answerable` to a ranking: whether the gallery has what the query asks for.
+    def with_answerable(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
+        """Adds `answerable` to rankings: whether the gallery has what each query asks for. All vectors are read in one call.
 
         Parameters
         ----------
-        ranking : Ranking
-            A ranking of this gallery.
-        composition : Composition
-            Its query, as `compose` gives it.
+        rankings : list of Ranking
+            Rankings of this gallery.
+        compositions : list of Composition
+            Their queries, as `compose` gives them.
 
         Returns
         -------
-        Ranking
-            The ranking with `answerable` from 0 (nothing fits) to 1; unchanged if one of its best hits was deleted since.
+        list of Ranking
+            The rankings with `answerable` from 0 (nothing fits) to 1; all unchanged if one of their best hits was deleted since.
 
         Source
         ------
@@ -602,23 +602,19 @@ class Retriever:
         >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
         >>> query = retriever.compose(prompt="a red dress")
         >>> ranking = retriever.gallery.search(retriever.weigh(query), 3)
-        >>> ranking.answerable is None, 0 < retriever.judged(ranking, query).answerable < 1
+        >>> ranking.answerable is None, 0 < retriever.with_answerable([ranking], [query])[0].answerable < 1
         (True, True)
         """
-        return self._judged([ranking], [composition])[0]
-
-    def _judged(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
-        """Each ranking with `answerable`, unchanged if one of its best hits was deleted since; vectors are read in one call."""
-        best = [ranking.ids[:BEST] for ranking in rankings]
-        shown = list(dict.fromkeys(id_ for ids in best for id_ in ids))
+        best_ids = [ranking.ids[:BEST] for ranking in rankings]
+        unique = list(dict.fromkeys(id_ for ids in best_ids for id_ in ids))
         try:
-            row = dict(zip(shown, self.gallery.vectors(shown), strict=True))
+            vectors = dict(zip(unique, self.gallery.vectors(unique), strict=True))
         except MissingError:
             return list(rankings)
         spread = self.gallery.spread
         return [
-            replace(ranking, answerable=self._answerability.of(composition, spread, np.array([row[id_] for id_ in ids])))
-            for ranking, composition, ids in zip(rankings, compositions, best, strict=True)
+            replace(ranking, answerable=self._answerability.of(composition, spread, np.array([vectors[id_] for id_ in ids])))
+            for ranking, composition, ids in zip(rankings, compositions, best_ids, strict=True)
         ]
 
     def _weigh_by_name(self, composition: Composition, weights: Weights | str, keep_rule: bool) -> Composition:
@@ -632,7 +628,7 @@ class Retriever:
         assert isinstance(weights, Mapping)  # `parse_weights` lets nothing else through
         return composition.with_weights(weights)
 
-    def _complete(self, prepared: PreparedRequest, parts: Sequence[Composition]) -> Composition:
+    def _composition_of(self, prepared: PreparedRequest, parts: Sequence[Composition]) -> Composition:
         """The compositions of one request's inputs as one, with terms for what it avoids, likes and dislikes, under its rule."""
         request = prepared.request
         composition = prepared.combine(parts) if parts else None
@@ -707,8 +703,8 @@ def _check_weighs(rule: ScoreRule | None, role: str) -> None:
         raise OptionError(f"the {str(rule.name)!r} rule has no weights: leave out {name}")
 
 
-def _searching(device: str) -> IndexDevice:
-    """What searches where torch computes on `device`: FAISS knows all GPUs of the machine or none, and nothing of Apple's."""
+def _index_device(device: str) -> IndexDevice:
+    """The device of the index for a device of torch: FAISS uses all GPUs of the machine or none, and does not support MPS."""
     kind = device.partition(":")[0]
     return IndexDevice(kind) if kind in (IndexDevice.AUTO, IndexDevice.CUDA) else IndexDevice.CPU
 

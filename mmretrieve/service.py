@@ -124,7 +124,7 @@ class SearchService:
             ranking = gallery.search_many([weighted], [options])[0]
         else:
             ranking = gallery.rank(weighted, scored.scores, **vars(options))
-        return self.retriever.judged(ranking, scored.composition)
+        return self.retriever.with_answerable([ranking], [scored.composition])[0]
 
     def with_scores(self, request: SearchRequest, answer: Callable[[ScoredQuery], T]) -> T:
         """An answer made of scores of the items that exist; made again if the gallery changed between scoring and ranking.

@@ -54,7 +54,7 @@ def test_folded_scores_equal_a_fresh_search(retriever: mm.Retriever, picture: Pa
     scores = retriever.gallery.term_scores(composition)
     ranking = retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 20)
     found = retriever.search(picture, "with long sleeves", k=20, **knobs)
-    assert retriever.judged(ranking, composition) == found
+    assert retriever.with_answerable([ranking], [composition]) == [found]
 
 
 def test_image_alone_and_prompt_alone(retriever: mm.Retriever, picture: Path, photos: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import chain
 from typing import Any
 
 from mmretrieve.language.tokens import WordToken, exact_key, is_plural, stem_key, tokenize, word_data, word_list
@@ -221,12 +222,17 @@ class Lexicon:
         return exact | phrases, stems
 
     @cached_property
-    def _longest(self) -> int:
-        return max(map(len, self._tables[0]))
+    def _longest(self) -> Mapping[str, int]:
+        """The first token of known phrases, exact or as a stem → the length of the longest one."""
+        longest: dict[str, int] = {}
+        for key in chain(*self._tables):
+            longest[key[0]] = max(len(key), longest.get(key[0], 0))
+        return longest
 
     def _match_at(self, words: Sequence[WordToken], start: int) -> Match | None:
         exact, stems = self._tables
-        for length in range(min(self._longest, len(words) - start), 0, -1):
+        longest = max(self._longest.get(words[start].exact, 0), self._longest.get(words[start].stem, 0))
+        for length in range(min(longest, len(words) - start), 0, -1):
             part = words[start : start + length]
             readings: Mapping[int, Reading] | None = exact.get(tuple(word.exact for word in part))
             if readings is None:

@@ -160,11 +160,11 @@ class Tagger:
 
     def _scores(self, queries: Sequence[ComposerInput], sentences: Sequence[Sequence[str]]) -> list[Float32]:
         """For each query the inner products of its reference with its sentences."""
-        vectors = self._encoded({sentence for several in sentences for sentence in several})
-        scores: dict[int, Float32] = {}
         members: dict[tuple[str, ...], list[int]] = {}
         for i, several in enumerate(sentences):
             members.setdefault(tuple(several), []).append(i)
+        vectors = self._encoded(set().union(*members))
+        scores: dict[int, Float32] = {}
         for several, rows in members.items():
             texts = np.stack([vectors[sentence] for sentence in several]) if several else np.empty((0, self.encoder.dim))
             images = np.stack([queries[i].reference() for i in rows])
