@@ -28,6 +28,7 @@ RUN = [
 ]
 BLOCKS = [block for text in RUN for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 COMMANDS = [command for text in PAGES for command in re.findall(r"^    (mmretrieve .*)$", text, re.MULTILINE)]
+TOPS = ("mmretrieve", "eval", "demo", "benchmarks", "docs", "tests")
 EVALUATIONS = [command for text in PAGES for command in re.findall(r"^    (python -m eval .*)$", text, re.MULTILINE)]
 
 
@@ -85,9 +86,21 @@ def headings(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
 
 
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_named_files_exist(name: str) -> None:
+    """Every Python file and every folder of the repository that a document names in backticks exists."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = re.findall(r"`([\w./-]+(?:\.py|/))`", text)
+    assert len(paths) >= 20
+    files = [path.relative_to(ROOT).as_posix() for top in TOPS for path in (ROOT / top).rglob("*")]
+    folders = [f"{path}/" for path in (*TOPS, *files) if (ROOT / path).is_dir()]
+    for path in paths:
+        assert any(f"/{existing}".endswith(f"/{path}") for existing in (*files, *folders)), f"{name} names {path}"
+
+
 def test_there_is_something_to_check() -> None:
     """The patterns of this module still fit the documents: a test without cases would be skipped, and pass."""
-    assert len(BLOCKS) >= 6
+    assert len(BLOCKS) >= 5
     assert len(COMMANDS) >= 30
     assert len(EVALUATIONS) >= 9
 

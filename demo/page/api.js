@@ -25,7 +25,7 @@ export function localImageUrl(token) {
   return uploads.has(token) ? URL.createObjectURL(uploads.get(token)) : null;
 }
 
-// Returns whether all of these tokens could be uploaded again.
+// Uploads the files of these tokens again. Returns whether all of them were available.
 export async function uploadAgain(tokens) {
   const available = tokens.filter((token) => uploads.has(token));
   for (const token of available) await upload(uploads.get(token));
@@ -46,7 +46,7 @@ export async function download(path, body) {
 export const thumbnailUrl = (id) => `api/thumbnail?id=${encodeURIComponent(id)}`;
 export const imageUrl = (id) => `api/image?id=${encodeURIComponent(id)}`;
 
-// Sends one request at a time; of the waiting ones only the latest is sent.
+// Sends one request at a time. If several wait, only the latest is sent.
 export function latest(send, onResult, onError) {
   let running = false;
   let waiting = null;

@@ -16,7 +16,7 @@ const CAPTION_SOURCES = { given: "given by you", fields: "from the item's fields
 
 export const roleOf = (term) => term.replace(/ \d+$/, "");
 
-// `change(caption)` gets the caption that a user writes; "" leaves it to the library.
+// `change(caption)` is called with the caption that the user wrote; "" restores the generated caption.
 export function interpretation(change) {
   const input = $("#caption");
   let used = "";
@@ -52,7 +52,7 @@ function showPrompts(view) {
 }
 
 function avoidChip(text, weight) {
-  const chip = make("span", { class: "avoid-chip", title: weight ? TERM_HELP.avoid : "has no weight in this setting" }, `avoid: ${text}`);
+  const chip = make("span", { class: "avoid-chip", title: weight ? TERM_HELP.avoid : "no weight in this setting" }, `avoid: ${text}`);
   chip.classList.toggle("unused", !weight);
   return chip;
 }

@@ -21,7 +21,7 @@ export function open(start) {
   let suggestedFor = null;
   const steps = new StateHistory(() => visit(fromAddress(location.search)));
 
-  // `committed` is false while a slider or the point moves: such states are no steps of the history.
+  // `committed` is false while a slider or the point moves; these states are not added to the history.
   const change = (part, committed = true) => {
     const isOtherImage = "references" in part && firstOf(part.references) !== firstOf(state.references);
     state = { ...state, ...(isOtherImage ? { caption: "" } : {}), ...part }; // a caption describes one image
@@ -138,7 +138,7 @@ function firstOf(references) {
   return first?.upload ?? first?.id;
 }
 
-// On a phone the weights are a sheet over the results, which scroll into view above it when it opens.
+// On a phone the weights cover the lower part of the results. When they open, the results scroll into view above them.
 function collapse(sheet) {
   sheet.open = false;
   sheet.addEventListener("toggle", () => sheet.open && $("#main").scrollIntoView({ block: "start" }));

@@ -2,7 +2,7 @@
 
 import { $, arrange, make, setText } from "./dom.js";
 
-// `change(part, committed)` gets what was edited; it is searched when `committed` is true.
+// `change(part, committed)` is called with the edited fields; if `committed` is true, a search follows.
 export function prompts(change) {
   let state = null;
   const input = $("#prompt");
@@ -41,7 +41,7 @@ export function prompts(change) {
   };
 }
 
-// A single prompt has no strength slider: the weight controls move along its direction. Each of several prompts has one.
+// Each of several prompts has a strength slider. A single prompt has none, because the weight controls move along its direction.
 function showPrompts(state, change) {
   const list = $("#prompts");
   if (list.dataset.count !== String(state.prompts.length)) {

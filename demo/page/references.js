@@ -1,10 +1,10 @@
-// The reference images: chosen, dropped, pasted or taken from the gallery, each with an optional region and a weight.
+// The reference images. The user chooses, drops or pastes them or takes them from the gallery; each has a weight and an optional region.
 
 import { imageUrl, localImageUrl, upload } from "./api.js";
 import { $, arrange, clamp, make, round } from "./dom.js";
 
 export const ITEM_TYPE = "application/x-mmretrieve-item";
-const MIN_BOX_SIDE = 0.04; // share of the image; a smaller box is a click
+const MIN_BOX_SIDE = 0.04; // as a share of the image; a smaller box counts as a click
 
 // `change(references)` gets the new list; `showError(error)` is called for a file that is not an image.
 export function references(change, showError) {
@@ -47,7 +47,7 @@ export function references(change, showError) {
     const id = event.dataTransfer.getData(ITEM_TYPE);
     if (id && form.contains(event.target)) change([...list.filter((one) => one.id !== id), { id, region: null, weight: 1 }]);
     else if (event.dataTransfer.files.length) add([...event.dataTransfer.files]);
-    else if (!id && event.dataTransfer.types.includes("text/uri-list")) showError(new Error("URLs are not fetched. Save the image and drop its file."));
+    else if (!id && event.dataTransfer.types.includes("text/uri-list")) showError(new Error("The server does not fetch URLs. Save the image and drop its file."));
   });
 
   return (state) => {

@@ -1,7 +1,7 @@
-// The state of the page as one plain object, from which the request body, the address and the history are made.
+// The state of the page is one plain object. The request body, the address and the history are made from it.
 // Fields that go to the server unchanged have the names of the search request.
 
-export const AUTO = "auto"; // in place of weight controls: the weights are chosen for each query
+export const AUTO = "auto"; // instead of weight controls: the weights are chosen for each query
 export const PAGE_SIZE = 24;
 export const MAX_RESULTS = 240;
 const RENAMED = { knobs: "controls", beside: "comparison", more: "more_like", less: "less_like", min: "min_score", alone: "exclude_reference", shown: "k" }; // in links of earlier versions
@@ -75,7 +75,7 @@ export function toAddress(state) {
   return location.pathname + (query ? `?${query}` : "");
 }
 
-// A link may come from anywhere: fields that do not have the expected shape are ignored.
+// Links are untrusted input: fields that do not have the expected shape are ignored.
 export function fromAddress(search) {
   const empty = blank();
   try {
@@ -115,7 +115,7 @@ const SHAPES = {
   seed: isCount,
 };
 
-// Undo and redo are the browser's back and forward; this class knows how far each can go.
+// Undo and redo are the browser's back and forward; this class tracks whether each is possible.
 export class StateHistory {
   constructor(visit) {
     const isNew = history.state?.at === undefined; // opened by an address, not by going back to it

@@ -53,7 +53,7 @@ export function describe(setting) {
 // `change(setting, committed)` is called while a control moves, and once with `committed` when it is released.
 export function weightControls(start, change) {
   const pad = $("#pad");
-  let controls = start.setting; // of the state; with automatic weights, those that rank alike
+  let controls = start.setting; // of the state; with automatic weights, those that give the same ranking
   const set = (next, committed) => {
     controls = next;
     show(controls, { automatic: false, inPlane: true });

@@ -198,7 +198,7 @@ def test_a_url_is_not_fetched(visit: Opener) -> None:
       document.querySelector('#drop').dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
     }""")
     page.wait_for_selector("#error:not([hidden])")
-    assert "URLs are not fetched" in page.inner_text("#error")
+    assert "does not fetch URLs" in page.inner_text("#error")
 
 
 def test_several_references_and_a_region(visit: Opener) -> None:
