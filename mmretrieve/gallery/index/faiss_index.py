@@ -24,7 +24,7 @@ from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import gpu
 from mmretrieve.gallery.index.factory import cells_of, limit_threads, parameters, train_index, translate_errors
 from mmretrieve.gallery.index.plan import MAX_GPU_K, Device, IndexPlan, SearchParams, default_params
-from mmretrieve.scoring import check_k
+from mmretrieve.options import check_count
 from mmretrieve.vectors import Float32, as_rows
 
 ROW_BATCH_SIZE = 65_536  # rows read and added at once: 128 MB as float32 of 512 dimensions
@@ -111,7 +111,7 @@ class FaissIndex:
         There are at least k if the index has as many rows, and ties with the k-th are included. For an exact plan the candidates contain the k
         best by exact score. On a GPU they are limited to `max_k`; a larger k raises OptionError.
         """
-        queries_qd, k = as_rows(queries, "queries", dim=self.dim), check_k(k)
+        queries_qd, k = as_rows(queries, "queries", dim=self.dim), check_count("k", k)
         if k >= len(self):
             return [np.arange(len(self), dtype=np.int64) for _ in queries_qd]
         if self.max_k is not None and k > self.max_k:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import MARGIN, FaissIndex
 from mmretrieve.gallery.index.plan import SearchParams
-from mmretrieve.scoring import ROW_BATCH_SIZE, check_k, term_scores, top_k
+from mmretrieve.scoring import ROW_BATCH_SIZE, term_scores, top_k
 from mmretrieve.vectors import Float32, unit
 
 ALPHAS = 0.3, 0.9  # the difference of two images is about twice that of a prompt
@@ -91,7 +91,7 @@ def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, targe
 
     Exact scores decide among candidates, so every true candidate is found. Deleted rows may be left out of `truth`.
     """
-    at, best, least = check_k(truth.shape[1]), None, float("inf")
+    at, best, least = truth.shape[1], None, float("inf")
     nearest = TuningResult(index.params, -1.0, target, at)
     for params in _ladder(index):
         scanned = len(index) * (params.nprobe or 1) / (index.cells or 1) if params.ef is None else 0.0
