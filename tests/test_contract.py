@@ -20,7 +20,7 @@ from mmretrieve.filters.sqlite import to_text
 from mmretrieve.gallery import search
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions
-from mmretrieve.milvus.gallery import push
+from mmretrieve.milvus.transfer import push
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.sources.location import Location
@@ -127,18 +127,8 @@ class NumpyGallery:
     ) -> mm.Ranking:
         return search.search(self._view, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
 
-    def rank(
-        self,
-        composition: Composition,
-        scores: np.ndarray,
-        k: int = 10,
-        *,
-        exclude: Collection[str] = (),
-        where: str | None = None,
-    ) -> mm.Ranking:
-        return search.rank(
-            self._view, composition, scores, self._view.rows, SearchOptions(k, exclude, None, read_filter(where))
-        )
+    def rank(self, composition: Composition, scores: np.ndarray, options: SearchOptions) -> mm.Ranking:
+        return search.rank(self._view, composition, scores, self._view.rows, options)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +233,8 @@ def test_a_fold_is_a_search(home: Any) -> None:
     for setting in (mm.PDV(), mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75), mm.PDV(beta=0)):
         for where in (None, "tenth = 3"):
             weighed = base.with_pdv(setting)
-            assert home.rank(weighed, scores, 15, where=where) == home.search(weighed, 15, where=where)
+            options = SearchOptions(15, where=read_filter(where))
+            assert home.rank(weighed, scores, options) == home.search(weighed, 15, where=where)
     hinge = Composition(("text", "composed"), terms[:2], (0.0, 1.0)).with_rule(make_rule("hinge"))
     assert told(home.search(hinge, 15)) == expected(hinge, lambda _: True, 15)
 

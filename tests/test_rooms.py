@@ -58,7 +58,6 @@ IN_GALLERY = [
     "base",
     "ingest",
     "copying",
-    "embeddings",
     "transfer",
     "gallery",
 ]

@@ -17,8 +17,14 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
-from mmretrieve.gallery.embeddings import to_float16_rows, vector_item
+from mmretrieve.gallery.copying import (
+    COPY_BATCH_SIZE,
+    EncodedBatch,
+    StoreTarget,
+    copy_missing,
+    to_float16_rows,
+    vector_item,
+)
 from mmretrieve.gallery.ingest import AddReport, batches
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest

@@ -11,8 +11,16 @@ from typing import Protocol
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
-from mmretrieve.sources.base import Columns, SourceItem, UnreadableItem, Value
-from mmretrieve.sources.columns import PATH_COLUMNS, IdRegistry, find_column, first_column
+from mmretrieve.sources.base import (
+    PATH_COLUMNS,
+    Columns,
+    IdRegistry,
+    SourceItem,
+    UnreadableItem,
+    Value,
+    find_column,
+    first_column,
+)
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import field_names, fields_of, number_of, read_object
 

@@ -21,6 +21,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.gallery.store.store import LEDGER, LOCK, VECTORS
+from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.rules import Hinge
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.vectors import unit
@@ -122,7 +123,7 @@ def test_rank_folds_what_search_finds(made: Path) -> None:
     for setting in (PDV(), PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75), PDV(alpha_image=-0.5, beta=0)):
         query = base.with_pdv(setting)
         exclude = [gallery.ids[3], gallery.ids[8]]
-        folded, searched = gallery.rank(query, scores, 15, exclude=exclude), gallery.search(query, 15, exclude=exclude)
+        folded, searched = gallery.rank(query, scores, SearchOptions(15, exclude)), gallery.search(query, 15, exclude=exclude)
         assert folded == searched
         assert not set(exclude) & set(folded.ids)
         for hit in folded:

@@ -44,7 +44,7 @@ def test_no_question_changes_a_byte(folder: Path, encoder: mm.Encoder, tmp_path:
     found = gallery.search(query, 5)
     assert len(found) == 5
     assert gallery.search(query, 5, where="width > 0", exclude=found.ids[:1]).ids[0] == found.ids[1]
-    gallery.rank(query, gallery.term_scores(query), 3)
+    gallery.rank(query, gallery.term_scores(query))
     assert gallery.spread.mean.shape == (gallery.dim,)
     assert len(gallery.list_items(limit=4).items) == 4
     assert gallery.verify() == []

@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.filters import read_filter
 from mmretrieve.gallery import candidates
-from mmretrieve.gallery.store import compaction, ledger, ledger_checksum
+from mmretrieve.gallery.store import ledger, ledger_checksum, maintenance
 from mmretrieve.gallery.store.ledger_checksum import SEAL
 from mmretrieve.gallery.store.store import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS
+from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
 from mmretrieve.sources.location import Location
@@ -68,7 +70,7 @@ def test_a_filter_leaves_the_exact_ranking_of_what_it_keeps(shop: mm.Gallery, wh
     found = shop.search(query, 60, where=where)
     assert found.ids == expected
     assert found.searched == len(kept)
-    assert shop.rank(query, shop.term_scores(query), 60, where=where) == found
+    assert shop.rank(query, shop.term_scores(query), SearchOptions(60, where=read_filter(where))) == found
     hidden = 60 - len(kept)
     assert found.hidden == ({"hidden by the filter": hidden} if hidden else {})
     if hidden:
@@ -360,7 +362,7 @@ def test_a_compaction_that_dies_has_happened_or_not(shop: mm.Gallery, monkeypatc
 
     with monkeypatch.context() as patch:
         if moment == "_copy_thumbnails":
-            patch.setattr(compaction, moment, die)
+            patch.setattr(maintenance, moment, die)
         else:
             patch.setattr(type(shop._store if moment == "settle" else shop._store.ledger), moment, die)
         with pytest.raises(KeyboardInterrupt):

@@ -22,8 +22,8 @@ from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.milvus.gallery import pull_into, push
 from mmretrieve.milvus.manifest import from_text, to_text
+from mmretrieve.milvus.transfer import pull_into, push
 from mmretrieve.options import Decode
 
 SHOP = [

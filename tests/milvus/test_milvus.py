@@ -24,9 +24,9 @@ from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.milvus import transfer
 from mmretrieve.milvus.address import MilvusAddress, is_address
 from mmretrieve.milvus.client import MilvusUnavailableError
-from mmretrieve.milvus.gallery import pull_into, push
 from mmretrieve.milvus.indexes import MilvusIndexName, ServerKind, ServerVersion
 from mmretrieve.milvus.schema import filter_columns
+from mmretrieve.milvus.transfer import pull_into, push
 from mmretrieve.vectors import unit
 
 ITEMS = 300

@@ -20,7 +20,7 @@ from mmretrieve.cli.main import main
 from mmretrieve.errors import GalleryError
 from mmretrieve.milvus import client as servers
 from mmretrieve.milvus.client import MilvusTimeoutError
-from mmretrieve.milvus.gallery import push
+from mmretrieve.milvus.transfer import push
 
 
 class Strict(grpc.GenericRpcHandler):
