@@ -133,7 +133,7 @@ class StoreTarget:
         self._store, self.name = store, str(store.folder)
 
     def fields(self) -> dict[str, FieldType]:
-        return self._store.ledger.kinds()
+        return self._store.ledger.field_types()
 
     def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]:
         return self._store.ledger.existing(ids)
@@ -193,7 +193,7 @@ def add_vectors(
             raise OptionError(f"{name}: expected a list of {len(float16_rows)}, one for each vector")
     if invalid := [id_ for id_ in check_ids(ids) if not id_ or not is_text(id_)]:
         raise OptionError(f"ids must be text, got {invalid[0]!r}")
-    all_fields, types = fields or [{}] * len(ids), store.ledger.kinds()
+    all_fields, types = fields or [{}] * len(ids), store.ledger.field_types()
 
     def batch(start: int, end: int) -> EncodedBatch:
         rows = range(start, end)

@@ -36,7 +36,7 @@ MAX_CACHED_FILTERS = 8  # filters whose rows are cached
 
 
 @dataclass(frozen=True)
-class _EarlierView:
+class _Reusable:
     """What was read of an earlier version and serves a later one. `ids` are its ids, if they were read."""
 
     version: StoreVersion
@@ -50,7 +50,7 @@ class LocalView(StoredView):
     def __init__(self, store: Store, device: Device = Device.CPU, earlier: LocalView | None = None) -> None:
         super().__init__(None if earlier is None else earlier.detected_vocabulary)
         self.version: StoreVersion = store.ledger.version(None if earlier is None else earlier.version)
-        self.store, self._earlier = store, None if earlier is None else earlier.for_later()
+        self.store, self._earlier = store, None if earlier is None else earlier.reusable()
         self.dim, self.name = store.dim, str(store.folder)
         self._device = device
         self._filters: dict[Expression, Rows] = {}
@@ -58,9 +58,9 @@ class LocalView(StoredView):
     def __len__(self) -> int:
         return len(self.version)
 
-    def for_later(self) -> _EarlierView:
+    def reusable(self) -> _Reusable:
         """Returns what serves a later version: what was read of this one, otherwise of the one before."""
-        earlier = self._earlier or _EarlierView(self.version)
+        earlier = self._earlier or _Reusable(self.version)
         with self.once_lock:
             if "ids" in self.__dict__:
                 earlier = replace(earlier, version=self.version, ids=self.ids)

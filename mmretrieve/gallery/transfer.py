@@ -44,7 +44,7 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
 
     Raises GalleryError if the folder is not empty, the disk is full, or a field has the name of a column of the layout.
     """
-    if taken := {"image_path", OWN_COLUMN} & set(view.store.ledger.kinds()):
+    if taken := {"image_path", OWN_COLUMN} & set(view.store.ledger.field_types()):
         raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GalleryError(f"{folder}: the folder is not empty; choose an empty one")
@@ -106,17 +106,17 @@ def _columns(item: Item) -> dict[str, Any]:
 def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str) -> Iterator[EncodedBatch]:
     start = 0
     for records in batches(_records(rows), COPY_BATCH_SIZE):
-        some, kinds = float16_rows[start : start + len(records)], store.ledger.kinds()
-        items = [_item(record, vector, where, kinds) for record, vector in zip(records, some, strict=True)]
+        some, types = float16_rows[start : start + len(records)], store.ledger.field_types()
+        items = [_item(record, vector, where, types) for record, vector in zip(records, some, strict=True)]
         yield EncodedBatch.of(items, some)
         start += len(records)
 
 
-def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
+def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, types: dict[str, FieldType]) -> Item:
     if own := record.pop(OWN_COLUMN, None):
         entry = json.loads(own)
         location = Location(record["image_path"], entry["part"])
-        fields = fit_fields(entry["fields"], kinds)
+        fields = fit_fields(entry["fields"], types)
         return Item(
             entry["id"], location, entry["hash"], entry["width"], entry["height"], fields, entry["source"], entry["stamp"]
         )
@@ -124,7 +124,7 @@ def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, kinds
     if name is None:
         raise GalleryError(f"{where}: a row without {', '.join(PATH_COLUMNS)} has no name; the columns are {', '.join(record)}")
     path = str(record.pop(name))
-    return vector_item(path, path, vector, fit_fields(fields_of(record, where), kinds), where)
+    return vector_item(path, path, vector, fit_fields(fields_of(record, where), types), where)
 
 
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:

@@ -180,7 +180,9 @@ class StoredView(GalleryView, ABC):
 
 def check_ids(ids: Collection[str]) -> Collection[str]:
     """Returns the ids. Raises OptionError unless they are a list of strings."""
-    if isinstance(ids, str) or not isinstance(ids, Collection):
+    if isinstance(ids, str):
+        raise OptionError(f"expected a list of ids, got one string {ids!r}")
+    if not isinstance(ids, Collection):
         raise OptionError(f"expected a list of ids, got {ids!r:.80}")
     if others := [id_ for id_ in ids if not isinstance(id_, str)]:
         raise OptionError(f"ids must be text, got {others[0]!r:.80}")

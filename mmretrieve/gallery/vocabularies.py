@@ -66,34 +66,34 @@ class AutomaticVocabulary:
     """A detected vocabulary, with the fields and the number of items of the gallery at that time."""
 
     vocabulary: Vocabulary | None
-    kinds: Mapping[str, FieldType]
+    types: Mapping[str, FieldType]
     items: int
 
-    def is_valid_for(self, kinds: Mapping[str, FieldType], items: int) -> bool:
+    def is_valid_for(self, types: Mapping[str, FieldType], items: int) -> bool:
         """Returns whether it still describes a gallery with these fields and this number of items."""
-        return self.kinds == kinds and abs(items - self.items) <= MAX_CHANGE * self.items
+        return self.types == types and abs(items - self.items) <= MAX_CHANGE * self.items
 
 
 def find_vocabulary(
-    source: FieldSource, kinds: Mapping[str, FieldType], previous: AutomaticVocabulary | None = None
+    source: FieldSource, types: Mapping[str, FieldType], previous: AutomaticVocabulary | None = None
 ) -> AutomaticVocabulary:
     """Detects the vocabulary of a gallery. If `previous` is still valid, it is returned and no item is read."""
-    if previous is not None and previous.is_valid_for(kinds, len(source)):
+    if previous is not None and previous.is_valid_for(types, len(source)):
         return previous
-    vocabulary = vocabulary_from_fields(_sample(source)) if kinds else None
-    return AutomaticVocabulary(vocabulary, kinds, len(source))
+    vocabulary = vocabulary_from_fields(_sample(source)) if types else None
+    return AutomaticVocabulary(vocabulary, types, len(source))
 
 
-def make_vocabulary(source: FieldSource, kinds: Mapping[str, FieldType], fields: Sequence[str]) -> GalleryVocabulary:
+def make_vocabulary(source: FieldSource, types: Mapping[str, FieldType], fields: Sequence[str]) -> GalleryVocabulary:
     """Makes the vocabulary from exactly these fields; upper and lower case are equal.
 
     Raises OptionError for a field that no item has, with the names of all fields, and for a field without words.
     """
     if isinstance(fields, str):
         raise OptionError(f"expected a list of fields, got one string {fields!r}")
-    names = {folded(name): name for name in kinds}
+    names = {folded(name): name for name in types}
     if absent := [name for name in fields if folded(name) not in names]:
-        raise unknown("field", absent[0], kinds or ["none: the items of this gallery have no fields"])
+        raise unknown("field", absent[0], types or ["none: the items of this gallery have no fields"])
     own = [names[folded(name)] for name in fields]
     return GalleryVocabulary(vocabulary_from_fields(_sample(source), own), tuple(own))
 

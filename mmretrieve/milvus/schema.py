@@ -96,7 +96,7 @@ def item_of(row: Mapping[str, Any]) -> Item:
     return Item(**entry, location=Location(location["path"], location["part"]), fingerprint=fingerprint)
 
 
-def is_news(item: Item, existing: ExistingItem) -> bool:
+def has_new_metadata(item: Item, existing: ExistingItem) -> bool:
     """Returns whether the metadata of the item in the collection differ."""
     return _text(item) != existing.text
 

@@ -22,7 +22,7 @@ from mmretrieve.gallery.view import Rows
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, ROW, MilvusClient
 from mmretrieve.milvus.manifest import add_choices, open_collection
-from mmretrieve.milvus.schema import is_news, row_of
+from mmretrieve.milvus.schema import has_new_metadata, row_of
 from mmretrieve.milvus.view import BATCH_SIZE, CollectionView
 
 
@@ -128,7 +128,7 @@ class CollectionTarget:
     def write(self, batch: EncodedBatch, state: TargetState) -> AddReport:
         """Upserts items that are missing or have other metadata. A replaced image gets a new row; the old one is deleted afterwards."""
         items = [replace(item, fields=fit_fields(item.fields, self.fields())) for item in batch.items]
-        changed = [i for i in state.same if is_news(items[i], state.existing[items[i].id])]
+        changed = [i for i in state.same if has_new_metadata(items[i], state.existing[items[i].id])]
         new = sorted([*state.missing, *state.different])
         first = max(self._last + 1, time.time_ns())  # so that two concurrent pushes use different numbers
         numbers = {i: state.existing[items[i].id].row for i in changed} | {i: first + n for n, i in enumerate(new)}

@@ -8,10 +8,10 @@ from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.images import SUFFIXES
 from mmretrieve.sources import folder, parquet, tar
 from mmretrieve.sources.base import Columns, Source
-from mmretrieve.sources.tables import Delimited, Delimiter, JsonLines, TextTable
+from mmretrieve.sources.tables import Delimited, JsonLines, TextTable
 from mmretrieve.sources.tar_headers import UNPACK
 
-DELIMITERS = {".csv": Delimiter.COMMA, ".tsv": Delimiter.TAB}
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 SUPPORTED = (

@@ -85,7 +85,7 @@ class Ledger:
         except UnicodeEncodeError as error:
             raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
         except (sqlite3.DatabaseError, *UNREADABLE) as error:
-            raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_meaning(error)}") from error
+            raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_explanation(error)}") from error
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class Ledger:
         """Raises GalleryError if the metadata, or a sealed ledger, is not what was committed. Reads no rows."""
         with self.reading() as db:
             is_damaged = ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED
-            if is_damaged or ledger_checksum.stored(db) is None:
+            if is_damaged or ledger_checksum.read_checksum(db) is None:
                 raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
 
     def seal(self) -> None:
@@ -166,7 +166,7 @@ class Ledger:
         with self.writing() as transaction:
             transaction.set_meta(**values)
 
-    def kinds(self) -> dict[str, FieldType]:
+    def field_types(self) -> dict[str, FieldType]:
         """Returns field name → type."""
         return {name: FieldType(kind) for name, kind in self.meta()["fields"].items()}
 
@@ -183,19 +183,19 @@ class Ledger:
 
     def ids(self, version: StoreVersion, first_row: int = 0) -> tuple[str, ...]:
         """Returns the ids of a version from a row on, in insertion order."""
-        query = f"SELECT id FROM items WHERE row >= ? AND {version.lives} ORDER BY row"
+        query = f"SELECT id FROM items WHERE row >= ? AND {version.condition} ORDER BY row"
         with self._within(version) as db:
             return tuple(id_ for (id_,) in db.execute(query, (first_row,)))
 
     def rows_of(self, ids: Iterable[str], version: StoreVersion) -> list[int]:
         """Returns the rows of ids, in their order. Raises GalleryError for an unknown id."""
-        query = f"SELECT row FROM items WHERE id = ? AND {version.lives}"
+        query = f"SELECT row FROM items WHERE id = ? AND {version.condition}"
         with self._within(version) as db:
             return [self._fetch(db.execute(query, (id_,)), id_)[0] for id_ in ids]
 
     def copies(self, hashes: Sequence[str], version: StoreVersion) -> list[list[str]]:
         """Returns for each content hash the ids of the items with it."""
-        query = f"SELECT id FROM items WHERE hash = ? AND {version.lives} ORDER BY row"
+        query = f"SELECT id FROM items WHERE hash = ? AND {version.condition} ORDER BY row"
         with self._within(version) as db:
             return [[id_ for (id_,) in db.execute(query, (content,))] for content in hashes]
 
@@ -206,11 +206,11 @@ class Ledger:
 
     def groups_of_content(self, version: StoreVersion) -> list[tuple[str, ...]]:
         """Returns groups of ids with equal content, in insertion order."""
-        shared = f"SELECT hash FROM items WHERE {version.lives} GROUP BY hash HAVING count(*) > 1"
+        shared = f"SELECT hash FROM items WHERE {version.condition} GROUP BY hash HAVING count(*) > 1"
         groups: dict[str, list[str]] = {}
         with self._within(version) as db:
             for content, id_ in db.execute(
-                f"SELECT hash, id FROM items WHERE {version.lives} AND hash IN ({shared}) ORDER BY row"
+                f"SELECT hash, id FROM items WHERE {version.condition} AND hash IN ({shared}) ORDER BY row"
             ):
                 groups.setdefault(content, []).append(id_)
         return [tuple(ids) for ids in groups.values()]
@@ -224,7 +224,7 @@ class Ledger:
             condition = to_sqlite(where, meta_of(db)["fields"])
             query = (
                 f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row "
-                f"WHERE {version.lives} AND {condition.sql} ORDER BY items.row"
+                f"WHERE {version.condition} AND {condition.sql} ORDER BY items.row"
             )
             try:
                 with confined(db, condition.reads):
@@ -236,18 +236,18 @@ class Ledger:
     def existing(self, ids: Iterable[str]) -> dict[str, ExistingItem]:
         """Returns the row and the content hash of those ids that exist."""
         with self.reading() as db:
-            return {id_: ExistingItem(row, content) for row, id_, content in _live(db, "id", ids)}
+            return {id_: ExistingItem(row, content) for row, id_, content in _live_rows(db, "id", ids)}
 
     def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the records of those ids that exist."""
         with self.reading() as db:
-            records = RecordReader(db).records([row for row, *_ in _live(db, "id", ids)])
+            records = RecordReader(db).records([row for row, *_ in _live_rows(db, "id", ids)])
             return {record.item.id: record for record in records}
 
     def with_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the first live record of each content hash that exists."""
         with self.reading() as db:
-            first = {content: row for row, _, content in sorted(_live(db, "hash", hashes), reverse=True)}
+            first = {content: row for row, _, content in sorted(_live_rows(db, "hash", hashes), reverse=True)}
             return {record.item.hash: record for record in RecordReader(db).records(sorted(first.values()))}
 
     def rows_of_source(self, source: str) -> list[int]:
@@ -265,16 +265,16 @@ class Ledger:
     def commit(self, new: Sequence[ItemRecord], thumbnail_bytes: int, *, replaced: Sequence[int] = ()) -> None:
         """Appends records and deletes the rows that they replace, all or none."""
         with self.writing() as transaction:
-            transaction.kill(replaced)
+            transaction.mark_deleted(replaced)
             transaction.add_fields(new)
             for record in new:
                 transaction.insert(record)
             rows = new[-1].row + 1 if new else transaction.meta["rows"]
             transaction.set_meta(rows=rows, thumbnail_bytes=thumbnail_bytes)
 
-    def kill(self, rows: Sequence[int]) -> None:
+    def mark_deleted(self, rows: Sequence[int]) -> None:
         with self.writing() as transaction:
-            transaction.kill(rows)
+            transaction.mark_deleted(rows)
 
     def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **more: object) -> None:
         """Removes deleted rows, numbers the rest from 0 and begins a new epoch. `thumbnails_at` maps old offsets to new ones."""
@@ -315,7 +315,7 @@ class Ledger:
             yield db
 
 
-def _live(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+def _live_rows(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
     """Yields row, id and content hash of the live items whose column has one of the values, a batch of values at a time."""
     rest = iter(dict.fromkeys(values))
     while some := list(islice(rest, STATEMENT_BATCH_SIZE)):
@@ -323,7 +323,7 @@ def _live(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterato
         yield from db.execute(query, some)
 
 
-def _meaning(error: Exception) -> str:
+def _explanation(error: Exception) -> str:
     if "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2]) in DISK:
         return "what was committed before is safe"
     return "the gallery is damaged or is not one"

@@ -29,7 +29,7 @@ def compact(store: Store, progress: Progress | None = None) -> int:
         _copy_vectors(store, progress)
         places, end = _copy_thumbnails(store)
         store.ledger.renumber(places, end, compacted=True, index=None)
-        store.settle()
+        store.recover()
         (store.folder / INDEX).unlink(missing_ok=True)
         store.ledger.shrink()
     except OSError as error:

@@ -130,34 +130,34 @@ class StoreVersion:
         return np.delete(np.arange(self.total, dtype=np.int64), self.dead)
 
     @property
-    def lives(self) -> str:
+    def condition(self) -> str:
         """The SQL condition that an item belongs to this version, whatever was deleted since."""
         return f"(items.died = 0 OR items.died > {self.generation}) AND items.row < {self.total}"
 
 
-def fit_fields(given: Mapping[str, Value], kinds: dict[str, FieldType]) -> dict[str, Value]:
+def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict[str, Value]:
     """Returns the fields under the names that the gallery uses for them; upper and lower case are equal. Values are not changed.
 
-    New fields are added to `kinds`. Raises GalleryError, with the name of the field, for a value that is not text, a finite number or None, or
-    that has another type than the field; `kinds` is then unchanged.
+    New fields are added to `types`. Raises GalleryError, with the name of the field, for a value that is not text, a finite number or None, or
+    that has another type than the field; `types` is then unchanged.
     """
-    names, fields, types = {folded(name): name for name in kinds}, dict[str, Value](), dict[str, FieldType]()
-    for name, value in given.items():
+    names, fitted, new_types = {folded(name): name for name in types}, dict[str, Value](), dict[str, FieldType]()
+    for name, value in fields.items():
         if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
             raise GalleryError(f"a field cannot have the name {name!r}")
         own = names.setdefault(folded(name), name)
-        if own in fields:
-            raise GalleryError(f"field {own!r} is there twice, as {name!r} too: capitals make no difference")
+        if own in fitted:
+            raise GalleryError(f"the fields {own!r} and {name!r} have the same name (case is ignored)")
         if value is not None:
-            types[own] = kind_of(own, value)
-            if kinds.get(own, types[own]) is not types[own]:
-                raise GalleryError(f"field {own!r} holds {kinds[own]}s in this gallery, got {value!r}")
-        fields[own] = value
-    kinds.update(types)
-    return fields
+            new_types[own] = field_type_of(own, value)
+            if types.get(own, new_types[own]) is not new_types[own]:
+                raise GalleryError(f"field {own!r} holds {types[own]}s in this gallery, got {value!r}")
+        fitted[own] = value
+    types.update(new_types)
+    return fitted
 
 
-def kind_of(name: str, value: object) -> FieldType:
+def field_type_of(name: str, value: object) -> FieldType:
     """Returns the type of a value. Raises GalleryError if it is neither text nor a finite 64-bit number."""
     if isinstance(value, str) and is_text(value):
         return FieldType.TEXT

@@ -104,8 +104,8 @@ class Store:
         with self._locked(LOCK, "writing to this gallery"), self.ledger.session():
             self._migrate()
             self.ledger.check()
-            if self._is_unsettled():  # the last writer was killed
-                self.settle()
+            if self._needs_recovery():  # the last writer was killed
+                self.recover()
             try:
                 yield
             finally:
@@ -166,7 +166,7 @@ class Store:
         records = self.ledger.live(ids)
         if absent := [id_ for id_ in ids if id_ not in records]:
             raise MissingError(f"{self.folder}: no item {absent[0]!r} in this gallery")
-        self.ledger.kill([records[id_].row for id_ in dict.fromkeys(ids)])
+        self.ledger.mark_deleted([records[id_].row for id_ in dict.fromkeys(ids)])
 
     def thumbnail(self, stored: StoredChecksums) -> bytes | None:
         """Returns the stored thumbnail; None if there is none or it is damaged, as it can be made again."""
@@ -218,11 +218,11 @@ class Store:
         except Timeout as error:
             raise GalleryError(f"{self.folder}: another process is {doing}; wait until it is done") from error
         except OSError as error:
-            if not _forbids(error):
+            if not _is_permission_error(error):
                 raise
             raise GalleryError(f"{self.folder}: this gallery cannot be written ({error.strerror})") from error
 
-    def settle(self) -> None:
+    def recover(self) -> None:
         """Finishes a committed compaction and removes what was never committed. Call within `writing`."""
         meta = self.ledger.meta()
         for name in (VECTORS, THUMBNAILS):
@@ -245,13 +245,13 @@ class Store:
         if self.ledger.meta()["format"] == OLDER_FORMAT:
             self.ledger.migrate(FORMAT)
 
-    def _is_unsettled(self) -> bool:
+    def _needs_recovery(self) -> bool:
         meta = self.ledger.meta()
         longer = any((self.folder / name).stat().st_size > size for name, size in self._committed(meta).items())
         return longer or meta.get("compacted", False) or any(self.folder.glob(f"*{NEXT}"))
 
 
-def _forbids(error: OSError) -> bool:
+def _is_permission_error(error: OSError) -> bool:
     """Returns whether the error means that a folder cannot be written."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 

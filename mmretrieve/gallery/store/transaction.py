@@ -12,7 +12,7 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.filters.sqlite import quoted
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import FieldType, ItemRecord, kind_of
+from mmretrieve.gallery.store.records import FieldType, ItemRecord, field_type_of
 from mmretrieve.gallery.store.statements import MAX_FIELDS, ROW, RecordReader, meta_of, put_meta
 
 
@@ -20,7 +20,7 @@ class LedgerTransaction:
     """Begins a new generation. Raises GalleryError, with nothing written, if the metadata or an entry to be changed is damaged."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        checksum = ledger_checksum.stored(db)
+        checksum = ledger_checksum.read_checksum(db)
         if checksum is None:
             raise GalleryError(f"{path}: {ledger_checksum.DAMAGED}; nothing was written")
         self._db, self._path, self._row_sum = db, path, checksum.row_sum
@@ -59,7 +59,7 @@ class LedgerTransaction:
         self.remove(record.row)
         self.insert(record)
 
-    def kill(self, rows: Sequence[int]) -> None:
+    def mark_deleted(self, rows: Sequence[int]) -> None:
         """Marks items as deleted in this generation; their rows stay."""
         for record in self._checked(rows):
             dead = replace(record, died=self.meta["generation"])
@@ -77,7 +77,7 @@ class LedgerTransaction:
         """Adds columns for new fields. The column of a number has no type, so that integers stay integers."""
         fields = self.meta["fields"]
         values = {name: value for record in records for name, value in record.item.fields.items() if value is not None}
-        new = {name: kind_of(name, value) for name, value in values.items() if name not in fields}
+        new = {name: field_type_of(name, value) for name, value in values.items() if name not in fields}
         if len(fields) + len(new) > MAX_FIELDS:
             raise GalleryError(
                 f"field {list(new)[-1]!r} would be number {len(fields) + len(new):,}; a gallery has up to {MAX_FIELDS:,}"
