@@ -95,30 +95,45 @@ def copy_missing(
     for batch in batches:
         state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
         if state.different and not update:
-            raise _different(target, source, [batch.items[i].id for i in state.different])
+            raise _conflict_error(target, source, [batch.items[i].id for i in state.different])
         report += target.write(batch, state)
         if progress is not None:
             progress(len(batch.items))
     return report
 
 
-def check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str, *, update: bool = False) -> None:
-    """Raises GalleryError if `copy_missing` would, or if a field has another type in the target. Writes nothing."""
-    fields, different = target.fields(), list[str]()
+def check_and_copy(
+    target: CopyTarget,
+    batches: Callable[[], Iterable[EncodedBatch]],
+    source: str,
+    *,
+    update: bool = False,
+    progress: Progress | None = None,
+) -> AddReport:
+    """Copies a source that can be read twice: everything is checked first, so that an error leaves the target unchanged.
+
+    Raises GalleryError as `copy_missing` does, and if a field has another type in the target.
+    """
+    _check_copy(target, batches(), source, update=update)
+    return copy_missing(target, batches(), source, update=update, progress=progress)
+
+
+def _check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str, *, update: bool) -> None:
+    types, different = target.fields(), list[str]()
     for batch in batches:
         for item in batch.items:
             try:
-                fit_fields(item.fields, fields)
+                fit_fields(item.fields, types)
             except GalleryError as error:
                 raise GalleryError(f"{source}: {item.id!r}: {error}; nothing was copied") from error
         if not update:
             state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
             different += [batch.items[i].id for i in state.different]
     if different:
-        raise _different(target, source, different, "; nothing was copied")
+        raise _conflict_error(target, source, different, "; nothing was copied")
 
 
-def _different(target: CopyTarget, source: str, ids: Sequence[str], outcome: str = "") -> GalleryError:
+def _conflict_error(target: CopyTarget, source: str, ids: Sequence[str], outcome: str = "") -> GalleryError:
     return GalleryError(
         f"{source}: {ids[0]!r} is another image than in {target.name} ({len(ids)} such ids); {target.remedy}{outcome}"
     )
@@ -169,9 +184,8 @@ def merge(store: Store, other: Store, progress: Progress | None = None) -> AddRe
     another image.
     """
     Manifest.of(other).check_same_vectors(other.folder, Manifest.of(store), store.folder)
-    target, view = StoreTarget(store), LocalView(other)
-    check_copy(target, view_batches(view), view.name)
-    return copy_missing(target, view_batches(view), view.name, progress=progress)
+    view = LocalView(other)
+    return check_and_copy(StoreTarget(store), lambda: view_batches(view), view.name, progress=progress)
 
 
 def add_vectors(

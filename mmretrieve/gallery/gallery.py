@@ -524,7 +524,9 @@ class Gallery(GalleryBase[LocalView]):
         """
         with self._writing():
             self.refresh()
-            chosen = self._with_view(lambda view: vocabularies.make_vocabulary(view, self._store.ledger.field_types(), fields))
+            chosen = self._with_view(
+                lambda view: vocabularies.make_vocabulary(view.sample_fields(), view.manifest.fields, fields)
+            )
             if chosen != self._chosen_vocabulary:
                 self._store.ledger.set_meta(**{vocabularies.KEY: chosen.to_dict()})
         assert chosen.vocabulary is not None  # named fields make one, or raise

@@ -21,6 +21,7 @@ from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.options import DEFAULT_K, check_count
 from mmretrieve.request import SearchRequest
+from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
@@ -169,7 +170,15 @@ class StoredView(GalleryView, ABC):
 
     @once
     def _automatic(self) -> AutomaticVocabulary:
-        return vocabularies.find_vocabulary(self, self.manifest.fields, self._earlier_automatic)
+        earlier, types = self._earlier_automatic, self.manifest.fields
+        if earlier is not None and earlier.is_valid_for(types, len(self)):
+            return earlier
+        return AutomaticVocabulary.detect(self.sample_fields() if types else [], types, len(self))
+
+    def sample_fields(self) -> list[Mapping[str, Value]]:
+        """Returns the fields of at most vocabularies.MAX_ITEMS items, evenly spaced."""
+        rows = self.rows[:: max(1, -(-len(self) // vocabularies.MAX_ITEMS))]
+        return [item.fields for item in self.items_of(rows)]
 
     @property
     def detected_vocabulary(self) -> AutomaticVocabulary | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.filters.milvus import one_of
-from mmretrieve.gallery.copying import EncodedBatch, StoreTarget, TargetState, check_copy, copy_missing, view_batches
+from mmretrieve.gallery.copying import EncodedBatch, StoreTarget, TargetState, check_and_copy, view_batches
 from mmretrieve.gallery.ingest import AddReport
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
@@ -70,8 +70,7 @@ def push(
     manifest = open_collection(server, view.manifest, len(view), index)
     _remove_repeated(server)
     target = CollectionTarget(server, add_choices(server, manifest, view.manifest))
-    check_copy(target, view_batches(view, BATCH_SIZE), view.name, update=update)
-    report = copy_missing(target, view_batches(view, BATCH_SIZE), view.name, update=update, progress=progress)
+    report = check_and_copy(target, lambda: view_batches(view, BATCH_SIZE), view.name, update=update, progress=progress)
     return report + AddReport(removed=_remove_absent(server, set(view.ids))) if mirror else report
 
 
@@ -104,9 +103,7 @@ def pull_into(gallery: str | Path, address: str, *, progress: Progress | None = 
     else:
         store = source.manifest.create_store(folder)
     with store.writing():
-        target = StoreTarget(store)
-        check_copy(target, _collection_batches(source), source.name)
-        return copy_missing(target, _collection_batches(source), source.name, progress=progress)
+        return check_and_copy(StoreTarget(store), lambda: _collection_batches(source), source.name, progress=progress)
 
 
 class CollectionTarget:

@@ -23,7 +23,7 @@ class SourceItem:
     ----------
     id : str
         The path of the image relative to the source, with forward slashes, unless a table has a column of ids.
-    place : Location
+    location : Location
         Where the bytes of the image are stored.
     fields : mapping of str to str, int, float or None
         Metadata of the image.
