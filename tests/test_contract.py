@@ -213,7 +213,7 @@ def test_ties_stay_in_order_of_insertion(home: Any) -> None:
         assert home.search(composition, k).ids == tuple(equal[:k])
 
 
-def test_excluded_and_weak_items_do_not_appear(home: Any) -> None:
+def test_excluded_items_and_items_below_min_score_do_not_appear(home: Any) -> None:
     whole = home.search(query(7), 30)
     exclude = whole.ids[:5]
     found = home.search(query(7), 20, exclude=exclude)
@@ -224,7 +224,7 @@ def test_excluded_and_weak_items_do_not_appear(home: Any) -> None:
     assert member.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
 
 
-def test_a_fold_is_a_search(home: Any) -> None:
+def test_rank_of_term_scores_equals_search(home: Any) -> None:
     terms = unit(unit(vectors())[[5, 900, 1100]] + 0.05)
     base = Composition(("image", "text", "composed"), terms, (0.0, 0.0, 1.0))
     scores = home.term_scores(base)
@@ -239,14 +239,14 @@ def test_a_fold_is_a_search(home: Any) -> None:
     assert told(home.search(hinge, 15)) == expected(hinge, lambda _: True, 15)
 
 
-def test_more_than_there_is_gives_all_and_says_so(home: Any) -> None:
+def test_a_k_above_the_number_of_matches_returns_all_with_a_note(home: Any) -> None:
     found = home.search(query(7), ITEMS + 5, where="hundredth = 3")
     assert told(found) == expected(query(7), lambda i: i % 100 == 3, ITEMS)
     hidden = len(home) - len(found)
     assert found.note == f"{len(found)} of the {ITEMS + 5} asked for: the gallery has no others ({hidden} hidden by the filter)"
 
 
-def test_what_is_kept_comes_back(home: Any) -> None:
+def test_stored_items_are_read_back(home: Any) -> None:
     assert home.ids == tuple(IDS[i] for i in range(ITEMS) if i not in set(GONE))
     some = [IDS[1123], IDS[5]]
     np.testing.assert_array_equal(home.vectors(some), unit(vectors()[[1123, 5]]))

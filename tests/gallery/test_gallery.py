@@ -114,7 +114,7 @@ def test_search_equals_the_exact_ranking_with_ties_and_deletes(gallery: mm.Galle
         assert gallery.search(query, k).ids == tuple(gallery.ids[i] for i in expected)
 
 
-def test_rank_folds_what_search_finds(made: Path) -> None:
+def test_rank_equals_search(made: Path) -> None:
     gallery = mm.Gallery.open(made)
     terms = unit(gallery.vectors()[:3] + 0.5)
     base = Composition(("image", "text", "composed"), terms, (0.0, 0.0, 1.0))
@@ -132,7 +132,7 @@ def test_rank_folds_what_search_finds(made: Path) -> None:
             assert hit.contributions == pytest.approx(expected)
 
 
-def test_asking_for_more_than_there_is_gives_all_and_says_so(made: Path) -> None:
+def test_a_k_above_the_number_of_items_returns_all_with_a_note(made: Path) -> None:
     gallery = mm.Gallery.open(made)
     ranking = gallery.search(one_term(gallery.vectors()[0]), 100)
     assert len(ranking) == 60
@@ -143,14 +143,14 @@ def test_asking_for_more_than_there_is_gives_all_and_says_so(made: Path) -> None
             gallery.search(one_term(gallery.vectors()[0]), k)
 
 
-def test_an_empty_gallery_answers(tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_an_empty_gallery_can_be_searched(tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     assert len(gallery.search(one_term(np.ones(encoder.dim)), 3)) == 0
     assert gallery.vectors().shape == (0, encoder.dim)
     assert gallery.verify() == []
 
 
-def test_wrong_places_and_wrong_encoders_are_refused(gallery: mm.Gallery, tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_wrong_folders_and_wrong_encoders_are_refused(gallery: mm.Gallery, tmp_path: Path, encoder: mm.Encoder) -> None:
     with pytest.raises(GalleryError, match="not a gallery"):
         mm.Gallery.open(tmp_path)
     with pytest.raises(GalleryError, match="already contains a gallery"):
@@ -235,7 +235,7 @@ def test_a_full_disk_loses_nothing(gallery: mm.Gallery, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("rule", [None, Hinge()], ids=["linear", "hinge"])
-def test_a_search_sees_one_moment_while_items_are_deleted(gallery: mm.Gallery, rule: Hinge | None) -> None:
+def test_a_search_reads_one_version_while_items_are_deleted(gallery: mm.Gallery, rule: Hinge | None) -> None:
     vectors = dict(zip(gallery.ids, gallery.vectors(), strict=True))
     query = one_term(gallery.vectors()[9] + 0.05)
     if rule is not None:
@@ -311,7 +311,7 @@ def test_a_gallery_is_made_whole_or_not_at_all(tmp_path: Path, encoder: mm.Encod
     assert not (tmp_path / "h").exists()
 
 
-def test_numpy_counts_large_weights_and_lone_strings(made: Path) -> None:
+def test_numpy_integers_large_weights_and_single_strings(made: Path) -> None:
     gallery = mm.Gallery.open(made)
     base = Composition(("image", "composed"), unit(gallery.vectors()[:2]), (0.0, 1.0))
     assert len(gallery.search(base, np.int64(3))) == 3

@@ -81,7 +81,7 @@ def test_filtered_rankings_are_exact(big: mm.Gallery, share: float, k: int) -> N
         assert ranking.searched == len(allowed)
 
 
-def test_a_filter_that_fights_the_query_still_finds_k(big: mm.Gallery) -> None:
+def test_a_filter_that_excludes_the_nearest_items_still_finds_k(big: mm.Gallery) -> None:
     """What the query is near to is filtered away: the index is asked for more, and then everything is scored."""
     vectors = big.vectors()
     query = Composition(("query",), vectors[:1], (1.0,))
@@ -119,7 +119,7 @@ def small(tmp_path: Path) -> mm.Gallery:
     return gallery
 
 
-def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
+def test_an_index_is_extended_and_rebuilt_and_gives_advice(small: mm.Gallery) -> None:
     made = small.build_index("IVF16,SQ8")
     assert (made["factory"], made["rows"], made["uncovered"], made["advice"]) == ("IVF16,SQ8", 3000, 0, None)
     assert made["recall"] >= 0.99
@@ -139,7 +139,7 @@ def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
     assert small.search(query, 5).ids[0] == before.ids[0]
 
 
-def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_gallery_without_an_index_is_advised_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_manifest, "MAX_FLAT_NUMBERS", 1000)
     assert "searches are slow without one: mmretrieve build" in small.info()["index"]["advice"]
     small.search(Composition(("query",), clustered(1), (1.0,)), 3)
@@ -148,7 +148,7 @@ def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery
     assert small.info()["index"]["advice"] is None
 
 
-def test_readers_keep_the_index_they_have(small: mm.Gallery) -> None:
+def test_readers_keep_their_index(small: mm.Gallery) -> None:
     small.build_index("IVF16,SQ8")
     query = Composition(("query",), clustered(1), (1.0,))
     small.search(query, 3)
@@ -197,7 +197,7 @@ def test_devices(small: mm.Gallery) -> None:
 
 
 @pytest.mark.parametrize("kind", ["IVF", "RaBitQ"])
-def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: str) -> None:
+def test_a_tuned_index_reaches_its_recall_under_any_filter(tmp_path: Path, kind: str) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=ColourEncoder())
     vectors = clustered(ITEMS)
     gallery.add_vectors([f"item {i:05}" for i in range(ITEMS)], vectors, fields=[{"n": i} for i in range(ITEMS)])
@@ -214,7 +214,7 @@ def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: s
         assert min(shares) >= 0.5
 
 
-def test_scores_of_many_rows_are_the_same_by_blocks(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_in_batches_equal_scores_at_once(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
     whole, float16_rows = big.scores(queries), big._view.float16_rows
     monkeypatch.setattr(local_view, "MAX_CACHED_BYTES", 0)

@@ -158,9 +158,7 @@ def test_killed_at_any_moment_of_any_command(
 
 @pytest.mark.parametrize("name", LIFE[:5])
 @pytest.mark.parametrize("room", [0, 5_000])
-def test_where_there_is_no_room_what_is_stored_stays(
-    life: tuple[Path, list[Path]], tmp_path: Path, name: str, room: int
-) -> None:
+def test_a_full_disk_keeps_what_was_committed(life: tuple[Path, list[Path]], tmp_path: Path, name: str, room: int) -> None:
     """The kernel lets no file grow beyond a limit: writing fails as on a full disk."""
     source, stages = life
     step, path = LIFE.index(name), tmp_path / "g"

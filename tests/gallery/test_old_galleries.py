@@ -46,7 +46,7 @@ def rankings(gallery: mm.Gallery, answers: dict[str, Any]) -> list[dict[str, Any
     return asked
 
 
-def test_an_old_gallery_answers_as_it_did(old: Path, answers: dict[str, Any]) -> None:
+def test_an_old_gallery_gives_the_same_rankings(old: Path, answers: dict[str, Any]) -> None:
     gallery = mm.Gallery.open(old)
     assert gallery.verify() == []
     assert gallery.ids == tuple(answers["ids"])

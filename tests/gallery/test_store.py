@@ -62,7 +62,7 @@ def one_term(vector: np.ndarray) -> Composition:
         ("number IS NULL", []),
     ],
 )
-def test_a_filter_leaves_the_exact_ranking_of_what_it_keeps(shop: mm.Gallery, where: str, kept: object) -> None:
+def test_a_filtered_ranking_is_the_exact_ranking_of_the_items_that_match(shop: mm.Gallery, where: str, kept: object) -> None:
     kept = list(kept)  # type: ignore[call-overload]
     query = one_term(shop.vectors()[11] + 0.02)
     order = top_k(linear(term_scores(query.terms, shop.vectors()[kept]), [1.0]), 60) if kept else []
@@ -122,7 +122,7 @@ def test_a_filter_is_one_expression_and_nothing_else(shop: mm.Gallery, where: st
     assert (shop.path / LEDGER).read_bytes() == before
 
 
-def test_a_quote_may_hold_anything(shop: mm.Gallery) -> None:
+def test_a_quoted_text_may_contain_anything(shop: mm.Gallery) -> None:
     query = one_term(shop.vectors()[0])
     for name in ("a;b", "a -- b", "it''s (", "/* ?", '["`'):
         assert len(shop.search(query, 3, where=f"name = '{name}' OR number = 4")) == 1
@@ -175,7 +175,7 @@ def test_any_text_is_one_expression_or_refused_in_one_line(made: Path, where: st
         assert kept(f"({where}) OR 1") == len(gallery)
 
 
-def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, photos: Path) -> None:
+def test_fields_keep_their_type_and_value(shop: mm.Gallery, photos: Path) -> None:
     first = shop.ids[0]
     assert shop.item(first).fields == {"number": 0, "half": 0.0, "name": Path(first).stem}
     assert shop.info()["fields"] == {"number": "number", "half": "number", "name": "text"}
@@ -217,14 +217,14 @@ def test_the_first_value_of_a_field_decides_for_all_that_follow(tmp_path: Path, 
     assert (len(gallery), gallery.verify()) == (4, [])
 
 
-def test_a_field_that_the_last_items_lack_is_kept_of_the_others(tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_a_field_that_the_last_items_lack_is_kept_for_the_others(tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add_vectors(["a", "b", "c"], np.eye(3, gallery.dim), fields=[{"x": None}, {"x": 1}, {"x": None}])
     assert [gallery.item(id_).fields.get("x") for id_ in gallery.ids] == [None, 1, None]
     assert gallery.info()["fields"] == {"x": "number"}
 
 
-def test_a_folder_does_not_make_a_gallery_forget_its_fields(shop: mm.Gallery, photos: Path, tmp_path: Path) -> None:
+def test_a_source_without_fields_removes_no_fields(shop: mm.Gallery, photos: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in photos.rglob("*.png"):
@@ -242,7 +242,7 @@ def folder(tmp_path: Path, photos: Path) -> Path:
     return folder
 
 
-def test_sync_makes_the_gallery_what_the_source_is(tmp_path: Path, encoder: mm.Encoder, folder: Path) -> None:
+def test_sync_makes_the_gallery_match_the_source(tmp_path: Path, encoder: mm.Encoder, folder: Path) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     lone = tmp_path / "lone.png"
     shutil.copy(next(folder.rglob("*.png")), lone)
@@ -263,7 +263,7 @@ def test_sync_makes_the_gallery_what_the_source_is(tmp_path: Path, encoder: mm.E
     assert (gallery.verify(), gallery.info()["deleted"]) == ([], 3)
 
 
-def test_a_source_neither_takes_nor_drops_what_is_another_ones(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_sync_does_not_touch_items_of_another_source(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     one, other = sorted(photos.rglob("*.png"))[:2]
     for folder, pictures in (("a", {"x.png": one, "y.png": other}), ("b", {"x.png": other, "y.png": other})):
         (tmp_path / folder).mkdir()
@@ -279,7 +279,7 @@ def test_a_source_neither_takes_nor_drops_what_is_another_ones(tmp_path: Path, e
     assert [gallery.item(id_) for id_ in gallery.ids] == before
 
 
-def test_a_writer_ends_the_compaction_of_one_that_was_killed(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_a_writer_finishes_the_compaction_of_a_killed_writer(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     """Killed between its commit and its renames, while another process has the gallery open, and writes next."""
     for then in ("add", "delete", "compact"):
         gallery = mm.Gallery.create(tmp_path / then, encoder=encoder)
@@ -298,7 +298,7 @@ def test_a_writer_ends_the_compaction_of_one_that_was_killed(tmp_path: Path, enc
         assert len(mm.Gallery.open(gallery.path).vectors()) == {"add": 41, "delete": 39, "compact": 40}[then]
 
 
-def test_a_lost_file_is_named(shop: mm.Gallery) -> None:
+def test_a_missing_file_of_a_gallery_is_named(shop: mm.Gallery) -> None:
     shop.build_index("IVF4,SQ8")
     (shop.path / INDEX).unlink()
     assert shop.verify() == ["index.faiss: is missing; searches work without it; build it again"]
@@ -310,14 +310,14 @@ def test_a_lost_file_is_named(shop: mm.Gallery) -> None:
         mm.Gallery.open(shop.path)
 
 
-def test_a_gallery_has_so_many_fields(tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_the_number_of_fields_is_limited(tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     with pytest.raises(GalleryError, match="field 'f1900' would be number 1,901; a gallery has up to 1,900"):
         gallery.add_vectors(["a"], np.ones((1, gallery.dim)), fields=[{f"f{i}": 1 for i in range(1901)}])
     assert (len(gallery), gallery.verify()) == (0, [])
 
 
-def test_nothing_vanishes_from_a_source_that_was_not_read_whole(shop: mm.Gallery, photos: Path) -> None:
+def test_sync_removes_nothing_if_the_source_was_not_read_completely(shop: mm.Gallery, photos: Path) -> None:
     member = FieldSource(photos)
     member.items = [*member.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
     report = shop.sync(member)
@@ -334,7 +334,7 @@ def test_an_id_that_occurs_twice_is_added_once(tmp_path: Path, encoder: mm.Encod
     assert (report.added, list(report.failed.values())) == (3, ["this id occurs more than once in the source"])
 
 
-def test_compaction_frees_room_and_changes_nothing_else(shop: mm.Gallery, photos: Path) -> None:
+def test_compaction_frees_space_and_changes_nothing_else(shop: mm.Gallery, photos: Path) -> None:
     shop.delete(shop.ids[::3])
     before, size = gallery_state(shop), (shop.path / VECTORS).stat().st_size
     thumbnails = {id_: shop.thumbnail(id_) for id_ in shop.ids}
@@ -353,7 +353,7 @@ def test_compaction_frees_room_and_changes_nothing_else(shop: mm.Gallery, photos
 
 
 @pytest.mark.parametrize("moment", ["recover", "renumber", "_copy_thumbnails"])
-def test_a_compaction_that_dies_has_happened_or_not(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_an_interrupted_compaction_has_happened_or_not(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     shop.delete(shop.ids[:30])
     before = gallery_state(shop)
 
@@ -433,7 +433,7 @@ def test_a_flipped_bit_of_a_large_ledger_is_found_or_changes_nothing(shop: mm.Ga
         "ALTER TABLE fields ADD COLUMN more",
     ],
 )
-def test_no_entry_of_the_ledger_can_be_changed_unseen(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+def test_every_changed_entry_of_the_ledger_is_found(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     monkeypatch.setattr(ledger_checksum, "MAX_SEALED_BYTES", 0)
     shop.delete(shop.ids[:2])
     with sqlite3.connect(shop.path / LEDGER) as db:
@@ -444,7 +444,7 @@ def test_no_entry_of_the_ledger_can_be_changed_unseen(shop: mm.Gallery, monkeypa
             shop.delete(shop.ids[:1])
 
 
-def test_a_damaged_entry_names_its_item_and_is_not_written_over(shop: mm.Gallery) -> None:
+def test_a_damaged_entry_is_named_and_not_overwritten(shop: mm.Gallery) -> None:
     with sqlite3.connect(shop.path / LEDGER) as db:
         db.execute("UPDATE items SET path = 'elsewhere' WHERE row = 4")
     problems = verified(shop.path)
@@ -510,7 +510,7 @@ def test_a_folder_that_cannot_be_written_is_read_and_says_so(shop: mm.Gallery, m
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(["delete", "add", "compact", "refresh"]), max_size=8), st.integers(0, 1000))
-def test_any_order_of_writing_ends_where_a_list_would(
+def test_any_sequence_of_writes_equals_that_on_a_list(
     made: Path, photos: Path, encoder: mm.Encoder, tmp_path_factory: pytest.TempPathFactory, steps: list[str], seed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("any") / "g"

@@ -62,7 +62,7 @@ def test_folder_tar_and_parquet_give_the_same_gallery(tmp_path: Path, encoder: m
 
 
 @pytest.mark.shared_data
-def test_photographs_of_a_catalogue_are_the_same_three_times(tmp_path: Path, catalogue: Path) -> None:
+def test_the_catalogue_gives_the_same_gallery_from_three_sources(tmp_path: Path, catalogue: Path) -> None:
     encoder = mm.load_encoder(str(catalogue / "model"))
     with (catalogue / "items.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file))[:401]
@@ -80,7 +80,7 @@ def test_photographs_of_a_catalogue_are_the_same_three_times(tmp_path: Path, cat
     assert len(one.search(Composition(("query",), one.vectors()[:1], (1.0,)), 50, where="article = 'tshirt'"))
 
 
-def test_shards_that_are_merged_are_what_one_machine_makes(
+def test_merged_shards_equal_one_index_run(
     tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "INGEST_BATCH_SIZE", 8)
@@ -103,7 +103,7 @@ def test_shards_that_are_merged_are_what_one_machine_makes(
     assert (merged.verify(), mm.Gallery.open(merged.path, encoder=encoder).add(photos).skipped) == ([], 60)
 
 
-def test_merging_refuses_what_does_not_fit_and_changes_nothing(
+def test_merging_incompatible_galleries_is_refused_and_changes_nothing(
     tmp_path: Path, encoder: mm.Encoder, gallery: mm.Gallery, photos: Path
 ) -> None:
     other = mm.Gallery.create(tmp_path / "other", encoder=encoder)
@@ -130,7 +130,7 @@ def shop(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> mm.Gallery:
     return shop
 
 
-def test_what_is_exported_comes_back_as_it_was(tmp_path: Path, shop: mm.Gallery, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_is_imported_without_loss(tmp_path: Path, shop: mm.Gallery, capsys: pytest.CaptureFixture[str]) -> None:
     out, back = tmp_path / "out", tmp_path / "back.gallery"
     assert main(["export", str(shop.path), str(out), "--quiet"]) == 0
     assert main(["import", str(out), "--gallery", str(back), "--quiet"]) == 0
@@ -182,7 +182,7 @@ def test_embeddings_of_other_tools_can_be_searched(
     assert gallery.verify() == []
 
 
-def test_what_does_not_fit_together_is_named(foreign: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_files_that_do_not_fit_together_are_named(foreign: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     np.save(foreign / "img_emb" / "img_emb_10.npy", np.ones((4, encoder.dim), np.float32))
     with pytest.raises(GalleryError, match=r"metadata_10.parquet: holds 5 rows, img_emb_10.npy 4"):

@@ -76,7 +76,7 @@ def test_a_vocabulary_is_found_and_nothing_is_written(shop: mm.Gallery) -> None:
     assert {path.name: path.read_bytes() for path in shop.path.iterdir()} == before
 
 
-def test_without_words_there_is_none(gallery: mm.Gallery) -> None:
+def test_fields_without_words_give_no_vocabulary(gallery: mm.Gallery) -> None:
     assert gallery.vocabulary is None
     assert gallery.info()["vocabulary"] == "none"
     fill(gallery, [{"price": 3}], 1000)
@@ -100,7 +100,7 @@ def test_small_changes_read_no_items_again(shop: mm.Gallery, reads: list[int]) -
     assert reads == [24, 27, 28]  # another field
 
 
-def test_a_vocabulary_not_asked_for_in_between_is_carried_over(shop: mm.Gallery, reads: list[int]) -> None:
+def test_a_vocabulary_is_reused_across_versions_that_did_not_read_it(shop: mm.Gallery, reads: list[int]) -> None:
     _ = shop.vocabulary
     for i in range(2):
         fill(shop, SHOP[:1], 100 + i)
@@ -116,7 +116,7 @@ def test_many_items_are_sampled_evenly(shop: mm.Gallery, reads: list[int], monke
     assert reads == [8, 8]
 
 
-def test_what_was_found_serves_within_a_tenth() -> None:
+def test_an_automatic_vocabulary_is_valid_within_a_tenth() -> None:
     kinds = {"colour": FieldType.TEXT}
     automatic = AutomaticVocabulary(None, kinds, 100)
     assert [automatic.is_valid_for(kinds, items) for items in (89, 90, 100, 110, 111)] == [False, True, True, True, False]
@@ -140,7 +140,7 @@ def test_a_chosen_vocabulary_is_kept(shop: mm.Gallery) -> None:
     assert shop.verify() == []
 
 
-def test_it_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_vocabulary_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.LogCaptureFixture) -> None:
     assert shop.renew_vocabulary() is None
     shop.choose_vocabulary(["colour", "article"])
     fill(shop, [{"Article": "scarves", "colour": "green"}], 100)
@@ -177,7 +177,7 @@ def test_wrong_fields_change_nothing(shop: mm.Gallery, fields: Any, said: str) -
     assert shop.verify() == []
 
 
-def test_items_without_fields_have_nothing_to_choose(gallery: mm.Gallery) -> None:
+def test_items_without_fields_have_no_vocabulary_to_choose(gallery: mm.Gallery) -> None:
     with pytest.raises(
         OptionError, match="unknown field 'colour'; choose from: none: the items of this gallery have no fields"
     ):

@@ -44,7 +44,7 @@ def one(vector: np.ndarray) -> Composition:
     return Composition(("query",), unit(vector[None] + 0.1), (1.0,))
 
 
-def test_what_is_pushed_is_searched_and_comes_back_as_it_was(
+def test_a_pushed_gallery_is_searched_and_pulled_without_loss(
     milvus: LiteServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, address, back = filled(tmp_path / "g"), milvus.address("there"), tmp_path / "back"
@@ -74,7 +74,7 @@ def test_what_is_pushed_is_searched_and_comes_back_as_it_was(
     assert json.loads(capsys.readouterr().out)["items"] == ITEMS
 
 
-def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Path) -> None:
+def test_pushing_again_copies_only_new_items(milvus: LiteServer, tmp_path: Path) -> None:
     folder, address = filled(tmp_path / "g"), milvus.address("again")
     push(folder.path, address)
     assert push(folder.path, address).skipped == ITEMS
@@ -105,7 +105,7 @@ def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize("command", ["compact", "build", "index-report"])
-def test_commands_for_folders_say_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_for_folders_refuse_addresses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "milvus://127.0.0.1:1/c"]) == 2
     assert "this command needs a folder; `mmretrieve pull` copies a collection into one" in capsys.readouterr().err
 
@@ -135,7 +135,7 @@ def test_few_distinct_vectors_under_every_index(milvus: LiteServer, tmp_path: Pa
             assert there.search(one(few[1]), k) == gallery.search(one(few[1]), k)
 
 
-def test_only_indexes_that_are_known_to_work_are_asked_for(milvus: LiteServer, tmp_path: Path) -> None:
+def test_only_indexes_that_are_known_to_work_are_requested(milvus: LiteServer, tmp_path: Path) -> None:
     folder = filled(tmp_path / "g", 10)
     with pytest.raises(
         OptionError, match=r"milvus-lite .* has no index 'GPU_CAGRA' that is known to work; choose from: FLAT, IVF_FLAT"
@@ -166,7 +166,7 @@ def test_addresses() -> None:
         assert not [secret for secret in ("u:p", "word", "ss@", "\n") if secret in str(told.value)]
 
 
-def test_long_filters_are_answered_and_deep_ones_refused(table: tuple[mm.Gallery, sqlite3.Connection]) -> None:
+def test_long_filters_are_evaluated_and_deep_ones_refused(table: tuple[mm.Gallery, sqlite3.Connection]) -> None:
     there, db = table
     for where in (" or ".join(f"n = {i}" for i in range(300)), " and ".join(f"n <> {i}" for i in range(2, 200)), f"n in ({', '.join(map(str, range(1500)))})"):  # fmt: skip
         wanted = [str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where} ORDER BY id")]
@@ -176,7 +176,7 @@ def test_long_filters_are_answered_and_deep_ones_refused(table: tuple[mm.Gallery
             there.list_items(where=deep)
 
 
-def test_what_is_done_in_a_folder_is_refused_at_an_address(milvus: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_folder_commands_write_nothing_for_an_address(milvus: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     folder, address = filled(tmp_path / "g"), milvus.address("only")
     push(folder.path, address)
@@ -201,7 +201,7 @@ def own_server(milvus: LiteServer, tmp_path: Path) -> Iterator[LiteServer]:  # n
     server.stop()
 
 
-def test_a_server_that_goes_away_is_named_and_found_again(own_server: LiteServer, tmp_path: Path) -> None:
+def test_a_stopped_server_is_named_and_reconnected_to(own_server: LiteServer, tmp_path: Path) -> None:
     folder, address = filled(tmp_path / "g"), own_server.address("c")
     push(folder.path, address)
     there, query = mm.open_gallery(address), one(folder.vectors()[3])
@@ -219,7 +219,7 @@ def test_a_server_that_goes_away_is_named_and_found_again(own_server: LiteServer
     assert (there.verify(), len(there)) == ([], ITEMS)
 
 
-def test_a_push_that_was_interrupted_goes_on(own_server: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_push_is_resumed(own_server: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH_SIZE", 64)
     folder, address = filled(tmp_path / "g"), own_server.address("c")
     seen: list[int] = []
@@ -240,7 +240,7 @@ def test_a_push_that_was_interrupted_goes_on(own_server: LiteServer, tmp_path: P
     assert there.vectors().tobytes() == folder.vectors().tobytes()
 
 
-def test_collections_that_are_not_there_or_not_ours(milvus: LiteServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_and_foreign_collections_are_named(milvus: LiteServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", milvus.address("nowhere"), "--prompt", "a dress"]) == 1
     assert "the server has no such collection; `mmretrieve push` makes one" in capsys.readouterr().err
     assert main(["info", "milvus://127.0.0.1:1/c"]) == 1
@@ -315,7 +315,7 @@ def table(milvus: LiteServer, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(expressions)
-def test_a_filter_keeps_what_sqlite_would(table: tuple[mm.Gallery, sqlite3.Connection], where: str) -> None:
+def test_a_filter_matches_what_sqlite_matches(table: tuple[mm.Gallery, sqlite3.Connection], where: str) -> None:
     there, db = table
     wanted = {str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where}")}
     found = there.search(Composition(("query",), there.vectors()[:1], (1.0,)), len(VALUES), where=where)
@@ -335,7 +335,9 @@ def test_a_filter_keeps_what_sqlite_would(table: tuple[mm.Gallery, sqlite3.Conne
         ("n = 1; DROP TABLE items", "a second statement"),
     ],
 )
-def test_what_milvus_cannot_say_is_named(table: tuple[mm.Gallery, sqlite3.Connection], where: str, message: str) -> None:
+def test_a_filter_that_milvus_cannot_evaluate_is_named(
+    table: tuple[mm.Gallery, sqlite3.Connection], where: str, message: str
+) -> None:
     with pytest.raises(OptionError, match=message) as told:
         table[0].search(Composition(("query",), table[0].vectors()[:1], (1.0,)), 3, where=where)
     assert "\n" not in str(told.value)

@@ -63,7 +63,7 @@ def test_a_wrong_token_is_named_and_not_shown(
 
 
 @pytest.mark.timed
-def test_a_server_that_hangs_is_given_up(
+def test_a_server_that_hangs_times_out(
     milvus: LiteServer, tmp_path: Path, filled: mm.Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert milvus.port
@@ -91,7 +91,7 @@ def test_without_pymilvus_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         mm.open_gallery("milvus://127.0.0.1:1/c")
 
 
-def test_a_collection_of_somebody_else_is_left_alone(milvus: LiteServer, filled: mm.Gallery) -> None:
+def test_a_foreign_collection_is_not_changed(milvus: LiteServer, filled: mm.Gallery) -> None:
     from pymilvus import MilvusClient
 
     MilvusClient(f"http://127.0.0.1:{milvus.port}").create_collection("theirs", dimension=8)
@@ -100,7 +100,7 @@ def test_a_collection_of_somebody_else_is_left_alone(milvus: LiteServer, filled:
             ask()
 
 
-def test_an_item_that_says_too_much_is_named_and_the_rest_stays(milvus: LiteServer, filled: mm.Gallery) -> None:
+def test_an_item_too_large_for_milvus_is_named_and_the_others_stay(milvus: LiteServer, filled: mm.Gallery) -> None:
     address = milvus.address("much")
     push(filled.path, address)
     filled.add_vectors(["long"], np.ones((1, filled.dim)), fields=[{"story": "word " * 20_000}])
