@@ -170,7 +170,7 @@ def import_(options: argparse.Namespace) -> int:
         encoder = load_named_encoder(options, options.encoder)
         manifest = Manifest(encoder.identity, encoder.dim)
     gallery = Gallery.for_vectors(options.gallery, manifest.encoder, manifest.dim, manifest.decode, manifest.setting)
-    gallery.check_made_by(manifest.encoder)
+    gallery.check_encoder(manifest.encoder)
     with progress_bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)
     counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}

@@ -186,12 +186,9 @@ class GalleryBase(ABC, Generic[View]):
         """The ids of all items, in insertion order."""
         return self._with_view(lambda view: view.ids)
 
-    def check_encoder(self, encoder: Encoder) -> None:
-        """Raises GalleryError, with both identities, unless `encoder` made this gallery."""
-        self.check_made_by(encoder.identity)
-
-    def check_made_by(self, identity: EncoderIdentity) -> None:
-        """Raises GalleryError, with both identities, unless the encoder of this identity made this gallery."""
+    def check_encoder(self, encoder: Encoder | EncoderIdentity) -> None:
+        """Raises GalleryError, with both identities, unless this encoder made the gallery."""
+        identity = encoder if isinstance(encoder, EncoderIdentity) else encoder.identity
         if identity != self.encoder_identity:
             raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}")
 

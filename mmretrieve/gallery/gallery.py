@@ -437,7 +437,7 @@ class Gallery(GalleryBase[LocalView]):
             encoder. The message names the file.
         """
         if (manifest := transfer.read_manifest(Path(folder))) is not None:
-            self.check_made_by(manifest.encoder)
+            self.check_encoder(manifest.encoder)
         with self._writing():
             return transfer.import_(self._store, Path(folder), progress)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
+from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.milvus.client import CollectionNotFoundError, MilvusClient
 from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
@@ -39,8 +40,8 @@ def read_manifest(server: MilvusClient) -> Manifest:
     return from_text(server.manifest(), server.address)
 
 
-def open_collection(server: MilvusClient, manifest: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
-    """Returns the manifest of the collection; creates it, for this number of items, if there is none.
+def open_collection(server: MilvusClient, view: LocalView, index: MilvusIndexName | str | None) -> Manifest:
+    """Returns the manifest of the collection to which a gallery is pushed; creates the collection if there is none.
 
     Raises GalleryError if another encoder or decoding made it, OptionError for an index that the server does not have.
     """
@@ -49,14 +50,14 @@ def open_collection(server: MilvusClient, manifest: Manifest, items: int, index:
     try:
         existing = read_manifest(server)
     except CollectionNotFoundError:
-        empty = replace(manifest, fields={}, vocabulary=None)
-        server.create(manifest.dim, to_text(empty), name, build_parameters(name, items))
+        empty = replace(view.manifest, fields={}, vocabulary=None)
+        server.create(empty.dim, to_text(empty), name, build_parameters(name, len(view)))
         server.load()
         return empty
-    existing.check_same_vectors(server.address, manifest, "the folder")
+    existing.check_same_vectors(server.address, view.manifest, view.name)
     server.load()
     if index is not None and server.index() != name:
-        server.set_index(name, build_parameters(name, items))
+        server.set_index(name, build_parameters(name, len(view)))
     return existing
 
 

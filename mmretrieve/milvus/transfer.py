@@ -65,9 +65,8 @@ def push(
     OptionError
         If the server does not have the index.
     """
-    store, server = Store(Path(gallery)), MilvusClient(MilvusAddress.read(address))
-    view = LocalView(store)
-    manifest = open_collection(server, view.manifest, len(view), index)
+    view, server = LocalView(Store(Path(gallery))), MilvusClient(MilvusAddress.read(address))
+    manifest = open_collection(server, view, index)
     _remove_repeated(server)
     target = CollectionTarget(server, add_choices(server, manifest, view.manifest))
     report = check_and_copy(target, lambda: view_batches(view, BATCH_SIZE), view.name, update=update, progress=progress)

@@ -114,7 +114,7 @@ def test_another_encoder_is_refused_and_both_are_named(milvus: LiteServer, tmp_p
     folder, address = filled(tmp_path / "g", 10), milvus.address("mine")
     push(folder.path, address)
     mm.Gallery.for_vectors(tmp_path / "h", mm.EncoderIdentity("other", "weights", "plain"), ColourEncoder.dim)
-    with pytest.raises(GalleryError, match=r"by colours .*; the gallery: .* by other "):
+    with pytest.raises(GalleryError, match=r"by colours .*/h: .* by other "):
         push(tmp_path / "h", address)
     with pytest.raises(GalleryError, match=r"by colours"):
         pull_into(tmp_path / "h", address)

@@ -31,7 +31,6 @@ class TuningResult:
     params: SearchParams
     recall: float
     target: float
-    at: int
 
     @property
     def reached(self) -> bool:
@@ -92,7 +91,7 @@ def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, targe
     Exact scores decide among candidates, so every true candidate is found. Deleted rows may be left out of `truth`.
     """
     at, best, least = truth.shape[1], None, float("inf")
-    nearest = TuningResult(index.params, -1.0, target, at)
+    nearest = TuningResult(index.params, -1.0, target)
     for params in _ladder(index):
         scanned = len(index) * (params.nprobe or 1) / (index.cells or 1) if params.ef is None else 0.0
         if best is not None and scanned >= least:
@@ -155,7 +154,7 @@ def _try_overfetches(
     proposals = index.with_params(replace(params, overfetch=overfetches[-1])).search(queries, at)
     for overfetch in overfetches:
         reached = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
-        yield TuningResult(replace(params, overfetch=overfetch), reached, target, at)
+        yield TuningResult(replace(params, overfetch=overfetch), reached, target)
 
 
 def _merge_best(

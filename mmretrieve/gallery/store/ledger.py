@@ -32,12 +32,12 @@ from mmretrieve.gallery.store.statements import (
     STATEMENT_BATCH_SIZE,
     TABLES,
     WHERE_SECONDS,
-    RecordReader,
     confined,
     connect,
     in_transaction,
     meta_of,
     put_meta,
+    read_records,
 )
 from mmretrieve.gallery.store.transaction import LedgerTransaction
 
@@ -202,7 +202,7 @@ class Ledger:
     def records_of(self, rows: Sequence[int], version: StoreVersion) -> list[ItemRecord]:
         """Returns the records of rows, in their order, whether they were deleted since or not."""
         with self._within(version) as db:
-            return RecordReader(db).records(rows)
+            return read_records(db, rows)
 
     def groups_of_content(self, version: StoreVersion) -> list[tuple[str, ...]]:
         """Returns groups of ids with equal content, in insertion order."""
@@ -241,14 +241,14 @@ class Ledger:
     def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the records of those ids that exist."""
         with self.reading() as db:
-            records = RecordReader(db).records([row for row, *_ in _live_rows(db, "id", ids)])
+            records = read_records(db, [row for row, *_ in _live_rows(db, "id", ids)])
             return {record.item.id: record for record in records}
 
     def with_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the first live record of each content hash that exists."""
         with self.reading() as db:
             first = {content: row for row, _, content in sorted(_live_rows(db, "hash", hashes), reverse=True)}
-            return {record.item.hash: record for record in RecordReader(db).records(sorted(first.values()))}
+            return {record.item.hash: record for record in read_records(db, sorted(first.values()))}
 
     def rows_of_source(self, source: str) -> list[int]:
         """Returns the live rows that came from a source, in order."""
@@ -260,7 +260,7 @@ class Ledger:
         """Returns up to `count` records from row `after` on, deleted ones included."""
         with self.reading() as db:
             rows = db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (after, count))
-            return RecordReader(db).records([row for (row,) in rows])
+            return read_records(db, [row for (row,) in rows])
 
     def commit(self, new: Sequence[ItemRecord], thumbnail_bytes: int, *, replaced: Sequence[int] = ()) -> None:
         """Appends records and deletes the rows that they replace, all or none."""

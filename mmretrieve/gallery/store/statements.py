@@ -41,31 +41,22 @@ CREATE INDEX hashes ON items (hash);
 """
 
 
-class RecordReader:
-    """Reads records in one transaction; the names of the fields are read once."""
+def read_records(db: sqlite3.Connection, rows: Sequence[int]) -> list[ItemRecord]:
+    """Returns the records of rows, in their order. Raises KeyError for a missing row."""
+    names = [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
+    records: dict[int, ItemRecord] = {}
+    for start in range(0, len(rows), STATEMENT_BATCH_SIZE):
+        batch = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT_BATCH_SIZE])
+        query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({batch})"
+        records |= {values[0]: _record(values, names) for values in db.execute(query)}
+    return [records[row] for row in rows]
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db, self._names = db, [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
 
-    def record(self, row: int) -> ItemRecord:
-        return self.records([row])[0]
-
-    def records(self, rows: Sequence[int]) -> list[ItemRecord]:
-        """Returns the records of rows, in their order. Raises KeyError for a missing row."""
-        records: dict[int, ItemRecord] = {}
-        for start in range(0, len(rows), STATEMENT_BATCH_SIZE):
-            some = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT_BATCH_SIZE])
-            query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({some})"
-            records |= {values[0]: self._record(values) for values in self._db.execute(query)}
-        return [records[row] for row in rows]
-
-    def _record(self, values: Sequence[Any]) -> ItemRecord:
-        row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:N_ITEM_COLUMNS]
-        fields = {
-            name: value for name, value in zip(self._names, values[N_ITEM_COLUMNS + 1 :], strict=True) if value is not None
-        }
-        item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
-        return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
+def _record(values: Sequence[Any], names: Sequence[str]) -> ItemRecord:
+    row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:N_ITEM_COLUMNS]
+    fields = {name: value for name, value in zip(names, values[N_ITEM_COLUMNS + 1 :], strict=True) if value is not None}
+    item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
+    return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
 
 
 def connect(path: Path) -> sqlite3.Connection:

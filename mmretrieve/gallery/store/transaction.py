@@ -13,7 +13,7 @@ from mmretrieve.filters.sqlite import quoted
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import FieldType, ItemRecord, field_type_of
-from mmretrieve.gallery.store.statements import MAX_FIELDS, ROW, RecordReader, meta_of, put_meta
+from mmretrieve.gallery.store.statements import MAX_FIELDS, ROW, meta_of, put_meta, read_records
 
 
 class LedgerTransaction:
@@ -89,7 +89,7 @@ class LedgerTransaction:
 
     def _checked(self, rows: Sequence[int]) -> Iterator[ItemRecord]:
         """Yields the records of rows. Raises GalleryError for one that is not what was committed: a write must not hide damage."""
-        for record in RecordReader(self._db).records(rows):
+        for record in read_records(self._db, rows):
             if not record.is_intact:
                 raise GalleryError(
                     f"{self._path}: the entry of {record.item.id!r} (row {record.row}) is not the one that was committed; nothing was written"
