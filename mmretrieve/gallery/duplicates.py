@@ -10,8 +10,9 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.view import Rows, StoredView
+from mmretrieve.options import is_number
 from mmretrieve.scoring import term_scores
-from mmretrieve.vectors import Float32, is_number
+from mmretrieve.vectors import Float32
 
 QUERY_BATCH_SIZE = 1_024  # items whose neighbors are searched at once
 MIN_NEIGHBORS = 16  # k of the first search; larger if all of them are near

@@ -48,12 +48,9 @@ class Manifest:
 
     def create_store(self, folder: Path) -> Store:
         """Creates an empty store with this manifest. Raises GalleryError if the folder is not empty or cannot be written."""
-        options: dict[str, Any] = {}
-        if self.setting is not None:
-            options["setting"] = asdict(self.setting)
-        if self.vocabulary is not None:
-            options[vocabularies.KEY] = self.vocabulary.to_dict()
-        return Store.create(folder, self.encoder, self.dim, self.decode, **options)
+        return Store.create(
+            folder, {name: value for name, value in self.to_dict().items() if name != "fields" and value is not None}
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON files."""

@@ -18,7 +18,7 @@ from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
 from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best, report, tune
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
-from mmretrieve.vectors import is_number
+from mmretrieve.options import is_number
 
 N_QUERIES = 200  # composed queries for tuning, and as many others for the report
 TUNING_K = 10  # recall@10 has to reach the target

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmretrieve.errors import OptionError
-from mmretrieve.options import Choice, check_count
-from mmretrieve.vectors import is_number
+from mmretrieve.options import Choice, check_count, is_number
 
 FLAT, FLAT_FLOAT32 = "SQfp16", "Flat"  # all vectors in float16, in float32
 MAX_FLAT_NUMBERS = 1 << 27  # items × dimensions, 262,144 × 512: 13 ms per query on one thread

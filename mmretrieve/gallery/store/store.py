@@ -10,9 +10,9 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -75,8 +75,8 @@ class Store:
                 raise GalleryError(f"{folder / name}: No such file; the gallery is damaged")
 
     @classmethod
-    def create(cls, folder: Path, identity: EncoderIdentity, dim: int, decode: Decode, **more: object) -> Store:
-        """Creates the folder and an empty gallery in it, whole or not at all. `more` is added to its metadata.
+    def create(cls, folder: Path, meta: Mapping[str, Any]) -> Store:
+        """Creates the folder and an empty gallery in it, whole or not at all. Its metadata are those of `Manifest.create_store`.
 
         Raises GalleryError if the folder is not empty or cannot be written.
         """
@@ -86,13 +86,12 @@ class Store:
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):
             what = "a gallery" if is_gallery(folder) else "something else"
             raise GalleryError(f"{folder}: the folder already contains {what}; open it, or choose an empty folder")
-        meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in (VECTORS, THUMBNAILS):
                 (folder / name).write_bytes(b"")
             partial.unlink(missing_ok=True)
-            Ledger.make(partial, meta | more)
+            Ledger.make(partial, {"format": FORMAT, **meta})
             os.replace(partial, folder / LEDGER)
         except OSError as error:
             raise GalleryError(f"{folder}: could not make a gallery here ({error})") from error
