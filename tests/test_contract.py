@@ -87,7 +87,7 @@ class Numpy:
         rows: Rows = allowed.which
         return rows
 
-    def candidates(self, queries_qd: np.ndarray, wanted: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
+    def candidates(self, queries_qd: np.ndarray, k: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
         return self.rows_allowed(allowed)
 
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:

@@ -149,9 +149,9 @@ class LocalView(StoredView):
         rows: Rows = allowed.which
         return rows
 
-    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
         excluded = allowed.hidden.get(EXCLUDED, 0)
-        return candidates.find_candidates(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
+        return candidates.find_candidates(self.index, queries_qd, k, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         if self._device is Device.CUDA and len(rows) > ROW_BATCH_SIZE:

@@ -86,9 +86,9 @@ def _search_linear(
         if not composition.direction.any():
             raise OptionError("the weighted terms cancel: nothing is left to search by")
         check_dim(view, composition)
-    wanted = max(options.k + len(options.exclude) for options in options_of_each)
-    matching = view.allowed(SearchOptions(wanted, where=where))
-    rows = view.candidates(np.stack([composition.direction for composition in compositions]), wanted, matching)
+    max_k = max(options.k + len(options.exclude) for options in options_of_each)
+    matching = view.allowed(SearchOptions(max_k, where=where))
+    rows = view.candidates(np.stack([composition.direction for composition in compositions]), max_k, matching)
     scores = view.scores(np.concatenate([composition.terms for composition in compositions]), rows)
     ends = np.cumsum([len(composition.terms) for composition in compositions])
     best = []

@@ -103,8 +103,8 @@ class GalleryView(Protocol):
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         """Returns all rows that may appear, in order."""
 
-    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
-        """Returns rows, in order, with the `wanted` best of each query among those that may appear, as far as an index can tell."""
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
+        """Returns rows, in order, with the k best of each query among those that may appear, as far as an index can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         """Returns (q, m) inner products of q vectors and m rows."""

@@ -99,10 +99,10 @@ class CollectionView(StoredView):
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
         ids: dict[str, list[str]] = {content: [] for content in hashes}
-        wanted = list(ids)
-        for start in range(0, len(wanted), BATCH_SIZE):
-            some = one_of(HASH, wanted[start : start + BATCH_SIZE])
-            rows = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
+        contents = list(ids)
+        for start in range(0, len(contents), BATCH_SIZE):
+            where = one_of(HASH, contents[start : start + BATCH_SIZE])
+            rows = [row for page in self.server.pages([ROW, ID, HASH], where) for row in page]
             for row in sorted(rows, key=lambda row: int(row[ROW])):
                 ids[row[HASH]].append(row[ID])
         return [ids[content] for content in hashes]
@@ -134,10 +134,10 @@ class CollectionView(StoredView):
             raise self._stale_view()
         return rows
 
-    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
-        if allowed.count <= wanted:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
+        if allowed.count <= k:
             return self.rows_allowed(allowed)
-        proposals = [self._propose(query, wanted, allowed) for query in queries_qd]
+        proposals = [self._propose(query, k, allowed) for query in queries_qd]
         if any(rows is None for rows in proposals):
             return self.rows_allowed(allowed)
         return np.unique(np.concatenate([rows for rows in proposals if rows is not None]))
@@ -152,15 +152,15 @@ class CollectionView(StoredView):
             )
         return out
 
-    def _propose(self, query_d: Float32, wanted: int, allowed: CandidateFilter) -> Rows | None:
-        """Returns the `wanted` best rows and all that tie with the last; None if the server returns too few or would have to return too many."""
-        fetch_k = wanted + MARGIN
+    def _propose(self, query_d: Float32, k: int, allowed: CandidateFilter) -> Rows | None:
+        """Returns the k best rows and all that tie with the last; None if the server returns too few or would have to return too many."""
+        fetch_k = k + MARGIN
         while fetch_k <= MAX_PAGE_SIZE:
             fetch_k = min(fetch_k, allowed.count)
             result = self.server.search(query_d, fetch_k, allowed.which, search_parameters(self.index, fetch_k))
             if len(result.rows) < fetch_k:
                 return None
-            if fetch_k == allowed.count or result.scores[-1] < result.scores[wanted - 1] - ROUNDING:
+            if fetch_k == allowed.count or result.scores[-1] < result.scores[k - 1] - ROUNDING:
                 return result.rows
             fetch_k *= 4
         return None
@@ -184,4 +184,4 @@ class CollectionView(StoredView):
         return [cells[row] for row in rows.tolist()]
 
     def _stale_view(self) -> StaleViewError:
-        return StaleViewError(f"{self.name}: others are pushing or deleting; ask again")
+        return StaleViewError(f"{self.name}: the collection changed during the read; try again")
