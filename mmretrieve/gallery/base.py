@@ -308,7 +308,7 @@ class GalleryBase(ABC, Generic[View]):
         """
 
         def read_page(view: View) -> ItemPage:
-            allowed = view.allowed(SearchOptions(1, where=read_filter(where)))
+            allowed = view.allowed(SearchOptions(where=read_filter(where)))
             return ItemPage(view.items_of(view.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
 
         return self._with_view(read_page)
@@ -334,7 +334,7 @@ class GalleryBase(ABC, Generic[View]):
             If the file is missing or has changed since it was added.
         """
         with self._open_unchanged(self.item(id_)) as file:
-            return open_image(file, decode=self.decode, size=self._image_size)
+            return open_image(file, decode=self.decode, size=getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE))
 
     def has_picture(self, item: Item) -> bool:
         """Returns whether the file of an item exists and has not changed since it was added. Nothing is decoded."""
@@ -349,7 +349,7 @@ class GalleryBase(ABC, Generic[View]):
         """Opens the file of an item. ImageError if it is not the one that was added."""
         with item.location.open() as file:
             if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
-                raise ImageError(f"{item.path}: the file is no longer the image that was added as {item.id!r}; add it again")
+                raise ImageError(f"{item.path}: the file has changed since it was added as {item.id!r}; add it again")
             file.seek(0)
             yield file
 
@@ -587,10 +587,6 @@ class GalleryBase(ABC, Generic[View]):
         True
         """
         return self._with_view(lambda view: search.rank(view, composition, scores_tn, view.rows, options))
-
-    @property
-    def _image_size(self) -> int:
-        return getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
 
     def _with_view(self, read: Callable[[View], T]) -> T:
         """Calls `read` with the current view; with a new one if another process has compacted the gallery."""

@@ -573,10 +573,10 @@ class Gallery(GalleryBase[LocalView]):
             If another process is writing or the disk is full; the gallery is unchanged.
         """
         with self._writing():
-            gone = maintenance.compact(self._store, progress)
+            removed = maintenance.compact(self._store, progress)
             view = LocalView(self._store)
             manager.rebuild(self._store, view.version, view.float16_rows)
-            return gone
+            return removed
 
     def info(self) -> dict[str, Any]:
         return super().info() | {

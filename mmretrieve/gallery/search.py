@@ -75,7 +75,7 @@ def term_scores(view: GalleryView, composition: Composition, rows: Rows) -> Floa
 def check_dim(view: GalleryView, composition: Composition) -> None:
     """Raises GalleryError if the terms have another dimension than the gallery."""
     if composition.terms.shape[1] != view.dim:
-        raise GalleryError(f"{view.name}: holds vectors of {view.dim} dimensions, the query has {composition.terms.shape[1]}")
+        raise GalleryError(f"{view.name}: has vectors of {view.dim} dimensions, the query has {composition.terms.shape[1]}")
 
 
 def _search_linear(

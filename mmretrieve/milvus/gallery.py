@@ -114,7 +114,7 @@ def _problems(view: CollectionView) -> Iterator[str]:
 def _row_problems(row: dict[str, object]) -> Iterator[str]:
     vector = np.array(row[VECTOR], dtype=np.float32)
     if not np.isfinite(vector).all() or not vector.any():
-        yield f"the vector of {row[ID]!r} has no direction"
+        yield f"the vector of {row[ID]!r} is zero or not finite"
     if not np.array_equal(vector, vector.astype(np.float16).astype(np.float32)):
         yield f"the vector of {row[ID]!r} is not one that was pushed"
     try:
@@ -123,4 +123,4 @@ def _row_problems(row: dict[str, object]) -> Iterator[str]:
         yield f"the entry of {row[ID]!r} cannot be read"
         return
     if (item.id, item.hash) != (row[ID], row[HASH]):
-        yield f"the entry of {row[ID]!r} says that it is {item.id!r}"
+        yield f"the entry of {row[ID]!r} contains the item {item.id!r}"

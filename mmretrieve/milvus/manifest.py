@@ -70,7 +70,9 @@ def add_choices(server: MilvusClient, manifest: Manifest, pushed: Manifest) -> M
     for name, kind in pushed.fields.items():
         there = next((field for field in fields if folded(field) == folded(name)), name)
         if fields.setdefault(there, kind) is not kind:
-            raise GalleryError(f"{server.address}: field {there!r} holds {fields[there]}s there, {kind}s here")
+            raise GalleryError(
+                f"{server.address}: field {there!r} holds {fields[there]}s in the collection, but {kind}s in the folder"
+            )
     updated = replace(manifest, fields=fields, vocabulary=pushed.vocabulary or manifest.vocabulary)
     if updated != manifest:
         server.set_manifest(to_text(updated))

@@ -84,7 +84,7 @@ def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, Fi
     sizes = len(text.encode()), len(json.dumps(filterable, ensure_ascii=False).encode())
     if max(sizes) > MAX_TEXT_BYTES or len(given) > MAX_FIELDS:
         raise GalleryError(
-            f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {MAX_TEXT_BYTES}; leave some out"
+            f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus stores at most {MAX_TEXT_BYTES}; shorten or remove fields"
         )
     return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: text, HASH: item.hash, **filterable}
 

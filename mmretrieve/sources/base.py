@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -126,3 +127,8 @@ def first_column(choices: Iterable[str], names: Iterable[str]) -> str | None:
     """
     columns = {folded(name): name for name in reversed(tuple(names))}
     return next((columns[choice] for choice in choices if choice in columns), None)
+
+
+def suffix(name: str) -> str:
+    """The suffix of a file name in lower case, with its dot."""
+    return os.path.splitext(name)[1].lower()

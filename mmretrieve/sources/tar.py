@@ -14,7 +14,7 @@ from typing import BinaryIO
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
 from mmretrieve.images import SUFFIXES
-from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
+from mmretrieve.sources.base import SourceItem, UnreadableItem, Value, suffix
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.tar_headers import TarDamage, TarMember, read_headers
 from mmretrieve.sources.values import fields_of, number_of, read_object
@@ -55,7 +55,7 @@ class Tar:
 
 def image_headers(path: str) -> Iterator[TarMember | TarDamage]:
     """The headers that become entries, in the order of the archive: those of images, and the damage that ends it."""
-    return (header for header in read_headers(path) if isinstance(header, TarDamage) or _suffix(header.name) in SUFFIXES)
+    return (header for header in read_headers(path) if isinstance(header, TarDamage) or suffix(header.name) in SUFFIXES)
 
 
 def entries(path: str, name: str, prefix: str = "") -> Iterator[SourceItem | UnreadableItem]:
@@ -80,7 +80,7 @@ class _Contents:
         self._path = path
         self._by_name = {member.name: member for member in members}
         self._sidecars = _sidecars_by_group(members)
-        self.images = sorted((member for member in members if _suffix(member.name) in SUFFIXES), key=lambda image: image.name)
+        self.images = sorted((member for member in members if suffix(member.name) in SUFFIXES), key=lambda image: image.name)
 
     def entry(self, image: TarMember, id_: str, file: BinaryIO) -> SourceItem | UnreadableItem:
         if self._by_name[image.name] is not image:
@@ -152,7 +152,3 @@ def _group(name: str) -> str:
     """The part of a member's name that its group shares: "a/x.left.jpg" → "a/x"."""
     folder, file = os.path.split(name)
     return f"{folder}/{file.partition('.')[0]}"
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()

@@ -301,7 +301,7 @@ def test_a_gallery_is_made_whole_or_not_at_all(tmp_path: Path, encoder: mm.Encod
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(GalleryError, match=r"could not make a gallery here .*No space left"):
+        with pytest.raises(GalleryError, match=r"a gallery could not be created here .*No space left"):
             mm.Gallery.create(tmp_path / "g", encoder=encoder)
     with pytest.raises(GalleryError, match="not a gallery"):
         mm.Gallery.open(tmp_path / "g")

@@ -185,7 +185,7 @@ def test_embeddings_of_other_tools_can_be_searched(
 def test_files_that_do_not_fit_together_are_named(foreign: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     np.save(foreign / "img_emb" / "img_emb_10.npy", np.ones((4, encoder.dim), np.float32))
-    with pytest.raises(GalleryError, match=r"metadata_10.parquet: holds 5 rows, img_emb_10.npy 4"):
+    with pytest.raises(GalleryError, match=r"metadata_10.parquet: 5 rows, but img_emb_10.npy has 4"):
         gallery.import_vectors(foreign)
     assert len(gallery) == 5  # what was committed before stays
     np.save(foreign / "img_emb" / "img_emb_10.npy", np.ones((5, 3), np.float16))
@@ -195,7 +195,7 @@ def test_files_that_do_not_fit_together_are_named(foreign: Path, tmp_path: Path,
     with pytest.raises(VectorError, match=r"img_emb_10.npy: row 0 is a zero vector"):
         gallery.import_vectors(foreign)
     (foreign / "metadata" / "metadata_10.parquet").unlink()
-    with pytest.raises(GalleryError, match="number 10 has vectors or metadata, but not both"):
+    with pytest.raises(GalleryError, match="file number 10 exists for vectors or for metadata, but not for both"):
         gallery.import_vectors(foreign)
     with pytest.raises(GalleryError, match="expected the layout of clip-retrieval"):
         gallery.import_vectors(tmp_path)

@@ -104,7 +104,7 @@ def test_an_item_too_large_for_milvus_is_named_and_the_others_stay(milvus: LiteS
     address = milvus.address("much")
     push(filled.path, address)
     filled.add_vectors(["long"], np.ones((1, filled.dim)), fields=[{"story": "word " * 20_000}])
-    with pytest.raises(GalleryError, match=r"'long': its fields take .* bytes, Milvus keeps up to 65535"):
+    with pytest.raises(GalleryError, match=r"'long': its fields take .* bytes, Milvus stores at most 65535"):
         push(filled.path, address)
     assert len(mm.open_gallery(address)) == len(filled) - 1
 

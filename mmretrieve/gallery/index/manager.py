@@ -51,7 +51,7 @@ def open_index(
     index = None if manifest is None else _load(store, manifest)
     if index is None:
         if manifest is not None and manifest.plan != UNBUILT:
-            logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
+            logger.warning("%s: the index file is not the one that was built; searching without it", store.folder)
         index = FaissIndex.build(UNBUILT, float16_rows)
     return LoadedIndex(_move_to_device(index, device, float16_rows), version.epoch, digest)
 
@@ -71,7 +71,7 @@ def build(
     """
     _check_target(target)
     if not version.total:
-        raise GalleryError(f"{store.folder}: an empty gallery needs no index")
+        raise GalleryError(f"{store.folder}: the gallery is empty; add items before building an index")
     plan = choose(len(float16_rows), store.dim) if factory is None else IndexPlan(factory, "requested by name")
     with store.writing_index():
         started = time.perf_counter()
@@ -82,7 +82,7 @@ def build(
 
 
 def rebuild(store: Store, version: StoreVersion, float16_rows: Float16Rows, progress: Progress | None = None) -> None:
-    """Builds the index again with the options of the last `build`, if there was one and it is gone, as after a compaction."""
+    """Builds the index again with the options of the last `build`, if compaction has removed it."""
     wanted = store.ledger.meta().get("index_wanted")
     if wanted is not None and version.total and IndexManifest.of(store, version) is None:
         build(store, version, float16_rows, progress=progress, **wanted)
@@ -182,7 +182,7 @@ def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: Ind
     try:
         manifest = replace(manifest, digest=index.save(new))
     except RuntimeError as error:  # FAISS, where the disk is full
-        raise GalleryError(f"{new}: could not be written; is the disk full?") from error
+        raise GalleryError(f"{new}: could not be written; check the free space of the disk") from error
     if store.ledger.version().epoch != version.epoch:
         raise GalleryError(f"{store.folder}: was compacted during the build; build the index again")
     store.ledger.set_meta(index=manifest.to_dict(), **more)

@@ -15,7 +15,7 @@ from zlib import crc32
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.store.records import ItemRecord
-from mmretrieve.gallery.store.store import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS, Store
+from mmretrieve.gallery.store.store import FORMAT, INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS, Store
 
 ROW_BATCH_SIZE = 16_384  # rows that are copied at once
 
@@ -27,13 +27,13 @@ def compact(store: Store, progress: Progress | None = None) -> int:
         return 0
     try:
         _copy_vectors(store, progress)
-        places, end = _copy_thumbnails(store)
-        store.ledger.renumber(places, end, compacted=True, index=None)
+        new_offsets, end = _copy_thumbnails(store)
+        store.ledger.renumber(new_offsets, end, compacted=True, index=None)
         store.recover()
         (store.folder / INDEX).unlink(missing_ok=True)
         store.ledger.shrink()
     except OSError as error:
-        raise GalleryError(f"{store.folder}: could not write ({error}); the gallery is as it was") from error
+        raise GalleryError(f"{store.folder}: could not write ({error}); the gallery is unchanged") from error
     return len(version.dead)
 
 
@@ -45,7 +45,7 @@ def problems(store: Store) -> Iterator[str]:
         sizes = {VECTORS: (store.dim * 2, meta["rows"], "rows"), THUMBNAILS: (1, meta["thumbnail_bytes"], "bytes")}
         for name, (size, committed, unit) in sizes.items():
             if (count := store.file(name).stat().st_size // size) < committed:
-                yield f"{name}: holds {count} {unit}, the ledger counts {committed}"
+                yield f"{name}: has {count} {unit}, but the ledger counts {committed}"
         yield from _item_problems(store, meta["rows"])
     except (GalleryError, OSError, KeyError, TypeError, ValueError) as error:
         yield f"{LEDGER}: cannot be read to its end ({error})"
@@ -65,18 +65,18 @@ def _copy_vectors(store: Store, progress: Progress | None) -> None:
 
 def _copy_thumbnails(store: Store) -> tuple[dict[int, int], int]:
     """Copies the thumbnails that are still used. Returns old offset → new offset, and the length of the new file."""
-    places: dict[int, int] = {}
+    new_offsets: dict[int, int] = {}
     with store.file(THUMBNAILS).open("rb") as old, (store.folder / f"{THUMBNAILS}{NEXT}").open("wb") as new:
         for record in _records(store):
             stored = record.stored
-            if record.died or not stored.thumbnail_size or stored.thumbnail_at in places:
+            if record.died or not stored.thumbnail_size or stored.thumbnail_at in new_offsets:
                 continue
-            places[stored.thumbnail_at] = new.tell()
+            new_offsets[stored.thumbnail_at] = new.tell()
             old.seek(stored.thumbnail_at)
             new.write(old.read(stored.thumbnail_size))
         end = new.tell()
         _flush(new)
-    return places, end
+    return new_offsets, end
 
 
 def _flush(file: BinaryIO) -> None:
@@ -86,7 +86,7 @@ def _flush(file: BinaryIO) -> None:
 
 def _ledger_problems(store: Store) -> Iterator[str]:
     try:
-        if problem := store.problem_of_checksum():
+        if problem := store.ledger.problem(FORMAT):
             yield problem
         with store.ledger.reading() as db:
             yield from (
@@ -109,7 +109,7 @@ def _item_problems(store: Store, committed: int) -> Iterator[str]:
             if _checksum(thumbnails, stored.thumbnail_at, stored.thumbnail_size) != stored.thumbnail:
                 yield f"{THUMBNAILS}: the thumbnail {whose} is not the one that was committed"
     if counted != committed:
-        yield f"{LEDGER}: holds {counted} entries, but counts {committed}"
+        yield f"{LEDGER}: has {counted} entries, but counts {committed}"
 
 
 def _checksum(file: BinaryIO, at: int, size: int) -> int:

@@ -72,7 +72,7 @@ class Store:
             raise GalleryError(f"{folder / LEDGER}: {error}; the gallery is damaged") from error
         for name in (VECTORS, THUMBNAILS):
             if not (folder / name).exists():
-                raise GalleryError(f"{folder / name}: No such file; the gallery is damaged")
+                raise GalleryError(f"{folder / name}: the file is missing; the gallery is damaged")
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, Any]) -> Store:
@@ -94,7 +94,7 @@ class Store:
             Ledger.make(partial, {"format": FORMAT, **meta})
             os.replace(partial, folder / LEDGER)
         except OSError as error:
-            raise GalleryError(f"{folder}: could not make a gallery here ({error})") from error
+            raise GalleryError(f"{folder}: a gallery could not be created here ({error})") from error
         return cls(folder)
 
     @contextmanager
@@ -136,7 +136,7 @@ class Store:
             raise StaleViewError(f"{self.folder}: was compacted during the read; open it again")
         if count < version.total:
             raise GalleryError(
-                f"{path}: holds {count} rows, the ledger counts {version.total}; run `mmretrieve verify {self.folder}`"
+                f"{path}: has {count} rows, but the ledger counts {version.total}; run `mmretrieve verify {self.folder}`"
             )
         return rows
 
@@ -183,10 +183,6 @@ class Store:
     def sizes(self) -> dict[str, int]:
         """Returns the size of each file in bytes."""
         return {name: path.stat().st_size for name in (LEDGER, VECTORS, THUMBNAILS) if (path := self.file(name)).exists()}
-
-    def problem_of_checksum(self) -> str | None:
-        """Returns one line if the ledger as a whole is not what was committed. Reads all rows."""
-        return self.ledger.problem(FORMAT)
 
     def file(self, name: str) -> Path:
         """Returns the path of a file; between the commit of a compaction and its renaming, that of the new version."""
