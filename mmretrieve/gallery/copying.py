@@ -20,7 +20,7 @@ from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import UNSEEN, ExistingItem, FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
-from mmretrieve.gallery.view import Rows, check_ids
+from mmretrieve.gallery.view import Rows, check_ids, row_batches
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import is_text
@@ -164,8 +164,8 @@ class StoreTarget:
 
 def view_batches(view: LocalView, size: int = COPY_BATCH_SIZE) -> Iterator[EncodedBatch]:
     """Yields all items of a gallery, in order."""
-    for start in range(0, len(view), size):
-        yield _view_batch(view, view.rows[start : start + size])
+    for rows in row_batches(view.rows, size):
+        yield _view_batch(view, rows)
 
 
 def _view_batch(view: LocalView, rows: Rows) -> EncodedBatch:
@@ -230,10 +230,10 @@ def vector_item(id_: str, path: str, vector: NDArray[np.float16], fields: Mappin
 
 def to_float16_rows(vectors: ArrayLike, name: str, dim: int) -> Float16Rows:
     """Normalizes (n, dim) vectors and rounds them to float16. Unit rows in float16 are returned as they are. Raises VectorError as `unit` does."""
-    given = np.asarray(vectors)
-    if given.dtype == np.float16 and given.ndim == 2 and given.shape[1] == dim and _are_unit(given):
-        return given
-    return unit(given, name, dim=dim).astype(np.float16)
+    array = np.asarray(vectors)
+    if array.dtype == np.float16 and array.ndim == 2 and array.shape[1] == dim and _are_unit(array):
+        return array
+    return unit(array, name, dim=dim).astype(np.float16)
 
 
 def _are_unit(float16_rows: Float16Rows) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
@@ -27,6 +27,7 @@ from mmretrieve.gallery.view import (
     SearchOptions,
     StoredView,
     check_ids,
+    row_batches,
 )
 from mmretrieve.vectors import Float32, unit
 
@@ -155,16 +156,11 @@ class LocalView(StoredView):
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         if self._device is Device.CUDA and len(rows) > ROW_BATCH_SIZE:
-            return gpu.scores(vectors_qd, (self.float16_rows[batch] for batch in _row_batches(rows)), len(rows))
+            return gpu.scores(vectors_qd, (self.float16_rows[batch] for batch in row_batches(rows, ROW_BATCH_SIZE)), len(rows))
         if len(self) * self.dim * 4 <= MAX_CACHED_BYTES and (
             "vectors" in self.__dict__ or len(rows) > MIN_CACHED_SHARE * len(self)
         ):
             whole = len(rows) == len(self)
             return scoring.term_scores(vectors_qd, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
-        blocks = [scoring.term_scores(vectors_qd, self.vectors_of(batch)) for batch in _row_batches(rows)]
+        blocks = [scoring.term_scores(vectors_qd, self.vectors_of(batch)) for batch in row_batches(rows, ROW_BATCH_SIZE)]
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors_qd), 0), np.float32)
-
-
-def _row_batches(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, len(rows), ROW_BATCH_SIZE):
-        yield rows[start : start + ROW_BATCH_SIZE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Protocol
@@ -185,6 +185,12 @@ class StoredView(GalleryView, ABC):
         """The vocabulary detected in this version, or in an earlier one; None if none was needed yet."""
         automatic: AutomaticVocabulary | None = self.__dict__.get("_automatic", self._earlier_automatic)
         return automatic
+
+
+def row_batches(rows: Rows, size: int) -> Iterator[Rows]:
+    """Yields the rows in batches of `size`; the last may be smaller."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def check_ids(ids: Collection[str]) -> Collection[str]:

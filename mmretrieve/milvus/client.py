@@ -85,13 +85,14 @@ class MilvusClient:
         indexes = _index(index, parameters)
         for name in (ID, HASH):
             indexes.add_index(name, index_type="INVERTED")
-        more: dict[str, Any] = {
-            "schema": schema,
-            "index_params": indexes,
-            "properties": {MANIFEST: manifest},
-            "consistency_level": "Strong",
-        }
-        self._call("create_collection", self.address.collection, **more)
+        self._call(
+            "create_collection",
+            self.address.collection,
+            schema=schema,
+            index_params=indexes,
+            properties={MANIFEST: manifest},
+            consistency_level="Strong",
+        )
 
     def manifest(self) -> str | None:
         """Returns the manifest as text; None if the collection is not a gallery. Raises CollectionNotFoundError."""
@@ -132,17 +133,23 @@ class MilvusClient:
 
     def pages(self, names: Sequence[str], where: str = "", size: int = MAX_PAGE_SIZE) -> Iterator[list[dict[str, Any]]]:
         """Yields columns of all rows that match an expression, a page at a time."""
-        more: dict[str, Any] = {"batch_size": size, "filter": where, "output_fields": list(names)}
-        pages = self._call("query_iterator", self.address.collection, **more)
+        pages = self._call("query_iterator", self.address.collection, batch_size=size, filter=where, output_fields=list(names))
         while page := self._translate_errors(pages.next):
             yield [dict(row) for row in page]
         self._translate_errors(pages.close)
 
     def search(self, query_d: Float32, k: int, where: str, parameters: Mapping[str, int]) -> ScoredRows:
         """Returns the k best rows of a query among those that match an expression."""
-        more: dict[str, Any] = {"anns_field": VECTOR, "limit": k, "filter": where, "output_fields": [ROW]}
-        search = {"metric_type": METRIC, "params": dict(parameters)}
-        (hits,) = self._call("search", self.address.collection, data=[query_d.tolist()], search_params=search, **more)
+        (hits,) = self._call(
+            "search",
+            self.address.collection,
+            data=[query_d.tolist()],
+            anns_field=VECTOR,
+            limit=k,
+            filter=where,
+            output_fields=[ROW],
+            search_params={"metric_type": METRIC, "params": dict(parameters)},
+        )
         rows = np.array([hit[ROW] for hit in hits], dtype=np.int64)
         return ScoredRows(rows, np.array([hit["distance"] for hit in hits], dtype=np.float32))
 

@@ -11,6 +11,7 @@ import numpy as np
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.ingest import THUMBNAIL_SIDE
+from mmretrieve.gallery.view import row_batches
 from mmretrieve.images import thumbnail
 from mmretrieve.milvus.client import HASH, ID, ITEM, VECTOR
 from mmretrieve.milvus.schema import item_of
@@ -88,9 +89,8 @@ class MilvusGallery(GalleryBase[CollectionView]):
         self._view = self._view.read_again()
 
     def delete(self, ids: Sequence[str]) -> None:
-        rows = self._with_view(lambda view: view.rows_of(ids)).tolist()
-        for start in range(0, len(rows), BATCH_SIZE):
-            self._view.server.delete_rows(rows[start : start + BATCH_SIZE])
+        for rows in row_batches(self._with_view(lambda view: view.rows_of(ids)), BATCH_SIZE):
+            self._view.server.delete_rows(rows.tolist())
         self.refresh()
 
     def info(self) -> dict[str, Any]:

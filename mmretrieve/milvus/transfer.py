@@ -18,7 +18,7 @@ from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import ExistingItem, FieldType, fit_fields
 from mmretrieve.gallery.store.store import Store, is_gallery
-from mmretrieve.gallery.view import Rows
+from mmretrieve.gallery.view import Rows, row_batches
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, ROW, MilvusClient
 from mmretrieve.milvus.manifest import add_choices, open_collection
@@ -141,8 +141,8 @@ class CollectionTarget:
 
 
 def _collection_batches(view: CollectionView) -> Iterator[EncodedBatch]:
-    for start in range(0, len(view), BATCH_SIZE):
-        yield _collection_batch(view, view.rows[start : start + BATCH_SIZE])
+    for rows in row_batches(view.rows, BATCH_SIZE):
+        yield _collection_batch(view, rows)
 
 
 def _collection_batch(view: CollectionView, rows: Rows) -> EncodedBatch:

@@ -22,7 +22,7 @@ from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, SearchOptions, StoredView, check_ids
+from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, SearchOptions, StoredView, check_ids, row_batches
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
@@ -80,19 +80,17 @@ class CollectionView(StoredView):
         """Returns (m, dim) float16 rows, as they were pushed."""
         out = np.empty((len(rows), self.dim), np.float16)
         for start in range(0, len(rows), BATCH_SIZE):
-            some = rows[start : start + BATCH_SIZE]
-            out[start : start + BATCH_SIZE] = self._cells(some, VECTOR)
+            out[start : start + BATCH_SIZE] = self._cells(rows[start : start + BATCH_SIZE], VECTOR)
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
-        blocks = (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
-        return [item_of({ITEM: text}) for block in blocks for text in self._cells(block, ITEM)]
+        return [item_of({ITEM: text}) for batch in row_batches(rows, BATCH_SIZE) for text in self._cells(batch, ITEM)]
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         names, rows = list(check_ids(ids)), dict[str, int]()
         for start in range(0, len(names), BATCH_SIZE):
-            some = names[start : start + BATCH_SIZE]
-            rows |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
+            where = one_of(ID, names[start : start + BATCH_SIZE])
+            rows |= {row[ID]: row[ROW] for row in self.server.get(where, [ROW, ID])}
         if absent := [id_ for id_ in names if id_ not in rows]:
             raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
         return np.array([rows[id_] for id_ in names], dtype=np.int64)

@@ -76,16 +76,24 @@ def build(
     with store.writing_index():
         started = time.perf_counter()
         index = FaissIndex.build(plan, float16_rows, progress=progress)
-        made = replace(IndexManifest.unwritten(version, index), seconds=time.perf_counter() - started)
-        made = replace(made, **_tune(index, float16_rows, target))
-        return _write(store, version, index, made, index_wanted={"factory": factory, "target": target})
+        manifest = IndexManifest(
+            epoch=version.epoch,
+            rows=len(index),
+            digest="",
+            factory=plan.factory,
+            reason=plan.reason,
+            trained=len(index),
+            seconds=time.perf_counter() - started,
+            **_tune(index, float16_rows, target),
+        )
+        return _write(store, version, index, manifest, index_wanted={"factory": factory, "target": target})
 
 
 def rebuild(store: Store, version: StoreVersion, float16_rows: Float16Rows, progress: Progress | None = None) -> None:
     """Builds the index again with the options of the last `build`, if compaction has removed it."""
-    wanted = store.ledger.meta().get("index_wanted")
-    if wanted is not None and version.total and IndexManifest.of(store, version) is None:
-        build(store, version, float16_rows, progress=progress, **wanted)
+    options = store.ledger.meta().get("index_wanted")
+    if options is not None and version.total and IndexManifest.of(store, version) is None:
+        build(store, version, float16_rows, progress=progress, **options)
 
 
 def grow(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
@@ -176,7 +184,7 @@ def _load(store: Store, manifest: IndexManifest) -> FaissIndex | None:
     return None
 
 
-def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: IndexManifest, **more: object) -> IndexManifest:
+def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: IndexManifest, **meta: object) -> IndexManifest:
     """Writes the file and records it in the ledger, unless rows were renumbered meanwhile. Call within `writing_index`."""
     new = store.folder / NEW
     try:
@@ -185,6 +193,6 @@ def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: Ind
         raise GalleryError(f"{new}: could not be written; check the free space of the disk") from error
     if store.ledger.version().epoch != version.epoch:
         raise GalleryError(f"{store.folder}: was compacted during the build; build the index again")
-    store.ledger.set_meta(index=manifest.to_dict(), **more)
+    store.ledger.set_meta(index=manifest.to_dict(), **meta)
     os.replace(new, store.folder / INDEX)
     return manifest

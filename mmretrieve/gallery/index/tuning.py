@@ -113,15 +113,15 @@ def report(
 
     `truth` is `exact_best` of (q, d) queries and k = 100. `build_seconds` is copied into the report.
     """
-    alone = [_milliseconds(index, vectors, query[None]) for query in queries]
+    single_ms = [_milliseconds(index, vectors, query[None]) for query in queries]
     batches = [queries[start : start + QUERY_BATCH_SIZE] for start in range(0, len(queries), QUERY_BATCH_SIZE)]
-    together = min(_milliseconds(index, vectors, batch) / len(batch) for batch in batches)
+    batch_ms = min(_milliseconds(index, vectors, batch) / len(batch) for batch in batches)
     return IndexReport(
         recall(truth[:, :10], rescore(vectors, queries, index.search(queries, 10), 10)),
         recall(truth[:, :100], rescore(vectors, queries, index.search(queries, 100), 100)),
-        float(np.percentile(alone, 50)),
-        float(np.percentile(alone, 99)),
-        together,
+        float(np.percentile(single_ms, 50)),
+        float(np.percentile(single_ms, 99)),
+        batch_ms,
         index.size / max(1, len(index)),
         build_seconds,
     )

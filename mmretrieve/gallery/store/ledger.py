@@ -276,7 +276,7 @@ class Ledger:
         with self.writing() as transaction:
             transaction.mark_deleted(rows)
 
-    def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **more: object) -> None:
+    def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **meta: object) -> None:
         """Removes deleted rows, numbers the rest from 0 and begins a new epoch. `thumbnails_at` maps old offsets to new ones."""
         with self.writing() as transaction:
             transaction.remove_dead()
@@ -286,7 +286,7 @@ class Ledger:
                 stored = replace(record.stored, thumbnail_at=thumbnails_at.get(record.stored.thumbnail_at, 0))
                 transaction.insert(replace(record, row=new, stored=stored))
             epoch = transaction.meta["epoch"] + 1
-            transaction.set_meta(rows=len(rows), thumbnail_bytes=thumbnail_bytes, epoch=epoch, **more)
+            transaction.set_meta(rows=len(rows), thumbnail_bytes=thumbnail_bytes, epoch=epoch, **meta)
 
     def shrink(self) -> None:
         """Returns free pages of the file to the file system."""
@@ -318,9 +318,9 @@ class Ledger:
 def _live_rows(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
     """Yields row, id and content hash of the live items whose column has one of the values, a batch of values at a time."""
     rest = iter(dict.fromkeys(values))
-    while some := list(islice(rest, STATEMENT_BATCH_SIZE)):
-        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(some))}) AND died = 0"
-        yield from db.execute(query, some)
+    while batch := list(islice(rest, STATEMENT_BATCH_SIZE)):
+        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND died = 0"
+        yield from db.execute(query, batch)
 
 
 def _explanation(error: Exception) -> str:

@@ -56,10 +56,10 @@ def _copy_vectors(store: Store, progress: Progress | None) -> None:
     rows, float16_rows = version.rows(), store.float16_rows(version)
     with (store.folder / f"{VECTORS}{NEXT}").open("wb") as file:
         for start in range(0, len(rows), ROW_BATCH_SIZE):
-            some = rows[start : start + ROW_BATCH_SIZE]
-            file.write(float16_rows[some].tobytes())
+            batch = rows[start : start + ROW_BATCH_SIZE]
+            file.write(float16_rows[batch].tobytes())
             if progress is not None:
-                progress(len(some))
+                progress(len(batch))
         _flush(file)
 
 
