@@ -47,10 +47,10 @@ def test_add_reads_a_tree_and_keeps_unit_vectors(gallery: mm.Gallery, encoder: m
 
 def test_adding_again_skips_and_another_opening_sees_the_same(gallery: mm.Gallery, photos: Path) -> None:
     before = contents(gallery)
-    seen: list[int] = []
-    report = gallery.add(photos, progress=seen.append)
+    steps: list[int] = []
+    report = gallery.add(photos, progress=steps.append)
     assert (report.added, report.skipped, report.failed) == (0, 60, {})
-    assert sum(seen) == 60
+    assert sum(steps) == 60
     assert contents(gallery) == before == contents(mm.Gallery.open(gallery.path))
 
 
@@ -85,18 +85,18 @@ def test_empty_missing_and_single_sources(gallery: mm.Gallery, tmp_path: Path) -
 
 
 def test_delete_is_all_or_none_and_ids_can_come_back(gallery: mm.Gallery, photos: Path) -> None:
-    gone = list(gallery.ids[10:13])
-    vectors = gallery.vectors(gone)
+    deleted = list(gallery.ids[10:13])
+    vectors = gallery.vectors(deleted)
     with pytest.raises(GalleryError, match="no item 'nothing'"):
-        gallery.delete([gone[0], "nothing"])
+        gallery.delete([deleted[0], "nothing"])
     assert len(gallery) == 60
-    gallery.delete(gone)
+    gallery.delete(deleted)
     assert len(gallery) == 57
-    assert not set(gone) & set(gallery.search(one_term(vectors[0]), 57).ids)
+    assert not set(deleted) & set(gallery.search(one_term(vectors[0]), 57).ids)
     assert gallery.verify() == []
     assert gallery.add(photos).added == 3
-    assert gallery.ids[-3:] == tuple(sorted(gone))
-    np.testing.assert_allclose(gallery.vectors(gone), vectors, atol=1e-3)  # another batch may round otherwise
+    assert gallery.ids[-3:] == tuple(sorted(deleted))
+    np.testing.assert_allclose(gallery.vectors(deleted), vectors, atol=1e-3)  # another batch may round otherwise
 
 
 def test_search_equals_the_exact_ranking_with_ties_and_deletes(gallery: mm.Gallery, tmp_path: Path) -> None:
@@ -243,26 +243,26 @@ def test_a_search_reads_one_version_while_items_are_deleted(gallery: mm.Gallery,
     moments = [gallery.ids[n:] for n in range(41)]
     expected = {}
     for ids in moments:
-        held = term_scores(query.terms, np.stack([vectors[id_] for id_ in ids]))
-        expected[len(ids)] = tuple(ids[i] for i in top_k(query.contributions(held).sum(axis=0), 10))
-    done, seen = threading.Event(), []
+        scores = term_scores(query.terms, np.stack([vectors[id_] for id_ in ids]))
+        expected[len(ids)] = tuple(ids[i] for i in top_k(query.contributions(scores).sum(axis=0), 10))
+    done, rankings = threading.Event(), []
 
     def search() -> None:
         while not done.is_set():
-            seen.append(gallery.search(query, 10))
+            rankings.append(gallery.search(query, 10))
 
     with ThreadPoolExecutor(3) as pool:
         searching = [pool.submit(search) for _ in range(3)]
         for id_ in gallery.ids[:40]:
-            before = len(seen)
+            before = len(rankings)
             gallery.delete([id_])
-            while len(seen) == before and not any(one.done() for one in searching):
+            while len(rankings) == before and not any(one.done() for one in searching):
                 time.sleep(0.001)
         done.set()
         for one in searching:
             one.result()
-    assert len({ranking.searched for ranking in seen}) > 10
-    for ranking in seen:
+    assert len({ranking.searched for ranking in rankings}) > 10
+    for ranking in rankings:
         assert ranking.ids == expected[ranking.searched]
 
 

@@ -51,14 +51,14 @@ def rows(kind: str, count: int = 600, dim: int = DIM) -> np.ndarray:
     """(count, dim) unit float16 rows: at random, in clusters, eleven pictures many times over, or from so few numbers that many tie."""
     rng = np.random.default_rng(len(kind))
     if kind == "random":
-        made = rng.normal(size=(count, dim))
+        vectors = rng.normal(size=(count, dim))
     elif kind == "clustered":
-        made = 2 * rng.normal(size=(20, dim))[rng.integers(20, size=count)] + rng.normal(size=(count, dim))
+        vectors = 2 * rng.normal(size=(20, dim))[rng.integers(20, size=count)] + rng.normal(size=(count, dim))
     elif kind == "duplicated":
-        made = rng.normal(size=(11, dim))[rng.integers(11, size=count)]
+        vectors = rng.normal(size=(11, dim))[rng.integers(11, size=count)]
     else:
-        made = rng.choice([-1.0, 1.0], size=(count, 4)) @ np.repeat(np.eye(4), dim // 4, axis=1)
-    return unit(made).astype(np.float16)
+        vectors = rng.choice([-1.0, 1.0], size=(count, 4)) @ np.repeat(np.eye(4), dim // 4, axis=1)
+    return unit(vectors).astype(np.float16)
 
 
 @cache
@@ -66,7 +66,7 @@ def built(factory: str, kind: str) -> FaissIndex:
     return FaissIndex.build(plan(factory), rows(kind))
 
 
-def found(index: FaissIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[int]]:
+def best_rows(index: FaissIndex, vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[int]]:
     return [best.tolist() for best in rescore(vectors, queries, index.search(queries, k), k)]
 
 
@@ -78,7 +78,7 @@ def test_every_index_type_that_searches_all_rows_ranks_as_exact_numpy(factory: s
     vectors, index = rows(kind), built(factory, kind).with_params(ALL)
     queries = 3 * composed_queries(vectors, 5)
     for k in (1, 10, 600, 10_000):
-        assert found(index, vectors, queries, k) == exact_best(vectors, queries, k).tolist()
+        assert best_rows(index, vectors, queries, k) == exact_best(vectors, queries, k).tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,7 +87,7 @@ def test_an_exact_plan_misses_nothing_with_default_parameters(seed: int, distinc
     rng = np.random.default_rng(seed)
     vectors = unit(rng.normal(size=(distinct, 8)))[rng.integers(0, distinct, 120)].astype(np.float16)
     queries = np.concatenate([vectors[:2].astype(np.float32), rng.normal(size=(2, 8)).astype(np.float32) * 3])
-    assert found(FaissIndex.build(plan(factory), vectors), vectors, queries, k) == exact_best(vectors, queries, k).tolist()
+    assert best_rows(FaissIndex.build(plan(factory), vectors), vectors, queries, k) == exact_best(vectors, queries, k).tolist()
 
 
 def test_float16_rounding_of_lengths_does_not_hide_the_best() -> None:
@@ -100,7 +100,7 @@ def test_float16_rounding_of_lengths_does_not_hide_the_best() -> None:
     order = np.argsort(-stored)
     assert best[0, 0] not in order[: 1 + MARGIN]
     assert stored[order[0]] - stored[order[MARGIN]] > ROUNDING
-    assert found(FaissIndex.build(plan("SQfp16"), vectors), vectors, query, 1) == best.tolist()
+    assert best_rows(FaissIndex.build(plan("SQfp16"), vectors), vectors, query, 1) == best.tolist()
 
 
 @pytest.mark.parametrize("factory", EXACT + CELLS + OTHERS)
@@ -114,7 +114,7 @@ def test_a_batch_equals_single_queries_and_proposals_are_valid_rows(factory: str
         assert proposed.max() < len(vectors)
         assert len(np.unique(proposed)) == len(proposed)
     if index.plan.exact or kind not in TIED:  # else which of many equal codes come last is open, and so is what they stand for
-        assert found(index, vectors, queries, 7) == [found(index, vectors, query[None], 7)[0] for query in queries]
+        assert best_rows(index, vectors, queries, 7) == [best_rows(index, vectors, query[None], 7)[0] for query in queries]
 
 
 def test_all_ties_at_the_cut_are_proposed() -> None:
@@ -129,7 +129,7 @@ def test_a_gallery_of_equal_images_is_searched(factory: str) -> None:
     vectors = np.repeat(rows("random")[:1], 200, axis=0)
     index = FaissIndex.build(plan(factory), vectors).with_params(SearchParams(nprobe=1))
     for query in (vectors[:1], -vectors[:1], rows("random")[1:2]):
-        assert found(index, vectors, query.astype(np.float32), 12) == [list(range(12))]
+        assert best_rows(index, vectors, query.astype(np.float32), 12) == [list(range(12))]
 
 
 @pytest.mark.parametrize(("factory", "kind"), [("SQfp16", "IndexScalarQuantizer"), ("IVF16,SQ8", "IndexIVFScalarQuantizer")])
@@ -151,19 +151,19 @@ def test_a_batch_is_one_search_of_faiss(factory: str, kind: str, monkeypatch: py
 def test_an_extended_index_equals_one_that_was_built_at_once() -> None:
     vectors = rows("clustered")
     queries = composed_queries(vectors, 8)
-    seen: list[int] = []
+    steps: list[int] = []
     for factory in EXACT:
         grown = FaissIndex.build(plan(factory), vectors[:250])
         grown.extend(vectors[:400])
-        grown.extend(vectors, progress=seen.append)
+        grown.extend(vectors, progress=steps.append)
         grown.extend(vectors)
         assert len(grown) == 600
         for one, other in zip(grown.search(queries, 9), built(factory, "clustered").search(queries, 9), strict=True):
             np.testing.assert_array_equal(one, other)
-    assert seen == [200, 200]
+    assert steps == [200, 200]
     cells = FaissIndex.build(plan("IVF16,SQ8"), vectors[:250])
     cells.extend(vectors)
-    assert found(cells.with_params(ALL), vectors, queries, 9) == exact_best(vectors, queries, 9).tolist()
+    assert best_rows(cells.with_params(ALL), vectors, queries, 9) == exact_best(vectors, queries, 9).tolist()
 
 
 def test_building_is_deterministic(tmp_path: Path) -> None:
@@ -266,19 +266,19 @@ def test_threads_may_search_one_index() -> None:
     vectors, index = rows("clustered"), built("IVF16,SQ8", "clustered")
     queries = composed_queries(vectors, 40)
     settings = [SearchParams(nprobe=1), SearchParams(nprobe=16, overfetch=60)]
-    expected = [found(index.with_params(setting), vectors, queries, 5) for setting in settings]
-    seen: list[bool] = []
+    expected = [best_rows(index.with_params(setting), vectors, queries, 5) for setting in settings]
+    matches: list[bool] = []
 
     def ask(which: int) -> None:
         for _ in range(20):
-            seen.append(found(index.with_params(settings[which]), vectors, queries, 5) == expected[which])
+            matches.append(best_rows(index.with_params(settings[which]), vectors, queries, 5) == expected[which])
 
     threads = [threading.Thread(target=ask, args=(i % 2,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen == [True] * 80
+    assert matches == [True] * 80
     assert expected[0] != expected[1]
 
 
@@ -358,11 +358,11 @@ def test_a_report_measures_recall_and_cost(monkeypatch: pytest.MonkeyPatch) -> N
     spent = [*range(1, 21), 60]  # milliseconds: of each query alone, then of all together
     clock = iter([second for i in range(21) for second in (float(i), i + spent[i] / 1000)])
     monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    told = report(built("SQfp16", "clustered"), vectors, queries, truth, build_seconds=1.5)
+    index_report = report(built("SQfp16", "clustered"), vectors, queries, truth, build_seconds=1.5)
     monkeypatch.undo()
-    assert (told.recall_at_10, told.recall_at_100, told.build_seconds) == (1.0, 1.0, 1.5)
-    assert 2 * DIM < told.bytes_per_vector < 2 * DIM + 2
-    assert (told.p50_ms, told.p99_ms, told.batch_ms) == pytest.approx((10.5, 19.81, 60 / 20))
+    assert (index_report.recall_at_10, index_report.recall_at_100, index_report.build_seconds) == (1.0, 1.0, 1.5)
+    assert 2 * DIM < index_report.bytes_per_vector < 2 * DIM + 2
+    assert (index_report.p50_ms, index_report.p99_ms, index_report.batch_ms) == pytest.approx((10.5, 19.81, 60 / 20))
     worse = report(built("IVF16,SQ8", "clustered").with_params(SearchParams(1)), vectors, queries, truth, build_seconds=0)
     assert worse.recall_at_100 < 1
     assert DIM + 8 < worse.bytes_per_vector < 1.5 * (DIM + 8)
@@ -407,7 +407,7 @@ def sharded(kind: str, max_k: int) -> FaissIndex:
 @pytest.mark.parametrize("kind", GALLERIES)
 def test_rows_in_shards_keep_their_numbers(kind: str) -> None:
     queries = composed_queries(rows(kind), 5)
-    assert found(sharded(kind, 599), rows(kind), queries, 10) == exact_best(rows(kind), queries, 10).tolist()
+    assert best_rows(sharded(kind, 599), rows(kind), queries, 10) == exact_best(rows(kind), queries, 10).tolist()
 
 
 def test_an_index_on_a_gpu_refuses_a_larger_k() -> None:
@@ -425,16 +425,16 @@ def test_cells_of_shards_are_searched() -> None:
     vectors = rows("random")
     shards = faiss.IndexShards(DIM, True, False)
     for half in (0, 1):
-        member = faiss.index_factory(DIM, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
-        member.cp.min_points_per_centroid = 1
-        member.train(vectors.astype(np.float32))
-        member.add_with_ids(vectors[half::2].astype(np.float32), np.arange(half, 600, 2))
-        shards.add_shard(member)
+        shard = faiss.index_factory(DIM, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+        shard.cp.min_points_per_centroid = 1
+        shard.train(vectors.astype(np.float32))
+        shard.add_with_ids(vectors[half::2].astype(np.float32), np.arange(half, 600, 2))
+        shards.add_shard(shard)
     index = FaissIndex(shards, plan("IVF16,Flat"), ALL, max_k=599)
     assert index.cells == 16
     assert parameters(shards, SearchParams(3)).nprobe == 3
     queries = composed_queries(vectors, 5)
-    assert found(index, vectors, queries, 10) == exact_best(vectors, queries, 10).tolist()
+    assert best_rows(index, vectors, queries, 10) == exact_best(vectors, queries, 10).tolist()
 
 
 @pytest.mark.gpu
@@ -446,7 +446,7 @@ def test_a_gpu_ranks_as_the_cpu_does(factory: str) -> None:
     index = built(factory, "clustered").on("cuda", vectors).with_params(SearchParams(16, overfetch=30))
     queries = composed_queries(vectors, 20)
     assert (len(index), index.max_k) == (600, 2048)
-    assert found(index, vectors, queries, 10) == exact_best(vectors, queries, 10).tolist()
+    assert best_rows(index, vectors, queries, 10) == exact_best(vectors, queries, 10).tolist()
 
 
 @pytest.mark.gpu

@@ -51,7 +51,7 @@ def one_term(vector: np.ndarray) -> Composition:
 
 
 @pytest.mark.parametrize(
-    ("where", "kept"),
+    ("where", "matching"),
     [
         ("number >= 0", range(60)),
         ("number % 10 = 3", range(3, 60, 10)),
@@ -62,19 +62,21 @@ def one_term(vector: np.ndarray) -> Composition:
         ("number IS NULL", []),
     ],
 )
-def test_a_filtered_ranking_is_the_exact_ranking_of_the_items_that_match(shop: mm.Gallery, where: str, kept: object) -> None:
-    kept = list(kept)  # type: ignore[call-overload]
+def test_a_filtered_ranking_is_the_exact_ranking_of_the_items_that_match(
+    shop: mm.Gallery, where: str, matching: object
+) -> None:
+    matching = list(matching)  # type: ignore[call-overload]
     query = one_term(shop.vectors()[11] + 0.02)
-    order = top_k(linear(term_scores(query.terms, shop.vectors()[kept]), [1.0]), 60) if kept else []
-    expected = tuple(shop.ids[kept[i]] for i in order)
-    found = shop.search(query, 60, where=where)
-    assert found.ids == expected
-    assert found.searched == len(kept)
-    assert shop.rank(query, shop.term_scores(query), SearchOptions(60, where=read_filter(where))) == found
-    hidden = 60 - len(kept)
-    assert found.hidden == ({"hidden by the filter": hidden} if hidden else {})
+    order = top_k(linear(term_scores(query.terms, shop.vectors()[matching]), [1.0]), 60) if matching else []
+    expected = tuple(shop.ids[matching[i]] for i in order)
+    ranking = shop.search(query, 60, where=where)
+    assert ranking.ids == expected
+    assert ranking.searched == len(matching)
+    assert shop.rank(query, shop.term_scores(query), SearchOptions(60, where=read_filter(where))) == ranking
+    hidden = 60 - len(matching)
+    assert ranking.hidden == ({"hidden by the filter": hidden} if hidden else {})
     if hidden:
-        assert found.note == f"{len(kept)} of the 60 asked for: the gallery has no others ({hidden} hidden by the filter)"
+        assert ranking.note == f"{len(matching)} of the 60 asked for: the gallery has no others ({hidden} hidden by the filter)"
 
 
 def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,9 +118,9 @@ def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, mon
 )
 def test_a_filter_is_one_expression_and_nothing_else(shop: mm.Gallery, where: str, message: str) -> None:
     before = (shop.path / LEDGER).read_bytes()
-    with pytest.raises(OptionError, match=message) as told:
+    with pytest.raises(OptionError, match=message) as error:
         shop.search(one_term(shop.vectors()[0]), 3, where=where)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert (shop.path / LEDGER).read_bytes() == before
 
 
@@ -164,15 +166,15 @@ def test_any_text_is_one_expression_or_refused_in_one_line(made: Path, where: st
     gallery = mm.Gallery.open(made)
     query = one_term(gallery.vectors()[0])
 
-    def kept(where: str) -> int | None:
+    def count(where: str) -> int | None:
         try:
             return gallery.search(query, 1, where=where).searched
         except OptionError as refusal:
             return None if "\n" not in str(refusal) else pytest.fail(f"several lines: {refusal}")
 
-    if kept(where) is not None:
-        assert kept(f"({where}) AND 0") == 0
-        assert kept(f"({where}) OR 1") == len(gallery)
+    if count(where) is not None:
+        assert count(f"({where}) AND 0") == 0
+        assert count(f"({where}) OR 1") == len(gallery)
 
 
 def test_fields_keep_their_type_and_value(shop: mm.Gallery, photos: Path) -> None:
@@ -183,17 +185,17 @@ def test_fields_keep_their_type_and_value(shop: mm.Gallery, photos: Path) -> Non
     wrong.items = [SourceItem(first, Location(shop.item(first).path), {"NUMBER": "many"})]
     report = shop.add(wrong)
     assert report.failed[first] == "field 'number' holds numbers in this gallery, got 'many'"
-    told = FieldSource(photos, colour="red")
-    told.items = [
+    source = FieldSource(photos, colour="red")
+    source.items = [
         SourceItem(item.id, item.location, {"Half" if name == "half" else name: value for name, value in fields.items()})
-        for item in told.items
+        for item in source.items
         if isinstance(item, SourceItem) and (fields := {**item.fields, "half": None})
     ]
-    report = shop.add(told)
+    report = shop.add(source)
     assert (report.added, report.updated, report.skipped) == (0, 60, 0)
     assert shop.item(first).fields == {"number": 0, "name": Path(first).stem, "colour": "red"}
     assert len(shop.search(one_term(shop.vectors()[0]), 60, where="colour = 'red' AND half IS NULL")) == 60
-    assert shop.add(told).skipped == 60
+    assert shop.add(source).skipped == 60
     assert shop.verify() == []
 
 
@@ -318,12 +320,12 @@ def test_the_number_of_fields_is_limited(tmp_path: Path, encoder: mm.Encoder) ->
 
 
 def test_sync_removes_nothing_if_the_source_was_not_read_completely(shop: mm.Gallery, photos: Path) -> None:
-    member = FieldSource(photos)
-    member.items = [*member.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
-    report = shop.sync(member)
+    source = FieldSource(photos)
+    source.items = [*source.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
+    report = shop.sync(source)
     assert (report.removed, dict(report.failed), len(shop)) == (0, {"the rest": "damaged after 20 members"}, 60)
-    member.items = member.items[:20]
-    assert (shop.sync(member).removed, len(shop)) == (40, 20)
+    source.items = source.items[:20]
+    assert (shop.sync(source).removed, len(shop)) == (40, 20)
 
 
 def test_an_id_that_occurs_twice_is_added_once(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
@@ -520,9 +522,9 @@ def test_any_sequence_of_writes_equals_that_on_a_list(
     everything = sorted(expected)
     for step in steps:
         if step == "delete" and expected:
-            gone = choose.sample(expected, choose.randint(1, len(expected)))
-            gallery.delete(gone)
-            expected = [id_ for id_ in expected if id_ not in gone]
+            deleted = choose.sample(expected, choose.randint(1, len(expected)))
+            gallery.delete(deleted)
+            expected = [id_ for id_ in expected if id_ not in deleted]
         elif step == "add":
             gallery.add(photos)
             expected += [id_ for id_ in everything if id_ not in expected]

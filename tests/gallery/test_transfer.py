@@ -75,8 +75,8 @@ def test_the_catalogue_gives_the_same_gallery_from_three_sources(tmp_path: Path,
     pictures = sorted((tmp_path / "some" / "images").iterdir())
     one, *others = same_three_times(pictures, tmp_path / "some" / "images", encoder, tmp_path)
     assert all(gallery_state(other) == gallery_state(one) for other in others)
-    told = one.add(tmp_path / "some" / "items.csv")
-    assert (told.added, told.failed) == (400, {})
+    report = one.add(tmp_path / "some" / "items.csv")
+    assert (report.added, report.failed) == (400, {})
     assert len(one.search(Composition(("query",), one.vectors()[:1], (1.0,)), 50, where="article = 'tshirt'"))
 
 
@@ -89,15 +89,15 @@ def test_merged_shards_equal_one_index_run(
     whole.add(source)
     for of in (1, 3, 9):
         parts = [Shard(source, number, of) for number in range(1, of + 1)]
-        assert [item for member in parts for item in member] == list(source)
-        assert [len(list(member)) for member in parts] == list(map(len, parts))
+        assert [item for part in parts for item in part] == list(source)
+        assert [len(list(part)) for part in parts] == list(map(len, parts))
     merged = mm.Gallery.for_vectors(tmp_path / "merged", encoder.identity, encoder.dim)
-    for number, member in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
+    for number, part in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
         shard = mm.Gallery.create(tmp_path / f"shard{number}", encoder=encoder)
-        shard.add(member)
+        shard.add(part)
         report = merged.merge(shard.path)
-        assert (report.added, report.skipped) == (len(member), 0)
-        assert merged.merge(shard.path).skipped == len(member)
+        assert (report.added, report.skipped) == (len(part), 0)
+        assert merged.merge(shard.path).skipped == len(part)
     assert gallery_state(merged) == gallery_state(whole)
     assert merged.thumbnail(merged.ids[4]) == whole.thumbnail(whole.ids[4])
     assert (merged.verify(), mm.Gallery.open(merged.path, encoder=encoder).add(photos).skipped) == ([], 60)
@@ -235,8 +235,8 @@ def test_the_shell_syncs_merges_compacts_and_finds_duplicates(
     next(source.rglob("*.png")).unlink()
     capsys.readouterr()
     assert main(["sync", str(source), "--gallery", one, "--quiet", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["removed"], told["items"]) == (1, 59)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["removed"], output["items"]) == (1, 59)
     assert main(["compact", one, "--quiet"]) == 0
     assert main(["merge", two, one, "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"added": 59, "skipped": 0, "items": 59}

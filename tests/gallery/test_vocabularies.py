@@ -52,14 +52,14 @@ def shop(tmp_path: Path, encoder: mm.Encoder) -> mm.Gallery:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many items' fields each vocabulary was made of."""
-    made: list[int] = []
+    sizes: list[int] = []
 
     def spy(rows: list[Mapping[str, object]], names: Any = None) -> Vocabulary | None:
-        made.append(len(rows))
+        sizes.append(len(rows))
         return vocabulary_from_fields(rows, names)
 
     monkeypatch.setattr(vocabularies, "vocabulary_from_fields", spy)
-    return made
+    return sizes
 
 
 def sentence(gallery: mm.Gallery) -> str | None:
@@ -161,7 +161,7 @@ def test_a_vocabulary_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: 
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         (["nope", "colour"], "unknown field 'nope'; choose from: Article, colour, gender, price"),
         (["price"], "'price' holds no words"),
@@ -169,9 +169,9 @@ def test_a_vocabulary_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: 
         ("colour", "expected a list of fields, got one string 'colour'"),
     ],
 )
-def test_wrong_fields_change_nothing(shop: mm.Gallery, fields: Any, said: str) -> None:
+def test_wrong_fields_change_nothing(shop: mm.Gallery, fields: Any, message: str) -> None:
     chosen = shop.choose_vocabulary(["colour"])
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         shop.choose_vocabulary(fields)
     assert mm.Gallery.open(shop.path).vocabulary == chosen
     assert shop.verify() == []
@@ -283,13 +283,13 @@ def test_collections_without_a_vocabulary_open_as_before() -> None:
 def test_a_vocabulary_is_pushed_and_pulled(shop: mm.Gallery, milvus: Any, tmp_path: Path) -> None:
     address = milvus.address("vocabulary")
     push(shop.path, address)
-    there: Any = mm.open_gallery(address)
-    assert there.vocabulary == shop.vocabulary
-    assert there.info()["vocabulary"] == f'"{FOUND}", found automatically'
+    collection: Any = mm.open_gallery(address)
+    assert collection.vocabulary == shop.vocabulary
+    assert collection.info()["vocabulary"] == f'"{FOUND}", found automatically'
     chosen = shop.choose_vocabulary(["colour", "article"])
     push(shop.path, address)
-    there.refresh()
-    assert there.vocabulary == chosen
-    assert there.info()["vocabulary"] == f'"{NAMED}", from fields colour, Article'
+    collection.refresh()
+    assert collection.vocabulary == chosen
+    assert collection.info()["vocabulary"] == f'"{NAMED}", from fields colour, Article'
     pull_into(tmp_path / "again", address)
     assert mm.Gallery.open(tmp_path / "again").vocabulary == chosen

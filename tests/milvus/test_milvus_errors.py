@@ -27,10 +27,10 @@ class Strict(grpc.GenericRpcHandler):
     """Knows one token, and nothing else."""
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        self.tokens: list[str] = []
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        self.seen += [str(value) for key, value in details.invocation_metadata if key == "authorization"]
+        self.tokens += [str(value) for key, value in details.invocation_metadata if key == "authorization"]
 
         def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure, please check username and password are correct")
@@ -56,10 +56,10 @@ def test_a_wrong_token_is_named_and_not_shown(
     monkeypatch.setenv("MILVUS_TOKEN", "hidden-token")
     for address in (f"milvus://{location}", f"milvus://me:hidden-word@{location}"):
         assert main(["info", address]) == 1
-        said = capsys.readouterr().err
-        assert "the server does not accept this user or token; set MILVUS_TOKEN" in said
-        assert (said.count("\n"), "hidden" in said) == (1, False)
-    assert len(set(handler.seen)) == 2
+        output = capsys.readouterr().err
+        assert "the server does not accept this user or token; set MILVUS_TOKEN" in output
+        assert (output.count("\n"), "hidden" in output) == (1, False)
+    assert len(set(handler.tokens)) == 2
 
 
 @pytest.mark.timed
@@ -70,16 +70,16 @@ def test_a_server_that_hangs_times_out(
     own = LiteServer(tmp_path)
     try:
         push(filled.path, own.address("c"))
-        there = mm.open_gallery(own.address("c"))
+        collection = mm.open_gallery(own.address("c"))
         monkeypatch.setattr(servers, "CALL_SECONDS", 1.0)
         os.kill(own.process.pid, signal.SIGSTOP)
         started = time.monotonic()
         with pytest.raises(MilvusTimeoutError, match="does not answer in time; what it has stored is safe"):
-            there.refresh()
+            collection.refresh()
         assert time.monotonic() - started < 5
         os.kill(own.process.pid, signal.SIGCONT)
-        there.refresh()
-        assert there.ids == filled.ids
+        collection.refresh()
+        assert collection.ids == filled.ids
     finally:
         os.kill(own.process.pid, signal.SIGCONT)
         own.stop()
