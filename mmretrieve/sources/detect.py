@@ -9,7 +9,6 @@ from mmretrieve.images import SUFFIXES
 from mmretrieve.sources import folder, parquet, tar
 from mmretrieve.sources.base import Columns, Source, suffix
 from mmretrieve.sources.tables import Delimited, JsonLines, TextTable
-from mmretrieve.sources.tar_headers import UNPACK
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
@@ -80,7 +79,7 @@ def _folder(root: Path, columns: Columns) -> Source:
 
 def _image_or_tar(root: Path, columns: Columns) -> Source:
     if root.name.lower().endswith(COMPRESSED_TARS):
-        raise GalleryError(f"{root}: a compressed tar {UNPACK}")
+        raise GalleryError(f"{root}: a compressed tar {tar.UNPACK}")
     ending = suffix(root.name)
     if ending not in SUFFIXES and ending != tar.SUFFIX:
         raise GalleryError(f"{root}: unsupported file type {ending!r}; expected {SUPPORTED}")

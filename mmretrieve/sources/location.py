@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
-from mmretrieve.sources.parquet_cells import cell
+from mmretrieve.sources.parquet_files import cell
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from mmretrieve.gallery.store.statements import (
     STATEMENT_BATCH_SIZE,
     TABLES,
     WHERE_SECONDS,
+    LedgerTransaction,
     confined,
     connect,
     in_transaction,
@@ -39,7 +40,6 @@ from mmretrieve.gallery.store.statements import (
     put_meta,
     read_records,
 )
-from mmretrieve.gallery.store.transaction import LedgerTransaction
 
 BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # errors that a damaged entry causes
