@@ -41,6 +41,7 @@ from mmretrieve.gallery.store.statements import (
     read_records,
 )
 
+FORMAT, OLDER_FORMAT = 3, 2
 BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # errors that a damaged entry causes
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
@@ -66,12 +67,14 @@ class Ledger:
         self._session = _Session()
 
     @classmethod
-    def make(cls, path: Path, meta: Mapping[str, Any]) -> None:
+    def create(cls, path: Path, meta: Mapping[str, Any]) -> None:
         """Creates the file. Raises OSError if it cannot be written."""
         try:
             with closing(connect(path)) as db, in_transaction(db):
                 db.executescript(f"BEGIN; {TABLES}")
-                put_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
+                put_meta(
+                    db, {"format": FORMAT, "rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta}
+                )
                 put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum=0).to_dict()})
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
@@ -110,52 +113,54 @@ class Ledger:
     def writing(self) -> Iterator[LedgerTransaction]:
         """One transaction that begins a new generation: committed when the block ends, rolled back when it raises."""
         with self.reading(BEGIN_WRITING) as db:
-            write = LedgerTransaction(db, self.path)
-            yield write
-            write.close()
+            transaction = LedgerTransaction(db, self.path)
+            yield transaction
+            transaction.close()
 
     def check(self) -> None:
         """Raises GalleryError if the metadata, or a sealed ledger, is not what was committed. Reads no rows."""
         with self.reading() as db:
-            is_damaged = ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED
+            is_damaged = ledger_checksum.problem_of_seal(db, self._seal_path) == ledger_checksum.DAMAGED
             if is_damaged or ledger_checksum.read_checksum(db) is None:
                 raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
 
     def seal(self) -> None:
         """Seals a small ledger; removes the seal of a larger one."""
         if self.path.stat().st_size > ledger_checksum.MAX_SEALED_BYTES:
-            self._seal.unlink(missing_ok=True)
+            self._seal_path.unlink(missing_ok=True)
             return
         with self.reading() as db:
-            ledger_checksum.write_seal(db, self._seal)
+            ledger_checksum.write_seal(db, self._seal_path)
 
-    def problem(self, format_: int) -> str | None:
+    def problem(self) -> str | None:
         """Returns one line if the ledger as a whole, or its seal, is not what was committed. Reads all rows."""
         with self.reading() as db:
-            problem = ledger_checksum.problem_of_seal(db, self._seal)
-            if problem is None and meta_of(db)["format"] == format_ and not ledger_checksum.is_intact(db):
+            problem = ledger_checksum.problem_of_seal(db, self._seal_path)
+            if problem is None and meta_of(db)["format"] == FORMAT and not ledger_checksum.is_intact(db):
                 problem = ledger_checksum.DAMAGED
         return f"{self.path.name}: {problem}" if problem == ledger_checksum.DAMAGED else problem
 
-    def migrate(self, format_: int) -> None:
-        """Migrates format 2: adds the checksum that writes maintain, and an index of deletions.
+    def migrate(self) -> None:
+        """Migrates a ledger of OLDER_FORMAT: adds the checksum that writes maintain, and an index of deletions.
 
         Raises GalleryError, with nothing written, if the file is not the one that was sealed.
         """
+        if self.meta()["format"] == FORMAT:
+            return
         with self.reading(BEGIN_WRITING) as db:
             meta = meta_of(db)
-            if meta["format"] == format_:
+            if meta["format"] == FORMAT:  # another process has migrated it
                 return
-            if ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED:
+            if ledger_checksum.problem_of_seal(db, self._seal_path) == ledger_checksum.DAMAGED:
                 raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
             db.execute("DROP INDEX dead")
             db.execute(DEAD_INDEX)
-            put_meta(db, {"format": format_, "generation": meta["generation"] + 1})
+            put_meta(db, {"format": FORMAT, "generation": meta["generation"] + 1})
             row_sum = ledger_checksum.row_sum_of(db)
             put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum).to_dict()})
 
     @property
-    def _seal(self) -> Path:
+    def _seal_path(self) -> Path:
         return self.path.with_name(ledger_checksum.SEAL)
 
     def meta(self) -> dict[str, Any]:

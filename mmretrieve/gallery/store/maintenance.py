@@ -15,7 +15,7 @@ from zlib import crc32
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.store.records import ItemRecord
-from mmretrieve.gallery.store.store import FORMAT, INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS, Store
+from mmretrieve.gallery.store.store import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS, Store
 
 ROW_BATCH_SIZE = 16_384  # rows that are copied at once
 
@@ -86,7 +86,7 @@ def _flush(file: BinaryIO) -> None:
 
 def _ledger_problems(store: Store) -> Iterator[str]:
     try:
-        if problem := store.ledger.problem(FORMAT):
+        if problem := store.ledger.problem():
             yield problem
         with store.ledger.reading() as db:
             yield from (

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MissingError, OptionError
-from mmretrieve.gallery.store.ledger import Ledger
+from mmretrieve.gallery.store.ledger import FORMAT, OLDER_FORMAT, Ledger
 from mmretrieve.gallery.store.records import Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32
@@ -31,7 +31,6 @@ from mmretrieve.vectors import Float32
 LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
 LOCK, INDEX_LOCK = "writer.lock", "index.lock"
 NEXT = ".next"  # suffix of a file that compaction will rename
-FORMAT, OLDER_FORMAT = 3, 2
 ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what remains of scheme:// in a path
 Float16Rows = NDArray[np.float16]
 logger = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ class Store:
             for name in (VECTORS, THUMBNAILS):
                 (folder / name).write_bytes(b"")
             partial.unlink(missing_ok=True)
-            Ledger.make(partial, {"format": FORMAT, **meta})
+            Ledger.create(partial, meta)
             os.replace(partial, folder / LEDGER)
         except OSError as error:
             raise GalleryError(f"{folder}: a gallery could not be created here ({error})") from error
@@ -101,7 +100,7 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Holds the lock of the writer. Raises GalleryError if another process or thread holds it, or the ledger is damaged."""
         with self._locked(LOCK, "writing to this gallery"), self.ledger.session():
-            self._migrate()
+            self.ledger.migrate()
             self.ledger.check()
             if self._needs_recovery():  # the last writer was killed
                 self.recover()
@@ -114,7 +113,7 @@ class Store:
     def writing_index(self) -> Iterator[None]:
         """The same for the index, which is derived: items can be written meanwhile."""
         with self._locked(INDEX_LOCK, "writing the index of this gallery"):
-            self._migrate()
+            self.ledger.migrate()
             for partial in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of a writer that was killed
                 partial.unlink(missing_ok=True)
             try:
@@ -234,11 +233,6 @@ class Store:
     def _committed(self, meta: dict[str, Any]) -> dict[str, int]:
         """Returns the committed length of each file in bytes."""
         return {VECTORS: meta["rows"] * self.dim * 2, THUMBNAILS: meta["thumbnail_bytes"]}
-
-    def _migrate(self) -> None:
-        """Migrates a gallery of the older format. Raises GalleryError, with nothing written, if it is damaged."""
-        if self.ledger.meta()["format"] == OLDER_FORMAT:
-            self.ledger.migrate(FORMAT)
 
     def _needs_recovery(self) -> bool:
         meta = self.ledger.meta()
