@@ -53,8 +53,9 @@ class TargetState:
     existing: Mapping[str, ExistingItem]
 
     @classmethod
-    def of(cls, items: Sequence[Item], existing: Mapping[str, ExistingItem]) -> TargetState:
-        """Compares a batch with the target. If two items have one id, the first counts as existing for the second."""
+    def of(cls, target: CopyTarget, items: Sequence[Item]) -> TargetState:
+        """Compares items with the target. If two items have one id, the first counts as existing for the second."""
+        existing = target.existing([item.id for item in items])
         state, hashes = cls([], [], [], existing), {id_: item.hash for id_, item in existing.items()}
         for i, item in enumerate(items):
             if item.id not in hashes:
@@ -73,12 +74,13 @@ class CopyTarget(Protocol):
 
     @property
     def remedy(self) -> str:
-        """What to do if an id is another image there."""
+        """What to do if an id is another image in the target."""
 
     def fields(self) -> dict[str, FieldType]:
         """Field name → its type in the target."""
 
-    def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]: ...
+    def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]:
+        """Returns the items of those ids that exist in the target."""
 
     def write(self, batch: EncodedBatch, state: TargetState) -> AddReport:
         """Commits the items of a batch that the target needs."""
@@ -89,11 +91,11 @@ def copy_missing(
 ) -> AddReport:
     """Writes each batch to the target.
 
-    `update`: the target replaces ids that are another image there. Otherwise such an id raises GalleryError; batches before it are written.
+    `update`: the target replaces items whose id is another image in the source. Otherwise such an id raises GalleryError; batches before it are written.
     """
     report = AddReport()
     for batch in batches:
-        state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
+        state = TargetState.of(target, batch.items)
         if state.different and not update:
             raise _conflict_error(target, source, [batch.items[i].id for i in state.different])
         report += target.write(batch, state)
@@ -127,7 +129,7 @@ def _check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str
             except GalleryError as error:
                 raise GalleryError(f"{source}: {item.id!r}: {error}; nothing was copied") from error
         if not update:
-            state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
+            state = TargetState.of(target, batch.items)
             different += [batch.items[i].id for i in state.different]
     if different:
         raise _conflict_error(target, source, different, "; nothing was copied")
