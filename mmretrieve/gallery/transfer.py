@@ -100,17 +100,16 @@ def count(folder: Path) -> int:
 
 
 def _columns(item: Item) -> dict[str, Any]:
-    own = {"id": item.id, "part": item.location.member, "hash": item.hash, "width": item.width, "height": item.height}
-    more = {"source": item.source, "stamp": item.fingerprint, "fields": dict(item.fields)}
-    return {"image_path": item.path, **item.fields, OWN_COLUMN: json.dumps(own | more)}
+    own = {name: value for name, value in item.columns.items() if name != "path"} | {"fields": dict(item.fields)}
+    return {"image_path": item.path, **item.fields, OWN_COLUMN: json.dumps(own)}
 
 
 def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str) -> Iterator[EncodedBatch]:
     start = 0
     for records in batches(_records(rows), COPY_BATCH_SIZE):
-        some, types = float16_rows[start : start + len(records)], store.ledger.field_types()
-        items = [_item(record, vector, where, types) for record, vector in zip(records, some, strict=True)]
-        yield EncodedBatch.of(items, some)
+        vectors, types = float16_rows[start : start + len(records)], store.ledger.field_types()
+        items = [_item(record, vector, where, types) for record, vector in zip(records, vectors, strict=True)]
+        yield EncodedBatch.of(items, vectors)
         start += len(records)
 
 

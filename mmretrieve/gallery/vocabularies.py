@@ -31,8 +31,8 @@ class GalleryVocabulary:
         """One line: `"a photo of a {colour} {article}", from fields article, colour`."""
         if self.vocabulary is None:
             return "none"
-        made = f"from fields {', '.join(self.fields)}" if self.fields else "found automatically"
-        return f'"{self.vocabulary.sentence}", {made}'
+        origin = f"from fields {', '.join(self.fields)}" if self.fields else "found automatically"
+        return f'"{self.vocabulary.sentence}", {origin}'
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON files."""
@@ -77,5 +77,5 @@ def make_vocabulary(
     names = {folded(name): name for name in types}
     if absent := [name for name in fields if folded(name) not in names]:
         raise unknown("field", absent[0], types or ["none: the items of this gallery have no fields"])
-    own = [names[folded(name)] for name in fields]
-    return GalleryVocabulary(vocabulary_from_fields(sample, own), tuple(own))
+    chosen = [names[folded(name)] for name in fields]
+    return GalleryVocabulary(vocabulary_from_fields(sample, chosen), tuple(chosen))

@@ -119,19 +119,10 @@ def _text(item: Item) -> str:
 
 def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[MilvusColumn, Value]]:
     """Yields every value that is not None, with its column."""
-    own: dict[str, Value] = {
-        "id": item.id,
-        "path": item.location.path,
-        "part": item.location.member,
-        "hash": item.hash,
-        "source": item.source,
-        "stamp": item.fingerprint,
-        "width": item.width,
-        "height": item.height,
-    }
+    columns = item.columns
     for name, kind in OWN.items():
-        if own[name] is not None:
-            yield MilvusColumn(name, kind, is_field=False), own[name]
+        if columns[name] is not None:
+            yield MilvusColumn(name, kind, is_field=False), columns[name]
     for name, value in item.fields.items():
         if value is not None:
             yield MilvusColumn(name, FieldType(fields[name])), value

@@ -53,6 +53,20 @@ class Item:
         """The path of the image file, or of the archive that contains it."""
         return self.location.path
 
+    @property
+    def columns(self) -> dict[str, Value]:
+        """The columns that every item has, by their names in filters and on disk."""
+        return {
+            "id": self.id,
+            "path": self.path,
+            "part": self.location.member,
+            "hash": self.hash,
+            "width": self.width,
+            "height": self.height,
+            "source": self.source,
+            "stamp": self.fingerprint,
+        }
+
 
 @dataclass(frozen=True)
 class ExistingItem:
@@ -86,19 +100,9 @@ class ItemRecord:
     @property
     def values(self) -> tuple[Value, ...]:
         """The values of the columns, in their order, without the checksum."""
-        item, stored = self.item, self.stored
-        columns = (
-            self.row,
-            item.id,
-            item.path,
-            item.location.member,
-            item.hash,
-            item.width,
-            item.height,
-            item.source,
-            item.fingerprint,
-        )
-        return *columns, stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size, self.died
+        stored = self.stored
+        files = stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size
+        return self.row, *self.item.columns.values(), *files, self.died
 
     @property
     def checksum(self) -> int:
@@ -145,14 +149,14 @@ def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict
     for name, value in fields.items():
         if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
             raise GalleryError(f"a field cannot have the name {name!r}")
-        own = names.setdefault(folded(name), name)
-        if own in fitted:
-            raise GalleryError(f"the fields {own!r} and {name!r} have the same name (case is ignored)")
+        field_name = names.setdefault(folded(name), name)
+        if field_name in fitted:
+            raise GalleryError(f"the fields {field_name!r} and {name!r} have the same name (case is ignored)")
         if value is not None:
-            new_types[own] = field_type_of(own, value)
-            if types.get(own, new_types[own]) is not new_types[own]:
-                raise GalleryError(f"field {own!r} holds {types[own]}s in this gallery, got {value!r}")
-        fitted[own] = value
+            new_types[field_name] = field_type_of(field_name, value)
+            if types.get(field_name, new_types[field_name]) is not new_types[field_name]:
+                raise GalleryError(f"field {field_name!r} holds {types[field_name]}s in this gallery, got {value!r}")
+        fitted[field_name] = value
     types.update(new_types)
     return fitted
 
