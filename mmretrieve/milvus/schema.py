@@ -86,7 +86,8 @@ def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, Fi
         raise GalleryError(
             f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus stores at most {MAX_TEXT_BYTES}; shorten or remove fields"
         )
-    return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: text, HASH: item.hash, **filterable}
+    vector32 = vector.astype("float32")
+    return {ROW: number, ID: item.id, HASH: item.hash, ITEM: text, GIVEN: given, VECTOR: vector32, **filterable}
 
 
 def item_of(row: Mapping[str, Any]) -> Item:
@@ -126,6 +127,3 @@ def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[Milvu
     for name, value in item.fields.items():
         if value is not None:
             yield MilvusColumn(name, FieldType(fields[name])), value
-
-
-assert ID in OWN
