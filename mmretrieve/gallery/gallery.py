@@ -551,8 +551,9 @@ class Gallery(GalleryBase[LocalView]):
             return chosen.vocabulary
 
     def delete(self, ids: Sequence[str]) -> None:
+        ids = list(check_ids(ids))
         with self._writing():
-            self._store.delete(check_ids(ids))
+            self._store.delete(ids)
 
     def compact(self, progress: Progress | None = None) -> int:
         """Frees the space of deleted and replaced items. Ids and their order stay.

@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +159,7 @@ class Store:
                 f"{self.folder}: could not write ({error}); what was committed before is safe, run it again"
             ) from error
 
-    def delete(self, ids: Collection[str]) -> None:
+    def delete(self, ids: Sequence[str]) -> None:
         """Deletes items, all or none. Raises GalleryError for an unknown id. Call within `writing`."""
         records = self.ledger.live(ids)
         if absent := [id_ for id_ in ids if id_ not in records]:
