@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
@@ -15,7 +14,7 @@ from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
 from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
-from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best, report, tune
+from mmretrieve.gallery.index.tuning import IndexReport, TuningResult, composed_queries, exact_best, report, tune
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
 from mmretrieve.options import is_number
@@ -84,7 +83,7 @@ def build(
             reason=plan.reason,
             trained=len(index),
             seconds=time.perf_counter() - started,
-            **_tune(index, float16_rows, target),
+            **vars(_tune(index, float16_rows, target)),
         )
         return _write(store, version, index, manifest, index_wanted={"factory": factory, "target": target})
 
@@ -122,9 +121,9 @@ def measure(store: Store, version: StoreVersion, float16_rows: Float16Rows, targ
     if manifest is None or index is None:
         raise GalleryError(f"{store.folder}: there is no index; build one with `mmretrieve build {store.folder}`")
     rows = float16_rows[: len(index)]
-    tuned = _tune(index, rows, target)
-    if replace(manifest, **tuned) != manifest:
-        manifest = replace(manifest, **tuned)
+    tuned = replace(manifest, **vars(_tune(index, rows, target)))
+    if tuned != manifest:
+        manifest = tuned
         with store.writing_index():
             store.ledger.set_meta(index=manifest.to_dict())
     queries = composed_queries(rows, N_QUERIES, seed=1)
@@ -152,11 +151,10 @@ def _check_target(target: float) -> None:
         raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
 
 
-def _tune(index: FaissIndex, rows: Float16Rows, target: float) -> dict[str, Any]:
-    """Returns the fields of the manifest that describe the cheapest parameters that reach the target."""
+def _tune(index: FaissIndex, rows: Float16Rows, target: float) -> TuningResult:
+    """Finds the cheapest parameters that reach the target. The manifest has fields of the same names as the result."""
     queries = composed_queries(rows, N_QUERIES)
-    tuned = tune(index, exact_best(rows, queries, min(TUNING_K, len(rows))), queries, target=target)
-    return {"params": tuned.params, "recall": tuned.recall, "target": target}
+    return tune(index, exact_best(rows, queries, min(TUNING_K, len(rows))), queries, target=target)
 
 
 def _move_to_device(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:
