@@ -110,10 +110,10 @@ Outcome = New | MetadataUpdated | Unchanged | Failed
 
 
 class Shard:
-    """The part of a source that one of several machines indexes. It consists of whole batches, so merging all parts gives the same gallery."""
+    """The part of a source that one of several machines indexes. It consists of whole batches, so that the merged parts give the same gallery."""
 
     def __init__(self, source: Source, number: int, of: int) -> None:
-        """`number` counts from 1 to `of`; another one raises OptionError."""
+        """Part `number` of `of` parts. Raises OptionError unless the number is from 1 to `of`."""
         if not 1 <= number <= of:
             raise OptionError(f"shard {number}/{of}: expected a number from 1 to {of}")
         count = -(-len(source) // INGEST_BATCH_SIZE)
