@@ -69,36 +69,33 @@ def entries(path: str, name: str, prefix: str = "") -> Iterator[SourceItem | Unr
     An image whose sidecar cannot be read is an UnreadableItem.
     """
     headers = list(read_headers(path))
-    contents = _Contents(path, [header for header in headers if isinstance(header, TarMember)])
-    if contents.images:
+    members = [header for header in headers if isinstance(header, TarMember)]
+    last_of_name, sidecars = {member.name: member for member in members}, _sidecars_by_group(members)
+    images = sorted((member for member in members if suffix(member.name) in SUFFIXES), key=lambda image: image.name)
+    if images:
         with Location(path).open() as file:
-            for image in contents.images:
-                yield contents.entry(image, prefix + image.name, file)
+            for image in images:
+                try:
+                    content = _content_of(image, last_of_name)
+                    fields = _sidecar_fields(sidecars.get(_group(image.name), {}), file)
+                except GalleryError as error:
+                    yield UnreadableItem(prefix + image.name, str(error))
+                else:
+                    location = Location(path, f"tar:{content.offset}:{content.size}")
+                    yield SourceItem(prefix + image.name, location, fields)
     yield from (UnreadableItem(name, header.reason) for header in headers if isinstance(header, TarDamage))
 
 
-class _Contents:
-    """The members of an archive by name and by group."""
-
-    def __init__(self, path: str, members: list[TarMember]) -> None:
-        self._path = path
-        self._by_name = {member.name: member for member in members}
-        self._sidecars = _sidecars_by_group(members)
-        self.images = sorted((member for member in members if suffix(member.name) in SUFFIXES), key=lambda image: image.name)
-
-    def entry(self, image: TarMember, id_: str, file: BinaryIO) -> SourceItem | UnreadableItem:
-        if self._by_name[image.name] is not image:
-            return UnreadableItem(id_, "a later member has the same name and replaces it")
-        member = image if image.link is None else self._by_name.get(image.link)
-        if member is None or member.link is not None:
-            return UnreadableItem(id_, f"a link to {image.link}, which is not a file in this tar")
-        if member.problem is not None:
-            return UnreadableItem(id_, member.problem)
-        try:
-            fields = _sidecar_fields(self._sidecars.get(_group(image.name), {}), file)
-        except GalleryError as error:
-            return UnreadableItem(id_, str(error))
-        return SourceItem(id_, Location(self._path, f"tar:{member.offset}:{member.size}"), fields)
+def _content_of(image: TarMember, last_of_name: Mapping[str, TarMember]) -> TarMember:
+    """The member with the bytes of an image: itself, or the one that it links to. Raises GalleryError if there is none."""
+    if last_of_name[image.name] is not image:
+        raise GalleryError("a later member has the same name and replaces it")
+    content = image if image.link is None else last_of_name.get(image.link)
+    if content is None or content.link is not None:
+        raise GalleryError(f"a link to {image.link}, which is not a file in this tar")
+    if content.problem is not None:
+        raise GalleryError(content.problem)
+    return content
 
 
 def _sidecars_by_group(members: list[TarMember]) -> dict[str, dict[Sidecar, TarMember]]:
