@@ -251,7 +251,7 @@ class Gallery(GalleryBase[LocalView]):
         return True
 
     def thumbnail(self, id_: str) -> bytes:
-        record = self._store.ledger.live([id_]).get(id_)
+        record = self._store.ledger.records_by_id([id_]).get(id_)
         stored = None if record is None else self._store.thumbnail(record.stored)
         return stored or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 

@@ -138,7 +138,7 @@ def add_source(
     before, report, is_whole = store.ledger.version(), AddReport(), True
     is_seen = np.zeros(before.total, bool)
     for batch in batches(source, INGEST_BATCH_SIZE):
-        existing = store.ledger.live([entry.id for entry in batch if is_text(entry.id)])
+        existing = store.ledger.records_by_id([entry.id for entry in batch if is_text(entry.id)])
         outcomes = classify(store, batch, existing, source.name, update=update)
         report += _add(store, encoder, batch, outcomes, progress)
         is_seen[[record.row for record in existing.values() if record.row < before.total]] = True
@@ -270,7 +270,7 @@ def _encode(
 
     Each content is encoded once. A copy gets the vector of the item with the same content in the gallery or the batch.
     """
-    existing = store.ledger.with_content({item.hash for item in items})
+    existing = store.ledger.records_by_content({item.hash for item in items})
     images: dict[str, _EncodedImage | Failed] = {}
     if existing:
         stored = store.float16_rows(store.ledger.version())

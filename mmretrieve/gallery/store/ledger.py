@@ -33,12 +33,12 @@ from mmretrieve.gallery.store.statements import (
     TABLES,
     WHERE_SECONDS,
     LedgerTransaction,
-    confined,
     connect,
     in_transaction,
     meta_of,
     put_meta,
     read_records,
+    restrict_reads,
 )
 
 FORMAT, OLDER_FORMAT = 3, 2
@@ -232,7 +232,7 @@ class Ledger:
                 f"WHERE {version.condition} AND {condition.sql} ORDER BY items.row"
             )
             try:
-                with confined(db, condition.reads):
+                with restrict_reads(db, condition.reads):
                     return np.array([row for (row,) in db.execute(query, condition.parameters)], dtype=np.int64)
             except (sqlite3.Error, UnicodeError) as error:
                 late = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
@@ -243,13 +243,13 @@ class Ledger:
         with self.reading() as db:
             return {id_: ExistingItem(row, content) for row, id_, content in _live_rows(db, "id", ids)}
 
-    def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
+    def records_by_id(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the records of those ids that exist."""
         with self.reading() as db:
             records = read_records(db, [row for row, *_ in _live_rows(db, "id", ids)])
             return {record.item.id: record for record in records}
 
-    def with_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
+    def records_by_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the first live record of each content hash that exists."""
         with self.reading() as db:
             first = {content: row for row, _, content in sorted(_live_rows(db, "hash", hashes), reverse=True)}

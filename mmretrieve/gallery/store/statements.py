@@ -170,7 +170,7 @@ class LedgerTransaction:
 
 
 @contextmanager
-def confined(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iterator[None]:
+def restrict_reads(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iterator[None]:
     """Restricts the connection to reading these (table, column) pairs and those of every query, and limits its memory.
 
     After WHERE_SECONDS the query is interrupted, by a progress handler, which counts steps, and by a timer, as one step may be long.

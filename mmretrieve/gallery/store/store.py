@@ -161,7 +161,7 @@ class Store:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Deletes items, all or none. Raises GalleryError for an unknown id. Call within `writing`."""
-        records = self.ledger.live(ids)
+        records = self.ledger.records_by_id(ids)
         if absent := [id_ for id_ in ids if id_ not in records]:
             raise MissingError(f"{self.folder}: no item {absent[0]!r} in this gallery")
         self.ledger.mark_deleted([records[id_].row for id_ in dict.fromkeys(ids)])
@@ -193,7 +193,7 @@ class Store:
     ) -> tuple[list[StoredChecksums], bytes]:
         """Returns the checksums and positions of items, and the thumbnails to write at `end`: one for each content that has none."""
         checksums = {
-            content: record.stored for content, record in self.ledger.with_content({item.hash for item in items}).items()
+            content: record.stored for content, record in self.ledger.records_by_content({item.hash for item in items}).items()
         }
         small = bytearray()
         stored = []
