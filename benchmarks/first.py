@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 import mmretrieve as mm
+from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.options import BUILT_IN_MODEL
 from mmretrieve.sources import read_source
 from mmretrieve.sources.base import SourceItem
@@ -106,7 +107,7 @@ def measure_interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dic
 
     def slide(alpha_image: float, beta: float) -> mm.Ranking:
         weighed = retriever.weigh(composition, alpha_image=alpha_image, alpha_text=1.2, beta=beta)
-        return retriever.gallery.rank(weighed, scores, 24)
+        return retriever.gallery.rank(weighed, scores, SearchOptions(24))
 
     slider_moves = [time_call(slide, *setting)[0] for setting in PDV_SETTINGS * 7]
     return _milliseconds(searches), _milliseconds(slider_moves)

@@ -1,4 +1,7 @@
-"""Prepares docstrings for the reference: short forms of numpydoc sections become long ones that griffe parses."""
+"""Prepares docstrings for the reference.
+
+Methods without a docstring get that of the method that they override. Short forms of numpydoc sections become long ones that griffe parses.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,24 @@ PLAIN = ("Source", "Returns")
 SECTION = re.compile(r"^(\w+)\n-{3,}\n", re.MULTILINE)
 ENTRY = re.compile(r"^\S.*(?:\n[ \t]+\S.*)*", re.MULTILINE)
 SHORT_ENTRY = re.compile(r"^(\S[^:\n]*?) ?: (.+)", re.DOTALL)
+
+
+class InheritedDocstrings(griffe.Extension):
+    """Copies docstrings of base classes to the members that override theirs without one."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        _inherit(pkg)
+
+
+def _inherit(parent: griffe.Module | griffe.Class) -> None:
+    for member in parent.members.values():
+        if member.is_alias:
+            continue
+        if isinstance(member, griffe.Module | griffe.Class):
+            _inherit(member)
+        if isinstance(parent, griffe.Class) and member.docstring is None:
+            bases = (base.members[member.name] for base in parent.mro() if member.name in base.members)
+            member.docstring = next((base.docstring for base in bases if base.docstring is not None), None)
 
 
 class ShortSections(griffe.Extension):

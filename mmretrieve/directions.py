@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.errors import OptionError, VectorError
-from mmretrieve.vectors import Float32, is_number, unit
+from mmretrieve.options import is_number
+from mmretrieve.vectors import Float32, unit
 
 
 class Term(StrEnum):

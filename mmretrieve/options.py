@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from math import isfinite
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
-from mmretrieve.errors import unknown
+from mmretrieve.errors import OptionError, unknown
 
 DEFAULT_K = 10
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
@@ -32,6 +32,13 @@ def is_number(value: object) -> bool:
         return isfinite(value)
     except OverflowError:
         return False
+
+
+def check_count(name: str, value: Any) -> int:
+    """The value as an int. Raises OptionError, with the name, unless it is a whole number of at least 1; numpy's are accepted."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
 
 
 class Choice(StrEnum):

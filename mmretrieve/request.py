@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmretrieve.errors import OptionError
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, MAX_PAIRS, ComposerName, is_number
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, MAX_PAIRS, ComposerName, check_count, is_number
 from mmretrieve.registry import COMPOSERS, RULES
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class RequestField:
             case FieldKind.NUMBER:
                 return value if self.keyword is not None and value == self.keyword else self._parse_number(name, value)
             case FieldKind.COUNT:
-                return _parse_count(name, value)
+                return check_count(name, value)
             case FieldKind.COMPOSER:
                 return COMPOSERS.check(value)
             case FieldKind.RULE:
@@ -388,12 +387,6 @@ def _check_id(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise OptionError(f"{name} must be the id of an item, got {value!r}")
     return value
-
-
-def _parse_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
 
 
 def _is_region(value: Any) -> bool:

@@ -47,11 +47,6 @@ SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture'
 MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
-def ranking_options(request: SearchRequest, hidden: Sequence[str] = ()) -> SearchOptions:
-    """What a request says of its ranking; `hidden` are ids that must not appear beside those that it excludes."""
-    return SearchOptions(request.k, [*request.exclude, *hidden], request.min_score, request.where)
-
-
 def open_gallery(
     address: str | Path, *, encoder: Encoder | None = None, device: IndexDevice | str = IndexDevice.AUTO
 ) -> AnyGallery:
@@ -507,7 +502,7 @@ class Retriever:
         hidden = [self.ids_of_references(request) if request.exclude_reference else () for request in requests]
         compositions = self.compose_requests(requests)
         weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
-        options = [ranking_options(request, ids) for request, ids in zip(requests, hidden, strict=True)]
+        options = [SearchOptions.of(request, ids) for request, ids in zip(requests, hidden, strict=True)]
         return self.with_answerable(self.gallery.search_many(weighted, options), compositions)
 
     def compose_requests(self, requests: Sequence[SearchRequest]) -> list[Composition]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.errors import OptionError
+from mmretrieve.options import check_count
 from mmretrieve.vectors import Float32
 
 ROW_BATCH_SIZE = 16_384  # rows scored at a time: bounds the memory of the float64 copy
@@ -65,7 +65,7 @@ def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:
     >>> top_k(np.array([1, 3, 3]), 2)
     array([1, 2])
     """
-    k = check_k(k)
+    k = check_count("k", k)
     scores = np.asarray(scores_n)
     if k < len(scores):
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
@@ -73,10 +73,3 @@ def top_k(scores_n: NDArray[np.floating], k: int) -> NDArray[np.intp]:
     else:
         candidates = np.arange(len(scores))
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-
-
-def check_k(k: int) -> int:
-    """k as an int. Raises OptionError unless it is a whole number of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise OptionError(f"k must be a whole number of at least 1, got {k!r}")
-    return int(k)

@@ -18,10 +18,10 @@ from mmretrieve.errors import GalleryError, ImageError, MissingError
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.view import ItemPage
+from mmretrieve.gallery.view import ItemPage, SearchOptions
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import QUERY_FIELDS, SearchRequest
-from mmretrieve.retriever import Retriever, ranking_options
+from mmretrieve.retriever import Retriever
 from mmretrieve.vectors import Float32
 
 T = TypeVar("T")
@@ -119,11 +119,11 @@ class SearchService:
 
         request: its k, min_score, where and exclude end the ranking.
         """
-        gallery, options = self.retriever.gallery, ranking_options(request, scored.hidden)
+        gallery, options = self.retriever.gallery, SearchOptions.of(request, scored.hidden)
         if scored.scores is None:
             ranking = gallery.search_many([weighted], [options])[0]
         else:
-            ranking = gallery.rank(weighted, scored.scores, **vars(options))
+            ranking = gallery.rank(weighted, scored.scores, options)
         return self.retriever.with_answerable([ranking], [scored.composition])[0]
 
     def with_scores(self, request: SearchRequest, answer: Callable[[ScoredQuery], T]) -> T:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.errors import VectorError
-from mmretrieve.options import is_number as is_number  # for rooms that compute; `options` needs no numpy
 
 Float32 = NDArray[np.float32]
 UNIT_TOLERANCE = 1e-3

@@ -20,7 +20,7 @@ from mmretrieve.filters.sqlite import to_text
 from mmretrieve.gallery import search
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions
-from mmretrieve.milvus.gallery import push
+from mmretrieve.milvus.transfer import push
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.sources.location import Location
@@ -32,9 +32,9 @@ COLOURS = ("red", "blue", "dark green", None)
 
 def vectors() -> np.ndarray:
     rng = np.random.default_rng(5)
-    made = rng.normal(size=(20, DIM))[rng.integers(20, size=ITEMS)] + 0.4 * rng.normal(size=(ITEMS, DIM))
-    made[300:360] = made[299]  # sixty-one that are equal
-    return unit(made).astype(np.float16)
+    rows = rng.normal(size=(20, DIM))[rng.integers(20, size=ITEMS)] + 0.4 * rng.normal(size=(ITEMS, DIM))
+    rows[300:360] = rows[299]  # sixty-one that are equal
+    return unit(rows).astype(np.float16)
 
 
 def fields(i: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def fields(i: int) -> dict[str, Any]:
     return {"n": i, "tenth": i % 10, "hundredth": i % 100, "price": i / 4} | ({} if colour is None else {"colour": colour})
 
 
-GONE = range(0, ITEMS, 9)
+DELETED = range(0, ITEMS, 9)
 IDS = [f"item {i:04}" for i in range(ITEMS)]
 
 
@@ -53,33 +53,33 @@ class Numpy:
 
     def __init__(self) -> None:
         self.dim = DIM
-        self.rows: Rows = np.setdiff1d(np.arange(ITEMS), GONE)
+        self.rows: Rows = np.setdiff1d(np.arange(ITEMS), DELETED)
         self._unit = unit(vectors())
         self._table = sqlite3.connect(":memory:")
         self._table.execute(
             "CREATE TABLE items (row INTEGER, id TEXT, n INTEGER, price REAL, colour TEXT, tenth INTEGER, hundredth INTEGER)"
         )
         for i in self.rows.tolist():
-            told = fields(i)
+            values = fields(i)
             self._table.execute(
                 "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (i, IDS[i], i, told["price"], told.get("colour"), i % 10, i % 100),
+                (i, IDS[i], i, values["price"], values.get("colour"), i % 10, i % 100),
             )
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        known = {IDS[row]: row for row in self.rows}
-        if absent := [id_ for id_ in ids if id_ not in known]:
+        rows = {IDS[row]: row for row in self.rows}
+        if absent := [id_ for id_ in ids if id_ not in rows]:
             raise GalleryError(f"numpy: no item {absent[0]!r} in this gallery")
-        return np.array([known[id_] for id_ in ids], dtype=np.int64)
+        return np.array([rows[id_] for id_ in ids], dtype=np.int64)
 
     def allowed(self, options: SearchOptions) -> CandidateFilter:
-        found = self._table.execute(
+        matches = self._table.execute(
             f"SELECT row FROM items WHERE {to_text(options.where) if options.where else '1'} ORDER BY row"
         ).fetchall()
-        matching = np.array([row for (row,) in found], dtype=np.int64)
+        matching = np.array([row for (row,) in matches], dtype=np.int64)
         rows = np.setdiff1d(matching, self.rows_of(options.exclude))
         return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
@@ -87,7 +87,7 @@ class Numpy:
         rows: Rows = allowed.which
         return rows
 
-    def candidates(self, queries_qd: np.ndarray, wanted: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
+    def candidates(self, queries_qd: np.ndarray, k: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
         return self.rows_allowed(allowed)
 
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
@@ -127,25 +127,15 @@ class NumpyGallery:
     ) -> mm.Ranking:
         return search.search(self._view, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
 
-    def rank(
-        self,
-        composition: Composition,
-        scores: np.ndarray,
-        k: int = 10,
-        *,
-        exclude: Collection[str] = (),
-        where: str | None = None,
-    ) -> mm.Ranking:
-        return search.rank(
-            self._view, composition, scores, self._view.rows, SearchOptions(k, exclude, None, read_filter(where))
-        )
+    def rank(self, composition: Composition, scores: np.ndarray, options: SearchOptions) -> mm.Ranking:
+        return search.rank(self._view, composition, scores, self._view.rows, options)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gallery = mm.Gallery.create(tmp_path_factory.mktemp("contract") / "g", encoder=ColourEncoder(), setting=mm.PDV(beta=0.5))
     gallery.add_vectors(IDS, vectors(), fields=[fields(i) for i in range(ITEMS)])
-    gallery.delete([IDS[i] for i in GONE])
+    gallery.delete([IDS[i] for i in DELETED])
     return gallery.path
 
 
@@ -161,7 +151,7 @@ def after_a_kill(folder: Path, server: LiteServer) -> mm.Gallery:
     return mm.open_gallery(server.address("killed"))
 
 
-HOMES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
+GALLERIES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
     "numpy": lambda _: NumpyGallery(),
     "folder": lambda request: mm.open_gallery(request.getfixturevalue("folder")),
     "milvus": lambda request: on_server(request.getfixturevalue("folder"), request.getfixturevalue("milvus"), "contract"),
@@ -169,9 +159,9 @@ HOMES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=HOMES)
-def home(request: pytest.FixtureRequest) -> Iterator[Any]:
-    return HOMES[request.param](request)
+@pytest.fixture(scope="module", params=GALLERIES)
+def gallery(request: pytest.FixtureRequest) -> Iterator[Any]:
+    return GALLERIES[request.param](request)
 
 
 def query(near: int, noise: float = 0.1) -> Composition:
@@ -180,14 +170,14 @@ def query(near: int, noise: float = 0.1) -> Composition:
 
 
 def expected(composition: Composition, keep: Callable[[int], bool], k: int) -> list[tuple[str, float]]:
-    rows = [i for i in range(ITEMS) if i not in set(GONE) and keep(i)]
+    rows = [i for i in range(ITEMS) if i not in set(DELETED) and keep(i)]
     if not rows:
         return []
     totals = composition.contributions(term_scores(composition.terms, unit(vectors())[rows])).sum(axis=0)
     return [(IDS[rows[i]], float(totals[i])) for i in top_k(totals, k)]
 
 
-def told(ranking: mm.Ranking) -> list[tuple[str, float]]:
+def pairs(ranking: mm.Ranking) -> list[tuple[str, float]]:
     return [(hit.id, hit.score) for hit in ranking]
 
 
@@ -207,64 +197,68 @@ FILTERS: dict[str | None, Callable[[int], bool]] = {
 
 
 @pytest.mark.parametrize("where", FILTERS)
-def test_rankings_are_exact_under_any_filter(home: Any, where: str | None) -> None:
+def test_rankings_are_exact_under_any_filter(gallery: Any, where: str | None) -> None:
     for near, k in ((7, 1), (300, 10), (300, 70), (1100, 25)):
-        found = home.search(query(near), k, where=where)
-        assert told(found) == expected(query(near), FILTERS[where], k)
-        count = sum(FILTERS[where](i) for i in range(ITEMS) if i not in set(GONE))
-        assert found.searched == count
-        assert sum(found.hidden.values()) == len(home) - count
+        ranking = gallery.search(query(near), k, where=where)
+        assert pairs(ranking) == expected(query(near), FILTERS[where], k)
+        count = sum(FILTERS[where](i) for i in range(ITEMS) if i not in set(DELETED))
+        assert ranking.searched == count
+        assert sum(ranking.hidden.values()) == len(gallery) - count
 
 
-def test_ties_stay_in_order_of_insertion(home: Any) -> None:
-    equal = [IDS[i] for i in range(299, 360) if i not in set(GONE)]
+def test_ties_stay_in_order_of_insertion(gallery: Any) -> None:
+    equal = [IDS[i] for i in range(299, 360) if i not in set(DELETED)]
     composition = Composition(("query",), unit(vectors())[299:300], (1.0,))
     for k in (1, 10, 40, 53):
-        assert home.search(composition, k).ids == tuple(equal[:k])
+        assert gallery.search(composition, k).ids == tuple(equal[:k])
 
 
-def test_excluded_and_weak_items_do_not_appear(home: Any) -> None:
-    whole = home.search(query(7), 30)
+def test_excluded_items_and_items_below_min_score_do_not_appear(gallery: Any) -> None:
+    whole = gallery.search(query(7), 30)
     exclude = whole.ids[:5]
-    found = home.search(query(7), 20, exclude=exclude)
-    assert told(found) == told(whole)[5:25]
-    assert found.hidden == {"excluded": 5}
-    member = home.search(query(7), 30, min_score=whole[9].score)
-    assert told(member) == told(whole)[:10]
-    assert member.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
+    ranking = gallery.search(query(7), 20, exclude=exclude)
+    assert pairs(ranking) == pairs(whole)[5:25]
+    assert ranking.hidden == {"excluded": 5}
+    part = gallery.search(query(7), 30, min_score=whole[9].score)
+    assert pairs(part) == pairs(whole)[:10]
+    assert part.note == f"10 of the 30 asked for: the others score below {whole[9].score:g}"
 
 
-def test_a_fold_is_a_search(home: Any) -> None:
+def test_rank_of_term_scores_equals_search(gallery: Any) -> None:
     terms = unit(unit(vectors())[[5, 900, 1100]] + 0.05)
     base = Composition(("image", "text", "composed"), terms, (0.0, 0.0, 1.0))
-    scores = home.term_scores(base)
-    assert scores.shape == (3, len(home))
-    np.testing.assert_array_equal(scores, term_scores(terms, home.vectors()))
+    scores = gallery.term_scores(base)
+    assert scores.shape == (3, len(gallery))
+    np.testing.assert_array_equal(scores, term_scores(terms, gallery.vectors()))
     for setting in (mm.PDV(), mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75), mm.PDV(beta=0)):
         for where in (None, "tenth = 3"):
             weighed = base.with_pdv(setting)
-            assert home.rank(weighed, scores, 15, where=where) == home.search(weighed, 15, where=where)
+            options = SearchOptions(15, where=read_filter(where))
+            assert gallery.rank(weighed, scores, options) == gallery.search(weighed, 15, where=where)
     hinge = Composition(("text", "composed"), terms[:2], (0.0, 1.0)).with_rule(make_rule("hinge"))
-    assert told(home.search(hinge, 15)) == expected(hinge, lambda _: True, 15)
+    assert pairs(gallery.search(hinge, 15)) == expected(hinge, lambda _: True, 15)
 
 
-def test_more_than_there_is_gives_all_and_says_so(home: Any) -> None:
-    found = home.search(query(7), ITEMS + 5, where="hundredth = 3")
-    assert told(found) == expected(query(7), lambda i: i % 100 == 3, ITEMS)
-    hidden = len(home) - len(found)
-    assert found.note == f"{len(found)} of the {ITEMS + 5} asked for: the gallery has no others ({hidden} hidden by the filter)"
+def test_a_k_above_the_number_of_matches_returns_all_with_a_note(gallery: Any) -> None:
+    ranking = gallery.search(query(7), ITEMS + 5, where="hundredth = 3")
+    assert pairs(ranking) == expected(query(7), lambda i: i % 100 == 3, ITEMS)
+    hidden = len(gallery) - len(ranking)
+    assert (
+        ranking.note
+        == f"{len(ranking)} of the {ITEMS + 5} asked for: the gallery has no others ({hidden} hidden by the filter)"
+    )
 
 
-def test_what_is_kept_comes_back(home: Any) -> None:
-    assert home.ids == tuple(IDS[i] for i in range(ITEMS) if i not in set(GONE))
+def test_stored_items_are_read_back(gallery: Any) -> None:
+    assert gallery.ids == tuple(IDS[i] for i in range(ITEMS) if i not in set(DELETED))
     some = [IDS[1123], IDS[5]]
-    np.testing.assert_array_equal(home.vectors(some), unit(vectors()[[1123, 5]]))
-    assert home.item(IDS[5]).fields == fields(5)
+    np.testing.assert_array_equal(gallery.vectors(some), unit(vectors()[[1123, 5]]))
+    assert gallery.item(IDS[5]).fields == fields(5)
     with pytest.raises(GalleryError, match="no item 'nobody' in this gallery"):
-        home.search(query(7), 3, exclude=["nobody"])
+        gallery.search(query(7), 3, exclude=["nobody"])
     with pytest.raises(GalleryError, match=f"no item '{IDS[0]}'"):
-        home.vectors([IDS[0]])
+        gallery.vectors([IDS[0]])
     with pytest.raises(OptionError, match="k must be"):
-        home.search(query(7), 0)
+        gallery.search(query(7), 0)
     with pytest.raises((GalleryError, VectorError), match="dimensions"):
-        home.search(Composition(("query",), unit(np.ones((1, 3))), (1.0,)), 3)
+        gallery.search(Composition(("query",), unit(np.ones((1, 3))), (1.0,)), 3)

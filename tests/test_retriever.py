@@ -12,6 +12,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.options import BUILT_IN_MODEL
 
 
@@ -52,7 +53,7 @@ def test_ranking_is_that_of_the_pdv_vector(retriever: mm.Retriever, picture: Pat
 def test_folded_scores_equal_a_fresh_search(retriever: mm.Retriever, picture: Path, knobs: dict[str, float]) -> None:
     composition = retriever.compose(picture, "with long sleeves")
     scores = retriever.gallery.term_scores(composition)
-    ranking = retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, 20)
+    ranking = retriever.gallery.rank(retriever.weigh(composition, **knobs), scores, SearchOptions(20))
     found = retriever.search(picture, "with long sleeves", k=20, **knobs)
     assert retriever.with_answerable([ranking], [composition]) == [found]
 

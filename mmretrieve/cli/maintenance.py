@@ -124,7 +124,7 @@ def index_report(options: argparse.Namespace) -> int:
 def push(options: argparse.Namespace) -> int:
     """Copies a gallery into a collection of a Milvus server, which is created if there is none; can be repeated."""
     from mmretrieve.gallery.gallery import Gallery
-    from mmretrieve.milvus.gallery import push as push_to
+    from mmretrieve.milvus.transfer import push as push_to
 
     folder = resolve_folder(options.gallery)
     more = {"index": options.index, "update": options.update, "mirror": options.mirror}
@@ -136,7 +136,7 @@ def push(options: argparse.Namespace) -> int:
 
 def pull(options: argparse.Namespace) -> int:
     """Copies a collection of a Milvus server into a gallery, which is created if there is none; can be repeated."""
-    from mmretrieve.milvus.gallery import pull_into
+    from mmretrieve.milvus.transfer import pull_into
     from mmretrieve.retriever import open_gallery
 
     with progress_bar(len(open_gallery(options.address)), "items", options.quiet) as progress:
@@ -170,7 +170,7 @@ def import_(options: argparse.Namespace) -> int:
         encoder = load_named_encoder(options, options.encoder)
         manifest = Manifest(encoder.identity, encoder.dim)
     gallery = Gallery.for_vectors(options.gallery, manifest.encoder, manifest.dim, manifest.decode, manifest.setting)
-    gallery.check_made_by(manifest.encoder)
+    gallery.check_encoder(manifest.encoder)
     with progress_bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)
     counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -52,7 +53,7 @@ class GalleryBase(ABC, Generic[View]):
     @property
     @abstractmethod
     def path(self) -> Path | str:
-        """The folder, or the address of the collection on a server."""
+        """The folder, or the address of the collection on a server, without the password."""
 
     @property
     @abstractmethod
@@ -61,7 +62,7 @@ class GalleryBase(ABC, Generic[View]):
 
     @abstractmethod
     def thumbnail(self, id_: str) -> bytes:
-        """Returns a JPEG thumbnail of an item.
+        """Returns a JPEG thumbnail of an item. A folder stores those of the images that were added; others are made from the image file.
 
         Parameters
         ----------
@@ -78,7 +79,14 @@ class GalleryBase(ABC, Generic[View]):
         GalleryError
             If there is no such item.
         ImageError
-            If no thumbnail is stored and the image file is missing or has changed.
+            If no thumbnail is stored and the image file is missing on this machine or has changed.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> gallery.thumbnail(gallery.ids[0])[:2]
+        b'\\xff\\xd8'
         """
 
     @abstractmethod
@@ -87,7 +95,7 @@ class GalleryBase(ABC, Generic[View]):
 
     @abstractmethod
     def delete(self, ids: Sequence[str]) -> None:
-        """Deletes items.
+        """Deletes items. In a folder, `compact` frees their bytes.
 
         Parameters
         ----------
@@ -97,29 +105,52 @@ class GalleryBase(ABC, Generic[View]):
         Raises
         ------
         GalleryError
-            If an id is unknown; nothing is deleted.
+            If an id is unknown; nothing is deleted. Also if another process is writing to the folder.
         OptionError
-            If `ids` is one string.
+            If `ids` is not a list of strings.
         """
 
-    @abstractmethod
     def info(self) -> dict[str, Any]:
-        """Describes the gallery: path, items, dim, encoder, decode, setting, fields, vocabulary, index.
+        """Describes the gallery.
 
         Returns
         -------
         dict of str to object
-            Values that JSON can represent.
+            `path`, `items`, `dim`, `encoder`, `decode`, `setting`, `fields`, `vocabulary` and `index`, as JSON can represent them. A folder
+            also has `deleted` and `bytes` (the size of each file).
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> info = mm.open_gallery(mm.wardrobe.gallery_folder()).info()
+        >>> info["items"], info["index"]["factory"]
+        (2000, 'SQfp16')
         """
+        return {
+            "path": str(self.path),
+            "items": len(self),
+            "dim": self.dim,
+            "encoder": asdict(self.encoder_identity),
+            "decode": str(self.decode),
+            "setting": None if self.setting is None else asdict(self.setting),
+            "fields": {name: str(kind) for name, kind in self.manifest.fields.items()},
+            "vocabulary": str(self._gallery_vocabulary),
+        }
 
     @abstractmethod
     def verify(self) -> list[str]:
-        """Reads everything and compares it with its checksums.
+        """Checks all stored data: in a folder every file against its checksums, in a collection every row.
 
         Returns
         -------
         list of str
             One line for each problem; empty if there is none.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> mm.open_gallery(mm.wardrobe.gallery_folder()).verify()
+        []
         """
 
     def __len__(self) -> int:
@@ -155,12 +186,9 @@ class GalleryBase(ABC, Generic[View]):
         """The ids of all items, in insertion order."""
         return self._with_view(lambda view: view.ids)
 
-    def check_encoder(self, encoder: Encoder) -> None:
-        """Raises GalleryError, with both identities, unless `encoder` made this gallery."""
-        self.check_made_by(encoder.identity)
-
-    def check_made_by(self, identity: EncoderIdentity) -> None:
-        """Raises GalleryError, with both identities, unless the encoder of this identity made this gallery."""
+    def check_encoder(self, encoder: Encoder | EncoderIdentity) -> None:
+        """Raises GalleryError, with both identities, unless this encoder made the gallery."""
+        identity = encoder if isinstance(encoder, EncoderIdentity) else encoder.identity
         if identity != self.encoder_identity:
             raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}")
 
@@ -280,7 +308,7 @@ class GalleryBase(ABC, Generic[View]):
         """
 
         def read_page(view: View) -> ItemPage:
-            allowed = view.allowed(SearchOptions(1, where=read_filter(where)))
+            allowed = view.allowed(SearchOptions(where=read_filter(where)))
             return ItemPage(view.items_of(view.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
 
         return self._with_view(read_page)
@@ -306,7 +334,7 @@ class GalleryBase(ABC, Generic[View]):
             If the file is missing or has changed since it was added.
         """
         with self._open_unchanged(self.item(id_)) as file:
-            return open_image(file, decode=self.decode, size=self._image_size)
+            return open_image(file, decode=self.decode, size=getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE))
 
     def has_picture(self, item: Item) -> bool:
         """Returns whether the file of an item exists and has not changed since it was added. Nothing is decoded."""
@@ -321,7 +349,7 @@ class GalleryBase(ABC, Generic[View]):
         """Opens the file of an item. ImageError if it is not the one that was added."""
         with item.location.open() as file:
             if not item.hash.startswith(UNSEEN) and content_hash(file) != item.hash:
-                raise ImageError(f"{item.path}: the file is no longer the image that was added as {item.id!r}; add it again")
+                raise ImageError(f"{item.path}: the file has changed since it was added as {item.id!r}; add it again")
             file.seek(0)
             yield file
 
@@ -491,14 +519,14 @@ class GalleryBase(ABC, Generic[View]):
             lambda view: search.search(view, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
         )
 
-    def search_many(self, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions]) -> list[Ranking]:
+    def search_many(self, compositions: Sequence[Composition], options: Sequence[SearchOptions]) -> list[Ranking]:
         """Searches for several compositions. The rankings are those of `search`; linear ones share one search of the index.
 
         Parameters
         ----------
         compositions : sequence of Composition
             The q queries.
-        options_of_each : sequence of SearchOptions
+        options : sequence of SearchOptions
             k, `exclude`, `min_score` and `where` (an Expression) of each query.
 
         Returns
@@ -521,17 +549,13 @@ class GalleryBase(ABC, Generic[View]):
         >>> [ranking[0].id for ranking in rankings] == list(gallery.ids[:2])
         True
         """
-        return self._with_view(lambda view: search.search_many(view, compositions, options_of_each))
+        return self._with_view(lambda view: search.search_many(view, compositions, options))
 
     def rank(
         self,
         composition: Composition,
         scores_tn: Float32,
-        k: int = DEFAULT_K,
-        *,
-        exclude: Collection[str] = (),
-        where: Where | None = None,
-        min_score: float | None = None,
+        options: SearchOptions = SearchOptions(),  # noqa: B008 - immutable
     ) -> Ranking:
         """Combines the term scores of all items into a ranking, without a search. It equals the ranking of `search`.
 
@@ -541,8 +565,8 @@ class GalleryBase(ABC, Generic[View]):
             t terms, with any weights and rule.
         scores_tn : array of shape (t, n), float32
             What `term_scores` returns for the same terms.
-        k, exclude, where, min_score
-            As in `search`.
+        options : SearchOptions, optional
+            k, `exclude`, `min_score` and `where` (an Expression). By default the ten best of all items.
 
         Returns
         -------
@@ -553,26 +577,16 @@ class GalleryBase(ABC, Generic[View]):
         ------
         GalleryError
             If the shape of the scores does not fit the terms and the items, or an id is unknown.
-        OptionError
-            If k is less than 1 or `where` is not a valid filter.
 
         Examples
         --------
         >>> import mmretrieve as mm
         >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
         >>> composition = mm.Composition(("a", "b"), gallery.vectors(gallery.ids[:2]), (0.7, 0.3))
-        >>> gallery.rank(composition, gallery.term_scores(composition), k=5) == gallery.search(composition, k=5)
+        >>> gallery.rank(composition, gallery.term_scores(composition)) == gallery.search(composition)
         True
         """
-        return self._with_view(
-            lambda view: search.rank(
-                view, composition, scores_tn, view.rows, SearchOptions(k, exclude, min_score, read_filter(where))
-            )
-        )
-
-    @property
-    def _image_size(self) -> int:
-        return getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
+        return self._with_view(lambda view: search.rank(view, composition, scores_tn, view.rows, options))
 
     def _with_view(self, read: Callable[[View], T]) -> T:
         """Calls `read` with the current view; with a new one if another process has compacted the gallery."""

@@ -1,6 +1,6 @@
 """Candidate rows of a search: the index proposes them, and rows that it does not cover are added.
 
-An index knows nothing of deleted, excluded or filtered items. It is therefore asked for more rows than are wanted, until enough of them pass.
+An index knows nothing of deleted, excluded or filtered items. It is therefore asked for more rows than are needed, until enough of them pass.
 If few rows pass the filter, or too few candidates do, all rows that pass are scored instead.
 """
 
@@ -19,31 +19,31 @@ MAX_SCORED_SHARE = 0.01  # under a filter: the same for this share of the galler
 MAX_FETCH_FACTOR = 16  # of `fetch_k` over `expected_k`; beyond it all rows are scored
 
 
-def find_candidates(index: FaissIndex, queries_qd: Float32, wanted: int, rows: Rows, excluded: int, live: int) -> Rows:
-    """Returns rows, in order, that contain the `wanted` best of each query among `rows`, as far as the index can tell.
+def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, excluded: int, live: int) -> Rows:
+    """Returns rows, in order, that contain the k best of each query among `rows`, as far as the index can tell.
 
     `rows` are the rows that pass the filter, of `live` items. `excluded` is the number of excluded ids, which are mostly near the query.
     """
-    if len(rows) <= wanted or (len(rows) < live and len(rows) <= max(MAX_SCORED_ROWS, MAX_SCORED_SHARE * live)):
+    if len(rows) <= k or (len(rows) < live and len(rows) <= max(MAX_SCORED_ROWS, MAX_SCORED_SHARE * live)):
         return rows
     covered, uncovered = np.split(rows, [np.searchsorted(rows, len(index))])
-    if len(covered) <= wanted:
+    if len(covered) <= k:
         return rows
     share = min(1.0, (len(covered) + excluded) / len(index))
-    candidates = _candidates(index, queries_qd, wanted, ceil((wanted + excluded) / share), covered)
+    candidates = _propose(index, queries_qd, k, ceil((k + excluded) / share), covered)
     return rows if candidates is None else np.union1d(candidates, uncovered)
 
 
-def _candidates(index: FaissIndex, queries_qd: Float32, wanted: int, expected_k: int, rows: Rows) -> Rows | None:
-    """Returns at least `wanted` of `rows` for each query, or None if the index would have to propose nearly everything.
+def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows) -> Rows | None:
+    """Returns at least k of `rows` for each query, or None if the index would have to propose nearly everything.
 
     All queries are searched at once with k = `expected_k`; those with too few results are searched again with a larger k.
     """
     fetch_k, results = expected_k, [np.empty(0, np.int64)]
     while len(queries_qd) and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
-        proposed = index.wider(fetch_k / wanted).search(queries_qd, min(fetch_k, len(index)))
-        passing = [some[_is_in(some, rows)] for some in proposed]
-        is_enough = np.array([len(some) >= wanted for some in passing])
+        proposals = index.wider(fetch_k / k).search(queries_qd, min(fetch_k, len(index)))
+        passing = [rows_of_query[_is_in(rows_of_query, rows)] for rows_of_query in proposals]
+        is_enough = np.array([len(accepted) >= k for accepted in passing])
         results += [passing[i] for i in np.flatnonzero(is_enough)]
         queries_qd, fetch_k = queries_qd[~is_enough], 4 * fetch_k
     return None if len(queries_qd) else np.concatenate(results)

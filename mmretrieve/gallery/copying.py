@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.ingest import AddReport
 from mmretrieve.gallery.local_view import LocalView
-from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item, fit_fields
+from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.store.records import UNSEEN, ExistingItem, FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
-from mmretrieve.gallery.view import Rows
+from mmretrieve.gallery.view import Rows, check_ids, row_batches
+from mmretrieve.sources.base import Value
+from mmretrieve.sources.location import Location
+from mmretrieve.sources.values import is_text
+from mmretrieve.vectors import UNIT_TOLERANCE, unit
 
 COPY_BATCH_SIZE = 4_096  # items between two commits
 
@@ -44,8 +53,9 @@ class TargetState:
     existing: Mapping[str, ExistingItem]
 
     @classmethod
-    def of(cls, items: Sequence[Item], existing: Mapping[str, ExistingItem]) -> TargetState:
-        """Compares a batch with the target. If two items have one id, the first counts as existing for the second."""
+    def of(cls, target: CopyTarget, items: Sequence[Item]) -> TargetState:
+        """Compares items with the target. If two items have one id, the first counts as existing for the second."""
+        existing = target.existing([item.id for item in items])
         state, hashes = cls([], [], [], existing), {id_: item.hash for id_, item in existing.items()}
         for i, item in enumerate(items):
             if item.id not in hashes:
@@ -64,12 +74,13 @@ class CopyTarget(Protocol):
 
     @property
     def remedy(self) -> str:
-        """What to do if an id is another image there."""
+        """What to do if an id is another image in the target."""
 
     def fields(self) -> dict[str, FieldType]:
         """Field name → its type in the target."""
 
-    def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]: ...
+    def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]:
+        """Returns the items of those ids that exist in the target."""
 
     def write(self, batch: EncodedBatch, state: TargetState) -> AddReport:
         """Commits the items of a batch that the target needs."""
@@ -80,36 +91,51 @@ def copy_missing(
 ) -> AddReport:
     """Writes each batch to the target.
 
-    `update`: the target replaces ids that are another image there. Otherwise such an id raises GalleryError; batches before it are written.
+    `update`: the target replaces items whose id is another image in the source. Otherwise such an id raises GalleryError; batches before it are written.
     """
     report = AddReport()
     for batch in batches:
-        state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
+        state = TargetState.of(target, batch.items)
         if state.different and not update:
-            raise _different(target, source, [batch.items[i].id for i in state.different])
+            raise _conflict_error(target, source, [batch.items[i].id for i in state.different])
         report += target.write(batch, state)
         if progress is not None:
             progress(len(batch.items))
     return report
 
 
-def check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str, *, update: bool = False) -> None:
-    """Raises GalleryError if `copy_missing` would, or if a field has another type in the target. Writes nothing."""
-    fields, different = target.fields(), list[str]()
+def check_and_copy(
+    target: CopyTarget,
+    batches: Callable[[], Iterable[EncodedBatch]],
+    source: str,
+    *,
+    update: bool = False,
+    progress: Progress | None = None,
+) -> AddReport:
+    """Copies a source that can be read twice: everything is checked first, so that an error leaves the target unchanged.
+
+    Raises GalleryError as `copy_missing` does, and if a field has another type in the target.
+    """
+    _check_copy(target, batches(), source, update=update)
+    return copy_missing(target, batches(), source, update=update, progress=progress)
+
+
+def _check_copy(target: CopyTarget, batches: Iterable[EncodedBatch], source: str, *, update: bool) -> None:
+    types, different = target.fields(), list[str]()
     for batch in batches:
         for item in batch.items:
             try:
-                fit_fields(item.fields, fields)
+                fit_fields(item.fields, types)
             except GalleryError as error:
                 raise GalleryError(f"{source}: {item.id!r}: {error}; nothing was copied") from error
         if not update:
-            state = TargetState.of(batch.items, target.existing([item.id for item in batch.items]))
+            state = TargetState.of(target, batch.items)
             different += [batch.items[i].id for i in state.different]
     if different:
-        raise _different(target, source, different, "; nothing was copied")
+        raise _conflict_error(target, source, different, "; nothing was copied")
 
 
-def _different(target: CopyTarget, source: str, ids: Sequence[str], outcome: str = "") -> GalleryError:
+def _conflict_error(target: CopyTarget, source: str, ids: Sequence[str], outcome: str = "") -> GalleryError:
     return GalleryError(
         f"{source}: {ids[0]!r} is another image than in {target.name} ({len(ids)} such ids); {target.remedy}{outcome}"
     )
@@ -124,7 +150,7 @@ class StoreTarget:
         self._store, self.name = store, str(store.folder)
 
     def fields(self) -> dict[str, FieldType]:
-        return self._store.ledger.kinds()
+        return self._store.ledger.field_types()
 
     def existing(self, ids: Sequence[str]) -> Mapping[str, ExistingItem]:
         return self._store.ledger.existing(ids)
@@ -140,8 +166,8 @@ class StoreTarget:
 
 def view_batches(view: LocalView, size: int = COPY_BATCH_SIZE) -> Iterator[EncodedBatch]:
     """Yields all items of a gallery, in order."""
-    for start in range(0, len(view), size):
-        yield _view_batch(view, view.rows[start : start + size])
+    for rows in row_batches(view.rows, size):
+        yield _view_batch(view, rows)
 
 
 def _view_batch(view: LocalView, rows: Rows) -> EncodedBatch:
@@ -159,11 +185,62 @@ def merge(store: Store, other: Store, progress: Progress | None = None) -> AddRe
     Raises GalleryError, before anything is copied, if the encoder, the decoding or the dimension differs, a field has another type, or an id is
     another image.
     """
-    if (store.identity, store.decode, store.dim) != (other.identity, other.decode, other.dim):
-        raise GalleryError(
-            f"{other.folder}: {other.dim} dimensions by {other.identity}, decoding {other.decode}; "
-            f"{store.folder}: {store.dim} by {store.identity}, decoding {store.decode}"
-        )
-    target, view = StoreTarget(store), LocalView(other)
-    check_copy(target, view_batches(view), view.name)
-    return copy_missing(target, view_batches(view), view.name, progress=progress)
+    Manifest.of(other).check_same_vectors(other.folder, Manifest.of(store), store.folder)
+    view = LocalView(other)
+    return check_and_copy(StoreTarget(store), lambda: view_batches(view), view.name, progress=progress)
+
+
+def add_vectors(
+    store: Store,
+    ids: Sequence[str],
+    vectors: ArrayLike,
+    paths: Sequence[str] | None,
+    fields: Sequence[Mapping[str, Value]] | None,
+    progress: Progress | None,
+) -> AddReport:
+    """Adds (n, dim) vectors with n ids, and optionally the paths of their images and their fields. Call within `writing`.
+
+    Raises OptionError for lists of another length and invalid ids; GalleryError, with the batches before it committed, for an id that has
+    another vector.
+    """
+    float16_rows = to_float16_rows(vectors, "vectors", store.dim)
+    for name, given in (("ids", ids), ("paths", paths), ("fields", fields)):
+        if given is not None and (isinstance(given, str) or len(given) != len(float16_rows)):
+            raise OptionError(f"{name}: expected a list of {len(float16_rows)}, one for each vector")
+    if invalid := [id_ for id_ in check_ids(ids) if not id_ or not is_text(id_)]:
+        raise OptionError(f"ids must be text, got {invalid[0]!r}")
+    all_fields, types = fields or [{}] * len(ids), store.ledger.field_types()
+
+    def batch(start: int, end: int) -> EncodedBatch:
+        rows = range(start, end)
+        items = [
+            vector_item(ids[i], paths[i] if paths else ids[i], float16_rows[i], fit_fields(all_fields[i], types), "")
+            for i in rows
+        ]
+        return EncodedBatch.of(items, float16_rows[start:end])
+
+    starts = range(0, len(float16_rows), COPY_BATCH_SIZE)
+    batches = (batch(start, min(start + COPY_BATCH_SIZE, len(float16_rows))) for start in starts)
+    return copy_missing(StoreTarget(store), batches, "vectors", progress=progress)
+
+
+def vector_item(id_: str, path: str, vector: NDArray[np.float16], fields: Mapping[str, Value], source: str) -> Item:
+    """Makes an item whose image was never read: its content hash is that of its vector."""
+    content = f"{UNSEEN}{hashlib.blake2b(vector.tobytes(), digest_size=16).hexdigest()}"
+    return Item(id_, Location(path), content, fields=fields, source=source)
+
+
+def to_float16_rows(vectors: ArrayLike, name: str, dim: int) -> Float16Rows:
+    """Normalizes (n, dim) vectors and rounds them to float16. Unit rows in float16 are returned as they are. Raises VectorError as `unit` does."""
+    array = np.asarray(vectors)
+    if array.dtype == np.float16 and array.ndim == 2 and array.shape[1] == dim and _are_unit(array):
+        return array
+    return unit(array, name, dim=dim).astype(np.float16)
+
+
+def _are_unit(float16_rows: Float16Rows) -> bool:
+    for start in range(0, len(float16_rows), COPY_BATCH_SIZE):
+        norms = np.linalg.norm(float16_rows[start : start + COPY_BATCH_SIZE].astype(np.float32), axis=1)
+        if not (np.abs(norms - 1) <= UNIT_TOLERANCE).all():
+            return False
+    return True

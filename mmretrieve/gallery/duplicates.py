@@ -10,8 +10,9 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.view import Rows, StoredView
+from mmretrieve.options import is_number
 from mmretrieve.scoring import term_scores
-from mmretrieve.vectors import Float32, is_number
+from mmretrieve.vectors import Float32
 
 QUERY_BATCH_SIZE = 1_024  # items whose neighbors are searched at once
 MIN_NEIGHBORS = 16  # k of the first search; larger if all of them are near
@@ -44,22 +45,22 @@ def group_neighbors(
 
 def _find_neighbors(view: StoredView, index: FaissIndex, rows: Rows, min_score: float) -> list[Rows]:
     """Returns for each row the live rows that score at least `min_score` with it, as far as the index can tell."""
-    queries, most = view.vectors_of(rows), index.max_k or len(index)
+    queries, max_k = view.vectors_of(rows), index.max_k or len(index)
     uncovered = view.rows[np.searchsorted(view.rows, len(index)) :]
     neighbors: list[Rows] = []
-    for query, proposed in zip(queries, index.search(queries, min(MIN_NEIGHBORS, most)), strict=True):
-        k, close = MIN_NEIGHBORS, _close(view, query, proposed, min_score)
-        while len(close) == len(proposed) and k < most:
+    for query, proposed in zip(queries, index.search(queries, min(MIN_NEIGHBORS, max_k)), strict=True):
+        k, near = MIN_NEIGHBORS, _rows_near(view, query, proposed, min_score)
+        while len(near) == len(proposed) and k < max_k:
             k *= 4
-            (proposed,) = index.search(query[None], min(k, most))
-            close = _close(view, query, proposed, min_score)
-        neighbors.append(np.concatenate([close[np.isin(close, view.rows)], _close(view, query, uncovered, min_score)]))
+            (proposed,) = index.search(query[None], min(k, max_k))
+            near = _rows_near(view, query, proposed, min_score)
+        neighbors.append(np.concatenate([near[np.isin(near, view.rows)], _rows_near(view, query, uncovered, min_score)]))
     return neighbors
 
 
-def _close(view: StoredView, query_d: Float32, rows: Rows, min_score: float) -> Rows:
-    close: Rows = rows[term_scores(query_d[None], view.vectors_of(rows))[0] >= np.float32(min_score)]
-    return close
+def _rows_near(view: StoredView, query_d: Float32, rows: Rows, min_score: float) -> Rows:
+    near: Rows = rows[term_scores(query_d[None], view.vectors_of(rows))[0] >= np.float32(min_score)]
+    return near
 
 
 def _join(parents: Rows, one: int, other: int) -> None:

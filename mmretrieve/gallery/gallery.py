@@ -16,15 +16,15 @@ from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
-from mmretrieve.gallery.embeddings import add_vectors
 from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
-from mmretrieve.gallery.local_view import LocalView, read_manifest
-from mmretrieve.gallery.store import inspection
-from mmretrieve.gallery.store.compaction import compact
+from mmretrieve.gallery.local_view import LocalView
+from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.store import maintenance
 from mmretrieve.gallery.store.store import Store, is_gallery
+from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
@@ -58,16 +58,42 @@ class Gallery(GalleryBase[LocalView]):
 
     Examples
     --------
+    Images are added by `add`, which encodes them, and vectors that were computed elsewhere by `add_vectors`:
+
     >>> import tempfile
+    >>> from pathlib import Path
     >>> import mmretrieve as mm
-    >>> identity = mm.EncoderIdentity("model", "weights", "none")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-    ...     print(gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]], fields=[{"price": 1}, {"price": 2}]))
-    ...     query = mm.Composition(("image",), gallery.vectors(["b"]), (1.0,))
-    ...     print(gallery.search(query, k=1, where="price < 3").ids)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name)
+    >>> gallery = mm.Gallery.for_vectors(path / "shop.gallery", mm.EncoderIdentity("model", "weights", "none"), dim=2)
+    >>> print(gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]], fields=[{"price": 1}, {"price": 2}]))
     2 added, 0 skipped, 0 failed
+    >>> query = mm.Composition(("image",), gallery.vectors(["b"]), (1.0,))
+    >>> gallery.search(query, k=1, where="price < 3").ids
     ('b',)
+
+    A large gallery gets an index; small ones are searched without one:
+
+    >>> index = gallery.build_index("Flat")
+    >>> index["rows"], index["recall"], gallery.index_report()["recall_at_10"]
+    (2, 1.0, 1.0)
+
+    Galleries of one encoder can be merged, exported and imported. What was copied before is skipped:
+
+    >>> other = mm.Gallery.like(path / "other.gallery", gallery)
+    >>> print(other.merge(gallery.path))
+    2 added, 0 skipped, 0 failed
+    >>> gallery.export(path / "export")
+    2
+    >>> print(other.import_vectors(path / "export"))
+    0 added, 2 skipped, 0 failed
+
+    Deleting an item hides it at once; `compact` frees its bytes:
+
+    >>> gallery.delete(["a"])
+    >>> gallery.ids, gallery.compact()
+    (('b',), 1)
+    >>> folder.cleanup()
     """
 
     def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
@@ -116,9 +142,7 @@ class Gallery(GalleryBase[LocalView]):
         """
         if setting is not None and not isinstance(setting, PDV):
             raise OptionError(f"setting must be a PDV, got {setting!r}")
-        more = {} if setting is None else {"setting": asdict(setting)}
-        store = Store.create(Path(path), encoder.identity, encoder.dim, Decode(decode), **more)
-        return cls(store, encoder)
+        return cls(Manifest(encoder.identity, encoder.dim, Decode(decode), setting).create_store(Path(path)), encoder)
 
     @classmethod
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: Device | str = Device.AUTO) -> Gallery:
@@ -181,21 +205,10 @@ class Gallery(GalleryBase[LocalView]):
         ------
         GalleryError
             If the folder contains something else or cannot be written.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     gallery.dim
-        2
         """
         if is_gallery(path):
             return cls.open(path)
-        more = {} if setting is None else {"setting": asdict(setting)}
-        return cls(Store.create(Path(path), encoder, dim, decode, **more))
+        return cls(Manifest(encoder, dim, decode, setting).create_store(Path(path)))
 
     @classmethod
     def like(cls, path: str | Path, other: GalleryBase[Any]) -> Gallery:
@@ -231,47 +244,18 @@ class Gallery(GalleryBase[LocalView]):
 
     @property
     def path(self) -> Path:
-        """The folder."""
         return self._store.folder
 
     @property
     def is_local(self) -> bool:
-        """True: the vectors are on this machine."""
         return True
 
     def thumbnail(self, id_: str) -> bytes:
-        """Returns the JPEG thumbnail of an item, which was made when the image was added.
-
-        Parameters
-        ----------
-        id_ : str
-            The id of the item.
-
-        Returns
-        -------
-        bytes
-            The JPEG file; its longer side has at most 320 pixels.
-
-        Raises
-        ------
-        GalleryError
-            If there is no such item.
-        ImageError
-            If no thumbnail is stored and the image file is missing or has changed.
-
-        Examples
-        --------
-        >>> import mmretrieve as mm
-        >>> gallery = mm.Gallery.open(mm.wardrobe.gallery_folder())
-        >>> gallery.thumbnail(gallery.ids[0])[:2]
-        b'\\xff\\xd8'
-        """
-        record = self._store.ledger.live([id_]).get(id_)
+        record = self._store.ledger.records_by_id([id_]).get(id_)
         stored = None if record is None else self._store.thumbnail(record.stored)
         return stored or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
 
     def refresh(self) -> None:
-        """Reads the current version, with the writes of other processes. Does nothing if there were none."""
         if not self._view.is_current:
             self._view = LocalView(self._store, self._device, self._view)
 
@@ -339,21 +323,6 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
             disk is full.
-
-        Examples
-        --------
-        >>> import shutil, tempfile
-        >>> from pathlib import Path
-        >>> import mmretrieve as mm
-        >>> one, other = sorted(mm.wardrobe.pictures_folder().glob("*.png"))[:2]
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     first = shutil.copy(one, folder)
-        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"))
-        ...     _ = gallery.add(folder)
-        ...     Path(first).unlink()
-        ...     _ = shutil.copy(other, folder)
-        ...     print(gallery.sync(folder))
-        1 added, 1 removed, 0 skipped, 0 failed
         """
         return self._add_source(source, update=True, remove=True, progress=progress)
 
@@ -397,21 +366,9 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If an id exists with another vector, a field has another type, another process is writing, or the disk is full. Batches before
             the error are committed.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     print(gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]], fields=[{"price": 1}, {"price": 2}]))
-        ...     print(gallery.vectors().round(1).tolist())
-        2 added, 0 skipped, 0 failed
-        [[1.0, 0.0], [0.6000000238418579, 0.800000011920929]]
         """
         with self._writing():
-            return add_vectors(self._store, ids, vectors, paths, fields, progress)
+            return copying.add_vectors(self._store, ids, vectors, paths, fields, progress)
 
     def merge(self, other: str | Path, *, progress: Progress | None = None) -> AddReport:
         """Copies the items of another gallery that are missing here. Nothing is encoded. It can be repeated.
@@ -432,19 +389,6 @@ class Gallery(GalleryBase[LocalView]):
         ------
         GalleryError
             If the other gallery has another encoder, decoding or dimension, or an id is another image there. Nothing is changed.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     one = mm.Gallery.for_vectors(f"{folder}/1", identity, dim=2)
-        ...     two = mm.Gallery.for_vectors(f"{folder}/2", identity, dim=2)
-        ...     _ = one.add_vectors(["a"], [[1, 0]])
-        ...     _ = two.add_vectors(["a", "b"], [[1, 0], [3, 4]])
-        ...     print(one.merge(two.path))
-        1 added, 1 skipped, 0 failed
         """
         with self._writing():
             return copying.merge(self._store, Store(Path(other)), progress)
@@ -468,17 +412,6 @@ class Gallery(GalleryBase[LocalView]):
         ------
         GalleryError
             If the folder is not empty or cannot be written, or a field has a name that the layout uses.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
-        ...     gallery.export(f"{folder}/export")
-        2
         """
         return self._with_view(lambda view: transfer.export(view, Path(folder), progress))
 
@@ -502,22 +435,9 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If files are missing, damaged or do not fit together, the vectors have another dimension, or an export was made by another
             encoder. The message names the file.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
-        ...     _ = gallery.export(f"{folder}/export")
-        ...     other = mm.Gallery.like(f"{folder}/other", gallery)
-        ...     print(other.import_vectors(f"{folder}/export"))
-        2 added, 0 skipped, 0 failed
         """
         if (manifest := transfer.read_manifest(Path(folder))) is not None:
-            self.check_made_by(manifest.encoder)
+            self.check_encoder(manifest.encoder)
         with self._writing():
             return transfer.import_(self._store, Path(folder), progress)
 
@@ -547,18 +467,6 @@ class Gallery(GalleryBase[LocalView]):
             If the index cannot be built, or `recall` is out of range.
         GalleryError
             If the gallery is empty, another process is building, or the disk is full.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
-        ...     index = gallery.build_index("Flat")
-        ...     index["rows"], index["recall"]
-        (2, 1.0)
         """
         self._with_view(lambda view: manager.build(self._store, view.version, view.float16_rows, factory, recall, progress))
         self.refresh()
@@ -584,18 +492,6 @@ class Gallery(GalleryBase[LocalView]):
             If no index was built.
         OptionError
             If `recall` is out of range.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
-        ...     _ = gallery.build_index("Flat")
-        ...     gallery.index_report()["recall_at_10"]
-        1.0
         """
         manifest, report = self._with_view(lambda view: manager.measure(self._store, view.version, view.float16_rows, recall))
         return {
@@ -628,7 +524,9 @@ class Gallery(GalleryBase[LocalView]):
         """
         with self._writing():
             self.refresh()
-            chosen = self._with_view(lambda view: vocabularies.make_vocabulary(view, self._store.ledger.kinds(), fields))
+            chosen = self._with_view(
+                lambda view: vocabularies.make_vocabulary(view.sample_fields(), view.manifest.fields, fields)
+            )
             if chosen != self._chosen_vocabulary:
                 self._store.ledger.set_meta(**{vocabularies.KEY: chosen.to_dict()})
         assert chosen.vocabulary is not None  # named fields make one, or raise
@@ -653,34 +551,7 @@ class Gallery(GalleryBase[LocalView]):
             return chosen.vocabulary
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Deletes items. Their bytes are freed by `compact`.
-
-        Parameters
-        ----------
-        ids : sequence of str
-            The ids of the items.
-
-        Raises
-        ------
-        GalleryError
-            If an id is unknown; nothing is deleted. Also if another process is writing.
-        OptionError
-            If `ids` is one string.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
-        ...     gallery.delete(["a"])
-        ...     gallery.ids
-        ('b',)
-        """
-        if isinstance(ids, str):
-            raise OptionError(f"expected a list of ids, got one string {ids!r}")
+        ids = list(check_ids(ids))
         with self._writing():
             self._store.delete(ids)
 
@@ -701,75 +572,26 @@ class Gallery(GalleryBase[LocalView]):
         ------
         GalleryError
             If another process is writing or the disk is full; the gallery is unchanged.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import mmretrieve as mm
-        >>> identity = mm.EncoderIdentity("model", "weights", "none")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.for_vectors(f"{folder}/g", identity, dim=2)
-        ...     _ = gallery.add_vectors(["a", "b"], [[1, 0], [3, 4]])
-        ...     gallery.delete(["a"])
-        ...     gallery.compact()
-        1
         """
         with self._writing():
-            gone = compact(self._store, progress)
+            removed = maintenance.compact(self._store, progress)
             view = LocalView(self._store)
             manager.rebuild(self._store, view.version, view.float16_rows)
-            return gone
+            return removed
 
     def info(self) -> dict[str, Any]:
-        """Describes the gallery.
-
-        Returns
-        -------
-        dict of str to object
-            `path`, `items`, `deleted`, `dim`, `encoder`, `decode`, `setting`, `fields`, `vocabulary`, `index` and `bytes` (of each file), as
-            JSON can represent them.
-
-        Examples
-        --------
-        >>> import mmretrieve as mm
-        >>> info = mm.Gallery.open(mm.wardrobe.gallery_folder()).info()
-        >>> info["items"], info["index"]["factory"]
-        (2000, 'SQfp16')
-        """
-        meta = self._store.ledger.meta()
-        return {
-            "path": str(self.path),
-            "items": len(self),
-            "deleted": len(self._view.version.dead),
-            "dim": self._store.dim,
-            "encoder": asdict(self.encoder_identity),
-            "decode": str(self.decode),
-            "setting": asdict(self.setting) if self.setting else None,
-            "fields": meta["fields"],
-            "vocabulary": str(self._gallery_vocabulary),
+        return super().info() | {
             "index": index_manifest.describe_index(self._store, self._view.version) | {"device": str(self._device)},
+            "deleted": len(self._view.version.dead),
             "bytes": self._store.sizes() | manager.sizes(self._store),
         }
 
     def verify(self) -> list[str]:
-        """Reads all files and compares them with their checksums.
-
-        Returns
-        -------
-        list of str
-            One line for each problem; empty if there is none.
-
-        Examples
-        --------
-        >>> import mmretrieve as mm
-        >>> mm.Gallery.open(mm.wardrobe.gallery_folder()).verify()
-        []
-        """
-        return [*inspection.problems(self._store), *manager.problems(self._store)]
+        return [*maintenance.problems(self._store), *manager.problems(self._store)]
 
     @property
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
-        return read_manifest(self._store).vocabulary
+        return Manifest.of(self._store).vocabulary
 
     def _add_source(self, source: str | Path | Source, *, update: bool, remove: bool, progress: Progress | None) -> AddReport:
         encoder = self._encoder

@@ -20,7 +20,7 @@ from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields
-from mmretrieve.gallery.store.store import Float16Rows, Store
+from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.options import Decode
 from mmretrieve.sources.base import Entry, Source, SourceItem, UnreadableItem
@@ -80,10 +80,10 @@ class AddReport:
 
 @dataclass(frozen=True)
 class New:
-    """An image to encode, and the record that it replaces. `item` has no width and height yet."""
+    """An image to encode, and the row that it replaces. `item` has no width and height yet."""
 
     item: Item
-    replaced: ItemRecord | None = None
+    replaced_row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ Outcome = New | MetadataUpdated | Unchanged | Failed
 
 
 class Shard:
-    """The part of a source that one of several machines indexes. It consists of whole batches, so merging all parts gives the same gallery."""
+    """The part of a source that one of several machines indexes. It consists of whole batches, so that the merged parts give the same gallery."""
 
     def __init__(self, source: Source, number: int, of: int) -> None:
-        """`number` counts from 1 to `of`; another one raises OptionError."""
+        """Part `number` of `of` parts. Raises OptionError unless the number is from 1 to `of`."""
         if not 1 <= number <= of:
             raise OptionError(f"shard {number}/{of}: expected a number from 1 to {of}")
         count = -(-len(source) // INGEST_BATCH_SIZE)
@@ -138,14 +138,14 @@ def add_source(
     before, report, is_whole = store.ledger.version(), AddReport(), True
     is_seen = np.zeros(before.total, bool)
     for batch in batches(source, INGEST_BATCH_SIZE):
-        existing = store.ledger.live([entry.id for entry in batch if is_text(entry.id)])
+        existing = store.ledger.records_by_id([entry.id for entry in batch if is_text(entry.id)])
         outcomes = classify(store, batch, existing, source.name, update=update)
         report += _add(store, encoder, batch, outcomes, progress)
         is_seen[[record.row for record in existing.values() if record.row < before.total]] = True
         is_whole = is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
     if remove and is_whole:
         rows = [row for row in store.ledger.rows_of_source(source.name) if row < before.total and not is_seen[row]]
-        store.ledger.kill(rows)
+        store.ledger.mark_deleted(rows)
         report += AddReport(removed=len(rows))
     return report
 
@@ -156,10 +156,10 @@ def classify(
     """Returns an outcome for each entry, given the records of the existing ids. Writes nothing."""
     ids: set[str] = set()
     outcomes: list[Outcome] = []
-    fitting = _fit_fields(entries, store.ledger.kinds())
+    fitting = _fit_fields(entries, store.ledger.field_types())
     for entry, outcome in zip(
         entries,
-        map_ahead(lambda entry: _classified(entry, existing.get(entry.id), source, update=update), fitting, _window()),
+        map_ahead(lambda entry: _classify_entry(entry, existing.get(entry.id), source, update=update), fitting, _window()),
         strict=True,
     ):
         is_repeated = isinstance(outcome, New) and entry.id in ids
@@ -176,16 +176,16 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _fit_fields(entries: Iterable[Entry], kinds: dict[str, FieldType]) -> Iterator[Entry]:
+def _fit_fields(entries: Iterable[Entry], types: dict[str, FieldType]) -> Iterator[Entry]:
     """Yields the entries with their fields as the gallery stores them, in order: the first value of a field decides its type."""
     for entry in entries:
         try:
-            yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fit_fields(entry.fields, kinds))
+            yield entry if isinstance(entry, UnreadableItem) else replace(entry, fields=fit_fields(entry.fields, types))
         except GalleryError as error:
             yield UnreadableItem(entry.id, str(error))
 
 
-def _classified(entry: Entry, record: ItemRecord | None, source: str, *, update: bool) -> Outcome:
+def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, update: bool) -> Outcome:
     if isinstance(entry, UnreadableItem):
         return Failed(entry.reason)
     if not (is_text(entry.id) and is_text(entry.location.path)):
@@ -193,7 +193,7 @@ def _classified(entry: Entry, record: ItemRecord | None, source: str, *, update:
     try:
         fingerprint = entry.location.fingerprint()
         if record is not None and (record.item.location, record.item.fingerprint) == (entry.location, fingerprint):
-            return _with_metadata(record, replace(record.item, fields=entry.fields, source=source))
+            return _update_metadata(record, replace(record.item, fields=entry.fields, source=source))
         with entry.location.open() as file:
             content = content_hash(file)
     except (ImageError, GalleryError) as error:
@@ -204,15 +204,15 @@ def _classified(entry: Entry, record: ItemRecord | None, source: str, *, update:
     if _belongs_to_another(record.item, entry, source):
         return Unchanged() if is_same else Failed(f"the id already exists, from {record.item.source}")
     if is_same:
-        return _with_metadata(
+        return _update_metadata(
             record, replace(record.item, location=entry.location, fingerprint=fingerprint, fields=entry.fields, source=source)
         )
     if not update:
         return Failed(CONTENT_CHANGED)
-    return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint), record)
+    return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint), record.row)
 
 
-def _with_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchanged:
+def _update_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchanged:
     """Returns the record with the metadata of `item`. Fields that `item` does not name stay; those that are None are removed."""
     fields = {name: value for name, value in {**record.item.fields, **item.fields}.items() if value is not None}
     item = replace(item, fields=fields)
@@ -234,85 +234,76 @@ def _add(
 ) -> AddReport:
     """Encodes and commits one classified batch."""
     new = [outcome for outcome in outcomes if isinstance(outcome, New)]
+    updated = [outcome for outcome in outcomes if isinstance(outcome, MetadataUpdated)]
     if progress is not None:
         progress(len(outcomes) - len(new))
-    encoded = _encode(store, encoder, new, progress)
-    updated = [outcome for outcome in outcomes if isinstance(outcome, MetadataUpdated)]
-    if encoded.items:
-        store.append(encoded.items, encoded.vectors, encoded.thumbnails, encoded.replaced)
+    images = _encode(store, encoder, [outcome.item for outcome in new], progress)
+    added = [(outcome, image) for outcome in new if isinstance(image := images[outcome.item.hash], _EncodedImage)]
+    replaced = [outcome.replaced_row for outcome, _ in added if outcome.replaced_row is not None]
+    if added:
+        items = [replace(outcome.item, width=image.width, height=image.height) for outcome, image in added]
+        vectors = np.array([image.vector for _, image in added], dtype=np.float16)
+        store.append(items, vectors, [image.thumbnail for _, image in added], replaced)
     if updated:
         store.ledger.rewrite([outcome.record for outcome in updated])
     failed = {entry.id: outcome.reason for entry, outcome in zip(entries, outcomes, strict=True) if isinstance(outcome, Failed)}
-    fields_changed, replaced = sum(outcome.fields_changed for outcome in updated), len(encoded.replaced)
+    failed |= {outcome.item.id: image.reason for outcome in new if isinstance(image := images[outcome.item.hash], Failed)}
+    fields_changed = sum(outcome.fields_changed for outcome in updated)
     unchanged = sum(isinstance(outcome, Unchanged) for outcome in outcomes) + len(updated) - fields_changed
-    return AddReport(len(encoded.items) - replaced, unchanged, failed | encoded.failed, replaced + fields_changed)
+    return AddReport(len(added) - len(replaced), unchanged, failed, len(replaced) + fields_changed)
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """What is stored of an image besides its vector."""
+class _EncodedImage:
+    """What is stored of an image: its (dim,) vector, its size, and its thumbnail unless another item with its content has one."""
 
+    vector: NDArray[np.floating]
     width: int | None
     height: int | None
     thumbnail: bytes = b""
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """Items ready for the commit, the rows that they replace, and what could not be decoded."""
+def _encode(
+    store: Store, encoder: Encoder, items: Sequence[Item], progress: Progress | None
+) -> dict[str, _EncodedImage | Failed]:
+    """Returns for each content hash its encoded image, or why it cannot be decoded.
 
-    items: list[Item]
-    vectors: Float16Rows
-    thumbnails: list[bytes]
-    replaced: list[int]
-    failed: dict[str, str]
-
-
-def _encode(store: Store, encoder: Encoder, new: Sequence[New], progress: Progress | None) -> _Encoded:
-    """Encodes each content once. A copy gets the vector of the item with the same content in the gallery or the batch."""
-    existing = store.ledger.with_content({one.item.hash for one in new})
-    images: dict[str, _Decoded | Failed] = {
-        content: _Decoded(record.item.width, record.item.height) for content, record in existing.items()
-    }
-    vectors: dict[str, NDArray[np.floating]] = {}
+    Each content is encoded once. A copy gets the vector of the item with the same content in the gallery or the batch.
+    """
+    existing = store.ledger.records_by_content({item.hash for item in items})
+    images: dict[str, _EncodedImage | Failed] = {}
     if existing:
         stored = store.float16_rows(store.ledger.version())
-        vectors = {content: stored[record.row] for content, record in existing.items()}
-    to_encode = {one.item.hash: one.item for one in reversed(new) if one.item.hash not in existing}
-    decoded: dict[str, _Decoded | Failed] = {}
-    encoded = encoder.encode_images(_decode_all(store, encoder, list(to_encode.values())[::-1], decoded, progress))
-    contents = [content for content, image in decoded.items() if isinstance(image, _Decoded)]
-    vectors |= zip(contents, encoded, strict=True)
-    images |= decoded
+        for content, record in existing.items():
+            images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
+    first_of_content = {item.hash: item for item in reversed(items) if item.hash not in existing}
+    to_encode = list(first_of_content.values())[::-1]
+    decoded: list[tuple[str, tuple[int, int], bytes]] = []
+
+    def decode_all() -> Iterator[Image.Image]:
+        """Yields the images, decoded ahead of the encoder."""
+        size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
+        results = map_ahead(lambda item: _decode(item, store.decode, size), to_encode, _window())
+        for item, result in zip(to_encode, results, strict=True):
+            if progress is not None:
+                progress(1)
+            if isinstance(result, Failed):
+                images[item.hash] = result
+            else:
+                image, small = result
+                decoded.append((item.hash, image.size, small))
+                yield image
+
+    vectors = encoder.encode_images(decode_all())
+    for (content, (width, height), small), vector in zip(decoded, vectors, strict=True):
+        images[content] = _EncodedImage(vector, width, height, small)
     if progress is not None:
-        progress(len(new) - len(to_encode))
-    outcomes = [(one, images[one.item.hash]) for one in new]
-    added = [(one, image) for one, image in outcomes if isinstance(image, _Decoded)]
-    return _Encoded(
-        [replace(one.item, width=image.width, height=image.height) for one, image in added],
-        np.array([vectors[one.item.hash] for one, _ in added], dtype=np.float16).reshape(len(added), store.dim),
-        [image.thumbnail for _, image in added],
-        [one.replaced.row for one, _ in added if one.replaced is not None],
-        {one.item.id: image.reason for one, image in outcomes if isinstance(image, Failed)},
-    )
+        progress(len(items) - len(to_encode))
+    return images
 
 
-def _decode_all(
-    store: Store, encoder: Encoder, items: Sequence[Item], decoded: dict[str, _Decoded | Failed], progress: Progress | None
-) -> Iterator[Image.Image]:
-    """Yields the images, decoded ahead of the encoder. `decoded` receives what is stored of each content, in this order."""
-    size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
-    for item, outcome in zip(items, map_ahead(lambda item: _decode(item, store.decode, size), items, _window()), strict=True):
-        if progress is not None:
-            progress(1)
-        if isinstance(outcome, Failed):
-            decoded[item.hash] = outcome
-        else:
-            decoded[item.hash], image = outcome
-            yield image
-
-
-def _decode(item: Item, decode: Decode, size: int) -> tuple[_Decoded, Image.Image] | Failed:
+def _decode(item: Item, decode: Decode, size: int) -> tuple[Image.Image, bytes] | Failed:
+    """Returns the image and its thumbnail."""
     try:
         with item.location.open() as file:
             image = open_image(file, decode=decode, size=size)
@@ -320,7 +311,7 @@ def _decode(item: Item, decode: Decode, size: int) -> tuple[_Decoded, Image.Imag
             return Failed(CHANGED_MEANWHILE)
     except (ImageError, GalleryError) as error:
         return Failed(str(error))
-    return _Decoded(*image.size, thumbnail(image, THUMBNAIL_SIDE)), image
+    return image, thumbnail(image, THUMBNAIL_SIDE)
 
 
 def _window() -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from threading import RLock
-from typing import Any
 
 import numpy as np
 
@@ -14,59 +12,60 @@ from mmretrieve import scoring
 from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.filters import Expression
-from mmretrieve.gallery import candidates, duplicates, vocabularies
+from mmretrieve.gallery import candidates, duplicates
 from mmretrieve.gallery.index import gpu, manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
 from mmretrieve.gallery.store.store import Float16Rows, Store
-from mmretrieve.gallery.view import EXCLUDED, CandidateFilter, Rows, SearchOptions, check_ids
-from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
+from mmretrieve.gallery.view import (
+    EXCLUDED,
+    MAX_CACHED_BYTES,
+    CandidateFilter,
+    Rows,
+    SearchOptions,
+    StoredView,
+    check_ids,
+    row_batches,
+)
 from mmretrieve.vectors import Float32, unit
-from mmretrieve.weighting import Spread
 
-SPREAD_SAMPLE_SIZE = 50_000  # items from which the spread is computed
-MAX_CACHED_BYTES = 512_000_000  # of float32 vectors in memory; larger galleries are read from the file each time
 MIN_CACHED_SHARE = 0.1  # share of the items; if more are scored, all vectors are cached
 ROW_BATCH_SIZE = 16_384  # rows read at once
 MAX_CACHED_FILTERS = 8  # filters whose rows are cached
 
 
 @dataclass(frozen=True)
-class _Derivable:
-    """What is known of an earlier version and helps with a later one. `ids` are its ids, if they were read."""
+class _Reusable:
+    """What was read of an earlier version and serves a later one. `ids` are its ids, if they were read."""
 
     version: StoreVersion
     ids: tuple[str, ...] | None = None
     index: manager.LoadedIndex | None = None
-    automatic: AutomaticVocabulary | None = None
 
 
-class LocalView:
+class LocalView(StoredView):
     """A version of a store. Positions count its items in insertion order, from 0; rows are their numbers in the files."""
 
     def __init__(self, store: Store, device: Device = Device.CPU, earlier: LocalView | None = None) -> None:
+        super().__init__(None if earlier is None else earlier.detected_vocabulary)
         self.version: StoreVersion = store.ledger.version(None if earlier is None else earlier.version)
-        self.store, self._earlier = store, None if earlier is None else earlier.derivable()
+        self.store, self._earlier = store, None if earlier is None else earlier.reusable()
         self.dim, self.name = store.dim, str(store.folder)
-        self._device, self.once_lock = device, RLock()
+        self._device = device
         self._filters: dict[Expression, Rows] = {}
 
     def __len__(self) -> int:
         return len(self.version)
 
-    def derivable(self) -> _Derivable:
-        """Returns what was computed for this version, or for an earlier one."""
-        earlier = self._earlier or _Derivable(self.version)
+    def reusable(self) -> _Reusable:
+        """Returns what serves a later version: what was read of this one, otherwise of the one before."""
+        earlier = self._earlier or _Reusable(self.version)
         with self.once_lock:
-            computed: dict[str, Any] = {
-                "index": self.__dict__.get("_loaded_index"),
-                "automatic": self.__dict__.get("_automatic"),
-            }
             if "ids" in self.__dict__:
-                computed |= {"version": self.version, "ids": self.ids}
-        return replace(earlier, **{name: value for name, value in computed.items() if value is not None})
+                earlier = replace(earlier, version=self.version, ids=self.ids)
+            return replace(earlier, index=self.__dict__.get("_loaded_index", earlier.index))
 
     @property
     def is_current(self) -> bool:
@@ -76,7 +75,7 @@ class LocalView:
 
     @once
     def manifest(self) -> Manifest:
-        return read_manifest(self.store)
+        return Manifest.of(self.store)
 
     @once
     def rows(self) -> Rows:
@@ -98,22 +97,6 @@ class LocalView:
         """(total, dim) float16 rows, deleted ones included, mapped from the file."""
         return self.store.float16_rows(self.version)
 
-    @once
-    def spread(self) -> Spread:
-        """The mean and covariance of the vectors; in a large gallery, of SPREAD_SAMPLE_SIZE evenly spaced items."""
-        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SPREAD_SAMPLE_SIZE)]))
-
-    @once
-    def vocabulary(self) -> GalleryVocabulary:
-        """The vocabulary that the ledger stores, otherwise the one detected in the fields of the items."""
-        return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
-
-    @once
-    def _automatic(self) -> AutomaticVocabulary:
-        return vocabularies.find_vocabulary(
-            self, self.manifest.fields, None if self._earlier is None else self._earlier.automatic
-        )
-
     @property
     def index(self) -> FaissIndex:
         """The index over these rows, or over the first of them."""
@@ -124,16 +107,11 @@ class LocalView:
         earlier = None if self._earlier is None else self._earlier.index
         return manager.open_index(self.store, self.version, self.float16_rows, self._device, earlier)
 
-    @once
-    def vectors(self) -> Float32:
-        """(n, dim) unit float32 of all items."""
-        return self.vectors_of(self.rows)
-
     def vectors_of(self, rows: Rows) -> Float32:
-        """Returns (m, dim) unit float32 vectors of m rows."""
         out = np.empty((len(rows), self.dim), np.float32)
-        for number, some in enumerate(_row_batches(rows)):
-            out[number * ROW_BATCH_SIZE : number * ROW_BATCH_SIZE + len(some)] = unit(self.float16_rows[some], "vectors")
+        for start in range(0, len(rows), ROW_BATCH_SIZE):
+            batch = rows[start : start + ROW_BATCH_SIZE]
+            out[start : start + ROW_BATCH_SIZE] = unit(self.float16_rows[batch], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -143,7 +121,6 @@ class LocalView:
         return self.store.ledger.records_of(rows.tolist(), self.version)
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        """Returns the rows of ids, in their order. Raises GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
         checked = check_ids(ids)
         return np.array(self.store.ledger.rows_of(checked, self.version) if checked else [], dtype=np.int64)
 
@@ -173,28 +150,17 @@ class LocalView:
         rows: Rows = allowed.which
         return rows
 
-    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
         excluded = allowed.hidden.get(EXCLUDED, 0)
-        return candidates.find_candidates(self.index, queries_qd, wanted, self.rows_allowed(allowed), excluded, len(self))
+        return candidates.find_candidates(self.index, queries_qd, k, self.rows_allowed(allowed), excluded, len(self))
 
-    def scores(self, vectors: Float32, rows: Rows) -> Float32:
-        """Returns (q, m) inner products of (q, dim) unit vectors and m rows. A large gallery is read in batches."""
+    def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         if self._device is Device.CUDA and len(rows) > ROW_BATCH_SIZE:
-            return gpu.scores(vectors, (self.float16_rows[some] for some in _row_batches(rows)), len(rows))
+            return gpu.scores(vectors_qd, (self.float16_rows[batch] for batch in row_batches(rows, ROW_BATCH_SIZE)), len(rows))
         if len(self) * self.dim * 4 <= MAX_CACHED_BYTES and (
             "vectors" in self.__dict__ or len(rows) > MIN_CACHED_SHARE * len(self)
         ):
             whole = len(rows) == len(self)
-            return scoring.term_scores(vectors, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
-        blocks = [scoring.term_scores(vectors, self.vectors_of(some)) for some in _row_batches(rows)]
-        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors), 0), np.float32)
-
-
-def read_manifest(store: Store) -> Manifest:
-    """Returns the current manifest of a store."""
-    return Manifest.from_dict(store.ledger.meta(), store.ledger.path)
-
-
-def _row_batches(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, len(rows), ROW_BATCH_SIZE):
-        yield rows[start : start + ROW_BATCH_SIZE]
+            return scoring.term_scores(vectors_qd, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
+        blocks = [scoring.term_scores(vectors_qd, self.vectors_of(batch)) for batch in row_batches(rows, ROW_BATCH_SIZE)]
+        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors_qd), 0), np.float32)

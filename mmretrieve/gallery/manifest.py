@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mmretrieve.directions import PDV
@@ -11,6 +12,7 @@ from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MMRetrieveError
 from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.store.records import FieldType
+from mmretrieve.gallery.store.store import Store
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.options import Decode
 
@@ -32,15 +34,23 @@ class Manifest:
     def __str__(self) -> str:
         return f"{self.dim} dimensions by {self.encoder}, decoding {self.decode}"
 
-    def has_vectors_of(self, other: Manifest) -> bool:
-        """Returns whether the vectors of both were made in the same way and can be compared."""
-        return (self.encoder, self.dim, self.decode) == (other.encoder, other.dim, other.decode)
+    def check_same_vectors(self, location: object, other: Manifest, other_location: object) -> None:
+        """Raises GalleryError, with both, unless the vectors of both galleries were made in the same way and can be compared."""
+        if (self.encoder, self.dim, self.decode) != (other.encoder, other.dim, other.decode):
+            raise GalleryError(
+                f"{location}: {self}; {other_location}: {other}; only vectors that were made in the same way can be in one gallery"
+            )
 
-    @property
-    def choices(self) -> dict[str, Any]:
-        """What a store keeps in its metadata besides encoder, dim and decode, for JSON."""
-        setting = {} if self.setting is None else {"setting": asdict(self.setting)}
-        return setting if self.vocabulary is None else setting | {vocabularies.KEY: self.vocabulary.to_dict()}
+    @classmethod
+    def of(cls, store: Store) -> Manifest:
+        """Reads the current manifest of a store."""
+        return cls.from_dict(store.ledger.meta(), store.ledger.path)
+
+    def create_store(self, folder: Path) -> Store:
+        """Creates an empty store with this manifest. Raises GalleryError if the folder is not empty or cannot be written."""
+        return Store.create(
+            folder, {name: value for name, value in self.to_dict().items() if name != "fields" and value is not None}
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON files."""

@@ -17,8 +17,14 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.copying import COPY_BATCH_SIZE, EncodedBatch, StoreTarget, copy_missing
-from mmretrieve.gallery.embeddings import to_float16_rows, vector_item
+from mmretrieve.gallery.copying import (
+    COPY_BATCH_SIZE,
+    EncodedBatch,
+    StoreTarget,
+    copy_missing,
+    to_float16_rows,
+    vector_item,
+)
 from mmretrieve.gallery.ingest import AddReport, batches
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
@@ -30,7 +36,7 @@ from mmretrieve.sources.values import fields_of
 
 VECTORS, METADATA, MANIFEST, OWN_COLUMN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
 SHARD_SIZE = 100_000  # items in a pair of files
-PATH_COLUMNS = ("image_path", "key", "url")  # columns that may contain the path of an image; the first that exists counts
+PATH_COLUMNS = ("image_path", "key", "url")  # columns that may contain the path of an image, in order of preference
 
 
 def export(view: LocalView, folder: Path, progress: Progress | None = None) -> int:
@@ -38,8 +44,10 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
 
     Raises GalleryError if the folder is not empty, the disk is full, or a field has the name of a column of the layout.
     """
-    if taken := {"image_path", OWN_COLUMN} & set(view.store.ledger.kinds()):
-        raise GalleryError(f"field {taken.pop()!r}: the layout of clip-retrieval uses that name itself")
+    if taken := {"image_path", OWN_COLUMN} & set(view.store.ledger.field_types()):
+        raise GalleryError(
+            f"field {taken.pop()!r}: the layout of clip-retrieval has a column of this name; export a gallery without this field"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GalleryError(f"{folder}: the folder is not empty; choose an empty one")
     try:
@@ -79,7 +87,7 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
     for vectors, metadata in _file_pairs(folder):
         float16_rows, rows = _read_vectors(vectors, store.dim), ParquetRows(str(metadata))
         if len(rows) != len(float16_rows):
-            raise GalleryError(f"{metadata}: holds {len(rows)} rows, {vectors.name} {len(float16_rows)}")
+            raise GalleryError(f"{metadata}: {len(rows)} rows, but {vectors.name} has {len(float16_rows)}")
         report += copy_missing(
             StoreTarget(store), _batches(store, rows, float16_rows, str(metadata)), str(metadata), progress=progress
         )
@@ -92,33 +100,34 @@ def count(folder: Path) -> int:
 
 
 def _columns(item: Item) -> dict[str, Any]:
-    own = {"id": item.id, "part": item.location.member, "hash": item.hash, "width": item.width, "height": item.height}
-    more = {"source": item.source, "stamp": item.fingerprint, "fields": dict(item.fields)}
-    return {"image_path": item.path, **item.fields, OWN_COLUMN: json.dumps(own | more)}
+    own = {name: value for name, value in item.columns.items() if name != "path"} | {"fields": dict(item.fields)}
+    return {"image_path": item.path, **item.fields, OWN_COLUMN: json.dumps(own)}
 
 
 def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str) -> Iterator[EncodedBatch]:
     start = 0
     for records in batches(_records(rows), COPY_BATCH_SIZE):
-        some, kinds = float16_rows[start : start + len(records)], store.ledger.kinds()
-        items = [_item(record, vector, where, kinds) for record, vector in zip(records, some, strict=True)]
-        yield EncodedBatch.of(items, some)
+        vectors, types = float16_rows[start : start + len(records)], store.ledger.field_types()
+        items = [_item(record, vector, where, types) for record, vector in zip(records, vectors, strict=True)]
+        yield EncodedBatch.of(items, vectors)
         start += len(records)
 
 
-def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, kinds: dict[str, FieldType]) -> Item:
+def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, types: dict[str, FieldType]) -> Item:
     if own := record.pop(OWN_COLUMN, None):
         entry = json.loads(own)
         location = Location(record["image_path"], entry["part"])
-        fields = fit_fields(entry["fields"], kinds)
+        fields = fit_fields(entry["fields"], types)
         return Item(
             entry["id"], location, entry["hash"], entry["width"], entry["height"], fields, entry["source"], entry["stamp"]
         )
     name = next((name for name in PATH_COLUMNS if record.get(name)), None)
     if name is None:
-        raise GalleryError(f"{where}: a row without {', '.join(PATH_COLUMNS)} has no name; the columns are {', '.join(record)}")
+        raise GalleryError(
+            f"{where}: a row has no value in {', '.join(PATH_COLUMNS)}, one of which must name the image; the columns are {', '.join(record)}"
+        )
     path = str(record.pop(name))
-    return vector_item(path, path, vector, fit_fields(fields_of(record, where), kinds), where)
+    return vector_item(path, path, vector, fit_fields(fields_of(record, where), types), where)
 
 
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
@@ -146,7 +155,7 @@ def _file_pairs(folder: Path) -> list[tuple[Path, Path]]:
     if not files[VECTORS]:
         raise GalleryError(f"{folder}: no {VECTORS}/{VECTORS}_0.npy; expected the layout of clip-retrieval")
     if alone := set(files[VECTORS]) ^ set(files[METADATA]):
-        raise GalleryError(f"{folder}: number {min(alone)} has vectors or metadata, but not both")
+        raise GalleryError(f"{folder}: file number {min(alone)} exists for vectors or for metadata, but not for both")
     return [(files[VECTORS][k], files[METADATA][k]) for k in sorted(files[VECTORS])]
 
 

@@ -1,39 +1,69 @@
-"""What a search needs of a gallery: the protocol `GalleryView`, and the options of a search."""
+"""What is searched: the protocol `GalleryView`, the options of a search, and `StoredView`, which stored galleries share."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve import scoring
+from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
-from mmretrieve.filters import Expression
+from mmretrieve.filters.expression import Expression
+from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.vocabularies import GalleryVocabulary
+from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
+from mmretrieve.options import DEFAULT_K, check_count
+from mmretrieve.request import SearchRequest
+from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
 EXCLUDED, FILTERED = "excluded", "hidden by the filter"
+MAX_CACHED_BYTES = 512_000_000  # of float32 vectors in memory; those of a larger gallery are read each time
+SPREAD_SAMPLE_SIZE = 50_000  # items from which the spread is computed
 Rows = NDArray[np.int64]  # row numbers, in insertion order
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """The limits of a ranking: k, ids that must not appear, the lowest score, and a filter."""
+    """Which items a ranking may contain, and how many.
 
-    k: int
+    Parameters
+    ----------
+    k : int, default=10
+        The number of hits, at least 1. There are fewer if fewer items match.
+    exclude : collection of str, optional
+        Ids of items that must not appear.
+    min_score : float, optional
+        The lowest score of a hit.
+    where : Expression, optional
+        The filter that items must match.
+
+    Raises
+    ------
+    OptionError
+        If k is not a whole number of at least 1.
+    """
+
+    k: int = DEFAULT_K
     exclude: Collection[str] = ()
     min_score: float | None = None
     where: Expression | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", scoring.check_k(self.k))
+        object.__setattr__(self, "k", check_count("k", self.k))
+
+    @classmethod
+    def of(cls, request: SearchRequest, hidden: Collection[str] = ()) -> SearchOptions:
+        """The options of a request. `hidden` are ids that are excluded in addition to those that it names."""
+        return cls(request.k, [*request.exclude, *hidden], request.min_score, request.where)
 
 
 @dataclass(frozen=True)
@@ -45,10 +75,10 @@ class CandidateFilter:
     hidden: Mapping[str, int]
 
     @classmethod
-    def of(cls, which: Any, count: int, matching: int, all_: int) -> CandidateFilter:
-        """`matching` of `all_` items match the filter, and `count` of these are not excluded."""
-        hidden = {EXCLUDED: matching - count, FILTERED: all_ - matching}
-        return cls(which, count, {why: number for why, number in hidden.items() if number})
+    def of(cls, which: Any, count: int, matching: int, total: int) -> CandidateFilter:
+        """`matching` of `total` items match the filter, and `count` of these are not excluded."""
+        hidden = {EXCLUDED: matching - count, FILTERED: total - matching}
+        return cls(which, count, {reason: number for reason, number in hidden.items() if number})
 
 
 @dataclass(frozen=True)
@@ -67,59 +97,108 @@ class GalleryView(Protocol):
 
     def __len__(self) -> int: ...
 
-    def allowed(self, options: SearchOptions) -> CandidateFilter: ...
+    def allowed(self, options: SearchOptions) -> CandidateFilter:
+        """Returns which items the options allow."""
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         """Returns all rows that may appear, in order."""
 
-    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
-        """Returns rows, in order, with the `wanted` best of each query among those that may appear, as far as an index can tell."""
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
+        """Returns rows, in order, with the k best of each query among those that may appear, as far as an index can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         """Returns (q, m) inner products of q vectors and m rows."""
 
-    def items_of(self, rows: Rows) -> list[Item]: ...
+    def items_of(self, rows: Rows) -> list[Item]:
+        """Returns the items of rows, in their order."""
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        """Returns their rows, in order. GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
+        """Returns the rows of ids, in their order. Raises GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
 
 
-class StoredView(GalleryView, Protocol):
-    """What `GalleryBase` needs in addition."""
+class StoredView(GalleryView, ABC):
+    """A view of a stored gallery. In addition to what a search needs it has what `GalleryBase` reads; large values are cached."""
+
+    def __init__(self, automatic: AutomaticVocabulary | None = None) -> None:
+        """`automatic` is the vocabulary that was detected in an earlier version."""
+        self.once_lock, self._earlier_automatic = RLock(), automatic
 
     @property
+    @abstractmethod
     def manifest(self) -> Manifest: ...
 
     @property
+    @abstractmethod
     def rows(self) -> Rows:
         """(n,) all rows, in order."""
 
     @property
-    def ids(self) -> tuple[str, ...]: ...
+    @abstractmethod
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all rows, in order."""
 
-    @property
-    def spread(self) -> Spread: ...
+    @abstractmethod
+    def vectors_of(self, rows: Rows) -> Float32:
+        """Returns (m, dim) unit float32 vectors of m rows."""
 
-    @property
-    def vocabulary(self) -> GalleryVocabulary:
-        """The chosen vocabulary, otherwise the one detected in the fields."""
-
-    def vectors_of(self, rows: Rows) -> Float32: ...
-
+    @abstractmethod
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
         """Returns for each content hash the ids of the items with it, in insertion order."""
 
+    @abstractmethod
     def same_content(self) -> list[tuple[str, ...]]:
         """Returns groups of ids with equal files; ids and groups are in insertion order."""
 
+    @abstractmethod
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         """Returns groups of ids that are connected by pairs with at least this score, in the same order."""
+
+    @once
+    def vectors(self) -> Float32:
+        """(n, dim) unit float32 vectors of all items."""
+        return self.vectors_of(self.rows)
+
+    @once
+    def spread(self) -> Spread:
+        """The mean and covariance of the vectors; in a large gallery, of SPREAD_SAMPLE_SIZE evenly spaced items."""
+        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SPREAD_SAMPLE_SIZE)]))
+
+    @once
+    def vocabulary(self) -> GalleryVocabulary:
+        """The chosen vocabulary, otherwise the one detected in the fields of the items."""
+        return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
+
+    @once
+    def _automatic(self) -> AutomaticVocabulary:
+        earlier, types = self._earlier_automatic, self.manifest.fields
+        if earlier is not None and earlier.is_valid_for(types, len(self)):
+            return earlier
+        return AutomaticVocabulary.detect(self.sample_fields() if types else [], types, len(self))
+
+    def sample_fields(self) -> list[Mapping[str, Value]]:
+        """Returns the fields of at most vocabularies.MAX_ITEMS items, evenly spaced."""
+        rows = self.rows[:: max(1, -(-len(self) // vocabularies.MAX_ITEMS))]
+        return [item.fields for item in self.items_of(rows)]
+
+    @property
+    def detected_vocabulary(self) -> AutomaticVocabulary | None:
+        """The vocabulary detected in this version, or in an earlier one; None if none was needed yet."""
+        automatic: AutomaticVocabulary | None = self.__dict__.get("_automatic", self._earlier_automatic)
+        return automatic
+
+
+def row_batches(rows: Rows, size: int) -> Iterator[Rows]:
+    """Yields the rows in batches of `size`; the last may be smaller."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def check_ids(ids: Collection[str]) -> Collection[str]:
     """Returns the ids. Raises OptionError unless they are a list of strings."""
     if isinstance(ids, str):
         raise OptionError(f"expected a list of ids, got one string {ids!r}")
-    if not isinstance(ids, Collection) or not all(isinstance(id_, str) for id_ in ids):
-        raise OptionError(f"expected a list of ids, got {ids!r}")
+    if not isinstance(ids, Collection):
+        raise OptionError(f"expected a list of ids, got {ids!r:.80}")
+    if others := [id_ for id_ in ids if not isinstance(id_, str)]:
+        raise OptionError(f"ids must be text, got {others[0]!r:.80}")
     return ids

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
 from mmretrieve.filters.expression import folded
-from mmretrieve.gallery.store.records import FieldType, Item
+from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 
 KEY = "vocabulary"  # in the metadata of the ledger
-MAX_ITEMS = 20_000  # whose fields are read
+MAX_ITEMS = 20_000  # of the sample whose fields are read
 MAX_CHANGE = 0.1  # share of items; if the size changes by more, the vocabulary is detected again
-
-
-class FieldSource(Protocol):
-    """One version of the items, as far as a vocabulary needs them."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def rows(self) -> NDArray[np.int64]: ...
-
-    def items_of(self, rows: NDArray[np.int64]) -> list[Item]: ...
 
 
 @dataclass(frozen=True)
@@ -45,8 +31,8 @@ class GalleryVocabulary:
         """One line: `"a photo of a {colour} {article}", from fields article, colour`."""
         if self.vocabulary is None:
             return "none"
-        made = f"from fields {', '.join(self.fields)}" if self.fields else "found automatically"
-        return f'"{self.vocabulary.sentence}", {made}'
+        origin = f"from fields {', '.join(self.fields)}" if self.fields else "found automatically"
+        return f'"{self.vocabulary.sentence}", {origin}'
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON files."""
@@ -66,39 +52,30 @@ class AutomaticVocabulary:
     """A detected vocabulary, with the fields and the number of items of the gallery at that time."""
 
     vocabulary: Vocabulary | None
-    kinds: Mapping[str, FieldType]
+    types: Mapping[str, FieldType]
     items: int
 
-    def is_valid_for(self, kinds: Mapping[str, FieldType], items: int) -> bool:
+    @classmethod
+    def detect(cls, sample: Sequence[Mapping[str, object]], types: Mapping[str, FieldType], items: int) -> AutomaticVocabulary:
+        """Detects the vocabulary of a gallery in the fields of a sample of its items."""
+        return cls(vocabulary_from_fields(sample) if types else None, types, items)
+
+    def is_valid_for(self, types: Mapping[str, FieldType], items: int) -> bool:
         """Returns whether it still describes a gallery with these fields and this number of items."""
-        return self.kinds == kinds and abs(items - self.items) <= MAX_CHANGE * self.items
+        return self.types == types and abs(items - self.items) <= MAX_CHANGE * self.items
 
 
-def find_vocabulary(
-    source: FieldSource, kinds: Mapping[str, FieldType], previous: AutomaticVocabulary | None = None
-) -> AutomaticVocabulary:
-    """Detects the vocabulary of a gallery. If `previous` is still valid, it is returned and no item is read."""
-    if previous is not None and previous.is_valid_for(kinds, len(source)):
-        return previous
-    vocabulary = vocabulary_from_fields(_sample(source)) if kinds else None
-    return AutomaticVocabulary(vocabulary, kinds, len(source))
-
-
-def make_vocabulary(source: FieldSource, kinds: Mapping[str, FieldType], fields: Sequence[str]) -> GalleryVocabulary:
-    """Makes the vocabulary from exactly these fields; upper and lower case are equal.
+def make_vocabulary(
+    sample: Sequence[Mapping[str, object]], types: Mapping[str, FieldType], fields: Sequence[str]
+) -> GalleryVocabulary:
+    """Makes the vocabulary from exactly these fields of a sample of items; upper and lower case are equal.
 
     Raises OptionError for a field that no item has, with the names of all fields, and for a field without words.
     """
     if isinstance(fields, str):
         raise OptionError(f"expected a list of fields, got one string {fields!r}")
-    names = {folded(name): name for name in kinds}
+    names = {folded(name): name for name in types}
     if absent := [name for name in fields if folded(name) not in names]:
-        raise unknown("field", absent[0], kinds or ["none: the items of this gallery have no fields"])
-    own = [names[folded(name)] for name in fields]
-    return GalleryVocabulary(vocabulary_from_fields(_sample(source), own), tuple(own))
-
-
-def _sample(source: FieldSource) -> list[Mapping[str, object]]:
-    """Returns the fields of at most MAX_ITEMS items, evenly spaced."""
-    rows = source.rows[:: max(1, -(-len(source.rows) // MAX_ITEMS))]
-    return [item.fields for item in source.items_of(rows)]
+        raise unknown("field", absent[0], types or ["none: the items of this gallery have no fields"])
+    chosen = [names[folded(name)] for name in fields]
+    return GalleryVocabulary(vocabulary_from_fields(sample, chosen), tuple(chosen))

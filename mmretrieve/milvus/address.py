@@ -65,9 +65,9 @@ class MilvusAddress:
         except ValueError:
             parts, names, port = urlsplit(""), [], PORT
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        odd = parts.query or parts.fragment or not port or not (user + password).isprintable()
-        named = parts.scheme in SCHEMES and parts.hostname and 1 <= len(names) <= 2 and all(map(NAME.fullmatch, names))
-        if odd or not named:
+        is_unusable = parts.query or parts.fragment or not port or not (user + password).isprintable()
+        is_named = parts.scheme in SCHEMES and parts.hostname and 1 <= len(names) <= 2 and all(map(NAME.fullmatch, names))
+        if is_unusable or not is_named:
             shown = re.sub(r"//.*@", "//***@", text, flags=re.DOTALL)
             raise OptionError(
                 f"expected an address such as milvus://localhost:{PORT}/collection (letters, digits and _ in its name), got {shown!r}"

@@ -6,7 +6,7 @@ The client connects at the first call. No call waits longer than its timeout, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 from threading import Lock
@@ -70,8 +70,8 @@ class MilvusClient:
 
     def version(self) -> ServerVersion:
         """Returns the version of the server."""
-        version = str(self._ask("get_server_version"))
-        hosted = self._connected().get_server_type() != "milvus"
+        version = str(self._call("get_server_version"))
+        hosted = self._connect().get_server_type() != "milvus"
         return ServerVersion.read(version, ServerKind.ZILLIZ if hosted else None)
 
     def create(self, dim: int, manifest: str, index: str, parameters: Mapping[str, int]) -> None:
@@ -85,44 +85,45 @@ class MilvusClient:
         indexes = _index(index, parameters)
         for name in (ID, HASH):
             indexes.add_index(name, index_type="INVERTED")
-        more: dict[str, Any] = {
-            "schema": schema,
-            "index_params": indexes,
-            "properties": {MANIFEST: manifest},
-            "consistency_level": "Strong",
-        }
-        self._ask("create_collection", self.address.collection, **more)
+        self._call(
+            "create_collection",
+            self.address.collection,
+            schema=schema,
+            index_params=indexes,
+            properties={MANIFEST: manifest},
+            consistency_level="Strong",
+        )
 
     def manifest(self) -> str | None:
         """Returns the manifest as text; None if the collection is not a gallery. Raises CollectionNotFoundError."""
-        description = self._ask("describe_collection", self.address.collection)
+        description = self._call("describe_collection", self.address.collection)
         return None if description is None else (description.get("properties") or {}).get(MANIFEST)
 
     def set_manifest(self, manifest: str) -> None:
-        self._ask("alter_collection_properties", self.address.collection, {MANIFEST: manifest})
+        self._call("alter_collection_properties", self.address.collection, {MANIFEST: manifest})
 
     def index(self) -> str:
         """Returns the type of the index over the vectors."""
-        description = self._ask("describe_index", self.address.collection, VECTOR) or {}
+        description = self._call("describe_index", self.address.collection, VECTOR) or {}
         return str(description.get("index_type", "FLAT"))
 
     def set_index(self, index: str, parameters: Mapping[str, int]) -> None:
         name = self.address.collection
-        self._ask("release_collection", name)
-        self._ask("drop_index", name, VECTOR)
-        self._ask("create_index", name, _index(index, parameters), seconds=LOAD_SECONDS)
+        self._call("release_collection", name)
+        self._call("drop_index", name, VECTOR)
+        self._call("create_index", name, _index(index, parameters), seconds=LOAD_SECONDS)
         self.load()
 
     def load(self) -> None:
-        self._ask("load_collection", self.address.collection, seconds=LOAD_SECONDS)
+        self._call("load_collection", self.address.collection, seconds=LOAD_SECONDS)
 
     def count(self, where: str = "") -> int:
-        (row,) = self._ask("query", self.address.collection, filter=where, output_fields=["count(*)"])
+        (row,) = self._call("query", self.address.collection, filter=where, output_fields=["count(*)"])
         return int(row["count(*)"])
 
     def get(self, where: str, names: Sequence[str]) -> list[dict[str, Any]]:
         """Returns columns of the rows that match an expression, at most MAX_PAGE_SIZE of them, in no order."""
-        rows = self._ask("query", self.address.collection, filter=where, output_fields=list(names), limit=MAX_PAGE_SIZE)
+        rows = self._call("query", self.address.collection, filter=where, output_fields=list(names), limit=MAX_PAGE_SIZE)
         return [dict(row) for row in rows]
 
     def rows(self, where: str = "") -> Rows:
@@ -132,48 +133,54 @@ class MilvusClient:
 
     def pages(self, names: Sequence[str], where: str = "", size: int = MAX_PAGE_SIZE) -> Iterator[list[dict[str, Any]]]:
         """Yields columns of all rows that match an expression, a page at a time."""
-        more: dict[str, Any] = {"batch_size": size, "filter": where, "output_fields": list(names)}
-        pages = self._ask("query_iterator", self.address.collection, **more)
+        pages = self._call("query_iterator", self.address.collection, batch_size=size, filter=where, output_fields=list(names))
         while page := self._translate_errors(pages.next):
             yield [dict(row) for row in page]
         self._translate_errors(pages.close)
 
     def search(self, query_d: Float32, k: int, where: str, parameters: Mapping[str, int]) -> ScoredRows:
         """Returns the k best rows of a query among those that match an expression."""
-        more: dict[str, Any] = {"anns_field": VECTOR, "limit": k, "filter": where, "output_fields": [ROW]}
-        search = {"metric_type": METRIC, "params": dict(parameters)}
-        (hits,) = self._ask("search", self.address.collection, data=[query_d.tolist()], search_params=search, **more)
+        (hits,) = self._call(
+            "search",
+            self.address.collection,
+            data=[query_d.tolist()],
+            anns_field=VECTOR,
+            limit=k,
+            filter=where,
+            output_fields=[ROW],
+            search_params={"metric_type": METRIC, "params": dict(parameters)},
+        )
         rows = np.array([hit[ROW] for hit in hits], dtype=np.int64)
         return ScoredRows(rows, np.array([hit["distance"] for hit in hits], dtype=np.float32))
 
     def upsert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes whole rows and replaces those with the same numbers. Writing twice has the effect of writing once."""
-        self._ask("upsert", self.address.collection, [dict(row) for row in rows])
+        self._call("upsert", self.address.collection, [dict(row) for row in rows])
 
     def delete_rows(self, rows: Sequence[int]) -> None:
-        self._ask("delete", self.address.collection, filter=f"{ROW} in {list(rows)}")
+        self._call("delete", self.address.collection, filter=f"{ROW} in {list(rows)}")
 
     def remove(self) -> None:
         """Drops the collection."""
-        self._ask("drop_collection", self.address.collection)
+        self._call("drop_collection", self.address.collection)
 
-    def _ask(self, what: str, *given: Any, seconds: float | None = None, **more: Any) -> Any:
+    def _call(self, method: str, *args: Any, seconds: float | None = None, **options: Any) -> Any:
         """Makes a call; repeats it once after loading the collection or renewing a broken connection."""
 
-        def ask() -> Any:
-            return getattr(self._connected(), what)(*given, timeout=seconds or CALL_SECONDS, **more)
+        def call() -> Any:
+            return getattr(self._connect(), method)(*args, timeout=seconds or CALL_SECONDS, **options)
 
         try:
-            return self._translate_errors(ask)
+            return self._translate_errors(call)
         except MilvusTimeoutError:
             raise
         except MilvusUnavailableError:
-            self._forget()
+            self._disconnect()
         except CollectionNotLoadedError:
             self.load()
-        return self._translate_errors(ask)
+        return self._translate_errors(call)
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         with self._lock:
             if self._client is None:
                 address, options = self.address, {"dedicated": True, "grpc_options": CHANNEL}
@@ -182,18 +189,18 @@ class MilvusClient:
                 )
             return self._client
 
-    def _forget(self) -> None:
+    def _disconnect(self) -> None:
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
             client.close()
 
-    def _translate_errors(self, ask: Any) -> Any:
-        """Calls `ask` and turns errors of pymilvus and gRPC into those of this library."""
+    def _translate_errors(self, call: Callable[[], Any]) -> Any:
+        """Makes a call and turns errors of pymilvus and gRPC into those of this library."""
         import grpc
 
         try:
-            return ask()
+            return call()
         except (_pymilvus().MilvusException, grpc.RpcError) as error:
             raise failure(self.address, error, grpc.StatusCode) from error
 

@@ -34,9 +34,9 @@ class MilvusIndexName(Choice):
     AUTOINDEX = "AUTOINDEX"
 
 
-IVF = frozenset({MilvusIndexName.IVF_FLAT, MilvusIndexName.IVF_SQ8, MilvusIndexName.IVF_RABITQ, MilvusIndexName.SCANN})
-LITE = (MilvusIndexName.FLAT, MilvusIndexName.IVF_FLAT, MilvusIndexName.IVF_SQ8, MilvusIndexName.HNSW)
-SINCE = {  # the first version of Milvus with each, for the metric used here
+IVF_INDEXES = frozenset({MilvusIndexName.IVF_FLAT, MilvusIndexName.IVF_SQ8, MilvusIndexName.IVF_RABITQ, MilvusIndexName.SCANN})
+LITE_INDEXES = (MilvusIndexName.FLAT, MilvusIndexName.IVF_FLAT, MilvusIndexName.IVF_SQ8, MilvusIndexName.HNSW)
+FIRST_VERSION = {  # the first version of Milvus with each, for the metric used here
     MilvusIndexName.FLAT: (2, 3),
     MilvusIndexName.IVF_FLAT: (2, 3),
     MilvusIndexName.IVF_SQ8: (2, 3),
@@ -67,10 +67,10 @@ class ServerVersion:
     def indexes(self) -> tuple[MilvusIndexName, ...]:
         """The index types of the server, the default first."""
         if self.kind is ServerKind.LITE:
-            return LITE
+            return LITE_INDEXES
         if self.kind is ServerKind.ZILLIZ:
             return (MilvusIndexName.AUTOINDEX,)
-        return tuple(name for name, since in SINCE.items() if since <= self.number) or (MilvusIndexName.FLAT,)
+        return tuple(name for name, version in FIRST_VERSION.items() if version <= self.number) or (MilvusIndexName.FLAT,)
 
     def check(self, index: MilvusIndexName | str) -> MilvusIndexName:
         """Returns the index of that name. Raises OptionError, with all names, if the server does not have it."""
@@ -85,14 +85,14 @@ class ServerVersion:
 
 def build_parameters(index: MilvusIndexName, items: int) -> dict[str, int]:
     """Returns the build parameters of an index for a number of items."""
-    if index in IVF:
+    if index in IVF_INDEXES:
         return {"nlist": max(1, min(MAX_LISTS, int(4 * sqrt(items))))}
     return {"M": 16, "efConstruction": 200} if index is MilvusIndexName.HNSW else {}
 
 
 def search_parameters(index: str, k: int) -> dict[str, int]:
     """Returns the search parameters of an index for k items."""
-    if index in IVF:
+    if index in IVF_INDEXES:
         return {"nprobe": 64}
     if index == MilvusIndexName.HNSW:
         return {"ef": max(128, 2 * k)}

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
-from mmretrieve.gallery.local_view import read_manifest
+from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.store.store import Store
 from mmretrieve.milvus.client import CollectionNotFoundError, MilvusClient
 from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
 
@@ -36,39 +35,45 @@ def from_text(text: str | None, location: object) -> Manifest:
     return Manifest.from_dict(data, location)
 
 
-def open_collection(server: MilvusClient, manifest: Manifest, items: int, index: MilvusIndexName | str | None) -> Manifest:
-    """Returns the manifest of the collection; creates it, for this number of items, if there is none.
+def read_manifest(server: MilvusClient) -> Manifest:
+    """Reads the manifest of a collection. Raises CollectionNotFoundError, and GalleryError as `from_text` does."""
+    return from_text(server.manifest(), server.address)
+
+
+def open_collection(server: MilvusClient, view: LocalView, index: MilvusIndexName | str | None) -> Manifest:
+    """Returns the manifest of the collection to which a gallery is pushed; creates the collection if there is none.
 
     Raises GalleryError if another encoder or decoding made it, OptionError for an index that the server does not have.
     """
     version = server.version()
     name = version.check(version.indexes[0] if index is None else index)
     try:
-        existing = from_text(server.manifest(), server.address)
+        existing = read_manifest(server)
     except CollectionNotFoundError:
-        empty = replace(manifest, fields={}, vocabulary=None)
-        server.create(manifest.dim, to_text(empty), name, build_parameters(name, items))
+        empty = replace(view.manifest, fields={}, vocabulary=None)
+        server.create(empty.dim, to_text(empty), name, build_parameters(name, len(view)))
         server.load()
         return empty
-    if not existing.has_vectors_of(manifest):
-        raise GalleryError(f"{server.address}: {existing}; the gallery: {manifest}")
+    existing.check_same_vectors(server.address, view.manifest, view.name)
     server.load()
     if index is not None and server.index() != name:
-        server.set_index(name, build_parameters(name, items))
+        server.set_index(name, build_parameters(name, len(view)))
     return existing
 
 
-def add_choices(server: MilvusClient, manifest: Manifest, store: Store) -> Manifest:
-    """Adds the chosen vocabulary and the fields of the store to the manifest, before any item has them.
+def add_choices(server: MilvusClient, manifest: Manifest, pushed: Manifest) -> Manifest:
+    """Adds the chosen vocabulary and the fields of a pushed gallery to the manifest of the collection, before any item has them.
 
     Raises GalleryError for a field that has another type there.
     """
-    fields, own = dict(manifest.fields), read_manifest(store)
-    for name, kind in own.fields.items():
+    fields = dict(manifest.fields)
+    for name, kind in pushed.fields.items():
         there = next((field for field in fields if folded(field) == folded(name)), name)
         if fields.setdefault(there, kind) is not kind:
-            raise GalleryError(f"{server.address}: field {there!r} holds {fields[there]}s there, {kind}s here")
-    updated = replace(manifest, fields=fields, vocabulary=own.vocabulary or manifest.vocabulary)
+            raise GalleryError(
+                f"{server.address}: field {there!r} holds {fields[there]}s in the collection, but {kind}s in the folder"
+            )
+    updated = replace(manifest, fields=fields, vocabulary=pushed.vocabulary or manifest.vocabulary)
     if updated != manifest:
         server.set_manifest(to_text(updated))
     return updated

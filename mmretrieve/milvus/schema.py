@@ -84,9 +84,10 @@ def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, Fi
     sizes = len(text.encode()), len(json.dumps(filterable, ensure_ascii=False).encode())
     if max(sizes) > MAX_TEXT_BYTES or len(given) > MAX_FIELDS:
         raise GalleryError(
-            f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus keeps up to {MAX_TEXT_BYTES}; leave some out"
+            f"{item.id!r}: its fields take {max(sizes)} bytes, Milvus stores at most {MAX_TEXT_BYTES}; shorten or remove fields"
         )
-    return {ROW: number, VECTOR: vector.astype("float32"), GIVEN: given, ITEM: text, HASH: item.hash, **filterable}
+    vector32 = vector.astype("float32")
+    return {ROW: number, ID: item.id, HASH: item.hash, ITEM: text, GIVEN: given, VECTOR: vector32, **filterable}
 
 
 def item_of(row: Mapping[str, Any]) -> Item:
@@ -96,7 +97,7 @@ def item_of(row: Mapping[str, Any]) -> Item:
     return Item(**entry, location=Location(location["path"], location["part"]), fingerprint=fingerprint)
 
 
-def is_news(item: Item, existing: ExistingItem) -> bool:
+def has_new_metadata(item: Item, existing: ExistingItem) -> bool:
     """Returns whether the metadata of the item in the collection differ."""
     return _text(item) != existing.text
 
@@ -119,22 +120,10 @@ def _text(item: Item) -> str:
 
 def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[MilvusColumn, Value]]:
     """Yields every value that is not None, with its column."""
-    own: dict[str, Value] = {
-        "id": item.id,
-        "path": item.location.path,
-        "part": item.location.member,
-        "hash": item.hash,
-        "source": item.source,
-        "stamp": item.fingerprint,
-        "width": item.width,
-        "height": item.height,
-    }
+    columns = item.columns
     for name, kind in OWN.items():
-        if own[name] is not None:
-            yield MilvusColumn(name, kind, is_field=False), own[name]
+        if columns[name] is not None:
+            yield MilvusColumn(name, kind, is_field=False), columns[name]
     for name, value in item.fields.items():
         if value is not None:
             yield MilvusColumn(name, FieldType(fields[name])), value
-
-
-assert ID in OWN

@@ -7,7 +7,6 @@ disagree, StaleViewError is raised.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -18,102 +17,90 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
 from mmretrieve.filters import to_milvus
 from mmretrieve.filters.milvus import one_of
-from mmretrieve.gallery import duplicates, vocabularies
+from mmretrieve.gallery import duplicates
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions, check_ids
-from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
+from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, SearchOptions, StoredView, check_ids, row_batches
+from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
+from mmretrieve.milvus.manifest import read_manifest
 from mmretrieve.milvus.schema import filter_columns, item_of
 from mmretrieve.vectors import Float32, unit
-from mmretrieve.weighting import Spread
 
 BATCH_SIZE = 1_024  # rows in one request
-SPREAD_SAMPLE_SIZE = 50_000  # items from which the spread is computed
-MAX_CACHED_BYTES = 512_000_000  # of float32 vectors in memory; larger collections are read each time
 
 
-class CollectionView:
+class CollectionView(StoredView):
     """The rows of a collection: numbers that grow in insertion order."""
 
-    def __init__(self, server: MilvusClient, manifest: Manifest, before: CollectionView | None = None) -> None:
-        self.server, self.manifest = server, manifest
+    def __init__(self, server: MilvusClient, manifest: Manifest, earlier: CollectionView | None = None) -> None:
+        super().__init__(None if earlier is None else earlier.detected_vocabulary)
+        self.server, self._manifest = server, manifest
         self.dim, self.name = manifest.dim, str(server.address)
         self._count = server.count()
-        self.once_lock = RLock()
-        self._previous_automatic: AutomaticVocabulary | None = (
-            None if before is None else before.__dict__.get("_automatic", before._previous_automatic)
-        )
+
+    @classmethod
+    def open(cls, address: str) -> CollectionView:
+        """Loads a collection. Raises OptionError for an invalid address, GalleryError if there is no gallery or no server."""
+        server = MilvusClient(MilvusAddress.read(address))
+        manifest = read_manifest(server)
+        server.load()
+        return cls(server, manifest)
+
+    def read_again(self) -> CollectionView:
+        """Returns a view of the same collection with the writes of others."""
+        return CollectionView(self.server, read_manifest(self.server), self)
 
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def manifest(self) -> Manifest:
+        return self._manifest
+
     @once
     def rows(self) -> Rows:
-        return self._all("", self._count)
+        return self._rows_matching("", self._count)
 
     @once
     def ids(self) -> tuple[str, ...]:
         return tuple(id_ for _, id_ in sorted((row[ROW], row[ID]) for page in self.server.pages([ROW, ID]) for row in page))
 
     @once
-    def spread(self) -> Spread:
-        """The mean and covariance of the vectors; in a large collection, of SPREAD_SAMPLE_SIZE evenly spaced items."""
-        return Spread.of(self.vectors_of(self.rows[:: max(1, len(self) // SPREAD_SAMPLE_SIZE)]))
-
-    @once
-    def vocabulary(self) -> GalleryVocabulary:
-        """The vocabulary that was pushed, otherwise the one detected in the fields of the items."""
-        return self.manifest.vocabulary or GalleryVocabulary(self._automatic.vocabulary)
-
-    @once
-    def _automatic(self) -> AutomaticVocabulary:
-        return vocabularies.find_vocabulary(self, self.manifest.fields, self._previous_automatic)
-
-    @once
-    def vectors(self) -> Float32:
-        """(n, dim) unit float32 of all items."""
-        return self.vectors_of(self.rows)
-
-    @once
     def index(self) -> str:
         return self.server.index()
 
     def vectors_of(self, rows: Rows) -> Float32:
-        """Returns (m, dim) unit float32 vectors of m rows, the same numbers as in a folder."""
         return unit(self.float16_rows_of(rows), "vectors") if len(rows) else np.empty((0, self.dim), np.float32)
 
     def float16_rows_of(self, rows: Rows) -> Float16Rows:
         """Returns (m, dim) float16 rows, as they were pushed."""
         out = np.empty((len(rows), self.dim), np.float16)
         for start in range(0, len(rows), BATCH_SIZE):
-            some = rows[start : start + BATCH_SIZE]
-            out[start : start + BATCH_SIZE] = self._cells(some, VECTOR)
+            out[start : start + BATCH_SIZE] = self._cells(rows[start : start + BATCH_SIZE], VECTOR)
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
-        blocks = (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
-        return [item_of({ITEM: text}) for block in blocks for text in self._cells(block, ITEM)]
+        return [item_of({ITEM: text}) for batch in row_batches(rows, BATCH_SIZE) for text in self._cells(batch, ITEM)]
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        """Returns the rows of ids, in their order. Raises GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
         names, rows = list(check_ids(ids)), dict[str, int]()
         for start in range(0, len(names), BATCH_SIZE):
-            some = names[start : start + BATCH_SIZE]
-            rows |= {row[ID]: row[ROW] for row in self.server.get(one_of(ID, some), [ROW, ID])}
+            where = one_of(ID, names[start : start + BATCH_SIZE])
+            rows |= {row[ID]: row[ROW] for row in self.server.get(where, [ROW, ID])}
         if absent := [id_ for id_ in names if id_ not in rows]:
             raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
         return np.array([rows[id_] for id_ in names], dtype=np.int64)
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
         ids: dict[str, list[str]] = {content: [] for content in hashes}
-        wanted = list(ids)
-        for start in range(0, len(wanted), BATCH_SIZE):
-            some = one_of(HASH, wanted[start : start + BATCH_SIZE])
-            rows = [row for page in self.server.pages([ROW, ID, HASH], some) for row in page]
+        contents = list(ids)
+        for start in range(0, len(contents), BATCH_SIZE):
+            where = one_of(HASH, contents[start : start + BATCH_SIZE])
+            rows = [row for page in self.server.pages([ROW, ID, HASH], where) for row in page]
             for row in sorted(rows, key=lambda row: int(row[ROW])):
                 ids[row[HASH]].append(row[ID])
         return [ids[content] for content in hashes]
@@ -126,7 +113,7 @@ class CollectionView:
         return [tuple(ids) for ids in groups.values() if len(ids) > 1]
 
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
-        return duplicates.group_neighbors(self, lambda rows: self._near(rows, min_score), min_score, progress)
+        return duplicates.group_neighbors(self, lambda rows: self._find_neighbors(rows, min_score), min_score, progress)
 
     def allowed(self, options: SearchOptions) -> CandidateFilter:
         where = "" if options.where is None else to_milvus(options.where, filter_columns(self.manifest.fields))
@@ -140,21 +127,20 @@ class CollectionView:
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         if not allowed.which:
             return self.rows
-        rows = self._all(allowed.which, allowed.count)
+        rows = self._rows_matching(allowed.which, allowed.count)
         if "rows" in self.__dict__ and not np.isin(rows, self.rows).all():
             raise self._stale_view()
         return rows
 
-    def candidates(self, queries_qd: Float32, wanted: int, allowed: CandidateFilter) -> Rows:
-        if allowed.count <= wanted:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
+        if allowed.count <= k:
             return self.rows_allowed(allowed)
-        proposals = [self._proposed(query, wanted, allowed) for query in queries_qd]
+        proposals = [self._propose(query, k, allowed) for query in queries_qd]
         if any(rows is None for rows in proposals):
             return self.rows_allowed(allowed)
         return np.unique(np.concatenate([rows for rows in proposals if rows is not None]))
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
-        """Returns (q, m) inner products. Vectors of a large collection are read in batches."""
         if len(rows) == len(self) and len(self) * self.dim * 4 <= MAX_CACHED_BYTES:
             return scoring.term_scores(vectors_qd, self.vectors)
         out = np.empty((len(vectors_qd), len(rows)), np.float32)
@@ -164,25 +150,25 @@ class CollectionView:
             )
         return out
 
-    def _proposed(self, query_d: Float32, wanted: int, allowed: CandidateFilter) -> Rows | None:
-        """Returns the `wanted` best rows and all that tie with the last; None if the server returns too few or would have to return too many."""
-        fetch_k = wanted + MARGIN
+    def _propose(self, query_d: Float32, k: int, allowed: CandidateFilter) -> Rows | None:
+        """Returns the k best rows and all that tie with the last; None if the server returns too few or would have to return too many."""
+        fetch_k = k + MARGIN
         while fetch_k <= MAX_PAGE_SIZE:
             fetch_k = min(fetch_k, allowed.count)
             result = self.server.search(query_d, fetch_k, allowed.which, search_parameters(self.index, fetch_k))
             if len(result.rows) < fetch_k:
                 return None
-            if fetch_k == allowed.count or result.scores[-1] < result.scores[wanted - 1] - ROUNDING:
+            if fetch_k == allowed.count or result.scores[-1] < result.scores[k - 1] - ROUNDING:
                 return result.rows
             fetch_k *= 4
         return None
 
-    def _near(self, rows: Rows, min_score: float) -> list[Rows]:
+    def _find_neighbors(self, rows: Rows, min_score: float) -> list[Rows]:
         """Returns for each row all rows that score at least `min_score` with it, itself included."""
         is_near = self.scores(self.vectors_of(rows), self.rows) >= np.float32(min_score)
         return [self.rows[mask] for mask in is_near]
 
-    def _all(self, where: str, count: int) -> Rows:
+    def _rows_matching(self, where: str, count: int) -> Rows:
         rows = self.server.rows(where)
         if len(rows) != count:
             raise self._stale_view()
@@ -196,4 +182,4 @@ class CollectionView:
         return [cells[row] for row in rows.tolist()]
 
     def _stale_view(self) -> StaleViewError:
-        return StaleViewError(f"{self.name}: others are pushing or deleting; ask again")
+        return StaleViewError(f"{self.name}: the collection changed during the read; try again")

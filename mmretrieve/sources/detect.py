@@ -7,11 +7,10 @@ from pathlib import Path
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.images import SUFFIXES
 from mmretrieve.sources import folder, parquet, tar
-from mmretrieve.sources.base import Columns, Source
-from mmretrieve.sources.tables import Delimited, Delimiter, JsonLines, TextTable
-from mmretrieve.sources.tar_headers import UNPACK
+from mmretrieve.sources.base import Columns, Source, suffix
+from mmretrieve.sources.tables import Delimited, JsonLines, TextTable
 
-DELIMITERS = {".csv": Delimiter.COMMA, ".tsv": Delimiter.TAB}
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 SUPPORTED = (
@@ -61,14 +60,14 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
         raise GalleryError(f"{root}: no such file or folder")
     if not root.is_file():
         raise GalleryError(f"{root}: not a regular file; expected {SUPPORTED}")
-    suffix = folder.suffix(root.name)
-    if suffix == parquet.SUFFIX:
+    ending = suffix(root.name)
+    if ending == parquet.SUFFIX:
         return parquet.Parquet(root, columns)
-    if suffix in DELIMITERS:
-        return TextTable(root, columns, Delimited(root, DELIMITERS[suffix]))
-    if suffix in JSONL_SUFFIXES:
+    if ending in DELIMITERS:
+        return TextTable(root, columns, Delimited(root, DELIMITERS[ending]))
+    if ending in JSONL_SUFFIXES:
         return TextTable(root, columns, JsonLines(root))
-    return _image_or_tar(root, suffix, columns)
+    return _image_or_tar(root, columns)
 
 
 def _folder(root: Path, columns: Columns) -> Source:
@@ -78,13 +77,14 @@ def _folder(root: Path, columns: Columns) -> Source:
     return folder.Folder(root)
 
 
-def _image_or_tar(root: Path, suffix: str, columns: Columns) -> Source:
+def _image_or_tar(root: Path, columns: Columns) -> Source:
     if root.name.lower().endswith(COMPRESSED_TARS):
-        raise GalleryError(f"{root}: a compressed tar {UNPACK}")
-    if suffix not in SUFFIXES and suffix != tar.SUFFIX:
-        raise GalleryError(f"{root}: unsupported file type {suffix!r}; expected {SUPPORTED}")
+        raise GalleryError(f"{root}: a compressed tar {tar.UNPACK}")
+    ending = suffix(root.name)
+    if ending not in SUFFIXES and ending != tar.SUFFIX:
+        raise GalleryError(f"{root}: unsupported file type {ending!r}; expected {SUPPORTED}")
     _refuse_columns(root, columns)
-    return tar.Tar(root) if suffix == tar.SUFFIX else folder.OneFile(root)
+    return tar.Tar(root) if ending == tar.SUFFIX else folder.OneFile(root)
 
 
 def _contains(root: Path, suffixes: frozenset[str] | set[str]) -> bool:

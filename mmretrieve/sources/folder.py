@@ -10,7 +10,7 @@ from pathlib import Path
 from mmretrieve.errors import GalleryError
 from mmretrieve.images import SUFFIXES
 from mmretrieve.sources import tar
-from mmretrieve.sources.base import SourceItem, UnreadableItem
+from mmretrieve.sources.base import SourceItem, UnreadableItem, suffix
 from mmretrieve.sources.location import Location
 
 
@@ -103,11 +103,6 @@ def walk(root: Path, suffixes: Collection[str]) -> Iterator[FolderEntry | Unread
                 stack.append(iter(sorted(_list(entry, suffixes), key=lambda child: child.sort_key)))
             except OSError as error:
                 yield UnreadableItem(entry.id or str(root), f"this folder cannot be listed ({error.strerror or error})")
-
-
-def suffix(name: str) -> str:
-    """The suffix of a file name in lower case, with its dot."""
-    return os.path.splitext(name)[1].lower()
 
 
 def _list(folder: FolderEntry, suffixes: Collection[str]) -> Iterator[FolderEntry]:

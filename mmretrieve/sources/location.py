@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
-from mmretrieve.sources.parquet_cells import cell
+from mmretrieve.sources.parquet_files import cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Location:
     ----------
     path : str
         The file.
-    part : str, optional
+    member : str, optional
         The bytes in it: `tar:OFFSET:SIZE` for a member of an uncompressed tar archive, `parquet:ROW:COLUMN` for a cell of a
         Parquet file (rows are counted from 0; `image.bytes` is a field of a struct). None is the whole file.
     """

@@ -8,8 +8,7 @@ from itertools import repeat
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.sources.base import Columns, SourceItem, UnreadableItem
-from mmretrieve.sources.columns import PATH_COLUMNS, IdRegistry, find_column, first_column
+from mmretrieve.sources.base import PATH_COLUMNS, Columns, IdRegistry, SourceItem, UnreadableItem, find_column, first_column
 from mmretrieve.sources.folder import FolderEntry, walk
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import ColumnType, DamagedError, ParquetRows

@@ -5,14 +5,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import folded
-from mmretrieve.sources.base import Columns, SourceItem, UnreadableItem, Value
-from mmretrieve.sources.columns import PATH_COLUMNS, IdRegistry, find_column, first_column
+from mmretrieve.sources.base import (
+    PATH_COLUMNS,
+    Columns,
+    IdRegistry,
+    SourceItem,
+    UnreadableItem,
+    Value,
+    find_column,
+    first_column,
+)
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import field_names, fields_of, number_of, read_object
 
@@ -101,13 +108,6 @@ def _image_and_id(path: str, names: tuple[str, ...], columns: Columns) -> tuple[
     return image, id_ or image
 
 
-class Delimiter(StrEnum):
-    """The character between two values of a line."""
-
-    COMMA = ","
-    TAB = "\t"
-
-
 class Delimited:
     """A CSV or TSV file in UTF-8, with a header line; a byte order mark is accepted.
 
@@ -115,7 +115,7 @@ class Delimited:
     for a row with too many or too few values, an unclosed quote, and text that is not UTF-8.
     """
 
-    def __init__(self, path: Path, delimiter: Delimiter) -> None:
+    def __init__(self, path: Path, delimiter: str) -> None:
         self._path, self._delimiter = path, delimiter
         rows = self._rows()
         line, header = next(rows, (1, []))

@@ -6,20 +6,24 @@ Members with the same name up to the first dot belong together: x.jpg is an imag
 from __future__ import annotations
 
 import os
+import posixpath
+import tarfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.filters.expression import folded
 from mmretrieve.images import SUFFIXES
-from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
+from mmretrieve.sources.base import SourceItem, UnreadableItem, Value, suffix
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.tar_headers import TarDamage, TarMember, read_headers
 from mmretrieve.sources.values import fields_of, number_of, read_object
 
 SUFFIX = ".tar"
+MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
+UNPACK = "cannot be read in place; unpack or repack it as a plain .tar"
 MAX_SIDECAR_BYTES = 16 << 20
 
 
@@ -55,7 +59,7 @@ class Tar:
 
 def image_headers(path: str) -> Iterator[TarMember | TarDamage]:
     """The headers that become entries, in the order of the archive: those of images, and the damage that ends it."""
-    return (header for header in read_headers(path) if isinstance(header, TarDamage) or _suffix(header.name) in SUFFIXES)
+    return (header for header in read_headers(path) if isinstance(header, TarDamage) or suffix(header.name) in SUFFIXES)
 
 
 def entries(path: str, name: str, prefix: str = "") -> Iterator[SourceItem | UnreadableItem]:
@@ -65,36 +69,33 @@ def entries(path: str, name: str, prefix: str = "") -> Iterator[SourceItem | Unr
     An image whose sidecar cannot be read is an UnreadableItem.
     """
     headers = list(read_headers(path))
-    contents = _Contents(path, [header for header in headers if isinstance(header, TarMember)])
-    if contents.images:
+    members = [header for header in headers if isinstance(header, TarMember)]
+    last_of_name, sidecars = {member.name: member for member in members}, _sidecars_by_group(members)
+    images = sorted((member for member in members if suffix(member.name) in SUFFIXES), key=lambda image: image.name)
+    if images:
         with Location(path).open() as file:
-            for image in contents.images:
-                yield contents.entry(image, prefix + image.name, file)
+            for image in images:
+                try:
+                    content = _content_of(image, last_of_name)
+                    fields = _sidecar_fields(sidecars.get(_group(image.name), {}), file)
+                except GalleryError as error:
+                    yield UnreadableItem(prefix + image.name, str(error))
+                else:
+                    location = Location(path, f"tar:{content.offset}:{content.size}")
+                    yield SourceItem(prefix + image.name, location, fields)
     yield from (UnreadableItem(name, header.reason) for header in headers if isinstance(header, TarDamage))
 
 
-class _Contents:
-    """The members of an archive by name and by group."""
-
-    def __init__(self, path: str, members: list[TarMember]) -> None:
-        self._path = path
-        self._by_name = {member.name: member for member in members}
-        self._sidecars = _sidecars_by_group(members)
-        self.images = sorted((member for member in members if _suffix(member.name) in SUFFIXES), key=lambda image: image.name)
-
-    def entry(self, image: TarMember, id_: str, file: BinaryIO) -> SourceItem | UnreadableItem:
-        if self._by_name[image.name] is not image:
-            return UnreadableItem(id_, "a later member has the same name and replaces it")
-        member = image if image.link is None else self._by_name.get(image.link)
-        if member is None or member.link is not None:
-            return UnreadableItem(id_, f"a link to {image.link}, which is not a file in this tar")
-        if member.problem is not None:
-            return UnreadableItem(id_, member.problem)
-        try:
-            fields = _sidecar_fields(self._sidecars.get(_group(image.name), {}), file)
-        except GalleryError as error:
-            return UnreadableItem(id_, str(error))
-        return SourceItem(id_, Location(self._path, f"tar:{member.offset}:{member.size}"), fields)
+def _content_of(image: TarMember, last_of_name: Mapping[str, TarMember]) -> TarMember:
+    """The member with the bytes of an image: itself, or the one that it links to. Raises GalleryError if there is none."""
+    if last_of_name[image.name] is not image:
+        raise GalleryError("a later member has the same name and replaces it")
+    content = image if image.link is None else last_of_name.get(image.link)
+    if content is None or content.link is not None:
+        raise GalleryError(f"a link to {image.link}, which is not a file in this tar")
+    if content.problem is not None:
+        raise GalleryError(content.problem)
+    return content
 
 
 def _sidecars_by_group(members: list[TarMember]) -> dict[str, dict[Sidecar, TarMember]]:
@@ -154,5 +155,93 @@ def _group(name: str) -> str:
     return f"{folder}/{file.partition('.')[0]}"
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file in a tar archive. `link` names the member with its bytes; `problem` says why they cannot be read in place."""
+
+    name: str
+    offset: int
+    size: int
+    link: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TarDamage:
+    """Why reading an archive stopped, and `after` how many members."""
+
+    reason: str
+    after: int
+
+
+def read_headers(path: str) -> Iterator[TarMember | TarDamage]:
+    """Every complete, visible file in the order of the archive; if the archive is damaged, a final TarDamage.
+
+    Only headers are read. An archive without an end marker counts as damaged, because writing it may have been interrupted.
+    """
+    try:
+        with Location(path).open() as file:
+            start = file.read(max(map(len, MAGIC)))
+            compression = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+            file.seek(0)
+            if compression is None:
+                yield from _headers(file)
+            else:
+                yield TarDamage(f"compressed with {compression}: {UNPACK}", 0)
+    except (ImageError, OSError) as error:
+        yield TarDamage(str(error), 0)
+
+
+def normalize_name(name: str) -> str:
+    """The name of a member without a leading "./"."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def _headers(file: BinaryIO) -> Iterator[TarMember | TarDamage]:
+    length, count, end = os.fstat(file.fileno()).st_size, 0, 0
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - owns nothing but the file
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
+            if info.offset < end or info.size < 0:
+                raise tarfile.ReadError("a header points backwards")
+            if info.isreg() and not info.issparse() and info.offset_data + info.size > length:
+                raise tarfile.ReadError(f"{info.name!r} is truncated")
+            count, end = count + 1, info.offset + tarfile.BLOCKSIZE
+            name = normalize_name(info.name)
+            if not info.isdir() and not _is_hidden(name):
+                yield _member(name, info)
+        _check_end(file, archive.offset)
+    except Exception as error:  # tarfile raises many kinds of errors
+        reason = str(error) or type(error).__name__
+        yield TarDamage(
+            f"damaged after {count} members ({reason})" if count else f"not a readable tar archive ({reason})", count
+        )
+
+
+def _member(name: str, info: tarfile.TarInfo) -> TarMember:
+    if info.islnk():
+        return TarMember(name, 0, 0, link=normalize_name(info.linkname))
+    if info.issym():
+        return TarMember(name, 0, 0, link=posixpath.normpath(posixpath.join(posixpath.dirname(name), info.linkname)))
+    if info.issparse():
+        return TarMember(name, 0, 0, problem=f"stored as a sparse file, which {UNPACK}")
+    if not info.isreg():
+        return TarMember(name, 0, 0, problem="not a regular file")
+    return TarMember(name, info.offset_data, info.size)
+
+
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """Raises ReadError if the last member is not followed by an end marker, which tarfile does not check."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("the end marker is missing; the archive may be truncated")
+    if any(block):
+        raise tarfile.ReadError(f"no header at byte {offset}")
+
+
+def _is_hidden(name: str) -> bool:
+    return any(member.startswith(".") and member not in (".", "..") for member in name.split("/"))

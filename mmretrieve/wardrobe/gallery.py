@@ -17,7 +17,7 @@ from mmretrieve import __version__
 from mmretrieve.directions import PUBLISHED
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MMRetrieveError
-from mmretrieve.gallery.store.store import FORMAT
+from mmretrieve.gallery.store.ledger import FORMAT
 from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
 from mmretrieve.wardrobe.dataset import Drawing, drawings

@@ -21,6 +21,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.gallery.store.store import LEDGER, LOCK, VECTORS
+from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.rules import Hinge
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.vectors import unit
@@ -46,10 +47,10 @@ def test_add_reads_a_tree_and_keeps_unit_vectors(gallery: mm.Gallery, encoder: m
 
 def test_adding_again_skips_and_another_opening_sees_the_same(gallery: mm.Gallery, photos: Path) -> None:
     before = contents(gallery)
-    seen: list[int] = []
-    report = gallery.add(photos, progress=seen.append)
+    steps: list[int] = []
+    report = gallery.add(photos, progress=steps.append)
     assert (report.added, report.skipped, report.failed) == (0, 60, {})
-    assert sum(seen) == 60
+    assert sum(steps) == 60
     assert contents(gallery) == before == contents(mm.Gallery.open(gallery.path))
 
 
@@ -84,18 +85,18 @@ def test_empty_missing_and_single_sources(gallery: mm.Gallery, tmp_path: Path) -
 
 
 def test_delete_is_all_or_none_and_ids_can_come_back(gallery: mm.Gallery, photos: Path) -> None:
-    gone = list(gallery.ids[10:13])
-    vectors = gallery.vectors(gone)
+    deleted = list(gallery.ids[10:13])
+    vectors = gallery.vectors(deleted)
     with pytest.raises(GalleryError, match="no item 'nothing'"):
-        gallery.delete([gone[0], "nothing"])
+        gallery.delete([deleted[0], "nothing"])
     assert len(gallery) == 60
-    gallery.delete(gone)
+    gallery.delete(deleted)
     assert len(gallery) == 57
-    assert not set(gone) & set(gallery.search(one_term(vectors[0]), 57).ids)
+    assert not set(deleted) & set(gallery.search(one_term(vectors[0]), 57).ids)
     assert gallery.verify() == []
     assert gallery.add(photos).added == 3
-    assert gallery.ids[-3:] == tuple(sorted(gone))
-    np.testing.assert_allclose(gallery.vectors(gone), vectors, atol=1e-3)  # another batch may round otherwise
+    assert gallery.ids[-3:] == tuple(sorted(deleted))
+    np.testing.assert_allclose(gallery.vectors(deleted), vectors, atol=1e-3)  # another batch may round otherwise
 
 
 def test_search_equals_the_exact_ranking_with_ties_and_deletes(gallery: mm.Gallery, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_search_equals_the_exact_ranking_with_ties_and_deletes(gallery: mm.Galle
         assert gallery.search(query, k).ids == tuple(gallery.ids[i] for i in expected)
 
 
-def test_rank_folds_what_search_finds(made: Path) -> None:
+def test_rank_equals_search(made: Path) -> None:
     gallery = mm.Gallery.open(made)
     terms = unit(gallery.vectors()[:3] + 0.5)
     base = Composition(("image", "text", "composed"), terms, (0.0, 0.0, 1.0))
@@ -122,7 +123,7 @@ def test_rank_folds_what_search_finds(made: Path) -> None:
     for setting in (PDV(), PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75), PDV(alpha_image=-0.5, beta=0)):
         query = base.with_pdv(setting)
         exclude = [gallery.ids[3], gallery.ids[8]]
-        folded, searched = gallery.rank(query, scores, 15, exclude=exclude), gallery.search(query, 15, exclude=exclude)
+        folded, searched = gallery.rank(query, scores, SearchOptions(15, exclude)), gallery.search(query, 15, exclude=exclude)
         assert folded == searched
         assert not set(exclude) & set(folded.ids)
         for hit in folded:
@@ -131,7 +132,7 @@ def test_rank_folds_what_search_finds(made: Path) -> None:
             assert hit.contributions == pytest.approx(expected)
 
 
-def test_asking_for_more_than_there_is_gives_all_and_says_so(made: Path) -> None:
+def test_a_k_above_the_number_of_items_returns_all_with_a_note(made: Path) -> None:
     gallery = mm.Gallery.open(made)
     ranking = gallery.search(one_term(gallery.vectors()[0]), 100)
     assert len(ranking) == 60
@@ -142,14 +143,14 @@ def test_asking_for_more_than_there_is_gives_all_and_says_so(made: Path) -> None
             gallery.search(one_term(gallery.vectors()[0]), k)
 
 
-def test_an_empty_gallery_answers(tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_an_empty_gallery_can_be_searched(tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     assert len(gallery.search(one_term(np.ones(encoder.dim)), 3)) == 0
     assert gallery.vectors().shape == (0, encoder.dim)
     assert gallery.verify() == []
 
 
-def test_wrong_places_and_wrong_encoders_are_refused(gallery: mm.Gallery, tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_wrong_folders_and_wrong_encoders_are_refused(gallery: mm.Gallery, tmp_path: Path, encoder: mm.Encoder) -> None:
     with pytest.raises(GalleryError, match="not a gallery"):
         mm.Gallery.open(tmp_path)
     with pytest.raises(GalleryError, match="already contains a gallery"):
@@ -234,7 +235,7 @@ def test_a_full_disk_loses_nothing(gallery: mm.Gallery, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("rule", [None, Hinge()], ids=["linear", "hinge"])
-def test_a_search_sees_one_moment_while_items_are_deleted(gallery: mm.Gallery, rule: Hinge | None) -> None:
+def test_a_search_reads_one_version_while_items_are_deleted(gallery: mm.Gallery, rule: Hinge | None) -> None:
     vectors = dict(zip(gallery.ids, gallery.vectors(), strict=True))
     query = one_term(gallery.vectors()[9] + 0.05)
     if rule is not None:
@@ -242,26 +243,26 @@ def test_a_search_sees_one_moment_while_items_are_deleted(gallery: mm.Gallery, r
     moments = [gallery.ids[n:] for n in range(41)]
     expected = {}
     for ids in moments:
-        held = term_scores(query.terms, np.stack([vectors[id_] for id_ in ids]))
-        expected[len(ids)] = tuple(ids[i] for i in top_k(query.contributions(held).sum(axis=0), 10))
-    done, seen = threading.Event(), []
+        scores = term_scores(query.terms, np.stack([vectors[id_] for id_ in ids]))
+        expected[len(ids)] = tuple(ids[i] for i in top_k(query.contributions(scores).sum(axis=0), 10))
+    done, rankings = threading.Event(), []
 
     def search() -> None:
         while not done.is_set():
-            seen.append(gallery.search(query, 10))
+            rankings.append(gallery.search(query, 10))
 
     with ThreadPoolExecutor(3) as pool:
         searching = [pool.submit(search) for _ in range(3)]
         for id_ in gallery.ids[:40]:
-            before = len(seen)
+            before = len(rankings)
             gallery.delete([id_])
-            while len(seen) == before and not any(one.done() for one in searching):
+            while len(rankings) == before and not any(one.done() for one in searching):
                 time.sleep(0.001)
         done.set()
         for one in searching:
             one.result()
-    assert len({ranking.searched for ranking in seen}) > 10
-    for ranking in seen:
+    assert len({ranking.searched for ranking in rankings}) > 10
+    for ranking in rankings:
         assert ranking.ids == expected[ranking.searched]
 
 
@@ -300,7 +301,7 @@ def test_a_gallery_is_made_whole_or_not_at_all(tmp_path: Path, encoder: mm.Encod
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(GalleryError, match=r"could not make a gallery here .*No space left"):
+        with pytest.raises(GalleryError, match=r"a gallery could not be created here .*No space left"):
             mm.Gallery.create(tmp_path / "g", encoder=encoder)
     with pytest.raises(GalleryError, match="not a gallery"):
         mm.Gallery.open(tmp_path / "g")
@@ -310,7 +311,7 @@ def test_a_gallery_is_made_whole_or_not_at_all(tmp_path: Path, encoder: mm.Encod
     assert not (tmp_path / "h").exists()
 
 
-def test_numpy_counts_large_weights_and_lone_strings(made: Path) -> None:
+def test_numpy_integers_large_weights_and_single_strings(made: Path) -> None:
     gallery = mm.Gallery.open(made)
     base = Composition(("image", "composed"), unit(gallery.vectors()[:2]), (0.0, 1.0))
     assert len(gallery.search(base, np.int64(3))) == 3

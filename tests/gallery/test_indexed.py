@@ -38,8 +38,8 @@ def clustered(count: int, seed: int = 0) -> np.ndarray:
 def search_all_cells(gallery: mm.Gallery) -> None:
     """With the largest parameters an index that rounds its vectors is exact, too."""
     ledger = gallery._store.ledger
-    kept = ledger.meta()["index"]
-    ledger.set_meta(index=kept | {"effort": {"probes": 10_000, "ef": None, "overfetch": 10_000}})
+    manifest = ledger.meta()["index"]
+    ledger.set_meta(index=manifest | {"effort": {"probes": 10_000, "ef": None, "overfetch": 10_000}})
     gallery.refresh()
 
 
@@ -76,12 +76,12 @@ def test_filtered_rankings_are_exact(big: mm.Gallery, share: float, k: int) -> N
         ranking = big.search(query, k, where=where, exclude=big.ids[5:7] if share == 1 else ())
         if share == 1:
             allowed = np.setdiff1d(np.arange(len(big)), [5, 6])
-        found = [(hit.id, hit.score) for hit in ranking]
-        assert found == expected(big, query, allowed, k)
+        hits = [(hit.id, hit.score) for hit in ranking]
+        assert hits == expected(big, query, allowed, k)
         assert ranking.searched == len(allowed)
 
 
-def test_a_filter_that_fights_the_query_still_finds_k(big: mm.Gallery) -> None:
+def test_a_filter_that_excludes_the_nearest_items_still_finds_k(big: mm.Gallery) -> None:
     """What the query is near to is filtered away: the index is asked for more, and then everything is scored."""
     vectors = big.vectors()
     query = Composition(("query",), vectors[:1], (1.0,))
@@ -99,8 +99,8 @@ def test_a_rule_that_is_not_linear_scores_all_that_may_appear(big: mm.Gallery) -
     terms = unit(big.vectors()[[3, 900]] + 0.05)
     query = Composition(("text", "composed"), terms, (0.0, 1.0)).with_rule(make_rule("hinge"))
     allowed = np.array([i for i, id_ in enumerate(big.ids) if int(id_[-5:]) % 3 == 1])
-    found = [(hit.id, hit.score) for hit in big.search(query, 30, where="n % 3 = 1")]
-    assert found == expected(big, query, allowed, 30)
+    hits = [(hit.id, hit.score) for hit in big.search(query, 30, where="n % 3 = 1")]
+    assert hits == expected(big, query, allowed, 30)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -108,8 +108,8 @@ def test_a_rule_that_is_not_linear_scores_all_that_may_appear(big: mm.Gallery) -
 def test_any_query_with_any_deletes(big: mm.Gallery, near: int, k: int, noise: float) -> None:
     rng = np.random.default_rng(near)
     query = Composition(("query",), unit((clustered(ITEMS)[near] + noise * rng.normal(size=ColourEncoder.dim))[None]), (1.0,))
-    found, wanted = big.search(query, k), expected(big, query, np.arange(len(big)), k)
-    assert [(hit.id, hit.score) for hit in found] == wanted
+    ranking, expected_hits = big.search(query, k), expected(big, query, np.arange(len(big)), k)
+    assert [(hit.id, hit.score) for hit in ranking] == expected_hits
 
 
 @pytest.fixture
@@ -119,10 +119,10 @@ def small(tmp_path: Path) -> mm.Gallery:
     return gallery
 
 
-def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
-    made = small.build_index("IVF16,SQ8")
-    assert (made["factory"], made["rows"], made["uncovered"], made["advice"]) == ("IVF16,SQ8", 3000, 0, None)
-    assert made["recall"] >= 0.99
+def test_an_index_is_extended_and_rebuilt_and_gives_advice(small: mm.Gallery) -> None:
+    index = small.build_index("IVF16,SQ8")
+    assert (index["factory"], index["rows"], index["uncovered"], index["advice"]) == ("IVF16,SQ8", 3000, 0, None)
+    assert index["recall"] >= 0.99
     more = clustered(7000, seed=2)
     small.add_vectors([f"a{i}" for i in range(100)], more[:100])
     assert small.info()["index"]["uncovered"] == 100
@@ -139,7 +139,7 @@ def test_an_index_grows_is_compacted_and_advises(small: mm.Gallery) -> None:
     assert small.search(query, 5).ids[0] == before.ids[0]
 
 
-def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_gallery_without_an_index_is_advised_to_build_one(small: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_manifest, "MAX_FLAT_NUMBERS", 1000)
     assert "searches are slow without one: mmretrieve build" in small.info()["index"]["advice"]
     small.search(Composition(("query",), clustered(1), (1.0,)), 3)
@@ -148,7 +148,7 @@ def test_a_large_gallery_without_an_index_is_told_to_build_one(small: mm.Gallery
     assert small.info()["index"]["advice"] is None
 
 
-def test_readers_keep_the_index_they_have(small: mm.Gallery) -> None:
+def test_readers_keep_their_index(small: mm.Gallery) -> None:
     small.build_index("IVF16,SQ8")
     query = Composition(("query",), clustered(1), (1.0,))
     small.search(query, 3)
@@ -165,7 +165,7 @@ def test_the_shell_builds_and_reports(small: mm.Gallery, capsys: pytest.CaptureF
     assert main(["build", str(small.path), "--index", "IVF16,SQ8", "--quiet"]) == 0
     assert "IVF16,SQ8, recall@10 " in capsys.readouterr().out
     assert main(["index-report", str(small.path), "--recall", "0.9"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in (
         "recall_at_10",
         "recall_at_100",
@@ -176,13 +176,13 @@ def test_the_shell_builds_and_reports(small: mm.Gallery, capsys: pytest.CaptureF
         "build_seconds",
         "nprobe",
     ):
-        assert name in told
+        assert name in output
     assert main(["info", str(small.path)]) == 0
     assert "IVF16,SQ8" in capsys.readouterr().out
     for factory, message in (("IVF16", "IVF16"), ("nonsense", "nonsense"), ("IVF99999,SQ8", "99999")):
         assert main(["build", str(small.path), "--index", factory, "--quiet"]) in (0, 2)
-        told = capsys.readouterr().err
-        assert message in told or not told
+        output = capsys.readouterr().err
+        assert message in output or not output
 
 
 def test_devices(small: mm.Gallery) -> None:
@@ -197,7 +197,7 @@ def test_devices(small: mm.Gallery) -> None:
 
 
 @pytest.mark.parametrize("kind", ["IVF", "RaBitQ"])
-def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: str) -> None:
+def test_a_tuned_index_reaches_its_recall_under_any_filter(tmp_path: Path, kind: str) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=ColourEncoder())
     vectors = clustered(ITEMS)
     gallery.add_vectors([f"item {i:05}" for i in range(ITEMS)], vectors, fields=[{"n": i} for i in range(ITEMS)])
@@ -214,17 +214,17 @@ def test_a_tuned_index_finds_nearly_all_under_any_filter(tmp_path: Path, kind: s
         assert min(shares) >= 0.5
 
 
-def test_scores_of_many_rows_are_the_same_by_blocks(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_in_batches_equal_scores_at_once(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
     whole, float16_rows = big.scores(queries), big._view.float16_rows
     monkeypatch.setattr(local_view, "MAX_CACHED_BYTES", 0)
     np.testing.assert_array_equal(mm.Gallery.open(big.path).scores(queries), whole)
     blocks = (float16_rows[big._view.rows[start : start + 7000]] for start in range(0, len(big), 7000))
-    there = gpu.scores(queries, blocks, len(big), device="cpu")
-    np.testing.assert_allclose(there, whole, atol=1e-7)
-    assert (there == whole).mean() > 0.9999
+    gpu_scores = gpu.scores(queries, blocks, len(big), device="cpu")
+    np.testing.assert_allclose(gpu_scores, whole, atol=1e-7)
+    assert (gpu_scores == whole).mean() > 0.9999
     copies = [i for i, id_ in enumerate(big.ids) if 99 <= int(id_[-5:]) < 140]
-    assert len(np.unique(there[:, copies], axis=1).T) == 1
+    assert len(np.unique(gpu_scores[:, copies], axis=1).T) == 1
 
 
 @pytest.mark.gpu
@@ -235,7 +235,7 @@ def test_a_gpu_ranks_as_the_cpu_does(small: mm.Gallery, factory: str) -> None:
     if not faiss.get_num_gpus():
         pytest.skip("FAISS finds no GPU")
     small.build_index(factory, recall=1.0)
-    there, here = mm.Gallery.open(small.path, device="cuda"), mm.Gallery.open(small.path, device="cpu")
+    on_gpu, on_cpu = mm.Gallery.open(small.path, device="cuda"), mm.Gallery.open(small.path, device="cpu")
     for near in range(0, 3000, 100):
         query = Composition(("query",), unit(clustered(3000)[near][None] + 0.1), (1.0,))
-        assert there.search(query, 20).ids == here.search(query, 20).ids
+        assert on_gpu.search(query, 20).ids == on_cpu.search(query, 20).ids

@@ -70,13 +70,13 @@ def run(answers: Connection, limit: int, name: str, path: Path, source: Path) ->
 @contextmanager
 def running(name: str, path: Path, source: Path, limit: int = -1) -> Iterator[tuple[BaseProcess, Connection]]:
     """A process that has begun that command, and what it sends. `limit`: the bytes that a file may have in it."""
-    here, there = FORKS.Pipe(duplex=False)
-    child = FORKS.Process(target=run, args=(there, limit, name, path, source))
+    receiver, sender = FORKS.Pipe(duplex=False)
+    child = FORKS.Process(target=run, args=(sender, limit, name, path, source))
     child.start()
-    there.close()
-    with here:
-        assert here.recv() == "ready"
-        yield child, here
+    sender.close()
+    with receiver:
+        assert receiver.recv() == "ready"
+        yield child, receiver
         child.join()
 
 
@@ -91,8 +91,8 @@ def sent(answers: Connection) -> str | None:
 def state(path: Path) -> tuple[Any, ...]:
     gallery = mm.Gallery.open(path, device="cpu")
     query = Composition(("query",), unit(np.linspace(1, 2, COLOUR_DIM)[None]), (1.0,))
-    found = [(hit.id, hit.score) for hit in gallery.search(query, 20)]
-    return gallery.ids, gallery.vectors().tobytes(), [gallery.item(id_).hash for id_ in gallery.ids], found
+    hits = [(hit.id, hit.score) for hit in gallery.search(query, 20)]
+    return gallery.ids, gallery.vectors().tobytes(), [gallery.item(id_).hash for id_ in gallery.ids], hits
 
 
 def check(path: Path, name: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
@@ -158,9 +158,7 @@ def test_killed_at_any_moment_of_any_command(
 
 @pytest.mark.parametrize("name", LIFE[:5])
 @pytest.mark.parametrize("room", [0, 5_000])
-def test_where_there_is_no_room_what_is_stored_stays(
-    life: tuple[Path, list[Path]], tmp_path: Path, name: str, room: int
-) -> None:
+def test_a_full_disk_keeps_what_was_committed(life: tuple[Path, list[Path]], tmp_path: Path, name: str, room: int) -> None:
     """The kernel lets no file grow beyond a limit: writing fails as on a full disk."""
     source, stages = life
     step, path = LIFE.index(name), tmp_path / "g"

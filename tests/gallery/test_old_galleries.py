@@ -33,7 +33,7 @@ def answers() -> dict[str, Any]:
 
 def rankings(gallery: mm.Gallery, answers: dict[str, Any]) -> list[dict[str, Any]]:
     """What the gallery answers to the recorded queries, in the recorded form."""
-    asked = []
+    results = []
     for one in answers["rankings"]:
         composition = Composition(("image", "text", "composed"), unit(one["terms"]), (0.0, 0.0, 1.0)).with_pdv(
             gallery.setting or mm.PDV()
@@ -42,11 +42,11 @@ def rankings(gallery: mm.Gallery, answers: dict[str, Any]) -> list[dict[str, Any
             where: [[hit.id, hit.score, dict(hit.contributions)] for hit in gallery.search(composition, 5, where=where or None)]
             for where in one["hits"]
         }
-        asked.append({"terms": one["terms"], "hits": hits})
-    return asked
+        results.append({"terms": one["terms"], "hits": hits})
+    return results
 
 
-def test_an_old_gallery_answers_as_it_did(old: Path, answers: dict[str, Any]) -> None:
+def test_an_old_gallery_gives_the_same_rankings(old: Path, answers: dict[str, Any]) -> None:
     gallery = mm.Gallery.open(old)
     assert gallery.verify() == []
     assert gallery.ids == tuple(answers["ids"])

@@ -37,14 +37,14 @@ def folder(request: pytest.FixtureRequest, gallery: mm.Gallery, tmp_path: Path) 
     folder.chmod(0o755)
 
 
-def test_no_question_changes_a_byte(folder: Path, encoder: mm.Encoder, tmp_path: Path) -> None:
+def test_reading_changes_no_byte(folder: Path, encoder: mm.Encoder, tmp_path: Path) -> None:
     before = contents(folder)
     gallery = mm.Gallery.open(folder)
     query = Composition(("query",), unit(gallery.vectors()[:1] + 0.1), (1.0,))
-    found = gallery.search(query, 5)
-    assert len(found) == 5
-    assert gallery.search(query, 5, where="width > 0", exclude=found.ids[:1]).ids[0] == found.ids[1]
-    gallery.rank(query, gallery.term_scores(query), 3)
+    ranking = gallery.search(query, 5)
+    assert len(ranking) == 5
+    assert gallery.search(query, 5, where="width > 0", exclude=ranking.ids[:1]).ids[0] == ranking.ids[1]
+    gallery.rank(query, gallery.term_scores(query))
     assert gallery.spread.mean.shape == (gallery.dim,)
     assert len(gallery.list_items(limit=4).items) == 4
     assert gallery.verify() == []
@@ -57,7 +57,7 @@ def test_no_question_changes_a_byte(folder: Path, encoder: mm.Encoder, tmp_path:
     assert contents(folder) == before
 
 
-def test_readers_beside_each_other_change_nothing(folder: Path) -> None:
+def test_concurrent_readers_change_nothing(folder: Path) -> None:
     before = contents(folder)
     query = Composition(("query",), unit(mm.Gallery.open(folder).vectors()[:1]), (1.0,))
     shared, rankings = mm.Gallery.open(folder), []
@@ -80,9 +80,9 @@ def test_ids_after_writes_are_those_of_a_new_object(gallery: mm.Gallery) -> None
     rng = np.random.default_rng(3)
     for number in range(12):
         if number % 3:
-            gone = [expected[i] for i in sorted({0, int(rng.integers(len(expected))), len(expected) - 1})]
-            gallery.delete(gone)
-            expected = [id_ for id_ in expected if id_ not in gone]
+            deleted = [expected[i] for i in sorted({0, int(rng.integers(len(expected))), len(expected) - 1})]
+            gallery.delete(deleted)
+            expected = [id_ for id_ in expected if id_ not in deleted]
         else:
             gallery.add_vectors([f"new {number}"], rng.normal(size=(1, gallery.dim)))
             expected.append(f"new {number}")
@@ -94,7 +94,7 @@ def test_ids_after_writes_are_those_of_a_new_object(gallery: mm.Gallery) -> None
     assert gallery.ids == tuple(expected)
 
 
-def test_a_search_after_many_were_added_covers_them(gallery: mm.Gallery) -> None:
+def test_a_search_after_many_additions_covers_them(gallery: mm.Gallery) -> None:
     """The index in memory is made again once it lacks many rows; a few it lacks are scored beside it."""
     query = Composition(("query",), unit(gallery.vectors()[:1]), (1.0,))
     gallery.search(query, 3)

@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.filters import read_filter
 from mmretrieve.gallery import candidates
-from mmretrieve.gallery.store import compaction, ledger, ledger_checksum
+from mmretrieve.gallery.store import ledger, ledger_checksum, maintenance
 from mmretrieve.gallery.store.ledger_checksum import SEAL
 from mmretrieve.gallery.store.store import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS
+from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
 from mmretrieve.sources.location import Location
@@ -49,7 +51,7 @@ def one_term(vector: np.ndarray) -> Composition:
 
 
 @pytest.mark.parametrize(
-    ("where", "kept"),
+    ("where", "matching"),
     [
         ("number >= 0", range(60)),
         ("number % 10 = 3", range(3, 60, 10)),
@@ -60,19 +62,21 @@ def one_term(vector: np.ndarray) -> Composition:
         ("number IS NULL", []),
     ],
 )
-def test_a_filter_leaves_the_exact_ranking_of_what_it_keeps(shop: mm.Gallery, where: str, kept: object) -> None:
-    kept = list(kept)  # type: ignore[call-overload]
+def test_a_filtered_ranking_is_the_exact_ranking_of_the_items_that_match(
+    shop: mm.Gallery, where: str, matching: object
+) -> None:
+    matching = list(matching)  # type: ignore[call-overload]
     query = one_term(shop.vectors()[11] + 0.02)
-    order = top_k(linear(term_scores(query.terms, shop.vectors()[kept]), [1.0]), 60) if kept else []
-    expected = tuple(shop.ids[kept[i]] for i in order)
-    found = shop.search(query, 60, where=where)
-    assert found.ids == expected
-    assert found.searched == len(kept)
-    assert shop.rank(query, shop.term_scores(query), 60, where=where) == found
-    hidden = 60 - len(kept)
-    assert found.hidden == ({"hidden by the filter": hidden} if hidden else {})
+    order = top_k(linear(term_scores(query.terms, shop.vectors()[matching]), [1.0]), 60) if matching else []
+    expected = tuple(shop.ids[matching[i]] for i in order)
+    ranking = shop.search(query, 60, where=where)
+    assert ranking.ids == expected
+    assert ranking.searched == len(matching)
+    assert shop.rank(query, shop.term_scores(query), SearchOptions(60, where=read_filter(where))) == ranking
+    hidden = 60 - len(matching)
+    assert ranking.hidden == ({"hidden by the filter": hidden} if hidden else {})
     if hidden:
-        assert found.note == f"{len(kept)} of the 60 asked for: the gallery has no others ({hidden} hidden by the filter)"
+        assert ranking.note == f"{len(matching)} of the 60 asked for: the gallery has no others ({hidden} hidden by the filter)"
 
 
 def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,13 +118,13 @@ def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, mon
 )
 def test_a_filter_is_one_expression_and_nothing_else(shop: mm.Gallery, where: str, message: str) -> None:
     before = (shop.path / LEDGER).read_bytes()
-    with pytest.raises(OptionError, match=message) as told:
+    with pytest.raises(OptionError, match=message) as error:
         shop.search(one_term(shop.vectors()[0]), 3, where=where)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert (shop.path / LEDGER).read_bytes() == before
 
 
-def test_a_quote_may_hold_anything(shop: mm.Gallery) -> None:
+def test_a_quoted_text_may_contain_anything(shop: mm.Gallery) -> None:
     query = one_term(shop.vectors()[0])
     for name in ("a;b", "a -- b", "it''s (", "/* ?", '["`'):
         assert len(shop.search(query, 3, where=f"name = '{name}' OR number = 4")) == 1
@@ -162,18 +166,18 @@ def test_any_text_is_one_expression_or_refused_in_one_line(made: Path, where: st
     gallery = mm.Gallery.open(made)
     query = one_term(gallery.vectors()[0])
 
-    def kept(where: str) -> int | None:
+    def count(where: str) -> int | None:
         try:
             return gallery.search(query, 1, where=where).searched
         except OptionError as refusal:
             return None if "\n" not in str(refusal) else pytest.fail(f"several lines: {refusal}")
 
-    if kept(where) is not None:
-        assert kept(f"({where}) AND 0") == 0
-        assert kept(f"({where}) OR 1") == len(gallery)
+    if count(where) is not None:
+        assert count(f"({where}) AND 0") == 0
+        assert count(f"({where}) OR 1") == len(gallery)
 
 
-def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, photos: Path) -> None:
+def test_fields_keep_their_type_and_value(shop: mm.Gallery, photos: Path) -> None:
     first = shop.ids[0]
     assert shop.item(first).fields == {"number": 0, "half": 0.0, "name": Path(first).stem}
     assert shop.info()["fields"] == {"number": "number", "half": "number", "name": "text"}
@@ -181,17 +185,17 @@ def test_fields_keep_their_kind_and_come_back_as_they_were(shop: mm.Gallery, pho
     wrong.items = [SourceItem(first, Location(shop.item(first).path), {"NUMBER": "many"})]
     report = shop.add(wrong)
     assert report.failed[first] == "field 'number' holds numbers in this gallery, got 'many'"
-    told = FieldSource(photos, colour="red")
-    told.items = [
+    source = FieldSource(photos, colour="red")
+    source.items = [
         SourceItem(item.id, item.location, {"Half" if name == "half" else name: value for name, value in fields.items()})
-        for item in told.items
+        for item in source.items
         if isinstance(item, SourceItem) and (fields := {**item.fields, "half": None})
     ]
-    report = shop.add(told)
+    report = shop.add(source)
     assert (report.added, report.updated, report.skipped) == (0, 60, 0)
     assert shop.item(first).fields == {"number": 0, "name": Path(first).stem, "colour": "red"}
     assert len(shop.search(one_term(shop.vectors()[0]), 60, where="colour = 'red' AND half IS NULL")) == 60
-    assert shop.add(told).skipped == 60
+    assert shop.add(source).skipped == 60
     assert shop.verify() == []
 
 
@@ -210,19 +214,19 @@ def test_the_first_value_of_a_field_decides_for_all_that_follow(tmp_path: Path, 
     assert gallery.verify() == []
     with pytest.raises(GalleryError, match="field 'x' holds texts in this gallery, got 1"):
         gallery.add_vectors(["a", "b"], np.eye(2, gallery.dim), fields=[{"x": "one"}, {"x": 1}])
-    with pytest.raises(GalleryError, match="is there twice"):
+    with pytest.raises(GalleryError, match="have the same name"):
         gallery.add_vectors(["a"], np.eye(1, gallery.dim), fields=[{"x": "one", "X": "two"}])
     assert (len(gallery), gallery.verify()) == (4, [])
 
 
-def test_a_field_that_the_last_items_lack_is_kept_of_the_others(tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_a_field_that_the_last_items_lack_is_kept_for_the_others(tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     gallery.add_vectors(["a", "b", "c"], np.eye(3, gallery.dim), fields=[{"x": None}, {"x": 1}, {"x": None}])
     assert [gallery.item(id_).fields.get("x") for id_ in gallery.ids] == [None, 1, None]
     assert gallery.info()["fields"] == {"x": "number"}
 
 
-def test_a_folder_does_not_make_a_gallery_forget_its_fields(shop: mm.Gallery, photos: Path, tmp_path: Path) -> None:
+def test_a_source_without_fields_removes_no_fields(shop: mm.Gallery, photos: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in photos.rglob("*.png"):
@@ -240,7 +244,7 @@ def folder(tmp_path: Path, photos: Path) -> Path:
     return folder
 
 
-def test_sync_makes_the_gallery_what_the_source_is(tmp_path: Path, encoder: mm.Encoder, folder: Path) -> None:
+def test_sync_makes_the_gallery_match_the_source(tmp_path: Path, encoder: mm.Encoder, folder: Path) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     lone = tmp_path / "lone.png"
     shutil.copy(next(folder.rglob("*.png")), lone)
@@ -261,7 +265,7 @@ def test_sync_makes_the_gallery_what_the_source_is(tmp_path: Path, encoder: mm.E
     assert (gallery.verify(), gallery.info()["deleted"]) == ([], 3)
 
 
-def test_a_source_neither_takes_nor_drops_what_is_another_ones(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_sync_does_not_touch_items_of_another_source(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     one, other = sorted(photos.rglob("*.png"))[:2]
     for folder, pictures in (("a", {"x.png": one, "y.png": other}), ("b", {"x.png": other, "y.png": other})):
         (tmp_path / folder).mkdir()
@@ -277,13 +281,13 @@ def test_a_source_neither_takes_nor_drops_what_is_another_ones(tmp_path: Path, e
     assert [gallery.item(id_) for id_ in gallery.ids] == before
 
 
-def test_a_writer_ends_the_compaction_of_one_that_was_killed(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
+def test_a_writer_finishes_the_compaction_of_a_killed_writer(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
     """Killed between its commit and its renames, while another process has the gallery open, and writes next."""
     for then in ("add", "delete", "compact"):
         gallery = mm.Gallery.create(tmp_path / then, encoder=encoder)
         gallery.add(photos)
         gallery.delete(gallery.ids[:20])
-        kill = "import os; from mmretrieve.gallery.store.store import Store; Store.settle = lambda self: os._exit(9); import mmretrieve as mm"
+        kill = "import os; from mmretrieve.gallery.store.store import Store; Store.recover = lambda self: os._exit(9); import mmretrieve as mm"
         ended = subprocess.run([sys.executable, "-c", f"{kill}; mm.Gallery.open({str(gallery.path)!r}).compact()"])
         assert ended.returncode == 9
         if then == "add":
@@ -296,7 +300,7 @@ def test_a_writer_ends_the_compaction_of_one_that_was_killed(tmp_path: Path, enc
         assert len(mm.Gallery.open(gallery.path).vectors()) == {"add": 41, "delete": 39, "compact": 40}[then]
 
 
-def test_a_lost_file_is_named(shop: mm.Gallery) -> None:
+def test_a_missing_file_of_a_gallery_is_named(shop: mm.Gallery) -> None:
     shop.build_index("IVF4,SQ8")
     (shop.path / INDEX).unlink()
     assert shop.verify() == ["index.faiss: is missing; searches work without it; build it again"]
@@ -304,24 +308,24 @@ def test_a_lost_file_is_named(shop: mm.Gallery) -> None:
     assert len(again.search(one_term(shop.vectors()[0]), 5)) == 5
     assert "its file is missing: mmretrieve build" in again.info()["index"]["advice"]
     (shop.path / VECTORS).unlink()
-    with pytest.raises(GalleryError, match=r"vectors\.f16: No such file"):
+    with pytest.raises(GalleryError, match=r"vectors\.f16: the file is missing"):
         mm.Gallery.open(shop.path)
 
 
-def test_a_gallery_has_so_many_fields(tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_the_number_of_fields_is_limited(tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     with pytest.raises(GalleryError, match="field 'f1900' would be number 1,901; a gallery has up to 1,900"):
         gallery.add_vectors(["a"], np.ones((1, gallery.dim)), fields=[{f"f{i}": 1 for i in range(1901)}])
     assert (len(gallery), gallery.verify()) == (0, [])
 
 
-def test_nothing_vanishes_from_a_source_that_was_not_read_whole(shop: mm.Gallery, photos: Path) -> None:
-    member = FieldSource(photos)
-    member.items = [*member.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
-    report = shop.sync(member)
+def test_sync_removes_nothing_if_the_source_was_not_read_completely(shop: mm.Gallery, photos: Path) -> None:
+    source = FieldSource(photos)
+    source.items = [*source.items[:20], UnreadableItem("the rest", "damaged after 20 members")]
+    report = shop.sync(source)
     assert (report.removed, dict(report.failed), len(shop)) == (0, {"the rest": "damaged after 20 members"}, 60)
-    member.items = member.items[:20]
-    assert (shop.sync(member).removed, len(shop)) == (40, 20)
+    source.items = source.items[:20]
+    assert (shop.sync(source).removed, len(shop)) == (40, 20)
 
 
 def test_an_id_that_occurs_twice_is_added_once(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> None:
@@ -332,7 +336,7 @@ def test_an_id_that_occurs_twice_is_added_once(tmp_path: Path, encoder: mm.Encod
     assert (report.added, list(report.failed.values())) == (3, ["this id occurs more than once in the source"])
 
 
-def test_compaction_frees_room_and_changes_nothing_else(shop: mm.Gallery, photos: Path) -> None:
+def test_compaction_frees_space_and_changes_nothing_else(shop: mm.Gallery, photos: Path) -> None:
     shop.delete(shop.ids[::3])
     before, size = gallery_state(shop), (shop.path / VECTORS).stat().st_size
     thumbnails = {id_: shop.thumbnail(id_) for id_ in shop.ids}
@@ -350,8 +354,8 @@ def test_compaction_frees_room_and_changes_nothing_else(shop: mm.Gallery, photos
     assert shop.verify() == []
 
 
-@pytest.mark.parametrize("moment", ["settle", "renumber", "_copy_thumbnails"])
-def test_a_compaction_that_dies_has_happened_or_not(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+@pytest.mark.parametrize("moment", ["recover", "renumber", "_copy_thumbnails"])
+def test_an_interrupted_compaction_has_happened_or_not(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     shop.delete(shop.ids[:30])
     before = gallery_state(shop)
 
@@ -360,9 +364,9 @@ def test_a_compaction_that_dies_has_happened_or_not(shop: mm.Gallery, monkeypatc
 
     with monkeypatch.context() as patch:
         if moment == "_copy_thumbnails":
-            patch.setattr(compaction, moment, die)
+            patch.setattr(maintenance, moment, die)
         else:
-            patch.setattr(type(shop._store if moment == "settle" else shop._store.ledger), moment, die)
+            patch.setattr(type(shop._store if moment == "recover" else shop._store.ledger), moment, die)
         with pytest.raises(KeyboardInterrupt):
             shop.compact()
     again = mm.Gallery.open(shop.path)
@@ -431,7 +435,7 @@ def test_a_flipped_bit_of_a_large_ledger_is_found_or_changes_nothing(shop: mm.Ga
         "ALTER TABLE fields ADD COLUMN more",
     ],
 )
-def test_no_entry_of_the_ledger_can_be_changed_unseen(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+def test_every_changed_entry_of_the_ledger_is_found(shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     monkeypatch.setattr(ledger_checksum, "MAX_SEALED_BYTES", 0)
     shop.delete(shop.ids[:2])
     with sqlite3.connect(shop.path / LEDGER) as db:
@@ -442,7 +446,7 @@ def test_no_entry_of_the_ledger_can_be_changed_unseen(shop: mm.Gallery, monkeypa
             shop.delete(shop.ids[:1])
 
 
-def test_a_damaged_entry_names_its_item_and_is_not_written_over(shop: mm.Gallery) -> None:
+def test_a_damaged_entry_is_named_and_not_overwritten(shop: mm.Gallery) -> None:
     with sqlite3.connect(shop.path / LEDGER) as db:
         db.execute("UPDATE items SET path = 'elsewhere' WHERE row = 4")
     problems = verified(shop.path)
@@ -508,7 +512,7 @@ def test_a_folder_that_cannot_be_written_is_read_and_says_so(shop: mm.Gallery, m
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(["delete", "add", "compact", "refresh"]), max_size=8), st.integers(0, 1000))
-def test_any_order_of_writing_ends_where_a_list_would(
+def test_any_sequence_of_writes_equals_that_on_a_list(
     made: Path, photos: Path, encoder: mm.Encoder, tmp_path_factory: pytest.TempPathFactory, steps: list[str], seed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("any") / "g"
@@ -518,9 +522,9 @@ def test_any_order_of_writing_ends_where_a_list_would(
     everything = sorted(expected)
     for step in steps:
         if step == "delete" and expected:
-            gone = choose.sample(expected, choose.randint(1, len(expected)))
-            gallery.delete(gone)
-            expected = [id_ for id_ in expected if id_ not in gone]
+            deleted = choose.sample(expected, choose.randint(1, len(expected)))
+            gallery.delete(deleted)
+            expected = [id_ for id_ in expected if id_ not in deleted]
         elif step == "add":
             gallery.add(photos)
             expected += [id_ for id_ in everything if id_ not in expected]

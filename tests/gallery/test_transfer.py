@@ -62,7 +62,7 @@ def test_folder_tar_and_parquet_give_the_same_gallery(tmp_path: Path, encoder: m
 
 
 @pytest.mark.shared_data
-def test_photographs_of_a_catalogue_are_the_same_three_times(tmp_path: Path, catalogue: Path) -> None:
+def test_the_catalogue_gives_the_same_gallery_from_three_sources(tmp_path: Path, catalogue: Path) -> None:
     encoder = mm.load_encoder(str(catalogue / "model"))
     with (catalogue / "items.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file))[:401]
@@ -75,12 +75,12 @@ def test_photographs_of_a_catalogue_are_the_same_three_times(tmp_path: Path, cat
     pictures = sorted((tmp_path / "some" / "images").iterdir())
     one, *others = same_three_times(pictures, tmp_path / "some" / "images", encoder, tmp_path)
     assert all(gallery_state(other) == gallery_state(one) for other in others)
-    told = one.add(tmp_path / "some" / "items.csv")
-    assert (told.added, told.failed) == (400, {})
+    report = one.add(tmp_path / "some" / "items.csv")
+    assert (report.added, report.failed) == (400, {})
     assert len(one.search(Composition(("query",), one.vectors()[:1], (1.0,)), 50, where="article = 'tshirt'"))
 
 
-def test_shards_that_are_merged_are_what_one_machine_makes(
+def test_merged_shards_equal_one_index_run(
     tmp_path: Path, encoder: mm.Encoder, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "INGEST_BATCH_SIZE", 8)
@@ -89,21 +89,21 @@ def test_shards_that_are_merged_are_what_one_machine_makes(
     whole.add(source)
     for of in (1, 3, 9):
         parts = [Shard(source, number, of) for number in range(1, of + 1)]
-        assert [item for member in parts for item in member] == list(source)
-        assert [len(list(member)) for member in parts] == list(map(len, parts))
+        assert [item for part in parts for item in part] == list(source)
+        assert [len(list(part)) for part in parts] == list(map(len, parts))
     merged = mm.Gallery.for_vectors(tmp_path / "merged", encoder.identity, encoder.dim)
-    for number, member in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
+    for number, part in enumerate(Shard(source, number, 3) for number in (1, 2, 3)):
         shard = mm.Gallery.create(tmp_path / f"shard{number}", encoder=encoder)
-        shard.add(member)
+        shard.add(part)
         report = merged.merge(shard.path)
-        assert (report.added, report.skipped) == (len(member), 0)
-        assert merged.merge(shard.path).skipped == len(member)
+        assert (report.added, report.skipped) == (len(part), 0)
+        assert merged.merge(shard.path).skipped == len(part)
     assert gallery_state(merged) == gallery_state(whole)
     assert merged.thumbnail(merged.ids[4]) == whole.thumbnail(whole.ids[4])
     assert (merged.verify(), mm.Gallery.open(merged.path, encoder=encoder).add(photos).skipped) == ([], 60)
 
 
-def test_merging_refuses_what_does_not_fit_and_changes_nothing(
+def test_merging_incompatible_galleries_is_refused_and_changes_nothing(
     tmp_path: Path, encoder: mm.Encoder, gallery: mm.Gallery, photos: Path
 ) -> None:
     other = mm.Gallery.create(tmp_path / "other", encoder=encoder)
@@ -130,7 +130,7 @@ def shop(tmp_path: Path, encoder: mm.Encoder, photos: Path) -> mm.Gallery:
     return shop
 
 
-def test_what_is_exported_comes_back_as_it_was(tmp_path: Path, shop: mm.Gallery, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_is_imported_without_loss(tmp_path: Path, shop: mm.Gallery, capsys: pytest.CaptureFixture[str]) -> None:
     out, back = tmp_path / "out", tmp_path / "back.gallery"
     assert main(["export", str(shop.path), str(out), "--quiet"]) == 0
     assert main(["import", str(out), "--gallery", str(back), "--quiet"]) == 0
@@ -182,10 +182,10 @@ def test_embeddings_of_other_tools_can_be_searched(
     assert gallery.verify() == []
 
 
-def test_what_does_not_fit_together_is_named(foreign: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
+def test_files_that_do_not_fit_together_are_named(foreign: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     np.save(foreign / "img_emb" / "img_emb_10.npy", np.ones((4, encoder.dim), np.float32))
-    with pytest.raises(GalleryError, match=r"metadata_10.parquet: holds 5 rows, img_emb_10.npy 4"):
+    with pytest.raises(GalleryError, match=r"metadata_10.parquet: 5 rows, but img_emb_10.npy has 4"):
         gallery.import_vectors(foreign)
     assert len(gallery) == 5  # what was committed before stays
     np.save(foreign / "img_emb" / "img_emb_10.npy", np.ones((5, 3), np.float16))
@@ -195,7 +195,7 @@ def test_what_does_not_fit_together_is_named(foreign: Path, tmp_path: Path, enco
     with pytest.raises(VectorError, match=r"img_emb_10.npy: row 0 is a zero vector"):
         gallery.import_vectors(foreign)
     (foreign / "metadata" / "metadata_10.parquet").unlink()
-    with pytest.raises(GalleryError, match="number 10 has vectors or metadata, but not both"):
+    with pytest.raises(GalleryError, match="file number 10 exists for vectors or for metadata, but not for both"):
         gallery.import_vectors(foreign)
     with pytest.raises(GalleryError, match="expected the layout of clip-retrieval"):
         gallery.import_vectors(tmp_path)
@@ -235,8 +235,8 @@ def test_the_shell_syncs_merges_compacts_and_finds_duplicates(
     next(source.rglob("*.png")).unlink()
     capsys.readouterr()
     assert main(["sync", str(source), "--gallery", one, "--quiet", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["removed"], told["items"]) == (1, 59)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["removed"], output["items"]) == (1, 59)
     assert main(["compact", one, "--quiet"]) == 0
     assert main(["merge", two, one, "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"added": 59, "skipped": 0, "items": 59}

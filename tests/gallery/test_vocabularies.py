@@ -22,8 +22,8 @@ from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.milvus.gallery import pull_into, push
 from mmretrieve.milvus.manifest import from_text, to_text
+from mmretrieve.milvus.transfer import pull_into, push
 from mmretrieve.options import Decode
 
 SHOP = [
@@ -52,14 +52,14 @@ def shop(tmp_path: Path, encoder: mm.Encoder) -> mm.Gallery:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many items' fields each vocabulary was made of."""
-    made: list[int] = []
+    sizes: list[int] = []
 
     def spy(rows: list[Mapping[str, object]], names: Any = None) -> Vocabulary | None:
-        made.append(len(rows))
+        sizes.append(len(rows))
         return vocabulary_from_fields(rows, names)
 
     monkeypatch.setattr(vocabularies, "vocabulary_from_fields", spy)
-    return made
+    return sizes
 
 
 def sentence(gallery: mm.Gallery) -> str | None:
@@ -76,7 +76,7 @@ def test_a_vocabulary_is_found_and_nothing_is_written(shop: mm.Gallery) -> None:
     assert {path.name: path.read_bytes() for path in shop.path.iterdir()} == before
 
 
-def test_without_words_there_is_none(gallery: mm.Gallery) -> None:
+def test_fields_without_words_give_no_vocabulary(gallery: mm.Gallery) -> None:
     assert gallery.vocabulary is None
     assert gallery.info()["vocabulary"] == "none"
     fill(gallery, [{"price": 3}], 1000)
@@ -100,7 +100,7 @@ def test_small_changes_read_no_items_again(shop: mm.Gallery, reads: list[int]) -
     assert reads == [24, 27, 28]  # another field
 
 
-def test_a_vocabulary_not_asked_for_in_between_is_carried_over(shop: mm.Gallery, reads: list[int]) -> None:
+def test_a_vocabulary_is_reused_across_versions_that_did_not_read_it(shop: mm.Gallery, reads: list[int]) -> None:
     _ = shop.vocabulary
     for i in range(2):
         fill(shop, SHOP[:1], 100 + i)
@@ -116,7 +116,7 @@ def test_many_items_are_sampled_evenly(shop: mm.Gallery, reads: list[int], monke
     assert reads == [8, 8]
 
 
-def test_what_was_found_serves_within_a_tenth() -> None:
+def test_an_automatic_vocabulary_is_valid_within_a_tenth() -> None:
     kinds = {"colour": FieldType.TEXT}
     automatic = AutomaticVocabulary(None, kinds, 100)
     assert [automatic.is_valid_for(kinds, items) for items in (89, 90, 100, 110, 111)] == [False, True, True, True, False]
@@ -140,7 +140,7 @@ def test_a_chosen_vocabulary_is_kept(shop: mm.Gallery) -> None:
     assert shop.verify() == []
 
 
-def test_it_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_vocabulary_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.LogCaptureFixture) -> None:
     assert shop.renew_vocabulary() is None
     shop.choose_vocabulary(["colour", "article"])
     fill(shop, [{"Article": "scarves", "colour": "green"}], 100)
@@ -161,7 +161,7 @@ def test_it_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.Log
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         (["nope", "colour"], "unknown field 'nope'; choose from: Article, colour, gender, price"),
         (["price"], "'price' holds no words"),
@@ -169,15 +169,15 @@ def test_it_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: pytest.Log
         ("colour", "expected a list of fields, got one string 'colour'"),
     ],
 )
-def test_wrong_fields_change_nothing(shop: mm.Gallery, fields: Any, said: str) -> None:
+def test_wrong_fields_change_nothing(shop: mm.Gallery, fields: Any, message: str) -> None:
     chosen = shop.choose_vocabulary(["colour"])
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         shop.choose_vocabulary(fields)
     assert mm.Gallery.open(shop.path).vocabulary == chosen
     assert shop.verify() == []
 
 
-def test_items_without_fields_have_nothing_to_choose(gallery: mm.Gallery) -> None:
+def test_items_without_fields_have_no_vocabulary_to_choose(gallery: mm.Gallery) -> None:
     with pytest.raises(
         OptionError, match="unknown field 'colour'; choose from: none: the items of this gallery have no fields"
     ):
@@ -283,13 +283,13 @@ def test_collections_without_a_vocabulary_open_as_before() -> None:
 def test_a_vocabulary_is_pushed_and_pulled(shop: mm.Gallery, milvus: Any, tmp_path: Path) -> None:
     address = milvus.address("vocabulary")
     push(shop.path, address)
-    there: Any = mm.open_gallery(address)
-    assert there.vocabulary == shop.vocabulary
-    assert there.info()["vocabulary"] == f'"{FOUND}", found automatically'
+    collection: Any = mm.open_gallery(address)
+    assert collection.vocabulary == shop.vocabulary
+    assert collection.info()["vocabulary"] == f'"{FOUND}", found automatically'
     chosen = shop.choose_vocabulary(["colour", "article"])
     push(shop.path, address)
-    there.refresh()
-    assert there.vocabulary == chosen
-    assert there.info()["vocabulary"] == f'"{NAMED}", from fields colour, Article'
+    collection.refresh()
+    assert collection.vocabulary == chosen
+    assert collection.info()["vocabulary"] == f'"{NAMED}", from fields colour, Article'
     pull_into(tmp_path / "again", address)
     assert mm.Gallery.open(tmp_path / "again").vocabulary == chosen

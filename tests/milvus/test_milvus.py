@@ -24,9 +24,9 @@ from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.milvus import transfer
 from mmretrieve.milvus.address import MilvusAddress, is_address
 from mmretrieve.milvus.client import MilvusUnavailableError
-from mmretrieve.milvus.gallery import pull_into, push
 from mmretrieve.milvus.indexes import MilvusIndexName, ServerKind, ServerVersion
 from mmretrieve.milvus.schema import filter_columns
+from mmretrieve.milvus.transfer import pull_into, push
 from mmretrieve.vectors import unit
 
 ITEMS = 300
@@ -34,9 +34,11 @@ ITEMS = 300
 
 def filled(folder: Path, count: int = ITEMS, seed: int = 1) -> mm.Gallery:
     gallery = mm.Gallery.create(folder, encoder=ColourEncoder(), setting=mm.PDV(beta=0.5))
-    made = np.random.default_rng(seed).normal(size=(count, ColourEncoder.dim))
-    told = [{"n": i, "half": i / 2, "Name": f'it\'s "{i}"'} | ({"even": "yes"} if i % 2 == 0 else {}) for i in range(count)]
-    gallery.add_vectors([f"{i:04}" for i in range(count)], made, fields=told, paths=[f"shelf/{i}.jpg" for i in range(count)])
+    vectors = np.random.default_rng(seed).normal(size=(count, ColourEncoder.dim))
+    fields = [{"n": i, "half": i / 2, "Name": f'it\'s "{i}"'} | ({"even": "yes"} if i % 2 == 0 else {}) for i in range(count)]
+    gallery.add_vectors(
+        [f"{i:04}" for i in range(count)], vectors, fields=fields, paths=[f"shelf/{i}.jpg" for i in range(count)]
+    )
     return gallery
 
 
@@ -44,18 +46,18 @@ def one(vector: np.ndarray) -> Composition:
     return Composition(("query",), unit(vector[None] + 0.1), (1.0,))
 
 
-def test_what_is_pushed_is_searched_and_comes_back_as_it_was(
+def test_a_pushed_gallery_is_searched_and_pulled_without_loss(
     milvus: LiteServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, address, back = filled(tmp_path / "g"), milvus.address("there"), tmp_path / "back"
     assert main(["push", str(folder.path), address, "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["added"] == ITEMS
-    there = mm.open_gallery(address)
-    assert (len(there), there.path, there.setting) == (ITEMS, address, folder.setting)
-    assert there.info()["fields"] == folder.info()["fields"]
+    collection = mm.open_gallery(address)
+    assert (len(collection), collection.path, collection.setting) == (ITEMS, address, folder.setting)
+    assert collection.info()["fields"] == folder.info()["fields"]
     for near in range(0, ITEMS, 37):
         query = one(folder.vectors()[near])
-        assert there.search(query, 10, where="half > 20 AND even IS NULL") == folder.search(
+        assert collection.search(query, 10, where="half > 20 AND even IS NULL") == folder.search(
             query, 10, where="half > 20 AND even IS NULL"
         )
     assert main(["pull", address, str(back), "--quiet"]) == 0
@@ -68,13 +70,13 @@ def test_what_is_pushed_is_searched_and_comes_back_as_it_was(
         folder.info()["fields"],
     )
     assert pull_into(back, address).skipped == ITEMS
-    assert (there.verify(), again.verify()) == ([], [])
+    assert (collection.verify(), again.verify()) == ([], [])
     capsys.readouterr()
     assert main(["info", address, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["items"] == ITEMS
 
 
-def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Path) -> None:
+def test_pushing_again_copies_only_new_items(milvus: LiteServer, tmp_path: Path) -> None:
     folder, address = filled(tmp_path / "g"), milvus.address("again")
     push(folder.path, address)
     assert push(folder.path, address).skipped == ITEMS
@@ -84,8 +86,8 @@ def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Pat
     assert (report.added, report.removed) == (1, 0)
     report = push(folder.path, address, mirror=True)
     assert (report.added, report.removed) == (0, 2)
-    there = mm.open_gallery(address)
-    assert there.ids == folder.ids
+    collection = mm.open_gallery(address)
+    assert collection.ids == folder.ids
     other = filled(tmp_path / "other", 20, seed=2)
     with pytest.raises(
         GalleryError,
@@ -93,19 +95,19 @@ def test_pushing_again_brings_only_what_is_new(milvus: LiteServer, tmp_path: Pat
     ):
         push(other.path, address)
     assert push(other.path, address, update=True).updated == 18
-    there.refresh()
-    np.testing.assert_array_equal(there.vectors(["0003"]), other.vectors(["0003"]))
-    there.delete(["0003", "new"])
-    assert "new" not in there.ids
-    assert len(mm.open_gallery(address)) == len(there)
+    collection.refresh()
+    np.testing.assert_array_equal(collection.vectors(["0003"]), other.vectors(["0003"]))
+    collection.delete(["0003", "new"])
+    assert "new" not in collection.ids
+    assert len(mm.open_gallery(address)) == len(collection)
     with pytest.raises(GalleryError, match="no item 'new'"):
-        there.delete(["0004", "new"])
-    assert "0004" in there.ids
-    assert not hasattr(there, "add")  # what is done in a folder is not offered here
+        collection.delete(["0004", "new"])
+    assert "0004" in collection.ids
+    assert not hasattr(collection, "add")  # what is done in a folder is not offered here
 
 
 @pytest.mark.parametrize("command", ["compact", "build", "index-report"])
-def test_commands_for_folders_say_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_for_folders_refuse_addresses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "milvus://127.0.0.1:1/c"]) == 2
     assert "this command needs a folder; `mmretrieve pull` copies a collection into one" in capsys.readouterr().err
 
@@ -114,7 +116,7 @@ def test_another_encoder_is_refused_and_both_are_named(milvus: LiteServer, tmp_p
     folder, address = filled(tmp_path / "g", 10), milvus.address("mine")
     push(folder.path, address)
     mm.Gallery.for_vectors(tmp_path / "h", mm.EncoderIdentity("other", "weights", "plain"), ColourEncoder.dim)
-    with pytest.raises(GalleryError, match=r"by colours .*; the gallery: .* by other "):
+    with pytest.raises(GalleryError, match=r"by colours .*/h: .* by other "):
         push(tmp_path / "h", address)
     with pytest.raises(GalleryError, match=r"by colours"):
         pull_into(tmp_path / "h", address)
@@ -129,13 +131,13 @@ def test_few_distinct_vectors_under_every_index(milvus: LiteServer, tmp_path: Pa
     gallery.add_vectors([f"{i:03}" for i in range(200)], few[np.arange(200) % 2])
     for index in ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW"):
         push(gallery.path, milvus.address("few"), index=index)
-        there = mm.open_gallery(milvus.address("few"))
-        assert there.info()["index"]["type"] == index
+        collection = mm.open_gallery(milvus.address("few"))
+        assert collection.info()["index"]["type"] == index
         for k in (1, 10, 150):
-            assert there.search(one(few[1]), k) == gallery.search(one(few[1]), k)
+            assert collection.search(one(few[1]), k) == gallery.search(one(few[1]), k)
 
 
-def test_only_indexes_that_are_known_to_work_are_asked_for(milvus: LiteServer, tmp_path: Path) -> None:
+def test_only_indexes_that_are_known_to_work_are_requested(milvus: LiteServer, tmp_path: Path) -> None:
     folder = filled(tmp_path / "g", 10)
     with pytest.raises(
         OptionError, match=r"milvus-lite .* has no index 'GPU_CAGRA' that is known to work; choose from: FLAT, IVF_FLAT"
@@ -161,22 +163,22 @@ def test_addresses() -> None:
     assert not is_address("shop.gallery")
     for wrong in ("milvus://host", "milvus:///c", "milvus://u:p@host/a/b/c", "milvus://host/bad-name", "milvus://host:x/c",
                   "milvus://host:0/c", "milvus://host/c?x=1", "milvus://host/c#y", "milvus://a%0ab:p@host/c", "milvus://u:p/word@host/c", "milvus://u:p@a/ss@host/c"):  # fmt: skip
-        with pytest.raises(OptionError, match="expected an address such as") as told:
+        with pytest.raises(OptionError, match="expected an address such as") as error:
             MilvusAddress.read(wrong)
-        assert not [secret for secret in ("u:p", "word", "ss@", "\n") if secret in str(told.value)]
+        assert not [secret for secret in ("u:p", "word", "ss@", "\n") if secret in str(error.value)]
 
 
-def test_long_filters_are_answered_and_deep_ones_refused(table: tuple[mm.Gallery, sqlite3.Connection]) -> None:
-    there, db = table
+def test_long_filters_are_evaluated_and_deep_ones_refused(table: tuple[mm.Gallery, sqlite3.Connection]) -> None:
+    collection, db = table
     for where in (" or ".join(f"n = {i}" for i in range(300)), " and ".join(f"n <> {i}" for i in range(2, 200)), f"n in ({', '.join(map(str, range(1500)))})"):  # fmt: skip
-        wanted = [str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where} ORDER BY id")]
-        assert [item.id for item in there.list_items(where=where).items] == wanted
+        expected = [str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where} ORDER BY id")]
+        assert [item.id for item in collection.list_items(where=where).items] == expected
     for deep in ("1" + " < 1" * 900, "n" + " isnull" * 900, "(" * 101 + "n" + ")" * 101):
         with pytest.raises(OptionError, match="more than"):
-            there.list_items(where=deep)
+            collection.list_items(where=deep)
 
 
-def test_what_is_done_in_a_folder_is_refused_at_an_address(milvus: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_folder_commands_write_nothing_for_an_address(milvus: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     folder, address = filled(tmp_path / "g"), milvus.address("only")
     push(folder.path, address)
@@ -201,32 +203,32 @@ def own_server(milvus: LiteServer, tmp_path: Path) -> Iterator[LiteServer]:  # n
     server.stop()
 
 
-def test_a_server_that_goes_away_is_named_and_found_again(own_server: LiteServer, tmp_path: Path) -> None:
+def test_a_stopped_server_is_named_and_reconnected_to(own_server: LiteServer, tmp_path: Path) -> None:
     folder, address = filled(tmp_path / "g"), own_server.address("c")
     push(folder.path, address)
-    there, query = mm.open_gallery(address), one(folder.vectors()[3])
-    before = there.search(query, 5)
+    collection, query = mm.open_gallery(address), one(folder.vectors()[3])
+    before = collection.search(query, 5)
     own_server.kill()
     started = time.monotonic()
-    with pytest.raises(MilvusUnavailableError, match=r"the server does not answer.*what it has stored is safe") as told:
-        there.search(query, 5)
+    with pytest.raises(MilvusUnavailableError, match=r"the server does not answer.*what it has stored is safe") as error:
+        collection.search(query, 5)
     assert time.monotonic() - started < 20
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     with pytest.raises(MilvusUnavailableError):
         push(folder.path, address)
     own_server.start()
-    assert there.search(query, 5) == before == folder.search(query, 5)
-    assert (there.verify(), len(there)) == ([], ITEMS)
+    assert collection.search(query, 5) == before == folder.search(query, 5)
+    assert (collection.verify(), len(collection)) == ([], ITEMS)
 
 
-def test_a_push_that_was_interrupted_goes_on(own_server: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_push_is_resumed(own_server: LiteServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH_SIZE", 64)
     folder, address = filled(tmp_path / "g"), own_server.address("c")
-    seen: list[int] = []
+    counts: list[int] = []
 
     def kill(count: int) -> None:
-        seen.append(count)
-        if len(seen) == 2:
+        counts.append(count)
+        if len(counts) == 2:
             own_server.kill()
 
     with pytest.raises(MilvusUnavailableError):
@@ -235,18 +237,18 @@ def test_a_push_that_was_interrupted_goes_on(own_server: LiteServer, tmp_path: P
     report = push(folder.path, address)
     assert report.added + report.skipped == ITEMS
     assert report.skipped >= 64
-    there = mm.open_gallery(address)
-    assert (there.ids, there.verify()) == (folder.ids, [])
-    assert there.vectors().tobytes() == folder.vectors().tobytes()
+    collection = mm.open_gallery(address)
+    assert (collection.ids, collection.verify()) == (folder.ids, [])
+    assert collection.vectors().tobytes() == folder.vectors().tobytes()
 
 
-def test_collections_that_are_not_there_or_not_ours(milvus: LiteServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_and_foreign_collections_are_named(milvus: LiteServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", milvus.address("nowhere"), "--prompt", "a dress"]) == 1
     assert "the server has no such collection; `mmretrieve push` makes one" in capsys.readouterr().err
     assert main(["info", "milvus://127.0.0.1:1/c"]) == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "the server does not answer" in told
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert "the server does not answer" in output
 
 
 FIELDS = {"n": FieldType.NUMBER, "t": FieldType.TEXT}
@@ -300,11 +302,11 @@ expressions = st.recursive(
 @pytest.fixture(scope="module")
 def table(milvus: LiteServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[mm.Gallery, sqlite3.Connection]:
     gallery = mm.Gallery.create(tmp_path_factory.mktemp("table") / "g", encoder=ColourEncoder())
-    told = [{name: value for name, value in zip("nt", values, strict=True) if value is not None} for values in VALUES]
+    fields = [{name: value for name, value in zip("nt", values, strict=True) if value is not None} for values in VALUES]
     gallery.add_vectors(
         [str(i) for i in range(len(VALUES))],
         np.random.default_rng(0).normal(size=(len(VALUES), ColourEncoder.dim)),
-        fields=told,
+        fields=fields,
     )
     push(gallery.path, milvus.address("table"))
     db = sqlite3.connect(":memory:", check_same_thread=False)
@@ -315,11 +317,11 @@ def table(milvus: LiteServer, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(expressions)
-def test_a_filter_keeps_what_sqlite_would(table: tuple[mm.Gallery, sqlite3.Connection], where: str) -> None:
-    there, db = table
-    wanted = {str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where}")}
-    found = there.search(Composition(("query",), there.vectors()[:1], (1.0,)), len(VALUES), where=where)
-    assert set(found.ids) == wanted, to_milvus(parse(where), filter_columns(FIELDS))
+def test_a_filter_matches_what_sqlite_matches(table: tuple[mm.Gallery, sqlite3.Connection], where: str) -> None:
+    collection, db = table
+    expected = {str(id_) for (id_,) in db.execute(f"SELECT id FROM fields WHERE {where}")}
+    ranking = collection.search(Composition(("query",), collection.vectors()[:1], (1.0,)), len(VALUES), where=where)
+    assert set(ranking.ids) == expected, to_milvus(parse(where), filter_columns(FIELDS))
 
 
 @pytest.mark.parametrize(
@@ -335,7 +337,9 @@ def test_a_filter_keeps_what_sqlite_would(table: tuple[mm.Gallery, sqlite3.Conne
         ("n = 1; DROP TABLE items", "a second statement"),
     ],
 )
-def test_what_milvus_cannot_say_is_named(table: tuple[mm.Gallery, sqlite3.Connection], where: str, message: str) -> None:
-    with pytest.raises(OptionError, match=message) as told:
+def test_a_filter_that_milvus_cannot_evaluate_is_named(
+    table: tuple[mm.Gallery, sqlite3.Connection], where: str, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message) as error:
         table[0].search(Composition(("query",), table[0].vectors()[:1], (1.0,)), 3, where=where)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)

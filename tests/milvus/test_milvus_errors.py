@@ -20,17 +20,17 @@ from mmretrieve.cli.main import main
 from mmretrieve.errors import GalleryError
 from mmretrieve.milvus import client as servers
 from mmretrieve.milvus.client import MilvusTimeoutError
-from mmretrieve.milvus.gallery import push
+from mmretrieve.milvus.transfer import push
 
 
 class Strict(grpc.GenericRpcHandler):
     """Knows one token, and nothing else."""
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        self.tokens: list[str] = []
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        self.seen += [str(value) for key, value in details.invocation_metadata if key == "authorization"]
+        self.tokens += [str(value) for key, value in details.invocation_metadata if key == "authorization"]
 
         def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure, please check username and password are correct")
@@ -56,30 +56,30 @@ def test_a_wrong_token_is_named_and_not_shown(
     monkeypatch.setenv("MILVUS_TOKEN", "hidden-token")
     for address in (f"milvus://{location}", f"milvus://me:hidden-word@{location}"):
         assert main(["info", address]) == 1
-        said = capsys.readouterr().err
-        assert "the server does not accept this user or token; set MILVUS_TOKEN" in said
-        assert (said.count("\n"), "hidden" in said) == (1, False)
-    assert len(set(handler.seen)) == 2
+        output = capsys.readouterr().err
+        assert "the server does not accept this user or token; set MILVUS_TOKEN" in output
+        assert (output.count("\n"), "hidden" in output) == (1, False)
+    assert len(set(handler.tokens)) == 2
 
 
 @pytest.mark.timed
-def test_a_server_that_hangs_is_given_up(
+def test_a_server_that_hangs_times_out(
     milvus: LiteServer, tmp_path: Path, filled: mm.Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert milvus.port
     own = LiteServer(tmp_path)
     try:
         push(filled.path, own.address("c"))
-        there = mm.open_gallery(own.address("c"))
+        collection = mm.open_gallery(own.address("c"))
         monkeypatch.setattr(servers, "CALL_SECONDS", 1.0)
         os.kill(own.process.pid, signal.SIGSTOP)
         started = time.monotonic()
         with pytest.raises(MilvusTimeoutError, match="does not answer in time; what it has stored is safe"):
-            there.refresh()
+            collection.refresh()
         assert time.monotonic() - started < 5
         os.kill(own.process.pid, signal.SIGCONT)
-        there.refresh()
-        assert there.ids == filled.ids
+        collection.refresh()
+        assert collection.ids == filled.ids
     finally:
         os.kill(own.process.pid, signal.SIGCONT)
         own.stop()
@@ -91,7 +91,7 @@ def test_without_pymilvus_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         mm.open_gallery("milvus://127.0.0.1:1/c")
 
 
-def test_a_collection_of_somebody_else_is_left_alone(milvus: LiteServer, filled: mm.Gallery) -> None:
+def test_a_foreign_collection_is_not_changed(milvus: LiteServer, filled: mm.Gallery) -> None:
     from pymilvus import MilvusClient
 
     MilvusClient(f"http://127.0.0.1:{milvus.port}").create_collection("theirs", dimension=8)
@@ -100,11 +100,11 @@ def test_a_collection_of_somebody_else_is_left_alone(milvus: LiteServer, filled:
             ask()
 
 
-def test_an_item_that_says_too_much_is_named_and_the_rest_stays(milvus: LiteServer, filled: mm.Gallery) -> None:
+def test_an_item_too_large_for_milvus_is_named_and_the_others_stay(milvus: LiteServer, filled: mm.Gallery) -> None:
     address = milvus.address("much")
     push(filled.path, address)
     filled.add_vectors(["long"], np.ones((1, filled.dim)), fields=[{"story": "word " * 20_000}])
-    with pytest.raises(GalleryError, match=r"'long': its fields take .* bytes, Milvus keeps up to 65535"):
+    with pytest.raises(GalleryError, match=r"'long': its fields take .* bytes, Milvus stores at most 65535"):
         push(filled.path, address)
     assert len(mm.open_gallery(address)) == len(filled) - 1
 

@@ -29,7 +29,7 @@ from mmretrieve.cli.main import main
 from mmretrieve.errors import ExpiredError, ImageError, MissingError
 from mmretrieve.filters import parse, to_dict
 from mmretrieve.images import MAX_PIXELS
-from mmretrieve.milvus.gallery import push
+from mmretrieve.milvus.transfer import push
 from mmretrieve.request import REQUEST_FIELDS, SearchRequest
 from mmretrieve.server import errors, limits
 from mmretrieve.server.app import create_app

@@ -23,7 +23,7 @@ from pyarrow import parquet as pq
 
 from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.images import open_image
-from mmretrieve.sources import Columns, parquet_cells, parquet_files, read_source
+from mmretrieve.sources import Columns, parquet_files, read_source
 from mmretrieve.sources.base import Source, SourceItem, UnreadableItem
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import fields_of, number_of, value_of
@@ -244,13 +244,13 @@ def test_a_cell_of_a_changed_file_is_read_again(tmp_path: Path) -> None:
 def test_a_cell_reads_only_its_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_rows(tmp_path / "a.parquet", {"jpg": [bytes([i]) * 1000 for i in range(100)]}, row_group_size=10)
     opened: list[int] = []
-    stream = parquet_cells.stream
+    stream = parquet_files.stream
 
     def counting(path: str, metadata: object, group: int, column: str) -> object:
         opened.append(group)
         return stream(path, metadata, group, column)
 
-    monkeypatch.setattr(parquet_cells, "stream", counting)
+    monkeypatch.setattr(parquet_files, "stream", counting)
     for row in (57, 58, 50, 59, 41):
         with Location(str(path), f"parquet:{row}:jpg").open() as file:
             assert file.read() == bytes([row]) * 1000
@@ -261,12 +261,12 @@ def test_a_row_group_is_read_in_batches_and_again_from_its_start(tmp_path: Path,
     monkeypatch.setattr(parquet_files, "BATCH_BYTES", 3000)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     path = write_rows(tmp_path / "a.parquet", {"jpg": [bytes([i]) + os.urandom(999) for i in range(100)]})
-    window = parquet_cells._RowGroupColumn(str(path), 0, "jpg")
+    window = parquet_files._RowGroupColumn(str(path), 0, "jpg")
     for row in (0, 99, 50, 51, 48, 0, 99):
         assert (window.value(row) or b"")[0] == row
         assert window._buffered() <= 7
     with pytest.raises(ImageError, match="there is no row 100"):
-        parquet_cells.cell(str(path), 100, "jpg", "")
+        parquet_files.cell(str(path), 100, "jpg", "")
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

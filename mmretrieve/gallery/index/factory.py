@@ -65,8 +65,8 @@ def parameters(index: faiss.Index, params: SearchParams) -> Any:
         inner = parameters(index.base_index, params)
         return inner and faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
     if name.startswith(("IndexIVF", "GpuIndexIVF")) and params.nprobe is not None:
-        most = MAX_GPU_K if name.startswith("Gpu") else index.nlist
-        return faiss.SearchParametersIVF(nprobe=min(params.nprobe, index.nlist, most))
+        max_nprobe = MAX_GPU_K if name.startswith("Gpu") else index.nlist
+        return faiss.SearchParametersIVF(nprobe=min(params.nprobe, index.nlist, max_nprobe))
     if name.startswith("IndexHNSW") and params.ef is not None:
         return faiss.SearchParametersHNSW(efSearch=params.ef)
     return None
@@ -108,8 +108,8 @@ def _one_line(message: str) -> str:
     return re.sub(r"^Error in .* at \S+:\d+: ", "", last)
 
 
-def _sample(vectors: NDArray[np.float16], wanted: int) -> Float32:
-    count = min(len(vectors), MAX_TRAINING_ROWS, max(MIN_TRAINING_ROWS, wanted))
+def _sample(vectors: NDArray[np.float16], min_count: int) -> Float32:
+    count = min(len(vectors), MAX_TRAINING_ROWS, max(MIN_TRAINING_ROWS, min_count))
     rows = np.linspace(0, max(len(vectors) - 1, 0), count).astype(np.int64)
     return np.asarray(vectors[rows], dtype=np.float32)
 

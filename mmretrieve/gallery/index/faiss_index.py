@@ -24,7 +24,7 @@ from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import gpu
 from mmretrieve.gallery.index.factory import cells_of, limit_threads, parameters, train_index, translate_errors
 from mmretrieve.gallery.index.plan import MAX_GPU_K, Device, IndexPlan, SearchParams, default_params
-from mmretrieve.scoring import check_k
+from mmretrieve.options import check_count
 from mmretrieve.vectors import Float32, as_rows
 
 ROW_BATCH_SIZE = 65_536  # rows read and added at once: 128 MB as float32 of 512 dimensions
@@ -111,22 +111,22 @@ class FaissIndex:
         There are at least k if the index has as many rows, and ties with the k-th are included. For an exact plan the candidates contain the k
         best by exact score. On a GPU they are limited to `max_k`; a larger k raises OptionError.
         """
-        queries_qd, k = as_rows(queries, "queries", dim=self.dim), check_k(k)
+        queries_qd, k = as_rows(queries, "queries", dim=self.dim), check_count("k", k)
         if k >= len(self):
             return [np.arange(len(self), dtype=np.int64) for _ in queries_qd]
         if self.max_k is not None and k > self.max_k:
             raise OptionError(f"k = {k}: an index on a GPU finds at most {self.max_k}; score the rows exactly instead")
-        most = min(len(self), self.max_k or len(self))
-        wanted, nprobe = round(k * self.params.overfetch) + MARGIN, self.params.nprobe
+        max_fetch_k = min(len(self), self.max_k or len(self))
+        fetch_k, nprobe = round(k * self.params.overfetch) + MARGIN, self.params.nprobe
         results: dict[int, NDArray[np.int64]] = {}
         while len(results) < len(queries_qd):
-            wanted = min(wanted, most)
+            fetch_k = min(fetch_k, max_fetch_k)
             pending = [i for i in range(len(queries_qd)) if i not in results]
-            scores, rows = self._search_faiss(queries_qd[pending], wanted, nprobe)
-            is_widest = wanted == most and (nprobe is None or nprobe >= (self.cells or 1))
+            scores, rows = self._search_faiss(queries_qd[pending], fetch_k, nprobe)
+            is_widest = fetch_k == max_fetch_k and (nprobe is None or nprobe >= (self.cells or 1))
             is_complete = self._is_complete(queries_qd[pending], scores, k) | is_widest
             results |= {i: self._rows_found(row, k) for i, row, done in zip(pending, rows, is_complete, strict=True) if done}
-            wanted, nprobe = WIDENING_FACTOR * wanted, None if nprobe is None else WIDENING_FACTOR * nprobe
+            fetch_k, nprobe = WIDENING_FACTOR * fetch_k, None if nprobe is None else WIDENING_FACTOR * nprobe
         return [results[i] for i in range(len(queries_qd))]
 
     def save(self, path: Path) -> str:
@@ -150,11 +150,11 @@ class FaissIndex:
             logger.info("%s: %s; it will be built again", path, error)
             return None
 
-    def _search_faiss(self, queries: Float32, wanted: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
-        """Returns (q, wanted) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
+    def _search_faiss(self, queries: Float32, fetch_k: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
+        """Returns (q, fetch_k) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
         faiss_params = parameters(self._index, SearchParams(nprobe, self.params.ef))
         with limit_threads(len(queries)):
-            scores, rows = self._index.search(queries, wanted, params=faiss_params)
+            scores, rows = self._index.search(queries, fetch_k, params=faiss_params)
         return scores, rows
 
     def _is_complete(self, queries: Float32, scores: Float32, k: int) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import FLAT, MAX_FLAT_NUMBERS, IndexPlan, SearchParams
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import INDEX, Store
@@ -49,12 +48,6 @@ class IndexManifest:
         return cls(
             **{name: value for name, value in data.items() if name != "effort"}, params=SearchParams.from_dict(data["effort"])
         )
-
-    @classmethod
-    def unwritten(cls, version: StoreVersion, index: FaissIndex) -> IndexManifest:
-        """Describes an index that was just built and is not tuned yet."""
-        plan, rows = index.plan, len(index)
-        return cls(version.epoch, rows, "", plan.factory, plan.reason, index.params, rows)
 
     @classmethod
     def of(cls, store: Store, version: StoreVersion | None = None) -> IndexManifest | None:

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
@@ -15,10 +14,10 @@ from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
 from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
-from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best, report, tune
+from mmretrieve.gallery.index.tuning import IndexReport, TuningResult, composed_queries, exact_best, report, tune
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
-from mmretrieve.vectors import is_number
+from mmretrieve.options import is_number
 
 N_QUERIES = 200  # composed queries for tuning, and as many others for the report
 TUNING_K = 10  # recall@10 has to reach the target
@@ -51,7 +50,7 @@ def open_index(
     index = None if manifest is None else _load(store, manifest)
     if index is None:
         if manifest is not None and manifest.plan != UNBUILT:
-            logger.warning("%s: the index is not the one that was built; searching without it", store.folder)
+            logger.warning("%s: the index file is not the one that was built; searching without it", store.folder)
         index = FaissIndex.build(UNBUILT, float16_rows)
     return LoadedIndex(_move_to_device(index, device, float16_rows), version.epoch, digest)
 
@@ -71,21 +70,29 @@ def build(
     """
     _check_target(target)
     if not version.total:
-        raise GalleryError(f"{store.folder}: an empty gallery needs no index")
+        raise GalleryError(f"{store.folder}: the gallery is empty; add items before building an index")
     plan = choose(len(float16_rows), store.dim) if factory is None else IndexPlan(factory, "requested by name")
     with store.writing_index():
         started = time.perf_counter()
         index = FaissIndex.build(plan, float16_rows, progress=progress)
-        made = replace(IndexManifest.unwritten(version, index), seconds=time.perf_counter() - started)
-        made = replace(made, **_tune(index, float16_rows, target))
-        return _write(store, version, index, made, index_wanted={"factory": factory, "target": target})
+        manifest = IndexManifest(
+            epoch=version.epoch,
+            rows=len(index),
+            digest="",
+            factory=plan.factory,
+            reason=plan.reason,
+            trained=len(index),
+            seconds=time.perf_counter() - started,
+            **vars(_tune(index, float16_rows, target)),
+        )
+        return _write(store, version, index, manifest, index_wanted={"factory": factory, "target": target})
 
 
 def rebuild(store: Store, version: StoreVersion, float16_rows: Float16Rows, progress: Progress | None = None) -> None:
-    """Builds the index again with the options of the last `build`, if there was one and it is gone, as after a compaction."""
-    wanted = store.ledger.meta().get("index_wanted")
-    if wanted is not None and version.total and IndexManifest.of(store, version) is None:
-        build(store, version, float16_rows, progress=progress, **wanted)
+    """Builds the index again with the options of the last `build`, if compaction has removed it."""
+    options = store.ledger.meta().get("index_wanted")
+    if options is not None and version.total and IndexManifest.of(store, version) is None:
+        build(store, version, float16_rows, progress=progress, **options)
 
 
 def grow(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
@@ -114,9 +121,9 @@ def measure(store: Store, version: StoreVersion, float16_rows: Float16Rows, targ
     if manifest is None or index is None:
         raise GalleryError(f"{store.folder}: there is no index; build one with `mmretrieve build {store.folder}`")
     rows = float16_rows[: len(index)]
-    tuned = _tune(index, rows, target)
-    if replace(manifest, **tuned) != manifest:
-        manifest = replace(manifest, **tuned)
+    tuned = replace(manifest, **vars(_tune(index, rows, target)))
+    if tuned != manifest:
+        manifest = tuned
         with store.writing_index():
             store.ledger.set_meta(index=manifest.to_dict())
     queries = composed_queries(rows, N_QUERIES, seed=1)
@@ -144,11 +151,10 @@ def _check_target(target: float) -> None:
         raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
 
 
-def _tune(index: FaissIndex, rows: Float16Rows, target: float) -> dict[str, Any]:
-    """Returns the fields of the manifest that describe the cheapest parameters that reach the target."""
+def _tune(index: FaissIndex, rows: Float16Rows, target: float) -> TuningResult:
+    """Finds the cheapest parameters that reach the target. The manifest has fields of the same names as the result."""
     queries = composed_queries(rows, N_QUERIES)
-    tuned = tune(index, exact_best(rows, queries, min(TUNING_K, len(rows))), queries, target=target)
-    return {"params": tuned.params, "recall": tuned.recall, "target": target}
+    return tune(index, exact_best(rows, queries, min(TUNING_K, len(rows))), queries, target=target)
 
 
 def _move_to_device(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:
@@ -176,15 +182,15 @@ def _load(store: Store, manifest: IndexManifest) -> FaissIndex | None:
     return None
 
 
-def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: IndexManifest, **more: object) -> IndexManifest:
+def _write(store: Store, version: StoreVersion, index: FaissIndex, manifest: IndexManifest, **meta: object) -> IndexManifest:
     """Writes the file and records it in the ledger, unless rows were renumbered meanwhile. Call within `writing_index`."""
     new = store.folder / NEW
     try:
         manifest = replace(manifest, digest=index.save(new))
     except RuntimeError as error:  # FAISS, where the disk is full
-        raise GalleryError(f"{new}: could not be written; is the disk full?") from error
+        raise GalleryError(f"{new}: could not be written; check the free space of the disk") from error
     if store.ledger.version().epoch != version.epoch:
         raise GalleryError(f"{store.folder}: was compacted during the build; build the index again")
-    store.ledger.set_meta(index=manifest.to_dict(), **more)
+    store.ledger.set_meta(index=manifest.to_dict(), **meta)
     os.replace(new, store.folder / INDEX)
     return manifest

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmretrieve.errors import OptionError
-from mmretrieve.options import Choice
-from mmretrieve.vectors import is_number
+from mmretrieve.options import Choice, check_count, is_number
 
 FLAT, FLAT_FLOAT32 = "SQfp16", "Flat"  # all vectors in float16, in float32
 MAX_FLAT_NUMBERS = 1 << 27  # items × dimensions, 262,144 × 512: 13 ms per query on one thread
@@ -57,9 +56,8 @@ class SearchParams:
 
     def __post_init__(self) -> None:
         for name in ("nprobe", "ef"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
         if not is_number(self.overfetch) or self.overfetch < 1:
             raise OptionError(f"overfetch must be a number of at least 1, got {self.overfetch!r}")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import MARGIN, FaissIndex
 from mmretrieve.gallery.index.plan import SearchParams
-from mmretrieve.scoring import ROW_BATCH_SIZE, check_k, term_scores, top_k
+from mmretrieve.scoring import ROW_BATCH_SIZE, term_scores, top_k
 from mmretrieve.vectors import Float32, unit
 
 ALPHAS = 0.3, 0.9  # the difference of two images is about twice that of a prompt
@@ -31,7 +31,6 @@ class TuningResult:
     params: SearchParams
     recall: float
     target: float
-    at: int
 
     @property
     def reached(self) -> bool:
@@ -91,8 +90,8 @@ def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, targe
 
     Exact scores decide among candidates, so every true candidate is found. Deleted rows may be left out of `truth`.
     """
-    at, best, least = check_k(truth.shape[1]), None, float("inf")
-    nearest = TuningResult(index.params, -1.0, target, at)
+    at, best, least = truth.shape[1], None, float("inf")
+    nearest = TuningResult(index.params, -1.0, target)
     for params in _ladder(index):
         scanned = len(index) * (params.nprobe or 1) / (index.cells or 1) if params.ef is None else 0.0
         if best is not None and scanned >= least:
@@ -114,15 +113,15 @@ def report(
 
     `truth` is `exact_best` of (q, d) queries and k = 100. `build_seconds` is copied into the report.
     """
-    alone = [_milliseconds(index, vectors, query[None]) for query in queries]
+    single_ms = [_milliseconds(index, vectors, query[None]) for query in queries]
     batches = [queries[start : start + QUERY_BATCH_SIZE] for start in range(0, len(queries), QUERY_BATCH_SIZE)]
-    together = min(_milliseconds(index, vectors, batch) / len(batch) for batch in batches)
+    batch_ms = min(_milliseconds(index, vectors, batch) / len(batch) for batch in batches)
     return IndexReport(
         recall(truth[:, :10], rescore(vectors, queries, index.search(queries, 10), 10)),
         recall(truth[:, :100], rescore(vectors, queries, index.search(queries, 100), 100)),
-        float(np.percentile(alone, 50)),
-        float(np.percentile(alone, 99)),
-        together,
+        float(np.percentile(single_ms, 50)),
+        float(np.percentile(single_ms, 99)),
+        batch_ms,
         index.size / max(1, len(index)),
         build_seconds,
     )
@@ -155,7 +154,7 @@ def _try_overfetches(
     proposals = index.with_params(replace(params, overfetch=overfetches[-1])).search(queries, at)
     for overfetch in overfetches:
         reached = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
-        yield TuningResult(replace(params, overfetch=overfetch), reached, target, at)
+        yield TuningResult(replace(params, overfetch=overfetch), reached, target)
 
 
 def _merge_best(

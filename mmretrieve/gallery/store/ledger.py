@@ -32,15 +32,16 @@ from mmretrieve.gallery.store.statements import (
     STATEMENT_BATCH_SIZE,
     TABLES,
     WHERE_SECONDS,
-    RecordReader,
-    confined,
+    LedgerTransaction,
     connect,
     in_transaction,
     meta_of,
     put_meta,
+    read_records,
+    restrict_reads,
 )
-from mmretrieve.gallery.store.transaction import LedgerTransaction
 
+FORMAT, OLDER_FORMAT = 3, 2
 BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # errors that a damaged entry causes
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
@@ -66,12 +67,14 @@ class Ledger:
         self._session = _Session()
 
     @classmethod
-    def make(cls, path: Path, meta: Mapping[str, Any]) -> None:
+    def create(cls, path: Path, meta: Mapping[str, Any]) -> None:
         """Creates the file. Raises OSError if it cannot be written."""
         try:
             with closing(connect(path)) as db, in_transaction(db):
                 db.executescript(f"BEGIN; {TABLES}")
-                put_meta(db, {"rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
+                put_meta(
+                    db, {"format": FORMAT, "rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta}
+                )
                 put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum=0).to_dict()})
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
@@ -85,7 +88,7 @@ class Ledger:
         except UnicodeEncodeError as error:
             raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
         except (sqlite3.DatabaseError, *UNREADABLE) as error:
-            raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_meaning(error)}") from error
+            raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_explanation(error)}") from error
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -110,52 +113,54 @@ class Ledger:
     def writing(self) -> Iterator[LedgerTransaction]:
         """One transaction that begins a new generation: committed when the block ends, rolled back when it raises."""
         with self.reading(BEGIN_WRITING) as db:
-            write = LedgerTransaction(db, self.path)
-            yield write
-            write.close()
+            transaction = LedgerTransaction(db, self.path)
+            yield transaction
+            transaction.close()
 
     def check(self) -> None:
         """Raises GalleryError if the metadata, or a sealed ledger, is not what was committed. Reads no rows."""
         with self.reading() as db:
-            is_damaged = ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED
-            if is_damaged or ledger_checksum.stored(db) is None:
+            is_damaged = ledger_checksum.problem_of_seal(db, self._seal_path) == ledger_checksum.DAMAGED
+            if is_damaged or ledger_checksum.read_checksum(db) is None:
                 raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
 
     def seal(self) -> None:
         """Seals a small ledger; removes the seal of a larger one."""
         if self.path.stat().st_size > ledger_checksum.MAX_SEALED_BYTES:
-            self._seal.unlink(missing_ok=True)
+            self._seal_path.unlink(missing_ok=True)
             return
         with self.reading() as db:
-            ledger_checksum.write_seal(db, self._seal)
+            ledger_checksum.write_seal(db, self._seal_path)
 
-    def problem(self, format_: int) -> str | None:
+    def problem(self) -> str | None:
         """Returns one line if the ledger as a whole, or its seal, is not what was committed. Reads all rows."""
         with self.reading() as db:
-            problem = ledger_checksum.problem_of_seal(db, self._seal)
-            if problem is None and meta_of(db)["format"] == format_ and not ledger_checksum.is_intact(db):
+            problem = ledger_checksum.problem_of_seal(db, self._seal_path)
+            if problem is None and meta_of(db)["format"] == FORMAT and not ledger_checksum.is_intact(db):
                 problem = ledger_checksum.DAMAGED
         return f"{self.path.name}: {problem}" if problem == ledger_checksum.DAMAGED else problem
 
-    def migrate(self, format_: int) -> None:
-        """Migrates format 2: adds the checksum that writes maintain, and an index of deletions.
+    def migrate(self) -> None:
+        """Migrates a ledger of OLDER_FORMAT: adds the checksum that writes maintain, and an index of deletions.
 
         Raises GalleryError, with nothing written, if the file is not the one that was sealed.
         """
+        if self.meta()["format"] == FORMAT:
+            return
         with self.reading(BEGIN_WRITING) as db:
             meta = meta_of(db)
-            if meta["format"] == format_:
+            if meta["format"] == FORMAT:  # another process has migrated it
                 return
-            if ledger_checksum.problem_of_seal(db, self._seal) == ledger_checksum.DAMAGED:
+            if ledger_checksum.problem_of_seal(db, self._seal_path) == ledger_checksum.DAMAGED:
                 raise GalleryError(f"{self.path}: {ledger_checksum.DAMAGED}; nothing was written")
             db.execute("DROP INDEX dead")
             db.execute(DEAD_INDEX)
-            put_meta(db, {"format": format_, "generation": meta["generation"] + 1})
+            put_meta(db, {"format": FORMAT, "generation": meta["generation"] + 1})
             row_sum = ledger_checksum.row_sum_of(db)
             put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum).to_dict()})
 
     @property
-    def _seal(self) -> Path:
+    def _seal_path(self) -> Path:
         return self.path.with_name(ledger_checksum.SEAL)
 
     def meta(self) -> dict[str, Any]:
@@ -166,7 +171,7 @@ class Ledger:
         with self.writing() as transaction:
             transaction.set_meta(**values)
 
-    def kinds(self) -> dict[str, FieldType]:
+    def field_types(self) -> dict[str, FieldType]:
         """Returns field name → type."""
         return {name: FieldType(kind) for name, kind in self.meta()["fields"].items()}
 
@@ -183,34 +188,34 @@ class Ledger:
 
     def ids(self, version: StoreVersion, first_row: int = 0) -> tuple[str, ...]:
         """Returns the ids of a version from a row on, in insertion order."""
-        query = f"SELECT id FROM items WHERE row >= ? AND {version.lives} ORDER BY row"
+        query = f"SELECT id FROM items WHERE row >= ? AND {version.condition} ORDER BY row"
         with self._within(version) as db:
             return tuple(id_ for (id_,) in db.execute(query, (first_row,)))
 
     def rows_of(self, ids: Iterable[str], version: StoreVersion) -> list[int]:
         """Returns the rows of ids, in their order. Raises GalleryError for an unknown id."""
-        query = f"SELECT row FROM items WHERE id = ? AND {version.lives}"
+        query = f"SELECT row FROM items WHERE id = ? AND {version.condition}"
         with self._within(version) as db:
             return [self._fetch(db.execute(query, (id_,)), id_)[0] for id_ in ids]
 
     def copies(self, hashes: Sequence[str], version: StoreVersion) -> list[list[str]]:
         """Returns for each content hash the ids of the items with it."""
-        query = f"SELECT id FROM items WHERE hash = ? AND {version.lives} ORDER BY row"
+        query = f"SELECT id FROM items WHERE hash = ? AND {version.condition} ORDER BY row"
         with self._within(version) as db:
             return [[id_ for (id_,) in db.execute(query, (content,))] for content in hashes]
 
     def records_of(self, rows: Sequence[int], version: StoreVersion) -> list[ItemRecord]:
         """Returns the records of rows, in their order, whether they were deleted since or not."""
         with self._within(version) as db:
-            return RecordReader(db).records(rows)
+            return read_records(db, rows)
 
     def groups_of_content(self, version: StoreVersion) -> list[tuple[str, ...]]:
         """Returns groups of ids with equal content, in insertion order."""
-        shared = f"SELECT hash FROM items WHERE {version.lives} GROUP BY hash HAVING count(*) > 1"
+        shared = f"SELECT hash FROM items WHERE {version.condition} GROUP BY hash HAVING count(*) > 1"
         groups: dict[str, list[str]] = {}
         with self._within(version) as db:
             for content, id_ in db.execute(
-                f"SELECT hash, id FROM items WHERE {version.lives} AND hash IN ({shared}) ORDER BY row"
+                f"SELECT hash, id FROM items WHERE {version.condition} AND hash IN ({shared}) ORDER BY row"
             ):
                 groups.setdefault(content, []).append(id_)
         return [tuple(ids) for ids in groups.values()]
@@ -224,10 +229,10 @@ class Ledger:
             condition = to_sqlite(where, meta_of(db)["fields"])
             query = (
                 f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row "
-                f"WHERE {version.lives} AND {condition.sql} ORDER BY items.row"
+                f"WHERE {version.condition} AND {condition.sql} ORDER BY items.row"
             )
             try:
-                with confined(db, condition.reads):
+                with restrict_reads(db, condition.reads):
                     return np.array([row for (row,) in db.execute(query, condition.parameters)], dtype=np.int64)
             except (sqlite3.Error, UnicodeError) as error:
                 late = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
@@ -236,19 +241,19 @@ class Ledger:
     def existing(self, ids: Iterable[str]) -> dict[str, ExistingItem]:
         """Returns the row and the content hash of those ids that exist."""
         with self.reading() as db:
-            return {id_: ExistingItem(row, content) for row, id_, content in _live(db, "id", ids)}
+            return {id_: ExistingItem(row, content) for row, id_, content in _live_rows(db, "id", ids)}
 
-    def live(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
+    def records_by_id(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the records of those ids that exist."""
         with self.reading() as db:
-            records = RecordReader(db).records([row for row, *_ in _live(db, "id", ids)])
+            records = read_records(db, [row for row, *_ in _live_rows(db, "id", ids)])
             return {record.item.id: record for record in records}
 
-    def with_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
+    def records_by_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the first live record of each content hash that exists."""
         with self.reading() as db:
-            first = {content: row for row, _, content in sorted(_live(db, "hash", hashes), reverse=True)}
-            return {record.item.hash: record for record in RecordReader(db).records(sorted(first.values()))}
+            first = {content: row for row, _, content in sorted(_live_rows(db, "hash", hashes), reverse=True)}
+            return {record.item.hash: record for record in read_records(db, sorted(first.values()))}
 
     def rows_of_source(self, source: str) -> list[int]:
         """Returns the live rows that came from a source, in order."""
@@ -260,23 +265,23 @@ class Ledger:
         """Returns up to `count` records from row `after` on, deleted ones included."""
         with self.reading() as db:
             rows = db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (after, count))
-            return RecordReader(db).records([row for (row,) in rows])
+            return read_records(db, [row for (row,) in rows])
 
     def commit(self, new: Sequence[ItemRecord], thumbnail_bytes: int, *, replaced: Sequence[int] = ()) -> None:
         """Appends records and deletes the rows that they replace, all or none."""
         with self.writing() as transaction:
-            transaction.kill(replaced)
+            transaction.mark_deleted(replaced)
             transaction.add_fields(new)
             for record in new:
                 transaction.insert(record)
             rows = new[-1].row + 1 if new else transaction.meta["rows"]
             transaction.set_meta(rows=rows, thumbnail_bytes=thumbnail_bytes)
 
-    def kill(self, rows: Sequence[int]) -> None:
+    def mark_deleted(self, rows: Sequence[int]) -> None:
         with self.writing() as transaction:
-            transaction.kill(rows)
+            transaction.mark_deleted(rows)
 
-    def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **more: object) -> None:
+    def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **meta: object) -> None:
         """Removes deleted rows, numbers the rest from 0 and begins a new epoch. `thumbnails_at` maps old offsets to new ones."""
         with self.writing() as transaction:
             transaction.remove_dead()
@@ -286,7 +291,7 @@ class Ledger:
                 stored = replace(record.stored, thumbnail_at=thumbnails_at.get(record.stored.thumbnail_at, 0))
                 transaction.insert(replace(record, row=new, stored=stored))
             epoch = transaction.meta["epoch"] + 1
-            transaction.set_meta(rows=len(rows), thumbnail_bytes=thumbnail_bytes, epoch=epoch, **more)
+            transaction.set_meta(rows=len(rows), thumbnail_bytes=thumbnail_bytes, epoch=epoch, **meta)
 
     def shrink(self) -> None:
         """Returns free pages of the file to the file system."""
@@ -315,15 +320,15 @@ class Ledger:
             yield db
 
 
-def _live(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+def _live_rows(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
     """Yields row, id and content hash of the live items whose column has one of the values, a batch of values at a time."""
     rest = iter(dict.fromkeys(values))
-    while some := list(islice(rest, STATEMENT_BATCH_SIZE)):
-        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(some))}) AND died = 0"
-        yield from db.execute(query, some)
+    while batch := list(islice(rest, STATEMENT_BATCH_SIZE)):
+        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND died = 0"
+        yield from db.execute(query, batch)
 
 
-def _meaning(error: Exception) -> str:
+def _explanation(error: Exception) -> str:
     if "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2]) in DISK:
         return "what was committed before is safe"
     return "the gallery is damaged or is not one"

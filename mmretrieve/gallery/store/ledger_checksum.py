@@ -49,7 +49,7 @@ def row_sum_of(db: sqlite3.Connection) -> int:
     return int(total)
 
 
-def stored(db: sqlite3.Connection) -> LedgerChecksum | None:
+def read_checksum(db: sqlite3.Connection) -> LedgerChecksum | None:
     """Returns the stored checksum, None if it does not match the metadata. Reads no rows."""
     try:
         (text,) = db.execute("SELECT value FROM meta WHERE key = ?", (KEY,)).fetchone()
@@ -61,16 +61,16 @@ def stored(db: sqlite3.Connection) -> LedgerChecksum | None:
 
 def is_intact(db: sqlite3.Connection) -> bool:
     """Returns whether metadata, schema and the checksums of all rows are what was committed. Reads all rows."""
-    checksum = stored(db)
+    checksum = read_checksum(db)
     return checksum is not None and checksum.row_sum == row_sum_of(db)
 
 
 def write_seal(db: sqlite3.Connection, path: Path) -> None:
     """Seals the current ledger. In a folder that cannot be written the old seal stays; it is then ignored."""
-    generation, digest = _state(db)
+    generation, digest = _current_state(db)
     partial = path.with_suffix(".part")
     try:
-        partial.write_bytes(_lines(generation, digest))
+        partial.write_bytes(_seal_content(generation, digest))
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -87,16 +87,16 @@ def problem_of_seal(db: sqlite3.Connection, path: Path) -> str | None:
     content = path.read_bytes()
     try:
         sealed = json.loads(content.splitlines()[0])
-        if content != _lines(sealed["generation"], sealed["digest"]):
+        if content != _seal_content(sealed["generation"], sealed["digest"]):
             raise ValueError("another checksum")
     except (ValueError, LookupError, TypeError):
         return f"{SEAL}: is damaged; it is written again when the gallery is next written"
-    if sealed["generation"] != _generation(db) or _state(db) == (sealed["generation"], sealed["digest"]):
+    if sealed["generation"] != _generation(db) or _current_state(db) == (sealed["generation"], sealed["digest"]):
         return None
     return DAMAGED
 
 
-def _lines(generation: int, digest: str) -> bytes:
+def _seal_content(generation: int, digest: str) -> bytes:
     """The content of the seal: a line of JSON, and its CRC-32."""
     line = json.dumps({"generation": generation, "digest": digest}).encode()
     return b"%b\n%d\n" % (line, crc32(line))
@@ -107,6 +107,6 @@ def _generation(db: sqlite3.Connection) -> int:
     return int(generation)
 
 
-def _state(db: sqlite3.Connection) -> tuple[int, str]:
+def _current_state(db: sqlite3.Connection) -> tuple[int, str]:
     """Returns generation and digest. Reads through SQLite: closing the file elsewhere would release the locks of this process."""
     return _generation(db), hashlib.blake2b(db.serialize(), digest_size=16).hexdigest()

@@ -53,6 +53,20 @@ class Item:
         """The path of the image file, or of the archive that contains it."""
         return self.location.path
 
+    @property
+    def columns(self) -> dict[str, Value]:
+        """The columns that every item has, by their names in filters and on disk."""
+        return {
+            "id": self.id,
+            "path": self.path,
+            "part": self.location.member,
+            "hash": self.hash,
+            "width": self.width,
+            "height": self.height,
+            "source": self.source,
+            "stamp": self.fingerprint,
+        }
+
 
 @dataclass(frozen=True)
 class ExistingItem:
@@ -86,19 +100,9 @@ class ItemRecord:
     @property
     def values(self) -> tuple[Value, ...]:
         """The values of the columns, in their order, without the checksum."""
-        item, stored = self.item, self.stored
-        columns = (
-            self.row,
-            item.id,
-            item.path,
-            item.location.member,
-            item.hash,
-            item.width,
-            item.height,
-            item.source,
-            item.fingerprint,
-        )
-        return *columns, stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size, self.died
+        stored = self.stored
+        files = stored.vector, stored.thumbnail, stored.thumbnail_at, stored.thumbnail_size
+        return self.row, *self.item.columns.values(), *files, self.died
 
     @property
     def checksum(self) -> int:
@@ -130,34 +134,34 @@ class StoreVersion:
         return np.delete(np.arange(self.total, dtype=np.int64), self.dead)
 
     @property
-    def lives(self) -> str:
+    def condition(self) -> str:
         """The SQL condition that an item belongs to this version, whatever was deleted since."""
         return f"(items.died = 0 OR items.died > {self.generation}) AND items.row < {self.total}"
 
 
-def fit_fields(given: Mapping[str, Value], kinds: dict[str, FieldType]) -> dict[str, Value]:
+def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict[str, Value]:
     """Returns the fields under the names that the gallery uses for them; upper and lower case are equal. Values are not changed.
 
-    New fields are added to `kinds`. Raises GalleryError, with the name of the field, for a value that is not text, a finite number or None, or
-    that has another type than the field; `kinds` is then unchanged.
+    New fields are added to `types`. Raises GalleryError, with the name of the field, for a value that is not text, a finite number or None, or
+    that has another type than the field; `types` is then unchanged.
     """
-    names, fields, types = {folded(name): name for name in kinds}, dict[str, Value](), dict[str, FieldType]()
-    for name, value in given.items():
+    names, fitted, new_types = {folded(name): name for name in types}, dict[str, Value](), dict[str, FieldType]()
+    for name, value in fields.items():
         if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
             raise GalleryError(f"a field cannot have the name {name!r}")
-        own = names.setdefault(folded(name), name)
-        if own in fields:
-            raise GalleryError(f"field {own!r} is there twice, as {name!r} too: capitals make no difference")
+        field_name = names.setdefault(folded(name), name)
+        if field_name in fitted:
+            raise GalleryError(f"the fields {field_name!r} and {name!r} have the same name (case is ignored)")
         if value is not None:
-            types[own] = kind_of(own, value)
-            if kinds.get(own, types[own]) is not types[own]:
-                raise GalleryError(f"field {own!r} holds {kinds[own]}s in this gallery, got {value!r}")
-        fields[own] = value
-    kinds.update(types)
-    return fields
+            new_types[field_name] = field_type_of(field_name, value)
+            if types.get(field_name, new_types[field_name]) is not new_types[field_name]:
+                raise GalleryError(f"field {field_name!r} holds {types[field_name]}s in this gallery, got {value!r}")
+        fitted[field_name] = value
+    types.update(new_types)
+    return fitted
 
 
-def kind_of(name: str, value: object) -> FieldType:
+def field_type_of(name: str, value: object) -> FieldType:
     """Returns the type of a value. Raises GalleryError if it is neither text nor a finite 64-bit number."""
     if isinstance(value, str) and is_text(value):
         return FieldType.TEXT

@@ -1,18 +1,26 @@
-"""SQL statements of the ledger. Each runs within the transaction of its connection."""
+"""Reads and writes of the ledger in SQL. Each runs within the transaction of its connection.
+
+Every change of a row goes through `LedgerTransaction`, which adjusts the checksum of the ledger.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
-from mmretrieve.gallery.store.records import RESERVED, Item, ItemRecord, StoredChecksums
+from mmretrieve.filters.sqlite import quoted
+from mmretrieve.gallery.store import ledger_checksum
+from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
+from mmretrieve.gallery.store.records import RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
 from mmretrieve.sources.location import Location
 
 BUSY_SECONDS = 30.0
@@ -41,31 +49,22 @@ CREATE INDEX hashes ON items (hash);
 """
 
 
-class RecordReader:
-    """Reads records in one transaction; the names of the fields are read once."""
+def read_records(db: sqlite3.Connection, rows: Sequence[int]) -> list[ItemRecord]:
+    """Returns the records of rows, in their order. Raises KeyError for a missing row."""
+    names = [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
+    records: dict[int, ItemRecord] = {}
+    for start in range(0, len(rows), STATEMENT_BATCH_SIZE):
+        batch = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT_BATCH_SIZE])
+        query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({batch})"
+        records |= {values[0]: _record(values, names) for values in db.execute(query)}
+    return [records[row] for row in rows]
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db, self._names = db, [name for _, name, *_ in db.execute("PRAGMA table_info(fields)")][1:]
 
-    def record(self, row: int) -> ItemRecord:
-        return self.records([row])[0]
-
-    def records(self, rows: Sequence[int]) -> list[ItemRecord]:
-        """Returns the records of rows, in their order. Raises KeyError for a missing row."""
-        records: dict[int, ItemRecord] = {}
-        for start in range(0, len(rows), STATEMENT_BATCH_SIZE):
-            some = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT_BATCH_SIZE])
-            query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({some})"
-            records |= {values[0]: self._record(values) for values in self._db.execute(query)}
-        return [records[row] for row in rows]
-
-    def _record(self, values: Sequence[Any]) -> ItemRecord:
-        row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:N_ITEM_COLUMNS]
-        fields = {
-            name: value for name, value in zip(self._names, values[N_ITEM_COLUMNS + 1 :], strict=True) if value is not None
-        }
-        item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
-        return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
+def _record(values: Sequence[Any], names: Sequence[str]) -> ItemRecord:
+    row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:N_ITEM_COLUMNS]
+    fields = {name: value for name, value in zip(names, values[N_ITEM_COLUMNS + 1 :], strict=True) if value is not None}
+    item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
+    return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -89,8 +88,89 @@ def put_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
 
 
+class LedgerTransaction:
+    """Begins a new generation. Raises GalleryError, with nothing written, if the metadata or an entry to be changed is damaged."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        checksum = ledger_checksum.read_checksum(db)
+        if checksum is None:
+            raise GalleryError(f"{path}: {ledger_checksum.DAMAGED}; nothing was written")
+        self._db, self._path, self._row_sum = db, path, checksum.row_sum
+        db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
+        self.meta: dict[str, Any] = meta_of(db)
+
+    def close(self) -> None:
+        """Writes the checksum of the new content; the last statement of a transaction."""
+        put_meta(self._db, {ledger_checksum.KEY: LedgerChecksum.of(self._db, self._row_sum).to_dict()})
+
+    def set_meta(self, **values: object) -> None:
+        put_meta(self._db, values)
+        self.meta |= values
+
+    def insert(self, record: ItemRecord) -> None:
+        """Inserts a row that does not exist yet."""
+        values, checksum = record.values, record.checksum
+        self._db.execute(f"INSERT INTO items VALUES ({', '.join('?' * len(values))}, ?)", (*values, checksum))
+        fields = {name: value for name, value in record.item.fields.items() if value is not None}
+        if fields:
+            names = ", ".join(map(quoted, fields))
+            self._db.execute(
+                f"INSERT INTO fields ({ROW}, {names}) VALUES (?{', ?' * len(fields)})", (record.row, *fields.values())
+            )
+        self._row_sum += checksum
+
+    def remove(self, row: int) -> ItemRecord:
+        """Removes a row and returns its record."""
+        (record,) = self._checked([row])
+        self._db.execute("DELETE FROM items WHERE row = ?", (row,))
+        self._db.execute(f"DELETE FROM fields WHERE {ROW} = ?", (row,))
+        self._row_sum -= record.checksum
+        return record
+
+    def replace(self, record: ItemRecord) -> None:
+        self.remove(record.row)
+        self.insert(record)
+
+    def mark_deleted(self, rows: Sequence[int]) -> None:
+        """Marks items as deleted in this generation; their rows stay."""
+        for record in self._checked(rows):
+            dead = replace(record, died=self.meta["generation"])
+            self._db.execute("UPDATE items SET died = ?, seal = ? WHERE row = ?", (dead.died, dead.checksum, dead.row))
+            self._row_sum += dead.checksum - record.checksum
+
+    def remove_dead(self) -> None:
+        for (row,) in self._db.execute("SELECT row FROM items WHERE died > 0").fetchall():
+            self.remove(row)
+
+    def live_rows(self) -> list[int]:
+        return [row for (row,) in self._db.execute("SELECT row FROM items WHERE died = 0 ORDER BY row")]
+
+    def add_fields(self, records: Iterable[ItemRecord]) -> None:
+        """Adds columns for new fields. The column of a number has no type, so that integers stay integers."""
+        fields = self.meta["fields"]
+        values = {name: value for record in records for name, value in record.item.fields.items() if value is not None}
+        new = {name: field_type_of(name, value) for name, value in values.items() if name not in fields}
+        if len(fields) + len(new) > MAX_FIELDS:
+            raise GalleryError(
+                f"field {list(new)[-1]!r} would be number {len(fields) + len(new):,}; a gallery has up to {MAX_FIELDS:,}"
+            )
+        for name, kind in new.items():
+            self._db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is FieldType.TEXT else ''}")
+        if new:
+            self.set_meta(fields=fields | new)
+
+    def _checked(self, rows: Sequence[int]) -> Iterator[ItemRecord]:
+        """Yields the records of rows. Raises GalleryError for one that is not what was committed: a write must not hide damage."""
+        for record in read_records(self._db, rows):
+            if not record.is_intact:
+                raise GalleryError(
+                    f"{self._path}: the entry of {record.item.id!r} (row {record.row}) is not the one that was committed; nothing was written"
+                )
+            yield record
+
+
 @contextmanager
-def confined(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iterator[None]:
+def restrict_reads(db: sqlite3.Connection, reads: Collection[tuple[str, str]]) -> Iterator[None]:
     """Restricts the connection to reading these (table, column) pairs and those of every query, and limits its memory.
 
     After WHERE_SECONDS the query is interrupted, by a progress handler, which counts steps, and by a timer, as one step may be long.

@@ -10,9 +10,9 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MissingError, OptionError
-from mmretrieve.gallery.store.ledger import Ledger
+from mmretrieve.gallery.store.ledger import FORMAT, OLDER_FORMAT, Ledger
 from mmretrieve.gallery.store.records import Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32
@@ -31,7 +31,6 @@ from mmretrieve.vectors import Float32
 LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
 LOCK, INDEX_LOCK = "writer.lock", "index.lock"
 NEXT = ".next"  # suffix of a file that compaction will rename
-FORMAT, OLDER_FORMAT = 3, 2
 ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what remains of scheme:// in a path
 Float16Rows = NDArray[np.float16]
 logger = logging.getLogger(__name__)
@@ -72,11 +71,11 @@ class Store:
             raise GalleryError(f"{folder / LEDGER}: {error}; the gallery is damaged") from error
         for name in (VECTORS, THUMBNAILS):
             if not (folder / name).exists():
-                raise GalleryError(f"{folder / name}: No such file; the gallery is damaged")
+                raise GalleryError(f"{folder / name}: the file is missing; the gallery is damaged")
 
     @classmethod
-    def create(cls, folder: Path, identity: EncoderIdentity, dim: int, decode: Decode, **more: object) -> Store:
-        """Creates the folder and an empty gallery in it, whole or not at all. `more` is added to its metadata.
+    def create(cls, folder: Path, meta: Mapping[str, Any]) -> Store:
+        """Creates the folder and an empty gallery in it, whole or not at all. Its metadata are those of `Manifest.create_store`.
 
         Raises GalleryError if the folder is not empty or cannot be written.
         """
@@ -86,26 +85,25 @@ class Store:
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):
             what = "a gallery" if is_gallery(folder) else "something else"
             raise GalleryError(f"{folder}: the folder already contains {what}; open it, or choose an empty folder")
-        meta = {"format": FORMAT, "dim": dim, "decode": decode, "encoder": asdict(identity)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in (VECTORS, THUMBNAILS):
                 (folder / name).write_bytes(b"")
             partial.unlink(missing_ok=True)
-            Ledger.make(partial, meta | more)
+            Ledger.create(partial, meta)
             os.replace(partial, folder / LEDGER)
         except OSError as error:
-            raise GalleryError(f"{folder}: could not make a gallery here ({error})") from error
+            raise GalleryError(f"{folder}: a gallery could not be created here ({error})") from error
         return cls(folder)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Holds the lock of the writer. Raises GalleryError if another process or thread holds it, or the ledger is damaged."""
         with self._locked(LOCK, "writing to this gallery"), self.ledger.session():
-            self._migrate()
+            self.ledger.migrate()
             self.ledger.check()
-            if self._is_unsettled():  # the last writer was killed
-                self.settle()
+            if self._needs_recovery():  # the last writer was killed
+                self.recover()
             try:
                 yield
             finally:
@@ -115,7 +113,7 @@ class Store:
     def writing_index(self) -> Iterator[None]:
         """The same for the index, which is derived: items can be written meanwhile."""
         with self._locked(INDEX_LOCK, "writing the index of this gallery"):
-            self._migrate()
+            self.ledger.migrate()
             for partial in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of a writer that was killed
                 partial.unlink(missing_ok=True)
             try:
@@ -137,7 +135,7 @@ class Store:
             raise StaleViewError(f"{self.folder}: was compacted during the read; open it again")
         if count < version.total:
             raise GalleryError(
-                f"{path}: holds {count} rows, the ledger counts {version.total}; run `mmretrieve verify {self.folder}`"
+                f"{path}: has {count} rows, but the ledger counts {version.total}; run `mmretrieve verify {self.folder}`"
             )
         return rows
 
@@ -163,10 +161,10 @@ class Store:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Deletes items, all or none. Raises GalleryError for an unknown id. Call within `writing`."""
-        records = self.ledger.live(ids)
+        records = self.ledger.records_by_id(ids)
         if absent := [id_ for id_ in ids if id_ not in records]:
             raise MissingError(f"{self.folder}: no item {absent[0]!r} in this gallery")
-        self.ledger.kill([records[id_].row for id_ in dict.fromkeys(ids)])
+        self.ledger.mark_deleted([records[id_].row for id_ in dict.fromkeys(ids)])
 
     def thumbnail(self, stored: StoredChecksums) -> bytes | None:
         """Returns the stored thumbnail; None if there is none or it is damaged, as it can be made again."""
@@ -185,10 +183,6 @@ class Store:
         """Returns the size of each file in bytes."""
         return {name: path.stat().st_size for name in (LEDGER, VECTORS, THUMBNAILS) if (path := self.file(name)).exists()}
 
-    def problem_of_checksum(self) -> str | None:
-        """Returns one line if the ledger as a whole is not what was committed. Reads all rows."""
-        return self.ledger.problem(FORMAT)
-
     def file(self, name: str) -> Path:
         """Returns the path of a file; between the commit of a compaction and its renaming, that of the new version."""
         following = self.folder / f"{name}{NEXT}"
@@ -199,7 +193,7 @@ class Store:
     ) -> tuple[list[StoredChecksums], bytes]:
         """Returns the checksums and positions of items, and the thumbnails to write at `end`: one for each content that has none."""
         checksums = {
-            content: record.stored for content, record in self.ledger.with_content({item.hash for item in items}).items()
+            content: record.stored for content, record in self.ledger.records_by_content({item.hash for item in items}).items()
         }
         small = bytearray()
         stored = []
@@ -218,11 +212,11 @@ class Store:
         except Timeout as error:
             raise GalleryError(f"{self.folder}: another process is {doing}; wait until it is done") from error
         except OSError as error:
-            if not _forbids(error):
+            if not _is_permission_error(error):
                 raise
             raise GalleryError(f"{self.folder}: this gallery cannot be written ({error.strerror})") from error
 
-    def settle(self) -> None:
+    def recover(self) -> None:
         """Finishes a committed compaction and removes what was never committed. Call within `writing`."""
         meta = self.ledger.meta()
         for name in (VECTORS, THUMBNAILS):
@@ -240,18 +234,13 @@ class Store:
         """Returns the committed length of each file in bytes."""
         return {VECTORS: meta["rows"] * self.dim * 2, THUMBNAILS: meta["thumbnail_bytes"]}
 
-    def _migrate(self) -> None:
-        """Migrates a gallery of the older format. Raises GalleryError, with nothing written, if it is damaged."""
-        if self.ledger.meta()["format"] == OLDER_FORMAT:
-            self.ledger.migrate(FORMAT)
-
-    def _is_unsettled(self) -> bool:
+    def _needs_recovery(self) -> bool:
         meta = self.ledger.meta()
         longer = any((self.folder / name).stat().st_size > size for name, size in self._committed(meta).items())
         return longer or meta.get("compacted", False) or any(self.folder.glob(f"*{NEXT}"))
 
 
-def _forbids(error: OSError) -> bool:
+def _is_permission_error(error: OSError) -> bool:
     """Returns whether the error means that a folder cannot be written."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
