@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -61,12 +62,12 @@ def read_public_filter(where: Any) -> Expression:
 FILTER_SCHEMA = {
     "anyOf": [
         {"type": "string", "maxLength": MAX_LENGTH},
-        {"type": "object", "additionalProperties": True, "required": ["type"]},
+        {"type": "object", "additionalProperties": True, "minProperties": 1},
     ]
 }
 PublicFilterText = Annotated[str, Field(max_length=MAX_LENGTH), AfterValidator(read_public_filter)]
 PublicFilter = Annotated[
-    Expression, BeforeValidator(read_public_filter), PlainSerializer(to_dict), WithJsonSchema(FILTER_SCHEMA)
+    Expression, PlainValidator(read_public_filter), PlainSerializer(to_dict), WithJsonSchema(FILTER_SCHEMA)
 ]
 
 Id = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS)]

@@ -408,7 +408,7 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
     total = site.get("/api/items", params={"where": json.dumps(structure)}).json()["total"]
     assert total == shop.gallery.list_items(where="width > 90").total
     for wrong, line in (
-        ({"type": "column", "name": "PATH"}, "PATH tells where files are"),
+        ({"column": "PATH"}, "PATH tells where files are"),
         ({"type": "select"}, "unknown type of expression"),
         ({}, "unknown type of expression"),
         (5, "must be an SQL expression"),
