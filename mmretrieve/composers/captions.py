@@ -1,7 +1,8 @@
 """Composers based on captions: `text` is a caption of the reference, `composed` the caption with the prompt applied.
 
 One caption is CIReVL (arXiv 2310.09291), fifteen are LDRE (SIGIR 2024) and SEIZE (ACM MM 2024); SDR-CIR uses other weights for
-the same terms. Captioners and rewriters are pluggable (see `language`).
+the same terms; OSrCIR (CVPR 2025) describes the target in one step. Captioners, rewriters and describers are pluggable (see
+`language`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from mmretrieve.composers.fitting import FittedCaption, cut_remarks, fit_caption
 from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.base import Captioner, Rewriter
+from mmretrieve.language.base import Captioner, Describer, Rewriter
 from mmretrieve.language.editing import remove_phrase
 from mmretrieve.language.rewriters import TemplateRewriter
 from mmretrieve.options import CaptionSource
-from mmretrieve.rules import LINEAR, Hinge, ScoreRule
+from mmretrieve.rules import LINEAR, ScoreRule
 from mmretrieve.vectors import Float32, unit
 
-CAPTIONS_PER_IMAGE = 15  # in LDRE and SEIZE
 Scorer = Callable[[Float32], Float32]
 """(m, d) unit vectors → (m, items) scores over the gallery to be searched."""
 Shares = Callable[[Float32, Float32], NDArray[np.float64]]
@@ -156,6 +156,34 @@ class Captions:
         ]
 
 
+@dataclass(frozen=True)
+class OneStep:
+    """OSrCIR (CVPR 2025): a model sees the reference image and the prompt, and describes the target in one step.
+
+    The terms are image, composed and prompt, and `text` if the model also describes the reference, which PDV needs.
+    """
+
+    encoder: Encoder
+    describer: Describer
+
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
+        descriptions = [
+            {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.words(), Term.PROMPT: query.words()}
+            for d, query in zip(self.describer.describe(queries), queries, strict=True)
+        ]
+        words = [{term: sentence for term, sentence in own.items() if sentence is not None} for own in descriptions]
+        rows = iter(self.encoder.encode_texts([sentence for own in words for sentence in own.values()]))
+        return [
+            Composition(
+                (Term.IMAGE, *own),
+                np.stack([query.reference(), *(next(rows) for _ in own)]),
+                (0.0, *(float(term is Term.COMPOSED) for term in own)),
+                {str(term): sentence for term, sentence in own.items()},
+            ).with_remarks(*_cut_texts(self.encoder, own))
+            for own, query in zip(words, queries, strict=True)
+        ]
+
+
 def _missing_remark(rewrites: Sequence[str]) -> str | None:
     """How many rewrites are missing and were replaced by the prompt."""
     if all(rewrites):
@@ -163,17 +191,9 @@ def _missing_remark(rewrites: Sequence[str]) -> str | None:
     return f"{sum(not rewrite for rewrite in rewrites)} of {len(rewrites)} captions have no rewrite: the prompt alone stands for it"
 
 
-def ldre(encoder: Encoder, captioner: Captioner, rewriter: Rewriter, score: Scorer) -> Captions:
-    """LDRE: fifteen captions with the shares of `ldre_shares`."""
-    remark = "the captions' weights were chosen by looking at the gallery (transductive, as in LDRE)"
-    return Captions(encoder, captioner, rewriter, CAPTIONS_PER_IMAGE, partial(ldre_shares, score), remark=remark)
-
-
-def seize(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
-    """SEIZE: the means of fifteen captions, with the hinge rule."""
-    return Captions(encoder, captioner, rewriter, CAPTIONS_PER_IMAGE, rule=Hinge())
-
-
-def sdr(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
-    """SDR-CIR: one caption, with the weights of `sdr_weights`."""
-    return Captions(encoder, captioner, rewriter, base=sdr_weights())
+def _cut_texts(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
+    """A remark for each text of a query that is cut. A description that equals the prompt is reported once."""
+    labels = {Term.TEXT: "the description of the reference", Term.COMPOSED: "the description of the target"}
+    prompt = words[Term.PROMPT]
+    named = [(labels.get(term, "the prompt"), text) for term, text in words.items() if term is Term.PROMPT or text != prompt]
+    return [remark for name, text in named for remark in cut_remarks(encoder, [text], name)]

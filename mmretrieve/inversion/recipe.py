@@ -13,6 +13,8 @@ from mmretrieve.errors import OptionError
 
 MAX_INTEGER = 2**31
 MAX_VALIDATION_CAPTIONS, VALIDATION_SHARE = 2048, 0.05
+SplitCaption = tuple[str, tuple[str, ...]]
+"""A caption, and its pieces around its noun phrases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +43,8 @@ class PhiRecipe:
                 raise OptionError(f"{name} must be a number of at least 0, got {value!r}")
 
 
-@dataclass(frozen=True)
-class PhraseSplit:
-    """Captions that contain a noun phrase, and each as the pieces around its noun phrases."""
-
-    captions: tuple[str, ...]
-    pieces: tuple[tuple[str, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-
-def split_captions(captions: Sequence[str]) -> tuple[PhraseSplit, PhraseSplit]:
-    """Splits captions into training and validation data.
+def split_captions(captions: Sequence[str]) -> tuple[list[SplitCaption], list[SplitCaption]]:
+    """Splits captions into training and validation data, and each caption into pieces.
 
     Captions without a noun phrase and duplicates are dropped. Validation captions are spread evenly over the file.
     Raises OptionError if too few captions have a noun phrase.
@@ -66,10 +57,7 @@ def split_captions(captions: Sequence[str]) -> tuple[PhraseSplit, PhraseSplit]:
         raise OptionError(
             f"{len(usable)} of {len(captions)} captions have a noun phrase; training and validation need at least one each"
         )
-    training_split, validation_split = (
-        PhraseSplit(tuple(part), tuple(pieces[caption] for caption in part)) for part in (training, validation)
-    )
-    return training_split, validation_split
+    return [(caption, pieces[caption]) for caption in training], [(caption, pieces[caption]) for caption in validation]
 
 
 def split_noun_phrases(caption: str) -> tuple[str, ...]:

@@ -409,8 +409,8 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
     assert total == shop.gallery.list_items(where="width > 90").total
     for wrong, line in (
         ({"column": "PATH"}, "PATH tells where files are"),
-        ({"type": "select"}, "unknown type of expression"),
-        ({}, "unknown type of expression"),
+        ({"type": "select"}, "expected {'column': name}"),
+        ({}, "expected {'column': name}"),
         (5, "must be an SQL expression"),
         ("{", "where: "),
     ):
