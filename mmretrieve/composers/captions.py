@@ -98,10 +98,10 @@ class Captions:
         for query in queries:
             if not query.avoid:
                 query.words()  # raises an error: only phrases to avoid can be used without a prompt
-        captions = self._captions(queries)
-        flat_captions = [caption for own in captions for caption in own]
-        flat_queries = [query for query, own in zip(queries, captions, strict=True) for _ in own]
-        written = self._rewrites(flat_captions, flat_queries)
+        captions = self._caption_all(queries)
+        flat_captions = [caption for several in captions for caption in several]
+        flat_queries = [query for query, several in zip(queries, captions, strict=True) for _ in several]
+        written = self._rewrite_all(flat_captions, flat_queries)
         prompts = [query.prompt or "" for query in flat_queries]
         rewrites = [rewrite or prompt for rewrite, prompt in zip(written, prompts, strict=True)]
         pairs = fit_captions(self.encoder, self.rewriter, flat_captions, prompts, rewrites)
@@ -111,13 +111,13 @@ class Captions:
         slices = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
         prompt_remarks, wish_row = cut_remarks(self.encoder, wishes), iter(wish_rows)
         return [
-            self._composition(
+            self._compose_one(
                 query, pairs[rows], text_rows[rows], rewrite_rows[rows], next(wish_row) if wish else None
             ).with_remarks(_missing_remark(written[rows]), fitting_remark(self.encoder, pairs[rows]), prompt_remark)
             for query, rows, wish, prompt_remark in zip(queries, slices, wishes, prompt_remarks, strict=True)
         ]
 
-    def _composition(
+    def _compose_one(
         self, query: ComposerInput, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, wish: Float32 | None
     ) -> Composition:
         shares = self.shares(text, rewritten)
@@ -133,7 +133,7 @@ class Captions:
         )
         return composition.weighted({term: weight for term, weight in self.base.items() if term in present})
 
-    def _rewrites(self, captions: Sequence[str], queries: Sequence[ComposerInput]) -> list[str]:
+    def _rewrite_all(self, captions: Sequence[str], queries: Sequence[ComposerInput]) -> list[str]:
         """Each caption with the prompt of its query applied and the phrases to avoid removed; without a prompt, the caption."""
         pairs = [(caption, query.words()) for caption, query in zip(captions, queries, strict=True) if query.prompt is not None]
         written = iter(self.rewriter.rewrite(*map(list, zip(*pairs, strict=True))) if pairs else [])
@@ -147,7 +147,7 @@ class Captions:
             for rewrite, query in zip(rewrites, queries, strict=True)
         ]
 
-    def _captions(self, queries: Sequence[ComposerInput]) -> list[list[str]]:
+    def _caption_all(self, queries: Sequence[ComposerInput]) -> list[list[str]]:
         without_caption = [query for query in queries if query.caption is None]
         captions = iter(self.captioner.captions(without_caption, self.count) if without_caption else [])
         return [

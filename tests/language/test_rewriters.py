@@ -132,7 +132,7 @@ def test_words_of_the_vocabulary_are_preferred() -> None:
     assert SMALL.rewrite(captions, prompts) == rewritten
 
 
-def test_every_rewrite_of_the_wardrobe_says_the_target() -> None:
+def test_every_rewrite_of_the_wardrobe_describes_the_target() -> None:
     """All 500 queries: the caption becomes that of the garment that was asked for, and the prompt is added as it is."""
     garments = {drawing.id: drawing.garment for drawing in wardrobe.drawings()}
     queries = wardrobe.queries()
@@ -170,7 +170,7 @@ a dress | belt | a dress
 
 
 @pytest.mark.parametrize(("said", "phrase", "expected"), table(LEFT_OUT))
-def test_phrases_are_left_out(said: str, phrase: str, expected: str) -> None:
+def test_phrases_are_removed(said: str, phrase: str, expected: str) -> None:
     assert remove_phrase(said, phrase) == expected
 
 
@@ -188,7 +188,7 @@ def test_phrases_are_left_out(said: str, phrase: str, expected: str) -> None:
         ("", "red", "red"),
     ],
 )
-def test_phrases_are_put_in(said: str, phrase: str, expected: str) -> None:
+def test_phrases_are_inserted(said: str, phrase: str, expected: str) -> None:
     assert insert_phrase(said, phrase) == expected
 
 
@@ -229,7 +229,7 @@ def test_anything_can_be_rewritten(said: str, prompt: str) -> None:
 
 
 @given(st.sampled_from(["a photo of a {}", "a {} on a bed"]), st.sampled_from(["belt", "hood", "zips", "stripes", "dots"]))
-def test_what_is_forbidden_is_never_said(sentence: str, unwanted: str) -> None:
+def test_rewrites_never_contain_forbidden_phrases(sentence: str, unwanted: str) -> None:
     for prompt in (f"without {unwanted}", f"in red but not {unwanted}", f"remove the {unwanted}"):
         rewritten = REWRITER.rewrite([sentence.format(f"blue dress with {unwanted}")], [prompt])[0]
         assert not contains(rewritten, unwanted)

@@ -50,7 +50,8 @@ class GalleryCaptioner:
         remaining = [query for query, caption in zip(queries, first, strict=True) if caption is None or count > 1]
         others = iter(self.fallback.captions(remaining, count) if remaining else [])
         return [
-            next(others) if caption is None else _before(caption, next(others) if count > 1 else [], count) for caption in first
+            next(others) if caption is None else _prepend(caption, next(others) if count > 1 else [], count)
+            for caption in first
         ]
 
     def _from_gallery(self, query: ComposerInput) -> Caption | None:
@@ -106,5 +107,5 @@ def caption_from_neighbors(neighbors: Sequence[Fields], vocabulary: Vocabulary) 
     return Caption(sentence_of(chosen, vocabulary), trust=prod(shares), source=CaptionSource.NEIGHBORS)
 
 
-def _before(caption: Caption, others: Sequence[str], count: int) -> list[str]:
+def _prepend(caption: Caption, others: Sequence[str], count: int) -> list[str]:
     return [caption, *(other for other in others if other != caption)][:count]

@@ -120,9 +120,9 @@ class Tagger:
             is_omitted = is_last and not _is_likely(probabilities, best)
             selection.probabilities[group.name] = float(probabilities[best])
             selection.words = self.vocabulary.without(chosen, group) if is_omitted else self.vocabulary.consistent(chosen)
-            selection.probabilities = self._of_applying_groups(selection)
+            selection.probabilities = self._probabilities_of_applying_groups(selection)
 
-    def _of_applying_groups(self, selection: Selection) -> dict[str, float]:
+    def _probabilities_of_applying_groups(self, selection: Selection) -> dict[str, float]:
         """The probabilities of the groups that still apply to the selected words."""
         groups = {group.name: group for group in self.vocabulary.groups}
         return {name: p for name, p in selection.probabilities.items() if groups[name].applies(selection.words)}
@@ -160,7 +160,7 @@ class Tagger:
 
     def _scores(self, queries: Sequence[ComposerInput], sentences: Sequence[Sequence[str]]) -> list[Float32]:
         """For each query the inner products of its reference with its sentences."""
-        vectors = self._encoded({sentence for several in sentences for sentence in several})
+        vectors = self._encode({sentence for several in sentences for sentence in several})
         scores: dict[int, Float32] = {}
         members: dict[tuple[str, ...], list[int]] = {}
         for i, several in enumerate(sentences):
@@ -172,7 +172,7 @@ class Tagger:
             scores |= zip(rows, np.einsum("qd,sd->qs", images, texts).astype(np.float32), strict=True)
         return [scores[i] for i in range(len(queries))]
 
-    def _encoded(self, sentences: set[str]) -> dict[str, Float32]:
+    def _encode(self, sentences: set[str]) -> dict[str, Float32]:
         """The vector of each sentence. The last MAX_CACHED_VECTORS new ones stay in the cache."""
         vectors = {text: vector for text in sentences if (vector := self._vectors.get(text)) is not None}
         if new := sorted(sentences - set(vectors)):
