@@ -171,16 +171,16 @@ class OneStep:
             {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.words(), Term.PROMPT: query.words()}
             for d, query in zip(self.describer.describe(queries), queries, strict=True)
         ]
-        words = [{term: sentence for term, sentence in own.items() if sentence is not None} for own in descriptions]
-        rows = iter(self.encoder.encode_texts([sentence for own in words for sentence in own.values()]))
+        words = [{term: text for term, text in texts.items() if text is not None} for texts in descriptions]
+        rows = iter(self.encoder.encode_texts([text for texts in words for text in texts.values()]))
         return [
             Composition(
-                (Term.IMAGE, *own),
-                np.stack([query.reference(), *(next(rows) for _ in own)]),
-                (0.0, *(float(term is Term.COMPOSED) for term in own)),
-                {str(term): sentence for term, sentence in own.items()},
-            ).with_remarks(*_cut_texts(self.encoder, own))
-            for own, query in zip(words, queries, strict=True)
+                (Term.IMAGE, *texts),
+                np.stack([query.reference(), *(next(rows) for _ in texts)]),
+                (0.0, *(float(term is Term.COMPOSED) for term in texts)),
+                {str(term): text for term, text in texts.items()},
+            ).with_remarks(*_description_remarks(self.encoder, texts))
+            for texts, query in zip(words, queries, strict=True)
         ]
 
 
@@ -188,10 +188,10 @@ def _missing_remark(rewrites: Sequence[str]) -> str | None:
     """How many rewrites are missing and were replaced by the prompt."""
     if all(rewrites):
         return None
-    return f"{sum(not rewrite for rewrite in rewrites)} of {len(rewrites)} captions have no rewrite: the prompt alone stands for it"
+    return f"{sum(not rewrite for rewrite in rewrites)} of {len(rewrites)} captions have no rewrite: the prompt is used instead"
 
 
-def _cut_texts(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
+def _description_remarks(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
     """A remark for each text of a query that is cut. A description that equals the prompt is reported once."""
     labels = {Term.TEXT: "the description of the reference", Term.COMPOSED: "the description of the target"}
     prompt = words[Term.PROMPT]

@@ -265,9 +265,9 @@ def _load_phi(encoder: OpenClipEncoder, phi: str | Path | Phi | None, name: Comp
     """The phi that is given, else that of the encoder's folder. Raises OptionError if there is none or it has the wrong type."""
     from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
 
-    own = encoder.folder / FILE if encoder.folder is not None else None
-    if phi is None and own is not None and own.is_file():
-        phi = own
+    default = encoder.folder / FILE if encoder.folder is not None else None
+    if phi is None and default is not None and default.is_file():
+        phi = default
     if phi is None:
         raise OptionError(
             f"{name.value!r} needs a phi for {encoder.identity.model}: give a checkpoint, or train one with `mmretrieve train-phi`"

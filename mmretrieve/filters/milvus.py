@@ -184,8 +184,8 @@ class _Translator:
             return Truth(ALWAYS, NEVER) if operand.value is None else Truth(NEVER, ALWAYS)
         if not isinstance(operand, Column):
             raise self._error("Milvus supports IS NULL of a field only")
-        given = self._column(operand).given
-        return Truth(f"(not {given})", given)
+        is_given = self._column(operand).given
+        return Truth(f"(not {is_given})", is_given)
 
     def _like(self, operand: Expression, pattern: Expression) -> Truth:
         """Compares the text in lower case, because SQLite's LIKE ignores the case of a to z."""

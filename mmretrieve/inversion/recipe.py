@@ -13,6 +13,12 @@ from mmretrieve.errors import OptionError
 
 MAX_INTEGER = 2**31
 MAX_VALIDATION_CAPTIONS, VALIDATION_SHARE = 2048, 0.05
+FUNCTION_WORDS = frozenset(
+    word
+    for line in Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+)
 SplitCaption = tuple[str, tuple[str, ...]]
 """A caption, and its pieces around its noun phrases."""
 
@@ -71,21 +77,9 @@ def split_noun_phrases(caption: str) -> tuple[str, ...]:
     """
     tokens = re.findall(r"[\w'’-]+|[^\w\s]+", caption)
     pieces = [""]
-    for is_between, run in groupby(tokens, key=_is_between_phrases):
+    for is_between, run in groupby(tokens, key=lambda token: not token[0].isalnum() or token.lower() in FUNCTION_WORDS):
         if is_between:
             pieces[-1] = " ".join(run)
         else:
             pieces.append("")
     return tuple(pieces)
-
-
-def _is_between_phrases(token: str) -> bool:
-    return not token[0].isalnum() or token.lower() in FUNCTION_WORDS
-
-
-def _read_function_words() -> frozenset[str]:
-    lines = Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
-
-
-FUNCTION_WORDS = _read_function_words()

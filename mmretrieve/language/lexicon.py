@@ -158,7 +158,10 @@ class Lexicon:
         """The other members of the class of `phrase`: in words of the vocabulary if it has any, else in forms of the same kind.
 
         [] for an unknown phrase, and for a noun, whose class is open. The alternative of the name of a class is the word for
-        its absence: "sleeves" → ["sleeveless"].
+        its absence.
+
+        >>> general_lexicon().alternatives("mini"), general_lexicon().alternatives("sleeves")
+        (['knee-length', 'long'], ['sleeveless'])
         """
         meaning = self.meaning(phrase)
         if meaning is None:
@@ -267,22 +270,6 @@ def general_lexicon() -> Lexicon:
     return Lexicon.of()
 
 
-def alternatives(phrase: str, vocabulary: Vocabulary | None = None) -> list[str]:
-    """Phrases that a caption could have instead of `phrase`; [] if no class has it.
-
-    Parameters
-    ----------
-    phrase : a word or a short phrase.
-    vocabulary : its words are preferred; default: the general classes alone.
-
-    >>> alternatives("mini")
-    ['knee-length', 'long']
-    >>> alternatives("sleeves")
-    ['sleeveless']
-    """
-    return (general_lexicon() if vocabulary is None else Lexicon.of(vocabulary)).alternatives(phrase)
-
-
 @cache
 def _general_classes() -> tuple[WordClass, ...]:
     things = next(group for group in Vocabulary.read(GENERAL).groups if group.name == THING)
@@ -340,21 +327,21 @@ def _extend_class(general: WordClass, words: Sequence[str]) -> WordClass:
     for word, (member, kind) in positions.items():
         kinds = members[member]
         members[member] = (*kinds[:kind], (word, *(form for form in kinds[kind] if form != word)), *kinds[kind + 1 :])
-    usual = next((kind for _, kind in positions.values()), 0)
-    own = [(*((),) * usual, _thing_forms(word) if general.name == THING else (word,)) for word in new]
-    return replace(general, members=(*members, *own), vocabulary=frozenset(words))
+    new_kind = next((kind for _, kind in positions.values()), 0)
+    members += [(*((),) * new_kind, _thing_forms(word) if general.name == THING else (word,)) for word in new]
+    return replace(general, members=tuple(members), vocabulary=frozenset(words))
 
 
 def _member_positions(general: WordClass, words: Sequence[str]) -> dict[str, tuple[int, int]]:
     """The member and kind of each word that the class has in any form ("watches", "watch"); one word per member."""
     forms = [(form, (m, k)) for m, kinds in enumerate(general.members) for k, each in enumerate(kinds) for form in each]
-    exact = {exact_key(form): place for form, place in reversed(forms)}
-    stems = {stem_key(form): place for form, place in reversed(forms)}
-    places: dict[str, tuple[int, int]] = {}
-    taken: set[int] = set()
+    exact = {exact_key(form): position for form, position in reversed(forms)}
+    stems = {stem_key(form): position for form, position in reversed(forms)}
+    positions: dict[str, tuple[int, int]] = {}
+    used_members: set[int] = set()
     for word in words:
-        place = exact.get(exact_key(word)) or stems.get(stem_key(word))
-        if place is not None and place[0] not in taken:
-            places[word] = place
-            taken.add(place[0])
-    return places
+        position = exact.get(exact_key(word)) or stems.get(stem_key(word))
+        if position is not None and position[0] not in used_members:
+            positions[word] = position
+            used_members.add(position[0])
+    return positions

@@ -123,16 +123,15 @@ class LanguageOptions:
         """The endpoint that all roles share."""
         from mmretrieve.language.llm.endpoint import ChatEndpoint
 
-        if self.model is None:
-            raise OptionError("an endpoint needs a model: name the one that should answer")
+        assert self.model is not None  # checked at construction
         return ChatEndpoint(self.model, self.endpoint, self.key, self.cache, timeout=self.timeout, offline=self.offline)
 
     def _require(self, is_used: bool, what: str, *names: str) -> None:
         """Refuse options that have no effect."""
-        given = [name for name in names if getattr(self, name) not in (None, False)]
-        if given and not is_used:
+        names_set = [name for name in names if getattr(self, name) not in (None, False)]
+        if names_set and not is_used:
             raise OptionError(
-                f"{', '.join(given)} given, but no captioner, rewriter, compiler or describer is {what}; choose one, or omit it"
+                f"{', '.join(names_set)} given, but no captioner, rewriter, compiler or describer is {what}; choose one, or omit it"
             )
 
 

@@ -71,7 +71,7 @@ def test_named_fields_keep_their_order() -> None:
     ("names", "message"),
     [
         (["nope"], "unknown field 'nope'; choose from: id, image"),
-        (["price"], "'price' holds no words"),
+        (["price"], "'price' contains no words"),
         ([], "name at least one"),
     ],
 )

@@ -227,7 +227,7 @@ def test_everything_that_determines_an_answer_is_part_of_its_key(server: Server,
 
 def test_a_refused_request_does_not_affect_the_others(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda text, _: (400, "text/plain", "never") if "caption 3" in text else completion(text.upper())
-    with pytest.raises(EndpointError, match=rf"m\): 1 of 10 requests failed; first: .*never.*kept in {cache.path}"):
+    with pytest.raises(EndpointError, match=rf"m\): 1 of 10 requests failed; first: .*never.*stored in {cache.path}"):
         EndpointRewriter(endpoint(server, cache)).rewrite(*pairs(10))
     assert len(cache) == 9
     assert len(server.received) == 10  # a refusal is not sent again
@@ -268,7 +268,7 @@ def test_an_endpoint_that_never_answers_is_reported(server: Server, cache: Answe
 
 def test_an_address_without_a_server_is_reported(server: Server) -> None:
     server.close()
-    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*no answer is kept: name a memory"):
+    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*no answer is stored: name a memory"):
         EndpointRewriter(endpoint(server)).rewrite(*pairs(800))
 
 

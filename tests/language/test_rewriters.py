@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmretrieve import wardrobe
 from mmretrieve.language.editing import insert_phrase, remove_phrase
-from mmretrieve.language.lexicon import Lexicon, alternatives
+from mmretrieve.language.lexicon import Lexicon, general_lexicon
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.tokens import contains
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary, WordGroup
@@ -193,11 +193,12 @@ def test_phrases_are_inserted(said: str, phrase: str, expected: str) -> None:
 
 
 def test_alternatives_are_the_rest_of_a_class() -> None:
+    alternatives = general_lexicon().alternatives
     assert alternatives("mini") == alternatives("a short one") == ["knee-length", "long"]
     assert alternatives("sleeves") == ["sleeveless"]
     assert alternatives("with long sleeves")[0] == "without sleeves"
     assert {"plain", "checked", "dotted"} <= set(alternatives("striped"))
-    assert alternatives("striped", vocabulary())[:5] == ["plain", "checked", "dotted", "zigzag", "diamond"]
+    assert Lexicon.of(vocabulary()).alternatives("striped")[:5] == ["plain", "checked", "dotted", "zigzag", "diamond"]
     assert alternatives("xyzzy") == alternatives("") == alternatives("shorter") == alternatives("red stripes") == []
 
 

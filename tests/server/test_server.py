@@ -278,7 +278,7 @@ def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
         ({"prompt": "a", "composer": "sun"}, 400, "composer"),
         ({"prompt": "a", "beta": 2}, 400, "beta: Input should be less than or equal to 1, got '2'"),
         ({"prompt": "a", "where": "1); DROP TABLE items"}, 400, "a second statement"),
-        ({"prompt": "a", "where": "(SELECT 1)"}, 400, "a query of its own"),
+        ({"prompt": "a", "where": "(SELECT 1)"}, 400, "a query ("),
         ({"prompt": "a", "x\ud800": 1}, 400, "Input should be a valid string"),
         ({"prompt": "a", "where": "colour = 1"}, 400, "no such column: colour"),
         ({"prompt": "a", "where": "width > 3 AND \"Path\" LIKE '/home/%'"}, 400, "where: Path tells where files are"),

@@ -120,12 +120,10 @@ class Tagger:
             is_omitted = is_last and not _is_likely(probabilities, best)
             selection.probabilities[group.name] = float(probabilities[best])
             selection.words = self.vocabulary.without(chosen, group) if is_omitted else self.vocabulary.consistent(chosen)
-            selection.probabilities = self._probabilities_of_applying_groups(selection)
-
-    def _probabilities_of_applying_groups(self, selection: Selection) -> dict[str, float]:
-        """The probabilities of the groups that still apply to the selected words."""
-        groups = {group.name: group for group in self.vocabulary.groups}
-        return {name: p for name, p in selection.probabilities.items() if groups[name].applies(selection.words)}
+            applying_groups = {group.name for group in self.vocabulary.groups if group.applies(selection.words)}
+            selection.probabilities = {
+                name: probability for name, probability in selection.probabilities.items() if name in applying_groups
+            }
 
     def _neighbors(self, queries: Sequence[ComposerInput], selections: Sequence[Selection], count: int) -> list[list[str]]:
         """For each query the `count` highest scoring sentences that differ from its caption in one word."""

@@ -163,8 +163,9 @@ class ChatEndpoint:
 
         def send(each: _PreparedRequest, is_stopped: Callable[[], bool]) -> str:
             settings = {name: each.cache_fields[name] for name in SAMPLING_PARAMETERS if name in each.cache_fields}
-            text, jpeg = each.request.message, self._jpeg(each.request.picture)
-            answer = client.complete(self.model, instructions.text, text, jpeg, settings, is_stopped=is_stopped)
+            picture = each.request.picture
+            jpeg = None if picture is None else thumbnail(open_image(picture), self.side)
+            answer = client.complete(self.model, instructions.text, each.request.message, jpeg, settings, is_stopped=is_stopped)
             if self.cache is not None:
                 self.cache.put(instructions.task, self.model, each.cache_fields, answer)
             return answer
@@ -191,15 +192,12 @@ class ChatEndpoint:
             fields["max_tokens"] = self.max_tokens
         return _PreparedRequest(request, fields, request_key(instructions.task, self.model, fields))
 
-    def _jpeg(self, picture: ImageLike | None) -> bytes | None:
-        return None if picture is None else thumbnail(open_image(picture), self.side)
-
     def _failed_error(self, failures: list[str], answered: int, count: int) -> EndpointError:
         not_sent = count - answered - len(failures)
         skipped = f", {not_sent} were not sent" if not_sent else ""
-        stored = "no answer is kept: name a memory to resume from"
+        stored = "no answer is stored: name a memory to resume from"
         if self.cache is not None:
-            stored = f"{answered} answers are kept in {self.cache.database}; run again to resume"
+            stored = f"{answered} answers are stored in {self.cache.database}; run again to resume"
         return EndpointError(
             f"{self.address} ({self.model}): {len(failures)} of {count} requests failed{skipped}; first: {failures[0]}; {stored}"
         )
