@@ -112,9 +112,9 @@ class _Translator:
                 truth = self.truth(operand)
                 return Truth(truth.false, truth.true)
             case Operation("and", operands):
-                return _all(list(map(self.truth, operands)))
+                return _conjunction(list(map(self.truth, operands)))
             case Operation("or", operands):
-                return _any(list(map(self.truth, operands)))
+                return _disjunction(list(map(self.truth, operands)))
             case Operation("is null", (operand,)):
                 return self._is_null(operand)
             case Operation("like", (operand, pattern)):
@@ -122,7 +122,7 @@ class _Translator:
             case Operation("in", (operand, *values)):
                 return self._in(operand, values)
             case Operation("between", (operand, low, high)):
-                return _all([self._compare(">=", operand, low), self._compare("<=", operand, high)])
+                return _conjunction([self._compare(">=", operand, low), self._compare("<=", operand, high)])
             case Operation(operator, (left, right)) if operator in COMPARISONS:
                 return self._compare(COMPARISONS[operator], left, right)
             case Literal():
@@ -170,7 +170,7 @@ class _Translator:
         if isinstance(operand, Column) and len(values) > 1 and all(isinstance(value, Literal) for value in values):
             literals = [_number(value.value) for value in values if isinstance(value, Literal)]
             return self._in_literals(self._column(operand), literals)
-        return _any(equal) if equal else Truth(NEVER, ALWAYS)
+        return _disjunction(equal) if equal else Truth(NEVER, ALWAYS)
 
     def _in_literals(self, column: MilvusColumn, values: Sequence[str | int | float | None]) -> Truth:
         """Lists of one type each, which servers evaluate much faster than comparisons."""
@@ -217,11 +217,11 @@ class _Translator:
         return filter_error(self._whole, reason)
 
 
-def _all(truths: Sequence[Truth]) -> Truth:
+def _conjunction(truths: Sequence[Truth]) -> Truth:
     return Truth(join_balanced("and", [truth.true for truth in truths]), join_balanced("or", [truth.false for truth in truths]))
 
 
-def _any(truths: Sequence[Truth]) -> Truth:
+def _disjunction(truths: Sequence[Truth]) -> Truth:
     return Truth(join_balanced("or", [truth.true for truth in truths]), join_balanced("and", [truth.false for truth in truths]))
 
 
