@@ -115,14 +115,10 @@ def parts_from(
     """
     return Parts(
         vocabulary=vocabulary,
-        captioner=None
-        if options.captioner is None
-        else captioner_from(options, encoder, vocabulary=vocabulary, progress=progress),
-        rewriter=None
-        if options.rewriter is None
-        else rewriter_from(options, encoder, vocabulary=vocabulary, progress=progress),
+        captioner=captioner_from(options, encoder, vocabulary=vocabulary, progress=progress),
+        rewriter=rewriter_from(options, encoder, vocabulary=vocabulary, progress=progress),
         compiler=compiler_from(options, progress=progress),
-        describer=describer_from(options, progress=progress) if options.describer is not None else None,
+        describer=describer_from(options, progress=progress),
         phi=phi,
     )
 

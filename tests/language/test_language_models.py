@@ -630,12 +630,11 @@ def test_descriptions_and_roles_come_from_files(tmp_path: Path) -> None:
 
 def test_options_build_the_named_implementations(encoder: mm.Encoder, server: Server, tmp_path: Path) -> None:
     plain = LanguageOptions()
-    assert isinstance(captioner_from(plain, encoder), Tagger)
-    assert isinstance(rewriter_from(plain, encoder), TemplateRewriter)
+    assert (captioner_from(plain, encoder), rewriter_from(plain, encoder), describer_from(plain)) == (None, None, None)
+    assert isinstance(captioner_from(LanguageOptions("tagger"), encoder), Tagger)
+    assert isinstance(rewriter_from(LanguageOptions(rewriter="template"), encoder), TemplateRewriter)
     assert isinstance(rewriter_from(LanguageOptions(rewriter="swap"), encoder), SwapRewriter)
     assert isinstance(compiler_from(plain), RuleCompiler)
-    with pytest.raises(OptionError, match="needs a describer: choose 'endpoint' or a file"):
-        describer_from(plain)
 
     asking = LanguageOptions(
         *["endpoint"] * 4, endpoint=server.address, model="m", key="sk-secret", memory=tmp_path / "m.jsonl", timeout=7
@@ -671,7 +670,7 @@ def test_options_name_the_fields_of_files(encoder: mm.Encoder, photos: Path, tmp
     other = ComposerInput(image, "in blue", id="2")
     answers, tagged = captioner_from(options, encoder).captions([*named("1"), other])
     assert answers == ["a dog"]
-    assert tagged == captioner_from(LanguageOptions(), encoder).captions([other])[0]
+    assert tagged == captioner_from(LanguageOptions("tagger"), encoder).captions([other])[0]
     assert rewriter_from(options, encoder).rewrite(["a dog", "a dog"], ["in red", "in blue"]) == ["a red dog", ""]
     assert compiler_from(options).compile(named("1")) == [Roles(None, ("red",))]
     assert describer_from(options).describe([*named("1"), other]) == [Description("a dog in red"), Description(None)]
