@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from mmretrieve import PDV, Composition, Ranking, Term, pdv_weights
 from mmretrieve.composition import Caption
 from mmretrieve.filters import Expression
-from mmretrieve.filters.expression import And, Column, Comparator, Comparison, In
+from mmretrieve.filters.expression import Column, Operation
 from mmretrieve.filters.expression import Literal as LiteralValue
 from mmretrieve.request import REQUEST_FIELDS
 from mmretrieve.server.schemas import NAME_CHARACTERS, Number, SearchBody, check_public
@@ -35,17 +35,17 @@ class FieldFilter(BaseModel):
     def conditions(self) -> Iterable[Expression]:
         field = Column(self.field, "fields")
         if self.any_of:
-            yield In(field, tuple(map(LiteralValue, self.any_of)))
+            yield Operation("in", (field, *map(LiteralValue, self.any_of)))
         if self.at_least is not None:
-            yield Comparison(Comparator.GE, field, LiteralValue(self.at_least))
+            yield Operation(">=", (field, LiteralValue(self.at_least)))
         if self.at_most is not None:
-            yield Comparison(Comparator.LE, field, LiteralValue(self.at_most))
+            yield Operation("<=", (field, LiteralValue(self.at_most)))
 
 
 def combine_filters(filters: Iterable[FieldFilter], where: Expression | None = None) -> Expression | None:
     """All filters and `where` as one expression; None if there are none."""
     conditions = [condition for one in filters for condition in one.conditions] + ([where] if where else [])
-    return And(tuple(conditions)) if len(conditions) > 1 else next(iter(conditions), None)
+    return Operation("and", tuple(conditions)) if len(conditions) > 1 else next(iter(conditions), None)
 
 
 def _pdv_help(name: str) -> str:

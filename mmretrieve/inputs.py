@@ -19,6 +19,7 @@ from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image
 from mmretrieve.language.role_compiler import RuleCompiler
+from mmretrieve.options import ComposerName
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 from mmretrieve.rules import make_rule
@@ -62,12 +63,17 @@ class PreparedRequest:
     @property
     def composed_prompts(self) -> list[int]:
         """The prompts that are composed: all of them with captions, else those that ask for something."""
-        captioned = COMPOSERS[self.request.composer_name].reads_captions
-        return [i for i, desired in enumerate(self.desired) if captioned or desired != ""]
+        return [i for i, desired in enumerate(self.desired) if self._has_captions or desired != ""]
 
     @property
     def composer(self) -> str:
-        return self.request.composer_for(len(self.composed_prompts))
+        """The composer of the request, or "image" if that one needs a prompt and only phrases to avoid are left of the prompts."""
+        is_usable = self.composed_prompts or self._has_captions or not self.request.reference_count
+        return self.request.composer_name if is_usable else ComposerName.IMAGE.value
+
+    @property
+    def _has_captions(self) -> bool:
+        return COMPOSERS[self.request.composer_name].reads_captions
 
     def inputs(self, references: Sequence[Mapping[str, Any]]) -> list[ComposerInput]:
         """One input for each reference and prompt, prompts of the first reference first; none for a request without either."""

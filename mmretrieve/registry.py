@@ -1,7 +1,8 @@
-"""Names that can grow: built-in composers, score rules and rewriters first, then those that a program or an installed package adds.
+"""Composers, score rules and rewriters by name: built-in ones first, then those that a program or an installed package registers.
 
-An entry says what a search must know of a method before it is built; its factory is loaded when the method is built. An unknown
-name is looked up in the entry points `mmretrieve.composers`, `mmretrieve.rules` and `mmretrieve.rewriters` of installed packages.
+An entry contains what a search must know of a method before it is built; its factory is imported when the method is built. An
+unknown name is looked up in the entry points `mmretrieve.composers`, `mmretrieve.rules` and `mmretrieve.rewriters` of installed
+packages.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ REWRITER_FACTORIES = "mmretrieve.language.rewriters"
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """A factory, or where it is as `"module:function"`, and the fields of `Parts` that the method reads."""
+    """A factory, or where it is as `"module:function"`, and the fields of `Parts` that the method reads.
+
+    Score rules are built by `factory(learned_words)` (see `rules.make_rule`), rewriters by `factory(vocabulary)` (see
+    `language.base.Rewriter`).
+    """
 
     factory: Callable[..., Any] | str
     uses: frozenset[str] = frozenset()
 
     def build(self, *arguments: Any) -> Any:
-        """What the factory makes of these arguments."""
+        """Calls the factory."""
         factory = resolve_name(self.factory) if isinstance(self.factory, str) else self.factory
         return factory(*arguments)
 
@@ -37,8 +42,11 @@ class RegistryEntry:
 class ComposerEntry(RegistryEntry):
     """A composer, built by `factory(encoder, parts, score)` (see `composers.make_composer`).
 
-    reads_image, reads_prompt: whether a request may have references, and prompts. keeps_weights: whether a request that names
-    the composer and no weights keeps the composer's own. learned_words: whether pseudo words stand for the image.
+    Parameters
+    ----------
+    reads_image, reads_prompt : whether a request may have references, and prompts.
+    keeps_weights : whether a request that names the composer and no weights keeps the composer's own.
+    learned_words : whether pseudo words stand for the image.
     """
 
     reads_image: bool = True
@@ -52,21 +60,15 @@ class ComposerEntry(RegistryEntry):
         return "captioner" in self.uses
 
 
-@dataclass(frozen=True)
-class RuleEntry(RegistryEntry):
-    """A score rule, built by `factory(learned_words)` (see `rules.make_rule`)."""
-
-
-@dataclass(frozen=True)
-class RewriterEntry(RegistryEntry):
-    """A rewriter, built by `factory(vocabulary)` (see `language.base.Rewriter`)."""
-
-
 class Registry(Generic[E]):
     """Entries by name: the built-in ones, then registered ones, in that order.
 
-    kind: what the names name, for error messages. group: the entry points in which an unknown name is looked up; each loads an
-    entry or a factory. built_in: the first entries. entry_type: the class of the entries.
+    Parameters
+    ----------
+    kind : the kind of thing that a name stands for, for error messages.
+    group : the entry points in which an unknown name is looked up; each loads an entry or a factory.
+    built_in : the first entries.
+    entry_type : the class of the entries.
 
     >>> colors = Registry("color", "example.colors", {"red": RegistryEntry("colors:red")}, RegistryEntry)
     >>> colors.register("blue", RegistryEntry(dict))
@@ -106,14 +108,14 @@ class Registry(Generic[E]):
 
     def _load(self, name: str) -> bool:
         """Registers the entry point of that name; False if no installed package has one."""
-        from importlib.metadata import entry_points  # takes 20 ms, which known names do not need
+        from importlib.metadata import entry_points  # takes 20 ms, which registered names do not need
 
         for point in entry_points(group=self._group, name=name):
             try:
                 loaded = point.load()
             except Exception as error:  # of a package that others wrote
                 raise OptionError(
-                    f"{self._kind} {name!r} cannot be loaded from {point.value} ({type(error).__name__}: {error}); mend that package"
+                    f"{self._kind} {name!r} cannot be loaded from {point.value} ({type(error).__name__}: {error}); fix or uninstall that package"
                 ) from error
             self.register(name, loaded if isinstance(loaded, self._entry_type) else self._entry_type(loaded))
             return True
@@ -124,8 +126,8 @@ def _composer(function: str, *uses: str, **traits: bool) -> ComposerEntry:
     return ComposerEntry(f"{COMPOSER_FACTORIES}:{function}", frozenset(uses), **traits)
 
 
-def _rule(function: str, *uses: str) -> RuleEntry:
-    return RuleEntry(f"{RULE_FACTORIES}:{function}", frozenset(uses))
+def _rule(function: str, *uses: str) -> RegistryEntry:
+    return RegistryEntry(f"{RULE_FACTORIES}:{function}", frozenset(uses))
 
 
 COMPOSERS = Registry(
@@ -159,16 +161,16 @@ RULES = Registry(
         RuleName.PRODUCT: _rule("make_product"),
         RuleName.HARRIS: _rule("make_product_harris"),
     },
-    RuleEntry,
+    RegistryEntry,
 )
 REWRITERS = Registry(
     "rewriter",
     "mmretrieve.rewriters",
     {
-        RewriterName.TEMPLATE: RewriterEntry(f"{REWRITER_FACTORIES}:make_template"),
-        RewriterName.SWAP: RewriterEntry(f"{REWRITER_FACTORIES}:SwapRewriter"),
+        RewriterName.TEMPLATE: RegistryEntry(f"{REWRITER_FACTORIES}:make_template"),
+        RewriterName.SWAP: RegistryEntry(f"{REWRITER_FACTORIES}:SwapRewriter"),
     },
-    RewriterEntry,
+    RegistryEntry,
 )
 
 
@@ -227,7 +229,7 @@ def register_rule(name: str, factory: Callable[[bool], Any]) -> None:
     >>> RULES.check("my-product")
     'my-product'
     """
-    RULES.register(name, RuleEntry(factory))
+    RULES.register(name, RegistryEntry(factory))
 
 
 def register_rewriter(name: str, factory: Callable[..., Any]) -> None:
@@ -254,4 +256,4 @@ def register_rewriter(name: str, factory: Callable[..., Any]) -> None:
     >>> REWRITERS.check("my-template")
     'my-template'
     """
-    REWRITERS.register(name, RewriterEntry(factory))
+    REWRITERS.register(name, RegistryEntry(factory))

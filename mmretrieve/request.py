@@ -301,14 +301,6 @@ class SearchRequest:
             return ComposerName.PROMPT.value
         return ComposerName.CAPTIONS.value if self.prompt or self.avoid else ComposerName.IMAGE.value
 
-    def composer_for(self, prompt_count: int) -> str:
-        """The composer once its prompts are read: `composer_name`, or "image" where that one needs a prompt and none is left.
-
-        prompt_count: how many prompts still ask for something after what they forbid was taken out of them.
-        """
-        captioned = COMPOSERS[self.composer_name].reads_captions
-        return self.composer_name if prompt_count or captioned or not self.reference_count else ComposerName.IMAGE.value
-
     @property
     def keeps_weights(self) -> bool:
         """Whether the composer keeps its own weights unless others are named: it was named, and is one that does so."""

@@ -19,6 +19,8 @@ from mmretrieve.composers.simple import Sum
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import search
 from mmretrieve.images import content_hash
+from mmretrieve.inputs import PreparedRequest
+from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import RewriterName
 from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, register_composer
 from mmretrieve.request import DEFAULTS, QUERY_FIELDS, REQUEST_FIELDS, SearchRequest
@@ -61,9 +63,13 @@ def test_which_composer_a_request_gets_and_which_parts_it_uses() -> None:
     ):
         request = SearchRequest.parse(**fields)
         assert (request.composer_name, request.used_parts) == (composer, parts), fields
-    named = SearchRequest.parse(**both, composer="sum")
-    assert (named.composer_for(1), named.composer_for(0)) == ("sum", "image")
-    assert SearchRequest.parse(**both).composer_for(0) == "captions"
+    for fields, composer in (
+        ({"prompt": "in red", "composer": "sum", "weights": "auto"}, "sum"),
+        ({"prompt": "without stripes", "composer": "sum", "weights": "auto"}, "image"),
+        ({"prompt": "without stripes"}, "captions"),
+    ):
+        prepared = PreparedRequest.of(SearchRequest.parse(reference_id="a", **fields), RuleCompiler())
+        assert prepared.composer == composer, fields
 
 
 def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:

@@ -212,7 +212,7 @@ def test_every_process_draws_its_share(tmp_path: Path, monkeypatch: pytest.Monke
     draw(drawing.garment, drawing.detail, seed=drawing.seed).save(expected, "PNG", compress_level=3)
     assert (tmp_path / drawing.id).read_bytes() == expected.getvalue()
     monkeypatch.setattr("sys.executable", "false")
-    with pytest.raises(MMRetrieveError, match="could not be made; the messages above say why"):
+    with pytest.raises(MMRetrieveError, match="could not be made; see the messages above"):
         gallery.draw_images(tmp_path / "other", processes=2)
 
 

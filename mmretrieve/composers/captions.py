@@ -1,7 +1,8 @@
 """Composers based on captions: `text` is a caption of the reference, `composed` the caption with the prompt applied.
 
 One caption is CIReVL (arXiv 2310.09291), fifteen are LDRE (SIGIR 2024) and SEIZE (ACM MM 2024); SDR-CIR uses other weights for
-the same terms. Captioners and rewriters are pluggable (see `language`).
+the same terms; OSrCIR (CVPR 2025) describes the target in one step. Captioners, rewriters and describers are pluggable (see
+`language`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from mmretrieve.composers.fitting import FittedCaption, cut_remarks, fit_caption
 from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.base import Captioner, Rewriter
+from mmretrieve.language.base import Captioner, Describer, Rewriter
 from mmretrieve.language.editing import remove_phrase
 from mmretrieve.language.rewriters import TemplateRewriter
 from mmretrieve.options import CaptionSource
-from mmretrieve.rules import LINEAR, Hinge, ScoreRule
+from mmretrieve.rules import LINEAR, ScoreRule
 from mmretrieve.vectors import Float32, unit
 
-CAPTIONS_PER_IMAGE = 15  # in LDRE and SEIZE
 Scorer = Callable[[Float32], Float32]
 """(m, d) unit vectors → (m, items) scores over the gallery to be searched."""
 Shares = Callable[[Float32, Float32], NDArray[np.float64]]
@@ -98,10 +98,10 @@ class Captions:
         for query in queries:
             if not query.avoid:
                 query.words()  # raises an error: only phrases to avoid can be used without a prompt
-        captions = self._captions(queries)
-        flat_captions = [caption for own in captions for caption in own]
-        flat_queries = [query for query, own in zip(queries, captions, strict=True) for _ in own]
-        written = self._rewrites(flat_captions, flat_queries)
+        captions = self._caption_all(queries)
+        flat_captions = [caption for several in captions for caption in several]
+        flat_queries = [query for query, several in zip(queries, captions, strict=True) for _ in several]
+        written = self._rewrite_all(flat_captions, flat_queries)
         prompts = [query.prompt or "" for query in flat_queries]
         rewrites = [rewrite or prompt for rewrite, prompt in zip(written, prompts, strict=True)]
         pairs = fit_captions(self.encoder, self.rewriter, flat_captions, prompts, rewrites)
@@ -111,13 +111,13 @@ class Captions:
         slices = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
         prompt_remarks, wish_row = cut_remarks(self.encoder, wishes), iter(wish_rows)
         return [
-            self._composition(
+            self._compose_one(
                 query, pairs[rows], text_rows[rows], rewrite_rows[rows], next(wish_row) if wish else None
             ).with_remarks(_missing_remark(written[rows]), fitting_remark(self.encoder, pairs[rows]), prompt_remark)
             for query, rows, wish, prompt_remark in zip(queries, slices, wishes, prompt_remarks, strict=True)
         ]
 
-    def _composition(
+    def _compose_one(
         self, query: ComposerInput, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, wish: Float32 | None
     ) -> Composition:
         shares = self.shares(text, rewritten)
@@ -133,7 +133,7 @@ class Captions:
         )
         return composition.weighted({term: weight for term, weight in self.base.items() if term in present})
 
-    def _rewrites(self, captions: Sequence[str], queries: Sequence[ComposerInput]) -> list[str]:
+    def _rewrite_all(self, captions: Sequence[str], queries: Sequence[ComposerInput]) -> list[str]:
         """Each caption with the prompt of its query applied and the phrases to avoid removed; without a prompt, the caption."""
         pairs = [(caption, query.words()) for caption, query in zip(captions, queries, strict=True) if query.prompt is not None]
         written = iter(self.rewriter.rewrite(*map(list, zip(*pairs, strict=True))) if pairs else [])
@@ -147,7 +147,7 @@ class Captions:
             for rewrite, query in zip(rewrites, queries, strict=True)
         ]
 
-    def _captions(self, queries: Sequence[ComposerInput]) -> list[list[str]]:
+    def _caption_all(self, queries: Sequence[ComposerInput]) -> list[list[str]]:
         without_caption = [query for query in queries if query.caption is None]
         captions = iter(self.captioner.captions(without_caption, self.count) if without_caption else [])
         return [
@@ -156,24 +156,44 @@ class Captions:
         ]
 
 
+@dataclass(frozen=True)
+class OneStep:
+    """OSrCIR (CVPR 2025): a model sees the reference image and the prompt, and describes the target in one step.
+
+    The terms are image, composed and prompt, and `text` if the model also describes the reference, which PDV needs.
+    """
+
+    encoder: Encoder
+    describer: Describer
+
+    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
+        descriptions = [
+            {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.words(), Term.PROMPT: query.words()}
+            for d, query in zip(self.describer.describe(queries), queries, strict=True)
+        ]
+        words = [{term: text for term, text in texts.items() if text is not None} for texts in descriptions]
+        rows = iter(self.encoder.encode_texts([text for texts in words for text in texts.values()]))
+        return [
+            Composition(
+                (Term.IMAGE, *texts),
+                np.stack([query.reference(), *(next(rows) for _ in texts)]),
+                (0.0, *(float(term is Term.COMPOSED) for term in texts)),
+                {str(term): text for term, text in texts.items()},
+            ).with_remarks(*_description_remarks(self.encoder, texts))
+            for texts, query in zip(words, queries, strict=True)
+        ]
+
+
 def _missing_remark(rewrites: Sequence[str]) -> str | None:
     """How many rewrites are missing and were replaced by the prompt."""
     if all(rewrites):
         return None
-    return f"{sum(not rewrite for rewrite in rewrites)} of {len(rewrites)} captions have no rewrite: the prompt alone stands for it"
+    return f"{sum(not rewrite for rewrite in rewrites)} of {len(rewrites)} captions have no rewrite: the prompt is used instead"
 
 
-def ldre(encoder: Encoder, captioner: Captioner, rewriter: Rewriter, score: Scorer) -> Captions:
-    """LDRE: fifteen captions with the shares of `ldre_shares`."""
-    remark = "the captions' weights were chosen by looking at the gallery (transductive, as in LDRE)"
-    return Captions(encoder, captioner, rewriter, CAPTIONS_PER_IMAGE, partial(ldre_shares, score), remark=remark)
-
-
-def seize(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
-    """SEIZE: the means of fifteen captions, with the hinge rule."""
-    return Captions(encoder, captioner, rewriter, CAPTIONS_PER_IMAGE, rule=Hinge())
-
-
-def sdr(encoder: Encoder, captioner: Captioner, rewriter: Rewriter) -> Captions:
-    """SDR-CIR: one caption, with the weights of `sdr_weights`."""
-    return Captions(encoder, captioner, rewriter, base=sdr_weights())
+def _description_remarks(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
+    """A remark for each text of a query that is cut. A description that equals the prompt is reported once."""
+    labels = {Term.TEXT: "the description of the reference", Term.COMPOSED: "the description of the target"}
+    prompt = words[Term.PROMPT]
+    named = [(labels.get(term, "the prompt"), text) for term, text in words.items() if term is Term.PROMPT or text != prompt]
+    return [remark for name, text in named for remark in cut_remarks(encoder, [text], name)]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
 from mmretrieve.composers.base import Composer
-from mmretrieve.composers.captions import Captions, Scorer, ldre, sdr, seize
-from mmretrieve.composers.inversion import Inversion, Inverter
-from mmretrieve.composers.one_step import OneStep
+from mmretrieve.composers.captions import Captions, OneStep, Scorer, ldre_shares, sdr_weights
+from mmretrieve.composers.inversion import Inversion, SentenceEncoder
 from mmretrieve.composers.roles import Constrained, RoleAware
 from mmretrieve.composers.simple import ImageOnly, PromptOnly, Slerp, Sum
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import OptionError
+from mmretrieve.images import ImageLike
 from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import (
@@ -27,12 +29,15 @@ from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
 from mmretrieve.options import ComposerName, RewriterName, RuleName
 from mmretrieve.registry import COMPOSERS, REWRITERS
+from mmretrieve.rules import Hinge
+from mmretrieve.vectors import Float32
 
 if TYPE_CHECKING:
+    from mmretrieve.encoders.openclip import OpenClipEncoder
     from mmretrieve.inversion.oti import OTI
     from mmretrieve.inversion.phi import Phi
 
-T = TypeVar("T")
+CAPTIONS_PER_IMAGE = 15  # in LDRE and SEIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +115,10 @@ def parts_from(
     """
     return Parts(
         vocabulary=vocabulary,
-        captioner=None
-        if options.captioner is None
-        else captioner_from(options, encoder, vocabulary=vocabulary, progress=progress),
-        rewriter=None
-        if options.rewriter is None
-        else rewriter_from(options, encoder, vocabulary=vocabulary, progress=progress),
+        captioner=captioner_from(options, encoder, vocabulary=vocabulary, progress=progress),
+        rewriter=rewriter_from(options, encoder, vocabulary=vocabulary, progress=progress),
         compiler=compiler_from(options, progress=progress),
-        describer=describer_from(options, progress=progress) if options.describer is not None else None,
+        describer=describer_from(options, progress=progress),
         phi=phi,
     )
 
@@ -185,90 +186,92 @@ def make_slerp(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer
 
 
 def make_captions(encoder: Encoder, parts: Parts, score: Scorer | None) -> Captions:  # noqa: ARG001
-    return Captions(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder))
+    return _captions(encoder, parts)
 
 
 def make_ldre(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
-    scorer = _required(score, "'ldre' weighs captions by a gallery: use it in a Retriever, or give score")
-    return ldre(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder), scorer)
+    if score is None:
+        raise OptionError("'ldre' weighs captions by a gallery: use it in a Retriever, or give score")
+    remark = "the captions' weights were chosen by looking at the gallery (transductive, as in LDRE)"
+    return _captions(encoder, parts, count=CAPTIONS_PER_IMAGE, shares=partial(ldre_shares, score), remark=remark)
 
 
 def make_seize(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return seize(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder))
+    return _captions(encoder, parts, count=CAPTIONS_PER_IMAGE, rule=Hinge())
 
 
 def make_sdr(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return sdr(encoder, _captioner_of(parts, encoder), rewriter_of(parts, encoder))
+    return _captions(encoder, parts, base=sdr_weights())
 
 
-def make_roles(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
-    return RoleAware(encoder, make_captions(encoder, parts, score), parts.compiler or RuleCompiler())
+def make_roles(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+    return RoleAware(encoder, _captions(encoder, parts), parts.compiler or RuleCompiler())
 
 
 def make_one_step(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return OneStep(
-        encoder,
-        _required(parts.describer, "'one-step' needs a describer: choose 'endpoint' or a file, or give Parts(describer=...)"),
-    )
+    if parts.describer is None:
+        raise OptionError("'one-step' needs a describer: choose 'endpoint' or a file, or give Parts(describer=...)")
+    return OneStep(encoder, parts.describer)
 
 
 def make_pic2word(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _inverter(encoder, parts, ComposerName.PIC2WORD), joint=",")
+    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.PIC2WORD), joint=",")
 
 
 def make_searle(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _inverter(encoder, parts, ComposerName.SEARLE))
+    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.SEARLE))
 
 
 def make_searle_oti(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _inverter(encoder, parts, ComposerName.SEARLE_OTI))
+    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.SEARLE_OTI))
 
 
 def make_lincir(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _inverter(encoder, parts, ComposerName.LINCIR))
+    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.LINCIR))
 
 
-def rewriter_of(parts: Parts, encoder: Encoder) -> Rewriter:
-    """The rewriter of the parts: an object as it is, one of `REWRITERS` by name, or the template where none is named."""
-    if parts.rewriter is not None and not isinstance(parts.rewriter, str):
-        return parts.rewriter
-    entry = REWRITERS[parts.rewriter or RewriterName.TEMPLATE]
-    rewriter: Rewriter = entry.build(parts.vocabulary or default_vocabulary(encoder))
-    return rewriter
+def _captions(encoder: Encoder, parts: Parts, **settings: Any) -> Captions:
+    """`Captions` with the captioner and the rewriter of the parts, or their defaults: the tagger and the template."""
+    vocabulary = parts.vocabulary or default_vocabulary(encoder)
+    rewriter = parts.rewriter or RewriterName.TEMPLATE
+    if isinstance(rewriter, str):
+        rewriter = cast(Rewriter, REWRITERS[rewriter].build(vocabulary))
+    return Captions(encoder, parts.captioner or Tagger(encoder, vocabulary), rewriter, **settings)
 
 
-def _captioner_of(parts: Parts, encoder: Encoder) -> Captioner:
-    return parts.captioner or Tagger(encoder, parts.vocabulary or default_vocabulary(encoder))
-
-
-def _inverter(encoder: Encoder, parts: Parts, name: ComposerName) -> Inverter:
+def _sentence_encoder(encoder: Encoder, parts: Parts, name: ComposerName) -> SentenceEncoder:
+    """Encodes sentences with the pseudo token that the method of that name makes of an image."""
     from mmretrieve.encoders.openclip import OpenClipEncoder
-    from mmretrieve.inversion.inverter import TokenInverter
     from mmretrieve.inversion.oti import OTI
-    from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
 
     if not isinstance(encoder, OpenClipEncoder):
         raise OptionError(
             f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder, got a {type(encoder).__name__}"
         )
-    if name is ComposerName.SEARLE_OTI:
-        return TokenInverter(encoder, parts.oti or OTI())
-    own = encoder.folder / FILE if encoder.folder is not None else None
-    phi = own if parts.phi is None and own is not None and own.is_file() else parts.phi
+    predictor = (parts.oti or OTI()) if name is ComposerName.SEARLE_OTI else _load_phi(encoder, parts.phi, name)
+
+    def encode(images: Sequence[ImageLike], sentences: Sequence[Sequence[Sequence[str]]]) -> Float32:
+        tokens = predictor.tokens(encoder.image_features(images), encoder)
+        return encoder.pseudo_tokens.encode(sentences, tokens)
+
+    return encode
+
+
+def _load_phi(encoder: OpenClipEncoder, phi: str | Path | Phi | None, name: ComposerName) -> Phi:
+    """The phi that is given, else that of the encoder's folder. Raises OptionError if there is none or it has the wrong type."""
+    from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
+
+    default = encoder.folder / FILE if encoder.folder is not None else None
+    if phi is None and default is not None and default.is_file():
+        phi = default
     if phi is None:
         raise OptionError(
             f"{name.value!r} needs a phi for {encoder.identity.model}: give a checkpoint, or train one with `mmretrieve train-phi`"
         )
     loaded = phi if isinstance(phi, Phi) else load_phi(phi, encoder)
-    shape = Pic2WordPhi if name is ComposerName.PIC2WORD else SearlePhi
-    if not isinstance(loaded.net, shape):
+    expected = Pic2WordPhi if name is ComposerName.PIC2WORD else SearlePhi
+    if not isinstance(loaded.net, expected):
         raise OptionError(
-            f"{name.value!r} needs a {shape.__name__}, this phi is a {type(loaded.net).__name__}: use the composer it was trained for"
+            f"{name.value!r} needs a {expected.__name__}, this phi is a {type(loaded.net).__name__}: use the composer it was trained for"
         )
-    return TokenInverter(encoder, loaded)
-
-
-def _required(value: T | None, why: str) -> T:
-    if value is None:
-        raise OptionError(why)
-    return value
+    return loaded

@@ -6,9 +6,8 @@ words between token and prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -22,31 +21,26 @@ from mmretrieve.images import ImageLike
 from mmretrieve.vectors import Float32
 
 PSEUDO_TOKEN_SIGN = "$"  # represents the pseudo token in displayed sentences
-
-
-class Inverter(Protocol):
-    """Encodes sentences in which an image takes the place of a word, such as `inversion.inverter.TokenInverter`."""
-
-    def encode(self, images: Sequence[ImageLike], sentences: Sequence[Sequence[Sequence[str]]]) -> Float32:
-        """(n, s, d) float32 unit vectors for n images and s sentences per image, each split in pieces around the image."""
-        ...
+SentenceEncoder = Callable[[Sequence[ImageLike], Sequence[Sequence[Sequence[str]]]], Float32]
+"""n images and s sentences per image, each split into pieces around the image → (n, s, d) unit vectors."""
 
 
 @dataclass(frozen=True)
 class Inversion:
     """The terms image, text ("a photo of $"), composed ("a photo of $ that {prompt}") and prompt; `composed` has weight 1.
 
-    `joint` is the word between token and prompt: "that" in SEARLE and LinCIR, "," in Pic2Word.
+    `encode` puts the pseudo token of an image into sentences. `joint` is the word between token and prompt: "that" in SEARLE
+    and LinCIR, "," in Pic2Word.
     """
 
     encoder: Encoder
-    inverter: Inverter
+    encode: SentenceEncoder
     joint: str = "that"
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.words() for query in queries]
         sentences = [[("a photo of", ""), ("a photo of", f"{self.joint} {prompt}")] for prompt in prompts]
-        rows = self.inverter.encode([_reference_image(query) for query in queries], sentences)
+        rows = self.encode([_reference_image(query) for query in queries], sentences)
         wishes = [query.wish() or prompt for query, prompt in zip(queries, prompts, strict=True)]
         return [
             Composition(

@@ -27,24 +27,24 @@ ROLE_WEIGHTS = {"global": 0.4, "desired": 0.3, "preserve": 0.2, "forbidden": 0.1
 
 @dataclass(frozen=True)
 class RoleAware:
-    """The terms of the composer `words` (image, text, composed, prompt), and a term for each phrase of each role.
+    """The terms of the composer `inner` (image, text, composed, prompt), and a term for each phrase of each role.
 
     If the compiler describes the whole target, that description is `composed`.
     """
 
     encoder: Encoder
-    words: Composer
+    inner: Composer
     compiler: RoleCompiler = field(default_factory=RuleCompiler)
     weights: Mapping[str, float] = field(default_factory=lambda: ROLE_WEIGHTS)
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         compiled = self.compiler.compile(queries)
         return [
-            self._with_roles(composition, roles)
-            for composition, roles in zip(self.words.compose(queries), compiled, strict=True)
+            self._add_roles(composition, roles)
+            for composition, roles in zip(self.inner.compose(queries), compiled, strict=True)
         ]
 
-    def _with_roles(self, composition: Composition, roles: Roles) -> Composition:
+    def _add_roles(self, composition: Composition, roles: Roles) -> Composition:
         weights = {
             role: weight
             for role, weight in self.weights.items()
@@ -74,11 +74,11 @@ class Constrained:
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
         compiled = self.compiler.compile(queries)
         return [
-            self._with_constraints(composition, roles)
+            self._add_constraints(composition, roles)
             for composition, roles in zip(self.inner.compose(queries), compiled, strict=True)
         ]
 
-    def _with_constraints(self, composition: Composition, roles: Roles) -> Composition:
+    def _add_constraints(self, composition: Composition, roles: Roles) -> Composition:
         constraints = {"reward": ", ".join((*roles.desired, *roles.preserve)), "penalty": ", ".join(roles.forbidden)}
         for name, words in constraints.items():
             if words:

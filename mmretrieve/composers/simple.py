@@ -47,7 +47,7 @@ class Sum:
     encoder: Encoder
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        return _pairs(self.encoder, queries, lambda _query, _prompt: (1.0, 1.0))
+        return _compose_pairs(self.encoder, queries, lambda _query, _prompt: (1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Slerp:
             raise OptionError(f"t must be a number from 0 to 1, got {self.t!r}")
 
     def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        return _pairs(self.encoder, queries, lambda query, prompt: slerp_weights(query.reference(), prompt, self.t))
+        return _compose_pairs(self.encoder, queries, lambda query, prompt: slerp_weights(query.reference(), prompt, self.t))
 
 
 def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
     return float(np.sin((1 - t) * angle) / np.sin(angle)), float(np.sin(t * angle) / np.sin(angle))
 
 
-def _pairs(
+def _compose_pairs(
     encoder: Encoder, queries: Sequence[ComposerInput], weigh: Callable[[ComposerInput, Float32], tuple[float, float]]
 ) -> list[Composition]:
     """The terms image and prompt of each query, with the weights that `weigh` returns for the query and its (d,) prompt vector."""

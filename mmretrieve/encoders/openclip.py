@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,14 +17,13 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from huggingface_hub import constants, get_session
 from torch import Tensor, nn
 
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
-from mmretrieve.encoders.context import TextContext
-from mmretrieve.encoders.hub import offline_if_unreachable
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
-from mmretrieve.encoders.text_tower import encode_tokens
+from mmretrieve.encoders.text_tower import TextContext, encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
@@ -31,6 +31,7 @@ from mmretrieve.vectors import Float32, unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE = 64, 256
+HUB_TIMEOUT = 5.0  # seconds
 TARGET_PAD_KEY = "target_pad"
 logger = logging.getLogger(__name__)
 
@@ -202,6 +203,33 @@ def load_encoder(
         folder=folder,
         preprocessing=checked_preprocessing,
     )
+
+
+@contextmanager
+def offline_if_unreachable(*, needed: bool) -> Iterator[None]:
+    """Silences model loaders within the block, and switches them to offline mode if the hub is `needed` but unreachable.
+
+    In online mode they would retry for a minute.
+    """
+    was_offline, log_level = constants.HF_HUB_OFFLINE, logging.root.manager.disable
+    if needed and not was_offline:
+        constants.HF_HUB_OFFLINE = not _is_hub_reachable()
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+        logging.disable(log_level)
+
+
+def _is_hub_reachable() -> bool:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception:  # of httpx or requests, depending on the version of huggingface_hub
+        return False
+    return True
 
 
 def preprocessing_of(identity: EncoderIdentity) -> Preprocessing:

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from mmretrieve.encoders.base import PromptCutWarning
 from mmretrieve.encoders.text_tower import encode_tokens, text_module
 from mmretrieve.errors import EncoderError, OptionError
+from mmretrieve.vectors import Float32, unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Pieces = Sequence[str]
 """A sentence split at its pseudo tokens: `("a photo of", "that is red")` has one."""
+BATCH_SIZE = 256  # sentences
 PROBE = "a photo of 2 cats, running"  # words, a number and a comma: the ids of its pieces must reproduce its ids
 _insertion: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("insertion", default=None)
 
@@ -33,7 +35,7 @@ class PseudoTokens:
     """Encodes sentences with pseudo tokens. Raises EncoderError if the text tower or its tokenizer does not support them."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
-        self._model, self._name = model, name
+        self._model = model
         self._frame = _frame(tokenizer, name)
         embedding = getattr(text_module(model), "token_embedding", None)
         if not isinstance(embedding, nn.Embedding):
@@ -74,8 +76,18 @@ class PseudoTokens:
             raise OptionError(f"expected pseudo tokens of shape ({len(sentences)}, {self.width}), got {tuple(tokens.shape)}")
         ids, masks = zip(*map(self._frame.build, sentences), strict=True)
         device = self._embedding.weight.device
-        with _inserting(torch.tensor(masks, device=device), tokens.to(device)):
+        with _activate_insertion(torch.tensor(masks, device=device), tokens.to(device)):
             return encode_tokens(self._model, torch.tensor(ids, device=device))
+
+    def encode(self, sentences: Sequence[Sequence[Pieces]], tokens: Tensor) -> Float32:
+        """(n, s, d) float32 unit vectors for (n, width) pseudo tokens and s sentences with each of them."""
+        flat = [sentence for several in sentences for sentence in several]
+        repeated = tokens.repeat_interleave(torch.tensor([len(several) for several in sentences]), dim=0)
+        batches = [slice(start, start + BATCH_SIZE) for start in range(0, len(flat), BATCH_SIZE)]
+        with torch.inference_mode():
+            rows = [self.features(flat[batch], repeated[batch]) for batch in batches]
+        vectors = unit(torch.cat(rows).float().cpu().numpy(), "text features")
+        return vectors.reshape(len(tokens), -1, vectors.shape[1])
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,7 @@ def _huggingface_frame(tokenizer: Any, name: str) -> _Frame:
 
 
 @contextmanager
-def _inserting(mask: Tensor, tokens: Tensor) -> Iterator[None]:
+def _activate_insertion(mask: Tensor, tokens: Tensor) -> Iterator[None]:
     """Within the block, for this thread: the embedding layer outputs `tokens` where `mask` is True."""
     reset = _insertion.set((mask, tokens))
     try:

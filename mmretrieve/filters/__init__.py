@@ -1,4 +1,4 @@
-"""Filters over the fields of items: one structure, read from SQL or JSON, written for SQLite and Milvus."""
+"""Filters over the fields of items: one structure, read from SQL or JSON and translated to SQLite and Milvus."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mmretrieve.filters.sqlite import to_sqlite
 __all__ = ["Expression", "columns", "from_dict", "parse", "read_filter", "to_dict", "to_milvus", "to_sqlite"]
 
 Where = str | Expression | Mapping[str, Any]
-"""A filter as it is given: SQL, an expression, or the structure of one (see `to_dict`)."""
+"""A filter as a caller gives it: SQL, an expression, or its structure (see `to_dict`)."""
 
 
 def parse(sql: str) -> Expression:
-    """The expression of an SQL text, with the meaning that SQLite gives it.
+    """The expression of an SQL text, with the meaning that it has in SQLite.
 
     Raises OptionError, in one line that names the part, for anything but one expression over columns with the functions of
     `expression.FUNCTIONS`, and for text that is too long or too deep.
 
     >>> parse("price < 20")
-    Comparison(operator=<Comparator.LT: '<'>, left=Column(name='price', table=None), right=Literal(value=20))
+    Operation(operator='<', operands=(Column(name='price', table=None), Literal(value=20)))
     """
-    from mmretrieve.filters.parser import parse_text  # sqlglot is loaded with the first filter of a process
+    from mmretrieve.filters.parser import parse_text  # loads sqlglot with the first filter of a process
 
     return parse_text(sql)
 
@@ -34,7 +34,7 @@ def read_filter(where: None) -> None: ...
 @overload
 def read_filter(where: Where) -> Expression: ...
 def read_filter(where: Where | None) -> Expression | None:
-    """The expression of a filter in any of its forms; None for none. OptionError for what is no filter."""
+    """The expression of a filter in any of its forms, or None. Raises OptionError if it is not a filter."""
     if where is None:
         return None
     if isinstance(where, Expression):

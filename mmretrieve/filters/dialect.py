@@ -1,10 +1,9 @@
-"""The grammar of filters, for sqlglot: SQLite's expressions, without statements, queries, comments and parameters."""
+"""The grammar of filters for sqlglot: expressions of SQLite without statements, queries, comments and parameters."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, takewhile
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from sqlglot.parsers.sqlite import SQLiteParser
 
 from mmretrieve.errors import OptionError
 from mmretrieve.filters.expression import MAX_LENGTH
-from mmretrieve.filters.sqlite import shortened
+from mmretrieve.filters.sqlite import shorten
 
 MAX_PARENTHESES = 30  # nested
 # fmt: off
@@ -24,8 +23,8 @@ WORDS = {word: TokenType[word] for word in (
     "CASE", "WHEN", "THEN", "ELSE", "END",
 )} | {"AS": TokenType.ALIAS}
 SIGNS = {sign: SQLite.Tokenizer.KEYWORDS[sign] for sign in ("==", "<>", "!=", "<=", ">=", "||")}
-NAMES = (TokenType.VAR, TokenType.IDENTIFIER)
-ALLOWED_TOKENS = frozenset((*WORDS.values(), *SIGNS.values(), *NAMES, *(TokenType[name] for name in (
+NAME_TOKENS = (TokenType.VAR, TokenType.IDENTIFIER)
+ALLOWED_TOKENS = frozenset((*WORDS.values(), *SIGNS.values(), *NAME_TOKENS, *(TokenType[name] for name in (
     "STRING", "NUMBER", "HEX_STRING", "L_PAREN", "R_PAREN", "COMMA", "DOT", "EQ", "LT", "GT", "PLUS", "DASH", "STAR", "SLASH", "MOD",
     "AMP", "PIPE", "TILDE",
 ))))
@@ -36,17 +35,17 @@ FORBIDDEN_TOKENS = {
     TokenType.PARAMETER: "a parameter",
     TokenType.COLON: "a parameter",
 }
-COMPARING = tuple(TokenType[name] for name in ("EQ", "NEQ", "LT", "LTE", "GT", "GTE", "LIKE", "GLOB"))
-ENDING = (TokenType.AND, TokenType.OR, TokenType.R_PAREN, TokenType.COMMA)
-NULL_TESTS = (TokenType.ISNULL, TokenType.NOTNULL)
+COMPARISON_TOKENS = tuple(TokenType[name] for name in ("EQ", "NEQ", "LT", "LTE", "GT", "GTE", "LIKE", "GLOB"))
+END_TOKENS = (TokenType.AND, TokenType.OR, TokenType.R_PAREN, TokenType.COMMA)
+NULL_TEST_TOKENS = (TokenType.ISNULL, TokenType.NOTNULL)
 QUERY_WORDS = frozenset(["SELECT", "VALUES", "WITH"])
 HEXADECIMAL = re.compile(r"0[xX]0*[0-9a-fA-F]{1,16}")
 
-PLUS = "unary plus"  # sqlglot would drop it, and SQLite compares `+price` otherwise than `price`
+UNARY_PLUS = "unary plus"  # sqlglot would drop it, but SQLite compares `+price` without the column's type
 
 
 class FilterDialect(SQLite):
-    """SQLite without statements: every word but WORDS is a name, and every function only its name and arguments."""
+    """SQLite without statements: every word that is not in WORDS is a name; functions are a name and arguments, nothing else."""
 
     class Tokenizer(SQLite.Tokenizer):
         KEYWORDS = SIGNS | WORDS
@@ -59,11 +58,11 @@ class FilterDialect(SQLite):
         SUBQUERY_PREDICATES: ClassVar[dict[TokenType, Any]] = {}
         UNARY_PARSERS: ClassVar[dict[TokenType, Any]] = {
             **{kind: SQLiteParser.UNARY_PARSERS[kind] for kind in (TokenType.NOT, TokenType.DASH, TokenType.TILDE)},
-            TokenType.PLUS: lambda self: self.expression(exp.Anonymous(this=PLUS, expressions=[self._parse_unary()])),
+            TokenType.PLUS: lambda self: self.expression(exp.Anonymous(this=UNARY_PLUS, expressions=[self._parse_unary()])),
         }
 
         def _parse_paren(self) -> exp.Expr | None:
-            """Marks parentheses that were written: sqlglot adds some of its own."""
+            """Marks the parentheses of the text, because sqlglot adds others."""
             node = super()._parse_paren()
             if isinstance(node, exp.Paren):
                 node.meta["written"] = True
@@ -73,72 +72,63 @@ class FilterDialect(SQLite):
 DIALECT = FilterDialect()
 
 
-@dataclass(frozen=True)
-class ParsedText:
-    """The tree of sqlglot for a text, and its tokens."""
-
-    sql: str
-    tree: exp.Expr
-    tokens: Sequence[Token]
-
-
-def parse_tree(sql: str) -> ParsedText:
-    """The one expression that a text is. OptionError where it is none, too long, or could be more than that."""
+def parse_tree(sql: str) -> tuple[exp.Expr, list[Token]]:
+    """The tree of sqlglot for a text, and its tokens. Raises OptionError unless the text is one expression of allowed length."""
     if not isinstance(sql, str) or not sql.strip():
         raise OptionError(f"where must be an SQL expression such as \"price < 20 AND colour = 'red'\", got {sql!r:.80}")
     if len(sql) > MAX_LENGTH or "\0" in sql:
         raise OptionError(f"where must be text of up to {MAX_LENGTH:,} characters without NUL, got {len(sql):,}")
-    tokens = _tokens(sql)
+    tokens = _tokenize(sql)
     try:
         trees = DIALECT.parser().parse_into(exp.Condition, tokens, sql)
     except ParseError as error:
-        raise _unreadable(sql, tokens, error) from None
+        raise _syntax_error(sql, tokens, error) from None
     if len(trees) != 1 or trees[0] is None:
-        raise wrong(sql, "there is no expression in it")
-    return ParsedText(sql, trees[0], tokens)
+        raise text_error(sql, "there is no expression in it")
+    return trees[0], tokens
 
 
-def wrong(sql: str, what: str) -> OptionError:
+def text_error(sql: str, reason: str) -> OptionError:
     """The error of a text, which it quotes."""
-    return OptionError(f"where {shortened(sql)!r}: {what}")
+    return OptionError(f"where {shorten(sql)!r}: {reason}")
 
 
-def _tokens(sql: str) -> list[Token]:
-    """The tokens of one expression that is closed in itself. OptionError for whatever could be more than that."""
+def _tokenize(sql: str) -> list[Token]:
+    """The tokens of a text. Raises OptionError for tokens that filters must not have and for parentheses that do not match."""
     try:
         tokens = DIALECT.tokenize(sql)
     except TokenError:
-        started = "a comment" if "/*" in sql else "a quotation mark"
-        raise wrong(sql, f"{started} is never closed") from None
+        opened = "a comment" if "/*" in sql else "a quotation mark"
+        raise text_error(sql, f"{opened} is never closed") from None
     if not tokens:
-        raise wrong(sql, "there is no expression in it")
+        raise text_error(sql, "there is no expression in it")
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
-        if what := _forbidden(token, None if following is None else following.token_type, _source(sql, [token])):
-            raise wrong(sql, what)
+        if reason := _reason_to_refuse(token, None if following is None else following.token_type, _source(sql, [token])):
+            raise text_error(sql, reason)
     steps = [(token.token_type is TokenType.L_PAREN) - (token.token_type is TokenType.R_PAREN) for token in tokens]
     depths = list(accumulate(steps, initial=0))
     if depths[-1] or min(depths) < 0:
-        raise wrong(sql, "parentheses do not match")
+        raise text_error(sql, "parentheses do not match")
     if max(depths) > MAX_PARENTHESES:
-        raise wrong(sql, f"parentheses nested more than {MAX_PARENTHESES} deep")
+        raise text_error(sql, f"parentheses nested more than {MAX_PARENTHESES} deep")
     return tokens
 
 
-def _forbidden(token: Token, following: TokenType | None, source: str) -> str | None:
-    """What is wrong with a token, from what it is and what stands behind it; None for one that filters may have."""
+def _reason_to_refuse(token: Token, following: TokenType | None, source: str) -> str | None:
+    """Why a token is refused, judged by its type and that of the following token; None if it is allowed."""
     kind, text = token.token_type, token.text
     if token.comments:
-        return "holds a comment; leave it out"
+        return "a comment is not allowed; leave it out"
     if kind in FORBIDDEN_TOKENS or (kind is TokenType.VAR and text[0] == "$"):
-        return f"holds {FORBIDDEN_TOKENS.get(kind, 'a parameter')} ({text}); write one expression"
+        return f"{FORBIDDEN_TOKENS.get(kind, 'a parameter')} ({text}) is not allowed; write one expression"
     if kind is TokenType.VAR and text.upper() in QUERY_WORDS:
-        return f"holds a query of its own ({text}); write one expression"
+        return f"a query ({text}) is not allowed; write one expression"
     if kind is TokenType.HEX_STRING and not HEXADECIMAL.fullmatch(source):
-        return f"did not expect {source:.40}; a number has up to 64 bits, and bytes are no value"
+        return f"unexpected {source:.40}; a number has up to 64 bits, and bytes are not supported"
     if kind is TokenType.IN and following is not TokenType.L_PAREN:
         return "IN needs a list in parentheses"
-    if kind not in ALLOWED_TOKENS or (kind is TokenType.NOT and (text == "!" or following in NULL_TESTS)):
-        return f"did not expect {source!r}"
+    if kind not in ALLOWED_TOKENS or (kind is TokenType.NOT and (text == "!" or following in NULL_TEST_TOKENS)):
+        return f"unexpected {source!r}"
     return None
 
 
@@ -149,19 +139,22 @@ def _cast(parser: SQLiteParser) -> exp.Expr:
     return parser.expression(exp.Cast(this=operand, to=parser._parse_id_var()))
 
 
-def _unreadable(sql: str, tokens: Sequence[Token], error: ParseError) -> OptionError:
-    """Where reading stopped and, where text seems to stand without its quotes, what was meant."""
+def _syntax_error(sql: str, tokens: Sequence[Token], error: ParseError) -> OptionError:
+    """The error of a text that sqlglot cannot parse, with the place, and a hint if quotation marks seem to be missing."""
     first = error.errors[0] if error.errors else {}
     place = first.get("highlight") or "the end"
-    hint = quotes_hint(sql, tokens)
-    return wrong(sql, f"syntax error near {place!r}{hint}")
+    return text_error(sql, f"syntax error near {place!r}{quotes_hint(sql, tokens)}")
 
 
 def quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
-    """`colour = dark green` → what it is with quotes; nothing where all that follows a comparison is one name or value."""
-    for at, (name, sign, first) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
-        if name.token_type in NAMES and sign.token_type in COMPARING and first.token_type in (TokenType.VAR, TokenType.STAR):
-            words = list(takewhile(lambda token: token.token_type not in ENDING, tokens[at + 2 :]))
+    """For `colour = dark green`, the same with quotes; "" if every comparison is followed by one name or value only."""
+    for i, (name, sign, first) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
+        if (
+            name.token_type in NAME_TOKENS
+            and sign.token_type in COMPARISON_TOKENS
+            and first.token_type in (TokenType.VAR, TokenType.STAR)
+        ):
+            words = list(takewhile(lambda token: token.token_type not in END_TOKENS, tokens[i + 2 :]))
             if len(words) > 1 and all(word.token_type is not TokenType.STRING for word in words):
                 return f"; put text in quotes: {_source(sql, [name, sign])} '{_source(sql, words)}'"
     return ""

@@ -1,46 +1,17 @@
-"""A filter as SQL: for SQLite with its columns resolved and its values bound, for people as text."""
+"""A filter as SQL: for SQLite, with resolved columns and bound values, and as text for people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mmretrieve.errors import OptionError
-from mmretrieve.filters.expression import (
-    And,
-    Arithmetic,
-    Between,
-    Cast,
-    Collate,
-    Column,
-    Comparison,
-    Expression,
-    Function,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Not,
-    Or,
-    Scalar,
-    Unary,
-    columns,
-    folded,
-    walk,
-)
+from mmretrieve.filters.expression import OPERATORS, Column, Expression, Literal, Operation, Scalar, columns, fold_case, walk
 
-ITEM_COLUMNS = (
-    "id",
-    "path",
-    "width",
-    "height",
-    "source",
-    "row",
-    "part",
-    "hash",
-    "stamp",
-)  # what filters may name beside fields
-NAMED_COLUMNS = 5  # of those, which an error lists
+ITEM_COLUMNS = ("id", "path", "width", "height", "source", "row", "part", "hash", "stamp")  # of every item, besides its fields
+MAX_LISTED_COLUMNS = 5  # of those, in an error
+MAX_QUOTED_LENGTH = 200  # characters of a filter in an error
 
 
 @dataclass(frozen=True)
@@ -58,27 +29,26 @@ class SqliteFilter:
 def to_sqlite(expression: Expression, fields: Iterable[str]) -> SqliteFilter:
     """The same filter for SQLite. `fields`: the names of the gallery's fields.
 
-    Raises OptionError for a column that is none of them, nor one of ITEM_COLUMNS, and for one that could be both.
+    Raises OptionError for a column that is neither a field nor one of ITEM_COLUMNS, and for one that could be both.
 
     >>> from mmretrieve.filters import parse
     >>> to_sqlite(parse("price < 20"), ["price"]).sql
     '(fields."price" < ?)'
     """
-    there = list(fields)
-    resolved = {column: resolve(column, expression, there) for column in columns(expression)}
+    names = list(fields)
+    resolved = {column: resolve_column(column, expression, names) for column in columns(expression)}
     parameters: list[Scalar] = []
 
-    def value(literal: Literal) -> str:
-        if isinstance(literal.value, bool) or literal.value is None:
-            return _constant(literal.value)
-        parameters.append(literal.value)
+    def write_leaf(node: Column | Literal) -> str:
+        if isinstance(node, Column):
+            table, name = resolved[node]
+            return f"{table}.{quote_name(name)}"
+        if isinstance(node.value, bool) or node.value is None:
+            return _constant(node.value)
+        parameters.append(node.value)
         return "?"
 
-    def name(column: Column) -> str:
-        table, own = resolved[column]
-        return f"{table}.{quoted(own)}"
-
-    sql = _Printer(name, value).text(expression)
+    sql = _write(expression, write_leaf)
     return SqliteFilter(sql, tuple(parameters), frozenset(resolved.values()))
 
 
@@ -90,107 +60,93 @@ def to_text(expression: Expression) -> str:
     "colour = 'red' OR (price < 20 AND width > 90)"
     """
 
-    def name(column: Column) -> str:
-        plain = column.name.isidentifier() and column.name.isascii()
-        return (f"{column.table}." if column.table else "") + (column.name if plain else quoted(column.name))
+    def write_leaf(node: Column | Literal) -> str:
+        if isinstance(node, Literal):
+            return _constant(node.value)
+        is_plain = node.name.isidentifier() and node.name.isascii()
+        return (f"{node.table}." if node.table else "") + (node.name if is_plain else quote_name(node.name))
 
-    return _bare(expression, _TextPrinter(name, lambda literal: _constant(literal.value)).text(expression))
-
-
-def resolve(column: Column, expression: Expression, fields: Sequence[str]) -> tuple[str, str]:
-    """The table and the name of a column of that expression. OptionError, with a hint, where there is none, or are two."""
-    own = {name: ("items", name) for name in ITEM_COLUMNS if column.table != "fields"}
-    named = {folded(name): ("fields", name) for name in fields if column.table != "items"}
-    key, shown = folded(column.name), column.name if column.name.isprintable() else repr(column.name)
-    if key in own and key in named:
-        raise refusal(expression, f"ambiguous column name: {shown}; write fields.{shown} or items.{shown}")
-    if key in own or key in named:
-        return own[key] if key in own else named[key]
-    there = ", ".join((*ITEM_COLUMNS[:NAMED_COLUMNS], *fields))
-    raise refusal(expression, f"no such column: {shown}{_quotes_hint(column, expression)}; there are the fields {there}")
+    return _without_parentheses(_write(expression, write_leaf, is_flat=True))
 
 
-def refusal(expression: Expression, what: str) -> OptionError:
-    """The error of a filter as a whole, which it quotes."""
-    return OptionError(f"where {shortened(to_text(expression))!r}: {what}")
+def resolve_column(column: Column, expression: Expression, fields: Sequence[str]) -> tuple[str, str]:
+    """The table and the name of a column of an expression. Raises OptionError, with a hint, if there is none or two."""
+    item_columns = {name: ("items", name) for name in ITEM_COLUMNS if column.table != "fields"}
+    field_columns = {fold_case(name): ("fields", name) for name in fields if column.table != "items"}
+    key, name = fold_case(column.name), column.name if column.name.isprintable() else repr(column.name)
+    if key in item_columns and key in field_columns:
+        raise filter_error(expression, f"ambiguous column name: {name}; write fields.{name} or items.{name}")
+    if key in item_columns or key in field_columns:
+        return (item_columns | field_columns)[key]
+    existing = ", ".join((*ITEM_COLUMNS[:MAX_LISTED_COLUMNS], *fields))
+    raise filter_error(expression, f"no such column: {name}{_quotes_hint(column, expression)}; there are the fields {existing}")
 
 
-def shortened(text: str) -> str:
-    """What an error quotes of a filter."""
-    return text if len(text) <= 200 else text[:200] + "…"
+def filter_error(expression: Expression, reason: str) -> OptionError:
+    """The error of a whole filter, which it quotes."""
+    return OptionError(f"where {shorten(to_text(expression))!r}: {reason}")
 
 
-def quoted(name: str) -> str:
+def shorten(text: str) -> str:
+    """As much of a filter as an error quotes."""
+    return text if len(text) <= MAX_QUOTED_LENGTH else text[:MAX_QUOTED_LENGTH] + "…"
+
+
+def quote_name(name: str) -> str:
     """A name as SQL writes it."""
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
 
 
-def joined(word: str, parts: Sequence[str]) -> str:
-    """All parts, halved again and again: who reads from left to right goes as deep as a chain is long."""
+def join_balanced(operator: str, parts: Sequence[str]) -> str:
+    """All parts joined in balanced pairs, because parsers limit the depth: it grows with the logarithm of the number of parts."""
     if len(parts) == 1:
         return parts[0]
     half = len(parts) // 2
-    return f"({joined(word, parts[:half])} {word} {joined(word, parts[half:])})"
+    return f"({join_balanced(operator, parts[:half])} {operator} {join_balanced(operator, parts[half:])})"
 
 
-@dataclass(frozen=True)
-class _Printer:
-    """Writes every operator with its parentheses, so that no precedence matters."""
+def _write(node: Expression, write_leaf: Callable[[Column | Literal], str], *, is_flat: bool = False) -> str:
+    """SQL in which every operator has parentheses, so that precedence does not matter.
 
-    name: Callable[[Column], str]
-    value: Callable[[Literal], str]
-
-    def text(self, node: Expression) -> str:
-        match node:
-            case Column():
-                return self.name(node)
-            case Literal():
-                return self.value(node)
-            case Comparison(operator, left, right) | Arithmetic(operator, left, right):
-                return f"({self.text(left)} {operator.upper()} {self.text(right)})"
-            case In(operand, values):
-                return f"({self.text(operand)} IN ({self._list(values)}))"
-            case Like(operator, operand, pattern, escape):
-                test = f"{self.text(operand)} {operator.upper()} {self.text(pattern)}"
-                return f"({test} ESCAPE {self.text(escape)})" if escape else f"({test})"
-            case Between(operand, low, high):
-                return f"({self.text(operand)} BETWEEN {self.text(low)} AND {self.text(high)})"
-            case IsNull(operand):
-                return f"({self.text(operand)} IS NULL)"
-            case Not(operand):
-                return f"(NOT {self.text(operand)})"
-            case And(operands):
-                return self.chain("AND", operands)
-            case Or(operands):
-                return self.chain("OR", operands)
-            case Unary(sign, operand):
-                return f"({sign} {self.text(operand)})"
-            case Function(name, arguments):
-                return f"{name}({self._list(arguments)})"
-            case Collate(operand, collation):
-                return f"({self.text(operand)} COLLATE {collation})"
-            case Cast(operand, to):
-                return f"CAST({self.text(operand)} AS {to})"
-        raise TypeError(f"no such node: {type(node).__name__}")
-
-    def chain(self, word: str, operands: Sequence[Expression]) -> str:
-        return joined(word, list(map(self.text, operands)))
-
-    def _list(self, nodes: Sequence[Expression]) -> str:
-        return ", ".join(map(self.text, nodes))
+    With `is_flat`, operands of AND and OR have none unless they are AND or OR themselves.
+    """
+    if not isinstance(node, Operation):
+        return write_leaf(node)
+    write = partial(_write, write_leaf=write_leaf, is_flat=is_flat)
+    match node:
+        case Operation("collate", (value, Literal(collation))):
+            return f"({write(value)} COLLATE {collation})"
+        case Operation("cast", (value, Literal(kind))):
+            return f"CAST({write(value)} AS {kind})"
+    operator, texts = node.operator.upper(), list(map(write, node.operands))
+    match node.operator, texts:
+        case "and" | "or", _:
+            if not is_flat:
+                return join_balanced(operator, texts)
+            parts = [
+                text if isinstance(operand, Operation) and operand.operator in ("and", "or") else _without_parentheses(text)
+                for operand, text in zip(node.operands, texts, strict=True)
+            ]
+            return f"({f' {operator} '.join(parts)})"
+        case "in", [operand, *values]:
+            return f"({operand} IN ({', '.join(values)}))"
+        case "between", [operand, low, high]:
+            return f"({operand} BETWEEN {low} AND {high})"
+        case "like", [operand, pattern, escape]:
+            return f"({operand} LIKE {pattern} ESCAPE {escape})"
+        case "is null", [operand]:
+            return f"({operand} IS NULL)"
+        case name, [operand] if name in OPERATORS:
+            return f"({operator} {operand})"
+        case name, [left, right] if name in OPERATORS:
+            return f"({left} {operator} {right})"
+    return f"{node.operator}({', '.join(texts)})"
 
 
-class _TextPrinter(_Printer):
-    """The same with fewer parentheses."""
-
-    def chain(self, word: str, operands: Sequence[Expression]) -> str:
-        parts = [self.text(one) if isinstance(one, And | Or) else _bare(one, self.text(one)) for one in operands]
-        return f"({f' {word} '.join(parts)})"
-
-
-def _bare(node: Expression, text: str) -> str:
-    return text if isinstance(node, Column | Literal | Function | Cast) else text[1:-1]
+def _without_parentheses(text: str) -> str:
+    """The text of an operation without its outer parentheses; other texts do not begin with one."""
+    return text[1:-1] if text.startswith("(") else text
 
 
 def _constant(value: Scalar) -> str:
@@ -200,15 +156,10 @@ def _constant(value: Scalar) -> str:
 
 
 def _quotes_hint(column: Column, expression: Expression) -> str:
-    """What to write where an unknown name is compared with a column, as text without quotes would be."""
-    if column.table:
-        return ""
-    for node, _ in walk(expression):
+    """What to write if an unknown name is compared with a column: it may be a text without quotes."""
+    for node, _ in walk(expression) if column.table is None else ():
         match node:
-            case Comparison(operator, Column() as left, right) if right == column:
-                return f"; put text in quotes: {to_text(left)} {operator} {_constant(column.name)}"
-            case Like(operator, Column() as left, pattern) if pattern == column:
-                return f"; put text in quotes: {to_text(left)} {operator.upper()} {_constant(column.name)}"
-            case In(Column() as left, values) if column in values:
-                return f"; put text in quotes: {to_text(left)} IN ({_constant(column.name)})"
+            case Operation(operator, (Column() as left, *values)) if column in values and operator in OPERATORS:
+                text = f"({_constant(column.name)})" if operator == "in" else _constant(column.name)
+                return f"; put text in quotes: {to_text(left)} {operator.upper()} {text}"
     return ""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.expression import fold_case
 from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
@@ -74,8 +74,8 @@ def make_vocabulary(
     """
     if isinstance(fields, str):
         raise OptionError(f"expected a list of fields, got one string {fields!r}")
-    names = {folded(name): name for name in types}
-    if absent := [name for name in fields if folded(name) not in names]:
+    names = {fold_case(name): name for name in types}
+    if absent := [name for name in fields if fold_case(name) not in names]:
         raise unknown("field", absent[0], types or ["none: the items of this gallery have no fields"])
-    chosen = [names[folded(name)] for name in fields]
+    chosen = [names[fold_case(name)] for name in fields]
     return GalleryVocabulary(vocabulary_from_fields(sample, chosen), tuple(chosen))

@@ -96,6 +96,6 @@ def _cosine_loss(encoder: OpenClipEncoder, sentences: Sequence[Pieces], tokens: 
 
 
 def _phrase_loss(encoder: OpenClipEncoder, phrases: Sequence[Sequence[Phrase]], tokens: Tensor, step: int) -> Tensor:
-    chosen = [own[step % len(own)] for own in phrases]
+    chosen = [several[step % len(several)] for several in phrases]
     targets = torch.from_numpy(encoder.encode_texts([whole for _, whole in chosen])).to(encoder.device)
     return _cosine_loss(encoder, [pieces for pieces, _ in chosen], tokens, targets)

@@ -13,6 +13,14 @@ from mmretrieve.errors import OptionError
 
 MAX_INTEGER = 2**31
 MAX_VALIDATION_CAPTIONS, VALIDATION_SHARE = 2048, 0.05
+FUNCTION_WORDS = frozenset(
+    word
+    for line in Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+)
+SplitCaption = tuple[str, tuple[str, ...]]
+"""A caption, and its pieces around its noun phrases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +49,8 @@ class PhiRecipe:
                 raise OptionError(f"{name} must be a number of at least 0, got {value!r}")
 
 
-@dataclass(frozen=True)
-class PhraseSplit:
-    """Captions that contain a noun phrase, and each as the pieces around its noun phrases."""
-
-    captions: tuple[str, ...]
-    pieces: tuple[tuple[str, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-
-def split_captions(captions: Sequence[str]) -> tuple[PhraseSplit, PhraseSplit]:
-    """Splits captions into training and validation data.
+def split_captions(captions: Sequence[str]) -> tuple[list[SplitCaption], list[SplitCaption]]:
+    """Splits captions into training and validation data, and each caption into pieces.
 
     Captions without a noun phrase and duplicates are dropped. Validation captions are spread evenly over the file.
     Raises OptionError if too few captions have a noun phrase.
@@ -66,10 +63,7 @@ def split_captions(captions: Sequence[str]) -> tuple[PhraseSplit, PhraseSplit]:
         raise OptionError(
             f"{len(usable)} of {len(captions)} captions have a noun phrase; training and validation need at least one each"
         )
-    training_split, validation_split = (
-        PhraseSplit(tuple(part), tuple(pieces[caption] for caption in part)) for part in (training, validation)
-    )
-    return training_split, validation_split
+    return [(caption, pieces[caption]) for caption in training], [(caption, pieces[caption]) for caption in validation]
 
 
 def split_noun_phrases(caption: str) -> tuple[str, ...]:
@@ -83,21 +77,9 @@ def split_noun_phrases(caption: str) -> tuple[str, ...]:
     """
     tokens = re.findall(r"[\w'’-]+|[^\w\s]+", caption)
     pieces = [""]
-    for is_between, run in groupby(tokens, key=_is_between_phrases):
+    for is_between, run in groupby(tokens, key=lambda token: not token[0].isalnum() or token.lower() in FUNCTION_WORDS):
         if is_between:
             pieces[-1] = " ".join(run)
         else:
             pieces.append("")
     return tuple(pieces)
-
-
-def _is_between_phrases(token: str) -> bool:
-    return not token[0].isalnum() or token.lower() in FUNCTION_WORDS
-
-
-def _read_function_words() -> frozenset[str]:
-    lines = Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
-
-
-FUNCTION_WORDS = _read_function_words()

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.inversion.phi import SearlePhi, save_phi
-from mmretrieve.inversion.recipe import PhiRecipe, PhraseSplit, split_captions
+from mmretrieve.inversion.recipe import PhiRecipe, SplitCaption, split_captions
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class _Run:
         rows = torch.randint(len(self.training), (min(self.recipe.batch, len(self.training)),), generator=generator).tolist()
         self.net.train()
         torch.manual_seed(self.step)  # seeds dropout
-        loss = self._loss(self.training, rows, generator)
+        loss = self._loss([self.training[row] for row in rows], generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -142,18 +142,18 @@ class _Run:
         self.net.eval()
         total = 0.0
         for start in range(0, len(self.validation), self.recipe.batch):
-            rows = range(start, min(start + self.recipe.batch, len(self.validation)))
-            total += float(self._loss(self.validation, rows, None).item()) * len(rows)
+            captions = self.validation[start : start + self.recipe.batch]
+            total += float(self._loss(captions, None).item()) * len(captions)
         return total / len(self.validation)
 
-    def _loss(self, data: PhraseSplit, rows: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        features = torch.from_numpy(self.encoder.text_features([data.captions[i] for i in rows]))
+    def _loss(self, captions: Sequence[SplitCaption], generator: torch.Generator | None) -> Tensor:
+        features = torch.from_numpy(self.encoder.text_features([caption for caption, _ in captions]))
         noisy = features
         if generator is not None:
             scale = self.recipe.noise * torch.rand(len(features), 1, generator=generator)
             noisy = features + scale * torch.randn(features.shape, generator=generator)
         tokens = self.net(noisy.to(self.encoder.device))
-        predicted = self.encoder.pseudo_tokens.features([data.pieces[i] for i in rows], tokens)
+        predicted = self.encoder.pseudo_tokens.features([pieces for _, pieces in captions], tokens)
         return F.mse_loss(predicted, features.to(predicted.device))
 
     def _save(self, point: ValidationPoint) -> None:

@@ -111,13 +111,13 @@ class Sentence:
         self.words = tokenize(text)
         self.lexicon = lexicon
         self.matches = lexicon.find(self.words)
-        self._known = {i for match in self.matches for i in range(match.start, match.end)}
+        self._matched_words = {i for match in self.matches for i in range(match.start, match.end)}
 
     def contains(self, phrase: str) -> bool:
         """Whether the caption contains a phrase, in any form that has the same meaning."""
         return bool(self._spans(phrase))
 
-    def matching(self, meaning: Match) -> list[Match]:
+    def matches_of(self, meaning: Match) -> list[Match]:
         """The phrases with the same meaning in some class."""
         return [match for match in self.matches if match.means(meaning)]
 
@@ -138,7 +138,7 @@ class Sentence:
         c = requested.cls
         if requested.member == 0 and self.lexicon.classes[c].absence_of:
             return self.absence_edits(c)
-        new = self.lexicon.classes[c].fitting(current.readings[c], requested)
+        new = self.lexicon.classes[c].replacement_form(current.readings[c], requested)
         if new is None:
             return []
         if c == self.lexicon.thing and is_plural(current.readings[c].form) and is_plural(requested.form):
@@ -203,7 +203,7 @@ class Sentence:
     def _spans(self, phrase: str) -> list[tuple[int, int]]:
         meaning = self.lexicon.meaning(phrase)
         if meaning is not None:  # the "long" of "long sleeves" is not a length
-            return [(match.start, match.end) for match in self.matching(meaning)]
+            return [(match.start, match.end) for match in self.matches_of(meaning)]
         return occurrences(self.words, phrase)
 
     def _removals_at(self, start: int, end: int) -> list[Edit]:
@@ -244,7 +244,7 @@ class Sentence:
     def _is_verb(self, i: int) -> bool:
         """Whether a token is a participle that begins a phrase: "throwing" in "a man throwing a ball", not in "a throwing man"."""
         participle = PARTICIPLE.fullmatch(self.words[i].exact) is not None
-        return participle and i > 0 and i not in self._known and not self._is_determiner(i - 1)
+        return participle and i > 0 and i not in self._matched_words and not self._is_determiner(i - 1)
 
     def _is_introducing(self, i: int) -> bool:
         word = self.words[i].exact

@@ -102,7 +102,10 @@ def vocabulary_from_fields(rows: Iterable[Mapping[str, object]], names: Sequence
     [('hat', 'shirt'), ('navy blue', 'red'), ('', 'for men', 'for women')]
     """
     columns = _columns(rows)
-    chosen = _categorical(columns) if names is None else _named(columns, names)
+    if names is None:
+        chosen = [column for column in columns.values() if column.is_categorical]
+    else:
+        chosen = _select_columns(columns, names)
     noun = _noun(chosen)
     others = [column for column in chosen if column is not noun]
     if names is None:
@@ -282,21 +285,17 @@ def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, FieldWords]:
     return columns
 
 
-def _named(columns: Mapping[str, FieldWords], names: Sequence[str]) -> list[FieldWords]:
+def _select_columns(columns: Mapping[str, FieldWords], names: Sequence[str]) -> list[FieldWords]:
     for name in names:
         if name not in columns:
             raise unknown("field", name, columns)
         if not columns[name].words or not columns[name].slot[:1].isalpha():
             raise OptionError(
-                f"field {name!r} holds no words that a caption could use; name fields such as a color or a category"
+                f"field {name!r} contains no words that a caption could use; name fields such as a color or a category"
             )
     if not names:
         raise OptionError("no fields are named for the vocabulary; name at least one, or omit the names")
     return [columns[name] for name in dict.fromkeys(names)]
-
-
-def _categorical(columns: Mapping[str, FieldWords]) -> list[FieldWords]:
-    return [column for column in columns.values() if column.is_categorical]
 
 
 def _noun(columns: Sequence[FieldWords]) -> FieldWords | None:

@@ -67,13 +67,15 @@ class WordClass:
         kinds = self.members[member] if 0 <= member < len(self.members) else ()
         return kinds[kind] if kind < len(kinds) else ()
 
-    def fitting(self, current: Reading, requested: Reading) -> str | None:
+    def replacement_form(self, current: Reading, requested: Reading) -> str | None:
         """The form of the requested reading that can replace the current one; None if there is none."""
         if current.equals(requested):
             return None
         if requested.member < 0 and not requested.step:
             return requested.form if requested.kind == current.kind else None
-        forms = self.forms(self._stepped(current.member, requested.step) if requested.step else requested.member, current.kind)
+        forms = self.forms(
+            self._step_from(current.member, requested.step) if requested.step else requested.member, current.kind
+        )
         if not forms or forms[0] in self.vocabulary:
             return forms[0] if forms else None
         return requested.form if requested.form in forms else forms[0]
@@ -89,7 +91,7 @@ class WordClass:
         """Whether the vocabulary has a form of the member."""
         return any(form in self.vocabulary for forms in self.members[member] for form in forms)
 
-    def _stepped(self, member: int, step: int) -> int:
+    def _step_from(self, member: int, step: int) -> int:
         """The next member of the scale, among those of the vocabulary if it has several; -1 at the end of the scale."""
         scale = next((scale for scale in self.scales if member in scale), ())
         preferred = [i for i in scale if self.is_in_vocabulary(i)]
@@ -129,7 +131,7 @@ class Lexicon:
         for group in vocabulary.groups if vocabulary is not None else ():
             words = [word for word in group.words if word]
             near = nearest_class(words, general.values()) if group is not noun else THING
-            classes.append(_joined(general.pop(near, WordClass(group.name, ())), words))
+            classes.append(_extend_class(general.pop(near, WordClass(group.name, ())), words))
         rest = [*general.values()]
         return cls(tuple(sorted([*classes, *rest], key=lambda each: each.name == THING)))
 
@@ -157,7 +159,10 @@ class Lexicon:
         """The other members of the class of `phrase`: in words of the vocabulary if it has any, else in forms of the same kind.
 
         [] for an unknown phrase, and for a noun, whose class is open. The alternative of the name of a class is the word for
-        its absence: "sleeves" → ["sleeveless"].
+        its absence.
+
+        >>> general_lexicon().alternatives("mini"), general_lexicon().alternatives("sleeves")
+        (['knee-length', 'long'], ['sleeveless'])
         """
         meaning = self.meaning(phrase)
         if meaning is None:
@@ -171,7 +176,7 @@ class Lexicon:
         same_kind = [word_class.forms(i, reading.kind) for i in range(len(word_class.members)) if i != reading.member]
         return [forms[0] for forms in (preferred if any(preferred) else same_kind) if forms]
 
-    def joined(self, matches: Sequence[Match], words: Sequence[WordToken]) -> list[Match]:
+    def merge_conjunctions(self, matches: Sequence[Match], words: Sequence[WordToken]) -> list[Match]:
         """The matches, with those of one class that "and" joins merged into one: "red and white"."""
         merged: list[Match] = []
         for match in matches:
@@ -236,27 +241,27 @@ class Lexicon:
             part = words[start : start + length]
             readings: Mapping[int, Reading] | None = exact.get(tuple(word.exact for word in part))
             if readings is None:
-                readings = self._fitting_number(stems.get(tuple(word.stem for word in part)), part)
+                readings = self._match_number(stems.get(tuple(word.stem for word in part)), part)
             if readings is None:
                 continue
             following = words[start + length].stem if start + length < len(words) else ""
             meant = {
-                c: self._as_written(each, part) for c, each in readings.items() if following not in self.classes[c].not_before
+                c: self._with_written_form(each, part)
+                for c, each in readings.items()
+                if following not in self.classes[c].not_before
             }
             if meant or not readings:
                 return Match(start, start + length, meant)
         return None
 
-    def _fitting_number(
-        self, readings: Mapping[int, Reading] | None, part: Sequence[WordToken]
-    ) -> Mapping[int, Reading] | None:
+    def _match_number(self, readings: Mapping[int, Reading] | None, part: Sequence[WordToken]) -> Mapping[int, Reading] | None:
         """The readings without adjectives if the phrase is plural: "laces" are not made of lace. None if none remains."""
         if readings is None or not is_plural(part[-1].exact):
             return readings
         kept = {c: r for c, r in readings.items() if r.kind or is_plural(r.form) or self.classes[c].name == THING}
         return kept or None
 
-    def _as_written(self, reading: Reading, part: Sequence[WordToken]) -> Reading:
+    def _with_written_form(self, reading: Reading, part: Sequence[WordToken]) -> Reading:
         """The reading, for a noun in the form of the text: singular or plural."""
         thing = self.classes[reading.cls].name == THING
         return replace(reading, form=" ".join(word.exact for word in part)) if thing else reading
@@ -271,29 +276,13 @@ def general_lexicon() -> Lexicon:
     return Lexicon.of()
 
 
-def alternatives(phrase: str, vocabulary: Vocabulary | None = None) -> list[str]:
-    """Phrases that a caption could have instead of `phrase`; [] if no class has it.
-
-    Parameters
-    ----------
-    phrase : a word or a short phrase.
-    vocabulary : its words are preferred; default: the general classes alone.
-
-    >>> alternatives("mini")
-    ['knee-length', 'long']
-    >>> alternatives("sleeves")
-    ['sleeveless']
-    """
-    return (general_lexicon() if vocabulary is None else Lexicon.of(vocabulary)).alternatives(phrase)
-
-
 @cache
 def _general_classes() -> tuple[WordClass, ...]:
     things = next(group for group in Vocabulary.read(GENERAL).groups if group.name == THING)
-    return (*(_parsed(entry) for entry in word_data()["classes"]), _things(things.words))
+    return (*(_parse_class(entry) for entry in word_data()["classes"]), _noun_class(things.words))
 
 
-def _things(words: Iterable[str]) -> WordClass:
+def _noun_class(words: Iterable[str]) -> WordClass:
     known = {exact_key(word) for word in words}
     more = [word for word in word_data()["people"] if exact_key(word) not in known]
     same = {
@@ -310,7 +299,7 @@ def _thing_forms(word: str) -> tuple[str, ...]:
     return (word, other) if is_plural(bare) else (word,)
 
 
-def _parsed(entry: Mapping[str, Any]) -> WordClass:
+def _parse_class(entry: Mapping[str, Any]) -> WordClass:
     members = [tuple(tuple(forms.split("|")) for forms in kinds) for kinds in entry["members"]]
     scales = [tuple(range(len(members)))] if "more" in entry else []
     if "shades" in entry:
@@ -336,7 +325,7 @@ def nearest_class(words: Sequence[str], classes: Iterable[WordClass]) -> str:
     return name if shared.get(name, 0) * 4 >= len(keys) > 0 else ""
 
 
-def _joined(general: WordClass, words: Sequence[str]) -> WordClass:
+def _extend_class(general: WordClass, words: Sequence[str]) -> WordClass:
     """The class with the vocabulary's words as the best forms of their members, and a new member for each new word."""
     positions = _member_positions(general, words)
     members = list(general.members)
@@ -344,21 +333,21 @@ def _joined(general: WordClass, words: Sequence[str]) -> WordClass:
     for word, (member, kind) in positions.items():
         kinds = members[member]
         members[member] = (*kinds[:kind], (word, *(form for form in kinds[kind] if form != word)), *kinds[kind + 1 :])
-    usual = next((kind for _, kind in positions.values()), 0)
-    own = [(*((),) * usual, _thing_forms(word) if general.name == THING else (word,)) for word in new]
-    return replace(general, members=(*members, *own), vocabulary=frozenset(words))
+    new_kind = next((kind for _, kind in positions.values()), 0)
+    members += [(*((),) * new_kind, _thing_forms(word) if general.name == THING else (word,)) for word in new]
+    return replace(general, members=tuple(members), vocabulary=frozenset(words))
 
 
 def _member_positions(general: WordClass, words: Sequence[str]) -> dict[str, tuple[int, int]]:
     """The member and kind of each word that the class has in any form ("watches", "watch"); one word per member."""
     forms = [(form, (m, k)) for m, kinds in enumerate(general.members) for k, each in enumerate(kinds) for form in each]
-    exact = {exact_key(form): place for form, place in reversed(forms)}
-    stems = {stem_key(form): place for form, place in reversed(forms)}
-    places: dict[str, tuple[int, int]] = {}
-    taken: set[int] = set()
+    exact = {exact_key(form): position for form, position in reversed(forms)}
+    stems = {stem_key(form): position for form, position in reversed(forms)}
+    positions: dict[str, tuple[int, int]] = {}
+    used_members: set[int] = set()
     for word in words:
-        place = exact.get(exact_key(word)) or stems.get(stem_key(word))
-        if place is not None and place[0] not in taken:
-            places[word] = place
-            taken.add(place[0])
-    return places
+        position = exact.get(exact_key(word)) or stems.get(stem_key(word))
+        if position is not None and position[0] not in used_members:
+            positions[word] = position
+            used_members.add(position[0])
+    return positions

@@ -1,20 +1,19 @@
 """Which captioner, rewriter, role compiler and describer are used: parsed from options of the shell, and built from them.
 
-To add a rewriter by name, see `registry.REWRITERS`. To add another one: a member of `BackendName`, its place in `BACKENDS`, and a
-line in `captioner_from`, `compiler_from` or `describer_from`.
+To add a rewriter by name, see `registry.REWRITERS`. To add another implementation by name: an entry in `BACKENDS`, and a line in
+`captioner_from`, `compiler_from` or `describer_from`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.language.text_records import READERS
-from mmretrieve.options import DEFAULT_TIMEOUT, RewriterName
+from mmretrieve.options import DEFAULT_TIMEOUT
 from mmretrieve.registry import REWRITERS
 
 if TYPE_CHECKING:
@@ -25,34 +24,13 @@ if TYPE_CHECKING:
     from mmretrieve.language.vocabulary import Vocabulary
 
 
-class BackendName(StrEnum):
-    """The implementations that have a name."""
-
-    TAGGER = "tagger"
-    RULES = "rules"
-    ENDPOINT = "endpoint"
-
-
-@dataclass(frozen=True)
-class RegisteredRewriter:
-    """A rewriter of `registry.REWRITERS`, built-in or added."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class LocalModel:
-    """A captioner of transformers: a name on the hub, or a folder."""
-
-    name: str
-
-
+ENDPOINT, TAGGER, RULES = "endpoint", "tagger", "rules"
 LOCAL_PREFIX = "transformers:"
-BACKENDS = {
-    "captioner": (BackendName.TAGGER, BackendName.ENDPOINT),
-    "rewriter": (BackendName.ENDPOINT,),  # and those of REWRITERS
-    "compiler": (BackendName.RULES, BackendName.ENDPOINT),
-    "describer": (BackendName.ENDPOINT,),
+BACKENDS = {  # the names for each role; files and names with LOCAL_PREFIX are accepted as well, see `LanguageOptions.backend`
+    "captioner": (TAGGER, ENDPOINT),
+    "rewriter": (ENDPOINT,),  # and those of REWRITERS
+    "compiler": (RULES, ENDPOINT),
+    "describer": (ENDPOINT,),
 }
 FIELDS = ("id_field", "caption_field", "prompt_field", "rewrite_field")
 
@@ -81,7 +59,7 @@ class LanguageOptions:
 
     captioner: str | None = None
     rewriter: str | None = None
-    compiler: str = BackendName.RULES
+    compiler: str = RULES
     describer: str | None = None
     endpoint: str | None = None
     model: str | None = None
@@ -98,8 +76,8 @@ class LanguageOptions:
 
     def __post_init__(self) -> None:
         backends = [self.backend(role) for role in BACKENDS if getattr(self, role) is not None]
-        uses_endpoint = BackendName.ENDPOINT in backends
-        uses_model = uses_endpoint or any(isinstance(backend, LocalModel) for backend in backends)
+        uses_endpoint = ENDPOINT in backends
+        uses_model = uses_endpoint or any(_is_local(backend) for backend in backends)
         uses_file = any(isinstance(backend, Path) for backend in backends)
         if uses_endpoint and self.model is None:
             raise OptionError("an endpoint needs a model: name the one that should answer")
@@ -109,20 +87,18 @@ class LanguageOptions:
         self._require(uses_model, "a model", "memory")
         self._require(uses_file, "a file", "allow_missing", *FIELDS)
 
-    def backend(self, role: str) -> BackendName | RegisteredRewriter | LocalModel | Path:
-        """The implementation chosen for a role.
+    def backend(self, role: str) -> str | Path:
+        """The implementation chosen for a role: a file as a path, others by name.
 
         Raises
         ------
         OptionError : if the role has no implementation of that name, or the file does not exist.
         """
         value, names = str(getattr(self, role)), BACKENDS[role]
-        if value in names:
-            return BackendName(value)
-        if role == "rewriter" and value in REWRITERS:
-            return RegisteredRewriter(value)
-        if role == "captioner" and value.startswith(LOCAL_PREFIX) and value != LOCAL_PREFIX:
-            return LocalModel(value.removeprefix(LOCAL_PREFIX))
+        is_registered = role == "rewriter" and value in REWRITERS
+        is_local = role == "captioner" and _is_local(value) and value != LOCAL_PREFIX
+        if value in names or is_registered or is_local:
+            return value
         if Path(value).is_file():
             return Path(value)
         if Path(value).suffix.lower() in READERS:
@@ -147,23 +123,22 @@ class LanguageOptions:
         """The endpoint that all roles share."""
         from mmretrieve.language.llm.endpoint import ChatEndpoint
 
-        if self.model is None:
-            raise OptionError("an endpoint needs a model: name the one that should answer")
+        assert self.model is not None  # checked at construction
         return ChatEndpoint(self.model, self.endpoint, self.key, self.cache, timeout=self.timeout, offline=self.offline)
 
     def _require(self, is_used: bool, what: str, *names: str) -> None:
         """Refuse options that have no effect."""
-        given = [name for name in names if getattr(self, name) not in (None, False)]
-        if given and not is_used:
+        names_set = [name for name in names if getattr(self, name) not in (None, False)]
+        if names_set and not is_used:
             raise OptionError(
-                f"{', '.join(given)} given, but no captioner, rewriter, compiler or describer is {what}; choose one, or omit it"
+                f"{', '.join(names_set)} given, but no captioner, rewriter, compiler or describer is {what}; choose one, or omit it"
             )
 
 
 def captioner_from(
     options: LanguageOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
-) -> Captioner:
-    """The captioner that the options name, else the tagger.
+) -> Captioner | None:
+    """The captioner that the options name; None if they name none.
 
     Parameters
     ----------
@@ -172,16 +147,20 @@ def captioner_from(
     vocabulary : words of the tagger; default: the encoder's own. The tagger also captions what a file lacks, if that is allowed.
     progress : called with the number of captions that were just generated by a model.
     """
+    if options.captioner is None:
+        return None
     from mmretrieve.language import files
     from mmretrieve.language.captioners import tagger, transformers
     from mmretrieve.language.llm import roles
     from mmretrieve.language.vocabulary import default_vocabulary
 
-    backend = options.backend("captioner") if options.captioner is not None else BackendName.TAGGER
-    if backend is BackendName.ENDPOINT:
+    backend = options.backend("captioner")
+    if backend == ENDPOINT:
         return roles.EndpointCaptioner(options.chat_endpoint, progress=progress)
-    if isinstance(backend, LocalModel):
-        return transformers.TransformersCaptioner(backend.name, options.device, options.cache, progress=progress)
+    if isinstance(backend, str) and _is_local(backend):
+        return transformers.TransformersCaptioner(
+            backend.removeprefix(LOCAL_PREFIX), options.device, options.cache, progress=progress
+        )
     built_in = tagger.Tagger(encoder, vocabulary or default_vocabulary(encoder))
     if isinstance(backend, Path):
         fields = options.fields("id_field", "caption_field", "prompt_field")
@@ -191,8 +170,8 @@ def captioner_from(
 
 def rewriter_from(
     options: LanguageOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
-) -> Rewriter:
-    """The rewriter that the options name, else the template.
+) -> Rewriter | None:
+    """The rewriter that the options name; None if they name none.
 
     Parameters
     ----------
@@ -201,18 +180,19 @@ def rewriter_from(
     vocabulary : the words of "swap".
     progress : called with the number of rewrites that were just generated by a model.
     """
+    if options.rewriter is None:
+        return None
     from mmretrieve.language import files
     from mmretrieve.language.llm import roles
     from mmretrieve.language.vocabulary import default_vocabulary
 
-    backend = options.backend("rewriter") if options.rewriter is not None else None
-    if backend is BackendName.ENDPOINT:
+    backend = options.backend("rewriter")
+    if backend == ENDPOINT:
         return roles.EndpointRewriter(options.chat_endpoint, progress)
     if isinstance(backend, Path):
         fields = options.fields("caption_field", "prompt_field", "rewrite_field")
         return files.FileRewriter.read(backend, **fields, allow_missing=options.allow_missing)
-    name = backend.name if isinstance(backend, RegisteredRewriter) else RewriterName.TEMPLATE
-    rewriter: Rewriter = REWRITERS[name].build(vocabulary or default_vocabulary(encoder))
+    rewriter: Rewriter = REWRITERS[backend].build(vocabulary or default_vocabulary(encoder))
     return rewriter
 
 
@@ -223,7 +203,7 @@ def compiler_from(options: LanguageOptions, *, progress: Progress | None = None)
     from mmretrieve.language.role_compiler import RuleCompiler
 
     backend = options.backend("compiler")
-    if backend is BackendName.ENDPOINT:
+    if backend == ENDPOINT:
         return roles.EndpointCompiler(options.chat_endpoint, progress)
     if isinstance(backend, Path):
         fields = options.fields("id_field", "prompt_field")
@@ -231,20 +211,19 @@ def compiler_from(options: LanguageOptions, *, progress: Progress | None = None)
     return RuleCompiler()
 
 
-def describer_from(options: LanguageOptions, *, progress: Progress | None = None) -> Describer:
-    """The describer that the options name.
-
-    Raises
-    ------
-    OptionError : if they name none; there is no built-in describer.
-    """
+def describer_from(options: LanguageOptions, *, progress: Progress | None = None) -> Describer | None:
+    """The describer that the options name; None if they name none."""
+    if options.describer is None:
+        return None
     from mmretrieve.language import files
     from mmretrieve.language.llm import roles
 
-    if options.describer is None:
-        raise OptionError("describing targets in one step needs a describer: choose 'endpoint' or a file")
     backend = options.backend("describer")
     if isinstance(backend, Path):
         fields = options.fields("id_field", "prompt_field", "rewrite_field")
         return files.FileDescriber.read(backend, **fields, allow_missing=options.allow_missing)
     return roles.EndpointDescriber(options.chat_endpoint, progress)
+
+
+def _is_local(backend: str | Path) -> bool:
+    return isinstance(backend, str) and backend.startswith(LOCAL_PREFIX)

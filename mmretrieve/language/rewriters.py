@@ -78,7 +78,7 @@ class SwapRewriter:
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         """One rewritten caption for each pair, in order, each in one line."""
         pairs = list(zip(captions, prompts, strict=True))
-        rewrites = {pair: self._rewritten(*pair) for pair in dict.fromkeys(pairs)}
+        rewrites = {pair: self._rewrite(*pair) for pair in dict.fromkeys(pairs)}
         return [rewrites[pair] for pair in pairs]
 
     @cached_property
@@ -93,7 +93,7 @@ class SwapRewriter:
             self.lexicon.negations | frozenset(word for group in self.vocabulary.groups for word in group.words)
         )
 
-    def _rewritten(self, caption: str, prompt: str) -> str:
+    def _rewrite(self, caption: str, prompt: str) -> str:
         caption, prompt = (" ".join(text.splitlines()) for text in (caption, prompt))
         forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.remaining(prompt)
         caption = apply_edits(caption, swap_edits(self.lexicon, caption, wanted, prompt, forbidden))
@@ -154,7 +154,7 @@ def swap_edits(lexicon: Lexicon, caption: str, wanted: str, prompt: str, forbidd
 def split_prompt(lexicon: Lexicon, text: str) -> Iterator[PromptPart]:
     """A prompt split at conjunctions and punctuation marks, except within known phrases ("with long sleeves")."""
     words = tokenize(text)
-    matches = lexicon.joined(lexicon.find(words), words)
+    matches = lexicon.merge_conjunctions(lexicon.find(words), words)
     inside = {i for match in matches for i in range(match.start, match.end)}
     cuts = [i for i, word in enumerate(words) if i not in inside and (not word.is_word or word.exact in BREAKS)]
     adding = next((i for i, word in enumerate(words) if i not in inside and word.exact in ("with", *ADDING_VERBS)), len(words))
@@ -176,8 +176,8 @@ class SwapPlan:
         self._used_classes: set[int] = set()
         self._instead = instead
         forbidden_matches = (self.lexicon.meaning(phrase) for phrase in forbidden)
-        self._forbidden = [match for meaning in forbidden_matches if meaning for match in sentence.matching(meaning)]
-        self._candidates = [*self._forbidden, *self.lexicon.joined(sentence.matches, sentence.words)]
+        self._forbidden = [match for meaning in forbidden_matches if meaning for match in sentence.matches_of(meaning)]
+        self._candidates = [*self._forbidden, *self.lexicon.merge_conjunctions(sentence.matches, sentence.words)]
 
     def add(self, part: PromptPart, match: Match) -> None:
         """Add the edits for one phrase of the prompt, in the first meaning for which the caption has a word."""
@@ -201,7 +201,7 @@ class SwapPlan:
 
     def _noun_to_replace(self, candidates: Sequence[Match], requested: Match) -> Match | None:
         """A forbidden noun, else the first one of the same kind: people replace people, and things replace things."""
-        if self.sentence.matching(requested):
+        if self.sentence.matches_of(requested):
             return None
         forbidden = [current for current in candidates if current in self._forbidden]
         heads = [current for current in candidates if not self.sentence.head_stems(current)]
@@ -220,5 +220,5 @@ class SwapPlan:
         """Stems of the nouns of a part that it does not ask for, or that the caption already contains."""
         thing = self.lexicon.thing
         things = [match for match in part.matches if set(match.readings) == {thing}]
-        stays = [match for match in things if self.sentence.matching(match) or not self._asks_for(part, match)]
-        return {word.stem for match in stays for word in part.words[match.start : match.end]}
+        unchanged = [match for match in things if self.sentence.matches_of(match) or not self._asks_for(part, match)]
+        return {word.stem for match in unchanged for word in part.words[match.start : match.end]}

@@ -56,31 +56,31 @@ class TextRecords:
         """The names of all fields, in the order of their first occurrence."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
-    def field(self, role: str, names: Sequence[str], given: str | None = None) -> str:
+    def field(self, role: str, names: Sequence[str], chosen: str | None = None) -> str:
         """The name of the field with a role.
 
         Parameters
         ----------
         role : "id", "caption", "prompt" or "rewrite".
         names : names by which the field is recognized.
-        given : name of the field, if the user named it.
+        chosen : name of the field, if the user chose it.
 
         Raises
         ------
         OptionError : if no field, or more than one, is recognized; the message lists the fields of the file.
         """
-        result = self.find_field(role, names, given)
+        result = self.find_field(role, names, chosen)
         if result is None:
             raise OptionError(
                 f"{self.path}: no field for the {role}; name it as {role}_field, one of: {', '.join(self.fields)}"
             )
         return result
 
-    def find_field(self, role: str, names: Sequence[str], given: str | None = None) -> str | None:
+    def find_field(self, role: str, names: Sequence[str], chosen: str | None = None) -> str | None:
         """As `field`, but None if no field is recognized."""
-        if given is not None and given not in self.fields:
-            raise OptionError(f"{self.path}: no field {given!r}; name as {role}_field one of: {', '.join(self.fields)}")
-        matches = [given] if given is not None else [name for name in self.fields if name.lower() in names]
+        if chosen is not None and chosen not in self.fields:
+            raise OptionError(f"{self.path}: no field {chosen!r}; name as {role}_field one of: {', '.join(self.fields)}")
+        matches = [chosen] if chosen is not None else [name for name in self.fields if name.lower() in names]
         if len(matches) > 1:
             raise OptionError(f"{self.path}: {' and '.join(matches)} could each be the {role}; name one as {role}_field")
         return matches[0] if matches else None

@@ -80,7 +80,7 @@ def stem(word: str) -> str:
     endings = ENDINGS if len(word) > MAX_SHORT_WORD else ENDINGS[1:]
     for ending, replacement in endings:
         if ending.search(word):
-            word = _undoubled(ending.sub(replacement, word))
+            word = _reduce_doubled(ending.sub(replacement, word))
             break
     word = irregular.get(word, word)
     word = word[:-1] if len(word) > MAX_SHORT_WORD and word.endswith("e") else word
@@ -123,5 +123,5 @@ def _token(match: re.Match[str]) -> WordToken:
     return WordToken(match.start(), match.end(), word.strip() or word, stem(word.strip() or word))
 
 
-def _undoubled(word: str) -> str:
+def _reduce_doubled(word: str) -> str:
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz" else word

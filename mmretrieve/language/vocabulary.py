@@ -297,5 +297,5 @@ def default_vocabulary(encoder: Encoder) -> Vocabulary:
 def own_vocabulary(encoder: Encoder) -> Vocabulary | None:
     """The file `vocabulary.json` in the encoder's own folder; None if there is none."""
     folder = getattr(encoder, "folder", None)
-    own = None if folder is None else folder / "vocabulary.json"
-    return Vocabulary.read(own) if own is not None and own.is_file() else None
+    path = None if folder is None else folder / "vocabulary.json"
+    return Vocabulary.read(path) if path is not None and path.is_file() else None

@@ -15,12 +15,13 @@ from typing import Any, cast
 import numpy as np
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.filters.milvus import GIVEN
 from mmretrieve.gallery.view import Rows
 from mmretrieve.milvus.address import TOKEN, MilvusAddress
 from mmretrieve.milvus.indexes import METRIC, ServerKind, ServerVersion
 from mmretrieve.vectors import Float32
 
-ROW, ID, HASH, ITEM, GIVEN, VECTOR = "row", "id", "hash", "item", "given", "vector"
+ROW, ID, HASH, ITEM, VECTOR = "row", "id", "hash", "item", "vector"
 MANIFEST = "mmretrieve"  # the property with the manifest of a collection
 MAX_TEXT_BYTES = 65_535  # the longest text of a Milvus column
 MAX_FIELDS = 4_096  # of one item

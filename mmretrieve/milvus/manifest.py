@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.expression import fold_case
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.milvus.client import CollectionNotFoundError, MilvusClient
@@ -68,7 +68,7 @@ def add_choices(server: MilvusClient, manifest: Manifest, pushed: Manifest) -> M
     """
     fields = dict(manifest.fields)
     for name, kind in pushed.fields.items():
-        there = next((field for field in fields if folded(field) == folded(name)), name)
+        there = next((field for field in fields if fold_case(field) == fold_case(name)), name)
         if fields.setdefault(there, kind) is not kind:
             raise GalleryError(
                 f"{server.address}: field {there!r} holds {fields[there]}s in the collection, but {kind}s in the folder"

@@ -7,16 +7,14 @@ Milvus accepts: the prefix `n_` for numbers, `t_` for text, `f_` for text in low
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.milvus import GIVEN, MilvusColumn
 from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.milvus.client import GIVEN, HASH, ID, ITEM, MAX_FIELDS, MAX_TEXT_BYTES, ROW, VECTOR
+from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_FIELDS, MAX_TEXT_BYTES, ROW, VECTOR
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 
@@ -24,54 +22,12 @@ OWN = {  # columns of every item, by their names in SQL
     **dict.fromkeys(("id", "path", "part", "hash", "source", "stamp"), FieldType.TEXT),
     **dict.fromkeys(("width", "height"), FieldType.NUMBER),
 }
-PLAIN = re.compile(r"[a-z0-9_]+")
-BACKSLASH = "\ufdd0"  # replaces a backslash in LIKE, which servers treat differently; a noncharacter, in no text
-
-
-@dataclass(frozen=True)
-class MilvusColumn:
-    """A name in SQL: its type, and its key in Milvus."""
-
-    name: str
-    kind: FieldType
-    is_field: bool = True
-
-    @property
-    def key(self) -> str:
-        """The key of the value in Milvus."""
-        if not self.is_field:
-            return self.name
-        return f"{'n' if self.kind is FieldType.NUMBER else 't'}_{self._escaped}"
-
-    @property
-    def folded(self) -> str:
-        """The key of the text in lower case, of a to z only, as SQLite's LIKE compares."""
-        return f"f_{self._escaped}" if self.is_field else f"own_{self.name}"
-
-    @property
-    def is_text(self) -> bool:
-        return self.kind is FieldType.TEXT
-
-    @property
-    def given(self) -> str:
-        """The expression that a value exists. The column `given` is in every row, so the expression can be negated."""
-        return f'array_contains({GIVEN}, "{self.key}")'
-
-    def pattern(self, text: str) -> str:
-        """Returns a text or pattern as LIKE compares it: case of a to z is ignored, and a backslash has no special meaning."""
-        return folded(text).replace("\\", BACKSLASH)
-
-    @property
-    def _escaped(self) -> str:
-        """A name that any server accepts: `price` stays, other names are written in hexadecimal digits."""
-        small = folded(self.name)
-        return f"_{small}" if PLAIN.fullmatch(small) else f"x_{small.encode().hex()}"
 
 
 def filter_columns(fields: Mapping[str, FieldType]) -> list[MilvusColumn]:
     """Returns all columns that a filter can name: those of every item, and the fields."""
-    own = [MilvusColumn(name, kind, is_field=False) for name, kind in OWN.items()]
-    return own + [MilvusColumn(name, FieldType(kind)) for name, kind in fields.items()]
+    own = [MilvusColumn(name, kind is FieldType.TEXT, is_field=False) for name, kind in OWN.items()]
+    return own + [MilvusColumn(name, FieldType(kind) is FieldType.TEXT) for name, kind in fields.items()]
 
 
 def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, FieldType]) -> dict[str, Any]:
@@ -123,7 +79,7 @@ def _values(item: Item, fields: Mapping[str, FieldType]) -> Iterable[tuple[Milvu
     columns = item.columns
     for name, kind in OWN.items():
         if columns[name] is not None:
-            yield MilvusColumn(name, kind, is_field=False), columns[name]
+            yield MilvusColumn(name, kind is FieldType.TEXT, is_field=False), columns[name]
     for name, value in item.fields.items():
         if value is not None:
-            yield MilvusColumn(name, FieldType(fields[name])), value
+            yield MilvusColumn(name, FieldType(fields[name]) is FieldType.TEXT), value

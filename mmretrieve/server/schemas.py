@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -21,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from mmretrieve.errors import OptionError
 from mmretrieve.filters import Expression, columns, read_filter, to_dict
-from mmretrieve.filters.expression import MAX_LENGTH, folded
+from mmretrieve.filters.expression import MAX_LENGTH, fold_case
 from mmretrieve.gallery.store.records import UNSEEN, Item
 from mmretrieve.gallery.view import ItemPage
 from mmretrieve.options import NO_MATCH
@@ -39,7 +40,7 @@ Value = str | int | float | None
 
 def check_public(name: str) -> str:
     """The name of a column that a client may filter by."""
-    if folded(name) in PRIVATE_COLUMNS:
+    if fold_case(name) in PRIVATE_COLUMNS:
         raise PydanticCustomError("private_column", f"{name} tells where files are, which is private; filter by another column")
     return name
 
@@ -61,12 +62,12 @@ def read_public_filter(where: Any) -> Expression:
 FILTER_SCHEMA = {
     "anyOf": [
         {"type": "string", "maxLength": MAX_LENGTH},
-        {"type": "object", "additionalProperties": True, "required": ["type"]},
+        {"type": "object", "additionalProperties": True, "minProperties": 1},
     ]
 }
 PublicFilterText = Annotated[str, Field(max_length=MAX_LENGTH), AfterValidator(read_public_filter)]
 PublicFilter = Annotated[
-    Expression, BeforeValidator(read_public_filter), PlainSerializer(to_dict), WithJsonSchema(FILTER_SCHEMA)
+    Expression, PlainValidator(read_public_filter), PlainSerializer(to_dict), WithJsonSchema(FILTER_SCHEMA)
 ]
 
 Id = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.expression import fold_case
 from mmretrieve.sources.location import Location
 
 PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filepath", "filename", "image")  # in order of preference
@@ -112,9 +112,9 @@ class IdRegistry:
 
 def find_column(name: str, names: Iterable[str], path: str) -> str:
     """The column with that name, ignoring case. Raises GalleryError, listing the columns, if there is none."""
-    wanted, columns = folded(name.strip()), tuple(names)
+    wanted, columns = fold_case(name.strip()), tuple(names)
     for column in columns:
-        if folded(column) == wanted:
+        if fold_case(column) == wanted:
             return column
     raise GalleryError(f"{path}: there is no column {name!r}; the columns are: {', '.join(columns) or '(none)'}")
 
@@ -125,7 +125,7 @@ def first_column(choices: Iterable[str], names: Iterable[str]) -> str | None:
     >>> first_column(("path", "file"), ["Id", "File"])
     'File'
     """
-    columns = {folded(name): name for name in reversed(tuple(names))}
+    columns = {fold_case(name): name for name in reversed(tuple(names))}
     return next((columns[choice] for choice in choices if choice in columns), None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.expression import fold_case
 from mmretrieve.sources.base import (
     PATH_COLUMNS,
     Columns,
@@ -185,7 +185,7 @@ class JsonLines:
         spellings: dict[str, tuple[str, int]] = {}
         for record in self._objects():
             for name in record.values:
-                spelling, line = spellings.setdefault(folded(name), (name, record.line))
+                spelling, line = spellings.setdefault(fold_case(name), (name, record.line))
                 if spelling != name:
                     raise self._error(record.line, f"the field {name!r} is called {spelling!r} in line {line}")
             yield record

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import GalleryError, ImageError
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.expression import fold_case
 from mmretrieve.images import SUFFIXES
 from mmretrieve.sources.base import SourceItem, UnreadableItem, Value, suffix
 from mmretrieve.sources.location import Location
@@ -117,9 +117,9 @@ def _sidecar_fields(sidecars: Mapping[Sidecar, TarMember], file: BinaryIO) -> di
     fields: dict[str, Value] = {}
     for kind in Sidecar:
         if kind in sidecars:
-            existing = {folded(name) for name in fields}
+            existing = {fold_case(name) for name in fields}
             new = _read_sidecar(kind, sidecars[kind], file)
-            fields |= {name: value for name, value in new.items() if folded(name) not in existing}
+            fields |= {name: value for name, value in new.items() if fold_case(name) not in existing}
     return fields
 
 

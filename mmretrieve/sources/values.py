@@ -13,7 +13,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.expression import fold_case
 from mmretrieve.sources.base import Value
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -74,9 +74,11 @@ def field_names(names: Iterable[str], where: str) -> tuple[str, ...]:
             raise GalleryError(
                 f"{where}: column {number} has {'no name' if not name else f'the name {name!r}, which is not valid text'}"
             )
-        if folded(name) in seen:
-            raise GalleryError(f"{where}: the columns {seen[folded(name)]!r} and {name!r} have the same name (case is ignored)")
-        seen[folded(name)] = name
+        if fold_case(name) in seen:
+            raise GalleryError(
+                f"{where}: the columns {seen[fold_case(name)]!r} and {name!r} have the same name (case is ignored)"
+            )
+        seen[fold_case(name)] = name
     return tuple(seen.values())
 
 

@@ -180,7 +180,7 @@ def garments() -> Iterator[Garment]:
 
 
 @cache
-def unseen() -> frozenset[tuple[Kind, Colour, Pattern]]:
+def held_out() -> frozenset[tuple[Kind, Colour, Pattern]]:
     """The combinations of kind, color and pattern that are held out of training: one in five."""
     combinations = sorted(product(Kind, Colour, Pattern), key=lambda c: crc32("/".join(c).encode()))
     return frozenset(combinations[: len(combinations) // HELD_OUT_EVERY])
@@ -188,4 +188,4 @@ def unseen() -> frozenset[tuple[Kind, Colour, Pattern]]:
 
 def is_unseen(garment: Garment) -> bool:
     """Whether the garment is held out of training."""
-    return (garment.kind, garment.colour, garment.pattern) in unseen()
+    return (garment.kind, garment.colour, garment.pattern) in held_out()

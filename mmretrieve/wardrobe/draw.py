@@ -83,7 +83,7 @@ def draw(garment: Garment, detail: Detail, *, seed: int, size: int = 224) -> Ima
     layer = layer.rotate(turn, Image.Resampling.BILINEAR)
     scene.cast_shadow(picture, layer.getchannel("A"), detail.light)
     if detail.pose in (Pose.HANGER, Pose.STAND):
-        scene.holder(picture, detail.pose, canvas.centre_x, canvas.top, canvas.height)
+        scene.draw_holder(picture, detail.pose, canvas.centre_x, canvas.top, canvas.height)
     picture.paste(layer, mask=layer.getchannel("A"))
     return picture.resize((size, size), Image.Resampling.LANCZOS if is_small else Image.Resampling.BOX)
 
@@ -96,29 +96,29 @@ def _canvas(kind: Kind, side: int, random: Random) -> Canvas:
 
 def _clothing(garment: Garment, detail: Detail, canvas: Canvas, random: Random) -> Image.Image:
     """The garment alone, as RGBA."""
-    paint = _varied_shade(COLOUR_RGB[garment.colour], random)
+    paint = _vary_shade(COLOUR_RGB[garment.colour], random)
     layer = _fabric(garment.pattern, paint, canvas, random).convert("RGBA")
     layer.putalpha(canvas.mask(shapes.sleeves(garment) + shapes.body(garment)))
     pen = ImageDraw.Draw(layer)
     for outline in shapes.seams(garment):
-        pen.line(canvas.points(outline), fill=(*scene.shaded(paint, 0.5), 255), width=max(2, canvas.side // 120))
+        pen.line(canvas.points(outline), fill=(*scene.darken(paint, 0.5), 255), width=max(2, canvas.side // 120))
     whole = layer.getchannel("A")
     _fastenings(layer, garment, paint, canvas)
     _trim(layer, garment, detail.trim, canvas)
     _motif(layer, garment, detail, paint, canvas)
     layer.putalpha(_without_neck(whole, garment, canvas))
     _collar(layer, garment, paint, canvas)
-    return scene.lit(layer, detail.light)
+    return scene.add_light(layer, detail.light)
 
 
-def _varied_shade(paint: RGB, random: Random) -> RGB:
+def _vary_shade(paint: RGB, random: Random) -> RGB:
     """The color, changed so little that it keeps its name."""
     return tuple(max(0, min(255, round(c * random.uniform(0.97, 1.03) + random.uniform(-3, 3)))) for c in paint)  # type: ignore[return-value]
 
 
 def _contrast(paint: RGB) -> RGB:
     """A visible shade of the same color: lighter for dark colors, darker for light ones."""
-    return scene.shaded(paint, 0.68) if scene.brightness(paint) > 150 else scene.tinted(paint, 0.55)
+    return scene.darken(paint, 0.68) if scene.brightness(paint) > 150 else scene.lighten(paint, 0.55)
 
 
 def _fabric(pattern: Pattern, paint: RGB, canvas: Canvas, random: Random) -> Image.Image:
@@ -172,7 +172,7 @@ def _fabric(pattern: Pattern, paint: RGB, canvas: Canvas, random: Random) -> Ima
 def _fastenings(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas) -> None:
     """The parts that identify a kind of garment: buttons, zips, pockets, waistbands, drawstrings."""
     pen = ImageDraw.Draw(layer)
-    dark = scene.shaded(paint, 0.45) if scene.brightness(paint) > 60 else scene.tinted(paint, 0.35)
+    dark = scene.darken(paint, 0.45) if scene.brightness(paint) > 60 else scene.lighten(paint, 0.35)
     width = max(1, canvas.side // 150)
 
     def line(*points: shapes.Point, wide: int = width) -> None:
@@ -246,8 +246,8 @@ def _without_neck(alpha: Image.Image, garment: Garment, canvas: Canvas) -> Image
 def _collar(layer: Image.Image, garment: Garment, paint: RGB, canvas: Canvas) -> None:
     """The parts around the neck: collar, lapels, hood, turtleneck, or the rim of a neckline."""
     pen = ImageDraw.Draw(layer)
-    dark, width = scene.shaded(paint, 0.5), max(1, canvas.side // 110)
-    fill, rim = (*scene.tinted(paint, 0.08), 255), (*dark, 255)
+    dark, width = scene.darken(paint, 0.5), max(1, canvas.side // 110)
+    fill, rim = (*scene.lighten(paint, 0.08), 255), (*dark, 255)
 
     def flap(*points: shapes.Point) -> None:
         for sign in (1, -1):

@@ -129,7 +129,7 @@ def draw_images(folder: Path, *, processes: int | None = None) -> None:
     running = [subprocess.Popen([*command, str(number)]) for number in range(count)]
     codes = [process.wait() for process in running]
     if any(codes):
-        raise MMRetrieveError(f"{folder}: the drawings could not be made; the messages above say why")
+        raise MMRetrieveError(f"{folder}: the drawings could not be made; see the messages above")
 
 
 def fields_of(drawing: Drawing) -> dict[str, str | None]:

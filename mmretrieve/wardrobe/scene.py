@@ -19,12 +19,12 @@ def blend(a: RGB, b: RGB, share: float) -> RGB:
     return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
-def shaded(paint: RGB, share: float) -> RGB:
+def darken(paint: RGB, share: float) -> RGB:
     """The color, darkened to a share of its brightness."""
     return blend((0, 0, 0), paint, share)
 
 
-def tinted(paint: RGB, share: float) -> RGB:
+def lighten(paint: RGB, share: float) -> RGB:
     """The color, mixed with a share of white."""
     return blend(paint, (255, 255, 255), share)
 
@@ -76,7 +76,7 @@ def _background(kind: Background, side: int) -> Image.Image:
     return picture
 
 
-def holder(picture: Image.Image, pose: Pose, centre_x: float, top: float, height: float) -> None:
+def draw_holder(picture: Image.Image, pose: Pose, centre_x: float, top: float, height: float) -> None:
     """Draw the hanger above the shoulders, or the stand behind the garment."""
     side = picture.width
     pen = ImageDraw.Draw(picture)
@@ -113,7 +113,7 @@ def cast_shadow(picture: Image.Image, alpha: Image.Image, light: Light) -> None:
     picture.paste((40, 34, 44), mask=shadow.point(lambda v: v * 0.42))
 
 
-def lit(layer: Image.Image, light: Light) -> Image.Image:
+def add_light(layer: Image.Image, light: Light) -> Image.Image:
     """The garment with light and soft folds; its transparency is unchanged."""
     shade = _shade(light, layer.width)
     lit_layer = ImageChops.multiply(layer.convert("RGB"), shade)

@@ -43,7 +43,7 @@ def curve(points: Outline, steps: int = 6) -> Outline:
     return result
 
 
-def mirrored(right: Outline) -> Outline:
+def mirror(right: Outline) -> Outline:
     """A symmetric outline from its right half, which is given from top to bottom."""
     return right + [(-x, y) for x, y in reversed(right)]
 
@@ -59,7 +59,7 @@ def body(garment: Garment) -> list[Outline]:
         case Kind.SKIRT:
             hem = HEM[garment.length or Length.KNEE] - 0.22
             flare = 0.34 + 0.32 * hem
-            return [curve(mirrored([*corner(0.26, 0.10), (0.33, 0.20), (flare, hem), *corner(flare + 0.02, hem + 0.02)]))]
+            return [curve(mirror([*corner(0.26, 0.10), (0.33, 0.20), (flare, hem), *corner(flare + 0.02, hem + 0.02)]))]
         case Kind.TROUSERS | Kind.SHORTS:
             return _legs(0.10, 0.95 if garment.kind is Kind.TROUSERS else 0.48, 0.29)
         case Kind.JUMPSUIT:
@@ -126,13 +126,13 @@ def _torso(garment: Garment, hem: float, half_width: float) -> Outline:
     shoulder = 0.36 + broad if garment.sleeves is not Sleeves.NONE else 0.29
     waist = (half_width + 0.27 + broad) / 2
     return curve(
-        mirrored([*corner(0.15, 0.0), *corner(shoulder, 0.045), (0.30 + broad, 0.20), (waist, 0.38), *corner(half_width, hem)])
+        mirror([*corner(0.15, 0.0), *corner(shoulder, 0.045), (0.30 + broad, 0.20), (waist, 0.38), *corner(half_width, hem)])
     )
 
 
 def _flare(top: float, hem: float, waist: float, half_width: float) -> Outline:
     return curve(
-        mirrored([*corner(waist, top), (waist + 0.08, top + 0.08), (half_width, hem - 0.02), *corner(half_width + 0.01, hem)])
+        mirror([*corner(waist, top), (waist + 0.08, top + 0.08), (half_width, hem - 0.02), *corner(half_width + 0.01, hem)])
     )
 
 
@@ -178,11 +178,11 @@ MOTIFS: dict[Motif, list[Outline]] = {
     Motif.MOON: [_arc(0, 0, 0.95, 0.95, 0.9, 2 * pi - 0.9) + _arc(0.42, 0, 0.68, 0.68, 2 * pi - 1.6, 1.6)],
     Motif.SUN: [_spiked(36, 3, 0.66)],
     Motif.FISH: [_arc(-0.3, 0, 0.62, 0.5), _FISH_TAIL],
-    Motif.LEAF: [mirrored(_LEAF_HALF)],
+    Motif.LEAF: [mirror(_LEAF_HALF)],
     Motif.BOLT: [_BOLT],
     Motif.CLOUD: [_arc(-0.5, 0.2, 0.42, 0.42), _arc(0.5, 0.2, 0.42, 0.42), _arc(0, -0.12, 0.55, 0.55)],
-    Motif.DROP: [mirrored(_DROP_HALF)],
+    Motif.DROP: [mirror(_DROP_HALF)],
     Motif.CROWN: [_CROWN],
     Motif.RING: [_arc(0, 0, 0.92, 0.92) + _arc(0, 0, 0.5, 0.5, 2 * pi, 0)],
-    Motif.PLUS: [mirrored(_PLUS_HALF)],
+    Motif.PLUS: [mirror(_PLUS_HALF)],
 }

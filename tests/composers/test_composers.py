@@ -232,7 +232,7 @@ def test_an_empty_rewrite_is_replaced_by_the_prompt(encoder: Encoder, query: Com
 
     one = make_composer("captions", encoder, Parts(rewriter=Silent())).compose([query])[0]
     assert one.words["composed"] == "in red"
-    assert one.remark == "1 of 1 captions have no rewrite: the prompt alone stands for it"
+    assert one.remark == "1 of 1 captions have no rewrite: the prompt is used instead"
 
 
 def test_several_captions_are_the_best_one_and_its_neighbors(encoder: Encoder, query: ComposerInput) -> None:

@@ -19,8 +19,8 @@ from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.fitting import longest_prefix
 from mmretrieve.encoders.base import ContextLimit, Encoder, PromptCutWarning
-from mmretrieve.encoders.context import TextContext
 from mmretrieve.encoders.openclip import OpenClipEncoder
+from mmretrieve.encoders.text_tower import TextContext
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.language.base import Description, Roles
 from mmretrieve.language.rewriters import SwapRewriter

@@ -164,7 +164,7 @@ def test_a_vocabulary_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: 
     ("fields", "message"),
     [
         (["nope", "colour"], "unknown field 'nope'; choose from: Article, colour, gender, price"),
-        (["price"], "'price' holds no words"),
+        (["price"], "'price' contains no words"),
         ([], "name at least one"),
         ("colour", "expected a list of fields, got one string 'colour'"),
     ],

@@ -40,14 +40,14 @@ SHOP: list[dict[str, object]] = [
 ]
 
 
-def made(names: list[str] | None = None, rows: list[dict[str, object]] = SHOP) -> Vocabulary:
+def shop_vocabulary(names: list[str] | None = None, rows: list[dict[str, object]] = SHOP) -> Vocabulary:
     vocabulary = vocabulary_from_fields(rows, names)
     assert vocabulary is not None
     return vocabulary
 
 
-def test_a_shop_speaks_with_its_own_words() -> None:
-    vocabulary = made()
+def test_a_vocabulary_has_the_words_of_the_fields() -> None:
+    vocabulary = shop_vocabulary()
     assert vocabulary.sentence == "a photo of a {baseColour} {usage} {articleType} {gender}"
     assert {group.name: group.words for group in vocabulary.groups} == {
         "articleType": ("casual shoe", "pair of jeans", "tshirt", "watch"),
@@ -58,25 +58,25 @@ def test_a_shop_speaks_with_its_own_words() -> None:
     assert vocabulary.groups[0] == vocabulary.noun
 
 
-def test_named_fields_are_taken_in_their_order() -> None:
-    assert made(["gender", "articleType"]).sentence == "a photo of a {articleType} {gender}"
-    assert made(["usage", "baseColour", "subCategory"]).sentence == "a photo of a {usage} {baseColour} {subCategory}"
-    colours = made(["baseColour"])
+def test_named_fields_keep_their_order() -> None:
+    assert shop_vocabulary(["gender", "articleType"]).sentence == "a photo of a {articleType} {gender}"
+    assert shop_vocabulary(["usage", "baseColour", "subCategory"]).sentence == "a photo of a {usage} {baseColour} {subCategory}"
+    colours = shop_vocabulary(["baseColour"])
     assert colours.sentence == "a photo of a {baseColour} thing"
     assert colours.noun is None
     assert SwapRewriter(colours).rewrite(["a photo of a black thing"], ["in navy"]) == ["a photo of a navy blue thing, in navy"]
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["nope"], "unknown field 'nope'; choose from: id, image"),
-        (["price"], "'price' holds no words"),
+        (["price"], "'price' contains no words"),
         ([], "name at least one"),
     ],
 )
-def test_wrong_names_are_one_line(names: list[str], said: str) -> None:
-    with pytest.raises(OptionError, match=said) as error:
+def test_unknown_field_names_are_refused_in_one_line(names: list[str], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as error:
         vocabulary_from_fields(SHOP, names)
     assert "\n" not in str(error.value)
 
@@ -93,7 +93,7 @@ def test_wrong_names_are_one_line(names: list[str], said: str) -> None:
         [{"kind": ("shirt", "hat", "bag")[i]} for i in range(3)],  # nothing repeats
     ],
 )
-def test_fields_that_are_no_words_make_no_vocabulary(rows: list[dict[str, object]]) -> None:
+def test_fields_without_words_give_no_vocabulary(rows: list[dict[str, object]]) -> None:
     assert vocabulary_from_fields(rows) is None
 
 
@@ -111,30 +111,33 @@ def test_fields_that_are_no_words_make_no_vocabulary(rows: list[dict[str, object
         ({"description": "SKU-99"}, "a photo of a navy blue casual tshirt for men"),
     ],
 )
-def test_an_item_says_what_it_shows(item: dict[str, object], caption: str) -> None:
+def test_captions_come_from_the_fields_of_an_item(item: dict[str, object], caption: str) -> None:
     fields = {**SHOP[0], **{name: value for name, value in item.items() if value is not None}}
-    assert caption_from_fields(fields, made()) == caption
+    assert caption_from_fields(fields, shop_vocabulary()) == caption
 
 
 def test_without_words_there_is_no_caption() -> None:
-    assert caption_from_fields({"id": "1", "title": "12345"}, made()) is None
-    assert caption_from_fields({"baseColour": "black"}, made()) is None
+    assert caption_from_fields({"id": "1", "title": "12345"}, shop_vocabulary()) is None
+    assert caption_from_fields({"baseColour": "black"}, shop_vocabulary()) is None
     assert caption_from_fields({"title": "ADIDAS Men Black Flip Flops"}, None) == "a photo of ADIDAS Men Black Flip Flops"
 
 
 def test_captions_of_fields_can_be_rewritten() -> None:
-    caption = caption_from_fields(SHOP[0], made())
+    caption = caption_from_fields(SHOP[0], shop_vocabulary())
     assert caption is not None
-    rewritten = SwapRewriter(made()).rewrite([caption], ["in black for women"])
+    rewritten = SwapRewriter(shop_vocabulary()).rewrite([caption], ["in black for women"])
     assert rewritten == ["a photo of a black casual tshirt for women, in black for women"]
 
 
-def test_the_wardrobe_speaks_of_its_fields() -> None:
+def test_the_vocabulary_of_the_wardrobe_comes_from_its_fields() -> None:
     rows: list[dict[str, object]] = [
         {"kind": str(d.garment.kind), "colour": str(d.garment.colour)} for d in wardrobe.drawings()
     ]
-    assert made(rows=rows).sentence == "a photo of a {colour} {kind}"
-    assert caption_from_fields({"kind": "trousers", "colour": "red"}, made(rows=rows)) == "a photo of a red pair of trousers"
+    assert shop_vocabulary(rows=rows).sentence == "a photo of a {colour} {kind}"
+    assert (
+        caption_from_fields({"kind": "trousers", "colour": "red"}, shop_vocabulary(rows=rows))
+        == "a photo of a red pair of trousers"
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_the_wardrobe_speaks_of_its_fields() -> None:
         ("track pants", "pair of track pants"),
     ],
 )
-def test_nouns_stand_behind_an_article(plural: str, expected: str) -> None:
+def test_nouns_have_a_form_that_follows_an_article(plural: str, expected: str) -> None:
     assert singular(plural) == singular(expected) == expected
 
 
@@ -157,14 +160,14 @@ ROWS = st.lists(st.dictionaries(st.sampled_from(["colour", "kind", "a.b", "0", "
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS)
-def test_any_fields_are_read(rows: list[dict[str, object]]) -> None:
+def test_any_fields_give_a_valid_caption_or_none(rows: list[dict[str, object]]) -> None:
     vocabulary = vocabulary_from_fields(rows)
     for row in rows:
         caption = caption_from_fields(row, vocabulary)
         assert caption is None or (caption.strip() and len(caption.splitlines()) == 1)
 
 
-def test_the_general_vocabulary_is_wide_and_without_doubles() -> None:
+def test_the_general_vocabulary_is_large_and_has_no_duplicates() -> None:
     things, colours = Vocabulary.read(GENERAL).groups
     assert 400 < len(things.words) < 500
     assert len(set(things.words)) == len(things.words)

@@ -28,13 +28,13 @@ HERE = np.array([1, 0], np.float32)
 
 
 class Other:
-    """Says how many captions it was asked for, and remembers for what."""
+    """Returns the number of captions that were requested, and records the queries."""
 
     def __init__(self) -> None:
-        self.asked = list[str | None]()
+        self.queries = list[str | None]()
 
     def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
-        self.asked += [query.id for query in queries]
+        self.queries += [query.id for query in queries]
         return [["a red hat", *(f"{query.id} {i}" for i in range(1, count))] for query in queries]
 
 
@@ -67,13 +67,13 @@ def test_an_item_is_captioned_by_its_own_fields() -> None:
         other = Other()
         captioner = GalleryCaptioner(SHOP, lambda _, fields=fields: fields, lambda _: near("ssss"), other)  # type: ignore[misc]
         ((caption,),) = captioner.captions([ComposerInput(HERE, id="1")])
-        assert (caption, other.asked) == (text, [])
+        assert (caption, other.queries) == (text, [])
         assert isinstance(caption, Caption)
         assert (caption.trust, caption.source) == (trust, CaptionSource.FIELDS)
 
 
 @pytest.mark.parametrize(
-    ("neighbors", "said", "trust"),
+    ("neighbors", "expected", "trust"),
     [
         (near("hhhhhhhhhh", "rrrrrrrrrr", "mmmmmmmmmm"), "a photo of a red hat for men", 1),
         (near("hhhs", "rrbb", "----"), "a photo of a red hat", 3 / 4 * 2 / 4),  # of equal votes the nearest counts
@@ -87,9 +87,9 @@ def test_an_item_is_captioned_by_its_own_fields() -> None:
         ([], None, 0),
     ],
 )  # fmt: skip
-def test_neighbors_vote(neighbors: list[Mapping[str, object]], said: str | None, trust: float) -> None:
+def test_neighbors_vote(neighbors: list[Mapping[str, object]], expected: str | None, trust: float) -> None:
     caption = caption_from_neighbors(neighbors, SHOP)
-    assert caption == said
+    assert caption == expected
     if caption is not None:
         assert caption.source is CaptionSource.NEIGHBORS
         assert caption.trust == pytest.approx(trust, abs=0.006)
@@ -101,14 +101,14 @@ def test_without_a_noun_three_votes_for_anything_are_enough() -> None:
     assert caption_from_neighbors(near("", "rr"), colours) is None
 
 
-def test_groups_of_one_noun_fall_with_it() -> None:
+def test_groups_of_an_omitted_noun_are_omitted() -> None:
     sleeves = WordGroup("gender", ("for men", "for women"), {"article": ("hat",)})
     vocabulary = Vocabulary(SHOP.sentence, (*GROUPS[:2], sleeves))
     assert caption_from_neighbors(near("hhh", "rrr", "mmm"), vocabulary) == "a photo of a red hat for men"
     assert caption_from_neighbors(near("hsp", "rrr", "mmm"), vocabulary) == "a photo of a red thing"
 
 
-def test_what_the_gallery_does_not_know_another_says() -> None:
+def test_the_fallback_captions_what_the_gallery_cannot() -> None:
     other = Other()
     fields: dict[str, dict[str, object]] = {"own": {"article": "shirt"}, "price": {"price": 3}}
     neighbors = {1.0: near("hhh"), 0.0: near("h")}
@@ -118,24 +118,24 @@ def test_what_the_gallery_does_not_know_another_says() -> None:
     assert captioner.captions(queries) == [
         ["a photo of a hat"], ["a red hat"], ["a photo of a shirt"], ["a red hat"], ["a photo of a hat"],
     ]  # fmt: skip
-    assert other.asked == ["far", "words"]
+    assert other.queries == ["far", "words"]
     assert GalleryCaptioner(None, lambda _: None, lambda _: near("hhh"), other).captions(queries[:1]) == [["a red hat"]]
 
 
-def test_many_captions_begin_with_the_gallerys_own() -> None:
+def test_the_first_of_many_captions_comes_from_the_gallery() -> None:
     other = Other()
     given: dict[str, dict[str, object]] = {"1": {"article": "shirt"}, "2": {"caption": "a red hat"}}
     captioner = GalleryCaptioner(SHOP, lambda query: given.get(str(query.id)), lambda _: [], other)
     assert captioner.captions([ComposerInput(HERE, id=id_) for id_ in "123"], 3) == [
         ["a photo of a shirt", "a red hat", "1 1"],
-        ["a red hat", "2 1", "2 2"],  # not said twice
+        ["a red hat", "2 1", "2 2"],  # not repeated
         ["a red hat", "3 1", "3 2"],
     ]
     assert captioner.captions([]) == []
 
 
 @pytest.mark.shared_data
-def test_neighbors_know_what_a_product_is(catalogue: Path) -> None:
+def test_neighbors_agree_on_the_kind_of_a_product(catalogue: Path) -> None:
     encoder = mm.load_encoder(str(catalogue / "model"), dtype="float32")
     with (catalogue / "items.csv").open() as file:
         items: list[dict[str, object]] = [dict(row) for row in csv.DictReader(file)][::4]

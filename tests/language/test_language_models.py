@@ -28,11 +28,10 @@ from mmretrieve.errors import EndpointError, MMRetrieveError, OptionError
 from mmretrieve.language.base import Description, Roles
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.captioners.transformers import TransformersCaptioner
-from mmretrieve.language.files import FileCaptioner, FileCompiler, FileDescriber, FileRewriter
+from mmretrieve.language.files import FileCaptioner, FileCompiler, FileDescriber, FileRewriter, IdLookup
 from mmretrieve.language.llm.cache import AnswerCache
 from mmretrieve.language.llm.endpoint import ChatEndpoint, ChatRequest, Instructions
 from mmretrieve.language.llm.roles import EndpointCaptioner, EndpointCompiler, EndpointDescriber, EndpointRewriter
-from mmretrieve.language.lookup import IdLookup
 from mmretrieve.language.options import LanguageOptions, captioner_from, compiler_from, describer_from, rewriter_from
 from mmretrieve.language.rewriters import SwapRewriter, TemplateRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
@@ -64,7 +63,7 @@ class Server:
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
-    def asked(self) -> list[str]:
+    def received(self) -> list[str]:
         return [text_of(body) for body in self.bodies]
 
     def close(self) -> None:
@@ -79,21 +78,21 @@ class Server:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with server.lock:
-                    attempt = server.asked.count(text_of(body))
+                    attempt = server.received.count(text_of(body))
                     server.bodies.append(body)
                     server.keys.append(self.headers["Authorization"])
                 try:
-                    status, kind, said = server.reply(text_of(body), attempt)
+                    status, kind, reply = server.reply(text_of(body), attempt)
                 except ConnectionError:
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(said.encode())))
+                self.send_header("Content-Length", str(len(reply.encode())))
                 if status == 429:
                     self.send_header("Retry-After", "1")
                 self.end_headers()
-                self.wfile.write(said.encode())
+                self.wfile.write(reply.encode())
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -165,9 +164,9 @@ def test_a_rewriter_survives(server: Server, cache: AnswerCache, failure: str) -
     fails = FAILURES[failure]
     server.reply = lambda text, attempt: fails(server) if attempt == 0 else completion(text.upper())
     patience = TIMEOUT if failure == "time-out" else 10
-    said = EndpointRewriter(endpoint(server, cache, timeout=patience)).rewrite(*pairs(6))
-    assert said == rewritten(6)
-    assert set(Counter(server.asked).values()) == {2}
+    answers = EndpointRewriter(endpoint(server, cache, timeout=patience)).rewrite(*pairs(6))
+    assert answers == rewritten(6)
+    assert set(Counter(server.received).values()) == {2}
     assert len(cache) == 6
 
 
@@ -206,21 +205,21 @@ def test_equal_requests_are_sent_once(server: Server, cache: AnswerCache) -> Non
     news: list[int] = []
     rewriter = EndpointRewriter(endpoint(server, cache), progress=news.append)
     assert rewriter.rewrite(captions * 3, prompts * 3) == rewritten(5) * 3
-    assert len(server.asked) == 5
+    assert len(server.received) == 5
     assert sorted(news) == [3] * 5
     again = EndpointRewriter(endpoint(server, AnswerCache(cache.path)), progress=news.append)
     assert again.rewrite([*captions, "caption 5"], [*prompts, "in red"]) == rewritten(6)
-    assert Counter(server.asked) == Counter({f"Caption: caption {i}\nPrompt: in red": 1 for i in range(6)})
+    assert Counter(server.received) == Counter({f"Caption: caption {i}\nPrompt: in red": 1 for i in range(6)})
     assert sum(news) == 3 * 5 + 6
 
 
 def test_everything_that_determines_an_answer_is_part_of_its_key(server: Server, cache: AnswerCache) -> None:
-    told, question = Instructions("task", "Do this."), [ChatRequest({"prompt": "x"})]
+    instructions, question = Instructions("task", "Do this."), [ChatRequest({"prompt": "x"})]
     for change in ({}, {"temperature": 0.5}, {"temperature": None}, {"max_tokens": 9}):
-        endpoint(server, cache, **change).complete(told, question)
+        endpoint(server, cache, **change).complete(instructions, question)
     endpoint(server, cache).complete(Instructions("task", "Do that."), question)
-    endpoint(server, cache).complete(told, [ChatRequest({"prompt": "y"})])
-    endpoint(server, cache).complete(told, [ChatRequest({"prompt": "x"}, sample=1)])
+    endpoint(server, cache).complete(instructions, [ChatRequest({"prompt": "y"})])
+    endpoint(server, cache).complete(instructions, [ChatRequest({"prompt": "x"}, sample=1)])
     assert len(server.bodies) == len(cache) == 7
     assert [body.get("temperature") for body in server.bodies] == [0, 0.5, None, 0, 0, 0, 0]
     assert server.bodies[0]["messages"][0] == {"role": "system", "content": "Do this."}
@@ -228,13 +227,13 @@ def test_everything_that_determines_an_answer_is_part_of_its_key(server: Server,
 
 def test_a_refused_request_does_not_affect_the_others(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda text, _: (400, "text/plain", "never") if "caption 3" in text else completion(text.upper())
-    with pytest.raises(EndpointError, match=rf"m\): 1 of 10 requests failed; first: .*never.*kept in {cache.path}"):
+    with pytest.raises(EndpointError, match=rf"m\): 1 of 10 requests failed; first: .*never.*stored in {cache.path}"):
         EndpointRewriter(endpoint(server, cache)).rewrite(*pairs(10))
     assert len(cache) == 9
-    assert len(server.asked) == 10  # a refusal is not asked again
+    assert len(server.received) == 10  # a refusal is not sent again
     server.reply = lambda text, _: completion(text.upper())
     assert EndpointRewriter(endpoint(server, cache)).rewrite(*pairs(10)) == rewritten(10)
-    assert len(server.asked) == 11
+    assert len(server.received) == 11
 
 
 def test_separate_failures_do_not_end_a_batch(server: Server, cache: AnswerCache) -> None:
@@ -244,7 +243,7 @@ def test_separate_failures_do_not_end_a_batch(server: Server, cache: AnswerCache
     assert len(cache) == 5
 
 
-def test_answers_are_kept_when_the_endpoint_fails(server: Server, cache: AnswerCache) -> None:
+def test_answers_are_stored_when_the_endpoint_fails(server: Server, cache: AnswerCache) -> None:
     def reply(text: str, _: int) -> Reply:
         if int(text.split()[2]) >= 10:
             time.sleep(0.05)
@@ -258,18 +257,18 @@ def test_answers_are_kept_when_the_endpoint_fails(server: Server, cache: AnswerC
 
 
 @pytest.mark.timed
-def test_an_endpoint_that_never_answers_is_noticed(server: Server, cache: AnswerCache) -> None:
+def test_an_endpoint_that_never_answers_is_reported(server: Server, cache: AnswerCache) -> None:
     server.reply = lambda *_: hang(server)
     started = time.monotonic()
     with pytest.raises(EndpointError, match=r"of 800 requests failed, 79\d were not sent; first: no answer within 0.5 s"):
         EndpointRewriter(endpoint(server, cache, timeout=TIMEOUT, retries=1, concurrency=4)).rewrite(*pairs(800))
     assert time.monotonic() - started < 20  # 800 requests would take 200 s: two attempts of 0.5 s, four at a time
-    assert len(server.asked) <= 4 * 2 + 4  # each thread twice, and those that began before the third failure
+    assert len(server.received) <= 4 * 2 + 4  # each thread twice, and those that began before the third failure
 
 
-def test_an_address_without_a_server_is_noticed(server: Server) -> None:
+def test_an_address_without_a_server_is_reported(server: Server) -> None:
     server.close()
-    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*no answer is kept: name a memory"):
+    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*no answer is stored: name a memory"):
         EndpointRewriter(endpoint(server)).rewrite(*pairs(800))
 
 
@@ -279,8 +278,8 @@ def test_an_interrupted_batch_sends_nothing_more(server: Server, cache: AnswerCa
 
     with pytest.raises(KeyboardInterrupt):
         EndpointRewriter(endpoint(server, cache, concurrency=2), progress=interrupt).rewrite(*pairs(500))
-    assert len(server.asked) < 100
-    assert len(AnswerCache(cache.path)) == len(server.asked)  # those under way were waited for
+    assert len(server.received) < 100
+    assert len(AnswerCache(cache.path)) == len(server.received)  # those under way were waited for
 
 
 def test_the_key_is_sent_and_never_shown(server: Server) -> None:
@@ -326,15 +325,15 @@ def test_a_killed_run_resumes(server: Server, cache: AnswerCache) -> None:
     server.reply = slowly
     run = [sys.executable, "-c", RUN, server.address, str(cache.path)]
     with subprocess.Popen(run, stdout=subprocess.DEVNULL) as killed:
-        while len(server.asked) < 17:
+        while len(server.received) < 17:
             assert killed.poll() is None
             time.sleep(0.005)
         killed.send_signal(signal.SIGKILL)
-    before = Counter(server.asked)
+    before = Counter(server.received)
     assert len(before) < 40
     finished = subprocess.run(run, capture_output=True, text=True, check=True)
     assert finished.stdout.strip().split("|") == rewritten(40)
-    times = Counter(server.asked)
+    times = Counter(server.received)
     assert len(times) == 40
     assert max(times.values()) <= 2
     assert sum(count == 2 for count in times.values()) <= 4  # those under way at the kill
@@ -391,12 +390,12 @@ def sent_picture(body: dict[str, Any]) -> Image.Image:
 def test_unparsed_descriptions_do_not_shift_the_others(
     server: Server, queries: list[ComposerInput], caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = {
+    answers = {
         "Prompt: prompt 0": 'Sure!\n```json\n{"reference": "a {red} dog", "thoughts": "hm", "target": "a blue\ndog"}\n```',
         "Prompt: prompt 1": '{"reference": "cut off',
         "Prompt: prompt 2": '<think>{"target": "no"}</think>{"mood": 1} {"reference": "a cat", "thoughts": "", "target image": "two cats"}',
     }
-    server.reply = lambda text, _: completion(said[text])
+    server.reply = lambda text, _: completion(answers[text])
     expected = [Description("a blue dog", "a {red} dog"), Description(None), Description("two cats", "a cat")]
     assert EndpointDescriber(endpoint(server, side=300)).describe(queries) == expected
     assert "1 of 3 answers could not be parsed" in caplog.text
@@ -408,16 +407,16 @@ def test_unparsed_descriptions_do_not_shift_the_others(
 def test_unparsed_roles_are_replaced_by_rules(
     server: Server, queries: list[ComposerInput], caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = {
+    answers = {
         "Prompt: prompt 0": '{"global": "a red dog", "desired": ["red", 3, " ", "red"], "preserve": "dog", "forbidden": []}',
         "Caption: a dress\nPrompt: no sleeves": "I cannot help with that",
         "Prompt: striped": '{"desired": ["stripes"]}',
     }
-    server.reply = lambda text, _: completion(said[text])
-    asked = [queries[0], ComposerInput(prompt="no sleeves", caption="a dress"), ComposerInput(prompt="striped")]
-    assert EndpointCompiler(endpoint(server)).compile(asked) == [
+    server.reply = lambda text, _: completion(answers[text])
+    requests = [queries[0], ComposerInput(prompt="no sleeves", caption="a dress"), ComposerInput(prompt="striped")]
+    assert EndpointCompiler(endpoint(server)).compile(requests) == [
         Roles("a red dog", ("red",), ("dog",), ()),
-        RuleCompiler().compile([asked[1]])[0],
+        RuleCompiler().compile([requests[1]])[0],
         Roles(None, ("stripes",)),
     ]
     assert "1 of 3 answers could not be parsed" in caplog.text
@@ -427,17 +426,17 @@ def test_further_captions_are_samples(server: Server, cache: AnswerCache, querie
     answers = iter(range(100))
     server.reply = lambda *_: completion(f'"caption {next(answers)}"')
     captioner = EndpointCaptioner(endpoint(server, cache), temperature=0.9)
-    said = captioner.captions(queries, 3)
-    assert sorted(caption for several in said for caption in several) == sorted(
+    captions = captioner.captions(queries, 3)
+    assert sorted(caption for several in captions for caption in several) == sorted(
         f"caption {i}" for i in range(9)
-    )  # nine questions, no marks around the answers
+    )  # nine questions, no quotation marks around the captions
     assert Counter(body["temperature"] for body in server.bodies) == {0: 3, 0.9: 6}
-    assert [several[:1] for several in said] == captioner.captions(queries)  # the first of three is the one
-    assert captioner.captions(queries, 3) == said
+    assert [several[:1] for several in captions] == captioner.captions(queries)  # the first of three is the one
+    assert captioner.captions(queries, 3) == captions
     assert len(server.bodies) == 9
 
 
-def test_a_query_without_a_picture_is_named(server: Server) -> None:
+def test_a_query_without_an_image_is_named(server: Server) -> None:
     queries = [ComposerInput(prompt="x", image=Image.new("RGB", (9, 9))), ComposerInput(prompt="in red", id="7")]
     for ask in (EndpointDescriber(endpoint(server)).describe, EndpointCaptioner(endpoint(server)).captions):
         with pytest.raises(OptionError, match=r"query 2 of 2 \(7\) has none"):
@@ -519,11 +518,11 @@ def test_missing_captions_are_counted_named_and_refused(tmp_path: Path, caplog: 
             return [[f"other {query.id}"] * count for query in queries]
 
     path = write(tmp_path / "c.json", {"1": "a dog", "3": "", "4": ["a", "b", "c"]})
-    asked = named("1", "2", "3", "4", "5", "6")
+    requests = named("1", "2", "3", "4", "5", "6")
     with pytest.raises(MMRetrieveError, match=r"4 of 6 images' captions are missing or ambiguous: 2; 3; 5; …"):
-        FileCaptioner.read(path).captions(asked)
-    said = FileCaptioner.read(path, fallback=Other()).captions(asked, 2)
-    assert said == [["a dog"], ["other 2"] * 2, ["other 3"] * 2, ["a", "b"], ["other 5"] * 2, ["other 6"] * 2]
+        FileCaptioner.read(path).captions(requests)
+    answers = FileCaptioner.read(path, fallback=Other()).captions(requests, 2)
+    assert answers == [["a dog"], ["other 2"] * 2, ["other 3"] * 2, ["a", "b"], ["other 5"] * 2, ["other 6"] * 2]
     assert "4 of 6 images' captions are missing" in caplog.text
     assert "1 of 6 images have fewer than 2 captions" in caplog.text
     with pytest.raises(OptionError, match="this query has none"):
@@ -581,11 +580,11 @@ def test_the_files_of_circo_are_read_whole(catalogue: Path) -> None:
     records = json.loads(path.read_text())
     fields = {"caption_field": "multi_caption_opt", "prompt_field": "relative_caption", "rewrite_field": "multi_gpt-3.5_opt"}
     rewriter = FileRewriter.read(path, **fields)
-    asked = [(caption, record["relative_caption"]) for record in records for caption in record["multi_caption_opt"]]
-    said = rewriter.rewrite(*map(list, zip(*asked, strict=True)))  # type: ignore[arg-type]
-    assert len(asked) == 800 * 15
-    first = dict(reversed([(pair, rewrite) for pair, rewrite in zip(asked, flat(records), strict=True)]))
-    assert said == [first[pair].strip() if pair in first else "" for pair in asked]
+    requests = [(caption, record["relative_caption"]) for record in records for caption in record["multi_caption_opt"]]
+    answers = rewriter.rewrite(*map(list, zip(*requests, strict=True)))  # type: ignore[arg-type]
+    assert len(requests) == 800 * 15
+    first = dict(reversed([(pair, rewrite) for pair, rewrite in zip(requests, flat(records), strict=True)]))
+    assert answers == [first[pair].strip() if pair in first else "" for pair in requests]
     single = FileRewriter.read(
         path, caption_field="blip2_caption", prompt_field="relative_caption", rewrite_field="gpt-3.5-turbo"
     )
@@ -608,9 +607,9 @@ def test_descriptions_and_roles_come_from_files(tmp_path: Path) -> None:
         {"id": 2, "prompt": "in blue", "target": None},
     ]
     path = write(tmp_path / "d.json", described)
-    asked = [*named("2", "0001.jpg"), ComposerInput(prompt="in blue", id="2")]
+    requests = [*named("2", "0001.jpg"), ComposerInput(prompt="in blue", id="2")]
     expected = [Description("a red cat"), Description("a red dog", "a dog"), Description(None)]
-    assert FileDescriber.read(path).describe(asked) == expected
+    assert FileDescriber.read(path).describe(requests) == expected
     with pytest.raises(MMRetrieveError, match=r"1 of 2 descriptions are missing or ambiguous: 'in red' of 3"):
         FileDescriber.read(path).describe(named("2", "3"))
     assert FileDescriber.read(path, allow_missing=True).describe(named("3", "2")) == [Description(None), expected[0]]
@@ -631,12 +630,11 @@ def test_descriptions_and_roles_come_from_files(tmp_path: Path) -> None:
 
 def test_options_build_the_named_implementations(encoder: mm.Encoder, server: Server, tmp_path: Path) -> None:
     plain = LanguageOptions()
-    assert isinstance(captioner_from(plain, encoder), Tagger)
-    assert isinstance(rewriter_from(plain, encoder), TemplateRewriter)
+    assert (captioner_from(plain, encoder), rewriter_from(plain, encoder), describer_from(plain)) == (None, None, None)
+    assert isinstance(captioner_from(LanguageOptions("tagger"), encoder), Tagger)
+    assert isinstance(rewriter_from(LanguageOptions(rewriter="template"), encoder), TemplateRewriter)
     assert isinstance(rewriter_from(LanguageOptions(rewriter="swap"), encoder), SwapRewriter)
     assert isinstance(compiler_from(plain), RuleCompiler)
-    with pytest.raises(OptionError, match="needs a describer: choose 'endpoint' or a file"):
-        describer_from(plain)
 
     asking = LanguageOptions(
         *["endpoint"] * 4, endpoint=server.address, model="m", key="sk-secret", memory=tmp_path / "m.jsonl", timeout=7
@@ -670,9 +668,9 @@ def test_options_name_the_fields_of_files(encoder: mm.Encoder, photos: Path, tmp
     options = LanguageOptions(*[path] * 4, id_field="id", caption_field="c", prompt_field="p", allow_missing=True)
     image = encoder.encode_images([sorted(photos.rglob("*.png"))[0]])[0]
     other = ComposerInput(image, "in blue", id="2")
-    said, tagged = captioner_from(options, encoder).captions([*named("1"), other])
-    assert said == ["a dog"]
-    assert tagged == captioner_from(LanguageOptions(), encoder).captions([other])[0]
+    answers, tagged = captioner_from(options, encoder).captions([*named("1"), other])
+    assert answers == ["a dog"]
+    assert tagged == captioner_from(LanguageOptions("tagger"), encoder).captions([other])[0]
     assert rewriter_from(options, encoder).rewrite(["a dog", "a dog"], ["in red", "in blue"]) == ["a red dog", ""]
     assert compiler_from(options).compile(named("1")) == [Roles(None, ("red",))]
     assert describer_from(options).describe([*named("1"), other]) == [Description("a dog in red"), Description(None)]
@@ -746,21 +744,21 @@ def test_a_local_model_captions_pictures(tiny_model: Path, cache: AnswerCache, p
     queries = [ComposerInput(prompt="x", image=path) for path in (*paths, paths[0])]
     news: list[int] = []
     captioner = TransformersCaptioner(str(tiny_model), "cpu", cache, max_new_tokens=6, batch=2, progress=news.append)
-    said = captioner.captions(queries, 4)
-    assert [len(several) for several in said] == [4] * 4
-    assert said[0] == said[3]
-    assert len({several[0] for several in said}) > 1  # it looks
-    assert all(re.fullmatch(r"(word\d+ ?)+", caption) for several in said for caption in several)
+    answers = captioner.captions(queries, 4)
+    assert [len(several) for several in answers] == [4] * 4
+    assert answers[0] == answers[3]
+    assert len({several[0] for several in answers}) > 1  # it looks
+    assert all(re.fullmatch(r"(word\d+ ?)+", caption) for several in answers for caption in several)
     assert sum(news) == 4
     assert len(cache) == 3
     alone = TransformersCaptioner(str(tiny_model), "cpu", max_new_tokens=6)
-    assert [alone.captions([query], 4)[0] for query in queries] == said  # no neighbour changes a caption
-    assert alone.captions(queries) == [several[:1] for several in said]
+    assert [alone.captions([query], 4)[0] for query in queries] == answers  # no neighbour changes a caption
+    assert alone.captions(queries) == [several[:1] for several in answers]
     searched = TransformersCaptioner(str(tiny_model), "cpu", max_new_tokens=6, sampled=False).captions(queries[:2], 4)
     assert [len(set(several)) for several in searched] == [4, 4]
     gone = TransformersCaptioner(str(tiny_model), "cpu", AnswerCache(cache.path), max_new_tokens=6)
     object.__setattr__(gone, "_loaded", None)  # a call of the model fails now
-    assert gone.captions(queries, 4) == said
+    assert gone.captions(queries, 4) == answers
 
 
 def test_a_model_that_cannot_be_loaded_fails_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmretrieve import wardrobe
 from mmretrieve.language.editing import insert_phrase, remove_phrase
-from mmretrieve.language.lexicon import Lexicon, alternatives
+from mmretrieve.language.lexicon import Lexicon, general_lexicon
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.tokens import contains
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary, WordGroup
@@ -132,7 +132,7 @@ def test_words_of_the_vocabulary_are_preferred() -> None:
     assert SMALL.rewrite(captions, prompts) == rewritten
 
 
-def test_every_rewrite_of_the_wardrobe_says_the_target() -> None:
+def test_every_rewrite_of_the_wardrobe_describes_the_target() -> None:
     """All 500 queries: the caption becomes that of the garment that was asked for, and the prompt is added as it is."""
     garments = {drawing.id: drawing.garment for drawing in wardrobe.drawings()}
     queries = wardrobe.queries()
@@ -170,7 +170,7 @@ a dress | belt | a dress
 
 
 @pytest.mark.parametrize(("said", "phrase", "expected"), table(LEFT_OUT))
-def test_phrases_are_left_out(said: str, phrase: str, expected: str) -> None:
+def test_phrases_are_removed(said: str, phrase: str, expected: str) -> None:
     assert remove_phrase(said, phrase) == expected
 
 
@@ -188,16 +188,17 @@ def test_phrases_are_left_out(said: str, phrase: str, expected: str) -> None:
         ("", "red", "red"),
     ],
 )
-def test_phrases_are_put_in(said: str, phrase: str, expected: str) -> None:
+def test_phrases_are_inserted(said: str, phrase: str, expected: str) -> None:
     assert insert_phrase(said, phrase) == expected
 
 
 def test_alternatives_are_the_rest_of_a_class() -> None:
+    alternatives = general_lexicon().alternatives
     assert alternatives("mini") == alternatives("a short one") == ["knee-length", "long"]
     assert alternatives("sleeves") == ["sleeveless"]
     assert alternatives("with long sleeves")[0] == "without sleeves"
     assert {"plain", "checked", "dotted"} <= set(alternatives("striped"))
-    assert alternatives("striped", vocabulary())[:5] == ["plain", "checked", "dotted", "zigzag", "diamond"]
+    assert Lexicon.of(vocabulary()).alternatives("striped")[:5] == ["plain", "checked", "dotted", "zigzag", "diamond"]
     assert alternatives("xyzzy") == alternatives("") == alternatives("shorter") == alternatives("red stripes") == []
 
 
@@ -229,7 +230,7 @@ def test_anything_can_be_rewritten(said: str, prompt: str) -> None:
 
 
 @given(st.sampled_from(["a photo of a {}", "a {} on a bed"]), st.sampled_from(["belt", "hood", "zips", "stripes", "dots"]))
-def test_what_is_forbidden_is_never_said(sentence: str, unwanted: str) -> None:
+def test_rewrites_never_contain_forbidden_phrases(sentence: str, unwanted: str) -> None:
     for prompt in (f"without {unwanted}", f"in red but not {unwanted}", f"remove the {unwanted}"):
         rewritten = REWRITER.rewrite([sentence.format(f"blue dress with {unwanted}")], [prompt])[0]
         assert not contains(rewritten, unwanted)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmretrieve.composer_input import ComposerInput
-from mmretrieve.language import editing, fields, lexicon, lookup, rewriters, role_compiler, tokens, vocabulary
+from mmretrieve.language import editing, fields, files, lexicon, rewriters, role_compiler, tokens, vocabulary
 from mmretrieve.language.base import Roles
 from mmretrieve.language.captioners import gallery, tagger
-from mmretrieve.language.llm import client, parsing
+from mmretrieve.language.llm import client
 from mmretrieve.language.role_compiler import RuleCompiler
 
 # prompt | desired | preserved | forbidden | what remains to be said; phrases are separated by "+"
@@ -131,7 +131,7 @@ def phrases(cell: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("prompt", "desired", "preserve", "forbidden", "remaining"), readings(READINGS))
-def test_prompts_are_read_as_people_mean_them(prompt: str, desired: str, preserve: str, forbidden: str, remaining: str) -> None:
+def test_prompts_are_sorted_into_roles(prompt: str, desired: str, preserve: str, forbidden: str, remaining: str) -> None:
     compiler = RuleCompiler()
     expected = Roles(None, phrases(desired), phrases(preserve), phrases(forbidden))
     assert compiler.roles(prompt) == expected
@@ -151,7 +151,7 @@ def test_prompts_are_read_as_people_mean_them(prompt: str, desired: str, preserv
         ("striped", ("striped",), (), "striped"),
     ],
 )
-def test_words_of_a_vocabulary_are_no_negations(
+def test_words_of_a_vocabulary_are_not_negations(
     prompt: str, desired: tuple[str, ...], forbidden: tuple[str, ...], remaining: str
 ) -> None:
     compiler = RuleCompiler(fixed_phrases=frozenset({"without sleeves", "with no sleeves", "striped"}))
@@ -167,7 +167,7 @@ REJECTING = st.sampled_from(
 
 
 @given(WISHES, UNWANTED, REJECTING)
-def test_a_rejection_forbids_and_leaves_the_wish(wish: str, unwanted: str, rejecting: str) -> None:
+def test_what_remains_of_a_prompt_is_its_wish(wish: str, unwanted: str, rejecting: str) -> None:
     compiler = RuleCompiler()
     rejection = rejecting.format(unwanted)
     for prompt in (f"{wish}, {rejection}", f"{rejection}, {wish}", f"{wish} and {rejection}"):
@@ -183,7 +183,7 @@ SPOKEN = st.lists(st.sampled_from(SPEECH.split()))
 @given(st.one_of(st.text(max_size=40), SPOKEN.map(" ".join)))
 @example("not, without")
 @example("no" * 50)
-def test_anything_can_be_read(prompt: str) -> None:
+def test_any_text_can_be_sorted(prompt: str) -> None:
     compiler = RuleCompiler(fixed_phrases=frozenset({"without sleeves", ""}))
     found = compiler.roles(prompt)
     assert all(phrase == phrase.strip() and phrase for phrase in (*found.desired, *found.preserve, *found.forbidden))
@@ -195,7 +195,7 @@ def test_anything_can_be_read(prompt: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [tokens, vocabulary, lexicon, editing, role_compiler, rewriters, fields, lookup, tagger, gallery, client, parsing]
+    "module", [tokens, vocabulary, lexicon, editing, role_compiler, rewriters, fields, files, tagger, gallery, client]
 )
 def test_examples_in_docstrings_run(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

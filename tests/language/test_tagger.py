@@ -40,7 +40,7 @@ class Words:
         return np.array(rows, np.float32).reshape(-1, 2)
 
 
-def said(words: Words, vocabulary: Vocabulary = SHOP, count: int = 1) -> list[Caption]:
+def captions_of(words: Words, vocabulary: Vocabulary = SHOP, count: int = 1) -> list[Caption]:
     (captions,) = Tagger(words, vocabulary).captions([SEES], count)  # type: ignore[arg-type]
     assert all(isinstance(caption, Caption) for caption in captions)
     return captions  # type: ignore[return-value]
@@ -80,67 +80,67 @@ def test_probabilities_are_those_of_the_formula() -> None:
     assert word_probabilities(np.array([0.5, 0.5 + 6e-8], np.float32)).round(1).tolist() == [0.4, 0.6]  # rounding says little
 
 
-def test_a_clear_word_is_said_with_its_probability() -> None:
+def test_a_probable_word_is_in_the_caption() -> None:
     words = Words(hat=(1, 0), shirt=(0.5, 0), red=(0, 1), blue=(0, 0.7))
-    (caption,) = said(words)
+    (caption,) = captions_of(words)
     assert caption == "a photo of a red hat"
     assert caption.source is CaptionSource.TAGGER
     assert caption.trust == pytest.approx(softmax([0.8, 0.4, 0, 0])[0] * softmax([0.6, 0.42, 0, 0])[0], abs=0.006)
 
 
-def test_a_word_that_would_be_a_guess_is_left_out() -> None:
+def test_an_improbable_word_is_omitted() -> None:
     alike = {word: (0, 0.9 + 0.001 * i) for i, word in enumerate(COLOURS)}
     many = Vocabulary(
         SHOP.sentence, (SHOP.groups[0], WordGroup("colour", tuple(f"{c}{i}" for c in "abcdefgh" for i in range(9))))
     )
     spread = {word: (0, 1 + i / 100) for i, word in enumerate(many.groups[1].words)}
-    assert said(Words(hat=(1, 0), **alike))[0] == "a photo of a white hat"  # the scale does not count, the shape does
-    (caption,) = said(Words(hat=(1, 0), **spread), many)
+    assert captions_of(Words(hat=(1, 0), **alike))[0] == "a photo of a white hat"  # the scale does not count, the shape does
+    (caption,) = captions_of(Words(hat=(1, 0), **spread), many)
     probability = max(softmax([0.6 * height for _, height in spread.values()]))
     assert probability < MIN_PROBABILITY
     assert caption == "a photo of a hat"
     assert caption.trust == pytest.approx(softmax([0.8, 0, 0, 0])[0] * probability, abs=0.006)
 
 
-def test_without_its_noun_a_caption_speaks_of_a_thing_and_of_nothing_that_only_nouns_have() -> None:
+def test_an_omitted_noun_becomes_thing_and_its_groups_are_omitted() -> None:
     sleeves = WordGroup("sleeves", ("with sleeves", "without sleeves"), {"article": ("shirt", "dress")})
     vocabulary = Vocabulary("a photo of a {colour} {article} {sleeves}", (*SHOP.groups, sleeves))
     words = {"red": (0.0, 1.0), "blue": (0.0, 0.1), "with": (0.0, 0.1)}
-    (clear,) = said(Words(shirt=(1, 0), **words), vocabulary)
+    (clear,) = captions_of(Words(shirt=(1, 0), **words), vocabulary)
     assert clear == "a photo of a red shirt with sleeves"
-    (unclear,) = said(Words(shirt=(1, 0), dress=(1, 0), **words), vocabulary)  # one as likely as the other
+    (unclear,) = captions_of(Words(shirt=(1, 0), dress=(1, 0), **words), vocabulary)  # one as likely as the other
     assert unclear == "a photo of a red thing"
     assert unclear.trust == pytest.approx(softmax([0, 0.8, 0.8, 0])[1] * softmax([0.6, 0.06, 0, 0])[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("words", [2, 3, 4])
-def test_a_tower_that_tells_nothing_apart_says_nothing(words: int) -> None:
+def test_equal_scores_give_a_caption_without_words(words: int) -> None:
     vocabulary = Vocabulary(SHOP.sentence, tuple(WordGroup(group.name, group.words[:words]) for group in SHOP.groups))
-    (caption,) = said(Words(a=(1, 1)), vocabulary)
+    (caption,) = captions_of(Words(a=(1, 1)), vocabulary)
     assert caption == "a photo of a thing"
     assert caption.trust == pytest.approx(words**-2, abs=0.006)
 
 
-def test_groups_of_one_word_and_words_that_say_nothing() -> None:
+def test_groups_of_one_word_and_empty_words() -> None:
     one = Vocabulary(
         "a photo of a {article} {wearer}", (WordGroup("article", ("hat",)), WordGroup("wearer", ("", "for men", "for women")))
     )
-    (silent,) = said(Words(men=(-1, -1), women=(-1, -1.1)), one)
+    (silent,) = captions_of(Words(men=(-1, -1), women=(-1, -1.1)), one)
     assert silent == "a photo of a hat"
     assert silent.trust == pytest.approx(softmax([0, -1.4, -1.46])[0], rel=1e-4)
-    assert said(Words(men=(1, 1)), one)[0] == "a photo of a hat for men"
+    assert captions_of(Words(men=(1, 1)), one)[0] == "a photo of a hat for men"
     fixed = Vocabulary("a photo of a {colour} dress", SHOP.groups[1:])
-    assert said(Words(), fixed)[0] == "a photo of a dress"
+    assert captions_of(Words(), fixed)[0] == "a photo of a dress"
 
 
 def test_neighbors_have_the_trust_of_the_first() -> None:
-    best, *others = said(Words(hat=(1, 0), shirt=(0.5, 0), red=(0, 1), blue=(0, 0.7)), count=15)
+    best, *others = captions_of(Words(hat=(1, 0), shirt=(0.5, 0), red=(0, 1), blue=(0, 0.7)), count=15)
     assert len(others) == 8  # three other things, three other colours, and either left out
     assert {"a photo of a hat", "a photo of a red thing", "a photo of a blue hat"} < set(others)
     assert {caption.trust for caption in (best, *others)} == {best.trust}
 
 
-def test_a_batch_says_what_each_image_alone_does(encoder: mm.Encoder, retriever: mm.Retriever) -> None:
+def test_a_batch_equals_single_images(encoder: mm.Encoder, retriever: mm.Retriever) -> None:
     queries = [ComposerInput(row) for row in retriever.gallery.vectors()[:12]]
     vocabulary = default_vocabulary(encoder)
     whole = Tagger(encoder, vocabulary).captions(queries, 4)
@@ -152,7 +152,7 @@ def test_a_batch_says_what_each_image_alone_does(encoder: mm.Encoder, retriever:
     )
 
 
-def test_sentences_are_encoded_once_and_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentences_are_encoded_once_and_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     words = Words(hat=(1, 0), red=(0, 1))
     tagger = Tagger(words, SHOP)  # type: ignore[arg-type]
     first = tagger.captions([SEES], 15)
@@ -165,8 +165,8 @@ def test_sentences_are_encoded_once_and_not_all_kept(monkeypatch: pytest.MonkeyP
     assert len(small._vectors) == 3
 
 
-def test_nearly_nothing_is_left_out_of_the_wardrobe(encoder: mm.Encoder) -> None:
+def test_few_words_are_omitted_in_the_wardrobe(encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.open(wardrobe.gallery_folder())
     captions = Tagger(encoder, default_vocabulary(encoder)).captions([ComposerInput(row) for row in gallery.vectors()[::10]])
-    unsaid = [caption for (caption,) in captions if " thing" in caption]
-    assert len(unsaid) < 0.05 * len(captions)
+    incomplete = [caption for (caption,) in captions if " thing" in caption]
+    assert len(incomplete) < 0.05 * len(captions)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, MissingError
 from mmretrieve.filters import Expression, to_sqlite
-from mmretrieve.filters.sqlite import refusal
+from mmretrieve.filters.sqlite import filter_error
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import ExistingItem, FieldType, ItemRecord, StaleViewError, StoreVersion
@@ -236,7 +236,7 @@ class Ledger:
                     return np.array([row for (row,) in db.execute(query, condition.parameters)], dtype=np.int64)
             except (sqlite3.Error, UnicodeError) as error:
                 late = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
-                raise refusal(where, f"took longer than {WHERE_SECONDS:g} s" if late else str(error)) from error
+                raise filter_error(where, f"took longer than {WHERE_SECONDS:g} s" if late else str(error)) from error
 
     def existing(self, ids: Iterable[str]) -> dict[str, ExistingItem]:
         """Returns the row and the content hash of those ids that exist."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.filters.expression import folded
+from mmretrieve.filters.expression import fold_case
 from mmretrieve.options import Choice
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
@@ -145,11 +145,11 @@ def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict
     New fields are added to `types`. Raises GalleryError, with the name of the field, for a value that is not text, a finite number or None, or
     that has another type than the field; `types` is then unchanged.
     """
-    names, fitted, new_types = {folded(name): name for name in types}, dict[str, Value](), dict[str, FieldType]()
+    names, fitted, new_types = {fold_case(name): name for name in types}, dict[str, Value](), dict[str, FieldType]()
     for name, value in fields.items():
-        if not isinstance(name, str) or not name.strip() or folded(name) == RESERVED or not is_text(name):
+        if not isinstance(name, str) or not name.strip() or fold_case(name) == RESERVED or not is_text(name):
             raise GalleryError(f"a field cannot have the name {name!r}")
-        field_name = names.setdefault(folded(name), name)
+        field_name = names.setdefault(fold_case(name), name)
         if field_name in fitted:
             raise GalleryError(f"the fields {field_name!r} and {name!r} have the same name (case is ignored)")
         if value is not None:

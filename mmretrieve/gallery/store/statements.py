@@ -17,7 +17,7 @@ from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
-from mmretrieve.filters.sqlite import quoted
+from mmretrieve.filters.sqlite import quote_name
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
@@ -113,7 +113,7 @@ class LedgerTransaction:
         self._db.execute(f"INSERT INTO items VALUES ({', '.join('?' * len(values))}, ?)", (*values, checksum))
         fields = {name: value for name, value in record.item.fields.items() if value is not None}
         if fields:
-            names = ", ".join(map(quoted, fields))
+            names = ", ".join(map(quote_name, fields))
             self._db.execute(
                 f"INSERT INTO fields ({ROW}, {names}) VALUES (?{', ?' * len(fields)})", (record.row, *fields.values())
             )
@@ -155,7 +155,7 @@ class LedgerTransaction:
                 f"field {list(new)[-1]!r} would be number {len(fields) + len(new):,}; a gallery has up to {MAX_FIELDS:,}"
             )
         for name, kind in new.items():
-            self._db.execute(f"ALTER TABLE fields ADD COLUMN {quoted(name)} {'TEXT' if kind is FieldType.TEXT else ''}")
+            self._db.execute(f"ALTER TABLE fields ADD COLUMN {quote_name(name)} {'TEXT' if kind is FieldType.TEXT else ''}")
         if new:
             self.set_meta(fields=fields | new)
 

@@ -49,9 +49,11 @@ class GalleryCaptioner:
         first = [self._from_gallery(query) for query in queries]
         remaining = [query for query, caption in zip(queries, first, strict=True) if caption is None or count > 1]
         others = iter(self.fallback.captions(remaining, count) if remaining else [])
-        return [
-            next(others) if caption is None else _before(caption, next(others) if count > 1 else [], count) for caption in first
-        ]
+        captions: list[list[str]] = []
+        for caption in first:
+            more = next(others) if caption is None or count > 1 else []
+            captions.append(more if caption is None else [caption, *(other for other in more if other != caption)][:count])
+        return captions
 
     def _from_gallery(self, query: ComposerInput) -> Caption | None:
         fields = self.fields_of(query)
@@ -104,7 +106,3 @@ def caption_from_neighbors(neighbors: Sequence[Fields], vocabulary: Vocabulary) 
         if shares[-1] < MIN_VOTE_SHARE:
             chosen = vocabulary.without(chosen, group)
     return Caption(sentence_of(chosen, vocabulary), trust=prod(shares), source=CaptionSource.NEIGHBORS)
-
-
-def _before(caption: Caption, others: Sequence[str], count: int) -> list[str]:
-    return [caption, *(other for other in others if other != caption)][:count]

@@ -120,12 +120,10 @@ class Tagger:
             is_omitted = is_last and not _is_likely(probabilities, best)
             selection.probabilities[group.name] = float(probabilities[best])
             selection.words = self.vocabulary.without(chosen, group) if is_omitted else self.vocabulary.consistent(chosen)
-            selection.probabilities = self._of_applying_groups(selection)
-
-    def _of_applying_groups(self, selection: Selection) -> dict[str, float]:
-        """The probabilities of the groups that still apply to the selected words."""
-        groups = {group.name: group for group in self.vocabulary.groups}
-        return {name: p for name, p in selection.probabilities.items() if groups[name].applies(selection.words)}
+            applying_groups = {group.name for group in self.vocabulary.groups if group.applies(selection.words)}
+            selection.probabilities = {
+                name: probability for name, probability in selection.probabilities.items() if name in applying_groups
+            }
 
     def _neighbors(self, queries: Sequence[ComposerInput], selections: Sequence[Selection], count: int) -> list[list[str]]:
         """For each query the `count` highest scoring sentences that differ from its caption in one word."""
@@ -163,7 +161,7 @@ class Tagger:
         members: dict[tuple[str, ...], list[int]] = {}
         for i, several in enumerate(sentences):
             members.setdefault(tuple(several), []).append(i)
-        vectors = self._encoded(set().union(*members))
+        vectors = self._encode(set().union(*members))
         scores: dict[int, Float32] = {}
         for several, rows in members.items():
             texts = np.stack([vectors[sentence] for sentence in several]) if several else np.empty((0, self.encoder.dim))
@@ -172,7 +170,7 @@ class Tagger:
             scores |= zip(rows, np.einsum("qd,sd->qs", images, texts).astype(np.float32), strict=True)
         return [scores[i] for i in range(len(queries))]
 
-    def _encoded(self, sentences: set[str]) -> dict[str, Float32]:
+    def _encode(self, sentences: set[str]) -> dict[str, Float32]:
         """The vector of each sentence. The last MAX_CACHED_VECTORS new ones stay in the cache."""
         vectors = {text: vector for text in sentences if (vector := self._vectors.get(text)) is not None}
         if new := sorted(sentences - set(vectors)):

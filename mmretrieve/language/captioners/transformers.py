@@ -141,8 +141,7 @@ class _LoadedModel:
 
     @classmethod
     def load(cls, name: str, device: str) -> _LoadedModel:
-        from mmretrieve.encoders.hub import offline_if_unreachable
-        from mmretrieve.encoders.openclip import resolve_device
+        from mmretrieve.encoders.openclip import offline_if_unreachable, resolve_device
 
         transformers: Any = import_module("transformers")
         torch_device = resolve_device(device)

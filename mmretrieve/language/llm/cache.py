@@ -101,8 +101,8 @@ class AnswerCache:
 
     def answers(self, task: str) -> Iterator[tuple[Request, Any]]:
         """Requests and answers of a task, of all models, in the order in which they were stored."""
-        for (its_task, _, request), answer in self._items():
-            if its_task == task:
+        for (row_task, _, request), answer in self._items():
+            if row_task == task:
                 yield json.loads(request), answer
 
     def export_jsonl(self, path: str | Path) -> int:

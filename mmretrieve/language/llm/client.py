@@ -1,22 +1,24 @@
-"""Client of one OpenAI-compatible chat endpoint: one request, one reply. The only module that imports `openai`."""
+"""Client of one OpenAI-compatible chat endpoint, and the parsing of its answers. The only module that imports `openai`."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from mmretrieve.errors import EndpointError
-from mmretrieve.language.llm.parsing import clean_sentence
 from mmretrieve.options import DEFAULT_TIMEOUT
 
 DEFAULT_RETRIES = 4
 PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of `openai` does
 BAD_GATEWAY = 502
 MAX_REASON_LENGTH = 200
+QUOTES = "\"'“”‘’`"
+REASONING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # some servers return the reasoning within the answer
 
 
 class ModelRequestError(Exception):
@@ -140,6 +142,53 @@ def reply_text(body: str) -> str:
         is_cut_off = choice.get("finish_reason") == "length"
         raise ModelRequestError("the answer is empty" + (" (cut off by max_tokens)" if is_cut_off else ""))
     return text
+
+
+def clean_sentence(answer: str) -> str:
+    """An answer in one line, without `<think>` blocks and without quotation marks around the whole.
+
+    >>> clean_sentence('<think>red, so</think> "a red\\ndress"')
+    'a red dress'
+    """
+    line = " ".join(REASONING.sub("", answer).split())
+    is_quoted = len(line) > 1 and line[0] in QUOTES and line[-1] in QUOTES
+    return line[1:-1].strip() if is_quoted else line
+
+
+def json_object(answer: str, names: Collection[str]) -> dict[str, object] | None:
+    """The first JSON object in an answer that has one of the fields `names`; code fences and prose around it are ignored.
+
+    Returns None if there is no such object, for instance because the answer was cut off.
+
+    >>> json_object('Sure! {"mood": 1} {"target": "a red dress"}', ["target"])
+    {'target': 'a red dress'}
+    """
+    text = REASONING.sub("", answer)
+    decoder = json.JSONDecoder(strict=False)
+    for brace in re.finditer(r"\{", text):
+        try:
+            value, _ = decoder.raw_decode(text, brace.start())
+        except ValueError:
+            continue
+        if isinstance(value, dict) and not value.keys().isdisjoint(names):
+            return value
+    return None
+
+
+def text_or_none(value: object) -> str | None:
+    """The value in one line if it is text that is not blank, else None."""
+    return " ".join(value.split()) or None if isinstance(value, str) else None
+
+
+def phrases(value: object) -> tuple[str, ...]:
+    """The distinct texts of a list, or of a single value; what is not text is dropped.
+
+    >>> phrases(["red", 3, " ", "red"]), phrases("red")
+    (('red',), ('red',))
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    texts = (text_or_none(each) for each in values)
+    return tuple(dict.fromkeys(text for text in texts if text is not None))
 
 
 def _reject_unusable(response: Any) -> None:

@@ -137,7 +137,7 @@ class ChatEndpoint:
         EndpointError : if requests have no answer, after those under way are finished and cached.
         ImageError : if an image cannot be read.
         """
-        prepared = [self._prepared(instructions, request) for request in requests]
+        prepared = [self._prepare(instructions, request) for request in requests]
         counts = Counter(each.key for each in prepared)
         answers: dict[str, str] = {}
 
@@ -148,10 +148,10 @@ class ChatEndpoint:
 
         missing: list[_PreparedRequest] = []
         for each in {each.key: each for each in prepared}.values():
-            answer = self.cache.get(instructions.task, self.model, each.cached_as) if self.cache is not None else None
+            answer = self.cache.get(instructions.task, self.model, each.cache_fields) if self.cache is not None else None
             add(each, answer) if answer is not None else missing.append(each)
         if missing and self.offline:
-            raise self._not_cached(instructions, missing, len(counts))
+            raise self._missing_error(instructions, missing, len(counts))
         if missing:
             self._send_all(instructions, missing, add)
         return [answers[each.key] for each in prepared]
@@ -162,11 +162,12 @@ class ChatEndpoint:
         client = self._client  # created here once, not by every thread
 
         def send(each: _PreparedRequest, is_stopped: Callable[[], bool]) -> str:
-            settings = {name: each.cached_as[name] for name in SAMPLING_PARAMETERS if name in each.cached_as}
-            text, jpeg = each.request.message, self._jpeg(each.request.picture)
-            answer = client.complete(self.model, instructions.text, text, jpeg, settings, is_stopped=is_stopped)
+            settings = {name: each.cache_fields[name] for name in SAMPLING_PARAMETERS if name in each.cache_fields}
+            picture = each.request.picture
+            jpeg = None if picture is None else thumbnail(open_image(picture), self.side)
+            answer = client.complete(self.model, instructions.text, each.request.message, jpeg, settings, is_stopped=is_stopped)
             if self.cache is not None:
-                self.cache.put(instructions.task, self.model, each.cached_as, answer)
+                self.cache.put(instructions.task, self.model, each.cache_fields, answer)
             return answer
 
         batch = _RequestBatch(send)
@@ -176,9 +177,9 @@ class ChatEndpoint:
                 add(each, answer)
                 answered += 1
         if answered < len(missing):
-            raise self._not_answered(batch.failures, answered, len(missing))
+            raise self._failed_error(batch.failures, answered, len(missing))
 
-    def _prepared(self, instructions: Instructions, request: ChatRequest) -> _PreparedRequest:
+    def _prepare(self, instructions: Instructions, request: ChatRequest) -> _PreparedRequest:
         temperature = self.temperature if request.temperature is None else request.temperature
         fields: dict[str, object] = {**request.texts, "instructions": instructions.digest}
         if request.picture is not None:
@@ -191,22 +192,19 @@ class ChatEndpoint:
             fields["max_tokens"] = self.max_tokens
         return _PreparedRequest(request, fields, request_key(instructions.task, self.model, fields))
 
-    def _jpeg(self, picture: ImageLike | None) -> bytes | None:
-        return None if picture is None else thumbnail(open_image(picture), self.side)
-
-    def _not_answered(self, failures: list[str], answered: int, count: int) -> EndpointError:
+    def _failed_error(self, failures: list[str], answered: int, count: int) -> EndpointError:
         not_sent = count - answered - len(failures)
         skipped = f", {not_sent} were not sent" if not_sent else ""
-        stored = "no answer is kept: name a memory to resume from"
+        stored = "no answer is stored: name a memory to resume from"
         if self.cache is not None:
-            stored = f"{answered} answers are kept in {self.cache.database}; run again to resume"
+            stored = f"{answered} answers are stored in {self.cache.database}; run again to resume"
         return EndpointError(
             f"{self.address} ({self.model}): {len(failures)} of {count} requests failed{skipped}; first: {failures[0]}; {stored}"
         )
 
-    def _not_cached(self, instructions: Instructions, missing: list[_PreparedRequest], count: int) -> EndpointError:
+    def _missing_error(self, instructions: Instructions, missing: list[_PreparedRequest], count: int) -> EndpointError:
         assert self.cache is not None  # checked at construction
-        first = missing[0].request.message.replace("\n", "; ") or f"picture {missing[0].cached_as.get('picture')}"
+        first = missing[0].request.message.replace("\n", "; ") or f"picture {missing[0].cache_fields.get('picture')}"
         return EndpointError(
             f"{self.cache.path}: {len(missing)} of {count} answers of {self.model} are not in it, first: {instructions.task} "
             f"({first[:100]}); run once with the endpoint, or name another memory"
@@ -226,7 +224,7 @@ class _PreparedRequest:
     """A request, the fields under which its answer is cached, and one text that is equal for equal requests."""
 
     request: ChatRequest
-    cached_as: Mapping[str, object]
+    cache_fields: Mapping[str, object]
     key: str
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.encoders.base import Progress
 from mmretrieve.language.base import Description, Roles, reference_images, thread_safe_image
+from mmretrieve.language.llm.client import clean_sentence, json_object, phrases, text_or_none
 from mmretrieve.language.llm.endpoint import ChatEndpoint, ChatRequest, Instructions
-from mmretrieve.language.llm.parsing import clean_sentence, json_object, phrases, text_or_none
 from mmretrieve.language.role_compiler import RuleCompiler
 
 SAMPLING_TEMPERATURE = 0.7  # of captions after the first; at 0 all would be equal
