@@ -19,6 +19,7 @@ BASE: Final = "base"
 NO_MATCH = 0.35  # below it, `answerable` says that nothing in the gallery fits
 MAX_PAIRS = 256  # of a reference and a prompt, in one query
 DEFAULT_TIMEOUT = 60.0  # seconds, for one answer of an endpoint
+MIN_SECRET_CHARACTERS = 8  # of a server's token or password
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"

@@ -1,4 +1,4 @@
-"""The command line `mmretrieve`. Exit status 0 done, 1 failed, 2 wrong use."""
+"""The command line `mmretrieve`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from mmretrieve.cli import arguments, commands, maintenance
 from mmretrieve.cli.runtime import run_command
 from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Decode
 
+EXIT_STATUS = "Exit status: 0 done, 1 failed, 2 wrong use, 3 done except for images that could not be added, 130 interrupted."
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status (see `runtime.run_command`)."""
@@ -20,7 +22,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.OneLineParser(
-        prog="mmretrieve", description="Searches images with reference images and prompts that say what should be different."
+        prog="mmretrieve",
+        description="Searches images with reference images and prompts that say what should be different.",
+        epilog=EXIT_STATUS,
     )
     parser.add_argument("--version", action="version", version=_version())
     added = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -121,7 +125,7 @@ def _training_arguments(training: argparse.ArgumentParser) -> None:
 
 
 def _command(added: Any, name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
+    command: argparse.ArgumentParser = added.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=EXIT_STATUS)
     command.set_defaults(run=run)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--debug", action="store_true", help="show a traceback when something fails")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmretrieve.cli import arguments
 from mmretrieve.cli.runtime import (
@@ -12,6 +14,7 @@ from mmretrieve.cli.runtime import (
     FAILED,
     load_named_encoder,
     print_messages,
+    print_report,
     print_result,
     progress_bar,
     resolve_folder,
@@ -24,12 +27,8 @@ def info(options: argparse.Namespace) -> int:
     """Prints what a gallery holds, its encoder and its index."""
     from mmretrieve.retriever import open_gallery
 
-    facts = open_gallery(resolve_gallery(options.gallery)).info()
-    lines = [
-        f"{name:>10}  {value if not isinstance(value, dict) else ', '.join(f'{k} {v}' for k, v in value.items())}"
-        for name, value in facts.items()
-    ]
-    print_result(options, "\n".join(lines), facts)
+    entries = open_gallery(resolve_gallery(options.gallery)).info()
+    print_result(options, _as_list(entries), entries)
     return DONE
 
 
@@ -78,9 +77,7 @@ def merge(options: argparse.Namespace) -> int:
     with progress_bar(sum(map(len, others)), "items", options.quiet) as progress:
         for other in others:
             report += gallery.merge(other.path, progress=progress.update)
-    counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
-    print_result(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", counts)
-    return DONE
+    return print_report(options, gallery.path, report, len(gallery))
 
 
 def duplicates(options: argparse.Namespace) -> int:
@@ -112,12 +109,7 @@ def index_report(options: argparse.Namespace) -> int:
     from mmretrieve.gallery.gallery import Gallery
 
     report = Gallery.open(resolve_folder(options.gallery), device="cpu").index_report(recall=options.recall)
-    width = max(map(len, report))
-    lines = (
-        f"{name:>{width}}  {value:.4g}" if isinstance(value, float) else f"{name:>{width}}  {value}"
-        for name, value in report.items()
-    )
-    print_result(options, "\n".join(lines), report)
+    print_result(options, _as_list(report), report)
     return DONE
 
 
@@ -130,8 +122,7 @@ def push(options: argparse.Namespace) -> int:
     more = {"index": options.index, "update": options.update, "mirror": options.mirror}
     with progress_bar(len(Gallery.open(folder, device="cpu")), "items", options.quiet) as progress:
         report = push_to(folder, options.address, **more, progress=progress.update)
-    print_result(options, f"{options.address}: {report}", asdict(report))
-    return DONE
+    return print_report(options, options.address, report)
 
 
 def pull(options: argparse.Namespace) -> int:
@@ -141,8 +132,7 @@ def pull(options: argparse.Namespace) -> int:
 
     with progress_bar(len(open_gallery(options.address)), "items", options.quiet) as progress:
         report = pull_into(options.gallery, options.address, progress=progress.update)
-    print_result(options, f"{options.gallery}: {report}", asdict(report))
-    return DONE
+    return print_report(options, options.gallery, report)
 
 
 def export(options: argparse.Namespace) -> int:
@@ -173,6 +163,27 @@ def import_(options: argparse.Namespace) -> int:
     gallery.check_made_by(manifest.encoder)
     with progress_bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)
-    counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
-    print_result(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", counts)
-    return DONE
+    return print_report(options, gallery.path, report, len(gallery))
+
+
+def _as_list(entries: Mapping[str, Any]) -> str:
+    """Names and values in two columns, nested entries a line each; without empty ones."""
+    rows = [row for name, value in entries.items() for row in _rows(name, value)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, of_key in value.items():
+            yield from _rows(f"{name} {key}", of_key)
+    elif name == "encoder preprocessing" and str(value).startswith("{"):  # JSON in the identity of an encoder
+        yield name, ", ".join(f"{key} {_as_text(of_key)}" for key, of_key in json.loads(value).items())
+    elif value not in (None, "", [], ()):
+        yield name, arguments.printable(_as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_as_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

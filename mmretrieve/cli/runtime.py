@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,11 @@ from mmretrieve.options import BUILT_IN
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.openclip import OpenClipEncoder
+    from mmretrieve.gallery.ingest import AddReport
     from mmretrieve.retriever import Retriever
     from mmretrieve.server.app import Page
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, PARTLY_FAILED, INTERRUPTED = 0, 1, 3, 130
 
 
 def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
@@ -106,7 +108,7 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     auth = run.parse_auth(*_secrets(options))
     address = run.bind(options.host, options.port, auth)
     app = create_app(open_retriever(options), auth=auth, page=page)
-    url = address.url(auth)
+    url = address.url(auth.token if options.token is not None else None)  # a token of the environment stays there
     print_result(options, f"mmretrieve is open at {url}  (Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
     run.run(app, address)
@@ -156,10 +158,22 @@ def print_result(options: argparse.Namespace, text: str, data: Any) -> None:
     print(json.dumps(data, ensure_ascii=False) if options.json else text)
 
 
-def print_messages(lines: Iterable[str]) -> None:
-    """Prints a line each on stderr, with the name of the program."""
+def print_messages(lines: Iterable[str], prefix: str = "mmretrieve") -> None:
+    """Prints a line each on stderr, after the prefix."""
     for line in lines:
-        print(f"mmretrieve: {arguments.printable(line)}", file=sys.stderr)
+        print(f"{prefix}: {arguments.printable(line)}", file=sys.stderr)
+
+
+def print_report(options: argparse.Namespace, target: object, report: AddReport, items: int | None = None) -> int:
+    """Prints what a write did, each failure on stderr, and returns the exit status. items: what the target has now."""
+    print_messages(f"not added: {name}: {reason}" for name, reason in report.failed.items())
+    optional = [f"{count} {what}" for count, what in ((report.updated, "updated"), (report.removed, "removed")) if count]
+    counts = [f"{report.added} added", *optional, f"{report.skipped} unchanged", f"{len(report.failed)} failed"]
+    total, more = ("", {}) if items is None else (f"; {items} items", {"items": items})
+    print_result(options, f"{target}: {', '.join(counts)}{total}", asdict(report) | more)
+    if not report.failed:
+        return DONE
+    return PARTLY_FAILED if report.added or report.skipped or report.updated else FAILED
 
 
 def _show_log() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, did_you_mean
 from mmretrieve.filters.expression import (
     And,
     Arithmetic,
@@ -107,7 +107,8 @@ def resolve(column: Column, expression: Expression, fields: Sequence[str]) -> tu
     if key in own or key in named:
         return own[key] if key in own else named[key]
     there = ", ".join((*ITEM_COLUMNS[:NAMED_COLUMNS], *fields))
-    raise refusal(expression, f"no such column: {shown}{_quotes_hint(column, expression)}; there are the fields {there}")
+    hint = _quotes_hint(column, expression) or did_you_mean(column.name, (*own, *fields)) or ";"
+    raise refusal(expression, f"no such column: {shown}{hint}{'' if hint[-1] in ';?' else ';'} there are the fields {there}")
 
 
 def refusal(expression: Expression, what: str) -> OptionError:

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 from starlette.datastructures import Headers
 
 from mmretrieve.errors import OptionError
+from mmretrieve.options import MIN_SECRET_CHARACTERS
 
-MIN_SECRET_CHARACTERS = 8
 COOKIE, PARAMETER = "mmretrieve-token", "token"
 
 

@@ -29,10 +29,10 @@ class ListenAddress:
         port: int = self.socket.getsockname()[1]
         return port
 
-    def url(self, auth: Auth) -> str:
-        """The URL for a browser, with the token if there is one."""
+    def url(self, token: str | None = None) -> str:
+        """The URL for a browser, with the token if one is given."""
         name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.port}" + (f"/?{PARAMETER}={auth.token}" if auth.token else "")
+        return f"http://{name}:{self.port}" + (f"/?{PARAMETER}={token}" if token else "")
 
 
 def parse_auth(token: str | None, user: str | None) -> Auth:

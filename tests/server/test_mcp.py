@@ -122,7 +122,7 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
 
     wrong = {
         "no item 'none' in this gallery": ("similar", {"id": "none"}),
-        "a query needs a reference image": ("search", {}),
+        "the query is empty; give image,": ("search", {}),
         "colour: Extra inputs are not permitted": ("search", {"colour": "red"}),
         "k: Input should be less than or equal to 1000": ("similar", {"id": item, "k": 5_000}),
         "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),

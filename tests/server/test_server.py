@@ -262,7 +262,7 @@ def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
 @pytest.mark.parametrize(
     ("question", "status", "line"),
     [
-        ({}, 400, "a query needs a reference image, a prompt, or both"),
+        ({}, 400, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
         ({"prompt": "a" * 10_000_000}, 400, "prompt.0: String should have at most 2000 characters"),
         ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt: List should have at most 16 items"),
         ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a request takes up to 16"),
@@ -720,10 +720,9 @@ def test_a_token_in_the_environment_is_asked_for(made: Path) -> None:
         _,
         link,
     ):
-        address, _, token = link.partition("/?token=")
-        assert token == "correct-horse"
-        assert httpx.get(f"{address}/api/health").status_code == 401
-        assert httpx.get(link, follow_redirects=False).status_code == 303
+        assert "token" not in link  # the environment has it: the output of a server ends in logs
+        assert httpx.get(f"{link}/api/health").status_code == 401
+        assert httpx.get(f"{link}/?token=correct-horse", follow_redirects=False).status_code == 303
     assert (
         subprocess.run(
             [sys.executable, "-m", "mmretrieve.cli.main", "serve", "--help"], cwd=ROOT, capture_output=True
