@@ -102,16 +102,17 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
 def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     """Opens a gallery and serves it, with a page or without, until interrupted."""
     with _requires("server"):
-        from mmretrieve.server import run
-        from mmretrieve.server.app import create_app
+        from mmretrieve.server.app import bind, create_app, run, url_of
+        from mmretrieve.server.auth import parse_auth
 
-    auth = run.parse_auth(*_secrets(options))
-    address = run.bind(options.host, options.port, auth)
+    auth = parse_auth(*_secrets(options))
+    bound = bind(options.host, options.port, auth)
     app = create_app(open_retriever(options), auth=auth, page=page)
-    url = address.url(auth.token if options.token is not None else None)  # a token of the environment stays there
+    token = auth.token if options.token is not None else None  # one of the environment stays out of logs
+    url = url_of(bound, options.host, token)
     print_result(options, f"mmretrieve is open at {url}  (Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
-    run.run(app, address)
+    run(app, bound)
     return DONE
 
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
 
-from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
+from mmretrieve.errors import ImageError, MMRetrieveError, OptionError, unknown
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import RESPONSES, ErrorResponse, error_line, parse_json, validate
@@ -41,7 +41,7 @@ UploadName = Annotated[str, Path(description="the name that the response to an u
 
 def api_routes(context: AppContext) -> APIRouter:
     """Every route; what computes goes through one executor, what only reads through another."""
-    router = APIRouter(prefix="/api", responses=RESPONSES)
+    router = APIRouter(prefix="/api", responses=RESPONSES, dependencies=[Depends(_check_query_names)])
     service, uploads, searching, reading = context.service, context.uploads, context.searching, context.reading
 
     async def answer(body: Any) -> SearchResponse | ErrorResponse:
@@ -117,6 +117,18 @@ def api_routes(context: AppContext) -> APIRouter:
         return (await reading.run(lambda: service.item(id_))).hash
 
     return router
+
+
+async def _check_query_names(request: Request) -> None:
+    """Raises OptionError for a parameter of the URL that the route does not have: a misspelled filter must not list everything."""
+    expected = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in expected:
+            raise (
+                unknown("parameter", name, expected)
+                if expected
+                else OptionError(f"unknown parameter {name!r:.100}; leave it out")
+            )
 
 
 async def _jpeg(context: AppContext, request: Request, content: str, make: Callable[[], bytes]) -> Response:

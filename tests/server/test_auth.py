@@ -16,11 +16,10 @@ from live_server import served
 
 import mmretrieve as mm
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.server.app import create_app
-from mmretrieve.server.auth import Auth
+from mmretrieve.server.app import bind, create_app
+from mmretrieve.server.auth import Auth, parse_auth
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.middleware import SecurityMiddleware
-from mmretrieve.server.run import bind, parse_auth
 
 TOKEN, PASSWORD = "correct-horse", "battery-staple"
 MOST = 100_000
@@ -244,23 +243,23 @@ def test_an_open_server_stays_on_this_machine() -> None:
     for host in ("0.0.0.0", "192.168.1.7", "::", "shop.example", ""):
         with pytest.raises(OptionError, match="give --token or --user"):
             bind(host, 0, Auth())
-    with bind("127.0.0.2", 0, Auth()).socket, bind("0.0.0.0", 0, Auth(token=TOKEN)).socket:
+    with bind("127.0.0.2", 0, Auth()), bind("0.0.0.0", 0, Auth(token=TOKEN)):
         pass
 
 
 def test_no_answer_waits_for_an_acknowledgement() -> None:
-    with bind("127.0.0.1", 0, Auth()).socket as ours, socket.create_connection(ours.getsockname()):
+    with bind("127.0.0.1", 0, Auth()) as ours, socket.create_connection(ours.getsockname()):
         theirs, _ = ours.accept()
         with theirs:
             assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_that_is_taken() -> None:
-    with bind("127.0.0.1", None, Auth()).socket as first:
+    with bind("127.0.0.1", None, Auth()) as first:
         port = first.getsockname()[1]
         with pytest.raises(MMRetrieveError, match=rf"cannot listen at 127\.0\.0\.1, port {port}: .*; name another with --port"):
             bind("127.0.0.1", port, Auth())
-        with bind("127.0.0.1", None, Auth()).socket as second:
+        with bind("127.0.0.1", None, Auth()) as second:
             assert second.getsockname()[1] > port
 
 

@@ -123,11 +123,12 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
     wrong = {
         "no item 'none' in this gallery": ("similar", {"id": "none"}),
         "the query is empty; give image,": ("search", {}),
-        "colour: Extra inputs are not permitted": ("search", {"colour": "red"}),
-        "k: Input should be less than or equal to 1000": ("similar", {"id": item, "k": 5_000}),
+        "unknown field 'colour'; choose from: ": ("search", {"colour": "red"}),
+        "k must be at most 1000, got 5000": ("similar", {"id": item, "k": 5_000}),
         "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),
         "the image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
-        "id: Field required": ("item", {}),
+        "id is missing; every request needs it": ("item", {}),
+        "unknown tool 'serch'; did you mean 'search'? choose from: search, similar, item, info": ("serch", {}),
         "source tells where files are": ("search", {"prompt": "a", "where": "items.[source] LIKE '/%'"}),
     }
     for line, (tool, arguments) in wrong.items():

@@ -206,9 +206,9 @@ def test_a_wrong_question_of_a_batch_spoils_no_other(site: httpx.Client, shop: m
     assert ["error" in answer for answer in answers] == [False, True, True, True, False, True]
     assert said(answers[0])[:3] == said(answers[4]) == expected(shop.search(prompt="in red", k=3))
     assert answers[3] == {"error": "no item 'none' in this gallery"}
-    assert "prompt.0: Input should be a valid string" in answers[1]["error"]
+    assert "prompt must be text, got 3" in answers[1]["error"]
     for wrong in ([], [{"prompt": "in red"}] * (BATCH + 1)):
-        assert "asks: " in told(site.post("/api/batch", json={"asks": wrong}), 400)
+        assert "asks must have " in told(site.post("/api/batch", json={"asks": wrong}), 400)
 
 
 def huge_png(side: int) -> bytes:
@@ -263,23 +263,34 @@ def test_what_is_no_base64_is_told(site: httpx.Client, text: str) -> None:
     ("question", "status", "line"),
     [
         ({}, 400, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
-        ({"prompt": "a" * 10_000_000}, 400, "prompt.0: String should have at most 2000 characters"),
-        ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt: List should have at most 16 items"),
+        ({"prompt": "a" * 10_000_000}, 400, "prompt must have up to 2,000 characters, got 10,000,000"),
+        ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt must have up to 16 values, got 17"),
         ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a request takes up to 16"),
         ({"upload": ["a"] * REFERENCES, "reference_id": "b"}, 400, "9 references; a request takes up to 8"),
-        ({"prompt": "a", "k": 0}, 400, "k: Input should be greater than or equal to 1, got '0'"),
-        ({"prompt": "a", "k": 1001}, 400, "k: Input should be less than or equal to 1000"),
-        ({"prompt": "a", "k": 10**30}, 400, "k: "),
-        ({"prompt": "a", "colour": "red"}, 400, "colour: Extra inputs are not permitted"),
-        ({"prompt": "a", "x\ny" * 9_000: 1}, 400, "Extra inputs are not permitted"),
-        ({"prompt": "\ud800"}, 400, "prompt.0: Input should be a valid string"),
+        ({"prompt": "a", "k": 0}, 400, "k must be at least 1, got 0"),
+        ({"prompt": "a", "k": 1001}, 400, "k must be at most 1000, got 1001"),
+        ({"prompt": "a", "k": 10**30}, 400, "k must be at most 1000, got 1000000"),
+        ({"prompt": "a", "colour": "red"}, 400, "unknown field 'colour'; choose from: upload, image, prompt"),
+        ({"prompt": "a", "x\ny" * 9_000: 1}, 400, "unknown field 'x\\nyx"),
+        ({"prompt": "\ud800"}, 400, r"prompt must be text in valid Unicode, got '\ud800'"),
         ({"prompt": "a", "weights": {"\ud800": 1}}, 400, r"no term named \ud800"),
-        ({"prompt": "a", "weights": {"prompt": 1e300}}, 400, "weights.prompt: Input should be less than or equal to 1000000"),
-        ({"prompt": "a", "composer": "sun"}, 400, "composer"),
-        ({"prompt": "a", "beta": 2}, 400, "beta: Input should be less than or equal to 1, got '2'"),
+        ({"prompt": "a", "weights": {"prompt": 1e300}}, 400, "weights.prompt must be at most 1,000,000, got 1e+300"),
+        ({"prompt": "a", "composer": "sun"}, 400, "unknown composer 'sun'; did you mean 'sum'? choose from: image, prompt"),
+        ({"prompt": "a", "beta": 2}, 400, "beta must be at most 1, got 2"),
         ({"prompt": "a", "where": "1); DROP TABLE items"}, 400, "a second statement"),
         ({"prompt": "a", "where": "(SELECT 1)"}, 400, "a query of its own"),
-        ({"prompt": "a", "x\ud800": 1}, 400, "Input should be a valid string"),
+        ({"prompt": "a", "x\ud800": 1}, 400, r"unknown field 'x\ud800'"),
+        ({"promt": "a"}, 400, "unknown field 'promt'; did you mean 'prompt'? choose from: upload, image, prompt"),
+        ({"prompt": "a", "top_k": 3}, 400, "unknown field 'top_k'; did you mean 'k'? choose from"),
+        ({"prompt": "a", "weights": "blanced"}, 400, "or be 'auto', 'base' or 'balanced', got 'blanced'"),
+        ({"prompt": "a", "weights": 3}, 400, 'weights must be an object such as {"image": 1, "prompt": 2} or be \'auto\''),
+        ({"prompt": "a", "weights": {"prompt": "x"}}, 400, "weights.prompt must be a number, got 'x'"),
+        ({"prompt": "a", "alpha_image": "x"}, 400, "alpha_image must be a number or be 'auto', got 'x'"),
+        ({"reference_id": "a", "region": [0, 0, 1]}, 400, "region must have 4 or more values, got 3"),
+        ({"prompt": {"text": "a"}}, 400, "prompt must be text, got an object"),
+        ({"prompt": "a", "k": "x"}, 400, "k must be a whole number, got 'x'"),
+        ({"prompt": "a", "exclude_reference": "x"}, 400, "exclude_reference must be true or false, got 'x'"),
+        ({"prompt": "a", "where": "widht = 1"}, 400, "no such column: widht; did you mean 'width'? there are the fields"),
         ({"prompt": "a", "where": "colour = 1"}, 400, "no such column: colour"),
         ({"prompt": "a", "where": "width > 3 AND \"Path\" LIKE '/home/%'"}, 400, "where: Path tells where files are"),
         ({"prompt": "a", "where": "width > 3 AND colour = 'no path'"}, 400, "no such column: colour"),
@@ -300,6 +311,29 @@ def test_what_is_wrong_is_told_in_one_line(
     assert line in got
     for place in (shop.gallery.path.parent, ROOT, Path(sys.prefix)):
         assert str(place) not in got
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        (b"", "the request has no body; send a JSON object"),
+        (b'{"prompt": ', "the request is not valid JSON: Expecting value at character 11"),
+        (b"null", "the request must be a JSON object"),
+        (b"[]", "the request must be a JSON object (Content-Type: application/json), got a list"),
+    ],
+)
+def test_a_body_that_is_not_a_request_is_named(site: httpx.Client, body: bytes, line: str) -> None:
+    assert told(site.post("/api/search", content=body, headers={"Content-Type": "application/json"}), 400).startswith(line)
+
+
+def test_unknown_parameters_are_refused(site: httpx.Client) -> None:
+    for path, line in (
+        ("/api/items?wher=width", "unknown parameter 'wher'; did you mean 'where'? choose from: where, offset, limit"),
+        ("/api/info?x=1", "unknown parameter 'x'; leave it out"),
+        ("/api/item", "id is missing; every request needs it"),
+        ("/api/items?limit=0", "limit must be at least 1, got '0'"),
+    ):
+        assert told(site.get(path), 400) == line
 
 
 @pytest.mark.parametrize(
