@@ -1,4 +1,4 @@
-"""Questions people ask: several prompts, prompts to avoid, several references, likes and dislikes, rules; in Python and in the shell."""
+"""Search requests: several prompts, prompts to avoid, several references, likes and dislikes, rules; in Python and in the shell."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_avoid_alone_and_in_a_sum(retriever: mm.Retriever, pictures: list[Path])
     assert both.term_weights == {"image": 1.0, "prompt": 1.0, "avoid": -1.0}
 
 
-def test_references_weigh_as_told(retriever: mm.Retriever, pictures: list[Path], photos: Path) -> None:
+def test_references_are_weighted(retriever: mm.Retriever, pictures: list[Path], photos: Path) -> None:
     query = retriever.compose(pictures[:2], composer="image", image_weight=[3, 1])
     one, two = (retriever.encoder.encode_images([path])[0] for path in pictures[:2])
     np.testing.assert_allclose(query.vector, 0.75 * one + 0.25 * two, atol=1e-5)
@@ -282,7 +282,7 @@ def test_references_of_both_kinds(retriever: mm.Retriever, pictures: list[Path])
     assert retriever.search(**mixed, k=1, exclude_reference=True).hidden == {"excluded": 2}
 
 
-def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: list[Path]) -> None:
+def test_contradicting_fields_are_refused(retriever: mm.Retriever, pictures: list[Path]) -> None:
     one = pictures[0]
     wrong: list[tuple[dict[str, object], str]] = [
         ({}, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
@@ -349,7 +349,7 @@ def test_the_setting_of_a_gallery_holds_for_many_references(tmp_path: Path, enco
         assert found.term_weights["image"] == pytest.approx(0.25 / many)
 
 
-def test_a_picture_that_was_changed_is_not_looked_at(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
+def test_a_changed_image_is_not_read(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
     file = tmp_path / "photos" / "a.png"
     file.parent.mkdir()
     file.write_bytes(pictures[0].read_bytes())
@@ -430,9 +430,11 @@ def test_shell_and_python_say_the_same(
     assert lines[0]["contributions"] == pytest.approx(dict(ranking[0].contributions), abs=1e-5)
 
 
-def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_in_the_shell_are_one_line(
+    made: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     image = ["--image", str(pictures[0])]
-    for words, said in (
+    for words, message in (
         ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
         ([*image, "--prompt", "a", "--rewriter", "endpoint"], "needs a model"),
         ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
@@ -457,5 +459,5 @@ def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path],
             status = int(stopped.code or 0)
         error = capsys.readouterr().err
         assert status in (1, 2)
-        assert said in error
+        assert message in error
         assert len(error.splitlines()) == 1

@@ -108,9 +108,10 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     auth = parse_auth(*_secrets(options))
     bound = bind(options.host, options.port, auth)
     app = create_app(open_retriever(options), auth=auth, page=page)
-    token = auth.token if options.token is not None else None  # one of the environment stays out of logs
-    url = url_of(bound, options.host, token)
-    print_result(options, f"mmretrieve is open at {url}  (Ctrl-C closes it)", {"address": url})
+    is_from_environment = auth.token is not None and options.token is None  # it stays out of logs
+    url = url_of(bound, options.host, None if is_from_environment else auth.token)
+    hint = "token: MMRETRIEVE_TOKEN; " if is_from_environment else ""
+    print_result(options, f"mmretrieve is open at {url}  ({hint}Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
     run(app, bound)
     return DONE

@@ -92,15 +92,15 @@ def test_info_verify_delete(indexed: Path) -> None:
     assert json.loads(shell("info", indexed, "--json").stdout)["items"] == 60
     assert "wardrobe" in shell("info", indexed).stdout
     assert shell("verify", indexed).returncode == 0
-    gone = mm.Gallery.open(indexed).ids[0]
-    assert shell("delete", indexed, gone, "nothing").returncode == 1
+    deleted = mm.Gallery.open(indexed).ids[0]
+    assert shell("delete", indexed, deleted, "nothing").returncode == 1
     assert len(mm.Gallery.open(indexed)) == 60
-    assert shell("delete", indexed, gone).returncode == 0
+    assert shell("delete", indexed, deleted).returncode == 0
     assert len(mm.Gallery.open(indexed)) == 59
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (["search", "{g}", "--prompt", ""], 2, "prompt is empty; give a text, or leave prompt out"),
         (["search", "{g}"], 2, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
@@ -147,11 +147,11 @@ def test_info_verify_delete(indexed: Path) -> None:
     ],
 )
 def test_wrong_use_is_one_line_and_an_exit_status(
-    arguments: list[str], status: int, said: str, indexed: Path, photos: Path, tmp_path: Path
+    arguments: list[str], status: int, message: str, indexed: Path, photos: Path, tmp_path: Path
 ) -> None:
     done = shell(*(a.format(g=indexed, photos=photos, tmp=tmp_path) for a in arguments))
     assert (done.returncode, done.stdout) == (status, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "new").exists()
 
