@@ -53,7 +53,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Reports an error in one line instead of repeating the usage, and suggests the option or command that was meant."""
 
     def error(self, message: str) -> NoReturn:
-        program = self.prog.partition(" ")[0]
+        program = self.prog.removeprefix("python -m ").partition(" ")[0]
         mark = "" if message.endswith("?") else ";"
         self.exit(WRONG_USE, f"{program}: {printable(message)}{mark} see {self.prog} --help\n")
 
@@ -73,7 +73,7 @@ class OneLineParser(argparse.ArgumentParser):
             if word == "--" or (has_commands and not word.startswith("-")):  # values follow, or the words of a command
                 return
             name = word.partition("=")[0]
-            if re.match(r"--[^\W\d]", name) and not any(option.startswith(name) for option in options):
+            if re.match(r"--[^\W\d]\S*$", name) and not any(option.startswith(name) for option in options):
                 self.error(f"unknown option {name!r}{did_you_mean(name, options)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +178,16 @@ def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, of_key in value.items():
             yield from _rows(f"{name} {key}", of_key)
-    elif name == "encoder preprocessing" and str(value).startswith("{"):  # JSON in the identity of an encoder
-        yield name, ", ".join(f"{key} {_as_text(of_key)}" for key, of_key in json.loads(value).items())
     elif value not in (None, "", [], ()):
         yield name, arguments.printable(_as_text(value))
 
 
 def _as_text(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("{"):  # the preprocessing of an encoder is JSON
+        with suppress(ValueError):
+            value = json.loads(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_as_text(of_key)}" for key, of_key in value.items())
     if isinstance(value, list | tuple):
         return " ".join(map(_as_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -156,6 +156,11 @@ def test_wrong_use_is_one_line_and_an_exit_status(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_value_may_begin_like_an_option(indexed: Path) -> None:
+    for words in (["--prompt=--striped"], ["--prompt", "--striped sleeves"]):
+        assert shell("search", indexed, *words, "-k", "1").returncode == 0
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     plain, debug = process("info", tmp_path), process("info", tmp_path, "--debug")
     assert (plain.returncode, plain.stdout, len(plain.stderr.splitlines())) == (1, "", 1)

@@ -58,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], asked: list[str], status: int) -
     assert found == status
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
-    assert lines[0].startswith("eval: ") or lines[0].startswith("python: ")
+    assert lines[0].startswith("eval: ")
     return lines[0]
 
 
