@@ -36,7 +36,7 @@ def is_number(value: object) -> bool:
 
 
 class Choice(StrEnum):
-    """A closed choice, parsed once where a word comes in: `ComposerName("sun")` raises OptionError and says what there is."""
+    """A closed choice, parsed once where a word comes in: `ComposerName("sun")` raises OptionError and lists the choices."""
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
@@ -105,7 +105,7 @@ class CaptionSource(Choice):
 
 
 class Preprocessing(Choice):
-    """What an encoder does to a picture before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
+    """What an encoder does to an image before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
 
     PLAIN = "plain"
     TARGET_PAD = "targetpad"

@@ -58,7 +58,7 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(WRONG_USE, f"{program}: {printable(message)}{mark} see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As the base class, but nothing stays unknown: the parser of a command reports what it does not know by itself."""
+        """Like the base class, but anything unknown is an error of the command itself, whose --help lists what there is."""
         words = sys.argv[1:] if args is None else list(args)
         self._check_options(words)
         parsed, rest = super().parse_known_args(words, namespace)
@@ -265,7 +265,7 @@ def add_opening(command: argparse.ArgumentParser) -> None:
     add_language_options(command)
     command.add_argument("--phi", metavar="FILE", help="phi of textual inversion: .safetensors, or a published .pt")
     command.add_argument(
-        "--vocabulary", metavar="FILE", help="JSON file of the words that the tagger and the swap rewriter know"
+        "--vocabulary", metavar="FILE", help="JSON file of the words that the tagger and the swap rewriter use"
     )
     command.add_argument("--encoder", metavar="E", help="where the gallery's encoder is now, if it has moved")
     add_computing(command)

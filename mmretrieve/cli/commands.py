@@ -47,7 +47,7 @@ def index(options: argparse.Namespace) -> int:
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Shard(source, *options.shard)
-    with progress_bar(len(shared), "pictures", options.quiet) as progress:
+    with progress_bar(len(shared), "images", options.quiet) as progress:
         return _finish(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
 
 
@@ -55,7 +55,7 @@ def sync(options: argparse.Namespace) -> int:
     """Makes a gallery equal to its source: adds new images, replaces changed ones, deletes removed ones."""
     source = _source(options)
     gallery = _gallery_to_fill(options)
-    with progress_bar(len(source), "pictures", options.quiet) as progress:
+    with progress_bar(len(source), "images", options.quiet) as progress:
         return _finish(options, gallery, gallery.sync(source, progress=progress.update))
 
 

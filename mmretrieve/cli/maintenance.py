@@ -82,7 +82,7 @@ def merge(options: argparse.Namespace) -> int:
 
 
 def duplicates(options: argparse.Namespace) -> int:
-    """Prints groups of items that are the same file, or near enough; one group a line."""
+    """Prints groups of items that are the same file, or near duplicates; one group per line."""
     from mmretrieve.retriever import open_gallery
 
     gallery = open_gallery(resolve_gallery(options.gallery))

@@ -38,7 +38,7 @@ def create_app(
     Parameters
     ----------
     retriever : the gallery with its encoder.
-    auth : what a client must know; by default nothing, and then only names of this machine are answered.
+    auth : what a client must send; by default nothing, and then only requests to loopback names are answered.
     limits : bounds that depend on the machine.
     page : adds routes of its own, and may put a page at the root.
     """
@@ -66,7 +66,7 @@ def create_app(
     add_error_handlers(app, context.service)
     app.include_router(api_routes(context))
     for route in mcp_app.routes:
-        if isinstance(route, Route):  # the server sends nothing unasked, so there is no stream to GET
+        if isinstance(route, Route):  # the server sends no messages of its own, so there is no stream to GET
             app.router.routes.append(Route(route.path, route.endpoint, methods=["POST"]))
     app.add_api_route("/metrics", metrics.response, include_in_schema=False)
     if page is None:

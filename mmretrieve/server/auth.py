@@ -1,4 +1,4 @@
-"""Authentication: what a client must know, and where it may send it."""
+"""Authentication: what a client must send, and where."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COOKIE, PARAMETER = "mmretrieve-token", "token"
 
 @dataclass(frozen=True)
 class Auth:
-    """What a client must know: a token, or a user and a password; nothing if neither is given. Raises OptionError for short ones."""
+    """What a client must send: a token, or a user and a password; nothing if neither is given. Raises OptionError for weak ones."""
 
     token: str | None = None
     user: tuple[str, str] | None = None

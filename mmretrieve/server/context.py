@@ -75,8 +75,8 @@ class AppContext:
 
     service: SearchService
     uploads: Uploads
-    searching: BoundedExecutor
-    reading: BoundedExecutor
+    search_executor: BoundedExecutor
+    read_executor: BoundedExecutor
 
     @classmethod
     def of(cls, retriever: Retriever, limits: Limits) -> AppContext:
@@ -96,5 +96,5 @@ class AppContext:
         return SearchResponse.of(ranking, self.service.fields(ranking), perf_counter() - started)
 
     def close(self) -> None:
-        self.searching.close()
-        self.reading.close()
+        self.search_executor.close()
+        self.read_executor.close()

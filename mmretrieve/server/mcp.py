@@ -32,8 +32,8 @@ from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody
 
 MAX_THUMBNAILS = 20  # hits whose thumbnails a result holds
 INSTRUCTIONS = (
-    "Finds images of one gallery that are like a reference image, but different as a prompt says. "
-    "Search with text, with an item's id, with an image as base64, or with several of them; `similar` looks around one item."
+    "Finds images of one gallery that are like a reference image, changed as a prompt says. "
+    "Search with text, with an item's id, with an image as base64, or with several of them; `similar` finds the neighbors of one item."
 )
 
 
@@ -46,7 +46,7 @@ class SearchArguments(SearchBody, ThumbnailArguments):
 
 
 class SimilarArguments(ThumbnailArguments):
-    id: Id = Field(description="the item to look around")
+    id: Id = Field(description="the item to compare with")
     k: int = Field(default=DEFAULTS["k"], ge=1, le=limits.K, description=REQUEST_FIELDS["k"].help)
 
 
@@ -84,7 +84,7 @@ def make_tools(context: AppContext) -> dict[str, McpTool]:
 
     return {
         "search": McpTool(
-            "Find images like a reference, but different as the prompt says",
+            "Find images like a reference, changed as the prompt says",
             SearchArguments,
             SearchResponse,
             lambda arguments: ranked(context.search(arguments)),
@@ -119,7 +119,7 @@ def make_mcp_server(context: AppContext) -> Server[Any]:
         try:
             arguments = tool.arguments.model_validate(params.arguments or {})
             thumbnails = getattr(arguments, "thumbnails", False)
-            return await context.searching.run(lambda: _call_result(context, *tool.run(arguments), thumbnails))
+            return await context.search_executor.run(lambda: _call_result(context, *tool.run(arguments), thumbnails))
         except ValidationError as error:
             return _error_result(validation_line(error.errors()))
         except MMRetrieveError as error:

@@ -33,7 +33,7 @@ class Metrics:
         stored.set_function(lambda: context.uploads.bytes)
         running = Gauge("mmretrieve_running", "requests that compute", ("gate",), registry=own)
         waiting = Gauge("mmretrieve_waiting", "requests that wait to", ("gate",), registry=own)
-        for name, executor in (("searching", context.searching), ("reading", context.reading)):
+        for name, executor in (("searching", context.search_executor), ("reading", context.read_executor)):
             running.labels(name).set_function(partial(getattr, executor, "running"))
             waiting.labels(name).set_function(partial(getattr, executor, "waiting"))
 

@@ -1,4 +1,4 @@
-"""Security of page, API, images, metrics and MCP alike: who is refused, how much is read, which headers every response has."""
+"""Security of all routes: which requests are refused, how much of a body is read, and the headers of every response."""
 
 from __future__ import annotations
 

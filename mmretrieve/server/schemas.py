@@ -32,7 +32,7 @@ from mmretrieve.server.errors import ErrorResponse, without_folders
 from mmretrieve.server.uploads import Uploads
 
 PRIVATE_COLUMNS = frozenset(["path", "source", "stamp"])
-"""Columns that say where files are: a client that filters by them finds out, guess by guess."""
+"""Columns that say where files are. A client that may filter by them can read them, one guess at a time."""
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
 
@@ -185,7 +185,7 @@ else:
 
 
 class BatchRequest(BaseModel):
-    """Several requests at once. A wrong one gets an error of its own, so anything may stand in its place."""
+    """Several requests at once. An invalid one gets its own error, so the schema accepts anything in its place."""
 
     asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(
         min_length=1, max_length=limits.BATCH, description="the requests"
