@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mmretrieve.server.app import Page
 
 DONE, FAILED, PARTLY_FAILED, INTERRUPTED = 0, 1, 3, 130
+TOKEN_VARIABLE = "MMRETRIEVE_TOKEN"
 
 
 def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
@@ -108,9 +109,11 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     auth = parse_auth(*_secrets(options))
     bound = bind(options.host, options.port, auth)
     app = create_app(open_retriever(options), auth=auth, page=page)
-    is_from_environment = auth.token is not None and options.token is None  # it stays out of logs
-    url = url_of(bound, options.host, None if is_from_environment else auth.token)
-    hint = "token: MMRETRIEVE_TOKEN; " if is_from_environment else ""
+    is_secret = options.token is None and auth.token == os.environ.get(
+        TOKEN_VARIABLE, ""
+    )  # a token of the environment stays out of logs
+    url = url_of(bound, options.host, None if is_secret else auth.token)
+    hint = f"token: {TOKEN_VARIABLE}; " if is_secret else ""
     print_result(options, f"mmretrieve is open at {url}  ({hint}Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
     run(app, bound)
@@ -131,7 +134,7 @@ def serve_stdio(options: argparse.Namespace) -> int:
 def _secrets(options: argparse.Namespace) -> tuple[str | None, str | None]:
     """Token and user from the options; if neither is given, from the environment."""
     given = options.token, options.user
-    return given if given != (None, None) else (os.environ.get("MMRETRIEVE_TOKEN"), os.environ.get("MMRETRIEVE_USER"))
+    return given if given != (None, None) else (os.environ.get(TOKEN_VARIABLE), os.environ.get("MMRETRIEVE_USER"))
 
 
 @contextmanager
