@@ -311,7 +311,10 @@ def test_contradicting_fields_are_refused(retriever: mm.Retriever, pictures: lis
         ({"image": one, "prompt": "a", "weights": {"image": 0}}, "the weighted terms cancel"),
         ({"image": one, "prompt": "a", "weights": {"image": 1}, "beta": 0.5}, "give weights or beta, not both"),
         ({"image": one, "weights": {5: 1}}, "weights must be numbers by role"),
-        ({"image": one, "weights": {"colour": 1}}, "no term named colour"),
+        (
+            {"image": one, "weights": {"imge": 1}},
+            r"unknown term of this query 'imge'; did you mean 'image'\? choose from: image",
+        ),
         ({"image": one, "exclude": 5}, "exclude must be the id of an item, got 5"),
         ({"reference_id": [["a"]]}, r"reference_id must be the id of an item, got \['a'\]"),
         ({"prompt": "without stripes", "rule": "hinge"}, "'hinge' rule needs composed, text; this query has only avoid"),
