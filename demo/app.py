@@ -88,19 +88,19 @@ def _add_html(name: str) -> None:
 def _add_routes(app: FastAPI, context: AppContext, service: PageService) -> None:
     @app.post("/page/view", include_in_schema=False, responses=RESPONSES)
     async def view(request: PageRequest) -> PageView:
-        return await context.searching.run(lambda: service.view(request))
+        return await context.search_executor.run(lambda: service.view(request))
 
     @app.post("/page/suggestions", include_in_schema=False)
     async def suggestions(request: PageRequest) -> list[str]:
-        return await context.searching.run(lambda: service.suggestions(request))
+        return await context.search_executor.run(lambda: service.suggestions(request))
 
     @app.get("/page/start", include_in_schema=False)
     async def start() -> dict[str, Any]:
-        return await context.reading.run(service.start)
+        return await context.read_executor.run(service.start)
 
     @app.post("/page/export/{form}", include_in_schema=False)
     async def export(form: ExportFormat, request: Annotated[str, Form()]) -> Response:
-        return _download(await context.searching.run(lambda: service.export(parse_json(PageRequest, request), form)))
+        return _download(await context.search_executor.run(lambda: service.export(parse_json(PageRequest, request), form)))
 
     app.mount("/page", StaticFiles(directory=PAGE_FOLDER), name="page")
 

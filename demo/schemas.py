@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from mmretrieve import PDV, Composition, Ranking, Term, pdv_weights
 from mmretrieve.composition import Caption
@@ -13,7 +13,7 @@ from mmretrieve.filters import Expression
 from mmretrieve.filters.expression import Column, Operation
 from mmretrieve.filters.expression import Literal as LiteralValue
 from mmretrieve.request import REQUEST_FIELDS
-from mmretrieve.server.schemas import NAME_CHARACTERS, Number, SearchBody, check_public
+from mmretrieve.server.schemas import NAME_CHARACTERS, Number, SearchBody, StrictModel, check_public
 from mmretrieve.weighting import AVOID
 
 MAX_FILTERS, MAX_FILTER_VALUES = 50, 200
@@ -21,10 +21,8 @@ MIN_WEIGHT_SUM = 1e-6  # a smaller sum of weights counts as 0
 BASE_METHOD = PDV()
 
 
-class FieldFilter(BaseModel):
+class FieldFilter(StrictModel):
     """A condition on one field: one of several texts, or a range of numbers in which either bound may be missing."""
-
-    model_config = ConfigDict(extra="forbid")
 
     field: Annotated[str, AfterValidator(check_public)] = Field(max_length=NAME_CHARACTERS)
     any_of: list[str] = Field(default_factory=list, max_length=MAX_FILTER_VALUES)
@@ -53,13 +51,11 @@ def _pdv_help(name: str) -> str:
     return REQUEST_FIELDS[name].help.removeprefix("PDV: ")
 
 
-class WeightControls(BaseModel):
+class WeightControls(StrictModel):
     """The weight controls of the page: the three parameters of PDV, the weight of the prompt, and that of each phrase to avoid.
 
     The defaults are the base method. Without `avoid`, phrases to avoid keep their base weights.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     alpha_image: Number = Field(default=BASE_METHOD.alpha_image, description=_pdv_help("alpha_image"))
     alpha_text: Number = Field(default=BASE_METHOD.alpha_text, description=_pdv_help("alpha_text"))

@@ -52,7 +52,7 @@ class ComposerInput:
 
     def __post_init__(self) -> None:
         if self.vector is None and self.prompt is None:
-            raise OptionError("a query needs a reference image, a prompt, or both")
+            raise OptionError("a composer needs a vector, a prompt, or both")
         for name in ("prompt", "caption"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name))

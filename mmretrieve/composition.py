@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.directions import PDV, Term, automatic_alpha_image
-from mmretrieve.errors import OptionError, VectorError
+from mmretrieve.errors import OptionError, VectorError, unknown
 from mmretrieve.options import CaptionSource, RuleName
 from mmretrieve.rules import LINEAR, ScoreRule, check_roles
 from mmretrieve.scoring import linear_contributions
@@ -198,8 +198,9 @@ class Composition:
 
     def _role_weights(self, weights: Mapping[str, float]) -> tuple[float, ...]:
         """The weight of each term for weights by role."""
-        if unknown_roles := set(weights) - set(self.roles):
-            raise OptionError(f"no term named {', '.join(sorted(unknown_roles))}; this query has: {', '.join(self.names)}")
+        for role in weights:
+            if role not in self.roles:
+                raise unknown("term of this query", role, dict.fromkeys(self.roles))
         strength = self.total_share(Term.COMPOSED)
         by_role = dict(weights)
         if Term.TEXT in self.roles and Term.COMPOSED in by_role:

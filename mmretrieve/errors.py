@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MAX_NAME_CHARACTERS = 100  # of an unknown name that a message repeats
+MIN_SIMILARITY = 0.65  # of a name to the one that is suggested, as difflib measures it
+SYNONYMS = {
+    **dict.fromkeys(("count", "limit", "max_results", "n", "num_results", "size", "top", "top_k", "topk"), ("k",)),
+    **dict.fromkeys(("query", "text", "instruction", "modification"), ("prompt",)),
+    **dict.fromkeys(("images", "file", "picture", "photo", "reference"), ("image",)),
+    **dict.fromkeys(("negative", "negative_prompt", "without", "not"), ("avoid",)),
+    **dict.fromkeys(("id", "item", "item_id", "ids"), ("reference_id", "id")),
+    **dict.fromkeys(("filter", "sql"), ("where",)),
+    **dict.fromkeys(("method", "mode"), ("composer",)),
+    **dict.fromkeys(("threshold", "cutoff"), ("min_score",)),
+    "add": ("index",),
+    "remove": ("delete",),
+    "check": ("verify",),
+    "status": ("info",),
+}
+"""Names that other libraries use → the names here, for suggestions."""
+
 
 class MMRetrieveError(ValueError):
     """Base class of all exceptions that this library raises on purpose.
@@ -65,10 +83,35 @@ class SearchTimeoutError(MMRetrieveError):
     """A search took longer than the time limit of the server."""
 
 
-def unknown(what: str, value: object, choices: Iterable[object]) -> OptionError:
-    """The error for a value that is not one of the choices.
+def unknown(what: str, value: object, choices: Iterable[object], similar: Iterable[str] | None = None) -> OptionError:
+    """The error for a value that is not one of the choices, with the most similar choice.
+
+    similar: the names to suggest one from, if they are not the choices.
 
     >>> print(unknown("composer", "sun", ["image", "sum"]))
-    unknown composer 'sun'; choose from: image, sum
+    unknown composer 'sun'; did you mean 'sum'? choose from: image, sum
+    >>> print(unknown("composer", "magic", ["image", "sum"]))
+    unknown composer 'magic'; choose from: image, sum
     """
-    return OptionError(f"unknown {what} {str(value)!r}; choose from: {', '.join(str(choice) for choice in choices)}")
+    names = [str(choice) for choice in choices]
+    hint = did_you_mean(value, names if similar is None else similar) or ";"
+    return OptionError(f"unknown {what} {str(value)[:MAX_NAME_CHARACTERS]!r}{hint} choose from: {', '.join(names)}")
+
+
+def did_you_mean(value: object, choices: Iterable[str]) -> str:
+    """What a message about an unknown name appends: the most similar choice; nothing if none is similar.
+
+    >>> did_you_mean("promt", ["image", "prompt"]), did_you_mean("TOP_K", ["image", "k"]), did_you_mean("x", ["image"])
+    ("; did you mean 'prompt'?", "; did you mean 'k'?", '')
+    """
+    from difflib import get_close_matches  # only errors need it
+
+    by_key = {_comparable(choice): choice for choice in choices}
+    key = _comparable(str(value)[:MAX_NAME_CHARACTERS])
+    key = next((name for name in SYNONYMS.get(key, ()) if name in by_key), key)
+    close = get_close_matches(key, by_key, n=1, cutoff=MIN_SIMILARITY)
+    return f"; did you mean {by_key[close[0]]!r}?" if close else ""
+
+
+def _comparable(name: str) -> str:
+    return name.casefold().lstrip("-").replace("-", "_")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -30,6 +31,7 @@ SUFFIXES = frozenset((
     ".ppm", ".pgm", ".pnm", ".avif", ".jp2", ".ico", ".tga", ".mpo",
 ))
 # fmt: on
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps one slash of two
 MAX_PIXELS = 120_000_000
 TARGET_RATIO = 1.25
 MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after an encoder has resized it
@@ -87,6 +89,8 @@ def open_image(
     except UnidentifiedImageError as error:
         raise ImageError(f"{source_name(source)}: not an image that can be read") from error
     except FileNotFoundError as error:
+        if isinstance(source, str | Path) and URL.match(str(source)):
+            raise ImageError(f"{source}: URLs are not fetched; download the image and give its file") from error
         raise ImageError(f"{source_name(source)}: no such image") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source_name(source)}: more pixels than the limit of {max_pixels:,}; scale it down") from error

@@ -19,6 +19,7 @@ BASE: Final = "base"
 NO_MATCH = 0.35  # below it, `answerable` says that nothing in the gallery fits
 MAX_PAIRS = 256  # of a reference and a prompt, in one query
 DEFAULT_TIMEOUT = 60.0  # seconds, for one answer of an endpoint
+MIN_SECRET_CHARACTERS = 8  # of a server's token or password
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"
@@ -42,7 +43,7 @@ def check_count(name: str, value: Any) -> int:
 
 
 class Choice(StrEnum):
-    """A closed choice, parsed once where a word comes in: `ComposerName("sun")` raises OptionError and says what there is."""
+    """A closed choice, parsed once where a word comes in: `ComposerName("sun")` raises OptionError and lists the choices."""
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
@@ -111,7 +112,7 @@ class CaptionSource(Choice):
 
 
 class Preprocessing(Choice):
-    """What an encoder does to a picture before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
+    """What an encoder does to an image before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
 
     PLAIN = "plain"
     TARGET_PAD = "targetpad"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, did_you_mean, unknown
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, MAX_PAIRS, ComposerName, check_count, is_number
 from mmretrieve.registry import COMPOSERS, RULES
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NamedWeights = Literal["auto", "base", "balanced"]
 NAMED_WEIGHTS: tuple[NamedWeights, ...] = (AUTO, BASE, BALANCED)
 Weights = Mapping[str, float] | NamedWeights
+EMPTY_QUERY = "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"
 
 
 class FieldKind(StrEnum):
@@ -246,11 +247,14 @@ class SearchRequest:
             object.__setattr__(self, name, declared.parse(name, DEFAULTS[name] if value is None else value))
         references, prompts = self.reference_count, len(self.prompt)
         for name, filler, count, of in (
-            ("region", None, references, "references"),
-            ("image_weight", 1.0, references, "references"),
-            ("strength", 1.0, prompts, "prompts"),
+            ("region", None, references, "reference"),
+            ("image_weight", 1.0, references, "reference"),
+            ("strength", 1.0, prompts, "prompt"),
         ):
-            object.__setattr__(self, name, _one_each(name, getattr(self, name), filler, count, of))
+            values = getattr(self, name)
+            if values:
+                _check_one_each(name, values, count, of)
+            object.__setattr__(self, name, values or (filler,) * count)
         _check_consistency(self)
 
     @classmethod
@@ -277,10 +281,8 @@ class SearchRequest:
         >>> SearchRequest.parse(prompt="in red", k=3).k
         3
         """
-        if unexpected := set(options) - set(REQUEST_FIELDS):
-            raise OptionError(
-                f"unknown fields of a request: {', '.join(sorted(unexpected))}; choose from: {', '.join(REQUEST_FIELDS)}"
-            )
+        if unexpected := [name for name in options if name not in REQUEST_FIELDS]:
+            raise unknown("field", unexpected[0], REQUEST_FIELDS)
         return cls(**options)
 
     @property
@@ -352,7 +354,8 @@ def parse_weights(value: Any) -> Weights:
     if isinstance(value, Mapping) and all(isinstance(role, str) and is_number(weight) for role, weight in value.items()):
         return dict(value)
     raise OptionError(
-        f"weights must be numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}; got {value!r}"
+        f"weights must be numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}, got {value!r}"
+        f"{did_you_mean(value, NAMED_WEIGHTS)}"
     )
 
 
@@ -369,9 +372,9 @@ def parse_region(value: Any) -> Region:
 def check_text(name: str, value: Any) -> str:
     """The text. Raises OptionError, naming the field, for anything else and for a text without words."""
     if not isinstance(value, str):
-        raise OptionError(f"the {name} must be text, got {value!r}")
+        raise OptionError(f"{name} must be text, got {value!r}")
     if not value.strip():
-        raise OptionError(f"the {name} is empty; give a text, or leave it out")
+        raise OptionError(f"{name} is empty; give a text, or leave {name} out")
     return value
 
 
@@ -395,13 +398,18 @@ def _as_list(value: Any, kind: FieldKind) -> list[Any]:
     return list(value) if isinstance(value, several) else [value]
 
 
-def _one_each(name: str, values: tuple[Any, ...], filler: Any, count: int, of: str) -> tuple[Any, ...]:
-    """The values, one for each of `count` things; `filler` for each where none is given."""
-    if not values:
-        return (filler,) * count
+def _check_one_each(name: str, values: tuple[Any, ...], count: int, of: str) -> None:
+    """Raises OptionError unless there is one value for each of `count` references or prompts."""
+    if not count:
+        raise OptionError(f"{name} needs a {of}, and this request has none; give one, or leave out {name}")
     if len(values) != count:
-        raise OptionError(f"{len(values)} values of {name} for {count} {of}; give one for each, or none")
-    return values
+        given, expected = _counted(len(values), "value"), _counted(count, of)
+        raise OptionError(f"{name} has {given} for {expected}; give one for each {of}, or none")
+
+
+def _counted(count: int, noun: str) -> str:
+    """`(1, "prompt")` → `"1 prompt"`, `(2, "prompt")` → `"2 prompts"`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _numbered_request(number: int, request: Mapping[str, Any]) -> SearchRequest:
@@ -432,8 +440,8 @@ def _check_consistency(request: SearchRequest) -> None:
         raise OptionError(
             f"a caption needs a composer that reads captions, with a reference and a prompt; this request uses {name!r}"
         )
-    if request.caption and len(request.caption) != references:
-        raise OptionError(f"{len(request.caption)} captions for {references} references; give one for each, or none")
+    if request.caption:
+        _check_one_each("caption", request.caption, references, "reference")
 
 
 def _normalized(text: str) -> str:

@@ -36,7 +36,7 @@ from mmretrieve.milvus.gallery import MilvusGallery
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, RuleName
 from mmretrieve.ranking import Ranking
 from mmretrieve.registry import COMPOSERS
-from mmretrieve.request import SearchRequest, Weights, parse_requests, parse_weights
+from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule, make_rule
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
@@ -641,7 +641,7 @@ class Retriever:
                 terms = terms if weights is None else replace(terms, weights=weights, shares={})
                 composition = terms if composition is None else composition.with_terms(terms)
         if composition is None:
-            raise OptionError("a query needs a reference image, a prompt, or both")
+            raise OptionError(EMPTY_QUERY)
         return composition if rule is None else composition.with_rule(rule)
 
     def _avoid_terms(self, phrases: Sequence[str], composition: Composition | None) -> Float32:

@@ -16,8 +16,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from mmretrieve.server.app import bind
 from mmretrieve.server.auth import Auth
-from mmretrieve.server.run import bind
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
@@ -27,17 +27,17 @@ LINK = re.compile(r"http://\S+")
 @contextmanager
 def served(app: ASGIApp) -> Iterator[str]:
     """The address of an application that is served by a thread, as long as this lasts."""
-    address = bind("127.0.0.1", 0, Auth())
+    bound = bind("127.0.0.1", 0, Auth())
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [address.socket]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
         until(lambda: server.started)
-        yield f"http://127.0.0.1:{address.port}"
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
-        address.socket.close()
+        bound.close()
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def test_a_gallery_lives(tmp_path: Path, photos: Path, encoder: mm.Encoder, caps
     capsys.readouterr()
     (source / gone).unlink()
     assert main(["index", str(source), "--gallery", str(folder), "--quiet"]) == 0
-    assert "0 added, 59 skipped, 0 failed, 59 items" in capsys.readouterr().out
+    assert "0 added, 59 unchanged, 0 failed; 59 items" in capsys.readouterr().out
     retriever = mm.Retriever.open(folder, encoder=encoder)
     ranking = retriever.search(reference, "in red", k=60, **KNOBS)
     assert (len(ranking), gone in ranking.ids) == (59, False)

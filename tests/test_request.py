@@ -1,4 +1,4 @@
-"""Questions people ask: several prompts, prompts to avoid, several references, likes and dislikes, rules; in Python and in the shell."""
+"""Search requests: several prompts, prompts to avoid, several references, likes and dislikes, rules; in Python and in the shell."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:
         ("beta", 1.5, "beta must be a number from 0 to 1, got 1.5"),
         ("alpha_text", "auto", "alpha_text must be a finite number, got 'auto'"),
         ("alpha_image", "much", "alpha_image must be a finite number or 'auto', got 'much'"),
-        ("prompt", 3, "the prompt must be text, got 3"),
+        ("prompt", 3, "prompt must be text, got 3"),
         ("weights", "best", "weights must be numbers by role"),
-        ("composer", "sun", "unknown composer 'sun'; choose from: image, prompt, sum"),
+        ("composer", "sun", r"unknown composer 'sun'; did you mean 'sum'\? choose from: image, prompt, sum"),
     ):
         with pytest.raises(OptionError, match=message):
             SearchRequest.parse(**{name: value})
@@ -186,7 +186,7 @@ def test_avoid_alone_and_in_a_sum(retriever: mm.Retriever, pictures: list[Path])
     assert both.term_weights == {"image": 1.0, "prompt": 1.0, "avoid": -1.0}
 
 
-def test_references_weigh_as_told(retriever: mm.Retriever, pictures: list[Path], photos: Path) -> None:
+def test_references_are_weighted(retriever: mm.Retriever, pictures: list[Path], photos: Path) -> None:
     query = retriever.compose(pictures[:2], composer="image", image_weight=[3, 1])
     one, two = (retriever.encoder.encode_images([path])[0] for path in pictures[:2])
     np.testing.assert_allclose(query.vector, 0.75 * one + 0.25 * two, atol=1e-5)
@@ -288,30 +288,39 @@ def test_references_of_both_kinds(retriever: mm.Retriever, pictures: list[Path])
     assert retriever.search(**mixed, k=1, exclude_reference=True).hidden == {"excluded": 2}
 
 
-def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: list[Path]) -> None:
+def test_contradicting_fields_are_refused(retriever: mm.Retriever, pictures: list[Path]) -> None:
     one = pictures[0]
     wrong: list[tuple[dict[str, object], str]] = [
-        ({}, "needs a reference image, a prompt, or both"),
-        ({"image": one, "region": [(0, 0, 1, 1), None]}, "2 values of region for 1 references"),
+        ({}, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
+        (
+            {"image": one, "region": [(0, 0, 1, 1), None]},
+            "region has 2 values for 1 reference; give one for each reference, or none",
+        ),
         ({"image": one, "region": 5}, "a region must be left, top, right and bottom, got 5"),
         ({"image": one, "region": (0.5, 0, 0.5, 1)}, r"a region must have 0 <= left.*got \(0.5, 0, 0.5, 1\)"),
-        ({"image": one, "prompt": ["a", "b"], "strength": 1.0}, "1 values of strength for 2 prompts"),
-        ({"image": one, "image_weight": [1, 2]}, "2 values of image_weight for 1 references"),
+        (
+            {"image": one, "prompt": ["a", "b"], "strength": 1.0},
+            "strength has 1 value for 2 prompts; give one for each prompt, or none",
+        ),
+        ({"image": one, "image_weight": [1, 2]}, "image_weight has 2 values for 1 reference"),
         ({"image": one, "prompt": "a", "strength": "much"}, "strength must be a finite number, got 'much'"),
         ({"image": one, "image_weight": -1}, "weights of references must be 0 or more"),
-        ({"image": one, "prompt": "a", "caption": ["b", "c"]}, "2 captions for 1 references"),
+        ({"image": one, "prompt": "a", "caption": ["b", "c"]}, "caption has 2 values for 1 reference"),
         ({"image": one, "prompt": "a", "rule": "magic"}, "unknown rule 'magic'"),
         ({"image": one, "prompt": "a", "composer": "image"}, "'image' ignores the prompt"),
         ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' ignores the reference"),
         ({"image": one, "prompt": "a", "rule": "product", "more_like": retriever.gallery.ids[0]}, "leave out more_like"),
         ({"prompt": "a", "avoid": " A "}, "'a' is both a prompt and a phrase to avoid"),
-        ({"image": one, "avoid": " "}, "the avoid is empty"),
+        ({"image": one, "avoid": " "}, "avoid is empty; give a text, or leave avoid out"),
         ({"image": one, "prompt": "a", "rule": "product", "avoid": "b"}, "leave out avoid"),
         ({"image": [one] * 20, "prompt": ["a"] * 20}, r"20 references and 20 prompts are more than 256 pairs.*search_many"),
         ({"image": one, "prompt": "a", "weights": {"image": 0}}, "the weighted terms cancel"),
         ({"image": one, "prompt": "a", "weights": {"image": 1}, "beta": 0.5}, "give weights or beta, not both"),
         ({"image": one, "weights": {5: 1}}, "weights must be numbers by role"),
-        ({"image": one, "weights": {"colour": 1}}, "no term named colour"),
+        (
+            {"image": one, "weights": {"imge": 1}},
+            r"unknown term of this query 'imge'; did you mean 'image'\? choose from: image",
+        ),
         ({"image": one, "exclude": 5}, "exclude must be the id of an item, got 5"),
         ({"reference_id": [["a"]]}, r"reference_id must be the id of an item, got \['a'\]"),
         ({"prompt": "without stripes", "rule": "hinge"}, "'hinge' rule needs composed, text; this query has only avoid"),
@@ -322,7 +331,7 @@ def test_what_contradicts_itself_is_refused(retriever: mm.Retriever, pictures: l
     for query, message in wrong:
         with pytest.raises(OptionError, match=message):
             retriever.search(**query)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="unknown fields of a request: colour; choose from: image, prompt"):
+    with pytest.raises(OptionError, match="unknown field 'colour'; choose from: image, prompt"):
         SearchRequest.parse(prompt="a", colour="red")
     with pytest.raises(TypeError, match="colour"):
         retriever.search(prompt="a", colour="red")  # type: ignore[call-arg]
@@ -349,7 +358,7 @@ def test_the_setting_of_a_gallery_holds_for_many_references(tmp_path: Path, enco
         assert found.term_weights["image"] == pytest.approx(0.25 / many)
 
 
-def test_a_picture_that_was_changed_is_not_looked_at(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
+def test_a_changed_image_is_not_read(tmp_path: Path, encoder: mm.Encoder, pictures: list[Path]) -> None:
     file = tmp_path / "photos" / "a.png"
     file.parent.mkdir()
     file.write_bytes(pictures[0].read_bytes())
@@ -430,9 +439,11 @@ def test_shell_and_python_say_the_same(
     assert lines[0]["contributions"] == pytest.approx(dict(ranking[0].contributions), abs=1e-5)
 
 
-def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_in_the_shell_are_one_line(
+    made: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     image = ["--image", str(pictures[0])]
-    for words, said in (
+    for words, message in (
         ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
         ([*image, "--prompt", "a", "--rewriter", "endpoint"], "needs a model"),
         ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
@@ -444,7 +455,10 @@ def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path],
         (["--avoid", "a", "--rewriter", "swap"], "rewriter given, but 'prompt' does not use it"),
         ([*image, "--captioner", "tagger"], "captioner given, but 'image' does not use it"),
         ([*image, "--prompt", "a", "--compiler", "rules"], "compiler given, but 'captions' does not use it"),
-        ([*image, "--prompt", "a", "--composer", "sun"], "argument --composer: unknown composer 'sun'; choose from: image,"),
+        (
+            [*image, "--prompt", "a", "--composer", "sun"],
+            "argument --composer: unknown composer 'sun'; did you mean 'sum'? choose from: image,",
+        ),
         ([*image, "--prompt", "a", "--beta", "2"], "argument --beta: expected a number from 0 to 1, got '2'"),
         ([*image, "--prompt", "a", "--weights", "image=1,image=2"], "every role once"),
     ):
@@ -454,5 +468,5 @@ def test_wrong_words_in_the_shell_are_one_line(made: Path, pictures: list[Path],
             status = int(stopped.code or 0)
         error = capsys.readouterr().err
         assert status in (1, 2)
-        assert said in error
+        assert message in error
         assert len(error.splitlines()) == 1

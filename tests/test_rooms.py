@@ -165,7 +165,7 @@ def test_no_modules_of_eval_import_each_other() -> None:
         ("pymilvus", {"milvus/client.py"}),
         ("pyarrow", {"sources/parquet_files.py"}),
         ("fastapi", {"server/api.py", "server/app.py", "server/errors.py"}),
-        ("uvicorn", {"server/run.py"}),
+        ("uvicorn", {"server/app.py"}),
         ("mcp", {"server/app.py", "server/mcp.py"}),
         ("prometheus_client", {"server/metrics.py"}),
     ],

@@ -259,7 +259,7 @@ def test_search_many_equals_single_searches(retriever: mm.Retriever, photos: Pat
 def test_invalid_requests_are_named_by_number(retriever: mm.Retriever) -> None:
     good = {"prompt": "in red"}
     for requests, message in (
-        ([good, {"promt": "in red"}], "request 2: unknown fields of a request: promt"),
+        ([good, {"promt": "in red"}], r"request 2: unknown field 'promt'; did you mean 'prompt'\? choose from: image, prompt"),
         ([good, good, {"prompt": "a", "k": 0}], "request 3: k must be a whole number"),
         ([good, "in red"], "request 2: expected a mapping"),
         (good, "takes a list of mappings"),
@@ -277,7 +277,7 @@ def test_the_shell_prints_the_interpreted_query(made: Path, capsys: pytest.Captu
     assert set(lines[0]["query"]) == {"caption", "words", "weights", "why", "answerable", "note"}
     assert all(isinstance(line["fields"], dict) for line in lines)
     assert main(words) == 0
-    assert "mmretrieve: automatic: " in capsys.readouterr().err
+    assert "note: automatic: " in capsys.readouterr().err
     assert main(["search", str(made), "--prompt", "refrigerator"]) == 0
     assert "no good match" in capsys.readouterr().err
 
@@ -297,7 +297,7 @@ def test_named_weights_in_the_shell(made: Path, capsys: pytest.CaptureFixture[st
 
 def test_named_rewriters_in_python(made: Path, encoder: mm.Encoder) -> None:
     swop = mm.Retriever.open(made, encoder=encoder, parts=mm.Parts(rewriter="swop"))
-    with pytest.raises(OptionError, match="unknown rewriter 'swop'; choose from: template, swap"):
+    with pytest.raises(OptionError, match="unknown rewriter 'swop'; did you mean 'swap'\\? choose from: template, swap"):
         swop.search(reference_id=swop.gallery.ids[0], prompt="in red")
 
 

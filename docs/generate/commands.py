@@ -18,6 +18,8 @@ def command_blocks(parser: argparse.ArgumentParser) -> Iterator[str]:
         ((f"[`{name}`](#{anchor(of.prog)})", sentence(of.description, of.prog)) for name, of in commands.items()),
     )
     yield from _groups(parser, level=2)
+    if parser.epilog:
+        yield parser.epilog
     for command in commands.values():
         yield f"## `{command.prog}` {{ #{anchor(command.prog)} }}"
         yield sentence(command.description, command.prog)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, NoReturn
 
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, did_you_mean, unknown
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.options import LanguageOptions
+from mmretrieve.options import MIN_SECRET_CHARACTERS
 from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, Registry
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldGroup, FieldKind, RequestField
 
@@ -47,10 +50,37 @@ SYNTAX = {FieldKind.WEIGHTS: ": image=1.5,prompt=2", FieldKind.REGION: "; all fo
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports an error in one line instead of repeating the usage."""
+    """Reports an error in one line instead of repeating the usage, and suggests the option or command that was meant."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USE, f"{self.prog.split()[0]}: {message}; see {self.prog} --help\n")
+        program = self.prog.removeprefix("python -m ").partition(" ")[0]
+        mark = "" if message.endswith("?") else ";"
+        self.exit(WRONG_USE, f"{program}: {printable(message)}{mark} see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Like the base class, but anything unknown is an error of the command itself, whose --help lists what there is."""
+        words = sys.argv[1:] if args is None else list(args)
+        self._check_options(words)
+        parsed, rest = super().parse_known_args(words, namespace)
+        if rest:
+            self.error(f"unexpected argument {rest[0]!r}")
+        return parsed, rest
+
+    def _check_options(self, words: Sequence[str]) -> None:
+        """Reports an unknown option before argparse misses a required one."""
+        options, has_commands = list(self._option_string_actions), self._subparsers is not None
+        for word in words:
+            if word == "--" or (has_commands and not word.startswith("-")):  # values follow, or the words of a command
+                return
+            name = word.partition("=")[0]
+            if re.match(r"--[^\W\d]\S*$", name) and not any(option.startswith(name) for option in options):
+                self.error(f"unknown option {name!r}{did_you_mean(name, options)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            is_command = action.nargs == argparse.PARSER
+            error = unknown("command" if is_command else "value", value, action.choices)
+            raise argparse.ArgumentError(None if is_command else action, str(error))
 
 
 def count(text: str) -> int:
@@ -142,7 +172,7 @@ def weights(text: str) -> dict[str, float] | str:
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and sign for name, sign, _ in pairs):
         raise argparse.ArgumentTypeError(
-            f"expected {', '.join(NAMED_WEIGHTS)}, or weights by role such as image=1,prompt=2, got {text!r}"
+            f"expected {', '.join(NAMED_WEIGHTS)}, or weights by role such as image=1,prompt=2, got {text!r}{did_you_mean(text, NAMED_WEIGHTS)}"
         )
     parsed = {name.strip(): finite(value) for name, _, value in pairs}
     if len(parsed) < len(pairs):
@@ -235,7 +265,7 @@ def add_opening(command: argparse.ArgumentParser) -> None:
     add_language_options(command)
     command.add_argument("--phi", metavar="FILE", help="phi of textual inversion: .safetensors, or a published .pt")
     command.add_argument(
-        "--vocabulary", metavar="FILE", help="JSON file of the words that the tagger and the swap rewriter know"
+        "--vocabulary", metavar="FILE", help="JSON file of the words that the tagger and the swap rewriter use"
     )
     command.add_argument("--encoder", metavar="E", help="where the gallery's encoder is now, if it has moved")
     add_computing(command)
@@ -245,10 +275,16 @@ def add_serving(command: argparse.ArgumentParser) -> None:
     """Where a server listens, and its authentication."""
     command.add_argument("--host", default=HOST, metavar="H", help="address to listen at (default: %(default)s)")
     command.add_argument("--port", type=port, metavar="P", help="port to listen at (default: the first free one from 7860)")
-    text = "token that every request must carry; auto makes one (default: MMRETRIEVE_TOKEN, which other users cannot see)"
-    command.add_argument("--token", metavar="T", help=text)
+    secret = f"at least {MIN_SECRET_CHARACTERS} printable ASCII characters without spaces"
     command.add_argument(
-        "--user", metavar="NAME:PASSWORD", help="a user and a password instead of a token (default: MMRETRIEVE_USER)"
+        "--token",
+        metavar="T",
+        help=f"token that every request must carry, {secret}; auto makes one (default: MMRETRIEVE_TOKEN, which other users cannot see)",
+    )
+    command.add_argument(
+        "--user",
+        metavar="NAME:PASSWORD",
+        help=f"a user and a password ({secret}) instead of a token (default: MMRETRIEVE_USER)",
     )
 
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmretrieve.cli import arguments, runtime
-from mmretrieve.cli.runtime import DONE, FAILED, load_named_encoder, open_retriever, print_messages, print_result, progress_bar
+from mmretrieve.cli.runtime import (
+    DONE,
+    load_named_encoder,
+    open_retriever,
+    print_messages,
+    print_report,
+    print_result,
+    progress_bar,
+)
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.options import DEFAULT_ENCODER, Decode
+from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, Decode
 from mmretrieve.request import SearchRequest
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ def index(options: argparse.Namespace) -> int:
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Shard(source, *options.shard)
-    with progress_bar(len(shared), "pictures", options.quiet) as progress:
+    with progress_bar(len(shared), "images", options.quiet) as progress:
         return _finish(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
 
 
@@ -48,7 +55,7 @@ def sync(options: argparse.Namespace) -> int:
     """Makes a gallery equal to its source: adds new images, replaces changed ones, deletes removed ones."""
     source = _source(options)
     gallery = _gallery_to_fill(options)
-    with progress_bar(len(source), "pictures", options.quiet) as progress:
+    with progress_bar(len(source), "images", options.quiet) as progress:
         return _finish(options, gallery, gallery.sync(source, progress=progress.update))
 
 
@@ -110,13 +117,12 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
 
 def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
     """Prints the report and stores the vocabulary. Raises OptionError, after all was added, for an unknown field."""
-    print_messages(f"not added: {name}: {reason}" for name, reason in report.failed.items())
-    print_result(options, f"{gallery.path}: {report}, {len(gallery)} items", {**asdict(report), "items": len(gallery)})
+    status = print_report(options, gallery.path, report, len(gallery))
     if options.vocabulary_fields is None:
         gallery.renew_vocabulary()
     else:
         gallery.choose_vocabulary(options.vocabulary_fields)
-    return FAILED if report.failed and not (report.added or report.skipped or report.updated) else DONE
+    return status
 
 
 def _check_parts_are_used(options: argparse.Namespace, request: SearchRequest) -> None:
@@ -143,15 +149,15 @@ def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool
         else:
             contributions = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
             print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({contributions})")
-    print_messages(_remarks(ranking, as_json=as_json))
+    print_messages(_notes(ranking, as_json=as_json), prefix="note")
 
 
-def _remarks(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
-    """What a person should know of a ranking, a line each; with --json all but notes is in the output."""
+def _notes(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
+    """What a person should know of a ranking, a line each. With --json the reason for the weights is in the output."""
     if ranking.why and not as_json:
         yield f"{ranking.why}; caption: {ranking.caption}" if ranking.caption else ranking.why
     if not ranking.has_match:
-        yield f"no good match: nothing in this gallery fits well (answerable {ranking.answerable:.2f})"
+        yield f"no good match: nothing in this gallery seems to fit (answerable {ranking.answerable:.2f}, below {NO_MATCH})"
     if ranking.note:
         yield ranking.note
     if not ranking.hits and not ranking.note:

@@ -1,4 +1,4 @@
-"""The command line `mmretrieve`. Exit status 0 done, 1 failed, 2 wrong use."""
+"""The command line `mmretrieve`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from mmretrieve.cli import arguments, commands, maintenance
 from mmretrieve.cli.runtime import run_command
 from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Decode
 
+EXIT_STATUS = "Exit status: 0 done, 1 failed, 2 wrong use, 3 done except for images that could not be added, 130 interrupted."
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status (see `runtime.run_command`)."""
@@ -20,125 +22,124 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.OneLineParser(
-        prog="mmretrieve", description="Searches images with reference images and prompts that say what should be different."
+        prog="mmretrieve",
+        description="Searches images with reference images and prompts that say what should be different.",
+        epilog=EXIT_STATUS,
     )
     parser.add_argument("--version", action="version", version=_version())
-    added = parser.add_subparsers(required=True, metavar="COMMAND")
-    indexing = _command(added, "index", commands.index)
-    _source_arguments(indexing)
-    indexing.add_argument("--update", action="store_true", help="changed images replace the existing items")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    index = _command(subparsers, "index", commands.index)
+    _add_source(index)
+    index.add_argument("--update", action="store_true", help="changed images replace the existing items")
     text = "only part I of N of the source, for N machines whose galleries are then merged"
-    indexing.add_argument("--shard", type=arguments.shard, metavar="I/N", help=text)
-    _source_arguments(_command(added, "sync", commands.sync))
-    _search_arguments(_command(added, "search", commands.search))
-    serving = _command(added, "serve", commands.serve)
-    _of_gallery(serving)
-    arguments.add_serving(serving)
-    serving.add_argument("--stdio", action="store_true", help="serve one agent with MCP over stdin and stdout instead")
-    arguments.add_opening(serving)
+    index.add_argument("--shard", type=arguments.shard, metavar="I/N", help=text)
+    _add_source(_command(subparsers, "sync", commands.sync))
+    search = _command(subparsers, "search", commands.search)
+    _add_gallery(search)
+    arguments.add_search_fields(search)
+    arguments.add_opening(search)
+    serve = _command(subparsers, "serve", commands.serve)
+    _add_gallery(serve)
+    arguments.add_serving(serve)
+    serve.add_argument("--stdio", action="store_true", help="serve one agent with MCP over stdin and stdout instead")
+    arguments.add_opening(serve)
     for name, run in (("info", maintenance.info), ("verify", maintenance.verify)):
-        _of_gallery(_command(added, name, run))
-    removing = _command(added, "delete", maintenance.delete)
-    _of_gallery(removing)
-    removing.add_argument("ids", nargs="+", metavar="ID", help="an item to delete")
-    _upkeep_arguments(added)
-    _training_arguments(_command(added, "train-phi", commands.train_phi))
+        _add_gallery(_command(subparsers, name, run))
+    delete = _command(subparsers, "delete", maintenance.delete)
+    _add_gallery(delete)
+    delete.add_argument("ids", nargs="+", metavar="ID", help="an item to delete")
+    _add_maintenance_commands(subparsers)
+    _add_training(_command(subparsers, "train-phi", commands.train_phi))
     return parser
 
 
-def _upkeep_arguments(added: Any) -> None:
-    compacting = _command(added, "compact", maintenance.compact)
-    _of_folder(compacting)
-    merging = _command(added, "merge", maintenance.merge)
-    merging.add_argument("gallery", metavar="G", help="folder of the gallery that receives the items; created if there is none")
-    merging.add_argument("others", nargs="+", metavar="OTHER", help="folder of a gallery made by the same encoder")
-    comparing = _command(added, "duplicates", maintenance.duplicates)
-    _of_gallery(comparing)
+def _add_maintenance_commands(subparsers: Any) -> None:
+    compact = _command(subparsers, "compact", maintenance.compact)
+    _add_folder(compact)
+    merge = _command(subparsers, "merge", maintenance.merge)
+    merge.add_argument("gallery", metavar="G", help="folder of the gallery that receives the items; created if there is none")
+    merge.add_argument("others", nargs="+", metavar="OTHER", help="folder of a gallery made by the same encoder")
+    duplicates = _command(subparsers, "duplicates", maintenance.duplicates)
+    _add_gallery(duplicates)
     text = "the lowest cosine of near duplicates (default: only files with the same bytes)"
-    comparing.add_argument("--min-score", type=arguments.share, metavar="S", help=text)
-    building = _command(added, "build", maintenance.build)
-    _of_folder(building)
+    duplicates.add_argument("--min-score", type=arguments.share, metavar="S", help=text)
+    build = _command(subparsers, "build", maintenance.build)
+    _add_folder(build)
     text = 'a FAISS factory string such as "IVF4096,SQ8" (default: by size and memory)'
-    building.add_argument("--index", metavar="FACTORY", help=text)
-    measuring = _command(added, "index-report", maintenance.index_report)
-    _of_folder(measuring)
-    for command in (building, measuring):
+    build.add_argument("--index", metavar="FACTORY", help=text)
+    index_report = _command(subparsers, "index-report", maintenance.index_report)
+    _add_folder(index_report)
+    for command in (build, index_report):
         text = "the share of the ten best items that the index must find (default: %(default)s)"
         command.add_argument("--recall", type=arguments.share, default=DEFAULT_RECALL, metavar="R", help=text)
-    pushing = _command(added, "push", maintenance.push)
-    _of_folder(pushing)
-    pushing.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
-    pushing.add_argument(
-        "--index", metavar="TYPE", help="index type of the server, such as FLAT, IVF_SQ8 or HNSW (default: FLAT)"
-    )
-    pushing.add_argument("--update", action="store_true", help="changed images replace those of the collection")
-    pushing.add_argument("--mirror", action="store_true", help="delete from the collection what the gallery does not have")
-    pulling = _command(added, "pull", maintenance.pull)
-    pulling.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
-    pulling.add_argument("gallery", metavar="G", help="folder of the gallery; created if there is none")
-    exporting = _command(added, "export", maintenance.export)
-    _of_folder(exporting)
-    exporting.add_argument("folder", metavar="OUT", help="an empty folder")
-    importing = _command(added, "import", maintenance.import_)
-    importing.add_argument("folder", help="a folder with img_emb/ and metadata/, the layout of clip-retrieval")
-    importing.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; created if there is none")
-    importing.add_argument("--encoder", metavar="E", help="the encoder of the vectors, if the folder does not name it")
-    arguments.add_computing(importing)
-    for command in (compacting, merging, comparing, building, pushing, pulling, exporting, importing):
-        _quiet(command)
+    push = _command(subparsers, "push", maintenance.push)
+    _add_folder(push)
+    push.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
+    push.add_argument("--index", metavar="TYPE", help="index type of the server, such as FLAT, IVF_SQ8 or HNSW (default: FLAT)")
+    push.add_argument("--update", action="store_true", help="changed images replace those of the collection")
+    push.add_argument("--mirror", action="store_true", help="delete from the collection what the gallery does not have")
+    pull = _command(subparsers, "pull", maintenance.pull)
+    pull.add_argument("address", metavar="milvus://HOST:PORT/NAME", help="a collection of a Milvus server")
+    pull.add_argument("gallery", metavar="G", help="folder of the gallery; created if there is none")
+    export = _command(subparsers, "export", maintenance.export)
+    _add_folder(export)
+    export.add_argument("folder", metavar="OUT", help="an empty folder")
+    import_ = _command(subparsers, "import", maintenance.import_)
+    import_.add_argument("folder", help="a folder with img_emb/ and metadata/, the layout of clip-retrieval")
+    import_.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; created if there is none")
+    import_.add_argument("--encoder", metavar="E", help="the encoder of the vectors, if the folder does not name it")
+    arguments.add_computing(import_)
+    for command in (compact, merge, duplicates, build, push, pull, export, import_):
+        _add_quiet(command)
 
 
-def _source_arguments(making: argparse.ArgumentParser) -> None:
-    making.add_argument("source", help="images: a folder, a tar, a parquet, CSV or JSONL file, one image, or another gallery")
-    making.add_argument("--image-column", metavar="NAME", help="of a table: the column of image paths or bytes")
-    making.add_argument("--id-column", metavar="NAME", help="of a table: the column of ids")
-    making.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; created if there is none")
-    making.add_argument(
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", help="images: a folder, a tar, a parquet, CSV or JSONL file, one image, or another gallery")
+    command.add_argument("--image-column", metavar="NAME", help="of a table: the column of image paths or bytes")
+    command.add_argument("--id-column", metavar="NAME", help="of a table: the column of ids")
+    command.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; created if there is none")
+    command.add_argument(
         "--encoder",
         metavar="E",
         help=f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: the gallery's, else {DEFAULT_ENCODER})",
     )
-    making.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
+    command.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
     text = "the fields that name and describe the items in captions; later runs keep them (default: found automatically)"
-    making.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
-    _quiet(making)
-    arguments.add_computing(making)
+    command.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
+    _add_quiet(command)
+    arguments.add_computing(command)
 
 
-def _search_arguments(finding: argparse.ArgumentParser) -> None:
-    _of_gallery(finding)
-    arguments.add_search_fields(finding)
-    arguments.add_opening(finding)
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("captions", type=Path, help="a text file of captions, one a line")
+    command.add_argument("--encoder", required=True, metavar="E", help="the encoder that the phi is for")
+    command.add_argument("--out", required=True, type=Path, metavar="FILE", help="the phi to write, a .safetensors file")
+    arguments.add_recipe(command)
+    _add_quiet(command)
+    arguments.add_computing(command)
 
 
-def _training_arguments(training: argparse.ArgumentParser) -> None:
-    training.add_argument("captions", type=Path, help="a text file of captions, one a line")
-    training.add_argument("--encoder", required=True, metavar="E", help="the encoder that the phi is for")
-    training.add_argument("--out", required=True, type=Path, metavar="FILE", help="the phi to write, a .safetensors file")
-    arguments.add_recipe(training)
-    _quiet(training)
-    arguments.add_computing(training)
-
-
-def _command(added: Any, name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
+def _command(subparsers: Any, name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=run.__doc__, description=run.__doc__, epilog=EXIT_STATUS
+    )
     command.set_defaults(run=run)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--debug", action="store_true", help="show a traceback when something fails")
     return command
 
 
-def _of_gallery(command: argparse.ArgumentParser) -> None:
+def _add_gallery(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "gallery", metavar="G", help=f"folder or Milvus address of the gallery, or {BUILT_IN} for the built-in one"
     )
 
 
-def _of_folder(command: argparse.ArgumentParser) -> None:
+def _add_folder(command: argparse.ArgumentParser) -> None:
     command.add_argument("gallery", metavar="G", help=f"folder of the gallery, or {BUILT_IN} for the built-in one")
 
 
-def _quiet(command: argparse.ArgumentParser) -> None:
+def _add_quiet(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 

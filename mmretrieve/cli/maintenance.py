@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mmretrieve.cli import arguments
 from mmretrieve.cli.runtime import (
@@ -12,6 +15,7 @@ from mmretrieve.cli.runtime import (
     FAILED,
     load_named_encoder,
     print_messages,
+    print_report,
     print_result,
     progress_bar,
     resolve_folder,
@@ -24,12 +28,8 @@ def info(options: argparse.Namespace) -> int:
     """Prints what a gallery holds, its encoder and its index."""
     from mmretrieve.retriever import open_gallery
 
-    facts = open_gallery(resolve_gallery(options.gallery)).info()
-    lines = [
-        f"{name:>10}  {value if not isinstance(value, dict) else ', '.join(f'{k} {v}' for k, v in value.items())}"
-        for name, value in facts.items()
-    ]
-    print_result(options, "\n".join(lines), facts)
+    entries = open_gallery(resolve_gallery(options.gallery)).info()
+    print_result(options, _as_list(entries), entries)
     return DONE
 
 
@@ -78,13 +78,11 @@ def merge(options: argparse.Namespace) -> int:
     with progress_bar(sum(map(len, others)), "items", options.quiet) as progress:
         for other in others:
             report += gallery.merge(other.path, progress=progress.update)
-    counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
-    print_result(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", counts)
-    return DONE
+    return print_report(options, gallery.path, report, len(gallery))
 
 
 def duplicates(options: argparse.Namespace) -> int:
-    """Prints groups of items that are the same file, or near enough; one group a line."""
+    """Prints groups of items that are the same file, or near duplicates; one group per line."""
     from mmretrieve.retriever import open_gallery
 
     gallery = open_gallery(resolve_gallery(options.gallery))
@@ -112,12 +110,7 @@ def index_report(options: argparse.Namespace) -> int:
     from mmretrieve.gallery.gallery import Gallery
 
     report = Gallery.open(resolve_folder(options.gallery), device="cpu").index_report(recall=options.recall)
-    width = max(map(len, report))
-    lines = (
-        f"{name:>{width}}  {value:.4g}" if isinstance(value, float) else f"{name:>{width}}  {value}"
-        for name, value in report.items()
-    )
-    print_result(options, "\n".join(lines), report)
+    print_result(options, _as_list(report), report)
     return DONE
 
 
@@ -130,8 +123,7 @@ def push(options: argparse.Namespace) -> int:
     more = {"index": options.index, "update": options.update, "mirror": options.mirror}
     with progress_bar(len(Gallery.open(folder, device="cpu")), "items", options.quiet) as progress:
         report = push_to(folder, options.address, **more, progress=progress.update)
-    print_result(options, f"{options.address}: {report}", asdict(report))
-    return DONE
+    return print_report(options, options.address, report)
 
 
 def pull(options: argparse.Namespace) -> int:
@@ -141,8 +133,7 @@ def pull(options: argparse.Namespace) -> int:
 
     with progress_bar(len(open_gallery(options.address)), "items", options.quiet) as progress:
         report = pull_into(options.gallery, options.address, progress=progress.update)
-    print_result(options, f"{options.gallery}: {report}", asdict(report))
-    return DONE
+    return print_report(options, options.gallery, report)
 
 
 def export(options: argparse.Namespace) -> int:
@@ -173,6 +164,30 @@ def import_(options: argparse.Namespace) -> int:
     gallery.check_encoder(manifest.encoder)
     with progress_bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)
-    counts = {"added": report.added, "skipped": report.skipped, "items": len(gallery)}
-    print_result(options, f"{gallery.path}: {report.added} added, {report.skipped} skipped, {len(gallery)} items", counts)
-    return DONE
+    return print_report(options, gallery.path, report, len(gallery))
+
+
+def _as_list(entries: Mapping[str, Any]) -> str:
+    """Names and values in two columns, nested entries a line each; without empty ones."""
+    rows = [row for name, value in entries.items() for row in _rows(name, value)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, of_key in value.items():
+            yield from _rows(f"{name} {key}", of_key)
+    elif value not in (None, "", [], ()):
+        yield name, arguments.printable(_as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("{"):  # the preprocessing of an encoder is JSON
+        with suppress(ValueError):
+            value = json.loads(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_as_text(of_key)}" for key, of_key in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(_as_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,12 @@ from mmretrieve.options import BUILT_IN
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.openclip import OpenClipEncoder
+    from mmretrieve.gallery.ingest import AddReport
     from mmretrieve.retriever import Retriever
     from mmretrieve.server.app import Page
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, PARTLY_FAILED, INTERRUPTED = 0, 1, 3, 130
+TOKEN_VARIABLE = "MMRETRIEVE_TOKEN"
 
 
 def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
@@ -100,16 +103,20 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
 def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     """Opens a gallery and serves it, with a page or without, until interrupted."""
     with _requires("server"):
-        from mmretrieve.server import run
-        from mmretrieve.server.app import create_app
+        from mmretrieve.server.app import bind, create_app, run, url_of
+        from mmretrieve.server.auth import parse_auth
 
-    auth = run.parse_auth(*_secrets(options))
-    address = run.bind(options.host, options.port, auth)
+    auth = parse_auth(*_secrets(options))
+    bound = bind(options.host, options.port, auth)
     app = create_app(open_retriever(options), auth=auth, page=page)
-    url = address.url(auth)
-    print_result(options, f"mmretrieve is open at {url}  (Ctrl-C closes it)", {"address": url})
+    is_secret = options.token is None and auth.token == os.environ.get(
+        TOKEN_VARIABLE, ""
+    )  # a token of the environment stays out of logs
+    url = url_of(bound, options.host, None if is_secret else auth.token)
+    hint = f"token: {TOKEN_VARIABLE}; " if is_secret else ""
+    print_result(options, f"mmretrieve is open at {url}  ({hint}Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
-    run.run(app, address)
+    run(app, bound)
     return DONE
 
 
@@ -127,7 +134,7 @@ def serve_stdio(options: argparse.Namespace) -> int:
 def _secrets(options: argparse.Namespace) -> tuple[str | None, str | None]:
     """Token and user from the options; if neither is given, from the environment."""
     given = options.token, options.user
-    return given if given != (None, None) else (os.environ.get("MMRETRIEVE_TOKEN"), os.environ.get("MMRETRIEVE_USER"))
+    return given if given != (None, None) else (os.environ.get(TOKEN_VARIABLE), os.environ.get("MMRETRIEVE_USER"))
 
 
 @contextmanager
@@ -156,10 +163,22 @@ def print_result(options: argparse.Namespace, text: str, data: Any) -> None:
     print(json.dumps(data, ensure_ascii=False) if options.json else text)
 
 
-def print_messages(lines: Iterable[str]) -> None:
-    """Prints a line each on stderr, with the name of the program."""
+def print_messages(lines: Iterable[str], prefix: str = "mmretrieve") -> None:
+    """Prints a line each on stderr, after the prefix."""
     for line in lines:
-        print(f"mmretrieve: {arguments.printable(line)}", file=sys.stderr)
+        print(f"{prefix}: {arguments.printable(line)}", file=sys.stderr)
+
+
+def print_report(options: argparse.Namespace, target: object, report: AddReport, items: int | None = None) -> int:
+    """Prints what a write did, each failure on stderr, and returns the exit status. items: what the target has now."""
+    print_messages(f"not added: {name}: {reason}" for name, reason in report.failed.items())
+    optional = [f"{count} {what}" for count, what in ((report.updated, "updated"), (report.removed, "removed")) if count]
+    counts = [f"{report.added} added", *optional, f"{report.skipped} unchanged", f"{len(report.failed)} failed"]
+    total, more = ("", {}) if items is None else (f"; {items} items", {"items": items})
+    print_result(options, f"{target}: {', '.join(counts)}{total}", asdict(report) | more)
+    if not report.failed:
+        return DONE
+    return PARTLY_FAILED if report.added or report.skipped or report.updated else FAILED
 
 
 def _show_log() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
@@ -285,7 +284,6 @@ def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
         return f"local-dir:{folder}", None, folder
     model, _, weights = spec.partition("/")
     if model not in open_clip.list_models():
-        similar = difflib.get_close_matches(spec, [BUILT_IN, *map("/".join, open_clip.list_pretrained())], n=5, cutoff=0.4)
         forms = [
             BUILT_IN,
             "MODEL/TAG (see open_clip.list_pretrained())",
@@ -293,7 +291,9 @@ def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
             "hf-hub:org/name",
             "a local open_clip folder",
         ]
-        raise unknown("encoder", spec, forms + ([f"did you mean {' or '.join(similar)}?"] if similar else []))
+        raise unknown(
+            "encoder", spec, forms, similar=[BUILT_IN, *open_clip.list_models(), *map("/".join, open_clip.list_pretrained())]
+        )
     if not Path(weights).is_file():
         _check_tag(model, weights)
     return model, weights, None

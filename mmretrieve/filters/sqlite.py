@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, did_you_mean
 from mmretrieve.filters.expression import OPERATORS, Column, Expression, Literal, Operation, Scalar, columns, fold_case, walk
 
 ITEM_COLUMNS = ("id", "path", "width", "height", "source", "row", "part", "hash", "stamp")  # of every item, besides its fields
@@ -79,7 +79,10 @@ def resolve_column(column: Column, expression: Expression, fields: Sequence[str]
     if key in item_columns or key in field_columns:
         return (item_columns | field_columns)[key]
     existing = ", ".join((*ITEM_COLUMNS[:MAX_LISTED_COLUMNS], *fields))
-    raise filter_error(expression, f"no such column: {name}{_quotes_hint(column, expression)}; there are the fields {existing}")
+    hint = _quotes_hint(column, expression) or did_you_mean(column.name, (*item_columns, *field_columns))
+    raise filter_error(
+        expression, f"no such column: {name}{hint}{'' if hint.endswith('?') else ';'} there are the fields {existing}"
+    )
 
 
 def filter_error(expression: Expression, reason: str) -> OptionError:

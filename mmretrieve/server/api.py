@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
 
-from mmretrieve.errors import ImageError, MMRetrieveError, OptionError
+from mmretrieve.errors import ImageError, MMRetrieveError, OptionError, unknown
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import RESPONSES, ErrorResponse, error_line, parse_json, validate
@@ -41,19 +41,20 @@ UploadName = Annotated[str, Path(description="the name that the response to an u
 
 def api_routes(context: AppContext) -> APIRouter:
     """Every route; what computes goes through one executor, what only reads through another."""
-    router = APIRouter(prefix="/api", responses=RESPONSES)
-    service, uploads, searching, reading = context.service, context.uploads, context.searching, context.reading
+    router = APIRouter(prefix="/api", responses=RESPONSES, dependencies=[Depends(_check_query_names)])
+    service, uploads = context.service, context.uploads
+    search_executor, read_executor = context.search_executor, context.read_executor
 
     async def answer(body: Any) -> SearchResponse | ErrorResponse:
         try:
             checked = body if isinstance(body, SearchBody) else validate(SearchBody, body)
-            return await searching.run(lambda: context.search(checked))
+            return await search_executor.run(lambda: context.search(checked))
         except MMRetrieveError as error:
             return ErrorResponse(error=error_line(error, service.retriever.gallery.path))
 
     @router.post("/search", summary="Search with reference images and prompts")
     async def search(body: SearchBody) -> SearchResponse:
-        return await searching.run(lambda: context.search(body))
+        return await search_executor.run(lambda: context.search(body))
 
     @router.post("/search/form", summary="The same as a form: files, and the rest of the request as JSON")
     async def search_form(
@@ -69,7 +70,7 @@ def api_routes(context: AppContext) -> APIRouter:
         if len(image) > limits.REFERENCES:
             raise OptionError(f"{len(image)} references; a request takes up to {limits.REFERENCES}")
         contents = [await file.read() for file in image]
-        return await searching.run(lambda: context.search(_with_uploads(body, map(uploads.add, contents))))
+        return await search_executor.run(lambda: context.search(_with_uploads(body, map(uploads.add, contents))))
 
     @router.post("/batch", summary="Many requests at once; a wrong one does not affect the others")
     async def batch(batch: BatchRequest) -> BatchResponse:
@@ -78,7 +79,7 @@ def api_routes(context: AppContext) -> APIRouter:
     @router.post("/uploads", summary="Send an image to be a reference", openapi_extra=IMAGE_BODY)
     async def upload(request: Request) -> UploadResponse:
         content = await _image_bytes(request)
-        return UploadResponse(upload=await searching.run(lambda: uploads.add(content)))
+        return UploadResponse(upload=await search_executor.run(lambda: uploads.add(content)))
 
     @router.get("/uploads/{upload}", summary="An uploaded image", response_class=Response, responses=JPEG)
     async def uploaded(upload: UploadName, request: Request) -> Response:
@@ -90,12 +91,12 @@ def api_routes(context: AppContext) -> APIRouter:
         offset: Annotated[int, Query(ge=0, le=10**9, description="how many items to skip")] = 0,
         limit: Annotated[int, Query(ge=1, le=limits.PAGE, description="how many items to list")] = 50,
     ) -> ItemPageResponse:
-        return ItemPageResponse.of(await reading.run(lambda: service.items(where, offset, limit)))
+        return ItemPageResponse.of(await read_executor.run(lambda: service.items(where, offset, limit)))
 
     # An id may hold slashes and dots: it is a query parameter, never a part of the path.
     @router.get("/item", summary="One item")
     async def item(id: OneId) -> ItemResponse:
-        return ItemResponse.of(await reading.run(lambda: service.item(id)))
+        return ItemResponse.of(await read_executor.run(lambda: service.item(id)))
 
     @router.get("/thumbnail", summary="Its thumbnail", response_class=Response, responses=JPEG)
     async def thumbnail(id: OneId, request: Request) -> Response:
@@ -107,16 +108,28 @@ def api_routes(context: AppContext) -> APIRouter:
 
     @router.get("/info", summary="What the gallery is")
     async def info() -> InfoResponse:
-        return await reading.run(lambda: InfoResponse.of(service.gallery.info()))
+        return await read_executor.run(lambda: InfoResponse.of(service.gallery.info()))
 
     @router.get("/health", summary="Whether the server answers")
     async def health() -> HealthResponse:
-        return HealthResponse(items=await reading.run(lambda: len(service.gallery)))
+        return HealthResponse(items=await read_executor.run(lambda: len(service.gallery)))
 
     async def content_of(id_: str) -> str:
-        return (await reading.run(lambda: service.item(id_))).hash
+        return (await read_executor.run(lambda: service.item(id_))).hash
 
     return router
+
+
+async def _check_query_names(request: Request) -> None:
+    """Raises OptionError for a parameter of the URL that the route does not have: a misspelled filter must not list everything."""
+    expected = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in expected:
+            raise (
+                unknown("parameter", name, expected)
+                if expected
+                else OptionError(f"unknown parameter {name!r:.100}; leave it out")
+            )
 
 
 async def _jpeg(context: AppContext, request: Request, content: str, make: Callable[[], bytes]) -> Response:
@@ -125,7 +138,7 @@ async def _jpeg(context: AppContext, request: Request, content: str, make: Calla
     headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(await context.reading.run(make), media_type="image/jpeg", headers=headers)
+    return Response(await context.read_executor.run(make), media_type="image/jpeg", headers=headers)
 
 
 async def _image_bytes(request: Request) -> bytes:

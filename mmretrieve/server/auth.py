@@ -1,4 +1,4 @@
-"""Authentication: what a client must know, and where it may send it."""
+"""Authentication: what a client must send, and where."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import secrets
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl
@@ -13,14 +14,14 @@ from urllib.parse import parse_qsl
 from starlette.datastructures import Headers
 
 from mmretrieve.errors import OptionError
+from mmretrieve.options import MIN_SECRET_CHARACTERS
 
-MIN_SECRET_CHARACTERS = 8
 COOKIE, PARAMETER = "mmretrieve-token", "token"
 
 
 @dataclass(frozen=True)
 class Auth:
-    """What a client must know: a token, or a user and a password; nothing if neither is given. Raises OptionError for short ones."""
+    """What a client must send: a token, or a user and a password; nothing if neither is given. Raises OptionError for weak ones."""
 
     token: str | None = None
     user: tuple[str, str] | None = None
@@ -53,6 +54,16 @@ class Auth:
         """Whether the query string of a URL carries the token."""
         given = dict(parse_qsl(query.decode("latin-1"))).get(PARAMETER, "")
         return self.token is not None and _equal(given, self.token)
+
+
+def parse_auth(token: str | None, user: str | None) -> Auth:
+    """From the shell's options: a token, "auto" for a new one, or "name:password". Raises OptionError for anything else."""
+    if user is None:
+        return Auth(secrets.token_urlsafe(24) if token == "auto" else token)
+    name, colon, password = user.partition(":")
+    if not name or not colon:
+        raise OptionError("expected a user as NAME:PASSWORD, with a name and a colon")
+    return Auth(token, (name, password))
 
 
 def is_loopback(host: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -43,10 +44,33 @@ MAX_CHARACTERS = 600  # of a message, which may repeat what a client sent
 MAX_VALUE_CHARACTERS = 200  # of a wrong value that a message repeats
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"][^/:\n'\"]*/)+")  # from the root to before the last name
 REPEATING = (MissingError, OptionError)  # these repeat what the client sent, which may look like a path
-FILTER_ERROR: Final = "filter"  # the kind of an error that already quotes the filter
-PYDANTIC_PARTS = re.compile(
-    r"(body|query|path)$|constrained-|\w+\["
-)  # parts of a location that are pydantic's, not the client's
+# the parts of a location that are pydantic's and not names of fields: sources, positions, and the types of a union
+PYDANTIC_PARTS = re.compile(r"(body|query|path|str|int|float|bool)$|\d+$|constrained-|[\w-]+\[|[A-Z]\w*$")
+EXPECTED = {
+    "string_type": "be text",
+    "string_unicode": "be text in valid Unicode",
+    "string_too_short": "have {min_length} or more characters",
+    "string_too_long": "have up to {max_length:,} characters",
+    "int_type": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_parsing_size": "be a smaller whole number",
+    "int_from_float": "be a whole number",
+    "float_type": "be a number",
+    "float_parsing": "be a number",
+    "finite_number": "be a finite number",
+    "greater_than_equal": "be at least {ge}",
+    "less_than_equal": "be at most {le}",
+    "bool_type": "be true or false",
+    "bool_parsing": "be true or false",
+    "literal_error": "be {expected}",
+    "list_type": "be a list",
+    "too_short": "have {min_length} or more values",
+    "too_long": "have up to {max_length} values",
+    "dict_type": 'be an object such as {{"image": 1, "prompt": 2}}',
+    "model_type": "be a JSON object",
+    "model_attributes_type": "be a JSON object (Content-Type: application/json)",
+}
+"""Type of pydantic's error → what the field must do, with pydantic's context."""
 
 
 class ErrorResponse(BaseModel):
@@ -129,27 +153,61 @@ def add_error_handlers(app: FastAPI, service: SearchService) -> None:
 
 def parse_json(model: type[M], text: str) -> M:
     """A model from JSON inside something else. Raises OptionError, in one line, if it does not fit."""
-    return _validated(model.model_validate_json, text)
+    return _validated(lambda: model.model_validate_json(text))
 
 
 def validate(model: type[M], value: object) -> M:
     """A model from parsed JSON. Raises OptionError, in one line, if it does not fit."""
-    return _validated(model.model_validate, value)
+    return _validated(lambda: model.model_validate(value))
 
 
-def _validated(read: Callable[[Any], M], value: Any) -> M:
+def _validated(read: Callable[[], M]) -> M:
     try:
-        return read(value)
+        return read()
     except ValidationError as error:
         raise OptionError(validation_line(error.errors())) from error
 
 
-def validation_line(errors: Any) -> str:
-    """The first of pydantic's errors in one line: the field, what is wrong, and the value."""
-    first = errors[0]
-    field = ".".join(part for part in map(str, first["loc"]) if not PYDANTIC_PARTS.match(part))
-    value = first.get("input")
-    shown = isinstance(value, str | int | float | bool) and first["type"] != FILTER_ERROR
-    given = f", got {str(value)[:MAX_VALUE_CHARACTERS]!r}" if shown else ""
-    line = f"{first['msg']}{given}"
-    return one_line(f"{field[:MAX_VALUE_CHARACTERS]}: {line}" if field else line)
+def validation_line(errors: Sequence[Any]) -> str:
+    """Pydantic's errors about the first wrong field as one sentence: the field, what it must be, and what it is.
+
+    >>> validation_line([{"type": "less_than_equal", "loc": ("body", "beta"), "input": 2, "ctx": {"le": 1.0}}])
+    'beta must be at most 1, got 2'
+    """
+    paths = [[part for part in map(str, error["loc"]) if not PYDANTIC_PARTS.match(part)] for error in errors]
+    # a union has an error for each of its types: those that went deepest came closest
+    depth = max(len(path) for path in paths if path[:1] == paths[0][:1])
+    field = next(".".join(path) for path in paths if path[:1] == paths[0][:1] and len(path) == depth)
+    closest = [error for error, path in zip(errors, paths, strict=True) if ".".join(path) == field]
+    return one_line(_sentence(field[:MAX_VALUE_CHARACTERS], closest))
+
+
+def _sentence(field: str, errors: Sequence[Any]) -> str:
+    first, context = errors[0], errors[0].get("ctx", {})
+    if first["type"] == "json_invalid":
+        position = next((f" at character {part}" for part in first["loc"] if isinstance(part, int)), "")
+        return f"the request is not valid JSON: {context['error']}{position}"
+    if first["type"] == "missing":
+        return f"{field} is missing; every request needs it" if field else "the request has no body; send a JSON object"
+    if ours := [str(error["msg"]) for error in errors if error["type"] not in EXPECTED]:  # sentences already
+        return ours[0] if ours[0].startswith(field) else f"{field}: {ours[0]}"
+    phrases = dict.fromkeys(EXPECTED[error["type"]].format(**_readable(error.get("ctx", {}))) for error in errors)
+    return f"{field or 'the request'} must {' or '.join(phrases)}{_given(first)}"
+
+
+def _readable(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds as people write them: `{"le": 1000000.0}` → `{"le": "1,000,000"}`."""
+    return {name: f"{value:,.10g}" if isinstance(value, float) else value for name, value in context.items()}
+
+
+def _given(error: Any) -> str:
+    """What was given instead, for the end of a sentence."""
+    value = error.get("input")
+    if isinstance(value, str):
+        is_length = error["type"].startswith("string_too")
+        return f", got {len(value):,}" if is_length else f", got {value[:MAX_VALUE_CHARACTERS]!r}"
+    if isinstance(value, list | tuple):
+        return f", got {len(value)}" if error["type"].startswith("too_") else ", got a list"
+    if isinstance(value, dict):
+        return ", got an object"
+    return f", got {json.dumps(value)[:MAX_VALUE_CHARACTERS]}" if value is None or isinstance(value, int | float) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -20,25 +20,24 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from mmretrieve import __version__
-from mmretrieve.errors import MMRetrieveError
+from mmretrieve.errors import MMRetrieveError, unknown
 from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import error_line, validation_line
-from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody, SearchResponse
+from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody, SearchResponse, StrictModel
 
 MAX_THUMBNAILS = 20  # hits whose thumbnails a result holds
 INSTRUCTIONS = (
-    "Finds images of one gallery that are like a reference image, but different as a prompt says. "
-    "Search with text, with an item's id, with an image as base64, or with several of them; `similar` looks around one item."
+    "Finds images of one gallery that are like a reference image, changed as a prompt says. "
+    "Search with text, with an item's id, with an image as base64, or with several of them; `similar` finds the neighbors of one item."
 )
 
 
-class ThumbnailArguments(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class ThumbnailArguments(StrictModel):
     thumbnails: bool = Field(default=False, description=f"send thumbnails too, of the first {MAX_THUMBNAILS} hits")
 
 
@@ -47,7 +46,7 @@ class SearchArguments(SearchBody, ThumbnailArguments):
 
 
 class SimilarArguments(ThumbnailArguments):
-    id: Id = Field(description="the item to look around")
+    id: Id = Field(description="the item to compare with")
     k: int = Field(default=DEFAULTS["k"], ge=1, le=limits.K, description=REQUEST_FIELDS["k"].help)
 
 
@@ -55,42 +54,37 @@ class ItemArguments(ThumbnailArguments):
     id: Id = Field(description="the item to describe")
 
 
-class NoArguments(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True)
-class ToolResult:
-    """The result of a tool, and the items whose thumbnails go with it."""
-
-    data: BaseModel
-    ids: tuple[str, ...] = ()
+class NoArguments(StrictModel):
+    """The tool takes no arguments."""
 
 
 @dataclass(frozen=True)
 class McpTool:
-    """A tool: its description, the models of its arguments and its result, and its function."""
+    """A tool: its description, the models of its arguments and its result, and its function.
+
+    run: returns the result, and the items whose thumbnails go with it.
+    """
 
     description: str
-    arguments: type[BaseModel]
+    arguments: type[StrictModel]
     result: type[BaseModel]
-    run: Callable[[Any], ToolResult]
+    run: Callable[[Any], tuple[BaseModel, Sequence[str]]]
 
 
 def make_tools(context: AppContext) -> dict[str, McpTool]:
     """The tools by name."""
     service = context.service
 
-    def ranked(response: SearchResponse) -> ToolResult:
-        return ToolResult(response, tuple(hit.id for hit in response.hits[:MAX_THUMBNAILS]))
+    def ranked(response: SearchResponse) -> tuple[SearchResponse, Sequence[str]]:
+        return response, [hit.id for hit in response.hits[:MAX_THUMBNAILS]]
 
-    def similar(arguments: SimilarArguments) -> ToolResult:
+    def similar(arguments: SimilarArguments) -> tuple[SearchResponse, Sequence[str]]:
         started = perf_counter()
         return ranked(context.response(service.similar(arguments.id, arguments.k), started))
 
     return {
         "search": McpTool(
-            "Find images like a reference, but different as the prompt says",
+            "Find images like a reference, changed as the prompt says",
             SearchArguments,
             SearchResponse,
             lambda arguments: ranked(context.search(arguments)),
@@ -100,13 +94,13 @@ def make_tools(context: AppContext) -> dict[str, McpTool]:
             "Return the fields and the size of one item",
             ItemArguments,
             ItemResponse,
-            lambda arguments: ToolResult(ItemResponse.of(service.item(arguments.id)), (arguments.id,)),
+            lambda arguments: (ItemResponse.of(service.item(arguments.id)), [arguments.id]),
         ),
         "info": McpTool(
             "Return what the gallery is: items, encoder, fields for filters",
             NoArguments,
             InfoResponse,
-            lambda _: ToolResult(InfoResponse.of(service.gallery.info())),
+            lambda _: (InfoResponse.of(service.gallery.info()), []),
         ),
     }
 
@@ -121,11 +115,11 @@ def make_mcp_server(context: AppContext) -> Server[Any]:
     async def call_tool(_: Any, params: CallToolRequestParams) -> CallToolResult:
         tool = tools.get(params.name)
         if tool is None:
-            return _error_result(f"unknown tool {params.name!r}; choose from: {', '.join(tools)}")
+            return _error_result(str(unknown("tool", params.name, tools)))
         try:
             arguments = tool.arguments.model_validate(params.arguments or {})
             thumbnails = getattr(arguments, "thumbnails", False)
-            return await context.searching.run(lambda: _call_result(context, tool.run(arguments), thumbnails))
+            return await context.search_executor.run(lambda: _call_result(context, *tool.run(arguments), thumbnails))
         except ValidationError as error:
             return _error_result(validation_line(error.errors()))
         except MMRetrieveError as error:
@@ -154,11 +148,11 @@ def _describe(name: str, tool: McpTool) -> Tool:
     )
 
 
-def _call_result(context: AppContext, result: ToolResult, thumbnails: bool) -> CallToolResult:
-    content: list[ContentBlock] = [TextContent(type="text", text=result.data.model_dump_json())]
+def _call_result(context: AppContext, result: BaseModel, ids: Sequence[str], thumbnails: bool) -> CallToolResult:
+    content: list[ContentBlock] = [TextContent(type="text", text=result.model_dump_json())]
     if thumbnails:
-        content += [_image_content(context.service.thumbnail(id_)) for id_ in result.ids]
-    return CallToolResult(content=content, structured_content=result.data.model_dump(mode="json"))
+        content += [_image_content(context.service.thumbnail(id_)) for id_ in ids]
+    return CallToolResult(content=content, structured_content=result.model_dump(mode="json"))
 
 
 def _image_content(jpeg: bytes) -> ImageContent:

@@ -33,38 +33,36 @@ class Metrics:
         stored.set_function(lambda: context.uploads.bytes)
         running = Gauge("mmretrieve_running", "requests that compute", ("gate",), registry=own)
         waiting = Gauge("mmretrieve_waiting", "requests that wait to", ("gate",), registry=own)
-        for name, executor in (("searching", context.searching), ("reading", context.reading)):
+        for name, executor in (("searching", context.search_executor), ("reading", context.read_executor)):
             running.labels(name).set_function(partial(getattr, executor, "running"))
             waiting.labels(name).set_function(partial(getattr, executor, "waiting"))
 
     def response(self) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
-    def count(self, scope: Scope, status: int, seconds: float) -> None:
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """The application, with its requests counted."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            started, status = perf_counter(), 500
+
+            async def send_and_note(message: Message) -> None:
+                nonlocal status
+                status = message.get("status", status)
+                await send(message)
+
+            try:
+                await app(scope, receive, send_and_note)
+            finally:
+                self._count(scope, status, perf_counter() - started)
+
+        return counted
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", OTHER)
         method = scope["method"] if scope["method"] in METHODS else OTHER
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
-
-
-class MetricsMiddleware:
-    """Counts the requests of an application."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, status = perf_counter(), 500
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_and_note)
-        finally:
-            self._metrics.count(scope, status, perf_counter() - started)

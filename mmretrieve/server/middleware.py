@@ -1,4 +1,4 @@
-"""Security of page, API, images, metrics and MCP alike: who is refused, how much is read, which headers every response has."""
+"""Security of all routes: which requests are refused, how much of a body is read, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SecurityMiddleware:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs the application; an unexpected error is one line for the client, and a traceback in the log."""
-        body, started = _BoundedBody(receive, self._limits), False
+        body, started = _bounded(receive, self._limits), False
 
         async def answer(message: Message) -> None:
             nonlocal started
@@ -60,7 +60,7 @@ class SecurityMiddleware:
 
         try:
             await self._app(scope, body, answer)
-        except (_BodyTooLargeError, _BodyTimeoutError) as error:
+        except _BodyError as error:
             await _error(error.status_code, error.detail, error.headers)(scope, receive, answer)
         except ClientDisconnect:
             logger.info("%s %s: the client left", scope.get("method"), scope.get("path"))
@@ -78,7 +78,7 @@ class SecurityMiddleware:
         ):
             return _error(403, "a page of another site may not use this server")
         if scope["type"] == "http" and _length(headers) > self._limits.body_bytes:
-            return _error(413, f"more than {self._limits.body_bytes:,} bytes in one request; send a smaller one")
+            return _error(413, _too_large(self._limits))
         if self._auth.is_authorized(headers):
             return None
         if scope["type"] == "http" and scope["method"] == "GET" and self._auth.is_authorized_link(scope["query_string"]):
@@ -104,36 +104,36 @@ class SecurityMiddleware:
         return _error(401, line, {"WWW-Authenticate": challenge})
 
 
-class _BodyTooLargeError(HTTPException):
-    """A body that is longer than the limit. An HTTPException, so that the code that reads the body lets it through."""
+class _BodyError(HTTPException):
+    """A body that is too long or too slow. An HTTPException, so that the code that reads the body lets it through."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(status, line, {"Connection": "close"})
 
 
-class _BodyTimeoutError(HTTPException):
-    """A body that does not arrive in time."""
-
-
-class _BoundedBody:
+def _bounded(receive: Receive, limits: Limits) -> Receive:
     """A request body, counted and timed until it is complete; what the application waits for afterwards is not."""
+    left, deadline, is_complete = limits.body_bytes, monotonic() + limits.seconds, False
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
-        self._receive, self._limit, self._left = receive, limits.body_bytes, limits.body_bytes
-        self._seconds, self._deadline, self._complete = limits.seconds, monotonic() + limits.seconds, False
-
-    async def __call__(self) -> Message:
+    async def receive_bounded() -> Message:
+        nonlocal left, is_complete
         try:
-            message = await asyncio.wait_for(self._receive(), None if self._complete else self._deadline - monotonic())
+            message = await asyncio.wait_for(receive(), None if is_complete else deadline - monotonic())
         except TimeoutError as error:
-            raise _BodyTimeoutError(
-                408, f"the request was not complete after {self._seconds:g} seconds; send it again", {"Connection": "close"}
-            ) from error
-        self._complete = self._complete or not message.get("more_body", False)
+            line = f"the request was not complete after {limits.seconds:g} seconds; send it again"
+            raise _BodyError(408, line) from error
+        is_complete = is_complete or not message.get("more_body", False)
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                raise _BodyTooLargeError(
-                    413, f"more than {self._limit:,} bytes in one request; send a smaller one", {"Connection": "close"}
-                )
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise _BodyError(413, _too_large(limits))
         return message
+
+    return receive_bounded
+
+
+def _too_large(limits: Limits) -> str:
+    return f"more than {limits.body_bytes:,} bytes in one request; send a smaller one"
 
 
 def _with_headers(send: Send) -> Send:

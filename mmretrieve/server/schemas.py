@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, unknown
 from mmretrieve.filters import Expression, columns, read_filter, to_dict
 from mmretrieve.filters.expression import MAX_LENGTH, fold_case
 from mmretrieve.gallery.store.records import UNSEEN, Item
@@ -29,19 +29,39 @@ from mmretrieve.options import NO_MATCH
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
 from mmretrieve.server import limits
-from mmretrieve.server.errors import FILTER_ERROR, ErrorResponse, without_folders
+from mmretrieve.server.errors import ErrorResponse, without_folders
 from mmretrieve.server.uploads import Uploads
 
 PRIVATE_COLUMNS = frozenset(["path", "source", "stamp"])
-"""Columns that say where files are: a client that filters by them finds out, guess by guess."""
+"""Columns that say where files are. A client that may filter by them can read them, one guess at a time."""
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
+
+
+def _error(line: str) -> PydanticCustomError:
+    """An error that reaches the client as this line."""
+    return PydanticCustomError("wrong", "{line}", {"line": line})
+
+
+class StrictModel(BaseModel):
+    """A model that refuses unknown fields, and suggests the one that was meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for name in value:
+                if name not in cls.model_fields:
+                    raise _error(str(unknown("field", name, cls.model_fields)))
+        return value
 
 
 def check_public(name: str) -> str:
     """The name of a column that a client may filter by."""
     if fold_case(name) in PRIVATE_COLUMNS:
-        raise PydanticCustomError("private_column", f"{name} tells where files are, which is private; filter by another column")
+        raise _error(f"{name} tells where files are, which is private; filter by another column")
     return name
 
 
@@ -51,9 +71,7 @@ def read_public_filter(where: Any) -> Expression:
         is_structure = isinstance(where, str) and where.lstrip().startswith("{")
         expression: Expression = read_filter(json.loads(where) if is_structure else where)
     except (OptionError, json.JSONDecodeError, RecursionError) as error:
-        raise PydanticCustomError(
-            FILTER_ERROR, "{reason}", {"reason": str(error).removeprefix("where").removeprefix(":").lstrip()}
-        ) from None
+        raise _error(str(error)) from None
     for column in sorted(columns(expression), key=lambda column: column.name):
         check_public(column.name)
     return expression
@@ -99,8 +117,9 @@ def _as_list(value: Any) -> Any:
 
 
 def _as_regions(value: Any) -> Any:
-    one = isinstance(value, list) and len(value) == 4 and not any(isinstance(side, list) for side in value)
-    return [value] if one and any(side is not None for side in value) else _as_list(value)
+    """One region as a list of it. A list of null is one of whole images."""
+    is_one = isinstance(value, list) and any(side is not None and not isinstance(side, list) for side in value)
+    return [value] if is_one else _as_list(value)
 
 
 def _wire_type(name: str, declared: RequestField) -> Any:
@@ -127,13 +146,11 @@ def _wire_field(name: str, declared: RequestField) -> tuple[Any, Any]:
     return _wire_type(name, declared), Field(default=default, description=declared.help + WIRE_HELP.get(name, ""))
 
 
-class SearchFields(BaseModel):
+class SearchFields(StrictModel):
     """A composed query: references (images first, then uploads, then items), what should be different, and how it is weighted.
 
     A field that accepts several values takes one value or a list. The fields are those of `Retriever.search`, and `upload`.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     upload: Annotated[Images, BeforeValidator(_as_list, str | Images | None)] = Field(
         default=[], description="reference images by the names that POST /api/uploads gave them"
@@ -146,7 +163,7 @@ class SearchFields(BaseModel):
             ("prompts", limits.PROMPTS, ("prompt", "avoid")),
         ):
             if (count := sum(len(getattr(self, name)) for name in names)) > most:
-                raise PydanticCustomError("too_long", f"{count} {what}; a request takes up to {most}")
+                raise _error(f"{count} {what}; a request takes up to {most}")
         return self
 
     def to_request(self, uploads: Uploads, **changes: Any) -> SearchRequest:
@@ -169,7 +186,7 @@ else:
 
 
 class BatchRequest(BaseModel):
-    """Several requests at once. A wrong one gets an error of its own, so anything may stand in its place."""
+    """Several requests at once. An invalid one gets its own error, so the schema accepts anything in its place."""
 
     asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(
         min_length=1, max_length=limits.BATCH, description="the requests"

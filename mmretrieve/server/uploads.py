@@ -15,14 +15,13 @@ from pathlib import Path
 from threading import Lock
 
 from mmretrieve.errors import ExpiredError, ImageError
-from mmretrieve.images import content_hash, open_image, thumbnail
+from mmretrieve.images import URL, content_hash, open_image, thumbnail
 from mmretrieve.server.limits import Limits
 
 NAME = "the image"  # what messages call it: an upload has no file name
 PREVIEW_SIDE = 640
 TOKEN = re.compile(r"[0-9a-f]{32}")
 DATA_URI = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
-URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class Uploads:
@@ -55,7 +54,7 @@ class Uploads:
         """Stores an image given as base64, bare or in a data: URL. Raises ImageError for anything else, such as another URL."""
         start = DATA_URI.match(text)
         encoded = text[start.end() :] if start else text
-        if URL.match(encoded):
+        if URL.match(encoded.lstrip()):
             raise ImageError("a URL is not an image, and URLs are never fetched; send the bytes of the image as base64")
         try:
             return self.add(base64.b64decode("".join(encoded.split()), validate=True))

@@ -50,7 +50,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
 def test_index_again_skips(indexed: Path, photos: Path) -> None:
     done = shell("index", photos, "--gallery", indexed)
     assert done.returncode == 0
-    assert "0 added, 60 skipped, 0 failed, 60 items" in done.stdout
+    assert "0 added, 60 unchanged, 0 failed; 60 items" in done.stdout
 
 
 def test_search_prints_what_import_finds(indexed: Path, photos: Path) -> None:
@@ -70,22 +70,40 @@ def test_search_prints_what_import_finds(indexed: Path, photos: Path) -> None:
     assert len(table.stdout.splitlines()) == 2
 
 
+def test_info_is_a_list_without_empty_entries(indexed: Path) -> None:
+    lines = shell("info", indexed).stdout.splitlines()
+    values = {line[: line.index("  ")]: line for line in lines}
+    assert values["items"].split() == ["items", "60"]
+    assert values["encoder model"].endswith("  wardrobe")
+    assert "size 64 64" in values["encoder preprocessing"]
+    assert len({len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}) == 1, "one column of values"
+    assert not [line for line in lines if "None" in line or '{"' in line]
+    assert "advice" in json.loads(shell("info", indexed, "--json").stdout)["index"]
+
+
+def test_notes_are_marked_as_notes(indexed: Path) -> None:
+    done = shell("search", indexed, "--prompt", "refrigerator", "-k", "1000")
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 3
+    assert all(line.startswith("note: ") for line in done.stderr.splitlines())
+
+
 def test_info_verify_delete(indexed: Path) -> None:
     assert json.loads(shell("info", indexed, "--json").stdout)["items"] == 60
     assert "wardrobe" in shell("info", indexed).stdout
     assert shell("verify", indexed).returncode == 0
-    gone = mm.Gallery.open(indexed).ids[0]
-    assert shell("delete", indexed, gone, "nothing").returncode == 1
+    deleted = mm.Gallery.open(indexed).ids[0]
+    assert shell("delete", indexed, deleted, "nothing").returncode == 1
     assert len(mm.Gallery.open(indexed)) == 60
-    assert shell("delete", indexed, gone).returncode == 0
+    assert shell("delete", indexed, deleted).returncode == 0
     assert len(mm.Gallery.open(indexed)) == 59
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
-        (["search", "{g}", "--prompt", ""], 2, "the prompt is empty"),
-        (["search", "{g}"], 2, "a reference image, a prompt, or both"),
+        (["search", "{g}", "--prompt", ""], 2, "prompt is empty; give a text, or leave prompt out"),
+        (["search", "{g}"], 2, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
         (["search", "{g}", "--prompt", "x", "--beta", "1.2"], 2, "from 0 to 1"),
         (["search", "{g}", "--prompt", "x", "--beta", "nan"], 2, "finite"),
         (["search", "{g}", "--prompt", "x", "-k", "0"], 2, "at least 1"),
@@ -98,17 +116,49 @@ def test_info_verify_delete(indexed: Path) -> None:
         (["search", "{g}", "--prompt", "x", "--encoder", "bogus"], 2, "choose from: wardrobe"),
         (["index", "{tmp}", "--gallery", "{tmp}/new"], 1, "no images in this folder"),
         (["index", "{photos}", "--gallery", "{tmp}/new", "--encoder", "bogus"], 2, "unknown encoder 'bogus'"),
-        (["frobnicate"], 2, "invalid choice"),
+        (["frobnicate"], 2, "unknown command 'frobnicate'; choose from: index, sync"),
+        (["serch", "{g}"], 2, "unknown command 'serch'; did you mean 'search'? choose from: index, sync"),
+        (
+            ["search", "{g}", "--promt", "x"],
+            2,
+            "unknown option '--promt'; did you mean '--prompt'? see mmretrieve search --help",
+        ),
+        (["search", "{g}", "--top-k=3"], 2, "unknown option '--top-k'; did you mean '-k'? see mmretrieve search --help"),
+        (["index", "{photos}", "--galery", "{tmp}/new"], 2, "unknown option '--galery'; did you mean '--gallery'?"),
+        (["--versoin"], 2, "unknown option '--versoin'; did you mean '--version'? see mmretrieve --help"),
+        (["info", "{g}", "{g}"], 2, "unexpected argument"),
+        (["index", "{photos}", "--gallery", "{tmp}/new", "--decode", "fats"], 2, "unknown value 'fats'; did you mean 'fast'?"),
+        (["search", "{g}", "--prompt", "x", "--composer", "sun"], 2, "unknown composer 'sun'; did you mean 'sum'?"),
+        (["search", "{g}", "--prompt", "x", "--rule", "liner"], 2, "unknown rule 'liner'; did you mean 'linear'?"),
+        (["search", "{g}", "--prompt", "x", "--weights", "blanced"], 2, "got 'blanced'; did you mean 'balanced'?"),
+        (
+            ["search", "{g}", "--prompt", "x", "--where", "widht > 3"],
+            2,
+            "no such column: widht; did you mean 'width'? there are",
+        ),
+        (
+            ["search", "{g}", "--image", "https://example.com/a.jpg"],
+            1,
+            "URLs are not fetched; download the image and give its file",
+        ),
+        (["search", "{g}", "--prompt", "x", "--region", "0,0,1,1"], 2, "region needs a reference, and this request has none"),
+        (["search", "{g}", "--encoder", "wardrob", "--prompt", "x"], 2, "unknown encoder 'wardrob'; did you mean 'wardrobe'?"),
+        (["serve", "{g}", "--token", "short"], 2, "at least 8 printable ASCII characters"),
     ],
 )
 def test_wrong_use_is_one_line_and_an_exit_status(
-    arguments: list[str], status: int, said: str, indexed: Path, photos: Path, tmp_path: Path
+    arguments: list[str], status: int, message: str, indexed: Path, photos: Path, tmp_path: Path
 ) -> None:
     done = shell(*(a.format(g=indexed, photos=photos, tmp=tmp_path) for a in arguments))
     assert (done.returncode, done.stdout) == (status, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_value_may_begin_like_an_option(indexed: Path) -> None:
+    for words in (["--prompt=--striped"], ["--prompt", "--striped sleeves"]):
+        assert shell("search", indexed, *words, "-k", "1").returncode == 0
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -145,9 +195,14 @@ def test_failed_pictures_are_named_and_the_others_go_in(photos: Path, tmp_path: 
     (source / "good.png").write_bytes(next(photos.rglob("*.png")).read_bytes())
     (source / "bad.png").write_bytes(b"x")
     done = shell("index", source, "--gallery", tmp_path / "g", "--encoder", "wardrobe")
-    assert done.returncode == 0
-    assert "1 added, 0 skipped, 1 failed" in done.stdout
+    assert done.returncode == 3
+    assert done.stdout.endswith("1 added, 0 unchanged, 1 failed; 1 items\n")
     assert "not added: bad.png" in done.stderr
+    assert shell("sync", source, "--gallery", tmp_path / "g").returncode == 3
+    (source / "good.png").unlink()
+    only_failed = shell("index", source, "--gallery", tmp_path / "empty", "--encoder", "wardrobe")
+    assert (only_failed.returncode, "0 added, 0 unchanged, 1 failed" in only_failed.stdout) == (1, True)
+    assert "3 done except for images that could not be added" in " ".join(shell("index", "--help").stdout.split())
 
 
 def test_more_than_there_is_gives_all_and_says_so(indexed: Path) -> None:

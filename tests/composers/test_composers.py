@@ -284,7 +284,7 @@ def test_missing_requirements_of_a_composer_are_named(encoder: Encoder) -> None:
         make_composer("sum", encoder).compose([ComposerInput(prompt="in red")])
     with pytest.raises(OptionError, match="needs a prompt"):
         make_composer("captions", encoder).compose([ComposerInput(np.ones(3, np.float32))])
-    with pytest.raises(OptionError, match="a reference image, a prompt, or both"):
+    with pytest.raises(OptionError, match="a composer needs a vector, a prompt, or both"):
         ComposerInput()
     with pytest.raises(OptionError, match="choose from: image, prompt, sum"):
         make_composer("magic", encoder)

@@ -131,7 +131,7 @@ def test_targetpad_pads_before_the_models_own_preprocessing(encoder: Encoder, ph
 
 
 def test_an_unknown_preprocessing_is_refused() -> None:
-    with pytest.raises(OptionError, match="unknown preprocessing 'squarepad'; choose from: plain, targetpad"):
+    with pytest.raises(OptionError, match=r"unknown preprocessing 'squarepad'; did you mean 'targetpad'\? choose from: plain"):
         load_encoder("wardrobe", preprocessing="squarepad")
 
 

@@ -58,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], asked: list[str], status: int) -
     assert found == status
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
-    assert lines[0].startswith("eval: ") or lines[0].startswith("python: ")
+    assert lines[0].startswith("eval: ")
     return lines[0]
 
 
@@ -100,7 +100,7 @@ def test_registered_names_work_in_a_run(place: Path, tmp_path: Path, capsys: pyt
     assert rewritten["metrics"] == template["metrics"]
     with pytest.raises(SystemExit, match="2"):
         main(["run", "cirr", "--composer", "sun"])
-    assert "unknown composer 'sun'; choose from: image, prompt" in capsys.readouterr().err
+    assert "unknown composer 'sun'; did you mean 'sum'? choose from: image, prompt" in capsys.readouterr().err
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_an_export_is_imported_without_loss(tmp_path: Path, shop: mm.Gallery, ca
     out, back = tmp_path / "out", tmp_path / "back.gallery"
     assert main(["export", str(shop.path), str(out), "--quiet"]) == 0
     assert main(["import", str(out), "--gallery", str(back), "--quiet"]) == 0
-    assert "58 added, 0 skipped, 58 items" in capsys.readouterr().out
+    assert "58 added, 0 unchanged, 0 failed; 58 items" in capsys.readouterr().out
     again = mm.Gallery.open(back)
     assert gallery_state(again) == gallery_state(shop)
     assert (again.setting, again.encoder_identity, again.info()["fields"]) == (
@@ -239,7 +239,8 @@ def test_the_shell_syncs_merges_compacts_and_finds_duplicates(
     assert (output["removed"], output["items"]) == (1, 59)
     assert main(["compact", one, "--quiet"]) == 0
     assert main(["merge", two, one, "--quiet", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"added": 59, "skipped": 0, "items": 59}
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report == {"added": 59, "skipped": 0, "updated": 0, "removed": 0, "failed": {}, "items": 59}
     assert main(["duplicates", two, "--min-score", "0.5", "--json", "--quiet"]) == 0
     assert sum(len(json.loads(line)) for line in capsys.readouterr().out.splitlines()) > 10
     assert main(["verify", two]) == 0

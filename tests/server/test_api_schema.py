@@ -51,6 +51,6 @@ def test_every_route_is_described(link: str) -> None:
         for route in methods.values():
             assert route["summary"], path
             assert {"400", "401", "413", "503", "504"} <= set(route["responses"]), path
-            problems = {status: told for status, told in route["responses"].items() if status >= "400"}
-            for told in problems.values():
-                assert told["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
+            errors = {status: response for status, response in route["responses"].items() if status >= "400"}
+            for response in errors.values():
+                assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}

@@ -1,4 +1,4 @@
-"""Who may come in: every way to knock at a real server, and what is said at the door."""
+"""Who may come in: every way to knock at a real server, and what is text at the door."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from live_server import served
 
 import mmretrieve as mm
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.server.app import create_app
-from mmretrieve.server.auth import Auth
+from mmretrieve.server.app import bind, create_app
+from mmretrieve.server.auth import Auth, parse_auth
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.middleware import SecurityMiddleware
-from mmretrieve.server.run import bind, parse_auth
 
 TOKEN, PASSWORD = "correct-horse", "battery-staple"
 MOST = 100_000
@@ -61,21 +60,23 @@ def by_password(retriever: mm.Retriever) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("brought", [{}, {"Authorization": "Bearer wrong-horse"}, {"Cookie": "mmretrieve-token=wrong-horse"}])
-def test_nothing_is_open_without_the_token(by_token: str, route: str, brought: dict[str, str]) -> None:
-    answer = httpx.get(by_token + route, headers=brought)
+@pytest.mark.parametrize(
+    "credentials", [{}, {"Authorization": "Bearer wrong-horse"}, {"Cookie": "mmretrieve-token=wrong-horse"}]
+)
+def test_every_route_requires_the_token(by_token: str, route: str, credentials: dict[str, str]) -> None:
+    answer = httpx.get(by_token + route, headers=credentials)
     assert (answer.status_code, answer.json()) == (401, {"error": "this server requires a token"})
     assert answer.headers["www-authenticate"] == "Bearer"
-    assert httpx.post(by_token + route, headers=brought, json={"prompt": "in red"}).status_code == 401
+    assert httpx.post(by_token + route, headers=credentials, json={"prompt": "in red"}).status_code == 401
 
 
-def test_the_token_opens_by_header(by_token: str) -> None:
+def test_the_token_is_accepted_in_a_header(by_token: str) -> None:
     for kind in ("Bearer", "bearer"):
         assert httpx.get(f"{by_token}/api/health", headers={"Authorization": f"{kind} {TOKEN}"}).status_code == 200
     assert httpx.get(f"{by_token}/api/health", headers={"Authorization": f"Basic {TOKEN}"}).status_code == 401
 
 
-def test_a_link_opens_once_and_leaves_no_token_in_the_address(by_token: str) -> None:
+def test_a_link_sets_a_cookie_and_removes_the_token_from_the_url(by_token: str) -> None:
     with httpx.Client(base_url=by_token) as browser:
         answer = browser.get(f"/api/items?limit=3&token={TOKEN}")
         assert (answer.status_code, answer.headers["location"]) == (303, "/api/items?limit=3")
@@ -104,7 +105,7 @@ def test_user_and_password(by_password: str) -> None:
         assert status == 401
 
 
-def test_a_browser_gets_a_page_that_says_what_to_do(by_token: str) -> None:
+def test_a_browser_without_the_token_gets_a_page_with_instructions(by_token: str) -> None:
     answer = httpx.get(by_token, headers={"Accept": "text/html,*/*"})
     assert answer.status_code == 401
     assert answer.headers["content-type"].startswith("text/html")
@@ -115,19 +116,19 @@ def test_a_browser_gets_a_page_that_says_what_to_do(by_token: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.7", "", "[::", "[::2]:80"]
 )
-def test_an_open_server_answers_to_names_of_this_machine_alone(open_site: str, host: str) -> None:
-    status, _, said = asked(open_site, "GET", "/api/health", {"Host": host})
+def test_an_open_server_refuses_other_host_names(open_site: str, host: str) -> None:
+    status, _, text = asked(open_site, "GET", "/api/health", {"Host": host})
     assert status in (400, 421)
-    assert "items" not in said
+    assert "items" not in text
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:99", "127.0.0.2", "[::1]:7860", "LOCALHOST"])
-def test_and_to_those_it_does(open_site: str, host: str) -> None:
+def test_an_open_server_accepts_loopback_names(open_site: str, host: str) -> None:
     assert asked(open_site, "GET", "/api/health", {"Host": host})[0] == 200
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://127.0.0.1:1"])
-def test_pages_of_other_sites_may_not_ask(open_site: str, by_password: str, origin: str) -> None:
+def test_cross_origin_requests_are_refused(open_site: str, by_password: str, origin: str) -> None:
     for link in (open_site, by_password):
         for method, path in (("POST", "/api/search"), ("POST", "/mcp"), ("DELETE", "/mcp")):
             answer = httpx.request(
@@ -136,19 +137,19 @@ def test_pages_of_other_sites_may_not_ask(open_site: str, by_password: str, orig
             assert (answer.status_code, answer.json()) == (403, {"error": "a page of another site may not use this server"})
 
 
-def test_pages_of_other_sites_may_not_show_what_is_here(open_site: str) -> None:
-    told = {"Sec-Fetch-Site": "cross-site"}
-    assert httpx.get(f"{open_site}/api/items", headers=told | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
-    assert httpx.get(f"{open_site}/api/items", headers=told | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
+def test_embedding_by_other_sites_is_refused(open_site: str) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    assert httpx.get(f"{open_site}/api/items", headers=headers | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    assert httpx.get(f"{open_site}/api/items", headers=headers | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(retriever: mm.Retriever) -> None:
+def test_an_incomplete_body_times_out(retriever: mm.Retriever) -> None:
     with served(create_app(retriever, limits=Limits(seconds=1))) as link, socket.create_connection(urlsplit(link).netloc.split(":")) as client:  # fmt: skip
         client.sendall(b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
         assert b" 408 " in client.recv(4_096).splitlines()[0]
 
 
-def test_its_own_page_may(open_site: str) -> None:
+def test_same_origin_requests_are_accepted(open_site: str) -> None:
     assert httpx.post(f"{open_site}/api/search", headers={"Origin": open_site}, json={"prompt": "in red"}).status_code == 200
 
 
@@ -157,15 +158,15 @@ def test_a_body_that_is_announced_too_large_is_refused_unread(open_site: str, le
     place = urlsplit(open_site)
     with socket.create_connection((place.hostname, place.port), timeout=10) as line:
         line.sendall(f"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
-        said = ""
-        while "}" not in said:
-            said += line.recv(10_000).decode()
-    assert said.startswith("HTTP/1.1 413")
-    assert "more than 100,000 bytes in one request" in said
+        text = ""
+        while "}" not in text:
+            text += line.recv(10_000).decode()
+    assert text.startswith("HTTP/1.1 413")
+    assert "more than 100,000 bytes in one request" in text
 
 
 @pytest.mark.parametrize("path", ["/api/search", "/api/search/form", "/api/uploads", "/api/batch", "/mcp"])
-def test_a_body_that_never_ends_is_not_read_on(open_site: str, path: str) -> None:
+def test_an_endless_body_is_cut_off_at_the_limit(open_site: str, path: str) -> None:
     place = urlsplit(open_site)
     kind = {"/api/search/form": "multipart/form-data; boundary=x", "/api/uploads": "application/octet-stream"}
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind.get(path, 'application/json')}\r\n"
@@ -176,13 +177,13 @@ def test_a_body_that_never_ends_is_not_read_on(open_site: str, path: str) -> Non
         for part in (start, b" " * (MOST - len(start)), b" "):
             if part:
                 line.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-        said = b"".join(iter(lambda: line.recv(10_000), b"")).decode()  # until the server hangs up
-    assert said.startswith("HTTP/1.1 413")
-    assert said.endswith('{"error":"more than 100,000 bytes in one request; send a smaller one"}')
+        text = b"".join(iter(lambda: line.recv(10_000), b"")).decode()  # until the server hangs up
+    assert text.startswith("HTTP/1.1 413")
+    assert text.endswith('{"error":"more than 100,000 bytes in one request; send a smaller one"}')
 
 
 @pytest.mark.parametrize("path", ["/", "/api/health", "/api/thumbnail?id=none", "/nothing", "/metrics", "/mcp"])
-def test_every_answer_keeps_browsers_to_this_server(open_site: str, by_token: str, path: str) -> None:
+def test_every_response_has_security_headers(open_site: str, by_token: str, path: str) -> None:
     for link in (open_site, by_token):
         headers = httpx.get(link + path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -194,7 +195,7 @@ def test_every_answer_keeps_browsers_to_this_server(open_site: str, by_token: st
         assert "access-control-allow-origin" not in headers
 
 
-def test_sockets_are_guarded_too() -> None:
+def test_websockets_require_authorization() -> None:
     def closed(auth: Auth, headers: dict[str, str]) -> bool:
         sent: list[Any] = []
 
@@ -227,7 +228,7 @@ def test_a_weak_token_is_refused(token: str) -> None:
         parse_auth(None, f"ann:{token}")
 
 
-def test_what_a_guard_is_made_from() -> None:
+def test_auth_is_parsed_from_the_options() -> None:
     first, second = parse_auth("auto", None), parse_auth("auto", None)
     assert first.token != second.token
     assert len(first.token or "") >= 32
@@ -240,27 +241,27 @@ def test_what_a_guard_is_made_from() -> None:
         parse_auth(TOKEN, f"ann:{PASSWORD}")
 
 
-def test_an_open_server_stays_on_this_machine() -> None:
+def test_an_open_server_binds_only_to_loopback() -> None:
     for host in ("0.0.0.0", "192.168.1.7", "::", "shop.example", ""):
         with pytest.raises(OptionError, match="give --token or --user"):
             bind(host, 0, Auth())
-    with bind("127.0.0.2", 0, Auth()).socket, bind("0.0.0.0", 0, Auth(token=TOKEN)).socket:
+    with bind("127.0.0.2", 0, Auth()), bind("0.0.0.0", 0, Auth(token=TOKEN)):
         pass
 
 
-def test_no_answer_waits_for_an_acknowledgement() -> None:
-    with bind("127.0.0.1", 0, Auth()).socket as ours, socket.create_connection(ours.getsockname()):
+def test_sockets_do_not_delay_small_packets() -> None:
+    with bind("127.0.0.1", 0, Auth()) as ours, socket.create_connection(ours.getsockname()):
         theirs, _ = ours.accept()
         with theirs:
             assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_port_that_is_taken() -> None:
-    with bind("127.0.0.1", None, Auth()).socket as first:
+def test_a_port_in_use_is_an_error() -> None:
+    with bind("127.0.0.1", None, Auth()) as first:
         port = first.getsockname()[1]
         with pytest.raises(MMRetrieveError, match=rf"cannot listen at 127\.0\.0\.1, port {port}: .*; name another with --port"):
             bind("127.0.0.1", port, Auth())
-        with bind("127.0.0.1", None, Auth()).socket as second:
+        with bind("127.0.0.1", None, Auth()) as second:
             assert second.getsockname()[1] > port
 
 
@@ -273,6 +274,6 @@ def asked(link: str, method: str, path: str, headers: dict[str, str] | None = No
         line.putheader(name, value)
     line.endheaders()
     answer = line.getresponse()
-    said = answer.read().decode()
+    text = answer.read().decode()
     line.close()
-    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, said
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, text

@@ -1,4 +1,4 @@
-"""The tools for agents, through the protocol's own client: over HTTP, over stdin and stdout, and beside a page."""
+"""The MCP tools, through the client of the protocol: over HTTP, over stdin and stdout, and on a server with a page."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def stdio(gallery: Path) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=words, cwd=ROOT, env=known)
 
 
-def said(answer: CallToolResult) -> list[tuple[str, float, dict[str, float]]]:
+def hits_of(answer: CallToolResult) -> list[tuple[str, float, dict[str, float]]]:
     assert not answer.is_error, answer.content
     return [(hit["id"], hit["score"], hit["contributions"]) for hit in answer.structured_content["hits"]]
 
@@ -89,20 +89,20 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
     coded = base64.b64encode(file.read_bytes()).decode()
     ask = {"image": coded, "prompt": "in red", "k": 7, "exclude_reference": True} | KNOBS
     by_picture = await client.call_tool("search", ask)
-    assert said(by_picture) == expected(retriever.search(file, "in red", k=7, exclude_reference=True, **KNOBS))
+    assert hits_of(by_picture) == expected(retriever.search(file, "in red", k=7, exclude_reference=True, **KNOBS))
     assert next(iter(by_picture.structured_content)) == "hits"
     assert [content.type for content in by_picture.content] == ["text"]
     by_id = await client.call_tool("search", {"reference_id": item, "prompt": "in red"})
-    assert said(by_id) == expected(retriever.search(reference_id=item, prompt="in red"))
+    assert hits_of(by_id) == expected(retriever.search(reference_id=item, prompt="in red"))
     long = {"reference_id": item, "prompt": "in red", "caption": "a photo of a long blue dress " * 9}
     shortened = (await client.call_tool("search", long)).structured_content
     assert shortened["words"]["composed"].endswith(", in red")
     assert shortened["note"] == retriever.search(**long).note
     assert "words, so that the prompt fits into the encoder's 40 tokens" in shortened["note"]
     filtered = await client.call_tool("search", {"prompt": "in red", "where": to_dict(parse("width < 90"))})
-    assert said(filtered) == expected(retriever.search(prompt="in red", where="width < 90"))
+    assert hits_of(filtered) == expected(retriever.search(prompt="in red", where="width < 90"))
     similar = await client.call_tool("similar", {"id": item, "k": 4})
-    assert said(similar) == expected(retriever.search(reference_id=item, k=4, exclude_reference=True))
+    assert hits_of(similar) == expected(retriever.search(reference_id=item, k=4, exclude_reference=True))
 
     known = await client.call_tool("item", {"id": item})
     assert (known.structured_content["id"], known.structured_content["width"]) == (item, 96)
@@ -122,12 +122,13 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
 
     wrong = {
         "no item 'none' in this gallery": ("similar", {"id": "none"}),
-        "a query needs a reference image": ("search", {}),
-        "colour: Extra inputs are not permitted": ("search", {"colour": "red"}),
-        "k: Input should be less than or equal to 1000": ("similar", {"id": item, "k": 5_000}),
+        "the query is empty; give image,": ("search", {}),
+        "unknown field 'colour'; choose from: ": ("search", {"colour": "red"}),
+        "k must be at most 1000, got 5000": ("similar", {"id": item, "k": 5_000}),
         "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),
         "the image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
-        "id: Field required": ("item", {}),
+        "id is missing; every request needs it": ("item", {}),
+        "unknown tool 'serch'; did you mean 'search'? choose from: search, similar, item, info": ("serch", {}),
         "source tells where files are": ("search", {"prompt": "a", "where": "items.[source] LIKE '/%'"}),
     }
     for line, (tool, arguments) in wrong.items():
@@ -143,7 +144,7 @@ def test_over_stdin_and_stdout(made: Path, encoder: mm.Encoder, photos: Path) ->
     use(stdio(made), lambda client: everything(client, mm.Retriever.open(made, encoder=encoder), photos))
 
 
-def test_nothing_but_the_protocol_is_on_stdout(made: Path) -> None:
+def test_stdout_contains_only_the_protocol(made: Path) -> None:
     hello = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}\n'
     place = stdio(made)
     ended = subprocess.run([place.command, *place.args], input=hello, capture_output=True, text=True, cwd=ROOT, timeout=120)
@@ -152,7 +153,7 @@ def test_nothing_but_the_protocol_is_on_stdout(made: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_the_guard_stands_before_tools_too(retriever: mm.Retriever) -> None:
+def test_tools_require_the_token(retriever: mm.Retriever) -> None:
     async def ask(client: Client) -> None:
         assert not (await client.call_tool("info", {})).is_error
 
@@ -163,7 +164,7 @@ def test_the_guard_stands_before_tools_too(retriever: mm.Retriever) -> None:
         assert httpx2.post(f"{link}/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).status_code == 401
 
 
-def test_tools_wait_at_the_same_gate(retriever: mm.Retriever) -> None:
+def test_tools_share_the_time_limit_of_requests(retriever: mm.Retriever) -> None:
     async def ask(client: Client) -> None:
         assert "took longer than 0.001 seconds" in refused(await client.call_tool("search", {"prompt": "in red"}))
 
@@ -171,12 +172,12 @@ def test_tools_wait_at_the_same_gate(retriever: mm.Retriever) -> None:
         use(f"{link}/mcp", ask)
 
 
-def test_tools_and_a_page_live_in_one_server(retriever: mm.Retriever) -> None:
+def test_one_server_has_tools_and_a_page(retriever: mm.Retriever) -> None:
     from demo.app import page
 
     async def ask(client: Client) -> None:
         ranking = retriever.search(prompt="in red")
-        assert said(await client.call_tool("search", {"prompt": "in red"})) == expected(ranking)
+        assert hits_of(await client.call_tool("search", {"prompt": "in red"})) == expected(ranking)
 
     with served(create_app(retriever, page=page)) as link:
         use(f"{link}/mcp", ask)
