@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from eval.benchmarks import circo, cirr
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.runs.compositions import MethodConfig, ScoredCompositions
-from eval.runs.run import EvalRun, RunPart
+from eval.runs.compositions import ComposedBenchmark, MethodConfig
+from eval.runs.run import EvalRun
 from eval.runs.weight_settings import WeightSetting
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, rank_plane, sweep_plane
@@ -68,13 +68,13 @@ def measure_cirr(points: int) -> dict[str, Any]:
     """Times one setting and the whole plane, and compares their metrics at some points."""
     part, encoder = cirr_part(), load_encoder("wardrobe")
     setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
-    vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.scored.compositions])
+    vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.compositions])
     functions: dict[str, Callable[[], Any]] = {
         "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).evaluate(),
         "all settings: the record of a sweep": lambda: sweep_plane(_run(part, encoder, setting), PLANE, Tuning.HALVES),
         "one setting: metrics alone": lambda: part.benchmark.mean_metrics(evaluate_setting(part, SETTING)),
         "all settings: metrics alone": lambda: rank_plane(part, PLANE).means(),
-        "one vector a query: score": lambda: part.benchmark.score(vectors, part.scored.gallery),
+        "one vector a query: score": lambda: part.benchmark.score(vectors, part.gallery),
     }
     before = peak_memory()
     seconds, results = time_in_turns(functions)
@@ -113,7 +113,7 @@ def time_in_turns(functions: dict[str, Callable[[], Any]], times: int = 5) -> tu
     return seconds, results
 
 
-def _compare_with_runs(part: RunPart, means: NDArray[np.float64], points: int) -> dict[str, float]:
+def _compare_with_runs(part: ComposedBenchmark, means: NDArray[np.float64], points: int) -> dict[str, float]:
     """The largest difference over all metrics between points of the plane and separate evaluations."""
     grid = [(float(beta), float(gamma)) for beta in PLANE.betas for gamma in PLANE.gammas]
     points_of_plane = np.random.default_rng(1).permutation(len(grid))[:points]
@@ -127,15 +127,15 @@ def _compare_with_runs(part: RunPart, means: NDArray[np.float64], points: int) -
     }
 
 
-def _run(part: RunPart, encoder: Encoder, setting: WeightSetting) -> EvalRun:
+def _run(part: ComposedBenchmark, encoder: Encoder, setting: WeightSetting) -> EvalRun:
     return EvalRun("benchmark", "cirr", encoder, MethodConfig(ComposerName.CAPTIONS), setting, [part], {})
 
 
-def evaluate_setting(part: RunPart, pdv: PDV) -> NDArray[np.float64]:
-    return part.benchmark.measure_scores(part.scored.item_scores(lambda composition: composition.with_pdv(pdv)))
+def evaluate_setting(part: ComposedBenchmark, pdv: PDV) -> NDArray[np.float64]:
+    return part.measure(lambda composition: composition.with_pdv(pdv))
 
 
-def cirr_part() -> RunPart:
+def cirr_part() -> ComposedBenchmark:
     gallery, rng = synthetic_vectors(2297), np.random.default_rng(2)
     references = rng.integers(len(gallery), size=4181)
     targets = (references + rng.integers(1, len(gallery), size=4181)) % len(gallery)
@@ -143,7 +143,7 @@ def cirr_part() -> RunPart:
     return _part("cirr", queries, gallery, references, targets, cirr.PROTOCOL)
 
 
-def circo_part() -> RunPart:
+def circo_part() -> ComposedBenchmark:
     gallery, rng = synthetic_vectors(123_403), np.random.default_rng(3)
     rows_of_queries = rng.permutation(len(gallery))[: 800 * (1 + CIRCO_TARGETS)].reshape(800, -1)
     queries = [BenchmarkQuery(str(i), str(row[0]), ("",), tuple(map(str, row[1:]))) for i, row in enumerate(rows_of_queries)]
@@ -165,7 +165,7 @@ def _part(
     references: NDArray[np.integer],
     targets: NDArray[np.integer],
     protocol: Protocol,
-) -> RunPart:
+) -> ComposedBenchmark:
     rng = np.random.default_rng(4)
     image, target = gallery[references], gallery[targets]
     cone = 3 * rng.normal(size=DIM) / np.sqrt(DIM)
@@ -175,7 +175,7 @@ def _part(
     terms = zip(image, text, composed, strict=True)
     compositions = [Composition(names, np.stack(rows), (0.0, 0.0, 1.0)) for rows in terms]
     ids = tuple(map(str, range(len(gallery))))
-    return RunPart(Benchmark(name, "made up", ids, tuple(queries), Path, protocol), ScoredCompositions(compositions, gallery))
+    return ComposedBenchmark(Benchmark(name, "synthetic", ids, tuple(queries), Path, protocol), compositions, gallery)
 
 
 def _cirr_query(number: int, reference: int, target: int, rng: np.random.Generator) -> BenchmarkQuery:

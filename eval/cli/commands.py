@@ -29,7 +29,6 @@ from mmretrieve import MMRetrieveError
 from mmretrieve.cli.arguments import printable
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
-from mmretrieve.weighting import Spread
 
 if TYPE_CHECKING:
     from eval.report import ImageLoader
@@ -117,9 +116,8 @@ def _rank_for_server(made: EvalRun, *, subsets: bool) -> dict[str, str]:
     rankings: dict[str, list[str]] = {}
     subset_rankings: dict[str, list[str]] = {}
     part = made.parts[0]
-    spread = Spread.of(part.scored.gallery)
     with made.timer.measure("rank"):
-        scores = part.scored.item_scores(lambda composition: made.setting.weigh(composition, spread))
+        scores = part.item_scores(lambda composition: made.setting.weigh(composition, part.spread))
         for query, row in zip(part.benchmark.queries, scores, strict=True):
             rankings[query.id] = rank_ids(part.benchmark, query, row)
             if subsets:

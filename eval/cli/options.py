@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from eval.benchmarks import Benchmark, load_suite
 from eval.files import file_checksum
-from eval.runs.compositions import MethodConfig, PromptOrder, compose
+from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, compose
 from eval.runs.features import encode_gallery
 from eval.runs.provenance import StageTimer, describe_encoder, file_slug
-from eval.runs.run import EvalRun, RunPart
+from eval.runs.run import EvalRun
 from eval.runs.weight_settings import make_weight_setting
 from mmretrieve import RuleName
 from mmretrieve.cli.arguments import given_fields
@@ -104,7 +104,7 @@ def _make_part(
     language: LanguageOptions,
     options: argparse.Namespace,
     timer: StageTimer,
-) -> RunPart:
+) -> ComposedBenchmark:
     folder = None if options.features is None else options.features / file_slug(benchmark.name, benchmark.split)
     with timer.measure("encode images"), _progress_bar(len(benchmark.gallery_ids), "images", benchmark.name) as advance:
         benchmark, gallery = encode_gallery(
@@ -112,7 +112,7 @@ def _make_part(
         )
     with timer.measure("compose"), _progress_bar(len(benchmark.queries), "answers", benchmark.name) as advance:
         parts = parts_from(language, encoder, vocabulary=benchmark.vocabulary, phi=options.phi, progress=advance)
-        return RunPart(benchmark, compose(benchmark, gallery, encoder, config, parts))
+        return compose(benchmark, gallery, encoder, config, parts)
 
 
 def _check_name(name: str | None) -> None:

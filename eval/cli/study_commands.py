@@ -44,7 +44,6 @@ from mmretrieve.language.options import LanguageOptions
 from mmretrieve.options import BUILT_IN, NO_MATCH
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
-from mmretrieve.weighting import Spread
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,8 @@ def _measure_row(row: WeightsRow, benchmark: Benchmark, gallery: Float32, encode
     else:
         captioned = add_captions(benchmark, encoder, row.captions)
     parts = method_parts(row.method, encoder, Parts(vocabulary=captioned.vocabulary, phi=phi))
-    scored = compose(captioned.benchmark, gallery, encoder, row.method.config, parts)
-    measured = measure_weights(captioned.benchmark, scored, row.method.pdv or PDV(), Spread.of(gallery))
+    composed = compose(captioned.benchmark, gallery, encoder, row.method.config, parts)
+    measured = measure_weights(composed, row.method.pdv or PDV())
     return measured | {"seconds": round(time.perf_counter() - started, 1)}
 
 

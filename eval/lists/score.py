@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eval.benchmarks.base import Benchmark
 from eval.lists.checks import check_lists, ranks_candidates
 from eval.lists.files import ListKind, RankedLists
-from eval.metrics.ranks import RankingTask, Ranks, list_ranks
+from eval.metrics import RankingTask, Ranks, list_ranks
 from mmretrieve.errors import OptionError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Ranker
-from eval.metrics.ranks import target_ranks
-from eval.runs.compositions import EMPTY_PROMPT, MethodConfig, ScoredCompositions
+from eval.metrics import target_ranks
+from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, MethodConfig
 from eval.runs.provenance import StageTimer, collect_provenance, describe_encoder, describe_part
 from eval.runs.records import (
     SCORE_DIGITS,
@@ -27,18 +27,9 @@ from eval.runs.records import (
 from eval.runs.weight_settings import WeightSetting
 from mmretrieve import Composition, Encoder
 from mmretrieve.options import BASE, RuleName
-from mmretrieve.weighting import Spread
 
 MAX_HITS = 6  # best hits of each query in a record
 MAX_REMARKS = 5  # different remarks of compositions in a record
-
-
-@dataclass(frozen=True)
-class RunPart:
-    """One benchmark of a suite, encoded and composed."""
-
-    benchmark: Benchmark
-    scored: ScoredCompositions
 
 
 @dataclass
@@ -50,7 +41,7 @@ class EvalRun:
     encoder: Encoder
     config: MethodConfig
     setting: WeightSetting
-    parts: Sequence[RunPart]
+    parts: Sequence[ComposedBenchmark]
     options: Mapping[str, Any]
     timer: StageTimer = field(default_factory=StageTimer)
 
@@ -61,10 +52,9 @@ class EvalRun:
         remarks: Counter[str] = Counter()
         for part in self.parts:
             with self.timer.measure("measure"):
-                spread = Spread.of(part.scored.gallery)
-                values, results[part.benchmark.name] = _evaluate_part(part, partial(self._weigh, spread=spread))
+                values, results[part.benchmark.name] = _evaluate_part(part, self.setting)
             metrics[part.benchmark.name] = part.benchmark.mean_metrics(values)
-            remarks.update(c.remark for c in part.scored.compositions if c.remark)
+            remarks.update(c.remark for c in part.compositions if c.remark)
         record = RunRecord(
             kind="run",
             headline=self.parts[0].benchmark.protocol.headline,
@@ -119,9 +109,6 @@ class EvalRun:
         counts = Counter(of_compositions or {}).most_common(MAX_REMARKS)
         return remarks + [f"{count:,} queries: {remark}" for remark, count in counts]
 
-    def _weigh(self, composition: Composition, *, spread: Spread) -> Composition:
-        return self.setting.weigh(composition, spread)
-
 
 def average_parts(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Metric → unweighted mean over the parts; a metric that a part does not have is left out.
@@ -133,15 +120,13 @@ def average_parts(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([part[name] for part in metrics])) for name in common}
 
 
-def _evaluate_part(
-    part: RunPart, weigh: Callable[[Composition], Composition]
-) -> tuple[NDArray[np.float64], tuple[QueryResult, ...]]:
+def _evaluate_part(part: ComposedBenchmark, setting: WeightSetting) -> tuple[NDArray[np.float64], tuple[QueryResult, ...]]:
     """(queries, metrics) ×100, and the result of each query."""
     details: list[dict[str, Any]] = []
 
     def rankers() -> Iterator[Ranker]:
-        for query, (composition, scores_tg) in zip(part.benchmark.queries, part.scored, strict=True):
-            weighed = weigh(composition)
+        for query, (composition, scores_tg) in zip(part.benchmark.queries, part, strict=True):
+            weighed = setting.weigh(composition, part.spread)
             contributions_tg = weighed.contributions(scores_tg)
             scores = contributions_tg.sum(axis=0)
             yield partial(target_ranks, scores)

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.benchmarks.base import Benchmark
-from eval.runs.compositions import ENSEMBLES, ScoredCompositions
+from eval.runs.compositions import ENSEMBLES, ComposedBenchmark
 from eval.studies.inputs import CaptionSetup, held_out_queries
 from eval.studies.methods import Method, find_method
 from mmretrieve import PDV, ComposerName, Composition, weighting
@@ -56,21 +55,19 @@ def list_rows() -> list[WeightsRow]:
     return [*with_captions, *(WeightsRow(method.label, None, method) for method in inversion)]
 
 
-def measure_weights(benchmark: Benchmark, scored: ScoredCompositions, pdv: PDV, spread: Spread) -> dict[str, Any]:
+def measure_weights(composed: ComposedBenchmark, pdv: PDV) -> dict[str, Any]:
     """The benchmark's headline by column, over all queries and over the held-out half; the best grid point; and sensitivity.
 
     The columns with labels report the point that is best on the very queries they report on, so no setting of the grid is better.
 
     Parameters
     ----------
-    benchmark : the queries.
-    scored : their compositions, with image, text, composed and prompt.
+    composed : the queries, with the terms image, text, composed and prompt.
     pdv : the published setting of the method.
-    spread : of the gallery.
     """
-    held_out = held_out_queries(benchmark)
-    values = {name: headline_values(benchmark, scored, weigh) for name, weigh in weight_choices(pdv, spread).items()}
-    grid = grid_values(benchmark, scored, spread)
+    held_out = held_out_queries(composed.benchmark)
+    values = {name: headline_values(composed, weigh) for name, weigh in weight_choices(pdv, composed.spread).items()}
+    grid = grid_values(composed)
     columns = {name: _mean_by_half(own, held_out) for name, own in values.items()}
     columns[TUNED] = {ALL: float(grid.mean(axis=0).max()), HELD_OUT: float(grid[held_out].mean(axis=0).max())}
     columns[ORACLE] = _mean_by_half(grid.max(axis=1), held_out)
@@ -78,7 +75,7 @@ def measure_weights(benchmark: Benchmark, scored: ScoredCompositions, pdv: PDV, 
         "columns": columns,
         "grid": dict(zip(STANDARD_TERMS, GRID[int(grid.mean(axis=0).argmax())].tolist(), strict=True)),
         "grid, chosen on the other half": float(grid[held_out, int(grid[~held_out].mean(axis=0).argmax())].mean()),
-        "sensitivity": measure_sensitivity(*_select_queries(benchmark, scored, held_out), spread),
+        "sensitivity": measure_sensitivity(_select_queries(composed, held_out)),
     }
 
 
@@ -94,28 +91,29 @@ def weight_choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
     }
 
 
-def headline_values(benchmark: Benchmark, scored: ScoredCompositions, weigh: Weigh) -> Floats:
+def headline_values(composed: ComposedBenchmark, weigh: Weigh) -> Floats:
     """(queries,) the benchmark's headline with these weights."""
-    return np.asarray(benchmark.measure_scores(scored.item_scores(weigh))[:, benchmark.headline])
+    return np.asarray(composed.measure(weigh)[:, composed.benchmark.headline])
 
 
-def grid_values(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> Floats:
+def grid_values(composed: ComposedBenchmark) -> Floats:
     """(queries, points) the headline at every point of GRID, with each term in units of its spread."""
+    benchmark = composed.benchmark
 
     def grid_scores() -> Iterator[Floats]:
-        for composition, scores_tg in scored:
-            units = [max(MIN_DEVIATION, spread.deviation(composition[term])) for term in STANDARD_TERMS]
+        for composition, scores_tg in composed:
+            units = [max(MIN_DEVIATION, composed.spread.deviation(composition[term])) for term in STANDARD_TERMS]
             order = [composition.names.index(term) for term in STANDARD_TERMS]
             yield (GRID / units) @ scores_tg[order]
 
     return np.asarray(benchmark.measure_scores(grid_scores())[..., benchmark.headline])
 
 
-def measure_sensitivity(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> dict[str, dict[str, float]]:
+def measure_sensitivity(composed: ComposedBenchmark) -> dict[str, dict[str, float]]:
     """The change of the mean headline when each constant of `automatic` is halved or doubled."""
 
     def mean_headline() -> float:
-        return float(headline_values(benchmark, scored, lambda composition: automatic_weights(composition, spread)).mean())
+        return float(headline_values(composed, lambda composition: automatic_weights(composition, composed.spread)).mean())
 
     before = mean_headline()
     changes: dict[str, dict[str, float]] = {}
@@ -162,10 +160,10 @@ def _row_method(source: CaptionSetup, composer: ComposerName, swap: bool) -> Met
     return replace(method, swap=swap, config=replace(method.config, given=given))
 
 
-def _select_queries(benchmark: Benchmark, scored: ScoredCompositions, selected: Flags) -> tuple[Benchmark, ScoredCompositions]:
+def _select_queries(composed: ComposedBenchmark, selected: Flags) -> ComposedBenchmark:
     rows = np.flatnonzero(selected).tolist()
-    queries = tuple(benchmark.queries[i] for i in rows)
-    return replace(benchmark, queries=queries), ScoredCompositions([scored.compositions[i] for i in rows], scored.gallery)
+    benchmark = replace(composed.benchmark, queries=tuple(composed.benchmark.queries[i] for i in rows))
+    return replace(composed, benchmark=benchmark, compositions=[composed.compositions[i] for i in rows])
 
 
 def _mean_by_half(values: Floats, held_out: Flags) -> dict[str, float]:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.ranks import RankingTask, Ranks, ranks_from_counts
+from eval.metrics import RankingTask, Ranks, ranks_from_counts
 from eval.sweep.plane import Floats, Plane
 from mmretrieve.vectors import Float32
 

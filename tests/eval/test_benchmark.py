@@ -13,7 +13,7 @@ import pytest
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.metrics.ranks import RankingTask, Ranks, list_ranks
+from eval.metrics import RankingTask, Ranks, list_ranks
 from mmretrieve.errors import OptionError
 
 PROTOCOL = Protocol(headline="recall@1", recalls=(1, 2), precisions=(3,))

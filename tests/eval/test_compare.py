@@ -15,7 +15,7 @@ import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.cli import study_commands
-from eval.runs.compositions import MethodConfig, ScoredCompositions, compose
+from eval.runs.compositions import ComposedBenchmark, MethodConfig, compose
 from eval.studies.compare import PLANE as TUNED
 from eval.studies.compare import TUNED_METHOD, compare_methods, tune_on_even_queries
 from eval.studies.methods import METHODS, Method, method_parts
@@ -60,13 +60,13 @@ def gallery(small: Benchmark, encoder: mm.Encoder) -> Float32:
 
 
 @pytest.fixture(scope="module")
-def scored(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> ScoredCompositions:
+def composed(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> ComposedBenchmark:
     """By captions, rewritten by the template."""
     return compose(small, gallery, encoder, MethodConfig(mm.ComposerName.CAPTIONS), mm.Parts())
 
 
 def test_a_comparison_measures_every_method_as_score_does(
-    small: Benchmark, gallery: Float32, scored: ScoredCompositions, encoder: mm.Encoder
+    small: Benchmark, gallery: Float32, composed: ComposedBenchmark, encoder: mm.Encoder
 ) -> None:
     told: list[str] = []
     result = compare_methods(small, gallery, encoder, mm.Parts(oti=OTI(steps=3)), report=told.append)
@@ -79,7 +79,7 @@ def test_a_comparison_measures_every_method_as_score_does(
         "auto": lambda c: automatic_weights(c, Spread.of(gallery)),
     }
     for name, weigh in weighed.items():
-        vectors = np.stack([weigh(c).vector for c in scored.compositions])
+        vectors = np.stack([weigh(c).vector for c in composed.compositions])
         assert result["methods"]["captions, template"][name] == pytest.approx(small.score(vectors, gallery))
     assert "auto" in result["methods"]["SDR-CIR"]
     assert not any("auto" in result["methods"][label] for label in ("image only", "prompt only", "product (BASIC)"))
@@ -98,7 +98,7 @@ def test_the_plane_is_tuned_on_even_queries_and_reported_on_odd_ones(
     for beta in TUNED.betas:
         for gamma in TUNED.gammas:
             pdv = mm.PDV(alpha_image=gamma, alpha_text=gamma, beta=beta)
-            values[beta, gamma] = small.measure_scores(swapped.item_scores(lambda c, pdv=pdv: c.with_pdv(pdv)))
+            values[beta, gamma] = swapped.measure(lambda c, pdv=pdv: c.with_pdv(pdv))
     headline = small.headline
     best = max(values.values(), key=lambda one: one[::2, headline].mean())
     assert values[found["beta"], found["gamma"]][::2, headline].mean() == pytest.approx(best[::2, headline].mean())
@@ -117,7 +117,7 @@ def test_what_is_best_on_all_queries_is_not_what_is_best_on_the_even_ones() -> N
         compositions.append(mm.Composition(("image", "text", "composed"), np.stack(rows), (0, 0, 1)))
     queries = tuple(BenchmarkQuery(ids[n], "l", ("p",), (ids[n],)) for n in range(5))
     bench = Benchmark("five", "test", ids, queries, Path, Protocol(headline="recall@1", recalls=(1,)))
-    found = tune_on_even_queries(bench, ScoredCompositions(compositions, gallery))
+    found = tune_on_even_queries(ComposedBenchmark(bench, compositions, gallery))
     assert found["beta"] < 0.5  # on all queries the text would be best
     assert (found["tuned"], found["base"]) == ({"recall@1": 0}, {"recall@1": 0})
 

@@ -12,7 +12,7 @@ import pytest
 import mmretrieve as mm
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.runs import compositions
-from eval.runs.compositions import MethodConfig, PromptOrder, ScoredCompositions, average_compositions, compose
+from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, average_compositions, compose
 from mmretrieve import ComposerName, Composition, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import OptionError
@@ -63,14 +63,14 @@ def test_both_orders_are_for_methods_that_say_the_prompt_themselves() -> None:
 
 
 def test_both_orders_are_the_mean_of_unit_vectors_normalised(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
-    scored = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM), Parts())
+    composed = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM), Parts())
     rows = encoder.encode_texts(["in red and shorter", "shorter and in red", ".", "striped"]).astype(np.float64)
     mean = (rows[0] + rows[1]) / 2
-    found = [composition["prompt"] for composition in scored.compositions]
+    found = [composition["prompt"] for composition in composed.compositions]
     np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert np.abs(found[0] - rows[0]).max() > 1e-3
     np.testing.assert_allclose(found[1:], rows[2:], atol=1e-6)  # who has one saying says it twice
-    for composition, query in zip(scored.compositions, bench.queries, strict=True):
+    for composition, query in zip(composed.compositions, bench.queries, strict=True):
         np.testing.assert_allclose(composition["image"], gallery[bench.id2row[query.reference]], atol=1e-6)
     first = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM, orders=PromptOrder.FIRST), Parts())
     np.testing.assert_allclose(first.compositions[0]["prompt"], rows[0], atol=1e-6)
@@ -99,8 +99,8 @@ def test_an_empty_prompt_is_said_as_a_dot(bench: Benchmark, gallery: Float32, en
 
 
 def texts(bench: Benchmark, gallery: Float32, encoder: mm.Encoder, config: MethodConfig, speaker: Speaker) -> list[str]:
-    scored = compose(bench, gallery, encoder, config, Parts(captioner=speaker))
-    return [composition.words["text"] for composition in scored.compositions]
+    composed = compose(bench, gallery, encoder, config, Parts(captioner=speaker))
+    return [composition.words["text"] for composition in composed.compositions]
 
 
 def test_whose_captions_are_taken(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
@@ -135,25 +135,27 @@ def test_what_a_way_needs_and_has_not_is_named(bench: Benchmark, gallery: Float3
         compose(bench, gallery, encoder, MethodConfig(ComposerName.ONE_STEP), Parts())
 
 
-def scored_of(terms: Sequence[int]) -> ScoredCompositions:
+def composed_of(terms: Sequence[int]) -> ComposedBenchmark:
     """Compositions of so many random terms each, over 30 items."""
     rng = np.random.default_rng(3)
     compositions = []
     for count in terms:
         names = tuple(f"t{i}" for i in range(count))
         compositions.append(Composition(names, unit(rng.normal(size=(count, 6))), tuple(rng.normal(size=count))))
-    return ScoredCompositions(compositions, unit(rng.normal(size=(30, 6))))
+    queries = tuple(BenchmarkQuery(str(i), "0", ("p",)) for i in range(max(1, len(terms))))
+    benchmark = Benchmark("random", "test", tuple(map(str, range(30))), queries, Path, Protocol(headline="recall@1"))
+    return ComposedBenchmark(benchmark, compositions, unit(rng.normal(size=(30, 6))))
 
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 1000])
 def test_blocks_give_what_each_alone_gives_in_order(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compositions, "TERM_BATCH_SIZE", rows)
-    scored = scored_of([4, 1, 3, 4, 9, 2])
-    found = list(scored)
-    assert [composition for composition, _ in found] == list(scored.compositions)
+    composed = composed_of([4, 1, 3, 4, 9, 2])
+    found = list(composed)
+    assert [composition for composition, _ in found] == list(composed.compositions)
     for composition, scores in found:
-        np.testing.assert_array_equal(scores, term_scores(composition.terms, scored.gallery))
-    again = [scores for _, scores in scored]  # a second look gives the same
+        np.testing.assert_array_equal(scores, term_scores(composition.terms, composed.gallery))
+    again = [scores for _, scores in composed]  # a second look gives the same
     for (_, one), other in zip(found, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -167,7 +169,7 @@ def test_a_block_is_all_that_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(compositions, "TERM_BATCH_SIZE", 8)
     monkeypatch.setattr(compositions, "term_scores", counting)
-    rest = iter(scored_of([4] * 7))
+    rest = iter(composed_of([4] * 7))
     next(rest)
     assert seen == [8]
     assert len(list(rest)) == 6
@@ -175,13 +177,13 @@ def test_a_block_is_all_that_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_compositions_no_scores() -> None:
-    assert list(ScoredCompositions([], np.eye(3, dtype=np.float32))) == []
+    assert list(composed_of([])) == []
 
 
 def test_ranked_by_weighs_anew_under_the_rule() -> None:
-    scored = scored_of([2, 3])
+    composed = composed_of([2, 3])
     for composition, row in zip(
-        scored.compositions, scored.item_scores(lambda c: replace(c, weights=(2.0,) * len(c.names))), strict=True
+        composed.compositions, composed.item_scores(lambda c: replace(c, weights=(2.0,) * len(c.names))), strict=True
     ):
-        expected = 2 * (scored.gallery.astype(np.float64) @ composition.terms.sum(axis=0, dtype=np.float64))
+        expected = 2 * (composed.gallery.astype(np.float64) @ composition.terms.sum(axis=0, dtype=np.float64))
         np.testing.assert_allclose(row, expected, atol=1e-6)

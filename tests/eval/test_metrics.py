@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.benchmarks.base import ASPECT_K, Benchmark, BenchmarkQuery, Protocol
-from eval.metrics.ranks import UNRANKED, RankingTask, average_precision_at, list_ranks, recall_at, target_ranks
+from eval.metrics import UNRANKED, RankingTask, average_precision_at, list_ranks, recall_at, target_ranks
 
 ITEMS = tuple(f"i{n}" for n in range(30))
 CASES = 1200

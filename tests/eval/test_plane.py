@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmretrieve as mm
-from eval.metrics.ranks import RankingTask, Ranks, target_ranks
+from eval.metrics import RankingTask, Ranks, target_ranks
 from eval.sweep import plane_ranks as plane_ranks_module
 from eval.sweep.plane import Plane
 from eval.sweep.plane_ranks import DEPTH_MARGIN, MAX_SCORED_DISTRACTORS, plane_ranks

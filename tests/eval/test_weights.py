@@ -14,7 +14,7 @@ import pytest
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.runs.compositions import ScoredCompositions
+from eval.runs.compositions import ComposedBenchmark
 from eval.studies.compare import measure_searches
 from eval.studies.inputs import CaptionSetup, add_captions, held_out_queries, open_retriever
 from eval.studies.tables import sensitivity_table, weights_table
@@ -47,31 +47,31 @@ def bench() -> Benchmark:
 
 
 @pytest.fixture(scope="module")
-def scored() -> ScoredCompositions:
+def composed(bench: Benchmark) -> ComposedBenchmark:
     words = {"text": "a dress", "composed": "a dress, in red", "prompt": "in red"}
     terms = [unit(RANDOM.normal(size=(4, 8))) for _ in range(10)]
-    return ScoredCompositions([mm.Composition(STANDARD_TERMS, four, (0, 0, 1, 0), words) for four in terms], GALLERY)
+    return ComposedBenchmark(bench, [mm.Composition(STANDARD_TERMS, four, (0, 0, 1, 0), words) for four in terms], GALLERY)
 
 
 def z(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean()) / scores.std()
 
 
-def test_columns_by_hand(scored: ScoredCompositions) -> None:
-    composition, scores = next(iter(scored))
-    image, text, composed, prompt = scores.astype(float)
+def test_columns_by_hand(composed: ComposedBenchmark) -> None:
+    composition, scores = next(iter(composed))
+    image, text, change, prompt = scores.astype(float)
     found = {
         name: weigh(composition).contributions(scores).sum(axis=0) for name, weigh in weight_choices(mm.PDV(), SPREAD).items()
     }
-    np.testing.assert_allclose(found["base"], composed, atol=1e-6)
+    np.testing.assert_allclose(found["base"], change, atol=1e-6)
     np.testing.assert_allclose(found["image + prompt"], image + prompt, atol=1e-6)
     np.testing.assert_allclose(found["product"], image.clip(0) * prompt.clip(0), atol=1e-6)
-    expected = z(image) - z(text) / 4 + z(composed) / 2 + z(prompt)
+    expected = z(image) - z(text) / 4 + z(change) / 2 + z(prompt)
     np.testing.assert_allclose(found["auto"], expected / (1 + 1 / 4 + 1 / 2 + 1), atol=1e-4)
 
 
-def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scored: ScoredCompositions) -> None:
-    grid = grid_values(bench, scored, SPREAD)
+def test_every_point_of_the_grid_is_a_weighing_of_its_own(composed: ComposedBenchmark) -> None:
+    grid = grid_values(composed)
     assert grid.shape == (10, len(GRID))
     for point in (0, 77, len(GRID) - 1):
 
@@ -79,14 +79,14 @@ def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scor
             sizes = {term: GRID[point, i] / SPREAD.deviation(composition[term]) for i, term in enumerate(STANDARD_TERMS)}
             return composition.weighted(sizes)
 
-        np.testing.assert_allclose(grid[:, point], headline_values(bench, scored, weigh))
+        np.testing.assert_allclose(grid[:, point], headline_values(composed, weigh))
 
 
-def test_what_is_reported_of_each_half(bench: Benchmark, scored: ScoredCompositions) -> None:
-    found = measure_weights(bench, scored, mm.PDV(), SPREAD)
-    columns, auto = found["columns"], headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD))
+def test_what_is_reported_of_each_half(composed: ComposedBenchmark) -> None:
+    found = measure_weights(composed, mm.PDV())
+    columns, auto = found["columns"], headline_values(composed, lambda composition: automatic_weights(composition, SPREAD))
     assert columns["auto"] == {"all": pytest.approx(auto.mean()), "held-out": pytest.approx(auto[1::2].mean())}
-    grid = grid_values(bench, scored, SPREAD)
+    grid = grid_values(composed)
     assert columns["best four-term grid (labels)"]["all"] == pytest.approx(grid.mean(axis=0).max())
     assert columns["best four-term grid (labels)"]["held-out"] == pytest.approx(grid[1::2].mean(axis=0).max())
     assert columns["best per query (labels)"]["held-out"] == pytest.approx(grid[1::2].max(axis=1).mean())
@@ -95,15 +95,15 @@ def test_what_is_reported_of_each_half(bench: Benchmark, scored: ScoredCompositi
     assert found["columns"]["PDV-F"] == found["columns"]["base"]  # PDV() is the base method
 
 
-def test_an_amount_that_is_changed_is_given_back(bench: Benchmark, scored: ScoredCompositions) -> None:
+def test_an_amount_that_is_changed_is_given_back(composed: ComposedBenchmark) -> None:
     before = dict(APPEND_AMOUNTS)
-    found = measure_sensitivity(bench, scored, SPREAD)
+    found = measure_sensitivity(composed)
     assert before == APPEND_AMOUNTS
     assert list(found) == [f"{case}, {term}" for case in ("added", "carried") for term in STANDARD_TERMS]
     assert all(change == {"halved": 0, "doubled": 0} for name, change in found.items() if name.startswith("carried"))
     with scale_amount(APPEND_AMOUNTS, mm.Term.PROMPT, 2.0):
-        doubled = headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
-    plain = headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
+        doubled = headline_values(composed, lambda composition: automatic_weights(composition, SPREAD)).mean()
+    plain = headline_values(composed, lambda composition: automatic_weights(composition, SPREAD)).mean()
     assert found["added, prompt"]["doubled"] == pytest.approx(doubled - plain)
 
 
