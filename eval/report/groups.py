@@ -65,10 +65,6 @@ class ComparisonGroup:
         bases = [other for other in self.runs if other.is_base and other.composer == run.composer]
         return min(bases, key=lambda base: (len(_options(base) ^ _options(run)), base.name), default=None)
 
-    def is_significant(self, a: EvaluatedRun, b: EvaluatedRun) -> bool:
-        """Whether the difference between two runs is significant."""
-        return self.interval(a, b).is_significant
-
 
 def group_records(
     runs: Iterable[EvaluatedRun], sweeps: Iterable[SweepRecord] = (), *, resamples: int = RESAMPLES

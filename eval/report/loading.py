@@ -105,18 +105,7 @@ def read_records(source: str | Path | Iterable[str | Path]) -> LoadedRecords:
 
 def hide_paths(record: R) -> R:
     """The record with every path shortened to its last part."""
-    parts = {name: part.model_copy(update={"remark": shorten_paths(part.remark)}) for name, part in record.parts.items()}
-    hidden: R = record.model_copy(
-        update={
-            "label": shorten_paths(record.label),
-            "encoder": record.encoder.model_copy(update={"model": shorten_paths(record.encoder.model)}),
-            "parts": parts,
-            "remarks": tuple(map(shorten_paths, record.remarks)),
-            "options": shorten_paths(record.options),
-            "provenance": shorten_paths(record.provenance),
-        }
-    )
-    return hidden
+    return type(record).model_validate(shorten_paths(record.to_json()))
 
 
 def shorten_paths(value: Any) -> Any:
