@@ -159,7 +159,7 @@ class Benchmark:
         return {metric.task_key: metric.k for metric in sorted(self.metrics, key=lambda metric: metric.k)}
 
     @property
-    def headline(self) -> int:
+    def headline_column(self) -> int:
         """The index of the protocol's headline among the metrics."""
         return [metric.name for metric in self.metrics].index(self.protocol.headline)
 

@@ -109,7 +109,7 @@ def export_wardrobe(options: argparse.Namespace) -> None:
         exported = export.export_wardrobe(options.layout, options.folder, progress=bar.update)
     for part in exported.parts:
         print(f"{part.name} {part.split}: {part.queries:,} queries, {part.images:,} images")
-    print(f"{exported.images:,} images, written to {exported.folder}")
+    print(f"{len(exported.images):,} images, written to {options.folder.resolve()}")
 
 
 def _rank_for_server(made: EvalRun, *, subsets: bool) -> dict[str, str]:

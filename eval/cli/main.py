@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import BenchmarkName
-from eval.benchmarks.export_layouts import BenchmarkLayout
+from eval.benchmarks.export import LAYOUTS
 from eval.benchmarks.registry import FAMILIES
 from eval.cli import commands
 from eval.cli.options import ReferenceMode
@@ -76,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_predictions(_add_command(added, "score", commands.score))
     _add_report(_add_command(added, "report", commands.report))
     exporting = _add_command(added, "export-wardrobe", commands.export_wardrobe)
-    exporting.add_argument("layout", choices=tuple(map(str, BenchmarkLayout)), help="the benchmark whose layout is written")
+    exporting.add_argument("layout", choices=LAYOUTS, help="the benchmark whose layout is written")
     exporting.add_argument("folder", type=Path, metavar="OUT", help="a new or empty folder")
     _add_study(_add_command(added, "table", table), README)
     weighing = _add_command(added, "weights", weights_study)

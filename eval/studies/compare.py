@@ -89,7 +89,7 @@ def tune_on_even_queries(composed: ComposedBenchmark) -> dict[str, Any]:
     benchmark, halves = composed.benchmark, Tuning.HALVES
     table = rank_plane(composed, PLANE)
     chosen, reported = table.means(halves.chosen), table.means(halves.reported)
-    best = int(chosen[:-1, benchmark.headline].argmax())
+    best = int(chosen[:-1, benchmark.headline_column].argmax())
     beta, gamma = divmod(best, len(PLANE.gammas))
     return {
         "metric": benchmark.protocol.headline,

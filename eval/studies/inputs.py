@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmarks import Benchmark, BenchmarkName
-from eval.benchmarks.wardrobe import captions
-from mmretrieve import Encoder, Gallery, MMRetrieveError, Retriever, Vocabulary
+from mmretrieve import Encoder, Gallery, MMRetrieveError, Retriever, Vocabulary, wardrobe
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.inversion.train import train_phi
@@ -25,6 +24,7 @@ from mmretrieve.language.fields import caption_from_fields, vocabulary_from_fiel
 from mmretrieve.language.vocabulary import GENERAL, default_vocabulary
 from mmretrieve.options import Choice
 from mmretrieve.vectors import Float32
+from mmretrieve.wardrobe.captions import caption
 
 ARTICLE_FIELD = "article"
 PHI_RECIPE = PhiRecipe(steps=1500, batch=128, learning_rate=3e-4, validate_every=250)
@@ -119,7 +119,10 @@ def list_sentences(vocabulary: Vocabulary, *, seed: int = 0) -> list[str]:
 
 
 def _with_given_captions(benchmark: Benchmark) -> Benchmark:
-    given = _replace_captions(benchmark, captions()) if benchmark.name == BenchmarkName.WARDROBE else benchmark
+    """The benchmark with the captions that it provides; for the wardrobe, with a correct description of each drawing."""
+    given = benchmark
+    if benchmark.name == BenchmarkName.WARDROBE:
+        given = _replace_captions(benchmark, {drawing.id: caption(drawing.garment) for drawing in wardrobe.drawings()})
     if any(query.caption is None for query in given.queries):
         raise MMRetrieveError(f"{benchmark.name}: some queries have no caption")
     return given

@@ -93,7 +93,7 @@ def weight_choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
 
 def headline_values(composed: ComposedBenchmark, weigh: Weigh) -> Floats:
     """(queries,) the benchmark's headline with these weights."""
-    return np.asarray(composed.measure(weigh)[:, composed.benchmark.headline])
+    return np.asarray(composed.measure(weigh)[:, composed.benchmark.headline_column])
 
 
 def grid_values(composed: ComposedBenchmark) -> Floats:
@@ -106,7 +106,7 @@ def grid_values(composed: ComposedBenchmark) -> Floats:
             order = [composition.names.index(term) for term in STANDARD_TERMS]
             yield (GRID / units) @ scores_tg[order]
 
-    return np.asarray(benchmark.measure_scores(grid_scores())[..., benchmark.headline])
+    return np.asarray(benchmark.measure_scores(grid_scores())[..., benchmark.headline_column])
 
 
 def measure_sensitivity(composed: ComposedBenchmark) -> dict[str, dict[str, float]]:

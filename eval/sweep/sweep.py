@@ -68,7 +68,7 @@ def sweep_plane(run: EvalRun, plane: Plane, tuning: Tuning) -> SweepRecord:
     with run.timer.measure("measure"):
         tables = [rank_plane(part, plane) for part in run.parts]
         chosen, reported = (np.mean([table.means(on) for table in tables], axis=0) for on in (tuning.chosen, tuning.reported))
-    best = int(chosen[: plane.size, first.headline].argmax())
+    best = int(chosen[: plane.size, first.headline_column].argmax())
     beta, gamma = np.unravel_index(best, plane.shape)
     points = {}
     for i, (point, pdv) in enumerate(plane.named.items(), start=plane.size):

@@ -32,7 +32,7 @@ def test_the_catalogue_is_read_whole_and_bad_lines_are_named(catalogue: Path, tm
     bench = load_benchmark("catalogue", catalogue)
     assert (len(bench.gallery_ids), len(bench.queries)) == (3125, 600)
     assert bench.queries[0].prompts == ("in blue instead",)
-    assert bench.metrics[bench.headline].name == "map@10"
+    assert bench.metrics[bench.headline_column].name == "map@10"
     assert bench.image_path(bench.gallery_ids[0]).is_file()
     for name in ("items.csv", "queries.jsonl"):
         shutil.copy(catalogue / name, tmp_path)
@@ -99,7 +99,7 @@ def test_the_plane_is_tuned_on_even_queries_and_reported_on_odd_ones(
         for gamma in TUNED.gammas:
             pdv = mm.PDV(alpha_image=gamma, alpha_text=gamma, beta=beta)
             values[beta, gamma] = swapped.measure(lambda c, pdv=pdv: c.with_pdv(pdv))
-    headline = small.headline
+    headline = small.headline_column
     best = max(values.values(), key=lambda one: one[::2, headline].mean())
     assert values[found["beta"], found["gamma"]][::2, headline].mean() == pytest.approx(best[::2, headline].mean())
     assert found["tuned"] == pytest.approx(small.mean_metrics(values[found["beta"], found["gamma"]][1::2]))
@@ -210,4 +210,4 @@ def test_the_wardrobe_benchmark_is_the_built_in_world() -> None:
     names = [metric.name for metric in bench.metrics]
     assert names[:4] == ["recall@1", "recall@5", "recall@10", "map@10"]
     assert all(name.startswith("map@10/") for name in names[4:])
-    assert bench.metrics[bench.headline].name == "map@10"
+    assert bench.metrics[bench.headline_column].name == "map@10"

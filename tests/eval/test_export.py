@@ -12,8 +12,7 @@ from PIL import Image
 
 from eval.benchmarks import load_benchmark
 from eval.benchmarks.base import Benchmark
-from eval.benchmarks.export import ExportReport, export_wardrobe
-from eval.benchmarks.export_layouts import CATEGORIES, BenchmarkLayout, plan_export, query_aspects
+from eval.benchmarks.export import CATEGORIES, LAYOUTS, WardrobeExport, export_wardrobe, plan_export, query_aspects
 from mmretrieve import wardrobe
 from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.wardrobe.attributes import Colour, Garment, Kind, Neckline, Pattern, Sleeves
@@ -21,24 +20,26 @@ from mmretrieve.wardrobe.dataset import Drawing, WardrobeQuery
 
 DRAWINGS = {drawing.id.removesuffix(".png"): drawing for drawing in wardrobe.drawings()}
 QUERIES = wardrobe.queries()
-Written = Callable[[str], ExportReport]
+Written = Callable[[str], tuple[Path, WardrobeExport]]
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Each layout is written once."""
-    done: dict[str, ExportReport] = {}
+    done: dict[str, tuple[Path, WardrobeExport]] = {}
 
-    def write(layout: str) -> ExportReport:
+    def write(layout: str) -> tuple[Path, WardrobeExport]:
         if layout not in done:
-            done[layout] = export_wardrobe(layout, tmp_path_factory.mktemp("exports") / layout)
+            folder = tmp_path_factory.mktemp("exports") / layout
+            done[layout] = folder, export_wardrobe(layout, folder)
         return done[layout]
 
     return write
 
 
-def load(export: ExportReport) -> list[Benchmark]:
-    return [load_benchmark(part.name, export.folder, part.split) for part in export.parts]
+def load(written: tuple[Path, WardrobeExport]) -> list[Benchmark]:
+    folder, export = written
+    return [load_benchmark(part.name, folder, part.split) for part in export.parts]
 
 
 def seen(name: str) -> Drawing:
@@ -64,31 +65,31 @@ def seen(name: str) -> Drawing:
 def test_the_loaders_read_it_and_say_what_it_is_not(
     written: Written, layout: str, counts: dict[tuple[str, str], tuple[int, int]]
 ) -> None:
-    export = written(layout)
+    _, export = written(layout)
     assert {(part.name, part.split): (part.queries, part.images) for part in export.parts} == counts
-    assert export.images == len(wardrobe.drawings())
-    for bench, (queries, images) in zip(load(export), counts.values(), strict=True):
+    assert len(export.images) == len(wardrobe.drawings())
+    for bench, (queries, images) in zip(load(written(layout)), counts.values(), strict=True):
         assert (len(bench.queries), len(bench.gallery_ids)) == (queries, images)
         assert bench.remark is not None
         assert "not the released" in bench.remark
 
 
-@pytest.mark.parametrize("layout", BenchmarkLayout)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_picture_is_there_and_is_its_drawing(written: Written, layout: str) -> None:
-    export = written(layout)
-    for bench in load(export):
+    folder, export = written(layout)
+    for bench in load((folder, export)):
         for name in bench.gallery_ids:
             path, source = bench.image_path(name), wardrobe.pictures_folder() / seen(name).id
             if path.suffix == ".png":
                 assert path.read_bytes() == source.read_bytes()
             else:
-                with Image.open(path) as picture, Image.open(source) as draw_reliability:
-                    assert (picture.format, picture.size) == ("JPEG", draw_reliability.size)
-        with Image.open(path) as picture, Image.open(source) as draw_reliability:
-            difference = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(draw_reliability.convert("RGB"), int))
+                with Image.open(path) as picture, Image.open(source) as drawing:
+                    assert (picture.format, picture.size) == ("JPEG", drawing.size)
+        with Image.open(path) as picture, Image.open(source) as drawing:
+            difference = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(drawing.convert("RGB"), int))
             assert difference.mean() < 2
-    files = [path for path in export.folder.rglob("*") if path.suffix in (".png", ".jpg")]
-    assert len(files) == export.images
+    files = [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg")]
+    assert len(files) == len(export.images)
 
 
 def test_the_truth_of_cirr_is_the_wardrobes(written: Written) -> None:
@@ -100,7 +101,7 @@ def test_the_truth_of_cirr_is_the_wardrobes(written: Written) -> None:
         assert (said.reference + ".png", said.prompts) == (query.reference, (query.prompt,))
         assert [f"{name}.png" for name in said.targets] == (list(query.targets[:1]) if said in val.queries else [])
     assert not set(val.gallery_ids) & set(test.gallery_ids)
-    raw = json.loads((written("cirr").folder / "captions/cap.rc2.val.json").read_text())
+    raw = json.loads((written("cirr")[0] / "captions/cap.rc2.val.json").read_text())
     for record in raw:
         query = QUERIES[record["pairid"]]
         assert {f"{name}.png": value for name, value in record["target_soft"].items()} == dict.fromkeys(query.targets, 1.0)
@@ -178,16 +179,14 @@ def test_a_perfect_ranking_scores_100_and_missing_aspects_are_left_out(written: 
     assert {name.partition("/")[2] for name in means if "/" in name} == told
 
 
-@pytest.mark.parametrize("layout", BenchmarkLayout)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_second_time_gives_the_same_bytes(written: Written, layout: str, tmp_path: Path) -> None:
-    first = written(layout)
-    second = export_wardrobe(layout, tmp_path / "deep" / "er")
-    assert (second.parts, second.images) == (first.parts, first.images)
-    one, other = (
-        {str(p.relative_to(e.folder)): p.read_bytes() for p in e.folder.rglob("*") if p.is_file()} for e in (first, second)
-    )
+    folder, export = written(layout)
+    again = tmp_path / "deep" / "er"
+    assert export_wardrobe(layout, again) == export == plan_export(layout)
+    one, other = ({str(p.relative_to(f)): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in (folder, again))
     assert one == other
-    assert set(one) == {*plan_export(BenchmarkLayout(layout)).files, *plan_export(BenchmarkLayout(layout)).images}
+    assert set(one) == {*export.files, *export.images}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["er"]
 
 
@@ -195,7 +194,7 @@ def test_an_empty_folder_is_filled_and_pictures_are_counted(tmp_path: Path) -> N
     out = tmp_path / "out"
     out.mkdir()
     counted: list[int] = []
-    assert export_wardrobe("cirr", out, progress=counted.append).folder == out
+    export_wardrobe("cirr", out, progress=counted.append)
     assert counted == [1] * 2000
     assert sorted(path.name for path in out.iterdir()) == ["captions", "dev", "image_splits", "test1"]
     (tmp_path / "new").mkdir()
