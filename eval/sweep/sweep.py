@@ -15,8 +15,7 @@ from eval.runs.provenance import describe_part
 from eval.runs.records import PlanePoint, SweepRecord, TuningRecord
 from eval.runs.run import EvalRun
 from eval.runs.weight_settings import published_name
-from eval.sweep.plane import Plane
-from eval.sweep.plane_ranks import plane_ranks
+from eval.sweep.plane import Plane, plane_ranks
 from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError, Term
 from mmretrieve.options import Choice
 

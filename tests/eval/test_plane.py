@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import mmretrieve as mm
 from eval.metrics import RankingTask, Ranks, target_ranks
-from eval.sweep import plane_ranks as plane_ranks_module
-from eval.sweep.plane import Plane
-from eval.sweep.plane_ranks import DEPTH_MARGIN, MAX_SCORED_DISTRACTORS, plane_ranks
+from eval.sweep import plane as plane_module
+from eval.sweep.plane import DEPTH_MARGIN, MAX_SCORED_DISTRACTORS, Plane, plane_ranks
 from mmretrieve.directions import plane_weights
 from mmretrieve.scoring import linear
 from mmretrieve.vectors import Float32
@@ -134,7 +133,7 @@ def test_down_to_a_depth_and_beyond_it_only_beyond(
     kind: Kind, depth: int, plane: Plane, generous: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the guess is mean, so that few distractors or too few lie before it."""
-    monkeypatch.setattr(plane_ranks_module, "DEPTH_MARGIN", generous)
+    monkeypatch.setattr(plane_module, "DEPTH_MARGIN", generous)
     rng = np.random.default_rng(10)
     for items in [MAX_SCORED_DISTRACTORS + 20, 50, 60, 80, 100, 150, 300, 900]:
         scores = kind(rng, items)
@@ -158,7 +157,7 @@ def test_any_thresholds_down_to_any_depth(seed: int, generous: int, depth: int) 
     scores = (scores / np.abs(scores).max()).astype(np.float32)
     scores[:, 0] = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plane_ranks_module, "DEPTH_MARGIN", generous)
+        patch.setattr(plane_module, "DEPTH_MARGIN", generous)
         found = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=depth))
     true = plane_ranks(scores, EIGHTHS, RankingTask([0]))
     np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
@@ -231,7 +230,7 @@ def test_few_and_many_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None
         scores, task = kind(np.random.default_rng(8), 40), RankingTask([0, 1])
         found = []
         for few in (0, 100):
-            monkeypatch.setattr(plane_ranks_module, "MAX_SCORED_DISTRACTORS", few)
+            monkeypatch.setattr(plane_module, "MAX_SCORED_DISTRACTORS", few)
             found.append(plane_ranks(scores, PLANE, task))
         np.testing.assert_array_equal(*found)
 
