@@ -67,7 +67,7 @@ def run_in_process(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[s
 def measure_cirr(points: int) -> dict[str, Any]:
     """Times one setting and the whole plane, and compares their metrics at some points."""
     part, encoder = cirr_part(), load_encoder("wardrobe")
-    setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
+    setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING))
     vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.compositions])
     functions: dict[str, Callable[[], Any]] = {
         "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).evaluate(),

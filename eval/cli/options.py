@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from eval.benchmarks import Benchmark, load_suite
 from eval.files import file_checksum
 from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, compose
 from eval.runs.features import encode_gallery
-from eval.runs.provenance import StageTimer, describe_encoder, file_slug
+from eval.runs.provenance import StageTimer, describe_encoder
 from eval.runs.run import EvalRun
 from eval.runs.weight_settings import make_weight_setting
 from mmretrieve import RuleName
@@ -95,6 +96,16 @@ def make_run(options: argparse.Namespace, split: str | None = None, *, needs_tar
     model = describe_encoder(encoder).model
     name = options.name or file_slug(family, suite[0].split, model, config.composer, setting.label, *_name_extras(recorded))
     return EvalRun(name, family, encoder, config, setting, run_parts, recorded, timer)
+
+
+def file_slug(*parts: str) -> str:
+    """A file name made of several parts: letters, digits, dots and commas stay, other characters become hyphens.
+
+    >>> file_slug("cirr", "val", "PDV-F -1/1.2/0.5")
+    'cirr_val_PDV-F-minus1-1.2-0.5'
+    """
+    spelled = (re.sub(r"(?<![A-Za-z0-9.])-(?=[\d.])", "minus", part).replace("+", "plus") for part in parts if part)
+    return "_".join(re.sub(r"[^A-Za-z0-9.,=]+", "-", part).strip("-") for part in spelled)
 
 
 def _make_part(

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -189,7 +189,7 @@ def _choose_phi(encoder: OpenClipEncoder, benchmark: Benchmark, options: argpars
 
 def _collect_study_provenance(encoder: Encoder, benchmark: Benchmark, started: float) -> dict[str, Any]:
     return {
-        "encoder": describe_encoder(encoder).to_json(),
+        "encoder": asdict(describe_encoder(encoder)),
         **describe_part(benchmark).to_json(),
         **collect_provenance(encoder, {"all": round(time.perf_counter() - started, 1)}),
     }

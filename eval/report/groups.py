@@ -9,8 +9,8 @@ from typing import Any
 
 from eval.report.bootstrap import RESAMPLES, Interval, suite_interval
 from eval.report.loading import EvaluatedRun
-from eval.runs.records import EncoderRecord, Record, SweepRecord
-from mmretrieve import MMRetrieveError
+from eval.runs.records import Record, SweepRecord
+from mmretrieve import EncoderIdentity, MMRetrieveError
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class ComparisonGroup:
 
     benchmark: str
     split: str
-    encoder: EncoderRecord
+    encoder: EncoderIdentity
     runs: tuple[EvaluatedRun, ...]
     sweeps: tuple[SweepRecord, ...]
     intervals: Mapping[tuple[str, str], Interval]

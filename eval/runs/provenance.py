@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import platform
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.base import Benchmark
-from eval.runs.records import EncoderRecord, PartRecord
-from mmretrieve import Encoder
+from eval.runs.records import PartRecord
+from mmretrieve import Encoder, EncoderIdentity
 
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")
 
@@ -34,9 +33,9 @@ class StageTimer:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 2)
 
 
-def describe_encoder(encoder: Encoder) -> EncoderRecord:
+def describe_encoder(encoder: Encoder) -> EncoderIdentity:
     """The identity of an encoder; of a local one the name of its folder, not its path."""
-    return EncoderRecord(**{**asdict(encoder.identity), "model": _model_name(encoder.identity.model)})
+    return replace(encoder.identity, model=_model_name(encoder.identity.model))
 
 
 def describe_part(benchmark: Benchmark, metrics: Mapping[str, float] | None = None) -> PartRecord:
@@ -62,16 +61,6 @@ def collect_provenance(encoder: Encoder, seconds: Mapping[str, float]) -> dict[s
         "dtype": str(getattr(encoder, "dtype", "")).removeprefix("torch."),
         "seconds": dict(seconds),
     }
-
-
-def file_slug(*parts: str) -> str:
-    """A file name made of several parts: letters, digits, dots and commas stay, other characters become hyphens.
-
-    >>> file_slug("cirr", "val", "PDV-F -1/1.2/0.5")
-    'cirr_val_PDV-F-minus1-1.2-0.5'
-    """
-    spelled = (re.sub(r"(?<![A-Za-z0-9.])-(?=[\d.])", "minus", part).replace("+", "plus") for part in parts if part)
-    return "_".join(re.sub(r"[^A-Za-z0-9.,=]+", "-", part).strip("-") for part in spelled)
 
 
 def _model_name(model: str) -> str:
