@@ -14,9 +14,8 @@ import pytest
 import mmretrieve as mm
 from eval import Benchmark, BenchmarkQuery, load_benchmark
 from eval.benchmarks.base import Protocol
-from eval.lists.checks import check_lists
 from eval.lists.files import ListKind, RankedLists, read_lists
-from eval.lists.score import measure_lists, score_lists
+from eval.lists.score import check_lists, measure_lists, score_lists
 from mmretrieve.errors import OptionError
 
 CIRR = Protocol(headline="recall@1", recalls=(1, 4), subset_recalls=(1, 2))

@@ -12,8 +12,8 @@ import pytest
 import mmretrieve as mm
 from eval import Benchmark, BenchmarkQuery, load_benchmark
 from eval.benchmarks import circo, cirr
-from eval.lists.checks import check_lists
 from eval.lists.files import ListKind, read_lists
+from eval.lists.score import check_lists
 from eval.lists.submission import Rankings, rank_candidate_ids, rank_ids, submission_files, write_submission
 from mmretrieve.errors import OptionError
 
