@@ -118,7 +118,12 @@ def _open_folder(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_rows(
-    benchmark: Benchmark, encoder: Encoder, path: Path, stored_digest: str | None, allow_missing: bool, progress: Progress | None
+    benchmark: Benchmark,
+    encoder: Encoder,
+    path: Path,
+    stored_digest: str | None,
+    allow_missing: bool,
+    progress: Progress | None,
 ) -> Float32:
     """The rows of the file, after the missing batches are encoded. stored_digest: of a complete file."""
     if stored_digest is not None and (not path.is_file() or file_checksum(path) != stored_digest):

@@ -21,7 +21,7 @@ from eval.studies.answerable_cases import (
     two_prompt_cases,
 )
 from eval.studies.calibration import Floats, ReliabilityBin, auroc, bin_reliability, fit_logistic
-from eval.studies.inputs import CaptionSetup, add_captions, open_retriever
+from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, add_captions, open_retriever
 from mmretrieve import Composition, Encoder, Retriever
 from mmretrieve.answerable import BEST, BOTH, IMAGE_ALONE, PROMPT_ALONE, Answerability
 from mmretrieve.options import NO_MATCH
@@ -37,7 +37,6 @@ CONSTANTS = {  # current constants, the kinds of requests that they are for, and
     "PROMPT_ALONE": (PROMPT_ALONE, (TEXT,), (LEAD,)),
     "IMAGE_ALONE": (IMAGE_ALONE, (IMAGE,), (SCORE,)),
 }
-HALVES = {"all": None, "held-out": True}
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class CaseEvidence:
 
 def measure_kinds(benchmark: Benchmark, gallery: Float32, encoder: Encoder, other: Benchmark | None) -> dict[str, CaseEvidence]:
     """Kind of request → evidence, in a gallery of the benchmark's images. other: provides foreign images."""
-    captioned = add_captions(benchmark, encoder, CaptionSetup.FIELDS).benchmark
+    captioned, _ = add_captions(benchmark, encoder, CaptionSetup.FIELDS)
     captions = {query.reference: query.caption for query in captioned.queries}
     with open_retriever(replace(benchmark, fields={}), gallery, encoder) as retriever:
         kinds = {
@@ -101,6 +100,11 @@ def measure_cases(retriever: Retriever, cases: Iterable[AnswerableCase]) -> Case
         np.array(evidence),
         np.array([np.nan if ranking.answerable is None else ranking.answerable for ranking in rankings]),
     )
+
+
+def summarize_halves(measured: CaseEvidence) -> dict[str, dict[str, float]]:
+    """The figures of all requests, and those of the held-out half."""
+    return {ALL: summarize(measured), HELD_OUT: summarize(measured, held_out=True)}
 
 
 def summarize(measured: CaseEvidence, *, held_out: bool | None = None) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from eval.benchmarks.base import Benchmark, Ranker
 from eval.metrics import list_ranks
 from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, compose
-from eval.studies.methods import METHODS, Method, method_parts
+from eval.studies.inputs import METHODS, Method, method_parts
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, rank_plane
 from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts, Retriever

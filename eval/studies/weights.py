@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.runs.compositions import ENSEMBLES, ComposedBenchmark
-from eval.studies.inputs import CaptionSetup, held_out_queries
-from eval.studies.methods import Method, find_method
+from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, Method, find_method, held_out_queries
 from mmretrieve import PDV, ComposerName, Composition, weighting
 from mmretrieve.directions import Term
+from mmretrieve.options import AUTO, BALANCED, BASE
 from mmretrieve.rules import LINEAR, Product
 from mmretrieve.weighting import MIN_DEVIATION, STANDARD_TERMS, Spread, automatic_weights, balanced_weights
 
@@ -28,8 +28,7 @@ Flags = NDArray[np.bool_]
 Weigh = Callable[[Composition], Composition]
 STEPS = ((1.0,), (-0.75, -0.5, -0.25, 0.0), (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0), (0.0, 0.25, 0.5, 0.75, 1.0))
 GRID = np.array(list(product(*STEPS)))  # (points, 4): image, text, composed, prompt, in units of each term's spread
-ALL, HELD_OUT = "all", "held-out"
-BASE, PUBLISHED, SUM, PRODUCT, BALANCED, AUTO = "base", "PDV-F", "image + prompt", "product", "balanced", "auto"
+PUBLISHED, SUM, PRODUCT = "PDV-F", "image + prompt", "product"
 TUNED, ORACLE = "best four-term grid (labels)", "best per query (labels)"
 SIMPLE = (BASE, SUM, PRODUCT)  # label-free choices that `auto` must at least equal
 MIN_GRID_SHARE = 95  # percent of the tuned grid that `auto` must reach
@@ -37,22 +36,12 @@ AMOUNTS = {"added": weighting.APPEND_AMOUNTS, "carried": weighting.REPLACE_AMOUN
 FACTORS = {"halved": 0.5, "doubled": 2.0}
 
 
-@dataclass(frozen=True)
-class WeightsRow:
-    """A source of captions, where there are any, and the method that uses them."""
-
-    label: str
-    captions: CaptionSetup | None
-    method: Method
-
-
-def list_rows() -> list[WeightsRow]:
-    """Captions of every source with both rewriters, the ensembles of fifteen captions, and textual inversion."""
+def list_rows() -> list[tuple[CaptionSetup | None, Method]]:
+    """Captions of every source with both rewriters, the ensembles of fifteen captions, and textual inversion without captions."""
     setups = [(source, ComposerName.CAPTIONS, swap) for source in CaptionSetup for swap in (False, True)]
     setups += [(CaptionSetup.OWN, composer, swap) for composer in sorted(ENSEMBLES) for swap in (False, True)]
-    with_captions = [WeightsRow(_row_label(*setup), setup[0], _row_method(*setup)) for setup in setups]
-    inversion = [find_method(composer) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR)]
-    return [*with_captions, *(WeightsRow(method.label, None, method) for method in inversion)]
+    with_captions = [(source, _captions_method(source, composer, swap)) for source, composer, swap in setups]
+    return [*with_captions, *((None, find_method(composer)) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR))]
 
 
 def measure_weights(composed: ComposedBenchmark, pdv: PDV) -> dict[str, Any]:
@@ -149,15 +138,13 @@ def grid_share(columns: Mapping[str, Mapping[str, float]], half: str) -> float:
     return 100 * columns[AUTO][half] / columns[TUNED][half]
 
 
-def _row_label(source: CaptionSetup, composer: ComposerName, swap: bool) -> str:
-    name = source.value if composer is ComposerName.CAPTIONS else composer.upper()
-    return f"{name}, {'swap' if swap else 'template'}"
-
-
-def _row_method(source: CaptionSetup, composer: ComposerName, swap: bool) -> Method:
+def _captions_method(source: CaptionSetup, composer: ComposerName, swap: bool) -> Method:
+    """The method of a composer with captions of a source, labeled by both."""
     method = find_method(composer)
+    name = source.value if composer is ComposerName.CAPTIONS else composer.upper()
     given = source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN)
-    return replace(method, swap=swap, config=replace(method.config, given=given))
+    config = replace(method.config, given=given)
+    return replace(method, label=f"{name}, {'swap' if swap else 'template'}", swap=swap, config=config)
 
 
 def _select_queries(composed: ComposedBenchmark, selected: Flags) -> ComposedBenchmark:

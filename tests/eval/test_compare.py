@@ -18,7 +18,7 @@ from eval.cli import study_commands
 from eval.runs.compositions import ComposedBenchmark, MethodConfig, compose
 from eval.studies.compare import PLANE as TUNED
 from eval.studies.compare import TUNED_METHOD, compare_methods, tune_on_even_queries
-from eval.studies.methods import METHODS, Method, method_parts
+from eval.studies.inputs import METHODS, Method, method_parts
 from eval.studies.tables import answerable_table, avoid_table, fill_table, methods_table, sensitivity_table, weights_table
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.vectors import Float32
@@ -166,6 +166,7 @@ def test_a_text_stays_as_it_is_where_a_method_did_not_run(tmp_path: Path, monkey
     text.write_text("<!-- table: begin -->\nold\n<!-- table: end -->\n")
     before = text.read_bytes()
     found: dict[str, Any] = {"benchmark": "wardrobe", "methods": {}, "not run": {"LinCIR": "needs a phi"}}
+    monkeypatch.setattr(study_commands, "load_sets", lambda _: [None])
     monkeypatch.setattr(study_commands, "_compare", lambda *_: found)
     with pytest.raises(mm.MMRetrieveError, match=r"wardrobe: the table is not changed, .* {'LinCIR': 'needs a phi'}"):
         study_commands.table(Namespace(data=tmp_path, out=tmp_path / "results", text=text))

@@ -156,12 +156,12 @@ def test_captions_of_every_source(encoder: mm.Encoder) -> None:
     reference = bench.queries[0].reference
     fields = bench.fields[reference]
     said = {source: add_captions(bench, encoder, source) for source in CaptionSetup}
-    assert said[CaptionSetup.GENERAL].benchmark.queries[0].caption is None
-    assert said[CaptionSetup.OWN].benchmark.queries[0].caption is None
-    assert {group.name for group in said[CaptionSetup.GENERAL].vocabulary.groups} == {"thing", "colour"}
-    assert {group.name for group in said[CaptionSetup.OWN].vocabulary.groups} >= {"garment", "sleeves"}
+    assert said[CaptionSetup.GENERAL][0].queries[0].caption is None
+    assert said[CaptionSetup.OWN][0].queries[0].caption is None
+    assert {group.name for group in said[CaptionSetup.GENERAL][1].groups} == {"thing", "colour"}
+    assert {group.name for group in said[CaptionSetup.OWN][1].groups} >= {"garment", "sleeves"}
     for source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN):
-        caption = said[source].benchmark.queries[0].caption
+        caption = said[source][0].queries[0].caption
         assert caption is not None
         assert f"{fields['colour']} {fields['pattern']}" in caption
     with pytest.raises(mm.MMRetrieveError, match="no fields to make captions from"):
@@ -171,11 +171,11 @@ def test_captions_of_every_source(encoder: mm.Encoder) -> None:
 
 
 def test_rows_name_every_way_once() -> None:
-    labels = [row.label for row in list_rows()]
+    labels = [method.label for _, method in list_rows()]
     assert len(labels) == len(set(labels)) == 14
     assert labels[:2] == ["tagged, general vocabulary, template", "tagged, general vocabulary, swap"]
     assert {"LDRE, swap", "SEIZE, template", "SEARLE-OTI", "LinCIR"} <= set(labels)
-    assert all(row.method.pdv is not None for row in list_rows())
+    assert all(method.pdv is not None for _, method in list_rows())
 
 
 def test_a_search_without_options_is_measured_as_a_search(photos: Path, encoder: mm.Encoder) -> None:

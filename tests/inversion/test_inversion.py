@@ -21,7 +21,7 @@ from torch.nn import functional as F
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.runs.compositions import compose
-from eval.studies.methods import METHODS
+from eval.studies.inputs import METHODS
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.encoders.base import PromptCutWarning
