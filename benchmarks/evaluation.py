@@ -8,13 +8,9 @@ towards the target. Each size runs in a separate process, so that its peak memor
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import platform
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.script import make_parser, run_in_process, time_call, write_result
 from eval.benchmarks import circo, cirr
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.runs.compositions import ComposedBenchmark, MethodConfig
@@ -40,28 +37,17 @@ CIRCO_TARGETS = 4  # per query, about as many as in CIRCO
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "evaluation")
     parser.add_argument(
         "--points", type=int, default=40, help="points of the plane that are also evaluated separately and compared"
     )
-    parser.add_argument("--out", type=Path, help="folder for evaluation.json")
     options = parser.parse_args()
     result = {
         "CIRR val: 4181 queries x 2297 images x 512, 21 x 31 points": run_in_process(measure_cirr, options.points),
         "CIRCO test: 800 queries x 123403 images x 512": run_in_process(measure_circo),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, numpy {np.__version__}",
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "evaluation.json").write_text(text + "\n")
-
-
-def run_in_process(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """The result of `measure` in a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, args)
+    write_result(result, options.out, "evaluation")
 
 
 def measure_cirr(points: int) -> dict[str, Any]:
@@ -107,9 +93,8 @@ def time_in_turns(functions: dict[str, Callable[[], Any]], times: int = 5) -> tu
     seconds, results = dict.fromkeys(functions, float("inf")), {}
     for _ in range(times):
         for name, function in functions.items():
-            started = time.perf_counter()
-            results[name] = function()
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
+            spent, results[name] = time_call(function)
+            seconds[name] = min(seconds[name], spent)
     return seconds, results
 
 

@@ -143,10 +143,9 @@ def _language_options(options: argparse.Namespace) -> LanguageOptions:
 
 def _method_config(options: argparse.Namespace) -> MethodConfig:
     orders = None if options.prompt_orders is None else PromptOrder(options.prompt_orders)
-    given = options.captioner is None
-    if options.concept and not given:
+    if options.concept and options.captioner is not None:
         raise OptionError("give --concept or --captioner, not both")
-    return MethodConfig(options.composer, options.rule, given, options.concept, orders)
+    return MethodConfig(options.composer, options.rule, options.captioner is None, options.concept, orders)
 
 
 def _load_encoder(options: argparse.Namespace) -> OpenClipEncoder:

@@ -40,7 +40,7 @@ class MethodConfig:
     ----------
     composer : a name in `COMPOSERS`, registered ones included.
     rule : a name in `RULES`; None means the composer's own rule.
-    given : whether captions that the benchmark provides are used. Ensembles always make their own.
+    benchmark_captions : whether captions that the benchmark provides are used. Ensembles always make their own.
     concept : whether CIRCO's shared concept is used as the caption, which departs from the protocol.
     orders : None means both orders for methods that put the prompt into a sentence of their own, as in the published evaluators,
         and the first order for methods with captions.
@@ -48,7 +48,7 @@ class MethodConfig:
 
     composer: str
     rule: str | None = None
-    given: bool = True
+    benchmark_captions: bool = True
     concept: bool = False
     orders: PromptOrder | None = None
 
@@ -64,7 +64,7 @@ class MethodConfig:
         """The caption of a query's reference; None where the composer has to make one."""
         if self.concept:
             return query.concept
-        return query.caption if self.given and self.composer not in ENSEMBLES else None
+        return query.caption if self.benchmark_captions and self.composer not in ENSEMBLES else None
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,7 @@ def _captions_method(source: CaptionSetup, composer: ComposerName, swap: bool) -
     """The method of a composer with captions of a source, labeled by both."""
     method = find_method(composer)
     name = source.value if composer is ComposerName.CAPTIONS else composer.upper()
-    given = source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN)
-    config = replace(method.config, given=given)
+    config = replace(method.config, benchmark_captions=source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN))
     return replace(method, label=f"{name}, {'swap' if swap else 'template'}", swap=swap, config=config)
 
 

@@ -109,7 +109,9 @@ def test_whose_captions_are_taken(bench: Benchmark, gallery: Float32, encoder: m
     assert texts(bench, gallery, encoder, MethodConfig(captions), speaker) == ["a blue dress", "a coat", "a green shirt"]
     assert texts(bench, gallery, encoder, MethodConfig(captions, concept=True), speaker) == ["clothes", "coats", "shirts"]
     assert speaker.counts == []
-    assert texts(bench, gallery, encoder, MethodConfig(captions, given=False), speaker) == [f"a dress {id_} 0" for id_ in ids]
+    assert texts(bench, gallery, encoder, MethodConfig(captions, benchmark_captions=False), speaker) == [
+        f"a dress {id_} 0" for id_ in ids
+    ]
     assert speaker.counts == [1]
     for ensemble in (ComposerName.LDRE, ComposerName.SEIZE):  # make their own, whatever is given
         assert all(text.startswith("a dress ") for text in texts(bench, gallery, encoder, MethodConfig(ensemble), speaker))
