@@ -82,8 +82,8 @@ def table(result: dict[str, Any]) -> str:
 
 def measure(size: int) -> dict[str, Any]:
     """Measures every index on a synthetic gallery of that size."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         run_in_process(write_gallery, folder, size)
         results = {name: run_in_process(measure_index, folder, size, name) for name in INDEX_FACTORIES}
     flat = results["flat float16"]
@@ -98,8 +98,8 @@ def measure(size: int) -> dict[str, Any]:
 
 def measure_gallery(size: int) -> dict[str, Any]:
     """Measures a gallery with metadata and filters, each step in a separate process."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "g"
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "g"
         return {
             "items": size,
             "adding": run_in_process(fill_gallery, path, size),

@@ -40,8 +40,8 @@ def main() -> None:
 
 def measure(size: int, folder: Path | None) -> dict[str, Any]:
     """Minimum, median and maximum of each write in a gallery of that many items."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        path = Path(place) / "g"
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary) / "g"
         fill(path, size)
         return measure_gallery(path, size)
 

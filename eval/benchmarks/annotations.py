@@ -105,20 +105,20 @@ def check_references(queries: Iterable[BenchmarkQuery], path: Path, gallery_ids:
                 )
 
 
-def find_file(root: Path, places: Sequence[str]) -> Path:
-    """The first of the places below `root` that is a file. MMRetrieveError, listing all of them, where none is."""
-    for place in places:
-        if (root / place).is_file():
-            return root / place
-    expected = " or ".join(str(Path(place)) for place in places)
+def find_file(root: Path, paths: Sequence[str]) -> Path:
+    """The first of the paths below `root` that is a file. MMRetrieveError, listing all of them, where none is."""
+    for path in paths:
+        if (root / path).is_file():
+            return root / path
+    expected = " or ".join(str(Path(path)) for path in paths)
     if not root.is_dir():
         raise MMRetrieveError(f"{root}: there is no such folder; expected one with {expected}")
     raise MMRetrieveError(f"{root}: there is no {expected} in this folder")
 
 
-def find_folder(root: Path, places: Sequence[str]) -> Path:
-    """The first of the places below `root` that is a folder, otherwise the first place: images may be absent."""
-    return next((root / place for place in places if (root / place).is_dir()), root / places[0])
+def find_folder(root: Path, paths: Sequence[str]) -> Path:
+    """The first of the paths below `root` that is a folder, otherwise the first path: images may be absent."""
+    return next((root / path for path in paths if (root / path).is_dir()), root / paths[0])
 
 
 @dataclass(frozen=True)

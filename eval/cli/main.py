@@ -175,7 +175,8 @@ def _add_method(command: argparse.ArgumentParser) -> None:
     protocol.add_argument("--prompt-orders", choices=tuple(map(str, PromptOrder)), help=text)
     add_language_options(command, missing="continue where images or texts of a file are missing; the record says so")
     _add_computing(command)
-    _add_results(command)
+    _add_out(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument(
         "--features", type=Path, metavar="DIR", help="folder for the vectors of images (default: in the cache)"
     )
@@ -223,7 +224,7 @@ def _add_study(command: argparse.ArgumentParser, document: Path) -> None:
     command.add_argument("--phi", type=Path, help=text)
     add_language_options(command)
     _add_computing(command)
-    _add_results(command)
+    _add_out(command)
 
 
 def _add_computing(command: argparse.ArgumentParser) -> None:
@@ -231,9 +232,8 @@ def _add_computing(command: argparse.ArgumentParser) -> None:
     command.set_defaults(dtype="float32")  # the same results on every machine
 
 
-def _add_results(command: argparse.ArgumentParser) -> None:
+def _add_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("results"), help="folder of the record files (default: %(default)s)")
-    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from eval.benchmarks import Benchmark, load_suite
 from eval.files import file_checksum
 from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, compose
 from eval.runs.features import encode_gallery
-from eval.runs.provenance import StageTimer, describe_encoder
-from eval.runs.run import EvalRun
+from eval.runs.run import EvalRun, StageTimer, describe_encoder
 from eval.runs.weight_settings import make_weight_setting
 from mmretrieve import RuleName
 from mmretrieve.cli.arguments import given_fields

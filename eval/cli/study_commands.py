@@ -17,8 +17,8 @@ from eval.benchmarks import Benchmark, BenchmarkName, load_benchmark
 from eval.files import write_atomic
 from eval.runs.compositions import compose
 from eval.runs.features import encode_gallery
-from eval.runs.provenance import collect_provenance, describe_encoder, describe_part
 from eval.runs.records import write_record
+from eval.runs.run import collect_provenance, describe_encoder, describe_part
 from eval.studies.answerable import CaseEvidence, measure_kinds, refit_all, reliability_lines, summarize_halves
 from eval.studies.avoid import measure_avoid
 from eval.studies.calibration import draw_reliability

@@ -1,11 +1,17 @@
-"""One method with one weight setting and one encoder, evaluated on a benchmark and its parts."""
+"""One method with one weight setting and one encoder, evaluated on a benchmark and its parts, and where its numbers come from."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +20,9 @@ from numpy.typing import NDArray
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Ranker
 from eval.metrics import target_ranks
 from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, MethodConfig
-from eval.runs.provenance import StageTimer, collect_provenance, describe_encoder, describe_part
 from eval.runs.records import (
     SCORE_DIGITS,
+    PartRecord,
     QueriesRecord,
     QueryResult,
     RankedTarget,
@@ -25,11 +31,26 @@ from eval.runs.records import (
     SubmissionRecord,
 )
 from eval.runs.weight_settings import WeightSetting
-from mmretrieve import Composition, Encoder
+from mmretrieve import Composition, Encoder, EncoderIdentity
 from mmretrieve.options import BASE, RuleName
 
+PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")  # whose versions a record has
 MAX_HITS = 6  # best hits of each query in a record
 MAX_REMARKS = 5  # different remarks of compositions in a record
+
+
+@dataclass
+class StageTimer:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the time that the block takes to its stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 2)
 
 
 @dataclass
@@ -110,6 +131,36 @@ class EvalRun:
         return remarks + [f"{count:,} queries: {remark}" for remark, count in counts]
 
 
+def describe_encoder(encoder: Encoder) -> EncoderIdentity:
+    """The identity of an encoder; of a local one the name of its folder, not its path."""
+    return replace(encoder.identity, model=_model_name(encoder.identity.model))
+
+
+def describe_part(benchmark: Benchmark, metrics: Mapping[str, float] | None = None) -> PartRecord:
+    """The data that a part of a record was measured on, and its metrics, where there are any."""
+    measured: dict[str, Any] = {} if metrics is None else {"metrics": dict(metrics)}
+    return PartRecord(
+        **measured,
+        queries=len(benchmark.queries),
+        gallery=len(benchmark.gallery_ids),
+        keeps_reference=benchmark.protocol.keeps_reference,
+        checksum=benchmark.checksum,
+        remark=benchmark.remark,
+    )
+
+
+def collect_provenance(encoder: Encoder, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Versions, commit, machine, device, dtype and seconds by stage."""
+    return {
+        "versions": {name: version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "device": str(getattr(encoder, "device", "")),
+        "dtype": str(getattr(encoder, "dtype", "")).removeprefix("torch."),
+        "seconds": dict(seconds),
+    }
+
+
 def average_parts(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Metric → unweighted mean over the parts; a metric that a part does not have is left out.
 
@@ -172,3 +223,20 @@ def _describe_query(
         "target": RankedTarget(**score_item(best_target), rank=int(target_ranks(scores, task)[0])),
         "hits": tuple(ScoredItem(**score_item(row)) for row in benchmark.top_rows(query, scores, MAX_HITS)),
     }
+
+
+def _model_name(model: str) -> str:
+    """A model's name without the path of a folder or checkpoint file on this machine."""
+    architecture, _, weights = model.partition("/")
+    if Path(model).is_dir():
+        return Path(model).name
+    return f"{architecture}/{Path(weights).name}" if Path(weights).is_file() else model
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, with a plus where it has changes; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

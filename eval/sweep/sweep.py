@@ -11,9 +11,8 @@ import numpy as np
 from eval.benchmarks.base import Benchmark, Ranker
 from eval.metrics import RankTable
 from eval.runs.compositions import ComposedBenchmark
-from eval.runs.provenance import describe_part
 from eval.runs.records import PlanePoint, SweepRecord, TuningRecord
-from eval.runs.run import EvalRun
+from eval.runs.run import EvalRun, describe_part
 from eval.runs.weight_settings import published_name
 from eval.sweep.plane import Plane, plane_ranks
 from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError, Term
