@@ -11,7 +11,6 @@ from pathlib import Path
 
 from eval.benchmarks.annotations import (
     JsonRecord,
-    RecordCount,
     check_counts,
     check_references,
     find_file,
@@ -65,9 +64,7 @@ def load(root: Path, split: str) -> Benchmark:
         lambda id_: folder / f"{int(id_):012}.jpg",
         PROTOCOL,
         checksum=file_checksum(annotations, images),
-        remark=check_counts(
-            "CIRCO", RecordCount(annotations, len(queries), RELEASED[split]), RecordCount(images, len(ids), RELEASED_IMAGES)
-        ),
+        remark=check_counts("CIRCO", (annotations, len(queries), RELEASED[split]), (images, len(ids), RELEASED_IMAGES)),
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from eval.benchmarks.annotations import (
     JsonRecord,
-    RecordCount,
     check_counts,
     check_references,
     find_file,
@@ -52,9 +51,7 @@ def load(root: Path, split: str) -> Benchmark:
         lambda id_: image_folder / files[id_],
         PROTOCOL,
         checksum=file_checksum(captions, images),
-        remark=check_counts(
-            "CIRR", RecordCount(captions, len(queries), released[0]), RecordCount(images, len(files), released[1])
-        ),
+        remark=check_counts("CIRR", (captions, len(queries), released[0]), (images, len(files), released[1])),
     )
 
 

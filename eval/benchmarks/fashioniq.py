@@ -10,7 +10,6 @@ from pathlib import Path
 
 from eval.benchmarks.annotations import (
     JsonRecord,
-    RecordCount,
     check_counts,
     check_references,
     find_file,
@@ -60,8 +59,8 @@ def load(root: Path, split: str, category: str) -> Benchmark:
         checksum=file_checksum(captions, images),
         remark=check_counts(
             f"FashionIQ {category}",
-            RecordCount(captions, len(queries), query_count),
-            RecordCount(images, len(ids), image_counts[split]),
+            (captions, len(queries), query_count),
+            (images, len(ids), image_counts[split]),
         ),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.benchmarks.annotations import JsonRecord, RecordCount, check_counts, find_file, find_folder, read_records
+from eval.benchmarks.annotations import JsonRecord, check_counts, find_file, find_folder, read_records
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import file_checksum
 from mmretrieve.errors import ImageError
@@ -45,9 +45,7 @@ def load(root: Path, split: str, task: str) -> Benchmark:
     remark = None
     if task in RELEASED:
         query_count, image_count = RELEASED[task]
-        remark = check_counts(
-            f"GeneCIS {task}", RecordCount(path, len(queries), query_count), RecordCount(path, len(ids), image_count)
-        )
+        remark = check_counts(f"GeneCIS {task}", (path, len(queries), query_count), (path, len(ids), image_count))
     coco = find_folder(root, COCO)
     genome = [folder for path in VISUAL_GENOME if (folder := root / path).is_dir()] or [root / VISUAL_GENOME[0]]
     return Benchmark(

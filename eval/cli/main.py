@@ -234,7 +234,3 @@ def _add_computing(command: argparse.ArgumentParser) -> None:
 
 def _add_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("results"), help="folder of the record files (default: %(default)s)")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

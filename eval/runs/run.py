@@ -173,7 +173,7 @@ def average_parts(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _evaluate_part(part: ComposedBenchmark, setting: WeightSetting) -> tuple[NDArray[np.float64], tuple[QueryResult, ...]]:
     """(queries, metrics) ×100, and the result of each query."""
-    details: list[dict[str, Any]] = []
+    results: list[QueryResult] = []
 
     def rankers() -> Iterator[Ranker]:
         for query, (composition, scores_tg) in zip(part.benchmark.queries, part, strict=True):
@@ -181,14 +181,11 @@ def _evaluate_part(part: ComposedBenchmark, setting: WeightSetting) -> tuple[NDA
             contributions_tg = weighed.contributions(scores_tg)
             scores = contributions_tg.sum(axis=0)
             yield partial(target_ranks, scores)
-            details.append(_describe_query(part.benchmark, query, weighed, contributions_tg, scores))
+            results.append(_describe_query(part.benchmark, query, weighed, contributions_tg, scores))
 
     values = part.benchmark.rank_table(rankers()).values
-    results = [
-        QueryResult(**detail, values=tuple(None if np.isnan(v) else round(float(v), SCORE_DIGITS) for v in row))
-        for detail, row in zip(details, values, strict=True)
-    ]
-    return values, tuple(results)
+    rounded = [tuple(None if np.isnan(v) else round(float(v), SCORE_DIGITS) for v in row) for row in values]
+    return values, tuple(result.model_copy(update={"values": row}) for result, row in zip(results, rounded, strict=True))
 
 
 def _describe_query(
@@ -197,8 +194,8 @@ def _describe_query(
     composition: Composition,
     contributions_tg: NDArray[np.float64],
     scores: NDArray[np.float64],
-) -> dict[str, Any]:
-    """The fields of a query's result: its best target and best hits, with the contribution of each term to them."""
+) -> QueryResult:
+    """A query's result, still without values: its best target and best hits, with the contribution of each term to them."""
 
     def score_item(row: int) -> dict[str, Any]:
         contributions = {
@@ -214,15 +211,16 @@ def _describe_query(
 
     task = benchmark.ranking_task(query, subset=benchmark.protocol.candidates_alone)
     best_target = max(task.targets, key=lambda row: scores[row])
-    return {
-        "id": query.id,
-        "reference": query.reference,
-        "prompt": query.prompts[0],
-        "targets": query.targets,
-        "words": dict(composition.words),
-        "target": RankedTarget(**score_item(best_target), rank=int(target_ranks(scores, task)[0])),
-        "hits": tuple(ScoredItem(**score_item(row)) for row in benchmark.top_rows(query, scores, MAX_HITS)),
-    }
+    return QueryResult(
+        id=query.id,
+        reference=query.reference,
+        prompt=query.prompts[0],
+        targets=query.targets,
+        words=dict(composition.words),
+        target=RankedTarget(**score_item(best_target), rank=int(target_ranks(scores, task)[0])),
+        hits=tuple(ScoredItem(**score_item(row)) for row in benchmark.top_rows(query, scores, MAX_HITS)),
+        values=(),
+    )
 
 
 def _model_name(model: str) -> str:

@@ -59,7 +59,7 @@ def answerable_table(result: Mapping[str, Any]) -> str:
 def avoid_table(shares: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
     """Forms of a request by the percentage of hits that show each attribute, on average, and that are of the same kind."""
     phrases = list(next(iter(next(iter(shares.values())).values())))
-    rows = [["asked", "search", *phrases, "**mean**", "same kind"]]
+    rows = [["request", "search", *phrases, "**mean**", "same kind"]]
     for form, searches in shares.items():
         for name, own in searches.items():
             mean, kind = (sum(each) / len(each) for each in zip(*own.values(), strict=True))

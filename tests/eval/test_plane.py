@@ -116,7 +116,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("items", [20, 60, 300])
 @pytest.mark.parametrize("plane", [PLANE, EIGHTHS], ids=["plain", "eighths"])
-def test_every_point_is_what_a_run_gives_there(kind: Kind, items: int, plane: Plane) -> None:
+def test_every_point_equals_a_run(kind: Kind, items: int, plane: Plane) -> None:
     rng = np.random.default_rng(5)
     for _ in range(12 if items < 300 else 4):
         scores = kind(rng, items)
@@ -129,7 +129,7 @@ def test_every_point_is_what_a_run_gives_there(kind: Kind, items: int, plane: Pl
 @pytest.mark.parametrize("depth", [1, 3, 10])
 @pytest.mark.parametrize("plane", [PLANE, EIGHTHS, Plane(np.array([0.5]), PLANE.gammas)], ids=["plain", "eighths", "one beta"])
 @pytest.mark.parametrize("generous", [1, DEPTH_MARGIN])
-def test_down_to_a_depth_and_beyond_it_only_beyond(
+def test_ranks_are_exact_down_to_the_depth(
     kind: Kind, depth: int, plane: Plane, generous: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the guess is mean, so that few distractors or too few lie before it."""
@@ -138,13 +138,13 @@ def test_down_to_a_depth_and_beyond_it_only_beyond(
     for items in [MAX_SCORED_DISTRACTORS + 20, 50, 60, 80, 100, 150, 300, 900]:
         scores = kind(rng, items)
         task = RankingTask(list(range(rng.integers(1, 4))), depth=depth)
-        found, true = plane_ranks(scores, plane, task), one_by_one(scores, plane, task)
-        np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
+        result, true = plane_ranks(scores, plane, task), one_by_one(scores, plane, task)
+        np.testing.assert_array_equal(np.minimum(result, depth + 1), np.minimum(true, depth + 1))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]), st.sampled_from([1, 3, 10, 50]))
-def test_any_thresholds_down_to_any_depth(seed: int, generous: int, depth: int) -> None:
+def test_random_thresholds_down_to_random_depths(seed: int, generous: int, depth: int) -> None:
     """Thresholds drawn themselves: near and far, of one side or both, agreeing at the two ends of beta or not."""
     rng = np.random.default_rng(seed)
     items, scale = rng.choice([40, 100, 500]), 10.0 ** rng.uniform(-1, 2, (2, 2))
@@ -158,17 +158,17 @@ def test_any_thresholds_down_to_any_depth(seed: int, generous: int, depth: int) 
     scores[:, 0] = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plane_module, "DEPTH_MARGIN", generous)
-        found = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=depth))
+        result = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=depth))
     true = plane_ranks(scores, EIGHTHS, RankingTask([0]))
-    np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
+    np.testing.assert_array_equal(np.minimum(result, depth + 1), np.minimum(true, depth + 1))
 
 
-def test_who_is_too_far_down_is_not_counted() -> None:
+def test_distractors_beyond_the_depth_are_not_counted() -> None:
     scores = towards_the_target(np.random.default_rng(11), 2000)
-    found, true = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=20)), plane_ranks(scores, EIGHTHS, RankingTask([0]))
+    result, true = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=20)), plane_ranks(scores, EIGHTHS, RankingTask([0]))
     np.testing.assert_array_equal(true, one_by_one(scores, EIGHTHS, RankingTask([0])))
-    np.testing.assert_array_equal(np.minimum(found, 21), np.minimum(true, 21))
-    assert found.max() < true.max() / 2
+    np.testing.assert_array_equal(np.minimum(result, 21), np.minimum(true, 21))
+    assert result.max() < true.max() / 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -200,7 +200,7 @@ def test_any_grid(seed: int, kind: Kind, items: int, targets: int, gammas: int) 
     np.testing.assert_array_equal(plane_ranks(scores, plane, task), one_by_one(scores, plane, task))
 
 
-def test_a_threshold_that_lies_on_a_point_counts_against_the_target_there() -> None:
+def test_a_threshold_on_a_point_is_a_tie_against_the_target() -> None:
     """d = (−1, 0, 1) / 8 · g: the distractor draws level at gamma = 1 / g, exactly on the grid, and stands before the target from there on."""
     plane = Plane(np.array([0.0]), np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
     for steps in range(1, 5):
@@ -208,8 +208,8 @@ def test_a_threshold_that_lies_on_a_point_counts_against_the_target_there() -> N
         scores = np.concatenate(
             [np.zeros((3, 1), np.float32), np.repeat(distractor, MAX_SCORED_DISTRACTORS + 1, axis=1)], axis=1
         )
-        found = plane_ranks(scores, plane, RankingTask([0]))[:, 0]
-        assert found.tolist() == [1] * steps + [MAX_SCORED_DISTRACTORS + 2] * (5 - steps)
+        result = plane_ranks(scores, plane, RankingTask([0]))[:, 0]
+        assert result.tolist() == [1] * steps + [MAX_SCORED_DISTRACTORS + 2] * (5 - steps)
         falling = plane_ranks(-scores, plane, RankingTask([0]))[:, 0]
         assert falling.tolist() == [MAX_SCORED_DISTRACTORS + 2] * (steps + 1) + [1] * (
             4 - steps
@@ -225,17 +225,17 @@ def test_the_corners_are_the_terms_alone() -> None:
             np.testing.assert_array_equal(ranks[place], target_ranks(scores[term], task))
 
 
-def test_few_and_many_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_and_many_distractors_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in KINDS:
         scores, task = kind(np.random.default_rng(8), 40), RankingTask([0, 1])
-        found = []
+        result = []
         for few in (0, 100):
             monkeypatch.setattr(plane_module, "MAX_SCORED_DISTRACTORS", few)
-            found.append(plane_ranks(scores, PLANE, task))
-        np.testing.assert_array_equal(*found)
+            result.append(plane_ranks(scores, PLANE, task))
+        np.testing.assert_array_equal(*result)
 
 
-def test_the_scores_are_left_as_they_are() -> None:
+def test_the_scores_are_not_changed() -> None:
     scores = anything(np.random.default_rng(9), 60)
     before = scores.copy()
     plane_ranks(scores, PLANE, RankingTask([0]))
@@ -256,6 +256,6 @@ def test_the_scores_are_left_as_they_are() -> None:
         ([0.5], range(2_000_000), "too large"),
     ],
 )
-def test_what_is_no_grid_is_refused(betas: list[float], gammas: list[float], why: str) -> None:
+def test_invalid_grids_are_refused(betas: list[float], gammas: list[float], why: str) -> None:
     with pytest.raises(mm.MMRetrieveError, match=why):
         Plane(np.array(betas, float), np.array(gammas, float))
