@@ -49,6 +49,12 @@ class EvaluatedRun(RunRecord):
         """The index of the headline among the values of a result."""
         return self.column(self.headline)
 
+    @property
+    def headline_values(self) -> list[list[float]]:
+        """The headline of each query by part, without the queries for which it is not defined."""
+        column = self.headline_column
+        return [[v for result in results if (v := result.values[column]) is not None] for results in self.results.values()]
+
 
 @dataclass(frozen=True)
 class LoadedRecords:
@@ -159,11 +165,10 @@ def _find_mismatch(run: EvaluatedRun) -> str | None:
     counts = {name: len(results) for name, results in run.results.items()}
     if counts != {name: part.queries for name, part in run.parts.items()}:
         return f"belongs to another run: it has {counts} queries"
-    column = run.headline_column
-    defined = [[v for result in results if (v := result.values[column]) is not None] for results in run.results.values()]
-    if not all(defined):
+    parts = run.headline_values
+    if not all(parts):
         return f"has no values of {run.headline}"
-    mean = sum(sum(values) / len(values) for values in defined) / len(defined)
+    mean = sum(sum(values) / len(values) for values in parts) / len(parts)
     if abs(mean - run.value) > MEAN_TOLERANCE * max(1.0, abs(mean)):
         return f"belongs to another run: its {run.headline} is {mean:.4f}, the record's {run.value:.4f}"
     return None

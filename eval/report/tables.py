@@ -10,9 +10,10 @@ from eval.report.bootstrap import Interval
 from eval.report.formatting import benchmark_name, format_number, metric_name
 from eval.report.groups import ComparisonGroup
 from eval.report.loading import EvaluatedRun
-from eval.runs.records import PartRecord, Record
+from eval.runs.records import Record
 
 MEAN = "mean"
+REFERENCE_NOTES = {True: ", reference in the ranking", False: ", reference not in the ranking", None: ""}
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
         ("options", _format_value(record.options)),
     ]
     rows += [
-        (name, f"{part.queries:,} queries, {part.gallery:,} images, annotations {part.checksum[:12]}{_reference_note(part)}")
+        (
+            name,
+            f"{part.queries:,} queries, {part.gallery:,} images, annotations {part.checksum[:12]}{REFERENCE_NOTES[part.keeps_reference]}",
+        )
         for name, part in record.parts.items()
     ]
     remarks = [*(part.remark for part in record.parts.values() if part.remark), *record.remarks]
@@ -127,10 +131,6 @@ def _value(run: EvaluatedRun, part: str | None, metric: str) -> float | None:
 
 def _part_name(name: str) -> str:
     return benchmark_name(name).partition(": ")[2] or name
-
-
-def _reference_note(part: PartRecord) -> str:
-    return {True: ", reference in the ranking", False: ", reference not in the ranking", None: ""}[part.keeps_reference]
 
 
 def _format_value(value: Any) -> str:

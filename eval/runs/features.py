@@ -75,7 +75,8 @@ def encode_gallery(
 
 
 def _describe_vectors(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
-    sizes = (f"{id_} {_file_size(benchmark.image_path(id_))}\n".encode() for id_ in benchmark.gallery_ids)
+    paths = ((id_, benchmark.image_path(id_)) for id_ in benchmark.gallery_ids)
+    sizes = (f"{id_} {path.stat().st_size if path.is_file() else -1}\n".encode() for id_, path in paths)
     return {
         "benchmark": benchmark.name,
         "annotations": benchmark.checksum,
@@ -86,10 +87,6 @@ def _describe_vectors(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
         "rows": len(benchmark.gallery_ids),
         "dim": encoder.dim,
     }
-
-
-def _file_size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
 
 
 def _open_folder(folder: Path, about: dict[str, Any]) -> dict[str, Any]:

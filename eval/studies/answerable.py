@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from eval.studies.answerable_cases import (
 )
 from eval.studies.calibration import Floats, ReliabilityBin, auroc, bin_reliability, fit_logistic
 from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, add_captions, open_retriever
-from mmretrieve import Composition, Encoder, Retriever
+from mmretrieve import Encoder, Retriever
 from mmretrieve.answerable import BEST, BOTH, IMAGE_ALONE, PROMPT_ALONE, Answerability
 from mmretrieve.options import NO_MATCH
 from mmretrieve.vectors import Float32
@@ -91,7 +90,7 @@ def measure_cases(retriever: Retriever, cases: Iterable[AnswerableCase]) -> Case
     judge = Answerability(retriever.encoder)
     evidence = []
     for case, ranking in zip(cases, rankings, strict=True):
-        composition = _compose(retriever, case.request)
+        composition = retriever.compose(**{name: value for name, value in case.request.items() if name != "exclude"})
         best = retriever.gallery.vectors(ranking.ids)
         evidence.append(judge.evidence(composition, retriever.gallery.spread, best) or (np.nan, np.nan))
     return CaseEvidence(
@@ -171,7 +170,3 @@ def case_shares(cases: NDArray[np.str_]) -> Floats:
 def _right_and_shares(sets: Sequence[CaseEvidence], held_out: bool) -> tuple[NDArray[np.bool_], Floats]:
     cases = [one.case[one.in_half(held_out)] for one in sets]
     return np.concatenate([own == PRESENT for own in cases]), np.concatenate([case_shares(own) for own in cases])
-
-
-def _compose(retriever: Retriever, request: Mapping[str, Any]) -> Composition:
-    return retriever.compose(**{name: value for name, value in request.items() if name != "exclude"})
