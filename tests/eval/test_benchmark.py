@@ -1,4 +1,4 @@
-"""A benchmark scores vectors by its own protocol, and refuses what does not fit."""
+"""`Benchmark`: scores by its protocol, and errors for vectors that do not fit."""
 
 from __future__ import annotations
 

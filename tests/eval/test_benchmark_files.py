@@ -1,4 +1,4 @@
-"""Annotation files: the released ones record by record, every layout of folders, and what is wrong with a file."""
+"""Annotation files: released records, folder layouts, and errors of damaged files."""
 
 from __future__ import annotations
 

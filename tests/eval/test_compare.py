@@ -1,4 +1,4 @@
-"""All methods on one benchmark, rules that choose weights, and the tables that the texts hold."""
+"""The comparison of methods, balanced weights, and the tables of the documents."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_catalogue_is_read_and_errors_name_the_line(catalogue: Path, tmp_pat
 
 @pytest.fixture(scope="module")
 def small(photos: Path) -> Benchmark:
-    """A benchmark over the sixty drawings: the next picture is the target, whatever the prompt."""
+    """A benchmark over the sixty drawings: the next image is the target, for any prompt."""
     files = {path.name: path for path in sorted(photos.rglob("*.png"))}
     ids = tuple(files)
     queries = tuple(BenchmarkQuery(str(i), ids[i], ("in red",), (ids[i + 1],)) for i in range(20))

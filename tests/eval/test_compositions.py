@@ -1,4 +1,4 @@
-"""From queries to terms, and to scores a block at a time: what is said, by whom, in which order."""
+"""Composing the queries of a benchmark: captions, prompt orders, rules, and scores batch by batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOTH = (ComposerName.PROMPT, ComposerName.SUM, ComposerName.PIC2WORD, ComposerNa
 
 @dataclass
 class Speaker:
-    """Captions by number, the reference's id in them; remembers how many were asked for."""
+    """Captions by number, the reference's id in them; records how many were requested."""
 
     counts: list[int] = field(default_factory=list)
 
@@ -35,7 +35,7 @@ class Speaker:
 
 @pytest.fixture
 def bench(photos: Path) -> Benchmark:
-    """Three queries over the drawings: of the first there are two sayings, of the second none, of the third one."""
+    """Three queries over the drawings: the first has two wordings, the second an empty one, the third one."""
     files = {path.name: path for path in sorted(photos.rglob("*.png"))}
     ids = tuple(files)[:12]
     queries = (

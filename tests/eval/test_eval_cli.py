@@ -50,7 +50,7 @@ def untimed(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def error_line(capsys: pytest.CaptureFixture[str], arguments: list[str], status: int) -> str:
-    """The one line that such words end with."""
+    """The one line on stderr with which these arguments end."""
     try:
         result = main(arguments)
     except SystemExit as stop:
@@ -104,7 +104,7 @@ def test_registered_names_work_in_a_run(place: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_killed_run_resumes_to_the_same_record(place: Path, tmp_path: Path) -> None:
-    """Killed with −9 once the first vectors are on disk, and run again; beside a run that nobody disturbed."""
+    """Killed with −9 once the first vectors are on disk, and run again; compared with an uninterrupted run."""
     arguments = ["run", "cirr", "--root", str(place / "cirr"), "--composer", "sum"]
     command = [sys.executable, "-m", "eval", *arguments]
     kept, whole, out = tmp_path / "kept", place / "features" / "cirr-val", tmp_path / "out"  # `whole`: shared with other tests

@@ -43,7 +43,7 @@ def load(written: tuple[Path, WardrobeExport]) -> list[Benchmark]:
 
 
 def drawing_of(name: str) -> Drawing:
-    """The drawing of a picture's name, which is a number in CIRCO."""
+    """The drawing of an image's name, which is a number in CIRCO."""
     return wardrobe.drawings()[int(name)] if name.isdecimal() else DRAWINGS[name]
 
 

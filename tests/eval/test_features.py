@@ -1,4 +1,4 @@
-"""Vectors of pictures on disk: encoded once, resumed where they stopped, never taken for those of something else."""
+"""Cached vectors of images: encoded once, resumed after an interruption, refused for other data."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     [(0, 24), (1, 24), (9.5, 16), (16, 8), (23.99, 8), (24, 0), (24.5, 0), (25, 0), (80, 0)],
 )
 def test_a_partial_file_is_completed(bench: Benchmark, folder: Path, tmp_path: Path, length: float, again: int) -> None:
-    """Torn in a row, or longer than it should be, and not yet sealed: as a crash leaves it."""
+    """A file that ends inside a row or is too long, without a digest, as a crash leaves it."""
     encode_gallery(bench, PIXELS, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         encode_gallery(bench, Counting(PIXELS, 0), folder)
@@ -245,7 +245,7 @@ def test_damaged_vectors_are_refused(bench: Benchmark, folder: Path) -> None:
 
 
 def lose(benchmark: Benchmark, *places: int) -> list[str]:
-    """Takes the pictures at these places away → their paths."""
+    """Deletes the images at these positions → their paths."""
     paths = [benchmark.image_path(benchmark.gallery_ids[place]) for place in places]
     for path in paths:
         path.unlink()

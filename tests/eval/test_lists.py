@@ -1,4 +1,4 @@
-"""Ranked lists: every form that is read, every rule that is broken, and values that are formulas, on real annotations too."""
+"""Ranked lists: the forms that are read, the rules, and metrics by formula, also on released annotations."""
 
 from __future__ import annotations
 

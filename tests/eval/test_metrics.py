@@ -1,4 +1,4 @@
-"""Metrics by hand, and against a slower second way that is written from the protocols and shares no code with ours."""
+"""Metrics by hand, and against a slow implementation of the protocols that shares no code with `eval.metrics`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_metrics_by_formula() -> None:
 
 
 def slow(protocol: Protocol, query: BenchmarkQuery, score: Callable[[str], float]) -> list[float]:
-    """Every metric of one query, in the order of the protocol: rankings are written out, places are walked one by one."""
+    """Every metric of one query, in the order of the protocol: rankings are written out and read rank by rank."""
 
     def ranking(targets: tuple[str, ...], entrants: list[tuple[str, bool]] | None = None) -> list[bool]:
         """Whether the right answer stands at each place, best first; who ties with it stands before it."""

@@ -1,4 +1,4 @@
-"""The PDV plane counted by thresholds equals the fold and `target_ranks` at every single point, to the last tie."""
+"""Ranks on the PDV plane: equal to `target_ranks` at every point, to the last tie."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kind = Callable[[np.random.Generator, int], Float32]
 
 
 def one_by_one(scores_3n: Float32, plane: Plane, task: RankingTask) -> Ranks:
-    """(points, targets): what a run at each point gives, one point after the other."""
+    """(points, targets): the ranks of a run at each point."""
     points = [plane_weights(float(beta), float(gamma)) for beta in plane.betas for gamma in plane.gammas]
     points += [pdv.weights for pdv in plane.named.values()]
     return np.array([target_ranks(linear(scores_3n, point), task) for point in points])
@@ -47,18 +47,18 @@ def whole(rng: np.random.Generator, items: int) -> Float32:
 
 
 def duplicates(rng: np.random.Generator, items: int) -> Float32:
-    """Every item stands there several times, the targets too."""
+    """Every item occurs several times, the targets too."""
     return anything(rng, max(2, items // 4))[:, rng.integers(0, max(2, items // 4), items)]
 
 
 def no_direction(rng: np.random.Generator, items: int) -> Float32:
-    """text == composed: no gamma moves anything."""
+    """text == composed: gamma changes nothing."""
     image, text, _ = anything(rng, items)
     return np.stack([image, text, text])
 
 
 def slight(rng: np.random.Generator, items: int) -> Float32:
-    """The prompt moves an item by 1e-9 to 1e-6 and the image by as little: thresholds all over the place, and far away."""
+    """The prompt moves an item by 1e-9 to 1e-6 and the image by as little: thresholds on the whole grid and far beyond it."""
     size = 10.0 ** rng.integers(-9, -5, (3, items))
     return (0.25 + rng.uniform(-1, 1, (3, items)) * size).astype(np.float32)
 
@@ -70,18 +70,18 @@ def far_ahead(rng: np.random.Generator, items: int) -> Float32:
 
 
 def alike(rng: np.random.Generator, items: int) -> Float32:
-    """As a real encoder scores: all near one value, many differing in the last digit alone."""
+    """Like the scores of a real encoder: all near one value, many differing only in the last digit."""
     return np.float32(0.3) + rng.integers(-3, 4, (3, items)).astype(np.float32) * np.float32(2**-25)
 
 
 def crossing(rng: np.random.Generator, items: int) -> Float32:
-    """Who is first by the image is last by the text: at no two betas do the same distractors stand before the target."""
+    """Who is first by the image is last by the text: at no two betas do the same distractors rank above the target."""
     lead = rng.uniform(-1, 1, items)
     return np.stack([lead, -lead, 0.3 - lead + rng.uniform(-0.1, 0.1, items)]).astype(np.float32)
 
 
 def towards_the_target(rng: np.random.Generator, items: int) -> Float32:
-    """As prompts do: with gamma the target gains on every other item, and image and text agree, more or less, on who comes first."""
+    """Like prompts: with gamma the target gains on every other item, and image and text roughly agree on the ranking."""
     image, text, composed = rng.uniform(-1, 1, (3, items)) * [[1], [0.2], [0.1]]
     text += image
     composed += text
@@ -90,7 +90,7 @@ def towards_the_target(rng: np.random.Generator, items: int) -> Float32:
 
 
 def fanning(rng: np.random.Generator, items: int) -> Float32:
-    """By the text all others come to stand before the first item inside the grid, by the image some do at once and most far beyond it."""
+    """By the text all others rank above the first item inside the grid; by the image some do at once, most far beyond it."""
     image, text = -rng.uniform(1, 50, items), -rng.uniform(0, 1.8, items)
     scores = np.stack([image, text, text + 1]).astype(np.float32)
     scores[:, 0] = 0
@@ -132,7 +132,7 @@ def test_every_point_equals_a_run(kind: Kind, items: int, plane: Plane) -> None:
 def test_ranks_are_exact_down_to_the_depth(
     kind: Kind, depth: int, plane: Plane, generous: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the guess is mean, so that few distractors or too few lie before it."""
+    """Also with a small margin, so that few distractors, or too few, rank above the estimate."""
     monkeypatch.setattr(plane_module, "DEPTH_MARGIN", generous)
     rng = np.random.default_rng(10)
     for items in [MAX_SCORED_DISTRACTORS + 20, 50, 60, 80, 100, 150, 300, 900]:
@@ -145,7 +145,7 @@ def test_ranks_are_exact_down_to_the_depth(
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]), st.sampled_from([1, 3, 10, 50]))
 def test_random_thresholds_down_to_random_depths(seed: int, generous: int, depth: int) -> None:
-    """Thresholds drawn themselves: near and far, of one side or both, agreeing at the two ends of beta or not."""
+    """Random thresholds: near and far, of one side or both, equal at the two ends of beta or not."""
     rng = np.random.default_rng(seed)
     items, scale = rng.choice([40, 100, 500]), 10.0 ** rng.uniform(-1, 2, (2, 2))
     by_image, by_text = rng.normal(size=(2, items)) * scale[0][:, None] + rng.normal(size=2)[:, None] * scale[1][:, None]
@@ -191,7 +191,7 @@ def test_a_task_with_named_distractors(kind: Kind, distractors: int) -> None:
     st.integers(2, 9),
 )
 def test_any_grid(seed: int, kind: Kind, items: int, targets: int, gammas: int) -> None:
-    """Any betas in any order, one alone too; gammas that begin anywhere, in steps fine or wide."""
+    """Betas in any order, also a single one; gammas from any start, in fine or wide steps."""
     rng = np.random.default_rng(seed)
     first, step = rng.choice([-2.0, -0.5, 0.0, 0.3, 1.0]), rng.choice([1e-3, 0.1, 0.125, 1.0])
     betas = rng.choice(np.linspace(0, 1, 11), rng.integers(1, 5), replace=False)
@@ -201,7 +201,7 @@ def test_any_grid(seed: int, kind: Kind, items: int, targets: int, gammas: int) 
 
 
 def test_a_threshold_on_a_point_is_a_tie_against_the_target() -> None:
-    """d = (−1, 0, 1) / 8 · g: the distractor draws level at gamma = 1 / g, exactly on the grid, and stands before the target from there on."""
+    """d = (−1, 0, 1) / 8 · g: the distractor ties at gamma = 1 / g, exactly on the grid, and ranks above the target from there on."""
     plane = Plane(np.array([0.0]), np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
     for steps in range(1, 5):
         distractor = np.array([[-steps / 4], [0], [1]], np.float32) / 8

@@ -1,4 +1,4 @@
-"""The report: intervals, sentences, chosen queries and tables by hand; the page as text, and in a real browser."""
+"""The report: intervals, sentences, selected queries and tables by hand; the page as text and in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent to a server: every rule broken once, nothing half-written, and whole submissions on the real hidden splits."""
+"""Submissions: every rule of the servers, atomic writes, and whole submissions for the hidden splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep: every point is a run of its own, the best one is chosen where it is said to be, and the record says all of it."""
+"""A sweep: every point equals a run, the best point is chosen on the right queries, and the record says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights as the shell says them: numbers, names, the file of a sweep; and the paper's own numbers."""
+"""Weight settings of the command line: numbers, names, the file of a sweep; and the numbers of the paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label-free weights beside what labels give: columns, the grid, halves, sensitivity, captions, and a search without options."""
+"""The study of weights: columns, the grid, halves, sensitivity, captions, and a search without options."""
 
 from __future__ import annotations
 
