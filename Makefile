@@ -71,7 +71,7 @@ results: $(READY)
 	$(BIN)/python -m eval answerable --out results
 
 bench: $(READY)
-	$(BIN)/python benchmarks/first.py --out results
+	$(BIN)/python -m benchmarks.first --out results
 
 clean:
 	rm -rf $(VENV) $(MILVUS) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build site *.egg-info

@@ -8,13 +8,9 @@ towards the target. Each size runs in a separate process, so that its peak memor
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import platform
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.script import make_parser, run_in_process, time_call, write_result
 from eval.benchmarks import circo, cirr
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.runs.compositions import MethodConfig, ScoredCompositions
-from eval.runs.run import EvalRun, RunPart
+from eval.runs.compositions import ComposedBenchmark, MethodConfig
+from eval.runs.run import EvalRun
 from eval.runs.weight_settings import WeightSetting
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, rank_plane, sweep_plane
@@ -40,41 +37,30 @@ CIRCO_TARGETS = 4  # per query, about as many as in CIRCO
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "evaluation")
     parser.add_argument(
         "--points", type=int, default=40, help="points of the plane that are also evaluated separately and compared"
     )
-    parser.add_argument("--out", type=Path, help="folder for evaluation.json")
     options = parser.parse_args()
     result = {
         "CIRR val: 4181 queries x 2297 images x 512, 21 x 31 points": run_in_process(measure_cirr, options.points),
         "CIRCO test: 800 queries x 123403 images x 512": run_in_process(measure_circo),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, numpy {np.__version__}",
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "evaluation.json").write_text(text + "\n")
-
-
-def run_in_process(measure: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """The result of `measure` in a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, args)
+    write_result(result, options.out, "evaluation")
 
 
 def measure_cirr(points: int) -> dict[str, Any]:
     """Times one setting and the whole plane, and compares their metrics at some points."""
     part, encoder = cirr_part(), load_encoder("wardrobe")
-    setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING), SETTING)
-    vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.scored.compositions])
+    setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING))
+    vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.compositions])
     functions: dict[str, Callable[[], Any]] = {
         "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).evaluate(),
         "all settings: the record of a sweep": lambda: sweep_plane(_run(part, encoder, setting), PLANE, Tuning.HALVES),
         "one setting: metrics alone": lambda: part.benchmark.mean_metrics(evaluate_setting(part, SETTING)),
         "all settings: metrics alone": lambda: rank_plane(part, PLANE).means(),
-        "one vector a query: score": lambda: part.benchmark.score(vectors, part.scored.gallery),
+        "one vector a query: score": lambda: part.benchmark.score(vectors, part.gallery),
     }
     before = peak_memory()
     seconds, results = time_in_turns(functions)
@@ -107,13 +93,12 @@ def time_in_turns(functions: dict[str, Callable[[], Any]], times: int = 5) -> tu
     seconds, results = dict.fromkeys(functions, float("inf")), {}
     for _ in range(times):
         for name, function in functions.items():
-            started = time.perf_counter()
-            results[name] = function()
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
+            spent, results[name] = time_call(function)
+            seconds[name] = min(seconds[name], spent)
     return seconds, results
 
 
-def _compare_with_runs(part: RunPart, means: NDArray[np.float64], points: int) -> dict[str, float]:
+def _compare_with_runs(part: ComposedBenchmark, means: NDArray[np.float64], points: int) -> dict[str, float]:
     """The largest difference over all metrics between points of the plane and separate evaluations."""
     grid = [(float(beta), float(gamma)) for beta in PLANE.betas for gamma in PLANE.gammas]
     points_of_plane = np.random.default_rng(1).permutation(len(grid))[:points]
@@ -127,15 +112,15 @@ def _compare_with_runs(part: RunPart, means: NDArray[np.float64], points: int) -
     }
 
 
-def _run(part: RunPart, encoder: Encoder, setting: WeightSetting) -> EvalRun:
+def _run(part: ComposedBenchmark, encoder: Encoder, setting: WeightSetting) -> EvalRun:
     return EvalRun("benchmark", "cirr", encoder, MethodConfig(ComposerName.CAPTIONS), setting, [part], {})
 
 
-def evaluate_setting(part: RunPart, pdv: PDV) -> NDArray[np.float64]:
-    return part.benchmark.measure_scores(part.scored.item_scores(lambda composition: composition.with_pdv(pdv)))
+def evaluate_setting(part: ComposedBenchmark, pdv: PDV) -> NDArray[np.float64]:
+    return part.measure(lambda composition: composition.with_pdv(pdv))
 
 
-def cirr_part() -> RunPart:
+def cirr_part() -> ComposedBenchmark:
     gallery, rng = synthetic_vectors(2297), np.random.default_rng(2)
     references = rng.integers(len(gallery), size=4181)
     targets = (references + rng.integers(1, len(gallery), size=4181)) % len(gallery)
@@ -143,7 +128,7 @@ def cirr_part() -> RunPart:
     return _part("cirr", queries, gallery, references, targets, cirr.PROTOCOL)
 
 
-def circo_part() -> RunPart:
+def circo_part() -> ComposedBenchmark:
     gallery, rng = synthetic_vectors(123_403), np.random.default_rng(3)
     rows_of_queries = rng.permutation(len(gallery))[: 800 * (1 + CIRCO_TARGETS)].reshape(800, -1)
     queries = [BenchmarkQuery(str(i), str(row[0]), ("",), tuple(map(str, row[1:]))) for i, row in enumerate(rows_of_queries)]
@@ -165,7 +150,7 @@ def _part(
     references: NDArray[np.integer],
     targets: NDArray[np.integer],
     protocol: Protocol,
-) -> RunPart:
+) -> ComposedBenchmark:
     rng = np.random.default_rng(4)
     image, target = gallery[references], gallery[targets]
     cone = 3 * rng.normal(size=DIM) / np.sqrt(DIM)
@@ -175,7 +160,7 @@ def _part(
     terms = zip(image, text, composed, strict=True)
     compositions = [Composition(names, np.stack(rows), (0.0, 0.0, 1.0)) for rows in terms]
     ids = tuple(map(str, range(len(gallery))))
-    return RunPart(Benchmark(name, "made up", ids, tuple(queries), Path, protocol), ScoredCompositions(compositions, gallery))
+    return ComposedBenchmark(Benchmark(name, "synthetic", ids, tuple(queries), Path, protocol), compositions, gallery)
 
 
 def _cirr_query(number: int, reference: int, target: int, rng: np.random.Generator) -> BenchmarkQuery:

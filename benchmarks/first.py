@@ -1,21 +1,17 @@
 """Indexing compared with a plain open_clip loop, a search, a slider move, bytes and memory.
 
-    python benchmarks/first.py [--photos FOLDER --encoder E] [--out results]
+    python -m benchmarks.first [--photos FOLDER --encoder E] [--out results]
 
 Uses the built-in drawings and encoder by default.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import resource
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ import torch
 from PIL import Image
 
 import mmretrieve as mm
+from benchmarks.script import make_parser, time_call, write_result
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.options import BUILT_IN_MODEL
 from mmretrieve.sources import read_source
@@ -35,19 +32,14 @@ PDV_SETTINGS = [(alpha_image, beta) for alpha_image in (0.8, 1.4, 2.0) for beta 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "first")
     parser.add_argument("--photos", type=Path, help="folder of images (default: the built-in drawings)")
     parser.add_argument("--encoder", default="wardrobe", help="wardrobe, or a local open_clip folder")
-    parser.add_argument("--out", type=Path, help="folder for first.json")
     options = parser.parse_args()
     photos = options.photos or mm.wardrobe.pictures_folder()
     folder = BUILT_IN_MODEL if options.encoder == "wardrobe" else Path(options.encoder)
     result = measure(photos, options.encoder, folder)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "first.json").write_text(text + "\n")
+    write_result(result, options.out, "first")
 
 
 def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
@@ -111,12 +103,6 @@ def measure_interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dic
 
     slider_moves = [time_call(slide, *setting)[0] for setting in PDV_SETTINGS * 7]
     return _milliseconds(searches), _milliseconds(slider_moves)
-
-
-def time_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[float, Any]:
-    started = time.perf_counter()
-    result = function(*args, **kwargs)
-    return time.perf_counter() - started, result
 
 
 def _milliseconds(seconds: list[float]) -> dict[str, float]:

@@ -7,12 +7,8 @@ Uses the synthetic vectors and composed queries of `benchmarks.million`. Exits w
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ import numpy as np
 
 import mmretrieve as mm
 from benchmarks.million import DIM, ROW_BATCH_SIZE, synthetic_vectors
+from benchmarks.script import make_parser, time_call, write_result
 from mmretrieve.composition import Composition
 from mmretrieve.gallery.index.tuning import composed_queries
 from mmretrieve.vectors import Float32
@@ -32,18 +29,13 @@ WHERE = {"all": None, "one in ten": "n % 10 = 3", "one in a thousand": "n % 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "gpu")
     parser.add_argument("--size", type=int, default=1_000_000, help="vectors in the gallery")
-    parser.add_argument("--out", type=Path, help="folder for gpu.json")
     options = parser.parse_args()
     if not faiss.get_num_gpus():
         sys.exit("FAISS finds no GPU on this machine")
     result = measure(options.size)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "gpu.json").write_text(text + "\n")
+    write_result(result, options.out, "gpu")
     if not all(part["agree"] for part in result["rankings"].values()):
         sys.exit("the rankings differ")
 
@@ -87,9 +79,9 @@ def compare_rankings(path: Path, queries: Float32) -> dict[str, Any]:
         for name, where in WHERE.items():
             times, ids = [], []
             for query in queries:
-                started = time.perf_counter()
-                ids.append(gallery.search(one_term(query), K, where=where).ids)
-                times.append(1000 * (time.perf_counter() - started))
+                seconds, ranking = time_call(gallery.search, one_term(query), K, where=where)
+                ids.append(ranking.ids)
+                times.append(1000 * seconds)
             rankings[device][name] = ids
             milliseconds[f"{device}, {name}, ms"] = {
                 "p50": float(np.percentile(times, 50)),
@@ -102,20 +94,15 @@ def compare_rankings(path: Path, queries: Float32) -> dict[str, Any]:
 
 def compare_scores(path: Path, queries: Float32) -> dict[str, Any]:
     """The difference and the seconds of the term scores of three terms and every item."""
-    galleries = {device: mm.Gallery.open(path, device=device) for device in ("cpu", "cuda")}
-    scores = {device: time_call(gallery.scores, queries[:3]) for device, gallery in galleries.items()}
+    scores = {}
+    for device in ("cpu", "cuda"):
+        gallery = mm.Gallery.open(path, device=device)
+        gallery.scores(queries[:3])  # loads the vectors
+        scores[device] = time_call(gallery.scores, queries[:3])
     return {
         "largest difference": float(np.abs(scores["cpu"][1] - scores["cuda"][1]).max()),
         **{f"{device}, seconds": seconds for device, (seconds, _) in scores.items()},
     }
-
-
-def time_call(function: Callable[[Float32], Float32], queries: Float32) -> tuple[float, Float32]:
-    """The seconds and the result of the second call."""
-    function(queries)
-    started = time.perf_counter()
-    result = function(queries)
-    return time.perf_counter() - started, result
 
 
 def one_term(query_d: Float32) -> Composition:

@@ -1,15 +1,12 @@
 """Optimization-based inversion: the cosine of "a photo of $" with the image of its pseudo token, on drawings and photos.
 
-    python benchmarks/inversion.py [--photos FOLDER --encoder E] [--count 50] [--out results]
+    python -m benchmarks.inversion [--photos FOLDER --encoder E] [--count 50] [--out results]
 
 Uses the built-in drawings and encoder, and with both options also the images of that folder.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 import mmretrieve as mm
+from benchmarks.script import make_parser, time_call, write_result
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.sources import read_source
@@ -25,21 +23,16 @@ from mmretrieve.sources.base import SourceItem
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "inversion")
     parser.add_argument("--photos", type=Path, help="a folder of images, in addition to the built-in drawings")
     parser.add_argument("--encoder", help="the encoder for that folder, a local open_clip folder")
     parser.add_argument("--count", type=int, default=50)
-    parser.add_argument("--out", type=Path, help="folder for inversion.json")
     options = parser.parse_args()
     sets = {"drawings": (mm.wardrobe.pictures_folder(), "wardrobe")}
     if options.photos and options.encoder:
         sets["photos"] = (options.photos, options.encoder)
     result = {name: measure(folder, spec, options.count) for name, (folder, spec) in sets.items()}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "inversion.json").write_text(text + "\n")
+    write_result(result, options.out, "inversion")
 
 
 def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
@@ -47,9 +40,8 @@ def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
     encoder = mm.load_encoder(spec, dtype="float32")
     available = [item.location.path for item in read_source(folder) if isinstance(item, SourceItem)]
     paths = [available[i] for i in np.linspace(0, len(available) - 1, count).astype(int)]
-    features, oti, started = encoder.image_features(paths), OTI(), time.perf_counter()
-    tokens = oti.tokens(features, encoder)
-    seconds = time.perf_counter() - started
+    features, oti = encoder.image_features(paths), OTI()
+    seconds, tokens = time_call(oti.tokens, features, encoder)
     return {
         "pictures": count,
         "steps": oti.steps,

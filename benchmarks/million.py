@@ -9,16 +9,12 @@ them and measured on the other. Each index is built and searched in a separate p
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import os
 import platform
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mmretrieve as mm
+from benchmarks.script import make_parser, run_in_process, time_call, write_result
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import FLAT, IndexPlan, SearchParams, cells_for
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescore, tune
@@ -45,9 +42,8 @@ INDEX_FACTORIES = {"flat float16": FLAT, "IVF, 8 bits": "IVF{cells},SQ8", "IVF, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "million")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="rows of each gallery")
-    parser.add_argument("--out", type=Path, help="folder for million.json and million.png")
     options = parser.parse_args()
     result: dict[str, Any] = {
         "data": f"synthetic: {N_TOPICS} topics of {KINDS_PER_TOPIC} kinds, {DIM} dimensions, {N_QUERIES} composed queries, k = 10",
@@ -55,11 +51,8 @@ def main() -> None:
         "sizes": {str(size): measure(size) for size in options.sizes},
         "as a gallery": measure_gallery(max(options.sizes)),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
+    write_result(result, options.out, "million")
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "million.json").write_text(text + "\n")
         draw(result["sizes"], options.out / "million.png")
 
 
@@ -89,8 +82,8 @@ def table(result: dict[str, Any]) -> str:
 
 def measure(size: int) -> dict[str, Any]:
     """Measures every index on a synthetic gallery of that size."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         run_in_process(write_gallery, folder, size)
         results = {name: run_in_process(measure_index, folder, size, name) for name in INDEX_FACTORIES}
     flat = results["flat float16"]
@@ -105,8 +98,8 @@ def measure(size: int) -> dict[str, Any]:
 
 def measure_gallery(size: int) -> dict[str, Any]:
     """Measures a gallery with metadata and filters, each step in a separate process."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "g"
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "g"
         return {
             "items": size,
             "adding": run_in_process(fill_gallery, path, size),
@@ -121,49 +114,32 @@ def fill_gallery(path: Path, size: int) -> dict[str, Any]:
     with peak_memory() as memory:
         for start in range(0, size, ROW_BATCH_SIZE):
             rows = range(start, min(start + ROW_BATCH_SIZE, size))
-            vectors, started = synthetic_vectors(start, len(rows)), time.perf_counter()
-            gallery.add_vectors([f"{i:08}" for i in rows], vectors, fields=[{"n": i} for i in rows])
-            seconds += time.perf_counter() - started
+            vectors, fields = synthetic_vectors(start, len(rows)), [{"n": i} for i in rows]
+            seconds += time_call(gallery.add_vectors, [f"{i:08}" for i in rows], vectors, fields=fields)[0]
     return {"seconds": seconds, "bytes": gallery.info()["bytes"], "memory, MB": memory}
 
 
 def build_index(path: Path) -> dict[str, Any]:
     gallery = mm.Gallery.open(path, device="cpu")
-    started = time.perf_counter()
     with peak_memory() as memory:
-        made = gallery.build_index()
-    return {"seconds, tuning too": time.perf_counter() - started, "memory, MB": memory, **made}
+        seconds, index_info = time_call(gallery.build_index)
+    return {"seconds, tuning too": seconds, "memory, MB": memory, **index_info}
 
 
 def measure_searches(path: Path) -> dict[str, Any]:
     """Seconds to open the gallery and to the first result, and milliseconds of a search by filter."""
-    started = time.perf_counter()
-    gallery = mm.Gallery.open(path, device="cpu")
-    open_seconds = time.perf_counter() - started
-    queries = composed_queries(synthetic_vectors(0, ROW_BATCH_SIZE), 100, seed=3)
-    started = time.perf_counter()
-    gallery.search(mm.Composition(("query",), queries[:1], (1.0,)), 10)
-    results: dict[str, Any] = {"open, seconds": open_seconds, "first search, seconds": time.perf_counter() - started}
+    open_seconds, gallery = time_call(mm.Gallery.open, path, device="cpu")
+    vectors = composed_queries(synthetic_vectors(0, ROW_BATCH_SIZE), 100, seed=3)
+    queries = [mm.Composition(("query",), vector[None], (1.0,)) for vector in vectors]
+    results: dict[str, Any] = {
+        "open, seconds": open_seconds,
+        "first search, seconds": time_call(gallery.search, queries[0], 10)[0],
+    }
     for name, where in FILTERS.items():
-        started = time.perf_counter()
-        gallery.search(mm.Composition(("query",), queries[:1], (1.0,)), 10, where=where)
-        results[f"first search, {name}, ms"] = 1000 * (time.perf_counter() - started)
-        times = []
-        for query in queries:
-            started = time.perf_counter()
-            gallery.search(mm.Composition(("query",), query[None], (1.0,)), 10, where=where)
-            times.append(1000 * (time.perf_counter() - started))
+        results[f"first search, {name}, ms"] = 1000 * time_call(gallery.search, queries[0], 10, where=where)[0]
+        times = [1000 * time_call(gallery.search, query, 10, where=where)[0] for query in queries]
         results[f"search, {name}, ms"] = {"p50": float(np.median(times)), "p99": float(np.percentile(times, 99))}
-    started = time.perf_counter()
-    gallery.scores(queries[:3])
-    return results | {"term scores of three terms, seconds": time.perf_counter() - started}
-
-
-def run_in_process(function: Callable[..., Any], *args: Any) -> Any:
-    """Calls the function in a new process."""
-    # unlike multiprocessing.Pool, this raises an error if the process dies
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
+    return results | {"term scores of three terms, seconds": time_call(gallery.scores, vectors[:3])[0]}
 
 
 def write_gallery(folder: Path, size: int) -> None:
@@ -197,9 +173,7 @@ def measure_index(folder: Path, size: int, name: str) -> dict[str, Any]:
     )
     plan = IndexPlan(INDEX_FACTORIES[name].format(cells=cells_for(size)), "measured")
     with peak_memory() as memory:
-        started = time.perf_counter()
-        index = FaissIndex.build(plan, vectors)
-        seconds = time.perf_counter() - started
+        seconds, index = time_call(FaissIndex.build, plan, vectors)
     tuned = tune(index, tuning_truth[:, :10], tuning, target=TUNING_RECALL)
     index = index.with_params(tuned.params)
     index_report = report(index, vectors, measuring, truth, build_seconds=seconds)

@@ -6,8 +6,6 @@ input of a slider, or of the point of the plane, to the end of the frame with it
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import shutil
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.script import make_parser, write_result
 
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 N_MOVES, N_SEARCHES, N_PAGE_LOADS = 120, 20, 7
@@ -109,14 +109,10 @@ def _percentiles(milliseconds: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder for page.json")
-    options = parser.parse_args()
+    options = make_parser(__doc__, "page").parse_args()
     with serve_page() as address:
         result = measure(address)
-    print(json.dumps(result, indent=1))
-    if options.out:
-        (options.out / "page.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(result, options.out, "page")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ hits. Clients and server share the cores of the machine.
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -21,13 +20,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 import mmretrieve as mm
+from benchmarks.script import make_parser, write_result
 
 PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
 N_HITS = 24
@@ -43,16 +42,11 @@ class ClientLog:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "server")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--out", type=Path, help="folder for server.json")
     options = parser.parse_args()
-    text = json.dumps(measure(options.clients, options.seconds), indent=1)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "server.json").write_text(text + "\n")
+    write_result(measure(options.clients, options.seconds), options.out, "server")
 
 
 def measure(clients: int, seconds: float) -> dict[str, Any]:
@@ -72,7 +66,7 @@ def measure(clients: int, seconds: float) -> dict[str, Any]:
     durations = [duration for log in logs for duration in log.seconds]
     return {
         "gallery": f"{len(ids)} drawings",
-        "question": f"an item and a prompt, {N_HITS} hits",
+        "request": f"an item and a prompt, {N_HITS} hits",
         "clients": clients,
         "seconds": round(elapsed, 1),
         "requests": len(durations),

@@ -8,12 +8,9 @@ committed and flushed to the disk before it counts.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import mmretrieve as mm
+from benchmarks.script import make_parser, time_call, write_result
 
 DIM = 64
 FILL_BATCH_SIZE = 65_536
@@ -28,27 +26,22 @@ REPEATS = 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, "writes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 100_000, 1_000_000], help="items of each gallery")
     parser.add_argument("--folder", type=Path, help="where the galleries are made (default: a temporary folder)")
-    parser.add_argument("--out", type=Path, help="folder for writes.json")
     options = parser.parse_args()
     result: dict[str, Any] = {
         "data": f"random vectors of {DIM} dimensions; {REPEATS} writes of one item each, in milliseconds",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "sizes": {str(size): measure(size, options.folder) for size in options.sizes},
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "writes.json").write_text(text + "\n")
+    write_result(result, options.out, "writes")
 
 
 def measure(size: int, folder: Path | None) -> dict[str, Any]:
     """Minimum, median and maximum of each write in a gallery of that many items."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        path = Path(place) / "g"
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary) / "g"
         fill(path, size)
         return measure_gallery(path, size)
 
@@ -73,11 +66,7 @@ def fill(path: Path, size: int) -> None:
 
 
 def timed(write: Callable[[int], object]) -> dict[str, float]:
-    spent = []
-    for i in range(REPEATS):
-        started = time.perf_counter()
-        write(i)
-        spent.append(1000 * (time.perf_counter() - started))
+    spent = [1000 * time_call(write, i)[0] for i in range(REPEATS)]
     return {"minimum": round(min(spent), 2), "median": round(float(np.median(spent)), 2), "maximum": round(max(spent), 2)}
 
 

@@ -105,50 +105,43 @@ def check_references(queries: Iterable[BenchmarkQuery], path: Path, gallery_ids:
                 )
 
 
-def find_file(root: Path, places: Sequence[str]) -> Path:
-    """The first of the places below `root` that is a file. MMRetrieveError, listing all of them, where none is."""
-    for place in places:
-        if (root / place).is_file():
-            return root / place
-    expected = " or ".join(str(Path(place)) for place in places)
+def find_file(root: Path, paths: Sequence[str]) -> Path:
+    """The first of the paths below `root` that is a file. MMRetrieveError, listing all of them, where none is."""
+    for path in paths:
+        if (root / path).is_file():
+            return root / path
+    expected = " or ".join(str(Path(path)) for path in paths)
     if not root.is_dir():
         raise MMRetrieveError(f"{root}: there is no such folder; expected one with {expected}")
     raise MMRetrieveError(f"{root}: there is no {expected} in this folder")
 
 
-def find_folder(root: Path, places: Sequence[str]) -> Path:
-    """The first of the places below `root` that is a folder, otherwise the first place: images may be absent."""
-    return next((root / place for place in places if (root / place).is_dir()), root / places[0])
+def find_folder(root: Path, paths: Sequence[str]) -> Path:
+    """The first of the paths below `root` that is a folder, otherwise the first path: images may be absent."""
+    return next((root / path for path in paths if (root / path).is_dir()), root / paths[0])
 
 
-@dataclass(frozen=True)
-class RecordCount:
-    """How many records a file has, and how many the released file has."""
-
-    path: Path
-    actual: int
-    released: int
-
-    @property
-    def is_near(self) -> bool:
-        return abs(self.actual - self.released) < COUNT_TOLERANCE * self.released
-
-
-def check_counts(layout: str, queries: RecordCount, images: RecordCount) -> str | None:
+def check_counts(layout: str, queries: tuple[Path, int, int], images: tuple[Path, int, int]) -> str | None:
     """None where the counts are the released ones; a remark where this is another data set in the same `layout`.
 
-    MMRetrieveError, naming the file, where both counts are almost the released ones: that is the released set, damaged.
+    Parameters
+    ----------
+    layout : the name of the released data set.
+    queries, images : a file, how many records it has, and how many the released file has.
+
+    Raises
+    ------
+    MMRetrieveError : both counts are almost the released ones, so that this is the released set, damaged. Names the file.
     """
-    wrong = [count for count in (queries, images) if count.actual != count.released]
+    wrong = [count for count in (queries, images) if count[1] != count[2]]
     if not wrong:
         return None
-    if queries.is_near and images.is_near:
-        raise MMRetrieveError(
-            f"{wrong[0].path}: damaged: expected {wrong[0].released} records, found {wrong[0].actual}; download the released file again"
-        )
+    if all(abs(actual - released) < COUNT_TOLERANCE * released for _, actual, released in (queries, images)):
+        path, actual, released = wrong[0]
+        raise MMRetrieveError(f"{path}: damaged: expected {released} records, found {actual}; download the released file again")
     return (
-        f"{queries.actual:,} queries over {images.actual:,} images in {layout}'s layout: "
-        f"not the released {layout} ({queries.released:,} over {images.released:,})"
+        f"{queries[1]:,} queries over {images[1]:,} images in {layout}'s layout: "
+        f"not the released {layout} ({queries[2]:,} over {images[2]:,})"
     )
 
 

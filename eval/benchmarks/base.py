@@ -11,8 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from eval.metrics.rank_table import Metric, RankTable, TaskKey
-from eval.metrics.ranks import RankingTask, Ranks, average_precision_at, check_depth, recall_at, target_ranks
+from eval.metrics import (
+    Metric,
+    RankingTask,
+    Ranks,
+    RankTable,
+    TaskKey,
+    average_precision_at,
+    check_depth,
+    recall_at,
+    target_ranks,
+)
 from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.images import ImageLike, open_image
 from mmretrieve.scoring import term_scores, top_k
@@ -150,7 +159,7 @@ class Benchmark:
         return {metric.task_key: metric.k for metric in sorted(self.metrics, key=lambda metric: metric.k)}
 
     @property
-    def headline(self) -> int:
+    def headline_column(self) -> int:
         """The index of the protocol's headline among the metrics."""
         return [metric.name for metric in self.metrics].index(self.protocol.headline)
 
@@ -204,7 +213,7 @@ class Benchmark:
                 task = self.ranking_task(query, subset=subset, first=first)
                 check_depth(self.depths[subset, first], task.size(len(self.gallery_ids)))
                 query_ranks.append(rank(task))
-        return RankTable.build(self.metrics, [query.tags for query in self.queries], ranks)
+        return RankTable(self.metrics, [query.tags for query in self.queries], ranks)
 
     def mean_metrics(self, values: NDArray[np.float64]) -> dict[str, float]:
         """(queries, metrics) → metric → mean over the queries that have a value; a metric without any is left out."""

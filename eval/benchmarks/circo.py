@@ -11,7 +11,6 @@ from pathlib import Path
 
 from eval.benchmarks.annotations import (
     JsonRecord,
-    RecordCount,
     check_counts,
     check_references,
     find_file,
@@ -40,7 +39,7 @@ ASPECTS = (
     "viewpoint",
 )
 FOLDERS = (".", "CIRCO", "circo")
-COCO = tuple(f"{home}/{folder}" for home in FOLDERS for folder in ("COCO2017_unlabeled", "."))
+COCO = tuple(f"{base}/{folder}" for base in FOLDERS for folder in ("COCO2017_unlabeled", "."))
 INFO, IDS = "annotations/image_info_unlabeled2017.json", "unlabeled2017_ids.txt"
 PROTOCOL = Protocol(headline="map@5", recalls=KS, precisions=KS, aspects=ASPECTS, keeps_reference=True, first_target_alone=True)
 
@@ -50,13 +49,13 @@ def load(root: Path, split: str) -> Benchmark:
 
     The gallery is read from COCO's image_info_unlabeled2017.json, or from unlabeled2017_ids.txt with one id a line.
     """
-    annotations = find_file(root, [f"{home}/annotations/{split}.json" for home in FOLDERS])
-    images = find_file(root, [*(f"{home}/{INFO}" for home in COCO), *(f"{home}/{IDS}" for home in FOLDERS)])
+    annotations = find_file(root, [f"{base}/annotations/{split}.json" for base in FOLDERS])
+    images = find_file(root, [*(f"{base}/{INFO}" for base in COCO), *(f"{base}/{IDS}" for base in FOLDERS)])
     ids = check_unique(_read_ids(images), images)
     queries = tuple(_parse_query(record, with_targets=split == "val") for record in read_records(annotations))
     check_unique((query.id for query in queries), annotations)
     check_references(queries, annotations, ids, images)
-    folder = find_folder(root, [f"{home}/unlabeled2017" for home in COCO])
+    folder = find_folder(root, [f"{base}/unlabeled2017" for base in COCO])
     return Benchmark(
         "circo",
         split,
@@ -65,9 +64,7 @@ def load(root: Path, split: str) -> Benchmark:
         lambda id_: folder / f"{int(id_):012}.jpg",
         PROTOCOL,
         checksum=file_checksum(annotations, images),
-        remark=check_counts(
-            "CIRCO", RecordCount(annotations, len(queries), RELEASED[split]), RecordCount(images, len(ids), RELEASED_IMAGES)
-        ),
+        remark=check_counts("CIRCO", (annotations, len(queries), RELEASED[split]), (images, len(ids), RELEASED_IMAGES)),
     )
 
 

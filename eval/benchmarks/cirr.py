@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from eval.benchmarks.annotations import (
     JsonRecord,
-    RecordCount,
     check_counts,
     check_references,
     find_file,
@@ -32,7 +31,7 @@ PROTOCOL = Protocol(headline="recall@1", recalls=(1, 5, 10, 50), subset_recalls=
 def load(root: Path, split: str) -> Benchmark:
     """Loads one split of CIRR. Raises MMRetrieveError naming the file or record that is missing or invalid. Images may be absent."""
     captions, images = (
-        find_file(root, [f"{home}/{name}" for home in FOLDERS])
+        find_file(root, [f"{base}/{name}" for base in FOLDERS])
         for name in (f"captions/cap.rc2.{split}.json", f"image_splits/split.rc2.{split}.json")
     )
     listed = read_object(images)
@@ -42,19 +41,17 @@ def load(root: Path, split: str) -> Benchmark:
     check_unique((query.id for query in queries), captions)
     check_references(queries, captions, files, images)
     first = next(iter(files.values())).parent  # PurePosixPath drops the "./" of "./dev/x.png"
-    base = root / next((home for home in IMAGE_FOLDERS if (root / home / first).is_dir()), IMAGE_FOLDERS[0])
+    image_folder = root / next((folder for folder in IMAGE_FOLDERS if (root / folder / first).is_dir()), IMAGE_FOLDERS[0])
     released = RELEASED[split]
     return Benchmark(
         "cirr",
         split,
         tuple(files),
         queries,
-        lambda id_: base / files[id_],
+        lambda id_: image_folder / files[id_],
         PROTOCOL,
         checksum=file_checksum(captions, images),
-        remark=check_counts(
-            "CIRR", RecordCount(captions, len(queries), released[0]), RecordCount(images, len(files), released[1])
-        ),
+        remark=check_counts("CIRR", (captions, len(queries), released[0]), (images, len(files), released[1])),
     )
 
 

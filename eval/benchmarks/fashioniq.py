@@ -10,7 +10,6 @@ from pathlib import Path
 
 from eval.benchmarks.annotations import (
     JsonRecord,
-    RecordCount,
     check_counts,
     check_references,
     find_file,
@@ -39,7 +38,7 @@ PROTOCOL = Protocol(headline="recall@10", recalls=(10, 50), keeps_reference=True
 def load(root: Path, split: str, category: str) -> Benchmark:
     """Loads one category of FashionIQ. Raises MMRetrieveError naming the file or record that is missing or invalid. Images may be absent."""
     captions, images = (
-        find_file(root, [f"{home}/{name}" for home in FOLDERS])
+        find_file(root, [f"{base}/{name}" for base in FOLDERS])
         for name in (f"captions/cap.{category}.val.json", f"image_splits/split.{category}.val.json")
     )
     ids = check_unique(read_list(images, str), images)
@@ -48,7 +47,7 @@ def load(root: Path, split: str, category: str) -> Benchmark:
     if split == "val-union":
         mentioned = {id_ for query in queries for id_ in (query.reference, *query.targets)}
         ids = tuple(id_ for id_ in ids if id_ in mentioned)
-    folder = find_folder(root, [f"{home}/images" for home in FOLDERS])
+    folder = find_folder(root, [f"{base}/images" for base in FOLDERS])
     query_count, image_counts = RELEASED[category]
     return Benchmark(
         f"fashioniq:{category}",
@@ -60,8 +59,8 @@ def load(root: Path, split: str, category: str) -> Benchmark:
         checksum=file_checksum(captions, images),
         remark=check_counts(
             f"FashionIQ {category}",
-            RecordCount(captions, len(queries), query_count),
-            RecordCount(images, len(ids), image_counts[split]),
+            (captions, len(queries), query_count),
+            (images, len(ids), image_counts[split]),
         ),
     )
 

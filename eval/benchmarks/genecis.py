@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.benchmarks.annotations import JsonRecord, RecordCount, check_counts, find_file, find_folder, read_records
+from eval.benchmarks.annotations import JsonRecord, check_counts, find_file, find_folder, read_records
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import file_checksum
 from mmretrieve.errors import ImageError
@@ -26,8 +26,8 @@ RELEASED = {
 }  # queries, images; the counts of the other two tasks are not published
 COCO = ("val2017", "coco/val2017", "coco2017/val2017", "COCO/val2017")
 VISUAL_GENOME = tuple(
-    f"{home}/{name}"
-    for home in (".", "vg", "visual_genome", "Visual_Genome")
+    f"{base}/{name}"
+    for base in (".", "vg", "visual_genome", "Visual_Genome")
     for name in ("VG_100K_all", "VG_All", "VG_100K", "VG_100K_2")
 )
 FOLDERS = (".", "genecis")
@@ -38,18 +38,16 @@ PROTOCOL = Protocol(headline="recall@1", recalls=(1, 2, 3), keeps_reference=True
 
 def load(root: Path, split: str, task: str) -> Benchmark:
     """Loads one task of GeneCIS. Raises MMRetrieveError naming the file or record that is missing or invalid. Images may be absent."""
-    path = find_file(root, [f"{home}/{task}.json" for home in FOLDERS])
+    path = find_file(root, [f"{base}/{task}.json" for base in FOLDERS])
     whole_image = task.endswith("_object")
     queries = tuple(_parse_query(i, record, whole_image=whole_image) for i, record in enumerate(_read_records(path, task)))
     ids = tuple(dict.fromkeys(id_ for query in queries for id_ in (query.reference, *(query.candidates or ()))))
     remark = None
     if task in RELEASED:
         query_count, image_count = RELEASED[task]
-        remark = check_counts(
-            f"GeneCIS {task}", RecordCount(path, len(queries), query_count), RecordCount(path, len(ids), image_count)
-        )
+        remark = check_counts(f"GeneCIS {task}", (path, len(queries), query_count), (path, len(ids), image_count))
     coco = find_folder(root, COCO)
-    genome = [folder for place in VISUAL_GENOME if (folder := root / place).is_dir()] or [root / VISUAL_GENOME[0]]
+    genome = [folder for path in VISUAL_GENOME if (folder := root / path).is_dir()] or [root / VISUAL_GENOME[0]]
     return Benchmark(
         f"genecis:{task}",
         split,
@@ -65,9 +63,9 @@ def load(root: Path, split: str, task: str) -> Benchmark:
 
 def list_tasks(root: Path) -> tuple[str, ...]:
     """The tasks whose files exist below `root`. MMRetrieveError where there are none."""
-    tasks = tuple(task for task in TASKS if any((root / home / f"{task}.json").is_file() for home in FOLDERS))
+    tasks = tuple(task for task in TASKS if any((root / base / f"{task}.json").is_file() for base in FOLDERS))
     if not tasks:
-        find_file(root, [f"{home}/{task}.json" for home in FOLDERS for task in TASKS])
+        find_file(root, [f"{base}/{task}.json" for base in FOLDERS for task in TASKS])
     return tasks
 
 

@@ -1,4 +1,7 @@
-"""Every benchmark by name. A new benchmark is a module with `load`, SPLITS and ROOT_CONTENTS, a name and a row of FAMILIES."""
+"""Every benchmark by name, and the built-in wardrobe.
+
+A new benchmark is a module with `load`, SPLITS and ROOT_CONTENTS, a name and a row of FAMILIES.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.benchmarks import catalogue, circo, cirr, fashioniq, genecis, wardrobe
-from eval.benchmarks.base import Benchmark
+from eval.benchmarks import catalogue, circo, cirr, fashioniq, genecis
+from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
+from eval.files import digest
+from mmretrieve import wardrobe
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.options import Choice
 
@@ -45,6 +50,22 @@ class Family:
     find_parts: Callable[[Path], tuple[str, ...]] | None = None
 
 
+def load_wardrobe() -> Benchmark:
+    """The benchmark over the drawings that ship with the package: 500 queries, 2,000 drawings. The reference is not ranked."""
+    queries = tuple(BenchmarkQuery(q.id, q.reference, (q.prompt,), q.targets, tags=q.changed) for q in wardrobe.queries())
+    aspects = tuple(sorted({tag for query in queries for tag in query.tags}))
+    return Benchmark(
+        "wardrobe",
+        "test",
+        tuple(drawing.id for drawing in wardrobe.drawings()),
+        queries,
+        lambda id_: wardrobe.pictures_folder() / id_,
+        Protocol(headline="map@10", recalls=(1, 5, 10), precisions=(10,), aspects=aspects),
+        checksum=digest(repr(query).encode() for query in queries),
+        fields={drawing.id: wardrobe.fields_of(drawing) for drawing in wardrobe.drawings()},
+    )
+
+
 FAMILIES: dict[BenchmarkName, Family] = {
     BenchmarkName.CIRR: Family("CIRR", lambda root, split, _: cirr.load(root, split), cirr.SPLITS, cirr.ROOT_CONTENTS),
     BenchmarkName.FASHIONIQ: Family(
@@ -54,7 +75,7 @@ FAMILIES: dict[BenchmarkName, Family] = {
     BenchmarkName.GENECIS: Family(
         "GeneCIS", genecis.load, genecis.SPLITS, genecis.ROOT_CONTENTS, genecis.TASKS, genecis.list_tasks
     ),
-    BenchmarkName.WARDROBE: Family("Wardrobe", lambda *_: wardrobe.load(), wardrobe.SPLITS, None),
+    BenchmarkName.WARDROBE: Family("Wardrobe", lambda *_: load_wardrobe(), ("test",), None),
     BenchmarkName.CATALOGUE: Family(
         "Catalogue", lambda root, *_: catalogue.load(root), catalogue.SPLITS, catalogue.ROOT_CONTENTS
     ),

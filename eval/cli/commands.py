@@ -19,9 +19,8 @@ from eval.files import write_atomic
 from eval.lists.files import read_lists
 from eval.lists.score import score_lists
 from eval.lists.submission import SERVERS, rank_candidate_ids, rank_ids, submission_files, write_submission
-from eval.runs.provenance import describe_encoder, describe_part
 from eval.runs.records import Record, check_replaceable, write_record
-from eval.runs.run import EvalRun
+from eval.runs.run import EvalRun, describe_encoder, describe_part
 from eval.runs.weight_settings import check_takes_pdv
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, sweep_plane
@@ -29,7 +28,6 @@ from mmretrieve import MMRetrieveError
 from mmretrieve.cli.arguments import printable
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
-from mmretrieve.weighting import Spread
 
 if TYPE_CHECKING:
     from eval.report import ImageLoader
@@ -37,11 +35,11 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> None:
     """Measures one method on one benchmark; writes a record, and the results of each query."""
-    made = make_run(options, options.split)
-    path = options.out / f"{made.name}.json"
-    check_replaceable(path, made.options, describe_encoder(made.encoder))
-    record, queries = made.evaluate()
-    write_record(options.out / f"{made.name}.queries.json", queries, indent=None)
+    eval_run = make_run(options, options.split)
+    path = options.out / f"{eval_run.name}.json"
+    check_replaceable(path, eval_run.options, describe_encoder(eval_run.encoder))
+    record, queries = eval_run.evaluate()
+    write_record(options.out / f"{eval_run.name}.queries.json", queries, indent=None)
     write_record(path, record)
     lines = [record.label, *_format_metrics(record.metrics), *_format_remarks(record), f"written to {path}"]
     _print_result(options, record.to_json(), lines)
@@ -53,11 +51,11 @@ def sweep(options: argparse.Namespace) -> None:
 
     plane = Plane(np.linspace(*options.betas), np.linspace(*options.gammas))
     check_takes_pdv(options.composer)
-    made = make_run(options, options.split)
-    path = options.out / f"{made.name}.sweep.json"
-    check_replaceable(path, made.options, describe_encoder(made.encoder))
-    record = sweep_plane(made, plane, Tuning(options.tune))
-    write_atomic(options.out / f"{made.name}.sweep.png", draw_heatmap(record))
+    eval_run = make_run(options, options.split)
+    path = options.out / f"{eval_run.name}.sweep.json"
+    check_replaceable(path, eval_run.options, describe_encoder(eval_run.encoder))
+    record = sweep_plane(eval_run, plane, Tuning(options.tune))
+    write_atomic(options.out / f"{eval_run.name}.sweep.png", draw_heatmap(record))
     write_record(path, record)
     lines = [
         f"{name:>9}  beta {point.beta:.3g}, gamma {point.gamma:.3g}  {record.metric} {point.metrics[record.metric]:.2f}"
@@ -74,13 +72,13 @@ def submit(options: argparse.Namespace) -> None:
         raise OptionError(f"no server scores {options.benchmark}; there is one for: {', '.join(SERVERS)}")
     if options.allow_missing:
         raise OptionError("a submission answers every query over the whole gallery: leave --allow-missing out")
-    made = make_run(options, server.split, needs_targets=False)
-    path = options.out / f"{made.name}.json"
-    check_replaceable(path, made.options, describe_encoder(made.encoder))
-    files = _rank_for_server(made, subsets=server.subsets)
+    eval_run = make_run(options, server.split, needs_targets=False)
+    path = options.out / f"{eval_run.name}.json"
+    check_replaceable(path, eval_run.options, describe_encoder(eval_run.encoder))
+    files = _rank_for_server(eval_run, subsets=server.subsets)
     if not path.exists() and (existing := [options.out / name for name in files if (options.out / name).exists()]):
         raise MMRetrieveError(f"{existing[0]} exists and belongs to another run: choose another --out")
-    record = made.describe_submission()
+    record = eval_run.describe_submission()
     paths = [*write_submission(options.out, files), write_record(path, record)]
     lines = [record.label, *_format_remarks(record), *(f"written to {path}" for path in paths)]
     _print_result(options, {"files": list(map(str, paths)), **record.to_json()}, lines)
@@ -110,16 +108,15 @@ def export_wardrobe(options: argparse.Namespace) -> None:
         exported = export.export_wardrobe(options.layout, options.folder, progress=bar.update)
     for part in exported.parts:
         print(f"{part.name} {part.split}: {part.queries:,} queries, {part.images:,} images")
-    print(f"{exported.images:,} images, written to {exported.folder}")
+    print(f"{len(exported.images):,} images, written to {options.folder.resolve()}")
 
 
-def _rank_for_server(made: EvalRun, *, subsets: bool) -> dict[str, str]:
+def _rank_for_server(eval_run: EvalRun, *, subsets: bool) -> dict[str, str]:
     rankings: dict[str, list[str]] = {}
     subset_rankings: dict[str, list[str]] = {}
-    part = made.parts[0]
-    spread = Spread.of(part.scored.gallery)
-    with made.timer.measure("rank"):
-        scores = part.scored.item_scores(lambda composition: made.setting.weigh(composition, spread))
+    part = eval_run.parts[0]
+    with eval_run.timer.measure("rank"):
+        scores = part.item_scores(lambda composition: eval_run.setting.weigh(composition, part.spread))
         for query, row in zip(part.benchmark.queries, scores, strict=True):
             rankings[query.id] = rank_ids(part.benchmark, query, row)
             if subsets:

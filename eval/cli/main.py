@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import BenchmarkName
-from eval.benchmarks.export_layouts import BenchmarkLayout
+from eval.benchmarks.export import LAYOUTS
 from eval.benchmarks.registry import FAMILIES
 from eval.cli import commands
 from eval.cli.options import ReferenceMode
@@ -35,7 +35,24 @@ from mmretrieve.registry import COMPOSERS, RULES
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
-README, WEIGHTS, ANSWERABLE = ROOT / "README.md", GUIDES / "weights.md", GUIDES / "answerable.md"
+STUDIES = {  # the document whose tables a study fills, and its help
+    "table": (
+        ROOT / "README.md",
+        "Measures all methods on the wardrobe, and on the catalogue where it is available, and fills README's table.",
+    ),
+    "weights": (
+        GUIDES / "weights.md",
+        "Measures label-free weights, and the weights that labels would give, on every available set.",
+    ),
+    "answerable": (
+        GUIDES / "answerable.md",
+        "Measures whether `answerable` separates what a gallery has from what it lacks.",
+    ),
+    "avoid": (
+        GUIDES / "weights.md",
+        "Measures how many hits of searches that avoid an attribute still show it, on the wardrobe.",
+    ),
+}
 BETAS, GAMMAS = "0:1:21", "-0.5:3:31"
 
 
@@ -76,44 +93,26 @@ def make_parser() -> argparse.ArgumentParser:
     _add_predictions(_add_command(added, "score", commands.score))
     _add_report(_add_command(added, "report", commands.report))
     exporting = _add_command(added, "export-wardrobe", commands.export_wardrobe)
-    exporting.add_argument("layout", choices=tuple(map(str, BenchmarkLayout)), help="the benchmark whose layout is written")
+    exporting.add_argument("layout", choices=LAYOUTS, help="the benchmark whose layout is written")
     exporting.add_argument("folder", type=Path, metavar="OUT", help="a new or empty folder")
-    _add_study(_add_command(added, "table", table), README)
-    weighing = _add_command(added, "weights", weights_study)
-    _add_study(weighing, WEIGHTS)
-    text = "a composer that is not measured again, such as searle-oti, which takes minutes; its rows are kept; may be repeated"
-    weighing.add_argument("--skip", type=ComposerName, action="append", default=[], metavar="C", help=text)
-    _add_study(_add_command(added, "answerable", answerable), ANSWERABLE)
-    _add_study(_add_command(added, "avoid", avoid), WEIGHTS)
+    for name, (document, text) in STUDIES.items():
+        study = _add_command(added, name, run_study, text)
+        study.set_defaults(study=name)
+        _add_study(study, document)
+        if name == "weights":
+            text = (
+                "a composer that is not measured again, such as searle-oti, which takes minutes; its rows are kept; "
+                "may be repeated"
+            )
+            study.add_argument("--skip", type=ComposerName, action="append", default=[], metavar="C", help=text)
     return parser
 
 
-def table(options: argparse.Namespace) -> None:
-    """Measures all methods on the wardrobe, and on the catalogue where it is available, and fills README's table."""
-    from eval.cli import study_commands
+def run_study(options: argparse.Namespace) -> None:
+    """Runs a study of STUDIES."""
+    from eval.cli import study_commands  # imports torch and matplotlib
 
-    study_commands.table(options)
-
-
-def weights_study(options: argparse.Namespace) -> None:
-    """Measures label-free weights, and the weights that labels would give, on every available set."""
-    from eval.cli import study_commands
-
-    study_commands.weights(options)
-
-
-def answerable(options: argparse.Namespace) -> None:
-    """Measures whether `answerable` separates what a gallery has from what it lacks."""
-    from eval.cli import study_commands
-
-    study_commands.answerable(options)
-
-
-def avoid(options: argparse.Namespace) -> None:
-    """Measures how many hits of searches that avoid an attribute still show it, on the wardrobe."""
-    from eval.cli import study_commands
-
-    study_commands.avoid(options)
+    getattr(study_commands, options.study)(options)
 
 
 def parse_steps(text: str) -> tuple[float, float, int]:
@@ -135,8 +134,12 @@ def parse_root(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-def _add_command(added: Any, name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = added.add_parser(name, help=run.__doc__, description=run.__doc__)
+def _add_command(
+    added: Any, name: str, run: Callable[[argparse.Namespace], None], text: str | None = None
+) -> argparse.ArgumentParser:
+    """Adds a command; `text`, or the docstring of `run`, is its help."""
+    text = text or run.__doc__
+    command: argparse.ArgumentParser = added.add_parser(name, help=text, description=text)
     command.set_defaults(command=run)
     command.add_argument("--debug", action="store_true", help="show a traceback when a command fails")
     return command
@@ -172,7 +175,8 @@ def _add_method(command: argparse.ArgumentParser) -> None:
     protocol.add_argument("--prompt-orders", choices=tuple(map(str, PromptOrder)), help=text)
     add_language_options(command, missing="continue where images or texts of a file are missing; the record says so")
     _add_computing(command)
-    _add_results(command)
+    _add_out(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument(
         "--features", type=Path, metavar="DIR", help="folder for the vectors of images (default: in the cache)"
     )
@@ -220,7 +224,7 @@ def _add_study(command: argparse.ArgumentParser, document: Path) -> None:
     command.add_argument("--phi", type=Path, help=text)
     add_language_options(command)
     _add_computing(command)
-    _add_results(command)
+    _add_out(command)
 
 
 def _add_computing(command: argparse.ArgumentParser) -> None:
@@ -228,10 +232,5 @@ def _add_computing(command: argparse.ArgumentParser) -> None:
     command.set_defaults(dtype="float32")  # the same results on every machine
 
 
-def _add_results(command: argparse.ArgumentParser) -> None:
+def _add_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("results"), help="folder of the record files (default: %(default)s)")
-    command.add_argument("--json", action="store_true", help="print JSON")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

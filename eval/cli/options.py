@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,9 @@ from tqdm import tqdm
 
 from eval.benchmarks import Benchmark, load_suite
 from eval.files import file_checksum
-from eval.runs.compositions import MethodConfig, PromptOrder, compose
+from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, compose
 from eval.runs.features import encode_gallery
-from eval.runs.provenance import StageTimer, describe_encoder, file_slug
-from eval.runs.run import EvalRun, RunPart
+from eval.runs.run import EvalRun, StageTimer, describe_encoder
 from eval.runs.weight_settings import make_weight_setting
 from mmretrieve import RuleName
 from mmretrieve.cli.arguments import given_fields
@@ -97,6 +97,16 @@ def make_run(options: argparse.Namespace, split: str | None = None, *, needs_tar
     return EvalRun(name, family, encoder, config, setting, run_parts, recorded, timer)
 
 
+def file_slug(*parts: str) -> str:
+    """A file name made of several parts: letters, digits, dots and commas stay, other characters become hyphens.
+
+    >>> file_slug("cirr", "val", "PDV-F -1/1.2/0.5")
+    'cirr_val_PDV-F-minus1-1.2-0.5'
+    """
+    spelled = (re.sub(r"(?<![A-Za-z0-9.])-(?=[\d.])", "minus", part).replace("+", "plus") for part in parts if part)
+    return "_".join(re.sub(r"[^A-Za-z0-9.,=]+", "-", part).strip("-") for part in spelled)
+
+
 def _make_part(
     benchmark: Benchmark,
     encoder: OpenClipEncoder,
@@ -104,7 +114,7 @@ def _make_part(
     language: LanguageOptions,
     options: argparse.Namespace,
     timer: StageTimer,
-) -> RunPart:
+) -> ComposedBenchmark:
     folder = None if options.features is None else options.features / file_slug(benchmark.name, benchmark.split)
     with timer.measure("encode images"), _progress_bar(len(benchmark.gallery_ids), "images", benchmark.name) as advance:
         benchmark, gallery = encode_gallery(
@@ -112,7 +122,7 @@ def _make_part(
         )
     with timer.measure("compose"), _progress_bar(len(benchmark.queries), "answers", benchmark.name) as advance:
         parts = parts_from(language, encoder, vocabulary=benchmark.vocabulary, phi=options.phi, progress=advance)
-        return RunPart(benchmark, compose(benchmark, gallery, encoder, config, parts))
+        return compose(benchmark, gallery, encoder, config, parts)
 
 
 def _check_name(name: str | None) -> None:
@@ -132,10 +142,9 @@ def _language_options(options: argparse.Namespace) -> LanguageOptions:
 
 def _method_config(options: argparse.Namespace) -> MethodConfig:
     orders = None if options.prompt_orders is None else PromptOrder(options.prompt_orders)
-    given = options.captioner is None
-    if options.concept and not given:
+    if options.concept and options.captioner is not None:
         raise OptionError("give --concept or --captioner, not both")
-    return MethodConfig(options.composer, options.rule, given, options.concept, orders)
+    return MethodConfig(options.composer, options.rule, options.captioner is None, options.concept, orders)
 
 
 def _load_encoder(options: argparse.Namespace) -> OpenClipEncoder:

@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,25 +17,24 @@ from eval.benchmarks import Benchmark, BenchmarkName, load_benchmark
 from eval.files import write_atomic
 from eval.runs.compositions import compose
 from eval.runs.features import encode_gallery
-from eval.runs.provenance import collect_provenance, describe_encoder, describe_part
 from eval.runs.records import write_record
-from eval.studies.answerable import HALVES, CaseEvidence, measure_kinds, refit_all, reliability_lines, summarize
+from eval.runs.run import collect_provenance, describe_encoder, describe_part
+from eval.studies.answerable import CaseEvidence, measure_kinds, refit_all, reliability_lines, summarize_halves
 from eval.studies.avoid import measure_avoid
 from eval.studies.calibration import draw_reliability
 from eval.studies.compare import SEARCH_LABEL, compare_methods, measure_searches, measure_text_to_image
-from eval.studies.inputs import CaptionedBenchmark, add_captions, open_retriever, own_vocabulary, train_benchmark_phi
-from eval.studies.methods import method_parts
-from eval.studies.tables import (
-    DEFAULT_TABLE,
-    answerable_table,
-    avoid_table,
-    fill_table,
-    methods_table,
-    sensitivity_table,
-    weights_table,
+from eval.studies.inputs import (
+    CaptionSetup,
+    Method,
+    add_captions,
+    method_parts,
+    open_retriever,
+    own_vocabulary,
+    train_benchmark_phi,
 )
-from eval.studies.weights import WeightsRow, list_rows, measure_weights
-from mmretrieve import PDV, Encoder, MMRetrieveError, Parts, Retriever, load_encoder, wardrobe
+from eval.studies.tables import answerable_table, avoid_table, fill_table, methods_table, sensitivity_table, weights_table
+from eval.studies.weights import list_rows, measure_weights
+from mmretrieve import PDV, MMRetrieveError, Parts, Retriever, load_encoder, wardrobe
 from mmretrieve.cli.arguments import given_fields
 from mmretrieve.composers import parts_from
 from mmretrieve.encoders.openclip import OpenClipEncoder
@@ -44,21 +43,34 @@ from mmretrieve.language.options import LanguageOptions
 from mmretrieve.options import BUILT_IN, NO_MATCH
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
-from mmretrieve.weighting import Spread
 
 
 @dataclass(frozen=True)
 class StudySet:
-    """A benchmark, its root, and the encoder to measure it with."""
+    """A benchmark, the vectors of its gallery, the encoder that it is measured with, and when the encoder was loaded."""
 
-    name: BenchmarkName
-    root: Path | None
-    encoder: str
+    benchmark: Benchmark
+    gallery: Float32
+    encoder: OpenClipEncoder
+    started: float
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name."""
+        return self.benchmark.name
+
+    def collect_provenance(self) -> dict[str, Any]:
+        """Encoder, data, versions, machine and time."""
+        return {
+            "encoder": asdict(describe_encoder(self.encoder)),
+            **describe_part(self.benchmark).to_json(),
+            **collect_provenance(self.encoder, {"all": round(time.perf_counter() - self.started, 1)}),
+        }
 
 
 def table(options: argparse.Namespace) -> None:
-    """Measures all methods on the wardrobe, and on the catalogue where it is available, and fills README's table."""
-    results = [_compare(study_set, options) for study_set in list_sets(options.data)]
+    """Measures all methods, and fills README's table if all of them ran."""
+    results = [_compare(study_set, options) for study_set in load_sets(options)]
     for result in results:
         if result["not run"]:
             raise MMRetrieveError(
@@ -66,136 +78,125 @@ def table(options: argparse.Namespace) -> None:
             )
     for result in results:
         write_record(options.out / f"{result['benchmark']}.json", result)
-    _fill_document(options.text, methods_table(results))
+    _fill_document(options.text, {"table": methods_table(results)})
 
 
 def weights(options: argparse.Namespace) -> None:
-    """Measures label-free weights, and the weights that labels would give, on every available set.
-
-    Rows of composers that are skipped keep their previous results, where there are any.
-    """
+    """Measures label-free weights. Rows of composers that are skipped keep their previous results, where there are any."""
     path = options.out / "weights.json"
     previous = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     result = {
-        study_set.name.value: _measure_rows(study_set, options, previous.get(study_set.name, {}).get("rows", {}))
-        for study_set in list_sets(options.data)
+        study_set.name: {
+            "rows": _measure_rows(study_set, options, previous.get(study_set.name, {}).get("rows", {})),
+            "provenance": study_set.collect_provenance(),
+        }
+        for study_set in load_sets(options)
     }
     write_record(path, result)
-    _fill_document(options.text, weights_table(result))
-    _fill_document(options.text, sensitivity_table(result), "sensitivity")
+    _fill_document(options.text, {"table": weights_table(result), "sensitivity": sensitivity_table(result)})
 
 
 def answerable(options: argparse.Namespace) -> None:
-    """Measures whether `answerable` separates what a gallery has from what it lacks, and refits its constants."""
-    started = time.perf_counter()
-    sets = list_sets(options.data)
-    benchmarks = {study_set.name.value: load_benchmark(study_set.name, study_set.root) for study_set in sets}
+    """Measures how well `answerable` separates requests, and refits its constants."""
+    sets = list(load_sets(options))
     measured: dict[str, dict[str, CaseEvidence]] = {}
-    result: dict[str, Any] = {"sets": {}, "constants": {}}
+    summaries: dict[str, Any] = {}
     for study_set in sets:
-        name, encoder = study_set.name.value, _load_study_encoder(study_set, options)
-        benchmark, gallery = encode_gallery(benchmarks[name], encoder)
-        other = next((other for other in benchmarks.values() if other.name != name), None)
-        measured[name] = measure_kinds(benchmark, gallery, encoder, other)
-        result["sets"][name] = {
-            "kinds": {
-                kind: {half: summarize(own, held_out=flag) for half, flag in HALVES.items()}
-                for kind, own in measured[name].items()
-            },
-            "provenance": _collect_study_provenance(encoder, benchmark, started),
+        other = next((other.benchmark for other in sets if other is not study_set), None)
+        kinds = measure_kinds(study_set.benchmark, study_set.gallery, study_set.encoder, other)
+        measured[study_set.name] = kinds
+        summaries[study_set.name] = {
+            "kinds": {kind: summarize_halves(own) for kind, own in kinds.items()},
+            "provenance": study_set.collect_provenance(),
         }
-    result["constants"] = refit_all(measured)
+    result = {"sets": summaries, "constants": refit_all(measured)}
     write_record(options.out / "answerable.json", result)
-    _fill_document(options.text, answerable_table(result))
+    _fill_document(options.text, {"table": answerable_table(result)})
     write_atomic(options.text.with_suffix(".png"), draw_reliability(reliability_lines(measured), NO_MATCH))
 
 
 def avoid(options: argparse.Namespace) -> None:
-    """Measures how many hits of searches that avoid an attribute still show it, on the wardrobe's own gallery."""
+    """Measures how many hits of searches that avoid an attribute show it, on the wardrobe's own gallery."""
+    study_set = next(load_sets(options))
+    retriever = Retriever.open(wardrobe.gallery_folder(), encoder=study_set.encoder)
+    shares = measure_avoid(retriever, study_set.benchmark.fields)
+    write_record(options.out / "avoid.json", {"shares": shares, "provenance": study_set.collect_provenance()})
+    _fill_document(options.text, {"avoid": avoid_table(shares)})
+
+
+def load_sets(options: argparse.Namespace) -> Iterator[StudySet]:
+    """The available sets: always the wardrobe, then the catalogue where --data contains it."""
+    yield _load_set(BenchmarkName.WARDROBE, None, BUILT_IN, options)
+    catalogue = options.data / "catalogue"
+    if catalogue.is_dir():
+        yield _load_set(BenchmarkName.CATALOGUE, catalogue, str(catalogue / "model"), options)
+    else:
+        _print_progress(f"no catalogue at {catalogue}; only the wardrobe is measured")
+
+
+def _load_set(name: BenchmarkName, root: Path | None, encoder_name: str, options: argparse.Namespace) -> StudySet:
     started = time.perf_counter()
-    encoder = load_encoder(BUILT_IN, device=options.device, dtype=options.dtype)
-    benchmark = load_benchmark(BenchmarkName.WARDROBE)
-    shares = measure_avoid(Retriever.open(wardrobe.gallery_folder(), encoder=encoder), benchmark.fields)
-    provenance = _collect_study_provenance(encoder, benchmark, started)
-    write_record(options.out / "avoid.json", {"shares": shares, "provenance": provenance})
-    _fill_document(options.text, avoid_table(shares), "avoid")
-
-
-def list_sets(data: Path) -> list[StudySet]:
-    """The available sets: always the wardrobe, and the catalogue where `data` contains it."""
-    built_in = StudySet(BenchmarkName.WARDROBE, None, BUILT_IN)
-    catalogue = data / "catalogue"
-    if not catalogue.is_dir():
-        print(f"eval: no catalogue at {catalogue}; only the wardrobe is measured", file=sys.stderr)
-        return [built_in]
-    return [built_in, StudySet(BenchmarkName.CATALOGUE, catalogue, str(catalogue / "model"))]
+    encoder = load_encoder(encoder_name, device=options.device, dtype=options.dtype)
+    with tqdm(unit=" images", desc=name.value, disable=None, file=sys.stderr, leave=False) as bar:
+        benchmark, gallery = encode_gallery(load_benchmark(name, root), encoder, progress=bar.update)
+    return StudySet(benchmark, gallery, encoder, started)
 
 
 def _compare(study_set: StudySet, options: argparse.Namespace) -> dict[str, Any]:
-    started = time.perf_counter()
-    encoder = _load_study_encoder(study_set, options)
-    with tqdm(unit=" images", desc=study_set.name.value, disable=None, file=sys.stderr) as bar:
-        benchmark, gallery = encode_gallery(load_benchmark(study_set.name, study_set.root), encoder, progress=bar.update)
-        language = LanguageOptions(**given_fields(options, LanguageOptions))
-        parts = parts_from(language, encoder, vocabulary=benchmark.vocabulary, phi=options.phi)
-        if options.rewriter is None:
-            parts = replace(parts, rewriter=None)  # each method has its own
-        parts = replace(parts, phi=_choose_phi(encoder, benchmark, options))
-        comparison = compare_methods(benchmark, gallery, encoder, parts, report=lambda label: bar.write(label, file=sys.stderr))
-        with open_retriever(benchmark, gallery, encoder) as retriever:
-            comparison["methods"][SEARCH_LABEL] = measure_searches(benchmark, retriever)
+    benchmark, gallery, encoder = study_set.benchmark, study_set.gallery, study_set.encoder
+    language = LanguageOptions(**given_fields(options, LanguageOptions))
+    parts = parts_from(language, encoder, vocabulary=benchmark.vocabulary, phi=options.phi)
+    if options.rewriter is None:
+        parts = replace(parts, rewriter=None)  # each method has its own
+    parts = replace(parts, phi=_choose_phi(study_set, options))
+    comparison = compare_methods(
+        benchmark, gallery, encoder, parts, report=lambda label: _print_progress(f"{benchmark.name}, {label}")
+    )
+    with open_retriever(benchmark, gallery, encoder) as retriever:
+        comparison["methods"][SEARCH_LABEL] = measure_searches(benchmark, retriever)
     result: dict[str, Any] = {"benchmark": benchmark.name, **comparison}
-    if study_set.name is BenchmarkName.WARDROBE:
+    if benchmark.name == BenchmarkName.WARDROBE:
         result["text to image, recall@1"] = measure_text_to_image(encoder)
-    return result | {"provenance": _collect_study_provenance(encoder, benchmark, started)}
+    return result | {"provenance": study_set.collect_provenance()}
 
 
 def _measure_rows(study_set: StudySet, options: argparse.Namespace, previous: Mapping[str, Any]) -> dict[str, Any]:
-    started = time.perf_counter()
-    encoder = _load_study_encoder(study_set, options)
-    benchmark, gallery = encode_gallery(load_benchmark(study_set.name, study_set.root), encoder)
-    phi, rows = _choose_phi(encoder, benchmark, options), {}
-    for row in list_rows():
-        if row.method.config.composer not in options.skip:
-            print(f"eval: {study_set.name}, {row.label}", file=sys.stderr)
-            rows[row.label] = _measure_row(row, benchmark, gallery, encoder, phi)
-        elif row.label in previous:
-            rows[row.label] = previous[row.label]
-    return {"rows": rows, "provenance": _collect_study_provenance(encoder, benchmark, started)}
+    phi, rows = _choose_phi(study_set, options), {}
+    for captions, method in list_rows():
+        if method.config.composer not in options.skip:
+            _print_progress(f"{study_set.name}, {method.label}")
+            rows[method.label] = _measure_row(study_set, captions, method, phi)
+        elif method.label in previous:
+            rows[method.label] = previous[method.label]
+    return rows
 
 
-def _measure_row(row: WeightsRow, benchmark: Benchmark, gallery: Float32, encoder: Encoder, phi: Path | None) -> dict[str, Any]:
-    started = time.perf_counter()
-    if row.captions is None:
-        captioned = CaptionedBenchmark(benchmark, own_vocabulary(benchmark, encoder))
+def _measure_row(study_set: StudySet, captions: CaptionSetup | None, method: Method, phi: Path | None) -> dict[str, Any]:
+    started, encoder = time.perf_counter(), study_set.encoder
+    if captions is None:
+        benchmark, vocabulary = study_set.benchmark, own_vocabulary(study_set.benchmark, encoder)
     else:
-        captioned = add_captions(benchmark, encoder, row.captions)
-    parts = method_parts(row.method, encoder, Parts(vocabulary=captioned.vocabulary, phi=phi))
-    scored = compose(captioned.benchmark, gallery, encoder, row.method.config, parts)
-    measured = measure_weights(captioned.benchmark, scored, row.method.pdv or PDV(), Spread.of(gallery))
-    return measured | {"seconds": round(time.perf_counter() - started, 1)}
+        benchmark, vocabulary = add_captions(study_set.benchmark, encoder, captions)
+    parts = method_parts(method, encoder, Parts(vocabulary=vocabulary, phi=phi))
+    composed = compose(benchmark, study_set.gallery, encoder, method.config, parts)
+    return measure_weights(composed, method.pdv or PDV()) | {"seconds": round(time.perf_counter() - started, 1)}
 
 
-def _load_study_encoder(study_set: StudySet, options: argparse.Namespace) -> OpenClipEncoder:
-    return load_encoder(study_set.encoder, device=options.device, dtype=options.dtype)
-
-
-def _choose_phi(encoder: OpenClipEncoder, benchmark: Benchmark, options: argparse.Namespace) -> Path | None:
+def _choose_phi(study_set: StudySet, options: argparse.Namespace) -> Path | None:
     """The phi of --phi; None where the encoder has its own; otherwise one that is trained on the first call."""
+    encoder = study_set.encoder
     if options.phi is not None or (encoder.folder and (encoder.folder / FILE).is_file()):
         return cast("Path | None", options.phi)
-    print(f"eval: the phi for {benchmark.name} is trained on the first call", file=sys.stderr)
-    return train_benchmark_phi(encoder, benchmark.vocabulary, cache_folder() / "phi")
+    _print_progress(f"the phi for {study_set.name} is trained on the first call")
+    return train_benchmark_phi(encoder, study_set.benchmark.vocabulary, cache_folder() / "phi")
 
 
-def _collect_study_provenance(encoder: Encoder, benchmark: Benchmark, started: float) -> dict[str, Any]:
-    return {
-        "encoder": describe_encoder(encoder).to_json(),
-        **describe_part(benchmark).to_json(),
-        **collect_provenance(encoder, {"all": round(time.perf_counter() - started, 1)}),
-    }
+def _fill_document(path: Path, tables: Mapping[str, str]) -> None:
+    """Puts each table between the markers of its name."""
+    for name, content in tables.items():
+        write_atomic(path, fill_table(path.read_text(encoding="utf-8"), content, name))
+        print(content)
 
 
-def _fill_document(path: Path, content: str, name: str = DEFAULT_TABLE) -> None:
-    write_atomic(path, fill_table(path.read_text(encoding="utf-8"), content, name))
-    print(content)
+def _print_progress(text: str) -> None:
+    print(f"eval: {text}", file=sys.stderr)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, StrictInt, StrictStr, ValidationError
 
+from eval.benchmarks.annotations import JsonRecord
 from eval.files import read_json
-from eval.runs.records import Model, parse
+from eval.runs.records import Model
 from mmretrieve import MMRetrieveError
 
 CIRR_VERSION = "rc2"
@@ -59,23 +60,18 @@ class RankingsFile(Model):
         return {query_id: tuple(map(str, ids)) for query_id, ids in self.__pydantic_extra__.items()}
 
 
-class RankingRecord(Model):
-    """FashionIQ's form: `[{"candidate": …, "captions": …, "ranking": […]}, …]`, one record for each query, in their order."""
-
-    candidate: StrictStr
-    ranking: Any = None
-
-
 def read_lists(path: str | Path) -> RankedLists:
     """Reads ranked lists in the form of CIRR, CIRCO or FashionIQ; a number is taken as the text of that number.
+
+    FashionIQ's form is `[{"candidate": …, "captions": …, "ranking": […]}, …]`, one record for each query, in their order.
 
     MMRetrieveError, naming the file and the query, where the file has another form.
     """
     where, content = str(path), read_json(Path(path))
     if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
-        records = [parse(RankingRecord, item, Path(f"{where}, record {i}")) for i, item in enumerate(content, start=1)]
-        file = _parse_lists(where, {str(i): record.ranking for i, record in enumerate(records)})
-        return RankedLists(where, file.lists, None, {str(i): record.candidate for i, record in enumerate(records)})
+        file = _parse_lists(where, {str(i): record.get("ranking") for i, record in enumerate(content)})
+        references = (JsonRecord(f"{where}, record {i}", record).text("candidate") for i, record in enumerate(content, start=1))
+        return RankedLists(where, file.lists, None, {str(i): reference for i, reference in enumerate(references)})
     if not isinstance(content, dict):
         raise MMRetrieveError(f"{where}: {FORMS}, not {content!r:.60}")
     file = _parse_lists(where, content)

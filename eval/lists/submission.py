@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery
-from eval.lists.checks import check_lists, describe
 from eval.lists.files import CIRR_VERSION, ListKind, RankedLists, RankingsFile
+from eval.lists.score import check_lists, describe
 from mmretrieve import MMRetrieveError
 from mmretrieve.errors import OptionError
 from mmretrieve.scoring import top_k

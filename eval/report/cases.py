@@ -1,12 +1,13 @@
-"""Queries as they are shown: images of the reference, hits and targets, and the contribution of each term."""
+"""The queries that the page shows: the best, the worst and the most changed ones, with images and contributions of terms."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import log
+from typing import Any
 
-from eval.report.case_selection import QueryCase, select_best, select_improved, select_worsened, select_worst
 from eval.report.formatting import format_number, format_signed
 from eval.report.groups import ComparisonGroup
 from eval.report.loading import EvaluatedRun
@@ -16,10 +17,50 @@ from mmretrieve.images import ImageLike, open_image, thumbnail
 
 ImageLoader = Callable[[str, str], ImageLike]
 """(part, id) → image: `lambda part, id_: benchmarks[part].load_image(id_)`."""
+MAX_CASES = 3
+MAX_TARGETS = 6
 THUMBNAIL_SIDE = 176  # pixels; shown at half of it, which is sharp on a dense screen
 COLORED_ROLES = ("image", "text", "composed", "prompt")
 """Roles with a color of their own; "composed 2" has that of composed."""
-MAX_TARGETS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class QueryCase:
+    """A query of `part` with its result in one run, and in `other`, where two runs are compared."""
+
+    part: str
+    result: QueryResult
+    other: QueryResult | None = None
+
+    @property
+    def improvement(self) -> float:
+        """How far the target moved up: the logarithm of the ratio of its ranks, so that 100 → 10 equals 10 → 1."""
+        if self.other is None or self.other.target is None or self.result.target is None:
+            return 0.0
+        return log(self.other.target.rank / self.result.target.rank)
+
+
+def select_best(run: EvaluatedRun, count: int = MAX_CASES) -> tuple[QueryCase, ...]:
+    """Highest headline first; among equals the better rank, then the larger lead over the best hit that is not a target."""
+    cases = _cases_with_values(run)
+    return tuple(sorted(cases, key=lambda case: (-_value(run, case), _rank(case), -_lead(case.result)))[:count])
+
+
+def select_worst(run: EvaluatedRun, count: int = MAX_CASES) -> tuple[QueryCase, ...]:
+    """Lowest headline first; among equals the target with the highest rank number."""
+    return tuple(sorted(_cases_with_values(run), key=lambda case: (_value(run, case), -_rank(case)))[:count])
+
+
+def select_improved(run: EvaluatedRun, other: EvaluatedRun, count: int = MAX_CASES) -> tuple[QueryCase, ...]:
+    """The queries whose target moves up most from `other` to `run`."""
+    cases = [case for case in _paired_cases(run, other) if case.improvement > 0]
+    return tuple(sorted(cases, key=lambda case: -case.improvement)[:count])
+
+
+def select_worsened(run: EvaluatedRun, other: EvaluatedRun, count: int = MAX_CASES) -> tuple[QueryCase, ...]:
+    """The queries whose target moves down most from `other` to `run`."""
+    cases = [case for case in _paired_cases(run, other) if case.improvement < 0]
+    return tuple(sorted(cases, key=lambda case: case.improvement)[:count])
 
 
 class Thumbnails:
@@ -35,15 +76,13 @@ class Thumbnails:
         if self.load is None:
             return None
         if (part, id_) not in self._uris:
-            self._uris[part, id_] = self._render(self.load, part, id_)
+            try:
+                image = open_image(self.load(part, id_))
+                self._uris[part, id_] = data_uri(thumbnail(image, THUMBNAIL_SIDE), "image/jpeg")
+            except (MMRetrieveError, OSError, LookupError):
+                self.missing.append(id_)
+                self._uris[part, id_] = None
         return self._uris[part, id_]
-
-    def _render(self, load: ImageLoader, part: str, id_: str) -> str | None:
-        try:
-            return data_uri(thumbnail(open_image(load(part, id_)), THUMBNAIL_SIDE), "image/jpeg")
-        except (MMRetrieveError, OSError, LookupError):
-            self.missing.append(id_)
-            return None
 
 
 def data_uri(content: bytes, media_type: str) -> str:
@@ -55,75 +94,14 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{b64encode(content).decode('ascii')}"
 
 
-@dataclass(frozen=True)
-class CaseImage:
-    """An image of a case; `uri` is None where there is none to show; `caption` is its rank, where it has one."""
+def build_case_groups(group: ComparisonGroup, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+    """Queries under headings, as `templates/cases.html` shows them.
 
-    id: str
-    uri: str | None
-    caption: str = ""
-    is_target: bool = False
-
-
-@dataclass(frozen=True)
-class ContributionBar:
-    """The contribution of one term: a bar from `left`, `width` wide, in percent of the track."""
-
-    term: str
-    role: str
-    text: str
-    is_negative: bool
-    left: float
-    width: float
-
-
-@dataclass(frozen=True)
-class ItemContributions:
-    """The contributions of all terms to the score of an item; `zero` is where bars start, in percent of the track."""
-
-    title: str
-    score: str
-    is_target: bool
-    bars: tuple[ContributionBar, ...]
-    zero: float
-
-
-@dataclass(frozen=True)
-class CaseView:
-    """One query as it is shown. `previous_hits` is the other run's ranking, where two are compared.
-
-    `targets` are shown unless all of them are among the hits. `gap` explains the lead of the top hit over the target.
+    They are the best and worst queries of the best run, and those that changed most compared with its base, or else the
+    runner-up.
     """
-
-    part: str
-    id: str
-    prompt: str
-    texts: tuple[str, ...]
-    rank: str
-    improved: bool | None
-    reference: CaseImage
-    targets: tuple[CaseImage, ...]
-    more_targets: int
-    hits: tuple[CaseImage, ...]
-    previous_hits: tuple[CaseImage, ...]
-    contributions: tuple[ItemContributions, ...]
-    gap: str
-
-
-@dataclass(frozen=True)
-class CaseGroup:
-    """Queries under one heading, with the criterion by which they were selected, and the names of both runs."""
-
-    title: str
-    about: str
-    views: tuple[CaseView, ...]
-    names: tuple[str, str] = ("", "")
-
-
-def build_case_groups(group: ComparisonGroup, thumbnails: Thumbnails) -> tuple[CaseGroup, ...]:
-    """The best and worst queries of the best run, and those that changed most compared with its base, or else the runner-up."""
     if not group.runs:
-        return ()
+        return []
     run, other = group.runs[0], compared_run(group)
     title, other_title = group.title(run), group.title(other) if other else ""
     selections = [
@@ -135,11 +113,17 @@ def build_case_groups(group: ComparisonGroup, thumbnails: Thumbnails) -> tuple[C
         selections.append(("Most improved", f"{change}: the target moved up most.", select_improved(run, other)))
         selections.append(("Most worsened", f"{change}: the target moved down most.", select_worsened(run, other)))
     show_part = len(run.parts) > 1
-    return tuple(
-        CaseGroup(heading, about, tuple(_build_view(case, thumbnails, show_part) for case in cases), (title, other_title))
+    return [
+        {
+            "title": heading,
+            "about": about,
+            "cases": [_describe_case(case, thumbnails, show_part) for case in cases],
+            "run": title,
+            "other_run": other_title,
+        }
         for heading, about, cases in selections
         if cases
-    )
+    ]
 
 
 def compared_run(group: ComparisonGroup) -> EvaluatedRun | None:
@@ -149,32 +133,61 @@ def compared_run(group: ComparisonGroup) -> EvaluatedRun | None:
     return group.base_of(best) or same_composer or next(iter(rest), None)
 
 
-def _build_view(case: QueryCase, thumbnails: Thumbnails, show_part: bool) -> CaseView:
+def _cases_with_values(run: EvaluatedRun) -> list[QueryCase]:
+    return [
+        QueryCase(part, result)
+        for part, results in run.results.items()
+        for result in results
+        if result.target is not None and result.values[run.headline_column] is not None
+    ]
+
+
+def _paired_cases(run: EvaluatedRun, other: EvaluatedRun) -> Iterable[QueryCase]:
+    for part, results in run.results.items():
+        for result, before in zip(results, other.results[part], strict=True):
+            yield QueryCase(part, result, before)
+
+
+def _value(run: EvaluatedRun, case: QueryCase) -> float:
+    return case.result.values[run.headline_column] or 0.0
+
+
+def _rank(case: QueryCase) -> int:
+    return case.result.target.rank if case.result.target else 0
+
+
+def _lead(result: QueryResult) -> float:
+    others = [hit.score for hit in result.hits if hit.id not in result.targets]
+    return result.target.score - max(others) if result.target and others else 0.0
+
+
+def _describe_case(case: QueryCase, thumbnails: Thumbnails, show_part: bool) -> dict[str, Any]:
+    """One query for the template. Its targets are shown unless all of them are among the hits."""
     result, other = case.result, case.other
 
-    def image(id_: str, caption: str = "") -> CaseImage:
-        return CaseImage(id_, thumbnails.uri(case.part, id_), caption, id_ in result.targets)
+    def image(id_: str, caption: str = "") -> dict[str, Any]:
+        return {"id": id_, "uri": thumbnails.uri(case.part, id_), "caption": caption, "is_target": id_ in result.targets}
 
-    def hit_images(one: QueryResult) -> tuple[CaseImage, ...]:
-        return tuple(image(hit.id, str(rank)) for rank, hit in enumerate(one.hits, start=1))
+    def hit_images(hits: Iterable[ScoredItem]) -> list[dict[str, Any]]:
+        return [image(hit.id, str(rank)) for rank, hit in enumerate(hits, start=1)]
 
     all_are_hits = {hit.id for hit in result.hits}.issuperset(result.targets)
     targets = () if all_are_hits else result.targets
-    return CaseView(
-        part=case.part.partition(":")[2] if show_part else "",
-        id=result.id,
-        prompt=result.prompt,
-        texts=tuple(result.words[name] for name in ("text", "composed") if name in result.words),
-        rank=_format_rank(result, other),
-        improved=None if other is None else case.improvement > 0,
-        reference=image(result.reference),
-        targets=tuple(image(id_) for id_ in targets[:MAX_TARGETS]),
-        more_targets=max(0, len(targets) - MAX_TARGETS),
-        hits=hit_images(result),
-        previous_hits=hit_images(other) if other else (),
-        contributions=_build_contributions(result),
-        gap=_describe_gap(result),
-    )
+    return {
+        "part": case.part.partition(":")[2] if show_part else "",
+        "id": result.id,
+        "prompt": result.prompt,
+        "texts": [result.words[name] for name in ("text", "composed") if name in result.words],
+        "rank": _format_rank(result, other),
+        "improved": None if other is None else case.improvement > 0,
+        "reference": image(result.reference),
+        "targets": [image(id_) for id_ in targets[:MAX_TARGETS]],
+        "more_targets": max(0, len(targets) - MAX_TARGETS),
+        "hits": hit_images(result.hits),
+        "previous_hits": hit_images(other.hits) if other else [],
+        "contributions": _describe_contributions(result),
+        "gap": _describe_gap(result),
+    }
 
 
 def _format_rank(result: QueryResult, other: QueryResult | None) -> str:
@@ -182,8 +195,11 @@ def _format_rank(result: QueryResult, other: QueryResult | None) -> str:
     return f"rank {rank}" if other is None or other.target is None else f"rank {other.target.rank:,} → {rank}"
 
 
-def _build_contributions(result: QueryResult) -> tuple[ItemContributions, ...]:
-    """For the top hit and the target; once where they are the same image."""
+def _describe_contributions(result: QueryResult) -> list[dict[str, Any]]:
+    """The contributions of terms to the top hit and to the target; once where they are the same image.
+
+    `zero` is where bars start, in percent of the track.
+    """
     top, target = result.hits[0] if result.hits else None, result.target
     items: list[tuple[str, ScoredItem, bool]] = []
     if top is not None:
@@ -195,23 +211,35 @@ def _build_contributions(result: QueryResult) -> tuple[ItemContributions, ...]:
     low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
     span = (high - low) or 1.0
     zero = 100 * -low / span
-    return tuple(
-        ItemContributions(
-            title, f"{item.score:.3f}".replace("-", "−"), is_target, _build_bars(item.contributions, span, zero), zero
-        )
+    return [
+        {
+            "title": title,
+            "score": f"{item.score:.3f}".replace("-", "−"),
+            "is_target": is_target,
+            "bars": _describe_bars(item.contributions, span, zero),
+            "zero": zero,
+        }
         for title, item, is_target in items
-    )
+    ]
 
 
-def _build_bars(contributions: Mapping[str, float], span: float, zero: float) -> tuple[ContributionBar, ...]:
+def _describe_bars(contributions: Mapping[str, float], span: float, zero: float) -> list[dict[str, Any]]:
+    """A bar for each term, from `left`, `width` wide, in percent of the track."""
     bars = []
     for term, value in contributions.items():
         width = 100 * abs(value) / span
         role = term.split(" ")[0]
-        left = round(zero - (width if value < 0 else 0), 2)
-        color = role if role in COLORED_ROLES else "other"
-        bars.append(ContributionBar(term, color, format_signed(value, 3), value < 0, left, round(width, 2)))
-    return tuple(bars)
+        bars.append(
+            {
+                "term": term,
+                "role": role if role in COLORED_ROLES else "other",
+                "text": format_signed(value, 3),
+                "is_negative": value < 0,
+                "left": round(zero - (width if value < 0 else 0), 2),
+                "width": round(width, 2),
+            }
+        )
+    return bars
 
 
 def _describe_gap(result: QueryResult) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from eval.report.bootstrap import RESAMPLES, Interval, suite_interval
 from eval.report.loading import EvaluatedRun
-from eval.runs.records import EncoderRecord, Record, SweepRecord
-from mmretrieve import MMRetrieveError
+from eval.runs.records import Record, SweepRecord
+from mmretrieve import EncoderIdentity, MMRetrieveError
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class ComparisonGroup:
 
     benchmark: str
     split: str
-    encoder: EncoderRecord
+    encoder: EncoderIdentity
     runs: tuple[EvaluatedRun, ...]
     sweeps: tuple[SweepRecord, ...]
     intervals: Mapping[tuple[str, str], Interval]
@@ -65,10 +65,6 @@ class ComparisonGroup:
         bases = [other for other in self.runs if other.is_base and other.composer == run.composer]
         return min(bases, key=lambda base: (len(_options(base) ^ _options(run)), base.name), default=None)
 
-    def is_significant(self, a: EvaluatedRun, b: EvaluatedRun) -> bool:
-        """Whether the difference between two runs is significant."""
-        return self.interval(a, b).is_significant
-
 
 def group_records(
     runs: Iterable[EvaluatedRun], sweeps: Iterable[SweepRecord] = (), *, resamples: int = RESAMPLES
@@ -92,7 +88,7 @@ def _build_group(runs: list[EvaluatedRun], sweeps: list[SweepRecord], resamples:
     for run in runs[1:]:
         _check_comparable(runs[0], run)
     ordered = sorted(runs, key=lambda run: (-run.value, not run.is_base, run.name))
-    values = {run.name: _headline_values(run) for run in runs}
+    values = {run.name: run.headline_values for run in runs}
     intervals = {
         (a.name, b.name): suite_interval(list(zip(values[a.name], values[b.name], strict=True)), resamples=resamples)
         for a, b in combinations(ordered, 2)
@@ -111,12 +107,6 @@ def _check_comparable(one: EvaluatedRun, other: EvaluatedRun) -> None:
             raise MMRetrieveError(
                 f"runs {one.name!r} and {other.name!r} cannot be compared: their queries of {part} differ, or are in another order"
             )
-
-
-def _headline_values(run: EvaluatedRun) -> list[list[float]]:
-    """The headline's values of each part; a query for which it is not defined is left out of every run."""
-    column = run.headline_column
-    return [[v for result in results if (v := result.values[column]) is not None] for results in run.results.values()]
 
 
 def _options(run: EvaluatedRun) -> set[tuple[str, str]]:

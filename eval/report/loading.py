@@ -49,6 +49,12 @@ class EvaluatedRun(RunRecord):
         """The index of the headline among the values of a result."""
         return self.column(self.headline)
 
+    @property
+    def headline_values(self) -> list[list[float]]:
+        """The headline of each query by part, without the queries for which it is not defined."""
+        column = self.headline_column
+        return [[v for result in results if (v := result.values[column]) is not None] for results in self.results.values()]
+
 
 @dataclass(frozen=True)
 class LoadedRecords:
@@ -105,18 +111,7 @@ def read_records(source: str | Path | Iterable[str | Path]) -> LoadedRecords:
 
 def hide_paths(record: R) -> R:
     """The record with every path shortened to its last part."""
-    parts = {name: part.model_copy(update={"remark": shorten_paths(part.remark)}) for name, part in record.parts.items()}
-    hidden: R = record.model_copy(
-        update={
-            "label": shorten_paths(record.label),
-            "encoder": record.encoder.model_copy(update={"model": shorten_paths(record.encoder.model)}),
-            "parts": parts,
-            "remarks": tuple(map(shorten_paths, record.remarks)),
-            "options": shorten_paths(record.options),
-            "provenance": shorten_paths(record.provenance),
-        }
-    )
-    return hidden
+    return type(record).model_validate(shorten_paths(record.to_json()))
 
 
 def shorten_paths(value: Any) -> Any:
@@ -170,11 +165,10 @@ def _find_mismatch(run: EvaluatedRun) -> str | None:
     counts = {name: len(results) for name, results in run.results.items()}
     if counts != {name: part.queries for name, part in run.parts.items()}:
         return f"belongs to another run: it has {counts} queries"
-    column = run.headline_column
-    defined = [[v for result in results if (v := result.values[column]) is not None] for results in run.results.values()]
-    if not all(defined):
+    parts = run.headline_values
+    if not all(parts):
         return f"has no values of {run.headline}"
-    mean = sum(sum(values) / len(values) for values in defined) / len(defined)
+    mean = sum(sum(values) / len(values) for values in parts) / len(parts)
     if abs(mean - run.value) > MEAN_TOLERANCE * max(1.0, abs(mean)):
         return f"belongs to another run: its {run.headline} is {mean:.4f}, the record's {run.value:.4f}"
     return None

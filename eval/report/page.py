@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from eval.report.bootstrap import RESAMPLES
-from eval.report.cases import CaseGroup, ImageLoader, Thumbnails, build_case_groups, data_uri
+from eval.report.cases import ImageLoader, Thumbnails, build_case_groups, data_uri
 from eval.report.formatting import (
     benchmark_name,
     format_bounds,
@@ -25,52 +25,12 @@ from eval.report.formatting import (
 from eval.report.groups import ComparisonGroup, group_records
 from eval.report.heatmap import draw_heatmap
 from eval.report.loading import read_records
-from eval.report.published import CheckpointComparison, PublishedComparison, compare_checkpoint, compare_published
-from eval.report.tables import (
-    ReportTable,
-    RunDifference,
-    aspects_table,
-    differences_table,
-    provenance_rows,
-    results_table,
-)
-from eval.report.verdict import Verdict, describe_tuning, write_verdict
+from eval.report.published import compare_checkpoint, compare_published
+from eval.report.tables import aspects_table, differences_table, provenance_rows, results_table
+from eval.report.verdict import describe_tuning, write_verdict
 from eval.runs.records import Record, SweepRecord
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class SweepMap:
-    """A sweep as it is shown: its heat map, its points, and on which queries it was tuned."""
-
-    sweep: SweepRecord
-    uri: str
-    alt: str
-    tuning: str
-    columns: tuple[str, ...]
-    points: tuple[tuple[str, str, str, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """One benchmark, split and encoder."""
-
-    anchor: str
-    title: str
-    subtitle: str
-    group: ComparisonGroup
-    headline: str
-    verdict: Verdict
-    results: ReportTable | None
-    aspects: ReportTable | None
-    differences: list[tuple[str, list[RunDifference | None]]]
-    maps: tuple[SweepMap, ...]
-    published: PublishedComparison | None
-    checkpoint: CheckpointComparison | None
-    cases: tuple[CaseGroup, ...]
-    image_note: str
-    provenance: tuple[tuple[str, list[tuple[str, str]]], ...]
 
 
 def build_report(
@@ -95,7 +55,7 @@ def build_report(
     """
     records = read_records(source)
     groups = group_records(records.runs, records.sweeps, resamples=resamples)
-    sections = [_build_section(group, i, images or {}) for i, group in enumerate(groups, start=1)]
+    sections = [_describe_section(group, i, images or {}) for i, group in enumerate(groups, start=1)]
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -115,34 +75,35 @@ def build_report(
 
 def mark_code(text: str) -> Markup:
     """A sentence, escaped, with the parts in backticks as code; "PDV-F" is never broken at the end of a line."""
-    pieces = str(escape(text)).replace("PDV-F", '<span class="whole">PDV-F</span>').split("`")
+    pieces = str(escape(text)).replace("PDV-F", '<span class="nowrap">PDV-F</span>').split("`")
     if len(pieces) % 2 == 0:  # an unpaired backtick is an ordinary character
         return Markup("`".join(pieces))
     return Markup("".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)))
 
 
-def _build_section(group: ComparisonGroup, number: int, images: Mapping[str, ImageLoader | None]) -> ReportSection:
+def _describe_section(group: ComparisonGroup, number: int, images: Mapping[str, ImageLoader | None]) -> dict[str, Any]:
+    """One benchmark, split and encoder, as `templates/page.html` shows it."""
     family = group.benchmark.partition(":")[0]
     load = images.get(group.benchmark) or images.get(family)
     thumbnails = Thumbnails(load)
     cases = build_case_groups(group, thumbnails)
-    return ReportSection(
-        anchor=make_anchor(str(number), group.benchmark, group.split, group.encoder.model),
-        title=f"{benchmark_name(group.benchmark)} {group.split}",
-        subtitle=_write_subtitle(group),
-        group=group,
-        headline=metric_name(group.runs[0].headline) if group.runs else "",
-        verdict=write_verdict(group),
-        results=results_table(group) if group.runs else None,
-        aspects=aspects_table(group) if group.runs else None,
-        differences=differences_table(group) if len(group.runs) > 1 else [],
-        maps=tuple(map(_build_map, group.sweeps)),
-        published=compare_published(group),
-        checkpoint=compare_checkpoint(group),
-        cases=cases,
-        image_note=_write_image_note(family, load, thumbnails.missing) if cases else "",
-        provenance=tuple((_record_title(group, record), provenance_rows(record)) for record in group.records),
-    )
+    return {
+        "anchor": make_anchor(str(number), group.benchmark, group.split, group.encoder.model),
+        "title": f"{benchmark_name(group.benchmark)} {group.split}",
+        "subtitle": _write_subtitle(group),
+        "split": group.split,
+        "headline": metric_name(group.runs[0].headline) if group.runs else "",
+        "verdict": write_verdict(group),
+        "results": results_table(group) if group.runs else None,
+        "aspects": aspects_table(group) if group.runs else None,
+        "differences": differences_table(group),
+        "maps": [_describe_map(sweep) for sweep in group.sweeps],
+        "published": compare_published(group),
+        "checkpoint": compare_checkpoint(group),
+        "cases": cases,
+        "image_note": _write_image_note(family, load, thumbnails.missing) if cases else "",
+        "provenance": [(_record_title(group, record), provenance_rows(record)) for record in group.records],
+    }
 
 
 def _write_subtitle(group: ComparisonGroup) -> str:
@@ -154,26 +115,26 @@ def _write_subtitle(group: ComparisonGroup) -> str:
     return f"{group.encoder.model} · {sizes} · {format_preprocessing(group.encoder.preprocessing)}"
 
 
-def _build_map(sweep: SweepRecord) -> SweepMap:
+def _describe_map(sweep: SweepRecord) -> dict[str, Any]:
+    """A sweep as it is shown: its heat map, its points, and on which queries it was tuned."""
     metrics = tuple(dict.fromkeys(name for point in sweep.points.values() for name in point.metrics if "/" not in name))
-    points = [
-        (
-            f"{name} ({point.setting})" if point.setting else name,
-            f"{point.beta:.3g} / {point.gamma:.3g}".replace("-", "−"),
-            pdv_option(point.beta, point.gamma),
-            tuple(format_number(point.metrics.get(metric)) for metric in metrics),
-        )
-        for name, point in sweep.points.items()
-    ]
     tuning = describe_tuning(sweep)
-    return SweepMap(
-        sweep,
-        data_uri(draw_heatmap(sweep), "image/png"),
-        f"{metric_name(sweep.metric)} of {sweep.label} over beta and gamma",
-        tuning[:1].upper() + tuning[1:],
-        tuple(map(metric_name, metrics)),
-        tuple(points),
-    )
+    return {
+        "sweep": sweep,
+        "uri": data_uri(draw_heatmap(sweep), "image/png"),
+        "alt": f"{metric_name(sweep.metric)} of {sweep.label} over beta and gamma",
+        "tuning": tuning[:1].upper() + tuning[1:],
+        "columns": [metric_name(metric) for metric in metrics],
+        "points": [
+            (
+                f"{name} ({point.setting})" if point.setting else name,
+                f"{point.beta:.3g} / {point.gamma:.3g}".replace("-", "−"),
+                pdv_option(point.beta, point.gamma),
+                [format_number(point.metrics.get(metric)) for metric in metrics],
+            )
+            for name, point in sweep.points.items()
+        ],
+    }
 
 
 def _write_image_note(family: str, load: ImageLoader | None, missing: list[str]) -> str:

@@ -23,93 +23,28 @@ PHI_COMPOSERS = ("lincir",)
 
 
 @dataclass(frozen=True)
-class PublishedRow:
-    """The numbers of a method on one backbone: metric → value ×100; metrics that the paper does not give are absent."""
-
-    method: str
-    backbone: str
-    values: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class PublishedResults:
-    """The published rows of a benchmark, with their metrics and `split`."""
-
-    benchmark: str
-    split: str
-    metrics: tuple[str, ...]
-    rows: tuple[PublishedRow, ...]
-
-    @property
-    def backbones(self) -> tuple[str, ...]:
-        """Every backbone of the rows, once."""
-        return tuple(dict.fromkeys(row.backbone for row in self.rows))
-
-
-@dataclass(frozen=True)
-class CheckpointResults:
-    """What a released checkpoint gives with open weights of the `backbone`: metric → value ×100 on a `split`."""
-
-    checkpoint: str
-    backbone: str
-    split: str
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class TableBlock:
-    """Rows under one title, of runs or of papers."""
-
-    title: str
-    is_ours: bool
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True)
-class PublishedComparison:
-    """Published rows and runs. `near` has the runs and the rows of their backbone, `far` the other backbones."""
+    """The published results of a benchmark on one `split`: backbone → method → metric → value ×100, where the paper gives it."""
 
     split: str
     metrics: tuple[str, ...]
-    same_split: bool
-    near: tuple[TableBlock, ...]
-    far: tuple[TableBlock, ...]
-
-
-@dataclass(frozen=True)
-class CheckpointComparison:
-    """The expected numbers of a released checkpoint and those of a run; `rows`: metric, expected, measured, difference."""
-
-    checkpoint: str
-    backbone: str
-    split: str
-    label: str
-    rows: tuple[tuple[str, str, str, str], ...]
+    values: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def find_published(benchmark: str, remarks: Sequence[str] = ()) -> PublishedResults | None:
-    """The published rows of a benchmark ("cirr"); None where there are none, or a remark says that the data differ."""
-    columns = [column for column in _read_table()["columns"] if column["benchmark"] == benchmark]
+    """The published results of a benchmark ("cirr"); None where there are none, or a remark says that the data differ."""
+    table = _read_table()
+    columns = [(i, column) for i, column in enumerate(table["columns"]) if column["benchmark"] == benchmark]
     if not columns or _has_other_data(remarks):
         return None
-    metrics = tuple(column["metric"] for column in columns)
-    rows = [
-        PublishedRow(row["method"], backbone, values)
-        for row in _read_table()["rows"]
-        for backbone in BACKBONES.values()
-        if (values := _select_values(row[backbone], benchmark))
-    ]
-    return PublishedResults(benchmark, columns[0]["split"], metrics, tuple(rows))
-
-
-def find_checkpoint_results(benchmark: str, model: str, remarks: Sequence[str] = ()) -> CheckpointResults | None:
-    """The expected numbers of LinCIR's released phi, where the encoder ("ViT-L-14/openai") is the one that it belongs to."""
-    expected = _read_table()["acceptance"]
-    if benchmark not in expected or find_backbone(model) != expected["backbone"] or _has_other_data(remarks):
-        return None
-    return CheckpointResults(
-        expected["checkpoint"], expected["backbone"], expected[benchmark]["split"], expected[benchmark]["metrics"]
-    )
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for backbone in BACKBONES.values():
+        for row in table["rows"]:
+            numbers = row[backbone] or [None] * len(table["columns"])
+            values = {column["metric"]: numbers[i] for i, column in columns if numbers[i] is not None}
+            if values:
+                results.setdefault(backbone, {})[row["method"]] = values
+    return PublishedResults(columns[0][1]["split"], tuple(column["metric"] for _, column in columns), results)
 
 
 def find_backbone(model: str) -> str | None:
@@ -122,54 +57,64 @@ def find_backbone(model: str) -> str | None:
     return next((name for ours, name in BACKBONES.items() if architecture.removeprefix(ours) in BACKBONE_SUFFIXES), None)
 
 
-def compare_published(group: ComparisonGroup) -> PublishedComparison | None:
-    """The runs of a group and the published rows; None where there is nothing to compare."""
+def compare_published(group: ComparisonGroup) -> dict[str, Any] | None:
+    """The runs of a group and the published rows, as `templates/tables.html` shows them; None where there is nothing to compare.
+
+    `near` has the runs and the rows of their backbone, `far` the other backbones.
+    """
     published = find_published(group.benchmark, group.data_remarks)
     if published is None or not group.runs:
         return None
-    ours = TableBlock(
-        f"Here: {group.split}, {group.encoder.model}",
-        True,
-        tuple((group.title(run), _format_values(run.metrics, published.metrics)) for run in group.runs),
-    )
-    blocks = {
-        name: TableBlock(
-            f"Published: {published.split}, {name}",
-            False,
-            tuple(
-                (row.method, _format_values(row.values, published.metrics)) for row in published.rows if row.backbone == name
-            ),
-        )
-        for name in published.backbones
+
+    def format_values(values: Mapping[str, float]) -> list[str]:
+        return [format_number(values.get(name), 2) for name in published.metrics]
+
+    ours = {
+        "title": f"Here: {group.split}, {group.encoder.model}",
+        "is_ours": True,
+        "rows": [(group.title(run), format_values(run.metrics)) for run in group.runs],
     }
-    backbone = find_backbone(group.encoder.model)
-    near = (ours, *(block for name, block in blocks.items() if backbone in (name, None)))
-    far = tuple(block for name, block in blocks.items() if backbone not in (name, None))
-    metrics = tuple(map(metric_name, published.metrics))
-    return PublishedComparison(published.split, metrics, published.split == group.split, near, far)
+    blocks = {
+        backbone: {
+            "title": f"Published: {published.split}, {backbone}",
+            "is_ours": False,
+            "rows": [(method, format_values(values)) for method, values in methods.items()],
+        }
+        for backbone, methods in published.values.items()
+    }
+    own_backbone = find_backbone(group.encoder.model)
+    return {
+        "split": published.split,
+        "metrics": [metric_name(metric) for metric in published.metrics],
+        "same_split": published.split == group.split,
+        "near": [ours, *(block for backbone, block in blocks.items() if own_backbone in (backbone, None))],
+        "far": [block for backbone, block in blocks.items() if own_backbone not in (backbone, None)],
+    }
 
 
-def compare_checkpoint(group: ComparisonGroup) -> CheckpointComparison | None:
-    """A run of a released phi and its expected numbers; None where there is no such run, or nothing to expect."""
-    expected = find_checkpoint_results(group.benchmark, group.encoder.model, group.data_remarks)
+def compare_checkpoint(group: ComparisonGroup) -> dict[str, Any] | None:
+    """A run of LinCIR's released phi and its expected numbers; None where there is no such run, or nothing to expect.
+
+    `rows`: metric, expected, measured, difference.
+    """
+    released = _read_table()["acceptance"]
+    expected = released.get(group.benchmark)
     run = next((run for run in group.runs if run.composer in PHI_COMPOSERS and run.is_base), None)
-    if expected is None or run is None or expected.split != group.split:
+    if expected is None or run is None or expected["split"] != group.split or _has_other_data(group.data_remarks):
         return None
-    rows = [
-        (metric_name(name), f"{value:.2f}", f"{run.metrics[name]:.2f}", format_signed(run.metrics[name] - value, 2))
-        for name, value in expected.metrics.items()
-        if name in run.metrics
-    ]
-    return CheckpointComparison(expected.checkpoint, expected.backbone, expected.split, run.label, tuple(rows))
-
-
-def _format_values(values: Mapping[str, float], metrics: Sequence[str]) -> tuple[str, ...]:
-    return tuple(format_number(values.get(name), 2) for name in metrics)
-
-
-def _select_values(numbers: Sequence[float | None] | None, benchmark: str) -> dict[str, float]:
-    pairs = zip(_read_table()["columns"], numbers or (), strict=False)
-    return {column["metric"]: value for column, value in pairs if column["benchmark"] == benchmark and value is not None}
+    if find_backbone(group.encoder.model) != released["backbone"]:
+        return None
+    return {
+        "checkpoint": released["checkpoint"],
+        "backbone": released["backbone"],
+        "split": expected["split"],
+        "label": run.label,
+        "rows": [
+            (metric_name(name), f"{value:.2f}", f"{run.metrics[name]:.2f}", format_signed(run.metrics[name] - value, 2))
+            for name, value in expected["metrics"].items()
+            if name in run.metrics
+        ],
+    }
 
 
 def _has_other_data(remarks: Sequence[str]) -> bool:

@@ -7,42 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.report.bootstrap import Interval
-from eval.report.formatting import benchmark_name, format_bounds, format_number, format_signed, metric_name
+from eval.report.formatting import benchmark_name, format_number, metric_name
 from eval.report.groups import ComparisonGroup
 from eval.report.loading import EvaluatedRun
-from eval.runs.records import PartRecord, Record
+from eval.runs.records import Record
 
 MEAN = "mean"
-
-
-@dataclass(frozen=True)
-class TableCell:
-    """A number; `is_best` where no other number of the column is higher."""
-
-    text: str
-    is_best: bool = False
-
-
-@dataclass(frozen=True)
-class Whisker:
-    """An interval as a line, in percent of a width that all rows share; `zero` is the position of no difference."""
-
-    left: float
-    width: float
-    middle: float
-    zero: float
+REFERENCE_NOTES = {True: ", reference in the ranking", False: ", reference not in the ranking", None: ""}
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A run: its metrics, and its gain over its base. `notes` are numbers of remarks that do not apply to every run."""
+    """A run: its metrics, and its gain over its base.
+
+    `notes` are numbers of remarks that do not apply to every run; `cells` are (text, whether no other number of the column is
+    higher); `whisker` has the positions of the gain's interval.
+    """
 
     label: str
     notes: tuple[int, ...]
-    cells: tuple[TableCell, ...]
+    cells: tuple[tuple[str, bool], ...]
     is_base: bool
     gain: Interval | None
-    whisker: Whisker | None
+    whisker: Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -53,15 +40,6 @@ class ReportTable:
     columns: tuple[tuple[str, bool], ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RunDifference:
-    """The lead of the run of a row over the run of a column."""
-
-    difference: str
-    interval: str
-    is_significant: bool
 
 
 def results_table(group: ComparisonGroup) -> ReportTable:
@@ -79,17 +57,12 @@ def aspects_table(group: ComparisonGroup) -> ReportTable | None:
     return _build_table(group, [(None, metric) for metric in metrics], []) if metrics else None
 
 
-def differences_table(group: ComparisonGroup) -> list[tuple[str, list[RunDifference | None]]]:
+def differences_table(group: ComparisonGroup) -> list[tuple[str, list[Interval | None]]]:
     """Each run but the last with its lead over each run but the first, best first; None below the diagonal."""
-
-    def lead(i: int, j: int) -> RunDifference | None:
-        if j <= i:
-            return None
-        interval = group.interval(group.runs[i], group.runs[j])
-        return RunDifference(format_signed(interval.difference), format_bounds(interval), interval.is_significant)
-
-    numbers = range(len(group.runs))
-    return [(group.title(group.runs[i]), [lead(i, j) for j in numbers[1:]]) for i in numbers[:-1]]
+    return [
+        (group.title(run), [group.interval(run, other) if j > i else None for j, other in enumerate(group.runs) if j])
+        for i, run in enumerate(group.runs[:-1])
+    ]
 
 
 def provenance_rows(record: Record) -> list[tuple[str, str]]:
@@ -102,7 +75,10 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
         ("options", _format_value(record.options)),
     ]
     rows += [
-        (name, f"{part.queries:,} queries, {part.gallery:,} images, annotations {part.checksum[:12]}{_reference_note(part)}")
+        (
+            name,
+            f"{part.queries:,} queries, {part.gallery:,} images, annotations {part.checksum[:12]}{REFERENCE_NOTES[part.keeps_reference]}",
+        )
         for name, part in record.parts.items()
     ]
     remarks = [*(part.remark for part in record.parts.values() if part.remark), *record.remarks]
@@ -121,7 +97,7 @@ def _build_table(
         TableRow(
             group.title(run),
             tuple(remarks.index(remark) + 1 for remark in run.remarks if remark not in shared),
-            tuple(TableCell(format_number(v), v is not None and v == top) for v, top in zip(row, best, strict=True)),
+            tuple((format_number(v), v is not None and v == top) for v, top in zip(row, best, strict=True)),
             run.is_base,
             gain,
             None if gain is None else _build_whisker(gain, [other for other in gains if other is not None]),
@@ -132,7 +108,8 @@ def _build_table(
     return ReportTable(tuple(heads), names, tuple(rows), tuple(remarks))
 
 
-def _build_whisker(gain: Interval, gains: Sequence[Interval]) -> Whisker:
+def _build_whisker(gain: Interval, gains: Sequence[Interval]) -> dict[str, float]:
+    """An interval as a line, in percent of a width that all rows share; `zero` is the position of no difference."""
     low, high = min(0.0, *(g.low for g in gains)), max(0.0, *(g.high for g in gains))
     span = (high - low) or 1.0
 
@@ -140,7 +117,12 @@ def _build_whisker(gain: Interval, gains: Sequence[Interval]) -> Whisker:
         return round(100 * (value - low) / span, 2)
 
     left = position(gain.low)
-    return Whisker(left, round(position(gain.high) - left, 2), position(gain.difference), position(0.0))
+    return {
+        "left": left,
+        "width": round(position(gain.high) - left, 2),
+        "middle": position(gain.difference),
+        "zero": position(0.0),
+    }
 
 
 def _value(run: EvaluatedRun, part: str | None, metric: str) -> float | None:
@@ -149,10 +131,6 @@ def _value(run: EvaluatedRun, part: str | None, metric: str) -> float | None:
 
 def _part_name(name: str) -> str:
     return benchmark_name(name).partition(": ")[2] or name
-
-
-def _reference_note(part: PartRecord) -> str:
-    return {True: ", reference in the ranking", False: ", reference not in the ranking", None: ""}[part.keeps_reference]
 
 
 def _format_value(value: Any) -> str:

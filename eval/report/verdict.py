@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from eval.report.bootstrap import Interval
-from eval.report.case_selection import count_changes
 from eval.report.formatting import (
     benchmark_name,
     format_count,
@@ -55,7 +54,20 @@ def write_verdict(group: ComparisonGroup) -> Verdict:
 
 def equal_to_best(group: ComparisonGroup) -> tuple[EvaluatedRun, ...]:
     """The runs that do not differ significantly from the best one, in their order."""
-    return tuple(run for run in group.runs[1:] if not group.is_significant(group.runs[0], run))
+    return tuple(run for run in group.runs[1:] if not group.interval(group.runs[0], run).is_significant)
+
+
+def count_changes(run: EvaluatedRun, other: EvaluatedRun) -> tuple[int, int, int]:
+    """How many queries have a higher, a lower and the same headline value in `run` as in `other`."""
+    column, other_column = run.headline_column, other.column(run.headline)
+    pairs = [
+        (result.values[column], before.values[other_column])
+        for part, results in run.results.items()
+        for result, before in zip(results, other.results[part], strict=True)
+    ]
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
+    improved, worsened = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return improved, worsened, len(differences) - improved - worsened
 
 
 def describe_tuning(sweep: SweepRecord) -> str:
@@ -114,8 +126,8 @@ def _describe_gain(group: ComparisonGroup, best: EvaluatedRun, base: EvaluatedRu
 
 
 def _describe_changes(best: EvaluatedRun, base: EvaluatedRun) -> str:
-    up, down, same = count_changes(best, base)
-    return f"Compared with this base, {format_count(up, 'query')} {'improves' if up == 1 else 'improve'}, {down:,} {'worsens' if down == 1 else 'worsen'} and {same:,} {'stays' if same == 1 else 'stay'} the same."
+    improved, worsened, same = count_changes(best, base)
+    return f"Compared with this base, {format_count(improved, 'query')} {'improves' if improved == 1 else 'improve'}, {worsened:,} {'worsens' if worsened == 1 else 'worsen'} and {same:,} {'stays' if same == 1 else 'stay'} the same."
 
 
 def _describe_runner_up(group: ComparisonGroup, best: EvaluatedRun, second: EvaluatedRun) -> str:

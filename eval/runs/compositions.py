@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from mmretrieve.registry import COMPOSERS
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, unit
+from mmretrieve.weighting import Spread
 
 TERM_BATCH_SIZE = 128  # terms scored at once; bounds the memory that the scores of a large gallery take
 EMPTY_PROMPT = "."  # replaces an empty prompt; CIRR has one in test1
@@ -38,7 +40,7 @@ class MethodConfig:
     ----------
     composer : a name in `COMPOSERS`, registered ones included.
     rule : a name in `RULES`; None means the composer's own rule.
-    given : whether captions that the benchmark provides are used. Ensembles always make their own.
+    benchmark_captions : whether captions that the benchmark provides are used. Ensembles always make their own.
     concept : whether CIRCO's shared concept is used as the caption, which departs from the protocol.
     orders : None means both orders for methods that put the prompt into a sentence of their own, as in the published evaluators,
         and the first order for methods with captions.
@@ -46,7 +48,7 @@ class MethodConfig:
 
     composer: str
     rule: str | None = None
-    given: bool = True
+    benchmark_captions: bool = True
     concept: bool = False
     orders: PromptOrder | None = None
 
@@ -62,15 +64,21 @@ class MethodConfig:
         """The caption of a query's reference; None where the composer has to make one."""
         if self.concept:
             return query.concept
-        return query.caption if self.given and self.composer not in ENSEMBLES else None
+        return query.caption if self.benchmark_captions and self.composer not in ENSEMBLES else None
 
 
 @dataclass(frozen=True)
-class ScoredCompositions:
-    """The compositions of a benchmark's queries, and the (items, d) gallery vectors that are scored for them."""
+class ComposedBenchmark:
+    """A benchmark with the compositions of its queries, and the (items, d) vectors of its gallery."""
 
+    benchmark: Benchmark
     compositions: Sequence[Composition]
     gallery: Float32
+
+    @cached_property
+    def spread(self) -> Spread:
+        """The spread of the gallery, on which automatic weights depend."""
+        return Spread.of(self.gallery)
 
     def __iter__(self) -> Iterator[tuple[Composition, Float32]]:
         """Each composition with its (t, items) term scores. Every iteration scores again: only one batch is in memory."""
@@ -88,6 +96,10 @@ class ScoredCompositions:
         """For each query the (items,) scores of its composition, under the weights that `weigh` gives it and under its rule."""
         return (weigh(composition).contributions(scores_tg).sum(axis=0) for composition, scores_tg in self)
 
+    def measure(self, weigh: Callable[[Composition], Composition]) -> NDArray[np.float64]:
+        """(queries, metrics) ×100 under the weights that `weigh` gives to each composition."""
+        return self.benchmark.measure_scores(self.item_scores(weigh))
+
     def _score(self, compositions: Sequence[Composition]) -> Iterator[tuple[Composition, Float32]]:
         if compositions:
             ends = np.cumsum([len(composition.terms) for composition in compositions])
@@ -95,7 +107,7 @@ class ScoredCompositions:
             yield from zip(compositions, np.split(scores, ends[:-1]), strict=True)
 
 
-def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, config: MethodConfig, parts: Parts) -> ScoredCompositions:
+def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, config: MethodConfig, parts: Parts) -> ComposedBenchmark:
     """Composes all queries of a benchmark; the vectors of references are those of the gallery.
 
     Parameters
@@ -121,7 +133,7 @@ def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, config: Me
     if config.rule is not None:
         rule = make_rule(config.rule, learned_words=COMPOSERS[config.composer].learned_words)
         compositions = [composition.with_rule(rule) for composition in compositions]
-    return ScoredCompositions(compositions, gallery)
+    return ComposedBenchmark(benchmark, compositions, gallery)
 
 
 def average_compositions(compositions: Sequence[Composition]) -> Composition:

@@ -62,9 +62,10 @@ def encode_gallery(
     with FileLock(folder / LOCK):
         if missing and not allow_missing:
             raise _missing_error(benchmark, missing, folder)
-        _check_about(folder / ABOUT, about)
-        vectors = _complete_rows(benchmark, encoder, folder / ROWS, allow_missing, progress)
-        _store_digest(folder, about)
+        stored = _open_folder(folder, about)
+        vectors = _complete_rows(benchmark, encoder, folder / ROWS, stored.get("digest"), allow_missing, progress)
+        if "digest" not in stored:  # marks the rows as complete
+            write_atomic(folder / ABOUT, _to_line(about | {"digest": file_checksum(folder / ROWS)}))
     unreadable = [id_ for id_, row in zip(benchmark.gallery_ids, vectors, strict=True) if np.isnan(row[0])]
     if not unreadable:
         return benchmark, vectors
@@ -74,7 +75,8 @@ def encode_gallery(
 
 
 def _describe_vectors(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
-    sizes = (f"{id_} {_file_size(benchmark.image_path(id_))}\n".encode() for id_ in benchmark.gallery_ids)
+    paths = ((id_, benchmark.image_path(id_)) for id_ in benchmark.gallery_ids)
+    sizes = (f"{id_} {path.stat().st_size if path.is_file() else -1}\n".encode() for id_, path in paths)
     return {
         "benchmark": benchmark.name,
         "annotations": benchmark.checksum,
@@ -87,37 +89,40 @@ def _describe_vectors(benchmark: Benchmark, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _file_size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+def _open_folder(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The stored description of a folder, with a digest where its rows are complete; an empty folder gets the description given.
 
-
-def _check_about(path: Path, about: dict[str, Any]) -> None:
-    """MMRetrieveError where the folder holds other vectors; an empty folder gets the description of these."""
+    MMRetrieveError where the folder holds other vectors.
+    """
+    path = folder / ABOUT
     if not path.exists():
-        if path.with_name(ROWS).exists():
-            raise MMRetrieveError(
-                f"{path.with_name(ROWS)}: {ABOUT}, which describes it, is missing; delete the file and run again"
-            )
-        write_atomic(path, _to_line(about).decode())
-        return
+        if (folder / ROWS).exists():
+            raise MMRetrieveError(f"{folder / ROWS}: {ABOUT}, which describes it, is missing; delete the file and run again")
+        write_atomic(path, _to_line(about))
+        return about
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         different = [name for name in about if stored[name] != about[name]]
     except (ValueError, KeyError, TypeError) as error:
         raise MMRetrieveError(f"{path}: not the description of stored vectors ({error!r}); delete the folder") from error
     if different:
         name = different[0]
         raise MMRetrieveError(
-            f"{path.parent} holds other vectors: {name} {stored[name]} there, {about[name]} here; "
+            f"{folder} holds other vectors: {name} {stored[name]} there, {about[name]} here; "
             "choose another folder, or delete this one"
         )
+    return stored
 
 
 def _complete_rows(
-    benchmark: Benchmark, encoder: Encoder, path: Path, allow_missing: bool, progress: Progress | None
+    benchmark: Benchmark,
+    encoder: Encoder,
+    path: Path,
+    stored_digest: str | None,
+    allow_missing: bool,
+    progress: Progress | None,
 ) -> Float32:
-    """The rows of the file, after the missing batches are encoded."""
-    stored_digest = json.loads((path.parent / ABOUT).read_text(encoding="utf-8")).get("digest")
+    """The rows of the file, after the missing batches are encoded. stored_digest: of a complete file."""
     if stored_digest is not None and (not path.is_file() or file_checksum(path) != stored_digest):
         raise MMRetrieveError(f"{path}: the stored vectors are damaged; delete {path.parent} and run again")
     ids, row_bytes = benchmark.gallery_ids, 4 * encoder.dim
@@ -155,12 +160,6 @@ def _encode_or_nan(benchmark: Benchmark, encoder: Encoder, id_: str) -> Float32:
         return encoder.encode_images([benchmark.load_image(id_)])
     except ImageError:
         return np.full((1, encoder.dim), np.nan, dtype=np.float32)
-
-
-def _store_digest(folder: Path, about: dict[str, Any]) -> None:
-    """Marks the rows as complete by storing their digest."""
-    if "digest" not in json.loads((folder / ABOUT).read_text(encoding="utf-8")):
-        write_atomic(folder / ABOUT, _to_line(about | {"digest": file_checksum(folder / ROWS)}).decode())
 
 
 def _missing_error(benchmark: Benchmark, ids: Sequence[str], folder: Path) -> MMRetrieveError:

@@ -9,24 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AllowInfNan,
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     Strict,
     StrictBool,
     StrictInt,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
 from eval.files import read_json, write_atomic
-from mmretrieve import MMRetrieveError, RuleName
+from mmretrieve import EncoderIdentity, MMRetrieveError, RuleName
 from mmretrieve.options import BASE
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
@@ -42,14 +40,6 @@ class Model(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The values to write, by key, in the order of the fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
-
-
-class EncoderRecord(Model):
-    """Which encoder computed the vectors: its model, the hash of its weights, and its preprocessing."""
-
-    model: str
-    weights: str
-    preprocessing: str
 
 
 class PartRecord(Model):
@@ -69,8 +59,6 @@ class PartRecord(Model):
 class Record(Model):
     """What runs, sweeps and submissions have in common. `benchmark` is the family; `parts` are in the order of the suite."""
 
-    LAST: ClassVar[tuple[str, ...]] = ("parts", "remarks", "options", "encoder", "provenance")
-
     kind: str
     name: str
     benchmark: str
@@ -81,18 +69,13 @@ class Record(Model):
     parts: dict[str, PartRecord]
     remarks: tuple[str, ...]
     options: dict[str, Any]
-    encoder: EncoderRecord
+    encoder: EncoderIdentity
     provenance: dict[str, Any]
 
     @property
     def queries_total(self) -> int:
         """The number of queries in all parts."""
         return sum(part.queries for part in self.parts.values())
-
-    @model_serializer(mode="wrap")
-    def _write_provenance_last(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        return {key: values[key] for key in [*(key for key in values if key not in self.LAST), *self.LAST] if key in values}
 
 
 class RunRecord(Record):
@@ -232,6 +215,7 @@ EXPECTED = {  # by type of pydantic's error
     "too_short": "a list of numbers",
     "dict_type": "an object",
     "model_type": "an object",
+    "dataclass_type": "an object",
 }
 
 
@@ -263,7 +247,7 @@ def read_queries(path: Path) -> QueriesRecord:
     return parse(QueriesRecord, read_json(path), path)
 
 
-def check_replaceable(path: Path, options: Mapping[str, Any], encoder: EncoderRecord) -> None:
+def check_replaceable(path: Path, options: Mapping[str, Any], encoder: EncoderIdentity) -> None:
     """MMRetrieveError where `path` exists and is not a record of the same options and encoder."""
     if not path.exists():
         return

@@ -1,22 +1,28 @@
-"""One method with one weight setting and one encoder, evaluated on a benchmark and its parts."""
+"""One method with one weight setting and one encoder, evaluated on a benchmark and its parts, and where its numbers come from."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Ranker
-from eval.metrics.ranks import target_ranks
-from eval.runs.compositions import EMPTY_PROMPT, MethodConfig, ScoredCompositions
-from eval.runs.provenance import StageTimer, collect_provenance, describe_encoder, describe_part
+from eval.metrics import target_ranks
+from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, MethodConfig
 from eval.runs.records import (
     SCORE_DIGITS,
+    PartRecord,
     QueriesRecord,
     QueryResult,
     RankedTarget,
@@ -25,20 +31,26 @@ from eval.runs.records import (
     SubmissionRecord,
 )
 from eval.runs.weight_settings import WeightSetting
-from mmretrieve import Composition, Encoder
+from mmretrieve import Composition, Encoder, EncoderIdentity
 from mmretrieve.options import BASE, RuleName
-from mmretrieve.weighting import Spread
 
+PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")  # whose versions a record has
 MAX_HITS = 6  # best hits of each query in a record
 MAX_REMARKS = 5  # different remarks of compositions in a record
 
 
-@dataclass(frozen=True)
-class RunPart:
-    """One benchmark of a suite, encoded and composed."""
+@dataclass
+class StageTimer:
+    """Seconds by stage."""
 
-    benchmark: Benchmark
-    scored: ScoredCompositions
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the time that the block takes to its stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 2)
 
 
 @dataclass
@@ -50,7 +62,7 @@ class EvalRun:
     encoder: Encoder
     config: MethodConfig
     setting: WeightSetting
-    parts: Sequence[RunPart]
+    parts: Sequence[ComposedBenchmark]
     options: Mapping[str, Any]
     timer: StageTimer = field(default_factory=StageTimer)
 
@@ -61,10 +73,9 @@ class EvalRun:
         remarks: Counter[str] = Counter()
         for part in self.parts:
             with self.timer.measure("measure"):
-                spread = Spread.of(part.scored.gallery)
-                values, results[part.benchmark.name] = _evaluate_part(part, partial(self._weigh, spread=spread))
+                values, results[part.benchmark.name] = _evaluate_part(part, self.setting)
             metrics[part.benchmark.name] = part.benchmark.mean_metrics(values)
-            remarks.update(c.remark for c in part.scored.compositions if c.remark)
+            remarks.update(c.remark for c in part.compositions if c.remark)
         record = RunRecord(
             kind="run",
             headline=self.parts[0].benchmark.protocol.headline,
@@ -119,8 +130,35 @@ class EvalRun:
         counts = Counter(of_compositions or {}).most_common(MAX_REMARKS)
         return remarks + [f"{count:,} queries: {remark}" for remark, count in counts]
 
-    def _weigh(self, composition: Composition, *, spread: Spread) -> Composition:
-        return self.setting.weigh(composition, spread)
+
+def describe_encoder(encoder: Encoder) -> EncoderIdentity:
+    """The identity of an encoder; of a local one the name of its folder, not its path."""
+    return replace(encoder.identity, model=_model_name(encoder.identity.model))
+
+
+def describe_part(benchmark: Benchmark, metrics: Mapping[str, float] | None = None) -> PartRecord:
+    """The data that a part of a record was measured on, and its metrics, where there are any."""
+    measured: dict[str, Any] = {} if metrics is None else {"metrics": dict(metrics)}
+    return PartRecord(
+        **measured,
+        queries=len(benchmark.queries),
+        gallery=len(benchmark.gallery_ids),
+        keeps_reference=benchmark.protocol.keeps_reference,
+        checksum=benchmark.checksum,
+        remark=benchmark.remark,
+    )
+
+
+def collect_provenance(encoder: Encoder, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Versions, commit, machine, device, dtype and seconds by stage."""
+    return {
+        "versions": {name: version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "device": str(getattr(encoder, "device", "")),
+        "dtype": str(getattr(encoder, "dtype", "")).removeprefix("torch."),
+        "seconds": dict(seconds),
+    }
 
 
 def average_parts(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -133,26 +171,21 @@ def average_parts(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([part[name] for part in metrics])) for name in common}
 
 
-def _evaluate_part(
-    part: RunPart, weigh: Callable[[Composition], Composition]
-) -> tuple[NDArray[np.float64], tuple[QueryResult, ...]]:
+def _evaluate_part(part: ComposedBenchmark, setting: WeightSetting) -> tuple[NDArray[np.float64], tuple[QueryResult, ...]]:
     """(queries, metrics) ×100, and the result of each query."""
-    details: list[dict[str, Any]] = []
+    results: list[QueryResult] = []
 
     def rankers() -> Iterator[Ranker]:
-        for query, (composition, scores_tg) in zip(part.benchmark.queries, part.scored, strict=True):
-            weighed = weigh(composition)
+        for query, (composition, scores_tg) in zip(part.benchmark.queries, part, strict=True):
+            weighed = setting.weigh(composition, part.spread)
             contributions_tg = weighed.contributions(scores_tg)
             scores = contributions_tg.sum(axis=0)
             yield partial(target_ranks, scores)
-            details.append(_describe_query(part.benchmark, query, weighed, contributions_tg, scores))
+            results.append(_describe_query(part.benchmark, query, weighed, contributions_tg, scores))
 
     values = part.benchmark.rank_table(rankers()).values
-    results = [
-        QueryResult(**detail, values=tuple(None if np.isnan(v) else round(float(v), SCORE_DIGITS) for v in row))
-        for detail, row in zip(details, values, strict=True)
-    ]
-    return values, tuple(results)
+    rounded = [tuple(None if np.isnan(v) else round(float(v), SCORE_DIGITS) for v in row) for row in values]
+    return values, tuple(result.model_copy(update={"values": row}) for result, row in zip(results, rounded, strict=True))
 
 
 def _describe_query(
@@ -161,8 +194,8 @@ def _describe_query(
     composition: Composition,
     contributions_tg: NDArray[np.float64],
     scores: NDArray[np.float64],
-) -> dict[str, Any]:
-    """The fields of a query's result: its best target and best hits, with the contribution of each term to them."""
+) -> QueryResult:
+    """A query's result, still without values: its best target and best hits, with the contribution of each term to them."""
 
     def score_item(row: int) -> dict[str, Any]:
         contributions = {
@@ -178,12 +211,30 @@ def _describe_query(
 
     task = benchmark.ranking_task(query, subset=benchmark.protocol.candidates_alone)
     best_target = max(task.targets, key=lambda row: scores[row])
-    return {
-        "id": query.id,
-        "reference": query.reference,
-        "prompt": query.prompts[0],
-        "targets": query.targets,
-        "words": dict(composition.words),
-        "target": RankedTarget(**score_item(best_target), rank=int(target_ranks(scores, task)[0])),
-        "hits": tuple(ScoredItem(**score_item(row)) for row in benchmark.top_rows(query, scores, MAX_HITS)),
-    }
+    return QueryResult(
+        id=query.id,
+        reference=query.reference,
+        prompt=query.prompts[0],
+        targets=query.targets,
+        words=dict(composition.words),
+        target=RankedTarget(**score_item(best_target), rank=int(target_ranks(scores, task)[0])),
+        hits=tuple(ScoredItem(**score_item(row)) for row in benchmark.top_rows(query, scores, MAX_HITS)),
+        values=(),
+    )
+
+
+def _model_name(model: str) -> str:
+    """A model's name without the path of a folder or checkpoint file on this machine."""
+    architecture, _, weights = model.partition("/")
+    if Path(model).is_dir():
+        return Path(model).name
+    return f"{architecture}/{Path(weights).name}" if Path(weights).is_file() else model
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, with a plus where it has changes; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -33,7 +33,6 @@ class WeightSetting:
 
     label: str
     weigh: Callable[[Composition, Spread], Composition]
-    pdv: PDV | None = None
 
 
 def make_weight_setting(
@@ -78,7 +77,7 @@ def make_weight_setting(
     check_takes_pdv(composer)
     name, setting = _parse_pdv(pdv, composer, benchmark, model)
     label = f"PDV-F {setting.alpha_image:.4g}/{setting.alpha_text:.4g}/{setting.beta:.4g}"
-    return WeightSetting(f"{label} ({name})" if name else label, lambda c, _: c.with_pdv(setting), setting)
+    return WeightSetting(f"{label} ({name})" if name else label, lambda c, _: c.with_pdv(setting))
 
 
 def check_takes_pdv(composer: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,8 @@ from eval.studies.answerable_cases import (
     two_prompt_cases,
 )
 from eval.studies.calibration import Floats, ReliabilityBin, auroc, bin_reliability, fit_logistic
-from eval.studies.inputs import CaptionSetup, add_captions, open_retriever
-from mmretrieve import Composition, Encoder, Retriever
+from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, add_captions, open_retriever
+from mmretrieve import Encoder, Retriever
 from mmretrieve.answerable import BEST, BOTH, IMAGE_ALONE, PROMPT_ALONE, Answerability
 from mmretrieve.options import NO_MATCH
 from mmretrieve.vectors import Float32
@@ -37,7 +36,6 @@ CONSTANTS = {  # current constants, the kinds of requests that they are for, and
     "PROMPT_ALONE": (PROMPT_ALONE, (TEXT,), (LEAD,)),
     "IMAGE_ALONE": (IMAGE_ALONE, (IMAGE,), (SCORE,)),
 }
-HALVES = {"all": None, "held-out": True}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class CaseEvidence:
 
 def measure_kinds(benchmark: Benchmark, gallery: Float32, encoder: Encoder, other: Benchmark | None) -> dict[str, CaseEvidence]:
     """Kind of request → evidence, in a gallery of the benchmark's images. other: provides foreign images."""
-    captioned = add_captions(benchmark, encoder, CaptionSetup.FIELDS).benchmark
+    captioned, _ = add_captions(benchmark, encoder, CaptionSetup.FIELDS)
     captions = {query.reference: query.caption for query in captioned.queries}
     with open_retriever(replace(benchmark, fields={}), gallery, encoder) as retriever:
         kinds = {
@@ -92,7 +90,7 @@ def measure_cases(retriever: Retriever, cases: Iterable[AnswerableCase]) -> Case
     judge = Answerability(retriever.encoder)
     evidence = []
     for case, ranking in zip(cases, rankings, strict=True):
-        composition = _compose(retriever, case.request)
+        composition = retriever.compose(**{name: value for name, value in case.request.items() if name != "exclude"})
         best = retriever.gallery.vectors(ranking.ids)
         evidence.append(judge.evidence(composition, retriever.gallery.spread, best) or (np.nan, np.nan))
     return CaseEvidence(
@@ -101,6 +99,11 @@ def measure_cases(retriever: Retriever, cases: Iterable[AnswerableCase]) -> Case
         np.array(evidence),
         np.array([np.nan if ranking.answerable is None else ranking.answerable for ranking in rankings]),
     )
+
+
+def summarize_halves(measured: CaseEvidence) -> dict[str, dict[str, float]]:
+    """The figures of all requests, and those of the held-out half."""
+    return {ALL: summarize(measured), HELD_OUT: summarize(measured, held_out=True)}
 
 
 def summarize(measured: CaseEvidence, *, held_out: bool | None = None) -> dict[str, float]:
@@ -167,7 +170,3 @@ def case_shares(cases: NDArray[np.str_]) -> Floats:
 def _right_and_shares(sets: Sequence[CaseEvidence], held_out: bool) -> tuple[NDArray[np.bool_], Floats]:
     cases = [one.case[one.in_half(held_out)] for one in sets]
     return np.concatenate([own == PRESENT for own in cases]), np.concatenate([case_shares(own) for own in cases])
-
-
-def _compose(retriever: Retriever, request: Mapping[str, Any]) -> Composition:
-    return retriever.compose(**{name: value for name, value in request.items() if name != "exclude"})

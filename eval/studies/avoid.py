@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.studies.weights import AUTO, FACTORS
+from eval.studies.weights import FACTORS
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking, Retriever, Term, weighting
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.captions import Captions
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.vocabulary import default_vocabulary
+from mmretrieve.options import AUTO
 from mmretrieve.weighting import AVOID as AVOID_ROLE
 
 K = 10

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from eval.benchmarks.base import Benchmark, Ranker
-from eval.metrics.ranks import list_ranks
-from eval.runs.compositions import EMPTY_PROMPT, ScoredCompositions, compose
-from eval.runs.run import RunPart
-from eval.studies.methods import METHODS, Method, method_parts
+from eval.metrics import list_ranks
+from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, compose
+from eval.studies.inputs import METHODS, Method, method_parts
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, rank_plane
 from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts, Retriever
@@ -23,7 +22,7 @@ from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe.attributes import Garment, garments, is_unseen, random_detail
 from mmretrieve.wardrobe.captions import caption
 from mmretrieve.wardrobe.draw import draw
-from mmretrieve.weighting import Spread, automatic_weights
+from mmretrieve.weighting import automatic_weights
 
 PLANE = Plane(np.linspace(0, 1, 21), np.linspace(-0.5, 3, 36), {"base": PDV()})
 TUNED_METHOD = "captions, swap (CIReVL's shape)"
@@ -55,43 +54,42 @@ def compare_methods(
     -------
     "methods": label → weights → metrics; "not run": label → error; "tuned": the tuned point of the plane.
     """
-    spread = Spread.of(gallery)
     result: dict[str, Any] = {"methods": {}, "not run": {}}
     for method in methods:
         if report is not None:
             report(method.label)
         try:
-            scored = compose(benchmark, gallery, encoder, method.config, method_parts(method, encoder, parts or Parts()))
+            composed = compose(benchmark, gallery, encoder, method.config, method_parts(method, encoder, parts or Parts()))
         except MMRetrieveError as error:
             result["not run"][method.label] = str(error)
             continue
-        result["methods"][method.label] = measure_method(benchmark, scored, method, spread)
+        result["methods"][method.label] = measure_method(composed, method)
         if method.label == TUNED_METHOD:
-            result["tuned"] = {"method": method.label, **tune_on_even_queries(benchmark, scored)}
+            result["tuned"] = {"method": method.label, **tune_on_even_queries(composed)}
     return result
 
 
-def measure_method(benchmark: Benchmark, scored: ScoredCompositions, method: Method, spread: Spread) -> dict[str, Any]:
+def measure_method(composed: ComposedBenchmark, method: Method) -> dict[str, Any]:
     """Metrics of a method with its own weights, with its published PDV-F setting, and with automatic weights, where it takes them."""
 
     def mean_metrics(weigh: Callable[[Composition], Composition]) -> dict[str, float]:
-        return benchmark.mean_metrics(benchmark.measure_scores(scored.item_scores(weigh)))
+        return composed.benchmark.mean_metrics(composed.measure(weigh))
 
     metrics: dict[str, Any] = {BASE: mean_metrics(lambda composition: composition)}
     pdv = method.pdv
     if pdv is not None:
         metrics |= {"PDV-F": mean_metrics(lambda composition: composition.with_pdv(pdv)), "setting": asdict(pdv)}
     if method.takes_weights:
-        metrics[AUTO] = mean_metrics(lambda composition: automatic_weights(composition, spread))
+        metrics[AUTO] = mean_metrics(lambda composition: automatic_weights(composition, composed.spread))
     return metrics
 
 
-def tune_on_even_queries(benchmark: Benchmark, scored: ScoredCompositions) -> dict[str, Any]:
+def tune_on_even_queries(composed: ComposedBenchmark) -> dict[str, Any]:
     """The point of the PDV plane that is best on the even queries, and its metrics on the odd ones beside those of the base."""
-    halves = Tuning.HALVES
-    table = rank_plane(RunPart(benchmark, scored), PLANE)
+    benchmark, halves = composed.benchmark, Tuning.HALVES
+    table = rank_plane(composed, PLANE)
     chosen, reported = table.means(halves.chosen), table.means(halves.reported)
-    best = int(chosen[:-1, benchmark.headline].argmax())
+    best = int(chosen[:-1, benchmark.headline_column].argmax())
     beta, gamma = divmod(best, len(PLANE.gammas))
     return {
         "metric": benchmark.protocol.headline,

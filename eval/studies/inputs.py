@@ -1,4 +1,4 @@
-"""What studies measure on: captions of every source, a held-out half, a temporary retriever, and a phi where an encoder has none."""
+"""What studies measure: methods, captions of every source, a held-out half, a temporary retriever, and a phi where there is none."""
 
 from __future__ import annotations
 
@@ -16,17 +16,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmarks import Benchmark, BenchmarkName
-from eval.benchmarks.wardrobe import captions
-from mmretrieve import Encoder, Gallery, MMRetrieveError, Retriever, Vocabulary
+from eval.runs.compositions import MethodConfig
+from mmretrieve import (
+    PDV,
+    PUBLISHED,
+    ComposerName,
+    Encoder,
+    Gallery,
+    MMRetrieveError,
+    Parts,
+    Retriever,
+    RuleName,
+    Vocabulary,
+    wardrobe,
+)
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.inversion.train import train_phi
 from mmretrieve.language.fields import caption_from_fields, vocabulary_from_fields
+from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.vocabulary import GENERAL, default_vocabulary
 from mmretrieve.options import Choice
 from mmretrieve.vectors import Float32
+from mmretrieve.wardrobe.captions import caption
 
 ARTICLE_FIELD = "article"
+ALL, HELD_OUT = "all", "held-out"  # the queries that results are reported on
 PHI_RECIPE = PhiRecipe(steps=1500, batch=128, learning_rate=3e-4, validate_every=250)
 MAX_SENTENCES = 40_000
 
@@ -41,28 +56,77 @@ class CaptionSetup(Choice):
 
 
 @dataclass(frozen=True)
-class CaptionedBenchmark:
-    """A benchmark whose queries have captions, or none where a tagger makes them, and the vocabulary of tagger and rewriter."""
+class Method:
+    """One row of the table.
 
-    benchmark: Benchmark
-    vocabulary: Vocabulary
+    Parameters
+    ----------
+    label : its name in the table.
+    config : how queries are composed.
+    pdv : the published setting for its terms; None where the method has weights of its own.
+    swap : whether captions are rewritten by the vocabulary instead of the template.
+    """
+
+    label: str
+    config: MethodConfig
+    pdv: PDV | None = None
+    swap: bool = True
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether weights can be chosen: it has several terms and no rule of its own."""
+        return self.config.rule is None and self.config.composer not in (ComposerName.IMAGE, ComposerName.PROMPT)
 
 
-def add_captions(benchmark: Benchmark, encoder: Encoder, source: CaptionSetup) -> CaptionedBenchmark:
-    """The benchmark with captions of a source. MMRetrieveError where it has no fields, or no captions, to use."""
+CIREVL, LDRE, SEARLE = PUBLISHED["cirevl"], PUBLISHED["ldre"], PUBLISHED["searle-base"]
+METHODS = (
+    Method("image only", MethodConfig(ComposerName.IMAGE)),
+    Method("prompt only", MethodConfig(ComposerName.PROMPT)),
+    Method("image + prompt", MethodConfig(ComposerName.SUM)),
+    Method("Slerp", MethodConfig(ComposerName.SLERP)),
+    Method("product (BASIC)", MethodConfig(ComposerName.SUM, RuleName.PRODUCT)),
+    Method("product − Harris", MethodConfig(ComposerName.SUM, RuleName.HARRIS)),
+    Method("captions, template", MethodConfig(ComposerName.CAPTIONS), CIREVL, swap=False),
+    Method("captions, swap (CIReVL's shape)", MethodConfig(ComposerName.CAPTIONS), CIREVL),
+    Method("SDR-CIR", MethodConfig(ComposerName.SDR)),
+    Method("role-aware (MulVec, global)", MethodConfig(ComposerName.ROLES)),
+    Method("captions + SoFT", MethodConfig(ComposerName.CAPTIONS, RuleName.SOFT), CIREVL),
+    Method("LDRE, 15 captions", MethodConfig(ComposerName.LDRE), LDRE),
+    Method("SEIZE, 15 captions", MethodConfig(ComposerName.SEIZE), LDRE),
+    Method("SEARLE-OTI", MethodConfig(ComposerName.SEARLE_OTI), SEARLE),
+    Method("LinCIR", MethodConfig(ComposerName.LINCIR), SEARLE),
+)
+
+
+def find_method(composer: ComposerName) -> Method:
+    """The last method of the table with this composer and the composer's own rule."""
+    return next(m for m in reversed(METHODS) if m.config.composer is composer and m.config.rule is None)
+
+
+def method_parts(method: Method, encoder: Encoder, parts: Parts) -> Parts:
+    """The parts of a method's composer: `parts`, with the method's rewriter unless they have one."""
+    rewriter = parts.rewriter or (SwapRewriter(parts.vocabulary or default_vocabulary(encoder)) if method.swap else None)
+    return replace(parts, rewriter=rewriter)
+
+
+def add_captions(benchmark: Benchmark, encoder: Encoder, source: CaptionSetup) -> tuple[Benchmark, Vocabulary]:
+    """The benchmark with captions of a source, or none where a tagger makes them, and the vocabulary of tagger and rewriter.
+
+    MMRetrieveError where the benchmark has no fields, or no captions, to use.
+    """
     match source:
         case CaptionSetup.GENERAL:
-            return CaptionedBenchmark(_replace_captions(benchmark, {}), Vocabulary.read(GENERAL))
+            return _replace_captions(benchmark, {}), Vocabulary.read(GENERAL)
         case CaptionSetup.OWN:
-            return CaptionedBenchmark(_replace_captions(benchmark, {}), own_vocabulary(benchmark, encoder))
+            return _replace_captions(benchmark, {}), own_vocabulary(benchmark, encoder)
         case CaptionSetup.FIELDS:
             vocabulary = vocabulary_from_fields(benchmark.fields.values())
             if vocabulary is None:
                 raise MMRetrieveError(f"{benchmark.name}: its items have no fields to make captions from")
             texts = {id_: caption_from_fields(fields, vocabulary) for id_, fields in benchmark.fields.items()}
-            return CaptionedBenchmark(_replace_captions(benchmark, texts), vocabulary)
+            return _replace_captions(benchmark, texts), vocabulary
         case CaptionSetup.GIVEN:
-            return CaptionedBenchmark(_with_given_captions(benchmark), own_vocabulary(benchmark, encoder))
+            return _with_given_captions(benchmark), own_vocabulary(benchmark, encoder)
 
 
 def own_vocabulary(benchmark: Benchmark, encoder: Encoder) -> Vocabulary:
@@ -119,7 +183,10 @@ def list_sentences(vocabulary: Vocabulary, *, seed: int = 0) -> list[str]:
 
 
 def _with_given_captions(benchmark: Benchmark) -> Benchmark:
-    given = _replace_captions(benchmark, captions()) if benchmark.name == BenchmarkName.WARDROBE else benchmark
+    """The benchmark with the captions that it provides; for the wardrobe, with a correct description of each drawing."""
+    given = benchmark
+    if benchmark.name == BenchmarkName.WARDROBE:
+        given = _replace_captions(benchmark, {drawing.id: caption(drawing.garment) for drawing in wardrobe.drawings()})
     if any(query.caption is None for query in given.queries):
         raise MMRetrieveError(f"{benchmark.name}: some queries have no caption")
     return given

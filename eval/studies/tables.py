@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.report.formatting import format_signed
-from eval.studies.weights import ALL, AUTO, FACTORS, HELD_OUT, grid_share, list_shortfalls
+from eval.studies.inputs import ALL, HELD_OUT
+from eval.studies.weights import FACTORS, grid_share, list_shortfalls
 from mmretrieve import MMRetrieveError
+from mmretrieve.options import AUTO, BALANCED
 
-DEFAULT_TABLE = "table"  # the name of a document's first table
-WEIGHT_COLUMNS = ("PDV-F", "balanced", "auto")
+WEIGHT_COLUMNS = ("PDV-F", BALANCED, AUTO)
 
 
 def methods_table(results: Sequence[Mapping[str, Any]], metric: str = "map@10") -> str:
@@ -58,7 +59,7 @@ def answerable_table(result: Mapping[str, Any]) -> str:
 def avoid_table(shares: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
     """Forms of a request by the percentage of hits that show each attribute, on average, and that are of the same kind."""
     phrases = list(next(iter(next(iter(shares.values())).values())))
-    rows = [["asked", "search", *phrases, "**mean**", "same kind"]]
+    rows = [["request", "search", *phrases, "**mean**", "same kind"]]
     for form, searches in shares.items():
         for name, own in searches.items():
             mean, kind = (sum(each) / len(each) for each in zip(*own.values(), strict=True))
@@ -67,7 +68,7 @@ def avoid_table(shares: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
     return _to_markdown(rows)
 
 
-def fill_table(text: str, table: str, name: str = DEFAULT_TABLE) -> str:
+def fill_table(text: str, table: str, name: str = "table") -> str:
     """`text` with `table` between the two markers of that name. MMRetrieveError where the markers are missing."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found_begin, rest = text.partition(begin)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.benchmarks.base import Benchmark
-from eval.runs.compositions import ENSEMBLES, ScoredCompositions
-from eval.studies.inputs import CaptionSetup, held_out_queries
-from eval.studies.methods import Method, find_method
+from eval.runs.compositions import ENSEMBLES, ComposedBenchmark
+from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, Method, find_method, held_out_queries
 from mmretrieve import PDV, ComposerName, Composition, weighting
 from mmretrieve.directions import Term
+from mmretrieve.options import AUTO, BALANCED, BASE
 from mmretrieve.rules import LINEAR, Product
 from mmretrieve.weighting import MIN_DEVIATION, STANDARD_TERMS, Spread, automatic_weights, balanced_weights
 
@@ -29,8 +28,7 @@ Flags = NDArray[np.bool_]
 Weigh = Callable[[Composition], Composition]
 STEPS = ((1.0,), (-0.75, -0.5, -0.25, 0.0), (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0), (0.0, 0.25, 0.5, 0.75, 1.0))
 GRID = np.array(list(product(*STEPS)))  # (points, 4): image, text, composed, prompt, in units of each term's spread
-ALL, HELD_OUT = "all", "held-out"
-BASE, PUBLISHED, SUM, PRODUCT, BALANCED, AUTO = "base", "PDV-F", "image + prompt", "product", "balanced", "auto"
+PUBLISHED, SUM, PRODUCT = "PDV-F", "image + prompt", "product"
 TUNED, ORACLE = "best four-term grid (labels)", "best per query (labels)"
 SIMPLE = (BASE, SUM, PRODUCT)  # label-free choices that `auto` must at least equal
 MIN_GRID_SHARE = 95  # percent of the tuned grid that `auto` must reach
@@ -38,39 +36,27 @@ AMOUNTS = {"added": weighting.APPEND_AMOUNTS, "carried": weighting.REPLACE_AMOUN
 FACTORS = {"halved": 0.5, "doubled": 2.0}
 
 
-@dataclass(frozen=True)
-class WeightsRow:
-    """A source of captions, where there are any, and the method that uses them."""
-
-    label: str
-    captions: CaptionSetup | None
-    method: Method
-
-
-def list_rows() -> list[WeightsRow]:
-    """Captions of every source with both rewriters, the ensembles of fifteen captions, and textual inversion."""
+def list_rows() -> list[tuple[CaptionSetup | None, Method]]:
+    """Captions of every source with both rewriters, the ensembles of fifteen captions, and textual inversion without captions."""
     setups = [(source, ComposerName.CAPTIONS, swap) for source in CaptionSetup for swap in (False, True)]
     setups += [(CaptionSetup.OWN, composer, swap) for composer in sorted(ENSEMBLES) for swap in (False, True)]
-    with_captions = [WeightsRow(_row_label(*setup), setup[0], _row_method(*setup)) for setup in setups]
-    inversion = [find_method(composer) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR)]
-    return [*with_captions, *(WeightsRow(method.label, None, method) for method in inversion)]
+    with_captions = [(source, _captions_method(source, composer, swap)) for source, composer, swap in setups]
+    return [*with_captions, *((None, find_method(composer)) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR))]
 
 
-def measure_weights(benchmark: Benchmark, scored: ScoredCompositions, pdv: PDV, spread: Spread) -> dict[str, Any]:
+def measure_weights(composed: ComposedBenchmark, pdv: PDV) -> dict[str, Any]:
     """The benchmark's headline by column, over all queries and over the held-out half; the best grid point; and sensitivity.
 
     The columns with labels report the point that is best on the very queries they report on, so no setting of the grid is better.
 
     Parameters
     ----------
-    benchmark : the queries.
-    scored : their compositions, with image, text, composed and prompt.
+    composed : the queries, with the terms image, text, composed and prompt.
     pdv : the published setting of the method.
-    spread : of the gallery.
     """
-    held_out = held_out_queries(benchmark)
-    values = {name: headline_values(benchmark, scored, weigh) for name, weigh in weight_choices(pdv, spread).items()}
-    grid = grid_values(benchmark, scored, spread)
+    held_out = held_out_queries(composed.benchmark)
+    values = {name: headline_values(composed, weigh) for name, weigh in weight_choices(pdv, composed.spread).items()}
+    grid = grid_values(composed)
     columns = {name: _mean_by_half(own, held_out) for name, own in values.items()}
     columns[TUNED] = {ALL: float(grid.mean(axis=0).max()), HELD_OUT: float(grid[held_out].mean(axis=0).max())}
     columns[ORACLE] = _mean_by_half(grid.max(axis=1), held_out)
@@ -78,7 +64,7 @@ def measure_weights(benchmark: Benchmark, scored: ScoredCompositions, pdv: PDV, 
         "columns": columns,
         "grid": dict(zip(STANDARD_TERMS, GRID[int(grid.mean(axis=0).argmax())].tolist(), strict=True)),
         "grid, chosen on the other half": float(grid[held_out, int(grid[~held_out].mean(axis=0).argmax())].mean()),
-        "sensitivity": measure_sensitivity(*_select_queries(benchmark, scored, held_out), spread),
+        "sensitivity": measure_sensitivity(_select_queries(composed, held_out)),
     }
 
 
@@ -94,28 +80,29 @@ def weight_choices(pdv: PDV, spread: Spread) -> dict[str, Weigh]:
     }
 
 
-def headline_values(benchmark: Benchmark, scored: ScoredCompositions, weigh: Weigh) -> Floats:
+def headline_values(composed: ComposedBenchmark, weigh: Weigh) -> Floats:
     """(queries,) the benchmark's headline with these weights."""
-    return np.asarray(benchmark.measure_scores(scored.item_scores(weigh))[:, benchmark.headline])
+    return np.asarray(composed.measure(weigh)[:, composed.benchmark.headline_column])
 
 
-def grid_values(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> Floats:
+def grid_values(composed: ComposedBenchmark) -> Floats:
     """(queries, points) the headline at every point of GRID, with each term in units of its spread."""
+    benchmark = composed.benchmark
 
     def grid_scores() -> Iterator[Floats]:
-        for composition, scores_tg in scored:
-            units = [max(MIN_DEVIATION, spread.deviation(composition[term])) for term in STANDARD_TERMS]
+        for composition, scores_tg in composed:
+            units = [max(MIN_DEVIATION, composed.spread.deviation(composition[term])) for term in STANDARD_TERMS]
             order = [composition.names.index(term) for term in STANDARD_TERMS]
             yield (GRID / units) @ scores_tg[order]
 
-    return np.asarray(benchmark.measure_scores(grid_scores())[..., benchmark.headline])
+    return np.asarray(benchmark.measure_scores(grid_scores())[..., benchmark.headline_column])
 
 
-def measure_sensitivity(benchmark: Benchmark, scored: ScoredCompositions, spread: Spread) -> dict[str, dict[str, float]]:
+def measure_sensitivity(composed: ComposedBenchmark) -> dict[str, dict[str, float]]:
     """The change of the mean headline when each constant of `automatic` is halved or doubled."""
 
     def mean_headline() -> float:
-        return float(headline_values(benchmark, scored, lambda composition: automatic_weights(composition, spread)).mean())
+        return float(headline_values(composed, lambda composition: automatic_weights(composition, composed.spread)).mean())
 
     before = mean_headline()
     changes: dict[str, dict[str, float]] = {}
@@ -151,21 +138,18 @@ def grid_share(columns: Mapping[str, Mapping[str, float]], half: str) -> float:
     return 100 * columns[AUTO][half] / columns[TUNED][half]
 
 
-def _row_label(source: CaptionSetup, composer: ComposerName, swap: bool) -> str:
-    name = source.value if composer is ComposerName.CAPTIONS else composer.upper()
-    return f"{name}, {'swap' if swap else 'template'}"
-
-
-def _row_method(source: CaptionSetup, composer: ComposerName, swap: bool) -> Method:
+def _captions_method(source: CaptionSetup, composer: ComposerName, swap: bool) -> Method:
+    """The method of a composer with captions of a source, labeled by both."""
     method = find_method(composer)
-    given = source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN)
-    return replace(method, swap=swap, config=replace(method.config, given=given))
+    name = source.value if composer is ComposerName.CAPTIONS else composer.upper()
+    config = replace(method.config, benchmark_captions=source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN))
+    return replace(method, label=f"{name}, {'swap' if swap else 'template'}", swap=swap, config=config)
 
 
-def _select_queries(benchmark: Benchmark, scored: ScoredCompositions, selected: Flags) -> tuple[Benchmark, ScoredCompositions]:
+def _select_queries(composed: ComposedBenchmark, selected: Flags) -> ComposedBenchmark:
     rows = np.flatnonzero(selected).tolist()
-    queries = tuple(benchmark.queries[i] for i in rows)
-    return replace(benchmark, queries=queries), ScoredCompositions([scored.compositions[i] for i in rows], scored.gallery)
+    benchmark = replace(composed.benchmark, queries=tuple(composed.benchmark.queries[i] for i in rows))
+    return replace(composed, benchmark=benchmark, compositions=[composed.compositions[i] for i in rows])
 
 
 def _mean_by_half(values: Floats, held_out: Flags) -> dict[str, float]:

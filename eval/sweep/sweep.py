@@ -9,14 +9,12 @@ from functools import partial
 import numpy as np
 
 from eval.benchmarks.base import Benchmark, Ranker
-from eval.metrics.rank_table import RankTable
-from eval.runs.compositions import ScoredCompositions
-from eval.runs.provenance import describe_part
+from eval.metrics import RankTable
+from eval.runs.compositions import ComposedBenchmark
 from eval.runs.records import PlanePoint, SweepRecord, TuningRecord
-from eval.runs.run import EvalRun, RunPart
+from eval.runs.run import EvalRun, describe_part
 from eval.runs.weight_settings import published_name
-from eval.sweep.plane import Plane
-from eval.sweep.plane_ranks import plane_ranks
+from eval.sweep.plane import Plane, plane_ranks
 from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError, Term
 from mmretrieve.options import Choice
 
@@ -68,7 +66,7 @@ def sweep_plane(run: EvalRun, plane: Plane, tuning: Tuning) -> SweepRecord:
     with run.timer.measure("measure"):
         tables = [rank_plane(part, plane) for part in run.parts]
         chosen, reported = (np.mean([table.means(on) for table in tables], axis=0) for on in (tuning.chosen, tuning.reported))
-    best = int(chosen[: plane.size, first.headline].argmax())
+    best = int(chosen[: plane.size, first.headline_column].argmax())
     beta, gamma = np.unravel_index(best, plane.shape)
     points = {}
     for i, (point, pdv) in enumerate(plane.named.items(), start=plane.size):
@@ -97,17 +95,17 @@ def sweep_plane(run: EvalRun, plane: Plane, tuning: Tuning) -> SweepRecord:
     )
 
 
-def rank_plane(part: RunPart, plane: Plane) -> RankTable:
+def rank_plane(part: ComposedBenchmark, plane: Plane) -> RankTable:
     """The ranks of all targets at all points of a plane. MMRetrieveError where a ranking depends on more than the plane."""
-    return part.benchmark.rank_table(_rankers(part.benchmark, part.scored, plane))
+    return part.benchmark.rank_table(_rankers(part, plane))
 
 
-def _rankers(benchmark: Benchmark, scored: ScoredCompositions, plane: Plane) -> Iterator[Ranker]:
+def _rankers(part: ComposedBenchmark, plane: Plane) -> Iterator[Ranker]:
     rows_of: dict[tuple[object, ...], list[int]] = {}
-    for composition, scores_tg in scored:
+    for composition, scores_tg in part:
         form = composition.names, composition.rule
         if form not in rows_of:
-            _check_on_plane(benchmark, composition)
+            _check_on_plane(part.benchmark, composition)
             rows_of[form] = [composition.names.index(term) for term in PDV_TERMS]
         yield partial(plane_ranks, scores_tg[rows_of[form]], plane)
 

@@ -28,7 +28,7 @@ from mmretrieve import wardrobe
 from mmretrieve.ranking import Ranking
 
 
-def test_a_logistic_regression_finds_the_odds() -> None:
+def test_logistic_regression_recovers_the_odds() -> None:
     """At 0 one of four is right, at 1 three of four: log-odds −log 3 and log 3."""
     features = np.array([[0.0]] * 4 + [[1.0]] * 4)
     right = np.array([True, False, False, False, True, True, True, False])
@@ -42,7 +42,7 @@ def test_auroc_by_hand() -> None:
     assert auroc(np.array([1.0]), np.array([1.0])) == 1 / 2
 
 
-def test_satisfying_items_are_of_the_kind_with_the_change_as_asked() -> None:
+def test_satisfying_items_have_the_kind_and_the_changed_attributes() -> None:
     bench = load_benchmark("wardrobe")
     for query in bench.queries[:5]:
         ids = find_satisfying(bench, query)
@@ -53,7 +53,7 @@ def test_satisfying_items_are_of_the_kind_with_the_change_as_asked() -> None:
             assert (id_ in ids) == same
 
 
-def test_cases_of_a_query_differ_in_what_is_left_of_the_gallery() -> None:
+def test_cases_of_a_query_exclude_different_items() -> None:
     bench = load_benchmark("wardrobe")
     present, removed, foreign = islice(composed_cases(bench, {bench.queries[0].reference: "a shirt"}), 3)
     query = bench.queries[0]
@@ -67,35 +67,35 @@ def test_cases_of_a_query_differ_in_what_is_left_of_the_gallery() -> None:
     assert set(removed.request["exclude"]) == {query.reference, *find_satisfying(bench, query)}
     assert foreign.request["prompt"] in FOREIGN_PROMPTS["wardrobe"]  # type: ignore[index]
     halves = [
-        {c.request["prompt"] for c in composed_cases(bench) if c.case == FOREIGN and c.held_out == held}
-        for held in (False, True)
+        {c.request["prompt"] for c in composed_cases(bench) if c.case == FOREIGN and c.held_out == half}
+        for half in (False, True)
     ]
     assert not halves[0] & halves[1]
 
 
 def test_phrases_are_true_of_their_items() -> None:
     bench = load_benchmark("wardrobe")
-    found = list_phrases(bench)
-    assert {bench.fields[id_]["colour"] for id_ in found["red"]} == {"red"}
-    assert {(bench.fields[id_]["colour"], bench.fields[id_]["kind"]) for id_ in found["navy dress"]} == {("navy", "dress")}
+    result = list_phrases(bench)
+    assert {bench.fields[id_]["colour"] for id_ in result["red"]} == {"red"}
+    assert {(bench.fields[id_]["colour"], bench.fields[id_]["kind"]) for id_ in result["navy dress"]} == {("navy", "dress")}
     assert [case.case for case in islice(text_cases(bench), 3)] == [PRESENT, REMOVED, FOREIGN]
 
 
-def test_two_changes_are_asked_in_one_prompt_and_in_two() -> None:
+def test_two_changes_in_one_prompt_and_in_two() -> None:
     one, two = next(two_prompt_cases(load_benchmark("wardrobe")))
     assert one.request["prompt"] == " and ".join(two.request["prompt"])
     assert len(two.request["prompt"]) == 2
 
 
-def test_cases_are_measured_as_a_search_judges(retriever: mm.Retriever) -> None:
+def test_cases_are_measured_as_a_search_does(retriever: mm.Retriever) -> None:
     bench = load_benchmark("wardrobe")
     id_ = retriever.gallery.ids[0]
     case = next(composed_cases(bench))
     case = type(case)(PRESENT, False, {"reference_id": id_, "prompt": "in red", "exclude": [id_]})
-    found = measure_cases(retriever, [case, case])
+    result = measure_cases(retriever, [case, case])
     ranking = retriever.search(reference_id=id_, prompt="in red", exclude=[id_], k=3)
-    assert found.answerable == pytest.approx([ranking.answerable] * 2)
-    lead, score = found.evidence[0]
+    assert result.answerable == pytest.approx([ranking.answerable] * 2)
+    lead, score = result.evidence[0]
     from mmretrieve.answerable import BOTH
 
     assert 1 / (1 + np.exp(-(BOTH[0] * lead + BOTH[1] * score + BOTH[2]))) == pytest.approx(ranking.answerable)
@@ -121,7 +121,7 @@ def test_figures_by_hand() -> None:
     assert summarize(SMALL, held_out=True) == {"present": 1, "false alarms": 0, "AUROC, foreign": 1, "misses, foreign": 100}
 
 
-def test_constants_are_fitted_on_one_half_and_evidence_that_does_not_count_weighs_nothing() -> None:
+def test_constants_are_fitted_on_one_half_and_unused_evidence_has_weight_zero() -> None:
     lead, score, _ = refit([SMALL], [0], held_out=False)
     assert lead > 0
     assert score == 0
@@ -138,14 +138,14 @@ def test_reliability_by_hand() -> None:
     assert draw_reliability({"small": bins}, 0.5).startswith(b"\x89PNG")
 
 
-def test_the_table_of_kinds() -> None:
+def test_answerable_table() -> None:
     halves = {"all": {"present": 3.0, "AUROC, removed": 0.667}, "held-out": {"present": 1.0, "AUROC, removed": 1.0}}
     other = {half: {"present": 2.0} for half in ("all", "held-out")}
     result = {"sets": {"w": {"kinds": {"a": halves, "b": other}}}}
     assert answerable_table(result).splitlines()[2:] == ["| w | a | 3 (1) | 0.67 (1.00) |", "| w | b | 2 (2) | – |"]
 
 
-def test_references_show_what_is_to_be_avoided() -> None:
+def test_references_show_the_avoided_attribute() -> None:
     fields = load_benchmark("wardrobe").fields
     for attribute in ATTRIBUTES:
         chosen = sample_references(attribute, fields)
@@ -160,17 +160,17 @@ def test_shares_by_hand() -> None:
     plain = next(id_ for id_, g in drawings.items() if (g.kind, g.pattern) == ("skirt", "plain"))
     hits = tuple(mm.Hit(rank, id_, 0.0, {}) for rank, id_ in enumerate((striped, plain), start=1))
     fields = load_benchmark("wardrobe").fields
-    found = measure_shares(lambda _, asked: [Ranking(hits, 2, 2, {}) for _ in asked], "avoid", fields)
-    assert found["stripes"][0] == 50
-    assert found["checks"][0] == 0
+    result = measure_shares(lambda _, pairs: [Ranking(hits, 2, 2, {}) for _ in pairs], "avoid", fields)
+    assert result["stripes"][0] == 50
+    assert result["checks"][0] == 0
     kinds = [fields[id_]["kind"] for id_ in sample_references(ATTRIBUTES[0], fields)]
-    assert found["stripes"][1] == pytest.approx(50 * np.mean([kind in ("dress", "skirt") for kind in kinds]))
+    assert result["stripes"][1] == pytest.approx(50 * np.mean([kind in ("dress", "skirt") for kind in kinds]))
 
 
-def test_the_table_of_avoiding() -> None:
-    found = {"avoid={}": {"auto": {"stripes": [10.0, 80.0], "red": [30.0, 60.0]}}}
-    assert avoid_table(found).splitlines() == [
-        "| asked | search | stripes | red | **mean** | same kind |",
+def test_avoid_table() -> None:
+    result = {"avoid={}": {"auto": {"stripes": [10.0, 80.0], "red": [30.0, 60.0]}}}
+    assert avoid_table(result).splitlines() == [
+        "| request | search | stripes | red | **mean** | same kind |",
         "| --- | --- | --- | --- | --- | --- |",
         "| avoid=X | auto | 10 | 30 | **20** | 70 |",
     ]

@@ -1,4 +1,4 @@
-"""A benchmark scores vectors by its own protocol, and refuses what does not fit."""
+"""`Benchmark`: scores by its protocol, and errors for vectors that do not fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.metrics.ranks import RankingTask, Ranks, list_ranks
+from eval.metrics import RankingTask, Ranks, list_ranks
 from mmretrieve.errors import OptionError
 
 PROTOCOL = Protocol(headline="recall@1", recalls=(1, 2), precisions=(3,))
@@ -24,7 +24,7 @@ def tiny(gallery_ids: tuple[str, ...] = ("a", "b", "c", "d"), **protocol: Any) -
     return Benchmark("tiny", "test", gallery_ids, queries, Path, replace(PROTOCOL, **protocol))
 
 
-def test_a_benchmark_scores_and_leaves_the_reference_out() -> None:
+def test_score_excludes_the_reference() -> None:
     gallery = np.eye(4)
     queries = np.array([[5, 3, 2, 1], [0.1, 9, 0.5, 0.5]])  # each best fits its own reference
     assert tiny().score(queries, gallery) == pytest.approx({"recall@1": 100, "recall@2": 100, "map@3": 100})
@@ -39,7 +39,7 @@ def test_vectors_of_any_length_score_the_same() -> None:
     assert tiny().score(queries * [[7], [0.01]], gallery * [[3], [1], [9], [0.5]]) == tiny().score(queries, gallery)
 
 
-def test_recall_may_look_for_the_first_target_alone() -> None:
+def test_recall_of_the_first_target_only() -> None:
     queries, gallery = np.array([[1, 9, 0, 0], [0, 1, 2, 9]]), np.eye(4)  # of the second its other target comes first
     assert tiny().score(queries, gallery)["recall@1"] == 100
     first = tiny(first_target_alone=True).score(queries, gallery)
@@ -54,27 +54,27 @@ def test_an_aspect_is_the_mean_over_the_queries_that_carry_it() -> None:
     queries = np.zeros((2, 12))
     queries[0, [4, 1]] = [3, 2]  # "b" comes second
     queries[1, [2, 3]] = [3, 2]  # "c" and "d" come first
-    found = bench.score(queries, np.eye(12))
-    assert found["map@10/size"] == pytest.approx(100 * (1 / 2 + 1) / 2)
-    assert found["map@10/colour"] == pytest.approx(100 * (1 / 2))
-    assert "map@10/shape" not in found  # no query carries it
+    result = bench.score(queries, np.eye(12))
+    assert result["map@10/size"] == pytest.approx(100 * (1 / 2 + 1) / 2)
+    assert result["map@10/colour"] == pytest.approx(100 * (1 / 2))
+    assert "map@10/shape" not in result  # no query carries it
 
 
-def test_what_a_ranker_does_not_know_is_left_out() -> None:
+def test_unknown_ranks_are_left_out() -> None:
     bench = tiny(subset_recalls=(1,))
     bench = replace(bench, queries=tuple(replace(query, candidates=(*query.targets, "a")) for query in bench.queries[1:]))
 
     def rank(task: RankingTask) -> Ranks | None:
         return None if task.distractors is not None else list_ranks([2, 0, 3], task)
 
-    found = bench.rank_table([rank]).values
-    assert found.shape == (1, 4)
-    assert bench.mean_metrics(found) == pytest.approx({"recall@1": 100, "recall@2": 100, "map@3": 100 * (1 + 2 / 3) / 2})
-    known = bench.mean_metrics(bench.rank_table([partial(list_ranks, [2, 0, 3])]).values)
-    assert known == bench.mean_metrics(found) | {"recall_subset@1": 100}
+    result = bench.rank_table([rank]).values
+    assert result.shape == (1, 4)
+    assert bench.mean_metrics(result) == pytest.approx({"recall@1": 100, "recall@2": 100, "map@3": 100 * (1 + 2 / 3) / 2})
+    list_metrics = bench.mean_metrics(bench.rank_table([partial(list_ranks, [2, 0, 3])]).values)
+    assert list_metrics == bench.mean_metrics(result) | {"recall_subset@1": 100}
 
 
-def test_a_benchmark_refuses_what_does_not_fit() -> None:
+def test_vectors_of_other_shapes_are_refused() -> None:
     with pytest.raises(mm.MMRetrieveError, match="expected 2 query and 4 gallery vectors, got 1 and 4"):
         tiny().score(np.ones((1, 4)), np.eye(4))
     with pytest.raises(mm.MMRetrieveError, match="expected 2 query and 4 gallery vectors, got 2 and 3"):
@@ -92,7 +92,7 @@ def test_a_benchmark_refuses_what_does_not_fit() -> None:
         hidden.score(np.ones((2, 4)), np.eye(4))
 
 
-def test_wrong_names_are_wrong_use() -> None:
+def test_unknown_names_are_option_errors() -> None:
     for name, message in {
         "imagenet": "unknown benchmark 'imagenet'; choose from: cirr, fashioniq, circo, genecis, wardrobe, catalogue",
         "catalogue": "catalogue needs root: the folder with items.csv",

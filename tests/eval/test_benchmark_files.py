@@ -1,4 +1,4 @@
-"""Annotation files: the released ones record by record, every layout of folders, and what is wrong with a file."""
+"""Annotation files: released records, folder layouts, and errors of damaged files."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def released(name: str) -> Path:
         ("genecis:change_object", "test", 1960, 2739),
     ],
 )
-def test_the_counts_are_those_of_the_protocols(
-    real: Callable[..., Benchmark], name: str, split: str, queries: int, images: int
-) -> None:
+def test_counts_of_the_protocols(real: Callable[..., Benchmark], name: str, split: str, queries: int, images: int) -> None:
     bench = real(name, split)
     assert (len(bench.queries), len(bench.gallery_ids)) == (queries, images)
     assert (bench.name, bench.split, bench.remark) == (name, split, None)
@@ -246,15 +244,15 @@ def test_first_tenth_and_last_record_of_genecis(real: Callable[..., Benchmark], 
 
 
 @pytest.mark.shared_data
-def test_cirr_keeps_what_is_odd_in_it(real: Callable[..., Benchmark]) -> None:
+def test_cirr_keeps_its_peculiarities(real: Callable[..., Benchmark]) -> None:
     val, test = real("cirr"), real("cirr", "test1")
     for query in (*val.queries, *test.queries):
         assert len(set(query.candidates or ())) == 5
         assert query.reference not in (query.candidates or ())
     assert [query.id for query in test.queries if not query.prompts[0].strip()] == ["27098"]
     for bench, repeated in ((val, 6), (test, 4)):
-        asked = [(query.reference, query.prompts) for query in bench.queries]
-        assert len(asked) - len(set(asked)) == repeated
+        wordings = [(query.reference, query.prompts) for query in bench.queries]
+        assert len(wordings) - len(set(wordings)) == repeated
 
 
 @pytest.mark.shared_data
@@ -302,17 +300,17 @@ DAMAGE = [
 
 
 @pytest.mark.shared_data
-@pytest.mark.parametrize(("name", "split", "file", "found", "expected"), DAMAGE)
-def test_a_released_file_that_lost_some_records_is_damaged(
-    tmp_path: Path, name: str, split: str, file: str, found: int, expected: int
+@pytest.mark.parametrize(("name", "split", "file", "result", "expected"), DAMAGE)
+def test_a_released_file_without_some_records_is_damaged(
+    tmp_path: Path, name: str, split: str, file: str, result: int, expected: int
 ) -> None:
     root = shutil.copytree(released(name), tmp_path / "root", copy_function=shutil.copyfile)
     change(root / file, lambda records: records[:-3])
-    refuse(name, root, split, rf"{re.escape(file)}: damaged: expected {expected} records, found {found}")
+    refuse(name, root, split, rf"{re.escape(file)}: damaged: expected {expected} records, found {result}")
 
 
 @pytest.mark.shared_data
-def test_a_gallery_that_lost_some_images_is_damaged_or_misses_what_is_named(tmp_path: Path) -> None:
+def test_a_gallery_file_without_some_images_is_refused(tmp_path: Path) -> None:
     root = shutil.copytree(released("circo"), tmp_path / "circo", copy_function=shutil.copyfile)
     ids = (root / "unlabeled2017_ids.txt").read_text().splitlines()
     (root / "unlabeled2017_ids.txt").write_text("\n".join(ids[:-3]) + "\n")
@@ -324,7 +322,7 @@ def test_a_gallery_that_lost_some_images_is_damaged_or_misses_what_is_named(tmp_
 
 
 @pytest.mark.shared_data
-def test_mixed_up_splits_are_seen(tmp_path: Path) -> None:
+def test_mixed_up_splits_are_detected(tmp_path: Path) -> None:
     cirr = shutil.copytree(released("cirr"), tmp_path / "cirr", copy_function=shutil.copyfile)
     shutil.copy(cirr / "image_splits/split.rc2.test1.json", cirr / "image_splits/split.rc2.val.json")
     refuse(
@@ -402,8 +400,8 @@ def tiny_circo(root: Path, listed: str = "COCO2017_unlabeled/annotations/image_i
         "semantic_aspects": ["viewpoint"],
     }
     write(root / "annotations/val.json", [record, record | {"id": 1}])
-    shown = {key: record[key] for key in ("reference_img_id", "relative_caption", "shared_concept", "id")}
-    write(root / "annotations/test.json", [shown])
+    public = {key: record[key] for key in ("reference_img_id", "relative_caption", "shared_concept", "id")}
+    write(root / "annotations/test.json", [public])
     if listed.endswith(".json"):
         write(root / listed, {"images": [{"id": i, "file_name": f"{i:012}.jpg", "height": 9} for i in range(1, 8)]})
     else:
@@ -483,7 +481,7 @@ def test_layouts_of_genecis_objects(tmp_path: Path, home: str, images: str) -> N
     assert [part.name for part in load_suite("genecis", tmp_path)] == ["genecis:focus_attribute", "genecis:focus_object"]
 
 
-def test_attribute_tasks_show_boxes_cut_out_of_pictures(tmp_path: Path) -> None:
+def test_attribute_tasks_crop_images(tmp_path: Path) -> None:
     tiny_genecis(tmp_path)
     for folder, number, colour in (("VG_100K", 7, "red"), ("VG_100K_2", 8, "blue")):
         (tmp_path / folder).mkdir()
@@ -513,7 +511,7 @@ def test_attribute_tasks_show_boxes_cut_out_of_pictures(tmp_path: Path) -> None:
         ((50.5, 40.0, 11.0, 10.0), 43, 33, 62, 50),  # 50.5 − 7.7 = 42.8 and 42.8 + 18.7 = 61.5, rounded as Pillow does
     ],
 )
-def test_a_crop_is_dilated_clipped_and_laid_on_a_black_square(
+def test_a_crop_is_dilated_clipped_and_padded_to_a_black_square(
     box: tuple[float, ...], left: int, top: int, right: int, bottom: int
 ) -> None:
     picture = Image.new("RGB", (100, 90))
@@ -529,12 +527,12 @@ def test_a_crop_is_dilated_clipped_and_laid_on_a_black_square(
     assert sum(count for count, tone in cut.getcolors(side * side) or () if tone == (0, 0, 0)) == side * side - width * height
 
 
-def test_a_box_outside_its_picture_is_named() -> None:
+def test_a_box_outside_its_image_is_an_error() -> None:
     with pytest.raises(ImageError, match=r"7@300,5,10,10: .* 100 × 90 pixels"):
         crop(Image.new("RGB", (100, 90)), "7@300,5,10,10")
 
 
-def test_what_is_written_as_text_or_with_a_fraction_is_read(tmp_path: Path) -> None:
+def test_numbers_as_text_or_with_a_fraction_are_read(tmp_path: Path) -> None:
     tiny_genecis(tmp_path)
 
     def real_ones(records: Json) -> Json:
@@ -641,7 +639,7 @@ SIX = {"id": 1, "members": NAMES[:6]}
         ),
     ],
 )
-def test_what_is_wrong_names_the_file_and_the_record(
+def test_errors_name_the_file_and_the_record(
     tmp_path: Path, name: str, file: str, edit: Callable[[Json], Json], message: str
 ) -> None:
     TINY[name](tmp_path)
@@ -651,7 +649,7 @@ def test_what_is_wrong_names_the_file_and_the_record(
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_file_that_is_cut_or_missing_or_not_text_is_named(tmp_path: Path, name: str) -> None:
+def test_errors_name_a_truncated_missing_or_binary_file(tmp_path: Path, name: str) -> None:
     TINY[name](tmp_path)
     file = {"cirr": CAP, "fashioniq:dress": ITEMS, "circo": INFO}.get(name, f"{name.partition(':')[2]}.json")
     whole = (tmp_path / file).read_text()
@@ -667,26 +665,26 @@ def test_a_file_that_is_cut_or_missing_or_not_text_is_named(tmp_path: Path, name
     refuse(name, tmp_path, None, rf"there is no .*{re.escape(file)}.* in this folder")
 
 
-def test_a_name_that_stands_twice_in_an_object_is_not_lost(tmp_path: Path) -> None:
+def test_duplicate_keys_are_errors(tmp_path: Path) -> None:
     tiny_cirr(tmp_path)
     (tmp_path / SPLIT).write_text('{"dev-0": "./dev/dev-0.png", "dev-0": "./dev/dev-1.png"}')
     refuse("cirr", tmp_path, None, r"split\.rc2\.val\.json: 'dev-0' occurs twice")
 
 
-def test_a_line_that_is_no_number_is_named(tmp_path: Path) -> None:
+def test_errors_name_a_line_that_is_not_a_number(tmp_path: Path) -> None:
     tiny_circo(tmp_path, "unlabeled2017_ids.txt")
     (tmp_path / "unlabeled2017_ids.txt").write_text("1\n2\nthree\n")
     refuse("circo", tmp_path, None, r"unlabeled2017_ids\.txt, line 3: expected the number of an image, not 'three'")
 
 
-def test_targets_in_a_split_whose_targets_are_hidden_are_seen(tmp_path: Path) -> None:
+def test_targets_in_a_split_with_hidden_targets_are_detected(tmp_path: Path) -> None:
     tiny_cirr(tmp_path)
     shutil.copy(tmp_path / CAP, tmp_path / "captions/cap.rc2.test1.json")
     refuse("cirr", tmp_path, "test1", r"cap\.rc2\.test1\.json, record 1: has 'target_hard', which is not public in this split")
 
 
 @pytest.mark.parametrize("name", ["cirr", "fashioniq:dress", "circo", "genecis:focus_object", "catalogue"])
-def test_a_wrong_root_says_what_was_looked_for_and_where(tmp_path: Path, name: str) -> None:
+def test_the_error_of_a_wrong_root_lists_the_expected_files(tmp_path: Path, name: str) -> None:
     looked_for = {
         "cirr": "cirr/captions/cap.rc2.val.json or captions/cap.rc2.val.json",
         "fashioniq:dress": "captions/cap.dress.val.json",
@@ -698,7 +696,7 @@ def test_a_wrong_root_says_what_was_looked_for_and_where(tmp_path: Path, name: s
     refuse(name, tmp_path / "nowhere", None, f"nowhere: there is no such folder; expected one with {re.escape(looked_for)}")
 
 
-def test_names_that_are_unknown_say_what_there_is(tmp_path: Path) -> None:
+def test_the_error_of_an_unknown_name_lists_the_choices(tmp_path: Path) -> None:
     for name, split, message in (
         ("imagenet", None, "unknown benchmark 'imagenet'; choose from: cirr, fashioniq"),
         ("fashioniq", None, "fashioniq has parts: choose from fashioniq:dress, fashioniq:shirt"),
@@ -733,7 +731,7 @@ def shop(tmp_path: Path) -> Path:
         ("queries.jsonl", '{"id": 1', '[]\n{"id": 1', r"queries.jsonl, line 2: expected an object, not \[\]"),
     ],
 )
-def test_what_is_wrong_in_a_catalogue_names_the_line(shop: Path, file: str, old: str, new: str, message: str) -> None:
+def test_errors_in_a_catalogue_name_the_line(shop: Path, file: str, old: str, new: str, message: str) -> None:
     assert load_benchmark("catalogue", shop).queries[1].targets == ("b",)
     path = shop / file
     assert old in path.read_text()

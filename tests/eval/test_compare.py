@@ -1,4 +1,4 @@
-"""All methods on one benchmark, rules that choose weights, and the tables that the texts hold."""
+"""The comparison of methods, balanced weights, and the tables of the documents."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.cli import study_commands
-from eval.runs.compositions import MethodConfig, ScoredCompositions, compose
+from eval.runs.compositions import ComposedBenchmark, MethodConfig, compose
 from eval.studies.compare import PLANE as TUNED
 from eval.studies.compare import TUNED_METHOD, compare_methods, tune_on_even_queries
-from eval.studies.methods import METHODS, Method, method_parts
+from eval.studies.inputs import METHODS, Method, method_parts
 from eval.studies.tables import answerable_table, avoid_table, fill_table, methods_table, sensitivity_table, weights_table
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.vectors import Float32
@@ -28,11 +28,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.shared_data
-def test_the_catalogue_is_read_whole_and_bad_lines_are_named(catalogue: Path, tmp_path: Path) -> None:
+def test_the_catalogue_is_read_and_errors_name_the_line(catalogue: Path, tmp_path: Path) -> None:
     bench = load_benchmark("catalogue", catalogue)
     assert (len(bench.gallery_ids), len(bench.queries)) == (3125, 600)
     assert bench.queries[0].prompts == ("in blue instead",)
-    assert bench.metrics[bench.headline].name == "map@10"
+    assert bench.metrics[bench.headline_column].name == "map@10"
     assert bench.image_path(bench.gallery_ids[0]).is_file()
     for name in ("items.csv", "queries.jsonl"):
         shutil.copy(catalogue / name, tmp_path)
@@ -46,7 +46,7 @@ def test_the_catalogue_is_read_whole_and_bad_lines_are_named(catalogue: Path, tm
 
 @pytest.fixture(scope="module")
 def small(photos: Path) -> Benchmark:
-    """A benchmark over the sixty drawings: the next picture is the target, whatever the prompt."""
+    """A benchmark over the sixty drawings: the next image is the target, for any prompt."""
     files = {path.name: path for path in sorted(photos.rglob("*.png"))}
     ids = tuple(files)
     queries = tuple(BenchmarkQuery(str(i), ids[i], ("in red",), (ids[i + 1],)) for i in range(20))
@@ -60,17 +60,17 @@ def gallery(small: Benchmark, encoder: mm.Encoder) -> Float32:
 
 
 @pytest.fixture(scope="module")
-def scored(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> ScoredCompositions:
+def composed(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> ComposedBenchmark:
     """By captions, rewritten by the template."""
     return compose(small, gallery, encoder, MethodConfig(mm.ComposerName.CAPTIONS), mm.Parts())
 
 
-def test_a_comparison_measures_every_method_as_score_does(
-    small: Benchmark, gallery: Float32, scored: ScoredCompositions, encoder: mm.Encoder
+def test_compare_methods_agrees_with_score(
+    small: Benchmark, gallery: Float32, composed: ComposedBenchmark, encoder: mm.Encoder
 ) -> None:
-    told: list[str] = []
-    result = compare_methods(small, gallery, encoder, mm.Parts(oti=OTI(steps=3)), report=told.append)
-    assert list(result["methods"]) == told == [method.label for method in METHODS]
+    labels: list[str] = []
+    result = compare_methods(small, gallery, encoder, mm.Parts(oti=OTI(steps=3)), report=labels.append)
+    assert list(result["methods"]) == labels == [method.label for method in METHODS]
     assert result["not run"] == {}
     setting = mm.PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
     weighed = {
@@ -79,7 +79,7 @@ def test_a_comparison_measures_every_method_as_score_does(
         "auto": lambda c: automatic_weights(c, Spread.of(gallery)),
     }
     for name, weigh in weighed.items():
-        vectors = np.stack([weigh(c).vector for c in scored.compositions])
+        vectors = np.stack([weigh(c).vector for c in composed.compositions])
         assert result["methods"]["captions, template"][name] == pytest.approx(small.score(vectors, gallery))
     assert "auto" in result["methods"]["SDR-CIR"]
     assert not any("auto" in result["methods"][label] for label in ("image only", "prompt only", "product (BASIC)"))
@@ -92,22 +92,22 @@ def test_the_plane_is_tuned_on_even_queries_and_reported_on_odd_ones(
     small: Benchmark, gallery: Float32, encoder: mm.Encoder
 ) -> None:
     method = next(method for method in METHODS if method.label == TUNED_METHOD)
-    found = compare_methods(small, gallery, encoder, methods=[method])["tuned"]
+    result = compare_methods(small, gallery, encoder, methods=[method])["tuned"]
     swapped = compose(small, gallery, encoder, method.config, method_parts(method, encoder, mm.Parts()))
     values = {}
     for beta in TUNED.betas:
         for gamma in TUNED.gammas:
             pdv = mm.PDV(alpha_image=gamma, alpha_text=gamma, beta=beta)
-            values[beta, gamma] = small.measure_scores(swapped.item_scores(lambda c, pdv=pdv: c.with_pdv(pdv)))
-    headline = small.headline
+            values[beta, gamma] = swapped.measure(lambda c, pdv=pdv: c.with_pdv(pdv))
+    headline = small.headline_column
     best = max(values.values(), key=lambda one: one[::2, headline].mean())
-    assert values[found["beta"], found["gamma"]][::2, headline].mean() == pytest.approx(best[::2, headline].mean())
-    assert found["tuned"] == pytest.approx(small.mean_metrics(values[found["beta"], found["gamma"]][1::2]))
-    assert found["base"] == pytest.approx(small.mean_metrics(values[1.0, 1.0][1::2]))
-    assert (found["metric"], found["tuned on"], found["reported on"]) == ("map@10", "even queries", "odd queries")
+    assert values[result["beta"], result["gamma"]][::2, headline].mean() == pytest.approx(best[::2, headline].mean())
+    assert result["tuned"] == pytest.approx(small.mean_metrics(values[result["beta"], result["gamma"]][1::2]))
+    assert result["base"] == pytest.approx(small.mean_metrics(values[1.0, 1.0][1::2]))
+    assert (result["metric"], result["tuned on"], result["reported on"]) == ("map@10", "even queries", "odd queries")
 
 
-def test_what_is_best_on_all_queries_is_not_what_is_best_on_the_even_ones() -> None:
+def test_the_tuned_point_depends_on_the_even_queries_only() -> None:
     """Queries 0 and 2 find their target by the image, 1, 3 and 4 by the text: two of three even ones, but two of five."""
     gallery, ids = np.eye(12, dtype=np.float32), tuple("abcdefghijkl")
     compositions = []
@@ -117,12 +117,14 @@ def test_what_is_best_on_all_queries_is_not_what_is_best_on_the_even_ones() -> N
         compositions.append(mm.Composition(("image", "text", "composed"), np.stack(rows), (0, 0, 1)))
     queries = tuple(BenchmarkQuery(ids[n], "l", ("p",), (ids[n],)) for n in range(5))
     bench = Benchmark("five", "test", ids, queries, Path, Protocol(headline="recall@1", recalls=(1,)))
-    found = tune_on_even_queries(bench, ScoredCompositions(compositions, gallery))
-    assert found["beta"] < 0.5  # on all queries the text would be best
-    assert (found["tuned"], found["base"]) == ({"recall@1": 0}, {"recall@1": 0})
+    result = tune_on_even_queries(ComposedBenchmark(bench, compositions, gallery))
+    assert result["beta"] < 0.5  # on all queries the text would be best
+    assert (result["tuned"], result["base"]) == ({"recall@1": 0}, {"recall@1": 0})
 
 
-def test_what_cannot_run_is_named_and_the_others_go_on(small: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+def test_methods_that_cannot_run_are_listed_and_the_others_measured(
+    small: Benchmark, gallery: Float32, encoder: mm.Encoder
+) -> None:
     methods = (
         Method("pictures", MethodConfig(mm.ComposerName.IMAGE)),
         Method("a model", MethodConfig(mm.ComposerName.ONE_STEP)),
@@ -133,7 +135,7 @@ def test_what_cannot_run_is_named_and_the_others_go_on(small: Benchmark, gallery
     assert "needs a describer" in result["not run"]["a model"]
 
 
-def test_the_table_shows_the_weights_that_were_measured_and_where_they_lose() -> None:
+def test_methods_table_marks_weights_that_score_lower() -> None:
     result = {
         "benchmark": "b",
         "methods": {
@@ -150,7 +152,7 @@ def test_the_table_shows_the_weights_that_were_measured_and_where_they_lose() ->
     ]
 
 
-def test_a_table_takes_its_place_in_a_text() -> None:
+def test_fill_table() -> None:
     assert (
         fill_table("a\n<!-- table: begin -->\nold\n<!-- table: end -->\nb", "new")
         == "a\n<!-- table: begin -->\nnew\n<!-- table: end -->\nb"
@@ -161,19 +163,20 @@ def test_a_table_takes_its_place_in_a_text() -> None:
     assert fill_table(two, "new", "other").endswith("<!-- other: begin -->\nnew\n<!-- other: end -->")
 
 
-def test_a_text_stays_as_it_is_where_a_method_did_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_document_is_unchanged_where_a_method_did_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "README.md"
     text.write_text("<!-- table: begin -->\nold\n<!-- table: end -->\n")
     before = text.read_bytes()
-    found: dict[str, Any] = {"benchmark": "wardrobe", "methods": {}, "not run": {"LinCIR": "needs a phi"}}
-    monkeypatch.setattr(study_commands, "_compare", lambda *_: found)
+    result: dict[str, Any] = {"benchmark": "wardrobe", "methods": {}, "not run": {"LinCIR": "needs a phi"}}
+    monkeypatch.setattr(study_commands, "load_sets", lambda _: [None])
+    monkeypatch.setattr(study_commands, "_compare", lambda *_: result)
     with pytest.raises(mm.MMRetrieveError, match=r"wardrobe: the table is not changed, .* {'LinCIR': 'needs a phi'}"):
         study_commands.table(Namespace(data=tmp_path, out=tmp_path / "results", text=text))
     assert text.read_bytes() == before
     assert not (tmp_path / "results").exists()
 
 
-def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
+def test_the_tables_in_the_documents_are_those_of_the_results() -> None:
     results = [
         json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in ("wardrobe", "catalogue")
     ]
@@ -187,7 +190,7 @@ def test_the_tables_in_the_texts_are_those_of_the_results() -> None:
     assert answerable_table(answerable) in (ROOT / "docs" / "guides" / "answerable.md").read_text(encoding="utf-8")
 
 
-def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, gallery: Float32) -> None:
+def test_balanced_weights_of_a_replaced_word(encoder: mm.Encoder, gallery: Float32) -> None:
     spread = Spread.of(gallery)
     assert spread.deviation(gallery[0]) == pytest.approx((gallery @ gallery[0]).std(), rel=1e-4)
     rows = encoder.encode_texts(["a dress", "a red dress", "red"])
@@ -204,10 +207,10 @@ def test_weights_of_a_word_that_was_replaced(encoder: mm.Encoder, gallery: Float
         balanced_weights(mm.Composition(("image",), terms[:1], (1.0,)), spread)
 
 
-def test_the_wardrobe_benchmark_is_the_built_in_world() -> None:
+def test_the_wardrobe_benchmark() -> None:
     bench = load_benchmark("wardrobe")
     assert (len(bench.gallery_ids), len(bench.queries)) == (2000, 500)
     names = [metric.name for metric in bench.metrics]
     assert names[:4] == ["recall@1", "recall@5", "recall@10", "map@10"]
     assert all(name.startswith("map@10/") for name in names[4:])
-    assert bench.metrics[bench.headline].name == "map@10"
+    assert bench.metrics[bench.headline_column].name == "map@10"

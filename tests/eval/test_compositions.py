@@ -1,4 +1,4 @@
-"""From queries to terms, and to scores a block at a time: what is said, by whom, in which order."""
+"""Composing the queries of a benchmark: captions, prompt orders, rules, and scores batch by batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import mmretrieve as mm
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.runs import compositions
-from eval.runs.compositions import MethodConfig, PromptOrder, ScoredCompositions, average_compositions, compose
+from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, average_compositions, compose
 from mmretrieve import ComposerName, Composition, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import OptionError
@@ -24,7 +24,7 @@ BOTH = (ComposerName.PROMPT, ComposerName.SUM, ComposerName.PIC2WORD, ComposerNa
 
 @dataclass
 class Speaker:
-    """Captions by number, the reference's id in them; remembers how many were asked for."""
+    """Captions by number, the reference's id in them; records how many were requested."""
 
     counts: list[int] = field(default_factory=list)
 
@@ -35,7 +35,7 @@ class Speaker:
 
 @pytest.fixture
 def bench(photos: Path) -> Benchmark:
-    """Three queries over the drawings: of the first there are two sayings, of the second none, of the third one."""
+    """Three queries over the drawings: the first has two wordings, the second an empty one, the third one."""
     files = {path.name: path for path in sorted(photos.rglob("*.png"))}
     ids = tuple(files)[:12]
     queries = (
@@ -52,7 +52,7 @@ def gallery(bench: Benchmark, encoder: mm.Encoder) -> Float32:
     return encoder.encode_images([bench.image_path(id_) for id_ in bench.gallery_ids])
 
 
-def test_both_orders_are_for_methods_that_say_the_prompt_themselves() -> None:
+def test_default_prompt_orders() -> None:
     for composer in ComposerName:
         expected = PromptOrder.BOTH if composer in (*BOTH, ComposerName.SEARLE_OTI) else PromptOrder.FIRST
         assert MethodConfig(composer).prompt_orders is expected
@@ -62,24 +62,24 @@ def test_both_orders_are_for_methods_that_say_the_prompt_themselves() -> None:
         PromptOrder("last")
 
 
-def test_both_orders_are_the_mean_of_unit_vectors_normalised(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
-    scored = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM), Parts())
+def test_both_orders_are_the_normalized_mean(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    composed = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM), Parts())
     rows = encoder.encode_texts(["in red and shorter", "shorter and in red", ".", "striped"]).astype(np.float64)
     mean = (rows[0] + rows[1]) / 2
-    found = [composition["prompt"] for composition in scored.compositions]
-    np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), atol=1e-6)
-    assert np.abs(found[0] - rows[0]).max() > 1e-3
-    np.testing.assert_allclose(found[1:], rows[2:], atol=1e-6)  # who has one saying says it twice
-    for composition, query in zip(scored.compositions, bench.queries, strict=True):
+    result = [composition["prompt"] for composition in composed.compositions]
+    np.testing.assert_allclose(result[0], mean / np.linalg.norm(mean), atol=1e-6)
+    assert np.abs(result[0] - rows[0]).max() > 1e-3
+    np.testing.assert_allclose(result[1:], rows[2:], atol=1e-6)  # who has one saying says it twice
+    for composition, query in zip(composed.compositions, bench.queries, strict=True):
         np.testing.assert_allclose(composition["image"], gallery[bench.id2row[query.reference]], atol=1e-6)
     first = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM, orders=PromptOrder.FIRST), Parts())
     np.testing.assert_allclose(first.compositions[0]["prompt"], rows[0], atol=1e-6)
 
 
-def test_the_mean_keeps_the_words_and_weights_of_the_first() -> None:
+def test_the_mean_keeps_the_texts_and_weights_of_the_first_wording() -> None:
     terms = unit(np.random.default_rng(1).normal(size=(2, 2, 5)).reshape(4, 5)).reshape(2, 2, 5)
     one, other = (
-        Composition(("image", "text"), rows, (0.25, 0.5), {"text": said}) for rows, said in zip(terms, "ab", strict=True)
+        Composition(("image", "text"), rows, (0.25, 0.5), {"text": text}) for rows, text in zip(terms, "ab", strict=True)
     )
     mean = average_compositions([one, other])
     assert (mean.words, mean.weights) == (one.words, one.weights)
@@ -93,23 +93,25 @@ def test_the_mean_keeps_the_words_and_weights_of_the_first() -> None:
         average_compositions([one, replace(other, names=("image", "prompt"))])
 
 
-def test_an_empty_prompt_is_said_as_a_dot(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
-    said = compose(bench, gallery, encoder, MethodConfig(ComposerName.PROMPT), Parts()).compositions
-    assert [composition.words["prompt"] for composition in said] == ["in red and shorter", ".", "striped"]
+def test_an_empty_prompt_becomes_a_dot(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    composed = compose(bench, gallery, encoder, MethodConfig(ComposerName.PROMPT), Parts()).compositions
+    assert [composition.words["prompt"] for composition in composed] == ["in red and shorter", ".", "striped"]
 
 
 def texts(bench: Benchmark, gallery: Float32, encoder: mm.Encoder, config: MethodConfig, speaker: Speaker) -> list[str]:
-    scored = compose(bench, gallery, encoder, config, Parts(captioner=speaker))
-    return [composition.words["text"] for composition in scored.compositions]
+    composed = compose(bench, gallery, encoder, config, Parts(captioner=speaker))
+    return [composition.words["text"] for composition in composed.compositions]
 
 
-def test_whose_captions_are_taken(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+def test_which_captions_are_used(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
     ids = [query.reference for query in bench.queries]
     speaker, captions = Speaker(), ComposerName.CAPTIONS
     assert texts(bench, gallery, encoder, MethodConfig(captions), speaker) == ["a blue dress", "a coat", "a green shirt"]
     assert texts(bench, gallery, encoder, MethodConfig(captions, concept=True), speaker) == ["clothes", "coats", "shirts"]
     assert speaker.counts == []
-    assert texts(bench, gallery, encoder, MethodConfig(captions, given=False), speaker) == [f"a dress {id_} 0" for id_ in ids]
+    assert texts(bench, gallery, encoder, MethodConfig(captions, benchmark_captions=False), speaker) == [
+        f"a dress {id_} 0" for id_ in ids
+    ]
     assert speaker.counts == [1]
     for ensemble in (ComposerName.LDRE, ComposerName.SEIZE):  # make their own, whatever is given
         assert all(text.startswith("a dress ") for text in texts(bench, gallery, encoder, MethodConfig(ensemble), speaker))
@@ -121,7 +123,7 @@ def test_whose_captions_are_taken(bench: Benchmark, gallery: Float32, encoder: m
         compose(without, gallery, encoder, MethodConfig(captions, concept=True), Parts())
 
 
-def test_a_rule_is_the_ways_or_the_composers_own(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+def test_the_rule_is_that_of_the_method_or_of_the_composer(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
     def rules(config: MethodConfig) -> set[RuleName]:
         return {one.rule.name for one in compose(bench, gallery, encoder, config, Parts(captioner=Speaker())).compositions}
 
@@ -130,58 +132,60 @@ def test_a_rule_is_the_ways_or_the_composers_own(bench: Benchmark, gallery: Floa
     assert rules(MethodConfig(ComposerName.CAPTIONS, RuleName.PRODUCT)) == {RuleName.PRODUCT}
 
 
-def test_what_a_way_needs_and_has_not_is_named(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+def test_a_missing_part_of_a_method_is_an_error(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
     with pytest.raises(mm.MMRetrieveError, match="needs a describer"):
         compose(bench, gallery, encoder, MethodConfig(ComposerName.ONE_STEP), Parts())
 
 
-def scored_of(terms: Sequence[int]) -> ScoredCompositions:
+def composed_of(terms: Sequence[int]) -> ComposedBenchmark:
     """Compositions of so many random terms each, over 30 items."""
     rng = np.random.default_rng(3)
     compositions = []
     for count in terms:
         names = tuple(f"t{i}" for i in range(count))
         compositions.append(Composition(names, unit(rng.normal(size=(count, 6))), tuple(rng.normal(size=count))))
-    return ScoredCompositions(compositions, unit(rng.normal(size=(30, 6))))
+    queries = tuple(BenchmarkQuery(str(i), "0", ("p",)) for i in range(max(1, len(terms))))
+    benchmark = Benchmark("random", "test", tuple(map(str, range(30))), queries, Path, Protocol(headline="recall@1"))
+    return ComposedBenchmark(benchmark, compositions, unit(rng.normal(size=(30, 6))))
 
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 1000])
-def test_blocks_give_what_each_alone_gives_in_order(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_score_as_single_queries_do(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compositions, "TERM_BATCH_SIZE", rows)
-    scored = scored_of([4, 1, 3, 4, 9, 2])
-    found = list(scored)
-    assert [composition for composition, _ in found] == list(scored.compositions)
-    for composition, scores in found:
-        np.testing.assert_array_equal(scores, term_scores(composition.terms, scored.gallery))
-    again = [scores for _, scores in scored]  # a second look gives the same
-    for (_, one), other in zip(found, again, strict=True):
+    composed = composed_of([4, 1, 3, 4, 9, 2])
+    result = list(composed)
+    assert [composition for composition, _ in result] == list(composed.compositions)
+    for composition, scores in result:
+        np.testing.assert_array_equal(scores, term_scores(composition.terms, composed.gallery))
+    again = [scores for _, scores in composed]  # a second look gives the same
+    for (_, one), other in zip(result, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_block_is_all_that_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+def test_only_one_batch_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_sizes: list[int] = []
 
     def counting(terms: Float32, gallery: Float32) -> Float32:
-        seen.append(len(terms))
+        batch_sizes.append(len(terms))
         return term_scores(terms, gallery)
 
     monkeypatch.setattr(compositions, "TERM_BATCH_SIZE", 8)
     monkeypatch.setattr(compositions, "term_scores", counting)
-    rest = iter(scored_of([4] * 7))
+    rest = iter(composed_of([4] * 7))
     next(rest)
-    assert seen == [8]
+    assert batch_sizes == [8]
     assert len(list(rest)) == 6
-    assert seen == [8, 8, 8, 4]
+    assert batch_sizes == [8, 8, 8, 4]
 
 
-def test_no_compositions_no_scores() -> None:
-    assert list(ScoredCompositions([], np.eye(3, dtype=np.float32))) == []
+def test_no_compositions_give_no_scores() -> None:
+    assert list(composed_of([])) == []
 
 
-def test_ranked_by_weighs_anew_under_the_rule() -> None:
-    scored = scored_of([2, 3])
+def test_item_scores_use_the_new_weights() -> None:
+    composed = composed_of([2, 3])
     for composition, row in zip(
-        scored.compositions, scored.item_scores(lambda c: replace(c, weights=(2.0,) * len(c.names))), strict=True
+        composed.compositions, composed.item_scores(lambda c: replace(c, weights=(2.0,) * len(c.names))), strict=True
     ):
-        expected = 2 * (scored.gallery.astype(np.float64) @ composition.terms.sum(axis=0, dtype=np.float64))
+        expected = 2 * (composed.gallery.astype(np.float64) @ composition.terms.sum(axis=0, dtype=np.float64))
         np.testing.assert_allclose(row, expected, atol=1e-6)

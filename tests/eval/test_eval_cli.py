@@ -38,10 +38,10 @@ def words(place: Path, command: str, benchmark: str, out: Path, *more: str) -> l
     return [command, benchmark, "--root", str(place / benchmark), "--features", str(kept), "--out", str(out), *more]
 
 
-def told(capsys: pytest.CaptureFixture[str], asked: list[str]) -> dict[str, Any]:
-    assert main([*asked, "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+def json_output(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict[str, Any]:
+    assert main([*arguments, "--json"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
 
 
 def untimed(record: dict[str, Any]) -> dict[str, Any]:
@@ -49,21 +49,21 @@ def untimed(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"provenance": where}
 
 
-def refused(capsys: pytest.CaptureFixture[str], asked: list[str], status: int) -> str:
-    """The one line that such words end with."""
+def error_line(capsys: pytest.CaptureFixture[str], arguments: list[str], status: int) -> str:
+    """The one line on stderr with which these arguments end."""
     try:
-        found = main(asked)
+        result = main(arguments)
     except SystemExit as stop:
-        found = int(stop.code or 0)
-    assert found == status
+        result = int(stop.code or 0)
+    assert result == status
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("eval: ")
     return lines[0]
 
 
-def test_a_run_writes_what_can_be_repeated(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = told(capsys, words(place, "run", "cirr", tmp_path, "--pdv", "1.4,1.2,0.75"))
+def test_a_run_can_be_repeated_from_its_record(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json_output(capsys, words(place, "run", "cirr", tmp_path, "--pdv", "1.4,1.2,0.75"))
     assert record == json.loads((tmp_path / f"{record['name']}.json").read_text())
     queries = json.loads((tmp_path / f"{record['name']}.queries.json").read_text())
     rows = queries["parts"]["cirr"]
@@ -73,17 +73,17 @@ def test_a_run_writes_what_can_be_repeated(place: Path, tmp_path: Path, capsys: 
     assert sum(hit["contributions"].values()) == pytest.approx(hit["score"], abs=1e-5)
     assert rows[0]["reference"] not in [hit["id"] for hit in rows[0]["hits"]]
     assert "not the released" in record["remarks"][0]
-    again = told(capsys, words(place, "run", "cirr", tmp_path / "again", "--pdv", "1.4,1.2,0.75"))
+    again = json_output(capsys, words(place, "run", "cirr", tmp_path / "again", "--pdv", "1.4,1.2,0.75"))
     assert untimed(again) == untimed(record)
 
 
-def test_one_changed_option_changes_what_it_should(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, other = (told(capsys, words(place, "run", "cirr", tmp_path, "--composer", name)) for name in ("image", "sum"))
+def test_each_option_changes_the_expected_result(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = (json_output(capsys, words(place, "run", "cirr", tmp_path, "--composer", name)) for name in ("image", "sum"))
     changed = {key for key in one if untimed(one)[key] != untimed(other)[key]}
     assert changed == {"name", "label", "composer", "metrics", "parts", "options"}
     assert {name for name in one["options"] if one["options"][name] != other["options"][name]} == {"composer"}
     assert {key for key, value in one["parts"]["cirr"].items() if value != other["parts"]["cirr"][key]} == {"metrics"}
-    kept = told(capsys, words(place, "run", "cirr", tmp_path, "--composer", "image", "--reference", "keep"))
+    kept = json_output(capsys, words(place, "run", "cirr", tmp_path, "--composer", "image", "--reference", "keep"))
     assert kept["metrics"]["recall@1"] == 0  # an image is most similar to itself
     assert "against the protocol" in kept["remarks"][0]
     assert kept["metrics"]["recall_subset@1"] == one["metrics"]["recall_subset@1"]
@@ -91,22 +91,22 @@ def test_one_changed_option_changes_what_it_should(place: Path, tmp_path: Path, 
 
 @pytest.mark.usefixtures("registered")
 def test_registered_names_work_in_a_run(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = told(capsys, words(place, "run", "cirr", tmp_path, "--composer", "sum", "--rule", "product"))
-    record = told(capsys, words(place, "run", "cirr", tmp_path, "--composer", "mine", "--rule", "my-rule"))
+    expected = json_output(capsys, words(place, "run", "cirr", tmp_path, "--composer", "sum", "--rule", "product"))
+    record = json_output(capsys, words(place, "run", "cirr", tmp_path, "--composer", "mine", "--rule", "my-rule"))
     assert record["metrics"] == expected["metrics"]
     assert (record["composer"], record["rule"]) == ("mine", "my-rule")
-    template = told(capsys, words(place, "run", "cirr", tmp_path, "--rewriter", "template"))
-    rewritten = told(capsys, words(place, "run", "cirr", tmp_path, "--rewriter", "my-rewriter"))
+    template = json_output(capsys, words(place, "run", "cirr", tmp_path, "--rewriter", "template"))
+    rewritten = json_output(capsys, words(place, "run", "cirr", tmp_path, "--rewriter", "my-rewriter"))
     assert rewritten["metrics"] == template["metrics"]
     with pytest.raises(SystemExit, match="2"):
         main(["run", "cirr", "--composer", "sun"])
     assert "unknown composer 'sun'; did you mean 'sum'? choose from: image, prompt" in capsys.readouterr().err
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path: Path) -> None:
-    """Killed with −9 once the first vectors are on disk, and run again; beside a run that nobody disturbed."""
-    asked = ["run", "cirr", "--root", str(place / "cirr"), "--composer", "sum"]
-    command = [sys.executable, "-m", "eval", *asked]
+def test_a_killed_run_resumes_to_the_same_record(place: Path, tmp_path: Path) -> None:
+    """Killed with −9 once the first vectors are on disk, and run again; compared with an uninterrupted run."""
+    arguments = ["run", "cirr", "--root", str(place / "cirr"), "--composer", "sum"]
+    command = [sys.executable, "-m", "eval", *arguments]
     kept, whole, out = tmp_path / "kept", place / "features" / "cirr-val", tmp_path / "out"  # `whole`: shared with other tests
     killed = subprocess.Popen([*command, "--features", str(kept), "--out", str(out)], cwd=ROOT, stderr=subprocess.DEVNULL)
     rows = kept / "cirr_val" / "rows.f32"
@@ -118,12 +118,12 @@ def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path:
     assert 0 < done < 1200 * 128 * 4
     assert not out.exists()
     os.truncate(rows, done - 100)  # a write that was torn
-    assert main([*asked, "--features", str(kept), "--out", str(out)]) == 0
-    assert main([*asked, "--features", str(whole), "--out", str(tmp_path / "other")]) == 0
+    assert main([*arguments, "--features", str(kept), "--out", str(out)]) == 0
+    assert main([*arguments, "--features", str(whole), "--out", str(tmp_path / "other")]) == 0
     assert rows.read_bytes() == (whole / "cirr_val" / "rows.f32").read_bytes()
     for path in out.iterdir():
-        found, expected = (json.loads(file.read_text()) for file in (path, tmp_path / "other" / path.name))
-        assert (untimed(found) if "provenance" in found else found) == (
+        result, expected = (json.loads(file.read_text()) for file in (path, tmp_path / "other" / path.name))
+        assert (untimed(result) if "provenance" in result else result) == (
             untimed(expected) if "provenance" in expected else expected
         )
 
@@ -131,20 +131,22 @@ def test_a_run_that_was_killed_goes_on_to_the_same_record(place: Path, tmp_path:
 def test_a_sweep_agrees_with_runs_and_its_best_point_can_be_run(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plane = told(capsys, words(place, "sweep", "cirr", tmp_path, "--tune", "same", "--betas", "0:1:5", "--gammas", "0:2:5"))
-    base = told(capsys, words(place, "run", "cirr", tmp_path))
-    published = told(capsys, words(place, "run", "cirr", tmp_path, "--pdv", "published"))
-    best = told(capsys, words(place, "run", "cirr", tmp_path, "--pdv", str(tmp_path / f"{plane['name']}.sweep.json")))
+    plane = json_output(
+        capsys, words(place, "sweep", "cirr", tmp_path, "--tune", "same", "--betas", "0:1:5", "--gammas", "0:2:5")
+    )
+    base = json_output(capsys, words(place, "run", "cirr", tmp_path))
+    published = json_output(capsys, words(place, "run", "cirr", tmp_path, "--pdv", "published"))
+    best = json_output(capsys, words(place, "run", "cirr", tmp_path, "--pdv", str(tmp_path / f"{plane['name']}.sweep.json")))
     for run, point in ((base, "base"), (published, "published"), (best, "best")):
         assert run["metrics"] == pytest.approx(plane["points"][point]["metrics"])
-    corner = told(capsys, words(place, "run", "cirr", tmp_path, "--composer", "image"))
+    corner = json_output(capsys, words(place, "run", "cirr", tmp_path, "--composer", "image"))
     assert plane["plane"]["recall@10"][0][0] == pytest.approx(corner["metrics"]["recall@10"])
     assert max(map(max, plane["plane"]["recall@1"])) == plane["points"]["best"]["metrics"]["recall@1"]
     assert (tmp_path / f"{plane['name']}.sweep.png").read_bytes().startswith(b"\x89PNG")
     assert plane["tuning"] == {"tuned on": "all queries", "reported on": "all queries"}
 
 
-def test_halves_are_the_default_and_said(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_halves_are_the_default_and_recorded(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(place, "sweep", "fashioniq", tmp_path, "--betas", "0.5:1:2", "--gammas", "1:2:2")) == 0
     assert "tuned on the even queries, reported on the odd queries" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.sweep.json")
@@ -155,12 +157,12 @@ def test_halves_are_the_default_and_said(place: Path, tmp_path: Path, capsys: py
 
 
 def test_a_suite_is_the_mean_of_its_parts(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = told(capsys, words(place, "run", "fashioniq", tmp_path, "--composer", "sum"))
+    record = json_output(capsys, words(place, "run", "fashioniq", tmp_path, "--composer", "sum"))
     parts = [part["metrics"] for part in record["parts"].values()]
     assert len(parts) == 3
     for name, value in record["metrics"].items():
         assert value == pytest.approx(sum(part[name] for part in parts) / 3)
-    first = told(capsys, words(place, "run", "fashioniq", tmp_path, "--composer", "sum", "--prompt-orders", "first"))
+    first = json_output(capsys, words(place, "run", "fashioniq", tmp_path, "--composer", "sum", "--prompt-orders", "first"))
     assert first["name"] != record["name"]
     scores = [
         json.loads((tmp_path / f"{one['name']}.queries.json").read_text())["parts"]["fashioniq:dress"][0]["hits"][0]["score"]
@@ -169,9 +171,9 @@ def test_a_suite_is_the_mean_of_its_parts(place: Path, tmp_path: Path, capsys: p
     assert scores[0] != scores[1]
 
 
-def test_submissions_are_what_the_servers_take(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cirr = told(capsys, words(place, "submit", "cirr", tmp_path, "--pdv", "published"))
-    circo = told(capsys, words(place, "submit", "circo", tmp_path, "--composer", "sum"))
+def test_submissions_have_the_format_of_the_servers(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cirr = json_output(capsys, words(place, "submit", "cirr", tmp_path, "--pdv", "published"))
+    circo = json_output(capsys, words(place, "submit", "circo", tmp_path, "--composer", "sum"))
     assert [Path(path).name for path in cirr["files"]][:2] == ["cirr_test1_recall.json", "cirr_test1_recall_subset.json"]
     recall, subset, only = (json.loads(Path(path).read_text()) for path in (*cirr["files"][:2], circo["files"][0]))
     queries = {query.id: query for query in load_benchmark("cirr", place / "cirr", "test1").queries}
@@ -189,7 +191,7 @@ def test_submissions_are_what_the_servers_take(place: Path, tmp_path: Path, caps
 
 
 def test_lists_of_any_origin_are_scored(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The best hits of a run, ranked again by hand, score what the run said."""
+    """The best hits of a run, ranked again by hand, score the metrics of the run."""
     bench = load_benchmark("circo", place / "circo", "val")
     lists = {
         query.id: [*query.targets, *(id_ for id_ in bench.gallery_ids if id_ not in query.targets)][:50]
@@ -197,15 +199,15 @@ def test_lists_of_any_origin_are_scored(place: Path, tmp_path: Path, capsys: pyt
     }
     file = tmp_path / "lists.json"
     file.write_text(json.dumps({id_: list(map(int, ids)) for id_, ids in lists.items()}))
-    asked = ["score", "circo", "--root", str(place / "circo"), "--split", "val", "--predictions", str(file)]
-    found = told(capsys, asked)["metrics"]
-    assert found == score_lists(bench, read_lists(file))
-    assert found["map@5"] == found["recall@5"] == 100
-    assert main(asked) == 0
+    arguments = ["score", "circo", "--root", str(place / "circo"), "--split", "val", "--predictions", str(file)]
+    result = json_output(capsys, arguments)["metrics"]
+    assert result == score_lists(bench, read_lists(file))
+    assert result["map@5"] == result["recall@5"] == 100
+    assert main(arguments) == 0
     assert "map@5" in capsys.readouterr().out
 
 
-def test_a_report_answers_from_the_records(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more in ([], ["--pdv", "published"]):
         assert main(words(place, "run", "cirr", tmp_path, *more)) == 0
     assert main(words(place, "sweep", "cirr", tmp_path, "--betas", "0:1:5", "--gammas", "0:2:5")) == 0
@@ -219,7 +221,7 @@ def test_a_report_answers_from_the_records(place: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (["run", "cirr", "--root", "nowhere"], 1, "nowhere"),
         (["run", "cirr"], 2, "cirr needs root"),
@@ -248,56 +250,56 @@ def test_a_report_answers_from_the_records(place: Path, tmp_path: Path, capsys: 
         (["score", "circo", "--root", "{circo}", "--predictions", "none.json"], 1, "none.json"),
     ],
 )
-def test_bad_words_end_in_one_line(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str], status: int, said: str
+def test_wrong_arguments_end_in_one_line(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
 ) -> None:
     named = {layout: str(place / layout) for layout in ("cirr", "fashioniq", "circo")}
-    asked = [word.format(**named) for word in asked]
-    if asked[0] in ("run", "sweep", "submit"):
-        split = "test" if "test1" in asked or asked[0] == "submit" else "val"
-        asked += ["--out", str(tmp_path / "out"), "--features", str(place / "features" / f"cirr-{split}")]
-    assert said in refused(capsys, asked, status)
+    arguments = [word.format(**named) for word in arguments]
+    if arguments[0] in ("run", "sweep", "submit"):
+        split = "test" if "test1" in arguments or arguments[0] == "submit" else "val"
+        arguments += ["--out", str(tmp_path / "out"), "--features", str(place / "features" / f"cirr-{split}")]
+    assert message in error_line(capsys, arguments, status)
     assert not (tmp_path / "out").exists()
 
 
-def test_no_record_takes_the_place_of_another(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_of_another_run_is_not_replaced(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lincir = words(place, "run", "cirr", tmp_path, "--composer", "lincir")
-    one, other = (told(capsys, [*lincir, f"--pdv={knobs}"]) for knobs in ("1,1,0.5", "-1,-1,0.5"))
+    one, other = (json_output(capsys, [*lincir, f"--pdv={knobs}"]) for knobs in ("1,1,0.5", "-1,-1,0.5"))
     assert one["name"] != other["name"]
-    asked = words(place, "run", "cirr", tmp_path, "--name", "mine", "--composer")
-    assert main([*asked, "image"]) == 0
+    arguments = words(place, "run", "cirr", tmp_path, "--name", "mine", "--composer")
+    assert main([*arguments, "image"]) == 0
     before = (tmp_path / "mine.json").read_bytes()
     capsys.readouterr()
-    assert "exists and belongs to another run" in refused(capsys, [*asked, "sum"], 1)
+    assert "exists and belongs to another run" in error_line(capsys, [*arguments, "sum"], 1)
     assert (tmp_path / "mine.json").read_bytes() == before
-    assert "not a path" in refused(capsys, words(place, "run", "cirr", tmp_path, "--name", "../mine"), 2)
-    assert "would overwrite a record" in refused(capsys, ["report", str(tmp_path), "--out", str(tmp_path / "mine.json")], 2)
+    assert "not a path" in error_line(capsys, words(place, "run", "cirr", tmp_path, "--name", "../mine"), 2)
+    assert "would overwrite a record" in error_line(capsys, ["report", str(tmp_path), "--out", str(tmp_path / "mine.json")], 2)
     submit = words(place, "submit", "cirr", tmp_path / "s", "--composer")
     assert main([*submit, "image"]) == 0
     capsys.readouterr()
-    assert "cirr_test1_recall.json exists" in refused(capsys, [*submit, "sum"], 1)
+    assert "cirr_test1_recall.json exists" in error_line(capsys, [*submit, "sum"], 1)
 
 
 def test_vectors_of_another_encoder_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = words(place, "run", "cirr", tmp_path / "out", "--composer", "image")
-    assert main(asked) == 0
+    arguments = words(place, "run", "cirr", tmp_path / "out", "--composer", "image")
+    assert main(arguments) == 0
     capsys.readouterr()
-    assert "holds other vectors: preprocessing" in refused(capsys, [*asked, "--preprocessing", "targetpad"], 1)
-    assert "holds other vectors: dtype" in refused(capsys, [*asked, "--dtype", "bfloat16"], 1)
+    assert "holds other vectors: preprocessing" in error_line(capsys, [*arguments, "--preprocessing", "targetpad"], 1)
+    assert "holds other vectors: dtype" in error_line(capsys, [*arguments, "--dtype", "bfloat16"], 1)
 
 
-def test_missing_pictures_are_named_or_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_images_are_listed_or_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export_wardrobe("cirr", tmp_path / "cirr")
     (bench,) = load_suite("cirr", tmp_path / "cirr")
     gone = bench.queries[0].targets[0]
     bench.image_path(gone).unlink()
-    asked = ["run", "cirr", "--root", str(tmp_path / "cirr"), "--features", str(tmp_path / "kept"), "--composer", "sum"]
-    asked += ["--out", str(tmp_path / "out")]
-    line = refused(capsys, asked, 1)
+    arguments = ["run", "cirr", "--root", str(tmp_path / "cirr"), "--features", str(tmp_path / "kept"), "--composer", "sum"]
+    arguments += ["--out", str(tmp_path / "out")]
+    line = error_line(capsys, arguments, 1)
     assert f"{gone}.png" in line
     assert "1 of 1200 images" in line
     assert not (tmp_path / "out").exists()
-    record = told(capsys, [*asked, "--allow-missing"])
+    record = json_output(capsys, [*arguments, "--allow-missing"])
     kept = [query for query in bench.queries if gone not in query.image_ids]
     assert record["parts"]["cirr"]["gallery"] == 1199
     assert record["parts"]["cirr"]["queries"] == len(kept)

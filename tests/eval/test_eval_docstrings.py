@@ -1,4 +1,4 @@
-"""The examples in the docstrings of eval give what they show."""
+"""The examples in the docstrings of `eval`."""
 
 from __future__ import annotations
 

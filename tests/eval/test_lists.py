@@ -1,4 +1,4 @@
-"""Ranked lists: every form that is read, every rule that is broken, and values that are formulas, on real annotations too."""
+"""Ranked lists: the forms that are read, the rules, and metrics by formula, also on released annotations."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import pytest
 import mmretrieve as mm
 from eval import Benchmark, BenchmarkQuery, load_benchmark
 from eval.benchmarks.base import Protocol
-from eval.lists.checks import check_lists
 from eval.lists.files import ListKind, RankedLists, read_lists
-from eval.lists.score import measure_lists, score_lists
+from eval.lists.score import check_lists, measure_lists, score_lists
 from mmretrieve.errors import OptionError
 
 CIRR = Protocol(headline="recall@1", recalls=(1, 4), subset_recalls=(1, 2))
@@ -63,7 +62,7 @@ def test_lists_are_measured_by_the_benchmarks_own_protocol(tmp_path: Path) -> No
     assert scored(tmp_path, FULL, ahead) == full | {"recall_subset@1": 50.0}  # the file of subset rankings goes first
 
 
-def test_a_reference_that_stays_keeps_its_place(tmp_path: Path) -> None:
+def test_a_kept_reference_is_ranked(tmp_path: Path) -> None:
     kept = small(Protocol(headline="recall@1", recalls=(1, 3), precisions=(3,), keeps_reference=True))
     lists = {"10": ["a", "b", "c"], "11": ["c", "f", "e"]}
     values = {"recall@1": 0.0, "recall@3": 100.0, "map@3": 100 * (1 / 2 + 1 / 3) / 2}
@@ -126,14 +125,14 @@ def test_records_in_the_order_of_the_queries(tmp_path: Path) -> None:
         (WHOLE | {"metric": ["recall"]}, '"metric" should be one of'),
     ],
 )
-def test_a_file_of_something_else_is_refused(content: object, message: str, tmp_path: Path) -> None:
+def test_files_of_another_form_are_refused(content: object, message: str, tmp_path: Path) -> None:
     path = saved(tmp_path, content)
     with pytest.raises(mm.MMRetrieveError, match=f"^{re.escape(str(path))}.*{message}") as caught:
         read_lists(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(mm.MMRetrieveError, match=r"nowhere\.json: cannot be read \(No such file"):
         read_lists(tmp_path / "nowhere.json")
 
@@ -171,7 +170,7 @@ def test_lists_that_do_not_fit_are_refused(content: object, message: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_benchmark_cannot_measure_is_refused(tmp_path: Path) -> None:
+def test_lists_that_determine_no_metric_are_refused(tmp_path: Path) -> None:
     both = r"0\.json and .*1\.json are for the same metrics of small: expected one each of recall and recall_subset"
     with pytest.raises(OptionError, match=both):
         scored(tmp_path, WHOLE, FULL)
@@ -198,22 +197,22 @@ def full_rankings(benchmark: Benchmark, scores: np.ndarray) -> dict[str, list[st
 
 
 @pytest.mark.shared_data
-def test_full_rankings_of_cirr_val_say_what_their_scores_say(shared: Path) -> None:
+def test_full_rankings_of_cirr_val_agree_with_their_scores(shared: Path) -> None:
     benchmark = load_benchmark("cirr", shared / "cirr", split="val")
     scores = np.random.default_rng(5).random((len(benchmark.queries), len(benchmark.gallery_ids)))
     for row, query in zip(scores, benchmark.queries, strict=True):
         row[benchmark.id2row[query.targets[0]]] += 0.6
     lists = full_rankings(benchmark, scores)
-    found = measure_lists(benchmark, RankedLists("memory", lists))
-    np.testing.assert_array_equal(found, benchmark.measure_scores(scores))
-    assert len(set(benchmark.mean_metrics(found).values())) == 7
+    result = measure_lists(benchmark, RankedLists("memory", lists))
+    np.testing.assert_array_equal(result, benchmark.measure_scores(scores))
+    assert len(set(benchmark.mean_metrics(result).values())) == 7
     cut = {query.id: [id_ for id_ in lists[query.id] if id_ != query.reference][:50] for query in benchmark.queries}
     members = {query.id: [id_ for id_ in lists[query.id] if id_ in (query.candidates or ())][:3] for query in benchmark.queries}
     both = RankedLists("one", cut, ListKind.RECALL), RankedLists("other", members, ListKind.SUBSET)
-    np.testing.assert_array_equal(measure_lists(benchmark, *both), found)
+    np.testing.assert_array_equal(measure_lists(benchmark, *both), result)
     alone = score_lists(benchmark, both[0])
     assert alone == {
-        name: value for name, value in benchmark.mean_metrics(found).items() if not name.startswith("recall_subset")
+        name: value for name, value in benchmark.mean_metrics(result).items() if not name.startswith("recall_subset")
     }
     query = benchmark.queries[3]
     with_reference = cut | {query.id: [query.reference, *cut[query.id][:49]]}
@@ -231,15 +230,15 @@ def test_circo_val_by_formula(shared: Path, tmp_path: Path) -> None:
         others = [id_ for id_ in filler if id_ not in targets]
         lists[query.id] = [others[0], *targets, *others[1:]][:50]  # all one place too low, the first target first
         numbers.append(len(targets))
-    found = scored(tmp_path, lists, benchmark=benchmark)
+    result = scored(tmp_path, lists, benchmark=benchmark)
     for k in (5, 10, 25, 50):
         expected = [sum(i / (i + 1) for i in range(1, n + 1) if i + 1 <= k) / min(n, k) for n in numbers]
-        assert found[f"map@{k}"] == pytest.approx(100 * sum(expected) / len(numbers))
-        assert found[f"recall@{k}"] == 100
+        assert result[f"map@{k}"] == pytest.approx(100 * sum(expected) / len(numbers))
+        assert result[f"recall@{k}"] == 100
     negation = [n for n, query in zip(numbers, benchmark.queries, strict=True) if "negation" in query.tags]
     expected = [sum(i / (i + 1) for i in range(1, n + 1) if i + 1 <= 10) / min(n, 10) for n in negation]
-    assert found["map@10/negation"] == pytest.approx(100 * sum(expected) / len(negation))
-    assert len(found) == 4 + 4 + 9
+    assert result["map@10/negation"] == pytest.approx(100 * sum(expected) / len(negation))
+    assert len(result) == 4 + 4 + 9
     test = load_benchmark("circo", shared / "circo", split="test")
     with pytest.raises(mm.MMRetrieveError, match=r"query 220 \(as with 579 others\): has no list; it is a query of circo test"):
         scored(tmp_path, lists, benchmark=test)
@@ -251,22 +250,22 @@ def test_circo_val_by_formula(shared: Path, tmp_path: Path) -> None:
 def test_fashioniq_in_its_own_form(shared: Path, tmp_path: Path) -> None:
     benchmark = load_benchmark("fashioniq:dress", shared / "fashioniq")
     records = json.loads((shared / "fashioniq/captions/cap.dress.val.json").read_text(encoding="utf-8"))
-    sent = []
+    rankings = []
     for i, record in enumerate(records):
         others = [id_ for id_ in benchmark.gallery_ids[:51] if id_ != record["target"]]
         place = (0, 9, 10, 49, 50)[i % 5]
         ranking = [*others[:place], record["target"], *others[place:]][:50]
-        sent.append({"candidate": record["candidate"], "captions": record["captions"], "ranking": ranking})
+        rankings.append({"candidate": record["candidate"], "captions": record["captions"], "ranking": ranking})
     n = len(records)
     at_10 = sum(i % 5 in (0, 1) for i in range(n))
     at_50 = sum(i % 5 != 4 for i in range(n))
-    assert scored(tmp_path, sent, benchmark=benchmark) == pytest.approx(
+    assert scored(tmp_path, rankings, benchmark=benchmark) == pytest.approx(
         {"recall@10": 100 * at_10 / n, "recall@50": 100 * at_50 / n}
     )
-    by_place = {str(i): record["ranking"] for i, record in enumerate(sent)}
-    assert scored(tmp_path, by_place, benchmark=benchmark) == scored(tmp_path, sent, benchmark=benchmark)
+    by_place = {str(i): record["ranking"] for i, record in enumerate(rankings)}
+    assert scored(tmp_path, by_place, benchmark=benchmark) == scored(tmp_path, rankings, benchmark=benchmark)
     with pytest.raises(mm.MMRetrieveError, match="are the records in the order of the queries"):
-        scored(tmp_path, sent[::-1], benchmark=benchmark)
+        scored(tmp_path, rankings[::-1], benchmark=benchmark)
     with pytest.raises(mm.MMRetrieveError, match=r"query 2017 \(as with 20 others\): has no list"):
         scored(tmp_path, by_place, benchmark=load_benchmark("fashioniq:shirt", shared / "fashioniq"))
 
@@ -278,16 +277,16 @@ def test_genecis_by_formula(shared: Path) -> None:
     for i, query in enumerate(benchmark.queries):
         others = [id_ for id_ in dict.fromkeys(query.candidates or ()) if id_ not in query.targets]
         lists[query.id] = [*others[: i % 4], *query.targets, *others[i % 4 :]][: 3 + i % 3]
-    found = score_lists(benchmark, RankedLists("memory", lists))
+    result = score_lists(benchmark, RankedLists("memory", lists))
     n = len(benchmark.queries)
-    assert found == pytest.approx({f"recall@{k}": 100 * sum(i % 4 < k for i in range(n)) / n for k in (1, 2, 3)})
+    assert result == pytest.approx({f"recall@{k}": 100 * sum(i % 4 < k for i in range(n)) / n for k in (1, 2, 3)})
     other = load_benchmark("genecis:focus_object", shared / "genecis")
     with pytest.raises(mm.MMRetrieveError, match=r"memory, query \d+ \(as with \d+ others\): '\d+' is not"):
         score_lists(other, RankedLists("memory", lists))
 
 
 @pytest.mark.shared_data
-def test_a_real_submission_is_read_and_mixed_up_splits_are_told(shared: Path) -> None:
+def test_a_real_submission_is_read_and_mixed_up_splits_are_detected(shared: Path) -> None:
     lists = read_lists(shared / "cirr" / "test1_pred_ranks_recall_subset.json")
     assert lists.metric is ListKind.SUBSET
     benchmark = load_benchmark("cirr", shared / "cirr", split="test1")
@@ -301,7 +300,7 @@ def test_a_real_submission_is_read_and_mixed_up_splits_are_told(shared: Path) ->
         score_lists(load_benchmark("cirr", shared / "cirr", split="val"), lists)
 
 
-def test_lists_nested_without_end_are_named(tmp_path: Path) -> None:
+def test_deeply_nested_lists_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "deep.json"
     file.write_text("[" * 100_000)
     with pytest.raises(mm.MMRetrieveError, match=r"deep\.json: not JSON that can be read \(nested too deeply\)"):

@@ -1,4 +1,4 @@
-"""Metrics by hand, and against a slower second way that is written from the protocols and shares no code with ours."""
+"""Metrics by hand, and against a slow implementation of the protocols that shares no code with `eval.metrics`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.benchmarks.base import ASPECT_K, Benchmark, BenchmarkQuery, Protocol
-from eval.metrics.ranks import UNRANKED, RankingTask, average_precision_at, list_ranks, recall_at, target_ranks
+from eval.metrics import UNRANKED, RankingTask, average_precision_at, list_ranks, recall_at, target_ranks
 
 ITEMS = tuple(f"i{n}" for n in range(30))
 CASES = 1200
@@ -62,7 +62,7 @@ def test_metrics_by_formula() -> None:
 
 
 def slow(protocol: Protocol, query: BenchmarkQuery, score: Callable[[str], float]) -> list[float]:
-    """Every metric of one query, in the order of the protocol: rankings are written out, places are walked one by one."""
+    """Every metric of one query, in the order of the protocol: rankings are written out and read rank by rank."""
 
     def ranking(targets: tuple[str, ...], entrants: list[tuple[str, bool]] | None = None) -> list[bool]:
         """Whether the right answer stands at each place, best first; who ties with it stands before it."""
@@ -74,11 +74,11 @@ def slow(protocol: Protocol, query: BenchmarkQuery, score: Callable[[str], float
         return 100.0 if True in places[:k] else 0.0
 
     def precision(places: list[bool], k: int) -> float:
-        total, found = 0.0, 0
+        total, result = 0.0, 0
         for i in range(k):
             if places[i]:
-                found += 1
-                total += found / (i + 1)
+                result += 1
+                total += result / (i + 1)
         return 100.0 * total / (k if k < len(query.targets) else len(query.targets))
 
     members = list(query.candidates or ())
@@ -114,23 +114,23 @@ def of_one(protocol: Protocol, query: BenchmarkQuery) -> Benchmark:
 
 
 @pytest.mark.parametrize("protocol", [CIRR, FASHIONIQ, CIRCO, CIRCO_WITHOUT, GENECIS, SHOP])
-def test_every_metric_equals_a_slow_second_way(protocol: Protocol) -> None:
+def test_every_metric_equals_a_slow_implementation(protocol: Protocol) -> None:
     assert ASPECT_K == 10
     random = Random(7)
-    seen: set[tuple[float, ...]] = set()
+    distinct: set[tuple[float, ...]] = set()
     for _ in range(CASES):
         query = case(protocol, random)
         levels = random.choice([2, 6, 1000])  # nearly all tie, many tie, hardly any tie
         scores = [float(random.randrange(levels)) for _ in ITEMS]
         expected = slow(protocol, query, lambda item, scores=scores: scores[ITEMS.index(item)])
-        found = of_one(protocol, query).measure_scores([np.array(scores)])[0]
-        assert found.tolist() == pytest.approx(expected, nan_ok=True), (query, scores)
-        seen.add(tuple(value for value in expected if not isnan(value)))
-    assert len(seen) > (100 if protocol.precisions else len(protocol.recalls))  # the cases differ
+        result = of_one(protocol, query).measure_scores([np.array(scores)])[0]
+        assert result.tolist() == pytest.approx(expected, nan_ok=True), (query, scores)
+        distinct.add(tuple(value for value in expected if not isnan(value)))
+    assert len(distinct) > (100 if protocol.precisions else len(protocol.recalls))  # the cases differ
 
 
 @pytest.mark.parametrize("protocol", [CIRR, FASHIONIQ, CIRCO, CIRCO_WITHOUT, GENECIS, SHOP])
-def test_a_ranked_list_says_what_scores_without_ties_say(protocol: Protocol) -> None:
+def test_a_ranked_list_agrees_with_scores_without_ties(protocol: Protocol) -> None:
     random = Random(8)
     for _ in range(CASES // 4):
         query = case(protocol, random)

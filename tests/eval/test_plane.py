@@ -1,4 +1,4 @@
-"""The PDV plane counted by thresholds equals the fold and `target_ranks` at every single point, to the last tie."""
+"""Ranks on the PDV plane: equal to `target_ranks` at every point, to the last tie."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmretrieve as mm
-from eval.metrics.ranks import RankingTask, Ranks, target_ranks
-from eval.sweep import plane_ranks as plane_ranks_module
-from eval.sweep.plane import Plane
-from eval.sweep.plane_ranks import DEPTH_MARGIN, MAX_SCORED_DISTRACTORS, plane_ranks
+from eval.metrics import RankingTask, Ranks, target_ranks
+from eval.sweep import plane as plane_module
+from eval.sweep.plane import DEPTH_MARGIN, MAX_SCORED_DISTRACTORS, Plane, plane_ranks
 from mmretrieve.directions import plane_weights
 from mmretrieve.scoring import linear
 from mmretrieve.vectors import Float32
@@ -25,7 +24,7 @@ Kind = Callable[[np.random.Generator, int], Float32]
 
 
 def one_by_one(scores_3n: Float32, plane: Plane, task: RankingTask) -> Ranks:
-    """(points, targets): what a run at each point gives, one point after the other."""
+    """(points, targets): the ranks of a run at each point."""
     points = [plane_weights(float(beta), float(gamma)) for beta in plane.betas for gamma in plane.gammas]
     points += [pdv.weights for pdv in plane.named.values()]
     return np.array([target_ranks(linear(scores_3n, point), task) for point in points])
@@ -48,18 +47,18 @@ def whole(rng: np.random.Generator, items: int) -> Float32:
 
 
 def duplicates(rng: np.random.Generator, items: int) -> Float32:
-    """Every item stands there several times, the targets too."""
+    """Every item occurs several times, the targets too."""
     return anything(rng, max(2, items // 4))[:, rng.integers(0, max(2, items // 4), items)]
 
 
 def no_direction(rng: np.random.Generator, items: int) -> Float32:
-    """text == composed: no gamma moves anything."""
+    """text == composed: gamma changes nothing."""
     image, text, _ = anything(rng, items)
     return np.stack([image, text, text])
 
 
 def slight(rng: np.random.Generator, items: int) -> Float32:
-    """The prompt moves an item by 1e-9 to 1e-6 and the image by as little: thresholds all over the place, and far away."""
+    """The prompt moves an item by 1e-9 to 1e-6 and the image by as little: thresholds on the whole grid and far beyond it."""
     size = 10.0 ** rng.integers(-9, -5, (3, items))
     return (0.25 + rng.uniform(-1, 1, (3, items)) * size).astype(np.float32)
 
@@ -71,18 +70,18 @@ def far_ahead(rng: np.random.Generator, items: int) -> Float32:
 
 
 def alike(rng: np.random.Generator, items: int) -> Float32:
-    """As a real encoder scores: all near one value, many differing in the last digit alone."""
+    """Like the scores of a real encoder: all near one value, many differing only in the last digit."""
     return np.float32(0.3) + rng.integers(-3, 4, (3, items)).astype(np.float32) * np.float32(2**-25)
 
 
 def crossing(rng: np.random.Generator, items: int) -> Float32:
-    """Who is first by the image is last by the text: at no two betas do the same distractors stand before the target."""
+    """Who is first by the image is last by the text: at no two betas do the same distractors rank above the target."""
     lead = rng.uniform(-1, 1, items)
     return np.stack([lead, -lead, 0.3 - lead + rng.uniform(-0.1, 0.1, items)]).astype(np.float32)
 
 
 def towards_the_target(rng: np.random.Generator, items: int) -> Float32:
-    """As prompts do: with gamma the target gains on every other item, and image and text agree, more or less, on who comes first."""
+    """Like prompts: with gamma the target gains on every other item, and image and text roughly agree on the ranking."""
     image, text, composed = rng.uniform(-1, 1, (3, items)) * [[1], [0.2], [0.1]]
     text += image
     composed += text
@@ -91,7 +90,7 @@ def towards_the_target(rng: np.random.Generator, items: int) -> Float32:
 
 
 def fanning(rng: np.random.Generator, items: int) -> Float32:
-    """By the text all others come to stand before the first item inside the grid, by the image some do at once and most far beyond it."""
+    """By the text all others rank above the first item inside the grid; by the image some do at once, most far beyond it."""
     image, text = -rng.uniform(1, 50, items), -rng.uniform(0, 1.8, items)
     scores = np.stack([image, text, text + 1]).astype(np.float32)
     scores[:, 0] = 0
@@ -117,7 +116,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("items", [20, 60, 300])
 @pytest.mark.parametrize("plane", [PLANE, EIGHTHS], ids=["plain", "eighths"])
-def test_every_point_is_what_a_run_gives_there(kind: Kind, items: int, plane: Plane) -> None:
+def test_every_point_equals_a_run(kind: Kind, items: int, plane: Plane) -> None:
     rng = np.random.default_rng(5)
     for _ in range(12 if items < 300 else 4):
         scores = kind(rng, items)
@@ -130,23 +129,23 @@ def test_every_point_is_what_a_run_gives_there(kind: Kind, items: int, plane: Pl
 @pytest.mark.parametrize("depth", [1, 3, 10])
 @pytest.mark.parametrize("plane", [PLANE, EIGHTHS, Plane(np.array([0.5]), PLANE.gammas)], ids=["plain", "eighths", "one beta"])
 @pytest.mark.parametrize("generous", [1, DEPTH_MARGIN])
-def test_down_to_a_depth_and_beyond_it_only_beyond(
+def test_ranks_are_exact_down_to_the_depth(
     kind: Kind, depth: int, plane: Plane, generous: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the guess is mean, so that few distractors or too few lie before it."""
-    monkeypatch.setattr(plane_ranks_module, "DEPTH_MARGIN", generous)
+    """Also with a small margin, so that few distractors, or too few, rank above the estimate."""
+    monkeypatch.setattr(plane_module, "DEPTH_MARGIN", generous)
     rng = np.random.default_rng(10)
     for items in [MAX_SCORED_DISTRACTORS + 20, 50, 60, 80, 100, 150, 300, 900]:
         scores = kind(rng, items)
         task = RankingTask(list(range(rng.integers(1, 4))), depth=depth)
-        found, true = plane_ranks(scores, plane, task), one_by_one(scores, plane, task)
-        np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
+        result, true = plane_ranks(scores, plane, task), one_by_one(scores, plane, task)
+        np.testing.assert_array_equal(np.minimum(result, depth + 1), np.minimum(true, depth + 1))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]), st.sampled_from([1, 3, 10, 50]))
-def test_any_thresholds_down_to_any_depth(seed: int, generous: int, depth: int) -> None:
-    """Thresholds drawn themselves: near and far, of one side or both, agreeing at the two ends of beta or not."""
+def test_random_thresholds_down_to_random_depths(seed: int, generous: int, depth: int) -> None:
+    """Random thresholds: near and far, of one side or both, equal at the two ends of beta or not."""
     rng = np.random.default_rng(seed)
     items, scale = rng.choice([40, 100, 500]), 10.0 ** rng.uniform(-1, 2, (2, 2))
     by_image, by_text = rng.normal(size=(2, items)) * scale[0][:, None] + rng.normal(size=2)[:, None] * scale[1][:, None]
@@ -158,18 +157,18 @@ def test_any_thresholds_down_to_any_depth(seed: int, generous: int, depth: int) 
     scores = (scores / np.abs(scores).max()).astype(np.float32)
     scores[:, 0] = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plane_ranks_module, "DEPTH_MARGIN", generous)
-        found = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=depth))
+        patch.setattr(plane_module, "DEPTH_MARGIN", generous)
+        result = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=depth))
     true = plane_ranks(scores, EIGHTHS, RankingTask([0]))
-    np.testing.assert_array_equal(np.minimum(found, depth + 1), np.minimum(true, depth + 1))
+    np.testing.assert_array_equal(np.minimum(result, depth + 1), np.minimum(true, depth + 1))
 
 
-def test_who_is_too_far_down_is_not_counted() -> None:
+def test_distractors_beyond_the_depth_are_not_counted() -> None:
     scores = towards_the_target(np.random.default_rng(11), 2000)
-    found, true = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=20)), plane_ranks(scores, EIGHTHS, RankingTask([0]))
+    result, true = plane_ranks(scores, EIGHTHS, RankingTask([0], depth=20)), plane_ranks(scores, EIGHTHS, RankingTask([0]))
     np.testing.assert_array_equal(true, one_by_one(scores, EIGHTHS, RankingTask([0])))
-    np.testing.assert_array_equal(np.minimum(found, 21), np.minimum(true, 21))
-    assert found.max() < true.max() / 2
+    np.testing.assert_array_equal(np.minimum(result, 21), np.minimum(true, 21))
+    assert result.max() < true.max() / 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,7 +191,7 @@ def test_a_task_with_named_distractors(kind: Kind, distractors: int) -> None:
     st.integers(2, 9),
 )
 def test_any_grid(seed: int, kind: Kind, items: int, targets: int, gammas: int) -> None:
-    """Any betas in any order, one alone too; gammas that begin anywhere, in steps fine or wide."""
+    """Betas in any order, also a single one; gammas from any start, in fine or wide steps."""
     rng = np.random.default_rng(seed)
     first, step = rng.choice([-2.0, -0.5, 0.0, 0.3, 1.0]), rng.choice([1e-3, 0.1, 0.125, 1.0])
     betas = rng.choice(np.linspace(0, 1, 11), rng.integers(1, 5), replace=False)
@@ -201,16 +200,16 @@ def test_any_grid(seed: int, kind: Kind, items: int, targets: int, gammas: int) 
     np.testing.assert_array_equal(plane_ranks(scores, plane, task), one_by_one(scores, plane, task))
 
 
-def test_a_threshold_that_lies_on_a_point_counts_against_the_target_there() -> None:
-    """d = (−1, 0, 1) / 8 · g: the distractor draws level at gamma = 1 / g, exactly on the grid, and stands before the target from there on."""
+def test_a_threshold_on_a_point_is_a_tie_against_the_target() -> None:
+    """d = (−1, 0, 1) / 8 · g: the distractor ties at gamma = 1 / g, exactly on the grid, and ranks above the target from there on."""
     plane = Plane(np.array([0.0]), np.array([0.0, 0.25, 0.5, 0.75, 1.0]))
     for steps in range(1, 5):
         distractor = np.array([[-steps / 4], [0], [1]], np.float32) / 8
         scores = np.concatenate(
             [np.zeros((3, 1), np.float32), np.repeat(distractor, MAX_SCORED_DISTRACTORS + 1, axis=1)], axis=1
         )
-        found = plane_ranks(scores, plane, RankingTask([0]))[:, 0]
-        assert found.tolist() == [1] * steps + [MAX_SCORED_DISTRACTORS + 2] * (5 - steps)
+        result = plane_ranks(scores, plane, RankingTask([0]))[:, 0]
+        assert result.tolist() == [1] * steps + [MAX_SCORED_DISTRACTORS + 2] * (5 - steps)
         falling = plane_ranks(-scores, plane, RankingTask([0]))[:, 0]
         assert falling.tolist() == [MAX_SCORED_DISTRACTORS + 2] * (steps + 1) + [1] * (
             4 - steps
@@ -226,17 +225,17 @@ def test_the_corners_are_the_terms_alone() -> None:
             np.testing.assert_array_equal(ranks[place], target_ranks(scores[term], task))
 
 
-def test_few_and_many_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_and_many_distractors_are_counted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in KINDS:
         scores, task = kind(np.random.default_rng(8), 40), RankingTask([0, 1])
-        found = []
+        result = []
         for few in (0, 100):
-            monkeypatch.setattr(plane_ranks_module, "MAX_SCORED_DISTRACTORS", few)
-            found.append(plane_ranks(scores, PLANE, task))
-        np.testing.assert_array_equal(*found)
+            monkeypatch.setattr(plane_module, "MAX_SCORED_DISTRACTORS", few)
+            result.append(plane_ranks(scores, PLANE, task))
+        np.testing.assert_array_equal(*result)
 
 
-def test_the_scores_are_left_as_they_are() -> None:
+def test_the_scores_are_not_changed() -> None:
     scores = anything(np.random.default_rng(9), 60)
     before = scores.copy()
     plane_ranks(scores, PLANE, RankingTask([0]))
@@ -257,6 +256,6 @@ def test_the_scores_are_left_as_they_are() -> None:
         ([0.5], range(2_000_000), "too large"),
     ],
 )
-def test_what_is_no_grid_is_refused(betas: list[float], gammas: list[float], why: str) -> None:
+def test_invalid_grids_are_refused(betas: list[float], gammas: list[float], why: str) -> None:
     with pytest.raises(mm.MMRetrieveError, match=why):
         Plane(np.array(betas, float), np.array(gammas, float))

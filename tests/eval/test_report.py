@@ -1,4 +1,4 @@
-"""The report: intervals, sentences, chosen queries and tables by hand; the page as text, and in a real browser."""
+"""The report: intervals, sentences, selected queries and tables by hand; the page as text and in a browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from eval.report import build_report
 from eval.report.bootstrap import Interval, paired_interval, suite_interval
-from eval.report.case_selection import count_changes, select_best, select_improved, select_worsened, select_worst
+from eval.report.cases import select_best, select_improved, select_worsened, select_worst
 from eval.report.formatting import (
     benchmark_name,
     format_number,
@@ -34,11 +34,10 @@ from eval.report.published import (
     compare_checkpoint,
     compare_published,
     find_backbone,
-    find_checkpoint_results,
     find_published,
 )
 from eval.report.tables import aspects_table, differences_table, results_table
-from eval.report.verdict import equal_to_best, write_verdict
+from eval.report.verdict import count_changes, equal_to_best, write_verdict
 from eval.runs.records import SweepRecord, read_record, write_record
 from mmretrieve import MMRetrieveError
 from mmretrieve.errors import OptionError
@@ -121,7 +120,7 @@ def write_run(
         "rule": "linear",
         "weighing": weighing,
         "headline": "recall@1",
-        "metrics": {"recall@1": float(np.mean([found["recall@1"] for found in means.values()]))},
+        "metrics": {"recall@1": float(np.mean([result["recall@1"] for result in means.values()]))},
         "parts": {
             part: {"metrics": means[part], "queries": len(some), "gallery": 2297, "checksum": "c0ffee", "remark": remark}
             for part, some in parts.items()
@@ -194,14 +193,14 @@ def test_an_interval_is_that_of_the_normal_approximation(kind: str) -> None:
         if kind == "recall"
         else (100 * rng.random(n) ** p for p in (1, 2))
     )
-    found = paired_interval(a, b)
+    result = paired_interval(a, b)
     error = (a - b).std() / math.sqrt(n)
-    assert found.difference == pytest.approx((a - b).mean())
-    assert found.low == pytest.approx((a - b).mean() - 1.96 * error, abs=0.06 * error)
-    assert found.high == pytest.approx((a - b).mean() + 1.96 * error, abs=0.06 * error)
+    assert result.difference == pytest.approx((a - b).mean())
+    assert result.low == pytest.approx((a - b).mean() - 1.96 * error, abs=0.06 * error)
+    assert result.high == pytest.approx((a - b).mean() + 1.96 * error, abs=0.06 * error)
 
 
-def test_an_interval_is_that_of_a_slow_second_way() -> None:
+def test_an_interval_equals_a_slow_implementation() -> None:
     rng = np.random.default_rng(5)
     parts = [(100 * rng.random(n), 100 * rng.random(n)) for n in (20, 35)]
     draws = np.random.default_rng(6)
@@ -212,13 +211,13 @@ def test_an_interval_is_that_of_a_slow_second_way() -> None:
             chosen = [draws.integers(len(a)) for _ in range(len(a))]
             one.append(sum(a[i] - b[i] for i in chosen) / len(chosen))
         means.append(sum(one) / len(one))
-    found = suite_interval(parts)
-    assert found.low == pytest.approx(np.quantile(means, 0.025), abs=0.5)
-    assert found.high == pytest.approx(np.quantile(means, 0.975), abs=0.5)
-    assert found.difference == pytest.approx(sum((a - b).mean() for a, b in parts) / 2)
+    result = suite_interval(parts)
+    assert result.low == pytest.approx(np.quantile(means, 0.025), abs=0.5)
+    assert result.high == pytest.approx(np.quantile(means, 0.975), abs=0.5)
+    assert result.difference == pytest.approx(sum((a - b).mean() for a, b in parts) / 2)
 
 
-def test_intervals_are_repeatable_and_refuse_what_is_not_paired() -> None:
+def test_intervals_are_repeatable_and_refuse_unpaired_values() -> None:
     a, b = np.arange(50.0), np.arange(50.0)[::-1].copy()
     assert paired_interval(a, b) == paired_interval(a, b)
     assert paired_interval(a, b) != paired_interval(a, b, seed=1)
@@ -240,42 +239,44 @@ def test_intervals_are_repeatable_and_refuse_what_is_not_paired() -> None:
 # the answer
 
 
-def test_a_clear_case_says_so(folder: Path) -> None:
-    said = write_verdict(group_of(folder))
-    assert said.lead == "Use `captions + PDV-F 1.4/1.2/0.75`."
-    assert said.reasons[0].startswith("It reaches R@1 75.0, 55.0 points more than its base, `captions` (20.0); 95% interval ")
-    assert said.reasons[1] == "Compared with this base, 22 queries improve, 0 worsen and 18 stay the same."
-    assert said.setting[0] == "Its setting is `--pdv 1.4,1.2,0.75`; the weights are image 0.25, text −0.5, composed 1.25."
-    assert "not significant" not in " ".join((said.lead, *said.reasons))
+def test_verdict_of_a_significant_difference(folder: Path) -> None:
+    verdict = write_verdict(group_of(folder))
+    assert verdict.lead == "Use `captions + PDV-F 1.4/1.2/0.75`."
+    assert verdict.reasons[0].startswith(
+        "It reaches R@1 75.0, 55.0 points more than its base, `captions` (20.0); 95% interval "
+    )
+    assert verdict.reasons[1] == "Compared with this base, 22 queries improve, 0 worsen and 18 stay the same."
+    assert verdict.setting[0] == "Its setting is `--pdv 1.4,1.2,0.75`; the weights are image 0.25, text −0.5, composed 1.25."
+    assert "not significant" not in " ".join((verdict.lead, *verdict.reasons))
 
 
-def test_an_unclear_case_says_so(tmp_path: Path) -> None:
+def test_verdict_of_differences_that_are_not_significant(tmp_path: Path) -> None:
     write_run(tmp_path, "pdv", CLOSE[0], weighing="PDV-F 1.4/1.2/0.75")
     write_run(tmp_path, "base", CLOSE[1])
     write_run(tmp_path, "sum", CLOSE[0][:20] + [LOST] * 20, composer="sum", label="image + prompt")
     group = group_of(tmp_path)
-    said = write_verdict(group)
+    verdict = write_verdict(group)
     assert [run.name for run in group.runs] == ["pdv", "sum", "base"]
     assert [run.name for run in equal_to_best(group)] == ["sum", "base"]
-    assert said.lead == (
+    assert verdict.lead == (
         "Use `captions + PDV-F 1.4/1.2/0.75`, or `image + prompt` or `captions`: the differences are not significant."
     )
-    assert ", which is not significant; 95% interval" in said.reasons[0]
+    assert ", which is not significant; 95% interval" in verdict.reasons[0]
     assert re.search(
         r"The runner-up, `image \+ prompt`, reaches 50.0, 2.5 less: the difference is not significant on 40 queries",
-        said.reasons[2],
+        verdict.reasons[2],
     )
 
 
-def test_gains_are_claimed_against_a_base_alone(tmp_path: Path) -> None:
+def test_gains_are_measured_against_a_base(tmp_path: Path) -> None:
     write_run(tmp_path, "pdv", CLEAR[0], weighing="balanced")
     assert write_verdict(group_of(tmp_path)).lead == "There is only one run here: `captions + balanced`."
     write_run(tmp_path, "sum", CLEAR[1], composer="sum")
-    said = write_verdict(group_of(tmp_path))
-    assert said.reasons[0] == (
+    verdict = write_verdict(group_of(tmp_path))
+    assert verdict.reasons[0] == (
         "It reaches R@1 75.0. There is no run of captions with base weights here, so its gain is unknown."
     )
-    assert "the difference is significant" in said.reasons[1]
+    assert "the difference is significant" in verdict.reasons[1]
     write_run(tmp_path, "best", [FOUND] * 39 + [LOST], composer="captions")
     group = group_of(tmp_path)
     assert (
@@ -287,7 +288,7 @@ def test_gains_are_claimed_against_a_base_alone(tmp_path: Path) -> None:
     assert group.base_of(group.runs[1]) is group.runs[0]
 
 
-def test_of_two_bases_the_one_with_like_options_counts(tmp_path: Path) -> None:
+def test_of_two_bases_the_one_with_similar_options_is_used(tmp_path: Path) -> None:
     options = {"composer": "captions", "captioner": "a model"}
     write_run(tmp_path, "a", CLEAR[1])
     write_run(tmp_path, "b", CLEAR[1], options=options)
@@ -299,13 +300,13 @@ def test_of_two_bases_the_one_with_like_options_counts(tmp_path: Path) -> None:
     assert group.title(base) == "captions (b)"
 
 
-def test_a_sweep_says_how_it_was_tuned(folder: Path) -> None:
-    said = write_verdict(group_of(folder))
-    assert said.setting[1] == (
+def test_verdict_describes_the_tuning_of_a_sweep(folder: Path) -> None:
+    verdict = write_verdict(group_of(folder))
+    assert verdict.setting[1] == (
         "The best PDV setting in the sweep of captions is `--pdv 2,2,0.5` (beta 0.5, gamma 2): R@1 42.0, compared with 20.0 at "
         "the base and 30.0 at the published setting (cirevl), tuned and reported on the same queries (all queries)."
     )
-    assert any("chosen on the queries that it is reported on" in caution for caution in said.cautions)
+    assert any("chosen on the queries that it is reported on" in caution for caution in verdict.cautions)
     write_sweep(folder, best_value=80.0)
     assert (
         write_verdict(group_of(folder))
@@ -313,12 +314,12 @@ def test_a_sweep_says_how_it_was_tuned(folder: Path) -> None:
         .endswith("No run here scores as high: run this setting to compare it query by query.")
     )
     write_sweep(folder, halves=True, best_value=80.0)
-    said = write_verdict(group_of(folder))
-    assert said.setting[1].endswith(
+    verdict = write_verdict(group_of(folder))
+    assert verdict.setting[1].endswith(
         "tuned on the even queries, reported on the odd queries. "
         "Its gain, +60.0, is larger than that of the best run here: run this setting to compare it query by query."
     )
-    assert said.cautions == ()
+    assert verdict.cautions == ()
     write_sweep(folder, halves=True, best_value=21.0)
     assert write_verdict(group_of(folder)).setting[1].endswith("tuned on the even queries, reported on the odd queries.")
     write_sweep(folder, halves=True, gammas=[-2.0, -1.0, 0.0, 1.0, 2.0])
@@ -327,7 +328,7 @@ def test_a_sweep_says_how_it_was_tuned(folder: Path) -> None:
     )
 
 
-def test_cautions_name_toys_and_other_data(tmp_path: Path) -> None:
+def test_cautions_about_small_encoders_and_other_data(tmp_path: Path) -> None:
     write_run(tmp_path, "a", CLEAR[0], model="wardrobe", remark=NOT_RELEASED, remarks=["transductive: looked at the gallery"])
     cautions = write_verdict(group_of(tmp_path)).cautions
     assert "knows drawn clothes and nothing else" in cautions[0]
@@ -337,7 +338,7 @@ def test_cautions_name_toys_and_other_data(tmp_path: Path) -> None:
     assert "for this catalogue only" in write_verdict(group_of(tmp_path)).cautions[0]
 
 
-def test_a_suite_says_where_it_gains(tmp_path: Path) -> None:
+def test_verdict_of_a_suite(tmp_path: Path) -> None:
     dress, shirt = [FOUND] * 30 + [LOST] * 10, [FOUND] * 10 + [LOST] * 30
     write_run(tmp_path, "pdv", {"fashioniq:dress": dress, "fashioniq:shirt": shirt}, benchmark="fashioniq", weighing="balanced")
     write_run(tmp_path, "base", {"fashioniq:dress": shirt, "fashioniq:shirt": shirt}, benchmark="fashioniq")
@@ -346,28 +347,29 @@ def test_a_suite_says_where_it_gains(tmp_path: Path) -> None:
     assert write_verdict(group).reasons[-1] == "The gain is largest on dress (+50.0) and smallest on shirt (0.0)."
     table = results_table(group)
     assert table.heads == (("mean", 1), ("dress", 1), ("shirt", 1))
-    assert [[cell.text for cell in row.cells] for row in table.rows] == [["50.0", "75.0", "25.0"], ["25.0", "25.0", "25.0"]]
-    assert [cell.is_best for cell in table.rows[1].cells] == [False, False, True]
+    assert [[text for text, _ in row.cells] for row in table.rows] == [["50.0", "75.0", "25.0"], ["25.0", "25.0", "25.0"]]
+    assert [is_best for _, is_best in table.rows[1].cells] == [False, False, True]
 
 
 # tables
 
 
-def test_the_tables_hold_differences_both_ways(folder: Path) -> None:
+def test_differences_in_both_directions(folder: Path) -> None:
     group = group_of(folder)
     first, second = group.runs
     forth, back = group.interval(first, second), group.interval(second, first)
     assert (back.difference, back.low, back.high) == (-forth.difference, -forth.high, -forth.low)
     ((label, cells),) = differences_table(group)
     assert label == first.label
-    assert cells[0] is not None
-    assert cells[0].difference == "+55.0"
-    assert cells[0].is_significant
+    assert cells == [forth]
+    assert forth.difference == pytest.approx(55)
+    assert forth.is_significant
     row, base = results_table(group).rows
     assert row.gain == forth
     assert row.whisker is not None
-    assert row.whisker.left < row.whisker.middle < row.whisker.left + row.whisker.width <= 100
-    assert row.whisker.zero == 0
+    left, width, middle, zero = (row.whisker[name] for name in ("left", "width", "middle", "zero"))
+    assert left < middle < left + width <= 100
+    assert zero == 0
     assert base.is_base
     assert base.gain is None
     assert aspects_table(group) is None
@@ -392,12 +394,12 @@ def test_aspects_have_a_table_of_their_own(tmp_path: Path) -> None:
     )
 
 
-def test_published_rows_stand_beside_released_data_alone(tmp_path: Path) -> None:
+def test_published_rows_are_shown_for_released_data_only(tmp_path: Path) -> None:
     assert find_published("cirr", [NOT_RELEASED]) is None
     assert find_published("wardrobe") is None
     circo = find_published("circo")
     assert circo is not None
-    assert {row.method: row.values for row in circo.rows if row.backbone == "ViT-L/14"}["MulVec"] == {"map@5": 37.83}
+    assert circo.values["ViT-L/14"]["MulVec"] == {"map@5": 37.83}
     assert [find_backbone(model) for model in ("ViT-bigG-14/laion2b", "ViT-L-14-quickgelu/openai", "ViT-L-14-336/openai")] == [
         "ViT-bigG/14",
         "ViT-L/14",
@@ -406,10 +408,10 @@ def test_published_rows_stand_beside_released_data_alone(tmp_path: Path) -> None
     write_run(tmp_path, "a", CLEAR[0])
     beside = compare_published(group_of(tmp_path))
     assert beside is not None
-    assert (beside.split, beside.same_split) == ("test1", False)
-    assert [block.title for block in beside.near] == ["Here: val, ViT-L-14/openai", "Published: test1, ViT-L/14"]
-    assert ("CIReVL", ("24.55",)) in beside.near[1].rows
-    assert len(beside.far) == 2
+    assert (beside["split"], beside["same_split"]) == ("test1", False)
+    assert [block["title"] for block in beside["near"]] == ["Here: val, ViT-L-14/openai", "Published: test1, ViT-L/14"]
+    assert ("CIReVL", ["24.55"]) in beside["near"][1]["rows"]
+    assert len(beside["far"]) == 2
     html = build_report(tmp_path, resamples=50)
     assert (
         "Published rows were measured on test1 and the runs here on val, which has other queries, so they are not comparable"
@@ -420,24 +422,22 @@ def test_published_rows_stand_beside_released_data_alone(tmp_path: Path) -> None
     assert "Published" not in build_report(tmp_path, resamples=50)
 
 
-def test_a_released_checkpoint_is_held_to_its_known_numbers(tmp_path: Path) -> None:
-    known = find_checkpoint_results("fashioniq", "ViT-L-14/openai")
-    assert known is not None
-    assert known.metrics == {"recall@10": 26.1, "recall@50": 46.25}
-    assert find_checkpoint_results("fashioniq", "ViT-B-32/openai") is None
-    found = {"recall@1": 75.0, "recall@10": 26.08}
-    write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="lincir", metrics=found)
-    rows = compare_checkpoint(group_of(tmp_path))
-    assert rows is not None
-    assert rows.rows == (("R@10", "26.10", "26.08", "−0.02"),)
-    write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="searle", metrics=found)
+def test_a_released_checkpoint_is_compared_with_its_expected_numbers(tmp_path: Path) -> None:
+    result = {"recall@1": 75.0, "recall@10": 26.08, "recall@50": 46.25}
+    write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="lincir", metrics=result)
+    comparison = compare_checkpoint(group_of(tmp_path))
+    assert comparison is not None
+    assert comparison["rows"] == [("R@10", "26.10", "26.08", "−0.02"), ("R@50", "46.25", "46.25", "0.00")]
+    write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="lincir", metrics=result, model="ViT-B-32/openai")
+    assert compare_checkpoint(group_of(tmp_path)) is None
+    write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="searle", metrics=result)
     assert compare_checkpoint(group_of(tmp_path)) is None
 
 
 # chosen queries
 
 
-def test_queries_are_chosen_as_by_hand(tmp_path: Path) -> None:
+def test_selected_queries_by_hand(tmp_path: Path) -> None:
     now = [(100.0, 1), (0.0, 9), (0.0, 40), (100.0, 1), (0.0, 12), (0.0, 300)]
     then = [(0.0, 20), (0.0, 18), (100.0, 1), (100.0, 1), (0.0, 10), (0.0, 200)]
 
@@ -469,7 +469,7 @@ def test_queries_with_hidden_targets_are_not_shown(tmp_path: Path) -> None:
 # heat maps
 
 
-def test_a_heat_map_is_a_picture_of_the_plane(tmp_path: Path) -> None:
+def test_draw_heatmap(tmp_path: Path) -> None:
     sweep = read_record(write_sweep(tmp_path))
     assert isinstance(sweep, SweepRecord)
     image = draw_heatmap(sweep)
@@ -488,13 +488,12 @@ def test_a_record_is_written_as_it_was_read(tmp_path: Path, write: Callable[...,
     assert record is not None
     before = json.loads(path.read_text())
     assert json.loads(write_record(tmp_path / "again.json", record).read_text()) == before
-    assert list(record.to_json())[-len(record.LAST) :] == list(record.LAST)
 
 
 # the page
 
 
-def test_the_page_needs_nothing_else(folder: Path) -> None:
+def test_the_page_loads_no_external_resource(folder: Path) -> None:
     html = build_report(folder, {"cirr": pictures}, resamples=50)
     loaded = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", html)
     assert {address.partition(":")[0] if address.startswith("data:") else address[0] for address in loaded} == {"data", "#"}
@@ -506,14 +505,14 @@ def test_the_page_needs_nothing_else(folder: Path) -> None:
     assert build_report(folder, {"cirr": pictures}, resamples=50) == html
 
 
-def test_without_a_root_ids_stand_in(folder: Path) -> None:
+def test_ids_are_shown_without_a_root(folder: Path) -> None:
     html = build_report(folder, {"cirr": None}, resamples=50)
     assert "data:image/jpeg" not in html
     assert "<code>--root cirr=FOLDER</code>" in html
     assert f'<span class="id">{IDS[1]}</span>' in html
 
 
-def test_a_picture_that_cannot_be_read_is_named_without_its_path(folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_without_its_path(folder: Path, tmp_path: Path) -> None:
     def load(part: str, id_: str) -> Path | Image.Image:
         return tmp_path / "nowhere" / id_ if id_ == IDS[1] else pictures(part, id_)
 
@@ -565,7 +564,7 @@ def test_no_path_of_a_machine_is_in_the_page(tmp_path: Path) -> None:
         assert shorten_paths(text) == text
 
 
-def test_what_cannot_be_compared_is_left_out_by_name(folder: Path) -> None:
+def test_files_that_cannot_be_compared_are_listed(folder: Path) -> None:
     (folder / "submission.json").write_text('{"version": "rc2", "0": ["a"]}')
     write_run(folder, "hidden", CLEAR[0], split="test1", metrics={})
     html = build_report(folder, resamples=50)
@@ -627,14 +626,16 @@ def damaged(folder: Path, name: str, old: str, new: str) -> None:
         ("plane.sweep.json", '"beta": 0.5', '"beta": null', r"best: 'beta' should be a finite number"),
     ],
 )
-def test_a_strange_file_is_one_line_that_names_it(folder: Path, name: str, old: str, new: str, message: str) -> None:
+def test_the_error_of_a_damaged_file_is_one_line_that_names_it(
+    folder: Path, name: str, old: str, new: str, message: str
+) -> None:
     damaged(folder, name, old, new)
     with pytest.raises(MMRetrieveError, match=message) as caught:
         build_report(folder, resamples=50)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_to_report_says_what_was_looked_for(tmp_path: Path, folder: Path) -> None:
+def test_the_error_without_records_lists_the_expected_files(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(OptionError, match="no such folder"):
         build_report(tmp_path / "nowhere")
     empty = tmp_path / "empty"
@@ -646,20 +647,20 @@ def test_nothing_to_report_says_what_was_looked_for(tmp_path: Path, folder: Path
         build_report(folder)
 
 
-def test_other_encoders_and_data_are_groups_of_their_own(folder: Path) -> None:
+def test_other_encoders_and_data_are_separate_groups(folder: Path) -> None:
     write_run(folder, "other", CLEAR[0], model="ViT-B-32/openai", composer="sum")
     html = build_report(folder, resamples=50)
-    assert html.count('<article class="answer">') == 2
+    assert html.count('<article class="verdict">') == 2
     assert html.count("There is only one run here") == 1
     write_run(folder, "kept", CLEAR[0], composer="sum")
     text = (folder / "kept.json").read_text()
     (folder / "kept.json").write_text(text.replace('"gallery"', '"reference in the ranking": true, "gallery"'))
     html = build_report(folder, resamples=50)
-    assert html.count('<article class="answer">') == 3
+    assert html.count('<article class="verdict">') == 3
     assert "2,297 images · reference kept · plain" in html
 
 
-def test_words_are_those_of_a_person() -> None:
+def test_formatting() -> None:
     assert [metric_name(m) for m in ("recall@1", "recall_subset@3", "map@10/compare_change", "odd")] == [
         "R@1",
         "R_subset@3",
@@ -683,7 +684,7 @@ def test_words_are_those_of_a_person() -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_a_person_finds_the_answer_in_a_browser(folder: Path, width: int, scheme: str) -> None:
+def test_the_report_in_a_browser(folder: Path, width: int, scheme: str) -> None:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     from playwright.sync_api import sync_playwright
@@ -694,23 +695,23 @@ def test_a_person_finds_the_answer_in_a_browser(folder: Path, width: int, scheme
     write_run(folder, "pdv", CLEAR[0], weighing="PDV-F 1.4/1.2/0.75", change=change)
     file = folder / "report.html"
     file.write_text(build_report(folder, {"cirr": pictures}, resamples=50), encoding="utf-8")
-    asked: list[str] = []
+    requested: list[str] = []
     errors: list[str] = []
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.on("request", lambda r: asked.append(r.url))
+        page.on("request", lambda r: requested.append(r.url))
         page.on("console", lambda m: errors.append(m.text))
         page.on("pageerror", lambda e: errors.append(str(e)))
         page.goto(file.as_uri())
-        assert page.locator(".answer h2").inner_text() == "Use captions + PDV-F 1.4/1.2/0.75."
+        assert page.locator(".verdict h2").inner_text() == "Use captions + PDV-F 1.4/1.2/0.75."
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-        assert page.locator(".hit.is-right").count() > 0
+        assert page.locator(".hit.is-target").count() > 0
         assert HOSTILE in page.locator("blockquote").first.inner_text()
         page.locator("details.facts summary").first.click()
         assert "96099055ab12" in page.locator("details.facts dl").first.inner_text()
         browser.close()
-    assert [address for address in asked if not address.startswith(("data:", file.as_uri()))] == []
+    assert [address for address in requested if not address.startswith(("data:", file.as_uri()))] == []
     assert errors == []

@@ -1,4 +1,4 @@
-"""What is sent to a server: every rule broken once, nothing half-written, and whole submissions on the real hidden splits."""
+"""Submissions: every rule of the servers, atomic writes, and whole submissions for the hidden splits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import mmretrieve as mm
 from eval import Benchmark, BenchmarkQuery, load_benchmark
 from eval.benchmarks import circo, cirr
-from eval.lists.checks import check_lists
 from eval.lists.files import ListKind, read_lists
+from eval.lists.score import check_lists
 from eval.lists.submission import Rankings, rank_candidate_ids, rank_ids, submission_files, write_submission
 from mmretrieve.errors import OptionError
 
@@ -58,11 +58,11 @@ def test_rankings_of_scores_by_hand() -> None:
     assert rank_candidate_ids(benchmark, query, scores) == [NAMES[5], NAMES[3], NAMES[1]]
     backwards = replace(query, candidates=(query.candidates or ())[::-1])
     assert rank_candidate_ids(benchmark, backwards, scores) == [NAMES[5], NAMES[3], NAMES[1]]
-    kept = small_circo()
-    assert rank_ids(kept, kept.queries[0], scores)[:4] == ["500", "505", "540", "503"]
-    assert len(rank_ids(kept, kept.queries[0], scores)) == 50
+    circo = small_circo()
+    assert rank_ids(circo, circo.queries[0], scores)[:4] == ["500", "505", "540", "503"]
+    assert len(rank_ids(circo, circo.queries[0], scores)) == 50
     with pytest.raises(OptionError, match="circo test has no subsets to rank"):
-        rank_candidate_ids(kept, kept.queries[0], scores)
+        rank_candidate_ids(circo, circo.queries[0], scores)
     with pytest.raises(mm.MMRetrieveError, match=r"cirr test1: expected 60 scores for each query, got \(59,\)"):
         rank_ids(benchmark, query, scores[:59])
 
@@ -130,7 +130,7 @@ def test_every_rule_of_circo() -> None:
         submission_files(small_circo(), {"0": good, "1": good})
 
 
-def test_a_file_too_large_for_the_server_is_not_made() -> None:
+def test_a_file_too_large_for_the_server_is_refused() -> None:
     long = tuple(f"{n:02}".ljust(40_000, "x") for n in range(60))
     queries = tuple(replace(q, reference=long[i], candidates=long[i + 1 : i + 6]) for i, q in enumerate(small_cirr().queries))
     benchmark = replace(small_cirr(), gallery_ids=long, queries=queries)
@@ -138,7 +138,7 @@ def test_a_file_too_large_for_the_server_is_not_made() -> None:
         submission_files(benchmark, *of_scores(benchmark))
 
 
-def test_only_what_a_server_scores_is_made() -> None:
+def test_only_splits_that_a_server_scores_are_accepted() -> None:
     rankings, subsets = of_scores(small_cirr())
     with pytest.raises(OptionError, match="no server scores cirr val; there is one for: cirr test1, circo test"):
         submission_files(replace(small_cirr(), split="val"), rankings, subsets)
@@ -150,7 +150,7 @@ def test_only_what_a_server_scores_is_made() -> None:
         submission_files(small_circo(), of_scores(small_circo())[0], subsets)
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_are_written_completely_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "submission"
     old, new = (submission_files(small_cirr(), *of_scores(small_cirr(), seed)) for seed in (1, 2))
     assert write_submission(folder, old) == (folder / RECALL, folder / SUBSET)
@@ -164,7 +164,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert content(folder) == new
 
 
-def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_path_that_cannot_be_written(tmp_path: Path) -> None:
     files = submission_files(small_cirr(), *of_scores(small_cirr()))
     (tmp_path / "file").write_text("", encoding="utf-8")
     for below in ("file", "file/deeper"):
@@ -184,12 +184,12 @@ def test_a_whole_submission_to_cirr(shared: Path, tmp_path: Path) -> None:
     names = set(json.loads((shared / "cirr/image_splits/split.rc2.test1.json").read_text(encoding="utf-8")))
     for file, metric, size in ((RECALL, "recall", 50), (SUBSET, "recall_subset", 3)):
         assert (tmp_path / file).stat().st_size <= 5e6
-        sent = json.loads((tmp_path / file).read_text(encoding="utf-8"))
-        assert (sent.pop("version"), sent.pop("metric")) == ("rc2", metric)
-        assert list(sent) == [str(record["pairid"]) for record in captions]
-        assert len(sent) == 4148
+        content = json.loads((tmp_path / file).read_text(encoding="utf-8"))
+        assert (content.pop("version"), content.pop("metric")) == ("rc2", metric)
+        assert list(content) == [str(record["pairid"]) for record in captions]
+        assert len(content) == 4148
         for record in captions:
-            ids = sent[str(record["pairid"])]
+            ids = content[str(record["pairid"])]
             among = names if size == 50 else set(record["img_set"]["members"])
             assert len(ids) == len(set(ids)) == size
             assert set(ids) <= among - {record["reference"]}
@@ -200,7 +200,7 @@ def test_a_whole_submission_to_cirr(shared: Path, tmp_path: Path) -> None:
 def test_a_whole_submission_to_circo(shared: Path, tmp_path: Path) -> None:
     benchmark = load_benchmark("circo", shared / "circo", split="test")
     (path,) = write_submission(tmp_path, submission_files(benchmark, *of_scores(benchmark)))
-    sent = json.loads(path.read_text(encoding="utf-8"))
-    assert list(sent) == [str(n) for n in range(800)]
-    known = {int(line) for line in (shared / "circo/unlabeled2017_ids.txt").read_text(encoding="utf-8").splitlines()}
-    assert all(len(set(ids)) == len(ids) == 50 and set(ids) <= known for ids in sent.values())
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert list(content) == [str(n) for n in range(800)]
+    gallery_ids = {int(line) for line in (shared / "circo/unlabeled2017_ids.txt").read_text(encoding="utf-8").splitlines()}
+    assert all(len(set(ids)) == len(ids) == 50 and set(ids) <= gallery_ids for ids in content.values())

@@ -1,4 +1,4 @@
-"""A sweep: every point is a run of its own, the best one is chosen where it is said to be, and the record says all of it."""
+"""A sweep: every point equals a run, the best point is chosen on the right queries, and the record says so."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 import mmretrieve as mm
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.runs.compositions import MethodConfig, ScoredCompositions
-from eval.runs.run import EvalRun, RunPart
+from eval.runs.compositions import ComposedBenchmark, MethodConfig
+from eval.runs.run import EvalRun
 from eval.runs.weight_settings import make_weight_setting
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, rank_plane, sweep_plane
@@ -31,35 +31,37 @@ KEYS = {"kind", "name", "benchmark", "split", "label", "composer", "rule", "head
 KEYS |= {"plane", "points", "tuning", "parts", "remarks", "options", "encoder", "provenance"}
 
 
-def random_part(seed: int, *, queries: int = 9, items: int = 40, name: str = "random", names: Sequence[str] = FOUR) -> RunPart:
+def random_part(
+    seed: int, *, queries: int = 9, items: int = 40, name: str = "random", names: Sequence[str] = FOUR
+) -> ComposedBenchmark:
     """Random terms that point at a target, more or less, over random items; every second query has the aspect "colour", the first also "shape"."""
     rng = np.random.default_rng(seed)
     ids = tuple(f"i{n}" for n in range(items))
     gallery = unit(rng.normal(size=(items, 8)))
-    asked, compositions = [], []
+    benchmark_queries, compositions = [], []
     for number in range(queries):
         rows = [ids[i] for i in rng.permutation(items)]
         targets = tuple(rows[1 : 2 + rng.integers(0, 3)])
         tags = ("colour",) * (number % 2 == 0) + ("shape",) * (number == 0)
-        asked.append(
+        benchmark_queries.append(
             BenchmarkQuery(f"{number}", rows[0], ("p",), targets, tags=tags, candidates=(*targets, rows[8], rows[9], rows[9]))
         )
         terms = unit(rng.normal(size=(len(names), 8)) + 2 * gallery[ids.index(targets[0])])  # each points there, roughly
         compositions.append(Composition(tuple(names), terms, tuple(float(term == "composed") for term in names)))
-    benchmark = Benchmark(name, "test", ids, tuple(asked), Path, PROTOCOL)
-    return RunPart(benchmark, ScoredCompositions(compositions, gallery))
+    benchmark = Benchmark(name, "test", ids, tuple(benchmark_queries), Path, PROTOCOL)
+    return ComposedBenchmark(benchmark, compositions, gallery)
 
 
 def run_of(
-    encoder: mm.Encoder, *parts: RunPart, family: str = "random", composer: ComposerName = ComposerName.CAPTIONS
+    encoder: mm.Encoder, *parts: ComposedBenchmark, family: str = "random", composer: ComposerName = ComposerName.CAPTIONS
 ) -> EvalRun:
     setting = make_weight_setting(None, None, composer=composer, benchmark=family, model="")
     return EvalRun("a-name", family, encoder, MethodConfig(composer), setting, parts, {"composer": composer.value, "phi": None})
 
 
-def alone(part: RunPart, pdv: PDV) -> np.ndarray:
+def alone(part: ComposedBenchmark, pdv: PDV) -> np.ndarray:
     """(queries, metrics) of a separate run under one setting."""
-    return part.benchmark.measure_scores(part.scored.item_scores(lambda composition: composition.with_pdv(pdv)))
+    return part.measure(lambda composition: composition.with_pdv(pdv))
 
 
 def at(beta: float, gamma: float) -> PDV:
@@ -67,7 +69,7 @@ def at(beta: float, gamma: float) -> PDV:
 
 
 @pytest.mark.parametrize("names", [FOUR, ("prompt", "composed", "text", "image")])
-def test_every_point_is_a_run_of_its_own(names: Sequence[str]) -> None:
+def test_every_point_equals_a_separate_run(names: Sequence[str]) -> None:
     part = random_part(1, names=names)
     named = {"cirevl": PUBLISHED["cirevl"], "base": PDV()}
     values = rank_plane(part, replace(PLANE, named=named)).values
@@ -78,7 +80,7 @@ def test_every_point_is_a_run_of_its_own(names: Sequence[str]) -> None:
     assert len(np.unique(values[:, :40, 3].mean(axis=0))) > 10  # the points differ
 
 
-def contrary() -> RunPart:
+def contrary() -> ComposedBenchmark:
     """Even queries find their target by the image alone, odd ones by the text alone; each other term finds another item."""
     gallery = np.eye(12, dtype=np.float32)
     queries = tuple(BenchmarkQuery(f"{n}", "i11", ("p",), (f"i{n}",)) for n in range(6))
@@ -89,10 +91,8 @@ def contrary() -> RunPart:
             Composition(FOUR[:3], np.stack([right, wrong, other] if n % 2 == 0 else [wrong, right, other]), (0, 0, 1))
         )
     ids = tuple(f"i{n}" for n in range(12))
-    return RunPart(
-        Benchmark("contrary", "test", ids, queries, Path, Protocol(headline="recall@1", recalls=(1, 5))),
-        ScoredCompositions(compositions, gallery),
-    )
+    benchmark = Benchmark("contrary", "test", ids, queries, Path, Protocol(headline="recall@1", recalls=(1, 5)))
+    return ComposedBenchmark(benchmark, compositions, gallery)
 
 
 def test_halves_choose_on_the_even_queries_and_report_on_the_odd_ones(encoder: mm.Encoder) -> None:
@@ -106,7 +106,7 @@ def test_halves_choose_on_the_even_queries_and_report_on_the_odd_ones(encoder: m
     assert halves["plane"]["recall@1"] == [[0, 0], [100, 0]]  # the odd ones' own best would be the text alone
 
 
-def test_the_same_queries_for_both_are_called_the_same(encoder: mm.Encoder) -> None:
+def test_tuning_on_all_queries_is_recorded_as_such(encoder: mm.Encoder) -> None:
     plane = Plane(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     same = sweep_plane(run_of(encoder, contrary()), plane, Tuning.SAME).to_json()
     assert same["tuning"] == {"tuned on": "all queries", "reported on": "all queries"}
@@ -161,7 +161,7 @@ def test_an_aspect_is_the_mean_over_its_own_queries_and_left_out_where_it_has_no
     )
 
 
-def test_what_a_reader_must_know_is_said(encoder: mm.Encoder) -> None:
+def test_remarks_of_a_sweep(encoder: mm.Encoder) -> None:
     part = random_part(5)
     first, *others = part.benchmark.queries
     part = replace(
@@ -172,7 +172,7 @@ def test_what_a_reader_must_know_is_said(encoder: mm.Encoder) -> None:
     assert record["parts"]["random"]["remark"] == "one is missing"
 
 
-def test_a_method_of_which_nothing_was_published_has_no_such_point(encoder: mm.Encoder) -> None:
+def test_no_published_point_without_a_published_setting(encoder: mm.Encoder) -> None:
     record = sweep_plane(run_of(encoder, random_part(6), composer=ComposerName.ROLES), PLANE, Tuning.SAME).to_json()
     assert list(record["points"]) == ["base", "best"]
     fashion = sweep_plane(run_of(encoder, random_part(6), family="fashioniq:dress"), PLANE, Tuning.SAME).to_json()["points"][
@@ -182,26 +182,26 @@ def test_a_method_of_which_nothing_was_published_has_no_such_point(encoder: mm.E
     assert (fashion["beta"], fashion["gamma"]) == pytest.approx((0.75, 0.25 * 1.4 + 0.75 * 1.4))
 
 
-def refused(part: RunPart, change: Any) -> str:
-    compositions = [change(composition) for composition in part.scored.compositions]
+def error_of(part: ComposedBenchmark, change: Any) -> str:
+    compositions = [change(composition) for composition in part.compositions]
     with pytest.raises(mm.MMRetrieveError) as caught:
-        rank_plane(RunPart(part.benchmark, ScoredCompositions(compositions, part.scored.gallery)), PLANE)
+        rank_plane(replace(part, compositions=compositions), PLANE)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_the_plane_is_refused_where_a_ranking_depends_on_more() -> None:
+def test_rankings_off_the_plane_are_refused() -> None:
     for rule, name in ((Hinge(), "hinge"), (Product(), "product")):
-        said = refused(random_part(7), lambda composition, rule=rule: composition.with_rule(rule))
-        assert said == f"random: a sweep needs the linear rule; the scores of the {name!r} rule are not linear"
-    said = refused(random_part(7, names=("image", "prompt")), lambda composition: composition)
-    assert said == "random: the PDV plane weighs image, text and composed; these queries have image, prompt"
-    more = random_part(8).scored.gallery[:1]
-    said = refused(random_part(7), lambda composition: composition.with_role("desired", more, 0.5, ["red"]))
-    assert said.endswith("these queries have image, text, composed, prompt, desired")
+        message = error_of(random_part(7), lambda composition, rule=rule: composition.with_rule(rule))
+        assert message == f"random: a sweep needs the linear rule; the scores of the {name!r} rule are not linear"
+    message = error_of(random_part(7, names=("image", "prompt")), lambda composition: composition)
+    assert message == "random: the PDV plane weighs image, text and composed; these queries have image, prompt"
+    more = random_part(8).gallery[:1]
+    message = error_of(random_part(7), lambda composition: composition.with_role("desired", more, 0.5, ["red"]))
+    assert message.endswith("these queries have image, text, composed, prompt, desired")
     two = tuple(term_name("composed", i) for i in range(2))
-    said = refused(random_part(7, names=("image", "text", *two)), lambda composition: composition)
-    assert said.endswith("these queries have image, text, composed, composed 2")
+    message = error_of(random_part(7, names=("image", "text", *two)), lambda composition: composition)
+    assert message.endswith("these queries have image, text, composed, composed 2")
 
 
 def test_tunings_by_name() -> None:

@@ -1,4 +1,4 @@
-"""Weights as the shell says them: numbers, names, the file of a sweep; and the paper's own numbers."""
+"""Weight settings of the command line: numbers, names, the file of a sweep; and the numbers of the paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import mmretrieve as mm
 from eval.runs.weight_settings import WeightSetting, make_weight_setting, published_name
-from mmretrieve import PDV, PUBLISHED, ComposerName, Composition
+from mmretrieve import PUBLISHED, ComposerName, Composition
 from mmretrieve.directions import plane_weights
 from mmretrieve.errors import OptionError
 from mmretrieve.rules import Product
@@ -55,66 +55,67 @@ def make_setting(
     return make_weight_setting(pdv, weights, composer=composer, benchmark=benchmark, model=model)
 
 
-def weights_of(found: WeightSetting) -> tuple[float, ...]:
-    return found.weigh(QUERY, SPREAD).weights
+def weights_of(result: WeightSetting) -> tuple[float, ...]:
+    return result.weigh(QUERY, SPREAD).weights
 
 
-def test_nothing_said_is_the_composers_own() -> None:
-    found = make_setting()
-    assert (found.label, found.pdv) == ("base", None)
-    assert found.weigh(QUERY, SPREAD) is QUERY
+def test_the_default_is_the_composers_own_weights() -> None:
+    result = make_setting()
+    assert result.label == "base"
+    assert result.weigh(QUERY, SPREAD) is QUERY
 
 
 def test_three_numbers() -> None:
-    found = make_setting("1.4,1.2,0.75")
-    assert found.label == "PDV-F 1.4/1.2/0.75"
-    assert found.pdv == PDV(alpha_image=1.4, alpha_text=1.2, beta=0.75)
+    result = make_setting("1.4,1.2,0.75")
+    assert result.label == "PDV-F 1.4/1.2/0.75"
     gamma = 0.25 * 1.4 + 0.75 * 1.2
-    assert weights_of(found) == pytest.approx((0.25, 0.75 - gamma, gamma, 0))
+    assert weights_of(result) == pytest.approx((0.25, 0.75 - gamma, gamma, 0))
 
 
-def test_a_published_setting_by_its_name_and_by_what_it_is_for() -> None:
+def test_a_published_setting_by_name_and_by_method() -> None:
     for name, setting in PUBLISHED.items():
-        found = make_setting(name)
-        assert found.pdv == setting
-        assert found.label.endswith(f" ({name})")
-    assert make_setting("published").pdv == PUBLISHED["cirevl"]
-    found = make_setting("published", composer=ComposerName.SEARLE, benchmark="fashioniq:dress", model=LARGE)
-    assert found.label == "PDV-F 1.2/1/0.8 (searle-fashioniq-large)"
+        result = make_setting(name)
+        assert weights_of(result) == QUERY.with_pdv(setting).weights
+        assert result.label.endswith(f" ({name})")
+    assert make_setting("published").label.endswith(" (cirevl)")
+    result = make_setting("published", composer=ComposerName.SEARLE, benchmark="fashioniq:dress", model=LARGE)
+    assert result.label == "PDV-F 1.2/1/0.8 (searle-fashioniq-large)"
 
 
 def test_automatic_weights_are_those_of_a_search() -> None:
-    found = make_setting(weights="auto")
-    assert (found.label, found.pdv) == ("auto", None)
-    assert weights_of(found) == automatic_weights(QUERY, SPREAD).weights
-    assert found.weigh(QUERY.with_rule(Product()), SPREAD).is_linear
-    kept = make_weight_setting(None, "auto", composer=ComposerName.CAPTIONS, benchmark="cirr", model=SMALL, keep_rule=True)
-    assert kept.weigh(QUERY.with_rule(Product()), SPREAD).rule == Product()
+    result = make_setting(weights="auto")
+    assert result.label == "auto"
+    assert weights_of(result) == automatic_weights(QUERY, SPREAD).weights
+    assert result.weigh(QUERY.with_rule(Product()), SPREAD).is_linear
+    keeping_rule = make_weight_setting(
+        None, "auto", composer=ComposerName.CAPTIONS, benchmark="cirr", model=SMALL, keep_rule=True
+    )
+    assert keeping_rule.weigh(QUERY.with_rule(Product()), SPREAD).rule == Product()
 
 
 def test_base_weights_may_be_named() -> None:
-    found = make_setting(weights="base")
-    assert (found.label, found.pdv) == ("base", None)
-    assert found.weigh(QUERY, SPREAD) is QUERY
+    result = make_setting(weights="base")
+    assert result.label == "base"
+    assert result.weigh(QUERY, SPREAD) is QUERY
     with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
         make_setting("cirevl", "base")
 
 
 def test_weights_by_role_and_balanced() -> None:
-    found = make_setting(weights={"image": 1.0, "prompt": 2.5})
-    assert (found.label, found.pdv) == ("image=1,prompt=2.5", None)
-    assert weights_of(found) == (1, 0, 0, 2.5)
+    result = make_setting(weights={"image": 1.0, "prompt": 2.5})
+    assert result.label == "image=1,prompt=2.5"
+    assert weights_of(result) == (1, 0, 0, 2.5)
     assert make_setting(weights="balanced").label == "balanced"
     assert weights_of(make_setting(weights="balanced")) == balanced_weights(QUERY, SPREAD).weights
 
 
-def test_the_best_point_of_a_sweep_is_reached(tmp_path: Path) -> None:
+def test_the_best_point_of_a_sweep(tmp_path: Path) -> None:
     for beta, gamma in [(0.0, 0.0), (0.35, 2.2), (1.0, -0.5), (0.75, 1.2500000000000004)]:
         file = tmp_path / "a.sweep.json"
         file.write_text(json.dumps(SWEEP | {"points": {"best": {"beta": beta, "gamma": gamma, "metrics": {"recall@1": 1.0}}}}))
-        found = make_setting(str(file))
-        assert found.label.endswith(" (best of a.sweep.json)")
-        assert weights_of(found)[:3] == pytest.approx(plane_weights(beta, gamma), abs=1e-12)
+        result = make_setting(str(file))
+        assert result.label.endswith(" (best of a.sweep.json)")
+        assert weights_of(result)[:3] == pytest.approx(plane_weights(beta, gamma), abs=1e-12)
         with pytest.raises(OptionError, match="is a sweep of 'captions'; its best point cannot be used for 'lincir'"):
             make_setting(str(file), composer=ComposerName.LINCIR)
 
@@ -135,7 +136,7 @@ def test_the_best_point_of_a_sweep_is_reached(tmp_path: Path) -> None:
         "pic2word-fashioniq": (0.8, 1, 1),
     }.items(),
 )
-def test_the_papers_numbers(name: str, numbers: tuple[float, float, float]) -> None:
+def test_published_weights(name: str, numbers: tuple[float, float, float]) -> None:
     """beta, alpha_image, alpha_text as in arXiv 2502.07215."""
     setting = PUBLISHED[name]
     assert (setting.beta, setting.alpha_image, setting.alpha_text) == numbers
@@ -167,7 +168,7 @@ def test_no_published_setting_is_left_unchecked() -> None:
         (ComposerName.IMAGE, "cirr", SMALL, None),
     ],
 )
-def test_which_setting_is_published_for_what(composer: ComposerName, benchmark: str, model: str, name: str | None) -> None:
+def test_published_name(composer: ComposerName, benchmark: str, model: str, name: str | None) -> None:
     assert published_name(composer, benchmark, model) == name
 
 
@@ -183,14 +184,14 @@ def test_which_setting_is_published_for_what(composer: ComposerName, benchmark: 
         ("nan,1,0.5", "alpha_image must be a finite number"),
     ],
 )
-def test_what_is_no_setting_is_wrong_use(pdv: str, message: str) -> None:
+def test_invalid_settings_are_option_errors(pdv: str, message: str) -> None:
     with pytest.raises(OptionError) as caught:
         make_setting(pdv)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_contradictions_are_wrong_use() -> None:
+def test_contradictory_options_are_option_errors() -> None:
     with pytest.raises(OptionError, match="all weights are 0"):
         make_setting(None, {"image": 0.0, "prompt": 0.0})
     with pytest.raises(OptionError, match="give --pdv or --weights, not both"):
@@ -205,7 +206,7 @@ def test_contradictions_are_wrong_use() -> None:
     "content",
     ["", "no JSON", "[]", "{}", '{"points": {"base": {}}}', '{"points": {"best": {"beta": 2, "gamma": 1}}}', '{"points": 3}'],
 )
-def test_a_file_that_is_no_sweep_is_named(tmp_path: Path, content: str) -> None:
+def test_the_error_names_a_file_that_is_not_a_sweep(tmp_path: Path, content: str) -> None:
     file = tmp_path / "a.json"
     file.write_text(content)
     with pytest.raises(mm.MMRetrieveError, match=r"a\.json: not the record of a sweep") as caught:

@@ -1,4 +1,4 @@
-"""Label-free weights beside what labels give: columns, the grid, halves, sensitivity, captions, and a search without options."""
+"""The study of weights: columns, the grid, halves, sensitivity, captions, and a search without options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
-from eval.runs.compositions import ScoredCompositions
+from eval.runs.compositions import ComposedBenchmark
 from eval.studies.compare import measure_searches
 from eval.studies.inputs import CaptionSetup, add_captions, held_out_queries, open_retriever
 from eval.studies.tables import sensitivity_table, weights_table
@@ -47,31 +47,31 @@ def bench() -> Benchmark:
 
 
 @pytest.fixture(scope="module")
-def scored() -> ScoredCompositions:
+def composed(bench: Benchmark) -> ComposedBenchmark:
     words = {"text": "a dress", "composed": "a dress, in red", "prompt": "in red"}
     terms = [unit(RANDOM.normal(size=(4, 8))) for _ in range(10)]
-    return ScoredCompositions([mm.Composition(STANDARD_TERMS, four, (0, 0, 1, 0), words) for four in terms], GALLERY)
+    return ComposedBenchmark(bench, [mm.Composition(STANDARD_TERMS, four, (0, 0, 1, 0), words) for four in terms], GALLERY)
 
 
 def z(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean()) / scores.std()
 
 
-def test_columns_by_hand(scored: ScoredCompositions) -> None:
-    composition, scores = next(iter(scored))
-    image, text, composed, prompt = scores.astype(float)
-    found = {
+def test_weight_choices_by_hand(composed: ComposedBenchmark) -> None:
+    composition, scores = next(iter(composed))
+    image, text, change, prompt = scores.astype(float)
+    result = {
         name: weigh(composition).contributions(scores).sum(axis=0) for name, weigh in weight_choices(mm.PDV(), SPREAD).items()
     }
-    np.testing.assert_allclose(found["base"], composed, atol=1e-6)
-    np.testing.assert_allclose(found["image + prompt"], image + prompt, atol=1e-6)
-    np.testing.assert_allclose(found["product"], image.clip(0) * prompt.clip(0), atol=1e-6)
-    expected = z(image) - z(text) / 4 + z(composed) / 2 + z(prompt)
-    np.testing.assert_allclose(found["auto"], expected / (1 + 1 / 4 + 1 / 2 + 1), atol=1e-4)
+    np.testing.assert_allclose(result["base"], change, atol=1e-6)
+    np.testing.assert_allclose(result["image + prompt"], image + prompt, atol=1e-6)
+    np.testing.assert_allclose(result["product"], image.clip(0) * prompt.clip(0), atol=1e-6)
+    expected = z(image) - z(text) / 4 + z(change) / 2 + z(prompt)
+    np.testing.assert_allclose(result["auto"], expected / (1 + 1 / 4 + 1 / 2 + 1), atol=1e-4)
 
 
-def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scored: ScoredCompositions) -> None:
-    grid = grid_values(bench, scored, SPREAD)
+def test_every_grid_point_equals_separate_weights(composed: ComposedBenchmark) -> None:
+    grid = grid_values(composed)
     assert grid.shape == (10, len(GRID))
     for point in (0, 77, len(GRID) - 1):
 
@@ -79,32 +79,32 @@ def test_every_point_of_the_grid_is_a_weighing_of_its_own(bench: Benchmark, scor
             sizes = {term: GRID[point, i] / SPREAD.deviation(composition[term]) for i, term in enumerate(STANDARD_TERMS)}
             return composition.weighted(sizes)
 
-        np.testing.assert_allclose(grid[:, point], headline_values(bench, scored, weigh))
+        np.testing.assert_allclose(grid[:, point], headline_values(composed, weigh))
 
 
-def test_what_is_reported_of_each_half(bench: Benchmark, scored: ScoredCompositions) -> None:
-    found = measure_weights(bench, scored, mm.PDV(), SPREAD)
-    columns, auto = found["columns"], headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD))
+def test_results_of_each_half(composed: ComposedBenchmark) -> None:
+    result = measure_weights(composed, mm.PDV())
+    columns, auto = result["columns"], headline_values(composed, lambda composition: automatic_weights(composition, SPREAD))
     assert columns["auto"] == {"all": pytest.approx(auto.mean()), "held-out": pytest.approx(auto[1::2].mean())}
-    grid = grid_values(bench, scored, SPREAD)
+    grid = grid_values(composed)
     assert columns["best four-term grid (labels)"]["all"] == pytest.approx(grid.mean(axis=0).max())
     assert columns["best four-term grid (labels)"]["held-out"] == pytest.approx(grid[1::2].mean(axis=0).max())
     assert columns["best per query (labels)"]["held-out"] == pytest.approx(grid[1::2].max(axis=1).mean())
     chosen = int(grid[::2].mean(axis=0).argmax())
-    assert found["grid, chosen on the other half"] == pytest.approx(grid[1::2, chosen].mean())
-    assert found["columns"]["PDV-F"] == found["columns"]["base"]  # PDV() is the base method
+    assert result["grid, chosen on the other half"] == pytest.approx(grid[1::2, chosen].mean())
+    assert result["columns"]["PDV-F"] == result["columns"]["base"]  # PDV() is the base method
 
 
-def test_an_amount_that_is_changed_is_given_back(bench: Benchmark, scored: ScoredCompositions) -> None:
+def test_a_scaled_amount_is_restored(composed: ComposedBenchmark) -> None:
     before = dict(APPEND_AMOUNTS)
-    found = measure_sensitivity(bench, scored, SPREAD)
+    result = measure_sensitivity(composed)
     assert before == APPEND_AMOUNTS
-    assert list(found) == [f"{case}, {term}" for case in ("added", "carried") for term in STANDARD_TERMS]
-    assert all(change == {"halved": 0, "doubled": 0} for name, change in found.items() if name.startswith("carried"))
+    assert list(result) == [f"{case}, {term}" for case in ("added", "carried") for term in STANDARD_TERMS]
+    assert all(change == {"halved": 0, "doubled": 0} for name, change in result.items() if name.startswith("carried"))
     with scale_amount(APPEND_AMOUNTS, mm.Term.PROMPT, 2.0):
-        doubled = headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
-    plain = headline_values(bench, scored, lambda composition: automatic_weights(composition, SPREAD)).mean()
-    assert found["added, prompt"]["doubled"] == pytest.approx(doubled - plain)
+        doubled = headline_values(composed, lambda composition: automatic_weights(composition, SPREAD)).mean()
+    plain = headline_values(composed, lambda composition: automatic_weights(composition, SPREAD)).mean()
+    assert result["added, prompt"]["doubled"] == pytest.approx(doubled - plain)
 
 
 def columns_of(auto: float, grid: float = 10.0, **others: float) -> dict[str, dict[str, float]]:
@@ -126,7 +126,7 @@ def test_where_automatic_weights_fall_short(columns: dict[str, dict[str, float]]
     assert list_shortfalls(columns, "all") == expected
 
 
-def test_tables_mark_what_falls_short() -> None:
+def test_tables_mark_shortfalls() -> None:
     columns = {"base": {"all": 1.0, "held-out": 9.5}, "image + prompt": {"all": 2.0, "held-out": 2.0}}
     columns |= {"product": {"all": 3.0, "held-out": 3.0}, "auto": {"all": 9.6, "held-out": 9.4}}
     columns["best four-term grid (labels)"] = {"all": 10.0, "held-out": 9.6}
@@ -155,13 +155,13 @@ def test_captions_of_every_source(encoder: mm.Encoder) -> None:
     bench = load_benchmark("wardrobe")
     reference = bench.queries[0].reference
     fields = bench.fields[reference]
-    said = {source: add_captions(bench, encoder, source) for source in CaptionSetup}
-    assert said[CaptionSetup.GENERAL].benchmark.queries[0].caption is None
-    assert said[CaptionSetup.OWN].benchmark.queries[0].caption is None
-    assert {group.name for group in said[CaptionSetup.GENERAL].vocabulary.groups} == {"thing", "colour"}
-    assert {group.name for group in said[CaptionSetup.OWN].vocabulary.groups} >= {"garment", "sleeves"}
+    by_source = {source: add_captions(bench, encoder, source) for source in CaptionSetup}
+    assert by_source[CaptionSetup.GENERAL][0].queries[0].caption is None
+    assert by_source[CaptionSetup.OWN][0].queries[0].caption is None
+    assert {group.name for group in by_source[CaptionSetup.GENERAL][1].groups} == {"thing", "colour"}
+    assert {group.name for group in by_source[CaptionSetup.OWN][1].groups} >= {"garment", "sleeves"}
     for source in (CaptionSetup.FIELDS, CaptionSetup.GIVEN):
-        caption = said[source].benchmark.queries[0].caption
+        caption = by_source[source][0].queries[0].caption
         assert caption is not None
         assert f"{fields['colour']} {fields['pattern']}" in caption
     with pytest.raises(mm.MMRetrieveError, match="no fields to make captions from"):
@@ -170,15 +170,15 @@ def test_captions_of_every_source(encoder: mm.Encoder) -> None:
         add_captions(replace(bench, name="other"), encoder, CaptionSetup.GIVEN)
 
 
-def test_rows_name_every_way_once() -> None:
-    labels = [row.label for row in list_rows()]
+def test_rows_have_distinct_labels() -> None:
+    labels = [method.label for _, method in list_rows()]
     assert len(labels) == len(set(labels)) == 14
     assert labels[:2] == ["tagged, general vocabulary, template", "tagged, general vocabulary, swap"]
     assert {"LDRE, swap", "SEIZE, template", "SEARLE-OTI", "LinCIR"} <= set(labels)
-    assert all(row.method.pdv is not None for row in list_rows())
+    assert all(method.pdv is not None for _, method in list_rows())
 
 
-def test_a_search_without_options_is_measured_as_a_search(photos: Path, encoder: mm.Encoder) -> None:
+def test_measure_searches_agrees_with_search(photos: Path, encoder: mm.Encoder) -> None:
     files = {path.name: path for path in sorted(photos.rglob("*.png"))}
     ids = tuple(files)
     vectors: Float32 = encoder.encode_images(list(files.values()))
@@ -188,10 +188,10 @@ def test_a_search_without_options_is_measured_as_a_search(photos: Path, encoder:
     bench = Benchmark("small", "test", ids, queries, files.__getitem__, protocol, fields=fields)
     with open_retriever(bench, vectors, encoder) as retriever:
         assert retriever.gallery.item(ids[0]).fields["colour"] == ids[0].split("-")[0]
-        found = measure_searches(bench, retriever)
+        result = measure_searches(bench, retriever)
         first = [
             retriever.search(reference_id=query.reference, prompt="in red", exclude_reference=True).ids[0] for query in queries
         ]
     right = [id_ == query.targets[0] for id_, query in zip(first, queries, strict=True)]
-    assert found["auto"]["recall@1"] == pytest.approx(100 * np.mean(right))
-    assert set(found) == {"base", "auto"}
+    assert result["auto"]["recall@1"] == pytest.approx(100 * np.mean(right))
+    assert set(result) == {"base", "auto"}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 import mmretrieve as mm
 from eval import load_benchmark
 from eval.runs.compositions import compose
-from eval.studies.methods import METHODS
+from eval.studies.inputs import METHODS
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.encoders.base import PromptCutWarning
@@ -428,6 +428,6 @@ def test_the_shipped_phi_beats_prompt_only_and_image_only(encoder: mm.Encoder) -
     wanted = {method.label: method for method in METHODS if method.label in ("image only", "prompt only", "LinCIR")}
     found = {}
     for label, method in wanted.items():
-        scored = compose(bench, gallery, encoder, method.config, Parts())
-        found[label] = bench.mean_metrics(bench.measure_scores(scored.item_scores(lambda composition: composition)))["map@10"]
+        composed = compose(bench, gallery, encoder, method.config, Parts())
+        found[label] = bench.mean_metrics(composed.measure(lambda composition: composition))["map@10"]
     assert found["LinCIR"] > 2 * max(found["image only"], found["prompt only"])

@@ -1,13 +1,13 @@
-"""Retrieval metrics in numpy, all computed from the ranks of a query's targets. A tie always counts against the target.
+"""Retrieval metrics in numpy: the ranks of the targets of each query, and every metric that is computed from them.
 
-Values are per query, ×100; means are taken last. Sources: recall as in the evaluators of CIRR, FashionIQ and GeneCIS; average
+A tie always counts against the target. Values are per query, ×100; means are taken last. Sources: recall as in the evaluators of CIRR, FashionIQ and GeneCIS; average
 precision as in CIRCO's evaluator, with the divisor min(|targets|, K).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -18,6 +18,8 @@ from mmretrieve import MMRetrieveError
 
 Floats = NDArray[np.floating]
 Ranks = NDArray[np.int64]
+TaskKey = tuple[bool, bool]
+"""(subset, first): whether only a query's candidates are ranked, and whether only its first target counts."""
 UNRANKED = np.iinfo(np.int32).max
 """The rank of a target that a ranked list does not contain: below every k."""
 
@@ -113,6 +115,86 @@ def check_depth(k: int, items: int) -> None:
     """MMRetrieveError where a ranking of `items` has no rank k: such a metric could not be compared with any other."""
     if k > items:
         raise MMRetrieveError(f"k = {k} is larger than the ranking of {items} items")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a protocol: `measure` of the ranks at `k`, averaged over the queries that carry `tag` (None: all)."""
+
+    name: str
+    k: int
+    measure: Callable[[Ranks, int], Floats]
+    subset: bool = False
+    first: bool = False
+    tag: str | None = None
+
+    @property
+    def task_key(self) -> TaskKey:
+        """The ranking task that this metric reads."""
+        return self.subset, self.first
+
+
+class RankTable:
+    """The ranks of all queries' targets by ranking task. Metrics are computed on request: those of all points of a PDV plane
+    would need too much memory.
+
+    Parameters
+    ----------
+    metrics : what is computed, in the order of the last axis of `values`.
+    tags : the tags of each query.
+    ranks : for each ranking task, the (…, targets) ranks of each query; None where they are not known.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        tags: Sequence[tuple[str, ...]],
+        ranks: Mapping[TaskKey, Sequence[Ranks | None]],
+    ) -> None:
+        self.metrics, self.tags = metrics, tags
+        self._groups = {key: _group_by_targets(query_ranks) for key, query_ranks in ranks.items()}
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """(queries, …, metrics) ×100; NaN where a query does not carry the aspect, or its ranks are not known."""
+        return np.stack([self.value(metric) for metric in self.metrics], axis=-1)
+
+    def means(self, queries: slice = slice(None)) -> NDArray[np.float64]:
+        """(…, metrics) means over those of the selected queries that have a value; NaN where there are none."""
+        return np.stack([_mean_of_defined(self.value(metric)[queries]) for metric in self.metrics], axis=-1)
+
+    def value(self, metric: Metric) -> NDArray[np.float64]:
+        """(queries, …) of one metric."""
+        groups = self._groups[metric.task_key]
+        if len(groups) == 1 and len(groups[0][0]) == len(self.tags):
+            values = np.asarray(metric.measure(groups[0][1], metric.k), dtype=np.float64)
+        else:
+            shape = next((ranks.shape[1:-1] for others in self._groups.values() for _, ranks in others), ())
+            values = np.full((len(self.tags), *shape), np.nan)
+            for rows, ranks in groups:
+                values[rows] = metric.measure(ranks, metric.k)
+        if metric.tag is not None:
+            values[[metric.tag not in tags for tags in self.tags]] = np.nan
+        return values
+
+
+def _group_by_targets(query_ranks: Sequence[Ranks | None]) -> list[tuple[NDArray[np.intp], Ranks]]:
+    """Queries with the same number of targets: their (q,) rows among all queries, and their (q, …, targets) ranks."""
+    rows: dict[int, list[int]] = {}
+    for i, ranks in enumerate(query_ranks):
+        if ranks is not None:
+            rows.setdefault(ranks.shape[-1], []).append(i)
+    return [
+        (np.array(group), np.stack([ranks for i in group if (ranks := query_ranks[i]) is not None])) for group in rows.values()
+    ]
+
+
+def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(queries, …) → (…); a query is NaN at every point or at none."""
+    defined = ~np.isnan(values.reshape(len(values), -1)[:, :1]).any(axis=1)
+    if not defined.any():
+        return np.full(values.shape[1:], np.nan)
+    return np.asarray((values if defined.all() else values[defined]).mean(axis=0))
 
 
 def _count_above(distractors: Floats, targets: Floats) -> Ranks:

@@ -1,0 +1,42 @@
+"""What the benchmark scripts share: their options, their output, timing, and measuring in a separate process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+
+def make_parser(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """A parser that has --out. doc: the docstring of the script, whose first line is the help; name: of the JSON file."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, help=f"folder for {name}.json")
+    return parser
+
+
+def write_result(result: Mapping[str, Any], folder: Path | None, name: str) -> None:
+    """Prints a result as JSON, and writes it to `name`.json in the folder, if there is one."""
+    text = json.dumps(result, indent=1)
+    print(text)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def time_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[float, Any]:
+    """The seconds and the result of a call."""
+    started = time.perf_counter()
+    result = function(*args, **kwargs)
+    return time.perf_counter() - started, result
+
+
+def run_in_process(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of the function in a new process."""
+    # unlike multiprocessing.Pool, this raises an error if the process dies
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()

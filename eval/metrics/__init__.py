@@ -1,1 +1,0 @@
-"""Ranks of targets, and the metrics computed from them."""
