@@ -66,7 +66,8 @@ def measure(address: str) -> dict[str, Any]:
         page.wait_for_selector(".card img")
         searches = []
         for i in range(N_SEARCHES):
-            page.locator("#current .card").nth(i % 12).click()
+            cards = page.locator("#current .card")
+            cards.nth(i % min(12, cards.count())).click()
             page.wait_for_selector("#current .card .rank:not([hidden])")
             page.wait_for_timeout(300)
             searches.append(page.evaluate(SEARCH_SCRIPT, PROMPTS[i % len(PROMPTS)]))
