@@ -622,6 +622,7 @@ def test_a_file_may_have_any_name(visit: Opener, tmp_path: Path, encoder: mm.Enc
         assert page.locator("img[onerror]").count() == 0
         page.locator("#current .card .details").first.click()
         assert page.locator("img[onerror]").count() == 0
+        page.close()  # before the server stops, which images may still be loaded from
     finally:
         served.stop()
 
@@ -639,6 +640,7 @@ def test_a_link_with_a_token_gives_access(visit: Opener, tmp_path: Path, encoder
         choose_reference(page)
         page.reload()
         page.wait_for_selector("#current .card .rank:not([hidden])")
+        page.close()
     finally:
         served.stop()
 
