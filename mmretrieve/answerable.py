@@ -72,25 +72,24 @@ class Answerability:
 
     def _lead(self, prompt: Float32, best_nd: Float32) -> float:
         """How much nearer the hits are to the (d,) prompt than to other words, in standard deviations over these."""
-        others = best_nd @ self._words.T
-        return float(np.mean((best_nd @ prompt - others.mean(axis=1)) / np.maximum(others.std(axis=1), MIN_DEVIATION)))
+        words = self._words
+        return float(np.mean(best_nd @ (prompt - words.mean) / np.maximum(words.deviations(best_nd), MIN_DEVIATION)))
 
     @cached_property
-    def _words(self) -> Float32:
+    def _words(self) -> Spread:
+        """The distribution of the vectors of ordinary words."""
         words = [word for group in Vocabulary.read(GENERAL).groups for word in group.words if word]
-        return self.encoder.encode_texts(words[:: max(1, len(words) // WORDS)])
+        return Spread.of(self.encoder.encode_texts(words[:: max(1, len(words) // WORDS)]))
 
 
 def _score(rows: Mapping[str, Float32], spread: Spread, best_nd: Float32) -> float:
     """The mean of the hits under automatic weights with the prompt in full: hits that match only the reference score low."""
-    amounts = {role: APPEND_AMOUNTS[Term(role)] for role in rows}
-    spreads = {role: spread.deviation(row) for role, row in rows.items()}
-    z = {
-        role: float(((best_nd - spread.mean) @ row).mean()) / spreads[role]
-        for role, row in rows.items()
-        if spreads[role] >= MIN_DEVIATION
-    }
-    return sum(amounts[role] * value for role, value in z.items()) / sum(map(abs, amounts.values()))
+    amounts = np.array([APPEND_AMOUNTS[Term(role)] for role in rows])
+    terms = np.stack(list(rows.values()))
+    deviations = spread.deviations(terms)
+    varies = deviations >= MIN_DEVIATION
+    z = terms[varies] @ (best_nd.mean(axis=0) - spread.mean) / deviations[varies]
+    return float(amounts[varies] @ z / np.abs(amounts).sum())
 
 
 def _merged(composition: Composition) -> dict[str, Float32]:

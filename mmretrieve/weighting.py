@@ -48,7 +48,7 @@ SAME_VECTOR_TOLERANCE = 1e-5  # 1 − cosine of vectors that count as equal
 
 @dataclass(frozen=True)
 class Spread:
-    """The distribution of the vectors of a gallery: their (d,) mean and (d, d) covariance."""
+    """The distribution of vectors, such as those of a gallery: their (d,) mean and (d, d) covariance."""
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
@@ -60,9 +60,13 @@ class Spread:
         centered = vectors.astype(np.float64) - mean
         return cls(mean, np.asarray(centered.T @ centered / max(1, len(vectors)), dtype=np.float64))
 
+    def deviations(self, vectors_nd: Float32) -> NDArray[np.float64]:
+        """(n,) standard deviations over the gallery of the scores of (n, d) terms."""
+        return np.asarray(np.sqrt(np.maximum(0.0, np.einsum("nd,nd->n", vectors_nd @ self.covariance, vectors_nd))))
+
     def deviation(self, vector: Float32) -> float:
         """The standard deviation over the gallery of the scores of a (d,) term."""
-        return sqrt(max(0.0, float(vector @ self.covariance @ vector)))
+        return float(self.deviations(vector[None])[0])
 
     def correlation(self, a: Float32, b: Float32) -> float:
         """The correlation over the gallery of the scores of two (d,) terms."""
@@ -109,7 +113,7 @@ def automatic_weights(composition: Composition, spread: Spread, *, keep_rule: bo
 def _deviations(composition: Composition, spread: Spread) -> dict[str, float]:
     """The standard deviation of the scores of each term, that of a text bounded by the other texts. A constant stays 0."""
     roles = dict(zip(composition.names, composition.roles, strict=True))
-    deviations = {name: spread.deviation(composition[name]) for name in roles}
+    deviations = dict(zip(composition.names, spread.deviations(composition.terms).tolist(), strict=True))
     least = MIN_TEXT_DEVIATION * max((deviations[name] for name, role in roles.items() if role in TEXT_TERMS), default=0.0)
     return {
         name: max(deviation, least) if deviation >= MIN_DEVIATION and roles[name] in TEXT_TERMS | {AVOID} else deviation
