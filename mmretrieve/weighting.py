@@ -146,7 +146,7 @@ def _explain(composition: Composition, replaced: float, trust: float) -> str:
     if Term.TEXT in roles and Term.COMPOSED in roles:
         captions = [text for text in _words(composition, Term.TEXT) if isinstance(text, Caption)]
         source = f"caption from {_SOURCES[captions[0].source]}" if captions else "the reference in words"
-        rewrite = "its words were replaced by the prompt's" if replaced > 0.5 else "the prompt was added to it"
+        rewrite = "the prompt replaced words of it" if replaced > 0.5 else "the prompt was appended to it"
         parts.append(f"{source} (trust {trust:.2f}), {rewrite}" if Term.PROMPT in roles else f"{source} (trust {trust:.2f})")
     elif Term.IMAGE in roles and Term.PROMPT in roles:
         parts.append("no caption: image and prompt count alike")
