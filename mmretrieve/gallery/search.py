@@ -84,7 +84,11 @@ def _search_linear(
     """Searches for all compositions at once. The exact scores of all candidates decide the ranking of each."""
     for composition in compositions:
         if not composition.direction.any():
-            raise OptionError("the weighted terms cancel: nothing is left to search by")
+            if any(composition.weights):
+                raise OptionError(
+                    "the weighted terms cancel each other, so nothing is left to search by; change one of the weights"
+                )
+            raise OptionError("all weights are 0, so there is nothing to search by; give one term a weight other than 0")
         check_dim(view, composition)
     max_k = max(options.k + len(options.exclude) for options in options_of_each)
     matching = view.allowed(SearchOptions(max_k, where=where))

@@ -233,7 +233,7 @@ def test_a_digest_changes_with_every_byte(
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("nonsense", "could not parse index string nonsense"),
+        ("nonsense", "could not parse index string nonsense; expected a FAISS factory string such as IVF4096,SQ8"),
         ("", "could not parse index string"),
         ("LSH", "cannot do inner products"),
         ("IMI2x4,Flat", "cannot do inner products"),
@@ -241,7 +241,7 @@ def test_a_digest_changes_with_every_byte(
         ("IVF0,SQ8", "0 cells; expected from 1 to 600"),
         ("IVF601,SQ8", "601 cells; expected from 1 to 600"),
         ("PQ8x10", "needs at least 1024 vectors to train, there are 600"),
-        ("PQ7", "index factory 'PQ7'"),
+        ("PQ7", "index factory 'PQ7': The dimension of the vector"),
     ],
 )
 def test_an_invalid_plan_is_an_error_of_one_line(factory: str, message: str) -> None:
@@ -415,7 +415,7 @@ def test_a_missing_gpu_is_an_error() -> None:
     index, vectors = built("SQfp16", "random"), rows("random")
     assert index.on("auto", vectors) is index
     assert index.on(Device.CPU, vectors) is index
-    with pytest.raises(GalleryError, match="FAISS finds no GPU"):
+    with pytest.raises(GalleryError, match="there is no CUDA device on this machine; use auto or cpu"):
         index.on("cuda", vectors)
     with pytest.raises(OptionError, match="unknown device 'tpu'"):
         index.on("tpu", vectors)
