@@ -32,6 +32,7 @@ SUFFIXES = frozenset((
 ))
 # fmt: on
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps one slash of two
+NOT_FETCHED = "URLs are not fetched; download the image and give its file"
 MAX_PIXELS = 120_000_000
 TARGET_RATIO = 1.25
 MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after an encoder has resized it
@@ -90,7 +91,7 @@ def open_image(
         raise ImageError(f"{source_name(source)}: not an image that can be read") from error
     except FileNotFoundError as error:
         if isinstance(source, str | Path) and URL.match(str(source)):
-            raise ImageError(f"{source}: URLs are not fetched; download the image and give its file") from error
+            raise ImageError(f"{source}: {NOT_FETCHED}") from error
         raise ImageError(f"{source_name(source)}: no such image") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source_name(source)}: more pixels than the limit of {max_pixels:,}; scale it down") from error

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, cast
 
-from mmretrieve.errors import OptionError, unknown
+from mmretrieve.errors import OptionError, did_you_mean, unknown
 
 MAX_LENGTH = 10_000  # characters of SQL
 MAX_DEPTH = 100  # nodes from the root to a leaf
@@ -21,6 +21,7 @@ MAX_PATTERN_BYTES = 500  # of one LIKE or GLOB: its time grows with the length o
 MAX_PATTERN_BYTES_IN_ALL = 2_000
 INT64 = 2**63
 ANY_NUMBER = sys.maxsize  # of operands
+MAX_ARGUMENTS = 127  # of a function, in SQLite before 3.48
 # fmt: off
 BINARY_OPERATORS = (
     "=", "<>", "<", "<=", ">", ">=", "is", "is not", "+", "-", "*", "/", "%", "||", "&", "|", "<<", ">>", "glob",
@@ -38,11 +39,15 @@ NAMED_OPERANDS = {
     "collate": ("collation", ("BINARY", "NOCASE", "RTRIM")),
     "cast": ("type", ("INTEGER", "NUMERIC", "REAL", "TEXT")),
 }
-FUNCTIONS = (  # only functions with bounded time and output
-    "abs", "ceil", "ceiling", "char", "coalesce", "date", "datetime", "floor", "glob", "ifnull", "iif", "instr", "julianday", "length",
-    "like", "lower", "ltrim", "max", "min", "mod", "nullif", "pow", "power", "round", "rtrim", "sign", "sqrt", "strftime", "substr",
-    "substring", "time", "trim", "trunc", "typeof", "unicode", "unixepoch", "upper",
-)
+FUNCTIONS = {  # the least and the greatest number of arguments; only functions with bounded time and output
+    "abs": (1, 1), "ceil": (1, 1), "ceiling": (1, 1), "char": (0, MAX_ARGUMENTS), "coalesce": (2, MAX_ARGUMENTS),
+    "date": (0, MAX_ARGUMENTS), "datetime": (0, MAX_ARGUMENTS), "floor": (1, 1), "glob": (2, 2), "ifnull": (2, 2), "iif": (3, 3),
+    "instr": (2, 2), "julianday": (0, MAX_ARGUMENTS), "length": (1, 1), "like": (2, 3), "lower": (1, 1), "ltrim": (1, 2),
+    "max": (2, MAX_ARGUMENTS), "min": (2, MAX_ARGUMENTS), "mod": (2, 2), "nullif": (2, 2), "pow": (2, 2), "power": (2, 2),
+    "round": (1, 2), "rtrim": (1, 2), "sign": (1, 1), "sqrt": (1, 1), "strftime": (0, MAX_ARGUMENTS), "substr": (2, 3),
+    "substring": (2, 3), "time": (0, MAX_ARGUMENTS), "trim": (1, 2), "trunc": (1, 1), "typeof": (1, 1), "unicode": (1, 1),
+    "unixepoch": (0, MAX_ARGUMENTS), "upper": (1, 1),
+}
 # fmt: on
 Scalar = str | int | float | bool | None
 
@@ -105,18 +110,13 @@ class Operation:
     def __post_init__(self) -> None:
         operator, count = self.operator.lower(), len(self.operands)
         object.__setattr__(self, "operator", operator)
-        if operator not in OPERATORS:
-            if operator not in FUNCTIONS:
-                raise OptionError(
-                    f"where: not authorized to use function: {operator:.80}; choose from: {', '.join((*OPERATORS, *FUNCTIONS))}"
-                )
-            return
-        low, high = OPERATORS[operator]
+        arities = OPERATORS | FUNCTIONS
+        if operator not in arities:
+            raise OptionError(f"where: {not_a_function(operator, arities)}")
+        low, high = arities[operator]
         if not low <= count <= high:
-            expected = (
-                f"{low} operands or more" if high == ANY_NUMBER else " or ".join(map(str, range(low, high + 1))) + " operands"
-            )
-            raise OptionError(f"where: {operator.upper()} takes {expected}, got {count}")
+            title, noun = (operator.upper(), "operand") if operator in OPERATORS else (f"{operator}()", "argument")
+            raise OptionError(f"where: {title} takes {_counted(low, high, noun)}, got {count}")
         if operator in NAMED_OPERANDS:
             kind, choices = NAMED_OPERANDS[operator]
             operand, name = self.operands
@@ -128,6 +128,11 @@ class Operation:
 
 Expression = Column | Literal | Operation
 """A filter, or a part of one. Equal expressions hold for the same items."""
+
+
+def not_a_function(name: str, choices: Iterable[str] = FUNCTIONS) -> str:
+    """What an error says about a name that is not a function of filters."""
+    return f"{name:.80} is not a function of filters{did_you_mean(name, choices) or ';'} choose from: {', '.join(choices)}"
 
 
 def fold_case(name: str) -> str:
@@ -209,6 +214,13 @@ def from_dict(structure: object) -> Expression:
         )
 
     return check_size(read(structure, 1))
+
+
+def _counted(low: int, high: int, noun: str) -> str:
+    """The number of operands or arguments that is allowed: "1 or 2 operands"."""
+    if high in (ANY_NUMBER, MAX_ARGUMENTS):
+        return f"{low} {noun}s or more" if high == ANY_NUMBER else f"{low} to {high} {noun}s"
+    return " or ".join(map(str, range(low, high + 1))) + f" {noun}{'' if high == 1 else 's'}"
 
 
 def _check_bounds(depth: int, count: int) -> None:

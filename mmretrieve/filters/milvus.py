@@ -208,10 +208,12 @@ class _Translator:
             raise self._error(f"Milvus has no column {column.name}")
         return self._columns[resolved]
 
-    def _unsupported(self, node: Expression) -> OptionError:
+    def _unsupported(self, node: Operation) -> OptionError:
         """The error of an operation, by its name in SQL."""
-        name = node.operator if isinstance(node, Operation) else type(node).__name__
-        return self._error(f"Milvus has no {name} that gives the same results as SQL")
+        return self._error(
+            f"Milvus has no {node.operator} that gives the same results as SQL; "
+            "store the value as a field, or pull the gallery and search the folder"
+        )
 
     def _error(self, reason: str) -> OptionError:
         return filter_error(self._whole, reason)

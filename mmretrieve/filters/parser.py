@@ -8,8 +8,18 @@ from collections.abc import Iterable, Sequence
 from sqlglot import Token, TokenType, exp
 
 from mmretrieve.errors import OptionError
-from mmretrieve.filters.dialect import MAX_PARENTHESES, UNARY_PLUS, parse_tree, quotes_hint, text_error
-from mmretrieve.filters.expression import FUNCTIONS, INT64, MAX_DEPTH, Column, Expression, Literal, Operation, check_size
+from mmretrieve.filters.dialect import DIALECT, MAX_PARENTHESES, UNARY_PLUS, parse_tree, quotes_hint, text_error
+from mmretrieve.filters.expression import (
+    FUNCTIONS,
+    INT64,
+    MAX_DEPTH,
+    Column,
+    Expression,
+    Literal,
+    Operation,
+    check_size,
+    not_a_function,
+)
 from mmretrieve.filters.sqlite import to_text
 
 BINARY_OPERATORS: dict[type[exp.Expr], str] = {
@@ -131,8 +141,11 @@ class _TreeReader:
                 raise self._error("a list in parentheses stands only after IN")
             case exp.In():
                 raise self._error("IN needs a list in parentheses")
-        hint = quotes_hint(self._sql, self._tokens)
-        raise self._error(f"{type(node).__name__.lower()} is not allowed in a filter{hint}")
+            case exp.Concat():
+                raise self._error(f"{_source(*node.expressions)} is not allowed in a filter; join texts with ||")
+            case exp.Expr():
+                raise self._error(f"{_source(node)} is not allowed in a filter{quotes_hint(self._sql, self._tokens)}")
+        raise self._error("an operand is missing")
 
     def _check_precedence(self, node: object) -> None:
         """Raises OptionError if sqlglot groups operators unlike SQLite: LIKE, IN and BETWEEN before < and =."""
@@ -143,7 +156,7 @@ class _TreeReader:
         is_prefix = isinstance(node, exp.Not | exp.Neg | exp.BitwiseNot)
         for child in (first, *others):
             if _rank(child) < rank + (child is not first and not is_prefix):
-                raise self._error(f"what belongs together is not clear at {to_text(self._read(child))!r:.80}; add parentheses")
+                raise self._error(f"precedence is ambiguous near {to_text(self._read(child))!r:.80}; add parentheses")
 
     def _chain(self, node: exp.Expr) -> Expression:
         """A chain of ANDs or of ORs as one node: it leans to the left and may be as long as the text."""
@@ -195,7 +208,7 @@ class _TreeReader:
         if node.this == UNARY_PLUS:
             return self._sign("+", operands[0])
         if name not in FUNCTIONS:
-            raise self._error(f"not authorized to use function: {node.name}; there are: {', '.join(FUNCTIONS)}")
+            raise self._error(not_a_function(node.name))
         if name in ("like", "glob") and len(operands) > 1:  # like(pattern, text) is text LIKE pattern
             operands = [operands[1], operands[0], *operands[2:]]
         return self._operation(name, operands)
@@ -210,6 +223,11 @@ class _TreeReader:
 
     def _error(self, reason: str) -> OptionError:
         return text_error(self._sql, reason)
+
+
+def _source(*nodes: exp.Expr) -> str:
+    """The SQL of nodes, as an error quotes it."""
+    return f"{' '.join(node.sql(DIALECT) for node in nodes)!r:.80}"
 
 
 def _rank(node: exp.Expr) -> int:

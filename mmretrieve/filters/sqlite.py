@@ -9,8 +9,9 @@ from functools import partial
 from mmretrieve.errors import OptionError, did_you_mean
 from mmretrieve.filters.expression import OPERATORS, Column, Expression, Literal, Operation, Scalar, columns, fold_case, walk
 
-ITEM_COLUMNS = ("id", "path", "width", "height", "source", "row", "part", "hash", "stamp")  # of every item, besides its fields
-MAX_LISTED_COLUMNS = 5  # of those, in an error
+PRIVATE_COLUMNS = ("path", "source", "stamp")  # they tell where files are; a server refuses them
+LISTED_COLUMNS = ("id", "width", "height")  # named by an error
+ITEM_COLUMNS = (*LISTED_COLUMNS, *PRIVATE_COLUMNS, "row", "part", "hash")  # of every item, besides its fields
 MAX_QUOTED_LENGTH = 200  # characters of a filter in an error
 
 
@@ -78,10 +79,10 @@ def resolve_column(column: Column, expression: Expression, fields: Sequence[str]
         raise filter_error(expression, f"ambiguous column name: {name}; write fields.{name} or items.{name}")
     if key in item_columns or key in field_columns:
         return (item_columns | field_columns)[key]
-    existing = ", ".join((*ITEM_COLUMNS[:MAX_LISTED_COLUMNS], *fields))
+    existing = ", ".join(LISTED_COLUMNS) + (f" and the fields {', '.join(fields)}" if fields else "")
     hint = _quotes_hint(column, expression) or did_you_mean(column.name, (*item_columns, *field_columns))
     raise filter_error(
-        expression, f"no such column: {name}{hint}{'' if hint.endswith('?') else ';'} there are the fields {existing}"
+        expression, f"no such column: {name}{hint}{'' if hint.endswith('?') else ';'} the columns are {existing}"
     )
 
 

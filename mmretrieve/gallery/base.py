@@ -190,7 +190,10 @@ class GalleryBase(ABC, Generic[View]):
         """Raises GalleryError, with both identities, unless this encoder made the gallery."""
         identity = encoder if isinstance(encoder, EncoderIdentity) else encoder.identity
         if identity != self.encoder_identity:
-            raise GalleryError(f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}")
+            raise GalleryError(
+                f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}; "
+                "use the encoder that made it, or index the images again into another gallery"
+            )
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """Returns the vectors of some items, or of all.
@@ -308,7 +311,7 @@ class GalleryBase(ABC, Generic[View]):
         """
 
         def read_page(view: View) -> ItemPage:
-            allowed = view.allowed(SearchOptions(where=read_filter(where)))
+            allowed = view.allowed_items(SearchOptions(where=read_filter(where)))
             return ItemPage(view.items_of(view.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
 
         return self._with_view(read_page)
@@ -502,7 +505,7 @@ class GalleryBase(ABC, Generic[View]):
         Raises
         ------
         OptionError
-            If k is less than 1, `where` is not a valid filter, or the weighted terms cancel.
+            If k is less than 1, `where` is not a valid filter, the weighted terms cancel, or all weights are 0.
         GalleryError
             If an id in `exclude` is unknown, or the terms have another dimension.
 

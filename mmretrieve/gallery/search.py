@@ -14,7 +14,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Expression
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions
+from mmretrieve.gallery.view import AllowedItems, GalleryView, Rows, SearchOptions
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -27,7 +27,7 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
     if composition.is_linear:
         return _search_linear(view, [composition], [options], options.where)[0]
     check_dim(view, composition)
-    allowed = view.allowed(options)
+    allowed = view.allowed_items(options)
     if allowed.count > MAX_EXACT_ITEMS:
         rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL_SIZE), allowed)
     else:
@@ -60,7 +60,7 @@ def rank(view: GalleryView, composition: Composition, scores_tn: Float32, all_ro
         raise GalleryError(
             f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(all_rows)} items; the gallery has changed, score again"
         )
-    allowed = view.allowed(options)
+    allowed = view.allowed_items(options)
     rows = view.rows_allowed(allowed)
     best = _select_best(composition, rows, scores_tn[:, np.searchsorted(all_rows, rows)], allowed, options)
     return _read_hits(view, [best])[0]
@@ -84,10 +84,14 @@ def _search_linear(
     """Searches for all compositions at once. The exact scores of all candidates decide the ranking of each."""
     for composition in compositions:
         if not composition.direction.any():
-            raise OptionError("the weighted terms cancel: nothing is left to search by")
+            if any(composition.weights):
+                raise OptionError(
+                    "the weighted terms cancel each other, so nothing is left to search by; change one of the weights"
+                )
+            raise OptionError("all weights are 0, so there is nothing to search by; give one term a weight other than 0")
         check_dim(view, composition)
     max_k = max(options.k + len(options.exclude) for options in options_of_each)
-    matching = view.allowed(SearchOptions(max_k, where=where))
+    matching = view.allowed_items(SearchOptions(max_k, where=where))
     rows = view.candidates(np.stack([composition.direction for composition in compositions]), max_k, matching)
     scores = view.scores(np.concatenate([composition.terms for composition in compositions]), rows)
     ends = np.cumsum([len(composition.terms) for composition in compositions])
@@ -95,7 +99,7 @@ def _search_linear(
     for composition, options, scores_tn in zip(compositions, options_of_each, np.split(scores, ends[:-1]), strict=True):
         if len(options.exclude):
             shown = ~np.isin(rows, view.rows_of(options.exclude))
-            best.append(_select_best(composition, rows[shown], scores_tn[:, shown], view.allowed(options), options))
+            best.append(_select_best(composition, rows[shown], scores_tn[:, shown], view.allowed_items(options), options))
         else:
             best.append(_select_best(composition, rows, scores_tn, matching, options))
     return _read_hits(view, best)
@@ -124,7 +128,7 @@ def _select_best(
     composition: Composition,
     rows: Rows,
     scores_tm: Float32,
-    allowed: CandidateFilter,
+    allowed: AllowedItems,
     options: SearchOptions,
     pool: int | None = None,
 ) -> _BestRows:
@@ -163,7 +167,7 @@ def _pool_note(composition: Composition, pool: int) -> str:
     return f"the {composition.rule.name} rule scored the {pool} best candidates of its terms, not the whole gallery"
 
 
-def _shortfall_note(options: SearchOptions, n_hits: int, n_ranked: int, allowed: CandidateFilter) -> str:
+def _shortfall_note(options: SearchOptions, n_hits: int, n_ranked: int, allowed: AllowedItems) -> str:
     if n_hits < n_ranked:
         return f"{n_hits} of the {options.k} asked for: the others score below {options.min_score:g}"
     hidden = ", ".join(f"{count} {why}" for why, count in allowed.hidden.items())

@@ -67,18 +67,21 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class CandidateFilter:
-    """Which items may appear, in the form that the view uses; their number; and how many items are hidden, by reason."""
+class AllowedItems:
+    """The items that may appear, their number, and how many items are hidden, by reason.
 
-    which: Any
+    `selection` is the form that the view uses: rows, or an expression of Milvus.
+    """
+
+    selection: Any
     count: int
     hidden: Mapping[str, int]
 
     @classmethod
-    def of(cls, which: Any, count: int, matching: int, total: int) -> CandidateFilter:
+    def of(cls, selection: Any, count: int, matching: int, total: int) -> AllowedItems:
         """`matching` of `total` items match the filter, and `count` of these are not excluded."""
         hidden = {EXCLUDED: matching - count, FILTERED: total - matching}
-        return cls(which, count, {reason: number for reason, number in hidden.items() if number})
+        return cls(selection, count, {reason: number for reason, number in hidden.items() if number})
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,13 @@ class GalleryView(Protocol):
 
     def __len__(self) -> int: ...
 
-    def allowed(self, options: SearchOptions) -> CandidateFilter:
+    def allowed_items(self, options: SearchOptions) -> AllowedItems:
         """Returns which items the options allow."""
 
-    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
+    def rows_allowed(self, allowed: AllowedItems) -> Rows:
         """Returns all rows that may appear, in order."""
 
-    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: AllowedItems) -> Rows:
         """Returns rows, in order, with the k best of each query among those that may appear, as far as an index can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
 from mmretrieve.filters.expression import fold_case
-from mmretrieve.gallery.store.records import FieldType
+from mmretrieve.gallery.store.records import RESTORE, FieldType
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 
@@ -44,7 +44,7 @@ class GalleryVocabulary:
         try:
             return cls(Vocabulary.from_dict(data["vocabulary"]), tuple(data["fields"]))
         except (KeyError, TypeError, AttributeError, VocabularyError) as error:
-            raise GalleryError(f"{location}: the stored vocabulary is damaged ({error!r})") from error
+            raise GalleryError(f"{location}: the stored vocabulary is damaged ({error}); {RESTORE}") from error
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def make_vocabulary(
         raise OptionError(f"expected a list of fields, got one string {fields!r}")
     names = {fold_case(name): name for name in types}
     if absent := [name for name in fields if fold_case(name) not in names]:
-        raise unknown("field", absent[0], types or ["none: the items of this gallery have no fields"])
+        if not types:
+            raise OptionError(f"no field {absent[0]!r}: the items of this gallery have no fields")
+        raise unknown("field", absent[0], types)
     chosen = [names[fold_case(name)] for name in fields]
     return GalleryVocabulary(vocabulary_from_fields(sample, chosen), tuple(chosen))

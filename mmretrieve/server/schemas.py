@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.filters import Expression, columns, read_filter, to_dict
 from mmretrieve.filters.expression import MAX_LENGTH, fold_case
+from mmretrieve.filters.sqlite import PRIVATE_COLUMNS
 from mmretrieve.gallery.store.records import UNSEEN, Item
 from mmretrieve.gallery.view import ItemPage
 from mmretrieve.options import NO_MATCH
@@ -32,8 +33,6 @@ from mmretrieve.server import limits
 from mmretrieve.server.errors import ErrorResponse, without_folders
 from mmretrieve.server.uploads import Uploads
 
-PRIVATE_COLUMNS = frozenset(["path", "source", "stamp"])
-"""Columns that say where files are. A client that may filter by them can read them, one guess at a time."""
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
 
@@ -59,7 +58,7 @@ class StrictModel(BaseModel):
 
 
 def check_public(name: str) -> str:
-    """The name of a column that a client may filter by."""
+    """The name of a column that a client may filter by: one that could filter by where files are could guess it, bit by bit."""
     if fold_case(name) in PRIVATE_COLUMNS:
         raise _error(f"{name} tells where files are, which is private; filter by another column")
     return name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.images import SUFFIXES
+from mmretrieve.images import SUFFIXES, URL
 from mmretrieve.sources import folder, parquet, tar
 from mmretrieve.sources.base import Columns, Source, suffix
 from mmretrieve.sources.tables import Delimited, JsonLines, TextTable
@@ -57,6 +57,8 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
     if root.is_dir():
         return _folder(root, columns)
     if not root.exists():
+        if URL.match(str(source)):
+            raise GalleryError(f"{source}: URLs are not fetched; download the images first")
         raise GalleryError(f"{root}: no such file or folder")
     if not root.is_file():
         raise GalleryError(f"{root}: not a regular file; expected {SUPPORTED}")

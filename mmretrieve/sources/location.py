@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
+from mmretrieve.images import NOT_FETCHED, URL
 from mmretrieve.sources.parquet_files import cell
 
 
@@ -51,6 +52,8 @@ class Location:
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:
+            if URL.search(self.path):  # a table of URLs
+                raise self._error(NOT_FETCHED) from error
             raise self._error("no such image" if self.member is None else "no such file") from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             raise self._error(f"cannot be read ({_reason(error)})") from error
@@ -68,7 +71,7 @@ class Location:
             except OSError as error:
                 raise self._error(f"cannot be read ({_reason(error)})") from error
         if len(content) < size:
-            raise self._error(f"ends before the {size} bytes at {offset}; the file has changed since it was indexed")
+            raise self._error(f"is shorter than when it was indexed (no {size} bytes at {offset}); index it again")
         return _NamedBytes(content, f"{Path(self.path).name} at {offset}")
 
     def _open_cell(self, row: int, column: str, fingerprint: str) -> BinaryIO:

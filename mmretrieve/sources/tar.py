@@ -206,7 +206,7 @@ def _headers(file: BinaryIO) -> Iterator[TarMember | TarDamage]:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
             if info.offset < end or info.size < 0:
-                raise tarfile.ReadError("a header points backwards")
+                raise tarfile.ReadError("two members overlap")
             if info.isreg() and not info.issparse() and info.offset_data + info.size > length:
                 raise tarfile.ReadError(f"{info.name!r} is truncated")
             count, end = count + 1, info.offset + tarfile.BLOCKSIZE

@@ -134,7 +134,7 @@ def test_info_verify_delete(indexed: Path) -> None:
         (
             ["search", "{g}", "--prompt", "x", "--where", "widht > 3"],
             2,
-            "no such column: widht; did you mean 'width'? there are",
+            "no such column: widht; did you mean 'width'? the columns are id, width",
         ),
         (
             ["search", "{g}", "--image", "https://example.com/a.jpg"],

@@ -132,6 +132,17 @@ def test_rank_equals_search(made: Path) -> None:
             assert hit.contributions == pytest.approx(expected)
 
 
+def test_a_query_without_direction_is_refused_with_its_reason(made: Path) -> None:
+    gallery = mm.Gallery.open(made)
+    terms = np.repeat(gallery.vectors()[:1], 2, axis=0)
+    for weights, message in (
+        ((1.0, -1.0), "the weighted terms cancel each other, .*; change one of the weights"),
+        ((0.0, 0.0), "all weights are 0, .*; give one term a weight other than 0"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            gallery.search(Composition(("a", "b"), terms, weights), 3)
+
+
 def test_a_k_above_the_number_of_items_returns_all_with_a_note(made: Path) -> None:
     gallery = mm.Gallery.open(made)
     ranking = gallery.search(one_term(gallery.vectors()[0]), 100)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmretrieve.errors import GalleryError, OptionError, VectorError
-from mmretrieve.gallery.index import gpu, tuning
+from mmretrieve.gallery.index import faiss_index, gpu, tuning
 from mmretrieve.gallery.index.factory import parameters
 from mmretrieve.gallery.index.faiss_index import DIGEST_PARTS, MARGIN, ROUNDING, FaissIndex, digest_of
 from mmretrieve.gallery.index.plan import (
@@ -233,7 +233,7 @@ def test_a_digest_changes_with_every_byte(
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("nonsense", "could not parse index string nonsense"),
+        ("nonsense", "could not parse index string nonsense; expected a FAISS factory string such as IVF4096,SQ8"),
         ("", "could not parse index string"),
         ("LSH", "cannot do inner products"),
         ("IMI2x4,Flat", "cannot do inner products"),
@@ -241,7 +241,7 @@ def test_a_digest_changes_with_every_byte(
         ("IVF0,SQ8", "0 cells; expected from 1 to 600"),
         ("IVF601,SQ8", "601 cells; expected from 1 to 600"),
         ("PQ8x10", "needs at least 1024 vectors to train, there are 600"),
-        ("PQ7", "index factory 'PQ7'"),
+        ("PQ7", "index factory 'PQ7': The dimension of the vector"),
     ],
 )
 def test_an_invalid_plan_is_an_error_of_one_line(factory: str, message: str) -> None:
@@ -294,7 +294,7 @@ def test_plans_at_their_thresholds() -> None:
     assert choose(few + 1, 512, device="cuda", memory=plenty).factory == "SQfp16"
     assert choose(1_000_000, 512, device=Device.CUDA, memory=1_000_000_000).factory == "IVF4096,SQ8"
     assert IndexPlan(**json.loads(json.dumps(asdict(choose(few + 1, 512))))) == choose(few + 1, 512)
-    with pytest.raises(OptionError, match="unknown device 'tpu'; did you mean 'cpu'? choose from"):
+    with pytest.raises(OptionError, match=r"unknown device 'tpu'; did you mean 'cpu'\? choose from"):
         choose(1, 512, device="tpu")
     assert [cells_for(items) for items in (0, 1, 100, 1_000_000, 10**12)] == [4, 4, 32, 4096, 16384]
 
@@ -311,6 +311,29 @@ def test_search_parameters_are_checked_and_kept() -> None:
         len(index.with_params(SearchParams(16, overfetch=5)).search(rows("random")[:1].astype(np.float32), 10)[0])
         == 50 + MARGIN
     )
+
+
+@dataclass(frozen=True)
+class ParamsWithQb(SearchParams):
+    """The parameters of a search, and a new one, as CONTRIBUTING says to add it."""
+
+    qb: int | None = None
+
+
+def test_a_new_search_parameter_is_checked_saved_filled_in_and_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = ParamsWithQb(3, overfetch=2, qb=4)
+    assert params.to_dict() == {"probes": 3, "ef": None, "overfetch": 2, "qb": 4}
+    assert ParamsWithQb.from_dict(params.to_dict()) == params
+    assert ParamsWithQb.from_dict({"probes": 3}) == ParamsWithQb(3)
+    assert SearchParams.from_dict(params.to_dict()) == SearchParams(3, overfetch=2)
+    assert ParamsWithQb(5).with_defaults(params) == ParamsWithQb(5, qb=4)
+    assert built("HNSW16", "random").with_params(SearchParams(overfetch=5)).params == SearchParams(ef=128, overfetch=5)
+    with pytest.raises(OptionError, match="qb must be"):
+        ParamsWithQb(qb=0)
+    passed = []
+    monkeypatch.setattr(faiss_index, "parameters", lambda _, params: passed.append(params))
+    built("IVF16,RaBitQ", "random").with_params(params).search(rows("random")[:1].astype(np.float32), 10)
+    assert {one.qb for one in passed} == {4}
 
 
 def test_larger_parameters_find_more() -> None:
@@ -392,7 +415,7 @@ def test_a_missing_gpu_is_an_error() -> None:
     index, vectors = built("SQfp16", "random"), rows("random")
     assert index.on("auto", vectors) is index
     assert index.on(Device.CPU, vectors) is index
-    with pytest.raises(GalleryError, match="FAISS finds no GPU"):
+    with pytest.raises(GalleryError, match="there is no CUDA device on this machine; use auto or cpu"):
         index.on("cuda", vectors)
     with pytest.raises(OptionError, match="unknown device 'tpu'"):
         index.on("tpu", vectors)

@@ -293,7 +293,11 @@ def test_invalid_base64_is_an_error(site: httpx.Client, text: str) -> None:
         ({"prompt": {"text": "a"}}, 400, "prompt must be text, got an object"),
         ({"prompt": "a", "k": "x"}, 400, "k must be a whole number, got 'x'"),
         ({"prompt": "a", "exclude_reference": "x"}, 400, "exclude_reference must be true or false, got 'x'"),
-        ({"prompt": "a", "where": "widht = 1"}, 400, "no such column: widht; did you mean 'width'? there are the fields"),
+        (
+            {"prompt": "a", "where": "widht = 1"},
+            400,
+            "no such column: widht; did you mean 'width'? the columns are id, width, height",
+        ),
         ({"prompt": "a", "where": "colour = 1"}, 400, "no such column: colour"),
         ({"prompt": "a", "where": "width > 3 AND \"Path\" LIKE '/home/%'"}, 400, "where: Path tells where files are"),
         ({"prompt": "a", "where": "width > 3 AND colour = 'no path'"}, 400, "no such column: colour"),

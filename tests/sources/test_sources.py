@@ -194,8 +194,8 @@ def test_special_files_are_refused_without_blocking(member: str | None, tmp_path
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        ("tar:500:600", "ends before the 600 bytes at 500"),
-        (f"tar:{10**30}:1", "ends before"),
+        ("tar:500:600", r"is shorter than when it was indexed \(no 600 bytes at 500\); index it again"),
+        (f"tar:{10**30}:1", "is shorter than when it was indexed"),
         ("tar:1", "invalid member 'tar:1'"),
         ("tar:-1:5", "invalid member"),
         ("zip:1:2", "invalid member 'zip:1:2'"),
@@ -356,6 +356,9 @@ def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
         read_source(tmp_path)
     with pytest.raises(GalleryError, match=r"a.tar: no images in this tar"):
         read_source(tmp_path / "a.tar")
+    for url in ("https://example.org/a.jpg", Path("https://example.org/a.tar"), "s3://bucket/folder"):
+        with pytest.raises(GalleryError, match="URLs are not fetched; download the images first"):
+            read_source(url)
     with pytest.raises(GalleryError, match="no such file or folder"):
         read_source(tmp_path / "gone")
 
@@ -512,7 +515,7 @@ def test_a_header_that_points_backwards_ends_the_tar(tmp_path: Path) -> None:
         file.write(back.tobuf(tarfile.GNU_FORMAT))
     source = read_source(path)
     assert [entry.id for entry in source] == ["a.jpg", "a.tar"]
-    assert problems(source) == {"a.tar": "damaged after 1 members (a header points backwards)"}
+    assert problems(source) == {"a.tar": "damaged after 1 members (two members overlap)"}
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("w:gz", "gz"), ("w:bz2", "bz2"), ("w:xz", "xz")])
@@ -707,6 +710,18 @@ def test_a_damaged_parquet_file_reports_the_row(tmp_path: Path) -> None:
 
 
 # --- tables of paths
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_of_urls_is_not_fetched(kind: str, tmp_path: Path) -> None:
+    url, path = "https://example.org/x.jpg", tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write_text(path, f"path\n{url}\n")
+    else:
+        pq.write_table(pa.table({"path": [url]}), path)
+    (item,) = items(read_source(path))
+    with pytest.raises(ImageError, match="URLs are not fetched; download the image"):
+        item.location.open()
 
 
 def test_a_csv_row_is_an_image_with_fields(tmp_path: Path) -> None:

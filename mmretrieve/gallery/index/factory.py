@@ -104,8 +104,11 @@ def _one_line(message: str) -> str:
         return f"it needs at least {needed[2]} vectors to train, there are {needed[1]}"
     if "METRIC_L2" in message or "inner prod" in message:
         return "it cannot do inner products"
-    last = message.strip().splitlines()[0] if message.strip() else "FAISS refuses it"
-    return re.sub(r"^Error in .* at \S+:\d+: ", "", last)
+    line = message.strip().splitlines()[0] if message.strip() else "FAISS refuses it"
+    line = re.sub(r"^Error in .* at \S+:\d+: (Error: '.*' failed: )?", "", line)
+    if "could not parse index string" in line:
+        return f"{line}; expected a FAISS factory string such as IVF4096,SQ8"
+    return line
 
 
 def _sample(vectors: NDArray[np.float16], min_count: int) -> Float32:

@@ -50,7 +50,7 @@ class FaissIndex:
         self._index, self.plan, self.max_k = index, plan, max_k
         self.cells = cells_of(index)
         usual = default_params(plan, self.cells)
-        self.params = usual if params is None else replace(params, nprobe=params.nprobe or usual.nprobe)
+        self.params = usual if params is None else params.with_defaults(usual)
 
     @classmethod
     def build(cls, plan: IndexPlan, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> FaissIndex:
@@ -152,7 +152,7 @@ class FaissIndex:
 
     def _search_faiss(self, queries: Float32, fetch_k: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """Returns (q, fetch_k) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
-        faiss_params = parameters(self._index, SearchParams(nprobe, self.params.ef))
+        faiss_params = parameters(self._index, replace(self.params, nprobe=nprobe))
         with limit_threads(len(queries)):
             scores, rows = self._index.search(queries, fetch_k, params=faiss_params)
         return scores, rows

@@ -24,7 +24,11 @@ def resolve_device(device: Device | str) -> Device:
     """Returns CPU or CUDA for a device. Raises GalleryError for "cuda" without a GPU, OptionError for an unknown device."""
     device, count = Device(device), faiss.get_num_gpus()
     if device is Device.CUDA and not count:
-        raise GalleryError("device cuda: FAISS finds no GPU; use auto or cpu, or install faiss-gpu")
+        import torch
+
+        if not torch.cuda.is_available():
+            raise GalleryError("device cuda: there is no CUDA device on this machine; use auto or cpu")
+        raise GalleryError("device cuda: FAISS is installed without GPU support; use auto or cpu, or install faiss-gpu")
     if device is Device.AUTO:
         return Device.CUDA if count else Device.CPU
     return device

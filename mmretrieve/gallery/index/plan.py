@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from math import log2, sqrt
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import Choice, check_count, is_number
 
 FLAT, FLAT_FLOAT32 = "SQfp16", "Flat"  # all vectors in float16, in float32
+EXACT_FACTORIES = frozenset({FLAT, FLAT_FLOAT32})  # they score every vector as it is stored
 MAX_FLAT_NUMBERS = 1 << 27  # items × dimensions, 262,144 × 512: 13 ms per query on one thread
 CELLS_PER_ROOT = 4  # cells for the square root of the rows: 4096 for a million
 MAX_CELLS = 1 << 14  # every query scans the centroids of all cells
 MAX_GPU_K = 2048  # limit of k and of searched cells on a GPU (FAISS 1.15)
+NAMES_IN_FILES = {"nprobe": "probes"}  # of search parameters that JSON files spell differently
 ID_BYTES, FACTOR_BYTES = 8, 8  # of a vector in a cell: its row number; of RaBitQ also two float32 factors
 MAX_MEMORY_SHARE = 0.8  # of the free memory; the rest is for the training sample and searches
 
@@ -39,14 +41,14 @@ class IndexPlan:
     @property
     def exact(self) -> bool:
         """Whether the index scores every stored vector, so that it misses nothing."""
-        return self.factory in (FLAT, FLAT_FLOAT32)
+        return self.factory in EXACT_FACTORIES
 
 
 @dataclass(frozen=True)
 class SearchParams:
     """The parameters of a search. Larger values find more and cost more; an index ignores those that it does not have.
 
-    `nprobe`: cells that are searched (IVF). `ef`: breadth of the walk (HNSW). None is the default of the index.
+    All but `overfetch` are whole numbers of at least 1, which `factory.parameters` passes to FAISS. `nprobe`: cells that are searched (IVF). `ef`: breadth of the walk (HNSW). None is the default of the index.
     `overfetch`: candidates for each requested result, at least 1. Raises OptionError for other values.
     """
 
@@ -55,24 +57,29 @@ class SearchParams:
     overfetch: float = 1
 
     def __post_init__(self) -> None:
-        for name in ("nprobe", "ef"):
-            if (value := getattr(self, name)) is not None:
+        for name, value in self.given().items():
+            if name != "overfetch":
                 check_count(name, value)
         if not is_number(self.overfetch) or self.overfetch < 1:
             raise OptionError(f"overfetch must be a number of at least 1, got {self.overfetch!r}")
 
-    def given(self) -> dict[str, float]:
+    def given(self) -> dict[str, Any]:
         """The parameters that are not None, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def with_defaults(self, defaults: SearchParams) -> SearchParams:
+        """Returns the same parameters, with those of `defaults` in place of None."""
+        return replace(self, **(defaults.given() | self.given()))
+
     def to_dict(self) -> dict[str, float | None]:
         """For JSON files, where `nprobe` is spelled "probes"."""
-        return {"probes": self.nprobe, "ef": self.ef, "overfetch": self.overfetch}
+        return {NAMES_IN_FILES.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchParams:
-        """From what `to_dict` returns."""
-        return cls(data.get("probes"), data.get("ef"), data.get("overfetch", 1))
+        """From what `to_dict` returns, also where an earlier version wrote fewer parameters."""
+        names = {NAMES_IN_FILES.get(field.name, field.name): field.name for field in fields(cls)}
+        return cls(**{names[key]: value for key, value in data.items() if key in names})
 
 
 def choose(items: int, dim: int, *, memory: int | None = None, device: Device | str = Device.CPU) -> IndexPlan:

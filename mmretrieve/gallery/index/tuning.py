@@ -92,17 +92,14 @@ def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, targe
     """
     at, best, least = truth.shape[1], None, float("inf")
     nearest = TuningResult(index.params, -1.0, target)
-    for params in _ladder(index):
-        scanned = len(index) * (params.nprobe or 1) / (index.cells or 1) if params.ef is None else 0.0
-        if best is not None and scanned >= least:
+    for params, scanned in _ladder(index):
+        if best is not None and (not scanned or scanned >= least):
             break
         for tuned in _try_overfetches(index, params, truth, queries, target):
             nearest = max(nearest, tuned, key=lambda one: one.recall)
             cost = scanned + RESCORING_COST * (at * tuned.params.overfetch + MARGIN)
             if tuned.reached and cost < least:
                 best, least = tuned, cost
-        if best is not None and params.ef is not None:
-            break
     return best or nearest
 
 
@@ -134,15 +131,19 @@ def _milliseconds(index: FaissIndex, vectors: NDArray[np.float16], queries: Floa
     return 1000 * (time.perf_counter() - started)
 
 
-def _ladder(index: FaissIndex) -> Iterator[SearchParams]:
-    """Yields growing parameters, without overfetch: 1, 2, 3, 4, 6, 8, 12 and more cells, or a breadth of 16, 32 and more."""
+def _ladder(index: FaissIndex) -> Iterator[tuple[SearchParams, float]]:
+    """Yields growing parameters, without overfetch, and the rows that a search scans: 0 if unknown, then the first that reach the target are best.
+
+    These are 1, 2, 3, 4, 6, 8, 12 and more cells, or a breadth of 16, 32 and more.
+    """
     if index.cells is not None:
         steps = sorted({step for i in range(20) for step in (2**i, 3 * 2**i)})
-        yield from (SearchParams(nprobe=step) for step in (*(step for step in steps if step < index.cells), index.cells))
+        for nprobe in (*(step for step in steps if step < index.cells), index.cells):
+            yield SearchParams(nprobe=nprobe), len(index) * nprobe / index.cells
     elif "HNSW" in index.plan.factory:
-        yield from (SearchParams(ef=ef) for ef in (16, 32, 64, 128, 256, 512))
+        yield from ((SearchParams(ef=ef), 0.0) for ef in (16, 32, 64, 128, 256, 512))
     else:
-        yield SearchParams()
+        yield SearchParams(), len(index)
 
 
 def _try_overfetches(

@@ -25,7 +25,7 @@ from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import filter_error
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import ExistingItem, FieldType, ItemRecord, StaleViewError, StoreVersion
+from mmretrieve.gallery.store.records import RESTORE, ExistingItem, FieldType, ItemRecord, StaleViewError, StoreVersion
 from mmretrieve.gallery.store.statements import (
     DEAD_INDEX,
     ROW,
@@ -236,7 +236,9 @@ class Ledger:
                     return np.array([row for (row,) in db.execute(query, condition.parameters)], dtype=np.int64)
             except (sqlite3.Error, UnicodeError) as error:
                 late = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
-                raise filter_error(where, f"took longer than {WHERE_SECONDS:g} s" if late else str(error)) from error
+                raise filter_error(
+                    where, f"took longer than {WHERE_SECONDS:g} s; write a simpler filter" if late else str(error)
+                ) from error
 
     def existing(self, ids: Iterable[str]) -> dict[str, ExistingItem]:
         """Returns the row and the content hash of those ids that exist."""
@@ -331,4 +333,4 @@ def _live_rows(db: sqlite3.Connection, column: str, values: Iterable[str]) -> It
 def _explanation(error: Exception) -> str:
     if "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2]) in DISK:
         return "what was committed before is safe"
-    return "the gallery is damaged or is not one"
+    return f"the gallery is damaged or is not one; {RESTORE}"

@@ -21,6 +21,7 @@ from mmretrieve.sources.values import is_text
 ITEM_COLUMNS = 9  # columns about the item; the others are about its files
 UNSEEN = "vector:"  # prefix of the hash of a vector, for items whose image was never read
 RESERVED = "_row"
+RESTORE = "restore it from a copy, or index again"  # what to do with a damaged gallery
 INT64 = 2**63
 
 
@@ -148,14 +149,16 @@ def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict
     names, fitted, new_types = {fold_case(name): name for name in types}, dict[str, Value](), dict[str, FieldType]()
     for name, value in fields.items():
         if not isinstance(name, str) or not name.strip() or fold_case(name) == RESERVED or not is_text(name):
-            raise GalleryError(f"a field cannot have the name {name!r}")
+            raise GalleryError(f"invalid field name {name!r}; expected text that is not blank and not {RESERVED!r}")
         field_name = names.setdefault(fold_case(name), name)
         if field_name in fitted:
             raise GalleryError(f"the fields {field_name!r} and {name!r} have the same name (case is ignored)")
         if value is not None:
             new_types[field_name] = field_type_of(field_name, value)
             if types.get(field_name, new_types[field_name]) is not new_types[field_name]:
-                raise GalleryError(f"field {field_name!r} holds {types[field_name]}s in this gallery, got {value!r}")
+                raise GalleryError(
+                    f"field {field_name!r} contains {types[field_name]}s in this gallery, got {value!r}; change the value, or the name of the field"
+                )
         fitted[field_name] = value
     types.update(new_types)
     return fitted

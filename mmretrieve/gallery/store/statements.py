@@ -152,7 +152,7 @@ class LedgerTransaction:
         new = {name: field_type_of(name, value) for name, value in values.items() if name not in fields}
         if len(fields) + len(new) > MAX_FIELDS:
             raise GalleryError(
-                f"field {list(new)[-1]!r} would be number {len(fields) + len(new):,}; a gallery has up to {MAX_FIELDS:,}"
+                f"a gallery has up to {MAX_FIELDS:,} fields; {list(new)[-1]!r} would make {len(fields) + len(new):,}; leave some out"
             )
         for name, kind in new.items():
             self._db.execute(f"ALTER TABLE fields ADD COLUMN {quote_name(name)} {'TEXT' if kind is FieldType.TEXT else ''}")

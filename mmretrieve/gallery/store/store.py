@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MissingError, OptionError
 from mmretrieve.gallery.store.ledger import FORMAT, OLDER_FORMAT, Ledger
-from mmretrieve.gallery.store.records import Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
+from mmretrieve.gallery.store.records import RESTORE, Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
 from mmretrieve.options import Decode
 from mmretrieve.vectors import Float32
 
@@ -68,10 +68,10 @@ class Store:
             self.dim, self.decode = int(meta["dim"]), Decode(meta["decode"])
             self.identity = EncoderIdentity(**meta["encoder"])
         except (KeyError, TypeError, OptionError) as error:
-            raise GalleryError(f"{folder / LEDGER}: {error}; the gallery is damaged") from error
+            raise GalleryError(f"{folder / LEDGER}: the gallery is damaged ({error}); {RESTORE}") from error
         for name in (VECTORS, THUMBNAILS):
             if not (folder / name).exists():
-                raise GalleryError(f"{folder / name}: the file is missing; the gallery is damaged")
+                raise GalleryError(f"{folder / name}: the file is missing, so the gallery is damaged; {RESTORE}")
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, Any]) -> Store:
