@@ -19,7 +19,7 @@ from mmretrieve.filters import read_filter
 from mmretrieve.filters.sqlite import to_text
 from mmretrieve.gallery import search
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.view import AllowedItems, Rows, SearchOptions
+from mmretrieve.gallery.view import CandidateFilter, Rows, SearchOptions
 from mmretrieve.milvus.transfer import push
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
@@ -75,19 +75,19 @@ class Numpy:
             raise GalleryError(f"numpy: no item {absent[0]!r} in this gallery")
         return np.array([rows[id_] for id_ in ids], dtype=np.int64)
 
-    def allowed_items(self, options: SearchOptions) -> AllowedItems:
+    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
         matches = self._table.execute(
             f"SELECT row FROM items WHERE {to_text(options.where) if options.where else '1'} ORDER BY row"
         ).fetchall()
         matching = np.array([row for (row,) in matches], dtype=np.int64)
         rows = np.setdiff1d(matching, self.rows_of(options.exclude))
-        return AllowedItems.of(rows, len(rows), len(matching), len(self))
+        return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
-    def rows_allowed(self, allowed: AllowedItems) -> Rows:
+    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         rows: Rows = allowed.selection
         return rows
 
-    def candidates(self, queries_qd: np.ndarray, k: int, allowed: AllowedItems) -> Rows:  # noqa: ARG002 - all of them
+    def candidates(self, queries_qd: np.ndarray, k: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
         return self.rows_allowed(allowed)
 
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:

@@ -22,7 +22,7 @@ from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import (
     EXCLUDED,
     MAX_CACHED_BYTES,
-    AllowedItems,
+    CandidateFilter,
     Rows,
     SearchOptions,
     StoredView,
@@ -133,10 +133,10 @@ class LocalView(StoredView):
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.find_near(self, self.index, min_score, progress)
 
-    def allowed_items(self, options: SearchOptions) -> AllowedItems:
+    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
         matching = self.rows if options.where is None else self._matching(options.where)
         rows = np.setdiff1d(matching, self.rows_of(options.exclude), assume_unique=True) if len(options.exclude) else matching
-        return AllowedItems.of(rows, len(rows), len(matching), len(self))
+        return CandidateFilter.of(rows, len(rows), len(matching), len(self))
 
     def _matching(self, where: Expression) -> Rows:
         """Returns the rows that match a filter in this version. The last few filters are cached, as queries often repeat them."""
@@ -146,11 +146,11 @@ class LocalView(StoredView):
                 self._filters = dict([*self._filters.items(), (where, rows)][-MAX_CACHED_FILTERS:])
             return self._filters[where]
 
-    def rows_allowed(self, allowed: AllowedItems) -> Rows:
+    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         rows: Rows = allowed.selection
         return rows
 
-    def candidates(self, queries_qd: Float32, k: int, allowed: AllowedItems) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
         excluded = allowed.hidden.get(EXCLUDED, 0)
         return candidates.find_candidates(self.index, queries_qd, k, self.rows_allowed(allowed), excluded, len(self))
 

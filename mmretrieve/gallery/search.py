@@ -14,7 +14,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Expression
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.view import AllowedItems, GalleryView, Rows, SearchOptions
+from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -128,7 +128,7 @@ def _select_best(
     composition: Composition,
     rows: Rows,
     scores_tm: Float32,
-    allowed: AllowedItems,
+    allowed: CandidateFilter,
     options: SearchOptions,
     pool: int | None = None,
 ) -> _BestRows:
@@ -167,7 +167,7 @@ def _pool_note(composition: Composition, pool: int) -> str:
     return f"the {composition.rule.name} rule scored the {pool} best candidates of its terms, not the whole gallery"
 
 
-def _shortfall_note(options: SearchOptions, n_hits: int, n_ranked: int, allowed: AllowedItems) -> str:
+def _shortfall_note(options: SearchOptions, n_hits: int, n_ranked: int, allowed: CandidateFilter) -> str:
     if n_hits < n_ranked:
         return f"{n_hits} of the {options.k} asked for: the others score below {options.min_score:g}"
     hidden = ", ".join(f"{count} {why}" for why, count in allowed.hidden.items())

@@ -67,7 +67,7 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class AllowedItems:
+class CandidateFilter:
     """The items that may appear, their number, and how many items are hidden, by reason.
 
     `selection` is the form that the view uses: rows, or an expression of Milvus.
@@ -78,7 +78,7 @@ class AllowedItems:
     hidden: Mapping[str, int]
 
     @classmethod
-    def of(cls, selection: Any, count: int, matching: int, total: int) -> AllowedItems:
+    def of(cls, selection: Any, count: int, matching: int, total: int) -> CandidateFilter:
         """`matching` of `total` items match the filter, and `count` of these are not excluded."""
         hidden = {EXCLUDED: matching - count, FILTERED: total - matching}
         return cls(selection, count, {reason: number for reason, number in hidden.items() if number})
@@ -100,13 +100,13 @@ class GalleryView(Protocol):
 
     def __len__(self) -> int: ...
 
-    def allowed_items(self, options: SearchOptions) -> AllowedItems:
+    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
         """Returns which items the options allow."""
 
-    def rows_allowed(self, allowed: AllowedItems) -> Rows:
+    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         """Returns all rows that may appear, in order."""
 
-    def candidates(self, queries_qd: Float32, k: int, allowed: AllowedItems) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
         """Returns rows, in order, with the k best of each query among those that may appear, as far as an index can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:

@@ -22,7 +22,7 @@ from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import MAX_CACHED_BYTES, AllowedItems, Rows, SearchOptions, StoredView, check_ids, row_batches
+from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, SearchOptions, StoredView, check_ids, row_batches
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
@@ -115,16 +115,16 @@ class CollectionView(StoredView):
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.group_neighbors(self, lambda rows: self._find_neighbors(rows, min_score), min_score, progress)
 
-    def allowed_items(self, options: SearchOptions) -> AllowedItems:
+    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
         where = "" if options.where is None else to_milvus(options.where, filter_columns(self.manifest.fields))
         matching = self.server.count(where) if where else len(self)
         if not len(options.exclude):
-            return AllowedItems.of(where, matching, matching, len(self))
+            return CandidateFilter.of(where, matching, matching, len(self))
         hidden = f"(not ({one_of(ROW, self.rows_of(options.exclude).tolist())}))"
         both = f"({where} and {hidden})" if where else hidden
-        return AllowedItems.of(both, self.server.count(both), matching, len(self))
+        return CandidateFilter.of(both, self.server.count(both), matching, len(self))
 
-    def rows_allowed(self, allowed: AllowedItems) -> Rows:
+    def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         if not allowed.selection:
             return self.rows
         rows = self._rows_matching(allowed.selection, allowed.count)
@@ -132,7 +132,7 @@ class CollectionView(StoredView):
             raise self._stale_view()
         return rows
 
-    def candidates(self, queries_qd: Float32, k: int, allowed: AllowedItems) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
         if allowed.count <= k:
             return self.rows_allowed(allowed)
         proposals = [self._propose(query, k, allowed) for query in queries_qd]
@@ -150,7 +150,7 @@ class CollectionView(StoredView):
             )
         return out
 
-    def _propose(self, query_d: Float32, k: int, allowed: AllowedItems) -> Rows | None:
+    def _propose(self, query_d: Float32, k: int, allowed: CandidateFilter) -> Rows | None:
         """Returns the k best rows and all that tie with the last; None if the server returns too few or would have to return too many."""
         fetch_k = k + MARGIN
         while fetch_k <= MAX_PAGE_SIZE:
