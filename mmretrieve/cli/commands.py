@@ -20,7 +20,8 @@ from mmretrieve.cli.runtime import (
 )
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, Decode
+from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, ComposerName, Decode
+from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
         return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
     existing = Gallery.open(folder)
     if options.decode not in (None, existing.decode):
-        raise OptionError(f"{folder}: this gallery decodes {existing.decode!s}; leave out --decode, or create another gallery")
+        raise OptionError(
+            f"{folder}: this gallery was made with --decode {existing.decode!s}; leave out --decode, or index into a new gallery"
+        )
     return Gallery.open(folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model))
 
 
@@ -128,10 +131,16 @@ def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) ->
 def _check_parts_are_used(options: argparse.Namespace, request: SearchRequest) -> None:
     """Raises OptionError for parts that were given and that this search does not use."""
     given = [part for part in PART_OPTIONS if getattr(options, part) is not None]
-    if unused := [part for part in given if part not in request.used_parts]:
-        raise OptionError(
-            f"{', '.join(unused)} given, but {request.composer_name!r} does not use it; choose another composer, or leave it out"
-        )
+    unused = [part for part in given if part not in request.used_parts]
+    if not unused:
+        return
+    would_be_used = request.composer is None and COMPOSERS[ComposerName.CAPTIONS].uses.issuperset(unused)
+    missing = f"give --{'prompt' if request.reference_count else 'image'}, " if would_be_used else ""
+    what, it = ("have", "them") if len(unused) > 1 else ("has", "it")
+    raise OptionError(
+        f"--{', --'.join(unused)} {what} no effect here: the composer is {request.composer_name!r}; "
+        f"leave {it} out, {missing}or choose another --composer"
+    )
 
 
 def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:

@@ -40,7 +40,7 @@ def verify(options: argparse.Namespace) -> int:
     gallery = open_gallery(resolve_gallery(options.gallery))
     problems = gallery.verify()
     print_messages(f"{gallery.path}/{line}" for line in problems)
-    text = f"{gallery.path}: {len(gallery)} items, {'all well' if not problems else f'{len(problems)} problems'}"
+    text = f"{gallery.path}: {len(gallery)} items, {'no problems found' if not problems else f'{len(problems)} problems'}"
     print_result(options, text, {"items": len(gallery), "problems": problems})
     return FAILED if problems else DONE
 

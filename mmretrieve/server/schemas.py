@@ -35,6 +35,7 @@ from mmretrieve.server.uploads import Uploads
 PRIVATE_COLUMNS = frozenset(["path", "source", "stamp"])
 """Columns that say where files are. A client that may filter by them can read them, one guess at a time."""
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
+REGION_SIDES = 4
 Value = str | int | float | None
 
 
@@ -77,6 +78,12 @@ def read_public_filter(where: Any) -> Expression:
     return expression
 
 
+def _check_sides(region: Any) -> Any:
+    if isinstance(region, list) and len(region) != REGION_SIDES:
+        raise _error(f"region must have exactly {REGION_SIDES} values: left, top, right and bottom, got {len(region)}")
+    return region
+
+
 FILTER_SCHEMA = {
     "anyOf": [
         {"type": "string", "maxLength": MAX_LENGTH},
@@ -97,7 +104,10 @@ ONE: dict[FieldKind, Any] = {
     FieldKind.IMAGE: str,
     FieldKind.TEXT: Text,
     FieldKind.ID: Id,
-    FieldKind.REGION: Annotated[list[Share], Field(min_length=4, max_length=4)] | None,
+    FieldKind.REGION: Annotated[
+        list[Share], Field(min_length=REGION_SIDES, max_length=REGION_SIDES), BeforeValidator(_check_sides)
+    ]
+    | None,
     FieldKind.NUMBER: Number,
     FieldKind.COMPOSER: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.RULE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
