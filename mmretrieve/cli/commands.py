@@ -147,14 +147,7 @@ def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool
     fields = [item.fields for item in gallery.items(ranking.ids)] if as_json else [{}] * len(ranking)
     for hit, of_hit in zip(ranking, fields, strict=True):
         if as_json:
-            line = {
-                "rank": hit.rank,
-                "id": hit.id,
-                "score": hit.score,
-                "path": hit.path,
-                "contributions": dict(hit.contributions),
-            }
-            print(json.dumps({**line, "fields": dict(of_hit), "query": ranking.query}, ensure_ascii=False))
+            print(json.dumps({**hit.to_dict(), "fields": dict(of_hit), "query": ranking.query}, ensure_ascii=False))
         else:
             contributions = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
             print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({contributions})")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -198,13 +199,16 @@ else:
 class BatchRequest(BaseModel):
     """Several requests at once. An invalid one gets its own error, so the schema accepts anything in its place."""
 
-    asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(
-        min_length=1, max_length=limits.BATCH, description="the requests"
+    requests: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(
+        min_length=1,
+        max_length=limits.BATCH,
+        description="the requests",
+        validation_alias=AliasChoices("requests", "asks"),  # the earlier name
     )
 
 
 class HitResponse(BaseModel):
-    """One item of a ranking; its contributions sum to its score."""
+    """One item of a ranking; its contributions sum to its score. The path of `Hit` stays on the server."""
 
     rank: int = Field(description="from 1")
     id: str = Field(description="id of the item")
@@ -215,11 +219,10 @@ class HitResponse(BaseModel):
     fields: dict[str, Value] = Field(description="the fields of the item")
 
 
-class SearchResponse(BaseModel):
-    """A ranking, and what was chosen for it."""
+class RankingResponse(BaseModel):
+    """A ranking without its hits: the fields of `Ranking.query`."""
 
-    hits: list[HitResponse] = Field(description="the best items, best first")
-    asked: int = Field(description="the number of hits that was requested")
+    k: int = Field(description="the number of hits that was requested")
     searched: int = Field(description="items that could appear")
     hidden: dict[str, int] = Field(description="items that could not, by what hid them")
     weights: dict[str, float] = Field(description="of each term")
@@ -229,30 +232,21 @@ class SearchResponse(BaseModel):
     note: str | None = Field(description="remarks on the result, such as why there are fewer hits than requested")
     caption: str | None = Field(description="the description of the first reference")
     why: str | None = Field(description="which weights were chosen, and why, if they were")
-    answerable: float | None = Field(description=f"how well the gallery fits the query, 0 to 1; below {NO_MATCH} nothing fits")
+    answerable: float | None = Field(description="how well the gallery fits the query, 0 to 1")
+    has_match: bool = Field(description=f"whether an item of the gallery matches the query: answerable is not below {NO_MATCH}")
+
+
+class SearchResponse(RankingResponse):
+    """A ranking, and what was chosen for it."""
+
+    hits: list[HitResponse] = Field(description="the best items, best first")
+    asked: int = Field(description="the earlier name of k")
     seconds: float = Field(description="duration of the search, without waiting")
 
     @classmethod
     def of(cls, ranking: Ranking, fields: list[Mapping[str, Any]], seconds: float) -> SearchResponse:
-        hits = [
-            HitResponse(rank=hit.rank, id=hit.id, score=hit.score, contributions=dict(hit.contributions), fields=dict(of_hit))
-            for hit, of_hit in zip(ranking, fields, strict=True)
-        ]
-        return cls(
-            hits=hits,
-            asked=ranking.k,
-            searched=ranking.searched,
-            hidden=dict(ranking.hidden),
-            weights=dict(ranking.weights),
-            words=dict(ranking.words),
-            rule=str(ranking.rule),
-            pool=ranking.pool,
-            note=ranking.note,
-            caption=ranking.caption,
-            why=ranking.why,
-            answerable=ranking.answerable,
-            seconds=seconds,
-        )
+        hits = [HitResponse(**hit.to_dict(), fields=dict(of_hit)) for hit, of_hit in zip(ranking, fields, strict=True)]
+        return cls(**ranking.query, hits=hits, asked=ranking.k, seconds=seconds)
 
 
 class BatchResponse(BaseModel):
