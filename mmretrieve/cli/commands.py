@@ -44,12 +44,12 @@ def index(options: argparse.Namespace) -> int:
         other = Gallery.open(options.source)
         with progress_bar(len(other), "items", options.quiet) as progress:
             gallery = Gallery.like(options.gallery, other)
-            return _finish(options, gallery, gallery.merge(other.path, progress=progress.update))
+            return _finish_write(options, gallery, gallery.merge(other.path, progress=progress.update))
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Shard(source, *options.shard)
     with progress_bar(len(shared), "images", options.quiet) as progress:
-        return _finish(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
+        return _finish_write(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
 
 
 def sync(options: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def sync(options: argparse.Namespace) -> int:
     source = _source(options)
     gallery = _gallery_to_fill(options)
     with progress_bar(len(source), "images", options.quiet) as progress:
-        return _finish(options, gallery, gallery.sync(source, progress=progress.update))
+        return _finish_write(options, gallery, gallery.sync(source, progress=progress.update))
 
 
 def search(options: argparse.Namespace) -> int:
@@ -66,7 +66,7 @@ def search(options: argparse.Namespace) -> int:
     _check_parts_are_used(options, request)
     retriever = open_retriever(options)
     ranking = retriever.search_requests([request])[0]
-    _print_ranking(ranking, retriever.gallery, as_json=options.json)
+    _print_hits(ranking, retriever.gallery, as_json=options.json)
     return DONE
 
 
@@ -118,7 +118,7 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
     return Gallery.open(folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model))
 
 
-def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
+def _finish_write(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
     """Prints the report and stores the vocabulary. Raises OptionError, after all was added, for an unknown field."""
     status = print_report(options, gallery.path, report, len(gallery))
     if options.vocabulary_fields is None:
@@ -143,7 +143,7 @@ def _check_parts_are_used(options: argparse.Namespace, request: SearchRequest) -
     )
 
 
-def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:
+def _print_hits(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:
     fields = [item.fields for item in gallery.items(ranking.ids)] if as_json else [{}] * len(ranking)
     for hit, of_hit in zip(ranking, fields, strict=True):
         if as_json:
@@ -151,11 +151,11 @@ def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool
         else:
             contributions = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
             print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({contributions})")
-    print_messages(_notes(ranking, as_json=as_json), prefix="note")
+    print_messages(_ranking_messages(ranking, as_json=as_json), prefix="note")
 
 
-def _notes(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
-    """What a person should know of a ranking, a line each. With --json the reason for the weights is in the output."""
+def _ranking_messages(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
+    """Messages on a ranking for stderr. With --json the reason for the weights is in the output instead."""
     if ranking.why and not as_json:
         yield f"{ranking.why}; caption: {ranking.caption}" if ranking.caption else ranking.why
     if not ranking.has_match:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from demo import exports
+from demo.app import PAGE_FOLDER
 from demo.page_service import MIN_COPY_SCORE, PageService, readable_name, stack_copies, weigh_by_controls
 from demo.schemas import Card, FieldFilter, PageRequest, ResultColumn, WeightControls, caption_origin, combine_filters
 from mmretrieve.composition import Caption
@@ -209,6 +211,15 @@ def test_every_front_end_has_all_fields_of_a_ranking() -> None:
     }
     assert json.loads(column.model_dump_json()) == {**ranking.query, "cards": [], "controls": None}
     assert set(HitResponse.model_fields) == set(ranking[0].to_dict()) - {"path"} | {"fields"}
+
+
+def test_the_state_of_the_page_has_the_names_of_the_request() -> None:
+    script = (PAGE_FOLDER / "state.js").read_text(encoding="utf-8")
+    state = set(re.findall(r"^  (\w+): \[", script.partition("const FIELDS = {")[2].partition("\n};")[0], re.MULTILINE))
+    converted = re.search(r"const \{ references: \w+, prompts: _, sort: __, \.\.\.unchanged \} = state", script)
+    assert converted
+    assert {"references", "prompts", "sort", "k", "where"} < state
+    assert state - {"references", "prompts", "sort"} < set(PageRequest.model_fields)
 
 
 def test_settings_are_validated() -> None:
