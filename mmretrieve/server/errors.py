@@ -65,6 +65,7 @@ EXPECTED = {
     "finite_number": "be a finite number",
     "greater_than_equal": "be at least {ge}",
     "less_than_equal": "be at most {le}",
+    "value_error": "be a file",  # of FastAPI, for a form; our validators raise errors of their own
     "bool_type": "be true or false",
     "bool_parsing": "be true or false",
     "literal_error": "be {expected}",

@@ -219,6 +219,12 @@ class HitResponse(BaseModel):
     fields: dict[str, Value] = Field(description="the fields of the item")
 
 
+class HitsResponse(BaseModel):
+    """The hits of a ranking. They come first in a response, because some agents read only its beginning."""
+
+    hits: list[HitResponse] = Field(description="the best items, best first")
+
+
 class RankingResponse(BaseModel):
     """A ranking without its hits: the fields of `Ranking.query`."""
 
@@ -236,10 +242,9 @@ class RankingResponse(BaseModel):
     has_match: bool = Field(description=f"whether an item of the gallery matches the query: answerable is not below {NO_MATCH}")
 
 
-class SearchResponse(RankingResponse):
+class SearchResponse(RankingResponse, HitsResponse):  # pydantic puts the fields of the last base first
     """A ranking, and what was chosen for it."""
 
-    hits: list[HitResponse] = Field(description="the best items, best first")
     asked: int = Field(description="the earlier name of k")
     seconds: float = Field(description="duration of the search, without waiting")
 

@@ -294,7 +294,7 @@ def test_plans_at_their_thresholds() -> None:
     assert choose(few + 1, 512, device="cuda", memory=plenty).factory == "SQfp16"
     assert choose(1_000_000, 512, device=Device.CUDA, memory=1_000_000_000).factory == "IVF4096,SQ8"
     assert IndexPlan(**json.loads(json.dumps(asdict(choose(few + 1, 512))))) == choose(few + 1, 512)
-    with pytest.raises(OptionError, match="unknown device 'tpu'; did you mean 'cpu'? choose from"):
+    with pytest.raises(OptionError, match=r"unknown device 'tpu'; did you mean 'cpu'\? choose from"):
         choose(1, 512, device="tpu")
     assert [cells_for(items) for items in (0, 1, 100, 1_000_000, 10**12)] == [4, 4, 32, 4096, 16384]
 

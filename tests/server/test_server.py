@@ -224,6 +224,12 @@ def test_the_earlier_names_of_requests_are_accepted(site: httpx.Client) -> None:
     assert error_text(site.post("/api/batch", json={}), 400) == "requests is missing; every request needs it"
 
 
+def test_an_image_of_a_form_is_a_file(site: httpx.Client) -> None:
+    assert (
+        error_text(site.post("/api/search/form", data={"image": "dress.png"}), 400) == "image must be a file, got 'dress.png'"
+    )
+
+
 def huge_png(side: int) -> bytes:
     """A small file that says it holds side × side pixels."""
 
