@@ -8,11 +8,11 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from mmretrieve import Hit, Ranking
+from mmretrieve import Ranking
 from mmretrieve.options import Choice
 
 MAX_ZIP_IMAGES, MAX_ZIP_BYTES = 100, 200_000_000
@@ -64,13 +64,10 @@ def _cell(value: Any) -> Any:
 
 
 def _json(ranking: Ranking, fields: list[Fields]) -> bytes:
-    hits = [_hit(hit) | {"fields": dict(of_hit)} for hit, of_hit in zip(ranking, fields, strict=True)]
-    document = ranking.query | {"hidden": dict(ranking.hidden), "hits": hits}
-    return json.dumps(document, ensure_ascii=False, indent=1).encode()
-
-
-def _hit(hit: Hit) -> dict[str, Any]:
-    return {name: value for name, value in asdict(hit).items() if name != "path"}
+    hits = [hit.to_dict() | {"fields": dict(of_hit)} for hit, of_hit in zip(ranking, fields, strict=True)]
+    for hit in hits:
+        del hit["path"]  # private
+    return json.dumps(ranking.query | {"hits": hits}, ensure_ascii=False, indent=1).encode()
 
 
 def _zip(ranking: Ranking, fields: list[Fields], image: Callable[[str], bytes]) -> bytes:

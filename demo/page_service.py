@@ -149,7 +149,8 @@ class PageService:
             for item in random.sample(items, min(request.k, len(items)))
         ]
         filtered = len(self.service.gallery) - total
-        return ResultColumn(cards=cards, searched=total, hidden={FILTERED: filtered} if filtered > 0 else {})
+        hidden = {FILTERED: filtered} if filtered > 0 else {}
+        return ResultColumn.of(Ranking((), k=request.k, searched=total, weights={}, hidden=hidden), cards)
 
 
 def weigh_by_controls(composition: Composition, controls: WeightControls) -> Composition:

@@ -13,7 +13,7 @@ from mmretrieve.filters import Expression
 from mmretrieve.filters.expression import Column, Operation
 from mmretrieve.filters.expression import Literal as LiteralValue
 from mmretrieve.request import REQUEST_FIELDS
-from mmretrieve.server.schemas import NAME_CHARACTERS, Number, SearchBody, StrictModel, check_public
+from mmretrieve.server.schemas import NAME_CHARACTERS, Number, RankingResponse, SearchBody, StrictModel, check_public
 from mmretrieve.weighting import AVOID
 
 MAX_FILTERS, MAX_FILTER_VALUES = 50, 200
@@ -132,35 +132,18 @@ class Card(BaseModel):
     weak: bool = False
 
 
-class ResultColumn(BaseModel):
-    """A ranking as cards. Fields that `SearchResponse` also has mean the same.
+class ResultColumn(RankingResponse):
+    """A ranking as cards.
 
     `controls` are those that rank as the weights do, None if the weights are not a point of the PDV plane.
     """
 
     cards: list[Card]
-    weights: dict[str, float] = Field(default_factory=dict)
-    hidden: dict[str, int] = Field(default_factory=dict)
-    searched: int = 0
-    note: str | None = None
-    why: str | None = None
     controls: WeightControls | None = None
-    answerable: float | None = None
-    has_match: bool = True
 
     @classmethod
-    def of(cls, ranking: Ranking, cards: list[Card], controls: WeightControls | None) -> ResultColumn:
-        return cls(
-            cards=cards,
-            weights=dict(ranking.weights),
-            hidden=dict(ranking.hidden),
-            searched=ranking.searched,
-            note=ranking.note,
-            why=ranking.why,
-            controls=controls,
-            answerable=ranking.answerable,
-            has_match=ranking.has_match,
-        )
+    def of(cls, ranking: Ranking, cards: list[Card], controls: WeightControls | None = None) -> ResultColumn:
+        return cls(**ranking.query, cards=cards, controls=controls)
 
 
 class PageView(BaseModel):

@@ -39,6 +39,22 @@ class Hit:
     contributions: Mapping[str, float] = field(repr=False)
     path: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the hit as JSON values.
+
+        Returns
+        -------
+        dict of str to Any
+            Every field by its name.
+
+        Examples
+        --------
+        >>> from mmretrieve import Hit
+        >>> Hit(rank=1, id="a.jpg", score=0.75, contributions={"image": 0.75}).to_dict()
+        {'rank': 1, 'id': 'a.jpg', 'score': 0.75, 'contributions': {'image': 0.75}, 'path': None}
+        """
+        return {**vars(self), "contributions": dict(self.contributions)}
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -106,15 +122,38 @@ class Ranking:
 
     @property
     def query(self) -> dict[str, Any]:
-        """How the query was interpreted, as JSON values: caption, words, weights, why, answerable, note."""
+        """How the query was interpreted and what was searched, as JSON values: `to_dict` without the hits."""
         return {
             "caption": self.caption,
             "words": dict(self.words),
             "weights": dict(self.weights),
             "why": self.why,
+            "rule": str(self.rule),
+            "k": self.k,
+            "searched": self.searched,
+            "pool": self.pool,
+            "hidden": dict(self.hidden),
             "answerable": self.answerable,
+            "has_match": self.has_match,
             "note": self.note,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the ranking as JSON values. Shell, API, MCP and page take their fields from it.
+
+        Returns
+        -------
+        dict of str to Any
+            Every field by its name, `caption` and `has_match`; `hits` is a list of `Hit.to_dict`.
+
+        Examples
+        --------
+        >>> from mmretrieve import Hit, Ranking
+        >>> ranking = Ranking((Hit(1, "a.jpg", 0.75, {"image": 0.75}),), k=10, searched=1, weights={"image": 1.0})
+        >>> [hit["id"] for hit in ranking.to_dict()["hits"]], ranking.to_dict()["rule"], ranking.to_dict()["has_match"]
+        (['a.jpg'], 'linear', True)
+        """
+        return {"hits": [hit.to_dict() for hit in self.hits], **self.query}
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -449,12 +449,30 @@ def test_invalid_options_in_the_shell_are_one_line(
         ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),
-        ([*image, "--prompt", "a", "--phi", "nowhere.pt"], "phi given, but 'captions' does not use it"),
-        ([*image, "--prompt", "a", "--composer", "sum", "--rewriter", "swap"], "rewriter given, but 'sum' does not use it"),
-        (["--prompt", "a", "--captioner", "tagger"], "captioner given, but 'prompt' does not use it"),
-        (["--avoid", "a", "--rewriter", "swap"], "rewriter given, but 'prompt' does not use it"),
-        ([*image, "--captioner", "tagger"], "captioner given, but 'image' does not use it"),
-        ([*image, "--prompt", "a", "--compiler", "rules"], "compiler given, but 'captions' does not use it"),
+        (
+            [*image, "--prompt", "a", "--phi", "nowhere.pt"],
+            "--phi has no effect here: the composer is 'captions'; leave it out, or choose another --composer",
+        ),
+        (
+            [*image, "--prompt", "a", "--composer", "sum", "--rewriter", "swap"],
+            "--rewriter has no effect here: the composer is 'sum'; leave it out, or choose",
+        ),
+        (
+            ["--prompt", "a", "--captioner", "tagger"],
+            "--captioner has no effect here: the composer is 'prompt'; leave it out, give --image, or choose another --composer",
+        ),
+        (
+            ["--avoid", "a", "--rewriter", "swap"],
+            "--rewriter has no effect here: the composer is 'prompt'; leave it out, give --image, or",
+        ),
+        (
+            [*image, "--captioner", "tagger"],
+            "--captioner has no effect here: the composer is 'image'; leave it out, give --prompt, or",
+        ),
+        (
+            [*image, "--prompt", "a", "--compiler", "rules"],
+            "--compiler has no effect here: the composer is 'captions'; leave it out, or choose",
+        ),
         (
             [*image, "--prompt", "a", "--composer", "sun"],
             "argument --composer: unknown composer 'sun'; did you mean 'sum'? choose from: image,",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from enum import StrEnum
@@ -53,6 +55,12 @@ from mmretrieve.wardrobe.train import (
 
 BY_ID = {drawing.id: drawing for drawing in drawings()}
 NAMES = [field.name for field in fields(Garment)]
+
+
+def test_an_existing_gallery_is_opened_without_the_drawing_code() -> None:
+    code = "import sys, mmretrieve; mmretrieve.wardrobe.gallery_folder(); print('mmretrieve.wardrobe.draw' in sys.modules)"
+    gallery.gallery_folder()
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 
 def test_a_garment_has_every_combination_of_the_attributes_of_its_kind_and_no_others() -> None:

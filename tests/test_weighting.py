@@ -274,7 +274,8 @@ def test_the_shell_prints_the_interpreted_query(made: Path, capsys: pytest.Captu
     assert main([*words, "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all(line["query"] == lines[0]["query"] for line in lines)
-    assert set(lines[0]["query"]) == {"caption", "words", "weights", "why", "answerable", "note"}
+    assert set(lines[0]["query"]) == set(mm.Ranking((), k=3, searched=0, weights={}).query)
+    assert [lines[0]["query"][name] for name in ("rule", "pool", "k", "has_match")] == ["linear", None, 3, False]
     assert all(isinstance(line["fields"], dict) for line in lines)
     assert main(words) == 0
     assert "note: automatic: " in capsys.readouterr().err

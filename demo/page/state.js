@@ -8,24 +8,41 @@ const RENAMED = { knobs: "controls", beside: "comparison", more: "more_like", le
 const MERGE_MS = 1200;
 const LAST_STEP = "mmretrieve-top"; // in the session storage
 
+const isText = (value) => typeof value === "string";
+const isTexts = (value) => Array.isArray(value) && value.every(isText);
+const isNumberOrNull = (value) => value === null || Number.isFinite(value);
+const isControls = (value) =>
+  ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1 && (value.avoid === undefined || isNumberOrNull(value.avoid));
+const isSetting = (value) => value === AUTO || isControls(value);
+const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+const isRegion = (value) => value === null || (Array.isArray(value) && value.length === 4 && value.every(Number.isFinite));
+const isReference = (value) => isText(value?.id ?? value?.upload) && isRegion(value.region) && Number.isFinite(value.weight);
+const isPrompt = (value) => isText(value?.text) && Number.isFinite(value.strength);
+const isFilter = (value) =>
+  isObject(value) && Object.entries(value).every(([name, bound]) => (name === "any_of" ? isTexts(bound) : ["at_least", "at_most"].includes(name) && Number.isFinite(bound)));
+const isCount = (value) => Number.isInteger(value) && value >= 0;
+
+// Every field of the state: its initial value, and which values of a link are accepted.
+const FIELDS = {
+  references: [[], (value) => Array.isArray(value) && value.every(isReference)], // {id} or {upload}, with region [left, top, right, bottom] or null, and a weight
+  prompts: [[{ text: "", strength: 1 }], (value) => Array.isArray(value) && value.length > 0 && value.every(isPrompt)],
+  avoid: ["", isText],
+  caption: ["", isText],
+  more_like: [[], isTexts],
+  less_like: [[], isTexts],
+  controls: [AUTO, isSetting], // or {beta, alpha_image, alpha_text, prompt}, and avoid if phrases to avoid do not keep their base weights
+  comparison: [null, (value) => value === null || isSetting(value)], // the controls of a second column
+  filters: [{}, (value) => isObject(value) && Object.values(value).every(isFilter)], // field → {any_of: […]} or {at_least, at_most}
+  where: ["", isText],
+  min_score: [null, isNumberOrNull],
+  exclude_reference: [true, (value) => typeof value === "boolean"],
+  sort: ["", isText],
+  k: [PAGE_SIZE, (value) => isCount(value) && value > 0 && value <= MAX_RESULTS],
+  seed: [0, isCount],
+};
+
 export function blank() {
-  return {
-    references: [], // {id} or {upload}, with region [left, top, right, bottom] or null, and a weight
-    prompts: [{ text: "", strength: 1 }],
-    avoid: "",
-    caption: "",
-    more_like: [],
-    less_like: [],
-    controls: AUTO, // or {beta, alpha_image, alpha_text, prompt}, and avoid if phrases to avoid do not keep their base weights
-    comparison: null, // the controls of a second column
-    filters: {}, // field → {any_of: […]} or {at_least, at_most}
-    where: "",
-    min_score: null,
-    exclude_reference: true,
-    sort: "",
-    k: PAGE_SIZE,
-    seed: 0,
-  };
+  return structuredClone(Object.fromEntries(Object.entries(FIELDS).map(([name, [initial]]) => [name, initial])));
 }
 
 export function hasQuery(state) {
@@ -41,13 +58,14 @@ export function inOrder(references) {
   return [...references.filter((one) => one.upload), ...references.filter((one) => one.id)];
 }
 
-// The body of a request. Regions and weights follow the order of the references.
+// The body of a request: fields are sent as they are, or as below. Regions and weights follow the order of the references.
 export function toRequest(state) {
-  const { more_like, less_like, controls, comparison, k, seed } = state;
-  const references = inOrder(state.references);
+  const { references: chosen, prompts: _, sort: __, ...unchanged } = state; // the server has no fields of these names
+  const references = inOrder(chosen);
   const prompts = activePrompts(state);
   const readsCaption = state.caption.trim() && references.length === 1 && (prompts.length || state.avoid.trim());
   return {
+    ...unchanged,
     upload: references.filter((one) => one.upload).map((one) => one.upload),
     reference_id: references.filter((one) => one.id).map((one) => one.id),
     region: references.some((one) => one.region) ? references.map((one) => one.region ?? null) : [],
@@ -60,7 +78,6 @@ export function toRequest(state) {
     min_score: hasQuery(state) ? state.min_score : null,
     exclude_reference: state.exclude_reference && references.length > 0,
     filters: Object.entries(state.filters).map(([field, condition]) => ({ field, ...condition })),
-    more_like, less_like, controls, comparison, k, seed,
   };
 }
 
@@ -81,39 +98,11 @@ export function fromAddress(search) {
   try {
     const fields = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
     const renamed = Object.entries(fields).map(([name, value]) => [Object.hasOwn(RENAMED, name) ? RENAMED[name] : name, value]);
-    return { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(SHAPES, name) && SHAPES[name](value))) };
+    return { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(FIELDS, name) && FIELDS[name][1](value))) };
   } catch {
     return empty;
   }
 }
-
-const isText = (value) => typeof value === "string";
-const isTexts = (value) => Array.isArray(value) && value.every(isText);
-const isNumberOrNull = (value) => value === null || Number.isFinite(value);
-const isControls = (value) =>
-  ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1 && (value.avoid === undefined || isNumberOrNull(value.avoid));
-const isSetting = (value) => value === AUTO || isControls(value);
-const isRegion = (value) => value === null || (Array.isArray(value) && value.length === 4 && value.every(Number.isFinite));
-const isFilter = (value) =>
-  value !== null && typeof value === "object" && Object.entries(value).every(([name, bound]) => (name === "any_of" ? isTexts(bound) : ["at_least", "at_most"].includes(name) && Number.isFinite(bound)));
-const isCount = (value) => Number.isInteger(value) && value >= 0;
-const SHAPES = {
-  references: (value) => Array.isArray(value) && value.every((one) => isText(one?.id ?? one?.upload) && isRegion(one.region) && Number.isFinite(one.weight)),
-  prompts: (value) => Array.isArray(value) && value.length > 0 && value.every((one) => isText(one?.text) && Number.isFinite(one.strength)),
-  avoid: isText,
-  caption: isText,
-  more_like: isTexts,
-  less_like: isTexts,
-  controls: isSetting,
-  comparison: (value) => value === null || isSetting(value),
-  filters: (value) => value !== null && typeof value === "object" && !Array.isArray(value) && Object.values(value).every(isFilter),
-  where: isText,
-  min_score: isNumberOrNull,
-  exclude_reference: (value) => typeof value === "boolean",
-  sort: isText,
-  k: (value) => isCount(value) && value > 0 && value <= MAX_RESULTS,
-  seed: isCount,
-};
 
 // Undo and redo are the browser's back and forward; this class tracks whether each is possible.
 export class StateHistory {

@@ -20,7 +20,8 @@ from mmretrieve.cli.runtime import (
 )
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, Decode
+from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, ComposerName, Decode
+from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def index(options: argparse.Namespace) -> int:
         other = Gallery.open(options.source)
         with progress_bar(len(other), "items", options.quiet) as progress:
             gallery = Gallery.like(options.gallery, other)
-            return _finish(options, gallery, gallery.merge(other.path, progress=progress.update))
+            return _finish_write(options, gallery, gallery.merge(other.path, progress=progress.update))
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Shard(source, *options.shard)
     with progress_bar(len(shared), "images", options.quiet) as progress:
-        return _finish(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
+        return _finish_write(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
 
 
 def sync(options: argparse.Namespace) -> int:
@@ -56,7 +57,7 @@ def sync(options: argparse.Namespace) -> int:
     source = _source(options)
     gallery = _gallery_to_fill(options)
     with progress_bar(len(source), "images", options.quiet) as progress:
-        return _finish(options, gallery, gallery.sync(source, progress=progress.update))
+        return _finish_write(options, gallery, gallery.sync(source, progress=progress.update))
 
 
 def search(options: argparse.Namespace) -> int:
@@ -65,7 +66,7 @@ def search(options: argparse.Namespace) -> int:
     _check_parts_are_used(options, request)
     retriever = open_retriever(options)
     ranking = retriever.search_requests([request])[0]
-    _print_ranking(ranking, retriever.gallery, as_json=options.json)
+    _print_hits(ranking, retriever.gallery, as_json=options.json)
     return DONE
 
 
@@ -111,11 +112,13 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
         return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
     existing = Gallery.open(folder)
     if options.decode not in (None, existing.decode):
-        raise OptionError(f"{folder}: this gallery decodes {existing.decode!s}; leave out --decode, or create another gallery")
+        raise OptionError(
+            f"{folder}: this gallery was made with --decode {existing.decode!s}; leave out --decode, or index into a new gallery"
+        )
     return Gallery.open(folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model))
 
 
-def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
+def _finish_write(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
     """Prints the report and stores the vocabulary. Raises OptionError, after all was added, for an unknown field."""
     status = print_report(options, gallery.path, report, len(gallery))
     if options.vocabulary_fields is None:
@@ -128,32 +131,31 @@ def _finish(options: argparse.Namespace, gallery: Gallery, report: AddReport) ->
 def _check_parts_are_used(options: argparse.Namespace, request: SearchRequest) -> None:
     """Raises OptionError for parts that were given and that this search does not use."""
     given = [part for part in PART_OPTIONS if getattr(options, part) is not None]
-    if unused := [part for part in given if part not in request.used_parts]:
-        raise OptionError(
-            f"{', '.join(unused)} given, but {request.composer_name!r} does not use it; choose another composer, or leave it out"
-        )
+    unused = [part for part in given if part not in request.used_parts]
+    if not unused:
+        return
+    would_be_used = request.composer is None and COMPOSERS[ComposerName.CAPTIONS].uses.issuperset(unused)
+    missing = f"give --{'prompt' if request.reference_count else 'image'}, " if would_be_used else ""
+    what, it = ("have", "them") if len(unused) > 1 else ("has", "it")
+    raise OptionError(
+        f"--{', --'.join(unused)} {what} no effect here: the composer is {request.composer_name!r}; "
+        f"leave {it} out, {missing}or choose another --composer"
+    )
 
 
-def _print_ranking(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:
+def _print_hits(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:
     fields = [item.fields for item in gallery.items(ranking.ids)] if as_json else [{}] * len(ranking)
     for hit, of_hit in zip(ranking, fields, strict=True):
         if as_json:
-            line = {
-                "rank": hit.rank,
-                "id": hit.id,
-                "score": hit.score,
-                "path": hit.path,
-                "contributions": dict(hit.contributions),
-            }
-            print(json.dumps({**line, "fields": dict(of_hit), "query": ranking.query}, ensure_ascii=False))
+            print(json.dumps({**hit.to_dict(), "fields": dict(of_hit), "query": ranking.query}, ensure_ascii=False))
         else:
             contributions = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
             print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({contributions})")
-    print_messages(_notes(ranking, as_json=as_json), prefix="note")
+    print_messages(_ranking_messages(ranking, as_json=as_json), prefix="note")
 
 
-def _notes(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
-    """What a person should know of a ranking, a line each. With --json the reason for the weights is in the output."""
+def _ranking_messages(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
+    """Messages on a ranking for stderr. With --json the reason for the weights is in the output instead."""
     if ranking.why and not as_json:
         yield f"{ranking.why}; caption: {ranking.caption}" if ranking.caption else ranking.why
     if not ranking.has_match:

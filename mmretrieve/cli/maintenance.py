@@ -29,7 +29,7 @@ def info(options: argparse.Namespace) -> int:
     from mmretrieve.retriever import open_gallery
 
     entries = open_gallery(resolve_gallery(options.gallery)).info()
-    print_result(options, _as_list(entries), entries)
+    print_result(options, _format_entries(entries), entries)
     return DONE
 
 
@@ -40,7 +40,7 @@ def verify(options: argparse.Namespace) -> int:
     gallery = open_gallery(resolve_gallery(options.gallery))
     problems = gallery.verify()
     print_messages(f"{gallery.path}/{line}" for line in problems)
-    text = f"{gallery.path}: {len(gallery)} items, {'all well' if not problems else f'{len(problems)} problems'}"
+    text = f"{gallery.path}: {len(gallery)} items, {'no problems found' if not problems else f'{len(problems)} problems'}"
     print_result(options, text, {"items": len(gallery), "problems": problems})
     return FAILED if problems else DONE
 
@@ -110,7 +110,7 @@ def index_report(options: argparse.Namespace) -> int:
     from mmretrieve.gallery.gallery import Gallery
 
     report = Gallery.open(resolve_folder(options.gallery), device="cpu").index_report(recall=options.recall)
-    print_result(options, _as_list(report), report)
+    print_result(options, _format_entries(report), report)
     return DONE
 
 
@@ -167,27 +167,27 @@ def import_(options: argparse.Namespace) -> int:
     return print_report(options, gallery.path, report, len(gallery))
 
 
-def _as_list(entries: Mapping[str, Any]) -> str:
+def _format_entries(entries: Mapping[str, Any]) -> str:
     """Names and values in two columns, nested entries a line each; without empty ones."""
-    rows = [row for name, value in entries.items() for row in _rows(name, value)]
+    rows = [row for name, value in entries.items() for row in _entry_rows(name, value)]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _entry_rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, of_key in value.items():
-            yield from _rows(f"{name} {key}", of_key)
+            yield from _entry_rows(f"{name} {key}", of_key)
     elif value not in (None, "", [], ()):
-        yield name, arguments.printable(_as_text(value))
+        yield name, arguments.printable(_format_value(value))
 
 
-def _as_text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, str) and value.startswith("{"):  # the preprocessing of an encoder is JSON
         with suppress(ValueError):
             value = json.loads(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_as_text(of_key)}" for key, of_key in value.items())
+        return ", ".join(f"{key} {_format_value(of_key)}" for key, of_key in value.items())
     if isinstance(value, list | tuple):
-        return " ".join(map(_as_text, value))
+        return " ".join(map(_format_value, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -63,11 +63,9 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
 
 
 def resolve_gallery(name: str) -> Path | str:
-    """The folder of that name, an address, or the built-in gallery for `wardrobe` if there is no such folder."""
-    if is_address(name):
-        return name
+    """The folder or the address as given; the built-in gallery for `wardrobe` if there is no such folder."""
     if name != BUILT_IN or Path(name).is_dir():
-        return Path(name)
+        return name
     from mmretrieve import wardrobe
 
     return wardrobe.gallery_folder()
@@ -75,12 +73,11 @@ def resolve_gallery(name: str) -> Path | str:
 
 def resolve_folder(name: str) -> Path:
     """A folder as above. Raises OptionError for an address."""
-    folder = resolve_gallery(name)
-    if not isinstance(folder, Path):
+    if is_address(name):
         raise OptionError(
             f"{name}: this command needs a folder; `mmretrieve pull` copies a collection into one, `mmretrieve push` copies it back"
         )
-    return folder
+    return Path(resolve_gallery(name))
 
 
 def open_retriever(options: argparse.Namespace) -> Retriever:

@@ -60,13 +60,15 @@ def api_routes(context: AppContext) -> APIRouter:
     async def search_form(
         request: Request,
         image: Annotated[list[UploadFile], File(description="reference images")] = [],  # noqa: B006  FastAPI copies it
-        ask: Annotated[str, Form(description='the request, such as {"prompt": "in red"}')] = "{}",
+        json_text: Annotated[str, Form(alias="request", description='the request, such as {"prompt": "in red"}')] = "{}",
     ) -> SearchResponse:
-        if unexpected := set(await request.form()) - {"image", "ask"}:
+        form = await request.form()
+        if unexpected := set(form) - {"image", "request", "ask"}:
+            names = ", ".join(sorted(unexpected))
             raise OptionError(
-                f"a form has the fields image and ask, not {', '.join(sorted(unexpected))}; the request goes into ask, as JSON"
+                f"a form has the fields image and request, not {names}; send the fields of a search as JSON in request"
             )
-        body = parse_json(SearchBody, ask)
+        body = parse_json(SearchBody, str(form.get("ask", json_text)))  # ask: the earlier name of request
         if len(image) > limits.REFERENCES:
             raise OptionError(f"{len(image)} references; a request takes up to {limits.REFERENCES}")
         contents = [await file.read() for file in image]
@@ -74,7 +76,7 @@ def api_routes(context: AppContext) -> APIRouter:
 
     @router.post("/batch", summary="Many requests at once; a wrong one does not affect the others")
     async def batch(batch: BatchRequest) -> BatchResponse:
-        return BatchResponse(answers=[await answer(body) for body in batch.asks])
+        return BatchResponse(answers=[await answer(body) for body in batch.requests])
 
     @router.post("/uploads", summary="Send an image to be a reference", openapi_extra=IMAGE_BODY)
     async def upload(request: Request) -> UploadResponse:

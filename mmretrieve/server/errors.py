@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -40,6 +41,10 @@ STATUS: dict[type[MMRetrieveError], int] = {
     SearchTimeoutError: 504,
 }
 OTHER_STATUS = 500
+ROUTING_ERRORS = {
+    404: "no such route; see /api/openapi.json",
+    405: "the route does not have this method; see /api/openapi.json",
+}
 MAX_CHARACTERS = 600  # of a message, which may repeat what a client sent
 MAX_VALUE_CHARACTERS = 200  # of a wrong value that a message repeats
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"][^/:\n'\"]*/)+")  # from the root to before the last name
@@ -60,6 +65,7 @@ EXPECTED = {
     "finite_number": "be a finite number",
     "greater_than_equal": "be at least {ge}",
     "less_than_equal": "be at most {le}",
+    "value_error": "be a file",  # of FastAPI, for a form; our validators raise errors of their own
     "bool_type": "be true or false",
     "bool_parsing": "be true or false",
     "literal_error": "be {expected}",
@@ -85,7 +91,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         400: "wrong use",
         401: "a token or a password is required",
         403: "the request comes from a page of another site",
-        404: "no such item",
+        404: "no such item or route",
         405: "the method is not allowed",
         410: "an uploaded image that is not stored any more",
         408: "a body that did not arrive in time",
@@ -144,7 +150,10 @@ def add_error_handlers(app: FastAPI, service: SearchService) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return response(error.status_code, str(error.detail), error.headers)
+        detail = str(error.detail)
+        if detail == HTTPStatus(error.status_code).phrase:  # the framework's words, which say nothing of what to do
+            detail = ROUTING_ERRORS.get(error.status_code, detail)
+        return response(error.status_code, detail, error.headers)
 
     @app.exception_handler(Exception)
     async def unexpected_error(_: Request, __: Exception) -> JSONResponse:
@@ -191,7 +200,9 @@ def _sentence(field: str, errors: Sequence[Any]) -> str:
         return f"{field} is missing; every request needs it" if field else "the request has no body; send a JSON object"
     if ours := [str(error["msg"]) for error in errors if error["type"] not in EXPECTED]:  # sentences already
         return ours[0] if ours[0].startswith(field) else f"{field}: {ours[0]}"
-    phrases = dict.fromkeys(EXPECTED[error["type"]].format(**_readable(error.get("ctx", {}))) for error in errors)
+    phrases = list(dict.fromkeys(EXPECTED[error["type"]].format(**_readable(error.get("ctx", {}))) for error in errors))
+    if all(phrase.startswith("be ") for phrase in phrases):  # "be a number or 'auto'"
+        phrases[1:] = [phrase.removeprefix("be ") for phrase in phrases[1:]]
     return f"{field or 'the request'} must {' or '.join(phrases)}{_given(first)}"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,6 +35,7 @@ from mmretrieve.server.errors import ErrorResponse, without_folders
 from mmretrieve.server.uploads import Uploads
 
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
+REGION_SIDES = 4
 Value = str | int | float | None
 
 
@@ -76,6 +78,12 @@ def read_public_filter(where: Any) -> Expression:
     return expression
 
 
+def _check_sides(region: Any) -> Any:
+    if isinstance(region, list) and len(region) != REGION_SIDES:
+        raise _error(f"region must have exactly {REGION_SIDES} values: left, top, right and bottom, got {len(region)}")
+    return region
+
+
 FILTER_SCHEMA = {
     "anyOf": [
         {"type": "string", "maxLength": MAX_LENGTH},
@@ -96,7 +104,10 @@ ONE: dict[FieldKind, Any] = {
     FieldKind.IMAGE: str,
     FieldKind.TEXT: Text,
     FieldKind.ID: Id,
-    FieldKind.REGION: Annotated[list[Share], Field(min_length=4, max_length=4)] | None,
+    FieldKind.REGION: Annotated[
+        list[Share], Field(min_length=REGION_SIDES, max_length=REGION_SIDES), BeforeValidator(_check_sides)
+    ]
+    | None,
     FieldKind.NUMBER: Number,
     FieldKind.COMPOSER: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.RULE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
@@ -187,13 +198,16 @@ else:
 class BatchRequest(BaseModel):
     """Several requests at once. An invalid one gets its own error, so the schema accepts anything in its place."""
 
-    asks: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(
-        min_length=1, max_length=limits.BATCH, description="the requests"
+    requests: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(
+        min_length=1,
+        max_length=limits.BATCH,
+        description="the requests",
+        validation_alias=AliasChoices("requests", "asks"),  # the earlier name
     )
 
 
 class HitResponse(BaseModel):
-    """One item of a ranking; its contributions sum to its score."""
+    """One item of a ranking; its contributions sum to its score. The path of `Hit` stays on the server."""
 
     rank: int = Field(description="from 1")
     id: str = Field(description="id of the item")
@@ -204,11 +218,16 @@ class HitResponse(BaseModel):
     fields: dict[str, Value] = Field(description="the fields of the item")
 
 
-class SearchResponse(BaseModel):
-    """A ranking, and what was chosen for it."""
+class HitsResponse(BaseModel):
+    """The hits of a ranking. They come first in a response, because some agents read only its beginning."""
 
     hits: list[HitResponse] = Field(description="the best items, best first")
-    asked: int = Field(description="the number of hits that was requested")
+
+
+class RankingResponse(BaseModel):
+    """A ranking without its hits: the fields of `Ranking.query`."""
+
+    k: int = Field(description="the number of hits that was requested")
     searched: int = Field(description="items that could appear")
     hidden: dict[str, int] = Field(description="items that could not, by what hid them")
     weights: dict[str, float] = Field(description="of each term")
@@ -218,30 +237,20 @@ class SearchResponse(BaseModel):
     note: str | None = Field(description="remarks on the result, such as why there are fewer hits than requested")
     caption: str | None = Field(description="the description of the first reference")
     why: str | None = Field(description="which weights were chosen, and why, if they were")
-    answerable: float | None = Field(description=f"how well the gallery fits the query, 0 to 1; below {NO_MATCH} nothing fits")
+    answerable: float | None = Field(description="how well the gallery fits the query, 0 to 1")
+    has_match: bool = Field(description=f"whether an item of the gallery matches the query: answerable is not below {NO_MATCH}")
+
+
+class SearchResponse(RankingResponse, HitsResponse):  # pydantic puts the fields of the last base first
+    """A ranking, and what was chosen for it."""
+
+    asked: int = Field(description="the earlier name of k")
     seconds: float = Field(description="duration of the search, without waiting")
 
     @classmethod
     def of(cls, ranking: Ranking, fields: list[Mapping[str, Any]], seconds: float) -> SearchResponse:
-        hits = [
-            HitResponse(rank=hit.rank, id=hit.id, score=hit.score, contributions=dict(hit.contributions), fields=dict(of_hit))
-            for hit, of_hit in zip(ranking, fields, strict=True)
-        ]
-        return cls(
-            hits=hits,
-            asked=ranking.k,
-            searched=ranking.searched,
-            hidden=dict(ranking.hidden),
-            weights=dict(ranking.weights),
-            words=dict(ranking.words),
-            rule=str(ranking.rule),
-            pool=ranking.pool,
-            note=ranking.note,
-            caption=ranking.caption,
-            why=ranking.why,
-            answerable=ranking.answerable,
-            seconds=seconds,
-        )
+        hits = [HitResponse(**hit.to_dict(), fields=dict(of_hit)) for hit, of_hit in zip(ranking, fields, strict=True)]
+        return cls(**ranking.query, hits=hits, asked=ranking.k, seconds=seconds)
 
 
 class BatchResponse(BaseModel):

@@ -18,7 +18,6 @@ from mmretrieve.errors import ExpiredError, ImageError
 from mmretrieve.images import URL, content_hash, open_image, thumbnail
 from mmretrieve.server.limits import Limits
 
-NAME = "the image"  # what messages call it: an upload has no file name
 PREVIEW_SIDE = 640
 TOKEN = re.compile(r"[0-9a-f]{32}")
 DATA_URI = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
@@ -36,10 +35,10 @@ class Uploads:
         self._files: OrderedDict[str, tuple[int, float]] = OrderedDict()  # token → bytes, last used
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def add(self, content: bytes) -> str:
-        """Stores an image and returns its token. Raises ImageError for bytes that are not an image."""
+    def add(self, content: bytes, name: str = "the upload") -> str:
+        """Stores an image and returns its token. Raises ImageError, with that name, for bytes that are not an image."""
         file = io.BytesIO(content)
-        file.name = NAME
+        file.name = name
         open_image(file)
         token = content_hash(io.BytesIO(content))
         with self._lock:
@@ -57,7 +56,7 @@ class Uploads:
         if URL.match(encoded.lstrip()):
             raise ImageError("a URL is not an image, and URLs are never fetched; send the bytes of the image as base64")
         try:
-            return self.add(base64.b64decode("".join(encoded.split()), validate=True))
+            return self.add(base64.b64decode("".join(encoded.split()), validate=True), "image")
         except (binascii.Error, ValueError) as error:
             if isinstance(error, ImageError):
                 raise

@@ -21,7 +21,6 @@ from mmretrieve.gallery.store.ledger import FORMAT
 from mmretrieve.images import content_hash
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
 from mmretrieve.wardrobe.dataset import Drawing, drawings
-from mmretrieve.wardrobe.draw import draw
 
 PICTURES, GALLERY, TABLE = "pictures", "gallery", "drawings.jsonl"
 EDITION = 3  # of the files below; a new edition is drawn again
@@ -165,6 +164,8 @@ def _write_table(path: Path) -> None:
 
 def draw_share(folder: str, processes: str, number: str) -> None:
     """Draws the images of process `number` of `processes`; the arguments come from a command line."""
+    from mmretrieve.wardrobe.draw import draw  # an existing gallery is opened without it
+
     for drawing in drawings()[int(number) :: int(processes)]:
         image = draw(drawing.garment, drawing.detail, seed=drawing.seed)
         image.save(Path(folder, drawing.id), compress_level=3)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from PIL import Image
 
 import mmretrieve as mm
 from demo import exports
+from demo.app import PAGE_FOLDER
 from demo.page_service import MIN_COPY_SCORE, PageService, readable_name, stack_copies, weigh_by_controls
-from demo.schemas import Card, FieldFilter, PageRequest, WeightControls, caption_origin, combine_filters
+from demo.schemas import Card, FieldFilter, PageRequest, ResultColumn, WeightControls, caption_origin, combine_filters
 from mmretrieve.composition import Caption
 from mmretrieve.errors import ExpiredError
 from mmretrieve.filters import read_filter
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.limits import Limits
+from mmretrieve.server.schemas import HitResponse, RankingResponse, SearchResponse
 from mmretrieve.sources.base import SourceItem
 from mmretrieve.sources.location import Location
 
@@ -190,6 +193,33 @@ def test_a_query_without_a_match_is_reported(page: PageService) -> None:
     assert present.has_match
     assert not absent.has_match
     assert absent.cards
+
+
+def test_every_front_end_has_all_fields_of_a_ranking() -> None:
+    ranking = mm.Ranking(
+        (mm.Hit(1, "a.jpg", 0.2, {"image": 0.2}, "/a.jpg"),), k=5, searched=1, weights={"image": 1.0}, answerable=0.1
+    )
+    names = {field.name for field in dataclasses.fields(mm.Ranking)} | {"caption", "has_match"}
+    assert set(ranking.to_dict()) == names
+    assert set(RankingResponse.model_fields) == set(ranking.query) == names - {"hits"}
+    response, column = SearchResponse.of(ranking, [{"colour": "red"}], 0.5), ResultColumn.of(ranking, [])
+    assert json.loads(response.model_dump_json()) == {
+        **ranking.query,
+        "hits": [{"rank": 1, "id": "a.jpg", "score": 0.2, "contributions": {"image": 0.2}, "fields": {"colour": "red"}}],
+        "asked": 5,
+        "seconds": 0.5,
+    }
+    assert json.loads(column.model_dump_json()) == {**ranking.query, "cards": [], "controls": None}
+    assert set(HitResponse.model_fields) == set(ranking[0].to_dict()) - {"path"} | {"fields"}
+
+
+def test_the_state_of_the_page_has_the_names_of_the_request() -> None:
+    script = (PAGE_FOLDER / "state.js").read_text(encoding="utf-8")
+    state = set(re.findall(r"^  (\w+): \[", script.partition("const FIELDS = {")[2].partition("\n};")[0], re.MULTILINE))
+    converted = re.search(r"const \{ references: \w+, prompts: _, sort: __, \.\.\.unchanged \} = state", script)
+    assert converted
+    assert {"references", "prompts", "sort", "k", "where"} < state
+    assert state - {"references", "prompts", "sort"} < set(PageRequest.model_fields)
 
 
 def test_settings_are_validated() -> None:

@@ -126,7 +126,7 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
         "unknown field 'colour'; choose from: ": ("search", {"colour": "red"}),
         "k must be at most 1000, got 5000": ("similar", {"id": item, "k": 5_000}),
         "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),
-        "the image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
+        "image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
         "id is missing; every request needs it": ("item", {}),
         "unknown tool 'serch'; did you mean 'search'? choose from: search, similar, item, info": ("serch", {}),
         "source tells where files are": ("search", {"prompt": "a", "where": "items.[source] LIKE '/%'"}),

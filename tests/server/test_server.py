@@ -111,16 +111,16 @@ def expected(ranking: mm.Ranking) -> list[tuple[str, float, dict[str, float]]]:
 
 def test_a_note_says_which_words_were_cut(site: httpx.Client, shop: mm.Retriever, file: Path) -> None:
     prompts, caption = ("in red and with dots", "in green and with stripes"), "a photo of a long blue dress " * 9
-    asks = [{"image": base64_of(file.read_bytes()), "prompt": prompt, "caption": caption} for prompt in prompts]
+    requests = [{"image": base64_of(file.read_bytes()), "prompt": prompt, "caption": caption} for prompt in prompts]
     notes = [shop.search(file, prompt, caption=caption).note for prompt in prompts]
     assert all("so that the prompt fits into the encoder's 40 tokens" in str(note) for note in notes)
-    singles = [site.post("/api/search", json=ask).json() for ask in asks]
-    batch = site.post("/api/batch", json={"asks": asks}).json()["answers"]
+    singles = [site.post("/api/search", json=ask).json() for ask in requests]
+    batch = site.post("/api/batch", json={"requests": requests}).json()["answers"]
     for answers in (singles, batch):
         assert [answer["note"] for answer in answers] == notes
         assert all(prompt in answer["words"]["composed"] for prompt, answer in zip(prompts, answers, strict=True))
         assert hits_of(answers[0]) != hits_of(answers[1])
-    assert site.post("/api/search", json=asks[0] | {"caption": "a blue dress"}).json()["note"] is None
+    assert site.post("/api/search", json=requests[0] | {"caption": "a blue dress"}).json()["note"] is None
 
 
 def test_the_body_of_a_search_has_the_fields_of_a_request_and_uploads() -> None:
@@ -143,8 +143,8 @@ def test_every_way_to_send_a_request_gives_the_same_ranking(
         "base64": site.post("/api/search", json=query | {"image": base64_of(content)}),
         "data:": site.post("/api/search", json=query | {"image": [f"data:image/png;base64,{base64_of(content)}"]}),
         "upload": site.post("/api/search", json=query | {"upload": upload}),
-        "form": site.post("/api/search/form", files={"image": content}, data={"ask": json.dumps(query)}),
-        "batch": site.post("/api/batch", json={"asks": [query | {"upload": upload}]}),
+        "form": site.post("/api/search/form", files={"image": content}, data={"request": json.dumps(query)}),
+        "batch": site.post("/api/batch", json={"requests": [query | {"upload": upload}]}),
     }
     for way, answer in ways.items():
         found = answer.json()
@@ -171,7 +171,7 @@ def test_references_keep_their_order(site: httpx.Client, shop: mm.Retriever, pho
     form = site.post(
         "/api/search/form",
         files=[("image", first.read_bytes()), ("image", second.read_bytes())],
-        data={"ask": json.dumps(more | {"upload": uploads[1]})},
+        data={"request": json.dumps(more | {"upload": uploads[1]})},
     )
     assert hits_of(form.json()) == expected_hits
 
@@ -204,14 +204,30 @@ def test_every_field_means_what_it_means_in_python(site: httpx.Client, shop: mm.
 
 
 def test_an_invalid_request_of_a_batch_does_not_affect_the_others(site: httpx.Client, shop: mm.Retriever) -> None:
-    asks = [{"prompt": "in red"}, {"prompt": 3}, "what?", {"reference_id": "none"}, {"prompt": "in red", "k": 3}, {}]
-    answers = site.post("/api/batch", json={"asks": asks}).json()["answers"]
+    requests = [{"prompt": "in red"}, {"prompt": 3}, "what?", {"reference_id": "none"}, {"prompt": "in red", "k": 3}, {}]
+    answers = site.post("/api/batch", json={"requests": requests}).json()["answers"]
     assert ["error" in answer for answer in answers] == [False, True, True, True, False, True]
     assert hits_of(answers[0])[:3] == hits_of(answers[4]) == expected(shop.search(prompt="in red", k=3))
     assert answers[3] == {"error": "no item 'none' in this gallery"}
     assert "prompt must be text, got 3" in answers[1]["error"]
     for wrong in ([], [{"prompt": "in red"}] * (BATCH + 1)):
-        assert "asks must have " in error_text(site.post("/api/batch", json={"asks": wrong}), 400)
+        assert "requests must have " in error_text(site.post("/api/batch", json={"requests": wrong}), 400)
+
+
+def test_the_earlier_names_of_requests_are_accepted(site: httpx.Client) -> None:
+    query = {"prompt": "in red", "k": 3}
+    expected_hits = hits_of(site.post("/api/search", json=query).json())
+    assert hits_of(site.post("/api/batch", json={"asks": [query]}).json()["answers"][0]) == expected_hits
+    assert hits_of(site.post("/api/search/form", data={"ask": json.dumps(query)}).json()) == expected_hits
+    for name in ("asks", "requests"):
+        assert error_text(site.post("/api/batch", json={name: []}), 400) == f"{name} must have 1 or more values, got 0"
+    assert error_text(site.post("/api/batch", json={}), 400) == "requests is missing; every request needs it"
+
+
+def test_an_image_of_a_form_is_a_file(site: httpx.Client) -> None:
+    assert (
+        error_text(site.post("/api/search/form", data={"image": "dress.png"}), 400) == "image must be a file, got 'dress.png'"
+    )
 
 
 def huge_png(side: int) -> bytes:
@@ -227,21 +243,19 @@ def huge_png(side: int) -> bytes:
 @pytest.mark.timed
 def test_invalid_images_are_errors_without_a_path(site: httpx.Client) -> None:
     wrong = {
-        b"not a picture": "the image: not an image that can be read",
-        huge_png(14_200): "the image: more pixels than the limit of 120,000,000",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "the image: not an image",
+        b"not a picture": "not an image that can be read",
+        huge_png(14_200): "more pixels than the limit of 120,000,000; scale it down",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "not an image that can be read",
     }
     for content, line in wrong.items():
         started = time.monotonic()
-        ways = (
-            site.post("/api/uploads", content=content),
-            site.post("/api/uploads", files={"image": content}),
-            site.post("/api/search", json={"image": base64_of(content)}),
-            site.post("/api/search/form", files={"image": content}),
-        )
-        for answer in ways:
-            assert line in error_text(answer, 422)
-            assert "/" not in error_text(answer, 422)
+        for name, answer in (
+            ("the upload", site.post("/api/uploads", content=content)),
+            ("the upload", site.post("/api/uploads", files={"image": content})),
+            ("image", site.post("/api/search", json={"image": base64_of(content)})),
+            ("the upload", site.post("/api/search/form", files={"image": content})),
+        ):
+            assert error_text(answer, 422) == f"{name}: {line}"
         assert time.monotonic() - started < 5
     assert "the request has no image" in error_text(site.post("/api/uploads"), 422)
     assert "the request has no image" in error_text(site.post("/api/uploads", files={"image": b""}), 422)
@@ -259,7 +273,7 @@ def test_urls_are_not_fetched(site: httpx.Client, address: str) -> None:
 @pytest.mark.parametrize("text", ["data:,x", "hello world!", "/etc/passwd", "", "dress.png"])
 def test_invalid_base64_is_an_error(site: httpx.Client, text: str) -> None:
     line = error_text(site.post("/api/search", json={"image": text}), 422)
-    assert line in ("expected an image as base64, bare or in a data: URL", "the image: not an image that can be read")
+    assert line in ("expected an image as base64, bare or in a data: URL", "image: not an image that can be read")
 
 
 @pytest.mark.parametrize(
@@ -285,11 +299,15 @@ def test_invalid_base64_is_an_error(site: httpx.Client, text: str) -> None:
         ({"prompt": "a", "x\ud800": 1}, 400, r"unknown field 'x\ud800'"),
         ({"promt": "a"}, 400, "unknown field 'promt'; did you mean 'prompt'? choose from: upload, image, prompt"),
         ({"prompt": "a", "top_k": 3}, 400, "unknown field 'top_k'; did you mean 'k'? choose from"),
-        ({"prompt": "a", "weights": "blanced"}, 400, "or be 'auto', 'base' or 'balanced', got 'blanced'"),
-        ({"prompt": "a", "weights": 3}, 400, 'weights must be an object such as {"image": 1, "prompt": 2} or be \'auto\''),
+        ({"prompt": "a", "weights": "blanced"}, 400, "or 'auto', 'base' or 'balanced', got 'blanced'"),
+        ({"prompt": "a", "weights": 3}, 400, 'weights must be an object such as {"image": 1, "prompt": 2} or \'auto\''),
         ({"prompt": "a", "weights": {"prompt": "x"}}, 400, "weights.prompt must be a number, got 'x'"),
-        ({"prompt": "a", "alpha_image": "x"}, 400, "alpha_image must be a number or be 'auto', got 'x'"),
-        ({"reference_id": "a", "region": [0, 0, 1]}, 400, "region must have 4 or more values, got 3"),
+        ({"prompt": "a", "alpha_image": "x"}, 400, "alpha_image must be a number or 'auto', got 'x'"),
+        (
+            {"reference_id": "a", "region": [0, 0, 1]},
+            400,
+            "region must have exactly 4 values: left, top, right and bottom, got 3",
+        ),
         ({"prompt": {"text": "a"}}, 400, "prompt must be text, got an object"),
         ({"prompt": "a", "k": "x"}, 400, "k must be a whole number, got 'x'"),
         ({"prompt": "a", "exclude_reference": "x"}, 400, "exclude_reference must be true or false, got 'x'"),
@@ -350,7 +368,7 @@ def test_unknown_parameters_are_refused(site: httpx.Client) -> None:
 )
 def test_a_body_that_is_not_a_request_is_an_error(site: httpx.Client, body: bytes) -> None:
     error_text(site.post("/api/search", content=body, headers={"Content-Type": "application/json"}), 400)
-    error_text(site.post("/api/search/form", data={"ask": body.decode("latin-1") or "{"}), 400)
+    error_text(site.post("/api/search/form", data={"request": body.decode("latin-1") or "{"}), 400)
 
 
 def test_too_many_files_of_a_form_are_not_read(site: httpx.Client) -> None:
@@ -362,7 +380,8 @@ def test_other_methods_and_paths_are_refused(site: httpx.Client) -> None:
     for method, path, allowed in (("GET", "/api/search", "POST"), ("POST", "/api/items", "GET"), ("DELETE", "/mcp", "POST")):
         answer = site.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    error_text(site.get("/api/nothing"), 404)
+    assert error_text(site.get("/api/nothing"), 404) == "no such route; see /api/openapi.json"
+    assert error_text(site.delete("/api/search"), 405) == "the route does not have this method; see /api/openapi.json"
     error_text(site.post("/api/search", content=b"prompt=a", headers={"Content-Type": "text/plain"}), 400)
     assert site.get("/").json()["api"] == "/api/openapi.json"
 
@@ -445,7 +464,7 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
     form = site.post(
         "/api/search/form",
         files={"image": huge_png(20)},
-        data={"ask": json.dumps({"prompt": "in red", "where": structure, "k": 1})},
+        data={"request": json.dumps({"prompt": "in red", "where": structure, "k": 1})},
     )
     assert form.json()["searched"] == len(shop.gallery.list_items(where="width > 90", limit=100).items)
     total = site.get("/api/items", params={"where": json.dumps(structure)}).json()["total"]
@@ -462,7 +481,9 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
 
 def test_unknown_fields_of_a_form_are_refused(site: httpx.Client) -> None:
     answer = site.post("/api/search/form", files={"image": huge_png(20)}, data={"prompt": "in red"})
-    assert error_text(answer, 400) == "a form has the fields image and ask, not prompt; the request goes into ask, as JSON"
+    assert error_text(answer, 400) == (
+        "a form has the fields image and request, not prompt; send the fields of a search as JSON in request"
+    )
 
 
 def test_items_are_listed(site: httpx.Client, shop: mm.Retriever) -> None:
