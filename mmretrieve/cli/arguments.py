@@ -50,7 +50,13 @@ SYNTAX = {FieldKind.WEIGHTS: ": image=1.5,prompt=2", FieldKind.REGION: "; all fo
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports an error in one line instead of repeating the usage, and suggests the option or command that was meant."""
+    """Reports an error in one line instead of repeating the usage, and suggests the option or command that was meant.
+
+    Options are not abbreviated: `--k` must not be taken for `--key`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         program = self.prog.removeprefix("python -m ").partition(" ")[0]
@@ -73,7 +79,7 @@ class OneLineParser(argparse.ArgumentParser):
             if word == "--" or (has_commands and not word.startswith("-")):  # values follow, or the words of a command
                 return
             name = word.partition("=")[0]
-            if re.match(r"--[^\W\d]\S*$", name) and not any(option.startswith(name) for option in options):
+            if re.match(r"--[^\W\d]\S*$", name) and name not in options:
                 self.error(f"unknown option {name!r}{did_you_mean(name, options)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -194,13 +200,13 @@ def add_search_fields(command: argparse.ArgumentParser) -> None:
     """The fields of `SearchRequest` as options."""
     groups = {group: command.add_argument_group(group.value) for group in FieldGroup}
     for name, declared in REQUEST_FIELDS.items():
-        option, text = "-k" if name == "k" else _option(name), _field_help(name, declared)
+        options, text = ("-k", "--k") if name == "k" else (_option(name),), _field_help(name, declared)
         group = groups[declared.group]
         if declared.kind is FieldKind.FLAG:
-            group.add_argument(option, action="store_true", help=text)
+            group.add_argument(*options, action="store_true", help=text)
         else:
             action = "append" if declared.several else "store"
-            group.add_argument(option, action=action, type=_reader(declared), metavar=declared.metavar, help=text)
+            group.add_argument(*options, action=action, type=_reader(declared), metavar=declared.metavar, help=text)
 
 
 def search_fields(options: argparse.Namespace) -> dict[str, Any]:

@@ -124,7 +124,12 @@ def test_info_verify_delete(indexed: Path) -> None:
             2,
             "unknown option '--promt'; did you mean '--prompt'? see mmretrieve search --help",
         ),
-        (["search", "{g}", "--top-k=3"], 2, "unknown option '--top-k'; did you mean '-k'? see mmretrieve search --help"),
+        (["search", "{g}", "--top-k=3"], 2, "unknown option '--top-k'; did you mean '--k'? see mmretrieve search --help"),
+        (
+            ["search", "{g}", "--promp", "red"],
+            2,
+            "unknown option '--promp'; did you mean '--prompt'? see mmretrieve search --help",
+        ),
         (["index", "{photos}", "--galery", "{tmp}/new"], 2, "unknown option '--galery'; did you mean '--gallery'?"),
         (["--versoin"], 2, "unknown option '--versoin'; did you mean '--version'? see mmretrieve --help"),
         (["info", "{g}", "{g}"], 2, "unexpected argument"),
@@ -226,3 +231,12 @@ def test_file_names_cannot_steer_the_terminal(photos: Path, tmp_path: Path) -> N
     assert r"two\nlines \x1b[31m \xe9.png" in found.stdout
     exact = json.loads(shell("search", tmp_path / "g", "--prompt", "a dress", "--json").stdout)
     assert exact["id"] == "two\nlines \x1b[31m é.png"
+
+
+def test_the_number_of_results_has_a_long_name_too(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for option in ("-k", "--k"):  # `--k` was taken for an abbreviation of `--key`
+        assert main(["search", str(made), "--prompt", "in red", option, "3", "--encoder", "wardrobe"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert len(printed[0].splitlines()) == 3
