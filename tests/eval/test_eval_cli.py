@@ -224,7 +224,7 @@ def test_report_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     ("arguments", "status", "message"),
     [
         (["run", "cirr", "--root", "nowhere"], 1, "nowhere"),
-        (["run", "cirr"], 2, "cirr needs root"),
+        (["run", "cirr"], 2, "cirr needs its folder: give --root FOLDER with"),
         (["run", "imagenet"], 2, "choose from: cirr, fashioniq"),
         (["run", "cirr", "--root", "{cirr}", "--split", "train"], 2, "choose from: val, test1"),
         (["run", "cirr", "--root", "{cirr}", "--split", "test1"], 1, "not public"),
