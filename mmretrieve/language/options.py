@@ -192,7 +192,7 @@ def rewriter_from(
     if isinstance(backend, Path):
         fields = options.fields("caption_field", "prompt_field", "rewrite_field")
         return files.FileRewriter.read(backend, **fields, allow_missing=options.allow_missing)
-    rewriter: Rewriter = REWRITERS[backend].build(vocabulary or default_vocabulary(encoder))
+    rewriter: Rewriter = REWRITERS.build(backend, vocabulary or default_vocabulary(encoder))
     return rewriter
 
 

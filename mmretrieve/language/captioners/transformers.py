@@ -64,7 +64,7 @@ class TransformersCaptioner:
                 "captions by a local model need the package transformers; install it with: pip install 'mmretrieve[captioners]'"
             )
 
-    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+    def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` captions for each query, fewer if the model generated blank ones. Equal images are captioned once.
 
         Raises
@@ -73,7 +73,7 @@ class TransformersCaptioner:
         ImageError : if an image cannot be read.
         MMRetrieveError : if the model cannot be loaded, or generates nothing for an image.
         """
-        images = reference_images(queries)
+        images = reference_images(inputs)
         keys = [picture_key(image) for image in images]
         captions: dict[str, list[str]] = {}
         for key in dict.fromkeys(keys):
