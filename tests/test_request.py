@@ -506,7 +506,7 @@ def test_invalid_options_in_the_shell_are_one_line(
     image = ["--image", str(pictures[0])]
     for words, message in (
         ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
-        ([*image, "--prompt", "a", "--rewriter", "endpoint"], "needs a model"),
+        ([*image, "--prompt", "a", "--rewriter", "endpoint"], "an endpoint needs --model NAME"),
         ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),

@@ -244,7 +244,9 @@ def make_roles(context: ComposerContext) -> Composer:
 
 def make_one_step(context: ComposerContext) -> Composer:
     if context.parts.describer is None:
-        raise OptionError("'one-step' needs a describer: choose 'endpoint' or a file, or give Parts(describer=...)")
+        raise OptionError(
+            "'one-step' needs a describer: give --describer endpoint or --describer FILE, or Parts(describer=...)"
+        )
     return OneStep(context.encoder, context.parts.describer)
 
 
@@ -295,19 +297,20 @@ def _sentence_encoder(context: ComposerContext, name: ComposerName) -> SentenceE
 
 def _load_phi(encoder: OpenClipEncoder, phi: str | Path | Phi | None, name: ComposerName) -> Phi:
     """The phi that is given, else that of the encoder's folder. Raises OptionError if there is none or it has the wrong type."""
-    from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
+    from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, load_phi
 
     default = encoder.folder / FILE if encoder.folder is not None else None
     if phi is None and default is not None and default.is_file():
         phi = default
     if phi is None:
         raise OptionError(
-            f"{name.value!r} needs a phi for {encoder.identity.model}: give a checkpoint, or train one with `mmretrieve train-phi`"
+            f"{name.value!r} needs a phi for {encoder.identity.model}: give --phi FILE, or train one with `mmretrieve train-phi`"
         )
     loaded = phi if isinstance(phi, Phi) else load_phi(phi, encoder)
-    expected = Pic2WordPhi if name is ComposerName.PIC2WORD else SearlePhi
-    if not isinstance(loaded.net, expected):
+    is_pic2word, needs_pic2word = isinstance(loaded.net, Pic2WordPhi), name is ComposerName.PIC2WORD
+    if is_pic2word != needs_pic2word:
+        made_for = "'pic2word'" if is_pic2word else "'searle' and 'lincir'"
         raise OptionError(
-            f"{name.value!r} needs a {expected.__name__}, this phi is a {type(loaded.net).__name__}: use the composer it was trained for"
+            f"{name.value!r} cannot use this phi, which was trained for {made_for}: use that composer, or give another phi"
         )
     return loaded

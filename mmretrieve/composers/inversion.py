@@ -73,7 +73,8 @@ def _reference_image(query: ComposerInput) -> ImageLike:
     query.required_reference()
     if query.image is None:
         raise OptionError(
-            "textual inversion needs the reference image itself, but only its vector is stored: the file is missing or has changed since it was indexed"
+            f"the image of {query.id or 'the reference'} is missing or has changed since it was indexed, and textual inversion "
+            "needs it: restore the file, index it again, or choose another composer"
         )
     return query.image
 

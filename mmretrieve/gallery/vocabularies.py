@@ -44,7 +44,9 @@ class GalleryVocabulary:
         try:
             return cls(Vocabulary.from_dict(data["vocabulary"]), tuple(data["fields"]))
         except (KeyError, TypeError, AttributeError, VocabularyError) as error:
-            raise GalleryError(f"{location}: the stored vocabulary is damaged ({error!r})") from error
+            raise GalleryError(
+                f"{location}: the stored vocabulary is damaged; expected an object with 'vocabulary' and 'fields'"
+            ) from error
 
 
 @dataclass(frozen=True)

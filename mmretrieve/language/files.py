@@ -306,7 +306,7 @@ def report_missing(path: Path, what: str, missing: Sequence[str], total: int, *,
     first = "; ".join(missing[:MAX_NAMED_ENTRIES]) + ("; …" if len(missing) > MAX_NAMED_ENTRIES else "")
     message = f"{path}: {len(missing)} of {total} {what} are missing or ambiguous: {first}"
     if not allowed:
-        raise MMRetrieveError(f"{message}; add them, or allow missing ones")
+        raise MMRetrieveError(f"{message}; add them, or give --allow-missing")
     logger.warning("%s", message)
 
 

@@ -234,7 +234,11 @@ def test_report_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["run", "cirr", "--root", "{cirr}", "--pdv", "ldre", "--weights", "balanced"], 2, "not both"),
         (["run", "cirr", "--root", "{cirr}", "--concept"], 1, "no shared concepts"),
         (["run", "cirr", "--root", "{cirr}", "--composer", "image", "--pdv", "ldre"], 2, "PDV weighs"),
-        (["run", "cirr", "--root", "{cirr}", "--composer", "pic2word", "--encoder", "wardrobe"], 2, "needs a Pic2WordPhi"),
+        (
+            ["run", "cirr", "--root", "{cirr}", "--composer", "pic2word", "--encoder", "wardrobe"],
+            2,
+            "'pic2word' cannot use this phi, which was trained for 'searle' and 'lincir'",
+        ),
         (["run", "cirr", "--root", "{cirr}", "--composer", "one-step"], 2, "needs a describer"),
         (["sweep", "cirr", "--root", "{cirr}", "--composer", "sum"], 2, "'sum' does not have them all"),
         (
