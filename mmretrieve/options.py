@@ -83,8 +83,8 @@ class RuleName(Choice):
     Examples
     --------
     >>> from mmretrieve import RuleName
-    >>> [str(name) for name in RuleName]
-    ['linear', 'hinge', 'soft', 'product', 'product-harris']
+    >>> RuleName("hinge") is RuleName.HINGE, str(RuleName.HARRIS)
+    (True, 'product-harris')
     """
 
     LINEAR = "linear"
