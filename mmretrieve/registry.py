@@ -111,8 +111,10 @@ class Registry(Generic[E]):
         """Adds an entry. Raises OptionError for a name that is taken, a wrong factory, and an unknown part."""
         if name in self._entries:
             raise OptionError(f"{self._kind} {name!r} exists already; register yours under another name")
-        if not isinstance(entry.factory, str) and not _takes_one_argument(entry.factory):
+        if not isinstance(entry.factory, str) and not _takes(entry.factory, 1):
             raise self._factory_error(name, "its factory does not take one argument")
+        if isinstance(entry, RuleEntry) and callable(entry.add_terms) and not _takes(entry.add_terms, 2):
+            raise OptionError(f"rule {name!r}: expected add_terms(context, composer) that returns a composer")
         names = [part.name for part in fields(resolve_name(f"{COMPOSER_FACTORIES}:Parts"))] if entry.uses else []
         if wrong := sorted(entry.uses - set(names)):
             raise unknown(f"part in the uses of {self._kind} {name!r}:", wrong[0], names)
@@ -160,10 +162,10 @@ class Registry(Generic[E]):
         return False
 
 
-def _takes_one_argument(factory: Callable[..., Any]) -> bool:
-    """Whether a factory can be called with one argument; True if its signature is unknown, as of some builtins."""
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments; True if its signature is unknown, as of some builtins."""
     try:
-        signature(factory).bind(None)
+        signature(function).bind(*[None] * count)
     except TypeError:
         return False
     except ValueError:

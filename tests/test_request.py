@@ -154,6 +154,10 @@ def test_a_wrong_plugin_is_named_with_what_was_expected(retriever: mm.Retriever)
             lambda: mm.register_composer("bad", Sum, uses=["captoner"]),
             "uses of composer 'bad': 'captoner'; did you mean 'captioner'\\?",
         ),
+        (
+            lambda: mm.register_rule("bad", lambda _: Product(), add_terms=lambda composer: composer),  # type: ignore[misc,arg-type]
+            r"rule 'bad': expected add_terms\(context, composer\) that returns a composer",
+        ),
         (lambda: mm.register_rule("bad", lambda _: Product(), uses=["compilers"]), "did you mean 'compiler'\\?"),
     ):
         with pytest.raises(OptionError, match=message):

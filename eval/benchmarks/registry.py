@@ -14,12 +14,12 @@ from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import digest
 from mmretrieve import wardrobe
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 
 WARDROBE_SPLITS = ("test",)
 
 
-class BenchmarkName(Choice):
+class BenchmarkName(OptionEnum):
     """Benchmark families. A family with parts is measured on each part, and reported as their unweighted mean."""
 
     CIRR = cirr.NAME

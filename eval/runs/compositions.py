@@ -13,7 +13,7 @@ from eval.benchmarks.base import Benchmark, BenchmarkQuery
 from mmretrieve import Composition, Encoder, MMRetrieveError, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers import make_composer
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
@@ -24,7 +24,7 @@ TERM_BATCH_SIZE = 128  # terms scored at once; bounds the memory that the scores
 EMPTY_PROMPT = "."  # replaces an empty prompt; CIRR has one in test1
 
 
-class PromptOrder(Choice):
+class PromptOrder(OptionEnum):
     """Which wordings of a prompt count: the first, or the mean of all (FashionIQ's two captions in both orders)."""
 
     FIRST = "first"
