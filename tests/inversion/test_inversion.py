@@ -251,7 +251,7 @@ def test_the_composer_uses_the_image_as_a_word(encoder: OpenClipEncoder, photos:
     assert comma.words["composed"] == "a photo of $ , costs $5"
     for name, wrong in (("pic2word", phi), ("searle", older)):
         with pytest.raises(
-            OptionError, match="cannot use this phi, which was trained for .*: use that composer, or give another phi"
+            OptionError, match=r"cannot use this phi, which was trained for .*: use that composer, or give another phi"
         ):
             make_composer(name, encoder, Parts(phi=wrong))
 
@@ -260,7 +260,7 @@ def test_missing_requirements_of_textual_inversion_are_named(encoder: OpenClipEn
     folder = shutil.copytree(BUILT_IN_MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("phi*"))
     with pytest.raises(OptionError, match="'lincir' needs a phi for"):
         make_composer("lincir", mm.load_encoder(str(folder)))
-    with pytest.raises(OptionError, match="the image of the reference is missing or has changed .*: restore the file"):
+    with pytest.raises(OptionError, match=r"the image of the reference is missing or has changed .*: restore the file"):
         make_composer("lincir", encoder).compose([ComposerInput(np.eye(128, dtype=np.float32)[0], "in red")])
 
     class Bare:
