@@ -13,13 +13,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mmretrieve import Ranking
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 
 MAX_ZIP_IMAGES, MAX_ZIP_BYTES = 100, 200_000_000
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a text that starts with one of them
 
 
-class ExportFormat(Choice):
+class ExportFormat(OptionEnum):
     """The formats of an export."""
 
     CSV = "csv"

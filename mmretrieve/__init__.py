@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.options import ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
+    from mmretrieve.registry import register_composer, register_rewriter, register_rule
     from mmretrieve.retriever import Retriever, open_gallery
     from mmretrieve.sources import Columns, read_source
 
@@ -49,6 +50,9 @@ _MODULES = {
     "Gallery": "gallery.gallery",
     "Hit": "ranking",
     "Ranking": "ranking",
+    "register_composer": "registry",
+    "register_rewriter": "registry",
+    "register_rule": "registry",
     "Retriever": "retriever",
     "open_gallery": "retriever",
 }
@@ -78,6 +82,9 @@ __all__ = [
     "pdv",
     "pdv_weights",
     "read_source",
+    "register_composer",
+    "register_rewriter",
+    "register_rule",
     "wardrobe",
 ]
 

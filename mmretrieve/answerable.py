@@ -16,10 +16,10 @@ from mmretrieve.language.vocabulary import GENERAL, Vocabulary
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import APPEND_AMOUNTS, MIN_DEVIATION, STANDARD_TERMS, Spread
 
-BEST = 3  # hits that are judged
+JUDGED_HITS = 3  # hits that are judged
 WORDS = 160  # of the general vocabulary, which a prompt is compared with
 # log-odds of a prompt's lead, the hits' score and 1: with a reference and a prompt, and with either alone (docs/guides/answerable.md)
-BOTH = (0.7, 1.5, -3.7)
+IMAGE_AND_PROMPT = (0.7, 1.5, -3.7)
 PROMPT_ALONE = (1.2, 0.0, -2.6)
 IMAGE_ALONE = (0.0, 3.0, -5.7)  # any picture is near to something: what fits large galleries would refuse small ones
 PROMPTED = frozenset({Term.PROMPT, Term.COMPOSED})
@@ -59,12 +59,14 @@ class Answerability:
             return None
         lead, score = evidence
         roles = set(composition.roles)
-        by_lead, by_score, constant = PROMPT_ALONE if Term.IMAGE not in roles else BOTH if roles & PROMPTED else IMAGE_ALONE
+        by_lead, by_score, constant = (
+            PROMPT_ALONE if Term.IMAGE not in roles else IMAGE_AND_PROMPT if roles & PROMPTED else IMAGE_ALONE
+        )
         return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
 
     def evidence(self, composition: Composition, spread: Spread, best_nd: Float32) -> tuple[float, float] | None:
         """The two things that count, (lead, score): a lead of 0 without a prompt. None as in `of`."""
-        rows, best = _merged(composition), best_nd[:BEST]
+        rows, best = _merged(composition), best_nd[:JUDGED_HITS]
         if not rows or not len(best):
             return None
         role = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in rows), None)

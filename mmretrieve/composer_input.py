@@ -57,19 +57,19 @@ class ComposerInput:
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name))
 
-    def reference(self) -> Float32:
+    def required_reference(self) -> Float32:
         """The (d,) reference vector. OptionError where the query has none."""
         if self.vector is None:
             raise OptionError("this composer needs a reference image; give one, or choose another composer")
         return self.vector
 
-    def words(self) -> str:
+    def required_prompt(self) -> str:
         """The prompt. OptionError where the query has none."""
         if self.prompt is None:
             raise OptionError("this composer needs a prompt; give one, or choose another composer")
         return self.prompt.strip()
 
-    def wish(self) -> str:
+    def desired_text(self) -> str:
         """What the prompt asks to be there: all of it, or what remains of one that forbids; "" where nothing does."""
         text = self.prompt if self.desired is None else self.desired
         return "" if text is None else text.strip()

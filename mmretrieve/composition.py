@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmretrieve.directions import PDV, Term, automatic_alpha_image
-from mmretrieve.errors import OptionError, VectorError, unknown
-from mmretrieve.options import CaptionSource, RuleName
-from mmretrieve.rules import LINEAR, ScoreRule, check_roles
+from mmretrieve.errors import OptionError, VectorError, did_you_mean
+from mmretrieve.options import CaptionSource
+from mmretrieve.rules import LINEAR, Linear, ScoreRule, check_roles
 from mmretrieve.scoring import linear_contributions
 from mmretrieve.vectors import Float32, check_unit
 
@@ -150,7 +150,7 @@ class Composition:
     @property
     def is_linear(self) -> bool:
         """Whether the score is the inner product with `vector`."""
-        return self.rule.name == RuleName.LINEAR
+        return isinstance(self.rule, Linear)
 
     @property
     def supports_pdv(self) -> bool:
@@ -200,7 +200,8 @@ class Composition:
         """The weight of each term for weights by role."""
         for role in weights:
             if role not in self.roles:
-                raise unknown("term of this query", role, dict.fromkeys(self.roles))
+                only = ", ".join(dict.fromkeys(self.roles))
+                raise OptionError(f"weights name {role!r}, but this query has only: {only}{did_you_mean(role, self.roles)}")
         strength = self.total_share(Term.COMPOSED)
         by_role = dict(weights)
         if Term.TEXT in self.roles and Term.COMPOSED in by_role:

@@ -22,7 +22,7 @@ from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import ComposerName
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
-from mmretrieve.rules import make_rule
+from mmretrieve.rules import ScoreRule, make_rule
 
 MAX_OPEN_IMAGES = 64  # opened ahead of the encoder
 
@@ -32,23 +32,29 @@ class PreparedRequest:
     """A request whose prompts have been read.
 
     desired: what remains of each prompt, None for one taken word for word. forbidden: what all of them forbid together.
+    rule: the rule that the request names; None for the composer's own.
     """
 
     request: SearchRequest
     desired: tuple[str | None, ...]
     forbidden: tuple[str, ...]
+    rule: ScoreRule | None
 
     @classmethod
     def of(cls, request: SearchRequest, compiler: RuleCompiler) -> PreparedRequest:
-        weighs = request.rule is None or make_rule(request.rule).uses_weights
+        learned_words = COMPOSERS[request.composer_name].learned_words
+        rule = None if request.rule is None else make_rule(request.rule, learned_words=learned_words)
+        weighs = rule is None or rule.uses_weights
         prompts = [
             prompt if strength > 0 and weighs and request.reads_negations else ""
             for prompt, strength in zip(request.prompt, request.strength, strict=True)
         ]
         forbidden = [compiler.roles(prompt).forbidden if prompt else () for prompt in prompts]
-        desired = [compiler.remaining(prompt) if phrases else None for prompt, phrases in zip(prompts, forbidden, strict=True)]
+        desired = [
+            compiler.desired_text(prompt) if phrases else None for prompt, phrases in zip(prompts, forbidden, strict=True)
+        ]
         phrases = dict.fromkeys(phrase for several in forbidden for phrase in several)
-        return cls(request, tuple(desired), tuple(phrase for phrase in phrases if phrase not in request.avoid))
+        return cls(request, tuple(desired), tuple(phrase for phrase in phrases if phrase not in request.avoid), rule)
 
     @property
     def avoid(self) -> list[str]:

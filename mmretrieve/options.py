@@ -42,7 +42,7 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
-class Choice(StrEnum):
+class OptionEnum(StrEnum):
     """A closed choice, parsed once where a word comes in: `ComposerName("sun")` raises OptionError and lists the choices."""
 
     @classmethod
@@ -51,7 +51,7 @@ class Choice(StrEnum):
         raise unknown(words.lower(), value, cls)
 
 
-class ComposerName(Choice):
+class ComposerName(OptionEnum):
     """The built-in composers: ways to make the terms of a query. `register_composer` adds others.
 
     Examples
@@ -77,14 +77,14 @@ class ComposerName(Choice):
     LINCIR = "lincir"
 
 
-class RuleName(Choice):
+class RuleName(OptionEnum):
     """The built-in score rules: ways to combine the scores of a query's terms into one. `register_rule` adds others.
 
     Examples
     --------
     >>> from mmretrieve import RuleName
-    >>> [str(name) for name in RuleName]
-    ['linear', 'hinge', 'soft', 'product', 'product-harris']
+    >>> RuleName("hinge") is RuleName.HINGE, str(RuleName.HARRIS)
+    (True, 'product-harris')
     """
 
     LINEAR = "linear"
@@ -94,14 +94,14 @@ class RuleName(Choice):
     HARRIS = "product-harris"
 
 
-class RewriterName(Choice):
+class RewriterName(OptionEnum):
     """The built-in rewriters that need no model."""
 
     TEMPLATE = "template"
     SWAP = "swap"
 
 
-class CaptionSource(Choice):
+class CaptionSource(OptionEnum):
     """Where a caption comes from: the caller, an item's fields, the fields of its neighbors, the tagger, or a model."""
 
     GIVEN = "given"
@@ -111,14 +111,14 @@ class CaptionSource(Choice):
     CAPTIONER = "captioner"
 
 
-class Preprocessing(Choice):
+class Preprocessing(OptionEnum):
     """What an encoder does to an image before its own resizing: nothing, or SEARLE's padding of long ones to 1.25 : 1."""
 
     PLAIN = "plain"
     TARGET_PAD = "targetpad"
 
 
-class Decode(Choice):
+class Decode(OptionEnum):
     """How a gallery decodes images: "exact" decodes every pixel; "fast" shrinks JPEG while decoding.
 
     "fast" is about twice as fast, and gives slightly different vectors. A gallery keeps the choice it was created with.

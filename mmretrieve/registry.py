@@ -7,8 +7,9 @@ packages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from inspect import signature
 from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
@@ -25,34 +26,48 @@ REWRITER_FACTORIES = "mmretrieve.language.rewriters"
 class RegistryEntry:
     """A factory, or where it is as `"module:function"`, and the fields of `Parts` that the method reads.
 
-    Score rules are built by `factory(learned_words)` (see `rules.make_rule`), rewriters by `factory(vocabulary)` (see
-    `language.base.Rewriter`).
+    Rewriters are built by `factory(vocabulary)` (see `language.base.Rewriter`).
     """
 
     factory: Callable[..., Any] | str
     uses: frozenset[str] = frozenset()
 
-    def build(self, *arguments: Any) -> Any:
-        """Calls the factory."""
-        factory = resolve_name(self.factory) if isinstance(self.factory, str) else self.factory
-        return factory(*arguments)
+
+@dataclass(frozen=True)
+class RuleEntry(RegistryEntry):
+    """A score rule, built by `factory(learned_words)` (see `rules.make_rule`).
+
+    Parameters
+    ----------
+    add_terms : (context, composer) → the composer with the terms that only this rule reads; None for a rule without any.
+    """
+
+    add_terms: Callable[..., Any] | str | None = None
 
 
 @dataclass(frozen=True)
 class ComposerEntry(RegistryEntry):
-    """A composer, built by `factory(encoder, parts, score)` (see `composers.make_composer`).
+    """A composer, built by `factory(context)` with a `ComposerContext` (see `composers.make_composer`).
 
     Parameters
     ----------
     reads_image, reads_prompt : whether a request may have references, and prompts.
     keeps_weights : whether a request that names the composer and no weights keeps the composer's own.
     learned_words : whether pseudo words stand for the image.
+    supports_pdv : whether its terms include image, text and composed, which PDV weighs.
+    makes_captions : whether it always makes several captions of its own, and ignores those that a benchmark provides.
+    averages_prompts : whether the evaluation takes the mean of all wordings of a prompt, as it does with learned words.
+    published : the method in `directions.PUBLISHED` whose PDV settings fit its terms; None if the paper gives none.
     """
 
     reads_image: bool = True
     reads_prompt: bool = True
     keeps_weights: bool = False
     learned_words: bool = False
+    supports_pdv: bool = True
+    makes_captions: bool = False
+    averages_prompts: bool = False
+    published: str | None = None
 
     @property
     def reads_captions(self) -> bool:
@@ -69,15 +84,20 @@ class Registry(Generic[E]):
     group : the entry points in which an unknown name is looked up; each loads an entry or a factory.
     built_in : the first entries.
     entry_type : the class of the entries.
+    argument : the one argument of a factory.
+    members : what the objects have that a factory returns.
 
-    >>> colors = Registry("color", "example.colors", {"red": RegistryEntry("colors:red")}, RegistryEntry)
+    >>> colors = Registry("color", "example.colors", {"red": RegistryEntry("colors:red")}, RegistryEntry, "shade", ["mix"])
     >>> colors.register("blue", RegistryEntry(dict))
     >>> colors.names
     ('red', 'blue')
     """
 
-    def __init__(self, kind: str, group: str, built_in: Mapping[str, E], entry_type: type[E]) -> None:
+    def __init__(
+        self, kind: str, group: str, built_in: Mapping[str, E], entry_type: type[E], argument: str, members: Sequence[str]
+    ) -> None:
         self._kind, self._group, self._entry_type = kind, group, entry_type
+        self._argument, self._members = argument, members
         self._entries = dict(built_in)
 
     @property
@@ -88,10 +108,30 @@ class Registry(Generic[E]):
         return iter(self.names)
 
     def register(self, name: str, entry: E) -> None:
-        """Adds an entry. Raises OptionError for a name that is taken."""
+        """Adds an entry. Raises OptionError for a name that is taken, a wrong factory, and an unknown part."""
         if name in self._entries:
             raise OptionError(f"{self._kind} {name!r} exists already; register yours under another name")
+        if not isinstance(entry.factory, str) and not _takes(entry.factory, 1):
+            raise self._factory_error(name, "its factory does not take one argument")
+        if isinstance(entry, RuleEntry) and callable(entry.add_terms) and not _takes(entry.add_terms, 2):
+            raise OptionError(f"rule {name!r}: expected add_terms(context, composer) that returns a composer")
+        names = [part.name for part in fields(resolve_name(f"{COMPOSER_FACTORIES}:Parts"))] if entry.uses else []
+        if wrong := sorted(entry.uses - set(names)):
+            raise unknown(f"part in the uses of {self._kind} {name!r}:", wrong[0], names)
         self._entries[name] = entry
+
+    def build(self, name: str, argument: Any) -> Any:
+        """What the factory of that name returns for its one argument. Raises OptionError if it lacks a member."""
+        factory = self[name].factory
+        result = (resolve_name(factory) if isinstance(factory, str) else factory)(argument)
+        if missing := [member for member in self._members if not hasattr(result, member)]:
+            raise self._factory_error(name, f"its factory returned {type(result).__name__} without {missing[0]!r}")
+        return result
+
+    def _factory_error(self, name: str, reason: str) -> OptionError:
+        return OptionError(
+            f"{self._kind} {name!r}: {reason}; expected factory({self._argument}) that returns an object with {', '.join(self._members)}"
+        )
 
     def __contains__(self, name: object) -> bool:
         """Whether there is an entry of that name, in an installed package too."""
@@ -122,34 +162,51 @@ class Registry(Generic[E]):
         return False
 
 
-def _composer(function: str, *uses: str, **traits: bool) -> ComposerEntry:
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments; True if its signature is unknown, as of some builtins."""
+    try:
+        signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+def _composer(function: str, *uses: str, **traits: Any) -> ComposerEntry:
     return ComposerEntry(f"{COMPOSER_FACTORIES}:{function}", frozenset(uses), **traits)
 
 
-def _rule(function: str, *uses: str) -> RegistryEntry:
-    return RegistryEntry(f"{RULE_FACTORIES}:{function}", frozenset(uses))
+def _rule(function: str) -> RuleEntry:
+    return RuleEntry(f"{RULE_FACTORIES}:{function}")
 
 
 COMPOSERS = Registry(
     "composer",
     "mmretrieve.composers",
     {
-        ComposerName.IMAGE: _composer("make_image", reads_prompt=False, keeps_weights=True),
-        ComposerName.PROMPT: _composer("make_prompt", reads_image=False, keeps_weights=True),
-        ComposerName.SUM: _composer("make_sum", keeps_weights=True),
-        ComposerName.SLERP: _composer("make_slerp", keeps_weights=True),
-        ComposerName.CAPTIONS: _composer("make_captions", *CAPTIONED),
-        ComposerName.LDRE: _composer("make_ldre", *CAPTIONED),
-        ComposerName.SEIZE: _composer("make_seize", *CAPTIONED),
-        ComposerName.ONE_STEP: _composer("make_one_step", "describer"),
+        ComposerName.IMAGE: _composer("make_image", reads_prompt=False, keeps_weights=True, supports_pdv=False),
+        ComposerName.PROMPT: _composer(
+            "make_prompt", reads_image=False, keeps_weights=True, supports_pdv=False, averages_prompts=True
+        ),
+        ComposerName.SUM: _composer("make_sum", keeps_weights=True, supports_pdv=False, averages_prompts=True),
+        ComposerName.SLERP: _composer("make_slerp", keeps_weights=True, supports_pdv=False),
+        ComposerName.CAPTIONS: _composer("make_captions", *CAPTIONED, published="cirevl"),
+        ComposerName.LDRE: _composer("make_ldre", *CAPTIONED, makes_captions=True, published="ldre"),
+        ComposerName.SEIZE: _composer("make_seize", *CAPTIONED, makes_captions=True),
+        ComposerName.ONE_STEP: _composer("make_one_step", "describer", supports_pdv=False),
         ComposerName.SDR: _composer("make_sdr", *CAPTIONED, keeps_weights=True),
         ComposerName.ROLES: _composer("make_roles", *CAPTIONED, "compiler", keeps_weights=True),
-        ComposerName.PIC2WORD: _composer("make_pic2word", "phi", learned_words=True),
-        ComposerName.SEARLE: _composer("make_searle", "phi", learned_words=True),
-        ComposerName.SEARLE_OTI: _composer("make_searle_oti", "oti", learned_words=True),
-        ComposerName.LINCIR: _composer("make_lincir", "phi", learned_words=True),
+        ComposerName.PIC2WORD: _composer("make_pic2word", "phi", learned_words=True, published="pic2word"),
+        ComposerName.SEARLE: _composer("make_searle", "phi", learned_words=True, published="searle"),
+        ComposerName.SEARLE_OTI: _composer("make_searle_oti", "oti", learned_words=True, published="searle"),
+        ComposerName.LINCIR: _composer(
+            "make_lincir", "phi", learned_words=True, published="searle"
+        ),  # it has no own, and learns words too
     },
     ComposerEntry,
+    "context",
+    ["compose"],
 )
 RULES = Registry(
     "rule",
@@ -157,11 +214,15 @@ RULES = Registry(
     {
         RuleName.LINEAR: _rule("make_linear"),
         RuleName.HINGE: _rule("make_hinge"),
-        RuleName.SOFT: _rule("make_soft", "compiler"),
+        RuleName.SOFT: RuleEntry(
+            f"{RULE_FACTORIES}:make_soft", frozenset({"compiler"}), add_terms=f"{COMPOSER_FACTORIES}:add_constraints"
+        ),
         RuleName.PRODUCT: _rule("make_product"),
         RuleName.HARRIS: _rule("make_product_harris"),
     },
-    RegistryEntry,
+    RuleEntry,
+    "learned_words",
+    ["required_roles", "uses_weights", "slopes"],
 )
 REWRITERS = Registry(
     "rewriter",
@@ -171,10 +232,25 @@ REWRITERS = Registry(
         RewriterName.SWAP: RegistryEntry(f"{REWRITER_FACTORIES}:SwapRewriter"),
     },
     RegistryEntry,
+    "vocabulary",
+    ["rewrite"],
 )
 
 
-def register_composer(name: str, factory: Callable[..., Any], *, uses: Iterable[str] = (), keeps_weights: bool = False) -> None:
+def register_composer(
+    name: str,
+    factory: Callable[[Any], Any],
+    *,
+    uses: Iterable[str] = (),
+    reads_image: bool = True,
+    reads_prompt: bool = True,
+    keeps_weights: bool = False,
+    learned_words: bool = False,
+    supports_pdv: bool = True,
+    makes_captions: bool = False,
+    averages_prompts: bool = False,
+    published: str | None = None,
+) -> None:
     """Makes a composer available by name in Python, shell, API and evaluation.
 
     An installed package needs no call: an entry point of that name in the group ``mmretrieve.composers`` is found on first use.
@@ -184,28 +260,59 @@ def register_composer(name: str, factory: Callable[..., Any], *, uses: Iterable[
     name : str
         Its name, such as ``"mine"``.
     factory : callable
-        Called with the encoder, the `Parts` and the gallery's scorer (None outside a gallery); returns a `Composer`.
+        Called with a `ComposerContext`, which has `encoder`, `parts` and `score`; returns a `Composer`.
     uses : iterable of str, optional
         The fields of `Parts` that the composer reads; ``"captioner"`` among them means that requests may give captions.
+    reads_image, reads_prompt : bool, default=True
+        Whether a request may have references, and prompts. One that the composer does not read is an error.
     keeps_weights : bool, default=False
         Whether a request that names the composer and no weights keeps the composer's own weights.
+    learned_words : bool, default=False
+        Whether pseudo words stand for the image, as in textual inversion.
+    supports_pdv : bool, default=True
+        Whether its terms include image, text and composed, which PDV weighs.
+    makes_captions : bool, default=False
+        Whether it always makes several captions of its own, so that the evaluation gives it none.
+    averages_prompts : bool, default=False
+        Whether the evaluation takes the mean of all wordings of a prompt, as it does with learned words.
+    published : str, optional
+        The method in `PUBLISHED` whose PDV settings fit its terms, such as ``"cirevl"``.
 
     Raises
     ------
     OptionError
-        The name is taken.
+        The name is taken, the factory does not take one argument, or `uses` names something that `Parts` does not have.
 
     Examples
     --------
+    >>> import mmretrieve as mm
     >>> from mmretrieve.composers.simple import Slerp
-    >>> register_composer("slerp-0.2", lambda encoder, parts, score: Slerp(encoder, t=0.2), keeps_weights=True)
+    >>> mm.register_composer("slerp-0.2", lambda context: Slerp(context.encoder, t=0.2), keeps_weights=True)
     >>> COMPOSERS.check("slerp-0.2")
     'slerp-0.2'
     """
-    COMPOSERS.register(name, ComposerEntry(factory, frozenset(uses), keeps_weights=keeps_weights))
+    entry = ComposerEntry(
+        factory,
+        frozenset(uses),
+        reads_image=reads_image,
+        reads_prompt=reads_prompt,
+        keeps_weights=keeps_weights,
+        learned_words=learned_words,
+        supports_pdv=supports_pdv,
+        makes_captions=makes_captions,
+        averages_prompts=averages_prompts,
+        published=published,
+    )
+    COMPOSERS.register(name, entry)
 
 
-def register_rule(name: str, factory: Callable[[bool], Any]) -> None:
+def register_rule(
+    name: str,
+    factory: Callable[[bool], Any],
+    *,
+    uses: Iterable[str] = (),
+    add_terms: Callable[[Any, Any], Any] | None = None,
+) -> None:
     """Makes a score rule available by name in Python, shell, API and evaluation.
 
     An installed package needs no call: an entry point of that name in the group ``mmretrieve.rules`` is found on first use.
@@ -215,21 +322,27 @@ def register_rule(name: str, factory: Callable[[bool], Any]) -> None:
     name : str
         Its name, such as ``"mine"``.
     factory : callable
-        Called with whether the composer puts pseudo words in the place of the image; returns a `ScoreRule`.
+        Called with whether the composer puts pseudo words in the place of the image; returns a `ScoreRule`, which gets `name`.
+    uses : iterable of str, optional
+        The fields of `Parts` that `add_terms` reads.
+    add_terms : callable, optional
+        Called with the `ComposerContext` and the `Composer` of the search; returns the composer with the terms that only this
+        rule reads, as `mmretrieve.composers.factory.add_constraints` does for "soft".
 
     Raises
     ------
     OptionError
-        The name is taken.
+        The name is taken, the factory does not take one argument, or `uses` names something that `Parts` does not have.
 
     Examples
     --------
+    >>> import mmretrieve as mm
     >>> from mmretrieve.rules import Product
-    >>> register_rule("my-product", lambda learned_words: Product())
+    >>> mm.register_rule("my-product", lambda learned_words: Product())
     >>> RULES.check("my-product")
     'my-product'
     """
-    RULES.register(name, RegistryEntry(factory))
+    RULES.register(name, RuleEntry(factory, frozenset(uses), add_terms))
 
 
 def register_rewriter(name: str, factory: Callable[..., Any]) -> None:
@@ -247,12 +360,13 @@ def register_rewriter(name: str, factory: Callable[..., Any]) -> None:
     Raises
     ------
     OptionError
-        The name is taken.
+        The name is taken, or the factory does not take one argument.
 
     Examples
     --------
+    >>> import mmretrieve as mm
     >>> from mmretrieve.language.rewriters import TemplateRewriter
-    >>> register_rewriter("my-template", lambda vocabulary: TemplateRewriter())
+    >>> mm.register_rewriter("my-template", lambda vocabulary: TemplateRewriter())
     >>> REWRITERS.check("my-template")
     'my-template'
     """

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmretrieve.answerable import BEST, Answerability
+from mmretrieve.answerable import JUDGED_HITS, Answerability
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.avoiding import avoid_directions
 from mmretrieve.composers.base import Composer
@@ -35,16 +35,15 @@ from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, RuleName
 from mmretrieve.ranking import Ranking
-from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
-from mmretrieve.rules import ScoreRule, make_rule
+from mmretrieve.rules import ScoreRule
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
 AnyGallery = GalleryBase[Any]
 """A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
 SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture's
-MORE, LESS = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
+MORE_LIKE_WEIGHT, LESS_LIKE_WEIGHT = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
 def open_gallery(
@@ -119,7 +118,7 @@ class Retriever:
 
     def __init__(self, gallery: AnyGallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
         gallery.check_encoder(encoder)
-        self.gallery, self.encoder, self._given = gallery, encoder, parts or Parts()
+        self.gallery, self.encoder, self._given_parts = gallery, encoder, parts or Parts()
         self._composers: dict[tuple[str, str], Composer] = {}
 
     @classmethod
@@ -600,7 +599,7 @@ class Retriever:
         >>> ranking.answerable is None, 0 < retriever.with_answerable([ranking], [query])[0].answerable < 1
         (True, True)
         """
-        best_ids = [ranking.ids[:BEST] for ranking in rankings]
+        best_ids = [ranking.ids[:JUDGED_HITS] for ranking in rankings]
         unique = list(dict.fromkeys(id_ for ids in best_ids for id_ in ids))
         try:
             vectors = dict(zip(unique, self.gallery.vectors(unique), strict=True))
@@ -627,12 +626,11 @@ class Retriever:
         """The compositions of one request's inputs as one, with terms for what it avoids, likes and dislikes, under its rule."""
         request = prepared.request
         composition = prepared.combine(parts) if parts else None
-        learned_words = COMPOSERS[request.composer_name].learned_words
-        rule = None if request.rule is None else make_rule(request.rule, learned_words=learned_words)
+        rule = prepared.rule
         for role, names, weight, weights in (
             (AVOID, prepared.avoid, -1.0, prepared.avoid_weights),
-            ("more", request.more_like, MORE, None),
-            ("less", request.less_like, LESS, None),
+            ("more", request.more_like, MORE_LIKE_WEIGHT, None),
+            ("less", request.less_like, LESS_LIKE_WEIGHT, None),
         ):
             if names:
                 _check_weighs(rule, role)
@@ -658,9 +656,9 @@ class Retriever:
     @property
     def _parts(self) -> Parts:
         """What was given, and the choices of searches for what was not."""
-        given = self._given
+        given = self._given_parts
         captioner = given.captioner or GalleryCaptioner(
-            self.gallery.vocabulary, lambda query: query.fields, self._neighbors, Tagger(self.encoder, self._vocabulary)
+            self.gallery.vocabulary, self._neighbors, Tagger(self.encoder, self._vocabulary)
         )
         return replace(given, vocabulary=self._vocabulary, captioner=captioner, rewriter=given.rewriter or self._swap)
 
@@ -669,7 +667,13 @@ class Retriever:
         """The words of rewrites and tags: those that were given or chosen for the gallery, else the encoder's, the fields' or general ones."""
         of_fields = self.gallery.vocabulary
         chosen = of_fields if self.gallery.vocabulary_fields else None
-        return self._given.vocabulary or chosen or own_vocabulary(self.encoder) or of_fields or default_vocabulary(self.encoder)
+        return (
+            self._given_parts.vocabulary
+            or chosen
+            or own_vocabulary(self.encoder)
+            or of_fields
+            or default_vocabulary(self.encoder)
+        )
 
     def _neighbors(self, vector: Float32) -> list[Mapping[str, Any]]:
         """The fields of the items nearest to a reference, nearest first, without those that are the same picture."""

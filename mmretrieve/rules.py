@@ -8,6 +8,7 @@ of the rule averaged over the straight line from all scores 0 to the given score
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -38,7 +39,7 @@ class Slopes:
 class ScoreRule(Protocol):
     """Combines term scores into one score per item.
 
-    `required_roles` are the roles without which the rule is undefined. If `uses_weights` is False, the rule ignores weights.
+    `name` is the one in `RULES`; `make_rule` sets it. `required_roles` are the roles without which the rule is undefined. If `uses_weights` is False, the rule ignores weights.
     """
 
     @property
@@ -115,12 +116,9 @@ class Product:
     """
 
     harris: float = 0.0
+    name: ClassVar[RuleName] = RuleName.PRODUCT
     required_roles: ClassVar[Collection[str]] = ("image", "prompt")
     uses_weights: ClassVar[bool] = False
-
-    @property
-    def name(self) -> RuleName:
-        return RuleName.HARRIS if self.harris else RuleName.PRODUCT
 
     def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:  # noqa: ARG002
         image, prompt = np.maximum(roles["image"], 0), np.maximum(roles["prompt"], 0)
@@ -132,12 +130,12 @@ LINEAR = Linear()
 
 
 def make_rule(name: str, *, learned_words: bool = False) -> ScoreRule:
-    """The rule of that name with its published constants.
+    """The rule of that name, whose `name` is the registered one. Built-in rules have their published constants.
 
     Parameters
     ----------
     name : RuleName or str
-        "linear", "hinge", "soft", "product" or "product-harris".
+        A name in `RULES`, registered ones included.
     learned_words : bool, default=False
         Whether the terms come from textual inversion, for which SoFT uses another strength.
 
@@ -151,15 +149,24 @@ def make_rule(name: str, *, learned_words: bool = False) -> ScoreRule:
     >>> make_rule("product-harris")
     Product(harris=0.1)
     """
-    rule: ScoreRule = RULES[name].build(learned_words)
-    return rule
+    rule: ScoreRule = RULES.build(name, learned_words)
+    if getattr(rule, "name", None) == name:
+        return rule
+    renamed = copy(rule)
+    try:
+        object.__setattr__(renamed, "name", str(name))  # rules are frozen
+    except AttributeError as error:
+        raise OptionError(
+            f"rule {name!r}: the name of a {type(rule).__name__} cannot be set; leave `name` out of it"
+        ) from error
+    return renamed
 
 
-def make_linear(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+def make_linear(_learned_words: bool) -> ScoreRule:
     return LINEAR
 
 
-def make_hinge(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+def make_hinge(_learned_words: bool) -> ScoreRule:
     return Hinge()
 
 
@@ -167,11 +174,11 @@ def make_soft(learned_words: bool) -> ScoreRule:
     return Soft(0.2 if learned_words else 1.0)
 
 
-def make_product(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+def make_product(_learned_words: bool) -> ScoreRule:
     return Product()
 
 
-def make_product_harris(learned_words: bool) -> ScoreRule:  # noqa: ARG001
+def make_product_harris(_learned_words: bool) -> ScoreRule:
     return Product(harris=0.1)
 
 

@@ -90,7 +90,7 @@ def automatic_weights(composition: Composition, spread: Spread, *, keep_rule: bo
     if keep_rule and not composition.rule.uses_weights:
         return replace(composition, why=f"the {composition.rule.name} rule has no weights to choose")
     amounts, why = _amounts(composition)
-    linear = not keep_rule or composition.rule == LINEAR
+    linear = not keep_rule or composition.is_linear
     rule = LINEAR if linear else composition.rule
     total = sum(map(abs, amounts.values())) or 1.0
     deviations = _deviations(composition, spread)
@@ -130,7 +130,7 @@ def _amounts(composition: Composition) -> tuple[dict[str, float], str]:
         # the directions of several prompts add up: `text` compensates what they repeat of the caption
         by_role[Term.TEXT] += by_role[Term.COMPOSED] * (1 - composition.total_share(Term.COMPOSED))
     if _constant_text_remark(composition) and Term.IMAGE in composition.roles:
-        by_role |= dict.fromkeys((Term.TEXT, Term.COMPOSED, Term.PROMPT), 0.0)
+        by_role |= dict.fromkeys(TEXT_TERMS, 0.0)
     terms = zip(composition.names, composition.roles, composition.weights, strict=True)
     amounts = {
         name: AVOID_AMOUNT if role == AVOID else by_role[Term(role)] * composition.share(name) if role in by_role else weight
@@ -189,21 +189,20 @@ def _mean_trust(composition: Composition) -> float:
 
 def _constant_text_remark(composition: Composition) -> str | None:
     """The remark for an encoder that gives different texts the same vector; None if the texts of this query differ."""
-    name_by_text = {composition.words[name]: name for name in composition.names if _encodes_text(composition, name)}
+    roles = zip(composition.names, composition.roles, strict=True)
+    name_by_text = {composition.words[name]: name for name, role in roles if name in composition.words and role in TEXT_TERMS}
     rows = np.stack([composition[name] for name in name_by_text.values()]) if len(name_by_text) > 1 else None
     if rows is None or not (rows @ rows[0] > 1 - SAME_VECTOR_TOLERANCE).all():
         return None
     return "the encoder gives different texts the same vector: words cannot count"
 
 
-def _encodes_text(composition: Composition, name: str) -> bool:
-    return name in composition.words and name.split(" ")[0] in (Term.TEXT, Term.COMPOSED, Term.PROMPT)
-
-
 def balanced_weights(composition: Composition, spread: Spread) -> Composition:
     """The same terms with balanced weights. Raises OptionError unless there are image, text, composed and prompt."""
     if missing := [term for term in STANDARD_TERMS if term not in composition.roles]:
-        raise OptionError(f"balanced weights are for image, text, composed and prompt; this query has no {', '.join(missing)}")
+        raise OptionError(
+            f"balanced weights are for image, text, composed and prompt; this query has no {', '.join(missing)}: use weights='auto'"
+        )
     rows = {term: composition.of_role(term) for term in STANDARD_TERMS}
     deviations = {term: spread.deviation(row) for term, row in rows.items()}
     if deviations[Term.COMPOSED] < MIN_DEVIATION:  # for example, a gallery of one item

@@ -122,7 +122,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A composer `mine` that is "sum", a rule `my-rule` that is "product", and a rewriter `my-rewriter` that is the template."""
     for registry in (COMPOSERS, RULES, REWRITERS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    register_composer("mine", lambda encoder, parts, score: Sum(encoder), keeps_weights=True)  # noqa: ARG005
+    register_composer("mine", lambda context: Sum(context.encoder), keeps_weights=True)
     register_rule("my-rule", lambda learned_words: Product())  # noqa: ARG005
     register_rewriter("my-rewriter", lambda vocabulary: TemplateRewriter())  # noqa: ARG005
 

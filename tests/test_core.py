@@ -127,7 +127,7 @@ def test_composition_vector_scores_as_its_terms_do() -> None:
 
 
 def test_composition_refuses_what_it_cannot_weigh() -> None:
-    with pytest.raises(OptionError, match="unknown term of this query 'sun'; choose from: image, text, composed"):
+    with pytest.raises(OptionError, match="weights name 'sun', but this query has only: image, text, composed"):
         composition().weighted({"sun": 1})
     with pytest.raises(OptionError, match="captions"):
         Composition(("image",), unit([[1.0, 2.0]]), (1.0,)).with_pdv(PDV())

@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, register_composer, register_rewriter, register_rule
+from mmretrieve.registry import COMPOSERS, REWRITERS, RULES
 from mmretrieve.request import SearchRequest
 
 ROOT = Path(__file__).parents[1]
 DATA = {"PUBLISHED"}  # constants have no docstring at run time
 PUBLIC = {name: getattr(mm, name) for name in mm.__all__ if name not in DATA}
 PUBLIC |= {f"wardrobe.{name}": getattr(mm.wardrobe, name) for name in mm.wardrobe.__all__}
-PUBLIC |= {function.__name__: function for function in (register_composer, register_rule, register_rewriter)}
 PUBLIC |= {"SearchRequest": SearchRequest, "SearchRequest.parse": SearchRequest.parse}
 METHODS = {
     f"{target.__name__}.{name}": getattr(value, "__func__", value)

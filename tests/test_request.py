@@ -15,15 +15,17 @@ from starlette.testclient import TestClient
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main, make_parser
-from mmretrieve.composers.simple import Sum
+from mmretrieve.composers.factory import add_constraints
+from mmretrieve.composers.simple import PromptOnly, Sum
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import search
 from mmretrieve.images import content_hash
 from mmretrieve.inputs import PreparedRequest
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import RewriterName
-from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, register_composer
+from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, ComposerEntry, register_composer
 from mmretrieve.request import DEFAULTS, QUERY_FIELDS, REQUEST_FIELDS, SearchRequest
+from mmretrieve.rules import Linear, Product, Soft
 from mmretrieve.server.app import create_app
 
 
@@ -100,7 +102,7 @@ def test_registered_names_work_in_python_shell_and_api(
     reference = retriever.gallery.ids[0]
     expected = retriever.search(reference_id=reference, prompt="in red", composer="sum", rule="product")
     named = {"reference_id": reference, "prompt": "in red", "composer": "mine", "rule": "my-rule"}
-    assert retriever.search(**named) == expected
+    assert retriever.search(**named) == dataclasses.replace(expected, rule="my-rule")
     shell = ["--reference-id", reference, "--prompt", "in red", "--composer", "mine", "--rule", "my-rule", "--dtype", "float32"]
     assert main(["search", str(made), *shell, "--json"]) == 0
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(expected.ids)
@@ -117,9 +119,72 @@ def test_registered_names_work_in_python_shell_and_api(
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(rewritten.ids)
 
 
+@pytest.mark.usefixtures("registered")
+def test_a_plugin_has_the_traits_of_a_built_in_method(retriever: mm.Retriever) -> None:
+    both = {"reference_id": retriever.gallery.ids[0], "prompt": "in red"}
+    traits = {parameter for parameter in inspect.signature(register_composer).parameters if parameter != "name"}
+    assert traits == {field.name for field in dataclasses.fields(ComposerEntry)}
+    mm.register_composer("words-only", lambda context: PromptOnly(context.encoder), reads_image=False)
+    with pytest.raises(OptionError, match="'words-only' ignores the reference; leave the reference out"):
+        retriever.search(**both, composer="words-only")
+    mm.register_rule("strong", lambda _: Product(harris=0.5))
+    mm.register_rule("strict", lambda _: Soft(0.5), uses=["compiler"], add_terms=add_constraints)
+    assert retriever.search(**both, rule="strong").rule == "strong"
+    strict = retriever.search(**both, rule="strict", avoid="stripes")
+    assert (strict.rule, strict.words["reward"]) == ("strict", "in red")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_wrong_plugin_is_named_with_what_was_expected(retriever: mm.Retriever) -> None:
+    class ReadOnlyName(Linear):
+        @property
+        def name(self) -> str:  # type: ignore[override]
+            return "own"
+
+    context, rule = (
+        r"expected factory\(context\) that returns an object with compose",
+        "with required_roles, uses_weights, slopes",
+    )
+    for register, message in (
+        (lambda: mm.register_composer("bad", lambda encoder, parts, score: Sum(encoder)), context),  # noqa: ARG005
+        (lambda: mm.register_composer("bad", 3), context),  # type: ignore[arg-type]
+        (lambda: mm.register_rule("bad", lambda: Product()), f"rule 'bad': its factory does not take one argument; .*{rule}"),  # type: ignore[misc]
+        (lambda: mm.register_rewriter("bad", lambda: None), "rewriter 'bad': its factory does not take one argument"),  # type: ignore[misc]
+        (
+            lambda: mm.register_composer("bad", Sum, uses=["captoner"]),
+            "uses of composer 'bad': 'captoner'; did you mean 'captioner'\\?",
+        ),
+        (
+            lambda: mm.register_rule("bad", lambda _: Product(), add_terms=lambda composer: composer),  # type: ignore[misc,arg-type]
+            r"rule 'bad': expected add_terms\(context, composer\) that returns a composer",
+        ),
+        (lambda: mm.register_rule("bad", lambda _: Product(), uses=["compilers"]), "did you mean 'compiler'\\?"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            register()
+    assert "bad" not in COMPOSERS
+    mm.register_composer("empty", lambda context: context)
+    mm.register_rule("empty", lambda _: object())
+    mm.register_rule("stubborn", lambda _: ReadOnlyName())
+    both = {"reference_id": retriever.gallery.ids[0], "prompt": "in red"}
+    for options, message in (
+        ({"composer": "empty"}, "composer 'empty': its factory returned ComposerContext without 'compose'; expected factory"),
+        ({"rule": "empty"}, "rule 'empty': its factory returned object without 'required_roles'; expected factory"),
+        ({"rule": "stubborn"}, "rule 'stubborn': the name of a ReadOnlyName cannot be set; leave `name` out of it"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            retriever.search(**both, **options)
+
+
+def test_the_uses_of_built_in_methods_are_parts() -> None:
+    parts = {part.name for part in dataclasses.fields(mm.Parts)}
+    for registry in (COMPOSERS, RULES, REWRITERS):
+        assert all(registry[name].uses <= parts for name in registry)
+
+
 def test_an_unknown_name_is_looked_up_in_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plug.py").write_text(
-        "from mmretrieve.composers.simple import Sum\ndef make(encoder, parts, score):\n    return Sum(encoder)\n"
+        "from mmretrieve.composers.simple import Sum\ndef make(context):\n    return Sum(context.encoder)\n"
     )
     info = tmp_path / "plug-1.dist-info"
     info.mkdir()
@@ -319,7 +384,7 @@ def test_contradicting_fields_are_refused(retriever: mm.Retriever, pictures: lis
         ({"image": one, "weights": {5: 1}}, "weights must be numbers by role"),
         (
             {"image": one, "weights": {"imge": 1}},
-            r"unknown term of this query 'imge'; did you mean 'image'\? choose from: image",
+            r"weights name 'imge', but this query has only: image; did you mean 'image'\?",
         ),
         ({"image": one, "exclude": 5}, "exclude must be the id of an item, got 5"),
         ({"reference_id": [["a"]]}, r"reference_id must be the id of an item, got \['a'\]"),
@@ -445,7 +510,7 @@ def test_invalid_options_in_the_shell_are_one_line(
     image = ["--image", str(pictures[0])]
     for words, message in (
         ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
-        ([*image, "--prompt", "a", "--rewriter", "endpoint"], "needs a model"),
+        ([*image, "--prompt", "a", "--rewriter", "endpoint"], "an endpoint needs --model NAME"),
         ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),

@@ -76,7 +76,7 @@ def test_published_constants() -> None:
     assert make_rule("soft") == Soft(1.0)
     assert make_rule("soft", learned_words=True) == Soft(0.2)
     assert make_rule("product-harris") == Product(0.1)
-    assert make_rule("product-harris").name is RuleName.HARRIS
+    assert make_rule("product-harris").name == RuleName.HARRIS
     assert sdr_weights(0.05, 0.5) == pytest.approx({"composed": 1.5 * 0.95 - 0.5, "image": 1.5 * 0.05, "prompt": 0.5})
 
 

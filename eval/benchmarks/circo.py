@@ -22,6 +22,7 @@ from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import check_unique, file_checksum, read_text
 from mmretrieve import MMRetrieveError
 
+NAME = "circo"
 SPLITS = ("val", "test")
 ROOT_CONTENTS = "annotations/ and COCO2017_unlabeled/"
 RELEASED = {"val": 220, "test": 800}
@@ -57,7 +58,7 @@ def load(root: Path, split: str) -> Benchmark:
     check_references(queries, annotations, ids, images)
     folder = find_folder(root, [f"{base}/unlabeled2017" for base in COCO])
     return Benchmark(
-        "circo",
+        NAME,
         split,
         ids,
         queries,

@@ -19,6 +19,7 @@ from eval.benchmarks.annotations import (
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import check_unique, file_checksum
 
+NAME = "cirr"
 SPLITS = ("val", "test1")
 ROOT_CONTENTS = "captions/ and image_splits/, or cirr/ with both"
 RELEASED = {"val": (4181, 2297), "test1": (4148, 2315)}  # queries, images
@@ -44,7 +45,7 @@ def load(root: Path, split: str) -> Benchmark:
     image_folder = root / next((folder for folder in IMAGE_FOLDERS if (root / folder / first).is_dir()), IMAGE_FOLDERS[0])
     released = RELEASED[split]
     return Benchmark(
-        "cirr",
+        NAME,
         split,
         tuple(files),
         queries,

@@ -21,6 +21,7 @@ from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import check_unique, file_checksum
 
 CATEGORIES = ("dress", "shirt", "toptee")
+NAME = "fashioniq"
 SPLITS = ("val", "val-union")
 ROOT_CONTENTS = "captions/ and image_splits/"
 RELEASED = {  # queries, images of val and of val-union
@@ -50,7 +51,7 @@ def load(root: Path, split: str, category: str) -> Benchmark:
     folder = find_folder(root, [f"{base}/images" for base in FOLDERS])
     query_count, image_counts = RELEASED[category]
     return Benchmark(
-        f"fashioniq:{category}",
+        f"{NAME}:{category}",
         split,
         ids,
         queries,

@@ -18,6 +18,7 @@ from eval.files import file_checksum
 from mmretrieve.errors import ImageError
 
 TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
+NAME = "genecis"
 SPLITS = ("test",)
 ROOT_CONTENTS = "the JSON files of the four tasks, or genecis/ with them"
 RELEASED = {
@@ -49,7 +50,7 @@ def load(root: Path, split: str, task: str) -> Benchmark:
     coco = find_folder(root, COCO)
     genome = [folder for path in VISUAL_GENOME if (folder := root / path).is_dir()] or [root / VISUAL_GENOME[0]]
     return Benchmark(
-        f"genecis:{task}",
+        f"{NAME}:{task}",
         split,
         ids,
         queries,

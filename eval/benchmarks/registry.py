@@ -1,6 +1,6 @@
 """Every benchmark by name, and the built-in wardrobe.
 
-A new benchmark is a module with `load`, SPLITS and ROOT_CONTENTS, a name and a row of FAMILIES.
+A new benchmark is a module with NAME, `load`, SPLITS and ROOT_CONTENTS, a member of BenchmarkName and a row of FAMILIES.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import digest
 from mmretrieve import wardrobe
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
+
+WARDROBE_SPLITS = ("test",)
 
 
-class BenchmarkName(Choice):
+class BenchmarkName(OptionEnum):
     """Benchmark families. A family with parts is measured on each part, and reported as their unweighted mean."""
 
-    CIRR = "cirr"
-    FASHIONIQ = "fashioniq"
-    CIRCO = "circo"
-    GENECIS = "genecis"
+    CIRR = cirr.NAME
+    FASHIONIQ = fashioniq.NAME
+    CIRCO = circo.NAME
+    GENECIS = genecis.NAME
     WARDROBE = "wardrobe"
-    CATALOGUE = "catalogue"
+    CATALOGUE = catalogue.NAME
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Family:
     root_contents : what its folder contains, for the error if none is given; None for one that is built in.
     parts : their names, if it has several.
     find_parts : folder → the parts whose files exist; by default all.
+    local_encoder_caution : what a report says about an encoder from a local folder; "" for nothing.
     """
 
     title: str
@@ -48,6 +51,7 @@ class Family:
     root_contents: str | None
     parts: tuple[str, ...] = ()
     find_parts: Callable[[Path], tuple[str, ...]] | None = None
+    local_encoder_caution: str = ""
 
 
 def load_wardrobe() -> Benchmark:
@@ -55,8 +59,8 @@ def load_wardrobe() -> Benchmark:
     queries = tuple(BenchmarkQuery(q.id, q.reference, (q.prompt,), q.targets, tags=q.changed) for q in wardrobe.queries())
     aspects = tuple(sorted({tag for query in queries for tag in query.tags}))
     return Benchmark(
-        "wardrobe",
-        "test",
+        BenchmarkName.WARDROBE.value,
+        WARDROBE_SPLITS[0],
         tuple(drawing.id for drawing in wardrobe.drawings()),
         queries,
         lambda id_: wardrobe.pictures_folder() / id_,
@@ -75,9 +79,13 @@ FAMILIES: dict[BenchmarkName, Family] = {
     BenchmarkName.GENECIS: Family(
         "GeneCIS", genecis.load, genecis.SPLITS, genecis.ROOT_CONTENTS, genecis.TASKS, genecis.list_tasks
     ),
-    BenchmarkName.WARDROBE: Family("Wardrobe", lambda *_: load_wardrobe(), ("test",), None),
+    BenchmarkName.WARDROBE: Family("Wardrobe", lambda *_: load_wardrobe(), WARDROBE_SPLITS, None),
     BenchmarkName.CATALOGUE: Family(
-        "Catalogue", lambda root, *_: catalogue.load(root), catalogue.SPLITS, catalogue.ROOT_CONTENTS
+        "Catalogue",
+        lambda root, *_: catalogue.load(root),
+        catalogue.SPLITS,
+        catalogue.ROOT_CONTENTS,
+        local_encoder_caution=catalogue.LOCAL_ENCODER,
     ),
 }
 
@@ -87,7 +95,7 @@ def load_benchmark(name: str, root: str | Path | None = None, split: str | None 
 
     Parameters
     ----------
-    name : "cirr", "fashioniq:dress|shirt|toptee", "circo", "genecis:<task>", "wardrobe" or "catalogue".
+    name : a `BenchmarkName`, with the part for a family that has several, such as "fashioniq:dress".
     root : the benchmark's folder, in any of its usual layouts. The wardrobe is built in and has none.
     split : by default "val" where there is one, otherwise the only split with public targets.
 
@@ -128,8 +136,10 @@ def _parse_name(name: str) -> tuple[BenchmarkName, str | None]:
     head, colon, part = str(name).partition(":")
     family_name = BenchmarkName(head)
     parts = FAMILIES[family_name].parts
+    if colon and not parts:
+        raise OptionError(f"{family_name.value} has no parts: write {family_name.value}")
     if colon and part not in parts:
-        raise unknown(f"part of {family_name.value}", part, parts or ("none: it has no parts",))
+        raise unknown(f"part of {family_name.value}", part, parts)
     return family_name, part or None
 
 
@@ -137,5 +147,5 @@ def _check_root(name: BenchmarkName, root: str | Path | None) -> Path:
     """The folder of a benchmark; any path for one that is built in, which does not read it."""
     contents = FAMILIES[name].root_contents
     if root is None and contents is not None:
-        raise OptionError(f"{name.value} needs root: the folder with {contents}")
+        raise OptionError(f"{name.value} needs its folder: give --root FOLDER with {contents}")
     return Path(root or ".")

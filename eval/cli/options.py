@@ -25,7 +25,7 @@ from mmretrieve.composers import make_composer, parts_from
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.language.options import BACKENDS, LanguageOptions
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.openclip import OpenClipEncoder
@@ -49,7 +49,7 @@ MAX_NAME_LENGTH = 200
 PRIVATE = frozenset({"key", "endpoint", "memory", "timeout", "offline", "device"})
 
 
-class ReferenceMode(Choice):
+class ReferenceMode(OptionEnum):
     """Whether the reference stays in the ranking, where a run departs from the protocol."""
 
     KEEP = "keep"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from eval.benchmarks.registry import FAMILIES
 from eval.report.bootstrap import Interval
 from eval.report.formatting import (
     benchmark_name,
@@ -26,12 +27,10 @@ from mmretrieve.options import BUILT_IN
 
 MAX_LISTED_RUNS = 3  # so many names are readable in a sentence
 PDV_SETTING = re.compile(r"PDV-F (-?[\d.]+)/(-?[\d.]+)/([\d.]+)")
+LOCAL_ENCODER_CAUTIONS = {str(name): family.local_encoder_caution for name, family in FAMILIES.items()}
 BUILT_IN_ENCODER = (
     "The encoder is the small built-in one, which knows drawn clothes and nothing else: "
     "these results do not show how methods rank on photographs."
-)
-LOCAL_ENCODER = (
-    "The encoder is a small model from a local folder, not a released one: its numbers are valid for this catalogue only."
 )
 
 
@@ -230,8 +229,8 @@ def _write_cautions(group: ComparisonGroup) -> list[str]:
     ]
     if group.encoder.model == BUILT_IN:
         cautions.append(BUILT_IN_ENCODER)
-    elif group.benchmark == "catalogue" and "/" not in group.encoder.model:
-        cautions.append(LOCAL_ENCODER)
+    elif "/" not in group.encoder.model and (caution := LOCAL_ENCODER_CAUTIONS.get(group.benchmark)):
+        cautions.append(caution)
     if any(NOT_RELEASED in remark for remark in group.remarks):
         cautions.append(
             f"This is not the released data of {benchmark_name(group.benchmark)}: no number here is comparable with a paper's."

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery
-from mmretrieve import ComposerName, Composition, Encoder, MMRetrieveError, Parts, RuleName
+from mmretrieve import Composition, Encoder, MMRetrieveError, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers import make_composer
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
@@ -22,10 +22,9 @@ from mmretrieve.weighting import Spread
 
 TERM_BATCH_SIZE = 128  # terms scored at once; bounds the memory that the scores of a large gallery take
 EMPTY_PROMPT = "."  # replaces an empty prompt; CIRR has one in test1
-ENSEMBLES = frozenset({ComposerName.LDRE, ComposerName.SEIZE})
 
 
-class PromptOrder(Choice):
+class PromptOrder(OptionEnum):
     """Which wordings of a prompt count: the first, or the mean of all (FashionIQ's two captions in both orders)."""
 
     FIRST = "first"
@@ -40,7 +39,7 @@ class MethodConfig:
     ----------
     composer : a name in `COMPOSERS`, registered ones included.
     rule : a name in `RULES`; None means the composer's own rule.
-    benchmark_captions : whether captions that the benchmark provides are used. Ensembles always make their own.
+    benchmark_captions : whether captions that the benchmark provides are used. Composers with `makes_captions` never get them.
     concept : whether CIRCO's shared concept is used as the caption, which departs from the protocol.
     orders : None means both orders for methods that put the prompt into a sentence of their own, as in the published evaluators,
         and the first order for methods with captions.
@@ -57,14 +56,14 @@ class MethodConfig:
         """`orders`, or the default of the composer."""
         if self.orders is not None:
             return self.orders
-        averaged = COMPOSERS[self.composer].learned_words or self.composer in (ComposerName.PROMPT, ComposerName.SUM)
-        return PromptOrder.BOTH if averaged else PromptOrder.FIRST
+        entry = COMPOSERS[self.composer]
+        return PromptOrder.BOTH if entry.learned_words or entry.averages_prompts else PromptOrder.FIRST
 
     def caption(self, query: BenchmarkQuery) -> str | None:
         """The caption of a query's reference; None where the composer has to make one."""
         if self.concept:
             return query.concept
-        return query.caption if self.benchmark_captions and self.composer not in ENSEMBLES else None
+        return query.caption if self.benchmark_captions and not COMPOSERS[self.composer].makes_captions else None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _open_folder(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         different = [name for name in about if stored[name] != about[name]]
     except (ValueError, KeyError, TypeError) as error:
-        raise MMRetrieveError(f"{path}: not the description of stored vectors ({error!r}); delete the folder") from error
+        raise MMRetrieveError(f"{path}: not the description of stored vectors; delete the folder") from error
     if different:
         name = different[0]
         raise MMRetrieveError(

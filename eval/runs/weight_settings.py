@@ -8,22 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from eval.runs.records import SweepRecord, read_record
-from mmretrieve import PDV, PUBLISHED, ComposerName, Composition, MMRetrieveError
+from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.options import AUTO, BALANCED, BASE
+from mmretrieve.registry import COMPOSERS
 from mmretrieve.weighting import Spread, automatic_weights, balanced_weights
 
 FROM_PAPER = "published"
-PUBLISHED_METHODS: dict[str, str] = {
-    ComposerName.CAPTIONS: "cirevl",
-    ComposerName.LDRE: "ldre",
-    ComposerName.PIC2WORD: "pic2word",
-    ComposerName.SEARLE: "searle",
-    ComposerName.SEARLE_OTI: "searle",
-    ComposerName.LINCIR: "searle",
-}
-"""The method whose published setting fits a composer's terms. The paper has none for LinCIR, which uses SEARLE's: both learn words."""
-WITHOUT_TEXT = frozenset({ComposerName.IMAGE, ComposerName.PROMPT, ComposerName.SUM, ComposerName.SLERP, ComposerName.ONE_STEP})
 ENCODER_SIZES = {"ViT-L": "large", "ViT-bigG": "giant"}  # every other encoder is "base"
 
 
@@ -82,7 +73,7 @@ def make_weight_setting(
 
 def check_takes_pdv(composer: str) -> None:
     """OptionError for a composer without a text of the reference. Called before anything is encoded."""
-    if composer in WITHOUT_TEXT:
+    if not COMPOSERS[composer].supports_pdv:
         raise OptionError(
             f"PDV weighs the terms image, text and composed; {str(composer)!r} does not have them all: choose another composer"
         )
@@ -90,7 +81,7 @@ def check_takes_pdv(composer: str) -> None:
 
 def published_name(composer: str, benchmark: str, model: str) -> str | None:
     """The name in PUBLISHED of the paper's setting for a composer, benchmark and model; None where it gives none."""
-    method = PUBLISHED_METHODS.get(composer)
+    method = COMPOSERS[composer].published
     if method is None:
         return None
     size = next((size for start, size in ENCODER_SIZES.items() if model.startswith(start)), "base")

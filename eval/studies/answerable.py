@@ -22,7 +22,7 @@ from eval.studies.answerable_cases import (
 from eval.studies.calibration import Floats, ReliabilityBin, auroc, bin_reliability, fit_logistic
 from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, add_captions, open_retriever
 from mmretrieve import Encoder, Retriever
-from mmretrieve.answerable import BEST, BOTH, IMAGE_ALONE, PROMPT_ALONE, Answerability
+from mmretrieve.answerable import IMAGE_ALONE, IMAGE_AND_PROMPT, JUDGED_HITS, PROMPT_ALONE, Answerability
 from mmretrieve.options import NO_MATCH
 from mmretrieve.vectors import Float32
 
@@ -32,7 +32,7 @@ TEXT, IMAGE = "prompt alone", "image alone"
 ONE_PROMPT, TWO_PROMPTS = "two changes in one prompt", "two changes in two prompts"
 LEAD, SCORE = 0, 1  # columns of the evidence
 CONSTANTS = {  # current constants, the kinds of requests that they are for, and the evidence that they use
-    "BOTH": (BOTH, (TAGGED, FIELDS), (LEAD, SCORE)),
+    "BOTH": (IMAGE_AND_PROMPT, (TAGGED, FIELDS), (LEAD, SCORE)),
     "PROMPT_ALONE": (PROMPT_ALONE, (TEXT,), (LEAD,)),
     "IMAGE_ALONE": (IMAGE_ALONE, (IMAGE,), (SCORE,)),
 }
@@ -86,7 +86,7 @@ def measure_kinds(benchmark: Benchmark, gallery: Float32, encoder: Encoder, othe
 def measure_cases(retriever: Retriever, cases: Iterable[AnswerableCase]) -> CaseEvidence:
     """Searches every case, and collects evidence and `answerable` of each; both are NaN where a search has no hit."""
     cases = list(cases)
-    rankings = retriever.search_many([{**case.request, "k": BEST} for case in cases])
+    rankings = retriever.search_many([{**case.request, "k": JUDGED_HITS} for case in cases])
     judge = Answerability(retriever.encoder)
     evidence = []
     for case, ranking in zip(cases, rankings, strict=True):

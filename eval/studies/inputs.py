@@ -36,7 +36,7 @@ from mmretrieve.inversion.train import train_phi
 from mmretrieve.language.fields import caption_from_fields, vocabulary_from_fields
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.vocabulary import GENERAL, default_vocabulary
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe.captions import caption
 
@@ -46,7 +46,7 @@ PHI_RECIPE = PhiRecipe(steps=1500, batch=128, learning_rate=3e-4, validate_every
 MAX_SENTENCES = 40_000
 
 
-class CaptionSetup(Choice):
+class CaptionSetup(OptionEnum):
     """Where captions come from; the vocabulary of the swap rewriter has the same source."""
 
     GENERAL = "tagged, general vocabulary"

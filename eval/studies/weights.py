@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.runs.compositions import ENSEMBLES, ComposedBenchmark
+from eval.runs.compositions import ComposedBenchmark
 from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, Method, find_method, held_out_queries
 from mmretrieve import PDV, ComposerName, Composition, weighting
 from mmretrieve.directions import Term
 from mmretrieve.options import AUTO, BALANCED, BASE
+from mmretrieve.registry import COMPOSERS
 from mmretrieve.rules import LINEAR, Product
 from mmretrieve.weighting import MIN_DEVIATION, STANDARD_TERMS, Spread, automatic_weights, balanced_weights
 
@@ -39,7 +40,8 @@ FACTORS = {"halved": 0.5, "doubled": 2.0}
 def list_rows() -> list[tuple[CaptionSetup | None, Method]]:
     """Captions of every source with both rewriters, the ensembles of fifteen captions, and textual inversion without captions."""
     setups = [(source, ComposerName.CAPTIONS, swap) for source in CaptionSetup for swap in (False, True)]
-    setups += [(CaptionSetup.OWN, composer, swap) for composer in sorted(ENSEMBLES) for swap in (False, True)]
+    ensembles = [name for name in ComposerName if COMPOSERS[name].makes_captions]
+    setups += [(CaptionSetup.OWN, composer, swap) for composer in ensembles for swap in (False, True)]
     with_captions = [(source, _captions_method(source, composer, swap)) for source, composer, swap in setups]
     return [*with_captions, *((None, find_method(composer)) for composer in (ComposerName.SEARLE_OTI, ComposerName.LINCIR))]
 

@@ -16,13 +16,13 @@ from eval.runs.run import EvalRun, describe_part
 from eval.runs.weight_settings import published_name
 from eval.sweep.plane import Plane, plane_ranks
 from mmretrieve import PDV, PUBLISHED, Composition, MMRetrieveError, Term
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 
 PDV_TERMS = (Term.IMAGE, Term.TEXT, Term.COMPOSED)
 BASE_POINT, PUBLISHED_POINT, BEST_POINT = "base", "published", "best"
 
 
-class Tuning(Choice):
+class Tuning(OptionEnum):
     """On which queries the best point is chosen: on the even ones, and reported on the odd ones; or on all, and reported on all."""
 
     HALVES = "halves"

@@ -1,6 +1,5 @@
 """Composers: turn a reference image and a prompt into named terms."""
 
-from mmretrieve.composers.factory import Parts, make_composer, parts_from
-from mmretrieve.registry import register_composer
+from mmretrieve.composers.factory import ComposerContext, Parts, make_composer, parts_from
 
-__all__ = ["Parts", "make_composer", "parts_from", "register_composer"]
+__all__ = ["ComposerContext", "Parts", "make_composer", "parts_from"]

@@ -21,12 +21,12 @@ class Composer(Protocol):
     {'image': 1.0}
     """
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         """Composes many queries in one call, so that texts are encoded in batches.
 
         Parameters
         ----------
-        queries : sequence of ComposerInput
+        inputs : sequence of ComposerInput
             One reference and one prompt each.
 
         Returns

@@ -94,65 +94,67 @@ class Captions:
     rule: ScoreRule = LINEAR
     remark: str | None = None
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        for query in queries:
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        for query in inputs:
             if not query.avoid:
-                query.words()  # raises an error: only phrases to avoid can be used without a prompt
-        captions = self._caption_all(queries)
+                query.required_prompt()  # raises an error: only phrases to avoid can be used without a prompt
+        captions = self._caption_all(inputs)
         flat_captions = [caption for several in captions for caption in several]
-        flat_queries = [query for query, several in zip(queries, captions, strict=True) for _ in several]
-        written = self._rewrite_all(flat_captions, flat_queries)
-        prompts = [query.prompt or "" for query in flat_queries]
+        flat_inputs = [query for query, several in zip(inputs, captions, strict=True) for _ in several]
+        written = self._rewrite_all(flat_captions, flat_inputs)
+        prompts = [query.prompt or "" for query in flat_inputs]
         rewrites = [rewrite or prompt for rewrite, prompt in zip(written, prompts, strict=True)]
         pairs = fit_captions(self.encoder, self.rewriter, flat_captions, prompts, rewrites)
-        wishes = [query.wish() for query in queries]
-        texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *filter(None, wishes)]
-        text_rows, rewrite_rows, wish_rows = np.split(self.encoder.encode_texts(texts), [len(pairs), 2 * len(pairs)])
+        desired_texts = [query.desired_text() for query in inputs]
+        texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *filter(None, desired_texts)]
+        text_rows, rewrite_rows, desired_rows = np.split(self.encoder.encode_texts(texts), [len(pairs), 2 * len(pairs)])
         slices = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
-        prompt_remarks, wish_row = cut_remarks(self.encoder, wishes), iter(wish_rows)
+        prompt_remarks, desired_row = cut_remarks(self.encoder, desired_texts), iter(desired_rows)
         return [
             self._compose_one(
-                query, pairs[rows], text_rows[rows], rewrite_rows[rows], next(wish_row) if wish else None
+                query, pairs[rows], text_rows[rows], rewrite_rows[rows], next(desired_row) if desired else None
             ).with_remarks(_missing_remark(written[rows]), fitting_remark(self.encoder, pairs[rows]), prompt_remark)
-            for query, rows, wish, prompt_remark in zip(queries, slices, wishes, prompt_remarks, strict=True)
+            for query, rows, desired, prompt_remark in zip(inputs, slices, desired_texts, prompt_remarks, strict=True)
         ]
 
     def _compose_one(
-        self, query: ComposerInput, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, wish: Float32 | None
+        self, query: ComposerInput, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, desired: Float32 | None
     ) -> Composition:
         shares = self.shares(text, rewritten)
         means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
         best = pairs[int(shares.argmax())]
-        terms = dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT), (query.vector, *means, wish), strict=True))
+        terms = dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT), (query.vector, *means, desired), strict=True))
         present = {term: row for term, row in terms.items() if row is not None}
         words: dict[str, str] = {Term.TEXT: best.caption, Term.COMPOSED: best.rewrite}
-        if wish is not None:
-            words[Term.PROMPT] = query.wish()
+        if desired is not None:
+            words[Term.PROMPT] = query.desired_text()
         composition = Composition(
             tuple(present), np.stack(list(present.values())), (0.0,) * len(present), words, self.rule, remark=self.remark
         )
         return composition.weighted({term: weight for term, weight in self.base.items() if term in present})
 
-    def _rewrite_all(self, captions: Sequence[str], queries: Sequence[ComposerInput]) -> list[str]:
+    def _rewrite_all(self, captions: Sequence[str], inputs: Sequence[ComposerInput]) -> list[str]:
         """Each caption with the prompt of its query applied and the phrases to avoid removed; without a prompt, the caption."""
-        pairs = [(caption, query.words()) for caption, query in zip(captions, queries, strict=True) if query.prompt is not None]
-        written = iter(self.rewriter.rewrite(*map(list, zip(*pairs, strict=True))) if pairs else [])
-        rewrites = [
-            caption if query.prompt is None else next(written) for caption, query in zip(captions, queries, strict=True)
+        pairs = [
+            (caption, query.required_prompt())
+            for caption, query in zip(captions, inputs, strict=True)
+            if query.prompt is not None
         ]
+        written = iter(self.rewriter.rewrite(*map(list, zip(*pairs, strict=True))) if pairs else [])
+        rewrites = [caption if query.prompt is None else next(written) for caption, query in zip(captions, inputs, strict=True)]
         return [
             reduce(partial(remove_phrase, lexicon=getattr(self.rewriter, "lexicon", None)), query.avoid, rewrite)
             if rewrite
             else rewrite
-            for rewrite, query in zip(rewrites, queries, strict=True)
+            for rewrite, query in zip(rewrites, inputs, strict=True)
         ]
 
-    def _caption_all(self, queries: Sequence[ComposerInput]) -> list[list[str]]:
-        without_caption = [query for query in queries if query.caption is None]
+    def _caption_all(self, inputs: Sequence[ComposerInput]) -> list[list[str]]:
+        without_caption = [query for query in inputs if query.caption is None]
         captions = iter(self.captioner.captions(without_caption, self.count) if without_caption else [])
         return [
             next(captions) if query.caption is None else [Caption(query.caption, trust=1.0, source=CaptionSource.GIVEN)]
-            for query in queries
+            for query in inputs
         ]
 
 
@@ -166,21 +168,21 @@ class OneStep:
     encoder: Encoder
     describer: Describer
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         descriptions = [
-            {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.words(), Term.PROMPT: query.words()}
-            for d, query in zip(self.describer.describe(queries), queries, strict=True)
+            {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.required_prompt(), Term.PROMPT: query.required_prompt()}
+            for d, query in zip(self.describer.describe(inputs), inputs, strict=True)
         ]
         words = [{term: text for term, text in texts.items() if text is not None} for texts in descriptions]
         rows = iter(self.encoder.encode_texts([text for texts in words for text in texts.values()]))
         return [
             Composition(
                 (Term.IMAGE, *texts),
-                np.stack([query.reference(), *(next(rows) for _ in texts)]),
+                np.stack([query.required_reference(), *(next(rows) for _ in texts)]),
                 (0.0, *(float(term is Term.COMPOSED) for term in texts)),
                 {str(term): text for term, text in texts.items()},
             ).with_remarks(*_description_remarks(self.encoder, texts))
-            for texts, query in zip(words, queries, strict=True)
+            for texts, query in zip(words, inputs, strict=True)
         ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
 from mmretrieve.composers.base import Composer
@@ -28,7 +29,7 @@ from mmretrieve.language.options import (
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
 from mmretrieve.options import ComposerName, RewriterName, RuleName
-from mmretrieve.registry import COMPOSERS, REWRITERS
+from mmretrieve.registry import COMPOSERS, REWRITERS, RULES
 from mmretrieve.rules import Hinge
 from mmretrieve.vectors import Float32
 
@@ -78,6 +79,30 @@ class Parts:
     describer: Describer | None = None
     phi: str | Path | Phi | None = None
     oti: OTI | None = None
+
+
+@dataclass(frozen=True)
+class ComposerContext:
+    """What the factory of a composer gets.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Encodes texts.
+    parts : Parts
+        What composers are built of besides; a part that is None has its default.
+    score : callable, optional
+        (n, d) queries → (n, items) scores over the gallery to be searched; None outside a gallery.
+    """
+
+    encoder: Encoder
+    parts: Parts
+    score: Scorer | None = None
+
+    @property
+    def compiler(self) -> RoleCompiler:
+        """The compiler of the parts, or the default: rules."""
+        return self.parts.compiler or RuleCompiler()
 
 
 def parts_from(
@@ -144,7 +169,7 @@ def make_composer(
     score : callable, optional
         (n, d) queries → (n, items) scores over the gallery to be searched; "ldre" needs it.
     rule : str, default="linear"
-        The rule of the search; "soft" adds terms of its own.
+        The rule of the search; a rule such as "soft" adds terms of its own.
 
     Returns
     -------
@@ -164,86 +189,99 @@ def make_composer(
     >>> composer.compose([ComposerInput(prompt="a red dress")])[0].names
     ('prompt',)
     """
-    parts = parts or Parts()
-    composer: Composer = COMPOSERS[name].build(encoder, parts, score)
-    return Constrained(encoder, composer, parts.compiler or RuleCompiler()) if rule == RuleName.SOFT else composer
+    context = ComposerContext(encoder, parts or Parts(), score)
+    composer: Composer = COMPOSERS.build(name, context)
+    add_terms = RULES[rule].add_terms
+    if add_terms is None:
+        return composer
+    extended: Composer = (resolve_name(add_terms) if isinstance(add_terms, str) else add_terms)(context, composer)
+    return extended
 
 
-def make_image(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
+def add_constraints(context: ComposerContext, composer: Composer) -> Composer:
+    """The composer with the terms `reward` and `penalty` of SoFT's rule."""
+    return Constrained(context.encoder, composer, context.compiler)
+
+
+def make_image(_context: ComposerContext) -> Composer:
     return ImageOnly()
 
 
-def make_prompt(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return PromptOnly(encoder)
+def make_prompt(context: ComposerContext) -> Composer:
+    return PromptOnly(context.encoder)
 
 
-def make_sum(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Sum(encoder)
+def make_sum(context: ComposerContext) -> Composer:
+    return Sum(context.encoder)
 
 
-def make_slerp(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Slerp(encoder)
+def make_slerp(context: ComposerContext) -> Composer:
+    return Slerp(context.encoder)
 
 
-def make_captions(encoder: Encoder, parts: Parts, score: Scorer | None) -> Captions:  # noqa: ARG001
-    return _captions(encoder, parts)
+def make_captions(context: ComposerContext) -> Captions:
+    return _captions(context)
 
 
-def make_ldre(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:
-    if score is None:
+def make_ldre(context: ComposerContext) -> Composer:
+    if context.score is None:
         raise OptionError("'ldre' weighs captions by a gallery: use it in a Retriever, or give score")
     remark = "the captions' weights were chosen by looking at the gallery (transductive, as in LDRE)"
-    return _captions(encoder, parts, count=CAPTIONS_PER_IMAGE, shares=partial(ldre_shares, score), remark=remark)
+    return _captions(context, count=CAPTIONS_PER_IMAGE, shares=partial(ldre_shares, context.score), remark=remark)
 
 
-def make_seize(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return _captions(encoder, parts, count=CAPTIONS_PER_IMAGE, rule=Hinge())
+def make_seize(context: ComposerContext) -> Composer:
+    return _captions(context, count=CAPTIONS_PER_IMAGE, rule=Hinge())
 
 
-def make_sdr(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return _captions(encoder, parts, base=sdr_weights())
+def make_sdr(context: ComposerContext) -> Composer:
+    return _captions(context, base=sdr_weights())
 
 
-def make_roles(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return RoleAware(encoder, _captions(encoder, parts), parts.compiler or RuleCompiler())
+def make_roles(context: ComposerContext) -> Composer:
+    return RoleAware(context.encoder, _captions(context), context.compiler)
 
 
-def make_one_step(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    if parts.describer is None:
-        raise OptionError("'one-step' needs a describer: choose 'endpoint' or a file, or give Parts(describer=...)")
-    return OneStep(encoder, parts.describer)
+def make_one_step(context: ComposerContext) -> Composer:
+    if context.parts.describer is None:
+        raise OptionError(
+            "'one-step' needs a describer: give --describer endpoint or --describer FILE, or Parts(describer=...)"
+        )
+    return OneStep(context.encoder, context.parts.describer)
 
 
-def make_pic2word(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.PIC2WORD), joint=",")
+def make_pic2word(context: ComposerContext) -> Composer:
+    return Inversion(context.encoder, _sentence_encoder(context, ComposerName.PIC2WORD), joint=",")
 
 
-def make_searle(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.SEARLE))
+def make_searle(context: ComposerContext) -> Composer:
+    return Inversion(context.encoder, _sentence_encoder(context, ComposerName.SEARLE))
 
 
-def make_searle_oti(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.SEARLE_OTI))
+def make_searle_oti(context: ComposerContext) -> Composer:
+    return Inversion(context.encoder, _sentence_encoder(context, ComposerName.SEARLE_OTI))
 
 
-def make_lincir(encoder: Encoder, parts: Parts, score: Scorer | None) -> Composer:  # noqa: ARG001
-    return Inversion(encoder, _sentence_encoder(encoder, parts, ComposerName.LINCIR))
+def make_lincir(context: ComposerContext) -> Composer:
+    return Inversion(context.encoder, _sentence_encoder(context, ComposerName.LINCIR))
 
 
-def _captions(encoder: Encoder, parts: Parts, **settings: Any) -> Captions:
+def _captions(context: ComposerContext, **settings: Any) -> Captions:
     """`Captions` with the captioner and the rewriter of the parts, or their defaults: the tagger and the template."""
+    encoder, parts = context.encoder, context.parts
     vocabulary = parts.vocabulary or default_vocabulary(encoder)
     rewriter = parts.rewriter or RewriterName.TEMPLATE
     if isinstance(rewriter, str):
-        rewriter = cast(Rewriter, REWRITERS[rewriter].build(vocabulary))
+        rewriter = cast(Rewriter, REWRITERS.build(rewriter, vocabulary))
     return Captions(encoder, parts.captioner or Tagger(encoder, vocabulary), rewriter, **settings)
 
 
-def _sentence_encoder(encoder: Encoder, parts: Parts, name: ComposerName) -> SentenceEncoder:
+def _sentence_encoder(context: ComposerContext, name: ComposerName) -> SentenceEncoder:
     """Encodes sentences with the pseudo token that the method of that name makes of an image."""
     from mmretrieve.encoders.openclip import OpenClipEncoder
     from mmretrieve.inversion.oti import OTI
 
+    encoder, parts = context.encoder, context.parts
     if not isinstance(encoder, OpenClipEncoder):
         raise OptionError(
             f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder, got a {type(encoder).__name__}"
@@ -259,19 +297,20 @@ def _sentence_encoder(encoder: Encoder, parts: Parts, name: ComposerName) -> Sen
 
 def _load_phi(encoder: OpenClipEncoder, phi: str | Path | Phi | None, name: ComposerName) -> Phi:
     """The phi that is given, else that of the encoder's folder. Raises OptionError if there is none or it has the wrong type."""
-    from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, SearlePhi, load_phi
+    from mmretrieve.inversion.phi import FILE, Phi, Pic2WordPhi, load_phi
 
     default = encoder.folder / FILE if encoder.folder is not None else None
     if phi is None and default is not None and default.is_file():
         phi = default
     if phi is None:
         raise OptionError(
-            f"{name.value!r} needs a phi for {encoder.identity.model}: give a checkpoint, or train one with `mmretrieve train-phi`"
+            f"{name.value!r} needs a phi for {encoder.identity.model}: give --phi FILE, or train one with `mmretrieve train-phi`"
         )
     loaded = phi if isinstance(phi, Phi) else load_phi(phi, encoder)
-    expected = Pic2WordPhi if name is ComposerName.PIC2WORD else SearlePhi
-    if not isinstance(loaded.net, expected):
+    is_pic2word, needs_pic2word = isinstance(loaded.net, Pic2WordPhi), name is ComposerName.PIC2WORD
+    if is_pic2word != needs_pic2word:
+        made_for = "'pic2word'" if is_pic2word else "'searle' and 'lincir'"
         raise OptionError(
-            f"{name.value!r} needs a {expected.__name__}, this phi is a {type(loaded.net).__name__}: use the composer it was trained for"
+            f"{name.value!r} cannot use this phi, which was trained for {made_for}: use that composer, or give another phi"
         )
     return loaded

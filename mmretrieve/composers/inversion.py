@@ -37,21 +37,21 @@ class Inversion:
     encode: SentenceEncoder
     joint: str = "that"
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        prompts = [query.words() for query in queries]
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        prompts = [query.required_prompt() for query in inputs]
         sentences = [[("a photo of", ""), ("a photo of", f"{self.joint} {prompt}")] for prompt in prompts]
-        rows = self.encode([_reference_image(query) for query in queries], sentences)
-        wishes = [query.wish() or prompt for query, prompt in zip(queries, prompts, strict=True)]
+        rows = self.encode([_reference_image(query) for query in inputs], sentences)
+        desired_texts = [query.desired_text() or prompt for query, prompt in zip(inputs, prompts, strict=True)]
         return [
             Composition(
                 (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT),
-                np.stack([query.reference(), *pair, prompt_row]),
+                np.stack([query.required_reference(), *pair, prompt_row]),
                 (0.0, 0.0, 1.0, 0.0),
-                {**dict(zip((Term.TEXT, Term.COMPOSED), map(_display, pieces), strict=True)), Term.PROMPT: wish},
+                {**dict(zip((Term.TEXT, Term.COMPOSED), map(_display, pieces), strict=True)), Term.PROMPT: desired},
                 remark=self._cut_remark(prompt, pieces[1]),
             )
-            for query, pair, prompt_row, pieces, prompt, wish in zip(
-                queries, rows, self.encoder.encode_texts(wishes), sentences, prompts, wishes, strict=True
+            for query, pair, prompt_row, pieces, prompt, desired in zip(
+                inputs, rows, self.encoder.encode_texts(desired_texts), sentences, prompts, desired_texts, strict=True
             )
         ]
 
@@ -70,10 +70,11 @@ class Inversion:
 
 
 def _reference_image(query: ComposerInput) -> ImageLike:
-    query.reference()
+    query.required_reference()
     if query.image is None:
         raise OptionError(
-            "textual inversion needs the reference image itself, but only its vector is stored: the file is missing or has changed since it was indexed"
+            f"the image of {query.id or 'the reference'} is missing or has changed since it was indexed, and textual inversion "
+            "needs it: restore the file, index it again, or choose another composer"
         )
     return query.image
 

@@ -37,11 +37,10 @@ class RoleAware:
     compiler: RoleCompiler = field(default_factory=RuleCompiler)
     weights: Mapping[str, float] = field(default_factory=lambda: ROLE_WEIGHTS)
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        compiled = self.compiler.compile(queries)
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        compiled = self.compiler.compile(inputs)
         return [
-            self._add_roles(composition, roles)
-            for composition, roles in zip(self.inner.compose(queries), compiled, strict=True)
+            self._add_roles(composition, roles) for composition, roles in zip(self.inner.compose(inputs), compiled, strict=True)
         ]
 
     def _add_roles(self, composition: Composition, roles: Roles) -> Composition:
@@ -71,11 +70,11 @@ class Constrained:
     inner: Composer
     compiler: RoleCompiler = field(default_factory=RuleCompiler)
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        compiled = self.compiler.compile(queries)
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        compiled = self.compiler.compile(inputs)
         return [
             self._add_constraints(composition, roles)
-            for composition, roles in zip(self.inner.compose(queries), compiled, strict=True)
+            for composition, roles in zip(self.inner.compose(inputs), compiled, strict=True)
         ]
 
     def _add_constraints(self, composition: Composition, roles: Roles) -> Composition:

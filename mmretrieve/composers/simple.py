@@ -21,8 +21,8 @@ MIN_ANGLE = 1e-4  # radians; below it the sines of Slerp lose precision
 class ImageOnly:
     """The term image."""
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        return [Composition((Term.IMAGE,), query.reference()[None], (1.0,)) for query in queries]
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        return [Composition((Term.IMAGE,), query.required_reference()[None], (1.0,)) for query in inputs]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class PromptOnly:
 
     encoder: Encoder
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        prompts = [query.wish() or query.words() for query in queries]
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        prompts = [query.desired_text() or query.required_prompt() for query in inputs]
         rows, remarks = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
         return [
             Composition((Term.PROMPT,), row[None], (1.0,), {Term.PROMPT: prompt}, remark=remark)
@@ -46,8 +46,8 @@ class Sum:
 
     encoder: Encoder
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        return _compose_pairs(self.encoder, queries, lambda _query, _prompt: (1.0, 1.0))
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        return _compose_pairs(self.encoder, inputs, lambda _query, _prompt: (1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,10 @@ class Slerp:
         if not 0 <= self.t <= 1:
             raise OptionError(f"t must be a number from 0 to 1, got {self.t!r}")
 
-    def compose(self, queries: Sequence[ComposerInput]) -> list[Composition]:
-        return _compose_pairs(self.encoder, queries, lambda query, prompt: slerp_weights(query.reference(), prompt, self.t))
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        return _compose_pairs(
+            self.encoder, inputs, lambda query, prompt: slerp_weights(query.required_reference(), prompt, self.t)
+        )
 
 
 def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
@@ -89,18 +91,18 @@ def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:
 
 
 def _compose_pairs(
-    encoder: Encoder, queries: Sequence[ComposerInput], weigh: Callable[[ComposerInput, Float32], tuple[float, float]]
+    encoder: Encoder, inputs: Sequence[ComposerInput], weigh: Callable[[ComposerInput, Float32], tuple[float, float]]
 ) -> list[Composition]:
     """The terms image and prompt of each query, with the weights that `weigh` returns for the query and its (d,) prompt vector."""
-    prompts = [query.wish() or query.words() for query in queries]
+    prompts = [query.desired_text() or query.required_prompt() for query in inputs]
     rows, remarks = encoder.encode_texts(prompts), cut_remarks(encoder, prompts)
     return [
         Composition(
             (Term.IMAGE, Term.PROMPT),
-            np.stack([query.reference(), row]),
+            np.stack([query.required_reference(), row]),
             weigh(query, row),
             {Term.PROMPT: prompt},
             remark=remark,
         )
-        for query, prompt, row, remark in zip(queries, prompts, rows, remarks, strict=True)
+        for query, prompt, row, remark in zip(inputs, prompts, rows, remarks, strict=True)
     ]

@@ -44,7 +44,7 @@ class GalleryVocabulary:
         try:
             return cls(Vocabulary.from_dict(data["vocabulary"]), tuple(data["fields"]))
         except (KeyError, TypeError, AttributeError, VocabularyError) as error:
-            raise GalleryError(f"{location}: the stored vocabulary is damaged ({error}); {RESTORE}") from error
+            raise GalleryError(f"{location}: the stored vocabulary is damaged; {RESTORE}") from error
 
 
 @dataclass(frozen=True)

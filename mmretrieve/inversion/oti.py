@@ -41,10 +41,15 @@ class OTI:
     templates: Sequence[str] = TEMPLATES
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch < 1 or not self.templates or not 0 < self.learning_rate < 1 or not 0 <= self.mean < 1:
-            raise OptionError(
-                "OTI needs steps of at least 0, a batch of at least 1, templates, and a learning rate and a mean between 0 and 1"
-            )
+        for name, expected, is_valid in (
+            ("steps", "a whole number of at least 0", self.steps >= 0),
+            ("batch", "a whole number of at least 1", self.batch >= 1),
+            ("learning_rate", "a number between 0 and 1", 0 < self.learning_rate < 1),
+            ("mean", "a number from 0 to less than 1", 0 <= self.mean < 1),
+            ("templates", "a list of at least one sentence with *", bool(self.templates)),
+        ):
+            if not is_valid:
+                raise OptionError(f"OTI: {name} must be {expected}, got {getattr(self, name)!r}")
 
     def tokens(
         self,

@@ -46,7 +46,7 @@ class PhiRecipe:
         for name in ("learning_rate", "weight_decay", "noise"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < inf:
-                raise OptionError(f"{name} must be a number of at least 0, got {value!r}")
+                raise OptionError(f"{name} must be a finite number of at least 0, got {value!r}")
 
 
 def split_captions(captions: Sequence[str]) -> tuple[list[SplitCaption], list[SplitCaption]]:
@@ -61,7 +61,7 @@ def split_captions(captions: Sequence[str]) -> tuple[list[SplitCaption], list[Sp
     validation, training = usable[::step], [caption for i, caption in enumerate(usable) if i % step]
     if not training:
         raise OptionError(
-            f"{len(usable)} of {len(captions)} captions have a noun phrase; training and validation need at least one each"
+            f"only {len(usable)} of {len(captions)} captions have a noun phrase, and training needs at least 2: give more captions"
         )
     return [(caption, pieces[caption]) for caption in training], [(caption, pieces[caption]) for caption in validation]
 

@@ -44,7 +44,8 @@ def read_captions(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
+        raise OptionError(f"{path}: {reason}; expected a text file with one caption per line") from error
     if not any(lines):
         raise OptionError(f"{path}: contains no caption; expected one caption per line")
     return [line for line in lines if line]
@@ -86,8 +87,12 @@ def train_phi(
     OptionError
         Too few captions have a noun phrase, the loss is not finite, or the state belongs to another run.
     """
-    if out.suffix != ".safetensors" or out.is_dir() or not out.absolute().parent.is_dir():
-        raise OptionError(f"{out}: expected a .safetensors file in an existing folder")
+    if out.is_dir():
+        raise OptionError(f"{out} is a folder: give --out FILE.safetensors in it")
+    if out.suffix != ".safetensors":
+        raise OptionError(f"{out}: the name of the file must end in .safetensors")
+    if not out.absolute().parent.is_dir():
+        raise OptionError(f"{out}: there is no folder {out.absolute().parent}; create it first")
     return _Run(captions, encoder, out, recipe or PhiRecipe(), report).run()
 
 

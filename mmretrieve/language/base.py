@@ -15,12 +15,12 @@ from mmretrieve.images import ImageLike, open_image
 class Captioner(Protocol):
     """Describes reference images in words."""
 
-    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+    def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """Captions of the reference of each query.
 
         Parameters
         ----------
-        queries : the queries, with a vector or an image, as the captioner needs it.
+        inputs : the queries, with a vector or an image, as the captioner needs it.
         count : captions per query, at least 1. LDRE and SEIZE ask for 15.
 
         Returns
@@ -54,7 +54,7 @@ class Description:
 class Describer(Protocol):
     """Describes targets in one step, from images and prompts."""
 
-    def describe(self, queries: Sequence[ComposerInput]) -> list[Description]:
+    def describe(self, inputs: Sequence[ComposerInput]) -> list[Description]:
         """One description for each query, in order."""
         ...
 
@@ -82,24 +82,24 @@ class Roles:
 class RoleCompiler(Protocol):
     """Sorts prompts into roles."""
 
-    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
+    def compile(self, inputs: Sequence[ComposerInput]) -> list[Roles]:
         """The roles of each query's prompt, in order."""
         ...
 
 
-def reference_images(queries: Sequence[ComposerInput]) -> list[ImageLike]:
+def reference_images(inputs: Sequence[ComposerInput]) -> list[ImageLike]:
     """The images of the references, ready for use in threads.
 
     Raises
     ------
     OptionError : if a query has no image; the message names the first one.
     """
-    images = [query.image for query in queries]
-    for number, (query, image) in enumerate(zip(queries, images, strict=True), 1):
+    images = [query.image for query in inputs]
+    for number, (query, image) in enumerate(zip(inputs, images, strict=True), 1):
         if image is None:
             name = query.id or query.prompt or "without a prompt"
             raise OptionError(
-                f"this needs the images of the references, and query {number} of {len(queries)} ({name}) has none; give it one"
+                f"this needs the images of the references, and query {number} of {len(inputs)} ({name}) has none; give it one"
             )
     return [thread_safe_image(image) for image in images if image is not None]
 

@@ -87,7 +87,7 @@ class FileCaptioner:
                 by_query.setdefault((name, records.text(number, prompt_name)), captions)
         return cls(records.path, {name: captions for name, captions in by_id.items() if captions}, fallback, by_query)
 
-    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+    def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """The first `count` captions of each image, fewer if the file has fewer (a warning counts these images).
 
         Raises
@@ -95,15 +95,15 @@ class FileCaptioner:
         MMRetrieveError : if images have no caption and there is no `fallback`; the message counts and names them.
         OptionError : if a query has no id.
         """
-        ids = [self._ids.find(id_of(query)) for query in queries]
-        missing = [query for query, name in zip(queries, ids, strict=True) if name is None]
+        ids = [self._ids.find(id_of(query)) for query in inputs]
+        missing = [query for query, name in zip(inputs, ids, strict=True) if name is None]
         what, allowed = "images' captions", self.fallback is not None
-        report_missing(self.path, what, [id_of(query) for query in missing], len(queries), allowed=allowed)
+        report_missing(self.path, what, [id_of(query) for query in missing], len(inputs), allowed=allowed)
         captions = [
-            self._look_up(name, query)[:count] if name is not None else [] for name, query in zip(ids, queries, strict=True)
+            self._look_up(name, query)[:count] if name is not None else [] for name, query in zip(ids, inputs, strict=True)
         ]
         if short := sum(0 < len(several) < count for several in captions):
-            logger.warning("%s: %d of %d images have fewer than %d captions", self.path, short, len(queries), count)
+            logger.warning("%s: %d of %d images have fewer than %d captions", self.path, short, len(inputs), count)
         others = iter(self.fallback.captions(missing, count) if missing and self.fallback is not None else [])
         return [several or next(others) for several in captions]
 
@@ -190,9 +190,9 @@ class FileDescriber:
         descriptions = [Description(text_or_none(row.get(target)), text_or_none(row.get("reference"))) for row in records.rows]
         return cls(_by_query(records, descriptions, id_field, prompt_field), allow_missing)
 
-    def describe(self, queries: Sequence[ComposerInput]) -> list[Description]:
+    def describe(self, inputs: Sequence[ComposerInput]) -> list[Description]:
         """One description for each query; `Description(None)` for a missing one if that is allowed, else MMRetrieveError."""
-        entries = self.entries.find(queries, "descriptions", allow_missing=self.allow_missing)
+        entries = self.entries.find(inputs, "descriptions", allow_missing=self.allow_missing)
         return [entry or Description(None) for entry in entries]
 
 
@@ -215,10 +215,10 @@ class FileCompiler:
         roles = [Roles(text_or_none(row.get(whole)), *(phrases(row.get(name)) for name in lists)) for row in records.rows]
         return cls(_by_query(records, roles, id_field, prompt_field), allow_missing)
 
-    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
+    def compile(self, inputs: Sequence[ComposerInput]) -> list[Roles]:
         """The roles of each query; those of `RuleCompiler` for a missing one if that is allowed, else MMRetrieveError."""
-        entries = self.entries.find(queries, "roles", allow_missing=self.allow_missing)
-        by_rule = RuleCompiler().compile(queries)
+        entries = self.entries.find(inputs, "roles", allow_missing=self.allow_missing)
+        by_rule = RuleCompiler().compile(inputs)
         return [rule if roles is None else roles for roles, rule in zip(entries, by_rule, strict=True)]
 
 
@@ -259,20 +259,20 @@ class RequestLookup(Generic[V]):
     path: Path
     entries: Mapping[tuple[str | None, str], V] = field(repr=False)
 
-    def find(self, queries: Sequence[ComposerInput], what: str, *, allow_missing: bool) -> list[V | None]:
+    def find(self, inputs: Sequence[ComposerInput], what: str, *, allow_missing: bool) -> list[V | None]:
         """The entry of each query.
 
         Parameters
         ----------
-        queries : the queries.
+        inputs : the queries.
         what : what the entries are, for messages.
         allow_missing : return None for missing entries, with a warning, instead of raising MMRetrieveError.
         """
-        keys = [(id_of(query) if self._names else None, query.words()) for query in queries]
+        keys = [(id_of(query) if self._names else None, query.required_prompt()) for query in inputs]
         entries = [self.entries.get((self._id(name), prompt)) for name, prompt in keys]
         missing_keys = [key for key, entry in zip(keys, entries, strict=True) if entry is None]
         missing = [repr(prompt) if name is None else f"{prompt!r} of {name}" for name, prompt in missing_keys]
-        report_missing(self.path, what, missing, len(queries), allowed=allow_missing)
+        report_missing(self.path, what, missing, len(inputs), allowed=allow_missing)
         return entries
 
     def _id(self, name: str | None) -> str | None:
@@ -306,7 +306,7 @@ def report_missing(path: Path, what: str, missing: Sequence[str], total: int, *,
     first = "; ".join(missing[:MAX_NAMED_ENTRIES]) + ("; …" if len(missing) > MAX_NAMED_ENTRIES else "")
     message = f"{path}: {len(missing)} of {total} {what} are missing or ambiguous: {first}"
     if not allowed:
-        raise MMRetrieveError(f"{message}; add them, or allow missing ones")
+        raise MMRetrieveError(f"{message}; add them, or give --allow-missing")
     logger.warning("%s", message)
 
 

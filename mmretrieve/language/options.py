@@ -80,9 +80,9 @@ class LanguageOptions:
         uses_model = uses_endpoint or any(_is_local(backend) for backend in backends)
         uses_file = any(isinstance(backend, Path) for backend in backends)
         if uses_endpoint and self.model is None:
-            raise OptionError("an endpoint needs a model: name the one that should answer")
+            raise OptionError("an endpoint needs --model NAME, the model that should answer")
         if self.offline and self.memory is None:
-            raise OptionError("offline needs a memory of answers: name its file")
+            raise OptionError("--offline needs --memory FILE, which stores the answers")
         self._require(uses_endpoint, "the endpoint", "endpoint", "model", "key", "offline")
         self._require(uses_model, "a model", "memory")
         self._require(uses_file, "a file", "allow_missing", *FIELDS)
@@ -102,7 +102,7 @@ class LanguageOptions:
         if Path(value).is_file():
             return Path(value)
         if Path(value).suffix.lower() in READERS:
-            raise OptionError(f"{role}: there is no file {value}")
+            raise OptionError(f"--{role} {value}: no such file")
         local = [f"{LOCAL_PREFIX}MODEL"] if role == "captioner" else []
         registered = REWRITERS.names if role == "rewriter" else ()
         raise unknown(role, value, [*registered, *names, *local, f"a file ({', '.join(READERS)})"])
@@ -128,7 +128,7 @@ class LanguageOptions:
 
     def _require(self, is_used: bool, what: str, *names: str) -> None:
         """Refuse options that have no effect."""
-        names_set = [name for name in names if getattr(self, name) not in (None, False)]
+        names_set = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) not in (None, False)]
         if names_set and not is_used:
             raise OptionError(
                 f"{', '.join(names_set)} given, but no captioner, rewriter, compiler or describer is {what}; choose one, or omit it"
@@ -192,7 +192,7 @@ def rewriter_from(
     if isinstance(backend, Path):
         fields = options.fields("caption_field", "prompt_field", "rewrite_field")
         return files.FileRewriter.read(backend, **fields, allow_missing=options.allow_missing)
-    rewriter: Rewriter = REWRITERS[backend].build(vocabulary or default_vocabulary(encoder))
+    rewriter: Rewriter = REWRITERS.build(backend, vocabulary or default_vocabulary(encoder))
     return rewriter
 
 

@@ -47,7 +47,7 @@ class TemplateRewriter:
         return [f"{caption}, {prompt}" for caption, prompt in zip(captions, prompts, strict=True)]
 
 
-def make_template(vocabulary: Vocabulary) -> TemplateRewriter:  # noqa: ARG001  every rewriter's factory takes it
+def make_template(_vocabulary: Vocabulary) -> TemplateRewriter:
     """The factory of the template."""
     return TemplateRewriter()
 
@@ -95,7 +95,7 @@ class SwapRewriter:
 
     def _rewrite(self, caption: str, prompt: str) -> str:
         caption, prompt = (" ".join(text.splitlines()) for text in (caption, prompt))
-        forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.remaining(prompt)
+        forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.desired_text(prompt)
         caption = apply_edits(caption, swap_edits(self.lexicon, caption, wanted, prompt, forbidden))
         for phrase in forbidden:
             if not contains(wanted, phrase):  # "a hall with green walls instead of a hall with blue ones"

@@ -113,14 +113,14 @@ class RuleCompiler:
     fixed_phrases: frozenset[str] = field(default=frozenset())
     _cache: dict[str, tuple[list[Segment], list[str]]] = field(default_factory=dict, repr=False, compare=False)
 
-    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
+    def compile(self, inputs: Sequence[ComposerInput]) -> list[Roles]:
         """The roles of each query's prompt, in order.
 
         Raises
         ------
         OptionError : if a query has no prompt.
         """
-        return [self.roles(query.words()) for query in queries]
+        return [self.roles(query.required_prompt()) for query in inputs]
 
     def roles(self, prompt: str) -> Roles:
         """The roles of one prompt."""
@@ -131,10 +131,10 @@ class RuleCompiler:
                 roles[role].append(_unmask(phrase, masked))
         return Roles(None, *(tuple(dict.fromkeys(phrases)) for phrases in roles.values()))
 
-    def remaining(self, prompt: str) -> str:
+    def desired_text(self, prompt: str) -> str:
         """The prompt without what it forbids, as one text: "" if nothing remains, the whole prompt if it forbids nothing.
 
-        >>> RuleCompiler().remaining("in red with long sleeves, but without stripes")
+        >>> RuleCompiler().desired_text("in red with long sleeves, but without stripes")
         'in red with long sleeves'
         """
         segments, masked = self._segments(prompt)

@@ -72,17 +72,19 @@ class TextRecords:
         result = self.find_field(role, names, chosen)
         if result is None:
             raise OptionError(
-                f"{self.path}: no field for the {role}; name it as {role}_field, one of: {', '.join(self.fields)}"
+                f"{self.path}: no field for the {role}; give --{role}-field NAME, one of: {', '.join(self.fields)}"
             )
         return result
 
     def find_field(self, role: str, names: Sequence[str], chosen: str | None = None) -> str | None:
         """As `field`, but None if no field is recognized."""
         if chosen is not None and chosen not in self.fields:
-            raise OptionError(f"{self.path}: no field {chosen!r}; name as {role}_field one of: {', '.join(self.fields)}")
+            raise OptionError(f"{self.path}: no field {chosen!r}; give --{role}-field NAME, one of: {', '.join(self.fields)}")
         matches = [chosen] if chosen is not None else [name for name in self.fields if name.lower() in names]
         if len(matches) > 1:
-            raise OptionError(f"{self.path}: {' and '.join(matches)} could each be the {role}; name one as {role}_field")
+            raise OptionError(
+                f"{self.path}: {' and '.join(matches)} could each be the {role}; choose one with --{role}-field NAME"
+            )
         return matches[0] if matches else None
 
     def error(self, number: int, reason: str) -> MMRetrieveError:

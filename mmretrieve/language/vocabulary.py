@@ -209,10 +209,10 @@ class Vocabulary:
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise VocabularyError(
-                f"cannot read the vocabulary {path}: {error!r}; expected JSON with 'sentence' and 'groups'"
-            ) from error
+        except OSError as error:
+            raise VocabularyError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise VocabularyError(f"{path}: not a vocabulary; expected JSON with 'sentence' and 'groups'") from error
 
     def write(self, path: str | Path) -> None:
         """Writes the JSON file that `read` reads.

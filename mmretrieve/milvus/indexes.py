@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from math import sqrt
 
 from mmretrieve.errors import OptionError
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 
 METRIC = "COSINE"
 MAX_LISTS = 65_536  # of IVF
 
 
-class ServerKind(Choice):
+class ServerKind(OptionEnum):
     """The kind of server. Lite is one process for tests; Milvus is standalone or a cluster; Zilliz chooses the index itself."""
 
     LITE = "milvus-lite"
@@ -21,7 +21,7 @@ class ServerKind(Choice):
     ZILLIZ = "Zilliz Cloud"
 
 
-class MilvusIndexName(Choice):
+class MilvusIndexName(OptionEnum):
     """The index types that are known to work on some server."""
 
     FLAT = "FLAT"

@@ -100,7 +100,7 @@ Text = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-limits.WEIGHT, le=limits.WEIGHT)]
 Images = Annotated[list[str], Field(max_length=limits.REFERENCES)]
-ONE: dict[FieldKind, Any] = {
+VALUE_TYPES: dict[FieldKind, Any] = {
     FieldKind.IMAGE: str,
     FieldKind.TEXT: Text,
     FieldKind.ID: Id,
@@ -138,7 +138,7 @@ def _wire_type(name: str, declared: RequestField) -> Any:
         return Annotated[int, Field(ge=declared.low, le=limits.K)]
     if declared.kind is FieldKind.FLAG:
         return bool
-    one = ONE[declared.kind]
+    one = VALUE_TYPES[declared.kind]
     if declared.low is not None:
         one = Annotated[float, Field(ge=declared.low, le=declared.high)]
     if declared.keyword is not None:

@@ -303,6 +303,11 @@ def test_vocabulary_files_round_trip_and_refuse(tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(VocabularyError):
             Vocabulary.read(tmp_path / "bad.json")
+    with pytest.raises(VocabularyError, match=r"nowhere.json: no such file"):
+        Vocabulary.read(tmp_path / "nowhere.json")
+    (tmp_path / "bad.json").write_text("[]")
+    with pytest.raises(VocabularyError, match=r"bad.json: not a vocabulary; expected JSON with 'sentence' and 'groups'$"):
+        Vocabulary.read(tmp_path / "bad.json")
 
 
 def test_say_omits_empty_slots_and_chooses_the_article() -> None:

@@ -96,9 +96,11 @@ def test_cases_are_measured_as_a_search_does(retriever: mm.Retriever) -> None:
     ranking = retriever.search(reference_id=id_, prompt="in red", exclude=[id_], k=3)
     assert result.answerable == pytest.approx([ranking.answerable] * 2)
     lead, score = result.evidence[0]
-    from mmretrieve.answerable import BOTH
+    from mmretrieve.answerable import IMAGE_AND_PROMPT
 
-    assert 1 / (1 + np.exp(-(BOTH[0] * lead + BOTH[1] * score + BOTH[2]))) == pytest.approx(ranking.answerable)
+    assert 1 / (1 + np.exp(-(IMAGE_AND_PROMPT[0] * lead + IMAGE_AND_PROMPT[1] * score + IMAGE_AND_PROMPT[2]))) == pytest.approx(
+        ranking.answerable
+    )
 
 
 SMALL = CaseEvidence(

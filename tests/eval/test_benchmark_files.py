@@ -700,12 +700,13 @@ def test_the_error_of_an_unknown_name_lists_the_choices(tmp_path: Path) -> None:
     for name, split, message in (
         ("imagenet", None, "unknown benchmark 'imagenet'; choose from: cirr, fashioniq"),
         ("fashioniq", None, "fashioniq has parts: choose from fashioniq:dress, fashioniq:shirt"),
+        ("cirr:hats", None, "cirr has no parts: write cirr"),
         ("fashioniq:hats", None, "unknown part of fashioniq 'hats'; choose from: dress, shirt, toptee"),
         ("cirr", "train", "unknown split of cirr 'train'; choose from: val, test1"),
     ):
         with pytest.raises(OptionError, match=message):
             load_benchmark(name, tmp_path, split)
-    with pytest.raises(OptionError, match="cirr needs root: the folder with captions/ and image_splits/"):
+    with pytest.raises(OptionError, match="cirr needs its folder: give --root FOLDER with captions/ and image_splits/"):
         load_benchmark("cirr")
     with pytest.raises(MMRetrieveError, match=r"there is no focus_attribute\.json or change_attribute\.json"):
         load_suite("genecis", tmp_path)

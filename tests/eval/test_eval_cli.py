@@ -224,7 +224,7 @@ def test_report_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     ("arguments", "status", "message"),
     [
         (["run", "cirr", "--root", "nowhere"], 1, "nowhere"),
-        (["run", "cirr"], 2, "cirr needs root"),
+        (["run", "cirr"], 2, "cirr needs its folder: give --root FOLDER with"),
         (["run", "imagenet"], 2, "choose from: cirr, fashioniq"),
         (["run", "cirr", "--root", "{cirr}", "--split", "train"], 2, "choose from: val, test1"),
         (["run", "cirr", "--root", "{cirr}", "--split", "test1"], 1, "not public"),
@@ -234,7 +234,11 @@ def test_report_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["run", "cirr", "--root", "{cirr}", "--pdv", "ldre", "--weights", "balanced"], 2, "not both"),
         (["run", "cirr", "--root", "{cirr}", "--concept"], 1, "no shared concepts"),
         (["run", "cirr", "--root", "{cirr}", "--composer", "image", "--pdv", "ldre"], 2, "PDV weighs"),
-        (["run", "cirr", "--root", "{cirr}", "--composer", "pic2word", "--encoder", "wardrobe"], 2, "needs a Pic2WordPhi"),
+        (
+            ["run", "cirr", "--root", "{cirr}", "--composer", "pic2word", "--encoder", "wardrobe"],
+            2,
+            "'pic2word' cannot use this phi, which was trained for 'searle' and 'lincir'",
+        ),
         (["run", "cirr", "--root", "{cirr}", "--composer", "one-step"], 2, "needs a describer"),
         (["sweep", "cirr", "--root", "{cirr}", "--composer", "sum"], 2, "'sum' does not have them all"),
         (

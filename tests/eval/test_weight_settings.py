@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import mmretrieve as mm
-from eval.runs.weight_settings import WeightSetting, make_weight_setting, published_name
+from eval.benchmarks.base import BenchmarkQuery
+from eval.runs.compositions import MethodConfig, PromptOrder
+from eval.runs.weight_settings import WeightSetting, check_takes_pdv, make_weight_setting, published_name
 from mmretrieve import PUBLISHED, ComposerName, Composition
 from mmretrieve.directions import plane_weights
 from mmretrieve.errors import OptionError
@@ -213,3 +215,16 @@ def test_the_error_names_a_file_that_is_not_a_sweep(tmp_path: Path, content: str
         make_setting(str(file))
     assert not isinstance(caught.value, OptionError)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("registered")
+def test_traits_of_a_registered_composer_count_like_those_of_a_built_in_one() -> None:
+    mm.register_composer("ours", lambda _: None, published="ldre", makes_captions=True, averages_prompts=True)
+    mm.register_composer("plain", lambda _: None, supports_pdv=False)
+    assert published_name("ours", "cirr", SMALL) == published_name(ComposerName.LDRE, "cirr", SMALL)
+    assert MethodConfig("ours").prompt_orders is PromptOrder.BOTH
+    assert MethodConfig("plain").prompt_orders is PromptOrder.FIRST
+    query = BenchmarkQuery("1", "a", ("in red",), ("b",), "a dress")
+    assert (MethodConfig("ours").caption(query), MethodConfig("plain").caption(query)) == (None, "a dress")
+    with pytest.raises(OptionError, match="'plain' does not have them all"):
+        check_takes_pdv("plain")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,8 @@ def test_an_item_is_captioned_by_its_own_fields() -> None:
     ]
     for fields, text, trust in cases:
         other = Other()
-        captioner = GalleryCaptioner(SHOP, lambda _, fields=fields: fields, lambda _: near("ssss"), other)  # type: ignore[misc]
-        ((caption,),) = captioner.captions([ComposerInput(HERE, id="1")])
+        captioner = GalleryCaptioner(SHOP, lambda _: near("ssss"), other)
+        ((caption,),) = captioner.captions([ComposerInput(HERE, id="1", fields=fields)])
         assert (caption, other.queries) == (text, [])
         assert isinstance(caption, Caption)
         assert (caption.trust, caption.source) == (trust, CaptionSource.FIELDS)
@@ -112,21 +113,22 @@ def test_the_fallback_captions_what_the_gallery_cannot() -> None:
     other = Other()
     fields: dict[str, dict[str, object]] = {"own": {"article": "shirt"}, "price": {"price": 3}}
     neighbors = {1.0: near("hhh"), 0.0: near("h")}
-    captioner = GalleryCaptioner(SHOP, lambda query: fields.get(str(query.id)), lambda at: neighbors[float(at[0])], other)
+    captioner = GalleryCaptioner(SHOP, lambda at: neighbors[float(at[0])], other)
     far = np.array([0, 1], np.float32)
     queries = [ComposerInput(HERE, id="near"), ComposerInput(far, id="far"), ComposerInput(far, id="own"), ComposerInput(prompt="x", id="words"), ComposerInput(HERE, id="price")]  # fmt: skip
+    queries = [replace(query, fields=fields.get(str(query.id))) for query in queries]
     assert captioner.captions(queries) == [
         ["a photo of a hat"], ["a red hat"], ["a photo of a shirt"], ["a red hat"], ["a photo of a hat"],
     ]  # fmt: skip
     assert other.queries == ["far", "words"]
-    assert GalleryCaptioner(None, lambda _: None, lambda _: near("hhh"), other).captions(queries[:1]) == [["a red hat"]]
+    assert GalleryCaptioner(None, lambda _: near("hhh"), other).captions(queries[:1]) == [["a red hat"]]
 
 
 def test_the_first_of_many_captions_comes_from_the_gallery() -> None:
     other = Other()
     given: dict[str, dict[str, object]] = {"1": {"article": "shirt"}, "2": {"caption": "a red hat"}}
-    captioner = GalleryCaptioner(SHOP, lambda query: given.get(str(query.id)), lambda _: [], other)
-    assert captioner.captions([ComposerInput(HERE, id=id_) for id_ in "123"], 3) == [
+    captioner = GalleryCaptioner(SHOP, lambda _: [], other)
+    assert captioner.captions([ComposerInput(HERE, id=id_, fields=given.get(id_)) for id_ in "123"], 3) == [
         ["a photo of a shirt", "a red hat", "1 1"],
         ["a red hat", "2 1", "2 2"],  # not repeated
         ["a red hat", "3 1", "3 2"],
@@ -151,13 +153,12 @@ def test_neighbors_agree_on_the_kind_of_a_product(catalogue: Path) -> None:
             return [[""] for _ in queries]
 
     queries = [ComposerInput(vector) for vector in vectors]
-    captions = [caption for (caption,) in GalleryCaptioner(vocabulary, lambda _: None, nearest, Silent()).captions(queries)]
+    captions = [caption for (caption,) in GalleryCaptioner(vocabulary, nearest, Silent()).captions(queries)]
     assert all(isinstance(caption, Caption) for caption in captions)
     nouns = [words_from_fields(item, vocabulary)["article"] for item in items]
     right = [f" {noun}" in caption for noun, caption in zip(nouns, captions, strict=True) if " thing" not in caption]
     assert len(right) > 0.6 * len(items)
     assert np.mean(right) > 0.65
-    own = GalleryCaptioner(
-        vocabulary, lambda query: items[next(i for i, one in enumerate(queries) if one is query)], nearest, Silent()
-    ).captions(queries[:3])
+    items_as_queries = [ComposerInput(vector, fields=item) for vector, item in zip(vectors[:3], items[:3], strict=True)]
+    own = GalleryCaptioner(vocabulary, nearest, Silent()).captions(items_as_queries)
     assert own == [[caption_from_fields(item, vocabulary)] for item in items[:3]]

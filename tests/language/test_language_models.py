@@ -268,7 +268,7 @@ def test_an_endpoint_that_never_answers_is_reported(server: Server, cache: Answe
 
 def test_an_address_without_a_server_is_reported(server: Server) -> None:
     server.close()
-    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*no answer is stored: name a memory"):
+    with pytest.raises(EndpointError, match=r"first: no connection \(.*refused.*no answer is stored: give --memory FILE"):
         EndpointRewriter(endpoint(server)).rewrite(*pairs(800))
 
 
@@ -294,6 +294,15 @@ def test_the_key_is_sent_and_never_shown(server: Server) -> None:
 def test_address_and_key_may_come_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match=r"no endpoint is named: .*OPENAI_BASE_URL"):
         ChatEndpoint("m")
+    for options, message in (
+        ({"timeout": 0}, "timeout must be more than 0 and at most 86400 seconds, got 0"),
+        ({"retries": -1}, "retries must be a whole number of at least 0, got -1"),
+        ({"concurrency": 0}, "concurrency must be a whole number of at least 1, got 0"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            ChatEndpoint("m", server.address, **options)
+    with pytest.raises(OptionError, match="batch must be a whole number of at least 1, got 0"):
+        TransformersCaptioner("m", batch=0)
     monkeypatch.setenv("OPENAI_BASE_URL", server.address)
     assert EndpointRewriter(ChatEndpoint("m")).rewrite(*pairs(1)) == rewritten(1)
 
@@ -348,7 +357,7 @@ def test_a_run_is_replayed_without_its_server(server: Server, cache: AnswerCache
     missing = r"memory.sqlite: 2 of 6 answers of m are not in it, first: rewrite \(Caption: caption 4; Prompt: in red\)"
     with pytest.raises(EndpointError, match=missing):
         EndpointRewriter(offline).rewrite(*pairs(6))
-    with pytest.raises(OptionError, match="name its file"):
+    with pytest.raises(OptionError, match="--offline needs --memory FILE"):
         ChatEndpoint("m", offline=True)
 
 
@@ -481,14 +490,16 @@ def test_repeated_captions_stay_and_repeated_records_do_not(tmp_path: Path) -> N
 
 def test_ambiguous_fields_must_be_named(tmp_path: Path) -> None:
     both = write(tmp_path / "both.json", [{"id": 5, "reference": "1", "caption": "a dog", "Nebensatz": "x"}])
-    with pytest.raises(OptionError, match="id and reference could each be the id; name one as id_field"):
+    with pytest.raises(OptionError, match="id and reference could each be the id; choose one with --id-field NAME"):
         FileCaptioner.read(both)
     assert FileCaptioner.read(both, id_field="reference").captions(named("1")) == [["a dog"]]
     assert FileCaptioner.read(both, id_field="reference", caption_field="Nebensatz").captions(named("1")) == [["x"]]
-    with pytest.raises(OptionError, match="no field 'nothing'; name as id_field one of: id, reference, caption, Nebensatz"):
+    with pytest.raises(
+        OptionError, match="no field 'nothing'; give --id-field NAME, one of: id, reference, caption, Nebensatz"
+    ):
         FileCaptioner.read(both, id_field="nothing")
     other = write(tmp_path / "other.csv", "number,words\n1,a dog\n")
-    with pytest.raises(OptionError, match="no field for the id; name it as id_field, one of: number, words"):
+    with pytest.raises(OptionError, match="no field for the id; give --id-field NAME, one of: number, words"):
         FileCaptioner.read(other)
 
 
@@ -681,17 +692,17 @@ def test_options_name_the_fields_of_files(encoder: mm.Encoder, photos: Path, tmp
     [
         ({"captioner": "template"}, "unknown captioner 'template'; choose from: tagger, endpoint, transformers:MODEL, a file"),
         ({"describer": "tagger"}, "unknown describer 'tagger'; choose from: endpoint, a file"),
-        ({"rewriter": "lost.json"}, "rewriter: there is no file lost.json"),
+        ({"rewriter": "lost.json"}, "--rewriter lost.json: no such file"),
         ({"captioner": "transformers:"}, "unknown captioner 'transformers:'"),
-        ({"rewriter": "endpoint"}, "an endpoint needs a model"),
+        ({"rewriter": "endpoint"}, "an endpoint needs --model NAME"),
         (
             {"model": "m", "endpoint": "http://x"},
-            "endpoint, model given, but no captioner, rewriter, compiler or describer is the endpoint",
+            "--endpoint, --model given, but no captioner, rewriter, compiler or describer is the endpoint",
         ),
-        ({"memory": "m.jsonl"}, "memory given, but no captioner, rewriter, compiler or describer is a model"),
-        ({"allow_missing": True}, "allow_missing given, but no captioner, rewriter, compiler or describer is a file"),
-        ({"caption_field": "x"}, "caption_field given, but no captioner, rewriter, compiler or describer is a file"),
-        ({"rewriter": "endpoint", "model": "m", "offline": True}, "offline needs a memory of answers"),
+        ({"memory": "m.jsonl"}, "--memory given, but no captioner, rewriter, compiler or describer is a model"),
+        ({"allow_missing": True}, "--allow-missing given, but no captioner, rewriter, compiler or describer is a file"),
+        ({"caption_field": "x"}, "--caption-field given, but no captioner, rewriter, compiler or describer is a file"),
+        ({"rewriter": "endpoint", "model": "m", "offline": True}, "--offline needs --memory FILE"),
     ],
 )
 def test_contradicting_options_are_refused(options: dict[str, Any], message: str) -> None:

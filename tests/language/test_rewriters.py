@@ -223,7 +223,7 @@ WORDS = st.lists(
 def test_anything_can_be_rewritten(said: str, prompt: str) -> None:
     rewritten = REWRITER.rewrite([said], [prompt])[0]
     assert len(rewritten.splitlines()) <= 1
-    remaining = REWRITER.compiler.remaining(" ".join(prompt.splitlines()))
+    remaining = REWRITER.compiler.desired_text(" ".join(prompt.splitlines()))
     assert rewritten.endswith(remaining)
     for edit in (remove_phrase, insert_phrase):
         assert isinstance(edit(said, prompt), str)

@@ -135,7 +135,7 @@ def test_prompts_are_sorted_into_roles(prompt: str, desired: str, preserve: str,
     compiler = RuleCompiler()
     expected = Roles(None, phrases(desired), phrases(preserve), phrases(forbidden))
     assert compiler.roles(prompt) == expected
-    assert compiler.remaining(prompt) == remaining
+    assert compiler.desired_text(prompt) == remaining
     assert compiler.compile([ComposerInput(prompt=prompt.upper())])[0].forbidden == tuple(p.upper() for p in expected.forbidden)
 
 
@@ -156,7 +156,7 @@ def test_words_of_a_vocabulary_are_not_negations(
 ) -> None:
     compiler = RuleCompiler(fixed_phrases=frozenset({"without sleeves", "with no sleeves", "striped"}))
     assert compiler.roles(prompt) == Roles(None, desired, (), forbidden)
-    assert compiler.remaining(prompt) == remaining
+    assert compiler.desired_text(prompt) == remaining
 
 
 WISHES = st.sampled_from(["in red", "with long sleeves", "longer", "for men", "as a dress", "striped"])
@@ -172,7 +172,7 @@ def test_what_remains_of_a_prompt_is_its_wish(wish: str, unwanted: str, rejectin
     rejection = rejecting.format(unwanted)
     for prompt in (f"{wish}, {rejection}", f"{rejection}, {wish}", f"{wish} and {rejection}"):
         assert compiler.roles(prompt).forbidden == (unwanted,)
-        assert compiler.remaining(prompt) == wish
+        assert compiler.desired_text(prompt) == wish
 
 
 SPEECH = "no not without with instead of the same keep but and or , a red stripes sleeves except any less for -free ’s"
@@ -187,7 +187,7 @@ def test_any_text_can_be_sorted(prompt: str) -> None:
     compiler = RuleCompiler(fixed_phrases=frozenset({"without sleeves", ""}))
     found = compiler.roles(prompt)
     assert all(phrase == phrase.strip() and phrase for phrase in (*found.desired, *found.preserve, *found.forbidden))
-    remaining = compiler.remaining(prompt)
+    remaining = compiler.desired_text(prompt)
     assert remaining == prompt.strip() or found.forbidden
     assert not any("\ue000" <= letter <= "\ue002" for letter in remaining) or any(
         "\ue000" <= letter <= "\ue002" for letter in prompt

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmretrieve.errors import OptionError
-from mmretrieve.options import Choice, check_count, is_number
+from mmretrieve.options import OptionEnum, check_count, is_number
 
 FLAT, FLAT_FLOAT32 = "SQfp16", "Flat"  # all vectors in float16, in float32
 EXACT_FACTORIES = frozenset({FLAT, FLAT_FLOAT32})  # they score every vector as it is stored
@@ -23,7 +23,7 @@ ID_BYTES, FACTOR_BYTES = 8, 8  # of a vector in a cell: its row number; of RaBit
 MAX_MEMORY_SHARE = 0.8  # of the free memory; the rest is for the training sample and searches
 
 
-class Device(Choice):
+class Device(OptionEnum):
     """Where an index is searched. `auto` uses GPUs if FAISS finds one."""
 
     AUTO = "auto"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
-from mmretrieve.options import Choice
+from mmretrieve.options import OptionEnum
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import is_text
@@ -25,7 +25,7 @@ RESTORE = "restore it from a copy, or index again"  # what to do with a damaged 
 INT64 = 2**63
 
 
-class FieldType(Choice):
+class FieldType(OptionEnum):
     """The type of a field. The first value decides it."""
 
     NUMBER = "number"

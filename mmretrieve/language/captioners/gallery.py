@@ -34,20 +34,18 @@ class GalleryCaptioner:
     Parameters
     ----------
     vocabulary : the words of the gallery's fields; with None only captions, descriptions and titles are read.
-    fields_of : returns the fields of a query's reference, or None if it is not an item.
     neighbors : (d,) unit vector → the fields of the nearest items, nearest first, without the reference itself.
     fallback : captions the remaining references.
     """
 
     vocabulary: Vocabulary | None
-    fields_of: Callable[[ComposerInput], Fields | None]
     neighbors: Callable[[Float32], list[Fields]]
     fallback: Captioner
 
-    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+    def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` captions of each reference, the best first; fewer if `fallback` has fewer."""
-        first = [self._from_gallery(query) for query in queries]
-        remaining = [query for query, caption in zip(queries, first, strict=True) if caption is None or count > 1]
+        first = [self._from_gallery(query) for query in inputs]
+        remaining = [query for query, caption in zip(inputs, first, strict=True) if caption is None or count > 1]
         others = iter(self.fallback.captions(remaining, count) if remaining else [])
         captions: list[list[str]] = []
         for caption in first:
@@ -56,8 +54,7 @@ class GalleryCaptioner:
         return captions
 
     def _from_gallery(self, query: ComposerInput) -> Caption | None:
-        fields = self.fields_of(query)
-        if fields is not None and (caption := caption_from_fields(fields, self.vocabulary)) is not None:
+        if query.fields is not None and (caption := caption_from_fields(query.fields, self.vocabulary)) is not None:
             return caption
         if self.vocabulary is None or query.vector is None:
             return None

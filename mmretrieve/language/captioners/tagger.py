@@ -84,18 +84,18 @@ class Tagger:
     _vectors: dict[str, Float32] = field(default_factory=dict, repr=False)
     _sentences: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = field(default_factory=dict, repr=False)
 
-    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+    def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` `Caption`s for each query, fewer if the vocabulary has no more, from the vector of its reference.
 
         Raises
         ------
         OptionError : if a query has no reference.
         """
-        selections = [Selection() for _ in queries]
+        selections = [Selection() for _ in inputs]
         for number in range(1, self.rounds + 1):
             for group in self.vocabulary.groups:
-                self._select(group, queries, selections, is_last=number == self.rounds)
-        neighbors = self._neighbors(queries, selections, count - 1) if count > 1 else [[] for _ in queries]
+                self._select(group, inputs, selections, is_last=number == self.rounds)
+        neighbors = self._neighbors(inputs, selections, count - 1) if count > 1 else [[] for _ in inputs]
         return [
             [
                 Caption(text, trust=selection.trust, source=CaptionSource.TAGGER)
@@ -105,14 +105,14 @@ class Tagger:
         ]
 
     def _select(
-        self, group: WordGroup, queries: Sequence[ComposerInput], selections: Sequence[Selection], *, is_last: bool
+        self, group: WordGroup, inputs: Sequence[ComposerInput], selections: Sequence[Selection], *, is_last: bool
     ) -> None:
         """Select the group's word for every image to which the group applies; in the last round only if it is probable enough."""
         applying = [i for i, selection in enumerate(selections) if group.applies(selection.words)]
         if not applying or not group.words:
             return
         sentences = [self._candidates(group, selections[i].words) for i in applying]
-        scores = np.stack(self._scores([queries[i] for i in applying], sentences))
+        scores = np.stack(self._scores([inputs[i] for i in applying], sentences))
         rows = zip(applying, scores.argmax(axis=1).tolist(), word_probabilities(scores), strict=True)
         for i, best, probabilities in rows:
             selection = selections[i]
@@ -125,12 +125,12 @@ class Tagger:
                 name: probability for name, probability in selection.probabilities.items() if name in applying_groups
             }
 
-    def _neighbors(self, queries: Sequence[ComposerInput], selections: Sequence[Selection], count: int) -> list[list[str]]:
+    def _neighbors(self, inputs: Sequence[ComposerInput], selections: Sequence[Selection], count: int) -> list[list[str]]:
         """For each query the `count` highest scoring sentences that differ from its caption in one word."""
         variants = [
             sorted(self._variants(selection.words) - {self.vocabulary.say(selection.words)}) for selection in selections
         ]
-        order = [np.argsort(-scores, kind="stable") for scores in self._scores(queries, variants)]
+        order = [np.argsort(-scores, kind="stable") for scores in self._scores(inputs, variants)]
         return [[sentences[j] for j in best[:count]] for sentences, best in zip(variants, order, strict=True)]
 
     def _variants(self, chosen: dict[str, str]) -> set[str]:
@@ -156,7 +156,7 @@ class Tagger:
         candidates = ({**chosen, group.name: word} for word in group.words)
         return [self.vocabulary.say(self.vocabulary.consistent(words)) for words in candidates]
 
-    def _scores(self, queries: Sequence[ComposerInput], sentences: Sequence[Sequence[str]]) -> list[Float32]:
+    def _scores(self, inputs: Sequence[ComposerInput], sentences: Sequence[Sequence[str]]) -> list[Float32]:
         """For each query the inner products of its reference with its sentences."""
         members: dict[tuple[str, ...], list[int]] = {}
         for i, several in enumerate(sentences):
@@ -165,10 +165,10 @@ class Tagger:
         scores: dict[int, Float32] = {}
         for several, rows in members.items():
             texts = np.stack([vectors[sentence] for sentence in several]) if several else np.empty((0, self.encoder.dim))
-            images = np.stack([queries[i].reference() for i in rows])
+            images = np.stack([inputs[i].required_reference() for i in rows])
             # not a matrix product: its rounding depends on the position of a row
             scores |= zip(rows, np.einsum("qd,sd->qs", images, texts).astype(np.float32), strict=True)
-        return [scores[i] for i in range(len(queries))]
+        return [scores[i] for i in range(len(inputs))]
 
     def _encode(self, sentences: set[str]) -> dict[str, Float32]:
         """The vector of each sentence. The last MAX_CACHED_VECTORS new ones stay in the cache."""

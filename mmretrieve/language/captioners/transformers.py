@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import MMRetrieveError, OptionError
+from mmretrieve.errors import MMRetrieveError
 from mmretrieve.images import ImageLike, open_image, source_name
 from mmretrieve.language.base import reference_images
 from mmretrieve.language.llm.cache import AnswerCache, picture_key
+from mmretrieve.options import check_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,14 +58,14 @@ class TransformersCaptioner:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.batch < 1:
-            raise OptionError(f"expected max_new_tokens and batch of at least 1, got {self.max_new_tokens} and {self.batch}")
+        check_count("max_new_tokens", self.max_new_tokens)
+        check_count("batch", self.batch)
         if find_spec("transformers") is None:
             raise MMRetrieveError(
                 "captions by a local model need the package transformers; install it with: pip install 'mmretrieve[captioners]'"
             )
 
-    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+    def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` captions for each query, fewer if the model generated blank ones. Equal images are captioned once.
 
         Raises
@@ -73,7 +74,7 @@ class TransformersCaptioner:
         ImageError : if an image cannot be read.
         MMRetrieveError : if the model cannot be loaded, or generates nothing for an image.
         """
-        images = reference_images(queries)
+        images = reference_images(inputs)
         keys = [picture_key(image) for image in images]
         captions: dict[str, list[str]] = {}
         for key in dict.fromkeys(keys):

@@ -18,7 +18,7 @@ from mmretrieve.errors import EndpointError, OptionError
 from mmretrieve.images import ImageLike, open_image, thumbnail
 from mmretrieve.language.llm.cache import AnswerCache, picture_key, request_key
 from mmretrieve.language.llm.client import DEFAULT_RETRIES, ChatClient, ModelRequestError, require_openai
-from mmretrieve.options import DEFAULT_TIMEOUT
+from mmretrieve.options import DEFAULT_TIMEOUT, check_count
 
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 MAX_TIMEOUT = 86_400  # seconds
@@ -96,18 +96,18 @@ class ChatEndpoint:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.timeout <= MAX_TIMEOUT or self.retries < 0 or self.concurrency < 1:
-            raise OptionError(
-                f"an endpoint needs a timeout in (0, {MAX_TIMEOUT}], retries >= 0 and concurrency >= 1, got {self.timeout:g}, "
-                f"{self.retries} and {self.concurrency}"
-            )
+        if not 0 < self.timeout <= MAX_TIMEOUT:
+            raise OptionError(f"timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, got {self.timeout:g}")
+        if self.retries < 0:
+            raise OptionError(f"retries must be a whole number of at least 0, got {self.retries}")
+        check_count("concurrency", self.concurrency)
         if not self.address.startswith(("http://", "https://")):
             raise OptionError(f"expected an address that begins with http:// or https://, got {self.address!r}")
         if self.offline and self.cache is None:
-            raise OptionError("offline needs a memory of answers: name its file")
+            raise OptionError("--offline needs --memory FILE, which stores the answers")
         if not self.offline and self.address == OPENAI_ADDRESS and not self._api_key:
             raise OptionError(
-                "no endpoint is named: give its address (or OPENAI_BASE_URL), or a key (or OPENAI_API_KEY) for OpenAI's"
+                "no endpoint is named: give --endpoint URL (or OPENAI_BASE_URL), or --key KEY (or OPENAI_API_KEY) for OpenAI's"
             )
         if not self.offline:
             require_openai()
@@ -195,7 +195,7 @@ class ChatEndpoint:
     def _failed_error(self, failures: list[str], answered: int, count: int) -> EndpointError:
         not_sent = count - answered - len(failures)
         skipped = f", {not_sent} were not sent" if not_sent else ""
-        stored = "no answer is stored: name a memory to resume from"
+        stored = "no answer is stored: give --memory FILE to resume from"
         if self.cache is not None:
             stored = f"{answered} answers are stored in {self.cache.database}; run again to resume"
         return EndpointError(
@@ -207,7 +207,7 @@ class ChatEndpoint:
         first = missing[0].request.message.replace("\n", "; ") or f"picture {missing[0].cache_fields.get('picture')}"
         return EndpointError(
             f"{self.cache.path}: {len(missing)} of {count} answers of {self.model} are not in it, first: {instructions.task} "
-            f"({first[:100]}); run once with the endpoint, or name another memory"
+            f"({first[:100]}); run once without --offline, or give another --memory FILE"
         )
 
     @property

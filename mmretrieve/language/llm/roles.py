@@ -25,7 +25,7 @@ class EndpointCaptioner:
     temperature: float = SAMPLING_TEMPERATURE
     progress: Progress | None = None
 
-    def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
+    def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` captions for each query.
 
         Raises
@@ -35,11 +35,11 @@ class EndpointCaptioner:
         """
         requests = [
             ChatRequest({}, image, sample, self.temperature if sample else None)
-            for image in reference_images(queries)
+            for image in reference_images(inputs)
             for sample in range(count)
         ]
         answers = iter(self.endpoint.complete(Instructions.read("caption"), requests, self.progress))
-        return [[clean_sentence(next(answers)) for _ in range(count)] for _ in queries]
+        return [[clean_sentence(next(answers)) for _ in range(count)] for _ in inputs]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class EndpointDescriber:
     endpoint: ChatEndpoint
     progress: Progress | None = None
 
-    def describe(self, queries: Sequence[ComposerInput]) -> list[Description]:
+    def describe(self, inputs: Sequence[ComposerInput]) -> list[Description]:
         """One description for each query; `Description(None)` if an answer cannot be parsed, and a warning that counts these.
 
         Raises
@@ -77,8 +77,10 @@ class EndpointDescriber:
         OptionError : if a query has no image.
         EndpointError : if requests have no answer.
         """
-        images = reference_images(queries)
-        requests = [ChatRequest({"prompt": query.words()}, image) for query, image in zip(queries, images, strict=True)]
+        images = reference_images(inputs)
+        requests = [
+            ChatRequest({"prompt": query.required_prompt()}, image) for query, image in zip(inputs, images, strict=True)
+        ]
         answers = self.endpoint.complete(Instructions.read("describe"), requests, self.progress)
         descriptions = [_parse_description(answer) for answer in answers]
         unparsed = sum(description.target is None for description in descriptions)
@@ -93,23 +95,23 @@ class EndpointCompiler:
     endpoint: ChatEndpoint
     progress: Progress | None = None
 
-    def compile(self, queries: Sequence[ComposerInput]) -> list[Roles]:
+    def compile(self, inputs: Sequence[ComposerInput]) -> list[Roles]:
         """The roles of each query; those of `RuleCompiler` if an answer cannot be parsed, and a warning that counts these.
 
         Raises
         ------
         EndpointError : if requests have no answer.
         """
-        requests = [_role_request(query) for query in queries]
+        requests = [_role_request(query) for query in inputs]
         answers = self.endpoint.complete(Instructions.read("roles"), requests, self.progress)
         parsed = [_parse_roles(answer) for answer in answers]
         _warn_of_unparsed(parsed.count(None), len(answers), "their prompts are sorted by rules")
-        by_rule = RuleCompiler().compile(queries)
+        by_rule = RuleCompiler().compile(inputs)
         return [rule if roles is None else roles for roles, rule in zip(parsed, by_rule, strict=True)]
 
 
 def _role_request(query: ComposerInput) -> ChatRequest:
-    texts = {"prompt": query.words()}
+    texts = {"prompt": query.required_prompt()}
     if query.image is not None:
         return ChatRequest(texts, thread_safe_image(query.image))
     return ChatRequest({"caption": query.caption.strip(), **texts} if query.caption else texts)
