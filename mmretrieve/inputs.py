@@ -130,17 +130,18 @@ class ReferenceReader:
             for several, of_each in zip(references, captions, strict=True)
         ]
 
-    def ids(self, request: SearchRequest) -> list[str]:
-        """The items that the references of a request are: by id, or by the content of their files.
+    def ids(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
+        """For each request, the items that its references are: by id, or by the content of their files.
 
         Raises OptionError for a request without references, and for a reference that is neither.
         """
-        if not request.reference_count:
-            raise OptionError("exclude_reference needs a reference, and this query has none; leave it out")
-        if unnamed := [image for image in request.image if not isinstance(image, str | Path)]:
-            raise OptionError(f"exclude_reference needs files or ids of items as references, got a {type(unnamed[0]).__name__}")
-        hashes = [content_hash(Path(image)) for image in request.image if isinstance(image, str | Path)]
-        return [*request.reference_id, *(id_ for copies in self.gallery.copies_of(hashes) for id_ in copies)]
+        hashes = [[content_hash(path) for path in _image_files(request)] for request in requests]
+        unique = list(dict.fromkeys(content for several in hashes for content in several))
+        copies = dict(zip(unique, self.gallery.copies_of(unique) if unique else (), strict=True))
+        return [
+            [*request.reference_id, *(id_ for content in several for id_ in copies[content])]
+            for request, several in zip(requests, hashes, strict=True)
+        ]
 
     def _read_items(self, references: Sequence[_Reference]) -> dict[Hashable, dict[str, Any]]:
         """Whole items, whose vectors are stored."""
@@ -224,6 +225,15 @@ class _OpenedReference:
 
     inputs: Mapping[str, Any]
     content: str | None = None
+
+
+def _image_files(request: SearchRequest) -> list[Path]:
+    """The files that are references of a request; OptionError if it has no reference, or one that is no file."""
+    if not request.reference_count:
+        raise OptionError("exclude_reference needs a reference, and this query has none; leave it out")
+    if unnamed := [image for image in request.image if not isinstance(image, str | Path)]:
+        raise OptionError(f"exclude_reference needs files or ids of items as references, got a {type(unnamed[0]).__name__}")
+    return [Path(image) for image in request.image if isinstance(image, str | Path)]
 
 
 def _references(request: SearchRequest) -> list[_Reference]:

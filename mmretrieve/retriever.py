@@ -498,7 +498,7 @@ class Retriever:
         >>> [len(ranking) for ranking in retriever.search_requests([SearchRequest.parse(prompt="a red dress", k=3)])]
         [3]
         """
-        hidden = [self.ids_of_references(request) if request.exclude_reference else () for request in requests]
+        hidden = self._excluded_references(requests)
         compositions = self.compose_requests(requests)
         weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
         options = [SearchOptions.of(request, ids) for request, ids in zip(requests, hidden, strict=True)]
@@ -569,7 +569,7 @@ class Retriever:
         >>> retriever.ids_of_references(SearchRequest.parse(image=mm.wardrobe.pictures_folder() / "red-checked-dress-1815.png"))
         ['red-checked-dress-1815.png']
         """
-        return ReferenceReader(self.gallery, self.encoder).ids(request)
+        return ReferenceReader(self.gallery, self.encoder).ids([request])[0]
 
     def with_answerable(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
         """Adds `answerable` to rankings: whether the gallery has what each query asks for. All vectors are read in one call.
@@ -610,6 +610,12 @@ class Retriever:
             replace(ranking, answerable=self._answerability.of(composition, spread, np.array([vectors[id_] for id_ in ids])))
             for ranking, composition, ids in zip(rankings, compositions, best_ids, strict=True)
         ]
+
+    def _excluded_references(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
+        """The ids of the references of each request that leaves them out; [] for the others."""
+        reader = ReferenceReader(self.gallery, self.encoder)
+        ids = iter(reader.ids([request for request in requests if request.exclude_reference]))
+        return [next(ids) if request.exclude_reference else [] for request in requests]
 
     def _weigh_by_name(self, composition: Composition, weights: Weights | str, keep_rule: bool) -> Composition:
         weights = parse_weights(weights)

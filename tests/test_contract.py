@@ -15,7 +15,7 @@ from milvus_server import LiteServer
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError, VectorError
-from mmretrieve.filters import read_filter
+from mmretrieve.filters import Expression, read_filter
 from mmretrieve.filters.sqlite import to_text
 from mmretrieve.gallery import search
 from mmretrieve.gallery.store.records import Item
@@ -75,13 +75,13 @@ class Numpy:
             raise GalleryError(f"numpy: no item {absent[0]!r} in this gallery")
         return np.array([rows[id_] for id_ in ids], dtype=np.int64)
 
-    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
-        matches = self._table.execute(
-            f"SELECT row FROM items WHERE {to_text(options.where) if options.where else '1'} ORDER BY row"
-        ).fetchall()
-        matching = np.array([row for (row,) in matches], dtype=np.int64)
-        rows = np.setdiff1d(matching, self.rows_of(options.exclude))
-        return CandidateFilter.of(rows, len(rows), len(matching), len(self))
+    def matching(self, where: Expression | None) -> CandidateFilter:
+        matches = self._table.execute(f"SELECT row FROM items WHERE {to_text(where) if where else '1'} ORDER BY row").fetchall()
+        return CandidateFilter.of(np.array([row for (row,) in matches], dtype=np.int64), len(matches), len(self))
+
+    def without(self, allowed: CandidateFilter, rows: Rows) -> CandidateFilter:
+        remaining = np.setdiff1d(allowed.selection, rows)
+        return allowed.narrowed(remaining, len(remaining))
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         rows: Rows = allowed.selection

@@ -311,7 +311,7 @@ class GalleryBase(ABC, Generic[View]):
         """
 
         def read_page(view: View) -> ItemPage:
-            allowed = view.allowed_items(SearchOptions(where=read_filter(where)))
+            allowed = view.matching(read_filter(where))
             return ItemPage(view.items_of(view.rows_allowed(allowed)[offset : offset + limit]), allowed.count)
 
         return self._with_view(read_page)

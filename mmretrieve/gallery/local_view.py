@@ -24,7 +24,6 @@ from mmretrieve.gallery.view import (
     MAX_CACHED_BYTES,
     CandidateFilter,
     Rows,
-    SearchOptions,
     StoredView,
     check_ids,
     row_batches,
@@ -133,12 +132,16 @@ class LocalView(StoredView):
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.find_near(self, self.index, min_score, progress)
 
-    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
-        matching = self.rows if options.where is None else self._matching(options.where)
-        rows = np.setdiff1d(matching, self.rows_of(options.exclude), assume_unique=True) if len(options.exclude) else matching
-        return CandidateFilter.of(rows, len(rows), len(matching), len(self))
+    def matching(self, where: Expression | None) -> CandidateFilter:
+        rows = self.rows if where is None else self._rows_matching(where)
+        return CandidateFilter.of(rows, len(rows), len(self))
 
-    def _matching(self, where: Expression) -> Rows:
+    def without(self, allowed: CandidateFilter, rows: Rows) -> CandidateFilter:
+        remaining = self.rows_allowed(allowed)
+        remaining = remaining[~np.isin(remaining, rows)]
+        return allowed.narrowed(remaining, len(remaining))
+
+    def _rows_matching(self, where: Expression) -> Rows:
         """Returns the rows that match a filter in this version. The last few filters are cached, as queries often repeat them."""
         with self.once_lock:
             if where not in self._filters:

@@ -14,7 +14,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Expression
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions
+from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions, check_ids
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -27,7 +27,7 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
     if composition.is_linear:
         return _search_linear(view, [composition], [options], options.where)[0]
     check_dim(view, composition)
-    allowed = view.allowed_items(options)
+    allowed = _allowed_items(view, options)
     if allowed.count > MAX_EXACT_ITEMS:
         rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL_SIZE), allowed)
     else:
@@ -60,7 +60,7 @@ def rank(view: GalleryView, composition: Composition, scores_tn: Float32, all_ro
         raise GalleryError(
             f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(all_rows)} items; the gallery has changed, score again"
         )
-    allowed = view.allowed_items(options)
+    allowed = _allowed_items(view, options)
     rows = view.rows_allowed(allowed)
     best = _select_best(composition, rows, scores_tn[:, np.searchsorted(all_rows, rows)], allowed, options)
     return _read_hits(view, [best])[0]
@@ -91,18 +91,26 @@ def _search_linear(
             raise OptionError("all weights are 0, so there is nothing to search by; give one term a weight other than 0")
         check_dim(view, composition)
     max_k = max(options.k + len(options.exclude) for options in options_of_each)
-    matching = view.allowed_items(SearchOptions(max_k, where=where))
+    matching = view.matching(where)
+    excluded = list(dict.fromkeys(id_ for options in options_of_each for id_ in check_ids(options.exclude)))
+    row_of = dict(zip(excluded, view.rows_of(excluded).tolist(), strict=True))
     rows = view.candidates(np.stack([composition.direction for composition in compositions]), max_k, matching)
     scores = view.scores(np.concatenate([composition.terms for composition in compositions]), rows)
     ends = np.cumsum([len(composition.terms) for composition in compositions])
     best = []
-    for composition, options, scores_tn in zip(compositions, options_of_each, np.split(scores, ends[:-1]), strict=True):
+    for composition, options, scores_tm in zip(compositions, options_of_each, np.split(scores, ends[:-1]), strict=True):
         if len(options.exclude):
-            shown = ~np.isin(rows, view.rows_of(options.exclude))
-            best.append(_select_best(composition, rows[shown], scores_tn[:, shown], view.allowed_items(options), options))
+            hidden = np.array([row_of[id_] for id_ in options.exclude])
+            shown = ~np.isin(rows, hidden)
+            best.append(_select_best(composition, rows[shown], scores_tm[:, shown], view.without(matching, hidden), options))
         else:
-            best.append(_select_best(composition, rows, scores_tn, matching, options))
+            best.append(_select_best(composition, rows, scores_tm, matching, options))
     return _read_hits(view, best)
+
+
+def _allowed_items(view: GalleryView, options: SearchOptions) -> CandidateFilter:
+    allowed = view.matching(options.where)
+    return view.without(allowed, view.rows_of(options.exclude)) if len(options.exclude) else allowed
 
 
 @dataclass(frozen=True)

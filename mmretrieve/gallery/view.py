@@ -78,10 +78,15 @@ class CandidateFilter:
     hidden: Mapping[str, int]
 
     @classmethod
-    def of(cls, selection: Any, count: int, matching: int, total: int) -> CandidateFilter:
-        """`matching` of `total` items match the filter, and `count` of these are not excluded."""
-        hidden = {EXCLUDED: matching - count, FILTERED: total - matching}
-        return cls(selection, count, {reason: number for reason, number in hidden.items() if number})
+    def of(cls, selection: Any, count: int, total: int) -> CandidateFilter:
+        """`count` of `total` items match a filter."""
+        return cls(selection, count, {FILTERED: total - count} if count < total else {})
+
+    def narrowed(self, selection: Any, count: int) -> CandidateFilter:
+        """`count` of these items remain after others were excluded."""
+        return CandidateFilter(
+            selection, count, {EXCLUDED: self.count - count, **self.hidden} if count < self.count else self.hidden
+        )
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,11 @@ class GalleryView(Protocol):
 
     def __len__(self) -> int: ...
 
-    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
-        """Returns which items the options allow."""
+    def matching(self, where: Expression | None) -> CandidateFilter:
+        """Returns the items that match a filter; all for None."""
+
+    def without(self, allowed: CandidateFilter, rows: Rows) -> CandidateFilter:
+        """Returns these items without the given rows, of which some may not be among them."""
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         """Returns all rows that may appear, in order."""

@@ -22,7 +22,7 @@ from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, SearchOptions, StoredView, check_ids, row_batches
+from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, StoredView, check_ids, row_batches
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
@@ -115,14 +115,16 @@ class CollectionView(StoredView):
     def near(self, min_score: float, progress: Progress | None = None) -> list[tuple[str, ...]]:
         return duplicates.group_neighbors(self, lambda rows: self._find_neighbors(rows, min_score), min_score, progress)
 
-    def allowed_items(self, options: SearchOptions) -> CandidateFilter:
-        where = "" if options.where is None else to_milvus(options.where, filter_columns(self.manifest.fields))
-        matching = self.server.count(where) if where else len(self)
-        if not len(options.exclude):
-            return CandidateFilter.of(where, matching, matching, len(self))
-        hidden = f"(not ({one_of(ROW, self.rows_of(options.exclude).tolist())}))"
-        both = f"({where} and {hidden})" if where else hidden
-        return CandidateFilter.of(both, self.server.count(both), matching, len(self))
+    def matching(self, where: Expression | None) -> CandidateFilter:
+        if where is None:
+            return CandidateFilter.of("", len(self), len(self))
+        expression = to_milvus(where, filter_columns(self.manifest.fields))
+        return CandidateFilter.of(expression, self.server.count(expression), len(self))
+
+    def without(self, allowed: CandidateFilter, rows: Rows) -> CandidateFilter:
+        excluded = f"(not ({one_of(ROW, rows.tolist())}))"
+        expression = f"({allowed.selection} and {excluded})" if allowed.selection else excluded
+        return allowed.narrowed(expression, self.server.count(expression))
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         if not allowed.selection:
