@@ -15,7 +15,7 @@ from mmretrieve import scoring
 from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
-from mmretrieve.filters import to_milvus
+from mmretrieve.filters import Expression, to_milvus
 from mmretrieve.filters.milvus import one_of
 from mmretrieve.gallery import duplicates
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
