@@ -11,6 +11,8 @@ from typing import Any, Final, NoReturn
 
 from mmretrieve.errors import OptionError, unknown
 
+MAX_NUMBER = 1_000_000  # of a weight, a strength or a bound on scores, either way
+REGION_SIDES = 4  # left, top, right and bottom
 DEFAULT_K = 10
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
 AUTO: Final = "auto"
@@ -33,6 +35,13 @@ def is_number(value: object) -> bool:
         return isfinite(value)
     except OverflowError:
         return False
+
+
+def check_size(name: str, value: float) -> float:
+    """The number as a float. Raises OptionError, with the name, beyond MAX_NUMBER either way, so that sums of products stay finite."""
+    if abs(value) > MAX_NUMBER:
+        raise OptionError(f"{name} must be from {-MAX_NUMBER:,} to {MAX_NUMBER:,}, got {value!r}")
+    return float(value)
 
 
 def check_count(name: str, value: Any) -> int:

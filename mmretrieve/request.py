@@ -12,7 +12,18 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmretrieve.errors import OptionError, did_you_mean, unknown
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, MAX_PAIRS, ComposerName, check_count, is_number
+from mmretrieve.options import (
+    AUTO,
+    BALANCED,
+    BASE,
+    DEFAULT_K,
+    MAX_PAIRS,
+    REGION_SIDES,
+    ComposerName,
+    check_count,
+    check_size,
+    is_number,
+)
 from mmretrieve.registry import COMPOSERS, RULES
 
 if TYPE_CHECKING:
@@ -91,7 +102,7 @@ class RequestField:
             case FieldKind.WEIGHTS:
                 return parse_weights(value)
             case FieldKind.FLAG:
-                return bool(value)
+                return _check_flag(name, value)
             case FieldKind.FILTER:
                 from mmretrieve.filters import read_filter  # a third of the shell's start, which only a filter needs
 
@@ -105,7 +116,7 @@ class RequestField:
             expected = "a finite number" if low is None else f"a number from {low:g} to {high:g}"
             alternative = "" if self.keyword is None else f" or {self.keyword!r}"
             raise OptionError(f"{name} must be {expected}{alternative}, got {value!r}")
-        return float(value)
+        return check_size(name, value)
 
 
 def _field(kind: FieldKind, group: FieldGroup, text: str, *, default: Any = None, **more: Any) -> Any:
@@ -351,8 +362,8 @@ def parse_weights(value: Any) -> Weights:
         for name in NAMED_WEIGHTS:
             if value == name:
                 return name
-    if isinstance(value, Mapping) and all(isinstance(role, str) and is_number(weight) for role, weight in value.items()):
-        return dict(value)
+    if isinstance(value, Mapping) and value and all(isinstance(role, str) and is_number(one) for role, one in value.items()):
+        return {role: check_size(f"weights.{role}", weight) for role, weight in value.items()}
     raise OptionError(
         f"weights must be numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}, got {value!r}"
         f"{did_you_mean(value, NAMED_WEIGHTS)}"
@@ -362,7 +373,7 @@ def parse_weights(value: Any) -> Weights:
 def parse_region(value: Any) -> Region:
     """Left, top, right and bottom from 0 to 1. Raises OptionError for anything else."""
     if not _is_region(value):
-        raise OptionError(f"a region must be left, top, right and bottom, got {value!r}")
+        raise OptionError(f"a region must have {REGION_SIDES} values: left, top, right and bottom, got {value!r}")
     left, top, right, bottom = map(float, value)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise OptionError(f"a region must have 0 <= left < right <= 1 and 0 <= top < bottom <= 1, got {value!r}")
@@ -375,6 +386,14 @@ def check_text(name: str, value: Any) -> str:
         raise OptionError(f"{name} must be text, got {value!r}")
     if not value.strip():
         raise OptionError(f"{name} is empty; give a text, or leave {name} out")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise OptionError(f"{name} must be text in valid Unicode, got {value!r}")
+    return value
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} must be True or False, got {value!r}")
     return value
 
 
@@ -385,14 +404,18 @@ def _check_id(name: str, value: Any) -> str:
 
 
 def _is_region(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 4 and all(map(is_number, value))
+    return _is_numbers(value) and len(value) == REGION_SIDES
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(is_number, value))
 
 
 def _as_list(value: Any, kind: FieldKind) -> list[Any]:
     """One value or several as a list; one region is a sequence of numbers itself."""
     if value is None:
         return []
-    if kind is FieldKind.REGION and _is_region(value):
+    if kind is FieldKind.REGION and _is_numbers(value):
         return [value]
     several = list | tuple | set | frozenset if kind is FieldKind.ID else list | tuple
     return list(value) if isinstance(value, several) else [value]

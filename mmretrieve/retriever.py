@@ -91,7 +91,7 @@ class Retriever:
     gallery : Gallery or MilvusGallery
         What is searched.
     encoder : Encoder
-        The encoder that made the gallery.
+        The encoder that made the gallery. `gallery.add` uses it, too.
     parts : Parts, optional
         What composers are built of; each part that is not given has a default.
 
@@ -117,7 +117,7 @@ class Retriever:
     """
 
     def __init__(self, gallery: AnyGallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
-        gallery.check_encoder(encoder)
+        gallery.use_encoder(encoder)
         self.gallery, self.encoder, self._given_parts = gallery, encoder, parts or Parts()
         self._composers: dict[tuple[str, str], Composer] = {}
 

@@ -88,6 +88,12 @@ def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:
         ("alpha_text", "auto", "alpha_text must be a finite number, got 'auto'"),
         ("alpha_image", "much", "alpha_image must be a finite number or 'auto', got 'much'"),
         ("prompt", 3, "prompt must be text, got 3"),
+        ("prompt", "\ud800", "prompt must be text in valid Unicode"),
+        ("strength", 1e308, "strength must be from -1,000,000 to 1,000,000, got 1e.308"),
+        ("weights", {"image": -2e6}, "weights.image must be from -1,000,000 to 1,000,000"),
+        ("weights", {}, "weights must be numbers by role"),
+        ("region", [0, 0, 1], r"a region must have 4 values: left, top, right and bottom, got \[0, 0, 1\]"),
+        ("exclude_reference", "no", "exclude_reference must be True or False, got 'no'"),
         ("weights", "best", "weights must be numbers by role"),
         ("composer", "sun", r"unknown composer 'sun'; did you mean 'sum'\? choose from: image, prompt, sum"),
     ):
@@ -361,7 +367,7 @@ def test_contradicting_fields_are_refused(retriever: mm.Retriever, pictures: lis
             {"image": one, "region": [(0, 0, 1, 1), None]},
             "region has 2 values for 1 reference; give one for each reference, or none",
         ),
-        ({"image": one, "region": 5}, "a region must be left, top, right and bottom, got 5"),
+        ({"image": one, "region": 5}, "a region must have 4 values: left, top, right and bottom, got 5"),
         ({"image": one, "region": (0.5, 0, 0.5, 1)}, r"a region must have 0 <= left.*got \(0.5, 0, 0.5, 1\)"),
         (
             {"image": one, "prompt": ["a", "b"], "strength": 1.0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,10 @@ def test_real_photos_in_red(catalogue: Path, tmp_path: Path) -> None:
     assert pdv > 5 * chance
     assert pdv > share(weights="base")
     assert share() > 5 * chance
+
+
+def test_the_gallery_of_a_retriever_adds_images(tmp_path: Path, made: Path, encoder: mm.Encoder, photos: Path) -> None:
+    shutil.copytree(made, tmp_path / "g")
+    retriever = mm.Retriever.open(tmp_path / "g", encoder=encoder)
+    retriever.gallery.delete([retriever.gallery.ids[0]])
+    assert retriever.gallery.add(photos).added == 1

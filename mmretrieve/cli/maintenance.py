@@ -90,7 +90,7 @@ def duplicates(options: argparse.Namespace) -> int:
         groups = gallery.duplicates(options.min_score, progress=progress.update)
     for group in groups:
         print_result(options, "  ".join(map(arguments.printable, group)), list(group))
-    print_messages([f"{len(groups)} groups, {sum(map(len, groups))} items of {len(gallery)}"])
+    print_messages([f"groups: {len(groups)}, with {sum(map(len, groups))} of {len(gallery)} items"])
     return DONE
 
 

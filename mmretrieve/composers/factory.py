@@ -304,7 +304,7 @@ def _load_phi(encoder: OpenClipEncoder, phi: str | Path | Phi | None, name: Comp
         phi = default
     if phi is None:
         raise OptionError(
-            f"{name.value!r} needs a phi for {encoder.identity.model}: give --phi FILE, or train one with `mmretrieve train-phi`"
+            f"{name.value!r} needs a phi for {encoder.identity.model}: give Parts(phi=FILE), in the shell --phi FILE, or train one with `mmretrieve train-phi`"
         )
     loaded = phi if isinstance(phi, Phi) else load_phi(phi, encoder)
     is_pic2word, needs_pic2word = isinstance(loaded.net, Pic2WordPhi), name is ComposerName.PIC2WORD

@@ -156,7 +156,7 @@ def quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
         ):
             words = list(takewhile(lambda token: token.token_type not in END_TOKENS, tokens[i + 2 :]))
             if len(words) > 1 and all(word.token_type is not TokenType.STRING for word in words):
-                return f"; put text in quotes: {_source(sql, [name, sign])} '{_source(sql, words)}'"
+                return f"; put text in single quotes: {_source(sql, [name, sign])} '{_source(sql, words)}'"
     return ""
 
 

@@ -165,5 +165,5 @@ def _quotes_hint(column: Column, expression: Expression) -> str:
         match node:
             case Operation(operator, (Column() as left, *values)) if column in values and operator in OPERATORS:
                 text = f"({_constant(column.name)})" if operator == "in" else _constant(column.name)
-                return f"; put text in quotes: {to_text(left)} {operator.upper()} {text}"
+                return f"; put text in single quotes: {to_text(left)} {operator.upper()} {text}"
     return ""

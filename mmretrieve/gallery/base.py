@@ -195,6 +195,11 @@ class GalleryBase(ABC, Generic[View]):
                 "use the encoder that made it, or index the images again into another gallery"
             )
 
+    def use_encoder(self, encoder: Encoder) -> None:
+        """Adds images with this encoder from now on. Raises GalleryError unless it made the gallery."""
+        self.check_encoder(encoder)
+        self._encoder = encoder
+
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """Returns the vectors of some items, or of all.
 

@@ -50,7 +50,7 @@ def api_routes(context: AppContext) -> APIRouter:
             checked = body if isinstance(body, SearchBody) else validate(SearchBody, body)
             return await search_executor.run(lambda: context.search(checked))
         except MMRetrieveError as error:
-            return ErrorResponse(error=error_line(error, service.retriever.gallery.path))
+            return ErrorResponse(error=error_line(error, service.retriever.gallery))
 
     @router.post("/search", summary="Search with reference images and prompts")
     async def search(body: SearchBody) -> SearchResponse:

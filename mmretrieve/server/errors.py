@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -25,6 +26,7 @@ from mmretrieve.errors import (
     OptionError,
     SearchTimeoutError,
 )
+from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.milvus.client import MilvusUnavailableError
 from mmretrieve.service import SearchService
 
@@ -117,9 +119,11 @@ def without_folders(text: str) -> str:
     return FOLDERS.sub("", text)
 
 
-def error_line(error: Exception, path: object) -> str:
-    """The error of the gallery at `path` as a client may read it: one line, without the folders of this machine."""
-    line = str(error).removeprefix(f"{path}: ")
+def error_line(error: Exception, gallery: GalleryBase[Any]) -> str:
+    """The error of a gallery as a client may read it: one line, without the folders of this machine."""
+    line, model = str(error).removeprefix(f"{gallery.path}: "), gallery.encoder_identity.model
+    if Path(model).is_absolute():
+        line = line.replace(model, Path(model).name)
     return one_line(line if isinstance(error, REPEATING) else without_folders(line))
 
 
@@ -140,7 +144,7 @@ def add_error_handlers(app: FastAPI, service: SearchService) -> None:
             logger.error("%s", error)
         return response(
             status,
-            error_line(error, service.retriever.gallery.path),
+            error_line(error, service.retriever.gallery),
             {"Retry-After": "1"} if status == STATUS[BusyError] else None,
         )
 

@@ -9,7 +9,6 @@ PROMPT_CHARACTERS = 2_000  # of one prompt or caption: far more than any encoder
 PROMPTS = 16  # of one request, phrases to avoid included
 REFERENCES = 8  # of one request
 IDS = 1_000  # of one list of ids
-WEIGHT = 1_000_000  # of any weight, strength or bound on scores, either way: sums of them stay finite
 K = 1_000  # hits of one ranking; whole rankings are what `export` of the gallery is for
 BATCH = 64  # requests at once
 PAGE = 500  # items listed at once

@@ -123,7 +123,7 @@ def make_mcp_server(context: AppContext) -> Server[Any]:
         except ValidationError as error:
             return _error_result(validation_line(error.errors()))
         except MMRetrieveError as error:
-            return _error_result(error_line(error, context.service.retriever.gallery.path))
+            return _error_result(error_line(error, context.service.retriever.gallery))
 
     return Server(
         "mmretrieve", version=__version__, instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool

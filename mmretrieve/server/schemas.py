@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    StrictBool,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -27,7 +28,7 @@ from mmretrieve.filters.expression import MAX_LENGTH, fold_case
 from mmretrieve.filters.sqlite import PRIVATE_COLUMNS
 from mmretrieve.gallery.store.records import UNSEEN, Item
 from mmretrieve.gallery.view import ItemPage
-from mmretrieve.options import NO_MATCH
+from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
 from mmretrieve.server import limits
@@ -35,7 +36,6 @@ from mmretrieve.server.errors import ErrorResponse, without_folders
 from mmretrieve.server.uploads import Uploads
 
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
-REGION_SIDES = 4
 Value = str | int | float | None
 
 
@@ -97,8 +97,8 @@ PublicFilter = Annotated[
 
 Id = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS)]
 Text = Annotated[str, Field(max_length=limits.PROMPT_CHARACTERS)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-limits.WEIGHT, le=limits.WEIGHT)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Images = Annotated[list[str], Field(max_length=limits.REFERENCES)]
 VALUE_TYPES: dict[FieldKind, Any] = {
     FieldKind.IMAGE: str,
@@ -113,7 +113,7 @@ VALUE_TYPES: dict[FieldKind, Any] = {
     FieldKind.RULE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.WEIGHTS: dict[str, Number] | Literal[NAMED_WEIGHTS],
     FieldKind.FILTER: PublicFilter,
-    FieldKind.FLAG: bool,
+    FieldKind.FLAG: StrictBool,
 }
 MAX_VALUES = {FieldKind.TEXT: limits.PROMPTS, FieldKind.NUMBER: limits.PROMPTS, FieldKind.ID: limits.IDS}
 WIRE_HELP = {"image": ", as base64 text, bare or in a data: URL", "where": ", or its structure as JSON"}
@@ -135,12 +135,12 @@ def _as_regions(value: Any) -> Any:
 def _wire_type(name: str, declared: RequestField) -> Any:
     """The pydantic type of a field, with the bounds of its declaration and of the server."""
     if declared.kind is FieldKind.COUNT:
-        return Annotated[int, Field(ge=declared.low, le=limits.K)]
+        return Annotated[int, Field(strict=True, ge=declared.low, le=limits.K)]
     if declared.kind is FieldKind.FLAG:
-        return bool
+        return StrictBool
     one = VALUE_TYPES[declared.kind]
     if declared.low is not None:
-        one = Annotated[float, Field(ge=declared.low, le=declared.high)]
+        one = Annotated[float, Field(strict=True, ge=declared.low, le=declared.high)]
     if declared.keyword is not None:
         one = one | Literal[declared.keyword]
     if not declared.several:

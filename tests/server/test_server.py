@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -26,7 +27,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main
-from mmretrieve.errors import ExpiredError, ImageError, MissingError
+from mmretrieve.errors import ExpiredError, ImageError, MissingError, OptionError
 from mmretrieve.filters import parse, to_dict
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.milvus.transfer import push
@@ -285,6 +286,11 @@ def test_invalid_base64_is_an_error(site: httpx.Client, text: str) -> None:
         ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a request takes up to 16"),
         ({"upload": ["a"] * REFERENCES, "reference_id": "b"}, 400, "9 references; a request takes up to 8"),
         ({"prompt": "a", "k": 0}, 400, "k must be at least 1, got 0"),
+        ({"prompt": "a", "k": "3"}, 400, "k must be a whole number, got '3'"),
+        ({"prompt": "a", "k": True}, 400, "k must be a whole number, got true"),
+        ({"prompt": "a", "beta": "0.5"}, 400, "beta must be a number, got '0.5'"),
+        ({"prompt": "a", "strength": ["2"]}, 400, "strength must be a number, got '2'"),
+        ({"prompt": "a", "exclude_reference": 1}, 400, "exclude_reference must be true or false, got 1"),
         ({"prompt": "a", "k": 1001}, 400, "k must be at most 1000, got 1001"),
         ({"prompt": "a", "k": 10**30}, 400, "k must be at most 1000, got 1000000"),
         ({"prompt": "a", "colour": "red"}, 400, "unknown field 'colour'; choose from: upload, image, prompt"),
@@ -525,8 +531,10 @@ def test_error_lines_contain_no_folder() -> None:
     }
     for line, without in lines.items():
         assert errors.without_folders(line) == without
-    assert errors.error_line(ImageError("/a/b/c.gallery: /x/y/z.png: gone"), "/a/b/c.gallery") == "z.png: gone"
-    assert errors.error_line(MissingError("g: no item '/x/y'"), "g") == "no item '/x/y'"
+    gallery: Any = SimpleNamespace(path="/a/b/c.gallery", encoder_identity=mm.EncoderIdentity("/m/model", "w", "p"))
+    assert errors.error_line(ImageError("/a/b/c.gallery: /x/y/z.png: gone"), gallery) == "z.png: gone"
+    assert errors.error_line(MissingError("/a/b/c.gallery: no item '/x/y'"), gallery) == "no item '/x/y'"
+    assert errors.error_line(OptionError("needs a phi for /m/model: give one"), gallery) == "needs a phi for model: give one"
     assert errors.one_line("a\n b\t" + "c" * 5_000).startswith("a b ccc")
 
 
