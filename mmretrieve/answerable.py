@@ -16,7 +16,7 @@ from mmretrieve.language.vocabulary import GENERAL, Vocabulary
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import APPEND_AMOUNTS, MIN_DEVIATION, STANDARD_TERMS, Spread
 
-JUDGED_HITS = 3  # hits that are judged
+JUDGED_HITS = 3  # the best hits, by which a ranking is judged
 WORDS = 160  # of the general vocabulary, which a prompt is compared with
 # log-odds of a prompt's lead, the hits' score and 1: with a reference and a prompt, and with either alone (docs/guides/answerable.md)
 IMAGE_AND_PROMPT = (0.7, 1.5, -3.7)
@@ -65,7 +65,7 @@ class Answerability:
         return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
 
     def evidence(self, composition: Composition, spread: Spread, best_nd: Float32) -> tuple[float, float] | None:
-        """The two things that count, (lead, score): a lead of 0 without a prompt. None as in `of`."""
+        """(lead, score), the inputs of the regression. The lead is 0 without a prompt. None as in `of`."""
         rows, best = _merged(composition), best_nd[:JUDGED_HITS]
         if not rows or not len(best):
             return None

@@ -392,9 +392,11 @@ def check_text(name: str, value: Any) -> str:
 
 
 def _check_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
+    """The value as a bool. Raises OptionError, naming the field, for anything else; numpy's are accepted."""
+    is_numpy_bool = getattr(value, "ndim", None) == 0 and str(getattr(value, "dtype", "")) == "bool"
+    if not isinstance(value, bool) and not is_numpy_bool:
         raise OptionError(f"{name} must be True or False, got {value!r}")
-    return value
+    return bool(value)
 
 
 def _check_id(name: str, value: Any) -> str:

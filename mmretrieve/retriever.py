@@ -91,7 +91,7 @@ class Retriever:
     gallery : Gallery or MilvusGallery
         What is searched.
     encoder : Encoder
-        The encoder that made the gallery. `gallery.add` uses it, too.
+        The encoder that made the gallery. `gallery.add` uses it unless the gallery was opened with one.
     parts : Parts, optional
         What composers are built of; each part that is not given has a default.
 

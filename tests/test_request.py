@@ -81,6 +81,7 @@ def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:
     assert (request.prompt, request.strength, request.region) == (("a", "b"), (1.0, 1.0), ((0.0, 0.0, 1.0, 0.5),))
     assert (type(request.k), type(request.beta), request.image_weight) == (int, float, (1.0,))
     assert dataclasses.replace(request) == request
+    assert SearchRequest.parse(reference_id="x", exclude_reference=np.bool_(True)).exclude_reference is True
     for name, value, message in (
         ("k", 0, "k must be a whole number of at least 1, got 0"),
         ("k", True, "k must be a whole number"),
@@ -94,6 +95,7 @@ def test_a_request_is_parsed_once_and_stays_what_it_is() -> None:
         ("weights", {}, "weights must be numbers by role"),
         ("region", [0, 0, 1], r"a region must have 4 values: left, top, right and bottom, got \[0, 0, 1\]"),
         ("exclude_reference", "no", "exclude_reference must be True or False, got 'no'"),
+        ("exclude_reference", np.array([True]), "exclude_reference must be True or False"),
         ("weights", "best", "weights must be numbers by role"),
         ("composer", "sun", r"unknown composer 'sun'; did you mean 'sum'\? choose from: image, prompt, sum"),
     ):

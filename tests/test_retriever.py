@@ -194,3 +194,9 @@ def test_the_gallery_of_a_retriever_adds_images(tmp_path: Path, made: Path, enco
     retriever = mm.Retriever.open(tmp_path / "g", encoder=encoder)
     retriever.gallery.delete([retriever.gallery.ids[0]])
     assert retriever.gallery.add(photos).added == 1
+
+
+def test_a_retriever_keeps_the_encoder_that_its_gallery_was_opened_with(made: Path, encoder: mm.Encoder) -> None:
+    gallery = mm.Gallery.open(made, encoder=encoder)
+    mm.Retriever(gallery, mm.load_encoder("wardrobe", dtype="bfloat16"))
+    assert gallery._encoder is encoder

@@ -196,9 +196,10 @@ class GalleryBase(ABC, Generic[View]):
             )
 
     def use_encoder(self, encoder: Encoder) -> None:
-        """Adds images with this encoder from now on. Raises GalleryError unless it made the gallery."""
+        """Adds images with this encoder, unless the gallery was opened with one. Raises GalleryError unless it made the gallery."""
         self.check_encoder(encoder)
-        self._encoder = encoder
+        if self._encoder is None:
+            self._encoder = encoder
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """Returns the vectors of some items, or of all.

@@ -48,8 +48,9 @@ class IndexPlan:
 class SearchParams:
     """The parameters of a search. Larger values find more and cost more; an index ignores those that it does not have.
 
-    All but `overfetch` are whole numbers of at least 1, which `factory.parameters` passes to FAISS. `nprobe`: cells that are searched (IVF). `ef`: breadth of the walk (HNSW). None is the default of the index.
-    `overfetch`: candidates for each requested result, at least 1. Raises OptionError for other values.
+    `nprobe`: cells that are searched (IVF). `ef`: breadth of the walk (HNSW). These are whole numbers of at least 1, which
+    `factory.parameters` passes to FAISS; None is the default of the index. `overfetch`: candidates for each requested result, at
+    least 1. Raises OptionError for other values.
     """
 
     nprobe: int | None = None
