@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmretrieve.composition import Composition, direction_of
 from mmretrieve.directions import Term
@@ -31,51 +32,60 @@ class Answerability:
 
     encoder: Encoder
 
-    def of(self, composition: Composition, spread: Spread, best_nd: Float32) -> float | None:
-        """How well the gallery fits a query, from 0 (nothing fits) to 1; comparable between queries and galleries.
+    def of(self, compositions: Sequence[Composition], spread: Spread, best_of_each: Sequence[Float32]) -> list[float | None]:
+        """How well the gallery fits each query, from 0 (nothing fits) to 1; comparable between queries and galleries.
 
         A logistic regression on queries with and without targets weighs two things: the automatic score of the hits, and how much
         nearer they are to the prompt than to other words, in standard deviations over these words.
 
         Parameters
         ----------
-        composition : Composition
-            The query.
+        compositions : list of Composition
+            The queries.
         spread : Spread
             The mean and the deviations of the gallery.
-        best_nd : (n, d) float32
-            The unit vectors of the best hits, best first.
+        best_of_each : list of ndarray of shape (n, d), float32
+            For each query the unit vectors of its best hits, best first.
 
         Returns
         -------
-        float or None
-            None without hits, and for a query with neither an image nor a prompt.
+        list of float or None
+            None for a query without hits, and for one with neither an image nor a prompt.
 
         Source
         ------
         docs/guides/answerable.md
         """
-        if (evidence := self.evidence(composition, spread, best_nd)) is None:
-            return None
-        lead, score = evidence
-        roles = set(composition.roles)
-        by_lead, by_score, constant = (
-            PROMPT_ALONE if Term.IMAGE not in roles else IMAGE_AND_PROMPT if roles & PROMPTED else IMAGE_ALONE
-        )
-        return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
+        evidence = self.evidence(compositions, spread, best_of_each)
+        return [
+            None if one is None else _probability(composition, *one)
+            for composition, one in zip(compositions, evidence, strict=True)
+        ]
 
-    def evidence(self, composition: Composition, spread: Spread, best_nd: Float32) -> tuple[float, float] | None:
-        """(lead, score), the inputs of the regression. The lead is 0 without a prompt. None as in `of`."""
-        rows, best = _merged(composition), best_nd[:JUDGED_HITS]
-        if not rows or not len(best):
-            return None
-        role = next((role for role in (Term.PROMPT, Term.COMPOSED) if role in rows), None)
-        return 0.0 if role is None else self._lead(rows[role], best), _score(rows, spread, best)
+    def evidence(
+        self, compositions: Sequence[Composition], spread: Spread, best_of_each: Sequence[Float32]
+    ) -> list[tuple[float, float] | None]:
+        """(lead, score) of each query, the inputs of the regression. The lead is 0 without a prompt. None as in `of`."""
+        merged = [_merged(composition) for composition in compositions]
+        best = [best_nd[:JUDGED_HITS] for best_nd in best_of_each]
+        judged = [i for i, rows in enumerate(merged) if rows and len(best[i])]
+        scores = _scores([merged[i] for i in judged], spread, [best[i] for i in judged])
+        leads = self._leads([merged[i] for i in judged], [best[i] for i in judged])
+        found = dict(zip(judged, zip(leads, scores, strict=True), strict=True))
+        return [found.get(i) for i in range(len(compositions))]
 
-    def _lead(self, prompt: Float32, best_nd: Float32) -> float:
-        """How much nearer the hits are to the (d,) prompt than to other words, in standard deviations over these."""
+    def _leads(self, merged: Sequence[Mapping[str, Float32]], best_of_each: Sequence[Float32]) -> list[float]:
+        """How much nearer hits are to their prompt than to other words, in standard deviations over these; 0 without a prompt."""
+        prompts = {i: rows.get(Term.PROMPT, rows.get(Term.COMPOSED)) for i, rows in enumerate(merged)}
+        prompted = {i: prompt for i, prompt in prompts.items() if prompt is not None}
+        if not prompted:
+            return [0.0] * len(merged)
         words = self._words
-        return float(np.mean(best_nd @ (prompt - words.mean) / np.maximum(words.deviations(best_nd), MIN_DEVIATION)))
+        hits = np.concatenate([best_of_each[i] for i in prompted])
+        asked = np.repeat(np.stack(list(prompted.values())) - words.mean, [len(best_of_each[i]) for i in prompted], axis=0)
+        ahead = np.einsum("hd,hd->h", hits, asked) / np.maximum(words.deviations(hits), MIN_DEVIATION)
+        means = dict(zip(prompted, _means(ahead, [len(best_of_each[i]) for i in prompted]), strict=True))
+        return [means.get(i, 0.0) for i in range(len(merged))]
 
     @cached_property
     def _words(self) -> Spread:
@@ -84,18 +94,43 @@ class Answerability:
         return Spread.of(self.encoder.encode_texts(words[:: max(1, len(words) // WORDS)]))
 
 
-def _score(rows: Mapping[str, Float32], spread: Spread, best_nd: Float32) -> float:
+def _probability(composition: Composition, lead: float, score: float) -> float:
+    """The logistic regression for the kind of the query."""
+    roles = set(composition.roles)
+    by_lead, by_score, constant = (
+        PROMPT_ALONE if Term.IMAGE not in roles else IMAGE_AND_PROMPT if roles & PROMPTED else IMAGE_ALONE
+    )
+    return 1 / (1 + exp(-(by_lead * lead + by_score * score + constant)))
+
+
+def _scores(merged: Sequence[Mapping[str, Float32]], spread: Spread, best_of_each: Sequence[Float32]) -> list[float]:
     """The mean of the hits under automatic weights with the prompt in full: hits that match only the reference score low."""
-    amounts = np.array([APPEND_AMOUNTS[Term(role)] for role in rows])
-    terms = np.stack(list(rows.values()))
+    if not merged:
+        return []
+    counts = [len(rows) for rows in merged]
+    amounts = np.array([APPEND_AMOUNTS[Term(role)] for rows in merged for role in rows])
+    terms = np.stack([row for rows in merged for row in rows.values()])
     deviations = spread.deviations(terms)
+    centers = np.repeat(np.stack([best_nd.mean(axis=0) for best_nd in best_of_each]) - spread.mean, counts, axis=0)
     varies = deviations >= MIN_DEVIATION
-    z = terms[varies] @ (best_nd.mean(axis=0) - spread.mean) / deviations[varies]
-    return float(amounts[varies] @ z / np.abs(amounts).sum())
+    z = np.einsum("td,td->t", terms, centers) * varies / np.where(varies, deviations, 1.0)
+    return [mean / size for mean, size in zip(_means(amounts * z, counts), _means(np.abs(amounts), counts), strict=True)]
+
+
+def _means(values: NDArray[np.float64], counts: Sequence[int]) -> list[float]:
+    """The mean of each run of `counts` values."""
+    starts = np.cumsum([0, *counts[:-1]])
+    return [float(mean) for mean in np.add.reduceat(values, starts) / counts]
 
 
 def _merged(composition: Composition) -> dict[str, Float32]:
     """Role → the (d,) unit vector of all its terms, so that several prompts count as one; without what is avoided or liked."""
-    rows = {str(role): direction_of(composition.of_role(role)) for role in STANDARD_TERMS if role in composition.roles}
+    rows = {str(role): _direction_of_role(composition, role) for role in STANDARD_TERMS if role in composition.roles}
     rows = {role: row for role, row in rows.items() if row.any()}
     return rows if set(rows) - {Term.TEXT} else {}
+
+
+def _direction_of_role(composition: Composition, role: str) -> Float32:
+    """(d,) the unit vector of all terms of a role."""
+    is_one_term = role in composition.names and composition.roles.count(role) == 1 and composition.share(role) == 1
+    return composition[role] if is_one_term else direction_of(composition.of_role(role))

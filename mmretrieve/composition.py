@@ -118,8 +118,7 @@ class Composition:
             )
         if len(set(self.names)) != len(self.names):
             raise VectorError(f"every term needs its own name, got {list(self.names)}")
-        if not all(isfinite(weight) for weight in self.weights):
-            raise VectorError(f"weights must be finite, got {list(self.weights)}")
+        _check_finite(self.weights)
         check_roles(self.rule, self.roles)
 
     def __getitem__(self, name: str) -> Float32:
@@ -190,7 +189,13 @@ class Composition:
         Several terms of a role share its weight. With several prompts, `text` is weighted so that the directions add up:
         text + Σ strength_i · (composed_i − text).
         """
-        return replace(self, weights=self._role_weights(weights))
+        return self._changed(weights=_check_finite(self._role_weights(weights)))
+
+    def reweighted(
+        self, weights: Sequence[float], *, means: Mapping[str, float] | None = None, why: str | None = None
+    ) -> Composition:
+        """The same terms with a weight for each, a mean for each (0 by default), and an explanation. Raises VectorError unless finite."""
+        return self._changed(weights=_check_finite(tuple(weights)), means=dict(means or {}), why=why)
 
     def of_role(self, role: str) -> Float32:
         """(d,) the sum of the terms of a role, each times its share: the vector of `weighted({role: 1})`."""
@@ -230,11 +235,12 @@ class Composition:
         unchanged = {role for role in self.roles if role not in set(Term) and role not in weights}
         rows = zip(self.roles, self.weights, self.weighted(weights).weights, strict=True)
         new_weights = tuple(old if role in unchanged else new for role, old, new in rows)
-        return replace(self, weights=new_weights, means={}, why=None)
+        return self.reweighted(new_weights)
 
     def with_rule(self, rule: ScoreRule) -> Composition:
         """The same terms and weights with another rule. Raises OptionError if the rule requires a role that is missing."""
-        return replace(self, rule=rule)
+        check_roles(rule, self.roles)
+        return self._changed(rule=rule)
 
     def with_role(self, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
         """Adds the terms of `Composition.of(role, vectors, weight, words)`."""
@@ -254,7 +260,13 @@ class Composition:
 
     def with_remarks(self, *remarks: str | None) -> Composition:
         """Adds sentences to the remark, each once; None is skipped."""
-        return replace(self, remark=join_remarks(self.remark, *remarks)) if any(remarks) else self
+        return self._changed(remark=join_remarks(self.remark, *remarks)) if any(remarks) else self
+
+    def _changed(self, **values: Any) -> Composition:
+        """A copy with other values of fields that need no check, or have had theirs; the terms are not checked again."""
+        copy = object.__new__(Composition)
+        copy.__dict__.update(self.__dict__ | values)
+        return copy
 
     @classmethod
     def of(cls, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
@@ -276,6 +288,13 @@ class Composition:
     def total_share(self, role: str) -> float:
         """The sum of the shares of a role's terms."""
         return sum(self.share(name) for name, own_role in zip(self.names, self.roles, strict=True) if own_role == role)
+
+
+def _check_finite(weights: tuple[float, ...]) -> tuple[float, ...]:
+    """The weights. Raises VectorError if one is not finite."""
+    if not all(map(isfinite, weights)):
+        raise VectorError(f"weights must be finite, got {list(weights)}")
+    return weights
 
 
 def direction_of(vector: ArrayLike) -> Float32:

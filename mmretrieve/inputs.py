@@ -147,7 +147,8 @@ class ReferenceReader:
         """Whole items, whose vectors are stored."""
         ids = [str(reference.source) for reference in references]
         items, vectors = self.gallery.items(ids), self.gallery.vectors(ids)
-        images = map_ahead(self._item_image, items, MAX_OPEN_IMAGES)
+        in_archives = any(item.location.member is not None for item in items)  # these are decoded
+        images = map_ahead(self._item_image, items, MAX_OPEN_IMAGES) if in_archives else map(self._item_image, items)
         return {
             reference.key: {"vector": vector, "image": image, "id": item.id, "fields": item.fields}
             for reference, item, vector, image in zip(references, items, vectors, images, strict=True)

@@ -605,11 +605,9 @@ class Retriever:
             vectors = dict(zip(unique, self.gallery.vectors(unique), strict=True))
         except MissingError:
             return list(rankings)
-        spread = self.gallery.spread
-        return [
-            replace(ranking, answerable=self._answerability.of(composition, spread, np.array([vectors[id_] for id_ in ids])))
-            for ranking, composition, ids in zip(rankings, compositions, best_ids, strict=True)
-        ]
+        best = [np.array([vectors[id_] for id_ in ids]) for ids in best_ids]
+        answerable = self._answerability.of(compositions, self.gallery.spread, best)
+        return [replace(ranking, answerable=value) for ranking, value in zip(rankings, answerable, strict=True)]
 
     def _excluded_references(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
         """The ids of the references of each request that leaves them out; [] for the others."""

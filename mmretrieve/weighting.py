@@ -89,25 +89,26 @@ def automatic_weights(composition: Composition, spread: Spread, *, keep_rule: bo
     """
     if keep_rule and not composition.rule.uses_weights:
         return replace(composition, why=f"the {composition.rule.name} rule has no weights to choose")
-    amounts, why = _amounts(composition)
+    constant_text = _constant_text_remark(composition)
+    amounts, why = _amounts(composition, words_count=constant_text is None)
     linear = not keep_rule or composition.is_linear
     rule = LINEAR if linear else composition.rule
     total = sum(map(abs, amounts.values())) or 1.0
     deviations = _deviations(composition, spread)
     if max(deviations.values()) < MIN_DEVIATION:
-        raw_weights = tuple(amount / total for amount in amounts.values())
+        raw_weights = [amount / total for amount in amounts.values()]
         remark = "the gallery's items cannot be told apart by this query: the terms count by raw scores"
-        return replace(composition, rule=rule, weights=raw_weights, means={}, why=why).with_remarks(remark)
+        return composition.with_rule(rule).reweighted(raw_weights, why=why).with_remarks(remark)
     weights = {
         name: amount / total / deviations[name] if deviations[name] >= MIN_DEVIATION else 0.0
         for name, amount in amounts.items()
     }
-    means = {name: float(composition[name] @ spread.mean) for name in amounts}
+    means = dict(zip(composition.names, (composition.terms @ spread.mean).tolist(), strict=True))
     if not linear:
         scale = abs(weights.get(Term.COMPOSED) or next(iter(weights.values()))) or 1.0
         weights, means = {name: weight / scale for name, weight in weights.items()}, {}
-    reweighted = replace(composition, rule=rule, weights=tuple(weights.values()), means=means, why=why)
-    return reweighted.with_remarks(_constant_text_remark(composition))
+    reweighted = composition.with_rule(rule).reweighted(list(weights.values()), means=means, why=why)
+    return reweighted.with_remarks(constant_text)
 
 
 def _deviations(composition: Composition, spread: Spread) -> dict[str, float]:
@@ -121,7 +122,7 @@ def _deviations(composition: Composition, spread: Spread) -> dict[str, float]:
     }
 
 
-def _amounts(composition: Composition) -> tuple[dict[str, float], str]:
+def _amounts(composition: Composition, *, words_count: bool) -> tuple[dict[str, float], str]:
     """The amount of each term in standard deviations, and the explanation."""
     replaced, trust = _replaced_share(composition), _mean_trust(composition)
     replace_amounts = REPLACE_AMOUNTS | {Term.COMPOSED: REPLACE_AMOUNTS[Term.COMPOSED] * (1 + trust)}
@@ -129,7 +130,7 @@ def _amounts(composition: Composition) -> tuple[dict[str, float], str]:
     if Term.COMPOSED in composition.roles:
         # the directions of several prompts add up: `text` compensates what they repeat of the caption
         by_role[Term.TEXT] += by_role[Term.COMPOSED] * (1 - composition.total_share(Term.COMPOSED))
-    if _constant_text_remark(composition) and Term.IMAGE in composition.roles:
+    if not words_count and Term.IMAGE in composition.roles:
         by_role |= dict.fromkeys(TEXT_TERMS, 0.0)
     terms = zip(composition.names, composition.roles, composition.weights, strict=True)
     amounts = {
@@ -189,10 +190,12 @@ def _mean_trust(composition: Composition) -> float:
 
 def _constant_text_remark(composition: Composition) -> str | None:
     """The remark for an encoder that gives different texts the same vector; None if the texts of this query differ."""
-    roles = zip(composition.names, composition.roles, strict=True)
-    name_by_text = {composition.words[name]: name for name, role in roles if name in composition.words and role in TEXT_TERMS}
-    rows = np.stack([composition[name] for name in name_by_text.values()]) if len(name_by_text) > 1 else None
-    if rows is None or not (rows @ rows[0] > 1 - SAME_VECTOR_TOLERANCE).all():
+    texts: dict[str, int] = {}
+    for i, (name, role) in enumerate(zip(composition.names, composition.roles, strict=True)):
+        if role in TEXT_TERMS and name in composition.words:
+            texts.setdefault(composition.words[name], i)
+    rows = composition.terms[list(texts.values())]
+    if len(rows) < 2 or (rows @ rows[0]).min() <= 1 - SAME_VECTOR_TOLERANCE:
         return None
     return "the encoder gives different texts the same vector: words cannot count"
 

@@ -24,6 +24,7 @@ from eval.studies.inputs import ALL, HELD_OUT, CaptionSetup, add_captions, open_
 from mmretrieve import Encoder, Retriever
 from mmretrieve.answerable import IMAGE_ALONE, IMAGE_AND_PROMPT, JUDGED_HITS, PROMPT_ALONE, Answerability
 from mmretrieve.options import NO_MATCH
+from mmretrieve.request import parse_requests
 from mmretrieve.vectors import Float32
 
 TAGGED = "image and prompt, tagged"
@@ -87,16 +88,14 @@ def measure_cases(retriever: Retriever, cases: Iterable[AnswerableCase]) -> Case
     """Searches every case, and collects evidence and `answerable` of each; both are NaN where a search has no hit."""
     cases = list(cases)
     rankings = retriever.search_many([{**case.request, "k": JUDGED_HITS} for case in cases])
-    judge = Answerability(retriever.encoder)
-    evidence = []
-    for case, ranking in zip(cases, rankings, strict=True):
-        composition = retriever.compose(**{name: value for name, value in case.request.items() if name != "exclude"})
-        best = retriever.gallery.vectors(ranking.ids)
-        evidence.append(judge.evidence(composition, retriever.gallery.spread, best) or (np.nan, np.nan))
+    queries = [{name: value for name, value in case.request.items() if name != "exclude"} for case in cases]
+    compositions = retriever.compose_requests(parse_requests(queries))
+    best = [retriever.gallery.vectors(ranking.ids) for ranking in rankings]
+    evidence = Answerability(retriever.encoder).evidence(compositions, retriever.gallery.spread, best)
     return CaseEvidence(
         np.array([case.case for case in cases]),
         np.array([case.held_out for case in cases]),
-        np.array(evidence),
+        np.array([(np.nan, np.nan) if one is None else one for one in evidence]),
         np.array([np.nan if ranking.answerable is None else ranking.answerable for ranking in rankings]),
     )
 

@@ -109,24 +109,23 @@ class Captions:
         texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *filter(None, desired_texts)]
         text_rows, rewrite_rows, desired_rows = np.split(self.encoder.encode_texts(texts), [len(pairs), 2 * len(pairs)])
         slices = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
+        shares = [self.shares(text_rows[rows], rewrite_rows[rows]) for rows in slices]
+        text_means, rewrite_means = (_means(rows, slices, shares) for rows in (text_rows, rewrite_rows))
         prompt_remarks, desired_row = cut_remarks(self.encoder, desired_texts), iter(desired_rows)
-        return [
-            self._compose_one(
-                query, pairs[rows], text_rows[rows], rewrite_rows[rows], next(desired_row) if desired else None
-            ).with_remarks(_missing_remark(written[rows]), fitting_remark(self.encoder, pairs[rows]), prompt_remark)
-            for query, rows, desired, prompt_remark in zip(inputs, slices, desired_texts, prompt_remarks, strict=True)
-        ]
+        composed = []
+        for i, (query, rows, desired) in enumerate(zip(inputs, slices, desired_texts, strict=True)):
+            best = pairs[rows][int(shares[i].argmax())]
+            vectors = query.vector, text_means[i], rewrite_means[i], next(desired_row) if desired else None
+            remarks = _missing_remark(written[rows]), fitting_remark(self.encoder, pairs[rows]), prompt_remarks[i]
+            composed.append(self._composition(query, best, vectors).with_remarks(*remarks))
+        return composed
 
-    def _compose_one(
-        self, query: ComposerInput, pairs: Sequence[FittedCaption], text: Float32, rewritten: Float32, desired: Float32 | None
-    ) -> Composition:
-        shares = self.shares(text, rewritten)
-        means = unit([shares @ text.astype(np.float64), shares @ rewritten.astype(np.float64)], "the mean of the captions")
-        best = pairs[int(shares.argmax())]
-        terms = dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT), (query.vector, *means, desired), strict=True))
+    def _composition(self, query: ComposerInput, best: FittedCaption, vectors: Sequence[Float32 | None]) -> Composition:
+        """The terms that are there, with the best caption in words."""
+        terms = dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT), vectors, strict=True))
         present = {term: row for term, row in terms.items() if row is not None}
         words: dict[str, str] = {Term.TEXT: best.caption, Term.COMPOSED: best.rewrite}
-        if desired is not None:
+        if Term.PROMPT in present:
             words[Term.PROMPT] = query.desired_text()
         composition = Composition(
             tuple(present), np.stack(list(present.values())), (0.0,) * len(present), words, self.rule, remark=self.remark
@@ -184,6 +183,14 @@ class OneStep:
             ).with_remarks(*_description_remarks(self.encoder, texts))
             for texts, query in zip(words, inputs, strict=True)
         ]
+
+
+def _means(rows_md: Float32, slices: Sequence[slice], shares: Sequence[NDArray[np.float64]]) -> Float32:
+    """(q, d) unit means of the rows of each query, by their shares."""
+    if not slices:
+        return rows_md
+    means = [share @ rows_md[rows].astype(np.float64) for rows, share in zip(slices, shares, strict=True)]
+    return unit(means, "the mean of the captions")
 
 
 def _missing_remark(rewrites: Sequence[str]) -> str | None:

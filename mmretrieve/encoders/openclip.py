@@ -29,7 +29,7 @@ from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
 from mmretrieve.vectors import Float32, unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE = 64, 256
+IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE = 64, 64
 HUB_TIMEOUT = 5.0  # seconds
 TARGET_PAD_KEY = "target_pad"
 logger = logging.getLogger(__name__)

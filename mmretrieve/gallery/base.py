@@ -346,8 +346,13 @@ class GalleryBase(ABC, Generic[View]):
             return open_image(file, decode=self.decode, size=getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE))
 
     def has_picture(self, item: Item) -> bool:
-        """Returns whether the file of an item exists and has not changed since it was added. Nothing is decoded."""
+        """Returns whether the file of an item exists and has not changed since it was added.
+
+        Its content is read only if its size or time changed. Nothing is decoded.
+        """
         try:
+            if item.location.fingerprint() == item.fingerprint:
+                return True
             with self._open_unchanged(item):
                 return True
         except ImageError:

@@ -27,6 +27,7 @@ from mmretrieve.gallery.view import (
     StoredView,
     check_ids,
     row_batches,
+    shown_rows,
 )
 from mmretrieve.vectors import Float32, unit
 
@@ -138,7 +139,7 @@ class LocalView(StoredView):
 
     def without(self, allowed: CandidateFilter, rows: Rows) -> CandidateFilter:
         remaining = self.rows_allowed(allowed)
-        remaining = remaining[~np.isin(remaining, rows)]
+        remaining = remaining[shown_rows(remaining, rows)]
         return allowed.narrowed(remaining, len(remaining))
 
     def _rows_matching(self, where: Expression) -> Rows:

@@ -14,7 +14,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Expression
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions, check_ids
+from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions, check_ids, shown_rows
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -82,8 +82,9 @@ def _search_linear(
     view: GalleryView, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions], where: Expression | None
 ) -> list[Ranking]:
     """Searches for all compositions at once. The exact scores of all candidates decide the ranking of each."""
-    for composition in compositions:
-        if not composition.direction.any():
+    directions = [composition.direction for composition in compositions]
+    for composition, direction in zip(compositions, directions, strict=True):
+        if not direction.any():
             if any(composition.weights):
                 raise OptionError(
                     "the weighted terms cancel each other, so nothing is left to search by; change one of the weights"
@@ -94,14 +95,14 @@ def _search_linear(
     matching = view.matching(where)
     excluded = list(dict.fromkeys(id_ for options in options_of_each for id_ in check_ids(options.exclude)))
     row_of = dict(zip(excluded, view.rows_of(excluded).tolist(), strict=True))
-    rows = view.candidates(np.stack([composition.direction for composition in compositions]), max_k, matching)
+    rows = view.candidates(np.stack(directions), max_k, matching)
     scores = view.scores(np.concatenate([composition.terms for composition in compositions]), rows)
     ends = np.cumsum([len(composition.terms) for composition in compositions])
     best = []
     for composition, options, scores_tm in zip(compositions, options_of_each, np.split(scores, ends[:-1]), strict=True):
         if len(options.exclude):
             hidden = np.array([row_of[id_] for id_ in options.exclude])
-            shown = ~np.isin(rows, hidden)
+            shown = shown_rows(rows, hidden)
             best.append(_select_best(composition, rows[shown], scores_tm[:, shown], view.without(matching, hidden), options))
         else:
             best.append(_select_best(composition, rows, scores_tm, matching, options))

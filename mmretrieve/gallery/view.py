@@ -198,6 +198,19 @@ class StoredView(GalleryView, ABC):
         return automatic
 
 
+def shown_rows(rows: Rows, hidden: Rows) -> NDArray[np.bool_]:
+    """(m,) which of m rows, in order, are not hidden.
+
+    >>> shown_rows(np.array([2, 5, 7]), np.array([7, 3]))
+    array([ True,  True, False])
+    """
+    shown = np.ones(len(rows), dtype=bool)
+    positions = np.searchsorted(rows, hidden)
+    positions = positions[positions < len(rows)]
+    shown[positions[np.isin(rows[positions], hidden)]] = False
+    return shown
+
+
 def row_batches(rows: Rows, size: int) -> Iterator[Rows]:
     """Yields the rows in batches of `size`; the last may be smaller."""
     for start in range(0, len(rows), size):

@@ -21,6 +21,7 @@ MIN_REPEATS = 2  # mean frequency of a value of a categorical field
 MAX_VALUE_WORDS, MAX_VALUE_LENGTH = 4, 40
 MIN_READABLE_SHARE = 0.9  # of the values of a categorical field that are words
 MAX_CAPTION_LENGTH = 240
+MAX_CACHED_VALUES = 4_096
 TITLE_TRUST = 0.8
 PLACEHOLDERS = (
     "na",
@@ -332,13 +333,17 @@ def _text(fields: Mapping[str, object], name: str) -> str | None:
 
 def _word(value: object) -> str:
     """A value as a few words in lower case; "" if it is a code, a placeholder or not text."""
-    if not isinstance(value, str):
-        return ""
+    return _word_of(value) if isinstance(value, str) and len(value) <= MAX_VALUE_LENGTH else ""
+
+
+@lru_cache(MAX_CACHED_VALUES)
+def _word_of(value: str) -> str:
     word = " ".join(value.replace("_", " ").split()).lower()
     is_word = re.fullmatch(r"[^\W\d_]+(?:[ '’&/-]+[^\W\d_]+)*", word)
     fits = len(word) > 1 and len(word) <= MAX_VALUE_LENGTH and len(word.split()) <= MAX_VALUE_WORDS
     return word if is_word and fits and word not in PLACEHOLDERS else ""
 
 
+@lru_cache(MAX_CACHED_VALUES)
 def _slot(name: str) -> str:
     return " ".join(re.sub(r"[^\w]+", " ", name).split())

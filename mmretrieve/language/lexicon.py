@@ -210,7 +210,7 @@ class Lexicon:
             form for kinds in members for forms in kinds for form in forms if set(form.lower().split()) & set(NEGATIONS)
         )
 
-    @property
+    @cached_property
     def thing(self) -> int:
         """The position of the class of nouns."""
         return next(i for i, each in enumerate(self.classes) if each.name == THING)
@@ -235,8 +235,10 @@ class Lexicon:
         return longest
 
     def _match_at(self, words: Sequence[WordToken], start: int) -> Match | None:
-        exact, stems = self._tables
         longest = max(self._longest.get(words[start].exact, 0), self._longest.get(words[start].stem, 0))
+        if not longest:
+            return None
+        exact, stems = self._tables
         for length in range(min(longest, len(words) - start), 0, -1):
             part = words[start : start + length]
             readings: Mapping[int, Reading] | None = exact.get(tuple(word.exact for word in part))

@@ -78,7 +78,13 @@ class SwapRewriter:
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         """One rewritten caption for each pair, in order, each in one line."""
         pairs = list(zip(captions, prompts, strict=True))
-        rewrites = {pair: self._rewrite(*pair) for pair in dict.fromkeys(pairs)}
+        edits = {
+            prompt: PromptEdit.of(" ".join(prompt.splitlines()), self.compiler, self.lexicon)
+            for _, prompt in dict.fromkeys(pairs)
+        }
+        rewrites = {
+            (caption, prompt): edits[prompt].apply(" ".join(caption.splitlines())) for caption, prompt in dict.fromkeys(pairs)
+        }
         return [rewrites[pair] for pair in pairs]
 
     @cached_property
@@ -92,15 +98,6 @@ class SwapRewriter:
         return RuleCompiler(
             self.lexicon.negations | frozenset(word for group in self.vocabulary.groups for word in group.words)
         )
-
-    def _rewrite(self, caption: str, prompt: str) -> str:
-        caption, prompt = (" ".join(text.splitlines()) for text in (caption, prompt))
-        forbidden, wanted = self.compiler.roles(prompt).forbidden, self.compiler.desired_text(prompt)
-        caption = apply_edits(caption, swap_edits(self.lexicon, caption, wanted, prompt, forbidden))
-        for phrase in forbidden:
-            if not contains(wanted, phrase):  # "a hall with green walls instead of a hall with blue ones"
-                caption = remove_phrase(caption, phrase, self.lexicon)
-        return ", ".join(filter(None, (caption, wanted)))
 
 
 @dataclass(frozen=True)
@@ -129,26 +126,47 @@ class PromptPart:
         return thing in match.readings and named and alone and self.introduced_by not in ("with", "and")
 
 
-def swap_edits(lexicon: Lexicon, caption: str, wanted: str, prompt: str, forbidden: Sequence[str]) -> list[Edit]:
-    """Edits that replace words of a caption by words of a prompt, at most one phrase per class.
+@dataclass(frozen=True)
+class PromptEdit:
+    """What a prompt, read once, does to captions.
 
     Parameters
     ----------
     lexicon : the classes of words.
-    caption : the text to edit.
     wanted : the prompt without what it forbids.
-    prompt : the whole prompt, of which only comparatives are used ("less formal").
     forbidden : the phrases that the prompt forbids; they are replaced first.
+    phrases : the known phrases of `wanted`, each with its part; then, if the prompt forbids something, the comparatives of the
+        whole prompt ("less formal").
+    instead : whether the prompt names what is replaced.
     """
-    plan = SwapPlan(Sentence(caption, lexicon), forbidden, INSTEAD.search(prompt) is not None)
-    for part in split_prompt(lexicon, wanted):
-        for match in part.matches:
+
+    lexicon: Lexicon
+    wanted: str
+    forbidden: tuple[str, ...]
+    phrases: tuple[tuple[PromptPart, Match], ...]
+    instead: bool
+
+    @classmethod
+    def of(cls, prompt: str, compiler: RuleCompiler, lexicon: Lexicon) -> PromptEdit:
+        """Reads a prompt of one line."""
+        wanted = compiler.desired_text(prompt)
+        phrases = [(part, match) for part in split_prompt(lexicon, wanted) for match in part.matches]
+        if prompt != wanted:
+            whole = ((part, match) for part in split_prompt(lexicon, prompt) for match in part.matches)
+            phrases += [(part, match) for part, match in whole if any(reading.step for reading in match.readings.values())]
+        forbidden = compiler.roles(prompt).forbidden
+        return cls(lexicon, wanted, forbidden, tuple(phrases), INSTEAD.search(prompt) is not None)
+
+    def apply(self, caption: str) -> str:
+        """The rewrite of a caption of one line: at most one phrase per class is replaced, what is forbidden removed, the rest appended."""
+        plan = SwapPlan(Sentence(caption, self.lexicon), self.forbidden, self.instead)
+        for part, match in self.phrases:
             plan.add(part, match)
-    for part in split_prompt(lexicon, prompt) if prompt != wanted else ():
-        for match in part.matches:
-            if any(reading.step for reading in match.readings.values()):
-                plan.add(part, match)
-    return plan.edits
+        caption = apply_edits(caption, plan.edits)
+        for phrase in self.forbidden:
+            if not contains(self.wanted, phrase):  # "a hall with green walls instead of a hall with blue ones"
+                caption = remove_phrase(caption, phrase, self.lexicon)
+        return ", ".join(filter(None, (caption, self.wanted)))
 
 
 def split_prompt(lexicon: Lexicon, text: str) -> Iterator[PromptPart]:

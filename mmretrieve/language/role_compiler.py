@@ -111,7 +111,7 @@ class RuleCompiler:
     """
 
     fixed_phrases: frozenset[str] = field(default=frozenset())
-    _cache: dict[str, tuple[list[Segment], list[str]]] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[str, tuple[Roles, str]] = field(default_factory=dict, repr=False, compare=False)
 
     def compile(self, inputs: Sequence[ComposerInput]) -> list[Roles]:
         """The roles of each query's prompt, in order.
@@ -124,12 +124,7 @@ class RuleCompiler:
 
     def roles(self, prompt: str) -> Roles:
         """The roles of one prompt."""
-        segments, masked = self._segments(prompt)
-        roles: dict[str, list[str]] = {"desired": [], "preserve": [], "forbidden": []}
-        for segment in segments:
-            for role, phrase in segment.roles():
-                roles[role].append(_unmask(phrase, masked))
-        return Roles(None, *(tuple(dict.fromkeys(phrases)) for phrases in roles.values()))
+        return self._read(prompt)[0]
 
     def desired_text(self, prompt: str) -> str:
         """The prompt without what it forbids, as one text: "" if nothing remains, the whole prompt if it forbids nothing.
@@ -137,20 +132,17 @@ class RuleCompiler:
         >>> RuleCompiler().desired_text("in red with long sleeves, but without stripes")
         'in red with long sleeves'
         """
-        segments, masked = self._segments(prompt)
-        if not any(role == "forbidden" for segment in segments for role, _ in segment.roles()):
-            return prompt.strip()
-        parts = ((segment.separator, segment.wanted()) for segment in segments)
-        text = "".join(f"{_add_spaces(separator)}{wanted}" for separator, wanted in parts if wanted)
-        return re.sub(r"^(?:\s|[,;.]|(?:and|but|while)\b)+|[\s,;.]+$", "", _unmask(text, masked))
+        return self._read(prompt)[1]
 
-    def _segments(self, prompt: str) -> tuple[list[Segment], list[str]]:
-        """The segments of a prompt, and the fixed phrases that are masked in them. Cached for recent prompts."""
+    def _read(self, prompt: str) -> tuple[Roles, str]:
+        """The roles of a prompt and its desired text. Cached for recent prompts."""
         result = self._cache.get(prompt)
         if result is None:
             if len(self._cache) >= MAX_CACHED_PROMPTS:
                 self._cache.clear()
-            result = self._cache[prompt] = self._parse(prompt)
+            segments, masked = self._parse(prompt)
+            roles = _roles_of(segments, masked)
+            result = self._cache[prompt] = roles, _desired_text(segments, masked) if roles.forbidden else prompt.strip()
         return result
 
     def _parse(self, prompt: str) -> tuple[list[Segment], list[str]]:
@@ -202,6 +194,21 @@ class Segment:
         if self.negated:
             return _split_tail(_unmark(self.text))[1]
         return self.text if self.roles() else ""
+
+
+def _roles_of(segments: Sequence[Segment], masked: Sequence[str]) -> Roles:
+    roles: dict[str, list[str]] = {"desired": [], "preserve": [], "forbidden": []}
+    for segment in segments:
+        for role, phrase in segment.roles():
+            roles[role].append(_unmask(phrase, masked))
+    return Roles(None, *(tuple(dict.fromkeys(phrases)) for phrases in roles.values()))
+
+
+def _desired_text(segments: Sequence[Segment], masked: Sequence[str]) -> str:
+    """The segments without what they forbid."""
+    parts = ((segment.separator, segment.wanted()) for segment in segments)
+    text = "".join(f"{_add_spaces(separator)}{wanted}" for separator, wanted in parts if wanted)
+    return re.sub(r"^(?:\s|[,;.]|(?:and|but|while)\b)+|[\s,;.]+$", "", _unmask(text, masked))
 
 
 def _extend_negations(segments: Sequence[Segment]) -> list[Segment]:
