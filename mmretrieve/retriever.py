@@ -26,7 +26,7 @@ from mmretrieve.gallery.index.plan import Device as IndexDevice
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.images import ImageLike, Region
 from mmretrieve.inputs import PreparedRequest, ReferenceReader
-from mmretrieve.language.captioners.gallery import NEIGHBORS, GalleryCaptioner
+from mmretrieve.language.captioners.gallery import GalleryCaptioner
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
@@ -42,7 +42,6 @@ from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
 AnyGallery = GalleryBase[Any]
 """A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
-SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture's
 MORE_LIKE_WEIGHT, LESS_LIKE_WEIGHT = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
@@ -662,7 +661,7 @@ class Retriever:
         """What was given, and the choices of searches for what was not."""
         given = self._given_parts
         captioner = given.captioner or GalleryCaptioner(
-            self.gallery.vocabulary, self._neighbors, Tagger(self.encoder, self._vocabulary)
+            self.gallery.vocabulary, self.gallery.fields_near, Tagger(self.encoder, self._vocabulary)
         )
         return replace(given, vocabulary=self._vocabulary, captioner=captioner, rewriter=given.rewriter or self._swap)
 
@@ -678,12 +677,6 @@ class Retriever:
             or of_fields
             or default_vocabulary(self.encoder)
         )
-
-    def _neighbors(self, vector: Float32) -> list[Mapping[str, Any]]:
-        """The fields of the items nearest to a reference, nearest first, without those that are the same picture."""
-        nearest = self.gallery.search(Composition((Term.IMAGE,), vector[None], (1.0,)), NEIGHBORS + 1)
-        ids = [hit.id for hit in nearest if hit.score < SAME_PICTURE][:NEIGHBORS]
-        return [item.fields for item in self.gallery.items(ids)]
 
     @cached_property
     def _swap(self) -> SwapRewriter:

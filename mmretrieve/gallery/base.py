@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from PIL import Image
 
 from mmretrieve.composition import Composition
-from mmretrieve.directions import PDV
+from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.filters import Where, read_filter
@@ -25,9 +26,11 @@ from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import DEFAULT_K, Decode
 from mmretrieve.ranking import Ranking
+from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
+SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture's
 MAX_REFRESHES = 8  # compactions by others during one call
 View = TypeVar("View", bound=StoredView)
 T = TypeVar("T")
@@ -601,6 +604,40 @@ class GalleryBase(ABC, Generic[View]):
         True
         """
         return self._with_view(lambda view: search.rank(view, composition, scores_tn, view.rows, options))
+
+    def fields_near(self, vectors: Float32, n: int) -> list[list[Mapping[str, Value]]]:
+        """Returns the fields of the items nearest to each vector, without items that are the same picture.
+
+        Parameters
+        ----------
+        vectors : array of shape (q, dim), float32
+            Unit rows, such as those of reference images.
+        n : int
+            The number of items for each, at least 1.
+
+        Returns
+        -------
+        list of list of mapping
+            For each vector the fields of at most n items, nearest first.
+
+        Raises
+        ------
+        GalleryError
+            If the vectors have another dimension.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> (near,) = gallery.fields_near(gallery.vectors(["beige-checked-coat-0051.png"]), 2)
+        >>> [fields["kind"] for fields in near]
+        ['coat', 'coat']
+        """
+        queries = [Composition((Term.IMAGE,), vector[None], (1.0,)) for vector in vectors]
+        rankings = self.search_many(queries, [SearchOptions(n + 1)] * len(queries))
+        ids_of_each = [[hit.id for hit in ranking if hit.score < SAME_PICTURE][:n] for ranking in rankings]
+        items = iter(self.items([id_ for ids in ids_of_each for id_ in ids]))
+        return [[item.fields for item in islice(items, len(ids))] for ids in ids_of_each]
 
     def _with_view(self, read: Callable[[View], T]) -> T:
         """Calls `read` with the current view; with a new one if another process has compacted the gallery."""

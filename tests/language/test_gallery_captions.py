@@ -113,7 +113,7 @@ def test_the_fallback_captions_what_the_gallery_cannot() -> None:
     other = Other()
     fields: dict[str, dict[str, object]] = {"own": {"article": "shirt"}, "price": {"price": 3}}
     neighbors = {1.0: near("hhh"), 0.0: near("h")}
-    captioner = GalleryCaptioner(SHOP, lambda at: neighbors[float(at[0])], other)
+    captioner = GalleryCaptioner(SHOP, lambda vectors, _: [neighbors[float(at[0])] for at in vectors], other)
     far = np.array([0, 1], np.float32)
     queries = [ComposerInput(HERE, id="near"), ComposerInput(far, id="far"), ComposerInput(far, id="own"), ComposerInput(prompt="x", id="words"), ComposerInput(HERE, id="price")]  # fmt: skip
     queries = [replace(query, fields=fields.get(str(query.id))) for query in queries]
@@ -121,13 +121,15 @@ def test_the_fallback_captions_what_the_gallery_cannot() -> None:
         ["a photo of a hat"], ["a red hat"], ["a photo of a shirt"], ["a red hat"], ["a photo of a hat"],
     ]  # fmt: skip
     assert other.queries == ["far", "words"]
-    assert GalleryCaptioner(None, lambda _: near("hhh"), other).captions(queries[:1]) == [["a red hat"]]
+    assert GalleryCaptioner(None, lambda vectors, _: [near("hhh")] * len(vectors), other).captions(queries[:1]) == [
+        ["a red hat"]
+    ]
 
 
 def test_the_first_of_many_captions_comes_from_the_gallery() -> None:
     other = Other()
     given: dict[str, dict[str, object]] = {"1": {"article": "shirt"}, "2": {"caption": "a red hat"}}
-    captioner = GalleryCaptioner(SHOP, lambda _: [], other)
+    captioner = GalleryCaptioner(SHOP, lambda vectors, _: [[]] * len(vectors), other)
     assert captioner.captions([ComposerInput(HERE, id=id_, fields=given.get(id_)) for id_ in "123"], 3) == [
         ["a photo of a shirt", "a red hat", "1 1"],
         ["a red hat", "2 1", "2 2"],  # not repeated
@@ -145,8 +147,8 @@ def test_neighbors_agree_on_the_kind_of_a_product(catalogue: Path) -> None:
     vocabulary = vocabulary_from_fields(items)
     assert vocabulary is not None
 
-    def nearest(vector: Float32) -> list[Mapping[str, object]]:
-        return [items[i] for i in np.argsort(-(vectors @ vector))[1:11]]
+    def nearest(queries: Float32, n: int) -> list[list[Mapping[str, object]]]:
+        return [[items[i] for i in order[1 : n + 1]] for order in np.argsort(-(queries @ vectors.T), axis=1)]
 
     class Silent(Other):
         def captions(self, queries: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:  # noqa: ARG002

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Caption
 from mmretrieve.language.base import Captioner
@@ -34,17 +36,17 @@ class GalleryCaptioner:
     Parameters
     ----------
     vocabulary : the words of the gallery's fields; with None only captions, descriptions and titles are read.
-    neighbors : (d,) unit vector → the fields of the nearest items, nearest first, without the reference itself.
+    neighbors : ((q, d) unit vectors, n) → for each the fields of the n nearest items, nearest first, without the reference itself.
     fallback : captions the remaining references.
     """
 
     vocabulary: Vocabulary | None
-    neighbors: Callable[[Float32], list[Fields]]
+    neighbors: Callable[[Float32, int], Sequence[Sequence[Fields]]]
     fallback: Captioner
 
     def captions(self, inputs: Sequence[ComposerInput], count: int = 1) -> list[list[str]]:
         """`count` captions of each reference, the best first; fewer if `fallback` has fewer."""
-        first = [self._from_gallery(query) for query in inputs]
+        first = self._from_gallery(inputs)
         remaining = [query for query, caption in zip(inputs, first, strict=True) if caption is None or count > 1]
         others = iter(self.fallback.captions(remaining, count) if remaining else [])
         captions: list[list[str]] = []
@@ -53,12 +55,19 @@ class GalleryCaptioner:
             captions.append(more if caption is None else [caption, *(other for other in more if other != caption)][:count])
         return captions
 
-    def _from_gallery(self, query: ComposerInput) -> Caption | None:
-        if query.fields is not None and (caption := caption_from_fields(query.fields, self.vocabulary)) is not None:
-            return caption
-        if self.vocabulary is None or query.vector is None:
-            return None
-        return caption_from_neighbors(self.neighbors(query.vector), self.vocabulary)
+    def _from_gallery(self, inputs: Sequence[ComposerInput]) -> list[Caption | None]:
+        """The caption of each reference from its own fields, else from those of its neighbors."""
+        captions = [None if query.fields is None else caption_from_fields(query.fields, self.vocabulary) for query in inputs]
+        vectors = {
+            i: query.vector
+            for i, (query, caption) in enumerate(zip(inputs, captions, strict=True))
+            if caption is None and query.vector is not None
+        }
+        if self.vocabulary is None or not vectors:
+            return captions
+        neighbors = self.neighbors(np.stack(list(vectors.values())), NEIGHBORS)
+        voted = {i: caption_from_neighbors(near, self.vocabulary) for i, near in zip(vectors, neighbors, strict=True)}
+        return [voted.get(i, caption) for i, caption in enumerate(captions)]
 
 
 def caption_from_neighbors(neighbors: Sequence[Fields], vocabulary: Vocabulary) -> Caption | None:
