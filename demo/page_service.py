@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import PurePosixPath
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -125,11 +124,11 @@ class PageService:
         return (best + average) / 2 if best > average else np.inf
 
     def _cards(self, ranking: Ranking, weak_below: float) -> list[Card]:
-        weighted = [name for name, weight in ranking.weights.items() if weight]
+        gallery, weighted = self.service.gallery, [name for name, weight in ranking.weights.items() if weight]
         return [
             Card(
                 id=hit.id,
-                name=readable_name(hit.id),
+                title=gallery.title(hit.id, fields),
                 rank=hit.rank,
                 score=hit.score,
                 contributions={name: hit.contributions[name] for name in weighted},
@@ -145,7 +144,7 @@ class PageService:
         total = self.service.items(request.where, 0, 1).total
         items = self.service.items(request.where, random.randrange(max(1, total - MAX_SAMPLED + 1)), MAX_SAMPLED).items
         cards = [
-            Card(id=item.id, name=readable_name(item.id), fields=dict(item.fields))
+            Card(id=item.id, title=self.service.gallery.title(item.id, item.fields), fields=dict(item.fields))
             for item in random.sample(items, min(request.k, len(items)))
         ]
         filtered = len(self.service.gallery) - total
@@ -189,8 +188,3 @@ def new_words(vocabulary: Vocabulary, caption: str, others: Sequence[str]) -> li
 
 def _contains(sentence: str, word: str) -> bool:
     return re.search(rf"\b{re.escape(word)}\b", sentence) is not None
-
-
-def readable_name(id_: str) -> str:
-    """The id of an item as a readable name: `"summer/red-dress-7.png"` → `"red dress 7"`."""
-    return " ".join(PurePosixPath(id_).stem.replace("-", " ").replace("_", " ").split()) or id_

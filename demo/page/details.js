@@ -18,13 +18,13 @@ export function detailsDialog(act) {
     };
     const close = make("button", { type: "button", class: "quiet close", "aria-label": "Close" }, "✕");
     close.addEventListener("click", () => dialog.close());
-    const image = make("img", { src: imageUrl(card.id), alt: card.name });
+    const image = make("img", { src: imageUrl(card.id), alt: card.title });
     image.addEventListener("error", () => image.getAttribute("src").startsWith("api/image") && (image.src = thumbnailUrl(card.id)));
     dialog.replaceChildren(
       close,
       make("div", { class: "large" }, image),
       make("div", { class: "facts" },
-        make("h2", {}, card.name),
+        make("h2", {}, card.title),
         make("p", { class: "soft id" }, card.id),
         card.rank === null ? "" : make("p", {}, `Rank ${card.rank}, score ${decimal(card.score, 4)}`),
         card.rank === null ? "" : table(["term", "weight", "contribution"], Object.entries(card.contributions).map(([term, value]) => [term, decimal(weights[term] ?? 0), decimal(value, 4)])),

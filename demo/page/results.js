@@ -83,7 +83,7 @@ function createCard(id, act) {
   image.addEventListener("error", () => node.classList.add("missing-image"));
   const show = (card, longest) => {
     node.card = card;
-    setText(name, card.name);
+    setText(name, card.title);
     setText(rank, card.rank === null ? "" : String(card.rank));
     setText(score, card.score === null ? "" : decimal(card.score, 3));
     setText(copies, card.copies.length ? `+${card.copies.length} near-duplicate${card.copies.length > 1 ? "s" : ""}` : "");
@@ -110,8 +110,8 @@ function tools(act) {
 
 const label = (card) =>
   card.rank === null
-    ? `Use ${card.name} as the reference`
-    : `Rank ${card.rank}: ${card.name}, score ${decimal(card.score, 3)}${card.weak ? ", weak match" : ""}. Use as the reference`;
+    ? `Use ${card.title} as the reference`
+    : `Rank ${card.rank}: ${card.title}, score ${decimal(card.score, 3)}${card.weak ? ", weak match" : ""}. Use as the reference`;
 
 function showContributions(bars, contributions, longest) {
   const terms = Object.entries(contributions);
