@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
+from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, encode_tokens
-from mmretrieve.errors import EncoderError, OptionError, unknown
+from mmretrieve.errors import EncoderError, OptionError, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
 from mmretrieve.vectors import Float32, unit
@@ -284,16 +285,9 @@ def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
         return f"local-dir:{folder}", None, folder
     model, _, weights = spec.partition("/")
     if model not in open_clip.list_models():
-        forms = [
-            BUILT_IN,
-            "MODEL/TAG (see open_clip.list_pretrained())",
-            "MODEL/checkpoint file",
-            "hf-hub:org/name",
-            "a local open_clip folder",
-        ]
-        raise unknown(
-            "encoder", spec, forms, similar=[BUILT_IN, *open_clip.list_models(), *map("/".join, open_clip.list_pretrained())]
-        )
+        raise unknown_encoder(spec)
+    if not weights:
+        raise missing_tag(model)
     if not Path(weights).is_file():
         _check_tag(model, weights)
     return model, weights, None
@@ -303,14 +297,15 @@ def _check_tag(model: str, tag: str) -> None:
     """Raises an error for an unknown tag, and for weights trained with another activation (open_clip only warns)."""
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag not in tags:
+        hint = did_you_mean(tag, tags) or ":"
         raise OptionError(
-            f"no weights {tag!r} for {model}: expected a checkpoint file or one of: {', '.join(tags) or 'none published'}"
+            f"no weights {tag!r} for {model}{hint} expected a checkpoint file or one of: {', '.join(tags) or 'none published'}"
         )
-    has_quick_gelu = bool((open_clip.get_pretrained_cfg(model, tag) or {}).get("quick_gelu", False))
-    if has_quick_gelu != bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False)):
-        correct = f"{model}-quickgelu" if has_quick_gelu else model.removesuffix("-quickgelu")
+    correct = model_with_activation(model, tag)
+    if correct != model:
+        kind = "QuickGELU" if correct.endswith(QUICK_GELU) else "GELU"
         raise EncoderError(
-            f"{model}/{tag}: the weights were trained with {'QuickGELU' if has_quick_gelu else 'GELU'}, which is not the activation of the model; use {correct}/{tag}"
+            f"{model}/{tag}: the weights were trained with {kind}, which is not the activation of the model; use {correct}/{tag}"
         )
 
 
