@@ -170,8 +170,8 @@ class SearchRequest:
         "auto", "base", "balanced", or a number for each role.
     min_score : float
         Leave out items that score below.
-    where : str, Expression or mapping
-        An SQL condition on the fields of items, or its structure; stored as an `Expression`.
+    where : str, mapping or Expression
+        A condition on the fields of items: SQL, values by field, or its structure; stored as an `Expression`.
     exclude : str or collection of str
         Items that must not appear.
     exclude_reference : bool, default=False
