@@ -136,7 +136,7 @@ class SearchRequest:
 
     Parameters
     ----------
-    image : path, PIL image, open file, or list of these
+    image : path, PIL image, array, bytes, open file, or list of these
         Reference images.
     prompt : str or list of str
         What should be different.

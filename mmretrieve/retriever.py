@@ -189,7 +189,7 @@ class Retriever:
 
         Parameters
         ----------
-        image : path, PIL image, open file, or list of these, optional
+        image : path, PIL image, array, bytes, open file, or list of these, optional
             Reference images.
         prompt : str or list of str, optional
             What should be different; the directions of several prompts add up. What a prompt forbids ("in red without stripes")
@@ -350,7 +350,7 @@ class Retriever:
 
         Parameters
         ----------
-        image : path, PIL image, open file, or list of these, optional
+        image : path, PIL image, array, bytes, open file, or list of these, optional
             Reference images.
         prompt : str or list of str, optional
             What should be different; the directions of several prompts add up. What a prompt forbids ("in red without stripes")

@@ -17,6 +17,7 @@ import numpy as np
 import open_clip
 import torch
 from huggingface_hub import constants, get_session
+from PIL import Image
 from torch import Tensor, nn
 
 from mmretrieve.concurrency import map_ahead
@@ -95,6 +96,8 @@ class OpenClipEncoder:
 
     def image_features(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         """(n, dim) float32 image features, not normalized, as textual inversion needs them."""
+        if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
+            raise OptionError(f"encode_images expects a list of images, got one: {type(images).__name__}")
 
         def prepare(image: ImageLike) -> Tensor:
             opened = open_image(image)
@@ -114,8 +117,11 @@ class OpenClipEncoder:
 
     def text_features(self, texts: Sequence[str]) -> Float32:
         """(n, dim) float32 text features, not normalized."""
-        if isinstance(texts, str):
-            raise OptionError("encode_texts expects a list of texts, got one string")
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise OptionError(f"encode_texts expects a list of texts, got {texts!r:.80}")
+        texts = list(texts)
+        if others := [text for text in texts if not isinstance(text, str)]:
+            raise OptionError(f"encode_texts expects texts, got {others[0]!r:.80}")
         row_of = {text: i for i, text in enumerate(sorted(set(texts), key=lambda text: (len(text), text)))}
         unique = list(row_of)  # sorted by length, because the longest text of a batch determines its cost
         features = np.empty((len(unique), self.dim), np.float32)

@@ -46,6 +46,17 @@ def test_rows_are_unit_float32_whatever_comes_in(encoder: Encoder, photos: Path)
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
 
 
+def test_one_value_in_the_place_of_a_list_is_refused(encoder: Encoder, photos: Path) -> None:
+    path = next(photos.rglob("*.png"))
+    for one in (path, str(path), path.read_bytes(), Image.open(path), np.zeros((9, 9, 3), np.uint8)):
+        with pytest.raises(OptionError, match="encode_images expects a list of images, got one"):
+            encoder.encode_images(one)  # type: ignore[arg-type]
+    for texts, message in (("in red", "'in red'"), (None, "None"), ([1], "expects texts, got 1")):
+        with pytest.raises(OptionError, match=message):
+            encoder.encode_texts(texts)  # type: ignore[arg-type]
+    assert encoder.encode_images(np.zeros((2, 9, 9, 3), np.uint8)).shape == (2, encoder.dim)
+
+
 def test_a_batch_equals_single_images(encoder: Encoder, photos: Path) -> None:
     paths = sorted(photos.rglob("*.png"))[:9]
     np.testing.assert_allclose(
