@@ -13,15 +13,17 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmretrieve.errors import ImageError
 from mmretrieve.options import Decode
 
-ImageLike = str | Path | Image.Image | BinaryIO
+ImageLike = str | Path | Image.Image | NDArray[Any] | bytes | BinaryIO
+"""An image: a path, a PIL image, an array (see `from_array`), the bytes of a file, or an open file."""
 Region = tuple[float, float, float, float]  # left, top, right, bottom, as fractions from 0 to 1
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
@@ -51,8 +53,8 @@ def open_image(
 
     Parameters
     ----------
-    source : str, Path, PIL image or binary file
-        The image.
+    source : str, Path, PIL image, array, bytes or binary file
+        The image. An array has shape (height, width), (height, width, 3) or (height, width, 4) and dtype uint8.
     decode : Decode, default=Decode.EXACT
         "fast" reduces JPEG images while decoding.
     size : int, default=224
@@ -112,6 +114,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def from_array(array: NDArray[Any]) -> Image.Image:
+    """A gray, RGB or RGBA image of an array of shape (height, width[, channels]) and dtype uint8. Raises ImageError for another.
+
+    >>> from_array(np.zeros((2, 4, 3), np.uint8)).size
+    (4, 2)
+    """
+    channels = (1, *array.shape[2:])[-1] if array.ndim in (2, 3) else 0
+    if array.dtype != np.uint8 or channels not in (1, 3, 4):
+        raise ImageError(
+            f"an array of shape {array.shape} and dtype {array.dtype}: expected (height, width), (height, width, 3) or "
+            "(height, width, 4) and uint8; multiply values from 0 to 1 by 255, and put the channels last"
+        )
+    return Image.fromarray(array[:, :, 0] if channels == 1 and array.ndim == 3 else array)
 
 
 def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
@@ -174,10 +191,17 @@ def source_name(source: ImageLike) -> str:
 
 def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
     """The image as a context manager, which closes it if it was opened here."""
-    if isinstance(source, Image.Image):
-        return nullcontext(source)
-    if isinstance(source, str | Path):
-        _check_regular(Path(source))
+    match source:
+        case Image.Image():
+            return nullcontext(source)
+        case np.ndarray():
+            return nullcontext(from_array(source))
+        case bytes():
+            return Image.open(io.BytesIO(source), formats=_formats())
+        case str() | Path():
+            _check_regular(Path(source))
+        case _ if not hasattr(source, "read"):
+            raise ImageError(f"expected a path, a PIL image, an array, bytes or an open file, got {source!r:.80}")
     return Image.open(source, formats=_formats())
 
 

@@ -136,7 +136,7 @@ class SearchRequest:
 
     Parameters
     ----------
-    image : path, PIL image, open file, or list of these
+    image : path, PIL image, array, bytes, open file, or list of these
         Reference images.
     prompt : str or list of str
         What should be different.
@@ -170,8 +170,8 @@ class SearchRequest:
         "auto", "base", "balanced", or a number for each role.
     min_score : float
         Leave out items that score below.
-    where : str, Expression or mapping
-        An SQL condition on the fields of items, or its structure; stored as an `Expression`.
+    where : str, mapping or Expression
+        A condition on the fields of items: SQL, values by field, or its structure; stored as an `Expression`.
     exclude : str or collection of str
         Items that must not appear.
     exclude_reference : bool, default=False

@@ -189,7 +189,7 @@ class Retriever:
 
         Parameters
         ----------
-        image : path, PIL image, open file, or list of these, optional
+        image : path, PIL image, array, bytes, open file, or list of these, optional
             Reference images.
         prompt : str or list of str, optional
             What should be different; the directions of several prompts add up. What a prompt forbids ("in red without stripes")
@@ -350,7 +350,7 @@ class Retriever:
 
         Parameters
         ----------
-        image : path, PIL image, open file, or list of these, optional
+        image : path, PIL image, array, bytes, open file, or list of these, optional
             Reference images.
         prompt : str or list of str, optional
             What should be different; the directions of several prompts add up. What a prompt forbids ("in red without stripes")
@@ -385,8 +385,9 @@ class Retriever:
             unless weights are named, and a named rule is kept.
         min_score : float, optional
             Leave out items that score below.
-        where : str, Expression or mapping, optional
-            An SQL condition on the fields of items, such as ``"price < 20"``, or its structure.
+        where : str, mapping or Expression, optional
+            A condition on the fields of items: SQL such as ``"price < 20"``, values by field such as ``{"colour": "red"}``, or an
+            expression or its structure.
         exclude : str or collection of str, optional
             Items that must not appear.
         exclude_reference : bool, default=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -420,6 +421,39 @@ def test_the_size_of_a_filter_is_bounded() -> None:
             read_filter(to_dict(large))
     long = parse(" OR ".join(f"n = {i}" for i in range(700)))
     assert kept(long) == [1, 2, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("values", "sql"),
+    [
+        ({"t": "a"}, "t = 'a'"),
+        ({"n": 0}, "n = 0"),
+        ({"n": np.int64(7)}, "n = 7"),
+        ({"Dark Green": "B", "m": 0}, "\"Dark Green\" = 'B' AND m = 0"),
+        ({"n": [0, 2.5]}, "n IN (0, 2.5)"),
+        ({"t": {"a", "B"}}, "t IN ('B', 'a')"),
+        ({"n": None}, "n IS NULL"),
+        ({"n": []}, "n IN ()"),
+    ],
+)
+def test_a_mapping_of_fields_holds_for_items_with_these_values(values: dict[str, object], sql: str) -> None:
+    assert read_filter(values) == parse(sql)
+    assert kept(read_filter(values)) == kept(parse(sql))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "the mapping is empty; name a field, as in {'colour': 'red'}"),
+        ({"price": {"<": 20}}, "'price' must be a value or a list of values, got {'<': 20}; write other conditions in SQL"),
+        ({"price": float("nan")}, "expected a finite number, got nan"),
+        ({"price": b"1"}, "a value is text, a number"),
+        ({3: "a"}, "a column needs a name, got 3"),
+    ],
+)
+def test_a_mapping_with_anything_else_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        read_filter(values)
 
 
 @pytest.mark.parametrize(

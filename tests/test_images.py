@@ -74,6 +74,35 @@ def test_paths_files_and_pil_images_are_accepted(tmp_path: Path) -> None:
         assert open_image(source).getpixel((1, 1)) == RED
 
 
+def test_arrays_and_bytes_are_images(tmp_path: Path) -> None:
+    red = Image.new("RGB", (4, 2), RED)
+    path = saved(tmp_path / "a.png", red)
+    assert open_image(path.read_bytes()).getpixel((0, 0)) == RED
+    assert open_image(np.asarray(red)).size == (4, 2)
+    assert open_image(np.asarray(red)).getpixel((0, 0)) == RED
+    assert open_image(np.full((2, 4), 7, np.uint8)).getpixel((0, 0)) == (7, 7, 7)
+    assert open_image(np.full((2, 4, 1), 7, np.uint8)).getpixel((0, 0)) == (7, 7, 7)
+    assert open_image(np.zeros((2, 4, 4), np.uint8)).getpixel((0, 0)) == (255, 255, 255), "clear is white"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((2, 4, 3)), r"shape \(2, 4, 3\) and dtype float64: expected .* uint8; multiply values from 0 to 1 by 255"),
+        (np.zeros((3, 9, 9), np.uint8), r"put the channels last"),
+        (np.zeros(3, np.uint8), r"expected \(height, width\)"),
+        (b"junk", "not an image that can be read"),
+        (3, "expected a path, a PIL image, an array, bytes or an open file, got 3"),
+        (["a.png"], r"got \['a.png'\]"),
+        ("https://example.org/a.jpg", "URLs are not fetched; download the image"),
+    ],
+)
+def test_what_is_no_image_is_one_line(source: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        open_image(source)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
 def test_damaged_files_raise_errors_that_name_them(tmp_path: Path) -> None:
     whole = saved(tmp_path / "whole.jpg", Image.effect_noise((300, 300), 50)).read_bytes()
     broken = {

@@ -67,6 +67,13 @@ def test_image_alone_and_prompt_alone(retriever: mm.Retriever, picture: Path, ph
             retriever.search(**wrong)
 
 
+def test_a_reference_in_memory(retriever: mm.Retriever, picture: Path) -> None:
+    expected = retriever.search(picture, "in red", weights={"composed": 1}, caption="a dress").ids
+    for image in (picture.read_bytes(), np.asarray(Image.open(picture).convert("RGB")), Image.open(picture)):
+        assert retriever.search(image, "in red", weights={"composed": 1}, caption="a dress").ids == expected
+        assert retriever.search(image).ids == retriever.search(picture).ids
+
+
 def test_a_reference_from_the_gallery(retriever: mm.Retriever, picture: Path, photos: Path) -> None:
     id_ = picture.relative_to(photos).as_posix()
     assert retriever.search(reference_id=id_, k=1).ids == (id_,)

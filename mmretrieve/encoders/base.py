@@ -77,7 +77,7 @@ class Encoder(Protocol):
 
         Parameters
         ----------
-        images : iterable of str, Path, PIL image or binary file
+        images : iterable of str, Path, PIL image, array, bytes or binary file
             n images.
         progress : callable, optional
             Called with the number of newly encoded images.

@@ -17,13 +17,15 @@ import numpy as np
 import open_clip
 import torch
 from huggingface_hub import constants, get_session
+from PIL import Image
 from torch import Tensor, nn
 
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
+from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, encode_tokens
-from mmretrieve.errors import EncoderError, OptionError, unknown
+from mmretrieve.errors import EncoderError, OptionError, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
 from mmretrieve.vectors import Float32, unit
@@ -94,6 +96,8 @@ class OpenClipEncoder:
 
     def image_features(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         """(n, dim) float32 image features, not normalized, as textual inversion needs them."""
+        if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
+            raise OptionError(f"encode_images expects a list of images, got one: {type(images).__name__}")
 
         def prepare(image: ImageLike) -> Tensor:
             opened = open_image(image)
@@ -113,8 +117,11 @@ class OpenClipEncoder:
 
     def text_features(self, texts: Sequence[str]) -> Float32:
         """(n, dim) float32 text features, not normalized."""
-        if isinstance(texts, str):
-            raise OptionError("encode_texts expects a list of texts, got one string")
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise OptionError(f"encode_texts expects a list of texts, got {texts!r:.80}")
+        texts = list(texts)
+        if others := [text for text in texts if not isinstance(text, str)]:
+            raise OptionError(f"encode_texts expects texts, got {others[0]!r:.80}")
         row_of = {text: i for i, text in enumerate(sorted(set(texts), key=lambda text: (len(text), text)))}
         unique = list(row_of)  # sorted by length, because the longest text of a batch determines its cost
         features = np.empty((len(unique), self.dim), np.float32)
@@ -284,16 +291,9 @@ def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
         return f"local-dir:{folder}", None, folder
     model, _, weights = spec.partition("/")
     if model not in open_clip.list_models():
-        forms = [
-            BUILT_IN,
-            "MODEL/TAG (see open_clip.list_pretrained())",
-            "MODEL/checkpoint file",
-            "hf-hub:org/name",
-            "a local open_clip folder",
-        ]
-        raise unknown(
-            "encoder", spec, forms, similar=[BUILT_IN, *open_clip.list_models(), *map("/".join, open_clip.list_pretrained())]
-        )
+        raise unknown_encoder(spec)
+    if not weights:
+        raise missing_tag(model)
     if not Path(weights).is_file():
         _check_tag(model, weights)
     return model, weights, None
@@ -303,14 +303,15 @@ def _check_tag(model: str, tag: str) -> None:
     """Raises an error for an unknown tag, and for weights trained with another activation (open_clip only warns)."""
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag not in tags:
+        hint = did_you_mean(tag, tags) or ":"
         raise OptionError(
-            f"no weights {tag!r} for {model}: expected a checkpoint file or one of: {', '.join(tags) or 'none published'}"
+            f"no weights {tag!r} for {model}{hint} expected a checkpoint file or one of: {', '.join(tags) or 'none published'}"
         )
-    has_quick_gelu = bool((open_clip.get_pretrained_cfg(model, tag) or {}).get("quick_gelu", False))
-    if has_quick_gelu != bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False)):
-        correct = f"{model}-quickgelu" if has_quick_gelu else model.removesuffix("-quickgelu")
+    correct = model_with_activation(model, tag)
+    if correct != model:
+        kind = "QuickGELU" if correct.endswith(QUICK_GELU) else "GELU"
         raise EncoderError(
-            f"{model}/{tag}: the weights were trained with {'QuickGELU' if has_quick_gelu else 'GELU'}, which is not the activation of the model; use {correct}/{tag}"
+            f"{model}/{tag}: the weights were trained with {kind}, which is not the activation of the model; use {correct}/{tag}"
         )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, overload
 
-from mmretrieve.filters.expression import Expression, check_size, columns, from_dict, to_dict
+from mmretrieve.filters.expression import STRUCTURE_KEYS, Expression, check_size, columns, from_dict, from_fields, to_dict
 from mmretrieve.filters.milvus import to_milvus
 from mmretrieve.filters.sqlite import to_sqlite
 
-__all__ = ["Expression", "columns", "from_dict", "parse", "read_filter", "to_dict", "to_milvus", "to_sqlite"]
+__all__ = ["Expression", "columns", "from_dict", "from_fields", "parse", "read_filter", "to_dict", "to_milvus", "to_sqlite"]
 
 Where = str | Expression | Mapping[str, Any]
-"""A filter as a caller gives it: SQL, an expression, or its structure (see `to_dict`)."""
+"""A filter as a caller gives it: SQL, values by field (`{"colour": "red"}`), an expression, or its structure (see `to_dict`)."""
 
 
 def parse(sql: str) -> Expression:
@@ -39,4 +39,6 @@ def read_filter(where: Where | None) -> Expression | None:
         return None
     if isinstance(where, Expression):
         return check_size(where)
-    return from_dict(where) if isinstance(where, Mapping) else parse(where)
+    if not isinstance(where, Mapping):
+        return parse(where)
+    return from_dict(where) if STRUCTURE_KEYS & where.keys() else from_fields(where)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, cast
@@ -49,6 +49,8 @@ FUNCTIONS = {  # the least and the greatest number of arguments; only functions 
     "unixepoch": (0, MAX_ARGUMENTS), "upper": (1, 1),
 }
 # fmt: on
+FORMS = "expected {'column': name}, {'value': value} or {'operator': name, 'operands': [...]}"
+STRUCTURE_KEYS = frozenset(("column", "table", "value", "operator", "operands"))  # of a structure; other keys are fields
 Scalar = str | int | float | bool | None
 
 
@@ -208,12 +210,45 @@ def from_dict(structure: object) -> Expression:
                 return Literal(value)
             case {"operator": str(operator), "operands": [*operands], **others} if not others:
                 return Operation(operator, tuple(read(operand, depth + 1) for operand in operands))
-        raise OptionError(
-            "where: expected {'column': name}, {'value': value} or {'operator': name, 'operands': [...]}, "
-            f"got {reprlib.repr(part)}"
-        )
+        raise OptionError(f"where: {FORMS}, got {reprlib.repr(part)}")
 
     return check_size(read(structure, 1))
+
+
+def from_fields(values: Mapping[str, object]) -> Expression:
+    """The expression of `{field: value}`: every field has its value, one of a list of values, or for None no value.
+
+    Raises OptionError, naming the field, for anything else.
+
+    >>> from_fields({"colour": "red"})
+    Operation(operator='=', operands=(Column(name='colour', table=None), Literal(value='red')))
+    >>> from_fields({"colour": ["red", "pink"], "price": None}).operator
+    'and'
+    """
+    conditions = [_has_value(Column(name), value) for name, value in values.items()]
+    if not conditions:
+        raise OptionError("where: the mapping is empty; name a field, as in {'colour': 'red'}, or leave where out")
+    return check_size(conditions[0] if len(conditions) == 1 else Operation("and", tuple(conditions)))
+
+
+def _has_value(column: Column, value: object) -> Operation:
+    if value is None:
+        return Operation("is null", (column,))
+    if isinstance(value, list | tuple | set | frozenset):
+        return Operation(
+            "in", (column, *map(_literal, sorted(value, key=repr) if isinstance(value, set | frozenset) else value))
+        )
+    if isinstance(value, Mapping):
+        raise OptionError(
+            f"where: {column.name!r} must be a value or a list of values, got {reprlib.repr(value)}; write other conditions in SQL"
+        )
+    return Operation("=", (column, _literal(value)))
+
+
+def _literal(value: object) -> Literal:
+    """The literal of a value; numpy's scalars are those of Python."""
+    item = getattr(value, "item", None)
+    return Literal(item() if getattr(value, "ndim", None) == 0 and item is not None else cast(Scalar, value))
 
 
 def _counted(low: int, high: int, noun: str) -> str:

@@ -328,7 +328,7 @@ class GalleryBase(ABC, Generic[View]):
 
         Parameters
         ----------
-        where : str, Expression or dict, optional
+        where : str, mapping or Expression, optional
             The filter, as for `search`. By default all items match.
         offset : int, default=0
             The number of matching items to skip.
@@ -539,9 +539,9 @@ class GalleryBase(ABC, Generic[View]):
             The number of hits, at least 1. There are fewer if fewer items match.
         exclude : collection of str, optional
             Ids of items that must not appear.
-        where : str, Expression or dict, optional
-            A filter over the fields: SQL such as ``"price < 20 AND colour = 'red'"``, an `Expression` of `mmretrieve.filters`,
-            or its JSON form.
+        where : str, mapping or Expression, optional
+            A filter over the fields: SQL such as ``"price < 20 AND colour = 'red'"``; a mapping of fields to a value, to a list of
+            values or to None for no value, such as ``{"colour": "red"}``; an `Expression` of `mmretrieve.filters`, or its JSON form.
         min_score : float, optional
             The lowest score of a hit.
 

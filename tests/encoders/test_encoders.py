@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import mmretrieve as mm
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.names import model_with_activation
 from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, preprocessing_of, resolve_device, resolve_dtype
 from mmretrieve.encoders.text_tower import encode_tokens, is_croppable
 from mmretrieve.errors import EncoderError, ImageError, OptionError
@@ -43,6 +44,17 @@ def test_rows_are_unit_float32_whatever_comes_in(encoder: Encoder, photos: Path)
         np.testing.assert_allclose(encoder.encode_images([Image.open(paths[0]), file]), by_path[[0, 0]], atol=1e-6)
     assert encoder.encode_images([]).shape == (0, encoder.dim)
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
+
+
+def test_one_value_in_the_place_of_a_list_is_refused(encoder: Encoder, photos: Path) -> None:
+    path = next(photos.rglob("*.png"))
+    for one in (path, str(path), path.read_bytes(), Image.open(path), np.zeros((9, 9, 3), np.uint8)):
+        with pytest.raises(OptionError, match="encode_images expects a list of images, got one"):
+            encoder.encode_images(one)  # type: ignore[arg-type]
+    for texts, message in (("in red", "'in red'"), (None, "None"), ([1], "expects texts, got 1")):
+        with pytest.raises(OptionError, match=message):
+            encoder.encode_texts(texts)  # type: ignore[arg-type]
+    assert encoder.encode_images(np.zeros((2, 9, 9, 3), np.uint8)).shape == (2, encoder.dim)
 
 
 def test_a_batch_equals_single_images(encoder: Encoder, photos: Path) -> None:
@@ -167,6 +179,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ("wardrob", OptionError, "choose from: wardrobe"),
         ("ViT-B-32", OptionError, "laion2b_s34b_b79k"),
         ("ViT-B-32/nowhere", OptionError, "checkpoint file or one of"),
+        ("ViT-B-32/laion2b", OptionError, "did you mean 'laion2b_e16'?"),
         ("ViT-B-32/openai", EncoderError, "use ViT-B-32-quickgelu/openai"),
         ("hf-hub:nobody/nothing", EncoderError, "local open_clip folder"),
         ("ViT-B-32/laion2b_s34b_b79k", EncoderError, "without a network"),
@@ -176,6 +189,35 @@ def test_load_errors_are_one_line(spec: str, error: type[Exception], message: st
     with pytest.raises(error, match=message) as caught:
         load_encoder(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "suggested"),
+    [
+        ("openai/clip-vit-base-patch32", "ViT-B-32-quickgelu/openai"),
+        ("openai/clip-vit-large-patch14-336", "ViT-L-14-336-quickgelu/openai"),
+        ("ViT-B/32", "ViT-B-32-quickgelu/openai"),
+        ("clip-ViT-L-14", "ViT-L-14-quickgelu/openai"),
+        ("ViT-B-32", "ViT-B-32/laion2b_s34b_b79k"),
+        ("ViT-L-14", "ViT-L-14/laion2b_s32b_b82k"),
+        ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "ViT-B-32/laion2b_s34b_b79k"),
+        ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "ViT-H-14/laion2b_s32b_b79k"),
+        ("apple/DFN5B-CLIP-ViT-H-14-378", "ViT-H-14-378-quickgelu/dfn5b"),
+        ("google/siglip-base-patch16-224", "ViT-B-16-SigLIP/webli"),
+    ],
+)
+def test_names_that_people_type_get_a_name_that_loads(spec: str, suggested: str) -> None:
+    with pytest.raises(OptionError, match=f"did you mean '{suggested}'") as caught:
+        load_encoder(spec)
+    assert "\n" not in str(caught.value)
+    model, tag = suggested.split("/")
+    assert tag in open_clip.list_pretrained_tags_by_model(model)
+    assert model_with_activation(model, tag) == model, "the suggestion would be refused"
+
+
+def test_a_name_of_the_hub_is_told_how_open_clip_models_are_named() -> None:
+    with pytest.raises(OptionError, match="if it is an open_clip model on the Hugging Face Hub: 'hf-hub:me/my-model'"):
+        load_encoder("me/my-model")
 
 
 def test_an_unreachable_hub_fails_quickly_in_one_line(tmp_path: Path) -> None:

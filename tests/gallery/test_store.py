@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.filters import read_filter
+from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import candidates
 from mmretrieve.gallery.store import ledger, ledger_checksum, maintenance
 from mmretrieve.gallery.store.ledger_checksum import SEAL
@@ -56,6 +56,7 @@ def one_term(vector: np.ndarray) -> Composition:
         ("number >= 0", range(60)),
         ("number % 10 = 3", range(3, 60, 10)),
         ("half = 2.5", [5]),
+        ({"number": [3, 5], "half": 2.5}, [5]),
         ("number IN (7, 1, 2) OR name = 'nobody'", [1, 2, 7]),
         ('"number" BETWEEN 58 AND 99', [58, 59]),
         ("width = 96 AND id LIKE '%.png' AND number < 2", [0, 1]),
@@ -63,7 +64,7 @@ def one_term(vector: np.ndarray) -> Composition:
     ],
 )
 def test_a_filtered_ranking_is_the_exact_ranking_of_the_items_that_match(
-    shop: mm.Gallery, where: str, matching: object
+    shop: mm.Gallery, where: Where, matching: object
 ) -> None:
     matching = list(matching)  # type: ignore[call-overload]
     query = one_term(shop.vectors()[11] + 0.02)

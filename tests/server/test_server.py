@@ -475,10 +475,14 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
     assert form.json()["searched"] == len(shop.gallery.list_items(where="width > 90", limit=100).items)
     total = site.get("/api/items", params={"where": json.dumps(structure)}).json()["total"]
     assert total == shop.gallery.list_items(where="width > 90").total
+    by_field = site.post("/api/search", json={"prompt": "a", "where": {"width": 80}, "k": 9}).json()
+    assert [hit["id"] for hit in by_field["hits"]] == list(shop.search(prompt="a", where="width = 80", k=9).ids)
     for wrong, line in (
         ({"column": "PATH"}, "PATH tells where files are"),
-        ({"type": "select"}, "expected {'column': name}"),
-        ({}, "expected {'column': name}"),
+        ({"path": "/etc"}, "path tells where files are"),
+        ({"operator": "select"}, "expected {'column': name}"),
+        ({"type": "select"}, "no such column: type"),
+        ({}, "the mapping is empty"),
         (5, "must be an SQL expression"),
         ("{", "where: "),
     ):
