@@ -16,6 +16,7 @@ from demo.page_service import PageService
 from demo.schemas import PageRequest, PageView
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import RESPONSES, parse_json
+from mmretrieve.server.paths import route_path
 
 PAGE_FOLDER = Path(__file__).parent / "page"
 HEAD = '<link rel="stylesheet" href="page/style.css"><script type="module" src="page/main.js"></script>'
@@ -34,7 +35,7 @@ UNUSED_GRADIO_ROUTES = (
     "stream",
     "upload",
 )
-NOT_GRADIO = ("/api/", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for name in UNUSED_GRADIO_ROUTES))
+NOT_GRADIO = ("/api/", "/docs", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for name in UNUSED_GRADIO_ROUTES))
 THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
@@ -62,7 +63,7 @@ class _PageMount(BaseRoute):
         self._mount = mount
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return (Match.NONE, {}) if scope["path"].startswith(NOT_GRADIO) else self._mount.matches(scope)
+        return (Match.NONE, {}) if route_path(scope).startswith(NOT_GRADIO) else self._mount.matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._mount.handle(scope, receive, send)

@@ -281,6 +281,9 @@ def add_serving(command: argparse.ArgumentParser) -> None:
     """Where a server listens, and its authentication."""
     command.add_argument("--host", default=HOST, metavar="H", help="address to listen at (default: %(default)s)")
     command.add_argument("--port", type=port, metavar="P", help="port to listen at (default: the first free one from 7860)")
+    command.add_argument(
+        "--root-path", default="", metavar="PATH", help="path under which a proxy offers the server, such as /shop (default: /)"
+    )
     secret = f"at least {MIN_SECRET_CHARACTERS} printable ASCII characters without spaces"
     command.add_argument(
         "--token",

@@ -105,7 +105,7 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
 
     auth = parse_auth(*_secrets(options))
     bound = bind(options.host, options.port, auth)
-    app = create_app(open_retriever(options), auth=auth, page=page)
+    app = create_app(open_retriever(options), auth=auth, page=page, root_path=options.root_path)
     is_secret = options.token is None and auth.token == os.environ.get(
         TOKEN_VARIABLE, ""
     )  # a token of the environment stays out of logs

@@ -27,6 +27,7 @@ from mmretrieve.server.schemas import (
 )
 
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG image"}}
+FORM_FIELDS = ("image", "request")
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["image"], "properties": {"image": BINARY}}
 IMAGE_BODY = {
@@ -63,10 +64,9 @@ def api_routes(context: AppContext) -> APIRouter:
         json_text: Annotated[str, Form(alias="request", description='the request, such as {"prompt": "in red"}')] = "{}",
     ) -> SearchResponse:
         form = await request.form()
-        if unexpected := set(form) - {"image", "request", "ask"}:
-            names = ", ".join(sorted(unexpected))
+        if unexpected := set(form) - {*FORM_FIELDS, "ask"}:
             raise OptionError(
-                f"a form has the fields image and request, not {names}; send the fields of a search as JSON in request"
+                f"{unknown('field of a form', min(unexpected), FORM_FIELDS)}; send the fields of a search as JSON in request"
             )
         body = parse_json(SearchBody, str(form.get("ask", json_text)))  # ask: the earlier name of request
         if len(image) > limits.REFERENCES:

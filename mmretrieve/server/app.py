@@ -20,18 +20,25 @@ from mmretrieve.retriever import Retriever
 from mmretrieve.server.api import api_routes
 from mmretrieve.server.auth import PARAMETER, Auth, is_loopback
 from mmretrieve.server.context import AppContext
+from mmretrieve.server.docs import add_docs
 from mmretrieve.server.errors import add_error_handlers
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.mcp import make_mcp_server, serve_stdio
 from mmretrieve.server.metrics import Metrics
 from mmretrieve.server.middleware import SecurityMiddleware
+from mmretrieve.server.paths import PathMiddleware, parse_root_path
 
 FIRST_PORT, PORTS_TRIED = 7860, 20
 Page = Callable[[FastAPI, AppContext], FastAPI]
 
 
 def create_app(
-    retriever: Retriever, *, auth: Auth | None = None, limits: Limits | None = None, page: Page | None = None
+    retriever: Retriever,
+    *,
+    auth: Auth | None = None,
+    limits: Limits | None = None,
+    page: Page | None = None,
+    root_path: str = "",
 ) -> ASGIApp:
     """An ASGI application over one gallery.
 
@@ -41,8 +48,9 @@ def create_app(
     auth : what a client must send; by default nothing, and then only requests to loopback names are answered.
     limits : bounds that depend on the machine.
     page : adds routes of its own, and may put a page at the root.
+    root_path : the path under which a proxy offers the server, such as /shop; the proxy may pass it on or remove it.
     """
-    bounds = limits or Limits()
+    bounds, root_path = limits or Limits(), parse_root_path(root_path)
     context = AppContext.of(retriever, bounds)
     metrics = Metrics(context)
     mcp_server = make_mcp_server(context)
@@ -61,19 +69,21 @@ def create_app(
 
     app = FastAPI(
         title="mmretrieve", version=__version__, summary="Search images with reference images and prompts.",
-        openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=lifespan,
+        openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False,
+        lifespan=lifespan,
     )  # fmt: skip
     add_error_handlers(app, context.service)
     app.include_router(api_routes(context))
     for route in mcp_app.routes:
         if isinstance(route, Route):  # the server sends no messages of its own, so there is no stream to GET
             app.router.routes.append(Route(route.path, route.endpoint, methods=["POST"]))
+    add_docs(app)
     app.add_api_route("/metrics", metrics.response, include_in_schema=False)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)
     else:
         app = page(app, context)
-    return metrics.middleware(SecurityMiddleware(app, auth or Auth(), bounds))
+    return PathMiddleware(metrics.middleware(SecurityMiddleware(app, auth or Auth(), bounds)), root_path)
 
 
 def bind(host: str, port: int | None, auth: Auth) -> socket.socket:
@@ -121,4 +131,4 @@ def run_stdio(retriever: Retriever) -> None:
 
 
 def _index() -> dict[str, Any]:
-    return {"api": "/api/openapi.json", "mcp": "/mcp", "metrics": "/metrics", "health": "/api/health"}
+    return {"docs": "/docs", "api": "/api/openapi.json", "mcp": "/mcp", "metrics": "/metrics", "health": "/api/health"}

@@ -25,6 +25,7 @@ from mmretrieve.errors import (
     MMRetrieveError,
     OptionError,
     SearchTimeoutError,
+    did_you_mean,
 )
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.milvus.client import MilvusUnavailableError
@@ -44,8 +45,8 @@ STATUS: dict[type[MMRetrieveError], int] = {
 }
 OTHER_STATUS = 500
 ROUTING_ERRORS = {
-    404: "no such route; see /api/openapi.json",
-    405: "the route does not have this method; see /api/openapi.json",
+    404: "no such route; see /docs or /api/openapi.json",
+    405: "the route does not have this method; see /docs or /api/openapi.json",
 }
 MAX_CHARACTERS = 600  # of a message, which may repeat what a client sent
 MAX_VALUE_CHARACTERS = 200  # of a wrong value that a message repeats
@@ -53,6 +54,7 @@ FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"][^/:\n'\"]*/)+")  # from the ro
 REPEATING = (MissingError, OptionError)  # these repeat what the client sent, which may look like a path
 # the parts of a location that are pydantic's and not names of fields: sources, positions, and the types of a union
 PYDANTIC_PARTS = re.compile(r"(body|query|path|str|int|float|bool)$|\d+$|constrained-|[\w-]+\[|[A-Z]\w*$")
+NAMES = re.compile(r"'([^']+)'")  # those that pydantic expects: "'auto', 'base' or 'balanced'"
 EXPECTED = {
     "string_type": "be text",
     "string_unicode": "be text in valid Unicode",
@@ -207,7 +209,13 @@ def _sentence(field: str, errors: Sequence[Any]) -> str:
     phrases = list(dict.fromkeys(EXPECTED[error["type"]].format(**_readable(error.get("ctx", {}))) for error in errors))
     if all(phrase.startswith("be ") for phrase in phrases):  # "be a number or 'auto'"
         phrases[1:] = [phrase.removeprefix("be ") for phrase in phrases[1:]]
-    return f"{field or 'the request'} must {' or '.join(phrases)}{_given(first)}"
+    return f"{field or 'the request'} must {' or '.join(phrases)}{_given(first)}{_suggestion(errors)}"
+
+
+def _suggestion(errors: Sequence[Any]) -> str:
+    """The most similar of the names that the field accepts."""
+    names = [name for error in errors if error["type"] == "literal_error" for name in NAMES.findall(error["ctx"]["expected"])]
+    return did_you_mean(errors[0].get("input"), names)
 
 
 def _readable(context: Mapping[str, Any]) -> dict[str, Any]:

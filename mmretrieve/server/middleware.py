@@ -90,7 +90,14 @@ class SecurityMiddleware:
         rest = [(name, value) for name, value in parse_qsl(scope["query_string"].decode("latin-1"), True) if name != PARAMETER]
         path = "/" + scope["path"].lstrip("/\\")  # two slashes would lead to another site
         response = RedirectResponse(path + (f"?{urlencode(rest)}" if rest else ""), 303)
-        response.set_cookie(COOKIE, self._auth.token or "", httponly=True, samesite="strict", secure=scope["scheme"] == "https")
+        response.set_cookie(
+            COOKIE,
+            self._auth.token or "",
+            path=scope.get("root_path") or "/",
+            httponly=True,
+            samesite="strict",
+            secure=scope["scheme"] == "https",
+        )
         return response
 
     def _challenge(self, headers: Headers) -> Response:

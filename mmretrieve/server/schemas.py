@@ -53,8 +53,10 @@ class StrictModel(BaseModel):
     @classmethod
     def _check_names(cls, value: Any) -> Any:
         if isinstance(value, dict):
+            aliases = (field.validation_alias for field in cls.model_fields.values())
+            earlier = {name for alias in aliases if isinstance(alias, AliasChoices) for name in alias.choices}
             for name in value:
-                if name not in cls.model_fields:
+                if name not in cls.model_fields and name not in earlier:
                     raise _error(str(unknown("field", name, cls.model_fields)))
         return value
 
@@ -152,8 +154,9 @@ def _wire_type(name: str, declared: RequestField) -> Any:
 
 
 def _wire_field(name: str, declared: RequestField) -> tuple[Any, Any]:
-    default = [] if declared.several else DEFAULTS[name]
-    return _wire_type(name, declared), Field(default=default, description=declared.help + WIRE_HELP.get(name, ""))
+    # a list has no default in the schema: generated clients would send it as text
+    default = {"default_factory": list} if declared.several else {"default": DEFAULTS[name]}
+    return _wire_type(name, declared), Field(**default, description=declared.help + WIRE_HELP.get(name, ""))
 
 
 class SearchFields(StrictModel):
@@ -162,8 +165,10 @@ class SearchFields(StrictModel):
     A field that accepts several values takes one value or a list. The fields are those of `Retriever.search`, and `upload`.
     """
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "in red", "k": 5}]})
+
     upload: Annotated[Images, BeforeValidator(_as_list, str | Images | None)] = Field(
-        default=[], description="reference images by the names that POST /api/uploads gave them"
+        default_factory=list, description="reference images by the names that POST /api/uploads gave them"
     )
 
     @model_validator(mode="after")
@@ -195,7 +200,7 @@ else:
     )
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(StrictModel):
     """Several requests at once. An invalid one gets its own error, so the schema accepts anything in its place."""
 
     requests: list[Annotated[SearchBody | Any, Field(union_mode="left_to_right")]] = Field(

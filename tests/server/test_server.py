@@ -215,6 +215,11 @@ def test_an_invalid_request_of_a_batch_does_not_affect_the_others(site: httpx.Cl
         assert "requests must have " in error_text(site.post("/api/batch", json={"requests": wrong}), 400)
 
 
+def test_unknown_fields_of_a_batch_are_refused(site: httpx.Client) -> None:
+    answer = site.post("/api/batch", json={"requests": [{"prompt": "a"}], "request": []})
+    assert error_text(answer, 400) == "unknown field 'request'; did you mean 'requests'? choose from: requests"
+
+
 def test_the_earlier_names_of_requests_are_accepted(site: httpx.Client) -> None:
     query = {"prompt": "in red", "k": 3}
     expected_hits = hits_of(site.post("/api/search", json=query).json())
@@ -305,7 +310,7 @@ def test_invalid_base64_is_an_error(site: httpx.Client, text: str) -> None:
         ({"prompt": "a", "x\ud800": 1}, 400, r"unknown field 'x\ud800'"),
         ({"promt": "a"}, 400, "unknown field 'promt'; did you mean 'prompt'? choose from: upload, image, prompt"),
         ({"prompt": "a", "top_k": 3}, 400, "unknown field 'top_k'; did you mean 'k'? choose from"),
-        ({"prompt": "a", "weights": "blanced"}, 400, "or 'auto', 'base' or 'balanced', got 'blanced'"),
+        ({"prompt": "a", "weights": "blanced"}, 400, "or 'balanced', got 'blanced'; did you mean 'balanced'?"),
         ({"prompt": "a", "weights": 3}, 400, 'weights must be an object such as {"image": 1, "prompt": 2} or \'auto\''),
         ({"prompt": "a", "weights": {"prompt": "x"}}, 400, "weights.prompt must be a number, got 'x'"),
         ({"prompt": "a", "alpha_image": "x"}, 400, "alpha_image must be a number or 'auto', got 'x'"),
@@ -386,8 +391,8 @@ def test_other_methods_and_paths_are_refused(site: httpx.Client) -> None:
     for method, path, allowed in (("GET", "/api/search", "POST"), ("POST", "/api/items", "GET"), ("DELETE", "/mcp", "POST")):
         answer = site.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    assert error_text(site.get("/api/nothing"), 404) == "no such route; see /api/openapi.json"
-    assert error_text(site.delete("/api/search"), 405) == "the route does not have this method; see /api/openapi.json"
+    assert error_text(site.get("/api/nothing"), 404) == "no such route; see /docs or /api/openapi.json"
+    assert error_text(site.delete("/api/search"), 405) == "the route does not have this method; see /docs or /api/openapi.json"
     error_text(site.post("/api/search", content=b"prompt=a", headers={"Content-Type": "text/plain"}), 400)
     assert site.get("/").json()["api"] == "/api/openapi.json"
 
@@ -492,8 +497,10 @@ def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: 
 def test_unknown_fields_of_a_form_are_refused(site: httpx.Client) -> None:
     answer = site.post("/api/search/form", files={"image": huge_png(20)}, data={"prompt": "in red"})
     assert error_text(answer, 400) == (
-        "a form has the fields image and request, not prompt; send the fields of a search as JSON in request"
+        "unknown field of a form 'prompt'; choose from: image, request; send the fields of a search as JSON in request"
     )
+    answer = site.post("/api/search/form", files={"images": huge_png(20)})
+    assert error_text(answer, 400).startswith("unknown field of a form 'images'; did you mean 'image'?")
 
 
 def test_items_are_listed(site: httpx.Client, shop: mm.Retriever) -> None:
