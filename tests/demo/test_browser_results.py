@@ -207,6 +207,23 @@ def test_filters_minimum_score_and_sort(visit: Opener) -> None:
     assert cards(page)[0] == reference
 
 
+def test_filters_speak_of_the_fields_of_the_gallery(visit: Opener, shop: DemoServer) -> None:
+    page = visit(at=shop.address, expected=("400",))
+    page.click("#filters-panel > summary")
+    assert page.locator("#facets summary").all_inner_texts() == [
+        "Shade"
+    ]  # no facet of titles, of numbers of items, and of one price
+    example = page.locator("#where").get_attribute("placeholder")
+    assert example == "shade = 'blue'"
+    page.fill("#where", example)
+    wait_for_results(page, lambda: page.press("#where", "Tab"))
+    assert page.eval_on_selector_all("#current .card", "cards => new Set(cards.map(({card}) => card.fields.shade)).size") == 1
+    page.fill("#where", "shade = red")
+    page.press("#where", "Tab")
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error") == "where shade = red: no such column: red; put text in quotes: shade = 'red'"
+
+
 def test_two_settings_that_differ_are_compared(visit: Opener) -> None:
     page = visit()
     reference = choose_reference(page)
