@@ -10,6 +10,7 @@ const MAX_CACHED_CARDS = 600;
 const WEAKER = "Weaker matches: scores closer to the average image than to the best match";
 const ALL_WEAK = "Weak matches: no result scores above the average image";
 
+const TALLEST = 4 / 5; // width by height of the box of a picture
 const WHY = "mmretrieve-why"; // in the local storage: whether cards show contributions
 
 // `act(action, card, pinned)` is called for the actions of a card.
@@ -80,6 +81,7 @@ function createCard(id, act) {
   node.append(quickActions((action) => act(action, node.card)));
   node.addEventListener("click", (event) => act(event.shiftKey ? "add" : "details", node.card));
   image.addEventListener("dragstart", (event) => event.dataTransfer.setData(ITEM_TYPE, id));
+  image.addEventListener("load", () => fitBoxes(image));
   image.addEventListener("error", () => node.classList.add("missing-image"));
   const show = (card, longest) => {
     node.card = card;
@@ -92,6 +94,14 @@ function createCard(id, act) {
     showContributions(bars, card.contributions, longest);
   };
   return { node, show };
+}
+
+// Pictures are shown whole. Their boxes are square until a taller picture is loaded; then all are as tall as it needs, up to TALLEST.
+function fitBoxes({ naturalWidth, naturalHeight }) {
+  const style = $("#columns").style;
+  const aspect = Number(style.getPropertyValue("--aspect") || 1);
+  const needed = Math.max(TALLEST, naturalWidth / naturalHeight);
+  if (needed < aspect) style.setProperty("--aspect", needed);
 }
 
 // What can be done with a result at once. All actions are in the details.

@@ -23,6 +23,7 @@ from browser import (
     wait_for_results,
     wardrobe,
 )
+from PIL import Image
 
 import mmretrieve as mm
 from demo.schemas import WeightControls
@@ -305,15 +306,38 @@ def test_cards_show_the_whole_picture_a_title_and_one_score(visit: Opener, shop:
         r"Item No\. \d+\n1 · score [\d.]+", re.sub(r"\s*\n\s*", "\n", first.inner_text().split("\nSearch")[0].strip())
     )
     assert page.evaluate("getComputedStyle(document.querySelector('.card img')).objectFit") == "contain"
+    page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+    assert box_aspect(page) == 1  # the drawings are square
     assert page.locator(".bars").first.is_hidden()
     page.click("#why-toggle")
     assert page.locator(".bars .contribution").first.is_visible()
+    page.locator(".card").first.click()  # no quick action is in the middle
+    assert page.locator("#details").is_visible()
+    page.keyboard.press("Escape")
     page.reload()
     page.wait_for_selector(".card")
     assert page.locator("#why-toggle").get_attribute("aria-pressed") == "true"
     page.wait_for_selector(".bars .contribution")
     page.click("#why-toggle")
     assert page.locator(".bars").first.is_hidden()
+
+
+def box_aspect(page: Any) -> float:
+    return page.evaluate("(box => box.width / box.height)(document.querySelector('.picture').getBoundingClientRect())")
+
+
+def test_boxes_are_as_tall_as_the_pictures_need(visit: Opener, tmp_path: Path, encoder: mm.Encoder) -> None:
+    for i, size in enumerate([(90, 100), (60, 100), (100, 80)]):
+        Image.new("RGB", size, (80 * i, 20, 60)).save(tmp_path / f"{i}.png")
+    mm.Gallery.create(tmp_path / "g", encoder=encoder).add(tmp_path)
+    served = DemoServer(str(tmp_path / "g"))
+    try:
+        page = visit(at=served.address)
+        page.wait_for_function("[...document.querySelectorAll('.card img')].every(image => image.naturalWidth > 0)")
+        assert box_aspect(page) == pytest.approx(4 / 5, abs=0.01)
+        page.close()
+    finally:
+        served.stop()
 
 
 def test_the_positions_on_cards_have_no_gaps(visit: Opener) -> None:
