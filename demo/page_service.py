@@ -37,6 +37,7 @@ class PageService:
 
     def __init__(self, context: AppContext) -> None:
         self.service, self.uploads = context.service, context.uploads
+        self._composers = self.service.retriever.composers  # takes too long for every visit of the page
         encoder = self.service.retriever.encoder
         self._vocabulary = default_vocabulary(encoder)
         self._tagger = Tagger(encoder, self._vocabulary)
@@ -50,7 +51,7 @@ class PageService:
             "base": WeightControls().model_dump(),
             "setting": controls.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
-            "composers": self.service.retriever.composers,
+            "composers": self._composers,
             "rules": RULES.names,
             "help": {name: field.description for name, field in WeightControls.model_fields.items()},
             "facets": [vars(facet) for facet in self.service.facets()],

@@ -91,7 +91,8 @@ export function weightControls(start, change) {
 // One line on how the weights were chosen.
 function explain(automatic, view) {
   if (!automatic) return view?.adjustable === false ? "The weight controls do not apply to this query. Its weights are automatic." : "The weights are set by hand, in Fine-tune.";
-  const why = view?.results.why?.replace(/^automatic: /, "") ?? "weights are chosen for each query";
+  const why = view?.results.why?.replace(/^automatic: /, "");
+  if (!why) return ""; // there is nothing to weigh
   const note = view?.adjustable && !view.results.controls ? ". These weights are not a point of the plane" : "";
   return why[0].toUpperCase() + why.slice(1) + note;
 }
