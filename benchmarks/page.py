@@ -66,9 +66,9 @@ def measure(address: str) -> dict[str, Any]:
         page.wait_for_selector(".card img")
         searches = []
         for i in range(N_SEARCHES):
-            cards = page.locator("#current .card")
-            cards.nth(i % min(12, cards.count())).click()
-            page.wait_for_selector("#current .card .rank:not([hidden])")
+            choices = page.locator("#current .card .choose")
+            choices.nth(i % min(12, choices.count())).click()
+            page.wait_for_selector("#current .card .score:not(:empty)")
             page.wait_for_timeout(300)
             searches.append(page.evaluate(SEARCH_SCRIPT, PROMPTS[i % len(PROMPTS)]))
         moves = page.evaluate(MOVE_SCRIPT, N_MOVES)

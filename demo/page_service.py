@@ -19,6 +19,7 @@ from mmretrieve.composer_input import ComposerInput
 from mmretrieve.gallery.view import FILTERED
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
+from mmretrieve.registry import RULES
 from mmretrieve.request import SearchRequest
 from mmretrieve.server.context import AppContext
 from mmretrieve.service import ScoredQuery
@@ -36,6 +37,7 @@ class PageService:
 
     def __init__(self, context: AppContext) -> None:
         self.service, self.uploads = context.service, context.uploads
+        self._composers = self.service.retriever.composers  # takes too long for every visit of the page
         encoder = self.service.retriever.encoder
         self._vocabulary = default_vocabulary(encoder)
         self._tagger = Tagger(encoder, self._vocabulary)
@@ -49,6 +51,8 @@ class PageService:
             "base": WeightControls().model_dump(),
             "setting": controls.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
+            "composers": self._composers,
+            "rules": RULES.names,
             "help": {name: field.description for name, field in WeightControls.model_fields.items()},
             "facets": [vars(facet) for facet in self.service.facets()],
         }
@@ -86,7 +90,10 @@ class PageService:
 
     def _request(self, page: PageRequest) -> SearchRequest:
         request = page.to_request(self.uploads)
-        return replace(request, where=combine_filters(page.filters, request.where))
+        if not (request.reference_count and request.prompt):  # the chosen method waits for something to compose
+            request = replace(request, composer=None, rule=None)
+        exclude = (*request.exclude, *request.less_like)  # what one does not want is not shown
+        return replace(request, where=combine_filters(page.filters, request.where), exclude=exclude)
 
     def _view(self, scored: ScoredQuery, request: SearchRequest, page: PageRequest) -> PageView:
         return PageView(

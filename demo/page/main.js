@@ -39,7 +39,7 @@ export function open(start) {
 
   const showReferences = references((list) => change({ references: list }), showError);
   const promptPart = prompts((part, committed) => (committed ? change(part) : ((state = { ...state, ...part }), show())));
-  const showControls = weightControls(start, (controls, committed) => change({ controls }, committed));
+  const showControls = weightControls(start, change);
   const showFilters = filters(start, change);
   const showInterpretation = interpretation((caption) => change({ caption }));
   const showResults = results(act);
@@ -55,7 +55,6 @@ export function open(start) {
     showFilters(state);
     $("#undo").disabled = !steps.canUndo;
     $("#redo").disabled = !steps.canRedo;
-    $("#compare").setAttribute("aria-pressed", Boolean(state.comparison));
     $("#sort").value = state.sort;
     $("#export").disabled = !hasQuery(state);
     const shownReferences = JSON.stringify(state.references);
@@ -119,7 +118,6 @@ export function open(start) {
   $("#redo").addEventListener("click", () => history.forward());
   $("#new-search").addEventListener("click", () => change(blank()));
   $("#help").addEventListener("click", () => $("#shortcuts").showModal());
-  $("#compare").addEventListener("click", () => change({ comparison: state.comparison ? null : state.controls }));
   $("#sort").addEventListener("change", (event) => change({ sort: event.target.value }));
   $("#show-more").addEventListener("click", () => change({ k: Math.min(MAX_RESULTS, state.k + PAGE_SIZE) }));
   $("#other-sample").addEventListener("click", () => change({ seed: state.seed + 1 }));

@@ -444,6 +444,24 @@ def test_a_zip_is_limited_and_a_table_runs_no_formulas(page: PageService, monkey
     assert table.splitlines()[1] == "1,'=cmd(),0.5,0.5,'@run"
 
 
+def test_what_one_does_not_want_is_not_shown(page: PageService) -> None:
+    query = with_ids(page, {"reference_id": 5}) | {"exclude_reference": True, "k": 60}
+    disliked = ids(page.view(PageRequest.model_validate(query)).results)[3]
+    results = page.view(PageRequest.model_validate(query | {"less_like": disliked})).results
+    assert disliked not in ids(results)
+    assert results.hidden == {"excluded": 2}
+
+
+def test_a_chosen_method_waits_for_a_reference_and_a_prompt(page: PageService) -> None:
+    method = {"composer": "sum", "rule": "product", "k": 60}
+    for query in ({"prompt": "a red dress"}, with_ids(page, {"reference_id": 5}), {}):
+        plain, chosen = (page.view(PageRequest.model_validate(query | more | {"k": 60})) for more in ({}, method))
+        assert chosen.results == plain.results
+    both = page.view(PageRequest.model_validate(with_ids(page, {"reference_id": 5}) | {"prompt": "in red"} | method))
+    assert (both.results.rule, set(both.results.weights)) == ("product", {"image", "prompt"})
+    assert page.start()["composers"] == page.service.retriever.composers
+
+
 def test_private_columns_cannot_be_filtered() -> None:
     for name in ("path", "Source", "STAMP"):
         with pytest.raises(ValueError, match="tells where files are"):
