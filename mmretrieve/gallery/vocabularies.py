@@ -72,8 +72,8 @@ def make_vocabulary(
 
     Raises OptionError for a field that no item has, with the names of all fields, and for a field without words.
     """
-    if isinstance(fields, str):
-        raise OptionError(f"expected a list of fields, got one string {fields!r}")
+    if isinstance(fields, str) or not isinstance(fields, Sequence):
+        raise OptionError(f"expected a list of fields, got {'one string ' if isinstance(fields, str) else ''}{fields!r:.80}")
     names = {fold_case(name): name for name in types}
     if absent := [name for name in fields if fold_case(name) not in names]:
         if not types:

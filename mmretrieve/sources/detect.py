@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.images import SUFFIXES, URL
+from mmretrieve.options import check_path
 from mmretrieve.sources import folder, parquet, tar
 from mmretrieve.sources.base import Columns, Source, suffix
 from mmretrieve.sources.tables import Delimited, JsonLines, TextTable
@@ -19,6 +20,7 @@ SUPPORTED = (
 )
 
 
+@checks_keywords
 def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # noqa: B008 - Columns is immutable
     """Opens a source of images. The kind of source is detected from the path.
 
@@ -53,7 +55,7 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
     >>> next(iter(source)).id.endswith(".png")
     True
     """
-    root = Path(source)
+    root = check_path("source", source)
     if root.is_dir():
         return _folder(root, columns)
     if not root.exists():
