@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +29,9 @@ from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
 from mmretrieve.options import DEFAULT_RECALL, Decode, check_count, check_path
-from mmretrieve.sources import read_source
 from mmretrieve.sources.base import Source, Value
+from mmretrieve.sources.detect import as_source, read_sources
+from mmretrieve.sources.items import ItemList, NewItem
 from mmretrieve.vectors import unit
 
 logger = logging.getLogger(__name__)
@@ -335,17 +336,24 @@ class Gallery(GalleryBase[LocalView]):
         if not self._view.is_current:
             self._view = LocalView(self._store, self._device, self._view)
 
-    def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
-        """Adds all images of a source.
+    @checks_keywords
+    def add(
+        self,
+        source: str | Path | Source | Sequence[str | Path | Source],
+        *,
+        update: bool = False,
+        progress: Progress | None = None,
+    ) -> AddReport:
+        """Adds all images of a source, or of several. `add_items` adds single images, from memory as well.
 
         It can be interrupted and repeated: items that exist with the same content are skipped, and their changed locations and fields are
         updated. Images that cannot be read are reported, and the others are added.
 
         Parameters
         ----------
-        source : str, Path or Source
-            A folder, a tar file, a table or whatever else `read_source` reads; a `Source` object; or the folder of another gallery, which
-            is merged (see `merge`).
+        source : str, Path, Source or list of these
+            A folder, a tar file, a table, an image or whatever else `read_source` reads; a `Source` object; the folder of another gallery,
+            which is merged (see `merge`); or a list of sources. The id of an image that is named by itself is its file name.
         update : bool, default=False
             Whether items whose image has changed are replaced. Otherwise they are reported as failed.
         progress : callable, optional
@@ -375,8 +383,53 @@ class Gallery(GalleryBase[LocalView]):
         """
         if isinstance(source, str | Path) and is_gallery(source):
             return self.merge(source, progress=progress)
-        return self._add_source(source, update=update, remove=False, progress=progress)
+        sources: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
+        return self._add_sources(lambda: read_sources(sources), update=update, progress=progress)
 
+    @checks_keywords
+    def add_items(self, items: Iterable[NewItem], *, update: bool = False, progress: Progress | None = None) -> AddReport:
+        """Adds single images with their ids and fields. It can be repeated: the same image under the same id is skipped.
+
+        An image from memory is stored as its vector and its thumbnail; there is no file that `picture` could open.
+
+        Parameters
+        ----------
+        items : iterable of tuple
+            An id, a picture, and optionally a mapping of fields: ``(id, picture)`` or ``(id, picture, fields)``. A picture is a path, a PIL
+            image, an array of shape (height, width[, channels]) and dtype uint8, the bytes of an image file, or an open file. An iterator
+            is read once, 256 items at a time.
+        update : bool, default=False
+            Whether an item whose image has changed is replaced. Otherwise it is reported as failed. Fields are always updated.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many items were added, updated and skipped, and which failed, with the reason.
+
+        Raises
+        ------
+        OptionError
+            If an entry is not an id with a picture. Batches before it are committed.
+        GalleryError
+            If the gallery was opened without an encoder, another process is writing, or the disk is full.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import mmretrieve as mm
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"))
+        ...     print(gallery.add_items([("gray", np.full((64, 64, 3), 128, np.uint8), {"price": 20})]))
+        ...     gallery.item("gray").fields, len(gallery.thumbnail("gray")) > 0
+        1 added, 0 skipped, 0 failed
+        ({'price': 20}, True)
+        """
+        return self._add_sources(lambda: [ItemList(items)], update=update, progress=progress)
+
+    @checks_keywords
     def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
         """Makes the gallery match a source: adds new images, replaces changed ones, deletes missing ones.
 
@@ -385,7 +438,7 @@ class Gallery(GalleryBase[LocalView]):
         Parameters
         ----------
         source : str, Path or Source
-            As in `add`.
+            As in `add`, but not a list.
         progress : callable, optional
             Called with the number of items that were processed since the last call.
 
@@ -400,7 +453,7 @@ class Gallery(GalleryBase[LocalView]):
             If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
             disk is full.
         """
-        return self._add_source(source, update=True, remove=True, progress=progress)
+        return self._add_sources(lambda: [as_source(source)], update=True, remove=True, progress=progress)
 
     @checks_keywords
     def add_vectors(
@@ -672,15 +725,20 @@ class Gallery(GalleryBase[LocalView]):
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
         return Manifest.of(self._store).vocabulary
 
-    def _add_source(self, source: str | Path | Source, *, update: bool, remove: bool, progress: Progress | None) -> AddReport:
+    def _add_sources(
+        self, sources: Callable[[], Sequence[Source]], *, update: bool, remove: bool = False, progress: Progress | None
+    ) -> AddReport:
+        """Adds the sources that `sources` opens. Without an encoder, they are not opened."""
         encoder = self._encoder
         if encoder is None:
             raise GalleryError(
                 f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
             )
-        images = read_source(source) if isinstance(source, str | Path) else source
-        with self._writing():
-            return add_source(self._store, encoder, images, update=update, remove=remove, progress=progress)
+        report = AddReport()
+        for source in sources():
+            with self._writing():
+                report += add_source(self._store, encoder, source, update=update, remove=remove, progress=progress)
+        return report
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -193,7 +193,7 @@ def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, upd
     try:
         fingerprint = entry.location.fingerprint()
         if record is not None and (record.item.location, record.item.fingerprint) == (entry.location, fingerprint):
-            return _update_metadata(record, replace(record.item, fields=entry.fields, source=source))
+            return _update_metadata(record, replace(record.item, fields=entry.fields, source=source or record.item.source))
         with entry.location.open() as file:
             content = content_hash(file)
     except (ImageError, GalleryError) as error:
@@ -203,9 +203,18 @@ def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, upd
     is_same = record.item.hash == content
     if _belongs_to_another(record.item, entry, source):
         return Unchanged() if is_same else Failed(f"the id already exists, from {record.item.source}")
+    if is_same and not entry.location.path:  # in memory: the file of the item stays
+        return _update_metadata(record, replace(record.item, fields=entry.fields))
     if is_same:
         return _update_metadata(
-            record, replace(record.item, location=entry.location, fingerprint=fingerprint, fields=entry.fields, source=source)
+            record,
+            replace(
+                record.item,
+                location=entry.location,
+                fingerprint=fingerprint,
+                fields=entry.fields,
+                source=source or record.item.source,
+            ),
         )
     if not update:
         return Failed(CONTENT_CHANGED)
@@ -220,8 +229,11 @@ def _update_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchan
 
 
 def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
-    """Returns whether the item came from another source that still has its file. Then this source must neither update nor remove it."""
-    if item.source in ("", source) or not os.path.exists(item.path):
+    """Returns whether the item came from another source that still has its file. Then this source must neither update nor remove it.
+
+    Items without a source, and those that a program adds by themselves, belong to no source.
+    """
+    if "" in (item.source, source) or item.source == source or not os.path.exists(item.path):
         return False
     try:
         return not os.path.samefile(item.path, entry.location.path)
