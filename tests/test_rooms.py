@@ -56,6 +56,7 @@ IN_GALLERY = [
     "local_view",
     "search",
     "base",
+    "recognition",
     "ingest",
     "copying",
     "transfer",

@@ -19,6 +19,7 @@ from PIL import Image
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.gallery.recognition import KnownFiles
 from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
@@ -136,10 +137,14 @@ def add_source(
     unless the source could not be read completely.
     """
     before, report, is_whole = store.ledger.version(), AddReport(), True
+    known = KnownFiles(store, source.name) if source.name else None  # a program that gives single items means their ids
     is_seen = np.zeros(before.total, bool)
     for batch in batches(source, INGEST_BATCH_SIZE):
         existing = store.ledger.records_by_id([entry.id for entry in batch if is_text(entry.id)])
         outcomes = classify(store, batch, existing, source.name, update=update)
+        if known is not None:
+            known.take(existing.values())
+            outcomes = _recognize(known, outcomes)
         report += _add(store, encoder, batch, outcomes, progress)
         is_seen[[record.row for record in existing.values() if record.row < before.total]] = True
         is_whole = is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
@@ -167,6 +172,18 @@ def classify(
         if isinstance(outcome, New):
             ids.add(entry.id)
     return outcomes
+
+
+def _recognize(known: KnownFiles, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Returns the outcomes; an image that is in the gallery under another id adds its fields to that item."""
+    new = [outcome.item for outcome in outcomes if isinstance(outcome, New) and outcome.replaced_row is None]
+    records = known.records_of(new) if new else {}
+    return [
+        _update_metadata(record, replace(record.item, fields=outcome.item.fields))
+        if isinstance(outcome, New) and (record := records.get(outcome.item.id)) is not None
+        else outcome
+        for outcome in outcomes
+    ]
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
