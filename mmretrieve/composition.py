@@ -16,7 +16,7 @@ from mmretrieve.errors import OptionError, VectorError, did_you_mean
 from mmretrieve.options import CaptionSource
 from mmretrieve.rules import LINEAR, Linear, ScoreRule, check_roles
 from mmretrieve.scoring import linear_contributions
-from mmretrieve.vectors import Float32, check_unit
+from mmretrieve.vectors import Float32, check_unit, unit
 
 REMARK_SEPARATOR = "; "
 MIN_LENGTH = 1e-6  # the direction of a shorter sum of unit vectors is rounding error
@@ -106,6 +106,8 @@ class Composition:
     why: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, str):  # type: ignore[unreachable]
+            raise VectorError(f"names must be a list with the name of each term, got one string {self.names!r}")
         object.__setattr__(self, "terms", check_unit(self.terms, "terms"))
         object.__setattr__(self, "names", tuple(map(str, self.names)))
         for attribute in ("words", "shares", "means"):
@@ -269,6 +271,20 @@ class Composition:
         return copy
 
     @classmethod
+    def of_vector(cls, vector: object, dim: int) -> Composition:
+        """The query of one vector of any length but 0: a term `vector` of weight 1, so that scores are cosines.
+
+        Raises VectorError unless the vector has `dim` finite numbers that are not all 0.
+
+        >>> Composition.of_vector([3, 4], 2).term_weights
+        {'vector': 1.0}
+        """
+        array = np.asarray(vector)
+        if array.shape != (dim,):
+            raise VectorError(f"a query vector must have shape ({dim},), got {array.shape}")
+        return cls(("vector",), unit(array[None], "query vector"), (1.0,))
+
+    @classmethod
     def of(cls, role: str, vectors: Float32, weight: float, words: Sequence[str]) -> Composition:
         """(n, d) terms of one role, which share its weight equally, and the text (or id) of each."""
         count = len(vectors)
@@ -288,6 +304,20 @@ class Composition:
     def total_share(self, role: str) -> float:
         """The sum of the shares of a role's terms."""
         return sum(self.share(name) for name, own_role in zip(self.names, self.roles, strict=True) if own_role == role)
+
+
+def check_composition(value: object, alternative: str = "") -> Composition:
+    """The composition. Raises OptionError, which names the alternative, for anything else."""
+    if not isinstance(value, Composition):
+        raise OptionError(f"expected a Composition, such as what Retriever.compose returns{alternative}, got {value!r:.80}")
+    return value
+
+
+def as_composition(value: object, dim: int) -> Composition:
+    """The composition, or that of a vector of `dim` numbers. Raises OptionError for anything else, VectorError for another vector."""
+    if isinstance(value, list | tuple) or (hasattr(value, "__array__") and not isinstance(value, Composition)):
+        return Composition.of_vector(value, dim)
+    return check_composition(value, f", or a vector of {dim} numbers")
 
 
 def _check_finite(weights: tuple[float, ...]) -> tuple[float, ...]:

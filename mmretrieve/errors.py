@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 MAX_NAME_CHARACTERS = 100  # of an unknown name that a message repeats
 MIN_SIMILARITY = 0.65  # of a name to the one that is suggested, as difflib measures it
@@ -21,6 +23,9 @@ SYNONYMS = {
     "status": ("info",),
 }
 """Names that other libraries use → the names here, for suggestions."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class MMRetrieveError(ValueError):
@@ -83,10 +88,8 @@ class SearchTimeoutError(MMRetrieveError):
     """A search took longer than the time limit of the server."""
 
 
-def unknown(what: str, value: object, choices: Iterable[object], similar: Iterable[str] | None = None) -> OptionError:
-    """The error for a value that is not one of the choices, with the most similar choice.
-
-    similar: the names to suggest one from, if they are not the choices.
+def unknown(what: str, value: object, choices: Iterable[object], where: str = "") -> OptionError:
+    """The error for a value that is not one of the choices, with the most similar choice. `where` follows the value.
 
     >>> print(unknown("composer", "sun", ["image", "sum"]))
     unknown composer 'sun'; did you mean 'sum'? choose from: image, sum
@@ -94,8 +97,8 @@ def unknown(what: str, value: object, choices: Iterable[object], similar: Iterab
     unknown composer 'magic'; choose from: image, sum
     """
     names = [str(choice) for choice in choices]
-    hint = did_you_mean(value, names if similar is None else similar) or ";"
-    return OptionError(f"unknown {what} {str(value)[:MAX_NAME_CHARACTERS]!r}{hint} choose from: {', '.join(names)}")
+    hint = did_you_mean(value, names) or ";"
+    return OptionError(f"unknown {what} {str(value)[:MAX_NAME_CHARACTERS]!r}{where}{hint} choose from: {', '.join(names)}")
 
 
 def did_you_mean(value: object, choices: Iterable[str]) -> str:
@@ -111,6 +114,31 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     key = next((name for name in SYNONYMS.get(key, ()) if name in by_key), key)
     close = get_close_matches(key, by_key, n=1, cutoff=MIN_SIMILARITY)
     return f"; did you mean {by_key[close[0]]!r}?" if close else ""
+
+
+def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function raise OptionError for a keyword that it does not have, with all that it has and the most similar one.
+
+    >>> @checks_keywords
+    ... def search(prompt, *, k=10): ...
+    >>> try:
+    ...     search("in red", top_k=3)
+    ... except OptionError as error:
+    ...     print(error)
+    unknown keyword 'top_k' of search; did you mean 'k'? choose from: prompt, k
+    """
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    keywords = [name for name in names if name not in ("self", "cls")]
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in keywords:
+                raise unknown("keyword", name, keywords, where=f" of {function.__name__}")
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def _comparable(name: str) -> str:

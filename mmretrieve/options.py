@@ -44,11 +44,18 @@ def check_size(name: str, value: float) -> float:
     return float(value)
 
 
-def check_count(name: str, value: Any) -> int:
-    """The value as an int. Raises OptionError, with the name, unless it is a whole number of at least 1; numpy's are accepted."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+def check_count(name: str, value: Any, low: int = 1) -> int:
+    """The value as an int. Raises OptionError, with the name, unless it is a whole number of at least `low`; numpy's are accepted."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+        raise OptionError(f"{name} must be a whole number of at least {low}, got {value!r}")
     return int(value)
+
+
+def check_path(name: str, value: Any) -> Path:
+    """The value as a Path. Raises OptionError, with the name, unless it is text or a Path."""
+    if not isinstance(value, str | Path):
+        raise OptionError(f"{name} must be a path, got {value!r:.80}")
+    return Path(value)
 
 
 class OptionEnum(StrEnum):

@@ -15,10 +15,10 @@ from mmretrieve.answerable import JUDGED_HITS, Answerability
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.avoiding import avoid_directions
 from mmretrieve.composers.base import Composer
-from mmretrieve.composition import Composition
+from mmretrieve.composition import Composition, check_composition
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError
+from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError, checks_keywords
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
@@ -46,6 +46,7 @@ AnyGallery = GalleryBase[Any]
 MORE_LIKE_WEIGHT, LESS_LIKE_WEIGHT = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
+@checks_keywords
 def open_gallery(
     address: str | Path, *, encoder: Encoder | None = None, device: IndexDevice | str = IndexDevice.AUTO
 ) -> AnyGallery:
@@ -117,11 +118,16 @@ class Retriever:
     """
 
     def __init__(self, gallery: AnyGallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
+        if not isinstance(gallery, GalleryBase):
+            raise OptionError(f"expected a gallery, such as what open_gallery returns, got {gallery!r:.80}")
+        if not isinstance(parts, Parts | None):
+            raise OptionError(f"parts must be Parts(…), got {parts!r:.80}")
         gallery.use_encoder(encoder)
         self.gallery, self.encoder, self._given_parts = gallery, encoder, parts or Parts()
         self._composers: dict[tuple[str, str], Composer] = {}
 
     @classmethod
+    @checks_keywords
     def open(
         cls,
         path: str | Path,
@@ -155,7 +161,7 @@ class Retriever:
         Raises
         ------
         GalleryError
-            There is no gallery, or its encoder cannot be loaded or is another one; then both are named.
+            There is no gallery, or its encoder cannot be loaded by its name (pass `encoder`) or is another one; then both are named.
         OptionError
             The address, the device or the dtype cannot be parsed.
 
@@ -167,9 +173,10 @@ class Retriever:
         (2000, 128)
         """
         gallery = open_gallery(path, device=_index_device(device))
-        encoder = encoder or _encoder_of(gallery, device, dtype)
+        encoder = _encoder_of(gallery, device, dtype) if encoder is None else encoder
         return cls(gallery, encoder, parts=parts(encoder) if callable(parts) else parts)
 
+    @checks_keywords
     def compose(
         self,
         image: ImageLike | Sequence[ImageLike] | None = None,
@@ -253,6 +260,7 @@ class Retriever:
         )
         return self.compose_requests([request])[0]
 
+    @checks_keywords
     def weigh(
         self,
         composition: Composition,
@@ -290,7 +298,7 @@ class Retriever:
         Raises
         ------
         OptionError
-            The composition lacks a term or a role that is named, or its rule has no weights.
+            The composition lacks a term or a role that is named, its rule has no weights, or it is no composition.
 
         Source
         ------
@@ -304,6 +312,7 @@ class Retriever:
         >>> retriever.weigh(query, weights={"image": 1, "prompt": 2}).term_weights
         {'image': 1.0, 'text': 0.0, 'composed': 0.0, 'prompt': 2.0}
         """
+        check_composition(composition)
         knobs = {"alpha_image": alpha_image, "alpha_text": alpha_text, "beta": beta}
         named = [name for name, value in knobs.items() if value is not None]
         if not named:
@@ -320,6 +329,7 @@ class Retriever:
         )
         return composition.with_pdv(pdv)
 
+    @checks_keywords
     def search(
         self,
         image: ImageLike | Sequence[ImageLike] | None = None,
@@ -499,6 +509,8 @@ class Retriever:
         >>> [len(ranking) for ranking in retriever.search_requests([SearchRequest.parse(prompt="a red dress", k=3)])]
         [3]
         """
+        if others := [one for one in requests if not isinstance(one, SearchRequest)]:
+            raise OptionError(f"expected requests of SearchRequest.parse, got {others[0]!r:.80}; search_many takes mappings")
         hidden = self._excluded_references(requests)
         compositions = self.compose_requests(requests)
         weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
@@ -720,14 +732,20 @@ def _index_device(device: str) -> IndexDevice:
 
 
 def _encoder_of(gallery: AnyGallery, device: str, dtype: str) -> Encoder:
-    from mmretrieve.encoders.openclip import load_encoder, preprocessing_of  # torch only where an encoder is not given
+    from mmretrieve.encoders import openclip  # torch only where an encoder is not given
 
+    openclip.resolve_dtype(dtype, openclip.resolve_device(device))
+    identity = gallery.encoder_identity
     try:
-        identity = gallery.encoder_identity
-        return load_encoder(identity.model, device=device, dtype=dtype, preprocessing=preprocessing_of(identity))
-    except OptionError:
-        raise
+        return openclip.load_encoder(
+            identity.model, device=device, dtype=dtype, preprocessing=openclip.preprocessing_of(identity)
+        )
+    except OptionError as error:  # the name is not one of `load_encoder`
+        raise GalleryError(
+            f"{gallery.path}: this gallery was made by {identity.model!r}, which load_encoder does not know; pass encoder=, "
+            "the object that made it, or search with vectors: open_gallery(path).search(vector)"
+        ) from error
     except MMRetrieveError as error:
         raise GalleryError(
-            f"{gallery.path}: the encoder that made this gallery cannot be loaded; name its folder with --encoder, or give encoder=: {error}"
+            f"{gallery.path}: the encoder that made this gallery cannot be loaded; name its folder with --encoder, or pass encoder=: {error}"
         ) from error

@@ -169,6 +169,8 @@ class SearchService:
 
     def picture(self, id_: str) -> bytes:
         """The image of an item as JPEG, upright and without metadata. Raises as `thumbnail`, and if the file was changed."""
+        if not self.gallery.item(id_).path:  # added from memory: all there is
+            return self.thumbnail(id_)
         try:
             picture = self.gallery.picture(id_)
         except ImageError as error:

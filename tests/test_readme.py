@@ -24,7 +24,10 @@ DOCUMENTS = sorted(ROOT.glob("*.md"))  # those in docs/ are checked by `make doc
 PAGES = [TEXT, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md")))]
 RUN = [
     TEXT,
-    *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "getting-started.md", "guides/searching.md")),
+    *(
+        (ROOT / "docs" / name).read_text(encoding="utf-8")
+        for name in ("index.md", "getting-started.md", "guides/searching.md", "guides/gallery.md")
+    ),
 ]
 BLOCKS = [block for text in RUN for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 COMMANDS = [command for text in PAGES for command in re.findall(r"^    (mmretrieve .*)$", text, re.MULTILINE)]

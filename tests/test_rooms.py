@@ -57,6 +57,7 @@ IN_GALLERY = [
     "local_view",
     "search",
     "base",
+    "recognition",
     "ingest",
     "copying",
     "transfer",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
 from mmretrieve.vectors import Float32
 
@@ -43,6 +44,27 @@ class EncoderIdentity:
 
     def __str__(self) -> str:
         return f"{self.model} (weights {self.weights[:12]}, preprocessing {self.preprocessing})"
+
+
+OWN_IDENTITY = EncoderIdentity("own", "own", "own")
+"""The identity of vectors whose encoder is not known to this library."""
+
+
+def identity_of(encoder: object) -> EncoderIdentity:
+    """The identity of an encoder, or the identity itself. Raises OptionError for anything else.
+
+    >>> identity_of(EncoderIdentity("model", "weights", "none")).model
+    'model'
+    """
+    identity = encoder if isinstance(encoder, EncoderIdentity) else getattr(encoder, "identity", None)
+    if isinstance(identity, EncoderIdentity):
+        return identity
+    if identity is not None:
+        raise OptionError(
+            f"the identity of an encoder must be an EncoderIdentity(model, weights, preprocessing), got {identity!r:.80}"
+        )
+    expected = f"load_encoder({encoder!r})" if isinstance(encoder, str) else "what load_encoder returns"
+    raise OptionError(f"expected an encoder or an EncoderIdentity, such as {expected}, got {encoder!r:.80}")
 
 
 @runtime_checkable

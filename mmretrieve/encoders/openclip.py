@@ -25,7 +25,7 @@ from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, encode_tokens
-from mmretrieve.errors import EncoderError, OptionError, did_you_mean, unknown
+from mmretrieve.errors import EncoderError, OptionError, checks_keywords, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
 from mmretrieve.vectors import Float32, unit
@@ -152,6 +152,7 @@ class OpenClipEncoder:
         return tokens
 
 
+@checks_keywords
 def load_encoder(
     spec: str | Path, *, device: str = "auto", dtype: str = "auto", preprocessing: str = Preprocessing.PLAIN
 ) -> OpenClipEncoder:

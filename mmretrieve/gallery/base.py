@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
+from numpy.typing import ArrayLike
 from PIL import Image
 
-from mmretrieve.composition import Composition
+from mmretrieve.composition import Composition, as_composition, check_composition
 from mmretrieve.directions import PDV, Term
-from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
-from mmretrieve.errors import GalleryError, ImageError
+from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress, identity_of
+from mmretrieve.errors import GalleryError, ImageError, checks_keywords
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
 from mmretrieve.gallery.manifest import Manifest
@@ -25,7 +26,7 @@ from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_K, Decode
+from mmretrieve.options import DEFAULT_K, Decode, check_count
 from mmretrieve.ranking import Ranking
 from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
@@ -224,8 +225,8 @@ class GalleryBase(ABC, Generic[View]):
         return self._with_view(lambda view: view.ids)
 
     def check_encoder(self, encoder: Encoder | EncoderIdentity) -> None:
-        """Raises GalleryError, with both identities, unless this encoder made the gallery."""
-        identity = encoder if isinstance(encoder, EncoderIdentity) else encoder.identity
+        """Raises GalleryError, with both identities, unless this encoder made the gallery; OptionError if it is no encoder."""
+        identity = identity_of(encoder)
         if identity != self.encoder_identity:
             raise GalleryError(
                 f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}; "
@@ -323,6 +324,7 @@ class GalleryBase(ABC, Generic[View]):
         """
         return self._with_view(lambda view: view.items_of(view.rows_of(ids)))
 
+    @checks_keywords
     def list_items(self, *, where: Where | None = None, offset: int = 0, limit: int = 50) -> ItemPage:
         """Lists the items that match a filter, in insertion order, one page at a time.
 
@@ -343,7 +345,7 @@ class GalleryBase(ABC, Generic[View]):
         Raises
         ------
         OptionError
-            If `where` is not a valid filter.
+            If `where` is not a valid filter, or `offset` or `limit` is not a whole number of at least 0.
 
         Examples
         --------
@@ -352,6 +354,8 @@ class GalleryBase(ABC, Generic[View]):
         >>> len(page.items), page.total
         (2, 125)
         """
+
+        offset, limit = check_count("offset", offset, low=0), check_count("limit", limit, low=0)
 
         def read_page(view: View) -> ItemPage:
             allowed = view.matching(read_filter(where))
@@ -487,6 +491,7 @@ class GalleryBase(ABC, Generic[View]):
         >>> gallery.term_scores(composition).shape
         (2, 2000)
         """
+        check_composition(composition)
         return self._with_view(lambda view: search.term_scores(view, composition, view.rows))
 
     def scores(self, vectors: Float32) -> Float32:
@@ -516,9 +521,10 @@ class GalleryBase(ABC, Generic[View]):
     def _gallery_vocabulary(self) -> GalleryVocabulary:
         return self._with_view(lambda view: view.vocabulary)
 
+    @checks_keywords
     def search(
         self,
-        composition: Composition,
+        composition: Composition | ArrayLike,
         k: int = DEFAULT_K,
         *,
         exclude: Collection[str] = (),
@@ -533,8 +539,8 @@ class GalleryBase(ABC, Generic[View]):
 
         Parameters
         ----------
-        composition : Composition
-            Terms of dimension `dim`, their weights and the score rule.
+        composition : Composition or array of shape (dim,)
+            Terms of dimension `dim`, their weights and the score rule; or one vector of any length, whose scores are cosines.
         k : int, default=10
             The number of hits, at least 1. There are fewer if fewer items match.
         exclude : collection of str, optional
@@ -553,7 +559,10 @@ class GalleryBase(ABC, Generic[View]):
         Raises
         ------
         OptionError
-            If k is less than 1, `where` is not a valid filter, the weighted terms cancel, or all weights are 0.
+            If k is less than 1, `where` is not a valid filter, the weighted terms cancel, all weights are 0, or `composition` is
+            neither a composition nor a vector.
+        VectorError
+            If a vector has another dimension, is zero or is not finite.
         GalleryError
             If an id in `exclude` is unknown, or the terms have another dimension.
 
@@ -565,10 +574,11 @@ class GalleryBase(ABC, Generic[View]):
         >>> ranking = gallery.search(composition, k=3, where="colour = 'beige'")
         >>> ranking[0].id, round(ranking[0].score, 3), len(ranking)
         ('beige-checked-coat-0051.png', 1.0, 3)
+        >>> gallery.search(gallery.vectors()[50], k=1).ids == (gallery.ids[50],)
+        True
         """
-        return self._with_view(
-            lambda view: search.search(view, composition, SearchOptions(k, exclude, min_score, read_filter(where)))
-        )
+        query, options = as_composition(composition, self.dim), SearchOptions(k, exclude, min_score, read_filter(where))
+        return self._with_view(lambda view: search.search(view, query, options))
 
     def search_many(self, compositions: Sequence[Composition], options: Sequence[SearchOptions]) -> list[Ranking]:
         """Searches for several compositions. The rankings are those of `search`; linear ones share one search of the index.

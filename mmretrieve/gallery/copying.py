@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import UNSEEN, ExistingItem, FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import Rows, check_ids, row_batches
+from mmretrieve.options import check_path
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import is_text
@@ -194,27 +196,22 @@ def add_vectors(
     store: Store,
     ids: Sequence[str],
     vectors: ArrayLike,
-    paths: Sequence[str] | None,
+    paths: Sequence[str | Path] | None,
     fields: Sequence[Mapping[str, Value]] | None,
     progress: Progress | None,
 ) -> AddReport:
     """Adds (n, dim) vectors with n ids, and optionally the paths of their images and their fields. Call within `writing`.
 
-    Raises OptionError for lists of another length and invalid ids; GalleryError, with the batches before it committed, for an id that has
-    another vector.
+    Raises OptionError as `check_lists` does; GalleryError, with the batches before it committed, for an id that has another vector.
     """
     float16_rows = to_float16_rows(vectors, "vectors", store.dim)
-    for name, given in (("ids", ids), ("paths", paths), ("fields", fields)):
-        if given is not None and (isinstance(given, str) or len(given) != len(float16_rows)):
-            raise OptionError(f"{name}: expected a list of {len(float16_rows)}, one for each vector")
-    if invalid := [id_ for id_ in check_ids(ids) if not id_ or not is_text(id_)]:
-        raise OptionError(f"ids must be text, got {invalid[0]!r}")
+    check_lists(len(float16_rows), ids, paths, fields)
     all_fields, types = fields or [{}] * len(ids), store.ledger.field_types()
 
     def batch(start: int, end: int) -> EncodedBatch:
         rows = range(start, end)
         items = [
-            vector_item(ids[i], paths[i] if paths else ids[i], float16_rows[i], fit_fields(all_fields[i], types), "")
+            vector_item(ids[i], str(paths[i]) if paths else ids[i], float16_rows[i], fit_fields(all_fields[i], types), "")
             for i in rows
         ]
         return EncodedBatch.of(items, float16_rows[start:end])
@@ -222,6 +219,21 @@ def add_vectors(
     starts = range(0, len(float16_rows), COPY_BATCH_SIZE)
     batches = (batch(start, min(start + COPY_BATCH_SIZE, len(float16_rows))) for start in starts)
     return copy_missing(StoreTarget(store), batches, "vectors", progress=progress)
+
+
+def check_lists(
+    count: int, ids: Sequence[str], paths: Sequence[str | Path] | None, fields: Sequence[Mapping[str, Value]] | None
+) -> None:
+    """Raises OptionError unless there is a valid id, and if they are given a path and a mapping of fields, for each of `count` vectors."""
+    for name, given in (("ids", check_ids(ids)), ("paths", paths), ("fields", fields)):
+        if given is not None and (isinstance(given, str | Mapping) or not isinstance(given, Sized) or len(given) != count):
+            raise OptionError(f"{name}: expected a list of {count}, one for each vector")
+    if invalid := [id_ for id_ in ids if not id_ or not is_text(id_)]:
+        raise OptionError(f"ids must be text, got {invalid[0]!r}")
+    for path in paths or ():
+        check_path("paths", path)
+    if others := [one for one in fields or () if not isinstance(one, Mapping)]:
+        raise OptionError(f"fields: expected a mapping such as {{'colour': 'red'}} for each vector, got {others[0]!r:.80}")
 
 
 def vector_item(id_: str, path: str, vector: NDArray[np.float16], fields: Mapping[str, Value], source: str) -> Item:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mmretrieve.directions import PDV
-from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress
-from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.encoders.base import OWN_IDENTITY, Encoder, EncoderIdentity, Progress, identity_of
+from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.index import index_manifest, manager
@@ -29,9 +29,11 @@ from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_RECALL, Decode
-from mmretrieve.sources import read_source
+from mmretrieve.options import DEFAULT_RECALL, Decode, check_count, check_path
 from mmretrieve.sources.base import Source, Value
+from mmretrieve.sources.detect import as_source, read_sources
+from mmretrieve.sources.items import ItemList, NewItem
+from mmretrieve.vectors import unit
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +106,7 @@ class Gallery(GalleryBase[LocalView]):
             self.check_encoder(encoder)
 
     @classmethod
+    @checks_keywords
     def create(
         cls, path: str | Path, *, encoder: Encoder, decode: Decode | str = Decode.EXACT, setting: PDV | None = None
     ) -> Gallery:
@@ -141,11 +144,13 @@ class Gallery(GalleryBase[LocalView]):
         ...     len(gallery), gallery.dim
         (0, 128)
         """
-        if setting is not None and not isinstance(setting, PDV):
-            raise OptionError(f"setting must be a PDV, got {setting!r}")
-        return cls(Manifest(encoder.identity, encoder.dim, Decode(decode), setting).create_store(Path(path)), encoder)
+        return cls(
+            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting).create_store(check_path("path", path)),
+            encoder,
+        )
 
     @classmethod
+    @checks_keywords
     def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: Device | str = Device.AUTO) -> Gallery:
         """Opens the gallery in a folder. `open_gallery` also opens one on a Milvus server.
 
@@ -176,11 +181,82 @@ class Gallery(GalleryBase[LocalView]):
         >>> len(mm.Gallery.open(mm.wardrobe.gallery_folder()))
         2000
         """
-        return cls(Store(Path(path)), encoder, Device(device))
+        return cls(Store(check_path("path", path)), encoder, Device(device))
 
     @classmethod
+    @checks_keywords
+    def from_vectors(
+        cls,
+        path: str | Path,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        *,
+        fields: Sequence[Mapping[str, Value]] | None = None,
+        paths: Sequence[str | Path] | None = None,
+        encoder: Encoder | EncoderIdentity = OWN_IDENTITY,
+        progress: Progress | None = None,
+    ) -> Gallery:
+        """Makes a gallery of vectors that were computed elsewhere. `gallery.search(vector)` searches it without an encoder.
+
+        It can be repeated: ids that exist with the same vector are skipped.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder that does not exist or is empty, or that contains such a gallery.
+        ids : sequence of str
+            n ids.
+        vectors : array-like of shape (n, dim)
+            Rows of any positive length; they are normalized.
+        fields : sequence of mapping, optional
+            Field name → text or number of each item.
+        paths : sequence of str or Path, optional
+            The image file of each item. By default its id.
+        encoder : Encoder or EncoderIdentity, optional
+            What made the vectors. By default an identity named "own", which no encoder has. With an encoder,
+            `Retriever.open(path, encoder=encoder)` searches the gallery with images and prompts.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        Gallery
+            The gallery.
+
+        Raises
+        ------
+        OptionError
+            If a list has another length than `vectors`, or an id is not text; nothing is created.
+        VectorError
+            If `vectors` is not of shape (n, dim), or a row is zero or not finite; nothing is created.
+        GalleryError
+            If the folder contains something else or the gallery of another encoder, or a field has another type in it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import mmretrieve as mm
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.from_vectors(f"{folder}/g", ["a", "b"], [[1, 0], [0, 1]], fields=[{"colour": "red"}, {}])
+        ...     gallery.search([1, 1], where={"colour": "red"}).ids, gallery.encoder_identity.model
+        (('a',), 'own')
+        """
+        rows = unit(vectors, "vectors")
+        copying.check_lists(len(rows), ids, paths, fields)
+        gallery = cls.for_vectors(path, encoder, rows.shape[1])
+        gallery.check_encoder(encoder)
+        gallery.add_vectors(ids, vectors, paths=paths, fields=fields, progress=progress)
+        return gallery
+
+    @classmethod
+    @checks_keywords
     def for_vectors(
-        cls, path: str | Path, encoder: EncoderIdentity, dim: int, decode: Decode = Decode.EXACT, setting: PDV | None = None
+        cls,
+        path: str | Path,
+        encoder: Encoder | EncoderIdentity,
+        dim: int,
+        decode: Decode | str = Decode.EXACT,
+        setting: PDV | None = None,
     ) -> Gallery:
         """Opens the gallery in a folder, or creates one for vectors that were computed elsewhere.
 
@@ -188,7 +264,7 @@ class Gallery(GalleryBase[LocalView]):
         ----------
         path : str or Path
             The folder.
-        encoder : EncoderIdentity
+        encoder : Encoder or EncoderIdentity
             What made the vectors: model, weights, preprocessing. Used only if the gallery is created.
         dim : int
             The dimension of the vectors. Used only if the gallery is created.
@@ -206,10 +282,11 @@ class Gallery(GalleryBase[LocalView]):
         ------
         GalleryError
             If the folder contains something else or cannot be written.
+        OptionError
+            If `dim` is not a whole number of at least 1, or `encoder` is neither an encoder nor an identity.
         """
-        if is_gallery(path):
-            return cls.open(path)
-        return cls(Manifest(encoder, dim, decode, setting).create_store(Path(path)))
+        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting)
+        return cls.open(folder) if is_gallery(folder) else cls(manifest.create_store(folder))
 
     @classmethod
     def like(cls, path: str | Path, other: GalleryBase[Any]) -> Gallery:
@@ -260,17 +337,24 @@ class Gallery(GalleryBase[LocalView]):
         if not self._view.is_current:
             self._view = LocalView(self._store, self._device, self._view)
 
-    def add(self, source: str | Path | Source, *, update: bool = False, progress: Progress | None = None) -> AddReport:
-        """Adds all images of a source.
+    @checks_keywords
+    def add(
+        self,
+        source: str | Path | Source | Sequence[str | Path | Source],
+        *,
+        update: bool = False,
+        progress: Progress | None = None,
+    ) -> AddReport:
+        """Adds all images of a source, or of several. `add_items` adds single images, from memory as well.
 
         It can be interrupted and repeated: items that exist with the same content are skipped, and their changed locations and fields are
         updated. Images that cannot be read are reported, and the others are added.
 
         Parameters
         ----------
-        source : str, Path or Source
-            A folder, a tar file, a table or whatever else `read_source` reads; a `Source` object; or the folder of another gallery, which
-            is merged (see `merge`).
+        source : str, Path, Source or list of these
+            A folder, a tar file, a table, an image or whatever else `read_source` reads; a `Source` object; the folder of another gallery,
+            which is merged (see `merge`); or a list of sources. The id of an image that is named by itself is its file name.
         update : bool, default=False
             Whether items whose image has changed are replaced. Otherwise they are reported as failed.
         progress : callable, optional
@@ -300,8 +384,53 @@ class Gallery(GalleryBase[LocalView]):
         """
         if isinstance(source, str | Path) and is_gallery(source):
             return self.merge(source, progress=progress)
-        return self._add_source(source, update=update, remove=False, progress=progress)
+        sources: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
+        return self._add_sources(lambda: read_sources(sources), update=update, progress=progress)
 
+    @checks_keywords
+    def add_items(self, items: Iterable[NewItem], *, update: bool = False, progress: Progress | None = None) -> AddReport:
+        """Adds single images with their ids and fields. It can be repeated: the same image under the same id is skipped.
+
+        An image from memory is stored as its vector and its thumbnail; there is no file that `picture` could open.
+
+        Parameters
+        ----------
+        items : iterable of tuple
+            An id, a picture, and optionally a mapping of fields: ``(id, picture)`` or ``(id, picture, fields)``. A picture is a path, a PIL
+            image, an array of shape (height, width[, channels]) and dtype uint8, the bytes of an image file, or an open file. An iterator
+            is read once, 256 items at a time.
+        update : bool, default=False
+            Whether an item whose image has changed is replaced. Otherwise it is reported as failed. Fields are always updated.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many items were added, updated and skipped, and which failed, with the reason.
+
+        Raises
+        ------
+        OptionError
+            If an entry is not an id with a picture. Batches before it are committed.
+        GalleryError
+            If the gallery was opened without an encoder, another process is writing, or the disk is full.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import mmretrieve as mm
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"))
+        ...     print(gallery.add_items([("gray", np.full((64, 64, 3), 128, np.uint8), {"price": 20})]))
+        ...     gallery.item("gray").fields, len(gallery.thumbnail("gray")) > 0
+        1 added, 0 skipped, 0 failed
+        ({'price': 20}, True)
+        """
+        return self._add_sources(lambda: [ItemList(items)], update=update, progress=progress)
+
+    @checks_keywords
     def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
         """Makes the gallery match a source: adds new images, replaces changed ones, deletes missing ones.
 
@@ -310,7 +439,7 @@ class Gallery(GalleryBase[LocalView]):
         Parameters
         ----------
         source : str, Path or Source
-            As in `add`.
+            As in `add`, but not a list.
         progress : callable, optional
             Called with the number of items that were processed since the last call.
 
@@ -325,14 +454,15 @@ class Gallery(GalleryBase[LocalView]):
             If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
             disk is full.
         """
-        return self._add_source(source, update=True, remove=True, progress=progress)
+        return self._add_sources(lambda: [as_source(source)], update=True, remove=True, progress=progress)
 
+    @checks_keywords
     def add_vectors(
         self,
         ids: Sequence[str],
         vectors: ArrayLike,
         *,
-        paths: Sequence[str] | None = None,
+        paths: Sequence[str | Path] | None = None,
         fields: Sequence[Mapping[str, Value]] | None = None,
         progress: Progress | None = None,
     ) -> AddReport:
@@ -346,7 +476,7 @@ class Gallery(GalleryBase[LocalView]):
             n ids.
         vectors : array-like of shape (n, dim)
             Rows of any positive length; they are normalized. Unit rows in float16 are stored bit for bit.
-        paths : sequence of str, optional
+        paths : sequence of str or Path, optional
             The image file of each item. By default its id.
         fields : sequence of mapping, optional
             Field name → text or number of each item. A field holds one type in the whole gallery.
@@ -392,7 +522,7 @@ class Gallery(GalleryBase[LocalView]):
             If the other gallery has another encoder, decoding or dimension, or an id is another image there. Nothing is changed.
         """
         with self._writing():
-            return copying.merge(self._store, Store(Path(other)), progress)
+            return copying.merge(self._store, Store(check_path("other", other)), progress)
 
     def export(self, folder: str | Path, *, progress: Progress | None = None) -> int:
         """Writes all items in the layout of clip-retrieval: numpy files of vectors and parquet files of metadata.
@@ -414,7 +544,8 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the folder is not empty or cannot be written, or a field has a name that the layout uses.
         """
-        return self._with_view(lambda view: transfer.export(view, Path(folder), progress))
+        target = check_path("folder", folder)
+        return self._with_view(lambda view: transfer.export(view, target, progress))
 
     def import_vectors(self, folder: str | Path, *, progress: Progress | None = None) -> AddReport:
         """Adds vectors in the layout of clip-retrieval. It can be repeated.
@@ -437,10 +568,11 @@ class Gallery(GalleryBase[LocalView]):
             If files are missing, damaged or do not fit together, the vectors have another dimension, or an export was made by another
             encoder. The message names the file.
         """
-        if (manifest := transfer.read_manifest(Path(folder))) is not None:
+        source = check_path("folder", folder)
+        if (manifest := transfer.read_manifest(source)) is not None:
             self.check_encoder(manifest.encoder)
         with self._writing():
-            return transfer.import_(self._store, Path(folder), progress)
+            return transfer.import_(self._store, source, progress)
 
     def build_index(
         self, factory: str | None = None, *, recall: float = DEFAULT_RECALL, progress: Progress | None = None
@@ -613,15 +745,20 @@ class Gallery(GalleryBase[LocalView]):
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
         return Manifest.of(self._store).vocabulary
 
-    def _add_source(self, source: str | Path | Source, *, update: bool, remove: bool, progress: Progress | None) -> AddReport:
+    def _add_sources(
+        self, sources: Callable[[], Sequence[Source]], *, update: bool, remove: bool = False, progress: Progress | None
+    ) -> AddReport:
+        """Adds the sources that `sources` opens. Without an encoder, they are not opened."""
         encoder = self._encoder
         if encoder is None:
             raise GalleryError(
                 f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
             )
-        images = read_source(source) if isinstance(source, str | Path) else source
-        with self._writing():
-            return add_source(self._store, encoder, images, update=update, remove=remove, progress=progress)
+        report = AddReport()
+        for source in sources():
+            with self._writing():
+                report += add_source(self._store, encoder, source, update=update, remove=remove, progress=progress)
+        return report
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -631,3 +768,10 @@ class Gallery(GalleryBase[LocalView]):
             finally:
                 self.refresh()
             manager.grow(self._store, self._view.version, lambda: self._view.float16_rows)
+
+
+def _new_manifest(encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None) -> Manifest:
+    """The manifest of a gallery that is created. Raises OptionError for a wrong value."""
+    if setting is not None and not isinstance(setting, PDV):
+        raise OptionError(f"setting must be a PDV, got {setting!r}")
+    return Manifest(identity_of(encoder), check_count("dim", dim), Decode(decode), setting)

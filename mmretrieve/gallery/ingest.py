@@ -19,6 +19,7 @@ from PIL import Image
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.gallery.recognition import KnownFiles
 from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
@@ -136,10 +137,14 @@ def add_source(
     unless the source could not be read completely.
     """
     before, report, is_whole = store.ledger.version(), AddReport(), True
+    known = KnownFiles(store, source.name) if source.name else None  # a program that gives single items means their ids
     is_seen = np.zeros(before.total, bool)
     for batch in batches(source, INGEST_BATCH_SIZE):
         existing = store.ledger.records_by_id([entry.id for entry in batch if is_text(entry.id)])
         outcomes = classify(store, batch, existing, source.name, update=update)
+        if known is not None:
+            known.take(existing.values())
+            outcomes = _recognize(known, outcomes)
         report += _add(store, encoder, batch, outcomes, progress)
         is_seen[[record.row for record in existing.values() if record.row < before.total]] = True
         is_whole = is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
@@ -169,6 +174,18 @@ def classify(
     return outcomes
 
 
+def _recognize(known: KnownFiles, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Returns the outcomes; an image that is in the gallery under another id adds its fields to that item."""
+    new = [outcome.item for outcome in outcomes if isinstance(outcome, New) and outcome.replaced_row is None]
+    records = known.records_of(new) if new else {}
+    return [
+        _update_metadata(record, replace(record.item, fields=outcome.item.fields))
+        if isinstance(outcome, New) and (record := records.get(outcome.item.id)) is not None
+        else outcome
+        for outcome in outcomes
+    ]
+
+
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yields lists of `size` items; the last may be shorter."""
     rest = iter(items)
@@ -193,7 +210,7 @@ def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, upd
     try:
         fingerprint = entry.location.fingerprint()
         if record is not None and (record.item.location, record.item.fingerprint) == (entry.location, fingerprint):
-            return _update_metadata(record, replace(record.item, fields=entry.fields, source=source))
+            return _update_metadata(record, replace(record.item, fields=entry.fields, source=source or record.item.source))
         with entry.location.open() as file:
             content = content_hash(file)
     except (ImageError, GalleryError) as error:
@@ -203,9 +220,18 @@ def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, upd
     is_same = record.item.hash == content
     if _belongs_to_another(record.item, entry, source):
         return Unchanged() if is_same else Failed(f"the id already exists, from {record.item.source}")
+    if is_same and not entry.location.path:  # in memory: the file of the item stays
+        return _update_metadata(record, replace(record.item, fields=entry.fields))
     if is_same:
         return _update_metadata(
-            record, replace(record.item, location=entry.location, fingerprint=fingerprint, fields=entry.fields, source=source)
+            record,
+            replace(
+                record.item,
+                location=entry.location,
+                fingerprint=fingerprint,
+                fields=entry.fields,
+                source=source or record.item.source,
+            ),
         )
     if not update:
         return Failed(CONTENT_CHANGED)
@@ -220,8 +246,11 @@ def _update_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchan
 
 
 def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
-    """Returns whether the item came from another source that still has its file. Then this source must neither update nor remove it."""
-    if item.source in ("", source) or not os.path.exists(item.path):
+    """Returns whether the item came from another source that still has its file. Then this source must neither update nor remove it.
+
+    Items without a source, and those that a program adds by themselves, belong to no source.
+    """
+    if "" in (item.source, source) or item.source == source or not os.path.exists(item.path):
         return False
     try:
         return not os.path.samefile(item.path, entry.location.path)

@@ -71,7 +71,7 @@ def make_vocabulary(
 
     Raises OptionError for a field that no item has, with the names of all fields, and for a field without words.
     """
-    if isinstance(fields, str):
-        raise OptionError(f"expected a list of fields, got one string {fields!r}")
+    if isinstance(fields, str) or not isinstance(fields, Sequence):
+        raise OptionError(f"expected a list of fields, got {'one string ' if isinstance(fields, str) else ''}{fields!r:.80}")
     chosen = [find_field(types, name) for name in fields]
     return GalleryVocabulary(vocabulary_from_fields(sample, chosen), tuple(chosen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
@@ -75,6 +75,7 @@ class Columns:
         return self.image is not None or self.id is not None
 
 
+@runtime_checkable
 class Source(Protocol):
     """A countable, repeatable sequence of images.
 

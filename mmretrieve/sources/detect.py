@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
-from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.images import SUFFIXES, URL
+from mmretrieve.options import check_path
 from mmretrieve.sources import folder, parquet, tar
 from mmretrieve.sources.base import Columns, Source, suffix
+from mmretrieve.sources.items import FileList
 from mmretrieve.sources.tables import Delimited, JsonLines, TextTable
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -19,6 +23,7 @@ SUPPORTED = (
 )
 
 
+@checks_keywords
 def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # noqa: B008 - Columns is immutable
     """Opens a source of images. The kind of source is detected from the path.
 
@@ -53,7 +58,7 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
     >>> next(iter(source)).id.endswith(".png")
     True
     """
-    root = Path(source)
+    root = check_path("source", source)
     if root.is_dir():
         return _folder(root, columns)
     if not root.exists():
@@ -70,6 +75,37 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
     if ending in JSONL_SUFFIXES:
         return TextTable(root, columns, JsonLines(root))
     return _image_or_tar(root, columns)
+
+
+def read_sources(sources: Sequence[str | Path | Source]) -> list[Source]:
+    """Opens several sources. Images that are next to each other in the list are one source, so that they are encoded together.
+
+    Raises as `read_source` does, before anything is read; OptionError for an entry that is no source.
+    """
+    opened: list[Source] = []
+    for is_image, run in groupby(sources, _is_image_file):
+        given = list(run)
+        together = is_image and len(given) > 1
+        opened += [FileList([Path(str(one)) for one in given])] if together else map(as_source, given)
+    if not opened:
+        raise GalleryError("the list of sources is empty; name a folder or a file")
+    return opened
+
+
+def as_source(source: object) -> Source:
+    """The source, opened if it is a path. Raises OptionError for anything else, otherwise as `read_source`."""
+    if isinstance(source, Source):
+        return source
+    if not isinstance(source, str | Path):
+        raise OptionError(
+            f"expected a source, which is a path or what read_source returns, got {source!r:.80}; "
+            "add takes a list of sources, and add_items takes images from memory"
+        )
+    return read_source(source)
+
+
+def _is_image_file(source: object) -> bool:
+    return isinstance(source, str | Path) and suffix(str(source)) in SUFFIXES and not Path(source).is_dir()
 
 
 def _folder(root: Path, columns: Columns) -> Source:

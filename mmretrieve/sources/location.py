@@ -21,7 +21,7 @@ class Location:
     Parameters
     ----------
     path : str
-        The file.
+        The file; empty for an image that was added from memory.
     member : str, optional
         The bytes in it: `tar:OFFSET:SIZE` for a member of an uncompressed tar archive, `parquet:ROW:COLUMN` for a cell of a
         Parquet file (rows are counted from 0; `image.bytes` is a field of a struct). None is the whole file.
@@ -49,6 +49,8 @@ class Location:
 
     def fingerprint(self) -> str:
         """The fingerprint `SIZE-MTIME_NS` of the file, which changes when the file does. Raises ImageError as `open` does."""
+        if not self.path:
+            raise ImageError("there is no file, because this image was added from memory; only its thumbnail is stored")
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
@@ -115,7 +116,9 @@ def _unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:
     return pairs
 
 
-def _value(raw: object) -> Value:
+def _value(raw: Any) -> Value:
+    if getattr(raw, "ndim", None) == 0:  # a scalar of numpy
+        raw = raw.item()
     if raw is None or isinstance(raw, str):
         return raw
     if isinstance(raw, int):
@@ -129,7 +132,7 @@ def _value(raw: object) -> Value:
         return raw.isoformat()
     if isinstance(raw, timedelta):
         return str(raw)
-    return json.dumps(_nested(raw), ensure_ascii=False)
+    return json.dumps(_nested(raw), ensure_ascii=False, default=str)
 
 
 def _nested(raw: object) -> object:

@@ -167,6 +167,7 @@ def test_a_vocabulary_is_renewed_from_the_same_fields(shop: mm.Gallery, caplog: 
         (["price"], "'price' contains no words"),
         ([], "name at least one"),
         ("colour", "expected a list of fields, got one string 'colour'"),
+        (3, "expected a list of fields, got 3"),
     ],
 )
 def test_wrong_fields_change_nothing(shop: mm.Gallery, fields: Any, message: str) -> None:

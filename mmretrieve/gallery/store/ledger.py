@@ -257,6 +257,15 @@ class Ledger:
             first = {content: row for row, _, content in sorted(_live_rows(db, "hash", hashes), reverse=True)}
             return {record.item.hash: record for record in read_records(db, sorted(first.values()))}
 
+    def records_of_other_sources(self, hashes: Iterable[str], source: str) -> dict[str, list[ItemRecord]]:
+        """Returns for each content hash the live records with it that came from another source, in order."""
+        records: dict[str, list[ItemRecord]] = {}
+        with self.reading() as db:
+            rows = sorted(row for row, *_ in _live_rows(db, "hash", hashes, without_source=source))
+            for record in read_records(db, rows):
+                records.setdefault(record.item.hash, []).append(record)
+        return records
+
     def rows_of_source(self, source: str) -> list[int]:
         """Returns the live rows that came from a source, in order."""
         with self.reading() as db:
@@ -322,12 +331,14 @@ class Ledger:
             yield db
 
 
-def _live_rows(db: sqlite3.Connection, column: str, values: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+def _live_rows(
+    db: sqlite3.Connection, column: str, values: Iterable[str], without_source: str | None = None
+) -> Iterator[tuple[int, str, str]]:
     """Yields row, id and content hash of the live items whose column has one of the values, a batch of values at a time."""
     rest = iter(dict.fromkeys(values))
     while batch := list(islice(rest, STATEMENT_BATCH_SIZE)):
-        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND died = 0"
-        yield from db.execute(query, batch)
+        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND died = 0 AND source IS NOT ?"
+        yield from db.execute(query, (*batch, without_source))
 
 
 def _explanation(error: Exception) -> str:
