@@ -80,8 +80,6 @@ def tool_blocks(tools: Sequence[Schema]) -> Iterator[str]:
         yield f"## `{tool['name']}`"
         yield description
         yield _fields(tool["name"], tool["inputSchema"])
-        for name, schema in tool["inputSchema"].get("$defs", {}).items():
-            yield f"`{name}` is one of {_type(schema)}."
 
 
 def _route(name: str, route: Schema, schemas: Mapping[str, Schema]) -> Iterator[str]:

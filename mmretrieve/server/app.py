@@ -125,7 +125,7 @@ def run(app: ASGIApp, bound: socket.socket) -> None:
 
 def run_stdio(retriever: Retriever) -> None:
     """Serves one agent over stdin and stdout, until it disconnects."""
-    context = AppContext.of(retriever, Limits())
+    context = AppContext.of(retriever, Limits(), reads_files=True)
     anyio.run(serve_stdio, make_mcp_server(context))
     context.close()
 

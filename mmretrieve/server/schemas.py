@@ -39,7 +39,7 @@ ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
 
 
-def _error(line: str) -> PydanticCustomError:
+def error_of(line: str) -> PydanticCustomError:
     """An error that reaches the client as this line."""
     return PydanticCustomError("wrong", "{line}", {"line": line})
 
@@ -57,14 +57,14 @@ class StrictModel(BaseModel):
             earlier = {name for alias in aliases if isinstance(alias, AliasChoices) for name in alias.choices}
             for name in value:
                 if name not in cls.model_fields and name not in earlier:
-                    raise _error(str(unknown("field", name, cls.model_fields)))
+                    raise error_of(str(unknown("field", name, cls.model_fields)))
         return value
 
 
 def check_public(name: str) -> str:
     """The name of a column that a client may filter by: one that could filter by where files are could guess it, bit by bit."""
     if fold_case(name) in PRIVATE_COLUMNS:
-        raise _error(f"{name} tells where files are, which is private; filter by another column")
+        raise error_of(f"{name} tells where files are, which is private; filter by another column")
     return name
 
 
@@ -74,7 +74,7 @@ def read_public_filter(where: Any) -> Expression:
         is_structure = isinstance(where, str) and where.lstrip().startswith("{")
         expression: Expression = read_filter(json.loads(where) if is_structure else where)
     except (OptionError, json.JSONDecodeError, RecursionError) as error:
-        raise _error(str(error)) from None
+        raise error_of(str(error)) from None
     for column in sorted(columns(expression), key=lambda column: column.name):
         check_public(column.name)
     return expression
@@ -82,7 +82,7 @@ def read_public_filter(where: Any) -> Expression:
 
 def _check_sides(region: Any) -> Any:
     if isinstance(region, list) and len(region) != REGION_SIDES:
-        raise _error(f"region must have exactly {REGION_SIDES} values: left, top, right and bottom, got {len(region)}")
+        raise error_of(f"region must have exactly {REGION_SIDES} values: left, top, right and bottom, got {len(region)}")
     return region
 
 
@@ -178,7 +178,7 @@ class SearchFields(StrictModel):
             ("prompts", limits.PROMPTS, ("prompt", "avoid")),
         ):
             if (count := sum(len(getattr(self, name)) for name in names)) > most:
-                raise _error(f"{count} {what}; a request takes up to {most}")
+                raise error_of(f"{count} {what}; a request takes up to {most}")
         return self
 
     def to_request(self, uploads: Uploads, **changes: Any) -> SearchRequest:
