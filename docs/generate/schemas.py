@@ -131,6 +131,8 @@ def _type(schema: Schema) -> str:
         return ", ".join(f"`{choice}`" for choice in choices)
     if "const" in schema:
         return f"`{schema['const']}`"
+    if schema.get("format") == "binary":
+        return "file"
     if "items" in schema:
         return f"{_length(schema)} {_type(schema['items'])}"
     if isinstance(values := schema.get("additionalProperties"), Mapping):

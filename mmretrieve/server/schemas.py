@@ -26,7 +26,7 @@ from mmretrieve.errors import OptionError, unknown
 from mmretrieve.filters import Expression, columns, read_filter, to_dict
 from mmretrieve.filters.expression import MAX_LENGTH, fold_case
 from mmretrieve.filters.sqlite import PRIVATE_COLUMNS
-from mmretrieve.gallery.store.records import UNSEEN, Item
+from mmretrieve.gallery.store.records import UNSEEN, FieldType, Item
 from mmretrieve.gallery.view import ItemPage
 from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES
 from mmretrieve.ranking import Ranking
@@ -290,23 +290,63 @@ class ItemPageResponse(BaseModel):
         return cls(items=list(map(ItemResponse.of, page.items)), total=page.total)
 
 
+class EncoderResponse(BaseModel):
+    """The identity of an encoder."""
+
+    model: str = Field(description="name of the model; of a local model, the name of its folder")
+    weights: str = Field(description="hash of the weights")
+    preprocessing: str = Field(description="how images are prepared, as JSON text where the encoder is an open_clip model")
+
+
+class SettingResponse(BaseModel):
+    """The weights of PDV."""
+
+    alpha_image: float = Field(description=REQUEST_FIELDS["alpha_image"].help)
+    alpha_text: float = Field(description=REQUEST_FIELDS["alpha_text"].help)
+    beta: float = Field(description=REQUEST_FIELDS["beta"].help)
+
+
+class IndexResponse(BaseModel):
+    """The index of a gallery. What does not apply to it is null: a Milvus server has only `type` and `server`."""
+
+    factory: str | None = Field(default=None, description="its FAISS factory string")
+    reason: str | None = Field(default=None, description="why it was chosen")
+    advice: str | None = Field(default=None, description="what to do about it; null if nothing needs to be done")
+    device: str | None = Field(default=None, description="where it is searched")
+    rows: int | None = Field(default=None, description="rows that it covers; null if none was built")
+    uncovered: int | None = Field(default=None, description="rows that it does not cover, and that are scored one by one")
+    recall: float | None = Field(default=None, description="share of exact results that it found when it was tuned")
+    nprobe: int | None = Field(default=None, description="cells that are searched (IVF)")
+    ef: int | None = Field(default=None, description="breadth of the walk (HNSW)")
+    overfetch: float | None = Field(default=None, description="candidates for each requested result")
+    type: str | None = Field(default=None, description="index type on the Milvus server")
+    server: str | None = Field(default=None, description="version of the Milvus server")
+
+
 class InfoResponse(BaseModel):
     """What the gallery is: items, encoder, fields for filters."""
 
     items: int = Field(description="the number of items")
     deleted: int | None = Field(default=None, description="deleted items whose space is not free yet; null on a Milvus server")
     dim: int = Field(description="dimensions of a vector")
-    encoder: dict[str, str] = Field(description="model, weights and preprocessing of the encoder that made the gallery")
+    encoder: EncoderResponse = Field(description="the encoder that made the gallery")
     decode: str = Field(description="how images are decoded: exact or fast")
-    setting: dict[str, float] | None = Field(description="the PDV weights that are stored for this gallery")
-    fields: dict[str, str] = Field(description="each field of items with its type, text or number")
+    setting: SettingResponse | None = Field(description="the PDV weights that are stored for this gallery")
+    fields: dict[str, FieldType] = Field(description="each field of items with its type")
     vocabulary: str = Field(description="the sentence that captions are made of, and where it comes from")
-    index: dict[str, Any] = Field(description="the index, and why it was chosen")
+    index: IndexResponse = Field(description="the index, and why it was chosen")
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> InfoResponse:
         """`Gallery.info` without the files and folders of this machine."""
-        return cls(**{**info, "encoder": {name: without_folders(value) for name, value in info["encoder"].items()}})
+        return cls.model_validate({name: _public(value) for name, value in info.items()})
+
+
+def _public(value: Any) -> Any:
+    """A value of `Gallery.info` without folders."""
+    if isinstance(value, str):
+        return without_folders(value)
+    return {name: _public(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 class UploadResponse(BaseModel):
