@@ -80,8 +80,6 @@ def tool_blocks(tools: Sequence[Schema]) -> Iterator[str]:
         yield f"## `{tool['name']}`"
         yield description
         yield _fields(tool["name"], tool["inputSchema"])
-        for name, schema in tool["inputSchema"].get("$defs", {}).items():
-            yield f"`{name}` is one of {_type(schema)}."
 
 
 def _route(name: str, route: Schema, schemas: Mapping[str, Schema]) -> Iterator[str]:
@@ -133,6 +131,8 @@ def _type(schema: Schema) -> str:
         return ", ".join(f"`{choice}`" for choice in choices)
     if "const" in schema:
         return f"`{schema['const']}`"
+    if schema.get("format") == "binary":
+        return "file"
     if "items" in schema:
         return f"{_length(schema)} {_type(schema['items'])}"
     if isinstance(values := schema.get("additionalProperties"), Mapping):

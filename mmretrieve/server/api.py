@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
+from pydantic import WithJsonSchema
 
 from mmretrieve.errors import ImageError, MMRetrieveError, OptionError, unknown
 from mmretrieve.server import limits
@@ -26,16 +27,13 @@ from mmretrieve.server.schemas import (
     UploadResponse,
 )
 
-JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "a JPEG image"}}
 FORM_FIELDS = ("image", "request")
 BINARY = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "required": ["image"], "properties": {"image": BINARY}}
-IMAGE_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": FORM}},
-    }
+JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {"schema": BINARY}}, "description": "a JPEG image"}}
+IMAGE_BODY = {  # the file of a form, which is accepted too, is left out: generators of clients expect one kind of body
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BINARY}}}
 }
+ImageFile = Annotated[UploadFile, WithJsonSchema(BINARY)]
 OneId = Annotated[Id, Query(description="the item's id, as every other response gives it")]
 UploadName = Annotated[str, Path(description="the name that the response to an upload gives")]
 
@@ -60,7 +58,7 @@ def api_routes(context: AppContext) -> APIRouter:
     @router.post("/search/form", summary="The same as a form: files, and the rest of the request as JSON")
     async def search_form(
         request: Request,
-        image: Annotated[list[UploadFile], File(description="reference images")] = [],  # noqa: B006  FastAPI copies it
+        image: Annotated[list[ImageFile], File(description="reference images", default_factory=list)],
         json_text: Annotated[str, Form(alias="request", description='the request, such as {"prompt": "in red"}')] = "{}",
     ) -> SearchResponse:
         form = await request.form()

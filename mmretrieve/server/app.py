@@ -20,7 +20,7 @@ from mmretrieve.retriever import Retriever
 from mmretrieve.server.api import api_routes
 from mmretrieve.server.auth import PARAMETER, Auth, is_loopback
 from mmretrieve.server.context import AppContext
-from mmretrieve.server.docs import add_docs
+from mmretrieve.server.docs import add_docs, add_security
 from mmretrieve.server.errors import add_error_handlers
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.mcp import make_mcp_server, serve_stdio
@@ -50,7 +50,7 @@ def create_app(
     page : adds routes of its own, and may put a page at the root.
     root_path : the path under which a proxy offers the server, such as /shop; the proxy may pass it on or remove it.
     """
-    bounds, root_path = limits or Limits(), parse_root_path(root_path)
+    auth, bounds, root_path = auth or Auth(), limits or Limits(), parse_root_path(root_path)
     context = AppContext.of(retriever, bounds)
     metrics = Metrics(context)
     mcp_server = make_mcp_server(context)
@@ -70,6 +70,7 @@ def create_app(
     app = FastAPI(
         title="mmretrieve", version=__version__, summary="Search images with reference images and prompts.",
         openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
         lifespan=lifespan,
     )  # fmt: skip
     add_error_handlers(app, context.service)
@@ -77,13 +78,14 @@ def create_app(
     for route in mcp_app.routes:
         if isinstance(route, Route):  # the server sends no messages of its own, so there is no stream to GET
             app.router.routes.append(Route(route.path, route.endpoint, methods=["POST"]))
+    add_security(app, auth)
     add_docs(app)
     app.add_api_route("/metrics", metrics.response, include_in_schema=False)
     if page is None:
         app.add_api_route("/", _index, include_in_schema=False)
     else:
         app = page(app, context)
-    return PathMiddleware(metrics.middleware(SecurityMiddleware(app, auth or Auth(), bounds)), root_path)
+    return PathMiddleware(metrics.middleware(SecurityMiddleware(app, auth, bounds)), root_path)
 
 
 def bind(host: str, port: int | None, auth: Auth) -> socket.socket:
@@ -125,7 +127,7 @@ def run(app: ASGIApp, bound: socket.socket) -> None:
 
 def run_stdio(retriever: Retriever) -> None:
     """Serves one agent over stdin and stdout, until it disconnects."""
-    context = AppContext.of(retriever, Limits())
+    context = AppContext.of(retriever, Limits(), reads_files=True)
     anyio.run(serve_stdio, make_mcp_server(context))
     context.close()
 

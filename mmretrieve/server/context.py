@@ -79,10 +79,11 @@ class AppContext:
     read_executor: BoundedExecutor
 
     @classmethod
-    def of(cls, retriever: Retriever, limits: Limits) -> AppContext:
+    def of(cls, retriever: Retriever, limits: Limits, *, reads_files: bool = False) -> AppContext:
+        """reads_files: whether clients are on this machine, and may name files as images."""
         return cls(
             SearchService(retriever),
-            Uploads(limits),
+            Uploads(limits, reads_files=reads_files),
             BoundedExecutor(limits.workers, limits.waiting, limits.seconds),
             BoundedExecutor(limits.workers, limits.reading, limits.seconds),
         )

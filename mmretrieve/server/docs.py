@@ -1,8 +1,9 @@
-"""The API for people, at /docs: Swagger UI over the OpenAPI document, with scripts and styles of an installed package."""
+"""What the API says of itself: credentials in its OpenAPI document, and Swagger UI at /docs, from an installed package."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import fastapi_offline
 from fastapi import FastAPI, Request
@@ -10,8 +11,36 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from mmretrieve.server.auth import COOKIE, Auth
+
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 PARAMETERS = {"validatorUrl": None, "tryItOutEnabled": True, "defaultModelsExpandDepth": 0}  # no badge of another site
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "the token of the server"},
+    "cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "the token, as its link gave it to the browser",
+    },
+    "basic": {"type": "http", "scheme": "basic", "description": "the user and the password of the server"},
+}
+"""Every credential that a server may require, so that clients that were made from one server can use another."""
+
+
+def add_security(app: FastAPI, auth: Auth) -> None:
+    """Adds credentials to the OpenAPI document, and to each of its routes those that this server requires."""
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = build()
+        document["components"]["securitySchemes"] = SCHEMES
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            if not auth.is_open:
+                operation["security"] = [{name: []} for name in _required(auth)]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
 
 
 def add_docs(app: FastAPI) -> None:
@@ -30,3 +59,8 @@ def add_docs(app: FastAPI) -> None:
             swagger_favicon_url=f"{assets}/favicon.png",
             swagger_ui_parameters=PARAMETERS,
         )
+
+
+def _required(auth: Auth) -> tuple[str, ...]:
+    """The credentials any of which is enough."""
+    return ("bearer", "cookie") if auth.token is not None else ("basic",)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -20,7 +21,7 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mmretrieve import __version__
 from mmretrieve.errors import MMRetrieveError, unknown
@@ -28,13 +29,16 @@ from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import error_line, validation_line
-from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody, SearchResponse, StrictModel
+from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody, SearchResponse, StrictModel, error_of
 
 MAX_THUMBNAILS = 20  # hits whose thumbnails a result holds
 INSTRUCTIONS = (
     "Finds images of one gallery that are like a reference image, changed as a prompt says. "
-    "Search with text, with an item's id, with an image as base64, or with several of them; `similar` finds the neighbors of one item."
+    "Search with text, with an item's id, with an image, or with several of them; `similar` finds the neighbors of one item."
 )
+FILE_HELP = ", or the path of a file"  # of an image, for an agent on this machine
+LISTS = ("upload", *(name for name, declared in REQUEST_FIELDS.items() if declared.several))
+REFERENCES = "#/$defs/"
 
 
 class ThumbnailArguments(StrictModel):
@@ -43,6 +47,14 @@ class ThumbnailArguments(StrictModel):
 
 class SearchArguments(SearchBody, ThumbnailArguments):
     """A composed query."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_lists(cls, value: Any) -> Any:
+        """Reads lists that agents send as JSON text."""
+        if not isinstance(value, dict):
+            return value
+        return {name: read_list(name, one) if name in LISTS else one for name, one in value.items()}
 
 
 class SimilarArguments(ThumbnailArguments):
@@ -56,6 +68,20 @@ class ItemArguments(ThumbnailArguments):
 
 class NoArguments(StrictModel):
     """The tool takes no arguments."""
+
+
+def read_list(name: str, value: Any) -> Any:
+    """The list of a JSON text; other values as they are. Raises an error for a text in brackets that is not JSON.
+
+    >>> read_list("prompt", '["in red", "striped"]'), read_list("prompt", "in red")
+    (['in red', 'striped'], 'in red')
+    """
+    if not isinstance(value, str) or not (value.lstrip().startswith("[") and value.rstrip().endswith("]")):
+        return value
+    try:
+        return json.loads(value)
+    except (json.JSONDecodeError, RecursionError):
+        raise error_of(f"{name} is a text in brackets that is not a list as JSON; send a list, [{json.dumps(value)}]") from None
 
 
 @dataclass(frozen=True)
@@ -108,9 +134,10 @@ def make_tools(context: AppContext) -> dict[str, McpTool]:
 def make_mcp_server(context: AppContext) -> Server[Any]:
     """The MCP server; `streamable_http_app()` of it speaks HTTP, `serve_stdio` speaks over stdin and stdout."""
     tools = make_tools(context)
+    described = [_describe(name, tool, context.uploads.reads_files) for name, tool in tools.items()]
 
     async def list_tools(_: Any, __: PaginatedRequestParams | None) -> ListToolsResult:
-        return ListToolsResult(tools=[_describe(name, tool) for name, tool in tools.items()])
+        return ListToolsResult(tools=described)
 
     async def call_tool(_: Any, params: CallToolRequestParams) -> CallToolResult:
         tool = tools.get(params.name)
@@ -138,14 +165,33 @@ async def serve_stdio(server: Server[Any]) -> None:
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-def _describe(name: str, tool: McpTool) -> Tool:
+def _describe(name: str, tool: McpTool, reads_files: bool) -> Tool:
+    arguments = _inlined(tool.arguments.model_json_schema())
+    if reads_files and "image" in arguments["properties"]:
+        arguments["properties"]["image"]["description"] += FILE_HELP
     return Tool(
         name=name,
         description=tool.description,
-        input_schema=tool.arguments.model_json_schema(),
-        output_schema=tool.result.model_json_schema(),
+        input_schema=arguments,
+        output_schema=_inlined(tool.result.model_json_schema()),
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
     )
+
+
+def _inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema with each reference replaced by what it refers to, because many agents do not follow references."""
+    definitions = schema.get("$defs", {})
+
+    def inline(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inline(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        target = inline(definitions[part["$ref"].removeprefix(REFERENCES)]) if "$ref" in part else {}
+        return target | {name: inline(one) for name, one in part.items() if name not in ("$ref", "$defs")}
+
+    result: dict[str, Any] = inline(schema)
+    return result
 
 
 def _call_result(context: AppContext, result: BaseModel, ids: Sequence[str], thumbnails: bool) -> CallToolResult:

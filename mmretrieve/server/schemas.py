@@ -26,7 +26,7 @@ from mmretrieve.errors import OptionError, unknown
 from mmretrieve.filters import Expression, columns, read_filter, to_dict
 from mmretrieve.filters.expression import MAX_LENGTH, fold_case
 from mmretrieve.filters.sqlite import PRIVATE_COLUMNS
-from mmretrieve.gallery.store.records import UNSEEN, Item
+from mmretrieve.gallery.store.records import UNSEEN, FieldType, Item
 from mmretrieve.gallery.view import ItemPage
 from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES
 from mmretrieve.ranking import Ranking
@@ -39,7 +39,7 @@ ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
 
 
-def _error(line: str) -> PydanticCustomError:
+def error_of(line: str) -> PydanticCustomError:
     """An error that reaches the client as this line."""
     return PydanticCustomError("wrong", "{line}", {"line": line})
 
@@ -57,14 +57,14 @@ class StrictModel(BaseModel):
             earlier = {name for alias in aliases if isinstance(alias, AliasChoices) for name in alias.choices}
             for name in value:
                 if name not in cls.model_fields and name not in earlier:
-                    raise _error(str(unknown("field", name, cls.model_fields)))
+                    raise error_of(str(unknown("field", name, cls.model_fields)))
         return value
 
 
 def check_public(name: str) -> str:
     """The name of a column that a client may filter by: one that could filter by where files are could guess it, bit by bit."""
     if fold_case(name) in PRIVATE_COLUMNS:
-        raise _error(f"{name} tells where files are, which is private; filter by another column")
+        raise error_of(f"{name} tells where files are, which is private; filter by another column")
     return name
 
 
@@ -74,7 +74,7 @@ def read_public_filter(where: Any) -> Expression:
         is_structure = isinstance(where, str) and where.lstrip().startswith("{")
         expression: Expression = read_filter(json.loads(where) if is_structure else where)
     except (OptionError, json.JSONDecodeError, RecursionError) as error:
-        raise _error(str(error)) from None
+        raise error_of(str(error)) from None
     for column in sorted(columns(expression), key=lambda column: column.name):
         check_public(column.name)
     return expression
@@ -82,7 +82,7 @@ def read_public_filter(where: Any) -> Expression:
 
 def _check_sides(region: Any) -> Any:
     if isinstance(region, list) and len(region) != REGION_SIDES:
-        raise _error(f"region must have exactly {REGION_SIDES} values: left, top, right and bottom, got {len(region)}")
+        raise error_of(f"region must have exactly {REGION_SIDES} values: left, top, right and bottom, got {len(region)}")
     return region
 
 
@@ -178,7 +178,7 @@ class SearchFields(StrictModel):
             ("prompts", limits.PROMPTS, ("prompt", "avoid")),
         ):
             if (count := sum(len(getattr(self, name)) for name in names)) > most:
-                raise _error(f"{count} {what}; a request takes up to {most}")
+                raise error_of(f"{count} {what}; a request takes up to {most}")
         return self
 
     def to_request(self, uploads: Uploads, **changes: Any) -> SearchRequest:
@@ -294,24 +294,64 @@ class ItemPageResponse(BaseModel):
         return cls(items=list(map(ItemResponse.of, page.items)), total=page.total)
 
 
+class EncoderResponse(BaseModel):
+    """The identity of an encoder."""
+
+    model: str = Field(description="name of the model; of a local model, the name of its folder")
+    weights: str = Field(description="hash of the weights")
+    preprocessing: str = Field(description="how images are prepared, as JSON text where the encoder is an open_clip model")
+
+
+class SettingResponse(BaseModel):
+    """The weights of PDV."""
+
+    alpha_image: float = Field(description=REQUEST_FIELDS["alpha_image"].help)
+    alpha_text: float = Field(description=REQUEST_FIELDS["alpha_text"].help)
+    beta: float = Field(description=REQUEST_FIELDS["beta"].help)
+
+
+class IndexResponse(BaseModel):
+    """The index of a gallery. What does not apply to it is null: a Milvus server has only `type` and `server`."""
+
+    factory: str | None = Field(default=None, description="its FAISS factory string")
+    reason: str | None = Field(default=None, description="why it was chosen")
+    advice: str | None = Field(default=None, description="what to do about it; null if nothing needs to be done")
+    device: str | None = Field(default=None, description="where it is searched")
+    rows: int | None = Field(default=None, description="rows that it covers; null if none was built")
+    uncovered: int | None = Field(default=None, description="rows that it does not cover, and that are scored one by one")
+    recall: float | None = Field(default=None, description="share of exact results that it found when it was tuned")
+    nprobe: int | None = Field(default=None, description="cells that are searched (IVF)")
+    ef: int | None = Field(default=None, description="breadth of the walk (HNSW)")
+    overfetch: float | None = Field(default=None, description="candidates for each requested result")
+    type: str | None = Field(default=None, description="index type on the Milvus server")
+    server: str | None = Field(default=None, description="version of the Milvus server")
+
+
 class InfoResponse(BaseModel):
     """What the gallery is: items, encoder, fields for filters."""
 
     items: int = Field(description="the number of items")
     deleted: int | None = Field(default=None, description="deleted items whose space is not free yet; null on a Milvus server")
     dim: int = Field(description="dimensions of a vector")
-    encoder: dict[str, str] = Field(description="model, weights and preprocessing of the encoder that made the gallery")
+    encoder: EncoderResponse = Field(description="the encoder that made the gallery")
     decode: str = Field(description="how images are decoded: exact or fast")
-    setting: dict[str, float] | None = Field(description="the PDV weights that are stored for this gallery")
-    fields: dict[str, str] = Field(description="each field of items with its type, text or number")
+    setting: SettingResponse | None = Field(description="the PDV weights that are stored for this gallery")
+    fields: dict[str, FieldType] = Field(description="each field of items with its type")
     title_field: str | None = Field(description="the field that names the items, null if there is none")
     vocabulary: str = Field(description="the sentence that captions are made of, and where it comes from")
-    index: dict[str, Any] = Field(description="the index, and why it was chosen")
+    index: IndexResponse = Field(description="the index, and why it was chosen")
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> InfoResponse:
         """`Gallery.info` without the files and folders of this machine."""
-        return cls(**{**info, "encoder": {name: without_folders(value) for name, value in info["encoder"].items()}})
+        return cls.model_validate({name: _public(value) for name, value in info.items()})
+
+
+def _public(value: Any) -> Any:
+    """A value of `Gallery.info` without folders."""
+    if isinstance(value, str):
+        return without_folders(value)
+    return {name: _public(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 class UploadResponse(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import shutil
@@ -13,6 +12,8 @@ import weakref
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mmretrieve.errors import ExpiredError, ImageError
 from mmretrieve.images import URL, content_hash, open_image, thumbnail
@@ -20,6 +21,8 @@ from mmretrieve.server.limits import Limits
 
 PREVIEW_SIDE = 640
 TOKEN = re.compile(r"[0-9a-f]{32}")
+MAX_PATH_CHARACTERS = 4_096
+PATH = re.compile(r"[/~.]|[^:]*\.\w+$")
 DATA_URI = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
 
 
@@ -27,10 +30,11 @@ class Uploads:
     """Files in a folder that is deleted with this object. The least recently used are removed when there are too many.
 
     A token is the hash of the content: the same image sent again, also to a restarted server, has the same token.
+    reads_files: whether `add_text` reads files of this machine.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits, self._lock = limits, Lock()
+    def __init__(self, limits: Limits, *, reads_files: bool = False) -> None:
+        self._limits, self._lock, self.reads_files = limits, Lock(), reads_files
         self._folder = Path(tempfile.mkdtemp(prefix="mmretrieve-uploads-"))
         self._files: OrderedDict[str, tuple[int, float]] = OrderedDict()  # token → bytes, last used
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -50,17 +54,18 @@ class Uploads:
         return token
 
     def add_text(self, text: str) -> str:
-        """Stores an image given as base64, bare or in a data: URL. Raises ImageError for anything else, such as another URL."""
-        start = DATA_URI.match(text)
-        encoded = text[start.end() :] if start else text
-        if URL.match(encoded.lstrip()):
-            raise ImageError("a URL is not an image, and URLs are never fetched; send the bytes of the image as base64")
+        """Stores an image given as base64, bare or in a data: URL, or as a path where files are read.
+
+        Raises ImageError for anything else, such as another URL.
+        """
+        if self.reads_files and (file := _file_of(text)) is not None:
+            return self.add(file.read_bytes(), file.name)
         try:
-            return self.add(base64.b64decode("".join(encoded.split()), validate=True), "image")
-        except (binascii.Error, ValueError) as error:
-            if isinstance(error, ImageError):
-                raise
-            raise ImageError("expected an image as base64, bare or in a data: URL") from error
+            return self.add(_decode(text), "image")
+        except ImageError as error:
+            if self.reads_files and PATH.match(text):
+                raise ImageError(f"{text[:MAX_PATH_CHARACTERS]}: no such file, and not an image as base64") from error
+            raise
 
     def path(self, token: str) -> Path:
         """The file of a token. Raises ExpiredError if it is not stored, or not any more."""
@@ -93,3 +98,26 @@ class Uploads:
                 del self._files[token]
                 total -= size
                 (self._folder / token).unlink(missing_ok=True)
+
+
+def _decode(text: str) -> bytes:
+    """The bytes of a base64 text, bare or in a data: URL. Raises ImageError for anything else."""
+    start = DATA_URI.match(text)
+    encoded = text[start.end() :] if start else text
+    if URL.match(encoded.lstrip()):
+        raise ImageError("a URL is not an image, and URLs are never fetched; send the bytes of the image as base64")
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError as error:
+        raise ImageError("expected an image as base64, bare or in a data: URL") from error
+
+
+def _file_of(text: str) -> Path | None:
+    """The file of a path or a file: URL; None if there is none."""
+    if len(text) > MAX_PATH_CHARACTERS:
+        return None
+    try:
+        path = Path(url2pathname(urlsplit(text).path) if text.startswith("file:") else text).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # not a path: too long a name, an unknown user, a null character
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import subprocess
 import sys
@@ -133,6 +134,83 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
     }
     for line, (tool, arguments) in wrong.items():
         assert line in refused(await client.call_tool(tool, arguments))
+
+
+async def lists_as_text(client: Client, retriever: mm.Retriever) -> None:
+    """Several prompts, ids and numbers as agents send them."""
+    first, second = retriever.gallery.ids[3], retriever.gallery.ids[11]
+    several = {"reference_id": [first, second], "prompt": ["in red", "striped"], "strength": [1, 0.5], "image_weight": [2, 1]}
+    ranking = expected(retriever.search(**several, k=5))
+    as_text = {name: json.dumps(value) for name, value in several.items()}
+    assert hits_of(await client.call_tool("search", as_text | {"k": 5})) == ranking
+    region = {"reference_id": first, "region": [0, 0, 1, 0.5]}
+    of_region = expected(retriever.search(**region, k=5))
+    for text in ("[0, 0, 1, 0.5]", " [[0, 0, 1, 0.5]]\n"):
+        assert hits_of(await client.call_tool("search", region | {"region": text, "k": 5})) == of_region
+    one = expected(retriever.search(prompt="in red", k=5))
+    assert hits_of(await client.call_tool("search", {"prompt": "in red", "avoid": "[]", "exclude": "[ ]", "k": 5})) == one
+    wrong = {
+        "prompt must be text, got 1": {"prompt": "[1]"},
+        "prompt is a text in brackets that is not a list as JSON; send a list, [\"['in red', 'striped']\"]": {
+            "prompt": "['in red', 'striped']"
+        },
+        "strength must be a number, got '1'": {"prompt": "in red", "strength": '["1"]'},
+    }
+    for line, arguments in wrong.items():
+        assert line in refused(await client.call_tool("search", arguments))
+    in_brackets = await client.call_tool("search", {"prompt": ["[in red]"], "k": 5})
+    assert hits_of(in_brackets) == expected(retriever.search(prompt="[in red]", k=5))
+
+
+def test_lists_as_json_text_are_lists(link: str, retriever: mm.Retriever) -> None:
+    use(link, lambda client: lists_as_text(client, retriever))
+
+
+def test_schemas_of_tools_have_no_references(link: str) -> None:
+    async def ask(client: Client) -> None:
+        for tool in (await client.list_tools()).tools:
+            for schema in (tool.input_schema, tool.output_schema):
+                assert "$ref" not in json.dumps(schema)
+                assert "$defs" not in schema
+            if tool.name == "search":
+                hit = tool.output_schema["properties"]["hits"]["items"]["properties"]
+                assert {"rank", "id", "score", "contributions"} <= set(hit)
+                assert "path of a file" not in tool.input_schema["properties"]["image"]["description"]
+
+    use(link, ask)
+
+
+def test_over_stdin_and_stdout_a_path_is_an_image(made: Path, encoder: mm.Encoder, photos: Path, tmp_path: Path) -> None:
+    file = sorted(photos.rglob("*.png"))[7]
+    named = tmp_path / "a b.png"
+    named.write_bytes(file.read_bytes())
+    ranking = expected(mm.Retriever.open(made, encoder=encoder).search(file, "in red", k=5))
+
+    async def ask(client: Client) -> None:
+        for place in (str(file), named.as_uri(), [str(named)], base64.b64encode(file.read_bytes()).decode()):
+            assert hits_of(await client.call_tool("search", {"image": place, "prompt": "in red", "k": 5})) == ranking
+        listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert "path of a file" in listed["search"].input_schema["properties"]["image"]["description"]
+        for place, line in {
+            str(tmp_path / "none.png"): "none.png: no such file, and not an image as base64",
+            str(tmp_path): f"{tmp_path.name}: no such file",
+            "/abcdefg": "abcdefg: no such file",
+            "none.png": "none.png: no such file",
+            "http://example.com/a.jpg": "a URL is not an image",
+            str(ROOT / "README.md"): "README.md: not an image",
+        }.items():
+            assert line in refused(await client.call_tool("search", {"image": place}))
+
+    use(stdio(made), ask)
+
+
+def test_over_http_a_path_is_not_read(link: str, photos: Path) -> None:
+    async def ask(client: Client) -> None:
+        file = sorted(photos.rglob("*.png"))[7]
+        for place in (str(file), file.as_uri()):
+            assert "image" in refused(await client.call_tool("search", {"image": place}))
+
+    use(link, ask)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

@@ -533,6 +533,20 @@ def test_info_contains_no_folder(site: httpx.Client, shop: mm.Retriever) -> None
             assert str(place) not in site.get(path).text
 
 
+def test_advice_on_an_index_contains_no_folder(made: Path, encoder: mm.Encoder, tmp_path: Path) -> None:
+    folder = tmp_path / "copy.gallery"
+    shutil.copytree(made, folder)
+    mm.Gallery.open(folder, encoder=encoder).build_index("IVF4,SQfp16")
+    for file in folder.glob("index.faiss*"):
+        file.unlink()
+    gallery = mm.Gallery.open(folder, encoder=encoder)
+    assert str(folder) in gallery.info()["index"]["advice"]
+    with served(create_app(mm.Retriever(gallery, encoder))) as link:
+        info = httpx.get(f"{link}/api/info").json()
+    assert info["index"]["advice"] == "its file is missing: mmretrieve build copy.gallery"
+    assert str(tmp_path) not in json.dumps(info)
+
+
 def test_error_lines_contain_no_folder() -> None:
     lines = {
         "/home/me/my photos/a b.png: no such image": "a b.png: no such image",
