@@ -50,7 +50,7 @@ FUNCTIONS = {  # the least and the greatest number of arguments; only functions 
 }
 # fmt: on
 FORMS = "expected {'column': name}, {'value': value} or {'operator': name, 'operands': [...]}"
-STRUCTURE_KEYS = frozenset(("column", "table", "value", "operator", "operands"))  # of a structure; other keys are fields
+STRUCTURE_KEYS = frozenset(("column", "table", "operator", "operands"))  # of a structure; other keys, "value" too, are fields
 Scalar = str | int | float | bool | None
 
 
