@@ -82,6 +82,7 @@ def test_a_mistake_is_one_line(retriever: mm.Retriever, tmp_path: Path, call: Ca
             lambda r: mm.Parts(rewritr="swap"),
             "unknown keyword 'rewritr' of Parts; did you mean 'rewriter'? choose from: vocabulary, capt",
         ),
+        (lambda r: mm.Columns(img="photo"), "unknown keyword 'img' of Columns; did you mean 'image'? choose from: image, id"),
         (lambda r: mm.PDV(bta=1), "unknown keyword 'bta' of PDV; did you mean 'beta'?"),
         (lambda r: mm.pdv_weights(alpha_img=1), "did you mean 'alpha_image'? choose from: alpha_image, alpha_text, beta"),
         (lambda r: mm.Gallery.create("x", encodr=1), "did you mean 'encoder'?"),
