@@ -19,7 +19,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmretrieve.errors import OptionError, VectorError
+from mmretrieve.errors import OptionError, VectorError, checks_keywords
 from mmretrieve.options import is_number
 from mmretrieve.vectors import Float32, unit
 
@@ -42,6 +42,7 @@ class Term(StrEnum):
     PROMPT = "prompt"
 
 
+@checks_keywords
 @dataclass(frozen=True, kw_only=True)
 class PDV:
     """The three parameters of PDV-F. The defaults are the base method: the weight of `composed` is 1, all others are 0.
@@ -114,6 +115,7 @@ base, large and giant are ViT-B/32, ViT-L/14 and ViT-bigG/14. Source: arXiv 2502
 """
 
 
+@checks_keywords
 def pdv_weights(*, alpha_image: float = 1.0, alpha_text: float = 1.0, beta: float = 1.0) -> tuple[float, float, float]:
     """The weights of PDV-F for the terms image, text and composed.
 
@@ -152,6 +154,7 @@ def plane_weights(beta: float, gamma: float) -> tuple[float, float, float]:
     return (1 - beta, beta - gamma, gamma)
 
 
+@checks_keywords
 def pdv(
     image: ArrayLike,
     text: ArrayLike,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 MAX_NAME_CHARACTERS = 100  # of an unknown name that a message repeats
 MIN_SIMILARITY = 0.65  # of a name to the one that is suggested, as difflib measures it
@@ -24,8 +24,7 @@ SYNONYMS = {
 }
 """Names that other libraries use → the names here, for suggestions."""
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class MMRetrieveError(ValueError):
@@ -46,6 +45,10 @@ class MMRetrieveError(ValueError):
 
 class OptionError(MMRetrieveError):
     """An argument has the wrong type, is out of range or is not one of the choices. The command line exits with status 2."""
+
+
+class KeywordError(OptionError, TypeError):
+    """A function has no such keyword. The message lists those that it has. It is a TypeError, too, as Python raises it."""
 
 
 class VectorError(MMRetrieveError):
@@ -116,29 +119,32 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     return f"; did you mean {by_key[close[0]]!r}?" if close else ""
 
 
-def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function raise OptionError for a keyword that it does not have, with all that it has and the most similar one.
+def checks_keywords(function: F) -> F:
+    """Makes a function or a class raise KeywordError for a keyword that it does not have, with all that it has and the most similar one.
 
     >>> @checks_keywords
     ... def search(prompt, *, k=10): ...
     >>> try:
     ...     search("in red", top_k=3)
-    ... except OptionError as error:
+    ... except KeywordError as error:
     ...     print(error)
     unknown keyword 'top_k' of search; did you mean 'k'? choose from: prompt, k
     """
-    code = function.__code__
+    if isinstance(function, type):
+        function.__init__ = checks_keywords(function.__init__)  # type: ignore[misc]
+        return function
+    code, title = function.__code__, function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     keywords = [name for name in names if name not in ("self", "cls")]
 
     @wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def checked(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
             if name not in keywords:
-                raise unknown("keyword", name, keywords, where=f" of {function.__name__}")
+                raise KeywordError(str(unknown("keyword", name, keywords, where=f" of {title}")))
         return function(*args, **kwargs)
 
-    return checked
+    return cast(F, checked)
 
 
 def _comparable(name: str) -> str:

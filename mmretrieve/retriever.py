@@ -727,7 +727,7 @@ def _check_weighs(rule: ScoreRule | None, role: str) -> None:
 
 def _index_device(device: str) -> IndexDevice:
     """The device of the index for a device of torch: FAISS uses all GPUs of the machine or none, and does not support MPS."""
-    kind = device.partition(":")[0]
+    kind = str(device).partition(":")[0]
     return IndexDevice(kind) if kind in (IndexDevice.AUTO, IndexDevice.CUDA) else IndexDevice.CPU
 
 

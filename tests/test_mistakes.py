@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.errors import MMRetrieveError, OptionError
+from mmretrieve.errors import KeywordError, MMRetrieveError
 
 Call = Callable[[mm.Retriever, Path], Any]
 
@@ -44,6 +44,10 @@ class NamedEncoder:
         (lambda r, p: r.gallery.export(None), "folder must be a path, got None"),
         (lambda r, p: r.gallery.import_vectors(None), "folder must be a path, got None"),
         (lambda r, p: r.gallery.list_items(limit=-1), "limit must be a whole number of at least 0, got -1"),
+        (lambda r, p: mm.Parts(captioner="tagger"), "captioner must be an object with captions(…), got 'tagger'"),
+        (lambda r, p: mm.Retriever.open(r.gallery.path, device=0), "unknown device '0'"),
+        (lambda r, p: r.gallery.search(r.gallery.vectors()[0], exclude=3), "expected a list of ids, got 3"),
+        (lambda r, p: r.gallery.search(r.gallery.vectors()[0], min_score="a"), "min_score must be a finite number, got 'a'"),
         (lambda r, p: mm.Composition("image", r.gallery.vectors()[:1], (1.0,)), "got one string 'image'"),
     ],
 )
@@ -74,10 +78,17 @@ def test_a_mistake_is_one_line(retriever: mm.Retriever, tmp_path: Path, call: Ca
         ),
         (lambda r: mm.open_gallery("x", divice="cpu"), "did you mean 'device'?"),
         (lambda r: mm.load_encoder("wardrobe", devce="cpu"), "did you mean 'device'?"),
+        (
+            lambda r: mm.Parts(rewritr="swap"),
+            "unknown keyword 'rewritr' of Parts; did you mean 'rewriter'? choose from: vocabulary, capt",
+        ),
+        (lambda r: mm.Columns(img="photo"), "unknown keyword 'img' of Columns; did you mean 'image'? choose from: image, id"),
+        (lambda r: mm.PDV(bta=1), "unknown keyword 'bta' of PDV; did you mean 'beta'?"),
+        (lambda r: mm.pdv_weights(alpha_img=1), "did you mean 'alpha_image'? choose from: alpha_image, alpha_text, beta"),
         (lambda r: mm.Gallery.create("x", encodr=1), "did you mean 'encoder'?"),
     ],
 )
 def test_an_unknown_keyword_names_all_and_the_nearest(retriever: mm.Retriever, call: Callable[..., Any], message: str) -> None:
-    with pytest.raises(OptionError) as caught:
+    with pytest.raises(KeywordError) as caught:
         call(retriever)
     assert message in str(caught.value)

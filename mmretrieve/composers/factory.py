@@ -15,7 +15,7 @@ from mmretrieve.composers.inversion import Inversion, SentenceEncoder
 from mmretrieve.composers.roles import Constrained, RoleAware
 from mmretrieve.composers.simple import ImageOnly, PromptOnly, Slerp, Sum
 from mmretrieve.encoders.base import Encoder, Progress
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, checks_keywords
 from mmretrieve.images import ImageLike
 from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
 from mmretrieve.language.captioners.tagger import Tagger
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 CAPTIONS_PER_IMAGE = 15  # in LDRE and SEIZE
 
 
+METHODS = {"captioner": "captions", "rewriter": "rewrite", "compiler": "compile", "describer": "describe"}
+"""The method of the objects that fill a part."""
+
+
+@checks_keywords
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """What composers are built of besides an encoder. A composer takes what it needs.
@@ -63,6 +68,11 @@ class Parts:
     oti : OTI, optional
         Settings of "searle-oti".
 
+    Raises
+    ------
+    OptionError
+        A part has not the method of its role.
+
     Examples
     --------
     >>> import mmretrieve as mm
@@ -79,6 +89,12 @@ class Parts:
     describer: Describer | None = None
     phi: str | Path | Phi | None = None
     oti: OTI | None = None
+
+    def __post_init__(self) -> None:
+        for name, method in METHODS.items():
+            part = getattr(self, name)
+            if part is not None and not hasattr(part, method) and not (name == "rewriter" and isinstance(part, str)):
+                raise OptionError(f"{name} must be an object with {method}(…), got {part!r:.80}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.vocabularies import AutomaticVocabulary, GalleryVocabulary
-from mmretrieve.options import DEFAULT_K, check_count
+from mmretrieve.options import DEFAULT_K, check_count, is_number
 from mmretrieve.request import SearchRequest
 from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
@@ -49,7 +49,7 @@ class SearchOptions:
     Raises
     ------
     OptionError
-        If k is not a whole number of at least 1.
+        If k is not a whole number of at least 1, `exclude` is not a list of ids, or `min_score` is not a number.
     """
 
     k: int = DEFAULT_K
@@ -59,6 +59,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_count("k", self.k))
+        check_ids(self.exclude)
+        if self.min_score is not None and not is_number(self.min_score):
+            raise OptionError(f"min_score must be a finite number, got {self.min_score!r}")
 
     @classmethod
     def of(cls, request: SearchRequest, hidden: Collection[str] = ()) -> SearchOptions:

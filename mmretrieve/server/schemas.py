@@ -118,7 +118,10 @@ VALUE_TYPES: dict[FieldKind, Any] = {
     FieldKind.FLAG: StrictBool,
 }
 MAX_VALUES = {FieldKind.TEXT: limits.PROMPTS, FieldKind.NUMBER: limits.PROMPTS, FieldKind.ID: limits.IDS}
-WIRE_HELP = {"image": ", as base64 text, bare or in a data: URL", "where": ", or its structure as JSON"}
+WIRE_HELP = {
+    "image": ", as base64 text, bare or in a data: URL",
+    "where": ', or values by field: {"colour": "red"}, or its structure as JSON',
+}
 
 
 def _as_list(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, checks_keywords
 from mmretrieve.filters.expression import fold_case
 from mmretrieve.sources.location import Location
 
@@ -46,6 +46,7 @@ class UnreadableItem:
 Entry = SourceItem | UnreadableItem
 
 
+@checks_keywords
 @dataclass(frozen=True, slots=True)
 class Columns:
     """The columns of a table or Parquet file that hold the images and their ids.
