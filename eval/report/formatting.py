@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from eval.benchmarks.registry import FAMILIES
 from eval.report.bootstrap import Interval
+from eval.runs.records import PlanePoint
+from mmretrieve import PUBLISHED
 
 MEASURES = {"recall": "R", "recall_subset": "R_subset", "map": "mAP"}
 TITLES = {str(name): family.title for name, family in FAMILIES.items()}
@@ -73,6 +75,18 @@ def pdv_option(beta: float, gamma: float) -> str:
     ('--pdv 1.25,1.25,0.75', '--pdv=-0.5,-0.5,0.2')
     """
     return f"--pdv{'=' if gamma < 0 else ' '}{gamma:.6g},{gamma:.6g},{beta:.6g}"
+
+
+def point_option(point: PlanePoint) -> str:
+    """The option for a named point of a sweep: a published setting as it is published, any other point as `pdv_option`.
+
+    >>> point_option(PlanePoint(beta=0.75, gamma=1.25, metrics={}, setting="cirevl"))
+    '--pdv 1.4,1.2,0.75'
+    """
+    published = PUBLISHED.get(point.setting or "")
+    if published is None or (published.beta, published.gamma) != (point.beta, point.gamma):
+        return pdv_option(point.beta, point.gamma)
+    return f"--pdv {published.alpha_image:g},{published.alpha_text:g},{published.beta:g}"
 
 
 def format_weights(weights: Sequence[float]) -> str:

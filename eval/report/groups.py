@@ -23,6 +23,7 @@ class ComparisonGroup:
     runs: tuple[EvaluatedRun, ...]
     sweeps: tuple[SweepRecord, ...]
     intervals: Mapping[tuple[str, str], Interval]
+    resamples: int = RESAMPLES
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -41,9 +42,14 @@ class ComparisonGroup:
         return tuple(dict.fromkeys(filter(None, remarks)))
 
     def title(self, run: EvaluatedRun) -> str:
-        """The run's label, with its name where another run has the same label."""
-        same_label = sum(other.label == run.label for other in self.runs)
-        return run.label if same_label == 1 else f"{run.label} ({run.name})"
+        """The run's label; where another run has the same label, with the options that differ, or else with its name."""
+        others = [other for other in self.runs if other.label == run.label and other is not run]
+        if not others:
+            return run.label
+        differing = sorted({name for other in others for name, _ in _options(other) ^ _options(run)})
+        is_unique = all(any(other.options.get(name) != run.options.get(name) for name in differing) for other in others)
+        details = ", ".join(f"{name} {run.options.get(name, 'not named')}" for name in differing)
+        return f"{run.label} ({details if is_unique else run.name})"
 
     def interval(self, a: EvaluatedRun, b: EvaluatedRun) -> Interval:
         """a − b in points of the headline, with its interval."""
@@ -52,6 +58,18 @@ class ComparisonGroup:
             return interval
         reverse = self.intervals[b.name, a.name]
         return Interval(-reverse.difference, -reverse.high, -reverse.low)
+
+    def part_interval(self, a: EvaluatedRun, b: EvaluatedRun, metric: str, part: str | None = None) -> Interval:
+        """a − b of one metric in points, on one part or as the mean of all, with its interval over the queries that have the metric."""
+        parts = [one for one in a.parts if part in (None, one)]
+        return suite_interval([paired_values(a, b, metric, one) for one in parts], resamples=self.resamples)
+
+    def interval_around(self, run: EvaluatedRun, metric: str, expected: float) -> Interval | None:
+        """The metric of a run minus an expected number, with its interval; None where the values of queries were not stored."""
+        if metric not in run.queries_record.metrics:
+            return None
+        values = [paired_values(run, run, metric, part)[0] for part in run.parts]
+        return suite_interval([(part, [expected] * len(part)) for part in values], resamples=self.resamples)
 
     def gain(self, run: EvaluatedRun) -> Interval | None:
         """The lead of a run over its base; None where it is a base, or has none."""
@@ -64,6 +82,17 @@ class ComparisonGroup:
             return None
         bases = [other for other in self.runs if other.is_base and other.composer == run.composer]
         return min(bases, key=lambda base: (len(_options(base) ^ _options(run)), base.name), default=None)
+
+
+def paired_values(a: EvaluatedRun, b: EvaluatedRun, metric: str, part: str) -> tuple[list[float], list[float]]:
+    """The values of a metric in both runs, for the queries of a part for which it is defined."""
+    columns = a.column(metric), b.column(metric)
+    pairs = [
+        (first, second)
+        for one, other in zip(a.results[part], b.results[part], strict=True)
+        if (first := one.values[columns[0]]) is not None and (second := other.values[columns[1]]) is not None
+    ]
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def group_records(
@@ -94,7 +123,7 @@ def _build_group(runs: list[EvaluatedRun], sweeps: list[SweepRecord], resamples:
         for a, b in combinations(ordered, 2)
     }
     first: Record = (*runs, *sweeps)[0]
-    return ComparisonGroup(first.benchmark, first.split, first.encoder, tuple(ordered), tuple(sweeps), intervals)
+    return ComparisonGroup(first.benchmark, first.split, first.encoder, tuple(ordered), tuple(sweeps), intervals, resamples)
 
 
 def _check_comparable(one: EvaluatedRun, other: EvaluatedRun) -> None:

@@ -20,13 +20,13 @@ from eval.report.formatting import (
     format_signed,
     make_anchor,
     metric_name,
-    pdv_option,
+    point_option,
 )
 from eval.report.groups import ComparisonGroup, group_records
 from eval.report.heatmap import draw_heatmap
 from eval.report.loading import read_records
 from eval.report.published import compare_checkpoint, compare_published
-from eval.report.tables import aspects_table, differences_table, provenance_rows, results_table
+from eval.report.tables import aspects_table, differences_tables, provenance_rows, results_table
 from eval.report.verdict import describe_tuning, write_verdict
 from eval.runs.records import Record, SweepRecord
 
@@ -96,7 +96,7 @@ def _describe_section(group: ComparisonGroup, number: int, images: Mapping[str, 
         "verdict": write_verdict(group),
         "results": results_table(group) if group.runs else None,
         "aspects": aspects_table(group) if group.runs else None,
-        "differences": differences_table(group),
+        "differences": differences_tables(group),
         "maps": [_describe_map(sweep) for sweep in group.sweeps],
         "published": compare_published(group),
         "checkpoint": compare_checkpoint(group),
@@ -129,7 +129,7 @@ def _describe_map(sweep: SweepRecord) -> dict[str, Any]:
             (
                 f"{name} ({point.setting})" if point.setting else name,
                 f"{point.beta:.3g} / {point.gamma:.3g}".replace("-", "−"),
-                pdv_option(point.beta, point.gamma),
+                point_option(point),
                 [format_number(point.metrics.get(metric)) for metric in metrics],
             )
             for name, point in sweep.points.items()

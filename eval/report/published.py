@@ -95,7 +95,7 @@ def compare_published(group: ComparisonGroup) -> dict[str, Any] | None:
 def compare_checkpoint(group: ComparisonGroup) -> dict[str, Any] | None:
     """A run of LinCIR's released phi and its expected numbers; None where there is no such run, or nothing to expect.
 
-    `rows`: metric, expected, measured, difference.
+    `rows`: metric, expected, measured, difference, and its interval over the queries; None where their values were not stored.
     """
     released = _read_table()["acceptance"]
     expected = released.get(group.benchmark)
@@ -110,7 +110,13 @@ def compare_checkpoint(group: ComparisonGroup) -> dict[str, Any] | None:
         "split": expected["split"],
         "label": run.label,
         "rows": [
-            (metric_name(name), f"{value:.2f}", f"{run.metrics[name]:.2f}", format_signed(run.metrics[name] - value, 2))
+            (
+                metric_name(name),
+                f"{value:.2f}",
+                f"{run.metrics[name]:.2f}",
+                format_signed(run.metrics[name] - value, 2),
+                group.interval_around(run, name, value),
+            )
             for name, value in expected["metrics"].items()
             if name in run.metrics
         ],

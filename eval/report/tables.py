@@ -13,6 +13,8 @@ from eval.report.loading import EvaluatedRun
 from eval.runs.records import Record
 
 MEAN = "mean"
+MAX_COLUMNS = 6  # runs beside each other in a table of differences, so that none is cut off
+MAX_METRICS = 9  # columns of metrics in full size
 REFERENCE_NOTES = {True: ", reference in the ranking", False: ", reference not in the ranking", None: ""}
 
 
@@ -34,12 +36,25 @@ class TableRow:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """`heads`: (title, number of columns) of parts, where there are several; `columns`: (metric, whether it is the headline)."""
+    """`heads`: (title, number of columns) of parts, where there are several; `columns`: (metric, whether it is the headline).
+
+    `cell_labels`: the full name of each column, for a narrow page, on which every cell has its own.
+    """
 
     heads: tuple[tuple[str, int], ...]
     columns: tuple[tuple[str, bool], ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has more columns than fit beside the gain in full size."""
+        return len(self.columns) > MAX_METRICS
+
+    @property
+    def cell_labels(self) -> tuple[str, ...]:
+        parts = [title for title, count in self.heads for _ in range(count)] or [""] * len(self.columns)
+        return tuple(f"{part} {name}".strip() for part, (name, _) in zip(parts, self.columns, strict=True))
 
 
 def results_table(group: ComparisonGroup) -> ReportTable:
@@ -57,12 +72,26 @@ def aspects_table(group: ComparisonGroup) -> ReportTable | None:
     return _build_table(group, [(None, metric) for metric in metrics], []) if metrics else None
 
 
-def differences_table(group: ComparisonGroup) -> list[tuple[str, list[Interval | None]]]:
-    """Each run but the last with its lead over each run but the first, best first; None below the diagonal."""
-    return [
-        (group.title(run), [group.interval(run, other) if j > i else None for j, other in enumerate(group.runs) if j])
-        for i, run in enumerate(group.runs[:-1])
+@dataclass(frozen=True)
+class DifferencesTable:
+    """Leads of the runs in the rows over those in `columns`; None where the row is not the better run."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Interval | None, ...]], ...]
+
+
+def differences_tables(group: ComparisonGroup) -> list[DifferencesTable]:
+    """The lead of each run over each run behind it, best first; a new table after every MAX_COLUMNS runs, which fit on a page."""
+    places = range(1, len(group.runs))
+    return [_differences_table(group, places[start : start + MAX_COLUMNS]) for start in range(0, len(places), MAX_COLUMNS)]
+
+
+def _differences_table(group: ComparisonGroup, columns: Sequence[int]) -> DifferencesTable:
+    rows = [
+        (group.title(run), tuple(group.interval(run, group.runs[j]) if j > i else None for j in columns))
+        for i, run in enumerate(group.runs[: columns[-1]])
     ]
+    return DifferencesTable(tuple(group.title(group.runs[j]) for j in columns), tuple(rows))
 
 
 def provenance_rows(record: Record) -> list[tuple[str, str]]:

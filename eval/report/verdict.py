@@ -17,6 +17,7 @@ from eval.report.formatting import (
     join_words,
     metric_name,
     pdv_option,
+    point_option,
 )
 from eval.report.groups import ComparisonGroup
 from eval.report.loading import EvaluatedRun
@@ -105,7 +106,7 @@ def _write_reasons(group: ComparisonGroup) -> list[str]:
         reasons.append(_describe_changes(best, base))
     if len(group.runs) > 1 and group.runs[1] is not base:
         reasons.append(_describe_runner_up(group, best, group.runs[1]))
-    return [*reasons, *_describe_spread(best, base)]
+    return [*reasons, *_describe_spread(group, best, base)]
 
 
 def _describe_gain(group: ComparisonGroup, best: EvaluatedRun, base: EvaluatedRun | None) -> str:
@@ -137,23 +138,23 @@ def _describe_runner_up(group: ComparisonGroup, best: EvaluatedRun, second: Eval
     return f"The runner-up, `{group.title(second)}`, reaches {format_number(second.value)}, {format_number(lead.difference)} less: the difference {certainty} ({_describe_interval(lead)})."
 
 
-def _describe_spread(best: EvaluatedRun, base: EvaluatedRun | None) -> list[str]:
+def _describe_spread(group: ComparisonGroup, best: EvaluatedRun, base: EvaluatedRun | None) -> list[str]:
     """Where the gain is largest and smallest: among the parts of a suite, or the aspects of a benchmark."""
     if base is None:
         return []
-    gains = {
-        _short_name(name): part.metrics[best.headline] - base.parts[name].metrics[best.headline]
-        for name, part in best.parts.items()
-    }
+    gains = {_short_name(part): group.part_interval(best, base, best.headline, part) for part in best.parts}
     if len(gains) < 2:
-        aspects = [name for name in best.metrics if "/" in name and name in base.metrics]
-        gains = {name.partition("/")[2].replace("_", " "): best.metrics[name] - base.metrics[name] for name in aspects}
+        measured = set(best.queries_record.metrics) & set(base.queries_record.metrics)
+        aspects = [name for name in best.metrics if "/" in name and name in measured]
+        gains = {name.partition("/")[2].replace("_", " "): group.part_interval(best, base, name) for name in aspects}
     if len(gains) < 2:
         return []
-    largest, smallest = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
-    return [
-        f"The gain is largest on {largest} ({format_signed(gains[largest])}) and smallest on {smallest} ({format_signed(gains[smallest])})."
-    ]
+    (largest, most), *_, (smallest, least) = sorted(gains.items(), key=lambda gain: -gain[1].difference)
+    return [f"The gain is largest on {largest} ({_format_gain(most)}) and smallest on {smallest} ({_format_gain(least)})."]
+
+
+def _format_gain(gain: Interval) -> str:
+    return f"{format_signed(gain.difference)}, {_describe_interval(gain)}"
 
 
 def _write_settings(group: ComparisonGroup) -> list[str]:
@@ -200,11 +201,11 @@ def _suggest_run(group: ComparisonGroup, sweep: SweepRecord) -> str:
     gain = value - sweep.points["base"].metrics[sweep.metric] if "base" in sweep.points else 0.0
     if base is None or base.composer != sweep.composer or gain <= run.value - base.value:
         return ""
-    return f" Its gain, {format_signed(gain)}, is larger than that of the best run here: run this setting to compare it query by query."
+    return " Its gain is larger than that of the best run here: run this setting to compare it query by query."
 
 
 def _describe_published(name: str, point: PlanePoint) -> str:
-    return f"the {name} setting{f' ({point.setting})' if point.setting else ''}"
+    return f"the {name} setting{f' ({point.setting}, `{point_option(point)}`)' if point.setting else ''}"
 
 
 def _describe_interval(interval: Interval) -> str:

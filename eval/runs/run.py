@@ -32,11 +32,15 @@ from eval.runs.records import (
 )
 from eval.runs.weight_settings import WeightSetting
 from mmretrieve import Composition, Encoder, EncoderIdentity
-from mmretrieve.options import BASE, RuleName
+from mmretrieve.language.options import ENDPOINT, RULES, TAGGER
+from mmretrieve.options import BASE, RewriterName, RuleName
+from mmretrieve.registry import COMPOSERS
 
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")  # whose versions a record has
 MAX_HITS = 6  # best hits of each query in a record
 MAX_REMARKS = 5  # different remarks of compositions in a record
+TEXT_ROLES = {"rewriter": RewriterName.TEMPLATE.value, "compiler": RULES, "describer": ENDPOINT}
+"""The roles beside the captioner that make texts, and what fills each in the evaluation unless another is named."""
 
 
 @dataclass
@@ -114,10 +118,28 @@ class EvalRun:
 
     @property
     def label(self) -> str:
-        """Method and weights for a table: "captions + PDV-F 1.4/1.2/0.75"."""
-        rule = self.config.rule
-        method = str(self.config.composer) if rule is None else f"{self.config.composer}, {rule} rule"
+        """Method, sources of its texts and weights, for a table: "captions (tagger, template) + PDV-F 1.4/1.2/0.75"."""
+        sources = f" ({', '.join(self.text_sources)})" if self.text_sources else ""
+        rule = "" if self.config.rule is None else f", {self.config.rule} rule"
+        method = f"{self.config.composer}{sources}{rule}"
         return method if self.setting.label == BASE else f"{method} + {self.setting.label}"
+
+    @property
+    def text_sources(self) -> tuple[str, ...]:
+        """Where the captions of references come from, and what rewrites them and compiles roles, as far as the composer uses each."""
+        uses = COMPOSERS[self.config.composer].uses
+        names = {"captioner": self._captioner} | {
+            role: str(self.options.get(role) or name) for role, name in TEXT_ROLES.items()
+        }
+        return tuple(name for role, name in names.items() if role in uses)
+
+    @property
+    def _captioner(self) -> str:
+        if self.config.concept:
+            return "concept"
+        if any(self.config.caption(query) is not None for part in self.parts for query in part.benchmark.queries):
+            return "benchmark captions"
+        return str(self.options.get("captioner") or TAGGER)
 
     def list_remarks(self, of_compositions: Mapping[str, int] | None = None) -> list[str]:
         """What a reader of the numbers must know: of the data, of empty prompts, and the most frequent of compositions."""

@@ -214,7 +214,7 @@ def test_report_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     page = tmp_path / "page" / "report.html"
     assert main(["report", str(tmp_path), "--out", str(page), "--root", f"cirr={place / 'cirr'}"]) == 0
     text = page.read_text()
-    assert "captions + PDV-F 1.4/1.2/0.75" in text
+    assert "captions (tagger, template) + PDV-F 1.4/1.2/0.75" in text
     assert text.count("data:image/jpeg;base64,") > 20
     assert str(place) not in text
     assert f"written to {page}" in capsys.readouterr().out

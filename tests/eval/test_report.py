@@ -36,7 +36,7 @@ from eval.report.published import (
     find_backbone,
     find_published,
 )
-from eval.report.tables import aspects_table, differences_table, results_table
+from eval.report.tables import MAX_COLUMNS, aspects_table, differences_tables, results_table
 from eval.report.verdict import count_changes, equal_to_best, write_verdict
 from eval.runs.records import SweepRecord, read_record, write_record
 from mmretrieve import MMRetrieveError
@@ -297,14 +297,21 @@ def test_of_two_bases_the_one_with_similar_options_is_used(tmp_path: Path) -> No
     base = group.base_of(group.runs[0])
     assert base is not None
     assert base.name == "b"
-    assert group.title(base) == "captions (b)"
+    assert group.title(base) == "captions (captioner a model)"
+    write_run(tmp_path, "c", CLEAR[1], options=options)
+    group = group_of(tmp_path)
+    assert {group.title(run) for run in group.runs if run.is_base} == {
+        "captions (captioner tagger)",
+        "captions (b)",  # as c in all options
+        "captions (c)",
+    }
 
 
 def test_verdict_describes_the_tuning_of_a_sweep(folder: Path) -> None:
     verdict = write_verdict(group_of(folder))
     assert verdict.setting[1] == (
         "The best PDV setting in the sweep of captions is `--pdv 2,2,0.5` (beta 0.5, gamma 2): R@1 42.0, compared with 20.0 at "
-        "the base and 30.0 at the published setting (cirevl), tuned and reported on the same queries (all queries)."
+        "the base and 30.0 at the published setting (cirevl, `--pdv 1.4,1.2,0.75`), tuned and reported on the same queries (all queries)."
     )
     assert any("chosen on the queries that it is reported on" in caution for caution in verdict.cautions)
     write_sweep(folder, best_value=80.0)
@@ -317,7 +324,7 @@ def test_verdict_describes_the_tuning_of_a_sweep(folder: Path) -> None:
     verdict = write_verdict(group_of(folder))
     assert verdict.setting[1].endswith(
         "tuned on the even queries, reported on the odd queries. "
-        "Its gain, +60.0, is larger than that of the best run here: run this setting to compare it query by query."
+        "Its gain is larger than that of the best run here: run this setting to compare it query by query."
     )
     assert verdict.cautions == ()
     write_sweep(folder, halves=True, best_value=21.0)
@@ -344,7 +351,9 @@ def test_verdict_of_a_suite(tmp_path: Path) -> None:
     write_run(tmp_path, "base", {"fashioniq:dress": shirt, "fashioniq:shirt": shirt}, benchmark="fashioniq")
     group = group_of(tmp_path)
     assert group.interval(*group.runs).difference == pytest.approx((50 + 0) / 2)
-    assert write_verdict(group).reasons[-1] == "The gain is largest on dress (+50.0) and smallest on shirt (0.0)."
+    assert write_verdict(group).reasons[-1] == (
+        "The gain is largest on dress (+50.0, 95% interval 35.0 to 67.5) and smallest on shirt (0.0, 95% interval 0.0 to 0.0)."
+    )
     table = results_table(group)
     assert table.heads == (("mean", 1), ("dress", 1), ("shirt", 1))
     assert [[text for text, _ in row.cells] for row in table.rows] == [["50.0", "75.0", "25.0"], ["25.0", "25.0", "25.0"]]
@@ -359,9 +368,10 @@ def test_differences_in_both_directions(folder: Path) -> None:
     first, second = group.runs
     forth, back = group.interval(first, second), group.interval(second, first)
     assert (back.difference, back.low, back.high) == (-forth.difference, -forth.high, -forth.low)
-    ((label, cells),) = differences_table(group)
-    assert label == first.label
-    assert cells == [forth]
+    (table,) = differences_tables(group)
+    ((label, cells),) = table.rows
+    assert (label, table.columns) == (first.label, (second.label,))
+    assert cells == (forth,)
     assert forth.difference == pytest.approx(55)
     assert forth.is_significant
     row, base = results_table(group).rows
@@ -380,18 +390,89 @@ def test_differences_in_both_directions(folder: Path) -> None:
     assert [row.notes for row in table.rows] == [(1,), ()]
 
 
+def write_aspects(
+    folder: Path, name: str, negation: Sequence[float | None], addressing: Sequence[float | None], **more: Any
+) -> None:
+    """A run whose queries have a recall of 0 under base weights, else 100, and the values of two aspects where they carry them."""
+    names = ("recall@1", "map@10/negation", "map@10/direct_addressing")
+    recall = 100.0 if more else 0.0
+    values = [[recall, *pair] for pair in zip(negation, addressing, strict=True)]
+    means = {metric: float(np.mean([row[i] for row in values if row[i] is not None])) for i, metric in enumerate(names)}
+    path = write_run(
+        folder,
+        name,
+        [LOST] * len(values),
+        metrics=means,
+        change=lambda query: query | {"values": values[int(query["id"])]},
+        **more,
+    )
+    queries = json.loads(path.with_name(f"{name}.queries.json").read_text())
+    path.with_name(f"{name}.queries.json").write_text(json.dumps(queries | {"metrics": names}))
+
+
 def test_aspects_have_a_table_of_their_own(tmp_path: Path) -> None:
-    more = {"recall@1": 75.0, "map@10/negation": 12.0, "map@10/direct_addressing": 30.0}
-    write_run(tmp_path, "a", CLEAR[0], metrics=more, weighing="balanced")
-    write_run(tmp_path, "b", CLEAR[1], metrics={"recall@1": 20.0, "map@10/negation": 13.0, "map@10/direct_addressing": 10.0})
+    write_aspects(tmp_path, "a", [12.0, 14.0, None, 13.0], [None, 30.0, 20.0, 40.0], weighing="balanced")
+    write_aspects(tmp_path, "b", [13.0, 15.0, None, 14.0], [None, 10.0, 10.0, 10.0])
     group = group_of(tmp_path)
     table = aspects_table(group)
     assert table is not None
     assert [name for name, _ in table.columns] == ["mAP@10, negation", "mAP@10, direct addressing"]
     assert [name for name, _ in results_table(group).columns] == ["R@1"]
-    assert (
-        write_verdict(group).reasons[-1] == "The gain is largest on direct addressing (+20.0) and smallest on negation (−1.0)."
+    assert write_verdict(group).reasons[-1] == (
+        "The gain is largest on direct addressing (+20.0, 95% interval 10.0 to 30.0) "
+        "and smallest on negation (−1.0, 95% interval −1.0 to −1.0)."
     )
+
+
+def test_every_difference_has_its_interval(tmp_path: Path) -> None:
+    write_run(tmp_path, "pdv", CLEAR[0], weighing="PDV-F 1.4/1.2/0.75")
+    write_run(tmp_path, "base", CLEAR[1])
+    write_run(tmp_path, "auto", CLOSE[0], weighing="auto")
+    write_sweep(tmp_path, halves=True, best_value=90.0)
+    text = re.sub(r"<[^>]+>", " ", build_report(tmp_path, resamples=50).partition("<main>")[2].partition("<h3>Queries</h3>")[0])
+    text = re.sub(r"the weights are [^;]*?composed [\d.]+\.", "", text)
+    signed = re.findall(r"[+−]\d+\.\d\S*\s+\S+", re.sub(r"\[[^\]]*\]", "[]", text))
+    assert len(signed) >= 5
+    assert all(re.search(r"\[\]|95%", one) for one in signed), signed
+    assert "Its gain is larger than that of the best run here" in text
+
+
+def test_a_checkpoint_differs_by_an_interval(tmp_path: Path) -> None:
+    outcomes = [FOUND] * 25 + [LOST] * 75
+    write_run(tmp_path, "a", outcomes, benchmark="cirr", composer="lincir", split="test1")
+    comparison = compare_checkpoint(group_of(tmp_path))
+    assert comparison is not None
+    ((name, expected, measured, difference, interval),) = comparison["rows"]
+    assert (name, expected, measured, difference) == ("R@1", "25.40", "25.00", "−0.40")
+    assert interval.difference == pytest.approx(-0.4)
+    assert interval.low == pytest.approx(-0.4 - 1.96 * 4.33, abs=1)
+    assert interval.high == pytest.approx(-0.4 + 1.96 * 4.33, abs=1)
+    assert not interval.is_significant
+
+
+def test_a_published_setting_is_shown_as_it_is_published(folder: Path) -> None:
+    html = build_report(folder, resamples=50)
+    assert "<code>--pdv 1.4,1.2,0.75</code>" in html
+    assert "--pdv 1.25,1.25,0.75" not in html  # the same point, in other numbers than those of the paper
+    write_sweep(folder, points={"published": {"beta": 0.7, "gamma": 1.25, "metrics": {"recall@1": 3.0}, "setting": "cirevl"}})
+    assert "--pdv 1.25,1.25,0.7" in build_report(folder, resamples=50)  # the paper's numbers would be another point
+
+
+def test_differences_of_many_runs_are_several_tables(tmp_path: Path) -> None:
+    for number in range(MAX_COLUMNS + 3):
+        write_run(tmp_path, f"run {number}", [FOUND] * (30 - number) + [LOST] * (10 + number), composer=f"c{number}")
+    group = group_of(tmp_path)
+    tables = differences_tables(group)
+    assert [len(table.columns) for table in tables] == [MAX_COLUMNS, 2]
+    pairs = [
+        (row, column)
+        for table in tables
+        for row, cells in table.rows
+        for column, cell in zip(table.columns, cells, strict=True)
+        if cell
+    ]
+    titles = [group.title(run) for run in group.runs]
+    assert sorted(pairs) == sorted((a, b) for i, a in enumerate(titles) for b in titles[i + 1 :])
 
 
 def test_published_rows_are_shown_for_released_data_only(tmp_path: Path) -> None:
@@ -427,7 +508,7 @@ def test_a_released_checkpoint_is_compared_with_its_expected_numbers(tmp_path: P
     write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="lincir", metrics=result)
     comparison = compare_checkpoint(group_of(tmp_path))
     assert comparison is not None
-    assert comparison["rows"] == [("R@10", "26.10", "26.08", "−0.02"), ("R@50", "46.25", "46.25", "0.00")]
+    assert comparison["rows"] == [("R@10", "26.10", "26.08", "−0.02", None), ("R@50", "46.25", "46.25", "0.00", None)]
     write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="lincir", metrics=result, model="ViT-B-32/openai")
     assert compare_checkpoint(group_of(tmp_path)) is None
     write_run(tmp_path, "a", CLEAR[0], benchmark="fashioniq", composer="searle", metrics=result)
@@ -715,3 +796,39 @@ def test_the_report_in_a_browser(folder: Path, width: int, scheme: str) -> None:
         browser.close()
     assert [address for address in requested if not address.startswith(("data:", file.as_uri()))] == []
     assert errors == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1400, 1100, 768, 390])
+def test_no_table_is_clipped(tmp_path: Path, width: int) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    setting = "PDV-F 1.4/1.2/0.75 (cirevl-fashioniq-large)"
+    for number in range(9):
+        outcomes = {
+            f"genecis:{kind}_{what}": [FOUND] * (30 - number) + [LOST] * (10 + number)
+            for kind in ("focus", "change")
+            for what in ("attribute", "object")
+        }
+        metrics = {"recall@1": 100.0 * (30 - number) / 40, "recall@2": 100.0, "recall@3": 100.0}
+        part = {"metrics": metrics, "queries": 40, "gallery": 15, "checksum": "c0ffee", "remark": None}
+        write_run(tmp_path, f"run {number}", outcomes, benchmark="genecis", composer="captions", weighing=setting if number % 2 else "base",
+                  label=f"captions (a file of captions {number}.json, template) + {setting}", metrics=metrics, parts=dict.fromkeys(outcomes, part))  # fmt: skip
+    write_run(tmp_path, "lincir", CLEAR[0], benchmark="cirr", composer="lincir", split="test1")
+    write_sweep(tmp_path)
+    file = tmp_path / "report.html"
+    file.write_text(build_report(tmp_path, resamples=50), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(file.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        sizes = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map(one => [one.ariaLabel, one.scrollWidth - one.clientWidth])"
+        )
+        assert len(sizes) >= 5
+        assert [name for name, beyond in sizes if beyond > 0] == []
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        browser.close()

@@ -208,3 +208,31 @@ def test_tunings_by_name() -> None:
     assert Tuning("halves") is Tuning.HALVES
     with pytest.raises(OptionError, match="unknown tuning 'best'; choose from: halves, same"):
         Tuning("best")
+
+
+@pytest.mark.parametrize(
+    ("composer", "options", "label"),
+    [
+        (ComposerName.CAPTIONS, {}, "captions (tagger, template)"),
+        (ComposerName.CAPTIONS, {"captioner": "endpoint", "rewriter": "swap"}, "captions (endpoint, swap)"),
+        (ComposerName.LDRE, {"rewriter": "answers.json 12ab34cd"}, "ldre (tagger, answers.json 12ab34cd)"),
+        (ComposerName.ROLES, {"captioner": None}, "roles (tagger, template, rules)"),
+        (ComposerName.ONE_STEP, {"describer": "endpoint"}, "one-step (endpoint)"),
+        (ComposerName.LINCIR, {}, "lincir"),
+        (ComposerName.SUM, {}, "sum"),
+    ],
+)
+def test_a_label_names_the_sources_of_texts(
+    encoder: mm.Encoder, composer: ComposerName, options: dict[str, str], label: str
+) -> None:
+    assert replace(run_of(encoder, random_part(1), composer=composer), options=options).label == label
+
+
+def test_a_label_names_captions_of_the_benchmark(encoder: mm.Encoder) -> None:
+    part = random_part(1)
+    queries = tuple(replace(query, caption="a dress", concept="a dress") for query in part.benchmark.queries)
+    run = run_of(encoder, replace(part, benchmark=replace(part.benchmark, queries=queries)))
+    assert run.label == "captions (benchmark captions, template)"
+    own = replace(run.config, benchmark_captions=False)
+    assert replace(run, config=own).label == "captions (tagger, template)"
+    assert replace(run, config=replace(own, concept=True, rule="hinge")).label == "captions (concept, template), hinge rule"
