@@ -159,75 +159,6 @@ def test_a_search_equals_the_library(visit: Opener) -> None:
     assert page.locator("#current .card").first.locator(".contribution").count() == 4
 
 
-def test_images_are_uploaded_pasted_and_dropped(visit: Opener) -> None:
-    page, source = visit(), mm.wardrobe.pictures_folder() / mm.wardrobe.drawings()[7].id
-    wait_for_results(page, lambda: page.set_input_files("#file", source))
-    page.wait_for_function("document.querySelector('#tiles img')?.naturalWidth > 0")
-    assert page.locator("#tiles .tile").count() == 1
-    put = """([bytes, kind]) => {
-      const file = new File([new Uint8Array(bytes)], 'a.png', { type: 'image/png' }), data = new DataTransfer();
-      data.items.add(file);
-      const event = kind === 'paste' ? new ClipboardEvent('paste', { clipboardData: data, bubbles: true }) : new DragEvent('drop', { dataTransfer: data, bubbles: true });
-      document.querySelector('#query-form').dispatchEvent(event);
-    }"""
-    for number, kind in ((8, "paste"), (9, "drop")):
-        other = (mm.wardrobe.pictures_folder() / mm.wardrobe.drawings()[number].id).read_bytes()
-        wait_for_results(page, lambda kind=kind, other=other: page.evaluate(put, [list(other), kind]))
-    assert page.locator("#tiles .tile").count() == 3
-    wait_for_results(page, lambda: page.locator("#tiles .remove").first.click())
-    assert page.locator("#tiles .tile").count() == 2
-
-
-def test_a_file_that_is_no_image_is_an_error(visit: Opener, tmp_path: Path) -> None:
-    page = visit(expected=("422",))
-    (tmp_path / "notes.png").write_bytes(b"not a picture")
-    page.set_input_files("#file", tmp_path / "notes.png")
-    page.wait_for_selector("#error:not([hidden])")
-    assert "not an image" in page.inner_text("#error")
-    assert "/" not in page.inner_text("#error")
-    choose_reference(page)
-    assert page.locator("#error").is_hidden()
-    assert page.locator("#columns.stale").count() == 0
-
-
-def test_a_url_is_not_fetched(visit: Opener) -> None:
-    page = visit()
-    page.evaluate("""() => {
-      const data = new DataTransfer();
-      data.setData('text/uri-list', 'http://example.com/dress.jpg');
-      document.querySelector('#drop').dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }));
-    }""")
-    page.wait_for_selector("#error:not([hidden])")
-    assert "does not fetch URLs" in page.inner_text("#error")
-
-
-def test_several_references_and_a_region(visit: Opener) -> None:
-    page = visit()
-    first = choose_reference(page, 2)
-    wait_for_results(page, lambda: page.locator("#current .card").nth(4).click(modifiers=["Shift"]))
-    assert page.locator("#tiles .tile").count() == 2
-    assert [text.split(" × ")[0] for text in page.locator(".weight").all_inner_texts()] == ["image", "image 2"]
-    both = cards(page)
-    wait_for_results(page, lambda: page.locator("#tiles .remove").last.click())
-    assert cards(page) != both
-    whole = cards(page)
-    frame = page.locator("#tiles .frame").bounding_box()
-    page.mouse.move(frame["x"] + 0.1 * frame["width"], frame["y"] + 0.1 * frame["height"])
-    page.mouse.down()
-    page.mouse.move(frame["x"] + 0.6 * frame["width"], frame["y"] + 0.7 * frame["height"], steps=4)
-    wait_for_results(page, page.mouse.up)
-    left, top, right, bottom = json.loads(page.locator("#tiles .box").get_attribute("data-region"))
-    assert (left, top, right, bottom) == pytest.approx((0.1, 0.1, 0.6, 0.7), abs=0.02)
-    ranking = wardrobe().search(reference_id=first, region=(left, top, right, bottom), exclude_reference=True, k=24)
-    part = page.eval_on_selector_all("#current .card", "cards => cards.flatMap(({card}) => [card.id, ...card.copies])")
-    assert sorted(part) == sorted(ranking.ids)
-    page.locator("#tiles .box").focus()
-    wait_for_results(page, lambda: page.keyboard.press("ArrowRight"))
-    assert json.loads(page.locator("#tiles .box").get_attribute("data-region"))[0] == pytest.approx(left + 0.05, abs=0.001)
-    wait_for_results(page, lambda: page.keyboard.press("Escape"))
-    assert cards(page) == whole
-
-
 def is_automatic(page: Any) -> bool:
     return page.locator("#automatic").get_attribute("aria-pressed") == "true"
 
@@ -352,34 +283,6 @@ def test_presets_and_published_settings(visit: Opener) -> None:
     assert is_automatic(page)
 
 
-def test_suggestions_strengths_avoid_and_feedback(visit: Opener) -> None:
-    page = visit()
-    choose_reference(page)
-    page.wait_for_selector("#suggestions .chip")
-    word = page.locator("#suggestions .chip").first.inner_text()
-    wait_for_results(page, lambda: page.locator("#suggestions .chip").first.click())
-    assert page.input_value("#prompt") == word
-    assert word in page.inner_text("#interpretation")
-    page.click("#more-options summary")
-    page.click("#add-prompt")
-    page.fill("#prompts li:last-child input[type=text]", "in red")
-    wait_for_results(page, lambda: page.press("#prompts li:last-child input[type=text]", "Tab"))
-    assert "composed 2" in " ".join(page.locator(".weight").all_inner_texts())
-    before = cards(page)
-    wait_for_results(page, lambda: page.fill("#prompts li:last-child input[type=range]", "-1"))
-    assert cards(page) != before
-    page.fill("#avoid", "stripes")
-    wait_for_results(page, lambda: page.press("#avoid", "Tab"))
-    assert "avoid" in " ".join(page.locator(".weight").all_inner_texts())
-    assert "avoid: stripes" in page.inner_text("#prompt-line")
-    wait_for_results(page, lambda: page.locator("#current .card .more_like").nth(2).click())
-    wait_for_results(page, lambda: page.locator("#current .card .less_like").nth(5).click())
-    assert page.locator("#feedback .chip").count() == 2
-    assert {"more", "less"} <= {text.split(" × ")[0] for text in page.locator(".weight").all_inner_texts()}
-    wait_for_results(page, lambda: page.locator("#feedback .chip").first.click())
-    assert page.locator("#feedback .chip").count() == 1
-
-
 def test_filters_minimum_score_and_sort(visit: Opener) -> None:
     page = visit(expected=("400",))
     reference = choose_reference(page)
@@ -412,63 +315,6 @@ def test_filters_minimum_score_and_sort(visit: Opener) -> None:
     wait_for_results(page, lambda: page.select_option("#sort", ""))
     wait_for_results(page, lambda: page.uncheck("#exclude-reference"))
     assert cards(page)[0] == reference
-
-
-def test_undo_redo_and_links(visit: Opener) -> None:
-    page = visit()
-    start = cards(page)
-    choose_reference(page)
-    first = cards(page)
-    search(page, "in red")
-    second = cards(page)
-    wait_for_results(page, lambda: page.click("#undo"))
-    assert cards(page) == first
-    wait_for_results(page, lambda: page.click("#undo"))
-    assert cards(page) == start
-    assert page.locator("#undo").is_disabled()
-    assert page.input_value("#prompt") == ""
-    wait_for_results(page, lambda: page.keyboard.press("Control+Shift+Z"))
-    wait_for_results(page, lambda: page.click("#redo"))
-    assert cards(page) == second
-    assert page.locator("#redo").is_disabled()
-    wait_for_results(page, lambda: page.get_by_role("button", name="Follow the prompt").click())
-    moved = cards(page)
-    link = page.url.split("127.0.0.1", 1)[1].split("/", 1)[1]
-    again = visit("/" + link)
-    assert cards(again) == moved
-    assert again.input_value("#prompt") == "in red"
-    assert controls(again) == controls(page)
-    for broken in (
-        "{broken",
-        '{"filters": {"kind": {"any_of": 5}}}',
-        '{"references": [{"id": "x", "region": 5, "weight": 1}]}',
-        '{"controls": {"beta": 5}}',
-        '{"prompts": []}',
-        '{"references": [5], "knobs": {}, "shown": 1e9, "more": "x", "sort": null}',
-        "[]",
-        "7",
-    ):
-        assert cards(visit("/?q=" + urllib.parse.quote(broken))) == start
-    wait_for_results(again, lambda: again.click("#new-search"))
-    assert cards(again) == start
-
-
-def test_links_of_earlier_versions_open(visit: Opener) -> None:
-    """The names that links had before the state took those of the search request."""
-    one, other, liked = (drawing.id for drawing in mm.wardrobe.drawings()[:3])
-    by_hand = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75, "prompt": 0}
-    reference = {"references": [{"id": one, "region": None, "weight": 1}], "prompts": [{"text": "in red", "strength": 1}]}
-    before = {"knobs": by_hand, "beside": "auto", "more": [other], "less": [liked], "min": -9, "alone": False, "shown": 48}
-    page = visit("/?q=" + urllib.parse.quote(json.dumps(reference | before)))
-    assert controls(page) == by_hand
-    assert page.inner_text("#pinned h2") == "Pinned: automatic"
-    assert page.locator("#feedback .chip").all_inner_texts() == [f"more like {other} ✕", f"less like {liked} ✕"]
-    assert page.input_value("#min-score") == "-9"
-    assert not page.is_checked("#exclude-reference")
-    assert (
-        page.eval_on_selector_all("#current .card", "cards => cards.flatMap(({card}) => [card.id, ...card.copies]).length")
-        == 48
-    )
 
 
 def test_two_settings_are_compared(visit: Opener) -> None:
@@ -540,36 +386,6 @@ def test_export(visit: Opener, tmp_path: Path) -> None:
     assert len(rows) == 1999
     assert rows[0]["id"] == cards(page)[0] == json.loads((tmp_path / "json").read_bytes())["hits"][0]["id"]
     assert (tmp_path / "zip").read_bytes()[:2] == b"PK"
-
-
-def test_keyboard_shortcuts(visit: Opener) -> None:
-    page = visit()
-    page.locator("#current .card .picture").first.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowDown")
-    across = page.evaluate("new Set([...document.querySelectorAll('#current .card')].map(c => c.offsetLeft)).size")
-    assert page.evaluate("document.activeElement.closest('.card').dataset.id") == cards(page)[1 + across]
-    target = cards(page)[1 + across]
-    wait_for_results(page, lambda: page.keyboard.press("Enter"))
-    assert target in page.locator("#tiles img").get_attribute("alt")
-    page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "prompt"
-    page.keyboard.type("in red")
-    wait_for_results(page, lambda: page.keyboard.press("Enter"))
-    page.locator("#current .card .picture").nth(1).focus()
-    wait_for_results(page, lambda: page.keyboard.press("m"))
-    page.locator("#current .card .picture").nth(2).focus()
-    wait_for_results(page, lambda: page.keyboard.press("l"))
-    assert page.locator("#feedback .chip").count() == 2
-    page.locator("#current .card .picture").nth(2).focus()
-    page.keyboard.press("d")
-    assert page.locator("#details").is_visible()
-    page.keyboard.press("Escape")
-    page.locator("#current .card .picture").nth(2).focus()
-    page.keyboard.press("t")
-    assert page.evaluate("document.activeElement.id") == "pad"
-    page.keyboard.press("?")
-    assert page.locator("#shortcuts").is_visible()
 
 
 @pytest.mark.parametrize(
