@@ -109,6 +109,7 @@ function tile(one, { update, remove }) {
   const weight = make("input", { type: "range", min: 0, max: 2, step: 0.1, "aria-label": `Weight of ${name}` });
   const weightLine = make("label", { class: "tile-weight" }, term, weight);
   const node = make("li", { class: "tile" }, frame, make("div", { class: "tile-tools" }, partButton, removeButton), weightLine);
+  image.addEventListener("load", () => frame.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight));
   removeButton.addEventListener("click", () => {
     remove();
     $("#add-picture summary").focus();
