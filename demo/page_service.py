@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import PurePosixPath
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -17,6 +16,7 @@ from demo.suggestions import Suggestions
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking
 from mmretrieve.gallery.view import FILTERED
 from mmretrieve.options import BUILT_IN
+from mmretrieve.registry import RULES
 from mmretrieve.request import SearchRequest
 from mmretrieve.server.context import AppContext
 from mmretrieve.service import ScoredQuery
@@ -33,6 +33,7 @@ class PageService:
     def __init__(self, context: AppContext) -> None:
         self.service, self.uploads = context.service, context.uploads
         self._suggestions = Suggestions(self.service)
+        self._composers = self.service.retriever.composers  # takes too long for every visit of the page
 
     def start(self) -> dict[str, Any]:
         """What the page needs before the first request: the size of the gallery, settings, help texts, and fields to filter by."""
@@ -44,6 +45,8 @@ class PageService:
             "base": WeightControls().model_dump(),
             "setting": controls.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
+            "composers": self._composers,
+            "rules": RULES.names,
             "help": {name: field.description for name, field in WeightControls.model_fields.items()},
             "facets": [vars(facet) for facet in self.service.facets()],
         }
@@ -72,7 +75,10 @@ class PageService:
 
     def _request(self, page: PageRequest) -> SearchRequest:
         request = page.to_request(self.uploads)
-        return replace(request, where=combine_filters(page.filters, request.where))
+        if not (request.reference_count and request.prompt):  # the chosen method waits for something to compose
+            request = replace(request, composer=None, rule=None)
+        exclude = (*request.exclude, *request.less_like)  # what one does not want is not shown
+        return replace(request, where=combine_filters(page.filters, request.where), exclude=exclude)
 
     def _view(self, scored: ScoredQuery, request: SearchRequest, page: PageRequest) -> PageView:
         return PageView(
@@ -110,11 +116,11 @@ class PageService:
         return (best + average) / 2 if best > average else np.inf
 
     def _cards(self, ranking: Ranking, weak_below: float) -> list[Card]:
-        weighted = [name for name, weight in ranking.weights.items() if weight]
+        gallery, weighted = self.service.gallery, [name for name, weight in ranking.weights.items() if weight]
         return [
             Card(
                 id=hit.id,
-                name=readable_name(hit.id),
+                title=gallery.title(hit.id, fields),
                 rank=hit.rank,
                 score=hit.score,
                 contributions={name: hit.contributions[name] for name in weighted},
@@ -130,7 +136,7 @@ class PageService:
         total = self.service.items(request.where, 0, 1).total
         items = self.service.items(request.where, random.randrange(max(1, total - MAX_SAMPLED + 1)), MAX_SAMPLED).items
         cards = [
-            Card(id=item.id, name=readable_name(item.id), fields=dict(item.fields))
+            Card(id=item.id, title=self.service.gallery.title(item.id, item.fields), fields=dict(item.fields))
             for item in random.sample(items, min(request.k, len(items)))
         ]
         filtered = len(self.service.gallery) - total
@@ -156,8 +162,3 @@ def stack_copies(cards: Sequence[Card], vectors_nd: Float32) -> list[Card]:
         else:
             shown[original].copies.append(card.id)
     return shown
-
-
-def readable_name(id_: str) -> str:
-    """The id of an item as a readable name: `"summer/red-dress-7.png"` → `"red dress 7"`."""
-    return " ".join(PurePosixPath(id_).stem.replace("-", " ").replace("_", " ").split()) or id_

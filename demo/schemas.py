@@ -123,7 +123,7 @@ class Card(BaseModel):
     """One item on the page. `copies` are near-duplicates, which it hides; `weak` items come after the divider."""
 
     id: str
-    name: str
+    title: str
     rank: int | None = None
     score: float | None = None
     contributions: dict[str, float] = Field(default_factory=dict)

@@ -35,6 +35,7 @@ from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery
 from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, RuleName
 from mmretrieve.ranking import Ranking
+from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
 from mmretrieve.vectors import Float32
@@ -649,6 +650,18 @@ class Retriever:
         words = {} if composition is None else composition.words
         lexicon = self._swap.lexicon
         return avoid_directions(self.encoder, phrases, lexicon, words.get(Term.TEXT), words.get(Term.COMPOSED))
+
+    @property
+    def composers(self) -> tuple[str, ...]:
+        """The names of the composers that combine a reference with a prompt, and whose parts this retriever has."""
+        return tuple(name for name in COMPOSERS if self._composes(name))
+
+    def _composes(self, name: str) -> bool:
+        entry = COMPOSERS[name]
+        try:
+            return entry.reads_image and entry.reads_prompt and self._composer(name, RuleName.LINEAR) is not None
+        except OptionError:  # a part is missing
+            return False
 
     def _composer(self, name: str, rule: str) -> Composer:
         if (name, rule) not in self._composers:

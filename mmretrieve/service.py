@@ -17,7 +17,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, ImageError, MissingError
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
-from mmretrieve.gallery.store.records import Item
+from mmretrieve.gallery.store.records import FieldType, Item
 from mmretrieve.gallery.view import ItemPage, SearchOptions
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import QUERY_FIELDS, SearchRequest
@@ -32,6 +32,7 @@ MAX_ATTEMPTS = 8  # at an answer during which the gallery does not change
 IMAGE_SIDE = 2_048  # pixels of an image that is served: enough for any screen
 FACET_ITEMS = 2_000  # items that are read for the facets
 FACET_CHOICES = 24  # values of a text field that are offered, the most frequent first
+MAX_DISTINCT_SHARE = 0.5  # distinct values per item of a text field with more values than are offered
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,14 @@ class SearchService:
         return buffer.getvalue()
 
     def facets(self) -> list[Facet]:
-        """One facet for each field, from the first FACET_ITEMS items."""
+        """One facet for each field that divides the items, from the first FACET_ITEMS items.
+
+        Fields with one value, and text fields with nearly one value an item, such as titles, are left out.
+        """
         fields = [item.fields for item in self.gallery.list_items(limit=FACET_ITEMS).items]
-        kinds: Mapping[str, str] = self.gallery.info()["fields"]
-        return [_facet(name, kind, [of[name] for of in fields if of.get(name) is not None]) for name, kind in kinds.items()]
+        kinds = self.gallery.manifest.fields
+        values = {name: [of[name] for of in fields if of.get(name) is not None] for name in kinds}
+        return [_facet(name, kind, values[name]) for name, kind in kinds.items() if _divides(kind, values[name])]
 
     @property
     def _keeps_scores(self) -> bool:
@@ -209,8 +214,15 @@ def _fields_of(gallery: GalleryBase[Any], id_: str) -> Mapping[str, Any]:
         return {}
 
 
-def _facet(name: str, kind: str, values: Sequence[object]) -> Facet:
-    if kind == "number":
+def _divides(kind: FieldType, values: Sequence[object]) -> bool:
+    """Whether a field has several values that a person can choose from."""
+    distinct = len(set(values))
+    is_choice = distinct <= FACET_CHOICES or distinct <= MAX_DISTINCT_SHARE * len(values)
+    return distinct > 1 and (kind is FieldType.NUMBER or is_choice)
+
+
+def _facet(name: str, kind: FieldType, values: Sequence[object]) -> Facet:
+    if kind is FieldType.NUMBER:
         numbers = [float(value) for value in values if isinstance(value, int | float)]
         return Facet(name, lowest=min(numbers, default=None), highest=max(numbers, default=None))
     return Facet(name, tuple(Counter(map(str, values)).most_common(FACET_CHOICES)))

@@ -48,6 +48,7 @@ ORDER = [
 IN_GALLERY = [
     "store",
     "vocabularies",
+    "titles",
     "manifest",
     "view",
     "index",

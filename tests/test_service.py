@@ -6,10 +6,12 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import httpx
+import numpy as np
 import pytest
 from live_server import served
 from mcp import Client
@@ -127,3 +129,25 @@ def test_an_answer_is_attempted_a_bounded_number_of_times(gallery: mm.Gallery, e
     with pytest.raises(GalleryError, match="changed during each of 8 attempts to answer; try again"):
         service.with_scores(SearchRequest.parse(prompt="a red dress"), answer_while_another_process_writes)
     assert len(attempts) == MAX_ATTEMPTS
+
+
+def test_facets_are_fields_that_divide_the_items(tmp_path: Path) -> None:
+    gallery = mm.Gallery.for_vectors(tmp_path / "g", mm.EncoderIdentity("model", "weights", "none"), dim=2)
+    fields = [
+        {
+            "title": f"dress {i}",
+            "nearly": f"no. {i // 2 * 2 if i > 20 else i}",
+            "colour": ("red", "blue")[i % 2],
+            "brand": "one",
+            "price": i,
+            "stock": 1,
+            "maker": f"maker {i // 4}",
+        }
+        for i in range(120)
+    ]
+    gallery.add_vectors([str(i) for i in range(120)], np.ones((120, 2)), fields=fields)
+    service = SearchService(mm.Retriever(gallery, SimpleNamespace(identity=gallery.encoder_identity)))  # type: ignore[arg-type]
+    facets = {facet.field: facet for facet in service.facets()}
+    assert list(facets) == ["colour", "price", "maker"]
+    assert facets["colour"].choices == (("red", 60), ("blue", 60))
+    assert (facets["price"].lowest, facets["price"].highest) == (0, 119)

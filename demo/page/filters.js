@@ -1,6 +1,6 @@
 // Filters: conditions on fields, a minimum score, an SQL condition, and leaving out the references.
 
-import { $, $$, make, setText } from "./dom.js";
+import { $, $$, make, round, setText } from "./dom.js";
 
 export function filters(start, change) {
   let state = null;
@@ -9,6 +9,7 @@ export function filters(start, change) {
     change({ filters: condition ? { ...others, [field]: condition } : others });
   };
   for (const facet of start.facets) $("#facets").append(facet.choices.length ? choices(facet, set) : range(facet, set));
+  $("#where").placeholder = example(start.facets);
   $("#exclude-reference").addEventListener("change", (event) => change({ exclude_reference: event.target.checked }));
   $("#min-score").addEventListener("change", (event) => change({ min_score: event.target.value === "" ? null : Number(event.target.value) }));
   $("#where").addEventListener("change", (event) => change({ where: event.target.value }));
@@ -25,6 +26,13 @@ export function filters(start, change) {
     setText($("#filter-count"), count ? `${count} active` : "");
     state = next;
   };
+}
+
+// A condition on the first two fields of the gallery.
+function example(facets) {
+  const quoted = (text, mark) => mark + text.replaceAll(mark, mark + mark) + mark;
+  const condition = ({ field, choices: [first], lowest, highest }) => `${/^[a-z_]\w*$/i.test(field) ? field : quoted(field, '"')} ${first ? `= ${quoted(first[0], "'")}` : `< ${round((lowest + highest) / 2)}`}`;
+  return facets.slice(0, 2).map(condition).join(" AND ") || "width > 300";
 }
 
 function choices(facet, set) {

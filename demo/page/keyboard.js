@@ -2,7 +2,7 @@
 
 import { $, $$ } from "./dom.js";
 
-const CARD_ACTIONS = { a: "add", m: "more_like", l: "less_like", d: "details" };
+const CARD_ACTIONS = { s: "choose", a: "add", m: "more_like", l: "less_like", d: "details" };
 
 // `act(action, card, pinned)` is called for a shortcut on a card.
 export function addShortcuts(act, steps) {

@@ -39,7 +39,7 @@ export function open(start) {
 
   const showReferences = references((list) => change({ references: list }), showError, start.built_in_model);
   const promptPart = prompts(change);
-  const showControls = weightControls(start, (controls, committed) => change({ controls }, committed));
+  const showControls = weightControls(start, change);
   const showFilters = filters(start, change);
   const showInterpretation = interpretation((caption) => change({ caption }));
   const showResults = results(act);
@@ -55,7 +55,6 @@ export function open(start) {
     showFilters(state);
     $("#undo").disabled = !steps.canUndo;
     $("#redo").disabled = !steps.canRedo;
-    $("#compare").setAttribute("aria-pressed", Boolean(state.comparison));
     $("#sort").value = state.sort;
     $("#export").disabled = !hasQuery(state);
     const shownImages = JSON.stringify([state.references, state.seed]);
@@ -118,7 +117,6 @@ export function open(start) {
   $("#redo").addEventListener("click", () => history.forward());
   $("#new-search").addEventListener("click", () => change(blank()));
   $("#help").addEventListener("click", () => $("#shortcuts").showModal());
-  $("#compare").addEventListener("click", () => change({ comparison: state.comparison ? null : state.controls }));
   $("#sort").addEventListener("change", (event) => change({ sort: event.target.value }));
   $("#show-more").addEventListener("click", () => change({ k: Math.min(MAX_RESULTS, state.k + PAGE_SIZE) }));
   $("#other-sample").addEventListener("click", () => change({ seed: state.seed + 1 }));
@@ -126,7 +124,6 @@ export function open(start) {
   $("#copy-link").addEventListener("click", copyLink);
 
   for (const facet of start.facets) $("#sort").append(new Option(`by ${facet.field}`, facet.field));
-  if (matchMedia("(max-width: 820px)").matches) $("#weights-panel").open = false; // it would cover the results
   addShortcuts(act, steps);
   visit(state);
 }

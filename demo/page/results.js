@@ -5,14 +5,17 @@ import { $, $$, arrange, decimal, make, setText } from "./dom.js";
 import { roleOf, TERM_HELP } from "./interpretation.js";
 import { ITEM_TYPE } from "./references.js";
 import { AUTO, hasQuery } from "./state.js";
-import { describe } from "./weights.js";
 
 const MAX_CACHED_CARDS = 600;
 const WEAKER = "Weaker matches: scores closer to the average image than to the best match";
 const ALL_WEAK = "Weak matches: no result scores above the average image";
 
+const TALLEST = 4 / 5; // width by height of the box of a picture
+const WHY = "mmretrieve-why"; // in the local storage: whether cards show contributions
+
 // `act(action, card, pinned)` is called for the actions of a card.
 export function results(act) {
+  addWhyToggle();
   const current = column($("#current"), act);
   const pinned = column($("#pinned"), (action, card) => act(action, card, true));
   return (view, state) => {
@@ -22,11 +25,7 @@ export function results(act) {
     $("#pinned").hidden = !view.comparison;
     $("#columns").classList.toggle("two", Boolean(view.comparison));
     $("#current h2").hidden = !view.comparison;
-    if (view.comparison) {
-      setText($("#pinned h2"), `Pinned: ${describe(state.comparison)}`);
-      setText($("#current h2"), `Current: ${describe(state.controls)}`);
-      showRankChanges(view);
-    }
+    if (view.comparison) showRankChanges(view);
     showStatus(view, isSearch, state);
     $("#no-match").hidden = !isSearch || view.results.has_match;
     setText($("#no-match"), `No good match${state.controls === AUTO ? "" : " with these weights"}. The nearest images are shown.`);
@@ -45,7 +44,7 @@ function column(section, act) {
   list.addEventListener("focusin", (event) => setTabStop(list, event.target.closest(".card")));
   return (results, state) => {
     const longest = Math.max(1e-9, ...results.cards.flatMap((card) => Object.values(card.contributions).map(Math.abs)));
-    const ordered = sortCards(results.cards, state.sort);
+    const ordered = sortCards(results.cards.map(withPosition), state.sort);
     const nodes = ordered.map((card) => {
       if (!cards.has(card.id)) cards.set(card.id, createCard(card.id, act));
       const one = cards.get(card.id);
@@ -68,50 +67,72 @@ function setTabStop(list, card) {
   for (const button of $$("button", card)) button.tabIndex = 0;
 }
 
+// The place of a card among the cards: a stack of near-copies takes one place, so ranks have gaps. Samples have no place.
+const withPosition = (card, at) => ({ ...card, position: card.rank === null ? null : at + 1 });
+
 // One card. Its elements are created once; `show` updates them.
 function createCard(id, act) {
   const part = (name, attributes = {}) => make("span", { class: name, ...attributes });
-  const [rank, copies, rankChange, name, score] = [part("rank"), part("copies"), part("rank-change", { hidden: true }), part("name"), part("score")];
-  const image = make("img", { src: thumbnailUrl(id), alt: "", loading: "lazy", decoding: "async", width: 256, height: 256, draggable: "true" });
-  const hint = make("span", { class: "hint", "aria-hidden": "true" }, "use as reference");
-  const main = make("button", { type: "button", class: "picture", tabindex: -1 }, image, rank, copies, rankChange, hint);
+  const [copies, rankChange, title, score] = [part("copies"), part("rank-change", { hidden: true }), part("title"), part("score")];
+  const image = make("img", { src: thumbnailUrl(id), alt: "", loading: "lazy", decoding: "async", width: 256, height: 320, draggable: "true" });
+  const main = make("button", { type: "button", class: "picture", tabindex: -1 }, image, copies, rankChange);
   const bars = make("div", { class: "bars" });
-  const node = make("li", { class: "card", "data-id": id, title: id }, main, make("span", { class: "title" }, name, score), bars);
-  node.append(tools((action) => act(action, node.card)));
-  node.addEventListener("click", (event) => act(event.shiftKey ? "add" : "choose", node.card));
+  const node = make("li", { class: "card", "data-id": id }, main, title, score, bars);
+  node.append(quickActions((action) => act(action, node.card)));
+  node.addEventListener("click", (event) => act(event.shiftKey ? "add" : "details", node.card));
   image.addEventListener("dragstart", (event) => event.dataTransfer.setData(ITEM_TYPE, id));
+  image.addEventListener("load", () => fitBoxes(image));
   image.addEventListener("error", () => node.classList.add("missing-image"));
   const show = (card, longest) => {
     node.card = card;
-    setText(name, card.name);
-    setText(rank, card.rank === null ? "" : String(card.rank));
-    setText(score, card.score === null ? "" : decimal(card.score, 3));
-    setText(copies, card.copies.length ? `+${card.copies.length} near-duplicate${card.copies.length > 1 ? "s" : ""}` : "");
-    rank.hidden = card.rank === null;
+    setText(title, card.title);
+    title.title = card.title;
+    setText(score, card.position === null ? "" : `${card.position} · score ${decimal(card.score)}`);
+    setText(copies, card.copies.length ? `+${card.copies.length} like it` : "");
     rankChange.hidden = true;
-    node.classList.toggle("stack", card.copies.length > 0);
     main.setAttribute("aria-label", label(card));
     showContributions(bars, card.contributions, longest);
   };
   return { node, show };
 }
 
-function tools(act) {
+// Pictures are shown whole. Their boxes are square until a taller picture is loaded; then all are as tall as it needs, up to TALLEST.
+function fitBoxes({ naturalWidth, naturalHeight }) {
+  const style = $("#columns").style;
+  const aspect = Number(style.getPropertyValue("--aspect") || 1);
+  const needed = Math.max(TALLEST, naturalWidth / naturalHeight);
+  if (needed < aspect) style.setProperty("--aspect", needed);
+}
+
+// What can be done with a result at once. All actions are in the details.
+function quickActions(act) {
   const button = (action, text, title) => {
-    const element = make("button", { type: "button", class: action, title, tabindex: -1 }, text);
+    const element = make("button", { type: "button", class: action, title, "aria-label": title, tabindex: -1 }, text);
     element.addEventListener("click", (event) => {
       event.stopPropagation();
       act(action);
     });
     return element;
   };
-  return make("div", { class: "tools" }, button("more_like", "+ more", "More like this (M)"), button("less_like", "− less", "Less like this (L)"), button("details", "details", "Details (D)"));
+  return make("div", { class: "actions" }, button("choose", "Search with this", "Search with this (S)"), button("more_like", "+", "More like this (M)"), button("less_like", "−", "Less like this (L)"));
 }
 
 const label = (card) =>
-  card.rank === null
-    ? `Use ${card.name} as the reference`
-    : `Rank ${card.rank}: ${card.name}, score ${decimal(card.score, 3)}${card.weak ? ", weak match" : ""}. Use as the reference`;
+  card.position === null ? `Open ${card.title}` : `${card.position}: ${card.title}, score ${decimal(card.score)}${card.weak ? ", weak match" : ""}. Open`;
+
+function addWhyToggle() {
+  const show = (shown) => {
+    $("#why-toggle").setAttribute("aria-pressed", shown);
+    $("#columns").classList.toggle("why", shown);
+  };
+  $("#why-toggle").addEventListener("click", () => {
+    const shown = localStorage.getItem(WHY) === null;
+    if (shown) localStorage.setItem(WHY, "shown");
+    else localStorage.removeItem(WHY);
+    show(shown);
+  });
+  show(localStorage.getItem(WHY) !== null);
+}
 
 function showContributions(bars, contributions, longest) {
   const terms = Object.entries(contributions);
@@ -139,13 +160,13 @@ function sortCards(cards, field) {
   });
 }
 
-// The change of the rank of each card from the pinned to the current results.
+// How many places each card moved up or down, from the left to the right results.
 function showRankChanges(view) {
-  const pinnedRanks = new Map(view.comparison.cards.map((card) => [card.id, card.rank]));
+  const positions = new Map(view.comparison.cards.map((card, at) => [card.id, at + 1]));
   for (const node of $$("#current .card")) {
-    const pinnedRank = pinnedRanks.get(node.dataset.id);
+    const before = positions.get(node.dataset.id);
     const rankChange = $(".rank-change", node);
-    const up = pinnedRank === undefined ? null : pinnedRank - node.card.rank;
+    const up = before === undefined ? null : before - node.card.position;
     rankChange.hidden = up === 0;
     setText(rankChange, up === null ? "new" : up > 0 ? `↑ ${up}` : `↓ ${-up}`);
   }

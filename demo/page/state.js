@@ -11,6 +11,7 @@ const LAST_STEP = "mmretrieve-top"; // in the session storage
 const isText = (value) => typeof value === "string";
 const isTexts = (value) => Array.isArray(value) && value.every(isText);
 const isNumberOrNull = (value) => value === null || Number.isFinite(value);
+const isNameOrNull = (value) => value === null || isText(value);
 const isControls = (value) =>
   ["beta", "alpha_image", "alpha_text", "prompt"].every((name) => Number.isFinite(value?.[name])) && value.beta >= 0 && value.beta <= 1 && (value.avoid === undefined || isNumberOrNull(value.avoid));
 const isSetting = (value) => value === AUTO || isControls(value);
@@ -30,6 +31,8 @@ const FIELDS = {
   caption: ["", isText],
   more_like: [[], isTexts],
   less_like: [[], isTexts],
+  composer: [null, isNameOrNull], // null: automatic
+  rule: [null, isNameOrNull],
   controls: [AUTO, isSetting], // or {beta, alpha_image, alpha_text, prompt}, and avoid if phrases to avoid do not keep their base weights
   comparison: [null, (value) => value === null || isSetting(value)], // the controls of a second column
   filters: [{}, (value) => isObject(value) && Object.values(value).every(isFilter)], // field → {any_of: […]} or {at_least, at_most}

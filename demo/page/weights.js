@@ -2,17 +2,18 @@
 // Every setting of the three PDV parameters is a point (beta, gamma) of the plane; gamma is the weight of the term composed.
 
 import { $, $$, clamp, decimal, make, round, setText } from "./dom.js";
-import { AUTO } from "./state.js";
+import { AUTO, hasQuery, toRequest } from "./state.js";
 
 const LOW = -0.5;
 const HIGH = 2; // the range that the paper sweeps
 const STEP = 0.05;
 const PAD_WIDTH = 350; // of the drawing, in its own units
-const FIELD = { left: 10, right: 256, top: 10, bottom: 240 };
+const FIELD = { left: 64, right: 250, top: 28, bottom: 240 }; // labels are outside, where the point cannot cover them
+const LABEL_GAP = 16; // from the field: more than the radius of the point
 const CORNERS = [
-  { beta: 0, gamma: 0, term: "image", dx: 4, dy: 20 },
-  { beta: 1, gamma: 0, term: "text", dx: 11, dy: 5 },
-  { beta: 1, gamma: 1, term: "composed", dx: 11, dy: 5 },
+  { beta: 0, gamma: 0, term: "image" },
+  { beta: 1, gamma: 0, term: "text" },
+  { beta: 1, gamma: 1, term: "composed" },
 ];
 const CENTER = { beta: 2 / 3, alpha_image: 1 / 3, alpha_text: 1 / 3 }; // of the triangle
 const SLIDERS = [
@@ -44,35 +45,44 @@ function controlsAt(beta, gamma, controls) {
 }
 
 // A setting as one line of text.
-export function describe(setting) {
+function describe(setting) {
   if (setting === AUTO) return "automatic";
   const prompt = setting.prompt ? ` · prompt ${decimal(setting.prompt)}` : "";
   return `beta ${decimal(setting.beta)} · alpha image ${decimal(setting.alpha_image)} · alpha text ${decimal(setting.alpha_text)}${prompt}`;
 }
 
-// `change(setting, committed)` is called while a control moves, and once with `committed` when it is released.
+// `change(part, committed)` is called with part of the state while a control moves, and once with `committed` when it is released.
 export function weightControls(start, change) {
   const pad = $("#pad");
+  let state = null;
   let controls = start.setting; // of the state; with automatic weights, those that give the same ranking
   const set = (next, committed) => {
     controls = next;
     show(controls, { automatic: false, inPlane: true });
-    change(controls, committed);
+    change({ controls }, committed);
   };
-  const setAutomatic = () => change(AUTO, true);
+  const setAutomatic = () => change({ controls: AUTO }, true);
 
+  // All settings with a name. The one to compare with is the first that differs.
+  const named = [["automatic", AUTO], ["base method", start.base], ...PRESETS.map((preset) => [preset.name.toLowerCase(), preset.controls]), ["this gallery", start.setting], ...Object.entries(start.published)];
+  const nameOf = (setting) => named.find(([, other]) => isSame(setting, other))?.[0] ?? describe(setting);
+  addComparison(named, nameOf, () => state, change);
+  addMethods(start, change);
   drawField(pad);
   drawSliders(start.help, (name, value, committed) => set({ ...controls, [name]: value }, committed));
   drawPresets(start, (next) => set({ ...next, avoid: controls.avoid ?? null }, true));
   addPadEvents(pad, () => controls, set, setAutomatic);
   $("#automatic").addEventListener("click", setAutomatic);
 
-  return (state, view) => {
+  return (next, view) => {
+    state = next;
+    showMethod(state);
+    showComparison(state, nameOf);
     const automatic = state.controls === AUTO;
     const adjustable = view?.adjustable ?? false;
     controls = automatic ? (view?.results.controls ?? start.setting) : state.controls;
     show(controls, { automatic, inPlane: !automatic || Boolean(view?.results.controls) });
-    setText($("#why"), explain(automatic, view));
+    setText($("#why"), hasQuery(state) ? explain(automatic, view) : "");
     $("#controls-hint").hidden = adjustable;
     $("#weights-panel").classList.toggle("inactive", !adjustable);
   };
@@ -80,8 +90,9 @@ export function weightControls(start, change) {
 
 // One line on how the weights were chosen.
 function explain(automatic, view) {
-  if (!automatic) return view?.adjustable === false ? "The controls do not apply to this query. Its weights are automatic." : "Set manually. Press the button to choose the weights automatically.";
-  const why = view?.results.why?.replace(/^automatic: /, "") ?? "weights are chosen for each query";
+  if (!automatic) return view?.adjustable === false ? "The weight controls do not apply to this query. Its weights are automatic." : "The weights are set by hand, in Fine-tune.";
+  const why = view?.results.why?.replace(/^automatic: /, "");
+  if (!why) return ""; // there is nothing to weigh
   const note = view?.adjustable && !view.results.controls ? ". These weights are not a point of the plane" : "";
   return why[0].toUpperCase() + why.slice(1) + note;
 }
@@ -107,7 +118,7 @@ function show(controls, { automatic, inPlane }) {
     button.setAttribute("aria-pressed", !automatic && NAMES.every((name) => preset[name] === controls[name]));
   }
   $("#automatic").setAttribute("aria-pressed", automatic);
-  setText($("#setting"), automatic ? "automatic" : "manual");
+  setText($("#automatic"), automatic ? "automatic" : "reset to automatic");
 }
 
 function drawField(pad) {
@@ -118,14 +129,63 @@ function drawField(pad) {
     return element;
   };
   $(".triangle", pad).setAttribute("points", CORNERS.map(({ beta, gamma }) => `${x(beta)},${y(gamma)}`).join(" "));
+  const { left, right, top, bottom } = FIELD;
+  for (const [name, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top })) $(".field", pad).setAttribute(name, value);
   for (const level of [0, 1]) {
     $(".grid", pad).append(svg("line", { x1: FIELD.left, x2: FIELD.right, y1: y(level), y2: y(level) }));
   }
-  for (const { beta, gamma, term, dx, dy } of CORNERS) {
-    $(".corners", pad).append(svg("circle", { cx: x(beta), cy: y(gamma), r: 4 }), svg("text", { x: x(beta) + dx, y: y(gamma) + dy }, term));
+  for (const { beta, gamma, term } of CORNERS) {
+    const side = beta === 0 ? { x: left - LABEL_GAP, "text-anchor": "end" } : { x: right + LABEL_GAP };
+    $(".corners", pad).append(svg("circle", { cx: x(beta), cy: y(gamma), r: 4 }), svg("text", { ...side, y: y(gamma) + 5 }, term));
   }
-  $(".corners", pad).append(svg("text", { x: FIELD.left + 10, y: FIELD.top + 18, class: "faint" }, "↑ further along the prompt"));
+  $(".corners", pad).append(svg("text", { x: (left + right) / 2, y: top - LABEL_GAP, "text-anchor": "middle", class: "faint" }, "↑ further along the prompt"));
 }
+
+// The composer and the rule. A caption is for the composer that it was written for.
+function addMethods(start, change) {
+  $("#composer").append(...start.composers.map((name) => new Option(name)));
+  $("#rule").append(...start.rules.map((name) => new Option(name)));
+  $("#composer").addEventListener("change", (event) => change({ composer: event.target.value || null, caption: "" }, true));
+  $("#rule").addEventListener("change", (event) => change({ rule: event.target.value || null }, true));
+}
+
+function showMethod(state) {
+  $("#composer").value = state.composer ?? "";
+  $("#rule").value = state.rule ?? "";
+  const isChosen = state.composer !== null || state.rule !== null;
+  $("#method-hint").hidden = !isChosen || (state.references.length > 0 && toRequest(state).prompt.length > 0);
+  const parts = [state.composer, state.rule, state.controls === AUTO ? null : "weights by hand"].filter(Boolean);
+  setText($("#setting"), parts.join(" · ") || "automatic");
+}
+
+// Two settings side by side: the left one is chosen here, the right one by the controls.
+function addComparison(named, nameOf, getState, change) {
+  $("#left-setting").append(...named.map(([name, setting]) => new Option(name, JSON.stringify(setting))));
+  $("#left-setting").addEventListener("change", (event) => change({ comparison: JSON.parse(event.target.value) }, true));
+  $("#compare").addEventListener("click", () => {
+    const { comparison, controls } = getState();
+    const isBase = isSame(controls, named[1][1]);
+    change({ comparison: comparison ? null : isBase ? AUTO : named[1][1] }, true);
+  });
+  $("#right-setting").addEventListener("click", () => {
+    $("#weights-panel").open = true;
+    $("#pad").focus();
+  });
+}
+
+function showComparison({ comparison, controls }, nameOf) {
+  $("#compare").setAttribute("aria-pressed", Boolean(comparison));
+  $("#compare-hint").hidden = !comparison;
+  if (!comparison) return;
+  setText($("#pinned h2"), `Left: ${nameOf(comparison)}`);
+  setText($("#current h2"), `Right: ${nameOf(controls)}`);
+  const list = $("#left-setting");
+  const option = [...list.options].find((one) => isSame(JSON.parse(one.value), comparison)) ?? new Option(nameOf(comparison), JSON.stringify(comparison));
+  if (!option.parentNode) list.append(option);
+  list.value = option.value;
+}
+
+const isSame = (setting, other) => (setting === AUTO || other === AUTO ? setting === other : NAMES.every((name) => setting[name] === other[name]) && (setting.avoid ?? null) === (other.avoid ?? null));
 
 function drawSliders(help, move) {
   for (const { name, label, low, high } of SLIDERS) {

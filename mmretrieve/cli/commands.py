@@ -119,12 +119,14 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
 
 
 def _finish_write(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
-    """Prints the report and stores the vocabulary. Raises OptionError, after all was added, for an unknown field."""
+    """Prints the report; stores the vocabulary and the title field. Raises OptionError, after all was added, for an unknown field."""
     status = print_report(options, gallery.path, report, len(gallery))
     if options.vocabulary_fields is None:
         gallery.renew_vocabulary()
     else:
         gallery.choose_vocabulary(options.vocabulary_fields)
+    if options.title_field is not None:
+        gallery.choose_title_field(options.title_field)
     return status
 
 
@@ -144,13 +146,17 @@ def _check_parts_are_used(options: argparse.Namespace, request: SearchRequest) -
 
 
 def _print_hits(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -> None:
-    fields = [item.fields for item in gallery.items(ranking.ids)] if as_json else [{}] * len(ranking)
-    for hit, of_hit in zip(ranking, fields, strict=True):
+    for hit, item in zip(ranking, gallery.items(ranking.ids), strict=True):
+        title = gallery.title(item.id, item.fields)
         if as_json:
-            print(json.dumps({**hit.to_dict(), "fields": dict(of_hit), "query": ranking.query}, ensure_ascii=False))
+            more = {"title": title, "fields": dict(item.fields), "query": ranking.query}
+            print(json.dumps(hit.to_dict() | more, ensure_ascii=False))
         else:
             contributions = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
-            print(f"{hit.rank:>4}  {hit.score:.4f}  {arguments.printable(hit.id)}  ({contributions})")
+            names = (
+                [hit.id, title] if item.fields.get(gallery.title_field or "") else [hit.id]
+            )  # else the title is the id again
+            print(f"{hit.rank:>4}  {hit.score:.4f}  {'  '.join(map(arguments.printable, names))}  ({contributions})")
     print_messages(_ranking_messages(ranking, as_json=as_json), prefix="note")
 
 

@@ -106,6 +106,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
     text = "the fields that name and describe the items in captions; later runs keep them (default: found automatically)"
     command.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
+    text = "the field that names an item in results; later runs keep it (default: found automatically)"
+    command.add_argument("--title-field", metavar="NAME", help=text)
     _add_quiet(command)
     arguments.add_computing(command)
 

@@ -14,7 +14,7 @@ from sqlglot.parsers.sqlite import SQLiteParser
 
 from mmretrieve.errors import OptionError
 from mmretrieve.filters.expression import MAX_LENGTH
-from mmretrieve.filters.sqlite import shorten
+from mmretrieve.filters.sqlite import text_error
 
 MAX_PARENTHESES = 30  # nested
 # fmt: off
@@ -88,11 +88,6 @@ def parse_tree(sql: str) -> tuple[exp.Expr, list[Token]]:
     return trees[0], tokens
 
 
-def text_error(sql: str, reason: str) -> OptionError:
-    """The error of a text, which it quotes."""
-    return OptionError(f"where {shorten(sql)!r}: {reason}")
-
-
 def _tokenize(sql: str) -> list[Token]:
     """The tokens of a text. Raises OptionError for tokens that filters must not have and for parentheses that do not match."""
     try:
@@ -140,10 +135,10 @@ def _cast(parser: SQLiteParser) -> exp.Expr:
 
 
 def _syntax_error(sql: str, tokens: Sequence[Token], error: ParseError) -> OptionError:
-    """The error of a text that sqlglot cannot parse, with the place, and a hint if quotation marks seem to be missing."""
+    """The error of a text that sqlglot cannot parse: what to write if quotation marks seem to be missing, else the place."""
     first = error.errors[0] if error.errors else {}
     place = first.get("highlight") or "the end"
-    return text_error(sql, f"syntax error near {place!r}{quotes_hint(sql, tokens)}")
+    return text_error(sql, quotes_hint(sql, tokens) or f"syntax error near {place!r}")
 
 
 def quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
@@ -156,7 +151,7 @@ def quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
         ):
             words = list(takewhile(lambda token: token.token_type not in END_TOKENS, tokens[i + 2 :]))
             if len(words) > 1 and all(word.token_type is not TokenType.STRING for word in words):
-                return f"; put text in single quotes: {_source(sql, [name, sign])} '{_source(sql, words)}'"
+                return f"put text in quotes: {_source(sql, [name, sign])} '{_source(sql, words)}'"
     return ""
 
 

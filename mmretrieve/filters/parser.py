@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from sqlglot import Token, TokenType, exp
 
 from mmretrieve.errors import OptionError
-from mmretrieve.filters.dialect import DIALECT, MAX_PARENTHESES, UNARY_PLUS, parse_tree, quotes_hint, text_error
+from mmretrieve.filters.dialect import DIALECT, MAX_PARENTHESES, UNARY_PLUS, parse_tree, quotes_hint
 from mmretrieve.filters.expression import (
     FUNCTIONS,
     INT64,
@@ -20,7 +20,7 @@ from mmretrieve.filters.expression import (
     check_size,
     not_a_function,
 )
-from mmretrieve.filters.sqlite import to_text
+from mmretrieve.filters.sqlite import text_error, to_text
 
 BINARY_OPERATORS: dict[type[exp.Expr], str] = {
     exp.EQ: "=",
@@ -144,7 +144,7 @@ class _TreeReader:
             case exp.Concat():
                 raise self._error(f"{_source(*node.expressions)} is not allowed in a filter; join texts with ||")
             case exp.Expr():
-                raise self._error(f"{_source(node)} is not allowed in a filter{quotes_hint(self._sql, self._tokens)}")
+                raise self._error(quotes_hint(self._sql, self._tokens) or f"{_source(node)} is not allowed in a filter")
         raise self._error("an operand is missing")
 
     def _check_precedence(self, node: object) -> None:

@@ -80,20 +80,21 @@ def resolve_column(column: Column, expression: Expression, fields: Sequence[str]
     if key in item_columns or key in field_columns:
         return (item_columns | field_columns)[key]
     existing = ", ".join(LISTED_COLUMNS) + (f" and the fields {', '.join(fields)}" if fields else "")
-    hint = _quotes_hint(column, expression) or did_you_mean(column.name, (*item_columns, *field_columns))
-    raise filter_error(
-        expression, f"no such column: {name}{hint}{'' if hint.endswith('?') else ';'} the columns are {existing}"
-    )
+    if hint := _quotes_hint(column, expression):
+        raise filter_error(expression, f"no such column: {name}; {hint}")
+    hint = did_you_mean(column.name, (*item_columns, *field_columns)) or ";"
+    raise filter_error(expression, f"no such column: {name}{hint} the columns are {existing}")
 
 
 def filter_error(expression: Expression, reason: str) -> OptionError:
     """The error of a whole filter, which it quotes."""
-    return OptionError(f"where {shorten(to_text(expression))!r}: {reason}")
+    return text_error(to_text(expression), reason)
 
 
-def shorten(text: str) -> str:
-    """As much of a filter as an error quotes."""
-    return text if len(text) <= MAX_QUOTED_LENGTH else text[:MAX_QUOTED_LENGTH] + "…"
+def text_error(sql: str, reason: str) -> OptionError:
+    """The error of the text of a filter, which it quotes as it is but in one line."""
+    text = sql if len(sql) <= MAX_QUOTED_LENGTH else sql[:MAX_QUOTED_LENGTH] + "…"
+    return OptionError(f"where {''.join(c if c.isprintable() else ' ' for c in text).strip()}: {reason}")
 
 
 def quote_name(name: str) -> str:
@@ -160,10 +161,10 @@ def _constant(value: Scalar) -> str:
 
 
 def _quotes_hint(column: Column, expression: Expression) -> str:
-    """What to write if an unknown name is compared with a column: it may be a text without quotes."""
+    """What to write if an unknown name is compared with a column: it may be a text without quotes. Otherwise empty."""
     for node, _ in walk(expression) if column.table is None else ():
         match node:
             case Operation(operator, (Column() as left, *values)) if column in values and operator in OPERATORS:
                 text = f"({_constant(column.name)})" if operator == "in" else _constant(column.name)
-                return f"; put text in single quotes: {to_text(left)} {operator.upper()} {text}"
+                return f"put text in quotes: {to_text(left)} {operator.upper()} {text}"
     return ""

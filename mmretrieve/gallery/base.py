@@ -20,6 +20,7 @@ from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import UNSEEN, Item, StaleViewError
+from mmretrieve.gallery.titles import detect_title_field, readable_id
 from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
@@ -119,8 +120,8 @@ class GalleryBase(ABC, Generic[View]):
         Returns
         -------
         dict of str to object
-            `path`, `items`, `dim`, `encoder`, `decode`, `setting`, `fields`, `vocabulary` and `index`, as JSON can represent them. A folder
-            also has `deleted` and `bytes` (the size of each file).
+            `path`, `items`, `dim`, `encoder`, `decode`, `setting`, `fields`, `title_field`, `vocabulary` and `index`, as JSON can represent
+            them. A folder also has `deleted` and `bytes` (the size of each file).
 
         Examples
         --------
@@ -137,6 +138,7 @@ class GalleryBase(ABC, Generic[View]):
             "decode": str(self.decode),
             "setting": None if self.setting is None else asdict(self.setting),
             "fields": {name: str(kind) for name, kind in self.manifest.fields.items()},
+            "title_field": self.title_field,
             "vocabulary": str(self._gallery_vocabulary),
         }
 
@@ -183,6 +185,38 @@ class GalleryBase(ABC, Generic[View]):
     def setting(self) -> PDV | None:
         """The PDV parameters with which searches of this gallery start; None if the gallery has none."""
         return self.manifest.setting
+
+    @property
+    def title_field(self) -> str | None:
+        """The field that names the items: the chosen one, else the first text field named title, name, product, label, headline, caption
+        or description. None if there is none.
+        """
+        return self.manifest.title_field or detect_title_field(self.manifest.fields)
+
+    def title(self, id_: str, fields: Mapping[str, Value]) -> str:
+        """Returns the title of an item: the value of its title field, or its id as readable words.
+
+        Parameters
+        ----------
+        id_ : str
+            The id of the item.
+        fields : mapping of str to text or number
+            The fields of the item.
+
+        Returns
+        -------
+        str
+            The title.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> gallery.title("beige-checked-coat-0051.png", {"colour": "beige"})
+        'beige checked coat 0051'
+        """
+        value = fields.get(self.title_field) if self.title_field else None
+        return str(value) if value not in (None, "") else readable_id(id_)
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store import maintenance
+from mmretrieve.gallery.store.records import find_field
 from mmretrieve.gallery.store.store import Store, is_gallery
 from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
@@ -531,6 +532,25 @@ class Gallery(GalleryBase[LocalView]):
                 self._store.ledger.set_meta(**{vocabularies.KEY: chosen.to_dict()})
         assert chosen.vocabulary is not None  # named fields make one, or raise
         return chosen.vocabulary
+
+    def choose_title_field(self, field: str) -> None:
+        """Stores the field that names the items, in place of the one that is detected automatically.
+
+        Parameters
+        ----------
+        field : str
+            The name of a field; upper and lower case are equal.
+
+        Raises
+        ------
+        OptionError
+            If no item has such a field.
+        """
+        with self._writing():
+            self.refresh()
+            chosen = find_field(self.manifest.fields, field)
+            if chosen != self.manifest.title_field:
+                self._store.ledger.set_meta(title_field=chosen)
 
     def renew_vocabulary(self) -> Vocabulary | None:
         """Makes the stored vocabulary again from the same fields.

@@ -19,7 +19,7 @@ from mmretrieve.options import Decode
 
 @dataclass(frozen=True)
 class Manifest:
-    """`setting`: the PDV parameters with which searches start. `vocabulary`: the chosen one, None if none was chosen.
+    """`setting`: the PDV parameters with which searches start. `vocabulary` and `title_field`: the chosen ones, None if none was chosen.
 
     `fields` grows as items are added; encoder, dim and decode never change.
     """
@@ -30,6 +30,7 @@ class Manifest:
     setting: PDV | None = None
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     vocabulary: GalleryVocabulary | None = None
+    title_field: str | None = None
 
     def __str__(self) -> str:
         return f"{self.dim} dimensions by {self.encoder}, decoding {self.decode}"
@@ -68,6 +69,7 @@ class Manifest:
                 None if setting is None else PDV(**setting),
                 {name: FieldType(kind) for name, kind in data.get("fields", {}).items()},
                 None if vocabulary is None else GalleryVocabulary.from_dict(vocabulary, location),
+                data.get("title_field"),
             )
         except GalleryError:
             raise

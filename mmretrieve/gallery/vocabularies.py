@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmretrieve.errors import GalleryError, OptionError, VocabularyError, unknown
-from mmretrieve.filters.expression import fold_case
-from mmretrieve.gallery.store.records import RESTORE, FieldType
+from mmretrieve.errors import GalleryError, OptionError, VocabularyError
+from mmretrieve.gallery.store.records import RESTORE, FieldType, find_field
 from mmretrieve.language.fields import vocabulary_from_fields
 from mmretrieve.language.vocabulary import Vocabulary
 
@@ -74,10 +73,5 @@ def make_vocabulary(
     """
     if isinstance(fields, str):
         raise OptionError(f"expected a list of fields, got one string {fields!r}")
-    names = {fold_case(name): name for name in types}
-    if absent := [name for name in fields if fold_case(name) not in names]:
-        if not types:
-            raise OptionError(f"no field {absent[0]!r}: the items of this gallery have no fields")
-        raise unknown("field", absent[0], types)
-    chosen = [names[fold_case(name)] for name in fields]
+    chosen = [find_field(types, name) for name in fields]
     return GalleryVocabulary(vocabulary_from_fields(sample, chosen), tuple(chosen))

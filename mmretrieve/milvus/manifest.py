@@ -50,7 +50,7 @@ def open_collection(server: MilvusClient, view: LocalView, index: MilvusIndexNam
     try:
         existing = read_manifest(server)
     except CollectionNotFoundError:
-        empty = replace(view.manifest, fields={}, vocabulary=None)
+        empty = replace(view.manifest, fields={}, vocabulary=None, title_field=None)
         server.create(empty.dim, to_text(empty), name, build_parameters(name, len(view)))
         server.load()
         return empty
@@ -62,7 +62,7 @@ def open_collection(server: MilvusClient, view: LocalView, index: MilvusIndexNam
 
 
 def add_choices(server: MilvusClient, manifest: Manifest, pushed: Manifest) -> Manifest:
-    """Adds the chosen vocabulary and the fields of a pushed gallery to the manifest of the collection, before any item has them.
+    """Adds the chosen vocabulary, the title field and the fields of a pushed gallery to the manifest of the collection, before any item has them.
 
     Raises GalleryError for a field that has another type there.
     """
@@ -73,7 +73,8 @@ def add_choices(server: MilvusClient, manifest: Manifest, pushed: Manifest) -> M
             raise GalleryError(
                 f"{server.address}: field {there!r} holds {fields[there]}s in the collection, but {kind}s in the folder"
             )
-    updated = replace(manifest, fields=fields, vocabulary=pushed.vocabulary or manifest.vocabulary)
+    vocabulary, title_field = pushed.vocabulary or manifest.vocabulary, pushed.title_field or manifest.title_field
+    updated = replace(manifest, fields=fields, vocabulary=vocabulary, title_field=title_field)
     if updated != manifest:
         server.set_manifest(to_text(updated))
     return updated

@@ -93,7 +93,9 @@ class AppContext:
         return self.response(self.service.search(body.to_request(self.uploads)), started)
 
     def response(self, ranking: Ranking, started: float) -> SearchResponse:
-        return SearchResponse.of(ranking, self.service.fields(ranking), perf_counter() - started)
+        fields = self.service.fields(ranking)
+        titles = list(map(self.service.gallery.title, ranking.ids, fields))
+        return SearchResponse.of(ranking, titles, fields, perf_counter() - started)
 
     def close(self) -> None:
         self.search_executor.close()

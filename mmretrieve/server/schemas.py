@@ -211,6 +211,7 @@ class HitResponse(BaseModel):
 
     rank: int = Field(description="from 1")
     id: str = Field(description="id of the item")
+    title: str = Field(description="what to call the item: the value of its title field, or its id as readable words")
     score: float = Field(
         description="higher is better; under automatic weights in standard deviations above the gallery's average item"
     )
@@ -248,8 +249,11 @@ class SearchResponse(RankingResponse, HitsResponse):  # pydantic puts the fields
     seconds: float = Field(description="duration of the search, without waiting")
 
     @classmethod
-    def of(cls, ranking: Ranking, fields: list[Mapping[str, Any]], seconds: float) -> SearchResponse:
-        hits = [HitResponse(**hit.to_dict(), fields=dict(of_hit)) for hit, of_hit in zip(ranking, fields, strict=True)]
+    def of(cls, ranking: Ranking, titles: list[str], fields: list[Mapping[str, Any]], seconds: float) -> SearchResponse:
+        hits = [
+            HitResponse(**hit.to_dict(), title=title, fields=dict(of_hit))
+            for hit, title, of_hit in zip(ranking, titles, fields, strict=True)
+        ]
         return cls(**ranking.query, hits=hits, asked=ranking.k, seconds=seconds)
 
 
@@ -295,6 +299,7 @@ class InfoResponse(BaseModel):
     decode: str = Field(description="how images are decoded: exact or fast")
     setting: dict[str, float] | None = Field(description="the PDV weights that are stored for this gallery")
     fields: dict[str, str] = Field(description="each field of items with its type, text or number")
+    title_field: str | None = Field(description="the field that names the items, null if there is none")
     vocabulary: str = Field(description="the sentence that captions are made of, and where it comes from")
     index: dict[str, Any] = Field(description="the index, and why it was chosen")
 

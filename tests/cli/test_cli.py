@@ -62,7 +62,7 @@ def test_search_prints_what_import_finds(indexed: Path, photos: Path) -> None:
     expected = mm.Retriever.open(indexed).search(picture, "in red", k=5, alpha_image=1.4, alpha_text=1.2, beta=0.75)
     assert [line["id"] for line in lines] == list(expected.ids)
     for line, hit in zip(lines, expected, strict=True):
-        assert set(line) == {"rank", "id", "score", "path", "contributions", "fields", "query"}
+        assert set(line) == {"rank", "id", "score", "path", "contributions", "title", "fields", "query"}
         assert (line["rank"], line["path"]) == (hit.rank, hit.path)
         assert line["score"] == pytest.approx(hit.score, abs=1e-6)
         assert line["contributions"] == pytest.approx(dict(hit.contributions), abs=1e-6)

@@ -397,7 +397,7 @@ def test_results_are_on_the_screen_of_a_phone(phone: Any) -> None:
     assert focused(phone) != "prompt"  # the keyboard of the phone is away
     assert phone.evaluate("scrollY") == 0
     box = phone.locator("#current .picture").first.bounding_box()
-    assert box["y"] + 0.3 * box["height"] < PHONE["height"]
+    assert box["y"] + 0.6 * box["height"] < PHONE["height"]
     assert phone.evaluate(
         "([x, y]) => document.elementFromPoint(x, y).closest('.card') !== null", [box["x"] + 60, PHONE["height"] - 20]
     )

@@ -17,7 +17,7 @@ from PIL import Image
 import mmretrieve as mm
 from demo import exports
 from demo.app import PAGE_FOLDER
-from demo.page_service import MIN_COPY_SCORE, PageService, readable_name, stack_copies, weigh_by_controls
+from demo.page_service import MIN_COPY_SCORE, PageService, stack_copies, weigh_by_controls
 from demo.schemas import Card, FieldFilter, PageRequest, ResultColumn, WeightControls, caption_origin, combine_filters
 from mmretrieve.composition import Caption
 from mmretrieve.errors import ExpiredError
@@ -202,15 +202,17 @@ def test_every_front_end_has_all_fields_of_a_ranking() -> None:
     names = {field.name for field in dataclasses.fields(mm.Ranking)} | {"caption", "has_match"}
     assert set(ranking.to_dict()) == names
     assert set(RankingResponse.model_fields) == set(ranking.query) == names - {"hits"}
-    response, column = SearchResponse.of(ranking, [{"colour": "red"}], 0.5), ResultColumn.of(ranking, [])
+    response, column = SearchResponse.of(ranking, ["a"], [{"colour": "red"}], 0.5), ResultColumn.of(ranking, [])
     assert json.loads(response.model_dump_json()) == {
         **ranking.query,
-        "hits": [{"rank": 1, "id": "a.jpg", "score": 0.2, "contributions": {"image": 0.2}, "fields": {"colour": "red"}}],
+        "hits": [
+            {"rank": 1, "id": "a.jpg", "score": 0.2, "title": "a", "contributions": {"image": 0.2}, "fields": {"colour": "red"}}
+        ],
         "asked": 5,
         "seconds": 0.5,
     }
     assert json.loads(column.model_dump_json()) == {**ranking.query, "cards": [], "controls": None}
-    assert set(HitResponse.model_fields) == set(ranking[0].to_dict()) - {"path"} | {"fields"}
+    assert set(HitResponse.model_fields) == set(ranking[0].to_dict()) - {"path"} | {"fields", "title"}
 
 
 def test_the_state_of_the_page_has_the_names_of_the_request() -> None:
@@ -348,7 +350,7 @@ def test_without_a_good_match_all_matches_are_weak(page: PageService, controls: 
 def test_near_duplicates_are_stacked_under_the_first() -> None:
     rows = np.eye(4, dtype=np.float32)[[0, 1, 0, 2, 1, 0]]
     rows[5] = [MIN_COPY_SCORE, np.sqrt(1 - MIN_COPY_SCORE**2), 0, 0]
-    shown = stack_copies([Card(id=name, name=name) for name in "abcdef"], rows)
+    shown = stack_copies([Card(id=name, title=name) for name in "abcdef"], rows)
     assert [(card.id, card.copies) for card in shown] == [("a", ["c", "f"]), ("b", ["e"]), ("d", [])]
 
 
@@ -433,9 +435,22 @@ def test_a_zip_is_limited_and_a_table_runs_no_formulas(page: PageService, monkey
     assert table.splitlines()[1] == "1,'=cmd(),0.5,0.5,'@run"
 
 
-def test_ids_become_readable_names() -> None:
-    assert readable_name("summer/red-dress_7.png") == "red dress 7"
-    assert readable_name("---") == "---"
+def test_what_one_does_not_want_is_not_shown(page: PageService) -> None:
+    query = with_ids(page, {"reference_id": 5}) | {"exclude_reference": True, "k": 60}
+    disliked = ids(page.view(PageRequest.model_validate(query)).results)[3]
+    results = page.view(PageRequest.model_validate(query | {"less_like": disliked})).results
+    assert disliked not in ids(results)
+    assert results.hidden == {"excluded": 2}
+
+
+def test_a_chosen_method_waits_for_a_reference_and_a_prompt(page: PageService) -> None:
+    method = {"composer": "sum", "rule": "product", "k": 60}
+    for query in ({"prompt": "a red dress"}, with_ids(page, {"reference_id": 5}), {}):
+        plain, chosen = (page.view(PageRequest.model_validate(query | more | {"k": 60})) for more in ({}, method))
+        assert chosen.results == plain.results
+    both = page.view(PageRequest.model_validate(with_ids(page, {"reference_id": 5}) | {"prompt": "in red"} | method))
+    assert (both.results.rule, set(both.results.weights)) == ("product", {"image", "prompt"})
+    assert page.start()["composers"] == page.service.retriever.composers
 
 
 def test_private_columns_cannot_be_filtered() -> None:

@@ -330,10 +330,10 @@ def test_a_filter_matches_what_sqlite_matches(table: tuple[mm.Gallery, sqlite3.C
         ("n GLOB 'a*'", "GLOB|glob"),
         ("length(t) > 3", "Milvus has no length .*; store the value as a field, or pull the gallery and search the folder"),
         ("colour = 'red'", "no such column: colour"),
-        ("n = ", "where 'n = '"),
-        ("n + t > 1", r"where '\(n \+ t\) > 1': Milvus has no \+"),
+        ("n = ", "where n =: "),
+        ("n + t > 1", r"where \(n \+ t\) > 1: Milvus has no \+"),
         ("n = t", "Milvus does not compare two fields"),
-        ("n = red", "no such column: red; put text in single quotes: n = 'red'"),
+        ("n = red", "no such column: red; put text in quotes: n = 'red'"),
         ("n = 1; DROP TABLE items", "a second statement"),
     ],
 )

@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, OptionError, unknown
 from mmretrieve.filters.expression import fold_case
 from mmretrieve.options import OptionEnum
 from mmretrieve.sources.base import Value
@@ -162,6 +162,16 @@ def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict
         fitted[field_name] = value
     types.update(new_types)
     return fitted
+
+
+def find_field(types: Mapping[str, FieldType], name: str) -> str:
+    """Returns the field of that name as the gallery spells it; upper and lower case are equal. Raises OptionError for an unknown one."""
+    match = next((field_name for field_name in types if fold_case(field_name) == fold_case(name)), None)
+    if match is not None:
+        return match
+    raise (
+        unknown("field", name, types) if types else OptionError(f"no field {name!r}: the items of this gallery have no fields")
+    )
 
 
 def field_type_of(name: str, value: object) -> FieldType:
