@@ -6,6 +6,7 @@ input of a slider, or of the point of the plane, to the end of the frame with it
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -64,11 +66,11 @@ def measure(address: str) -> dict[str, Any]:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.goto(address)
         page.wait_for_selector(".card img")
+        references = page.eval_on_selector_all("#current .card", "cards => cards.map(card => card.dataset.id)")
         searches = []
         for i in range(N_SEARCHES):
-            choices = page.locator("#current .card .choose")
-            choices.nth(i % min(12, choices.count())).click()
-            page.wait_for_selector("#current .card .score:not(:empty)")
+            page.goto(f"{address}/?q={_link(references[i])}")
+            page.wait_for_function(f"{SHOWN} > 0")
             page.wait_for_timeout(300)
             searches.append(page.evaluate(SEARCH_SCRIPT, PROMPTS[i % len(PROMPTS)]))
         moves = page.evaluate(MOVE_SCRIPT, N_MOVES)
@@ -92,6 +94,11 @@ def serve_page() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _link(reference: str) -> str:
+    """The state of a page with this reference, as an address holds it."""
+    return quote(json.dumps({"references": [{"id": reference, "region": None, "weight": 1}]}))
 
 
 def _measure_first_paint(browser: Any, address: str) -> float:

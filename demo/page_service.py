@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from random import Random
@@ -14,11 +12,10 @@ import numpy as np
 
 from demo import exports
 from demo.schemas import Card, PageRequest, PageView, ResultColumn, Setting, WeightControls, caption_origin, combine_filters
+from demo.suggestions import Suggestions
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking
-from mmretrieve.composer_input import ComposerInput
 from mmretrieve.gallery.view import FILTERED
-from mmretrieve.language.captioners.tagger import Tagger
-from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
+from mmretrieve.options import BUILT_IN
 from mmretrieve.registry import RULES
 from mmretrieve.request import SearchRequest
 from mmretrieve.server.context import AppContext
@@ -27,8 +24,6 @@ from mmretrieve.vectors import Float32
 
 MIN_COPY_SCORE = 0.98  # cosine from which a result is a near-duplicate of one above it
 MAX_EXPORTED = 100_000  # results of an export
-SUGGESTION_CAPTIONS = 60  # of a reference, whose words are suggested
-MAX_SUGGESTIONS, MAX_PER_GROUP = 8, 2
 MAX_SAMPLED = 2_000  # consecutive items that a sample is drawn from
 
 
@@ -37,10 +32,8 @@ class PageService:
 
     def __init__(self, context: AppContext) -> None:
         self.service, self.uploads = context.service, context.uploads
+        self._suggestions = Suggestions(self.service)
         self._composers = self.service.retriever.composers  # takes too long for every visit of the page
-        encoder = self.service.retriever.encoder
-        self._vocabulary = default_vocabulary(encoder)
-        self._tagger = Tagger(encoder, self._vocabulary)
 
     def start(self) -> dict[str, Any]:
         """What the page needs before the first request: the size of the gallery, settings, help texts, and fields to filter by."""
@@ -48,6 +41,7 @@ class PageService:
         controls = WeightControls(alpha_image=setting.alpha_image, alpha_text=setting.alpha_text, beta=setting.beta)
         return {
             "total": len(self.service.gallery),
+            "built_in_model": self.service.retriever.encoder.identity.model == BUILT_IN,
             "base": WeightControls().model_dump(),
             "setting": controls.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
@@ -68,17 +62,8 @@ class PageService:
         return view.model_copy(update={"seconds": perf_counter() - started})
 
     def suggestions(self, page: PageRequest) -> list[str]:
-        """A few prompts that would change the first reference slightly: words of captions that are nearly as likely as its own.
-
-        None without a reference.
-        """
-        request = page.to_request(self.uploads)
-        if not request.reference_count:
-            return []
-        reference = SearchRequest.parse(image=request.image, reference_id=request.reference_id)
-        composition = self.service.retriever.compose_requests([reference])[0]
-        caption, *others = self._tagger.captions([ComposerInput(vector=composition.terms[0])], SUGGESTION_CAPTIONS)[0]
-        return new_words(self._vocabulary, caption, others)[:MAX_SUGGESTIONS]
+        """A few words to try as prompts."""
+        return self._suggestions.suggest(page.to_request(self.uploads), page.seed)
 
     def export(self, page: PageRequest, form: exports.ExportFormat) -> exports.ExportFile:
         """The whole ranking as a file. Raises OptionError if the query is empty."""
@@ -177,21 +162,3 @@ def stack_copies(cards: Sequence[Card], vectors_nd: Float32) -> list[Card]:
         else:
             shown[original].copies.append(card.id)
     return shown
-
-
-def new_words(vocabulary: Vocabulary, caption: str, others: Sequence[str]) -> list[str]:
-    """Words that the other captions have and the caption has not, at most MAX_PER_GROUP of each group of the vocabulary."""
-    words: dict[str, None] = {}
-    per_group: Counter[str] = Counter()
-    for other in others:
-        for group in vocabulary.groups:
-            new = [word for word in group.words if word and _contains(other, word) and not _contains(caption, word)]
-            longest = max(new, key=len, default=None)
-            if longest and longest not in words and per_group[group.name] < MAX_PER_GROUP:
-                words[longest] = None
-                per_group[group.name] += 1
-    return list(words)
-
-
-def _contains(sentence: str, word: str) -> bool:
-    return re.search(rf"\b{re.escape(word)}\b", sentence) is not None

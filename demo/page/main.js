@@ -9,7 +9,7 @@ import { addShortcuts } from "./keyboard.js";
 import { prompts } from "./prompts.js";
 import { references } from "./references.js";
 import { results } from "./results.js";
-import { blank, fromAddress, hasQuery, inOrder, MAX_RESULTS, PAGE_SIZE, StateHistory, toAddress, toRequest } from "./state.js";
+import { blank, fromAddress, hasQuery, MAX_RESULTS, PAGE_SIZE, StateHistory, toAddress, toRequest, withReference } from "./state.js";
 import { weightControls } from "./weights.js";
 
 const RETRY_MS = 1500; // after a failed connection
@@ -37,8 +37,8 @@ export function open(start) {
     search(state);
   };
 
-  const showReferences = references((list) => change({ references: list }), showError);
-  const promptPart = prompts((part, committed) => (committed ? change(part) : ((state = { ...state, ...part }), show())));
+  const showReferences = references((list) => change({ references: list }), showError, start.built_in_model);
+  const promptPart = prompts(change);
   const showControls = weightControls(start, change);
   const showFilters = filters(start, change);
   const showInterpretation = interpretation((caption) => change({ caption }));
@@ -57,11 +57,10 @@ export function open(start) {
     $("#redo").disabled = !steps.canRedo;
     $("#sort").value = state.sort;
     $("#export").disabled = !hasQuery(state);
-    const shownReferences = JSON.stringify(state.references);
-    if (shownReferences === suggestedFor) return;
-    suggestedFor = shownReferences;
-    if (state.references.length) suggest(state);
-    else promptPart.suggest([]);
+    const shownImages = JSON.stringify([state.references, state.seed]);
+    if (shownImages === suggestedFor) return;
+    suggestedFor = shownImages;
+    suggest(state);
   }
 
   function showView(view, sent) {
@@ -71,6 +70,7 @@ export function open(start) {
     showControls(state, view);
     showInterpretation(view, sent);
     showResults(view, sent);
+    setText($("#announcement"), announcement(view, sent));
     document.documentElement.dataset.shown = String(Number(document.documentElement.dataset.shown ?? 0) + 1);
   }
 
@@ -89,10 +89,9 @@ export function open(start) {
 
   // `pinned` says whether the card is in the column of the comparison.
   function act(action, card, pinned = false) {
-    const reference = { id: card.id, region: null, weight: 1 };
     const without = (list) => list.filter((id) => id !== card.id);
-    if (action === "choose") change({ references: [reference], seed: 0 });
-    if (action === "add") change({ references: [...state.references.filter((one) => one.id !== card.id), reference] });
+    if (action === "choose") change({ references: withReference([], card), seed: 0 });
+    if (action === "add") change({ references: withReference(state.references, card) });
     if (action === "more_like") change({ more_like: [...without(state.more_like), card.id], less_like: without(state.less_like) });
     if (action === "less_like") change({ less_like: [...without(state.less_like), card.id], more_like: without(state.more_like) });
     if (action === "details") showDetails(card, (pinned ? lastView.comparison : lastView.results).weights);
@@ -125,21 +124,21 @@ export function open(start) {
   $("#copy-link").addEventListener("click", copyLink);
 
   for (const facet of start.facets) $("#sort").append(new Option(`by ${facet.field}`, facet.field));
-  if (matchMedia("(max-width: 640px)").matches) collapse($("#weights-panel"));
   addShortcuts(act, steps);
   visit(state);
 }
 
 // The reference that a caption describes.
 function firstOf(references) {
-  const [first] = inOrder(references);
+  const [first] = references;
   return first?.upload ?? first?.id;
 }
 
-// On a phone the weights cover the lower part of the results. When they open, the results scroll into view above them.
-function collapse(sheet) {
-  sheet.open = false;
-  sheet.addEventListener("toggle", () => sheet.open && $("#main").scrollIntoView({ block: "start" }));
+// What a screen reader says when results are shown.
+function announcement({ results }, state) {
+  const count = results.cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
+  const texts = state.prompts.map((prompt) => prompt.text).join(", ");
+  return `${count} ${count === 1 ? "result" : "results"}${texts && `: ${texts}`}`;
 }
 
 const [start] = await Promise.all([api.get("page/start"), ...["#undo", "#query-form", "#pad", "#facets", "#shortcuts"].map(whenPresent)]);

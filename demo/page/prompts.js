@@ -1,80 +1,100 @@
-// The texts of a query: prompts with their strengths, phrases to avoid, suggestions; and the items to be more or less like.
+// The texts of a query: its prompts, each a chip; suggestions; strengths and phrases to avoid; and the items to be more or less like.
 
 import { $, arrange, make, setText } from "./dom.js";
+import { hasPrompt, withPrompt } from "./state.js";
 
-// `change(part, committed)` is called with the edited fields; if `committed` is true, a search follows.
+const isTouch = () => matchMedia("(pointer: coarse)").matches;
+
+// `change(part)` is called with the edited fields; a search follows.
 export function prompts(change) {
   let state = null;
-  const input = $("#prompt");
-  const withFirst = (text) => state.prompts.map((prompt, at) => (at === 0 ? { ...prompt, text } : prompt));
+  let suggestions = [];
+  const input = $("#prompt"); // a draft, which is no part of the state: submitting it adds a prompt
+
+  const add = (text) => change({ prompts: withPrompt(state.prompts, { text }) });
+  const remove = (at) => change({ prompts: state.prompts.filter((_, other) => other !== at) });
+  const edit = (at) => {
+    input.value = state.prompts[at].text;
+    remove(at);
+    input.focus();
+  };
+  const focusInput = () => isTouch() || input.focus({ preventScroll: true });
 
   $("#query-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    change({ prompts: withFirst(input.value), avoid: $("#avoid").value }, true);
+    add(input.value);
+    input.value = "";
+    if (isTouch()) input.blur(); // puts the keyboard of the phone away
   });
-  $("#avoid").addEventListener("change", (event) => change({ avoid: event.target.value }, true));
-  input.addEventListener("change", () => change({ prompts: withFirst(input.value) }, true));
-  $("#add-prompt").addEventListener("click", () => {
-    change({ prompts: [...withFirst(input.value), { text: "", strength: 1 }] }, false);
-    $("#prompts li:last-child input[type=text]")?.focus();
-  });
+  $("#avoid").addEventListener("change", (event) => change({ avoid: event.target.value }));
+
+  function showSuggestions() {
+    const chips = suggestions.filter((word) => !hasPrompt(state.prompts, word)).map((word) => {
+      const chip = make("button", { type: "button", class: "chip" }, word);
+      chip.addEventListener("click", () => (add(word), focusInput()));
+      return chip;
+    });
+    arrange($("#suggestions"), chips.length ? [make("span", { class: "soft" }, "Try:"), ...chips] : []);
+  }
 
   return {
     show(next) {
-      if (state?.prompts[0].text !== next.prompts[0].text) input.value = next.prompts[0].text;
       if (state?.avoid !== next.avoid) $("#avoid").value = next.avoid;
+      const isOther = JSON.stringify(state?.prompts) !== JSON.stringify(next.prompts);
       state = next;
-      showPrompts(state, change);
+      if (isOther) {
+        arrange($("#prompts"), state.prompts.map((prompt, at) => promptChip(prompt, { edit: () => edit(at), remove: () => (remove(at), focusInput()) })));
+        showSuggestions();
+      }
+      showStrengths(state.prompts, change);
       showFeedback(state, change);
-      if (state.prompts.length > 1 || state.avoid) $("#more-options").open = true;
+      $("#query-form").classList.toggle("has-prompts", state.prompts.length > 0);
+      input.placeholder = state.prompts.length ? "add more words" : "in red";
+      if (state.prompts.some((prompt) => prompt.strength !== 1) || state.avoid) $("#more-options").open = true;
     },
     suggest(words) {
-      arrange($("#suggestions"), words.map((word) => {
-        const button = make("button", { type: "button", class: "chip" }, word);
-        button.addEventListener("click", () => {
-          input.value = word;
-          change({ prompts: withFirst(word) }, true);
-        });
-        return button;
-      }));
+      suggestions = words;
+      showSuggestions();
     },
   };
 }
 
-// Each of several prompts has a strength slider. A single prompt has none, because the weight controls move along its direction.
-function showPrompts(state, change) {
-  const list = $("#prompts");
-  if (list.dataset.count !== String(state.prompts.length)) {
-    list.dataset.count = state.prompts.length;
-    list.replaceChildren(make("ul", {}, ...state.prompts.map((_, at) => promptRow(at, change, () => list.state))));
-  }
-  list.state = state;
-  list.hidden = state.prompts.length < 2;
-  for (const [at, prompt] of state.prompts.entries()) {
-    const row = list.firstChild.children[at];
-    const [text, strength] = row.querySelectorAll("input");
-    if (text.value !== prompt.text) text.value = prompt.text;
-    strength.value = prompt.strength;
-    setText(row.querySelector("output"), prompt.strength.toFixed(1));
-  }
+// A click on the words moves them back into the input, where they can be replaced.
+function promptChip({ text }, { edit, remove }) {
+  const words = make("button", { type: "button", class: "words", title: "Edit this prompt", "aria-label": `Edit ${text}` }, text);
+  const cross = make("button", { type: "button", class: "remove", title: "Remove this prompt", "aria-label": `Remove ${text}` }, "×");
+  words.addEventListener("click", edit);
+  cross.addEventListener("click", remove);
+  return make("li", { class: "chip prompt-chip" }, words, cross);
 }
 
-function promptRow(at, change, getState) {
-  const update = (part) => change({ prompts: getState().prompts.map((prompt, other) => (other === at ? { ...prompt, ...part } : prompt)) }, true);
-  const text = make("input", { type: "text", maxlength: 2000, "aria-label": `Prompt ${at + 1}` });
-  const strength = make("input", { type: "range", min: -2, max: 2, step: 0.1, "aria-label": `Strength of prompt ${at + 1}`, title: "How far to follow the prompt. 0 ignores it, negative values reverse it." });
-  const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove prompt ${at + 1}` }, "✕");
-  text.addEventListener("change", () => update({ text: text.value }));
-  strength.addEventListener("change", () => update({ strength: Number(strength.value) }));
-  remove.addEventListener("click", () => change({ prompts: getState().prompts.filter((_, other) => other !== at) }, true));
-  return make("li", {}, text, strength, make("output"), remove);
+// Each of several prompts has a strength slider. A single prompt has none, because the weight controls move along its direction.
+function showStrengths(prompts, change) {
+  const list = $("#strengths");
+  const texts = JSON.stringify(prompts.map((prompt) => prompt.text));
+  if (list.dataset.texts !== texts) {
+    list.dataset.texts = texts;
+    list.replaceChildren(...(prompts.length > 1 ? prompts.map((prompt, at) => strengthRow(prompt, (strength) => change({ prompts: list.prompts.map((other, row) => (row === at ? { ...other, strength } : other)) }))) : []));
+  }
+  list.prompts = prompts;
+  [...list.children].forEach((row, at) => {
+    const strength = prompts[at].strength;
+    $("input", row).value = strength;
+    setText($("output", row), strength.toFixed(1).replace("-", "−"));
+  });
+}
+
+function strengthRow({ text }, change) {
+  const slider = make("input", { type: "range", min: -2, max: 2, step: 0.1, "aria-label": `Strength of ${text}`, title: "How far to follow the prompt. 0 ignores it, negative values reverse it." });
+  slider.addEventListener("change", () => change(Number(slider.value)));
+  return make("li", {}, make("span", {}, text), slider, make("output"));
 }
 
 function showFeedback(state, change) {
   const chips = [["more_like", "more like"], ["less_like", "less like"]].flatMap(([field, label]) =>
     state[field].map((id) => {
       const chip = make("button", { type: "button", class: `chip ${field}`, title: id, "aria-label": `Remove: ${label} ${id}` }, `${label} ${id} ✕`);
-      chip.addEventListener("click", () => change({ [field]: state[field].filter((other) => other !== id) }, true));
+      chip.addEventListener("click", () => change({ [field]: state[field].filter((other) => other !== id) }));
       return chip;
     }),
   );

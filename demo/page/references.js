@@ -1,22 +1,24 @@
 // The reference images. The user chooses, drops or pastes them or takes them from the gallery; each has a weight and an optional region.
 
 import { imageUrl, localImageUrl, upload } from "./api.js";
-import { $, arrange, clamp, make, round } from "./dom.js";
+import { $, arrange, clamp, make, round, setText } from "./dom.js";
+import { focusFirstResult } from "./keyboard.js";
+import { keyOf, withReference } from "./state.js";
 
 export const ITEM_TYPE = "application/x-mmretrieve-item";
 const MIN_BOX_SIDE = 0.04; // as a share of the image; a smaller box counts as a click
+const MIDDLE = [0.25, 0.25, 0.75, 0.75];
 
-// `change(references)` gets the new list; `showError(error)` is called for a file that is not an image.
-export function references(change, showError) {
+// `change(references)` gets the new list; `showError(error)` is called for a file that is not an image. `knowsDrawingsOnly`: its model is the built-in one.
+export function references(change, showError, knowsDrawingsOnly) {
   let list = [];
   const tiles = new Map();
+  const add = (reference) => change(withReference(list, reference));
 
-  async function add(files) {
+  async function addFiles(files) {
     for (const file of files) {
       try {
-        const token = await upload(file);
-        list = [...list.filter((one) => one.upload !== token), { upload: token, region: null, weight: 1 }];
-        change(list);
+        add({ upload: await upload(file) });
       } catch (error) {
         showError(error);
       }
@@ -25,14 +27,38 @@ export function references(change, showError) {
 
   const file = $("#file");
   file.addEventListener("change", () => {
-    add([...file.files]);
+    addFiles([...file.files]);
     file.value = "";
   });
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length) event.preventDefault();
-    add(files);
+    addFiles(files);
   });
+  addDropEvents({ addFiles, addItem: (id) => add({ id }), showError });
+  addPicking((id) => add({ id }));
+
+  return (state) => {
+    if (state.references.length !== list.length) $("#add-picture").open = state.references.length === 0;
+    list = state.references;
+    const update = (key, part) => change(list.map((one) => (keyOf(one) === key ? { ...one, ...part } : one)));
+    const nodes = list.map((one, at) => {
+      const key = keyOf(one);
+      if (!tiles.has(key)) {
+        tiles.set(key, tile(one, { update: (part) => update(key, part), remove: () => change(list.filter((other) => keyOf(other) !== key)) }));
+      }
+      tiles.get(key).show(one, at, list.length);
+      return tiles.get(key).node;
+    });
+    arrange($("#tiles"), nodes);
+    for (const key of [...tiles.keys()]) if (!list.some((one) => keyOf(one) === key)) tiles.delete(key);
+    $("#query-form").classList.toggle("filled", list.length > 0);
+    $("#query-form").classList.toggle("several", list.length > 1);
+    $("#demo-note").hidden = !knowsDrawingsOnly || !list.some((one) => one.upload);
+  };
+}
+
+function addDropEvents({ addFiles, addItem, showError }) {
   const form = $("#query-form");
   for (const kind of ["dragenter", "dragover"]) {
     document.addEventListener(kind, (event) => {
@@ -45,59 +71,85 @@ export function references(change, showError) {
     event.preventDefault();
     form.classList.remove("dropping");
     const id = event.dataTransfer.getData(ITEM_TYPE);
-    if (id && form.contains(event.target)) change([...list.filter((one) => one.id !== id), { id, region: null, weight: 1 }]);
-    else if (event.dataTransfer.files.length) add([...event.dataTransfer.files]);
+    if (id && form.contains(event.target)) addItem(id);
+    else if (event.dataTransfer.files.length) addFiles([...event.dataTransfer.files]);
     else if (!id && event.dataTransfer.types.includes("text/uri-list")) showError(new Error("The server does not fetch URLs. Save the image and drop its file."));
   });
-
-  return (state) => {
-    list = state.references;
-    const update = (key, part) => change(list.map((one) => (keyOf(one) === key ? { ...one, ...part } : one)));
-    const nodes = list.map((one) => {
-      const key = keyOf(one);
-      if (!tiles.has(key)) {
-        tiles.set(key, tile(one, { update: (part) => update(key, part), remove: () => change(list.filter((other) => keyOf(other) !== key)) }));
-      }
-      tiles.get(key).show(one, list.length);
-      return tiles.get(key).node;
-    });
-    arrange($("#tiles"), nodes);
-    for (const key of [...tiles.keys()]) if (!list.some((one) => keyOf(one) === key)) tiles.delete(key);
-    $("#references").classList.toggle("filled", list.length > 0);
-    $("#references").classList.toggle("several", list.length > 1);
-  };
 }
 
-const keyOf = (one) => one.upload ?? `item ${one.id}`;
+// Picking: the next click on a result adds it as a reference, whatever a click does otherwise. Escape ends it.
+function addPicking(addItem) {
+  const hint = $("#pick-hint");
+  const stop = () => (hint.hidden = true);
+  $("#pick").addEventListener("click", () => {
+    hint.hidden = false;
+    focusFirstResult();
+  });
+  $("button", hint).addEventListener("click", stop);
+  const unlessPicking = (handle) => (event) => hint.hidden || handle(event);
+  document.addEventListener("keydown", unlessPicking((event) => event.key === "Escape" && stop()));
+  document.addEventListener("click", unlessPicking((event) => {
+    const card = event.target.closest(".card");
+    if (!card) return;
+    event.stopPropagation();
+    event.preventDefault();
+    stop();
+    addItem(card.dataset.id);
+  }), true);
+}
 
 function tile(one, { update, remove }) {
   const name = one.id ?? "uploaded image";
   const image = make("img", { src: one.id ? imageUrl(one.id) : (localImageUrl(one.upload) ?? `api/uploads/${one.upload}`), alt: `Reference: ${name}`, draggable: "false" });
-  const box = make("div", { class: "box", tabindex: 0, role: "group", "aria-label": "Region of the reference. The arrow keys move it, with Shift they resize it, Escape removes it.", hidden: true });
+  const box = make("div", { class: "box", tabindex: 0, role: "group", "aria-label": "Part of the reference. The arrow keys move it, with Shift they resize it, Escape removes it.", hidden: true });
   const frame = make("div", { class: "frame" }, image, box);
-  const regionButton = make("button", { type: "button", class: "quiet region", title: "Search by a region: drag a box over the image" }, "▣ region");
+  const partButton = make("button", { type: "button", class: "quiet part", "aria-pressed": "false", title: "Search by a part of the image" }, "Part");
   const removeButton = make("button", { type: "button", class: "quiet remove", "aria-label": `Remove ${name}` }, "✕");
+  const term = make("span");
   const weight = make("input", { type: "range", min: 0, max: 2, step: 0.1, "aria-label": `Weight of ${name}` });
-  const node = make("li", { class: "tile" }, frame, make("div", { class: "tile-tools" }, regionButton, weight, removeButton));
+  const weightLine = make("label", { class: "tile-weight" }, term, weight);
+  const node = make("li", { class: "tile" }, frame, make("div", { class: "tile-tools" }, partButton, removeButton), weightLine);
+  image.addEventListener("load", () => frame.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight));
   removeButton.addEventListener("click", () => {
     remove();
-    $("#file").focus();
-  });
-  regionButton.addEventListener("click", () => {
-    update({ region: box.hidden ? [0.25, 0.25, 0.75, 0.75] : null });
-    if (!box.hidden) box.focus();
+    $("#add-picture summary").focus();
   });
   weight.addEventListener("change", () => update({ weight: Number(weight.value) }));
-  addBoxEvents(frame, box, (region) => update({ region }));
+  const setRegion = (region) => update({ region });
+  addPartEvents({ frame, box, button: partButton }, setRegion);
+  addBoxEvents(frame, box, setRegion);
   return {
     node,
-    show(current, count) {
+    show(current, at, count) {
       showBox(box, current.region);
-      regionButton.setAttribute("aria-pressed", Boolean(current.region));
-      weight.hidden = count < 2;
+      frame.classList.remove("drawing");
+      partButton.setAttribute("aria-pressed", Boolean(current.region));
+      weightLine.hidden = count < 2;
+      setText(term, at ? `image ${at + 1}` : "image"); // the name of its term in the ranking
       weight.value = current.weight;
     },
   };
+}
+
+// The button removes the box, or asks for one. Until it is drawn, the whole image is searched.
+function addPartEvents({ frame, box, button }, change) {
+  const hint = make("button", { type: "button", class: "frame-hint", "aria-label": "Drag over the part that counts, or press Enter for a box in the middle" }, "Drag over the part that counts");
+  frame.append(hint);
+  const setDrawing = (drawing) => {
+    frame.classList.toggle("drawing", drawing);
+    button.setAttribute("aria-pressed", drawing);
+    (drawing ? hint : button).focus({ preventScroll: true });
+  };
+  button.addEventListener("click", () => (box.hidden ? setDrawing(!frame.classList.contains("drawing")) : change(null)));
+  hint.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") {
+      change(MIDDLE);
+      box.focus();
+    } else if (event.key === "Escape") setDrawing(false);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
 }
 
 function showBox(box, region) {
@@ -116,6 +168,7 @@ function addBoxEvents(frame, box, change) {
     return [clamp((event.clientX - bounds.left) / bounds.width, 0, 1), clamp((event.clientY - bounds.top) / bounds.height, 0, 1)];
   };
   frame.addEventListener("pointerdown", (event) => {
+    if (event.pointerType === "touch" && !frame.classList.contains("drawing")) return; // a finger scrolls the page
     from = shares(event);
     drawn = null;
     frame.setPointerCapture(event.pointerId);
@@ -130,7 +183,9 @@ function addBoxEvents(frame, box, change) {
   frame.addEventListener("pointerup", () => {
     from = null;
     if (drawn) change(drawn);
+    drawn = null;
   });
+  frame.addEventListener("pointercancel", () => (from = drawn = null));
   box.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] }[event.key];
     if (event.key === "Escape") change(null);

@@ -10,7 +10,7 @@ const MAX_CACHED_CARDS = 600;
 const WEAKER = "Weaker matches: scores closer to the average image than to the best match";
 const ALL_WEAK = "Weak matches: no result scores above the average image";
 
-const TALLEST = 4 / 5; // width by height of the box of a picture
+const TALLEST = 3 / 4; // width by height of the box of a picture
 const WHY = "mmretrieve-why"; // in the local storage: whether cards show contributions
 
 // `act(action, card, pinned)` is called for the actions of a card.

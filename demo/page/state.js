@@ -26,7 +26,7 @@ const isCount = (value) => Number.isInteger(value) && value >= 0;
 // Every field of the state: its initial value, and which values of a link are accepted.
 const FIELDS = {
   references: [[], (value) => Array.isArray(value) && value.every(isReference)], // {id} or {upload}, with region [left, top, right, bottom] or null, and a weight
-  prompts: [[{ text: "", strength: 1 }], (value) => Array.isArray(value) && value.length > 0 && value.every(isPrompt)],
+  prompts: [[], (value) => Array.isArray(value) && value.every(isPrompt)], // every prompt once: what was added to the search
   avoid: ["", isText],
   caption: ["", isText],
   more_like: [[], isTexts],
@@ -49,23 +49,35 @@ export function blank() {
 }
 
 export function hasQuery(state) {
-  return Boolean(state.references.length || activePrompts(state).length || state.avoid.trim() || state.more_like.length || state.less_like.length);
+  return Boolean(state.references.length || state.prompts.length || state.avoid.trim() || state.more_like.length || state.less_like.length);
 }
 
-function activePrompts(state) {
-  return state.prompts.filter((prompt) => prompt.text.trim());
+// The references with one more at the end of its kind. Uploads come before items, as in a request, so the terms "image" and "image 2"
+// belong to the first and the second reference.
+export function withReference(references, { id = null, upload = null }) {
+  const others = references.filter((one) => keyOf(one) !== keyOf({ id, upload }));
+  return inOrder([...others, { ...(upload ? { upload } : { id }), region: null, weight: 1 }]);
 }
 
-// The references in the order of the request: uploads, then items.
-export function inOrder(references) {
-  return [...references.filter((one) => one.upload), ...references.filter((one) => one.id)];
+export const keyOf = (reference) => reference.upload ?? `item ${reference.id}`;
+
+function inOrder(references) {
+  return [...references.filter((one) => one.upload), ...references.filter((one) => !one.upload)];
 }
 
-// The body of a request: fields are sent as they are, or as below. Regions and weights follow the order of the references.
+// The prompts with one more. An empty one, or one that is there already, adds nothing.
+export function withPrompt(prompts, { text, strength = 1 }) {
+  const added = text.trim();
+  return !added || hasPrompt(prompts, added) ? prompts : [...prompts, { text: added, strength }];
+}
+
+export function hasPrompt(prompts, text) {
+  return prompts.some((prompt) => prompt.text.toLowerCase() === text.toLowerCase());
+}
+
+// The body of a request: fields are sent as they are, or as below.
 export function toRequest(state) {
-  const { references: chosen, prompts: _, sort: __, ...unchanged } = state; // the server has no fields of these names
-  const references = inOrder(chosen);
-  const prompts = activePrompts(state);
+  const { references, prompts, sort: _, ...unchanged } = state; // the server has no fields of these names
   const readsCaption = state.caption.trim() && references.length === 1 && (prompts.length || state.avoid.trim());
   return {
     ...unchanged,
@@ -73,7 +85,7 @@ export function toRequest(state) {
     reference_id: references.filter((one) => one.id).map((one) => one.id),
     region: references.some((one) => one.region) ? references.map((one) => one.region ?? null) : [],
     image_weight: references.length > 1 ? references.map((one) => one.weight) : [],
-    prompt: prompts.map((prompt) => prompt.text.trim()),
+    prompt: prompts.map((prompt) => prompt.text),
     strength: prompts.some((prompt) => prompt.strength !== 1) ? prompts.map((prompt) => prompt.strength) : [],
     avoid: state.avoid.trim() ? [state.avoid.trim()] : [],
     caption: readsCaption ? [state.caption.trim()] : [],
@@ -101,7 +113,8 @@ export function fromAddress(search) {
   try {
     const fields = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
     const renamed = Object.entries(fields).map(([name, value]) => [Object.hasOwn(RENAMED, name) ? RENAMED[name] : name, value]);
-    return { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(FIELDS, name) && FIELDS[name][1](value))) };
+    const state = { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(FIELDS, name) && FIELDS[name][1](value))) };
+    return { ...state, references: inOrder(state.references), prompts: state.prompts.reduce(withPrompt, []) };
   } catch {
     return empty;
   }

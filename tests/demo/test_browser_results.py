@@ -334,7 +334,7 @@ def test_boxes_are_as_tall_as_the_pictures_need(visit: Opener, tmp_path: Path, e
     try:
         page = visit(at=served.address)
         page.wait_for_function("[...document.querySelectorAll('.card img')].every(image => image.naturalWidth > 0)")
-        assert box_aspect(page) == pytest.approx(4 / 5, abs=0.01)
+        assert box_aspect(page) == pytest.approx(3 / 4, abs=0.01)
         page.close()
     finally:
         served.stop()
