@@ -18,7 +18,7 @@ def server() -> Iterator[DemoServer]:
     served.stop()
 
 
-@pytest.fixture(scope="module")  # while it is open, an event loop runs in this thread, which tests of other files need for theirs
+@pytest.fixture(scope="module")  # an open browser runs an event loop in this thread, and other files of tests need theirs
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: the page is not tested")
