@@ -68,8 +68,9 @@ class PreparedRequest:
 
     @property
     def composed_prompts(self) -> list[int]:
-        """The prompts that are composed: all of them with captions, else those that ask for something."""
-        return [i for i, desired in enumerate(self.desired) if self._has_captions or desired != ""]
+        """The prompts that are composed: those that ask for something. With captions, all of them if none does."""
+        asking = [i for i, desired in enumerate(self.desired) if desired != ""]
+        return asking or (list(range(len(self.desired))) if self._has_captions else [])
 
     @property
     def composer(self) -> str:
@@ -85,10 +86,15 @@ class PreparedRequest:
         """One input for each reference and prompt, prompts of the first reference first; none for a request without either."""
         request = self.request
         prompts: list[tuple[str | None, str | None]] = [(request.prompt[i], self.desired[i]) for i in self.composed_prompts]
+        only_forbid = len(prompts) < len(
+            request.prompt
+        )  # some prompts: then captions lose what they forbid, as with one prompt
         if not references and not prompts:
             return []
         return [
-            ComposerInput(prompt=prompt, desired=desired, avoid=request.avoid, **reference)
+            ComposerInput(
+                prompt=prompt, desired=desired, avoid=tuple(self.avoid) if only_forbid else request.avoid, **reference
+            )
             for reference in references or [{}]
             for prompt, desired in prompts or [(None, None)]
         ]

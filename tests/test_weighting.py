@@ -230,6 +230,15 @@ def test_answerable_separates_matches_from_no_match(retriever: mm.Retriever) -> 
     assert (there.has_match, foreign.has_match) == (True, False)
 
 
+def test_a_prompt_that_only_forbids_is_the_same_by_itself_and_within_another(retriever: mm.Retriever) -> None:
+    query = {"reference_id": retriever.gallery.ids[3], "caption": "a photo of a striped dress"}
+    apart = retriever.search(**query, prompt=["in red", "without stripes"])  # type: ignore[arg-type]
+    together = retriever.search(**query, prompt="in red, without stripes")  # type: ignore[arg-type]
+    assert apart.ids == together.ids
+    assert dict(apart.words) == dict(together.words)
+    assert dict(apart.weights) == pytest.approx(dict(together.weights), rel=1e-5)
+
+
 def test_search_many_equals_single_searches(retriever: mm.Retriever, photos: Path) -> None:
     pictures, ids = sorted(photos.rglob("*.png")), retriever.gallery.ids
     requests: list[dict[str, Any]] = [

@@ -47,7 +47,7 @@ function fields(card) {
 function copies(card) {
   if (!card.copies.length) return "";
   const images = card.copies.map((id) => make("a", { href: imageUrl(id), target: "_blank", rel: "noopener", title: id }, make("img", { src: thumbnailUrl(id), alt: id, loading: "lazy" })));
-  return make("div", { class: "copies-list" }, make("h3", {}, `${card.copies.length} like it`), ...images);
+  return make("div", { class: "copies-list" }, make("h3", {}, `${card.copies.length} nearly the same`), ...images);
 }
 
 function reason(card, weights) {

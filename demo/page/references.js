@@ -80,7 +80,10 @@ function addDropEvents({ addFiles, addItem, showError }) {
 // Picking: the next click on a result adds it as a reference, whatever a click does otherwise. Escape ends it.
 function addPicking(addItem) {
   const hint = $("#pick-hint");
-  const stop = () => (hint.hidden = true);
+  const stop = () => {
+    hint.hidden = true;
+    if ($("#query-form").classList.contains("filled")) $("#add-picture").open = false;
+  };
   $("#pick").addEventListener("click", () => {
     hint.hidden = false;
     focusFirstResult();

@@ -88,7 +88,7 @@ function createCard(id, act) {
     setText(title, card.title);
     title.title = card.title;
     setText(score, card.position === null ? "" : `${card.position} · score ${decimal(card.score)}`);
-    setText(copies, card.copies.length ? `+${card.copies.length} like it` : "");
+    setText(copies, card.copies.length ? `+${card.copies.length} nearly the same` : "");
     rankChange.hidden = true;
     main.setAttribute("aria-label", label(card));
     showContributions(bars, card.contributions, longest);

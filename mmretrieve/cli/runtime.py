@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, PARTLY_FAILED, INTERRUPTED = 0, 1, 3, 130
 TOKEN_VARIABLE = "MMRETRIEVE_TOKEN"
+MAX_NAMED_FAILURES = 20  # of one write
 
 
 def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> int:
@@ -167,8 +168,12 @@ def print_messages(lines: Iterable[str], prefix: str = "mmretrieve") -> None:
 
 
 def print_report(options: argparse.Namespace, target: object, report: AddReport, items: int | None = None) -> int:
-    """Prints what a write did, each failure on stderr, and returns the exit status. items: what the target has now."""
-    print_messages(f"not added: {name}: {reason}" for name, reason in report.failed.items())
+    """Prints what a write did, the first failures on stderr, and returns the exit status. items: what the target has now."""
+    failures = [f"not added: {name}: {reason}" for name, reason in report.failed.items()]
+    hidden = len(failures) - MAX_NAMED_FAILURES
+    print_messages(failures[:MAX_NAMED_FAILURES])
+    if hidden > 0:
+        print_messages([f"not added: {hidden} more; --json names all of them"])
     optional = [f"{count} {what}" for count, what in ((report.updated, "updated"), (report.removed, "removed")) if count]
     counts = [f"{report.added} added", *optional, f"{report.skipped} unchanged", f"{len(report.failed)} failed"]
     total, more = ("", {}) if items is None else (f"; {items} items", {"items": items})

@@ -211,6 +211,16 @@ def test_failed_pictures_are_named_and_the_others_go_in(photos: Path, tmp_path: 
     assert "3 done except for images that could not be added" in " ".join(shell("index", "--help").stdout.split())
 
 
+def test_of_many_failures_the_first_are_named_and_the_rest_counted(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text("file\n" + "".join(f"missing-{i}.png\n" for i in range(30)) + f"{next(photos.rglob('*.png')).resolve()}\n")
+    done = shell("index", table, "--gallery", tmp_path / "g", "--encoder", "wardrobe")
+    assert (done.returncode, done.stderr.count("not added: missing-")) == (3, 20)
+    assert "not added: 10 more; --json names all of them" in done.stderr
+    as_json = shell("index", table, "--gallery", tmp_path / "g", "--json")
+    assert len(json.loads(as_json.stdout)["failed"]) == 30
+
+
 def test_more_than_there_is_gives_all_and_says_so(indexed: Path) -> None:
     done = shell("search", indexed, "--prompt", "a dress", "-k", "1000", "--json")
     assert len(done.stdout.splitlines()) == len(mm.Gallery.open(indexed))

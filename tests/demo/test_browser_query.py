@@ -186,8 +186,13 @@ def test_one_button_uploads_and_picks_from_the_gallery(visit: Opener) -> None:
     assert page.locator("label:has(#file)").is_visible()
     page.click("#pick")
     assert "Click a picture" in page.inner_text("#pick-hint")
+    box = page.locator("#pick-hint").bounding_box()
+    seen = "([x, y]) => document.elementFromPoint(x, y).closest('#pick-hint') !== null"
+    assert page.evaluate(seen, [box["x"] + 12, box["y"] + box["height"] / 2])  # the pictures do not cover it
     page.keyboard.press("Escape")
     assert page.locator("#pick-hint").is_hidden()
+    assert page.locator("#pick").is_hidden()
+    page.click("#add-picture > summary")
     page.click("#pick")
     picked = cards(page)[4]
     wait_for_results(page, lambda: page.locator("#current .card .picture").nth(4).click())

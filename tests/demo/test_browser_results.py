@@ -349,7 +349,7 @@ def test_the_positions_on_cards_have_no_gaps(visit: Opener) -> None:
     shown = page.locator("#current .score").all_inner_texts()
     assert [int(text.split(" · ")[0]) for text in shown] == list(range(1, len(ranks) + 1))
     copies = page.locator("#current .copies:not(:empty)").first
-    assert re.fullmatch(r"\+\d+ like it", copies.inner_text())
+    assert re.fullmatch(r"\+\d+ nearly the same", copies.inner_text())
     card = page.locator("#current .card", has=page.locator(".copies:not(:empty)")).first
     card.click()
     ids = card.evaluate("card => card.card.copies")
