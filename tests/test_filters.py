@@ -441,6 +441,12 @@ def test_a_mapping_of_fields_holds_for_items_with_these_values(values: dict[str,
     assert kept(read_filter(values)) == kept(parse(sql))
 
 
+def test_an_error_quotes_the_condition_that_is_wrong_and_the_first_wrong_column() -> None:
+    whole = parse("gender IN ('women') AND (price < 20 AND color = red) AND shade = 1")
+    with pytest.raises(OptionError, match=re.escape("where color = red: no such column: color; did you mean 'colour'?")):
+        to_sqlite(whole, ["gender", "price", "colour"])
+
+
 def test_a_field_may_be_called_value() -> None:
     assert read_filter({"value": 5}) == parse("value = 5")  # within a structure, a literal has this form
 

@@ -153,13 +153,13 @@ def columns(expression: Expression) -> frozenset[Column]:
 
 
 def walk(expression: Expression) -> Iterator[tuple[Expression, int]]:
-    """Every node with its depth, counted from 1."""
+    """Every node with its depth, counted from 1, in reading order."""
     stack = [(expression, 1)]
     while stack:
         node, depth = stack.pop()
         yield node, depth
         if isinstance(node, Operation):
-            stack += [(operand, depth + 1) for operand in node.operands]
+            stack += [(operand, depth + 1) for operand in reversed(node.operands)]
 
 
 def check_size(expression: Expression) -> Expression:

@@ -37,7 +37,8 @@ def to_sqlite(expression: Expression, fields: Iterable[str]) -> SqliteFilter:
     '(fields."price" < ?)'
     """
     names = list(fields)
-    resolved = {column: resolve_column(column, expression, names) for column in columns(expression)}
+    read = dict.fromkeys(node for node, _ in walk(expression) if isinstance(node, Column))
+    resolved = {column: resolve_column(column, expression, names) for column in read}
     parameters: list[Scalar] = []
 
     def write_leaf(node: Column | Literal) -> str:
@@ -75,19 +76,27 @@ def resolve_column(column: Column, expression: Expression, fields: Sequence[str]
     item_columns = {name: ("items", name) for name in ITEM_COLUMNS if column.table != "fields"}
     field_columns = {fold_case(name): ("fields", name) for name in fields if column.table != "items"}
     key, name = fold_case(column.name), column.name if column.name.isprintable() else repr(column.name)
+    part = _condition_on(column, expression)
     if key in item_columns and key in field_columns:
-        raise filter_error(expression, f"ambiguous column name: {name}; write fields.{name} or items.{name}")
+        raise filter_error(part, f"ambiguous column name: {name}; write fields.{name} or items.{name}")
     if key in item_columns or key in field_columns:
         return (item_columns | field_columns)[key]
     existing = ", ".join(LISTED_COLUMNS) + (f" and the fields {', '.join(fields)}" if fields else "")
     if hint := _quotes_hint(column, expression):
-        raise filter_error(expression, f"no such column: {name}; {hint}")
+        raise filter_error(part, f"no such column: {name}; {hint}")
     hint = did_you_mean(column.name, (*item_columns, *field_columns)) or ";"
-    raise filter_error(expression, f"no such column: {name}{hint} the columns are {existing}")
+    raise filter_error(part, f"no such column: {name}{hint} the columns are {existing}")
+
+
+def _condition_on(column: Column, expression: Expression) -> Expression:
+    """The first of the conditions that AND joins that names a column: what a person wrote, without what a page has added."""
+    while isinstance(expression, Operation) and expression.operator == "and":
+        expression = next(operand for operand in expression.operands if column in columns(operand))
+    return expression
 
 
 def filter_error(expression: Expression, reason: str) -> OptionError:
-    """The error of a whole filter, which it quotes."""
+    """The error of a filter or of a condition in it, which it quotes."""
     return text_error(to_text(expression), reason)
 
 
