@@ -89,13 +89,14 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
 
     language = LanguageOptions(**arguments.given_fields(options, LanguageOptions))
     vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
-    return Retriever.open(
+    opened = Retriever.open(
         resolve_gallery(options.gallery),
         encoder=load_named_encoder(options, options.encoder) if options.encoder else None,
         device=options.device,
         dtype=options.dtype,
-        parts=lambda encoder: parts_from(language, encoder, vocabulary=vocabulary, phi=options.phi),
     )
+    parts = parts_from(language, opened.encoder, vocabulary=vocabulary, phi=options.phi)
+    return Retriever(opened.gallery, opened.encoder, parts=parts)
 
 
 def serve(options: argparse.Namespace, page: Page | None = None) -> int:
