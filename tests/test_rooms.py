@@ -48,7 +48,6 @@ ORDER = [
 IN_GALLERY = [
     "store",
     "vocabularies",
-    "titles",
     "manifest",
     "view",
     "index",

@@ -19,9 +19,8 @@ from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress, identit
 from mmretrieve.errors import GalleryError, ImageError, checks_keywords
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
-from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.manifest import Manifest, detect_title_field, readable_id
 from mmretrieve.gallery.store.records import UNSEEN, Item, StaleViewError
-from mmretrieve.gallery.titles import detect_title_field, readable_id
 from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmretrieve.directions import PDV
@@ -15,6 +15,8 @@ from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.options import Decode
+
+TITLE_FIELDS = ("title", "name", "product", "label", "headline", "caption", "description")  # the first that a gallery has
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,22 @@ class Manifest:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, MMRetrieveError) as error:
             raise GalleryError(f"{location}: the manifest cannot be read ({error})") from error
+
+
+def detect_title_field(types: Mapping[str, FieldType]) -> str | None:
+    """Returns the text field that names the items, by its own name; upper and lower case are equal. None if there is none.
+
+    >>> detect_title_field({"Name": FieldType.TEXT, "Title": FieldType.TEXT, "price": FieldType.NUMBER})
+    'Title'
+    """
+    names = {name.casefold(): name for name, kind in types.items() if kind is FieldType.TEXT}
+    return next((names[name] for name in TITLE_FIELDS if name in names), None)
+
+
+def readable_id(id_: str) -> str:
+    """Returns an id as readable words.
+
+    >>> readable_id("summer/red-dress_7.png")
+    'red dress 7'
+    """
+    return " ".join(PurePosixPath(id_).stem.replace("-", " ").replace("_", " ").split()) or id_

@@ -11,9 +11,8 @@ import mmretrieve as mm
 from demo.page_service import PageService
 from demo.schemas import PageRequest
 from mmretrieve.cli.main import main
-from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.manifest import TITLE_FIELDS, Manifest, detect_title_field, readable_id
 from mmretrieve.gallery.store.records import FieldType
-from mmretrieve.gallery.titles import TITLE_FIELDS, detect_title_field, readable_id
 from mmretrieve.milvus.manifest import from_text, to_text
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.limits import Limits
