@@ -9,19 +9,35 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
+import mmretrieve as mm
+from mmretrieve.request import SearchRequest
 from mmretrieve.server.app import bind
 from mmretrieve.server.auth import Auth
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
 LINK = re.compile(r"http://\S+")
+
+
+class SlowRetriever(mm.Retriever):
+    """A retriever whose searches end when `let` is set."""
+
+    def __init__(self, retriever: mm.Retriever) -> None:
+        super().__init__(retriever.gallery, retriever.encoder)
+        self.let = threading.Event()
+        self.begun = 0
+
+    def search_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Ranking]:
+        self.begun += 1
+        assert self.let.wait(PATIENCE)
+        return super().search_requests(requests)
 
 
 @contextmanager

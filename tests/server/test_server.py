@@ -10,7 +10,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import ROOT, command, served, until
+from live_server import ROOT, SlowRetriever, command, served, until
 from milvus_server import LiteServer
 from PIL import Image
 
@@ -613,27 +612,13 @@ def test_uploads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
-class Slow(mm.Retriever):
-    """Answers when it is let."""
-
-    def __init__(self, retriever: mm.Retriever) -> None:
-        super().__init__(retriever.gallery, retriever.encoder)
-        self.let = threading.Event()
-        self.begun = 0
-
-    def search_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Ranking]:
-        self.begun += 1
-        assert self.let.wait(30)
-        return super().search_requests(requests)
-
-
 def metric(link: str, name: str) -> float:
     lines = httpx.get(f"{link}/metrics").text.splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name)))
 
 
 def test_requests_beyond_the_queue_are_refused(retriever: mm.Retriever) -> None:
-    slow = Slow(retriever)
+    slow = SlowRetriever(retriever)
     with served(create_app(slow, limits=Limits(workers=2, waiting=1))) as link, ThreadPoolExecutor(4) as clients:
         ask: Callable[[], httpx.Response] = lambda: httpx.post(f"{link}/api/search", json={"prompt": "in red"}, timeout=60)  # noqa: E731
         asked = [clients.submit(ask) for _ in range(3)]
@@ -654,7 +639,7 @@ def test_requests_beyond_the_queue_are_refused(retriever: mm.Retriever) -> None:
 
 
 def test_a_request_that_times_out_keeps_its_slot(retriever: mm.Retriever) -> None:
-    slow = Slow(retriever)
+    slow = SlowRetriever(retriever)
     with served(create_app(slow, limits=Limits(workers=1, waiting=0, seconds=0.3))) as link:
         line = error_text(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 504)
         assert line == "the request took longer than 0.3 seconds; try again later, or send fewer requests"
