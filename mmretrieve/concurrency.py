@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +32,18 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> It
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def map_in_chunks(function: Callable[[T], R], items: Iterable[T], size: int) -> Iterator[R]:
+    """Like `map`, but threads compute `size` results, then the consumer works alone: for one that uses all processors itself.
+
+    >>> list(map_in_chunks(str, [1, 2, 3], size=2))
+    ['1', '2', '3']
+    """
+    remaining = iter(items)
+    with ThreadPoolExecutor(MAX_WORKERS) as pool:
+        while pending := [pool.submit(function, item) for item in islice(remaining, size)]:
+            yield from [future.result() for future in pending]
 
 
 class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property

@@ -20,7 +20,7 @@ from huggingface_hub import constants, get_session
 from PIL import Image
 from torch import Tensor, nn
 
-from mmretrieve.concurrency import map_ahead
+from mmretrieve.concurrency import map_ahead, map_in_chunks
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
@@ -32,6 +32,8 @@ from mmretrieve.vectors import Float32, unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE = 64, 64
+CPU_IMAGE_BATCH_SIZE = 32  # on a CPU: the activations of more images do not stay in its caches
+MAX_PREPARED_IMAGES = 128  # decoded, but not yet encoded
 HUB_TIMEOUT = 5.0  # seconds
 TARGET_PAD_KEY = "target_pad"
 logger = logging.getLogger(__name__)
@@ -104,8 +106,11 @@ class OpenClipEncoder:
             return self._preprocess(target_pad(opened) if self.preprocessing is Preprocessing.TARGET_PAD else opened)  # type: ignore[no-any-return]
 
         features = [np.empty((0, self.dim), np.float32)]
-        prepared = map_ahead(prepare, images, 2 * IMAGE_BATCH_SIZE)
-        while batch := list(islice(prepared, IMAGE_BATCH_SIZE)):
+        on_cpu = self.device.type == "cpu"
+        prepared = (
+            map_in_chunks(prepare, images, MAX_PREPARED_IMAGES) if on_cpu else map_ahead(prepare, images, MAX_PREPARED_IMAGES)
+        )
+        while batch := list(islice(prepared, CPU_IMAGE_BATCH_SIZE if on_cpu else IMAGE_BATCH_SIZE)):
             features.append(self._image_features(torch.stack(batch)))
             if progress is not None:
                 progress(len(batch))

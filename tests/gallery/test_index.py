@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmretrieve.errors import GalleryError, OptionError, VectorError
-from mmretrieve.gallery.index import faiss_index, gpu, tuning
-from mmretrieve.gallery.index.factory import parameters
+from mmretrieve.gallery.index import faiss_index, gpu, products, tuning
+from mmretrieve.gallery.index.factory import float16_rows, parameters
 from mmretrieve.gallery.index.faiss_index import DIGEST_PARTS, MARGIN, ROUNDING, FaissIndex, digest_of
 from mmretrieve.gallery.index.plan import (
     MAX_FLAT_NUMBERS,
@@ -30,6 +30,7 @@ from mmretrieve.gallery.index.plan import (
     choose,
     default_params,
 )
+from mmretrieve.gallery.index.products import MIN_QUERIES, best_products
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescore, tune
 from mmretrieve.vectors import unit
 
@@ -107,7 +108,7 @@ def test_float16_rounding_of_lengths_does_not_hide_the_best() -> None:
 @pytest.mark.parametrize("kind", GALLERIES)
 def test_a_batch_equals_single_queries_and_proposals_are_valid_rows(factory: str, kind: str) -> None:
     vectors, index = rows(kind), built(factory, kind).with_params(SearchParams(nprobe=2, overfetch=2))
-    queries = composed_queries(vectors, 30)
+    queries = composed_queries(vectors, 2 * MIN_QUERIES)
     for proposed in index.search(queries, 7):
         assert len(proposed) >= 7
         assert proposed.min() >= 0
@@ -130,6 +131,23 @@ def test_a_gallery_of_equal_images_is_searched(factory: str) -> None:
     index = FaissIndex.build(plan(factory), vectors).with_params(SearchParams(nprobe=1))
     for query in (vectors[:1], -vectors[:1], rows("random")[1:2]):
         assert best_rows(index, vectors, query.astype(np.float32), 12) == [list(range(12))]
+
+
+@pytest.mark.parametrize("kind", GALLERIES)
+@pytest.mark.parametrize("k", [1, 70, 600])
+def test_products_find_what_a_scan_of_faiss_finds(k: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "ROW_BATCH_SIZE", 64)
+    monkeypatch.setattr(products, "QUERY_BATCH_SIZE", 7)
+    index, queries = built("SQfp16", kind), composed_queries(rows(kind), 20)
+    stored = float16_rows(index._index, "SQfp16")
+    assert stored is not None
+    assert np.array_equal(stored, rows(kind))
+    scores, found = best_products(stored, queries, k)
+    np.testing.assert_allclose(scores, index._index.search(queries, k)[0], atol=1e-5)
+    exact = np.take_along_axis(queries @ rows(kind).astype(np.float32).T, found, axis=1)
+    np.testing.assert_allclose(scores, exact, atol=1e-5)
+    assert all(len(set(row)) == k for row in found.tolist())
+    assert float16_rows(built("Flat", kind)._index, "Flat") is None
 
 
 @pytest.mark.parametrize(("factory", "kind"), [("SQfp16", "IndexScalarQuantizer"), ("IVF16,SQ8", "IndexIVFScalarQuantizer")])

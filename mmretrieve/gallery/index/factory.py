@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.errors import OptionError
-from mmretrieve.gallery.index.plan import MAX_GPU_K, SearchParams
+from mmretrieve.gallery.index.plan import FLAT, MAX_GPU_K, SearchParams
 from mmretrieve.vectors import Float32
 
 TRAINING_ROWS_PER_CELL = 32  # training rows for each cell
@@ -70,6 +70,14 @@ def parameters(index: faiss.Index, params: SearchParams) -> Any:
     if name.startswith("IndexHNSW") and params.ef is not None:
         return faiss.SearchParametersHNSW(efSearch=params.ef)
     return None
+
+
+def float16_rows(index: faiss.Index, factory: str) -> NDArray[np.float16] | None:
+    """Returns the (n, d) rows of a flat float16 index on the CPU, without a copy; None for any other index."""
+    if factory != FLAT or not isinstance(index, faiss.IndexScalarQuantizer):
+        return None
+    codes: NDArray[np.uint8] = faiss.rev_swig_ptr(index.codes.data(), index.codes.size())
+    return codes.view(np.float16).reshape(-1, index.d)
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import gpu
-from mmretrieve.gallery.index.factory import cells_of, limit_threads, parameters, train_index, translate_errors
+from mmretrieve.gallery.index.factory import cells_of, float16_rows, limit_threads, parameters, train_index, translate_errors
 from mmretrieve.gallery.index.plan import MAX_GPU_K, Device, IndexPlan, SearchParams, default_params
+from mmretrieve.gallery.index.products import MIN_QUERIES, best_products
 from mmretrieve.options import check_count
 from mmretrieve.vectors import Float32, as_rows
 
@@ -152,6 +153,9 @@ class FaissIndex:
 
     def _search_faiss(self, queries: Float32, fetch_k: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """Returns (q, fetch_k) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
+        stored = float16_rows(self._index, self.plan.factory) if len(queries) >= MIN_QUERIES else None
+        if stored is not None:
+            return best_products(stored, queries, fetch_k)
         faiss_params = parameters(self._index, replace(self.params, nprobe=nprobe))
         with limit_threads(len(queries)):
             scores, rows = self._index.search(queries, fetch_k, params=faiss_params)

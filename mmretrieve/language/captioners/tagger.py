@@ -119,7 +119,10 @@ class Tagger:
             chosen = {**selection.words, group.name: group.words[best]}
             is_omitted = is_last and not _is_likely(probabilities, best)
             selection.probabilities[group.name] = float(probabilities[best])
-            selection.words = self.vocabulary.without(chosen, group) if is_omitted else self.vocabulary.consistent(chosen)
+            words = self.vocabulary.without(chosen, group) if is_omitted else self.vocabulary.consistent(chosen)
+            if words == selection.words:
+                continue  # the same groups apply
+            selection.words = words
             applying_groups = {group.name for group in self.vocabulary.groups if group.applies(selection.words)}
             selection.probabilities = {
                 name: probability for name, probability in selection.probabilities.items() if name in applying_groups
