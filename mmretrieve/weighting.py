@@ -10,8 +10,8 @@ each term counts in standard deviations, z = (score − mean) / σ over the gall
     image 1   text −1/4   composed 1/2     prompt 1      the rewrite appends the prompt to the caption
     image 1   text −1/2   composed 1 + τ   prompt 1/4    the rewrite replaces words of the caption, so it contains the prompt
 
-Without a caption this is the sum of image and prompt in standard deviations. Every phrase to avoid has the amount −3/2. The σ
-of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says nothing about this
+Without a caption this is the sum of image and prompt in standard deviations. A phrase to avoid has the amount −3/2 if the image
+shows it (z ≥ 1) and less, but at least −3/4, the less the image shows it (z < 1). The σ of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says nothing about this
 gallery ("shorter", where nothing has a length), and z would raise its noise to the level of what the others say. The result is linear: one vector and one search on any index. `balanced_weights` is an older choice that ignores trust:
 
     image √(1 − ρ²)   text −ρ/2   composed 1   prompt r²          ρ: the correlation of the scores of `image` and `text`
@@ -21,6 +21,7 @@ docs/guides/weights.md has the measurements.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
@@ -36,7 +37,8 @@ from mmretrieve.vectors import Float32
 
 STANDARD_TERMS = (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT)
 AVOID = "avoid"  # the role of phrases to avoid
-AVOID_AMOUNT = -1.5
+AVOID_AMOUNT = -1.5  # if the image shows the phrase
+LEAST_AVOID_SHARE = 0.5  # of AVOID_AMOUNT, if it does not
 APPEND_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.25, Term.COMPOSED: 0.5, Term.PROMPT: 1.0}
 REPLACE_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.5, Term.COMPOSED: 1.0, Term.PROMPT: 0.25}
 APPEND_R2, REPLACE_R2 = 0.72, 0.37  # r² of `balanced_weights`
@@ -90,7 +92,7 @@ def automatic_weights(composition: Composition, spread: Spread, *, keep_rule: bo
     if keep_rule and not composition.rule.uses_weights:
         return replace(composition, why=f"the {composition.rule.name} rule has no weights to choose")
     constant_text = _constant_text_remark(composition)
-    amounts, why = _amounts(composition, words_count=constant_text is None)
+    amounts, why = _amounts(composition, spread, words_count=constant_text is None)
     linear = not keep_rule or composition.is_linear
     rule = LINEAR if linear else composition.rule
     total = sum(map(abs, amounts.values())) or 1.0
@@ -122,7 +124,7 @@ def _deviations(composition: Composition, spread: Spread) -> dict[str, float]:
     }
 
 
-def _amounts(composition: Composition, *, words_count: bool) -> tuple[dict[str, float], str]:
+def _amounts(composition: Composition, spread: Spread, *, words_count: bool) -> tuple[dict[str, float], str]:
     """The amount of each term in standard deviations, and the explanation."""
     replaced, trust = _replaced_share(composition), _mean_trust(composition)
     replace_amounts = REPLACE_AMOUNTS | {Term.COMPOSED: REPLACE_AMOUNTS[Term.COMPOSED] * (1 + trust)}
@@ -132,16 +134,34 @@ def _amounts(composition: Composition, *, words_count: bool) -> tuple[dict[str, 
         by_role[Term.TEXT] += by_role[Term.COMPOSED] * (1 - composition.total_share(Term.COMPOSED))
     if not words_count and Term.IMAGE in composition.roles:
         by_role |= dict.fromkeys(TEXT_TERMS, 0.0)
-    terms = zip(composition.names, composition.roles, composition.weights, strict=True)
+    terms = list(zip(composition.names, composition.roles, composition.weights, strict=True))
+    shown = {name: _shown_share(composition, name, spread) for name, role, _ in terms if role == AVOID}
     amounts = {
-        name: AVOID_AMOUNT if role == AVOID else by_role[Term(role)] * composition.share(name) if role in by_role else weight
+        name: AVOID_AMOUNT * shown[name]
+        if role == AVOID
+        else by_role[Term(role)] * composition.share(name)
+        if role in by_role
+        else weight
         for name, role, weight in terms
     }
-    return amounts, _explain(composition, replaced, trust)
+    faint = [composition.words.get(name, name) for name, share in shown.items() if share == LEAST_AVOID_SHARE]
+    return amounts, _explain(composition, replaced, trust, faint)
 
 
-def _explain(composition: Composition, replaced: float, trust: float) -> str:
-    """What the weights are based on, in one line: "automatic: …"."""
+def _shown_share(composition: Composition, avoided: str, spread: Spread) -> float:
+    """How much of AVOID_AMOUNT a phrase gets: the z of the reference image, within LEAST_AVOID_SHARE and 1; 1 without an image.
+
+    If the model does not see the phrase in the image, the least similar items are those of other kinds, not those without it.
+    """
+    if Term.IMAGE not in composition.roles:
+        return 1.0
+    phrase, image = composition[avoided], composition.of_role(Term.IMAGE) / composition.total_share(Term.IMAGE)
+    z = float((image - spread.mean) @ phrase) / max(spread.deviation(phrase), MIN_DEVIATION)
+    return float(np.clip(z, LEAST_AVOID_SHARE, 1.0))
+
+
+def _explain(composition: Composition, replaced: float, trust: float, faint: Sequence[str]) -> str:
+    """What the weights are based on, in one line: "automatic: …". faint: the phrases to avoid that count least."""
     roles = set(composition.roles)
     parts = []
     if Term.TEXT in roles and Term.COMPOSED in roles:
@@ -155,6 +175,8 @@ def _explain(composition: Composition, replaced: float, trust: float) -> str:
         parts.append(f"the {'image' if Term.IMAGE in roles else 'prompt'} alone")
     if phrases := _words(composition, AVOID):
         parts.append(f"away from {', '.join(phrases)}")
+    if faint:
+        parts.append(f"the image hardly shows {', '.join(faint)}")
     return f"automatic: {'; '.join(parts) or 'the terms in one unit'}"
 
 

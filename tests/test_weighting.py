@@ -17,7 +17,7 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import NO_MATCH
 from mmretrieve.rules import Hinge, Linear, Product
 from mmretrieve.vectors import unit
-from mmretrieve.weighting import AVOID_AMOUNT, Spread, automatic_weights
+from mmretrieve.weighting import AVOID_AMOUNT, LEAST_AVOID_SHARE, Spread, automatic_weights
 
 RANDOM = np.random.default_rng(3)
 GALLERY = unit(RANDOM.normal(size=(50, 6)) + [1, 0, 0, 0, 0, 0])
@@ -84,8 +84,27 @@ def test_amounts_of_several_prompts_and_avoided_phrases() -> None:
     unit_ = amounts["image"]
     assert amounts["prompt 2"] / unit_ == pytest.approx(0.5)
     assert amounts["composed 2"] / amounts["composed"] == pytest.approx(0.5)
-    assert [amounts[name] / unit_ for name in ("avoid", "avoid 2")] == pytest.approx([AVOID_AMOUNT, AVOID_AMOUNT])
+    shown = [(two["image"] - spread.mean) @ two[name] / spread.deviation(two[name]) for name in ("avoid", "avoid 2")]
+    assert amounts["avoid"] / unit_ == pytest.approx(AVOID_AMOUNT * np.clip(shown[0], LEAST_AVOID_SHARE, 1), rel=1e-5)
+    assert amounts["avoid 2"] / unit_ == pytest.approx(AVOID_AMOUNT * np.clip(shown[1], LEAST_AVOID_SHARE, 1), rel=1e-5)
     assert amounts["text"] / unit_ == pytest.approx(-0.25 - 0.5 * 0.5)  # what composed repeats of the caption is given back
+
+
+def test_a_phrase_counts_less_if_the_image_does_not_show_it() -> None:
+    spread = Spread.of(GALLERY)
+    amounts = {}
+    for image in (TERMS[2], -TERMS[2]):  # the phrase itself, and its opposite
+        shown = mm.Composition(("image", "avoid"), np.stack([image, TERMS[2]]), (1, -1), {"avoid": "stripes"})
+        weighed = automatic_weights(shown, spread)
+        weights = weighed.term_weights
+        amounts[str(weighed.why)] = weights["avoid"] / weights["image"]
+    full, half = amounts.values()
+    assert (full, half) == (pytest.approx(AVOID_AMOUNT), pytest.approx(AVOID_AMOUNT * LEAST_AVOID_SHARE))
+    assert ["hardly shows stripes" in why for why in amounts] == [False, True]
+    alone = mm.Composition(("prompt", "avoid"), TERMS[1:3], (1, -1))
+    weights = automatic_weights(alone, spread).term_weights
+    deviations = spread.deviations(alone.terms)
+    assert weights["avoid"] * deviations[1] / (weights["prompt"] * deviations[0]) == pytest.approx(AVOID_AMOUNT)
 
 
 def test_keep_rule_keeps_the_rule() -> None:
