@@ -51,6 +51,24 @@ class Caption(str):
         return (str(self),), {"trust": self.trust, "source": self.source}
 
 
+class AvoidedPhrase(str):
+    """A phrase to avoid, and the `trust` (0 to 1) in the caption of the reference that states it; 0 if the caption does not.
+
+    >>> AvoidedPhrase("stripes", trust=0.9).trust
+    0.9
+    """
+
+    trust: float
+
+    def __new__(cls, text: str, *, trust: float) -> AvoidedPhrase:
+        phrase = super().__new__(cls, text)
+        phrase.trust = trust
+        return phrase
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), {"trust": self.trust}
+
+
 @dataclass(frozen=True)
 class Composition:
     """A composed query: named terms, their weights, and a score rule.

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmretrieve.answerable import JUDGED_HITS, Answerability
 from mmretrieve.composers import Parts, make_composer
-from mmretrieve.composers.avoiding import avoid_directions
+from mmretrieve.composers.avoiding import avoid_directions, avoided_phrases
 from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition, check_composition
 from mmretrieve.directions import PDV, Term
@@ -38,12 +38,11 @@ from mmretrieve.ranking import Ranking
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
-from mmretrieve.vectors import Float32
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
 AnyGallery = GalleryBase[Any]
 """A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
-MORE_LIKE_WEIGHT, LESS_LIKE_WEIGHT = 0.75, -0.25  # Rocchio: what is wanted, and what is not, beside the query's own 1
+LIKE_WEIGHTS = {"more": 0.75, "less": -0.25}  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
 @checks_keywords
@@ -644,25 +643,25 @@ class Retriever:
         request = prepared.request
         composition = prepared.combine(parts) if parts else None
         rule = prepared.rule
-        for role, names, weight, weights in (
-            (AVOID, prepared.avoid, -1.0, prepared.avoid_weights),
-            ("more", request.more_like, MORE_LIKE_WEIGHT, None),
-            ("less", request.less_like, LESS_LIKE_WEIGHT, None),
-        ):
+        added = {AVOID: prepared.avoid, "more": request.more_like, "less": request.less_like}
+        for role, names in added.items():
             if names:
                 _check_weighs(rule, role)
-                rows = self._avoid_terms(names, composition) if role == AVOID else self.gallery.vectors(names)
-                terms = Composition.of(role, rows, weight, names)
-                terms = terms if weights is None else replace(terms, weights=weights, shares={})
+                if role == AVOID:
+                    terms = self._avoid_terms(prepared, composition)
+                else:
+                    terms = Composition.of(role, self.gallery.vectors(names), LIKE_WEIGHTS[role], names)
                 composition = terms if composition is None else composition.with_terms(terms)
         if composition is None:
             raise OptionError(EMPTY_QUERY)
         return composition if rule is None else composition.with_rule(rule)
 
-    def _avoid_terms(self, phrases: Sequence[str], composition: Composition | None) -> Float32:
-        words = {} if composition is None else composition.words
-        lexicon = self._swap.lexicon
-        return avoid_directions(self.encoder, phrases, lexicon, words.get(Term.TEXT), words.get(Term.COMPOSED))
+    def _avoid_terms(self, prepared: PreparedRequest, composition: Composition | None) -> Composition:
+        words, lexicon = {} if composition is None else composition.words, self._swap.lexicon
+        caption, rewrite = words.get(Term.TEXT), words.get(Term.COMPOSED)
+        rows = avoid_directions(self.encoder, prepared.avoid, lexicon, caption, rewrite)
+        terms = Composition.of(AVOID, rows, -1.0, avoided_phrases(prepared.avoid, lexicon, caption))
+        return replace(terms, weights=prepared.avoid_weights, shares={})
 
     @property
     def composers(self) -> tuple[str, ...]:

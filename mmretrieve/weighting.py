@@ -10,9 +10,11 @@ each term counts in standard deviations, z = (score − mean) / σ over the gall
     image 1   text −1/4   composed 1/2     prompt 1      the rewrite appends the prompt to the caption
     image 1   text −1/2   composed 1 + τ   prompt 1/4    the rewrite replaces words of the caption, so it contains the prompt
 
-Without a caption this is the sum of image and prompt in standard deviations. A phrase to avoid has the amount −3/2 if the image
-shows it (z ≥ 1) and less, but at least −3/4, the less the image shows it (z < 1). The σ of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says nothing about this
-gallery ("shorter", where nothing has a length), and z would raise its noise to the level of what the others say. The result is linear: one vector and one search on any index. `balanced_weights` is an older choice that ignores trust:
+Without a caption this is the sum of image and prompt in standard deviations. A phrase to avoid has the amount −3/2 if the
+image shows it (z ≥ 1) or a trusted caption states it, and down to −3/4 if neither does. The σ of a text is at least half of
+the largest among the texts of a query: a text whose scores hardly vary says nothing about this gallery ("shorter", where
+nothing has a length), and z would raise its noise to the level of what the others say. The result is linear: one vector and one
+search on any index. `balanced_weights` is an older choice that ignores trust:
 
     image √(1 − ρ²)   text −ρ/2   composed 1   prompt r²          ρ: the correlation of the scores of `image` and `text`
 
@@ -28,7 +30,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.composition import UNKNOWN_TRUST, Caption, Composition
+from mmretrieve.composition import UNKNOWN_TRUST, AvoidedPhrase, Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.errors import OptionError
 from mmretrieve.options import CaptionSource
@@ -149,7 +151,8 @@ def _amounts(composition: Composition, spread: Spread, *, words_count: bool) -> 
 
 
 def _shown_share(composition: Composition, avoided: str, spread: Spread) -> float:
-    """How much of AVOID_AMOUNT a phrase gets: the z of the reference image, within LEAST_AVOID_SHARE and 1; 1 without an image.
+    """How much of AVOID_AMOUNT a phrase gets, from LEAST_AVOID_SHARE to 1: the z of the reference image, or the trust in a
+    caption that states the phrase; 1 without an image.
 
     If the model does not see the phrase in the image, the least similar items are those of other kinds, not those without it.
     """
@@ -157,7 +160,8 @@ def _shown_share(composition: Composition, avoided: str, spread: Spread) -> floa
         return 1.0
     phrase, image = composition[avoided], composition.of_role(Term.IMAGE) / composition.total_share(Term.IMAGE)
     z = float((image - spread.mean) @ phrase) / max(spread.deviation(phrase), MIN_DEVIATION)
-    return float(np.clip(z, LEAST_AVOID_SHARE, 1.0))
+    words = composition.words.get(avoided)
+    return float(np.clip(max(z, words.trust if isinstance(words, AvoidedPhrase) else 0.0), LEAST_AVOID_SHARE, 1.0))
 
 
 def _explain(composition: Composition, replaced: float, trust: float, faint: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main
-from mmretrieve.composition import Caption
+from mmretrieve.composition import AvoidedPhrase, Caption
 from mmretrieve.errors import OptionError
 from mmretrieve.options import NO_MATCH
 from mmretrieve.rules import Hinge, Linear, Product
@@ -101,10 +102,25 @@ def test_a_phrase_counts_less_if_the_image_does_not_show_it() -> None:
     full, half = amounts.values()
     assert (full, half) == (pytest.approx(AVOID_AMOUNT), pytest.approx(AVOID_AMOUNT * LEAST_AVOID_SHARE))
     assert ["hardly shows stripes" in why for why in amounts] == [False, True]
+    words = {"avoid": AvoidedPhrase("stripes", trust=0.9)}  # the caption states it
+    stated = automatic_weights(mm.Composition(("image", "avoid"), np.stack([-TERMS[2], TERMS[2]]), (1, -1), words), spread)
+    assert stated.weights[1] / stated.weights[0] == pytest.approx(AVOID_AMOUNT * 0.9)
     alone = mm.Composition(("prompt", "avoid"), TERMS[1:3], (1, -1))
     weights = automatic_weights(alone, spread).term_weights
     deviations = spread.deviations(alone.terms)
     assert weights["avoid"] * deviations[1] / (weights["prompt"] * deviations[0]) == pytest.approx(AVOID_AMOUNT)
+
+
+def test_a_caption_that_states_a_phrase_makes_it_count_in_full(retriever: mm.Retriever) -> None:
+    query = retriever.compose(
+        reference_id=retriever.gallery.ids[0], caption="a photo of a striped dress", prompt="without stripes, not formal"
+    )
+    stripes, formal = (query.words[name] for name in query.names if name.startswith("avoid"))
+    assert [(word, word.trust) for word in (stripes, formal) if isinstance(word, AvoidedPhrase)] == [
+        ("stripes", 1),
+        ("formal", 0),
+    ]
+    assert pickle.loads(pickle.dumps(stripes)).trust == 1
 
 
 def test_keep_rule_keeps_the_rule() -> None:

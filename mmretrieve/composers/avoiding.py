@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmretrieve.composition import UNKNOWN_TRUST, AvoidedPhrase, Caption
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.editing import insert_phrase, remove_phrase
 from mmretrieve.language.lexicon import Lexicon
@@ -56,6 +57,13 @@ def avoid_directions(
         length = float(np.linalg.norm(difference))
         directions.append(difference / length if length > MIN_DIFFERENCE else row[phrase])
     return np.asarray(directions, dtype=np.float32).reshape(len(phrases), -1)
+
+
+def avoided_phrases(phrases: Sequence[str], lexicon: Lexicon, caption: str | None = None) -> list[AvoidedPhrase]:
+    """The phrases, each with the trust in the caption if that states it: if removing the phrase changes the caption."""
+    trust = caption.trust if isinstance(caption, Caption) else UNKNOWN_TRUST
+    stated = [caption is not None and remove_phrase(caption, phrase, lexicon) != caption for phrase in phrases]
+    return [AvoidedPhrase(phrase, trust=trust if each else 0.0) for phrase, each in zip(phrases, stated, strict=True)]
 
 
 def _contrast(phrase: str, lexicon: Lexicon, caption: str | None, rewrite: str | None) -> tuple[str, list[str]]:
