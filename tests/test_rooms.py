@@ -26,6 +26,7 @@ ORDER = [
     "combining",
     "weighting",
     "ranking",
+    "pixels",
     "images",
     "sources",
     "encoders",
