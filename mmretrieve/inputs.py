@@ -137,15 +137,19 @@ class ReferenceReader:
         ]
 
     def ids(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
-        """For each request, the items that its references are: by id, or by the content of their files.
+        """For each request, the items that its references are, and those with the same content.
 
         Raises OptionError for a request without references, and for a reference that is neither.
         """
-        hashes = [[content_hash(path) for path in _image_files(request)] for request in requests]
+        files = [_image_files(request) for request in requests]
+        items = [self.gallery.items(request.reference_id) for request in requests]
+        hashes = [
+            [*(item.hash for item in of_each), *map(content_hash, paths)] for of_each, paths in zip(items, files, strict=True)
+        ]
         unique = list(dict.fromkeys(content for several in hashes for content in several))
         copies = dict(zip(unique, self.gallery.copies_of(unique) if unique else (), strict=True))
         return [
-            [*request.reference_id, *(id_ for content in several for id_ in copies[content])]
+            list(dict.fromkeys([*request.reference_id, *(id_ for content in several for id_ in copies[content])]))
             for request, several in zip(requests, hashes, strict=True)
         ]
 

@@ -65,6 +65,15 @@ def test_what_was_added_from_memory_is_shown_and_searched(empty: mm.Gallery, pat
     assert SearchService(retriever).picture("a") == empty.thumbnail("a")
 
 
+def test_copies_of_a_reference_are_left_out_by_id_as_by_file(empty: mm.Gallery, path: Path, encoder: mm.Encoder) -> None:
+    empty.add_items([("a", path), ("copy", path.read_bytes()), ("b", np.full((64, 64, 3), 200, np.uint8))])
+    retriever = mm.Retriever(empty, encoder)
+    for reference in ({"image": path}, {"reference_id": "a"}, {"reference_id": "copy"}):
+        assert retriever.search(**reference, k=3, exclude_reference=True).ids == ("b",)
+        assert len(retriever.search(**reference, k=3)) == 3
+    assert SearchService(retriever).similar("a", 3).ids == ("b",)
+
+
 def test_adding_again_skips_updates_and_names_changes(empty: mm.Gallery, path: Path) -> None:
     gray, white = (np.full((64, 64, 3), value, np.uint8) for value in (128, 255))
     empty.add_items([("a", gray, {"price": 1}), ("b", path)])
