@@ -14,15 +14,16 @@ from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Composition
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.errors import ImageError, OptionError
+from mmretrieve.errors import ImageError, OptionError, VectorError
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image, source_name
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import ComposerName
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 from mmretrieve.rules import ScoreRule, make_rule
+from mmretrieve.vectors import Float32, bad_rows
 
 MAX_OPEN_IMAGES = 64  # opened ahead of the encoder
 
@@ -173,12 +174,23 @@ class ReferenceReader:
                 opened.append(one)
                 yield picture
 
-        vectors = self.encoder.encode_images(pixels()) if references else ()
+        vectors = self._encode(pixels(), references) if references else ()
         fields = self._fields_of([one.content for one in opened if one.content])
         return {
             reference.key: {"vector": vector, **one.inputs, **fields.get(one.content, {})}
             for reference, vector, one in zip(references, vectors, opened, strict=True)
         }
+
+    def _encode(self, pictures: Iterator[Image.Image], references: Sequence[_Reference]) -> Float32:
+        """The vectors of references. Raises VectorError, with the name of one, if the encoder has no direction for it."""
+        names = ", ".join(dict.fromkeys(source_name(reference.source) for reference in references))
+        try:
+            vectors = self.encoder.encode_images(pictures)
+        except VectorError as error:
+            raise VectorError(f"{names}: the encoder cannot encode it ({error})") from error
+        for row, problem in bad_rows(vectors).items():
+            raise VectorError(f"{source_name(references[row].source)}: the encoder cannot encode it: {problem}")
+        return vectors
 
     def _fields_of(self, hashes: Sequence[str]) -> dict[str | None, dict[str, Any]]:
         """The fields of each content that is in the gallery: those of the first item that has it."""

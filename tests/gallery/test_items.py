@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from image_corpus import saved
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.service import SearchService
+from mmretrieve.vectors import unit
 
 
 @pytest.fixture
@@ -160,3 +163,41 @@ def test_a_list_of_paths_and_sources(empty: mm.Gallery, photos: Path, tmp_path: 
             empty.add(sources)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="add takes a list of sources"):
         empty.sync([paths[0]])  # type: ignore[arg-type]
+
+
+class SometimesBlind:
+    """An encoder that has no direction for bright images: it gives them a bad vector, or raises as ours does for a batch with one."""
+
+    identity = mm.EncoderIdentity("blind", "1", "none")
+    dim, image_size = 3, 8
+
+    def __init__(self, bad: float, *, raises: bool) -> None:
+        self.bad, self.raises = bad, raises
+
+    def encode_images(self, images: Iterable[Image.Image], progress: object = None) -> np.ndarray:
+        del progress
+        means = [np.asarray(image, float).mean(axis=(0, 1)) + 1 for image in images]
+        rows = np.array([[self.bad] * 3 if mean.min() > 200 else mean for mean in means], np.float32).reshape(-1, 3)
+        return unit(rows, "image features") if self.raises else rows
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return unit(np.ones((len(texts), 3)))
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0])
+def test_an_image_without_a_direction_is_named_and_the_others_are_added(tmp_path: Path, bad: float, raises: bool) -> None:
+    encoder = SometimesBlind(bad, raises=raises)
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    colors = {"red": (250, 0, 0), "white": (255, 255, 255), "blue": (0, 0, 250), "bright": (240, 240, 240)}
+    (tmp_path / "white.png").write_bytes(saved(Image.new("RGB", (9, 9), "white"), "PNG"))
+    done: list[int] = []
+    report = gallery.add_items(
+        [(name, Image.new("RGB", (9, 9), color)) for name, color in colors.items()], progress=done.append
+    )
+    assert (report.added, list(report.failed)) == (2, ["white", "bright"])
+    assert all("the encoder cannot encode it" in reason and "\n" not in reason for reason in report.failed.values())
+    assert (gallery.ids, sum(done), gallery.verify()) == (("red", "blue"), 4, [])
+    retriever = mm.Retriever(gallery, encoder)
+    with pytest.raises(VectorError, match=r"white.png: the encoder cannot encode it.*(NaN|zero)"):
+        retriever.search(tmp_path / "white.png")
