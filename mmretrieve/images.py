@@ -53,9 +53,7 @@ AVIF_BYTES_PER_PIXEL = 20  # of one with 10 bits, full chroma and transparency; 
 RGB_BYTES = 4  # a pixel of a Pillow image in RGB
 DECODE_MEMORY = MemoryBudget(BYTES_PER_PIXEL * MAX_PIXELS)
 """The memory of all decodes of this process, of decoded images included: 1.44 GB, which is what the largest image needs."""
-WHOLE_JPEG2000_PIXELS = (
-    1 << 20
-)  # larger ones are decoded at half their size; at their full size they would take 20 bytes a pixel
+WHOLE_JPEG2000_PIXELS = 1 << 20  # of one that is decoded whole, which takes 20 bytes a pixel; larger ones are halved
 MAX_ICON_SIDE = 1024
 MAX_TILE_PIXELS = 1 << 20  # of one tile of a TIFF file that is smaller than a tile
 TILE_WIDTH, TILE_LENGTH, ORIENTATION = 322, 323, 274  # tags
