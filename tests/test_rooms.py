@@ -17,6 +17,7 @@ ORDER = [
     "options",
     "registry",
     "concurrency",
+    "isolation",
     "vectors",
     "filters",
     "scoring",

@@ -31,7 +31,8 @@ from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.parquet_files import ParquetRows, write_records
+from mmretrieve.sources.parquet_files import write_records
+from mmretrieve.sources.parquet_rows import ParquetRows
 from mmretrieve.sources.values import fields_of
 
 VECTORS, METADATA, MANIFEST, OWN_COLUMN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
