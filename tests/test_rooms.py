@@ -58,6 +58,7 @@ IN_GALLERY = [
     "search",
     "base",
     "recognition",
+    "removal",
     "ingest",
     "copying",
     "transfer",
