@@ -27,6 +27,7 @@ ORDER = [
     "combining",
     "weighting",
     "ranking",
+    "pixels",
     "images",
     "sources",
     "encoders",
