@@ -18,7 +18,7 @@ class IgnoredKind(StrEnum):
     HEIF = "HEIC or HEIF images"
     JXL = "JPEG XL images"
     RAW = "camera RAW images"
-    LAYERED = "layered images (PSD and similar)"
+    LAYERED = "PSD and other layered images"
     OTHER_IMAGES = "images of other formats"
     VIDEO = "videos"
     ARCHIVE = "archives"
@@ -30,7 +30,7 @@ class IgnoredKind(StrEnum):
 
 
 SUFFIXES_OF_KIND = {
-    IgnoredKind.HEIF: ".heic .heif .hif .heics .heifs",
+    IgnoredKind.HEIF: ".heic .heif .hif .avci",
     IgnoredKind.JXL: ".jxl",
     IgnoredKind.RAW: (
         ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
@@ -116,8 +116,8 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
     """The counts in one line, most useful kinds first; empty if nothing was ignored.
 
     >>> describe_ignored({"videos": 2, "other files": 1})
-    '2 videos, 1 other files'
+    'videos (2), other files (1)'
     """
     missing = [kind for kind in PLUGIN_KINDS if ignored.get(kind) and not SUFFIXES.intersection(SUFFIXES_OF_KIND[kind].split())]
     hint = "; pip install 'mmretrieve[formats]' to read " + " and ".join(missing) if missing else ""
-    return ", ".join(f"{ignored[kind]:,} {kind}" for kind in IgnoredKind if ignored.get(kind)) + hint
+    return ", ".join(f"{kind} ({ignored[kind]:,})" for kind in IgnoredKind if ignored.get(kind)) + hint

@@ -308,7 +308,7 @@ def test_a_report_counts_what_is_left_out(
     )
     assert capsys.readouterr() == (
         f"{shell}: 4 added, 0 unchanged, 0 failed; 4 items\n",
-        "note: left out: 1 camera RAW images, 2 videos, 1 linked folders, 3 hidden or system files, 2 excluded, 1 other files\n",
+        "note: left out: camera RAW images (1), videos (2), linked folders (1), hidden or system files (3), excluded (2), other files (1)\n",
     )
     assert main(["sync", str(source), "--gallery", shell, "--quiet", "--exclude", "disk", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ignored"] == report.ignored
