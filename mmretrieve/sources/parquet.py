@@ -183,7 +183,7 @@ def choose_columns(rows: ParquetRows, columns: Columns) -> ColumnLayout:
     if with_bytes:
         notes.append(f"{', '.join(map(repr, with_bytes))}: left out, because no field contains bytes")
     if len(named) < len(rows.names):
-        notes.append(f"{len(rows.names) - len(named)} columns without a name are left out")
+        notes.append(f"columns without a name are left out ({len(rows.names) - len(named)})")
     return ColumnLayout(bytes_, path, id_, tuple(name for name in others if name not in with_bytes), tuple(notes))
 
 
