@@ -204,7 +204,8 @@ class ReferenceReader:
 
     def _decode(self, image: ImageLike) -> Image.Image:
         """The image decoded as those of the gallery were."""
-        return open_image(image, decode=self.gallery.decode, size=getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE))
+        size = getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE)
+        return open_image(image, decode=self.gallery.decode, size=size, colors=self.gallery.colors)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmretrieve.cli import arguments, commands, maintenance
 from mmretrieve.cli.runtime import run_command
-from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Decode
+from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Colors, Decode
 
 EXIT_STATUS = "Exit status: 0 done, 1 failed, 2 wrong use, 3 done except for images that could not be added, 130 interrupted."
 
@@ -109,6 +109,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
         help=f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: the gallery's, else {DEFAULT_ENCODER})",
     )
     command.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
+    text = "srgb applies embedded color profiles; raw ignores them, as papers do (default: the gallery's, else srgb)"
+    command.add_argument("--colors", choices=tuple(map(str, Colors)), help=text)
     text = "the fields that name and describe the items in captions; later runs keep them (default: found automatically)"
     command.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
     text = "the field that names an item in results; later runs keep it (default: found automatically)"

@@ -30,7 +30,7 @@ from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_RECALL, Decode, check_count, check_path
+from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, check_count, check_path
 from mmretrieve.sources.base import Source, Value
 from mmretrieve.sources.detect import as_source, read_sources
 from mmretrieve.sources.items import ItemList, NewItem
@@ -109,7 +109,13 @@ class Gallery(GalleryBase[LocalView]):
     @classmethod
     @checks_keywords
     def create(
-        cls, path: str | Path, *, encoder: Encoder, decode: Decode | str = Decode.EXACT, setting: PDV | None = None
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder,
+        decode: Decode | str = Decode.EXACT,
+        colors: Colors | str = Colors.SRGB,
+        setting: PDV | None = None,
     ) -> Gallery:
         """Creates an empty gallery.
 
@@ -121,6 +127,8 @@ class Gallery(GalleryBase[LocalView]):
             The encoder of all images that will be added.
         decode : {"exact", "fast"}, default="exact"
             How all images are decoded.
+        colors : {"srgb", "raw"}, default="srgb"
+            Whether embedded color profiles count, as they do in viewers; papers encode raw values.
         setting : PDV, optional
             The PDV parameters with which searches of this gallery start.
 
@@ -134,7 +142,7 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the folder is not empty or cannot be written.
         OptionError
-            If `setting` is not a PDV or `decode` is unknown.
+            If `setting` is not a PDV, or `decode` or `colors` is unknown.
 
         Examples
         --------
@@ -146,7 +154,9 @@ class Gallery(GalleryBase[LocalView]):
         (0, 128)
         """
         return cls(
-            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting).create_store(check_path("path", path)),
+            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors).create_store(
+                check_path("path", path)
+            ),
             encoder,
         )
 
@@ -258,6 +268,7 @@ class Gallery(GalleryBase[LocalView]):
         dim: int,
         decode: Decode | str = Decode.EXACT,
         setting: PDV | None = None,
+        colors: Colors | str = Colors.SRGB,
     ) -> Gallery:
         """Opens the gallery in a folder, or creates one for vectors that were computed elsewhere.
 
@@ -273,6 +284,8 @@ class Gallery(GalleryBase[LocalView]):
             How the images were decoded.
         setting : PDV, optional
             The PDV parameters with which searches start.
+        colors : Colors, default=Colors.SRGB
+            How the colors of the images were read.
 
         Returns
         -------
@@ -286,7 +299,7 @@ class Gallery(GalleryBase[LocalView]):
         OptionError
             If `dim` is not a whole number of at least 1, or `encoder` is neither an encoder nor an identity.
         """
-        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting)
+        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting, colors)
         return cls.open(folder) if is_gallery(folder) else cls(manifest.create_store(folder))
 
     @classmethod
@@ -319,7 +332,7 @@ class Gallery(GalleryBase[LocalView]):
         ...     len(copy), copy.encoder_identity.model
         (0, 'wardrobe')
         """
-        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting)
+        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting, other.colors)
 
     @property
     def path(self) -> Path:
@@ -788,8 +801,10 @@ class Gallery(GalleryBase[LocalView]):
             manager.grow(self._store, self._view.version, lambda: self._view.float16_rows)
 
 
-def _new_manifest(encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None) -> Manifest:
+def _new_manifest(
+    encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None, colors: Colors | str
+) -> Manifest:
     """The manifest of a gallery that is created. Raises OptionError for a wrong value."""
     if setting is not None and not isinstance(setting, PDV):
         raise OptionError(f"setting must be a PDV, got {setting!r}")
-    return Manifest(identity_of(encoder), check_count("dim", dim), Decode(decode), setting)
+    return Manifest(identity_of(encoder), check_count("dim", dim), Decode(decode), setting, colors=Colors(colors))

@@ -27,7 +27,6 @@ from mmretrieve.gallery.removal import removal_problem
 from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, StoreVersion, fit_fields, unicode_forms
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
-from mmretrieve.options import Decode
 from mmretrieve.sources.base import Entry, ReportingSource, Source, SourceItem, SourceReport, UnreadableItem
 from mmretrieve.sources.values import is_text
 
@@ -372,7 +371,7 @@ def _encode(
     def decode_all() -> Iterator[Image.Image]:
         """Yields the images, decoded ahead of the encoder."""
         size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
-        results = map_ahead(lambda item: _decode(item, store.decode, size), to_encode, _window())
+        results = map_ahead(lambda item: _decode(item, store, size), to_encode, _window())
         for item, result in zip(to_encode, results, strict=True):
             if progress is not None:
                 progress(1)
@@ -391,11 +390,11 @@ def _encode(
     return images
 
 
-def _decode(item: Item, decode: Decode, size: int) -> tuple[Image.Image, bytes] | Failed:
+def _decode(item: Item, store: Store, size: int) -> tuple[Image.Image, bytes] | Failed:
     """Returns the image and its thumbnail."""
     try:
         with item.location.open() as file:
-            image = open_image(file, decode=decode, size=size)
+            image = open_image(file, decode=store.decode, size=size, colors=store.colors)
         if item.location.fingerprint() != item.fingerprint:
             return Failed(CHANGED_MEANWHILE)
     except (ImageError, GalleryError) as error:
