@@ -6,6 +6,7 @@ becomes a `CrashError`. Children start a new interpreter; they share nothing wit
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from mmretrieve.errors import MMRetrieveError
 
@@ -36,34 +37,37 @@ def run_isolated(function: Callable[..., R], *arguments: object) -> R:
     Raises what the function raises, and CrashError.
     """
     with _borrowed() as child:
-        (result,) = child.results(_only, function, arguments)
-        return result  # type: ignore[no-any-return]
+        return child.call(function, arguments)
 
 
 def iterate_isolated(function: Callable[..., Iterator[R]], *arguments: object) -> Iterator[R]:
     """Yields what a generator of a module yields, which runs ahead in a child process. Raises as `run_isolated`."""
     with _borrowed() as child:
-        yield from child.results(function, *arguments)
+        yield from child.iterate(function, arguments)
 
 
 class IsolatedReader:
     """One child process for many short calls from many threads, one at a time. What it caches stays there from call to call."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._forget_lock()
         self._child: _Child | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_lock)
+
+    def _forget_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def run(self, function: Callable[..., R], *arguments: object) -> R:
         """As `run_isolated`. After a crash, the next call starts a new child."""
         with self._lock:
             if self._child is None or not self._child.is_usable:
                 self._child = _Child()
-            (result,) = self._child.results(_only, function, arguments)
-            return result  # type: ignore[no-any-return]
+            return self._child.call(function, arguments)
 
 
 class _Child:
-    """A process that serves one request at a time: it gets a generator and its arguments, and sends each value, then the end."""
+    """A process that serves one request at a time: it gets a function and its arguments, and sends its value, or each value and the end."""
 
     def __init__(self) -> None:
         self._owner, self._is_idle = os.getpid(), True
@@ -74,24 +78,35 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **THREADS, "PYTHONPATH": path},
+            bufsize=0,  # a fork must not flush what a thread of its parent has not written yet
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._requests, self._answers = self._process.stdin, io.BufferedReader(cast(io.RawIOBase, self._process.stdout))
 
     @property
     def is_usable(self) -> bool:
         """Whether it waits for a request of this process. A fork must not use the child of its parent."""
-        return self._is_idle and self._owner == os.getpid()
+        return self._is_idle and self._owner == os.getpid() and self._process.poll() is None
 
-    def results(self, function: Callable[..., Iterator[Any]], *arguments: object) -> Iterator[Any]:
-        self._is_idle = False
-        with suppress(BrokenPipeError):  # it has crashed; there will be no answer
-            pickle.dump((function, arguments), self._requests)
-            self._requests.flush()
+    def call(self, function: Callable[..., R], arguments: tuple[object, ...]) -> R:
+        self._request(function, arguments, False)
+        answer = self._answer()
+        self._is_idle = True
+        assert answer is not None
+        result: R = answer[0]
+        return result
+
+    def iterate(self, function: Callable[..., Iterator[R]], arguments: tuple[object, ...]) -> Iterator[R]:
+        self._request(function, arguments, True)
         while (answer := self._answer()) is not None:
             yield from answer
         self._is_idle = True
+
+    def _request(self, *request: object) -> None:
+        self._is_idle = False
+        with suppress(BrokenPipeError):  # it has crashed; there will be no answer
+            self._requests.write(pickle.dumps(request))
 
     def _answer(self) -> tuple[Any] | None:
         """The next value, in a tuple; None at the end. Raises what the function raised."""
@@ -138,6 +153,16 @@ _idle: list[_Child] = []
 _idle_lock = threading.Lock()
 
 
+def _forget_lock() -> None:
+    """A thread that held the lock does not exist in a fork."""
+    global _idle_lock
+    _idle_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
 @contextmanager
 def _borrowed() -> Iterator[_Child]:
     """A child for one request. It is kept for the next one if it has sent everything."""
@@ -155,10 +180,6 @@ def _borrowed() -> Iterator[_Child]:
             child.end()
 
 
-def _only(function: Callable[..., R], arguments: tuple[object, ...]) -> Iterator[R]:
-    yield function(*arguments)
-
-
 def serve() -> None:
     """The main function of a child: serves requests until the parent closes its end."""
     _limit_resources()
@@ -166,19 +187,21 @@ def serve() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what a library prints must not be taken for an answer
     while True:
         try:
-            function, arguments = pickle.load(requests)
+            function, arguments, is_iteration = pickle.load(requests)
         except EOFError:
             return
-        for answer in _answers(function, arguments):
+        for answer in _answers(function, arguments, is_iteration):
             answers.write(answer)
             answers.flush()
 
 
-def _answers(function: Callable[..., Iterator[Any]], arguments: tuple[object, ...]) -> Iterator[bytes]:
+def _answers(function: Callable[..., Any], arguments: tuple[object, ...], is_iteration: bool) -> Iterator[bytes]:
     try:
-        for value in function(*arguments):
+        values = function(*arguments) if is_iteration else (function(*arguments),)
+        for value in values:
             yield pickle.dumps((value,), pickle.HIGHEST_PROTOCOL)
-        yield pickle.dumps(None)
+        if is_iteration:
+            yield pickle.dumps(None)
     except Exception as error:
         try:
             yield pickle.dumps(error)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +33,15 @@ def test_a_crash_is_an_error(function: object, reason: str) -> None:
     with pytest.raises(CrashError, match=reason):
         run_isolated(function)  # type: ignore[arg-type]
     assert run_isolated(os.getpid) != os.getpid()
+
+
+def test_a_child_that_something_else_killed_is_replaced() -> None:
+    """The next file is not blamed for it."""
+    reader = IsolatedReader()
+    for run in (run_isolated, reader.run):
+        os.kill(run(os.getpid), signal.SIGKILL)
+        time.sleep(0.1)
+        assert run(abs, -1) == 1
 
 
 def test_memory_and_time_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +89,22 @@ def test_a_fork_has_children_of_its_own() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("both\n", 0), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_does_not_wait_for_threads_of_its_parent() -> None:
+    reader = IsolatedReader()
+    thread = threading.Thread(target=reader.run, args=(time.sleep, 1))
+    thread.start()
+    time.sleep(0.2)
+    with isolation._idle_lock:
+        child = os.fork()
+        if child == 0:
+            is_right = reader.run(abs, -1) == run_isolated(abs, -1) == 1
+            os._exit(0 if is_right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    assert reader.run(abs, -2) == 2
 
 
 @pytest.fixture
