@@ -62,6 +62,8 @@ class IsolatedReader:
         """As `run_isolated`. After a crash, the next call starts a new child."""
         with self._lock:
             if self._child is None or not self._child.is_usable:
+                if self._child is not None:
+                    self._child.end()
                 self._child = _Child()
             return self._child.call(function, arguments)
 
@@ -140,13 +142,13 @@ class _Child:
         raise CrashError(f"reading it crashed with {signal.Signals(-code).name if code < 0 else f'status {code}'}")
 
     def end(self) -> None:
-        """Kills the process, if it is a child of this one."""
+        """Closes its pipes, and kills the process if it is a child of this one."""
         if self._owner == os.getpid():
             self._process.kill()
             self._process.wait()
-            for stream in (self._requests, self._answers):
-                with suppress(OSError):
-                    stream.close()
+        for stream in (self._requests, self._answers):
+            with suppress(OSError):
+                stream.close()
 
 
 _idle: list[_Child] = []
@@ -167,8 +169,11 @@ if hasattr(os, "register_at_fork"):
 def _borrowed() -> Iterator[_Child]:
     """A child for one request. It is kept for the next one if it has sent everything."""
     with _idle_lock:
-        usable = [child for child in _idle if child.is_usable]
+        waiting, usable = _idle[:], [child for child in _idle if child.is_usable]
         _idle[:] = usable[1:]
+    for child in waiting:
+        if child not in usable:
+            child.end()
     child = usable[0] if usable else _Child()
     try:
         yield child
