@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,7 +35,6 @@ from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, check_count, chec
 from mmretrieve.sources.base import Source, Value
 from mmretrieve.sources.detect import as_source, read_sources
 from mmretrieve.sources.items import ItemList, NewItem
-from mmretrieve.vectors import unit
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ class Gallery(GalleryBase[LocalView]):
     ) -> Gallery:
         """Makes a gallery of vectors that were computed elsewhere. `gallery.search(vector)` searches it without an encoder.
 
-        It can be repeated: ids that exist with the same vector are skipped.
+        It can be repeated: ids that exist with the same vector are skipped. A row that is zero or not finite is left out, with a warning.
 
         Parameters
         ----------
@@ -239,7 +239,7 @@ class Gallery(GalleryBase[LocalView]):
         OptionError
             If a list has another length than `vectors`, or an id is not text; nothing is created.
         VectorError
-            If `vectors` is not of shape (n, dim), or a row is zero or not finite; nothing is created.
+            If `vectors` is not of shape (n, dim), or all rows are zero or not finite; nothing is created.
         GalleryError
             If the folder contains something else or the gallery of another encoder, or a field has another type in it.
 
@@ -252,11 +252,14 @@ class Gallery(GalleryBase[LocalView]):
         ...     gallery.search([1, 1], where={"colour": "red"}).ids, gallery.encoder_identity.model
         (('a',), 'own')
         """
-        rows = unit(vectors, "vectors")
+        rows, _ = copying.to_checked_rows(vectors, "vectors")
         copying.check_lists(len(rows), ids, paths, fields)
         gallery = cls.for_vectors(path, encoder, rows.shape[1])
         gallery.check_encoder(encoder)
-        gallery.add_vectors(ids, vectors, paths=paths, fields=fields, progress=progress)
+        report = gallery.add_vectors(ids, vectors, paths=paths, fields=fields, progress=progress)
+        if report.failed:
+            id_, reason = next(iter(report.failed.items()))
+            warnings.warn(f"{len(report.failed)} of {len(ids)} vectors were left out, first: {id_!r}: {reason}", stacklevel=3)
         return gallery
 
     @classmethod
@@ -519,14 +522,14 @@ class Gallery(GalleryBase[LocalView]):
         Returns
         -------
         AddReport
-            How many items were added and skipped.
+            How many items were added and skipped, and the ids that failed, because their row is zero or not finite.
 
         Raises
         ------
         OptionError
             If a list has another length than `vectors`, or an id is not text.
         VectorError
-            If `vectors` has another shape, or a row is zero or not finite.
+            If `vectors` has another shape, or all rows are zero or not finite.
         GalleryError
             If an id exists with another vector, a field has another type, another process is writing, or the disk is full. Batches before
             the error are committed.

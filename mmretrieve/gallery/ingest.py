@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
-from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.gallery.recognition import KnownFiles
 from mmretrieve.gallery.removal import removal_problem
 from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, StoreVersion, fit_fields, unicode_forms
@@ -29,6 +29,7 @@ from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
 from mmretrieve.sources.base import Entry, ReportingSource, Source, SourceItem, SourceReport, UnreadableItem
 from mmretrieve.sources.values import is_text
+from mmretrieve.vectors import bad_rows
 
 INGEST_BATCH_SIZE = 256  # images between two commits; fixed, so that an interrupted run repeats the same batches
 THUMBNAIL_SIDE = 320
@@ -366,13 +367,31 @@ def _encode(
                 images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
     first_of_content = {item.hash: item for item in reversed(items) if item.hash not in images}
     to_encode = list(first_of_content.values())[::-1]
+    try:
+        images |= _encode_contents(store, encoder, to_encode, progress)
+    except VectorError:  # of one image, or of several; each by itself tells which
+        for item in to_encode:
+            try:
+                images |= _encode_contents(store, encoder, [item], None)
+            except VectorError as error:
+                images[item.hash] = Failed(f"the encoder cannot encode it ({error})")
+    if progress is not None:
+        progress(len(items) - len(to_encode))
+    return images
+
+
+def _encode_contents(
+    store: Store, encoder: Encoder, items: Sequence[Item], progress: Progress | None
+) -> dict[str, _EncodedImage | Failed]:
+    """Returns for the content hash of each item its encoded image, or why there is none. Raises VectorError as the encoder does."""
+    images: dict[str, _EncodedImage | Failed] = {}
     decoded: list[tuple[str, tuple[int, int], bytes]] = []
 
     def decode_all() -> Iterator[Image.Image]:
         """Yields the images, decoded ahead of the encoder."""
         size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
-        results = map_ahead(lambda item: _decode(item, store, size), to_encode, _window())
-        for item, result in zip(to_encode, results, strict=True):
+        results = map_ahead(lambda item: _decode(item, store, size), items, _window())
+        for item, result in zip(items, results, strict=True):
             if progress is not None:
                 progress(1)
             if isinstance(result, Failed):
@@ -381,12 +400,13 @@ def _encode(
                 image, small = result
                 decoded.append((item.hash, image.size, small))
                 yield image
+                del image, result  # what is decoded next may need the memory
 
     vectors = encoder.encode_images(decode_all())
-    for (content, (width, height), small), vector in zip(decoded, vectors, strict=True):
-        images[content] = _EncodedImage(vector, width, height, small)
-    if progress is not None:
-        progress(len(items) - len(to_encode))
+    problems = bad_rows(vectors)
+    for row, ((content, (width, height), small), vector) in enumerate(zip(decoded, vectors, strict=True)):
+        failed = f"the encoder cannot encode it: {problems[row]}" if row in problems else None
+        images[content] = _EncodedImage(vector, width, height, small) if failed is None else Failed(failed)
     return images
 
 

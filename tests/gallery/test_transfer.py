@@ -20,7 +20,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, VectorError
 from mmretrieve.gallery import ingest
 from mmretrieve.gallery.ingest import Shard
-from mmretrieve.vectors import unit
+from mmretrieve.vectors import NOT_FINITE, ZERO_VECTOR, unit
 
 
 def as_tar(pictures: list[Path], path: Path) -> Path:
@@ -180,6 +180,20 @@ def test_embeddings_of_other_tools_can_be_searched(
     np.testing.assert_allclose(gallery.vectors(["shelf/10-3.jpg"])[0], unit(stored[3:4])[0], atol=1e-3)
     assert mm.Retriever(gallery, encoder).search(prompt="a dress", where="caption LIKE '%dress'").ids
     assert gallery.verify() == []
+
+
+def test_a_row_without_a_direction_is_named_and_the_others_are_imported(
+    foreign: Path, tmp_path: Path, encoder: mm.Encoder
+) -> None:
+    path = foreign / "img_emb" / "img_emb_10.npy"
+    rows = np.load(path)
+    rows[0, 0], rows[2] = np.nan, 0
+    np.save(path, rows)
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    report = gallery.import_vectors(foreign)
+    assert report.failed == {"shelf/10-0.jpg": NOT_FINITE, "shelf/10-2.jpg": ZERO_VECTOR}
+    assert gallery.ids == (*(f"shelf/9-{i}.jpg" for i in range(5)), *(f"shelf/10-{i}.jpg" for i in (1, 3, 4)))
+    np.testing.assert_allclose(gallery.vectors(["shelf/10-3.jpg"])[0], unit(rows[3:4])[0], atol=1e-3)
 
 
 def test_files_that_do_not_fit_together_are_named(foreign: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
