@@ -142,13 +142,13 @@ class _Child:
         raise CrashError(f"reading it crashed with {signal.Signals(-code).name if code < 0 else f'status {code}'}")
 
     def end(self) -> None:
-        """Closes its pipes, and kills the process if it is a child of this one."""
+        """Kills the process. In a fork, it is left to the parent; a thread there may hold the locks of its pipes."""
         if self._owner == os.getpid():
             self._process.kill()
             self._process.wait()
-        for stream in (self._requests, self._answers):
-            with suppress(OSError):
-                stream.close()
+            for stream in (self._requests, self._answers):
+                with suppress(OSError):
+                    stream.close()
 
 
 _idle: list[_Child] = []
