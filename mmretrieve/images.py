@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 import struct
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,16 +31,22 @@ from mmretrieve.errors import ImageError
 from mmretrieve.options import Colors, Decode
 from mmretrieve.pixels import to_rgb
 
+logger = logging.getLogger(__name__)
+
 ImageLike = str | Path | Image.Image | NDArray[Any] | bytes | BinaryIO
 """An image: a path, a PIL image, an array (see `from_array`), the bytes of a file, or an open file."""
 Region = tuple[float, float, float, float]  # left, top, right, bottom, as fractions from 0 to 1
 
 # What is opened. Other formats that Pillow can read are rare, run programs (EPS) or have decoders of little use to anybody else.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+PLUGINS = {"pillow_heif": ("HEIF", (".heic", ".heif", ".hif")), "pillow_jxl": ("JXL", (".jxl",))}
+"""Packages of the extra `formats` → the format and the suffixes that they add."""
+INSTALLED_PLUGINS = tuple(name for name in PLUGINS if find_spec(name) is not None)
 # fmt: off
 SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pnm", ".avif", ".jp2", ".ico", ".tga", ".mpo",
+    *(suffix for name in INSTALLED_PLUGINS for suffix in PLUGINS[name][1]),
 ))
 # fmt: on
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps one slash of two
@@ -301,6 +310,11 @@ def _check_regular(path: Path) -> None:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The FORMATS that this build of Pillow can read."""
+    """The FORMATS that this build of Pillow can read, and those of the installed plugins."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    for plugin in INSTALLED_PLUGINS:
+        try:
+            getattr(import_module(plugin), "register_heif_opener", lambda: None)()  # the other registers itself
+        except (ImportError, OSError) as error:  # a library that it needs is missing
+            logger.warning("%s is installed, but cannot be used: %s", plugin, error)
+    return tuple(name for name in (*FORMATS, *(PLUGINS[plugin][0] for plugin in INSTALLED_PLUGINS)) if name in Image.OPEN)

@@ -57,7 +57,9 @@ def sync(options: argparse.Namespace) -> int:
     source = _source(options)
     gallery = _gallery_to_fill(options)
     with progress_bar(len(source), "images", options.quiet) as progress:
-        return _finish_write(options, gallery, gallery.sync(source, progress=progress.update))
+        return _finish_write(
+            options, gallery, gallery.sync(source, allow_removal=options.allow_removal, progress=progress.update)
+        )
 
 
 def search(options: argparse.Namespace) -> int:
@@ -99,7 +101,7 @@ def train_phi(options: argparse.Namespace) -> int:
 def _source(options: argparse.Namespace) -> Source:
     from mmretrieve.sources import Columns, read_source
 
-    return read_source(options.source, Columns(image=options.image_column, id=options.id_column))
+    return read_source(options.source, Columns(image=options.image_column, id=options.id_column), exclude=options.exclude)
 
 
 def _gallery_to_fill(options: argparse.Namespace) -> Gallery:

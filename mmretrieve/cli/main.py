@@ -33,7 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
     index.add_argument("--update", action="store_true", help="changed images replace the existing items")
     text = "only part I of N of the source, for N machines whose galleries are then merged"
     index.add_argument("--shard", type=arguments.shard, metavar="I/N", help=text)
-    _add_source(_command(subparsers, "sync", commands.sync))
+    sync = _command(subparsers, "sync", commands.sync)
+    _add_source(sync)
+    text = "delete up to this share of the source's items, whole sub-folders included (default: 0.1, and no whole sub-folder)"
+    sync.add_argument("--allow-removal", type=arguments.share, metavar="SHARE", help=text)
     search = _command(subparsers, "search", commands.search)
     _add_gallery(search)
     arguments.add_search_fields(search)
@@ -97,6 +100,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", help="images: a folder, a tar, a parquet, CSV or JSONL file, one image, or another gallery")
     command.add_argument("--image-column", metavar="NAME", help="of a table: the column of image paths or bytes")
     command.add_argument("--id-column", metavar="NAME", help="of a table: the column of ids")
+    text = "of a folder or tar: leave out files and folders whose name or path matches, such as '*_small.jpg' (repeatable)"
+    command.add_argument("--exclude", action="append", default=[], metavar="GLOB", help=text)
     command.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; created if there is none")
     command.add_argument(
         "--encoder",

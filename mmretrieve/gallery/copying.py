@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -242,7 +243,7 @@ def check_lists(
 def vector_item(id_: str, path: str, vector: NDArray[np.float16], fields: Mapping[str, Value], source: str) -> Item:
     """Makes an item whose image was never read: its content hash is that of its vector."""
     content = f"{UNSEEN}{hashlib.blake2b(vector.tobytes(), digest_size=16).hexdigest()}"
-    return Item(id_, Location(path), content, fields=fields, source=source)
+    return Item(normalize("NFC", id_), Location(path), content, fields=fields, source=source)
 
 
 def to_checked_rows(vectors: ArrayLike, name: str, dim: int | None = None) -> tuple[Float16Rows, dict[int, str]]:

@@ -20,9 +20,10 @@ from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
+from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, SyncRule, add_source
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.removal import check_allow_removal
 from mmretrieve.gallery.store import maintenance
 from mmretrieve.gallery.store.records import find_field
 from mmretrieve.gallery.store.store import Store, is_gallery
@@ -359,6 +360,7 @@ class Gallery(GalleryBase[LocalView]):
         source: str | Path | Source | Sequence[str | Path | Source],
         *,
         update: bool = False,
+        exclude: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> AddReport:
         """Adds all images of a source, or of several. `add_items` adds single images, from memory as well.
@@ -373,13 +375,15 @@ class Gallery(GalleryBase[LocalView]):
             which is merged (see `merge`); or a list of sources. The id of an image that is named by itself is its file name.
         update : bool, default=False
             Whether items whose image has changed are replaced. Otherwise they are reported as failed.
+        exclude : sequence of str, optional
+            Patterns of what is left out of folders and archives, as in `read_source`.
         progress : callable, optional
             Called with the number of items that were processed since the last call.
 
         Returns
         -------
         AddReport
-            How many items were added, updated and skipped, and which failed, with the reason.
+            How many items were added, updated and skipped, which failed, with the reason, and how many files of which kind were left out.
 
         Raises
         ------
@@ -401,7 +405,7 @@ class Gallery(GalleryBase[LocalView]):
         if isinstance(source, str | Path) and is_gallery(source):
             return self.merge(source, progress=progress)
         sources: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
-        return self._add_sources(lambda: read_sources(sources), update=update, progress=progress)
+        return self._add_sources(lambda: read_sources(sources, exclude), SyncRule(update), progress)
 
     @checks_keywords
     def add_items(self, items: Iterable[NewItem], *, update: bool = False, progress: Progress | None = None) -> AddReport:
@@ -444,18 +448,31 @@ class Gallery(GalleryBase[LocalView]):
         1 added, 0 skipped, 0 failed
         ({'price': 20}, True)
         """
-        return self._add_sources(lambda: [ItemList(items)], update=update, progress=progress)
+        return self._add_sources(lambda: [ItemList(items)], SyncRule(update), progress)
 
     @checks_keywords
-    def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
+    def sync(
+        self,
+        source: str | Path | Source,
+        *,
+        exclude: Sequence[str] = (),
+        allow_removal: float | None = None,
+        progress: Progress | None = None,
+    ) -> AddReport:
         """Makes the gallery match a source: adds new images, replaces changed ones, deletes missing ones.
 
-        Only items that came from this source are deleted, and none if the source could not be read completely.
+        Only items that came from this source are deleted, and none if the source could not be read completely or seems to be away: if over
+        10 % of its items are missing, or all items of a sub-folder that had two or more. They are then counted as `not_removed`. A file that
+        was moved or renamed is not missing. What has been deleted can be added again without encoding it, until `compact`.
 
         Parameters
         ----------
         source : str, Path or Source
             As in `add`, but not a list.
+        exclude : sequence of str, optional
+            As in `add`.
+        allow_removal : float, optional
+            The share of the items of the source, from 0 to 1, that may be deleted, whole sub-folders included.
         progress : callable, optional
             Called with the number of items that were processed since the last call.
 
@@ -469,8 +486,11 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
             disk is full.
+        OptionError
+            If `allow_removal` is not a number from 0 to 1.
         """
-        return self._add_sources(lambda: [as_source(source)], update=True, remove=True, progress=progress)
+        rule = SyncRule(update=True, remove=True, allow_removal=check_allow_removal(allow_removal))
+        return self._add_sources(lambda: [as_source(source, exclude)], rule, progress)
 
     @checks_keywords
     def add_vectors(
@@ -761,9 +781,7 @@ class Gallery(GalleryBase[LocalView]):
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
         return Manifest.of(self._store).vocabulary
 
-    def _add_sources(
-        self, sources: Callable[[], Sequence[Source]], *, update: bool, remove: bool = False, progress: Progress | None
-    ) -> AddReport:
+    def _add_sources(self, sources: Callable[[], Sequence[Source]], rule: SyncRule, progress: Progress | None) -> AddReport:
         """Adds the sources that `sources` opens. Without an encoder, they are not opened."""
         encoder = self._encoder
         if encoder is None:
@@ -773,7 +791,7 @@ class Gallery(GalleryBase[LocalView]):
         report = AddReport()
         for source in sources():
             with self._writing():
-                report += add_source(self._store, encoder, source, update=update, remove=remove, progress=progress)
+                report += add_source(self._store, encoder, source, rule, progress)
         return report
 
     @contextmanager

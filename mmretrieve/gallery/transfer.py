@@ -30,8 +30,10 @@ from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
+from mmretrieve.images import URL
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.parquet_files import ParquetRows, write_records
+from mmretrieve.sources.parquet_files import write_records
+from mmretrieve.sources.parquet_rows import ParquetRows
 from mmretrieve.sources.values import fields_of
 
 VECTORS, METADATA, MANIFEST, OWN_COLUMN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
@@ -80,7 +82,8 @@ def read_manifest(folder: Path) -> Manifest | None:
 def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:
     """Adds the items of the folder, in the numeric order of its files. Call within `writing`. It can be repeated.
 
-    Float16 unit rows are stored bit for bit, other vectors are normalized. Without an id, the path of the image is the id. Raises GalleryError,
+    Float16 unit rows are stored bit for bit, other vectors are normalized. Without an id, the path of the image is the id; it is
+    relative to the file that contains it. Raises GalleryError,
     with the name of the file, for files that do not fit together, another dimension, or a path with two vectors.
     """
     report = AddReport()
@@ -136,8 +139,9 @@ def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, types
         raise GalleryError(
             f"{where}: a row has no value in {', '.join(PATH_COLUMNS)}, one of which must name the image; the columns are {', '.join(record)}"
         )
-    path = str(record.pop(name))
-    return vector_item(path, path, vector, fit_fields(fields_of(record, where), types), where)
+    id_ = str(record.pop(name))
+    path = str(Path(where).resolve().parent / id_) if name == PATH_COLUMNS[0] and not URL.match(id_) else id_
+    return vector_item(id_, path, vector, fit_fields(fields_of(record, where), types), where)
 
 
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:

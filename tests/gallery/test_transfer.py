@@ -254,7 +254,7 @@ def test_the_shell_syncs_merges_compacts_and_finds_duplicates(
     assert main(["compact", one, "--quiet"]) == 0
     assert main(["merge", two, one, "--quiet", "--json"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert report == {"added": 59, "skipped": 0, "updated": 0, "removed": 0, "failed": {}, "items": 59}
+    assert {name: value for name, value in report.items() if value} == {"added": 59, "items": 59}
     assert main(["duplicates", two, "--min-score", "0.5", "--json", "--quiet"]) == 0
     assert sum(len(json.loads(line)) for line in capsys.readouterr().out.splitlines()) > 10
     assert main(["verify", two]) == 0
