@@ -127,7 +127,16 @@ def find_column(name: str, names: Iterable[str], path: str) -> str:
     for column in columns:
         if fold_case(column) == wanted:
             return column
-    raise GalleryError(f"{path}: there is no column {name!r}; the columns are: {', '.join(columns) or '(none)'}")
+    raise GalleryError(f"{path}: there is no column {name!r}; the columns are: {list_names(columns)}")
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The names of columns in one line, for messages.
+
+    >>> list_names(["id", "a name\\nin two lines"])
+    'id, a name in two lines'
+    """
+    return ", ".join(" ".join(name.split()) for name in names) or "(none)"
 
 
 def first_column(choices: Iterable[str], names: Iterable[str]) -> str | None:

@@ -19,6 +19,7 @@ from mmretrieve.sources.base import (
     UnreadableItem,
     find_column,
     first_column,
+    list_names,
 )
 from mmretrieve.sources.folder import FolderEntry, walk
 from mmretrieve.sources.ignored import FileFilter
@@ -170,7 +171,7 @@ def choose_columns(rows: ParquetRows, columns: Columns) -> ColumnLayout:
     field_names(named, rows.path)
     image = _image_column(rows) if columns.image is None else find_column(columns.image, rows.names, rows.path)
     if image is None:
-        raise GalleryError(f"{rows.path}: no column of images among {', '.join(rows.names)}; name the column of images")
+        raise GalleryError(f"{rows.path}: no column of images among {list_names(rows.names)}; name the column of images")
     bytes_, path = _bytes_and_path(rows, image)
     id_ = first_column(ID_COLUMNS, rows.names) if columns.id is None else find_column(columns.id, rows.names, rows.path)
     if id_ is not None and rows.types[id_] not in (ColumnType.TEXT, ColumnType.INTEGER):

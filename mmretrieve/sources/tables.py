@@ -16,6 +16,7 @@ from mmretrieve.sources.base import (
     UnreadableItem,
     find_column,
     first_column,
+    list_names,
 )
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.table_files import DamagedRecord, TableReader, TableRecord
@@ -74,8 +75,7 @@ class TextTable:
     def _text(self, record: TableRecord, column: str) -> str:
         """A path or an id as text. Whole numbers are valid ids."""
         if column not in record.values:
-            names = ", ".join(record.values) or "(none)"
-            raise GalleryError(f"there is no {column!r}; the fields of this record are: {names}")
+            raise GalleryError(f"there is no {column!r}; the fields of this record are: {list_names(record.values)}")
         value = record.values[column]
         if value is None or (isinstance(value, str) and is_text(value)):
             return value or ""
@@ -89,7 +89,7 @@ def _image_and_id(path: str, names: tuple[str, ...], columns: Columns) -> tuple[
     image = first_column(PATH_COLUMNS, names) if columns.image is None else find_column(columns.image, names, path)
     if image is None:
         raise GalleryError(
-            f"{path}: no column of image paths among {', '.join(names)}; "
+            f"{path}: no column of image paths among {list_names(names)}; "
             f"name the column, or rename it to one of {', '.join(PATH_COLUMNS)}"
         )
     id_ = first_column(("id",), names) if columns.id is None else find_column(columns.id, names, path)

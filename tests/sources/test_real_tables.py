@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mmretrieve.errors import GalleryError
 from mmretrieve.sources import read_source
 from mmretrieve.sources.base import ReportingSource, SourceItem, UnreadableItem
 
@@ -158,3 +161,59 @@ def test_an_array_is_read_as_lines_are(indent: int | None, tmp_path: Path) -> No
 
 def test_utf16_lines_are_read(tmp_path: Path) -> None:
     assert read(tmp_path / "a.jsonl", '{"path": "ü.png"}\n'.encode("utf-16")) == ({"ü.png": {}}, {})
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [
+            b"path",
+            b"id",
+            b",",
+            b";",
+            b"\t",
+            b'"',
+            b"\n",
+            b"\r\n",
+            b"\0",
+            b"\xff\xfe",
+            b"\xef\xbb\xbf",
+            b"\xff",
+            b"sep=;\n",
+            b"[",
+            b"]",
+        ]
+        + [
+            b"{",
+            b"}",
+            b'{"path": "x"}',
+            b'{"id": 1, "path": "y"}\n',
+            b"\\ud83d",
+            b"id,path\n",
+            b"1,x.png\n",
+            b"9" * 5000,
+            b"[" * 3000,
+        ]
+    ),
+    st.binary(max_size=6),
+)
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join), st.sampled_from([".csv", ".tsv", ".jsonl"]))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_are_records_or_one_error(tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    path.write_bytes(content)
+    source, message = None, ""
+    try:
+        source = read_source(path)
+    except GalleryError as error:
+        message = str(error)
+    if source is None:
+        assert message.startswith(str(path))
+        assert "\n" not in message
+        return
+    entries = list(source)
+    assert len(entries) == len(source)
+    assert any(isinstance(entry, SourceItem) for entry in entries)
+    ids = [entry.id for entry in entries if isinstance(entry, SourceItem)]
+    assert len(ids) == len(set(ids))
