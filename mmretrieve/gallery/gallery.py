@@ -725,11 +725,8 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If another process is writing or the disk is full; the gallery is unchanged.
         """
-        with self._writing():
-            removed = maintenance.compact(self._store, progress)
-            view = LocalView(self._store)
-            manager.rebuild(self._store, view.version, view.float16_rows)
-            return removed
+        with self._writing(), self._store.writing_index():  # no index is built meanwhile, from rows that are renumbered
+            return maintenance.compact(self._store, progress)
 
     def info(self) -> dict[str, Any]:
         return super().info() | {
@@ -767,7 +764,7 @@ class Gallery(GalleryBase[LocalView]):
                 yield
             finally:
                 self.refresh()
-            manager.grow(self._store, self._view.version, lambda: self._view.float16_rows)
+            manager.maintain(self._store, self._view.version, lambda: self._view.float16_rows)
 
 
 def _new_manifest(encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None) -> Manifest:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -304,8 +305,9 @@ def _encode(
     if existing:
         stored = store.float16_rows(store.ledger.version())
         for content, record in existing.items():
-            images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
-    first_of_content = {item.hash: item for item in reversed(items) if item.hash not in existing}
+            if crc32(stored[record.row].tobytes()) == record.stored.vector:  # a damaged vector is not copied
+                images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
+    first_of_content = {item.hash: item for item in reversed(items) if item.hash not in images}
     to_encode = list(first_of_content.values())[::-1]
     decoded: list[tuple[str, tuple[int, int], bytes]] = []
 
