@@ -320,6 +320,10 @@ class Gallery(GalleryBase[LocalView]):
         """
         return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting)
 
+    def __reduce__(self) -> tuple[Callable[..., Gallery], tuple[object, ...]]:
+        """A process that is spawned opens the gallery again, without the encoder."""
+        return _open_again, (type(self), self.path, str(self._device))
+
     @property
     def path(self) -> Path:
         return self._store.folder
@@ -765,6 +769,10 @@ class Gallery(GalleryBase[LocalView]):
             finally:
                 self.refresh()
             manager.maintain(self._store, self._view.version, lambda: self._view.float16_rows)
+
+
+def _open_again(cls: type[Gallery], path: Path, device: str) -> Gallery:
+    return cls.open(path, device=device)
 
 
 def _new_manifest(encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None) -> Manifest:

@@ -131,8 +131,6 @@ def test_a_file_of_a_terabyte_costs_neither_time_nor_memory(folder: Path, name: 
         with suppress(GalleryError):
             step(mm.Gallery.open(folder))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
-    if name == LEDGER:
-        assert f"{LEDGER}: is not the file that was committed" in mm.Gallery.open(folder).verify()
 
 
 @pytest.mark.parametrize("has_seal", [True, False])

@@ -7,6 +7,7 @@ epoch, a generation therefore determines which items existed.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.concurrency import FORK_GATE
 from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError
 from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import filter_error
@@ -51,13 +53,17 @@ DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE
 class _Session(local):
     """Whether this thread is within `Ledger.session`, and the connection of the session."""
 
-    is_open = False
+    process = 0  # a forked process must not use the connection
     db: sqlite3.Connection | None = None
 
+    @property
+    def is_open(self) -> bool:
+        return self.process == os.getpid()
+
     def close(self) -> None:
-        if self.db is not None:
+        if self.is_open and self.db is not None:
             self.db.close()
-        self.is_open, self.db = False, None
+        self.process, self.db = 0, None
 
 
 class Ledger:
@@ -84,7 +90,7 @@ class Ledger:
     def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
         """One version of the ledger until the block ends. Raises GalleryError if the file is damaged."""
         try:
-            with self._connection() as db, in_transaction(db, begin):
+            with FORK_GATE.no_fork(), self._connection() as db, in_transaction(db, begin):
                 yield db
         except UnicodeEncodeError as error:
             raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
@@ -96,7 +102,7 @@ class Ledger:
     @contextmanager
     def session(self) -> Iterator[None]:
         """Uses one connection for all transactions of this thread within the block. Each new connection would read the schema again."""
-        self._session.is_open = True
+        self._session.process = os.getpid()
         try:
             yield
         finally:
@@ -143,8 +149,7 @@ class Ledger:
         """Returns one line if the ledger as a whole, or its seal, is not what was committed. Reads all rows."""
         with self.reading() as db:
             problem = ledger_checksum.problem_of_seal(db, self._seal_path)
-            is_intact = meta_of(db)["format"] != FORMAT or ledger_checksum.is_intact(db)
-            if problem is None and not (is_intact and ledger_checksum.has_its_size(db, self.path)):
+            if problem is None and meta_of(db)["format"] == FORMAT and not ledger_checksum.is_intact(db):
                 problem = ledger_checksum.DAMAGED
         return f"{self.path.name}: {problem}" if problem == ledger_checksum.DAMAGED else problem
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
-from mmretrieve.gallery.store.files import LEDGER, SEAL
+from mmretrieve.gallery.store.files import SEAL
 
 KEY = "checksum"  # in the metadata
 MAX_SEALED_BYTES = 1 << 22  # every write hashes it twice, in a few milliseconds
@@ -101,14 +101,15 @@ def problem_of_seal(db: sqlite3.Connection, path: Path) -> str | None:
         return f"{SEAL}: is damaged; it is written again when the gallery is next written"
     if sealed["generation"] != _generation(db):
         return None
-    is_same = has_its_size(db, path.with_name(LEDGER)) and _current_state(db) == (sealed["generation"], sealed["digest"])
-    return None if is_same else DAMAGED
+    if _size(db) > MAX_SEALED_BYTES and read_checksum(db) is not None:  # of format 3: it was not sealed with that size
+        return None
+    return None if _current_state(db) == (sealed["generation"], sealed["digest"]) else DAMAGED
 
 
-def has_its_size(db: sqlite3.Connection, path: Path) -> bool:
-    """Returns whether the file has the size that its header says. SQLite ignores what follows."""
+def _size(db: sqlite3.Connection) -> int:
+    """Returns the size of the ledger in bytes. The file may be longer: what follows is not a part of it."""
     (pages,), (page_size,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
-    return bool(pages * page_size == path.stat().st_size)
+    return int(pages * page_size)
 
 
 def _seal_content(generation: int, digest: str) -> bytes:
