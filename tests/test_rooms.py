@@ -17,6 +17,7 @@ ORDER = [
     "options",
     "registry",
     "concurrency",
+    "forks",
     "isolation",
     "vectors",
     "filters",

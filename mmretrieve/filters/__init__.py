@@ -8,6 +8,7 @@ from typing import Any, overload
 from mmretrieve.filters.expression import STRUCTURE_KEYS, Expression, check_size, columns, from_dict, from_fields, to_dict
 from mmretrieve.filters.milvus import to_milvus
 from mmretrieve.filters.sqlite import to_sqlite
+from mmretrieve.forks import FORK_GATE
 
 __all__ = ["Expression", "columns", "from_dict", "from_fields", "parse", "read_filter", "to_dict", "to_milvus", "to_sqlite"]
 
@@ -24,7 +25,8 @@ def parse(sql: str) -> Expression:
     >>> parse("price < 20")
     Operation(operator='<', operands=(Column(name='price', table=None), Literal(value=20)))
     """
-    from mmretrieve.filters.parser import parse_text  # loads sqlglot with the first filter of a process
+    with FORK_GATE.no_fork():
+        from mmretrieve.filters.parser import parse_text  # loads sqlglot with the first filter of a process
 
     return parse_text(sql)
 

@@ -175,9 +175,14 @@ def view_batches(view: LocalView, size: int = COPY_BATCH_SIZE) -> Iterator[Encod
 
 def _view_batch(view: LocalView, rows: Rows) -> EncodedBatch:
     records = view.records_of(rows)
+
+    def read_vectors(positions: Sequence[int]) -> Float16Rows:
+        view.store.check_vectors(((records[i].row, records[i].stored.vector) for i in positions), view.float16_rows)
+        return view.float16_rows[rows[list(positions)]]
+
     return EncodedBatch(
         [record.item for record in records],
-        lambda positions: view.float16_rows[rows[list(positions)]],
+        read_vectors,
         lambda positions: [view.store.thumbnail(records[i].stored) or b"" for i in positions],
     )
 
@@ -235,7 +240,7 @@ def check_lists(
     if invalid := [id_ for id_ in ids if not id_ or not is_text(id_)]:
         raise OptionError(f"ids must be text, got {invalid[0]!r}")
     for path in paths or ():
-        check_path("paths", path)
+        check_path("paths", path, on_disk=False)
     if others := [one for one in fields or () if not isinstance(one, Mapping)]:
         raise OptionError(f"fields: expected a mapping such as {{'colour': 'red'}} for each vector, got {others[0]!r:.80}")
 

@@ -57,12 +57,14 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
             (folder / name).mkdir(parents=True, exist_ok=True)
         for k, start in enumerate(range(0, max(1, len(view)), SHARD_SIZE)):
             rows = view.rows[start : start + SHARD_SIZE]
+            checksums = [(record.row, record.stored.vector) for record in view.records_of(rows)]
+            view.store.check_vectors(checksums, view.float16_rows)
             np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", view.float16_rows[rows])
             write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in view.items_of(rows)])
             if progress is not None:
                 progress(len(rows))
         (folder / MANIFEST).write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise GalleryError(f"{folder}: could not write ({error})") from error
     return len(view)
 

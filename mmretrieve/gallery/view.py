@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.filters.expression import Expression
+from mmretrieve.forks import fork_safe_lock
 from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item
@@ -135,7 +135,7 @@ class StoredView(GalleryView, ABC):
 
     def __init__(self, automatic: AutomaticVocabulary | None = None) -> None:
         """`automatic` is the vocabulary that was detected in an earlier version."""
-        self.once_lock, self._earlier_automatic = RLock(), automatic
+        self.once_lock, self._earlier_automatic = fork_safe_lock(), automatic
 
     @property
     @abstractmethod

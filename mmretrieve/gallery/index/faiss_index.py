@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.forks import FORK_GATE
 from mmretrieve.gallery.index import gpu
 from mmretrieve.gallery.index.factory import cells_of, float16_rows, limit_threads, parameters, train_index, translate_errors
 from mmretrieve.gallery.index.plan import MAX_GPU_K, Device, IndexPlan, SearchParams, default_params
@@ -48,7 +49,7 @@ class FaissIndex:
     def __init__(
         self, index: faiss.Index, plan: IndexPlan, params: SearchParams | None = None, *, max_k: int | None = None
     ) -> None:
-        self._index, self.plan, self.max_k = index, plan, max_k
+        self._index, self.plan, self.max_k, self._process = index, plan, max_k, os.getpid()
         self.cells = cells_of(index)
         usual = default_params(plan, self.cells)
         self.params = usual if params is None else params.with_defaults(usual)
@@ -153,11 +154,13 @@ class FaissIndex:
 
     def _search_faiss(self, queries: Float32, fetch_k: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """Returns (q, fetch_k) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
-        stored = float16_rows(self._index, self.plan.factory) if len(queries) >= MIN_QUERIES else None
-        if stored is not None:
-            return best_products(stored, queries, fetch_k)
         faiss_params = parameters(self._index, replace(self.params, nprobe=nprobe))
-        with limit_threads(len(queries)):
+        if self.max_k is not None and self._process != os.getpid():
+            raise GalleryError("a GPU cannot be used in a forked process; start it with multiprocessing.get_context('spawn')")
+        stored = float16_rows(self._index, self.plan.factory) if len(queries) >= MIN_QUERIES else None
+        with FORK_GATE.no_fork(), limit_threads(len(queries)):
+            if stored is not None:
+                return best_products(stored, queries, fetch_k)
             scores, rows = self._index.search(queries, fetch_k, params=faiss_params)
         return scores, rows
 
