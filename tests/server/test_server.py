@@ -640,10 +640,10 @@ def test_requests_beyond_the_queue_are_refused(retriever: mm.Retriever) -> None:
 
 def test_a_thread_that_does_not_end_is_given_up_and_replaced(retriever: mm.Retriever) -> None:
     slow = SlowRetriever(retriever)
-    with served(create_app(slow, limits=Limits(workers=1, waiting=0, seconds=0.3, given_up=2))) as link:
+    with served(create_app(slow, limits=Limits(workers=1, waiting=0, seconds=1.5, given_up=2))) as link:
         for begun in (1, 2, 3):
             line = error_text(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 504)
-            assert line == "the request took longer than 0.3 seconds; try again later, or send fewer requests"
+            assert line == "the request took longer than 1.5 seconds; try again later, or send fewer requests"
             assert slow.begun == begun
             given_up = min(begun, 2)
             until(lambda: metric(link, 'mmretrieve_given_up{gate="searching"}') == given_up)  # noqa: B023
