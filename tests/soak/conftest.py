@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,3 +50,26 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
         )
 
     return add
+
+
+@pytest.fixture
+def repeat(seconds: float, record: Callable[..., None]) -> Callable[..., int]:
+    """`repeat(name, attempt, note)` calls `attempt(0)`, `attempt(1)`, … for the time of this test, and returns how often.
+
+    An attempt that raises has lost something: it is counted, its traceback is printed, and the test fails at the end.
+    """
+
+    def run(name: str, attempt: Callable[[int], object], note: str = "") -> int:
+        ends, tried, lost = time.monotonic() + seconds, 0, 0
+        while tried == 0 or time.monotonic() < ends:
+            try:
+                attempt(tried)
+            except Exception:
+                traceback.print_exc()
+                lost += 1
+            tried += 1
+        record(name, tried=tried, lost=lost, note=note)
+        assert lost == 0, f"{lost} of {tried}: {name}"
+        return tried
+
+    return run
