@@ -36,10 +36,10 @@ quick: $(READY) lint
 soak: $(READY)
 	MMRETRIEVE_SOAK_MINUTES=$${MMRETRIEVE_SOAK_MINUTES:-60} MMRETRIEVE_SOAK_REPORT=results/reliability.json \
 		$(PYTEST) -m soak --timeout 7200 tests/soak
-	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.reliability
 
 # fuzz: MMRETRIEVE_FUZZ times as many random examples, other ones each time, then mutated inputs, guided by coverage, for
-# MMRETRIEVE_FUZZ_MINUTES. Last run: see SECURITY.md
+# MMRETRIEVE_FUZZ_MINUTES. Last run: SECURITY.md
 fuzz: $(READY) $(MILVUS)/.ready $(TOOLS)/.ready
 	MMRETRIEVE_FUZZ=$${MMRETRIEVE_FUZZ:-10} $(PYTEST) $(PARALLEL) --timeout 3600 -m property
 	PYTHONPATH=$(TOOLS) $(BIN)/python -m tests.fuzz.run $${MMRETRIEVE_FUZZ_MINUTES:-30}
@@ -62,9 +62,9 @@ lock: $(READY) $(TOOLS)/.ready
 	echo 'setuptools>=77' | $(COMPILE) --extra demo --extra dev pyproject.toml - --output-file .ci/requirements.txt
 	printf 'milvus-lite>=3.2,<4\npymilvus\n' | $(COMPILE) - --output-file .ci/milvus.txt
 
-# licenses: what the installed packages are under. audit: known vulnerabilities of the locked versions; it asks a public database
-licenses: $(READY) $(TOOLS)/.ready
-	PYTHONPATH=$(TOOLS) $(BIN)/python docs/licenses.py
+# licenses: what the locked packages are under. audit: known vulnerabilities of these versions; it asks a public database
+licenses: $(READY)
+	$(BIN)/python -m docs.licenses
 
 audit: $(READY) $(TOOLS)/.ready
 	PYTHONPATH=$(TOOLS) $(BIN)/python -m pip_audit --disable-pip --require-hashes --requirement .ci/requirements.txt
@@ -109,9 +109,9 @@ else
 endif
 	@touch $(READY)
 
-# tools that no test needs: mutmut, atheris where it can be built, uv, pip-licenses, pip-audit
+# tools that no test needs: mutmut, uv, pip-audit, and atheris where it can be installed
 $(TOOLS)/.ready: $(READY)
-	$(BIN)/python -m pip install --quiet --target $(TOOLS) 'mutmut>=3.8,<4' uv pip-licenses pip-audit
+	$(BIN)/python -m pip install --quiet --target $(TOOLS) 'mutmut>=3.8,<4' uv pip-audit
 	$(BIN)/python -m pip install --quiet --target $(TOOLS) --no-deps atheris || echo 'no atheris for this Python: inputs are mutated blindly'
 	@touch $(TOOLS)/.ready
 
