@@ -24,6 +24,7 @@ from PIL import Image
 import mmretrieve as mm
 from eval.benchmarks import load_benchmark
 from eval.lists.files import read_lists
+from eval.runs.records import read_record
 from mmretrieve.composition import Composition
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.filters import Expression, columns, from_dict, parse
@@ -168,12 +169,18 @@ def wardrobe() -> mm.Encoder:
 
 
 @cache
-def client() -> Callable[..., httpx.Response]:
+def client(*, with_page: bool = False) -> Callable[..., httpx.Response]:
     """Sends requests to the application itself, without a socket."""
     from starlette.testclient import TestClient
 
+    page = None
+    if with_page:
+        from demo.app import page
+
     folder = Path(shutil.copytree(FIXTURES / "format3.gallery", Path(_folder().name, "served")))
-    app = create_app(mm.Retriever.open(folder, encoder=wardrobe()), limits=Limits(body_bytes=2_000_000, seconds=SECONDS))
+    app = create_app(
+        mm.Retriever.open(folder, encoder=wardrobe()), limits=Limits(body_bytes=2_000_000, seconds=SECONDS), page=page
+    )
     opened = TestClient(app, base_url="http://127.0.0.1")
     opened.__enter__()  # the sessions of MCP begin with the application; the process ends with it
     return opened.request
@@ -186,7 +193,9 @@ def _folder() -> TemporaryDirectory[str]:
 
 def request(method: str, path: str, content_type: str = "application/json", **headers: str) -> Callable[[bytes], None]:
     def send(data: bytes) -> None:
-        answer = client()(method, path, content=data, headers={"Content-Type": content_type, **headers})
+        answer = client(with_page=path.startswith("/page"))(
+            method, path, content=data, headers={"Content-Type": content_type, **headers}
+        )
         assert answer.status_code < 500 or answer.status_code == 503, (answer.status_code, answer.text[:300])
         assert "Traceback" not in answer.text
         assert str(FIXTURES.parent) not in answer.text
@@ -381,6 +390,14 @@ TARGETS: dict[str, Target] = {
             {"1": ["a", "b"], "version": "rc2", "metric": "recall"}, [{"candidate": "a", "captions": ["x"], "ranking": ["b"]}]
         ),
     ),
+    "record": Target(
+        in_file("r.json", read_record),
+        lambda: [
+            (FIXTURES.parents[2] / "results" / "wardrobe.json").read_bytes(),
+            b'{"kind": "run"}',
+            b'{"kind": "sweep", "plane": {}}',
+        ],
+    ),
     "circo": Target(
         in_file(
             "root/annotations/val.json",
@@ -417,6 +434,10 @@ TARGETS: dict[str, Target] = {
     "api-form": Target(request("POST", "/api/search/form", "multipart/form-data; boundary=x"), lambda: [FORM]),
     "api-upload": Target(request("POST", "/api/uploads", "image/png"), pictures),
     "api-link": Target(parameters, texts("pink-checked-shirt-0000.png", "../../etc/passwd", "10", "price < 20")),
+    "page": Target(
+        request("POST", "/page/view"),
+        jsons(SEARCH | {"controls": {"beta": 0.5}, "comparison": "auto", "filters": [{"field": "price", "low": 1}], "seed": 3}),
+    ),
     "mcp": Target(
         request("POST", "/mcp", accept="application/json, text/event-stream"),
         jsons(CALL, CALL | {"method": "initialize", "params": HELLO}, CALL | {"method": "tools/list", "params": {}}),
