@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmretrieve.gallery.gallery import Gallery
     from mmretrieve.gallery.ingest import AddReport
     from mmretrieve.language.vocabulary import Vocabulary
-    from mmretrieve.options import ComposerName, Decode, RuleName
+    from mmretrieve.options import Colors, ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
     from mmretrieve.registry import register_composer, register_rewriter, register_rule
     from mmretrieve.retriever import Retriever, open_gallery
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Colors": "options",
     "ComposerName": "options",
     "Decode": "options",
     "RuleName": "options",
@@ -61,6 +62,7 @@ __all__ = [
     "PDV",
     "PUBLISHED",
     "AddReport",
+    "Colors",
     "Columns",
     "ComposerName",
     "Composition",

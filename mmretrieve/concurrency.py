@@ -1,15 +1,18 @@
-"""Ordered parallel map, and cached properties of objects that threads share."""
+"""Ordered parallel map, memory that threads share, and cached properties of objects that threads share."""
 
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import RLock
+from contextlib import contextmanager
+from threading import Condition, RLock
 from typing import Any, Generic, TypeVar
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
+POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -31,6 +34,79 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> It
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+class MemoryBudget:
+    """Bytes that the threads of a process share.
+
+    A reservation waits until it fits, or until no other one is in use: one always proceeds, however large it is, so threads that hold
+    results cannot stop each other. Reservations are granted in the order in which they were asked for.
+
+    Parameters
+    ----------
+    total : int
+        The number of bytes.
+
+    Examples
+    --------
+    >>> budget = MemoryBudget(100)
+    >>> with budget.reserve(60):
+    ...     budget.used
+    60
+    >>> budget.used
+    0
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._start()
+        if hasattr(os, "register_at_fork"):  # a child has none of the threads that would give bytes back
+            os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
+        self._changed, self._queue = Condition(), deque[object]()
+        self._used, self._running = 0, 0
+        self._collected = deque[int]()  # filled by finalizers, which may run at any moment and must not wait for a lock
+
+    @property
+    def used(self) -> int:
+        """The bytes that are reserved or kept."""
+        with self._changed:
+            return self._count()
+
+    @contextmanager
+    def reserve(self, amount: int) -> Iterator[None]:
+        """Reserves bytes within the block."""
+        self._enter(amount)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running, self._used = self._running - 1, self._used - amount
+                self._changed.notify_all()
+
+    def keep(self, owner: object, amount: int) -> None:
+        """Counts bytes as used until `owner` is no longer referenced. It never waits."""
+        with self._changed:
+            self._used += amount
+        weakref.finalize(owner, self._collected.append, amount).atexit = False
+
+    def _enter(self, amount: int) -> None:
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                while self._queue[0] is not ticket or (self._running and self._count() + amount > self.total):
+                    self._changed.wait(POLL_SECONDS)
+                self._running, self._used = self._running + 1, self._used + amount
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+
+    def _count(self) -> int:
+        while self._collected:
+            self._used -= self._collected.popleft()
+        return self._used
 
 
 class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property

@@ -1,17 +1,24 @@
-"""Opens images of any supported format as upright RGB images, or raises an ImageError that names the file.
+"""Opens images of the supported formats as upright RGB images, or raises an ImageError that names the file.
 
-16-bit and float images are scaled to 8 bits, transparent images are composited on white, of animations the first frame is
-used, and a truncated file is an error.
+16-bit and float images are scaled to 8 bits, transparent images are composited on white, colors are converted to sRGB, of animations
+the first frame is used, and a truncated file is an error. One image needs at most 12 bytes a pixel while it is decoded, whatever its
+format, besides the bytes of its file and the texts in it (an AVIF with full chroma and transparency needs 14). All images that are
+decoded at the same time share DECODE_MEMORY.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
+import struct
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,27 +26,57 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mmretrieve.concurrency import MemoryBudget
 from mmretrieve.errors import ImageError
-from mmretrieve.options import Decode
+from mmretrieve.options import Colors, Decode
+from mmretrieve.pixels import to_rgb
+
+logger = logging.getLogger(__name__)
 
 ImageLike = str | Path | Image.Image | NDArray[Any] | bytes | BinaryIO
 """An image: a path, a PIL image, an array (see `from_array`), the bytes of a file, or an open file."""
 Region = tuple[float, float, float, float]  # left, top, right, bottom, as fractions from 0 to 1
 
+# What is opened. Other formats that Pillow can read are rare, run programs (EPS) or have decoders of little use to anybody else.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+PLUGINS = {"pillow_heif": ("HEIF", (".heic", ".heif", ".hif")), "pillow_jxl": ("JXL", (".jxl",))}
+"""Packages of the extra `formats` → the format and the suffixes that they add."""
+INSTALLED_PLUGINS = tuple(name for name in PLUGINS if find_spec(name) is not None)
 # fmt: off
 SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pnm", ".avif", ".jp2", ".ico", ".tga", ".mpo",
+    *(suffix for name in INSTALLED_PLUGINS for suffix in PLUGINS[name][1]),
 ))
 # fmt: on
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps one slash of two
 NOT_FETCHED = "URLs are not fetched; download the image and give its file"
 MAX_PIXELS = 120_000_000
 TARGET_RATIO = 1.25
+MAX_PADDED_PIXELS = 4_000_000  # that `target_pad` makes of a smaller image
 MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after an encoder has resized it
 DEFAULT_IMAGE_SIZE = 224  # the input size of most CLIP models
 FAST_MARGIN = 2  # a fast decode keeps at least twice the input size of the encoder along each side
+BYTES_PER_PIXEL = 12  # of the full size, at most, while an image is decoded
+AVIF_BYTES_PER_PIXEL = 20  # of one with 10 bits, full chroma and transparency; others take 8 to 12
+RGB_BYTES = 4  # a pixel of a Pillow image in RGB
+DECODE_MEMORY = MemoryBudget(BYTES_PER_PIXEL * MAX_PIXELS)
+"""The memory of all decodes of this process, of decoded images included: 1.44 GB, which is what the largest image needs."""
+WHOLE_JPEG2000_PIXELS = (
+    1 << 20
+)  # larger ones are decoded at half their size; at their full size they would take 20 bytes a pixel
+MAX_ICON_SIDE = 1024
+MAX_TILE_PIXELS = 1 << 20  # of one tile of a TIFF file that is smaller than a tile
+TILE_WIDTH, TILE_LENGTH, ORIENTATION = 322, 323, 274  # tags
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Pillow warns about invalid metadata, and about sizes that are an error here. `catch_warnings` is not thread-safe: blocks that
 # overlap in several threads can leave their filters behind, which would silence the whole process.
@@ -47,9 +84,16 @@ warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 def open_image(
-    source: ImageLike, *, decode: Decode = Decode.EXACT, size: int = DEFAULT_IMAGE_SIZE, max_pixels: int = MAX_PIXELS
+    source: ImageLike,
+    *,
+    decode: Decode = Decode.EXACT,
+    size: int = DEFAULT_IMAGE_SIZE,
+    colors: Colors = Colors.SRGB,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Loads an image as upright RGB. The source is not changed.
+
+    It waits while other threads decode so many pixels that `DECODE_MEMORY` is used up.
 
     Parameters
     ----------
@@ -59,13 +103,15 @@ def open_image(
         "fast" reduces JPEG images while decoding.
     size : int, default=224
         The input size of the encoder, used by "fast".
+    colors : Colors, default=Colors.SRGB
+        "srgb" applies an embedded color profile, "raw" ignores it.
     max_pixels : int, default=120_000_000
         The largest width × height.
 
     Returns
     -------
     PIL.Image.Image
-        Mode RGB.
+        Mode RGB, without metadata. A JPEG 2000 image of more than a million pixels has half its size.
 
     Raises
     ------
@@ -79,16 +125,14 @@ def open_image(
     """
     try:
         with _open(source) as image:
-            if min(image.size) == 0 or max(image.size) > MAX_ASPECT * min(image.size):
-                raise ImageError(f"{source_name(source)}: {image.width}×{image.height} pixels is too narrow; crop it")
-            if image.width * image.height > max_pixels:
-                raise ImageError(
-                    f"{source_name(source)}: {image.width}×{image.height} pixels is above the limit of {max_pixels:,} pixels; scale it down"
-                )
+            _check_size(image, source_name(source), max_pixels)
             if Decode(decode) is Decode.FAST:
                 image.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            pixel_bytes = AVIF_BYTES_PER_PIXEL if image.format == "AVIF" else BYTES_PER_PIXEL
+            with DECODE_MEMORY.reserve(pixel_bytes * image.width * image.height):
+                upright = _upright(image if image is source else _load(image), Colors(colors))
+                DECODE_MEMORY.keep(upright, RGB_BYTES * upright.width * upright.height)
+                return upright
     except UnidentifiedImageError as error:
         raise ImageError(f"{source_name(source)}: not an image that can be read") from error
     except FileNotFoundError as error:
@@ -101,19 +145,6 @@ def open_image(
         raise
     except Exception as error:  # Pillow's plugins raise many kinds of errors
         raise ImageError(f"{source_name(source)}: cannot be read ({str(error) or type(error).__name__})") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any Pillow mode to RGB, with the scaling and compositing that `convert("RGB")` omits."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return Image.fromarray(_to_bytes(image)).convert("RGB")
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def from_array(array: NDArray[Any]) -> Image.Image:
@@ -134,6 +165,8 @@ def from_array(array: NDArray[Any]) -> Image.Image:
 def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
     """Pads an image whose aspect ratio is above `ratio` with black to that ratio; other images are returned unchanged.
 
+    An image that would become more than twice as large, and larger than 4 million pixels, is reduced first.
+
     Source: "TargetPad" of CLIP4Cir and SEARLE (arXiv 2303.15247), as in their published code.
 
     >>> target_pad(Image.new("RGB", (100, 50))).size
@@ -142,6 +175,9 @@ def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
     longest = max(image.size)
     if longest / min(image.size) < ratio:
         return image
+    allowed = max(MAX_PADDED_PIXELS, 2 * image.width * image.height)
+    if longest * longest / ratio > allowed:
+        return target_pad(image.reduce(ceil((longest * longest / ratio / allowed) ** 0.5)), ratio)
     horizontal, vertical = (max(int((longest / ratio - side) / 2), 0) for side in image.size)
     return ImageOps.expand(image, (horizontal, vertical, horizontal, vertical), 0)
 
@@ -159,7 +195,7 @@ def crop(image: Image.Image, region: Region) -> Image.Image:
 
 def thumbnail(image: Image.Image, side: int) -> bytes:
     """The image, reduced to at most `side` pixels in height and width, as JPEG bytes."""
-    small = image.copy()
+    small = image.reduce(max(1, int(max(image.size) / side / 2)))  # always a copy
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
@@ -193,6 +229,8 @@ def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
     """The image as a context manager, which closes it if it was opened here."""
     match source:
         case Image.Image():
+            if source.format == "EPS" and getattr(source, "tile", None):
+                raise ImageError(f"{source_name(source)}: an EPS file is a program, which is not run; convert it to PNG")
             return nullcontext(source)
         case np.ndarray():
             return nullcontext(from_array(source))
@@ -205,6 +243,67 @@ def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
     return Image.open(source, formats=_formats())
 
 
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Raises ImageError, with the name, for an image whose pixels should not be decoded."""
+    width, height = _icon_size(image) if image.format == "ICO" and hasattr(image, "ico") else image.size
+    if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{name}: {width}×{height} pixels is too narrow; crop it")
+    if width * height > max_pixels:
+        raise ImageError(f"{name}: {width}×{height} pixels is above the limit of {max_pixels:,} pixels; scale it down")
+    if image.format == "ICO" and max(width, height) > MAX_ICON_SIDE:
+        raise ImageError(f"{name}: {width}×{height} pixels is above the limit of {MAX_ICON_SIDE} for an icon; save it as PNG")
+    if image.format == "PPM" and any(tile[0] == "ppm_plain" for tile in getattr(image, "tile", ())):
+        raise ImageError(f"{name}: a PPM whose numbers are written as text is not read; save it as PNG")
+    tags = getattr(image, "tag_v2", {})
+    tile_width, tile_height = (int(tags.get(tag, 0)) for tag in (TILE_WIDTH, TILE_LENGTH))
+    if tile_width * tile_height > max(MAX_TILE_PIXELS, width * height):
+        raise ImageError(f"{name}: its tiles of {tile_width}×{tile_height} pixels are larger than the image; save it again")
+
+
+def _icon_size(icon: Any) -> tuple[int, int]:
+    """The size that the largest image of an icon states itself; the directory of the file may state another."""
+    icon.ico.buf.seek(icon.ico.entry[0].offset)
+    header = icon.ico.buf.read(24)
+    is_png = header.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", header[16:24]) if is_png else struct.unpack("<II", header[4:12])
+    return width, height if is_png else height // 2  # a bitmap has its mask below it
+
+
+def _load(file: Any) -> Image.Image:
+    """Decodes an opened file. WebP and AVIF are decoded here, because Pillow would copy their pixels twice more."""
+    if file.format == "JPEG2000" and file.width * file.height > WHOLE_JPEG2000_PIXELS:
+        file.reduce = 1  # a number of halvings
+    if file.format not in ("WEBP", "AVIF"):
+        file.load()
+        return file  # type: ignore[no-any-return]
+    frame = file._decoder.get_next() if file.format == "WEBP" else file._decoder.get_frame(0)
+    if frame is None:
+        raise ImageError(f"{source_name(file)}: cannot be read (truncated or damaged)")
+    mode = file.rawmode if file.format == "WEBP" else file.mode
+    file._decoder = None  # frees its own copy of the pixels
+    image = Image.frombuffer(mode, file.size, frame[0], "raw", mode, 0, 1)
+    image.info = file.info
+    return image
+
+
+def _upright(image: Image.Image, colors: Colors) -> Image.Image:
+    """A copy in RGB, turned as its metadata says, and without metadata, which would have it turned again."""
+    profile = image.info.get("icc_profile") if colors is Colors.SRGB else None
+    turn = TRANSPOSITIONS.get(_orientation(image))
+    rgb = to_rgb(image, profile if isinstance(profile, bytes) else None, turn)
+    upright = rgb.copy() if rgb is image else rgb
+    upright.info.clear()
+    return upright
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation in the metadata; 1, which is upright, if there is none or it cannot be read."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow raises many kinds of errors
+        return 1
+
+
 def _check_regular(path: Path) -> None:
     """Raises ImageError for a folder, a device or a pipe; opening a pipe would block."""
     if not path.is_file() and path.exists():
@@ -213,19 +312,11 @@ def _check_regular(path: Path) -> None:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The FORMATS that this build of Pillow can read."""
+    """The FORMATS that this build of Pillow can read, and those of the installed plugins."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _to_bytes(image: Image.Image) -> np.ndarray:
-    """Scales 16-bit, 32-bit and float images to 0–255, depending on the mode and the range of their values."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16") or (low >= 0 and 255 < high <= 65535):
-        values = values / 257
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        values = values * 255
-    elif low < 0 or high > 255:
-        values = (values - low) * (255 / (high - low))
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    for plugin in INSTALLED_PLUGINS:
+        try:
+            getattr(import_module(plugin), "register_heif_opener", lambda: None)()  # the other registers itself
+        except (ImportError, OSError) as error:  # a library that it needs is missing
+            logger.warning("%s is installed, but cannot be used: %s", plugin, error)
+    return tuple(name for name in (*FORMATS, *(PLUGINS[plugin][0] for plugin in INSTALLED_PLUGINS)) if name in Image.OPEN)

@@ -14,15 +14,16 @@ from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Composition
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.errors import ImageError, OptionError
+from mmretrieve.errors import ImageError, OptionError, VectorError
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image
+from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image, source_name
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import ComposerName
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 from mmretrieve.rules import ScoreRule, make_rule
+from mmretrieve.vectors import Float32, bad_rows
 
 MAX_OPEN_IMAGES = 64  # opened ahead of the encoder
 
@@ -137,15 +138,19 @@ class ReferenceReader:
         ]
 
     def ids(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
-        """For each request, the items that its references are: by id, or by the content of their files.
+        """For each request, the items that its references are, and those with the same content.
 
         Raises OptionError for a request without references, and for a reference that is neither.
         """
-        hashes = [[content_hash(path) for path in _image_files(request)] for request in requests]
+        files = [_image_files(request) for request in requests]
+        items = [self.gallery.items(request.reference_id) for request in requests]
+        hashes = [
+            [*(item.hash for item in of_each), *map(content_hash, paths)] for of_each, paths in zip(items, files, strict=True)
+        ]
         unique = list(dict.fromkeys(content for several in hashes for content in several))
         copies = dict(zip(unique, self.gallery.copies_of(unique) if unique else (), strict=True))
         return [
-            [*request.reference_id, *(id_ for content in several for id_ in copies[content])]
+            list(dict.fromkeys([*request.reference_id, *(id_ for content in several for id_ in copies[content])]))
             for request, several in zip(requests, hashes, strict=True)
         ]
 
@@ -169,12 +174,23 @@ class ReferenceReader:
                 opened.append(one)
                 yield picture
 
-        vectors = self.encoder.encode_images(pixels()) if references else ()
+        vectors = self._encode(pixels(), references) if references else ()
         fields = self._fields_of([one.content for one in opened if one.content])
         return {
             reference.key: {"vector": vector, **one.inputs, **fields.get(one.content, {})}
             for reference, vector, one in zip(references, vectors, opened, strict=True)
         }
+
+    def _encode(self, pictures: Iterator[Image.Image], references: Sequence[_Reference]) -> Float32:
+        """The vectors of references. Raises VectorError, with the name of one, if the encoder has no direction for it."""
+        names = ", ".join(dict.fromkeys(source_name(reference.source) for reference in references))
+        try:
+            vectors = self.encoder.encode_images(pictures)
+        except VectorError as error:
+            raise VectorError(f"{names}: the encoder cannot encode it ({error})") from error
+        for row, problem in bad_rows(vectors).items():
+            raise VectorError(f"{source_name(references[row].source)}: the encoder cannot encode it: {problem}")
+        return vectors
 
     def _fields_of(self, hashes: Sequence[str]) -> dict[str | None, dict[str, Any]]:
         """The fields of each content that is in the gallery: those of the first item that has it."""
@@ -204,7 +220,8 @@ class ReferenceReader:
 
     def _decode(self, image: ImageLike) -> Image.Image:
         """The image decoded as those of the gallery were."""
-        return open_image(image, decode=self.gallery.decode, size=getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE))
+        size = getattr(self.encoder, "image_size", DEFAULT_IMAGE_SIZE)
+        return open_image(image, decode=self.gallery.decode, size=size, colors=self.gallery.colors)
 
 
 @dataclass(frozen=True)

@@ -148,3 +148,23 @@ class Decode(OptionEnum):
 
     EXACT = "exact"
     FAST = "fast"
+
+
+class Colors(OptionEnum):
+    """How a gallery reads the colors of images: "srgb" applies embedded color profiles, as viewers do; "raw" ignores them.
+
+    Papers encode raw values, so evaluation does. A gallery keeps the choice it was created with.
+
+    Examples
+    --------
+    >>> from mmretrieve import Colors
+    >>> Colors("raw") is Colors.RAW
+    True
+    """
+
+    SRGB = "srgb"
+    RAW = "raw"
+
+
+OLD_COLORS: Final = Colors.RAW
+"""The choice of galleries that were made before there was one."""

@@ -557,7 +557,7 @@ class Retriever:
         return [self._composition_of(*one) for one in zip(prepared, parts, strict=True)]
 
     def ids_of_references(self, request: SearchRequest) -> list[str]:
-        """Returns the items that a request has as references: by id, or by the content of their files.
+        """Returns the items that a request has as references, and those with the same content.
 
         Parameters
         ----------
@@ -567,7 +567,7 @@ class Retriever:
         Returns
         -------
         list of str
-            Ids of items. A file whose content is not in the gallery adds none; one with copies adds all of them.
+            Ids of items. A file whose content is not in the gallery adds none; a file or an item with copies adds all of them.
 
         Raises
         ------

@@ -14,6 +14,7 @@ from mmretrieve.errors import VectorError
 
 Float32 = NDArray[np.float32]
 UNIT_TOLERANCE = 1e-3
+ZERO_VECTOR, NOT_FINITE = "its vector is zero, which has no direction", "its vector contains NaN or infinity"
 ROW_BATCH_SIZE = 16_384  # rows normalized at a time: bounds the memory of the float64 copies
 
 
@@ -84,6 +85,27 @@ def check_unit(values: ArrayLike, name: str, *, dim: int | None = None) -> Float
         row = int(np.abs(norms - 1).argmax())
         raise VectorError(f"{name}: expected unit rows, row {row} has length {norms[row]:.6g} ({worst:.2g} off)")
     return rows
+
+
+def bad_rows(values: ArrayLike) -> dict[int, str]:
+    """The rows of an array that have no direction, with the reason. What else `unit` refuses, such as a wrong shape, is left to it.
+
+    >>> bad_rows([[1, 2], [0, 0], [1, float("nan")]])
+    {1: 'its vector is zero, which has no direction', 2: 'its vector contains NaN or infinity'}
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        return {}
+    if array.ndim != 2 or array.dtype.kind not in "fiub":
+        return {}
+    problems: dict[int, str] = {}
+    for first in range(0, len(array), ROW_BATCH_SIZE):
+        batch = array[first : first + ROW_BATCH_SIZE]
+        finite, zero = np.isfinite(batch).all(axis=1), (batch == 0).all(axis=1)
+        for row in np.flatnonzero(zero | ~finite):
+            problems[first + int(row)] = ZERO_VECTOR if zero[row] else NOT_FINITE
+    return problems
 
 
 def _normalize(array: NDArray[Any], name: str, dim: int | None, first: int) -> Float32:

@@ -7,15 +7,21 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
+from time import sleep
 
 import numpy as np
 import pytest
-from PIL import Image
+from image_corpus import check_decode_memory, gradient
+from PIL import EpsImagePlugin, Image, ImageOps
 
-from mmretrieve.concurrency import map_ahead
+from mmretrieve import images
+from mmretrieve.concurrency import MemoryBudget, map_ahead
 from mmretrieve.errors import ImageError
-from mmretrieve.images import content_hash, open_image, target_pad, thumbnail, to_rgb
+from mmretrieve.images import content_hash, open_image, target_pad, thumbnail
+from mmretrieve.pixels import to_rgb
 
 RED = (200, 30, 40)
 
@@ -186,3 +192,123 @@ def test_invalid_metadata_causes_no_warning(tmp_path: Path) -> None:
     script = f"from mmretrieve.images import open_image; open_image({str(tmp_path / 'odd.jpg')!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+MEASURED = (  # of each kind of memory one file; `make soak` measures all
+    *("gray-16.png", "gray-alpha.png", "palette-transparent.png", "float-lzw.tif", "int.tif", "cmyk-progressive.jpg"),
+    *("profile-cmyk.tif", "lossless.webp", "animated.webp", "rgb.avif", "alpha-444.avif", "turned-rgba.png", "turned-16.png"),
+    *("whole.jp2", "rle.bmp", "mad-tiles.tif", "mad-strip.tif", "huge-profile.png", "huge-itext.png", "many-texts.png"),
+    *("png-in-icon.ico", "bitmap-in-icon.ico", "plain.ppm", "picture.dds", "program.eps", "cut-alpha.webp", "cut-rgba.png"),
+)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+def test_a_decode_takes_at_most_12_bytes_a_pixel() -> None:
+    check_decode_memory(1200, 1000, MEASURED)
+
+
+def test_a_color_that_is_converted_in_strips_is_that_of_the_whole_image() -> None:
+    for mode in ("L", "P", "RGBA", "LA", "CMYK", "1", "RGB"):
+        image = gradient(700, 900, "L" if mode == "1" else mode).convert(mode)
+        if "A" in mode:
+            layer = image.convert("RGBA")
+            expected = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        else:
+            expected = image.convert("RGB")
+        assert open_image(image).tobytes() == expected.tobytes(), mode
+    values = np.asarray(gradient(700, 900, "I;16"), np.float64)
+    assert (np.asarray(open_image(gradient(700, 900, "I;16")))[..., 0] == np.rint(values / 257)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_once(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    for mode in ("RGB", "RGBA", "I;16"):
+        image = gradient(600, 900, mode)
+        file = io.BytesIO()
+        image.save(file, "PNG", exif=exif)
+        turned = open_image(file.getvalue())
+        expected = ImageOps.exif_transpose(Image.open(file)) if mode == "RGB" else None
+        if expected is not None:
+            assert turned.tobytes() == expected.tobytes()
+        assert turned.size == ((900, 600) if orientation > 4 else (600, 900))
+        assert open_image(turned).tobytes() == turned.tobytes(), "an opened image is not turned again"
+
+
+def test_values_that_are_not_finite_keep_the_others() -> None:
+    values = np.array([[0, 0.5, 1.0, np.nan, np.inf, -np.inf]], np.float32)
+    assert np.asarray(open_image(Image.fromarray(values)))[0, :, 0].tolist() == [0, 128, 255, 0, 255, 0]
+
+
+def test_eps_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.eps", Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was run"))
+    for source in (path, path.read_bytes(), Image.open(path)):
+        with pytest.raises(ImageError, match=r"not an image that can be read|is a program, which is not run"):
+            open_image(source)
+
+
+def test_padding_a_narrow_image_is_bounded() -> None:
+    assert target_pad(Image.new("L", (900, 90))).size == (900, 720), "4 million pixels are not too many"
+    wide = target_pad(Image.new("L", (30_000, 600)))
+    assert wide.width * wide.height <= 2.1 * 30_000 * 600
+    assert wide.width / wide.height == pytest.approx(1.25, abs=0.02)
+
+
+def test_decodes_share_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads decode images of which two fit at once; images that are kept count until they are gone."""
+    budget, most, lock = MemoryBudget(2 * 12 * 10_000), [0], Lock()
+    monkeypatch.setattr(images, "DECODE_MEMORY", budget)
+    load = images._upright
+
+    def observed(*args: object) -> Image.Image:
+        with lock:
+            most[0] = max(most[0], budget.used)
+        sleep(0.01)
+        return load(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(images, "_upright", observed)
+    files = [saved_bytes(Image.new("RGB", (100, 100), (i, 0, 0))) for i in range(8)]
+    results = []
+    for image in map_ahead(open_image, files, 8):
+        results.append(image.getpixel((0, 0))[0])
+        del image
+    assert results == list(range(8))
+    assert 12 * 10_000 <= most[0] <= budget.total
+    kept = [open_image(file) for file in files]  # more than the budget: each proceeds as the only one
+    assert budget.used == 8 * 4 * 10_000
+    kept.clear()
+    assert budget.used == 0
+
+
+def test_a_budget_grants_in_order_and_survives_a_fork() -> None:
+    budget = MemoryBudget(10)
+    with budget.reserve(100):
+        assert budget.used == 100, "one always proceeds"
+        if not (child := os.fork()):
+            with budget.reserve(10):
+                os._exit(0 if budget.used == 10 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    order: list[int] = []
+    with ThreadPoolExecutor(4) as pool:
+        with budget.reserve(10):
+            waiting = []
+            for i, amount in enumerate((10, 1, 1)):
+                waiting.append(pool.submit(_reserve, budget, amount, order, i))
+                sleep(0.02)
+            assert order == []
+        for one in waiting:
+            one.result()
+    assert order == [0, 1, 2]
+
+
+def _reserve(budget: MemoryBudget, amount: int, order: list[int], number: int) -> None:
+    with budget.reserve(amount):
+        order.append(number)
+
+
+def saved_bytes(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

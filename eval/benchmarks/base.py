@@ -24,6 +24,7 @@ from eval.metrics import (
 )
 from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.images import ImageLike, open_image
+from mmretrieve.options import Colors
 from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.vectors import unit
 
@@ -171,7 +172,7 @@ class Benchmark:
     def load_image(self, id_: str) -> ImageLike:
         """The image of an id: its file, or the part cut out of it. ImageError where it cannot be read."""
         path = self.image_path(id_)
-        return path if self.crop is None else self.crop(open_image(path), id_)
+        return path if self.crop is None else self.crop(open_image(path, colors=Colors.RAW), id_)
 
     def score(self, query_vectors: ArrayLike, gallery_vectors: ArrayLike) -> dict[str, float]:
         """Metric → mean ×100. Rows are normalized first, as every released evaluator does.

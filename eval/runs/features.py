@@ -8,23 +8,28 @@ image is an error that names it; where missing images are allowed, their rows ar
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from PIL import Image
 
 from eval.benchmarks.base import Benchmark
 from eval.files import digest, file_checksum, write_atomic
 from mmretrieve import Encoder, MMRetrieveError
+from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import ImageError
+from mmretrieve.images import open_image
+from mmretrieve.options import Colors
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
 
 ABOUT, ROWS, LOCK = "about.json", "rows.f32", "lock"
 WRITE_BATCH_SIZE = 256  # images between two writes
+OPEN_IMAGES = 16  # opened ahead of the encoder
 MAX_LISTED_PATHS = 20  # of missing images, in an error; a file beside the rows lists all
 
 
@@ -144,9 +149,9 @@ def _encode_batch(
     benchmark: Benchmark, encoder: Encoder, ids: Sequence[str], allow_missing: bool, progress: Progress | None
 ) -> Float32:
     if not allow_missing:
-        return encoder.encode_images((benchmark.load_image(id_) for id_ in ids), progress)
+        return encoder.encode_images(_open_images(benchmark, ids), progress)
     try:
-        vectors = encoder.encode_images(benchmark.load_image(id_) for id_ in ids)
+        vectors = encoder.encode_images(_open_images(benchmark, ids))
     except ImageError:  # encode one by one, so that only damaged images are lost
         vectors = np.concatenate([_encode_or_nan(benchmark, encoder, id_) for id_ in ids])
     if progress is not None:
@@ -154,10 +159,15 @@ def _encode_batch(
     return vectors
 
 
+def _open_images(benchmark: Benchmark, ids: Sequence[str]) -> Iterator[Image.Image]:
+    """The images with their raw colors, as papers encode them, decoded ahead of the encoder."""
+    return map_ahead(lambda id_: open_image(benchmark.load_image(id_), colors=Colors.RAW), ids, OPEN_IMAGES)
+
+
 def _encode_or_nan(benchmark: Benchmark, encoder: Encoder, id_: str) -> Float32:
     """(1, d), NaN where the image cannot be read."""
     try:
-        return encoder.encode_images([benchmark.load_image(id_)])
+        return encoder.encode_images(_open_images(benchmark, [id_]))
     except ImageError:
         return np.full((1, encoder.dim), np.nan, dtype=np.float32)
 

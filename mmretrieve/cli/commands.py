@@ -20,7 +20,7 @@ from mmretrieve.cli.runtime import (
 )
 from mmretrieve.errors import OptionError
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, ComposerName, Decode
+from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, Colors, ComposerName, Decode
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 
@@ -57,7 +57,9 @@ def sync(options: argparse.Namespace) -> int:
     source = _source(options)
     gallery = _gallery_to_fill(options)
     with progress_bar(len(source), "images", options.quiet) as progress:
-        return _finish_write(options, gallery, gallery.sync(source, progress=progress.update))
+        return _finish_write(
+            options, gallery, gallery.sync(source, allow_removal=options.allow_removal, progress=progress.update)
+        )
 
 
 def search(options: argparse.Namespace) -> int:
@@ -99,7 +101,7 @@ def train_phi(options: argparse.Namespace) -> int:
 def _source(options: argparse.Namespace) -> Source:
     from mmretrieve.sources import Columns, read_source
 
-    return read_source(options.source, Columns(image=options.image_column, id=options.id_column))
+    return read_source(options.source, Columns(image=options.image_column, id=options.id_column), exclude=options.exclude)
 
 
 def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
@@ -109,12 +111,14 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
     folder = Path(options.gallery)
     if not is_gallery(folder):
         encoder = load_named_encoder(options, options.encoder or DEFAULT_ENCODER)
-        return Gallery.create(folder, encoder=encoder, decode=options.decode or Decode.EXACT)
+        decode, colors = options.decode or Decode.EXACT, options.colors or Colors.SRGB
+        return Gallery.create(folder, encoder=encoder, decode=decode, colors=colors)
     existing = Gallery.open(folder)
-    if options.decode not in (None, existing.decode):
-        raise OptionError(
-            f"{folder}: this gallery was made with --decode {existing.decode!s}; leave out --decode, or index into a new gallery"
-        )
+    for name, given, made_with in (("decode", options.decode, existing.decode), ("colors", options.colors, existing.colors)):
+        if given not in (None, made_with):
+            raise OptionError(
+                f"{folder}: this gallery was made with --{name} {made_with!s}; leave out --{name}, or index into a new gallery"
+            )
     return Gallery.open(folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model))
 
 

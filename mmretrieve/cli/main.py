@@ -10,7 +10,7 @@ from typing import Any
 
 from mmretrieve.cli import arguments, commands, maintenance
 from mmretrieve.cli.runtime import run_command
-from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Decode
+from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Colors, Decode
 
 EXIT_STATUS = "Exit status: 0 done, 1 failed, 2 wrong use, 3 done except for images that could not be added, 130 interrupted."
 
@@ -33,7 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
     index.add_argument("--update", action="store_true", help="changed images replace the existing items")
     text = "only part I of N of the source, for N machines whose galleries are then merged"
     index.add_argument("--shard", type=arguments.shard, metavar="I/N", help=text)
-    _add_source(_command(subparsers, "sync", commands.sync))
+    sync = _command(subparsers, "sync", commands.sync)
+    _add_source(sync)
+    text = "delete up to this share of the source's items, whole sub-folders included (default: 0.1, and no whole sub-folder)"
+    sync.add_argument("--allow-removal", type=arguments.share, metavar="SHARE", help=text)
     search = _command(subparsers, "search", commands.search)
     _add_gallery(search)
     arguments.add_search_fields(search)
@@ -97,6 +100,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", help="images: a folder, a tar, a parquet, CSV or JSONL file, one image, or another gallery")
     command.add_argument("--image-column", metavar="NAME", help="of a table: the column of image paths or bytes")
     command.add_argument("--id-column", metavar="NAME", help="of a table: the column of ids")
+    text = "of a folder or tar: leave out files and folders whose name or path matches, such as '*_small.jpg' (repeatable)"
+    command.add_argument("--exclude", action="append", default=[], metavar="GLOB", help=text)
     command.add_argument("--gallery", required=True, metavar="G", help="folder of the gallery; created if there is none")
     command.add_argument(
         "--encoder",
@@ -104,6 +109,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
         help=f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: the gallery's, else {DEFAULT_ENCODER})",
     )
     command.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
+    text = "srgb applies embedded color profiles; raw ignores them, as papers do (default: the gallery's, else srgb)"
+    command.add_argument("--colors", choices=tuple(map(str, Colors)), help=text)
     text = "the fields that name and describe the items in captions; later runs keep them (default: found automatically)"
     command.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
     text = "the field that names an item in results; later runs keep it (default: found automatically)"

@@ -175,13 +175,22 @@ def print_report(options: argparse.Namespace, target: object, report: AddReport,
     print_messages(failures[:MAX_NAMED_FAILURES])
     if hidden > 0:
         print_messages([f"not added: {hidden} more; --json names all of them"])
-    optional = [f"{count} {what}" for count, what in ((report.updated, "updated"), (report.removed, "removed")) if count]
-    counts = [f"{report.added} added", *optional, f"{report.skipped} unchanged", f"{len(report.failed)} failed"]
+    print_messages(_notes(report), prefix="note")
     total, more = ("", {}) if items is None else (f"; {items} items", {"items": items})
-    print_result(options, f"{target}: {', '.join(counts)}{total}", asdict(report) | more)
+    print_result(options, f"{target}: {report.describe('unchanged')}{total}", asdict(report) | more)
+    if report.not_removed:
+        return FAILED
     if not report.failed:
         return DONE
     return PARTLY_FAILED if report.added or report.skipped or report.updated else FAILED
+
+
+def _notes(report: AddReport) -> Iterator[str]:
+    from mmretrieve.sources.ignored import describe_ignored
+
+    if ignored := describe_ignored(report.ignored):
+        yield f"left out: {ignored}"
+    yield from (note.replace("allow_removal=", "--allow-removal ") for note in report.notes)
 
 
 def _show_log() -> None:

@@ -25,7 +25,7 @@ from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_K, Decode, check_count
+from mmretrieve.options import DEFAULT_K, Colors, Decode, check_count
 from mmretrieve.ranking import Ranking
 from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
@@ -120,7 +120,7 @@ class GalleryBase(ABC, Generic[View]):
         Returns
         -------
         dict of str to object
-            `path`, `items`, `dim`, `encoder`, `decode`, `setting`, `fields`, `title_field`, `vocabulary` and `index`, as JSON can represent
+            `path`, `items`, `dim`, `encoder`, `decode`, `colors`, `setting`, `fields`, `title_field`, `vocabulary` and `index`, as JSON can represent
             them. A folder also has `deleted` and `bytes` (the size of each file).
 
         Examples
@@ -136,6 +136,7 @@ class GalleryBase(ABC, Generic[View]):
             "dim": self.dim,
             "encoder": asdict(self.encoder_identity),
             "decode": str(self.decode),
+            "colors": str(self.colors),
             "setting": None if self.setting is None else asdict(self.setting),
             "fields": {name: str(kind) for name, kind in self.manifest.fields.items()},
             "title_field": self.title_field,
@@ -180,6 +181,11 @@ class GalleryBase(ABC, Generic[View]):
     def decode(self) -> Decode:
         """How images are decoded before they are encoded."""
         return self.manifest.decode
+
+    @property
+    def colors(self) -> Colors:
+        """How the colors of images are read before they are encoded."""
+        return self.manifest.colors
 
     @property
     def setting(self) -> PDV | None:
@@ -383,7 +389,8 @@ class GalleryBase(ABC, Generic[View]):
             If the file is missing or has changed since it was added.
         """
         with self._open_unchanged(self.item(id_)) as file:
-            return open_image(file, decode=self.decode, size=getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE))
+            size = getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
+            return open_image(file, decode=self.decode, size=size, colors=self.colors)
 
     def has_picture(self, item: Item) -> bool:
         """Returns whether the file of an item exists and has not changed since it was added.

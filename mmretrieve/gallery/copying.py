@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +27,7 @@ from mmretrieve.options import check_path
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import is_text
-from mmretrieve.vectors import UNIT_TOLERANCE, unit
+from mmretrieve.vectors import UNIT_TOLERANCE, bad_rows, unit
 
 COPY_BATCH_SIZE = 4_096  # items between two commits
 
@@ -202,23 +203,26 @@ def add_vectors(
 ) -> AddReport:
     """Adds (n, dim) vectors with n ids, and optionally the paths of their images and their fields. Call within `writing`.
 
+    A vector without a direction is reported as failed, and the others are added.
+
     Raises OptionError as `check_lists` does; GalleryError, with the batches before it committed, for an id that has another vector.
     """
-    float16_rows = to_float16_rows(vectors, "vectors", store.dim)
+    float16_rows, problems = to_checked_rows(vectors, "vectors", store.dim)
     check_lists(len(float16_rows), ids, paths, fields)
     all_fields, types = fields or [{}] * len(ids), store.ledger.field_types()
 
     def batch(start: int, end: int) -> EncodedBatch:
-        rows = range(start, end)
+        rows = [i for i in range(start, end) if i not in problems]
         items = [
             vector_item(ids[i], str(paths[i]) if paths else ids[i], float16_rows[i], fit_fields(all_fields[i], types), "")
             for i in rows
         ]
-        return EncodedBatch.of(items, float16_rows[start:end])
+        return EncodedBatch.of(items, float16_rows[rows])
 
     starts = range(0, len(float16_rows), COPY_BATCH_SIZE)
     batches = (batch(start, min(start + COPY_BATCH_SIZE, len(float16_rows))) for start in starts)
-    return copy_missing(StoreTarget(store), batches, "vectors", progress=progress)
+    report = copy_missing(StoreTarget(store), batches, "vectors", progress=progress)
+    return report + AddReport(failed={ids[i]: reason for i, reason in problems.items()})
 
 
 def check_lists(
@@ -239,13 +243,28 @@ def check_lists(
 def vector_item(id_: str, path: str, vector: NDArray[np.float16], fields: Mapping[str, Value], source: str) -> Item:
     """Makes an item whose image was never read: its content hash is that of its vector."""
     content = f"{UNSEEN}{hashlib.blake2b(vector.tobytes(), digest_size=16).hexdigest()}"
-    return Item(id_, Location(path), content, fields=fields, source=source)
+    return Item(normalize("NFC", id_), Location(path), content, fields=fields, source=source)
 
 
-def to_float16_rows(vectors: ArrayLike, name: str, dim: int) -> Float16Rows:
+def to_checked_rows(vectors: ArrayLike, name: str, dim: int | None = None) -> tuple[Float16Rows, dict[int, str]]:
+    """Returns `to_float16_rows`, and the rows that have no direction, with the reason; these are zero.
+
+    Raises VectorError as `to_float16_rows` does, and if no row has a direction.
+    """
+    problems = bad_rows(vectors)
+    array = np.asarray(vectors) if problems else None
+    if array is None or len(problems) == len(array):
+        return to_float16_rows(vectors, name, dim), {}
+    good = np.setdiff1d(np.arange(len(array)), list(problems))
+    rows = np.zeros(array.shape, np.float16)
+    rows[good] = to_float16_rows(array[good], name, dim)
+    return rows, problems
+
+
+def to_float16_rows(vectors: ArrayLike, name: str, dim: int | None) -> Float16Rows:
     """Normalizes (n, dim) vectors and rounds them to float16. Unit rows in float16 are returned as they are. Raises VectorError as `unit` does."""
     array = np.asarray(vectors)
-    if array.dtype == np.float16 and array.ndim == 2 and array.shape[1] == dim and _are_unit(array):
+    if array.dtype == np.float16 and array.ndim == 2 and dim in (None, array.shape[1]) and _are_unit(array):
         return array
     return unit(array, name, dim=dim).astype(np.float16)
 

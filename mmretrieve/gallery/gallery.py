@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,9 +20,10 @@ from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, add_source
+from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, SyncRule, add_source
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.gallery.removal import check_allow_removal
 from mmretrieve.gallery.store import maintenance
 from mmretrieve.gallery.store.records import find_field
 from mmretrieve.gallery.store.store import Store, is_gallery
@@ -29,11 +31,10 @@ from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_RECALL, Decode, check_count, check_path
+from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, check_count, check_path
 from mmretrieve.sources.base import Source, Value
 from mmretrieve.sources.detect import as_source, read_sources
 from mmretrieve.sources.items import ItemList, NewItem
-from mmretrieve.vectors import unit
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,13 @@ class Gallery(GalleryBase[LocalView]):
     @classmethod
     @checks_keywords
     def create(
-        cls, path: str | Path, *, encoder: Encoder, decode: Decode | str = Decode.EXACT, setting: PDV | None = None
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder,
+        decode: Decode | str = Decode.EXACT,
+        colors: Colors | str = Colors.SRGB,
+        setting: PDV | None = None,
     ) -> Gallery:
         """Creates an empty gallery.
 
@@ -120,6 +127,8 @@ class Gallery(GalleryBase[LocalView]):
             The encoder of all images that will be added.
         decode : {"exact", "fast"}, default="exact"
             How all images are decoded.
+        colors : {"srgb", "raw"}, default="srgb"
+            Whether embedded color profiles count, as they do in viewers; papers encode raw values.
         setting : PDV, optional
             The PDV parameters with which searches of this gallery start.
 
@@ -133,7 +142,7 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the folder is not empty or cannot be written.
         OptionError
-            If `setting` is not a PDV or `decode` is unknown.
+            If `setting` is not a PDV, or `decode` or `colors` is unknown.
 
         Examples
         --------
@@ -145,7 +154,9 @@ class Gallery(GalleryBase[LocalView]):
         (0, 128)
         """
         return cls(
-            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting).create_store(check_path("path", path)),
+            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors).create_store(
+                check_path("path", path)
+            ),
             encoder,
         )
 
@@ -198,7 +209,7 @@ class Gallery(GalleryBase[LocalView]):
     ) -> Gallery:
         """Makes a gallery of vectors that were computed elsewhere. `gallery.search(vector)` searches it without an encoder.
 
-        It can be repeated: ids that exist with the same vector are skipped.
+        It can be repeated: ids that exist with the same vector are skipped. A row that is zero or not finite is left out, with a warning.
 
         Parameters
         ----------
@@ -228,7 +239,7 @@ class Gallery(GalleryBase[LocalView]):
         OptionError
             If a list has another length than `vectors`, or an id is not text; nothing is created.
         VectorError
-            If `vectors` is not of shape (n, dim), or a row is zero or not finite; nothing is created.
+            If `vectors` is not of shape (n, dim), or all rows are zero or not finite; nothing is created.
         GalleryError
             If the folder contains something else or the gallery of another encoder, or a field has another type in it.
 
@@ -241,11 +252,14 @@ class Gallery(GalleryBase[LocalView]):
         ...     gallery.search([1, 1], where={"colour": "red"}).ids, gallery.encoder_identity.model
         (('a',), 'own')
         """
-        rows = unit(vectors, "vectors")
+        rows, _ = copying.to_checked_rows(vectors, "vectors")
         copying.check_lists(len(rows), ids, paths, fields)
         gallery = cls.for_vectors(path, encoder, rows.shape[1])
         gallery.check_encoder(encoder)
-        gallery.add_vectors(ids, vectors, paths=paths, fields=fields, progress=progress)
+        report = gallery.add_vectors(ids, vectors, paths=paths, fields=fields, progress=progress)
+        if report.failed:
+            id_, reason = next(iter(report.failed.items()))
+            warnings.warn(f"{len(report.failed)} of {len(ids)} vectors were left out, first: {id_!r}: {reason}", stacklevel=3)
         return gallery
 
     @classmethod
@@ -257,6 +271,7 @@ class Gallery(GalleryBase[LocalView]):
         dim: int,
         decode: Decode | str = Decode.EXACT,
         setting: PDV | None = None,
+        colors: Colors | str = Colors.SRGB,
     ) -> Gallery:
         """Opens the gallery in a folder, or creates one for vectors that were computed elsewhere.
 
@@ -272,6 +287,8 @@ class Gallery(GalleryBase[LocalView]):
             How the images were decoded.
         setting : PDV, optional
             The PDV parameters with which searches start.
+        colors : Colors, default=Colors.SRGB
+            How the colors of the images were read.
 
         Returns
         -------
@@ -285,7 +302,7 @@ class Gallery(GalleryBase[LocalView]):
         OptionError
             If `dim` is not a whole number of at least 1, or `encoder` is neither an encoder nor an identity.
         """
-        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting)
+        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting, colors)
         return cls.open(folder) if is_gallery(folder) else cls(manifest.create_store(folder))
 
     @classmethod
@@ -318,7 +335,7 @@ class Gallery(GalleryBase[LocalView]):
         ...     len(copy), copy.encoder_identity.model
         (0, 'wardrobe')
         """
-        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting)
+        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting, other.colors)
 
     @property
     def path(self) -> Path:
@@ -343,6 +360,7 @@ class Gallery(GalleryBase[LocalView]):
         source: str | Path | Source | Sequence[str | Path | Source],
         *,
         update: bool = False,
+        exclude: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> AddReport:
         """Adds all images of a source, or of several. `add_items` adds single images, from memory as well.
@@ -357,13 +375,15 @@ class Gallery(GalleryBase[LocalView]):
             which is merged (see `merge`); or a list of sources. The id of an image that is named by itself is its file name.
         update : bool, default=False
             Whether items whose image has changed are replaced. Otherwise they are reported as failed.
+        exclude : sequence of str, optional
+            Patterns of what is left out of folders and archives, as in `read_source`.
         progress : callable, optional
             Called with the number of items that were processed since the last call.
 
         Returns
         -------
         AddReport
-            How many items were added, updated and skipped, and which failed, with the reason.
+            How many items were added, updated and skipped, which failed, with the reason, and how many files of which kind were left out.
 
         Raises
         ------
@@ -385,7 +405,7 @@ class Gallery(GalleryBase[LocalView]):
         if isinstance(source, str | Path) and is_gallery(source):
             return self.merge(source, progress=progress)
         sources: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
-        return self._add_sources(lambda: read_sources(sources), update=update, progress=progress)
+        return self._add_sources(lambda: read_sources(sources, exclude), SyncRule(update), progress)
 
     @checks_keywords
     def add_items(self, items: Iterable[NewItem], *, update: bool = False, progress: Progress | None = None) -> AddReport:
@@ -428,18 +448,31 @@ class Gallery(GalleryBase[LocalView]):
         1 added, 0 skipped, 0 failed
         ({'price': 20}, True)
         """
-        return self._add_sources(lambda: [ItemList(items)], update=update, progress=progress)
+        return self._add_sources(lambda: [ItemList(items)], SyncRule(update), progress)
 
     @checks_keywords
-    def sync(self, source: str | Path | Source, *, progress: Progress | None = None) -> AddReport:
+    def sync(
+        self,
+        source: str | Path | Source,
+        *,
+        exclude: Sequence[str] = (),
+        allow_removal: float | None = None,
+        progress: Progress | None = None,
+    ) -> AddReport:
         """Makes the gallery match a source: adds new images, replaces changed ones, deletes missing ones.
 
-        Only items that came from this source are deleted, and none if the source could not be read completely.
+        Only items that came from this source are deleted, and none if the source could not be read completely or seems to be away: if over
+        10 % of its items are missing, or all items of a sub-folder that had two or more. They are then counted as `not_removed`. A file that
+        was moved or renamed is not missing. What has been deleted can be added again without encoding it, until `compact`.
 
         Parameters
         ----------
         source : str, Path or Source
             As in `add`, but not a list.
+        exclude : sequence of str, optional
+            As in `add`.
+        allow_removal : float, optional
+            The share of the items of the source, from 0 to 1, that may be deleted, whole sub-folders included.
         progress : callable, optional
             Called with the number of items that were processed since the last call.
 
@@ -453,8 +486,11 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
             disk is full.
+        OptionError
+            If `allow_removal` is not a number from 0 to 1.
         """
-        return self._add_sources(lambda: [as_source(source)], update=True, remove=True, progress=progress)
+        rule = SyncRule(update=True, remove=True, allow_removal=check_allow_removal(allow_removal))
+        return self._add_sources(lambda: [as_source(source, exclude)], rule, progress)
 
     @checks_keywords
     def add_vectors(
@@ -486,14 +522,14 @@ class Gallery(GalleryBase[LocalView]):
         Returns
         -------
         AddReport
-            How many items were added and skipped.
+            How many items were added and skipped, and the ids that failed, because their row is zero or not finite.
 
         Raises
         ------
         OptionError
             If a list has another length than `vectors`, or an id is not text.
         VectorError
-            If `vectors` has another shape, or a row is zero or not finite.
+            If `vectors` has another shape, or all rows are zero or not finite.
         GalleryError
             If an id exists with another vector, a field has another type, another process is writing, or the disk is full. Batches before
             the error are committed.
@@ -745,9 +781,7 @@ class Gallery(GalleryBase[LocalView]):
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
         return Manifest.of(self._store).vocabulary
 
-    def _add_sources(
-        self, sources: Callable[[], Sequence[Source]], *, update: bool, remove: bool = False, progress: Progress | None
-    ) -> AddReport:
+    def _add_sources(self, sources: Callable[[], Sequence[Source]], rule: SyncRule, progress: Progress | None) -> AddReport:
         """Adds the sources that `sources` opens. Without an encoder, they are not opened."""
         encoder = self._encoder
         if encoder is None:
@@ -757,7 +791,7 @@ class Gallery(GalleryBase[LocalView]):
         report = AddReport()
         for source in sources():
             with self._writing():
-                report += add_source(self._store, encoder, source, update=update, remove=remove, progress=progress)
+                report += add_source(self._store, encoder, source, rule, progress)
         return report
 
     @contextmanager
@@ -770,8 +804,10 @@ class Gallery(GalleryBase[LocalView]):
             manager.grow(self._store, self._view.version, lambda: self._view.float16_rows)
 
 
-def _new_manifest(encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None) -> Manifest:
+def _new_manifest(
+    encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None, colors: Colors | str
+) -> Manifest:
     """The manifest of a gallery that is created. Raises OptionError for a wrong value."""
     if setting is not None and not isinstance(setting, PDV):
         raise OptionError(f"setting must be a PDV, got {setting!r}")
-    return Manifest(identity_of(encoder), check_count("dim", dim), Decode(decode), setting)
+    return Manifest(identity_of(encoder), check_count("dim", dim), Decode(decode), setting, colors=Colors(colors))

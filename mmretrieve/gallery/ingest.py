@@ -7,10 +7,13 @@ resizing, a few at a time.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
+from unicodedata import normalize
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +21,15 @@ from PIL import Image
 
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
-from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.gallery.recognition import KnownFiles
-from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields
+from mmretrieve.gallery.removal import removal_problem
+from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, StoreVersion, fit_fields, unicode_forms
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
-from mmretrieve.options import Decode
-from mmretrieve.sources.base import Entry, Source, SourceItem, UnreadableItem
+from mmretrieve.sources.base import Entry, ReportingSource, Source, SourceItem, SourceReport, UnreadableItem
 from mmretrieve.sources.values import is_text
+from mmretrieve.vectors import bad_rows
 
 INGEST_BATCH_SIZE = 256  # images between two commits; fixed, so that an interrupted run repeats the same batches
 THUMBNAIL_SIDE = 320
@@ -51,6 +55,12 @@ class AddReport:
         Items whose image was replaced or whose fields changed.
     removed : int, default=0
         Items that were deleted.
+    not_removed : int, default=0
+        Items that are missing in the source and that `sync` kept, because the source may be away.
+    ignored : mapping of str to int, optional
+        Kind of file → how many files or folders of this kind were left out.
+    notes : tuple of str, optional
+        What else is worth knowing, one line each.
 
     Examples
     --------
@@ -64,10 +74,18 @@ class AddReport:
     failed: Mapping[str, str] = field(default_factory=dict)
     updated: int = 0
     removed: int = 0
+    not_removed: int = 0
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        changes = [f"{count} {what}" for count, what in ((self.updated, "updated"), (self.removed, "removed")) if count]
-        return ", ".join([f"{self.added} added", *changes, f"{self.skipped} skipped", f"{len(self.failed)} failed"])
+        return self.describe("skipped")
+
+    def describe(self, skipped: str) -> str:
+        """The counts in one line. `skipped`: the word for items that exist and are unchanged."""
+        changes = ((self.updated, "updated"), (self.removed, "removed"), (self.not_removed, "not removed"))
+        counts = [(self.added, "added"), *(change for change in changes if change[0]), (self.skipped, skipped)]
+        return ", ".join(f"{count} {what}" for count, what in (*counts, (len(self.failed), "failed")))
 
     def __add__(self, other: AddReport) -> AddReport:
         return AddReport(
@@ -76,6 +94,9 @@ class AddReport:
             {**self.failed, **other.failed},
             self.updated + other.updated,
             self.removed + other.removed,
+            self.not_removed + other.not_removed,
+            dict(Counter(self.ignored) + Counter(other.ignored)),
+            tuple(dict.fromkeys(self.notes + other.notes)),
         )
 
 
@@ -119,7 +140,7 @@ class Shard:
             raise OptionError(f"shard {number}/{of}: expected a number from 1 to {of}")
         count = -(-len(source) // INGEST_BATCH_SIZE)
         self._start, self._end = (INGEST_BATCH_SIZE * (count * n // of) for n in (number - 1, number))
-        self._source, self.name = source, source.name
+        self._source, self._number, self.name = source, number, source.name
 
     def __len__(self) -> int:
         return max(0, min(self._end, len(self._source)) - self._start)
@@ -127,32 +148,69 @@ class Shard:
     def __iter__(self) -> Iterator[Entry]:
         return islice(iter(self._source), self._start, self._end)
 
+    def report(self) -> SourceReport:
+        """What the whole source noticed; of the first part only, so that merged reports count it once."""
+        told = self._number == 1 and isinstance(self._source, ReportingSource)
+        return self._source.report() if told else SourceReport()  # type: ignore[attr-defined]
 
-def add_source(
-    store: Store, encoder: Encoder, source: Source, *, update: bool, remove: bool = False, progress: Progress | None = None
-) -> AddReport:
-    """Adds a source. Call within `writing`.
 
-    `update`: images that have changed replace the existing ones. `remove`: items that came from this source and are no longer in it are deleted,
-    unless the source could not be read completely.
+@dataclass(frozen=True)
+class SyncRule:
+    """What `add_source` does with items that exist.
+
+    `update`: images that have changed replace them. `remove`: those that came from this source and are no longer in it are deleted, unless
+    the source could not be read completely or may be away (see `removal_problem`, which reads `allow_removal`).
     """
-    before, report, is_whole = store.ledger.version(), AddReport(), True
-    known = KnownFiles(store, source.name) if source.name else None  # a program that gives single items means their ids
+
+    update: bool = False
+    remove: bool = False
+    allow_removal: float | None = None
+
+
+def add_source(store: Store, encoder: Encoder, source: Source, rule: SyncRule, progress: Progress | None = None) -> AddReport:
+    """Adds a source. Call within `writing`. Ids are stored in Unicode's form NFC."""
+    before, report, is_whole, name = store.ledger.version(), AddReport(), True, normalize("NFC", source.name)
+    known = KnownFiles(store, name) if name else None  # a program that gives single items means their ids
     is_seen = np.zeros(before.total, bool)
-    for batch in batches(source, INGEST_BATCH_SIZE):
+    for entries in batches(source, INGEST_BATCH_SIZE):
+        batch: list[Entry] = [replace(entry, id=normalize("NFC", entry.id)) for entry in entries]
         existing = store.ledger.records_by_id([entry.id for entry in batch if is_text(entry.id)])
-        outcomes = classify(store, batch, existing, source.name, update=update)
+        is_whole = is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
+        if known is not None:
+            again = {id_ for id_, record in existing.items() if record.row >= before.total or is_seen[record.row]}
+            batch = [UnreadableItem(entry.id, REPEATED_ID) if entry.id in again else entry for entry in batch]
+        outcomes = classify(store, batch, existing, name, update=rule.update)
         if known is not None:
             known.take(existing.values())
             outcomes = _recognize(known, outcomes)
         report += _add(store, encoder, batch, outcomes, progress)
         is_seen[[record.row for record in existing.values() if record.row < before.total]] = True
-        is_whole = is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
-    if remove and is_whole:
-        rows = [row for row in store.ledger.rows_of_source(source.name) if row < before.total and not is_seen[row]]
-        store.ledger.mark_deleted(rows)
-        report += AddReport(removed=len(rows))
+    if rule.remove:
+        report += _remove(store, name, before, is_seen, is_whole, rule.allow_removal)
+    if isinstance(source, ReportingSource):
+        told = source.report()
+        report += AddReport(ignored=told.ignored, notes=told.notes)
     return report
+
+
+def _remove(
+    store: Store, source: str, before: StoreVersion, is_seen: NDArray[np.bool_], is_whole: bool, allowed: float | None
+) -> AddReport:
+    """Deletes the items of a source that were not seen, all or none. Of a file that was moved, the new item has the same content."""
+    rows = {row for form in unicode_forms(source) for row in store.ledger.rows_of_source(form) if row < before.total}
+    missing = [row for row in sorted(rows) if not is_seen[row]]
+    if not missing:
+        return AddReport()
+    problem: str | None = "the source could not be read completely"
+    if is_whole:
+        ids = {int(row): id_ for row, id_ in zip(before.rows(), store.ledger.ids(before), strict=True) if row in rows}
+        hashes = {record.row: record.item.hash for record in store.ledger.records_of(missing, before)}
+        moved = store.ledger.contents_since(before.total, hashes.values())
+        problem = removal_problem(ids, [row for row in missing if hashes[row] not in moved], allowed)
+    if problem is not None:
+        return AddReport(not_removed=len(missing), notes=(f"{source}: no item was removed: {problem}",))
+    store.ledger.mark_deleted(missing)
+    return AddReport(removed=len(missing))
 
 
 def classify(
@@ -250,7 +308,7 @@ def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
 
     Items without a source, and those that a program adds by themselves, belong to no source.
     """
-    if "" in (item.source, source) or item.source == source or not os.path.exists(item.path):
+    if "" in (item.source, source) or normalize("NFC", item.source) == source or not os.path.exists(item.path):
         return False
     try:
         return not os.path.samefile(item.path, entry.location.path)
@@ -297,23 +355,43 @@ def _encode(
 ) -> dict[str, _EncodedImage | Failed]:
     """Returns for each content hash its encoded image, or why it cannot be decoded.
 
-    Each content is encoded once. A copy gets the vector of the item with the same content in the gallery or the batch.
+    Each content is encoded once. A copy gets the vector of the item with the same content in the gallery, deleted ones included, or in the
+    batch.
     """
     existing = store.ledger.records_by_content({item.hash for item in items})
     images: dict[str, _EncodedImage | Failed] = {}
     if existing:
         stored = store.float16_rows(store.ledger.version())
         for content, record in existing.items():
-            images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
-    first_of_content = {item.hash: item for item in reversed(items) if item.hash not in existing}
+            if crc32(stored[record.row].tobytes()) == record.stored.vector:  # otherwise it is damaged; a copy would hide that
+                images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
+    first_of_content = {item.hash: item for item in reversed(items) if item.hash not in images}
     to_encode = list(first_of_content.values())[::-1]
+    try:
+        images |= _encode_contents(store, encoder, to_encode, progress)
+    except VectorError:  # of one image, or of several; each by itself tells which
+        for item in to_encode:
+            try:
+                images |= _encode_contents(store, encoder, [item], None)
+            except VectorError as error:
+                images[item.hash] = Failed(f"the encoder cannot encode it ({error})")
+    if progress is not None:
+        progress(len(items) - len(to_encode))
+    return images
+
+
+def _encode_contents(
+    store: Store, encoder: Encoder, items: Sequence[Item], progress: Progress | None
+) -> dict[str, _EncodedImage | Failed]:
+    """Returns for the content hash of each item its encoded image, or why there is none. Raises VectorError as the encoder does."""
+    images: dict[str, _EncodedImage | Failed] = {}
     decoded: list[tuple[str, tuple[int, int], bytes]] = []
 
     def decode_all() -> Iterator[Image.Image]:
         """Yields the images, decoded ahead of the encoder."""
         size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
-        results = map_ahead(lambda item: _decode(item, store.decode, size), to_encode, _window())
-        for item, result in zip(to_encode, results, strict=True):
+        results = map_ahead(lambda item: _decode(item, store, size), items, _window())
+        for item, result in zip(items, results, strict=True):
             if progress is not None:
                 progress(1)
             if isinstance(result, Failed):
@@ -322,20 +400,21 @@ def _encode(
                 image, small = result
                 decoded.append((item.hash, image.size, small))
                 yield image
+                del image, result  # what is decoded next may need the memory
 
     vectors = encoder.encode_images(decode_all())
-    for (content, (width, height), small), vector in zip(decoded, vectors, strict=True):
-        images[content] = _EncodedImage(vector, width, height, small)
-    if progress is not None:
-        progress(len(items) - len(to_encode))
+    problems = bad_rows(vectors)
+    for row, ((content, (width, height), small), vector) in enumerate(zip(decoded, vectors, strict=True)):
+        failed = f"the encoder cannot encode it: {problems[row]}" if row in problems else None
+        images[content] = _EncodedImage(vector, width, height, small) if failed is None else Failed(failed)
     return images
 
 
-def _decode(item: Item, decode: Decode, size: int) -> tuple[Image.Image, bytes] | Failed:
+def _decode(item: Item, store: Store, size: int) -> tuple[Image.Image, bytes] | Failed:
     """Returns the image and its thumbnail."""
     try:
         with item.location.open() as file:
-            image = open_image(file, decode=decode, size=size)
+            image = open_image(file, decode=store.decode, size=size, colors=store.colors)
         if item.location.fingerprint() != item.fingerprint:
             return Failed(CHANGED_MEANWHILE)
     except (ImageError, GalleryError) as error:

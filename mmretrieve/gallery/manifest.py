@@ -14,7 +14,7 @@ from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
-from mmretrieve.options import Decode
+from mmretrieve.options import OLD_COLORS, Colors, Decode
 
 TITLE_FIELDS = ("title", "name", "product", "label", "headline", "caption", "description")  # the first that a gallery has
 
@@ -23,7 +23,7 @@ TITLE_FIELDS = ("title", "name", "product", "label", "headline", "caption", "des
 class Manifest:
     """`setting`: the PDV parameters with which searches start. `vocabulary` and `title_field`: the chosen ones, None if none was chosen.
 
-    `fields` grows as items are added; encoder, dim and decode never change.
+    `fields` grows as items are added; encoder, dim, decode and colors never change.
     """
 
     encoder: EncoderIdentity
@@ -33,13 +33,14 @@ class Manifest:
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     vocabulary: GalleryVocabulary | None = None
     title_field: str | None = None
+    colors: Colors = Colors.SRGB
 
     def __str__(self) -> str:
-        return f"{self.dim} dimensions by {self.encoder}, decoding {self.decode}"
+        return f"{self.dim} dimensions by {self.encoder}, decoding {self.decode}, colors {self.colors}"
 
     def check_same_vectors(self, location: object, other: Manifest, other_location: object) -> None:
         """Raises GalleryError, with both, unless the vectors of both galleries were made in the same way and can be compared."""
-        if (self.encoder, self.dim, self.decode) != (other.encoder, other.dim, other.decode):
+        if (self.encoder, self.dim, self.decode, self.colors) != (other.encoder, other.dim, other.decode, other.colors):
             raise GalleryError(
                 f"{location}: {self}; {other_location}: {other}; only vectors that were made in the same way can be in one gallery"
             )
@@ -72,6 +73,7 @@ class Manifest:
                 {name: FieldType(kind) for name, kind in data.get("fields", {}).items()},
                 None if vocabulary is None else GalleryVocabulary.from_dict(vocabulary, location),
                 data.get("title_field"),
+                Colors(data.get("colors", OLD_COLORS)),
             )
         except GalleryError:
             raise

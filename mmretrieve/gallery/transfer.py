@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mmretrieve.gallery.copying import (
     EncodedBatch,
     StoreTarget,
     copy_missing,
-    to_float16_rows,
+    to_checked_rows,
     vector_item,
 )
 from mmretrieve.gallery.ingest import AddReport, batches
@@ -30,8 +30,10 @@ from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
+from mmretrieve.images import URL
 from mmretrieve.sources.location import Location
-from mmretrieve.sources.parquet_files import ParquetRows, write_records
+from mmretrieve.sources.parquet_files import write_records
+from mmretrieve.sources.parquet_rows import ParquetRows
 from mmretrieve.sources.values import fields_of
 
 VECTORS, METADATA, MANIFEST, OWN_COLUMN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
@@ -80,17 +82,23 @@ def read_manifest(folder: Path) -> Manifest | None:
 def import_(store: Store, folder: Path, progress: Progress | None = None) -> AddReport:
     """Adds the items of the folder, in the numeric order of its files. Call within `writing`. It can be repeated.
 
-    Float16 unit rows are stored bit for bit, other vectors are normalized. Without an id, the path of the image is the id. Raises GalleryError,
+    Float16 unit rows are stored bit for bit, other vectors are normalized. Without an id, the path of the image is the id; it is
+    relative to the file that contains it. Raises GalleryError,
     with the name of the file, for files that do not fit together, another dimension, or a path with two vectors.
     """
     report = AddReport()
     for vectors, metadata in _file_pairs(folder):
-        float16_rows, rows = _read_vectors(vectors, store.dim), ParquetRows(str(metadata))
+        float16_rows, problems = to_checked_rows(_load_array(vectors), str(vectors), store.dim)
+        rows, failed = ParquetRows(str(metadata)), dict[str, str]()
         if len(rows) != len(float16_rows):
             raise GalleryError(f"{metadata}: {len(rows)} rows, but {vectors.name} has {len(float16_rows)}")
         report += copy_missing(
-            StoreTarget(store), _batches(store, rows, float16_rows, str(metadata)), str(metadata), progress=progress
+            StoreTarget(store),
+            _batches(store, rows, float16_rows, str(metadata), problems, failed),
+            str(metadata),
+            progress=progress,
         )
+        report += AddReport(failed=failed)
     return report
 
 
@@ -104,12 +112,17 @@ def _columns(item: Item) -> dict[str, Any]:
     return {"image_path": item.path, **item.fields, OWN_COLUMN: json.dumps(own)}
 
 
-def _batches(store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str) -> Iterator[EncodedBatch]:
+def _batches(
+    store: Store, rows: ParquetRows, float16_rows: Float16Rows, where: str, problems: Mapping[int, str], failed: dict[str, str]
+) -> Iterator[EncodedBatch]:
+    """Yields the items. The ids of rows with a problem are added to `failed`, with the problem."""
     start = 0
     for records in batches(_records(rows), COPY_BATCH_SIZE):
         vectors, types = float16_rows[start : start + len(records)], store.ledger.field_types()
         items = [_item(record, vector, where, types) for record, vector in zip(records, vectors, strict=True)]
-        yield EncodedBatch.of(items, vectors)
+        good = [i for i in range(len(items)) if start + i not in problems]
+        failed |= {items[i].id: problems[start + i] for i in range(len(items)) if start + i in problems}
+        yield EncodedBatch.of([items[i] for i in good], vectors[good])
         start += len(records)
 
 
@@ -126,17 +139,14 @@ def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, types
         raise GalleryError(
             f"{where}: a row has no value in {', '.join(PATH_COLUMNS)}, one of which must name the image; the columns are {', '.join(record)}"
         )
-    path = str(record.pop(name))
-    return vector_item(path, path, vector, fit_fields(fields_of(record, where), types), where)
+    id_ = str(record.pop(name))
+    path = str(Path(where).resolve().parent / id_) if name == PATH_COLUMNS[0] and not URL.match(id_) else id_
+    return vector_item(id_, path, vector, fit_fields(fields_of(record, where), types), where)
 
 
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
     for values in rows.read(rows.names):
         yield dict(zip(rows.names, values, strict=True))
-
-
-def _read_vectors(path: Path, dim: int) -> Float16Rows:
-    return to_float16_rows(_load_array(path), str(path), dim)
 
 
 def _load_array(path: Path) -> Float16Rows:

@@ -7,6 +7,7 @@ disagree, StaleViewError is raised.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mmretrieve.filters.milvus import one_of
 from mmretrieve.gallery import duplicates
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.gallery.store.records import Item, StaleViewError
+from mmretrieve.gallery.store.records import Item, StaleViewError, unicode_forms
 from mmretrieve.gallery.store.store import Float16Rows
 from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, StoredView, check_ids, row_batches
 from mmretrieve.milvus.address import MilvusAddress
@@ -87,13 +88,15 @@ class CollectionView(StoredView):
         return [item_of({ITEM: text}) for batch in row_batches(rows, BATCH_SIZE) for text in self._cells(batch, ITEM)]
 
     def rows_of(self, ids: Collection[str]) -> Rows:
-        names, rows = list(check_ids(ids)), dict[str, int]()
+        forms, rows = {id_: unicode_forms(id_) for id_ in check_ids(ids)}, dict[str, int]()
+        names = list(chain.from_iterable(forms.values()))
         for start in range(0, len(names), BATCH_SIZE):
             where = one_of(ID, names[start : start + BATCH_SIZE])
             rows |= {row[ID]: row[ROW] for row in self.server.get(where, [ROW, ID])}
-        if absent := [id_ for id_ in names if id_ not in rows]:
+        stored = {id_: next((form for form in forms[id_] if form in rows), None) for id_ in forms}
+        if absent := [id_ for id_, form in stored.items() if form is None]:
             raise MissingError(f"{self.name}: no item {absent[0]!r} in this gallery")
-        return np.array([rows[id_] for id_ in names], dtype=np.int64)
+        return np.array([rows[stored[id_] or id_] for id_ in ids], dtype=np.int64)
 
     def copies(self, hashes: Sequence[str]) -> list[list[str]]:
         ids: dict[str, list[str]] = {content: [] for content in hashes}

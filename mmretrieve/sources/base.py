@@ -10,10 +10,9 @@ from typing import Protocol, runtime_checkable
 from mmretrieve.errors import GalleryError, checks_keywords
 from mmretrieve.filters.expression import fold_case
 from mmretrieve.sources.location import Location
+from mmretrieve.sources.values import Value as Value
 
 PATH_COLUMNS = ("image_path", "path", "file", "file_name", "filepath", "filename", "image")  # in order of preference
-Value = str | int | float | None
-"""The value of a metadata field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +89,36 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Entry]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """What a source noticed while it was read: `ignored` counts files that are not read by kind, `notes` are one line each."""
+
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class ReportingSource(Source, Protocol):
+    """A source that can say more than its entries do."""
+
+    def report(self) -> SourceReport:
+        """What the source noticed in the last complete iteration."""
+
+
 class IdRegistry:
-    """Checks that ids are not empty and unique, across one or several files.
+    """Checks that ids are not empty and unique, across one or several files."""
 
-    `unit` names what positions are counted in, "line" or "row".
-    """
+    def __init__(self) -> None:
+        self._first_seen: dict[str, tuple[str, str]] = {}
 
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._first_seen: dict[str, tuple[str, int]] = {}
-
-    def add(self, id_: str, path: str, number: int) -> None:
-        """Registers the id at line or row `number` of a file. Raises GalleryError for an empty or repeated id."""
-        position = f"{path}, {self._unit} {number}"
+    def add(self, id_: str, path: str, where: str) -> None:
+        """Registers the id at a position in a file, such as "line 3". Raises GalleryError for an empty or repeated id."""
         if not id_.strip():
-            raise GalleryError(f"{position}: the id is empty")
-        if id_ in self._first_seen:
-            first_path, first_number = self._first_seen[id_]
-            first = f"{self._unit} {first_number}" if first_path == path else f"{first_path}, {self._unit} {first_number}"
-            raise GalleryError(f"{position}: duplicate id {id_!r}, first used in {first}; choose another id column")
-        self._first_seen[id_] = (path, number)
+            raise GalleryError("the id is empty")
+        first_path, first = self._first_seen.setdefault(id_, (path, where))
+        if (first_path, first) != (path, where):
+            position = first if first_path == path else f"{first_path}, {first}"
+            raise GalleryError(f"duplicate id {id_!r}, first used in {position}; choose another id column")
 
 
 def find_column(name: str, names: Iterable[str], path: str) -> str:
@@ -118,7 +127,16 @@ def find_column(name: str, names: Iterable[str], path: str) -> str:
     for column in columns:
         if fold_case(column) == wanted:
             return column
-    raise GalleryError(f"{path}: there is no column {name!r}; the columns are: {', '.join(columns) or '(none)'}")
+    raise GalleryError(f"{path}: there is no column {name!r}; the columns are: {list_names(columns)}")
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The names of columns in one line, for messages.
+
+    >>> list_names(["id", "a name\\nin two lines"])
+    'id, a name in two lines'
+    """
+    return ", ".join(" ".join(name.split()) for name in names) or "(none)"
 
 
 def first_column(choices: Iterable[str], names: Iterable[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,8 +12,10 @@ from mmretrieve.images import SUFFIXES, URL
 from mmretrieve.options import check_path
 from mmretrieve.sources import folder, parquet, tar
 from mmretrieve.sources.base import Columns, Source, suffix
+from mmretrieve.sources.ignored import FileFilter, check_exclude
 from mmretrieve.sources.items import FileList
-from mmretrieve.sources.tables import Delimited, JsonLines, TextTable
+from mmretrieve.sources.table_files import Delimited, JsonLines
+from mmretrieve.sources.tables import TextTable
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
@@ -24,7 +27,12 @@ SUPPORTED = (
 
 
 @checks_keywords
-def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # noqa: B008 - Columns is immutable
+def read_source(
+    source: str | Path,
+    columns: Columns = Columns(),  # noqa: B008 - Columns is immutable
+    *,
+    exclude: Sequence[str] = (),
+) -> Source:
     """Opens a source of images. The kind of source is detected from the path.
 
     Parameters
@@ -35,6 +43,9 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
         files but neither images nor tar archives is read as a dataset of Parquet files.
     columns : Columns, optional
         The columns of images and ids in tables and Parquet files. By default they are chosen by name.
+    exclude : sequence of str, optional
+        Patterns with `*`, `?` and `[…]` of what is left out of a folder or tar archive: of the name of a file or folder, or of its path in
+        the source. Hidden and system files (`.git`, `@eaDir`, `Thumbs.db` and others) are always left out.
 
     Returns
     -------
@@ -47,7 +58,7 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
     GalleryError
         The path does not exist, its format is not supported, or there is no image in it.
     OptionError
-        `columns` is given for a source that has no columns.
+        `columns` is given for a source that has no columns, or `exclude` for one that is no folder or archive.
 
     Examples
     --------
@@ -59,8 +70,9 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
     True
     """
     root = check_path("source", source)
+    patterns = check_exclude(exclude)
     if root.is_dir():
-        return _folder(root, columns)
+        return _folder(root, columns, patterns)
     if not root.exists():
         if URL.match(str(source)):
             raise GalleryError(f"{source}: URLs are not fetched; download the images first")
@@ -68,16 +80,21 @@ def read_source(source: str | Path, columns: Columns = Columns()) -> Source:  # 
     if not root.is_file():
         raise GalleryError(f"{root}: not a regular file; expected {SUPPORTED}")
     ending = suffix(root.name)
+    if ending == tar.SUFFIX:
+        _refuse_columns(root, columns)
+        return tar.Tar(root, patterns)
+    if patterns:
+        raise OptionError(f"{root}: exclude can be given only for folders and tar archives")
     if ending == parquet.SUFFIX:
         return parquet.Parquet(root, columns)
     if ending in DELIMITERS:
         return TextTable(root, columns, Delimited(root, DELIMITERS[ending]))
     if ending in JSONL_SUFFIXES:
         return TextTable(root, columns, JsonLines(root))
-    return _image_or_tar(root, columns)
+    return _image(root, columns)
 
 
-def read_sources(sources: Sequence[str | Path | Source]) -> list[Source]:
+def read_sources(sources: Sequence[str | Path | Source], exclude: Sequence[str] = ()) -> list[Source]:
     """Opens several sources. Images that are next to each other in the list are one source, so that they are encoded together.
 
     Raises as `read_source` does, before anything is read; OptionError for an entry that is no source.
@@ -86,47 +103,54 @@ def read_sources(sources: Sequence[str | Path | Source]) -> list[Source]:
     for is_image, run in groupby(sources, _is_image_file):
         given = list(run)
         together = is_image and len(given) > 1
-        opened += [FileList([Path(str(one)) for one in given])] if together else map(as_source, given)
+        opened += [FileList([Path(str(one)) for one in given])] if together else [as_source(one, exclude) for one in given]
     if not opened:
         raise GalleryError("the list of sources is empty; name a folder or a file")
     return opened
 
 
-def as_source(source: object) -> Source:
+def as_source(source: object, exclude: Sequence[str] = ()) -> Source:
     """The source, opened if it is a path. Raises OptionError for anything else, otherwise as `read_source`."""
     if isinstance(source, Source):
+        if exclude:
+            raise OptionError("exclude applies to paths; give it to read_source")
         return source
     if not isinstance(source, str | Path):
         raise OptionError(
             f"expected a source, which is a path or what read_source returns, got {source!r:.80}; "
             "add takes a list of sources, and add_items takes images from memory"
         )
-    return read_source(source)
+    return read_source(source, exclude=exclude)
 
 
 def _is_image_file(source: object) -> bool:
     return isinstance(source, str | Path) and suffix(str(source)) in SUFFIXES and not Path(source).is_dir()
 
 
-def _folder(root: Path, columns: Columns) -> Source:
-    if not _contains(root, SUFFIXES | {tar.SUFFIX}) and _contains(root, {parquet.SUFFIX}):
-        return parquet.ParquetFolder(root, columns)
+def _folder(root: Path, columns: Columns, exclude: Sequence[str]) -> Source:
+    if (root / "dataset_dict.json").is_file() or all((root / name).is_file() for name in ("dataset_info.json", "state.json")):
+        raise GalleryError(
+            f"{root}: a dataset written by save_to_disk, whose Arrow files are not read; write it as Parquet with "
+            "datasets.load_from_disk(FOLDER).to_parquet(FILE), for each split, and give that file"
+        )
+    if not _contains(root, SUFFIXES | {tar.SUFFIX}, exclude) and _contains(root, {parquet.SUFFIX}, exclude):
+        return parquet.ParquetFolder(root, columns, exclude)
     _refuse_columns(root, columns)
-    return folder.Folder(root)
+    return folder.Folder(root, exclude)
 
 
-def _image_or_tar(root: Path, columns: Columns) -> Source:
+def _image(root: Path, columns: Columns) -> Source:
     if root.name.lower().endswith(COMPRESSED_TARS):
         raise GalleryError(f"{root}: a compressed tar {tar.UNPACK}")
-    ending = suffix(root.name)
-    if ending not in SUFFIXES and ending != tar.SUFFIX:
-        raise GalleryError(f"{root}: unsupported file type {ending!r}; expected {SUPPORTED}")
+    if suffix(root.name) not in SUFFIXES:
+        raise GalleryError(f"{root}: unsupported file type {suffix(root.name)!r}; expected {SUPPORTED}")
     _refuse_columns(root, columns)
-    return tar.Tar(root) if ending == tar.SUFFIX else folder.OneFile(root)
+    return folder.OneFile(root)
 
 
-def _contains(root: Path, suffixes: frozenset[str] | set[str]) -> bool:
-    return any(isinstance(entry, folder.FolderEntry) for entry in folder.walk(root.resolve(), suffixes))
+def _contains(root: Path, suffixes: frozenset[str] | set[str], exclude: Sequence[str]) -> bool:
+    entries = folder.walk(root.resolve(), FileFilter(suffixes, exclude), Counter())
+    return any(isinstance(entry, folder.FolderEntry) for entry in entries)
 
 
 def _refuse_columns(root: Path, columns: Columns) -> None:

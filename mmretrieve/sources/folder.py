@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.images import SUFFIXES
 from mmretrieve.sources import tar
-from mmretrieve.sources.base import SourceItem, UnreadableItem, suffix
+from mmretrieve.sources.base import SourceItem, SourceReport, UnreadableItem, suffix
+from mmretrieve.sources.ignored import FileFilter, IgnoredKind, describe_ignored
 from mmretrieve.sources.location import Location
+from mmretrieve.sources.partitions import Partitions
 
 
 class OneFile:
@@ -29,40 +32,67 @@ class OneFile:
 
 
 class Folder:
-    """Every image below a folder, sorted by id. A tar archive counts as a folder.
+    """Every image below a folder, sorted by id. A tar archive counts as a folder. Folders named `key=value` become fields.
 
-    Hidden files and folders and links to folders are skipped. Every iteration walks the tree again; only the names of one
-    directory and the headers of one archive are in memory. Raises GalleryError if there is no image.
+    Hidden and system files, what a pattern excludes, and links to folders are left out and counted. Every iteration walks the tree again;
+    only the names of one directory and the headers of one archive are in memory. Raises GalleryError if there is no image.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, exclude: Iterable[str] = ()) -> None:
         self._root = root.resolve()
         self.name = str(self._root)
-        if not any(self._counts()):
-            raise GalleryError(f"{root}: no images in this folder; looked for {' '.join(sorted(SUFFIXES))} and {tar.SUFFIX}")
+        self._filter = FileFilter(SUFFIXES | {tar.SUFFIX}, exclude)
+        self._in_tars = FileFilter(SUFFIXES, exclude)
+        self._ignored: Counter[str] | None = None
+        self._partitions: Partitions | None = None
+        if not any(count for _, count in self._counts(Counter())):
+            ignored = describe_ignored(self.report().ignored)
+            raise GalleryError(
+                f"{root}: no images in this folder; looked for {' '.join(sorted(SUFFIXES))} and {tar.SUFFIX}"
+                + (f"; it contains {ignored}" if ignored else "")
+            )
 
     def __len__(self) -> int:
-        return sum(self._counts())
+        total, paths = 0, []
+        for path, count in self._counts(Counter()):
+            total += count
+            paths += [path] if "=" in path else []
+        self._partitions = Partitions(paths)
+        return total
 
     def __iter__(self) -> Iterator[SourceItem | UnreadableItem]:
-        for entry in self._walk():
+        if self._partitions is None:
+            len(self)
+        assert self._partitions is not None
+        ignored: Counter[str] = Counter()
+        for entry in walk(self._root, self._filter, ignored):
             if isinstance(entry, UnreadableItem):
                 yield entry
-            elif entry.is_tar:
-                yield from tar.entries(entry.real_path(), entry.id, f"{entry.id}/")
-            else:
-                yield SourceItem(entry.id, Location(entry.real_path()))
+                continue
+            fields = self._partitions.fields(entry.id)
+            if not entry.is_tar:
+                yield SourceItem(entry.id, Location(entry.real_path()), fields)
+                continue
+            for item in tar.entries(entry.real_path(), entry.id, f"{entry.id}/", self._in_tars, ignored):
+                yield replace(item, fields={**fields, **item.fields}) if isinstance(item, SourceItem) else item
+        self._ignored = ignored
 
-    def _counts(self) -> Iterator[int]:
-        """The number of entries in each file."""
-        for entry in self._walk():
+    def report(self) -> SourceReport:
+        """The counts of what is left out, of the last complete iteration."""
+        if self._ignored is None:
+            self._ignored = Counter()
+            for _ in self._counts(self._ignored):
+                pass
+        return SourceReport(dict(self._ignored))
+
+    def _counts(self, ignored: Counter[str]) -> Iterator[tuple[str, int]]:
+        """The id of each file and the number of its entries. What is left out is counted in `ignored`."""
+        for entry in walk(self._root, self._filter, ignored):
             if isinstance(entry, FolderEntry) and entry.is_tar:
-                yield sum(1 for _ in tar.image_headers(entry.real_path()))
+                headers = tar.read_headers(entry.real_path())
+                yield entry.id, sum(1 for _ in tar.image_headers(headers, f"{entry.id}/", self._in_tars, ignored))
             else:
-                yield 1
-
-    def _walk(self) -> Iterator[FolderEntry | UnreadableItem]:
-        return walk(self._root, SUFFIXES | {tar.SUFFIX})
+                yield entry.id, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +119,11 @@ class FolderEntry:
         return os.path.realpath(path) if self.is_link else path
 
 
-def walk(root: Path, suffixes: Collection[str]) -> Iterator[FolderEntry | UnreadableItem]:
-    """Every file below `root` with one of the suffixes, sorted by id; a folder that cannot be listed is an UnreadableItem."""
+def walk(root: Path, files: FileFilter, ignored: Counter[str]) -> Iterator[FolderEntry | UnreadableItem]:
+    """Every file below `root` that is read, sorted by id; a folder that cannot be listed is an UnreadableItem.
+
+    The kinds of the files and folders that are left out are counted in `ignored`.
+    """
     stack = [iter([FolderEntry(root, "", is_folder=True)])]  # no recursion: trees may be deep
     while stack:
         entry = next(stack[-1], None)
@@ -100,21 +133,24 @@ def walk(root: Path, suffixes: Collection[str]) -> Iterator[FolderEntry | Unread
             yield entry
         else:
             try:
-                stack.append(iter(sorted(_list(entry, suffixes), key=lambda child: child.sort_key)))
+                stack.append(iter(sorted(_list(entry, files, ignored), key=lambda child: child.sort_key)))
             except OSError as error:
                 yield UnreadableItem(entry.id or str(root), f"this folder cannot be listed ({error.strerror or error})")
 
 
-def _list(folder: FolderEntry, suffixes: Collection[str]) -> Iterator[FolderEntry]:
-    """The subfolders of a folder, and its files with one of the suffixes."""
+def _list(folder: FolderEntry, files: FileFilter, ignored: Counter[str]) -> Iterator[FolderEntry]:
+    """The subfolders of a folder, and its files that are read."""
     with os.scandir(os.path.join(folder.root, folder.id)) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or _links_to_folder(entry):
-                continue
+            id_ = f"{folder.id}/{entry.name}" if folder.id else entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
-            if is_folder or suffix(entry.name) in suffixes:
-                id_ = f"{folder.id}/{entry.name}" if folder.id else entry.name
+            kind = files.ignores_name(id_) or (IgnoredKind.LINK if _links_to_folder(entry) else None)
+            if kind is None and not is_folder:
+                kind = files.ignores_file(id_)
+            if kind is None:
                 yield FolderEntry(folder.root, id_, is_folder, entry.is_symlink())
+            else:
+                ignored[str(kind)] += 1
 
 
 def _links_to_folder(entry: os.DirEntry[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
 from mmretrieve.images import NOT_FETCHED, URL
-from mmretrieve.sources.parquet_files import cell
+from mmretrieve.sources.parquet_rows import cell
 
 
 @dataclass(frozen=True, slots=True)

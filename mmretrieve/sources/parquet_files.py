@@ -1,4 +1,7 @@
-"""Reads and writes Parquet files: rows in small batches, and single cells at random. The only module that imports `pyarrow`."""
+"""Reads and writes Parquet files: rows in small batches, and single cells at random. The only module that imports `pyarrow`.
+
+A damaged file can crash pyarrow. `parquet_rows` therefore calls the functions that read in a child process.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,22 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import accumulate
+from itertools import accumulate, islice, repeat
 from pathlib import Path
 from typing import Any
 
-from mmretrieve.errors import GalleryError, ImageError
+from mmretrieve.errors import GalleryError
+from mmretrieve.sources.values import Value, value_of
 
 ROW_BATCH_SIZE = 1024
 BATCH_BYTES = 8 << 20  # approximate size of one batch of images
 READ_BUFFER_BYTES = 1 << 20
 MAX_OPEN_ROW_GROUPS = 4
+UUID = "arrow.uuid"
 MAX_CACHED_FILES = 256  # files whose row group offsets are cached
 
 
@@ -45,72 +51,69 @@ def require_pyarrow() -> None:
         raise GalleryError("reading Parquet files needs the package pyarrow: pip install 'mmretrieve[parquet]'")
 
 
-class ParquetRows:
-    """The rows of a Parquet file. Raises GalleryError without pyarrow, DamagedError if the file is not a Parquet file."""
+@dataclass(frozen=True, slots=True)
+class ParquetSchema:
+    """The columns of a Parquet file in their order, those text fields of structs, as `image.path`, and the number of rows."""
 
-    def __init__(self, path: str) -> None:
-        require_pyarrow()
-        with translate_errors(path), open_file(path) as file:
-            schema, self._count = file.schema_arrow, int(file.metadata.num_rows)
-        self.path = path
-        self.names: tuple[str, ...] = tuple(schema.names)
-        self.types = {name: _column_type(type_) for name, type_ in zip(schema.names, schema.types, strict=True)}
-        self._structs = {
-            name: arrow_type for name, arrow_type in zip(schema.names, schema.types, strict=True) if _is_struct(arrow_type)
-        }
-
-    def __len__(self) -> int:
-        return self._count
-
-    def has(self, column: str, field: str) -> bool:
-        """Whether a struct column has that field, with text values."""
-        arrow_type = self._structs.get(column)
-        return (
-            arrow_type is not None
-            and arrow_type.get_field_index(field) >= 0
-            and _column_type(arrow_type.field(field).type) is ColumnType.TEXT
-        )
-
-    def read(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """One tuple per row with the values of the columns; `image.path` reads only that field of a struct.
-
-        Values are Python objects; times have microseconds. Raises DamagedError if the file is damaged.
-        """
-        with translate_errors(self.path), open_file(self.path) as file:
-            for batch in file.iter_batches(ROW_BATCH_SIZE, columns=list(columns)):
-                values = [_python(column_of(batch, name)) for name in columns]
-                yield from zip(*values, strict=True) if values else (() for _ in range(batch.num_rows))
-
-    def missing(self, column: str) -> Iterator[bool]:
-        """For each row, whether the value is null. Row groups whose statistics report no nulls are not read."""
-        with translate_errors(self.path), open_file(self.path) as file:
-            leaf = _leaf(file.metadata, column)
-            for number in range(file.metadata.num_row_groups):
-                group = file.metadata.row_group(number)
-                statistics = group.column(leaf).statistics
-                if statistics is not None and statistics.has_null_count and statistics.null_count == 0:
-                    yield from (False for _ in range(group.num_rows))
-                    continue
-                for batch in stream(self.path, file.metadata, number, column):
-                    yield from column_of(batch, column).is_null().to_pylist()
+    types: Mapping[str, ColumnType]
+    text_fields: frozenset[str]
+    count: int
 
 
-def cell(path: str, row: int, column: str, fingerprint: str) -> bytes | None:
+def read_schema(path: str) -> ParquetSchema:
+    """The schema of a file. Raises DamagedError if it is not a Parquet file."""
+    with translate_errors(path), open_file(path) as file:
+        schema, count = file.schema_arrow, int(file.metadata.num_rows)
+        columns = list(zip(schema.names, schema.types, strict=True))
+        fields = [
+            f"{name}.{field.name}"
+            for name, arrow_type in columns
+            if _is_struct(arrow_type)
+            for field in arrow_type
+            if _column_type(field.type) is ColumnType.TEXT
+        ]
+        return ParquetSchema({name: _column_type(arrow_type) for name, arrow_type in columns}, frozenset(fields), count)
+
+
+def read_rows(path: str, columns: Sequence[str], bytes_column: str | None = None) -> Iterator[list[tuple[Value, ...]]]:
+    """Lists of rows: the values of the columns; `image.path` reads only that field of a struct.
+
+    With `bytes_column`, each row ends with whether that column is null there. Raises DamagedError if the file is damaged.
+    """
+    with translate_errors(path), open_file(path) as file:
+        is_null = None if bytes_column is None else _nulls(path, file.metadata, bytes_column)
+        for batch in file.iter_batches(ROW_BATCH_SIZE, columns=list(columns)):
+            values = [values_of(column_of(batch, name)) for name in columns]
+            if is_null is not None:
+                values.append(list(islice(is_null, batch.num_rows)))
+            yield list(zip(*values, strict=True)) if values else [()] * batch.num_rows
+
+
+def _nulls(path: str, metadata: Any, column: str) -> Iterator[bool]:
+    """For each row, whether the value is null. Row groups whose statistics report no nulls are not read."""
+    leaf = _leaf(metadata, column)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        statistics = group.column(leaf).statistics
+        if statistics is not None and statistics.has_null_count and statistics.null_count == 0:
+            yield from repeat(False, group.num_rows)
+            continue
+        for batch in stream(path, metadata, number, column):
+            yield from column_of(batch, column).is_null().to_pylist()
+
+
+def read_cell(path: str, row: int, column: str, fingerprint: str) -> bytes | None:
     """The bytes of one cell, or None for a null. Only its row group is read; it stays open for the following rows.
 
-    `fingerprint` is the fingerprint of the file: a file that changed is opened again. Raises ImageError if the cell does not
-    exist or cannot be read, GalleryError without pyarrow.
+    `fingerprint` is the fingerprint of the file: a file that changed is opened again. Raises DamagedError if the cell does not
+    exist or cannot be read.
     """
-    require_pyarrow()
-    try:
-        with translate_errors(path):
-            starts = _row_group_starts(path, fingerprint)
-            if row >= starts[-1]:
-                raise DamagedError(f"{path}: there is no row {row}; the file has {starts[-1]} rows")
-            group = bisect_right(starts, row) - 1
-            return _open_row_group(path, fingerprint, group, column).value(row - starts[group])
-    except DamagedError as error:
-        raise ImageError(str(error)) from error
+    with translate_errors(path):
+        starts = _row_group_starts(path, fingerprint)
+        if row >= starts[-1]:
+            raise DamagedError(f"{path}: there is no row {row}; the file has {starts[-1]} rows")
+        group = bisect_right(starts, row) - 1
+        return _open_row_group(path, fingerprint, group, column).value(row - starts[group])
 
 
 class _RowGroupColumn:
@@ -207,26 +210,43 @@ def column_of(batch: Any, name: str) -> Any:
     return column.flatten()[column.type.get_field_index(field)]
 
 
-def _python(values: Any) -> list[Any]:
-    """Converts Arrow values to Python. Nanoseconds become microseconds, the resolution of Python."""
+def values_of(column: Any) -> list[Value]:
+    """Converts an Arrow column to values of metadata fields. Nanoseconds become microseconds, the resolution of Python."""
     import pyarrow as pa
 
-    if pa.types.is_timestamp(values.type) and values.type.unit == "ns":
-        values = values.cast(pa.timestamp("us", values.type.tz), safe=False)
-    objects: list[Any] = values.to_pylist()
-    return objects
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    try:
+        return list(map(value_of, column.to_pylist()))
+    except (ValueError, OverflowError, LookupError, pa.ArrowException):  # a date beyond the year 9999, an unknown time zone, …
+        return _texts(column)
+
+
+def _texts(column: Any) -> list[Value]:
+    """The values as Arrow prints them. Text that is not UTF-8 keeps its bytes as lone surrogates, which no field accepts."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _column_type(column.type) is ColumnType.TEXT:
+        blobs = column.cast(pa.large_binary()).to_pylist()
+        return [None if blob is None else blob.decode(errors="surrogateescape") for blob in blobs]
+    if types.is_timestamp(column.type) and column.type.tz is not None:
+        column = column.cast(pa.timestamp(column.type.unit, "UTC")).cast(pa.timestamp(column.type.unit))
+    texts: list[Value] = column.cast(pa.string()).to_pylist()
+    return texts
 
 
 def _column_type(arrow_type: Any) -> ColumnType:
+    import pyarrow as pa
     from pyarrow import types
 
+    if isinstance(arrow_type, pa.BaseExtensionType):
+        return ColumnType.TEXT if arrow_type.extension_name == UUID else _column_type(arrow_type.storage_type)
     if types.is_dictionary(arrow_type):
         return _column_type(arrow_type.value_type)
-    if (
-        _is_struct(arrow_type)
-        and arrow_type.get_field_index("bytes") >= 0
-        and _column_type(arrow_type.field("bytes").type) is ColumnType.BYTES
-    ):
+    if _is_struct(arrow_type) and _has_bytes(arrow_type):
         return ColumnType.STRUCT
     if (
         types.is_binary(arrow_type)
@@ -237,12 +257,15 @@ def _column_type(arrow_type: Any) -> ColumnType:
         return ColumnType.BYTES
     if types.is_string(arrow_type) or types.is_large_string(arrow_type) or types.is_string_view(arrow_type):
         return ColumnType.TEXT
-    if any(
-        _column_type(arrow_type.field(i).type) in (ColumnType.BYTES, ColumnType.STRUCT, ColumnType.NESTED_BYTES)
-        for i in range(arrow_type.num_fields)
-    ):
+    children = [_column_type(arrow_type.field(i).type) for i in range(arrow_type.num_fields)]
+    if {ColumnType.BYTES, ColumnType.STRUCT, ColumnType.NESTED_BYTES}.intersection(children):
         return ColumnType.NESTED_BYTES
     return ColumnType.INTEGER if types.is_integer(arrow_type) else ColumnType.OTHER
+
+
+def _has_bytes(struct: Any) -> bool:
+    position = struct.get_field_index("bytes")
+    return position >= 0 and _column_type(struct.field(position).type) is ColumnType.BYTES
 
 
 def _is_struct(arrow_type: Any) -> bool:
@@ -261,7 +284,7 @@ def translate_errors(path: str) -> Iterator[None]:
     except DamagedError as error:
         message = str(error)
         raise error if message.startswith(path) else DamagedError(f"{path}: {message}") from None
-    except (OSError, ArrowException, ValueError, OverflowError) as error:
+    except (OSError, ArrowException, ValueError, LookupError, OverflowError, RecursionError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DamagedError(f"{path}: cannot be read as Parquet ({reason.removeprefix(f'{Path(path)}: ')})") from error
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import posixpath
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import BinaryIO
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.filters.expression import fold_case
 from mmretrieve.images import SUFFIXES
-from mmretrieve.sources.base import SourceItem, UnreadableItem, Value, suffix
+from mmretrieve.sources.base import SourceItem, SourceReport, UnreadableItem, Value
+from mmretrieve.sources.ignored import FileFilter, describe_ignored
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import fields_of, number_of, read_object
 
@@ -35,46 +37,76 @@ class Sidecar(StrEnum):
     CLASS = "cls"
 
 
+SIDECAR_KINDS = {str(kind): kind for kind in Sidecar}
+
+
 class Tar:
-    """Every image of a tar archive, sorted by id, which is the name of the member. Hidden members are skipped.
+    """Every image of a tar archive, sorted by id, which is the name of the member. Hidden and system files are left out and counted.
 
     Raises GalleryError if the file is compressed, is not a tar archive, or contains no image.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, exclude: Iterable[str] = ()) -> None:
         self._path = path.resolve()
         self.name = str(self._path)
-        first = next(image_headers(self.name), None)
+        self._filter = FileFilter(SUFFIXES, exclude)
+        self._ignored: Counter[str] = Counter()
+        first = next(image_headers(read_headers(self.name), "", self._filter, self._ignored), None)
         if isinstance(first, TarDamage) and not first.after:
             raise GalleryError(f"{path}: {first.reason}")
         if first is None:
-            raise GalleryError(f"{path}: no images in this tar; looked for {' '.join(sorted(SUFFIXES))}")
+            ignored = describe_ignored(self._ignored)
+            raise GalleryError(
+                f"{path}: no images in this tar; looked for {' '.join(sorted(SUFFIXES))}"
+                + (f"; it contains {ignored}" if ignored else "")
+            )
 
     def __len__(self) -> int:
-        return sum(1 for _ in image_headers(self.name))
+        return sum(1 for _ in image_headers(read_headers(self.name), "", self._filter, Counter()))
 
     def __iter__(self) -> Iterator[SourceItem | UnreadableItem]:
-        return entries(self.name, self._path.name)
+        ignored: Counter[str] = Counter()
+        yield from entries(self.name, self._path.name, "", self._filter, ignored)
+        self._ignored = ignored
+
+    def report(self) -> SourceReport:
+        """The counts of what is left out, of the last complete iteration."""
+        return SourceReport(dict(self._ignored))
 
 
-def image_headers(path: str) -> Iterator[TarMember | TarDamage]:
-    """The headers that become entries, in the order of the archive: those of images, and the damage that ends it."""
-    return (header for header in read_headers(path) if isinstance(header, TarDamage) or suffix(header.name) in SUFFIXES)
+def image_headers(
+    headers: Iterable[TarMember | TarDamage], prefix: str, files: FileFilter, ignored: Counter[str]
+) -> Iterator[TarMember | TarDamage]:
+    """The headers that become entries, in their order: those of images, and the damage that ends the archive.
+
+    Other members, except for sidecars, are counted in `ignored`.
+    """
+    for header in headers:
+        if isinstance(header, TarDamage):
+            yield header
+        elif (kind := files.ignores_path(prefix + header.name)) is not None:
+            ignored[str(kind)] += 1
+        elif (kind := files.ignores_file(header.name)) is None:
+            yield header
+        elif _sidecar_kind(header) is None:
+            ignored[str(kind)] += 1
 
 
-def entries(path: str, name: str, prefix: str = "") -> Iterator[SourceItem | UnreadableItem]:
+def entries(
+    path: str, name: str, prefix: str, files: FileFilter, ignored: Counter[str]
+) -> Iterator[SourceItem | UnreadableItem]:
     """The images of an archive sorted by id (`prefix` + member name), then its damage, under the id `name`.
 
     Headers are held in memory, image bytes are not. Of two members with the same name the last is used, as on extraction.
-    An image whose sidecar cannot be read is an UnreadableItem.
+    An image whose sidecar cannot be read is an UnreadableItem. What is left out is counted in `ignored`.
     """
     headers = list(read_headers(path))
-    members = [header for header in headers if isinstance(header, TarMember)]
+    images = [header for header in image_headers(headers, prefix, files, ignored) if isinstance(header, TarMember)]
+    members = [header for header in headers if isinstance(header, TarMember) and not files.ignores_path(prefix + header.name)]
     last_of_name, sidecars = {member.name: member for member in members}, _sidecars_by_group(members)
-    images = sorted((member for member in members if suffix(member.name) in SUFFIXES), key=lambda image: image.name)
     if images:
         with Location(path).open() as file:
-            for image in images:
+            for image in sorted(images, key=lambda image: image.name):
                 try:
                     content = _content_of(image, last_of_name)
                     fields = _sidecar_fields(sidecars.get(_group(image.name), {}), file)
@@ -100,13 +132,15 @@ def _content_of(image: TarMember, last_of_name: Mapping[str, TarMember]) -> TarM
 
 def _sidecars_by_group(members: list[TarMember]) -> dict[str, dict[Sidecar, TarMember]]:
     """The sidecars of each group. The members of a group need not be adjacent."""
-    kinds = {str(kind): kind for kind in Sidecar}
     groups: dict[str, dict[Sidecar, TarMember]] = {}
     for member in members:
-        kind = kinds.get(os.path.basename(member.name).partition(".")[2].lower())
-        if kind is not None:
+        if (kind := _sidecar_kind(member)) is not None:
             groups.setdefault(_group(member.name), {})[kind] = member
     return groups
+
+
+def _sidecar_kind(member: TarMember) -> Sidecar | None:
+    return SIDECAR_KINDS.get(os.path.basename(member.name).partition(".")[2].lower())
 
 
 def _sidecar_fields(sidecars: Mapping[Sidecar, TarMember], file: BinaryIO) -> dict[str, Value]:
@@ -175,7 +209,7 @@ class TarDamage:
 
 
 def read_headers(path: str) -> Iterator[TarMember | TarDamage]:
-    """Every complete, visible file in the order of the archive; if the archive is damaged, a final TarDamage.
+    """Every complete file in the order of the archive; if the archive is damaged, a final TarDamage.
 
     Only headers are read. An archive without an end marker counts as damaged, because writing it may have been interrupted.
     """
@@ -211,7 +245,7 @@ def _headers(file: BinaryIO) -> Iterator[TarMember | TarDamage]:
                 raise tarfile.ReadError(f"{info.name!r} is truncated")
             count, end = count + 1, info.offset + tarfile.BLOCKSIZE
             name = normalize_name(info.name)
-            if not info.isdir() and not _is_hidden(name):
+            if not info.isdir():
                 yield _member(name, info)
         _check_end(file, archive.offset)
     except Exception as error:  # tarfile raises many kinds of errors
@@ -241,7 +275,3 @@ def _check_end(file: BinaryIO, offset: int) -> None:
         raise tarfile.ReadError("the end marker is missing; the archive may be truncated")
     if any(block):
         raise tarfile.ReadError(f"no header at byte {offset}")
-
-
-def _is_hidden(name: str) -> bool:
-    return any(member.startswith(".") and member not in (".", "..") for member in name.split("/"))

@@ -9,14 +9,16 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date, time, timedelta
+from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
-from mmretrieve.sources.base import Value
 
+Value = str | int | float | None
+"""The value of a metadata field."""
+WHITESPACE = re.compile(r"[ \t\n\r]*")  # of JSON
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 MAX_NUMBER_LENGTH = 400  # characters; 64-bit numbers are never written with more
 
@@ -25,13 +27,16 @@ def value_of(raw: object) -> Value:
     """Converts a value of JSON or Parquet to text, a 64-bit number, or None.
 
     True becomes 1, dates and times ISO text, lists and objects JSON text, whole numbers beyond 64 bits text, NaN None,
-    infinities "inf" and "-inf"; decimals become a number if no digit is lost, otherwise text.
-    Raises GalleryError for text that is not valid Unicode.
+    infinities "inf" and "-inf"; decimals become a number if no digit is lost, otherwise text; any other object its `str`.
+    Raises GalleryError for text that is not valid Unicode, for bytes, and for lists that are nested too deeply.
 
     >>> value_of(True), value_of([1, 2]), value_of(2**64)
     (1, '[1, 2]', '18446744073709551616')
     """
-    value = _value(raw)
+    try:
+        value = _value(raw)
+    except RecursionError as error:
+        raise GalleryError("lists or objects are nested too deeply") from error
     if isinstance(value, str) and not is_text(value):
         raise GalleryError(f"{value!r:.60} is not valid text")
     return value
@@ -94,8 +99,18 @@ def read_object(text: str) -> dict[str, object]:
     >>> read_object('{"price": 20}')
     {'price': 20}
     """
+    parsed, end = decode_object(text, WHITESPACE.match(text).end())  # type: ignore[union-attr]
+    if text[end:].strip():
+        raise GalleryError(f"not JSON (Extra data, at character {end + 1})")
+    if not isinstance(parsed, dict):
+        raise GalleryError(f"expected a JSON object, got {text.strip()!r:.60}")
+    return parsed
+
+
+def decode_object(text: str, position: int) -> tuple[object, int]:
+    """Parses the JSON value that starts at a position. Returns it and where it ends. Raises GalleryError as `read_object`."""
     try:
-        parsed = json.loads(text, object_pairs_hook=_unique_pairs)
+        return DECODER.raw_decode(text, position)
     except GalleryError:
         raise
     except json.JSONDecodeError as error:
@@ -103,9 +118,6 @@ def read_object(text: str) -> dict[str, object]:
     except (RecursionError, ValueError) as error:  # ValueError: a number with more digits than Python converts
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise GalleryError(f"JSON that cannot be read ({reason})") from error
-    if not isinstance(parsed, dict):
-        raise GalleryError(f"expected a JSON object, got {text.strip()!r:.60}")
-    return parsed
 
 
 def _unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -114,6 +126,9 @@ def _unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in items]
         raise GalleryError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
     return pairs
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique_pairs)
 
 
 def _value(raw: Any) -> Value:
@@ -130,9 +145,11 @@ def _value(raw: Any) -> Value:
         return str(raw) if number is None else number
     if isinstance(raw, date | time):
         return raw.isoformat()
-    if isinstance(raw, timedelta):
-        return str(raw)
-    return json.dumps(_nested(raw), ensure_ascii=False, default=str)
+    if isinstance(raw, bytes | bytearray | memoryview):
+        raise GalleryError("bytes are not text")
+    if isinstance(raw, Mapping | list | tuple):
+        return json.dumps(_nested(raw), ensure_ascii=False)
+    return str(raw)
 
 
 def _nested(raw: object) -> object:
@@ -141,7 +158,7 @@ def _nested(raw: object) -> object:
         return {str(name): _nested(value) for name, value in raw.items()}
     if isinstance(raw, list | tuple):
         return [_nested(value) for value in raw]
-    return raw if isinstance(raw, int) else _value(raw)
+    return raw if isinstance(raw, int) else _value(raw)  # of any size
 
 
 def _fits(number: int) -> bool:

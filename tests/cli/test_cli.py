@@ -43,7 +43,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     done = process("index", photos, "--gallery", folder, "--encoder", "wardrobe", "--json")
     assert done.returncode == 0, done.stderr
     counts = {"added": 60, "skipped": 0, "updated": 0, "removed": 0, "items": 60}
-    assert json.loads(done.stdout) == counts | {"failed": {}}
+    assert json.loads(done.stdout) == counts | {"failed": {}, "not_removed": 0, "ignored": {}, "notes": []}
     return folder
 
 

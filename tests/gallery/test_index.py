@@ -30,7 +30,7 @@ from mmretrieve.gallery.index.plan import (
     choose,
     default_params,
 )
-from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescore, tune
+from mmretrieve.gallery.index.tuning import composed_queries, exact_best, exact_best_with_ties, recall, report, rescore, tune
 from mmretrieve.vectors import unit
 
 EXACT = ["SQfp16", "Flat"]
@@ -478,3 +478,33 @@ def test_an_index_type_that_gpus_do_not_support_is_an_error() -> None:
         pytest.skip("FAISS finds no GPU")
     with pytest.raises(OptionError, match="is not supported on a GPU; use SQfp16"):
         built("IVF16,RaBitQ", "clustered").on("cuda", rows("clustered"))
+
+
+def test_equal_vectors_are_no_misses() -> None:
+    """Every vector occurs 40 times: which of them an index proposes first is no matter."""
+    vectors = np.repeat(rows("random", 30), 40, axis=0)
+    queries = composed_queries(vectors, 20)
+    truth = exact_best_with_ties(vectors, queries, 10)
+    for best, exact in zip(truth, exact_best(vectors, queries, 10), strict=True):
+        assert best[:10].tolist() == exact.tolist()
+        assert sorted(best) == list(range(40 * (best[0] // 40), 40 * (best[0] // 40 + 1))), "one vector and all its copies"
+    other_copies = [best[-10:] for best in truth]
+    assert recall(truth, other_copies, 10) == 1
+    assert recall(truth, [rows[:5] for rows in other_copies], 10) == 0.5
+    assert recall(exact_best(vectors, queries, 10), other_copies) == 0
+    index = FaissIndex.build(plan("IVF8,PQ4x4"), vectors)
+    measured = report(index.with_params(SearchParams(nprobe=8)), vectors, queries, truth, build_seconds=0)
+    tuned = tune(index, truth, queries, k=10, target=0.99)
+    assert (measured.recall_at_10, tuned.reached) == (1, True)
+
+
+def test_a_tie_behind_the_cut_is_found_in_a_later_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "ROW_BATCH_SIZE", 2)
+    vectors = np.array([[1, 0], [0.6, 0.8], [1, 0], [0, 1], [0.6, 0.8]], np.float16)
+    query = np.array([[1, 0]], np.float32)
+    assert [exact_best_with_ties(vectors, query, k)[0].tolist() for k in (1, 2, 3, 5)] == [
+        [0, 2],
+        [0, 2],
+        [0, 2, 1, 4],
+        [0, 2, 1, 4, 3],
+    ]

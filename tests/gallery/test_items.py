@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from image_corpus import saved
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
 from mmretrieve.service import SearchService
+from mmretrieve.vectors import unit
 
 
 @pytest.fixture
@@ -63,6 +66,15 @@ def test_what_was_added_from_memory_is_shown_and_searched(empty: mm.Gallery, pat
     with pytest.raises(ImageError, match="added from memory; only its thumbnail is stored"):
         empty.picture("a")
     assert SearchService(retriever).picture("a") == empty.thumbnail("a")
+
+
+def test_copies_of_a_reference_are_left_out_by_id_as_by_file(empty: mm.Gallery, path: Path, encoder: mm.Encoder) -> None:
+    empty.add_items([("a", path), ("copy", path.read_bytes()), ("b", np.full((64, 64, 3), 200, np.uint8))])
+    retriever = mm.Retriever(empty, encoder)
+    for reference in ({"image": path}, {"reference_id": "a"}, {"reference_id": "copy"}):
+        assert retriever.search(**reference, k=3, exclude_reference=True).ids == ("b",)
+        assert len(retriever.search(**reference, k=3)) == 3
+    assert SearchService(retriever).similar("a", 3).ids == ("b",)
 
 
 def test_adding_again_skips_updates_and_names_changes(empty: mm.Gallery, path: Path) -> None:
@@ -151,3 +163,41 @@ def test_a_list_of_paths_and_sources(empty: mm.Gallery, photos: Path, tmp_path: 
             empty.add(sources)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="add takes a list of sources"):
         empty.sync([paths[0]])  # type: ignore[arg-type]
+
+
+class SometimesBlind:
+    """An encoder that has no direction for bright images: it gives them a bad vector, or raises as ours does for a batch with one."""
+
+    identity = mm.EncoderIdentity("blind", "1", "none")
+    dim, image_size = 3, 8
+
+    def __init__(self, bad: float, *, raises: bool) -> None:
+        self.bad, self.raises = bad, raises
+
+    def encode_images(self, images: Iterable[Image.Image], progress: object = None) -> np.ndarray:
+        del progress
+        means = [np.asarray(image, float).mean(axis=(0, 1)) + 1 for image in images]
+        rows = np.array([[self.bad] * 3 if mean.min() > 200 else mean for mean in means], np.float32).reshape(-1, 3)
+        return unit(rows, "image features") if self.raises else rows
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return unit(np.ones((len(texts), 3)))
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0])
+def test_an_image_without_a_direction_is_named_and_the_others_are_added(tmp_path: Path, bad: float, raises: bool) -> None:
+    encoder = SometimesBlind(bad, raises=raises)
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    colors = {"red": (250, 0, 0), "white": (255, 255, 255), "blue": (0, 0, 250), "bright": (240, 240, 240)}
+    (tmp_path / "white.png").write_bytes(saved(Image.new("RGB", (9, 9), "white"), "PNG"))
+    done: list[int] = []
+    report = gallery.add_items(
+        [(name, Image.new("RGB", (9, 9), color)) for name, color in colors.items()], progress=done.append
+    )
+    assert (report.added, list(report.failed)) == (2, ["white", "bright"])
+    assert all("the encoder cannot encode it" in reason and "\n" not in reason for reason in report.failed.values())
+    assert (gallery.ids, sum(done), gallery.verify()) == (("red", "blue"), 4, [])
+    retriever = mm.Retriever(gallery, encoder)
+    with pytest.raises(VectorError, match=r"white.png: the encoder cannot encode it.*(NaN|zero)"):
+        retriever.search(tmp_path / "white.png")

@@ -81,12 +81,30 @@ def test_a_mistake_creates_nothing(
     assert not (tmp_path / "new.gallery").exists()
 
 
+def test_a_vector_without_a_direction_is_named_and_the_others_go_on(tmp_path: Path, rows: np.ndarray) -> None:
+    bad = rows.copy()
+    bad[0, 3], bad[1, 0], bad[2] = np.nan, -np.inf, 0
+    with pytest.warns(UserWarning, match="3 of 4 vectors were left out, first: 'a': its vector contains NaN or infinity"):
+        gallery = mm.Gallery.from_vectors(tmp_path / "g", IDS, bad, fields=FIELDS)
+    assert gallery.ids == ("d",)
+    report = gallery.add_vectors(["e", "f", "g"], [bad[1], bad[2], rows[0]], fields=[{}, {}, {"price": 9}])
+    assert (report.added, list(report.failed)) == (1, ["e", "f"])
+    assert report.failed["f"] == "its vector is zero, which has no direction"
+    assert (gallery.ids, gallery.item("g").fields) == (("d", "g"), {"price": 9})
+    np.testing.assert_allclose(gallery.vectors(["d", "g"]), unit(rows[[3, 0]]), atol=1e-3)
+    assert gallery.verify() == []
+    with pytest.raises(VectorError, match="vectors: row 0 contains NaN, infinity"):
+        gallery.add_vectors(["h", "i"], bad[:2])
+
+
 @pytest.mark.parametrize(
     ("query", "error", "message"),
     [
         (np.ones(7), VectorError, "a query vector must have shape (8,), got (7,)"),
         (np.ones((1, 8)), VectorError, "a query vector must have shape (8,), got (1, 8)"),
         (np.zeros(8), VectorError, "zero vector"),
+        (np.full(8, np.nan), VectorError, "contains NaN, infinity"),
+        ([np.inf] * 8, VectorError, "contains NaN, infinity"),
         (
             "red",
             OptionError,

@@ -82,12 +82,14 @@ def test_pushing_again_copies_only_new_items(milvus: LiteServer, tmp_path: Path)
     assert push(folder.path, address).skipped == ITEMS
     folder.delete(["0007", "0008"])
     folder.add_vectors(["new"], np.ones((1, ColourEncoder.dim)), fields=[{"n": 9}])
+    folder.add_vectors(["e\u0301"], np.ones((1, ColourEncoder.dim)), fields=[{"n": 9}])
     report = push(folder.path, address)
-    assert (report.added, report.removed) == (1, 0)
+    assert (report.added, report.removed) == (2, 0)
     report = push(folder.path, address, mirror=True)
     assert (report.added, report.removed) == (0, 2)
     collection = mm.open_gallery(address)
     assert collection.ids == folder.ids
+    assert [collection.item(form).id for form in ("e\u0301", "é")] == ["é", "é"]
     other = filled(tmp_path / "other", 20, seed=2)
     with pytest.raises(
         GalleryError,

@@ -14,7 +14,7 @@ from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
 from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
-from mmretrieve.gallery.index.tuning import IndexReport, TuningResult, composed_queries, exact_best, report, tune
+from mmretrieve.gallery.index.tuning import IndexReport, TuningResult, composed_queries, exact_best_with_ties, report, tune
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
 from mmretrieve.options import is_number
@@ -127,7 +127,7 @@ def measure(store: Store, version: StoreVersion, float16_rows: Float16Rows, targ
         with store.writing_index():
             store.ledger.set_meta(index=manifest.to_dict())
     queries = composed_queries(rows, N_QUERIES, seed=1)
-    truth = exact_best(rows, queries, min(100, len(rows)))
+    truth = exact_best_with_ties(rows, queries, min(100, len(rows)))
     index_report = report(index.with_params(manifest.params), rows, queries, truth, build_seconds=manifest.seconds)
     return manifest, index_report
 
@@ -154,7 +154,8 @@ def _check_target(target: float) -> None:
 def _tune(index: FaissIndex, rows: Float16Rows, target: float) -> TuningResult:
     """Finds the cheapest parameters that reach the target. The manifest has fields of the same names as the result."""
     queries = composed_queries(rows, N_QUERIES)
-    return tune(index, exact_best(rows, queries, min(TUNING_K, len(rows))), queries, target=target)
+    k = min(TUNING_K, len(rows))
+    return tune(index, exact_best_with_ties(rows, queries, k), queries, k=k, target=target)
 
 
 def _move_to_device(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:

@@ -7,7 +7,7 @@ images need not find those of such a query.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,12 +65,17 @@ def composed_queries(vectors: NDArray[np.float16], count: int, *, seed: int = 0)
 
 def exact_best(vectors: NDArray[np.float16], queries: Float32, k: int) -> NDArray[np.int64]:
     """The specification: for (n, d) rows and (q, d) queries, (q, min(k, n)) rows by descending exact score; of equal scores the lower row first."""
+    return np.stack([rows[:k] for rows in exact_best_with_ties(vectors, queries, k)])
+
+
+def exact_best_with_ties(vectors: NDArray[np.float16], queries: Float32, k: int) -> list[NDArray[np.int64]]:
+    """Returns for each query the rows of `exact_best`, followed by all that have the score of the last of them."""
     best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
     for start in range(0, len(vectors), ROW_BATCH_SIZE):
         scores = term_scores(queries, unit(vectors[start : start + ROW_BATCH_SIZE]))
         rows = np.arange(start, start + scores.shape[1])
         best = [_merge_best(previous, row, rows, k) for previous, row in zip(best, scores, strict=True)]
-    return np.stack([rows for _, rows in best])
+    return [rows for _, rows in best]
 
 
 def rescore(
@@ -80,22 +85,32 @@ def rescore(
     return [_best_of(vectors, query, np.sort(rows), k) for query, rows in zip(queries, proposals, strict=True)]
 
 
-def recall(truth: NDArray[np.int64], results: Iterable[NDArray[np.int64]]) -> float:
-    """Returns the share of (q, k) true rows that are among the rows found for the same query."""
-    return float(np.mean([np.isin(best, rows).mean() for best, rows in zip(truth, results, strict=True)]))
+Truth = Sequence[NDArray[np.int64]] | NDArray[np.int64]
+"""The true best rows of each query, with or without those that equal the last of them."""
 
 
-def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, target: float = 0.99) -> TuningResult:
-    """Finds the cheapest parameters whose candidates contain a share `target` of (q, at) true best rows of (q, d) queries.
+def recall(truth: Truth, results: Iterable[NDArray[np.int64]], k: int | None = None) -> float:
+    """Returns the share of the k best rows that are among the rows found for the same query. An equal row is as good as a true one.
+
+    By default k is the number of true rows.
+    """
+    shares = [
+        min(np.isin(best, rows).sum() / min(k or len(best), len(best)), 1) for best, rows in zip(truth, results, strict=True)
+    ]
+    return float(np.mean(shares))
+
+
+def tune(index: FaissIndex, truth: Truth, queries: Float32, *, k: int | None = None, target: float = 0.99) -> TuningResult:
+    """Finds the cheapest parameters whose candidates contain a share `target` of the k true best rows of (q, d) queries.
 
     Exact scores decide among candidates, so every true candidate is found. Deleted rows may be left out of `truth`.
     """
-    at, best, least = truth.shape[1], None, float("inf")
+    at, best, least = k or len(truth[0]), None, float("inf")
     nearest = TuningResult(index.params, -1.0, target)
     for params, scanned in _ladder(index):
         if best is not None and (not scanned or scanned >= least):
             break
-        for tuned in _try_overfetches(index, params, truth, queries, target):
+        for tuned in _try_overfetches(index, params, truth, queries, at, target):
             nearest = max(nearest, tuned, key=lambda one: one.recall)
             cost = scanned + RESCORING_COST * (at * tuned.params.overfetch + MARGIN)
             if tuned.reached and cost < least:
@@ -104,24 +119,29 @@ def tune(index: FaissIndex, truth: NDArray[np.int64], queries: Float32, *, targe
 
 
 def report(
-    index: FaissIndex, vectors: NDArray[np.float16], queries: Float32, truth: NDArray[np.int64], *, build_seconds: float
+    index: FaissIndex, vectors: NDArray[np.float16], queries: Float32, truth: Truth, *, build_seconds: float
 ) -> IndexReport:
     """Measures an index over (n, d) rows: search, then exact scores of the candidates.
 
-    `truth` is `exact_best` of (q, d) queries and k = 100. `build_seconds` is copied into the report.
+    `truth` is `exact_best_with_ties` of (q, d) queries and k = 100. `build_seconds` is copied into the report.
     """
     single_ms = [_milliseconds(index, vectors, query[None]) for query in queries]
     batches = [queries[start : start + QUERY_BATCH_SIZE] for start in range(0, len(queries), QUERY_BATCH_SIZE)]
     batch_ms = min(_milliseconds(index, vectors, batch) / len(batch) for batch in batches)
     return IndexReport(
-        recall(truth[:, :10], rescore(vectors, queries, index.search(queries, 10), 10)),
-        recall(truth[:, :100], rescore(vectors, queries, index.search(queries, 100), 100)),
+        _recall_at(10, vectors, queries, truth, index),
+        _recall_at(100, vectors, queries, truth, index),
         float(np.percentile(single_ms, 50)),
         float(np.percentile(single_ms, 99)),
         batch_ms,
         index.size / max(1, len(index)),
         build_seconds,
     )
+
+
+def _recall_at(k: int, vectors: NDArray[np.float16], queries: Float32, truth: Truth, index: FaissIndex) -> float:
+    best = [_tied_best_of(vectors, query, rows, k) for query, rows in zip(queries, truth, strict=True)]
+    return recall(best, rescore(vectors, queries, index.search(queries, k), k), k)
 
 
 def _milliseconds(index: FaissIndex, vectors: NDArray[np.float16], queries: Float32) -> float:
@@ -147,24 +167,33 @@ def _ladder(index: FaissIndex) -> Iterator[tuple[SearchParams, float]]:
 
 
 def _try_overfetches(
-    index: FaissIndex, params: SearchParams, truth: NDArray[np.int64], queries: Float32, target: float
+    index: FaissIndex, params: SearchParams, truth: Truth, queries: Float32, at: int, target: float
 ) -> Iterator[TuningResult]:
     """Yields the result with each overfetch. One search with the largest is enough; smaller ones use the first of its candidates."""
-    at = truth.shape[1]
     overfetches = (1,) if index.plan.exact else OVERFETCHES
     proposals = index.with_params(replace(params, overfetch=overfetches[-1])).search(queries, at)
     for overfetch in overfetches:
-        reached = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals])
+        reached = recall(truth, [rows[: at * overfetch + MARGIN] for rows in proposals], at)
         yield TuningResult(replace(params, overfetch=overfetch), reached, target)
 
 
 def _merge_best(
     previous: tuple[Float32, NDArray[np.int64]], scores: Float32, rows: NDArray[np.int64], k: int
 ) -> tuple[Float32, NDArray[np.int64]]:
-    """Returns the k best of the best so far and of later rows. Equal scores stay in row order."""
+    """Returns the k best of the best so far and of later rows, and their ties. Equal scores stay in row order."""
     all_scores, all_rows = np.concatenate([previous[0], scores]), np.concatenate([previous[1], rows])
-    order = top_k(all_scores, k)
+    order = _top_k_with_ties(all_scores, k)
     return all_scores[order], all_rows[order]
+
+
+def _top_k_with_ties(scores: Float32, k: int) -> NDArray[np.intp]:
+    """The positions of `top_k`, followed by all that have the score of the last of them."""
+    least = scores[top_k(scores, k)[-1]]
+    return top_k(scores, int((scores >= least).sum()))
+
+
+def _tied_best_of(vectors: NDArray[np.float16], query: Float32, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    return rows[_top_k_with_ties(term_scores(query[None], unit(vectors[rows]))[0], k)]
 
 
 def _best_of(vectors: NDArray[np.float16], query: Float32, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:

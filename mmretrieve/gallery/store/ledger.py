@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import local
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,15 @@ from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import filter_error
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import RESTORE, ExistingItem, FieldType, ItemRecord, StaleViewError, StoreVersion
+from mmretrieve.gallery.store.records import (
+    RESTORE,
+    ExistingItem,
+    FieldType,
+    ItemRecord,
+    StaleViewError,
+    StoreVersion,
+    unicode_forms,
+)
 from mmretrieve.gallery.store.statements import (
     DEAD_INDEX,
     ROW,
@@ -193,10 +201,11 @@ class Ledger:
             return tuple(id_ for (id_,) in db.execute(query, (first_row,)))
 
     def rows_of(self, ids: Iterable[str], version: StoreVersion) -> list[int]:
-        """Returns the rows of ids, in their order. Raises GalleryError for an unknown id."""
+        """Returns the rows of ids, in any Unicode form, in their order. Raises GalleryError for an unknown id."""
         query = f"SELECT row FROM items WHERE id = ? AND {version.condition}"
         with self._within(version) as db:
-            return [self._fetch(db.execute(query, (id_,)), id_)[0] for id_ in ids]
+            rows = ((id_, (db.execute(query, (form,)).fetchone() for form in unicode_forms(id_))) for id_ in ids)
+            return [self._checked(next(filter(None, found), None), id_)[0] for id_, found in rows]
 
     def copies(self, hashes: Sequence[str], version: StoreVersion) -> list[list[str]]:
         """Returns for each content hash the ids of the items with it."""
@@ -241,27 +250,34 @@ class Ledger:
                 ) from error
 
     def existing(self, ids: Iterable[str]) -> dict[str, ExistingItem]:
-        """Returns the row and the content hash of those ids that exist."""
+        """Returns the row and the content hash of those ids that exist, in any Unicode form."""
         with self.reading() as db:
-            return {id_: ExistingItem(row, content) for row, id_, content in _live_rows(db, "id", ids)}
+            return _existing(db, ids)
 
     def records_by_id(self, ids: Iterable[str]) -> dict[str, ItemRecord]:
-        """Returns the records of those ids that exist."""
+        """Returns the records of those ids that exist, in any Unicode form, by the ids that were given."""
         with self.reading() as db:
-            records = read_records(db, [row for row, *_ in _live_rows(db, "id", ids)])
-            return {record.item.id: record for record in records}
+            existing = _existing(db, ids)
+            records = read_records(db, [item.row for item in existing.values()])
+            return dict(zip(existing, records, strict=True))
 
     def records_by_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
-        """Returns the first live record of each content hash that exists."""
+        """Returns the first record of each content hash: of a live item, otherwise of one that was deleted since the last compaction."""
         with self.reading() as db:
-            first = {content: row for row, _, content in sorted(_live_rows(db, "hash", hashes), reverse=True)}
+            rows = sorted(_rows(db, "hash", hashes, "died >= 0"), key=lambda row: (row.died > 0, row.row), reverse=True)
+            first = {row.content: row.row for row in rows}
             return {record.item.hash: record for record in read_records(db, sorted(first.values()))}
+
+    def contents_since(self, first_row: int, hashes: Iterable[str]) -> set[str]:
+        """Returns those of the content hashes that live items from a row on have."""
+        with self.reading() as db:
+            return {row.content for row in _rows(db, "hash", hashes) if row.row >= first_row}
 
     def records_of_other_sources(self, hashes: Iterable[str], source: str) -> dict[str, list[ItemRecord]]:
         """Returns for each content hash the live records with it that came from another source, in order."""
         records: dict[str, list[ItemRecord]] = {}
         with self.reading() as db:
-            rows = sorted(row for row, *_ in _live_rows(db, "hash", hashes, without_source=source))
+            rows = sorted(row.row for row in _rows(db, "hash", hashes, "died = 0 AND source IS NOT ?", (source,)))
             for record in read_records(db, rows):
                 records.setdefault(record.item.hash, []).append(record)
         return records
@@ -317,11 +333,10 @@ class Ledger:
             for record in records:
                 transaction.replace(record)
 
-    def _fetch(self, cursor: sqlite3.Cursor, id_: str) -> tuple[Any, ...]:
-        row = cursor.fetchone()
+    def _checked(self, row: tuple[Any, ...] | None, id_: str) -> tuple[Any, ...]:
         if row is None:
             raise MissingError(f"{self.path.parent}: no item {id_!r} in this gallery")
-        return tuple(row)
+        return row
 
     @contextmanager
     def _within(self, version: StoreVersion) -> Iterator[sqlite3.Connection]:
@@ -331,14 +346,31 @@ class Ledger:
             yield db
 
 
-def _live_rows(
-    db: sqlite3.Connection, column: str, values: Iterable[str], without_source: str | None = None
-) -> Iterator[tuple[int, str, str]]:
-    """Yields row, id and content hash of the live items whose column has one of the values, a batch of values at a time."""
+class _Row(NamedTuple):
+    """What a look-up needs of an item."""
+
+    row: int
+    id: str
+    content: str
+    died: int
+
+
+def _existing(db: sqlite3.Connection, ids: Iterable[str]) -> dict[str, ExistingItem]:
+    """Returns the row and the content hash of those ids that exist in any Unicode form."""
+    forms = {id_: unicode_forms(id_) for id_ in ids}
+    rows = {row.id: ExistingItem(row.row, row.content) for row in _rows(db, "id", chain.from_iterable(forms.values()))}
+    existing = {id_: next(filter(None, map(rows.get, forms[id_])), None) for id_ in forms}
+    return {id_: item for id_, item in existing.items() if item is not None}
+
+
+def _rows(
+    db: sqlite3.Connection, column: str, values: Iterable[str], condition: str = "died = 0", parameters: tuple[str, ...] = ()
+) -> Iterator[_Row]:
+    """Yields the items whose column has one of the values and that meet a condition, a batch of values at a time."""
     rest = iter(dict.fromkeys(values))
     while batch := list(islice(rest, STATEMENT_BATCH_SIZE)):
-        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND died = 0 AND source IS NOT ?"
-        yield from db.execute(query, (*batch, without_source))
+        query = f"SELECT row, id, hash, died FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND {condition}"
+        yield from map(_Row._make, db.execute(query, (*batch, *parameters)))
 
 
 def _explanation(error: Exception) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
+from unicodedata import normalize
 from zlib import crc32
 
 import numpy as np
@@ -138,6 +139,17 @@ class StoreVersion:
     def condition(self) -> str:
         """The SQL condition that an item belongs to this version, whatever was deleted since."""
         return f"(items.died = 0 OR items.died > {self.generation}) AND items.row < {self.total}"
+
+
+def unicode_forms(text: str) -> tuple[str, ...]:
+    """Returns the forms of a name that are one name: the text as it is, composed (NFC), and decomposed (NFD).
+
+    >>> [len(form) for form in unicode_forms("é.png")]
+    [5, 6]
+    """
+    if text.isascii():
+        return (text,)
+    return tuple(dict.fromkeys((text, normalize("NFC", text), normalize("NFD", text))))
 
 
 def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict[str, Value]:

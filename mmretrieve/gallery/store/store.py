@@ -25,7 +25,7 @@ from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MissingError, OptionError
 from mmretrieve.gallery.store.ledger import FORMAT, OLDER_FORMAT, Ledger
 from mmretrieve.gallery.store.records import RESTORE, Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
-from mmretrieve.options import Decode
+from mmretrieve.options import OLD_COLORS, Colors, Decode
 from mmretrieve.vectors import Float32
 
 LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
@@ -66,6 +66,7 @@ class Store:
             )
         try:
             self.dim, self.decode = int(meta["dim"]), Decode(meta["decode"])
+            self.colors = Colors(meta.get("colors", OLD_COLORS))
             self.identity = EncoderIdentity(**meta["encoder"])
         except (KeyError, TypeError, OptionError) as error:
             raise GalleryError(f"{folder / LEDGER}: the gallery is damaged ({error}); {RESTORE}") from error

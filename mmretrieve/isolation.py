@@ -1,0 +1,225 @@
+"""Runs functions that read strangers' files with native code in child processes, so that a crash costs only the file that caused it.
+
+A parser such as pyarrow can abort, exhaust memory or never end on a damaged file. In a child process with limits of memory and time, that
+becomes a `CrashError`. Children start a new interpreter; they share nothing with threads and forks of this process.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar, cast
+
+from mmretrieve.errors import MMRetrieveError
+
+MAX_BYTES = 8 << 30  # of address space of one child
+MAX_SECONDS = 120.0  # between two results of one child
+MAX_IDLE = 2  # children that wait for the next file
+SERVE = "from mmretrieve.isolation import serve; serve()"
+THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # each reserves address space
+R = TypeVar("R")
+
+
+class CrashError(MMRetrieveError):
+    """A child process crashed, or exceeded its time. The message says which."""
+
+
+def run_isolated(function: Callable[..., R], *arguments: object) -> R:
+    """Returns what a function of a module returns, called in a child process. Values and exceptions are pickled.
+
+    Raises what the function raises, and CrashError.
+    """
+    with _borrowed() as child:
+        return child.call(function, arguments)
+
+
+def iterate_isolated(function: Callable[..., Iterator[R]], *arguments: object) -> Iterator[R]:
+    """Yields what a generator of a module yields, which runs ahead in a child process. Raises as `run_isolated`."""
+    with _borrowed() as child:
+        yield from child.iterate(function, arguments)
+
+
+class IsolatedReader:
+    """One child process for many short calls from many threads, one at a time. What it caches stays there from call to call."""
+
+    def __init__(self) -> None:
+        self._forget_lock()
+        self._child: _Child | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_lock)
+
+    def _forget_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def run(self, function: Callable[..., R], *arguments: object) -> R:
+        """As `run_isolated`. After a crash, the next call starts a new child."""
+        with self._lock:
+            if self._child is None or not self._child.is_usable:
+                if self._child is not None:
+                    self._child.end()
+                self._child = _Child()
+            return self._child.call(function, arguments)
+
+
+class _Child:
+    """A process that serves one request at a time: it gets a function and its arguments, and sends its value, or each value and the end."""
+
+    def __init__(self) -> None:
+        self._owner, self._is_idle = os.getpid(), True
+        path = os.pathsep.join(map(os.path.abspath, sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **THREADS, "PYTHONPATH": path},
+            bufsize=0,  # a fork must not flush what a thread of its parent has not written yet
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, io.BufferedReader(cast(io.RawIOBase, self._process.stdout))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it waits for a request of this process. A fork must not use the child of its parent."""
+        return self._is_idle and self._owner == os.getpid() and self._process.poll() is None
+
+    def call(self, function: Callable[..., R], arguments: tuple[object, ...]) -> R:
+        self._request(function, arguments, False)
+        answer = self._answer()
+        self._is_idle = True
+        assert answer is not None
+        result: R = answer[0]
+        return result
+
+    def iterate(self, function: Callable[..., Iterator[R]], arguments: tuple[object, ...]) -> Iterator[R]:
+        self._request(function, arguments, True)
+        while (answer := self._answer()) is not None:
+            yield from answer
+        self._is_idle = True
+
+    def _request(self, *request: object) -> None:
+        self._is_idle = False
+        with suppress(BrokenPipeError):  # it has crashed; there will be no answer
+            self._requests.write(pickle.dumps(request))
+
+    def _answer(self) -> tuple[Any] | None:
+        """The next value, in a tuple; None at the end. Raises what the function raised."""
+        is_late = threading.Event()
+
+        def give_up() -> None:
+            is_late.set()
+            self._process.kill()
+
+        timer = threading.Timer(MAX_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = pickle.load(self._answers)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._raise_crash(is_late=is_late.is_set())
+        finally:
+            timer.cancel()
+        if isinstance(answer, BaseException):
+            self._is_idle = True
+            raise answer
+        value: tuple[Any] | None = answer
+        return value
+
+    def _raise_crash(self, *, is_late: bool) -> NoReturn:
+        self._process.wait()
+        self.end()
+        if is_late:
+            raise CrashError(f"reading it took longer than {MAX_SECONDS:g} s")
+        code = self._process.returncode
+        raise CrashError(f"reading it crashed with {signal.Signals(-code).name if code < 0 else f'status {code}'}")
+
+    def end(self) -> None:
+        """Kills the process. In a fork, it is left to the parent; a thread there may hold the locks of its pipes."""
+        if self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._requests, self._answers):
+                with suppress(OSError):
+                    stream.close()
+
+
+_idle: list[_Child] = []
+_idle_lock = threading.Lock()
+
+
+def _forget_lock() -> None:
+    """A thread that held the lock does not exist in a fork."""
+    global _idle_lock
+    _idle_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
+@contextmanager
+def _borrowed() -> Iterator[_Child]:
+    """A child for one request. It is kept for the next one if it has sent everything."""
+    with _idle_lock:
+        waiting, usable = _idle[:], [child for child in _idle if child.is_usable]
+        _idle[:] = usable[1:]
+    for child in waiting:
+        if child not in usable:
+            child.end()
+    child = usable[0] if usable else _Child()
+    try:
+        yield child
+    finally:
+        with _idle_lock:
+            if is_kept := child.is_usable and len(_idle) < MAX_IDLE:
+                _idle.append(child)
+        if not is_kept:
+            child.end()
+
+
+def serve() -> None:
+    """The main function of a child: serves requests until the parent closes its end."""
+    _limit_resources()
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what a library prints must not be taken for an answer
+    while True:
+        try:
+            function, arguments, is_iteration = pickle.load(requests)
+        except EOFError:
+            return
+        for answer in _answers(function, arguments, is_iteration):
+            answers.write(answer)
+            answers.flush()
+
+
+def _answers(function: Callable[..., Any], arguments: tuple[object, ...], is_iteration: bool) -> Iterator[bytes]:
+    try:
+        values = function(*arguments) if is_iteration else (function(*arguments),)
+        for value in values:
+            yield pickle.dumps((value,), pickle.HIGHEST_PROTOCOL)
+        if is_iteration:
+            yield pickle.dumps(None)
+    except Exception as error:
+        try:
+            yield pickle.dumps(error)
+        except Exception:
+            yield pickle.dumps(CrashError(f"{type(error).__name__}: {error}"))
+
+
+def _limit_resources() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the parent ends
+    with suppress(ImportError, ValueError, OSError):  # where the system has no such limits
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        limit = MAX_BYTES if most == resource.RLIM_INFINITY else min(MAX_BYTES, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
