@@ -2,8 +2,8 @@
 
 16-bit and float images are scaled to 8 bits, transparent images are composited on white, colors are converted to sRGB, of animations
 the first frame is used, and a truncated file is an error. One image needs at most 12 bytes a pixel while it is decoded, whatever its
-format, besides the bytes of its file and the texts in it (an AVIF with full chroma and transparency needs 14). All images that are
-decoded at the same time share DECODE_MEMORY.
+format, besides the bytes of its file and the texts in it (AVIF, HEIC and JPEG XL with transparency need up to 15).
+All images that are decoded at the same time share DECODE_MEMORY.
 """
 
 from __future__ import annotations
@@ -58,13 +58,11 @@ MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after a
 DEFAULT_IMAGE_SIZE = 224  # the input size of most CLIP models
 FAST_MARGIN = 2  # a fast decode keeps at least twice the input size of the encoder along each side
 BYTES_PER_PIXEL = 12  # of the full size, at most, while an image is decoded
-AVIF_BYTES_PER_PIXEL = 20  # of one with 10 bits, full chroma and transparency; others take 8 to 12
+RESERVED_BYTES = {"AVIF": 20, "HEIF": 20, "JXL": 20}  # with 10 bits and transparency; most take 8 to 12
 RGB_BYTES = 4  # a pixel of a Pillow image in RGB
 DECODE_MEMORY = MemoryBudget(BYTES_PER_PIXEL * MAX_PIXELS)
 """The memory of all decodes of this process, of decoded images included: 1.44 GB, which is what the largest image needs."""
-WHOLE_JPEG2000_PIXELS = (
-    1 << 20
-)  # larger ones are decoded at half their size; at their full size they would take 20 bytes a pixel
+WHOLE_JPEG2000_PIXELS = 1 << 20  # of one that is decoded whole, which takes 20 bytes a pixel; larger ones are halved
 MAX_ICON_SIDE = 1024
 MAX_TILE_PIXELS = 1 << 20  # of one tile of a TIFF file that is smaller than a tile
 TILE_WIDTH, TILE_LENGTH, ORIENTATION = 322, 323, 274  # tags
@@ -128,7 +126,7 @@ def open_image(
             _check_size(image, source_name(source), max_pixels)
             if Decode(decode) is Decode.FAST:
                 image.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
-            pixel_bytes = AVIF_BYTES_PER_PIXEL if image.format == "AVIF" else BYTES_PER_PIXEL
+            pixel_bytes = RESERVED_BYTES.get(image.format or "", BYTES_PER_PIXEL)
             with DECODE_MEMORY.reserve(pixel_bytes * image.width * image.height):
                 upright = _upright(image if image is source else _load(image), Colors(colors))
                 DECODE_MEMORY.keep(upright, RGB_BYTES * upright.width * upright.height)

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from mmretrieve import images
+
 Maker = Callable[[int, int], bytes]
 ORIENTATION = 274
 # D50 primaries of color spaces, red, green and blue
@@ -271,6 +273,12 @@ ORDINARY: dict[str, Maker] = {
 }
 """Files that are opened."""
 
+images._formats()  # those of plugins, to write them here
+if "HEIF" in Image.SAVE:
+    ORDINARY |= {"rgb.heic": of("RGB", "HEIF"), "alpha.heic": of("RGBA", "HEIF", chroma="444")}
+if "JXL" in Image.SAVE:
+    ORDINARY |= {"rgb.jxl": of("RGB", "JXL", effort=1), "alpha.jxl": of("RGBA", "JXL", effort=1, lossless=True)}
+
 HOSTILE: dict[str, Maker] = {
     "mad-tiles.tif": mad_tiles,
     "mad-strip.tif": mad_strip,
@@ -293,7 +301,7 @@ HOSTILE: dict[str, Maker] = {
 
 
 CONSTANT_BYTES = 6_000_000  # the code of a decoder, tables, and one strip
-BYTES_PER_PIXEL = {"alpha-444.avif": 14}  # of which Pillow's decoder needs more than 12
+BYTES_PER_PIXEL = {"alpha-444.avif": 14, "alpha.heic": 14, "alpha.jxl": 15}  # whose decoders need more than 12
 TEXT_BYTES = {"many-texts.png": 64_000_000}  # which Pillow unpacks at most
 
 

@@ -128,7 +128,7 @@ def test_open_finds_its_encoder_and_refuses_another(made: Path, picture: Path) -
         identity = mm.EncoderIdentity("other", "00", "none")
         dim = 128
 
-    with pytest.raises(GalleryError, match=r"made by wardrobe .* not by other.*; use the encoder that made it"):
+    with pytest.raises(GalleryError, match=r"made by wardrobe, not by other.*; use the encoder that made it"):
         mm.Retriever.open(made, encoder=Other())
 
 

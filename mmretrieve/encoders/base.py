@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -45,9 +46,33 @@ class EncoderIdentity:
     def __str__(self) -> str:
         return f"{self.model} (weights {self.weights[:12]}, preprocessing {self.preprocessing})"
 
+    def difference(self, other: EncoderIdentity) -> str:
+        """What differs between two identities, in words; the value of this one is the first. Empty if they are equal.
+
+        >>> one, other = EncoderIdentity("a", "5f2c", '{"size":224}'), EncoderIdentity("b", "5f2c", '{"size":336}')
+        >>> one.difference(other)
+        'preprocessing (size 224 and 336)'
+        """
+        parts = []
+        if self.weights != other.weights:
+            parts.append(f"weights ({self.weights[:12]} and {other.weights[:12]})")
+        if self.preprocessing != other.preprocessing:
+            parts.append(f"preprocessing ({_differences(self.preprocessing, other.preprocessing)})")
+        return ", ".join(parts)
+
 
 OWN_IDENTITY = EncoderIdentity("own", "own", "own")
 """The identity of vectors whose encoder is not known to this library."""
+
+
+def _differences(one: str, other: str) -> str:
+    """The entries of two descriptions of preprocessing that differ; both descriptions if they are not JSON objects."""
+    try:
+        first, second = json.loads(one), json.loads(other)
+        names = [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+        return ", ".join(f"{name} {first.get(name, 'none')} and {second.get(name, 'none')}" for name in names)
+    except (ValueError, TypeError, AttributeError):
+        return f"{one} and {other}"
 
 
 def identity_of(encoder: object) -> EncoderIdentity:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,15 @@ from torch import Tensor, nn
 
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
+from mmretrieve.encoders.checkpoints import (
+    CONFIG,
+    file_problem,
+    folder_problem,
+    folder_weights,
+    is_json,
+    one_line,
+    strip_prefixes,
+)
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, encode_tokens
@@ -196,10 +206,10 @@ def load_encoder(
     name, pretrained, folder = _resolve(str(spec))
     try:
         with offline_if_unreachable(needed=folder is None and not Path(pretrained or "").is_file()):
-            model = open_clip.create_model(name, pretrained, require_pretrained=True, pretrained_text=False, weights_only=True)
+            model = _create_model(name, pretrained)
             tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # of the hub, the file system or the checkpoint
-        raise EncoderError(_load_error(str(spec), folder, error)) from error
+        raise EncoderError(_load_error(str(spec), pretrained, folder, error)) from error
     logger.info("loaded %s on %s in %s", spec, torch_device, torch_dtype)
     return OpenClipEncoder(
         model,
@@ -210,6 +220,30 @@ def load_encoder(
         folder=folder,
         preprocessing=checked_preprocessing,
     )
+
+
+def _create_model(name: str, pretrained: str | None) -> Any:
+    """The model with its weights. Weights of a file may have the prefixes of torch.compile and of parallel training."""
+    options = {"require_pretrained": True, "pretrained_text": False, "weights_only": True}
+    try:
+        return open_clip.create_model(name, pretrained, **options)
+    except Exception:
+        state = None if pretrained is None else _state_with_prefixes(Path(pretrained))
+        if state is None:
+            raise
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pt"
+        torch.save({strip_prefixes(key): value for key, value in state.items()}, path)
+        return open_clip.create_model(name, str(path), **options)
+
+
+def _state_with_prefixes(path: Path) -> dict[str, Tensor] | None:
+    """The weights in a file; None if there are none, or their names have no prefix that `strip_prefixes` removes."""
+    try:
+        state: dict[str, Tensor] = open_clip.factory.load_state_dict(str(path), weights_only=True)
+        return state if all(name != strip_prefixes(name) for name in state) else None
+    except Exception:  # the first attempt has told why
+        return None
 
 
 @contextmanager
@@ -285,10 +319,8 @@ def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
         return spec, None, None
     if Path(spec).is_dir():
         folder = Path(spec).resolve()
-        if not (folder / "open_clip_config.json").is_file():
-            raise EncoderError(
-                f"{spec}: not an encoder folder; expected open_clip_config.json and open_clip_model.safetensors in it"
-            )
+        if (problem := folder_problem(folder)) is not None:
+            raise EncoderError(f"{spec}: {problem}")
         return f"local-dir:{folder}", None, folder
     model, _, weights = spec.partition("/")
     if model not in open_clip.list_models():
@@ -316,11 +348,20 @@ def _check_tag(model: str, tag: str) -> None:
         )
 
 
-def _load_error(spec: str, folder: Path | None, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+def _load_error(spec: str, pretrained: str | None, folder: Path | None, error: Exception) -> str:
     if folder is not None:
-        return f"{spec}: the encoder in this folder cannot be loaded: {reason}"
-    return f"{spec}: weights could not be loaded ({reason}); without a network, give a local open_clip folder or use 'wardrobe'"
+        weights = folder_weights(folder)
+        if not is_json(folder / CONFIG):
+            return f"{spec}: the encoder in this folder cannot be loaded: {CONFIG} is not valid JSON; download it again"
+        if weights is None:
+            return f"{spec}: the encoder in this folder cannot be loaded: there are no weights in it; download them, too"
+        return f"{spec}: the encoder in this folder cannot be loaded: {weights.name} is {file_problem(weights, error)}"
+    if pretrained is not None and Path(pretrained).is_file():
+        return f"{pretrained}: {file_problem(Path(pretrained), error)}"
+    return (
+        f"{spec}: weights could not be loaded ({one_line(error)}); "
+        "without a network, give a local open_clip folder or use 'wardrobe'"
+    )
 
 
 def _has_bfloat16(device: torch.device) -> bool:

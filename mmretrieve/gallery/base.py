@@ -234,8 +234,9 @@ class GalleryBase(ABC, Generic[View]):
         identity = identity_of(encoder)
         if identity != self.encoder_identity:
             raise GalleryError(
-                f"{self.path}: this gallery was made by {self.encoder_identity}, not by {identity}; "
-                "use the encoder that made it, or index the images again into another gallery"
+                f"{self.path}: this gallery was made by {self.encoder_identity.model}, not by {identity.model}; they differ in "
+                f"{self.encoder_identity.difference(identity)}; use the encoder that made it, or index the images again into another "
+                "gallery"
             )
 
     def use_encoder(self, encoder: Encoder) -> None:

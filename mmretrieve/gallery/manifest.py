@@ -35,14 +35,16 @@ class Manifest:
     title_field: str | None = None
     colors: Colors = Colors.SRGB
 
-    def __str__(self) -> str:
-        return f"{self.dim} dimensions by {self.encoder}, decoding {self.decode}, colors {self.colors}"
-
     def check_same_vectors(self, location: object, other: Manifest, other_location: object) -> None:
-        """Raises GalleryError, with both, unless the vectors of both galleries were made in the same way and can be compared."""
-        if (self.encoder, self.dim, self.decode, self.colors) != (other.encoder, other.dim, other.decode, other.colors):
+        """Raises GalleryError, with what differs, unless the vectors of both galleries were made in the same way and can be compared."""
+        differences = [] if self.encoder == other.encoder else [f"encoder: {self.encoder.difference(other.encoder)}"]
+        for name in ("dim", "decode", "colors"):
+            if (value := getattr(self, name)) != (other_value := getattr(other, name)):
+                differences.append(f"{name} {value} and {other_value}")
+        if differences:
             raise GalleryError(
-                f"{location}: {self}; {other_location}: {other}; only vectors that were made in the same way can be in one gallery"
+                f"{location} and {other_location} differ in {'; '.join(differences)}; only vectors that were made in the same way can "
+                "be in one gallery"
             )
 
     @classmethod

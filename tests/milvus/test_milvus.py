@@ -122,7 +122,7 @@ def test_another_encoder_is_refused_and_both_are_named(milvus: LiteServer, tmp_p
         push(tmp_path / "h", address)
     with pytest.raises(GalleryError, match=r"by colours"):
         pull_into(tmp_path / "h", address)
-    with pytest.raises(GalleryError, match=r"was made by colours .* not by .*wardrobe"):
+    with pytest.raises(GalleryError, match=r"was made by colours, not by .*wardrobe"):
         mm.Retriever(mm.open_gallery(address), encoder)
 
 
