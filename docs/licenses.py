@@ -36,9 +36,9 @@ def license_of(name: str) -> str:
         about = metadata(name)
     except PackageNotFoundError:
         return "not installed"
-    approved = [line.removeprefix(CLASSIFIER) for line in about.get_all("Classifier") or () if line.startswith(CLASSIFIER)]
-    text = about.get("License-Expression") or ", ".join(approved) or (about.get("License") or "").strip().split("\n")[0]
-    return text[:80] or "unknown"
+    classifiers = [line.removeprefix(CLASSIFIER) for line in about.get_all("Classifier") or () if line.startswith(CLASSIFIER)]
+    expression, text = (str((about.get_all(key) or [""])[0]) for key in ("License-Expression", "License"))
+    return (expression or ", ".join(classifiers) or text.strip().split("\n")[0])[:80] or "unknown"
 
 
 def page() -> str:

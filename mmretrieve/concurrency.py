@@ -1,18 +1,25 @@
-"""Ordered parallel map, memory that threads share, and cached properties of objects that threads share."""
+"""Ordered parallel map, memory that threads share, cached properties of objects that threads share, and forks beside such threads.
+
+A forked process has a copy of all locks and only one thread. A lock that another thread held (of Python, an import, SQLite, OpenMP) is never
+released in it. Forks therefore wait until no thread is in such a call, and the new process gets new locks and computes on one thread.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Condition, RLock
+from contextlib import contextmanager, suppress
+from threading import Condition, RLock, local
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
 POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
+FORK_SECONDS = 10.0  # that a fork waits at most, for example for a filter
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -128,3 +135,76 @@ class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property
                 instance.__dict__[self._name] = self._function(instance)
         value: R = instance.__dict__[self._name]
         return value
+
+
+class ForkGate:
+    """Calls that take locks of their own run in `no_fork`. A fork waits for those of other threads, and new ones wait for the fork."""
+
+    def __init__(self) -> None:
+        self._changed, self._inside, self._own = Condition(), 0, local()
+
+    @contextmanager
+    def no_fork(self) -> Iterator[None]:
+        """No other thread forks in the block. It takes no lock of this module, so that a fork never waits for ever."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def before_fork(self) -> None:
+        """Waits for the calls of other threads, and keeps new ones out."""
+        self._changed.acquire()
+        self._changed.wait_for(lambda: self._inside == bool(self._depth), FORK_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        self._changed.release()
+
+    def after_fork_in_child(self) -> None:
+        self._changed, self._inside = Condition(), int(bool(self._depth))
+
+    @property
+    def _depth(self) -> int:
+        depth: int = getattr(self._own, "depth", 0)
+        return depth
+
+    def _enter(self) -> None:
+        if self._depth == 0:
+            with self._changed:
+                self._inside += 1
+        self._own.depth = self._depth + 1
+
+    def _leave(self) -> None:
+        self._own.depth -= 1
+        if self._depth == 0:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+
+FORK_GATE = ForkGate()
+_once_locks: WeakSet[Any] = WeakSet()
+
+
+def once_lock() -> RLock:
+    """Returns a lock for `once`, which is free in a forked process."""
+    lock = RLock()
+    _once_locks.add(lock)
+    return lock
+
+
+def _after_fork_in_child() -> None:
+    FORK_GATE.after_fork_in_child()
+    for lock in list(_once_locks):
+        lock._at_fork_reinit()
+    for name, limit in (("faiss", "omp_set_num_threads"), ("torch", "set_num_threads")):
+        with suppress(Exception):  # OpenMP would wait for threads that this process does not have
+            getattr(sys.modules[name], limit)(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=FORK_GATE.before_fork,
+        after_in_parent=FORK_GATE.after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, overload
 
+from mmretrieve.concurrency import FORK_GATE
 from mmretrieve.filters.expression import STRUCTURE_KEYS, Expression, check_size, columns, from_dict, from_fields, to_dict
 from mmretrieve.filters.milvus import to_milvus
 from mmretrieve.filters.sqlite import to_sqlite
@@ -24,7 +25,8 @@ def parse(sql: str) -> Expression:
     >>> parse("price < 20")
     Operation(operator='<', operands=(Column(name='price', table=None), Literal(value=20)))
     """
-    from mmretrieve.filters.parser import parse_text  # loads sqlglot with the first filter of a process
+    with FORK_GATE.no_fork():
+        from mmretrieve.filters.parser import parse_text  # loads sqlglot with the first filter of a process
 
     return parse_text(sql)
 

@@ -175,9 +175,14 @@ def view_batches(view: LocalView, size: int = COPY_BATCH_SIZE) -> Iterator[Encod
 
 def _view_batch(view: LocalView, rows: Rows) -> EncodedBatch:
     records = view.records_of(rows)
+
+    def read_vectors(positions: Sequence[int]) -> Float16Rows:
+        view.store.check_vectors(((records[i].row, records[i].stored.vector) for i in positions), view.float16_rows)
+        return view.float16_rows[rows[list(positions)]]
+
     return EncodedBatch(
         [record.item for record in records],
-        lambda positions: view.float16_rows[rows[list(positions)]],
+        read_vectors,
         lambda positions: [view.store.thumbnail(records[i].stored) or b"" for i in positions],
     )
 

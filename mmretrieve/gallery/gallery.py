@@ -337,6 +337,10 @@ class Gallery(GalleryBase[LocalView]):
         """
         return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting, other.colors)
 
+    def __reduce__(self) -> tuple[Callable[..., Gallery], tuple[object, ...]]:
+        """A process that is spawned opens the gallery again, without the encoder."""
+        return _open_again, (type(self), self.path, str(self._device))
+
     @property
     def path(self) -> Path:
         return self._store.folder
@@ -761,11 +765,8 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If another process is writing or the disk is full; the gallery is unchanged.
         """
-        with self._writing():
-            removed = maintenance.compact(self._store, progress)
-            view = LocalView(self._store)
-            manager.rebuild(self._store, view.version, view.float16_rows)
-            return removed
+        with self._writing(), self._store.writing_index():  # no index is built meanwhile, from rows that are renumbered
+            return maintenance.compact(self._store, progress)
 
     def info(self) -> dict[str, Any]:
         return super().info() | {
@@ -801,7 +802,11 @@ class Gallery(GalleryBase[LocalView]):
                 yield
             finally:
                 self.refresh()
-            manager.grow(self._store, self._view.version, lambda: self._view.float16_rows)
+            manager.maintain(self._store, self._view.version, lambda: self._view.float16_rows)
+
+
+def _open_again(cls: type[Gallery], path: Path, device: str) -> Gallery:
+    return cls.open(path, device=device)
 
 
 def _new_manifest(

@@ -363,7 +363,7 @@ def _encode(
     if existing:
         stored = store.float16_rows(store.ledger.version())
         for content, record in existing.items():
-            if crc32(stored[record.row].tobytes()) == record.stored.vector:  # otherwise it is damaged; a copy would hide that
+            if crc32(stored[record.row].tobytes()) == record.stored.vector:  # a damaged vector is not copied
                 images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
     first_of_content = {item.hash: item for item in reversed(items) if item.hash not in images}
     to_encode = list(first_of_content.values())[::-1]

@@ -57,6 +57,8 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
             (folder / name).mkdir(parents=True, exist_ok=True)
         for k, start in enumerate(range(0, max(1, len(view)), SHARD_SIZE)):
             rows = view.rows[start : start + SHARD_SIZE]
+            checksums = [(record.row, record.stored.vector) for record in view.records_of(rows)]
+            view.store.check_vectors(checksums, view.float16_rows)
             np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", view.float16_rows[rows])
             write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in view.items_of(rows)])
             if progress is not None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.concurrency import once
+from mmretrieve.concurrency import once, once_lock
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.filters.expression import Expression
@@ -135,7 +134,7 @@ class StoredView(GalleryView, ABC):
 
     def __init__(self, automatic: AutomaticVocabulary | None = None) -> None:
         """`automatic` is the vocabulary that was detected in an earlier version."""
-        self.once_lock, self._earlier_automatic = RLock(), automatic
+        self.once_lock, self._earlier_automatic = once_lock(), automatic
 
     @property
     @abstractmethod

@@ -20,7 +20,7 @@ import mmretrieve as mm
 from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV
 from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
-from mmretrieve.gallery.store.store import LEDGER, LOCK, VECTORS
+from mmretrieve.gallery.store.files import LEDGER, LOCK, VECTORS
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.rules import Hinge
 from mmretrieve.scoring import linear, term_scores, top_k

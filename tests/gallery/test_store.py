@@ -23,8 +23,7 @@ from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import candidates
 from mmretrieve.gallery.store import ledger, ledger_checksum, maintenance
-from mmretrieve.gallery.store.ledger_checksum import SEAL
-from mmretrieve.gallery.store.store import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS
+from mmretrieve.gallery.store.files import INDEX, LEDGER, NEXT, SEAL, THUMBNAILS, VECTORS
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.sources.base import SourceItem, UnreadableItem, Value

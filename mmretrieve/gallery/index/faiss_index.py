@@ -19,6 +19,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.concurrency import FORK_GATE
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index import gpu
@@ -47,7 +48,7 @@ class FaissIndex:
     def __init__(
         self, index: faiss.Index, plan: IndexPlan, params: SearchParams | None = None, *, max_k: int | None = None
     ) -> None:
-        self._index, self.plan, self.max_k = index, plan, max_k
+        self._index, self.plan, self.max_k, self._process = index, plan, max_k, os.getpid()
         self.cells = cells_of(index)
         usual = default_params(plan, self.cells)
         self.params = usual if params is None else params.with_defaults(usual)
@@ -153,7 +154,9 @@ class FaissIndex:
     def _search_faiss(self, queries: Float32, fetch_k: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """Returns (q, fetch_k) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
         faiss_params = parameters(self._index, replace(self.params, nprobe=nprobe))
-        with limit_threads(len(queries)):
+        if self.max_k is not None and self._process != os.getpid():
+            raise GalleryError("a GPU cannot be used in a forked process; start it with multiprocessing.get_context('spawn')")
+        with FORK_GATE.no_fork(), limit_threads(len(queries)):
             scores, rows = self._index.search(queries, fetch_k, params=faiss_params)
         return scores, rows
 

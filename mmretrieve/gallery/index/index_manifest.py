@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmretrieve.gallery.index.plan import FLAT, MAX_FLAT_NUMBERS, IndexPlan, SearchParams
+from mmretrieve.gallery.store.files import INDEX
 from mmretrieve.gallery.store.records import StoreVersion
-from mmretrieve.gallery.store.store import INDEX, Store
+from mmretrieve.gallery.store.store import Store
 from mmretrieve.options import DEFAULT_RECALL
 
 NEW = f"{INDEX}.new"  # complete, but not in the ledger yet, or not renamed yet

@@ -15,12 +15,17 @@ from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
 from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
 from mmretrieve.gallery.index.tuning import IndexReport, TuningResult, composed_queries, exact_best_with_ties, report, tune
+from mmretrieve.gallery.store.files import INDEX
 from mmretrieve.gallery.store.records import StoreVersion
-from mmretrieve.gallery.store.store import INDEX, Float16Rows, Store
+from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.options import is_number
 
 N_QUERIES = 200  # composed queries for tuning, and as many others for the report
 TUNING_K = 10  # recall@10 has to reach the target
+MAX_INDEX_BYTES, MAX_ROW_BYTES = (
+    1 << 26,
+    1 << 16,
+)  # of an index, and for each row: a file that has more is not read, as it could be endless
 MAX_UNCOVERED_SHARE = 0.05  # share of rows; if more are not covered, the index is extended
 logger = logging.getLogger(__name__)
 
@@ -73,6 +78,7 @@ def build(
         raise GalleryError(f"{store.folder}: the gallery is empty; add items before building an index")
     plan = choose(len(float16_rows), store.dim) if factory is None else IndexPlan(factory, "requested by name")
     with store.writing_index():
+        store.check_vectors(store.ledger.vector_checksums(version), float16_rows)
         started = time.perf_counter()
         index = FaissIndex.build(plan, float16_rows, progress=progress)
         manifest = IndexManifest(
@@ -88,26 +94,28 @@ def build(
         return _write(store, version, index, manifest, index_wanted={"factory": factory, "target": target})
 
 
-def rebuild(store: Store, version: StoreVersion, float16_rows: Float16Rows, progress: Progress | None = None) -> None:
-    """Builds the index again with the options of the last `build`, if compaction has removed it."""
-    options = store.ledger.meta().get("index_wanted")
-    if options is not None and version.total and IndexManifest.of(store, version) is None:
-        build(store, version, float16_rows, progress=progress, **options)
+def maintain(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
+    """Extends the index, without training, if it does not cover many rows. Builds it again if compaction has removed it.
 
-
-def grow(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
-    """Adds rows to the index, without training, if many are not covered."""
-    manifest = IndexManifest.of(store, version)
-    if manifest is None or version.total - manifest.rows <= MAX_UNCOVERED_SHARE * manifest.rows:
-        return
+    An index that was once built is thus not lost, even if the compaction was killed before it built it again. Call after every write.
+    """
+    manifest, options = IndexManifest.of(store, version), store.ledger.meta().get("index_wanted")
     try:
-        with store.writing_index():
-            index = _load(store, manifest)
-            if index is not None:
-                index.extend(float16_rows())
-                _write(store, version, index, replace(manifest, rows=len(index)))
-    except GalleryError as error:  # searches find the rows without the index
-        logger.warning("the index does not cover what was added: %s", error)
+        if manifest is not None and version.total - manifest.rows > MAX_UNCOVERED_SHARE * manifest.rows:
+            _extend(store, version, manifest, float16_rows())
+        elif manifest is None and options is not None and version.total:
+            build(store, version, float16_rows(), **options)
+    except (GalleryError, OptionError) as error:  # searches find the rows without the index
+        logger.warning("the index does not cover all items: %s", error)
+
+
+def _extend(store: Store, version: StoreVersion, manifest: IndexManifest, float16_rows: Float16Rows) -> None:
+    with store.writing_index():
+        index = _load(store, manifest)
+        if index is not None:
+            store.check_vectors(store.ledger.vector_checksums(version, manifest.rows), float16_rows)
+            index.extend(float16_rows)
+            _write(store, version, index, replace(manifest, rows=len(index)))
 
 
 def measure(store: Store, version: StoreVersion, float16_rows: Float16Rows, target: float) -> tuple[IndexManifest, IndexReport]:
@@ -175,8 +183,9 @@ def _move_to_device(index: FaissIndex, device: Device, float16_rows: Float16Rows
 
 def _load(store: Store, manifest: IndexManifest) -> FaissIndex | None:
     """Loads the index of the manifest from its file, or from the new file if the writer was killed before renaming it."""
-    for name in (INDEX, NEW):
-        if (store.folder / name).exists():
+    max_bytes = MAX_INDEX_BYTES + (manifest.rows + store.dim) * (MAX_ROW_BYTES + 8 * store.dim)
+    for name, size in sizes(store).items():
+        if size <= max_bytes:
             index = FaissIndex.load(store.folder / name, manifest.digest, manifest.plan, manifest.params)
             if index is not None and (len(index), index.dim) == (manifest.rows, store.dim):
                 return index

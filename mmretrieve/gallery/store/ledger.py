@@ -7,7 +7,7 @@ epoch, a generation therefore determines which items existed.
 
 from __future__ import annotations
 
-import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.errors import GalleryError, MissingError
+from mmretrieve.concurrency import FORK_GATE
+from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError
 from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import filter_error
 from mmretrieve.gallery.store import ledger_checksum
+from mmretrieve.gallery.store.files import LEDGER_FILES, SEAL, check_files
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import (
     RESTORE,
@@ -35,6 +37,7 @@ from mmretrieve.gallery.store.records import (
     unicode_forms,
 )
 from mmretrieve.gallery.store.statements import (
+    BUSY_SECONDS,
     DEAD_INDEX,
     ROW,
     STATEMENT_BATCH_SIZE,
@@ -51,20 +54,24 @@ from mmretrieve.gallery.store.statements import (
 
 FORMAT, OLDER_FORMAT = 3, 2
 BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
-UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError)  # errors that a damaged entry causes
+UNREADABLE = (ValueError, TypeError, KeyError, RecursionError, MemoryError)  # errors that a damaged entry causes
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
 
 
 class _Session(local):
     """Whether this thread is within `Ledger.session`, and the connection of the session."""
 
-    is_open = False
+    process = 0  # a forked process must not use the connection
     db: sqlite3.Connection | None = None
 
+    @property
+    def is_open(self) -> bool:
+        return self.process == os.getpid()
+
     def close(self) -> None:
-        if self.db is not None:
+        if self.is_open and self.db is not None:
             self.db.close()
-        self.is_open, self.db = False, None
+        self.process, self.db = 0, None
 
 
 class Ledger:
@@ -91,17 +98,19 @@ class Ledger:
     def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
         """One version of the ledger until the block ends. Raises GalleryError if the file is damaged."""
         try:
-            with self._connection() as db, in_transaction(db, begin):
+            with FORK_GATE.no_fork(), self._connection() as db, in_transaction(db, begin):
                 yield db
         except UnicodeEncodeError as error:
             raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
+        except MMRetrieveError:
+            raise
         except (sqlite3.DatabaseError, *UNREADABLE) as error:
             raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_explanation(error)}") from error
 
     @contextmanager
     def session(self) -> Iterator[None]:
         """Uses one connection for all transactions of this thread within the block. Each new connection would read the schema again."""
-        self._session.is_open = True
+        self._session.process = os.getpid()
         try:
             yield
         finally:
@@ -111,11 +120,15 @@ class Ledger:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """Returns the connection of the session, or a new one for this transaction."""
         if self._session.is_open:
-            self._session.db = self._session.db or connect(self.path)
+            self._session.db = self._session.db or self._connect()
             yield self._session.db
         else:
-            with closing(connect(self.path)) as db:
+            with closing(self._connect()) as db:
                 yield db
+
+    def _connect(self) -> sqlite3.Connection:
+        check_files(self.path.parent, LEDGER_FILES)
+        return connect(self.path)
 
     @contextmanager
     def writing(self) -> Iterator[LedgerTransaction]:
@@ -169,7 +182,7 @@ class Ledger:
 
     @property
     def _seal_path(self) -> Path:
-        return self.path.with_name(ledger_checksum.SEAL)
+        return self.path.with_name(SEAL)
 
     def meta(self) -> dict[str, Any]:
         with self.reading() as db:
@@ -288,6 +301,13 @@ class Ledger:
             query = "SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row"
             return [row for (row,) in db.execute(query, (source,))]
 
+    def vector_checksums(self, version: StoreVersion, first_row: int = 0) -> list[tuple[int, int]]:
+        """Returns the row and the checksum of the vector of each item of a version from a row on, in order."""
+        with self._within(version) as db:
+            return db.execute(
+                f"SELECT row, vector FROM items WHERE row >= ? AND {version.condition} ORDER BY row", (first_row,)
+            ).fetchall()
+
     def records(self, after: int, count: int) -> list[ItemRecord]:
         """Returns up to `count` records from row `after` on, deleted ones included."""
         with self.reading() as db:
@@ -374,6 +394,8 @@ def _rows(
 
 
 def _explanation(error: Exception) -> str:
+    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+        return f"another process has kept it locked for {BUSY_SECONDS:g} s; end that process, or wait; what was committed before is safe"
     if "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2]) in DISK:
         return "what was committed before is safe"
     return f"the gallery is damaged or is not one; {RESTORE}"

@@ -14,13 +14,16 @@ import json
 import logging
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
+from mmretrieve.gallery.store.files import SEAL
+
 KEY = "checksum"  # in the metadata
-SEAL = "gallery.seal"
 MAX_SEALED_BYTES = 1 << 22  # every write hashes it twice, in a few milliseconds
+MAX_SEAL_BYTES = 1_000  # of the seal itself, which has about 100
 DAMAGED = "is not the file that was committed"
 logger = logging.getLogger(__name__)
 
@@ -68,12 +71,13 @@ def is_intact(db: sqlite3.Connection) -> bool:
 def write_seal(db: sqlite3.Connection, path: Path) -> None:
     """Seals the current ledger. In a folder that cannot be written the old seal stays; it is then ignored."""
     generation, digest = _current_state(db)
-    partial = path.with_suffix(".part")
+    partial = path.with_name(f"{SEAL}.part")
     try:
         partial.write_bytes(_seal_content(generation, digest))
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         logger.info("%s: not written (%s)", path, error)
 
 
@@ -82,18 +86,30 @@ def problem_of_seal(db: sqlite3.Connection, path: Path) -> str | None:
 
     None if all is well, there is no seal, or the writer was killed between its commit and the seal.
     """
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_SEAL_BYTES)
+    except FileNotFoundError:
         return None
-    content = path.read_bytes()
+    except OSError as error:
+        return f"{SEAL}: cannot be read ({error.strerror})"
     try:
         sealed = json.loads(content.splitlines()[0])
         if content != _seal_content(sealed["generation"], sealed["digest"]):
             raise ValueError("another checksum")
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return f"{SEAL}: is damaged; it is written again when the gallery is next written"
-    if sealed["generation"] != _generation(db) or _current_state(db) == (sealed["generation"], sealed["digest"]):
+    if sealed["generation"] != _generation(db):
         return None
-    return DAMAGED
+    if _size(db) > MAX_SEALED_BYTES and read_checksum(db) is not None:  # of format 3: it was not sealed with that size
+        return None
+    return None if _current_state(db) == (sealed["generation"], sealed["digest"]) else DAMAGED
+
+
+def _size(db: sqlite3.Connection) -> int:
+    """Returns the size of the ledger in bytes. The file may be longer: what follows is not a part of it."""
+    (pages,), (page_size,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    return int(pages * page_size)
 
 
 def _seal_content(generation: int, digest: str) -> bytes:

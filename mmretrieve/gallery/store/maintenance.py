@@ -14,8 +14,9 @@ from zlib import crc32
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.store.files import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS, writes_files
 from mmretrieve.gallery.store.records import ItemRecord
-from mmretrieve.gallery.store.store import INDEX, LEDGER, NEXT, THUMBNAILS, VECTORS, Store
+from mmretrieve.gallery.store.store import Store
 
 ROW_BATCH_SIZE = 16_384  # rows that are copied at once
 
@@ -25,15 +26,13 @@ def compact(store: Store, progress: Progress | None = None) -> int:
     version = store.ledger.version()
     if not len(version.dead):
         return 0
-    try:
+    with writes_files(store.folder):
         _copy_vectors(store, progress)
         new_offsets, end = _copy_thumbnails(store)
         store.ledger.renumber(new_offsets, end, compacted=True, index=None)
         store.recover()
         (store.folder / INDEX).unlink(missing_ok=True)
         store.ledger.shrink()
-    except OSError as error:
-        raise GalleryError(f"{store.folder}: could not write ({error}); the gallery is unchanged") from error
     return len(version.dead)
 
 
@@ -122,4 +121,6 @@ def _records(store: Store) -> Iterator[ItemRecord]:
     after = 0
     while block := store.ledger.records(after, ROW_BATCH_SIZE):
         yield from block
+        if block[-1].row < after:
+            raise GalleryError(f"row {block[-1].row} comes after row {after - 1}")
         after = block[-1].row + 1

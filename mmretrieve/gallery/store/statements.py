@@ -23,8 +23,8 @@ from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
 from mmretrieve.sources.location import Location
 
-BUSY_SECONDS = 30.0
 WHERE_SECONDS = 30.0  # then a filter is interrupted
+BUSY_SECONDS = 2 * WHERE_SECONDS  # a write waits for the readers before it, and none reads longer than a filter
 MAX_WHERE_BYTES = 1_000_000  # the longest text that a filter may create
 PROGRESS_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the time
 STATEMENT_BATCH_SIZE = 500  # values in one statement

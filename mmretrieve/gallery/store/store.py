@@ -6,31 +6,40 @@ of the files. Bytes behind these lengths belong to an interrupted write. Opening
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MissingError, OptionError
+from mmretrieve.gallery.store.files import (
+    INDEX,
+    INDEX_LOCK,
+    LEDGER,
+    LOCK,
+    NEXT,
+    THUMBNAILS,
+    VECTORS,
+    check_files,
+    locked,
+    writes_files,
+)
 from mmretrieve.gallery.store.ledger import FORMAT, OLDER_FORMAT, Ledger
 from mmretrieve.gallery.store.records import RESTORE, Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
 from mmretrieve.options import OLD_COLORS, Colors, Decode
 from mmretrieve.vectors import Float32
 
-LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
-LOCK, INDEX_LOCK = "writer.lock", "index.lock"
-NEXT = ".next"  # suffix of a file that compaction will rename
+PARTIAL_LEDGER = f"{LEDGER}.part"
+WRITING, NOT_CREATED = "writing to this gallery", "a gallery could not be created here ({})"
 ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what remains of scheme:// in a path
 Float16Rows = NDArray[np.float16]
 logger = logging.getLogger(__name__)
@@ -38,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 def is_gallery(folder: str | Path) -> bool:
     """Returns whether the folder contains a gallery."""
-    return (Path(folder) / LEDGER).is_file()
+    return os.path.isfile(Path(folder) / LEDGER)
 
 
 def check_folder(folder: Path) -> None:
@@ -54,6 +63,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         check_folder(folder)
+        check_files(folder)
         self.folder, self.ledger = folder, Ledger(folder / LEDGER)
         if not is_gallery(folder):
             raise GalleryError(
@@ -81,28 +91,24 @@ class Store:
         Raises GalleryError if the folder is not empty or cannot be written.
         """
         check_folder(folder)
-        partial = folder / f"{LEDGER}.part"
-        unfinished = {VECTORS, THUMBNAILS, partial.name, f"{partial.name}-journal"}
-        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - unfinished):
-            what = "a gallery" if is_gallery(folder) else "something else"
-            raise GalleryError(f"{folder}: the folder already contains {what}; open it, or choose an empty folder")
-        try:
+        _check_empty(folder)
+        with writes_files(folder, NOT_CREATED):
             folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, LOCK, WRITING), writes_files(folder, NOT_CREATED):
+            _check_empty(folder)  # another process may have created one meanwhile
+            check_files(folder, writing=True)
             for name in (VECTORS, THUMBNAILS):
                 (folder / name).write_bytes(b"")
-            partial.unlink(missing_ok=True)
-            Ledger.create(partial, meta)
-            os.replace(partial, folder / LEDGER)
-        except OSError as error:
-            raise GalleryError(f"{folder}: a gallery could not be created here ({error})") from error
+            (folder / PARTIAL_LEDGER).unlink(missing_ok=True)
+            Ledger.create(folder / PARTIAL_LEDGER, meta)
+            os.replace(folder / PARTIAL_LEDGER, folder / LEDGER)
         return cls(folder)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Holds the lock of the writer. Raises GalleryError if another process or thread holds it, or the ledger is damaged."""
-        with self._locked(LOCK, "writing to this gallery"), self.ledger.session():
-            self.ledger.migrate()
-            self.ledger.check()
+        with locked(self.folder, LOCK, WRITING), self.ledger.session():
+            self._prepare()
             if self._needs_recovery():  # the last writer was killed
                 self.recover()
             try:
@@ -112,15 +118,23 @@ class Store:
 
     @contextmanager
     def writing_index(self) -> Iterator[None]:
-        """The same for the index, which is derived: items can be written meanwhile."""
-        with self._locked(INDEX_LOCK, "writing the index of this gallery"):
-            self.ledger.migrate()
-            for partial in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of a writer that was killed
-                partial.unlink(missing_ok=True)
+        """The same for the index, which is derived: items can be written meanwhile. Who writes them seals the ledger."""
+        with locked(self.folder, INDEX_LOCK, "writing the index of this gallery"):
+            self._prepare()
+            with writes_files(self.folder):
+                for partial in self.folder.glob(f"{Path(INDEX).stem}.*.part"):  # of a writer that was killed
+                    partial.unlink(missing_ok=True)
             try:
                 yield
             finally:
-                self.ledger.seal()
+                with suppress(GalleryError), locked(self.folder, LOCK, WRITING):
+                    self.ledger.seal()
+
+    def _prepare(self) -> None:
+        """Checks what will be written and sealed. Raises GalleryError if it is damaged."""
+        check_files(self.folder, writing=True)
+        self.ledger.migrate()
+        self.ledger.check()
 
     def float16_rows(self, version: StoreVersion) -> Float16Rows:
         """Returns (total, dim) float16 rows of a version, mapped from the file. Raises StaleViewError if rows were renumbered."""
@@ -131,7 +145,10 @@ class Store:
             raise StaleViewError(f"{path}: was renamed during the read; open the gallery again") from error
         rows: Float16Rows = np.empty((0, self.dim), np.float16)
         if 0 < version.total <= count:
-            rows = np.memmap(path, np.float16, "r", shape=(version.total, self.dim))
+            try:
+                rows = np.memmap(path, np.float16, "r", shape=(version.total, self.dim))
+            except OSError as error:
+                raise GalleryError(f"{path}: cannot be read ({error.strerror})") from error
         if self.ledger.meta()["epoch"] != version.epoch:  # then the file may well be shorter
             raise StaleViewError(f"{self.folder}: was compacted during the read; open it again")
         if count < version.total:
@@ -139,6 +156,18 @@ class Store:
                 f"{path}: has {count} rows, but the ledger counts {version.total}; run `mmretrieve verify {self.folder}`"
             )
         return rows
+
+    def check_vectors(self, checksums: Iterable[tuple[int, int]], float16_rows: Float16Rows) -> None:
+        """Raises GalleryError if the vector of one of these rows does not have its checksum.
+
+        What is made of vectors (an index, a copy) gets a checksum of its own, which must not hide their damage.
+        """
+        for row, checksum in checksums:
+            if crc32(float16_rows[row].tobytes()) != checksum:
+                raise GalleryError(
+                    f"{self.file(VECTORS)}: the vector of row {row} is not the one that was committed; "
+                    f"`mmretrieve verify {self.folder}` names the item: {RESTORE}, or delete the item and add it again"
+                )
 
     def append(
         self, items: Sequence[Item], vectors: Float32 | Float16Rows, thumbnails: Sequence[bytes], replaced: Sequence[int] = ()
@@ -148,17 +177,13 @@ class Store:
         Call within `writing`. Raises GalleryError if the disk is full or an id exists.
         """
         float16_rows = np.ascontiguousarray(vectors, dtype=np.float16)
-        try:
+        with writes_files(self.folder):
             meta = self.ledger.meta()
             stored, small = self._thumbnail_layout(items, float16_rows, thumbnails, meta["thumbnail_bytes"])
             _write(self.folder / THUMBNAILS, meta["thumbnail_bytes"], small)
             _write(self.folder / VECTORS, meta["rows"] * self.dim * 2, float16_rows.tobytes())
             records = [ItemRecord(meta["rows"] + i, item, stored[i]) for i, item in enumerate(items)]
             self.ledger.commit(records, meta["thumbnail_bytes"] + len(small), replaced=replaced)
-        except OSError as error:
-            raise GalleryError(
-                f"{self.folder}: could not write ({error}); what was committed before is safe, run it again"
-            ) from error
 
     def delete(self, ids: Sequence[str]) -> None:
         """Deletes items, all or none. Raises GalleryError for an unknown id. Call within `writing`."""
@@ -205,31 +230,20 @@ class Store:
             stored.append(replace(checksums.get(item.hash, StoredChecksums(0)), vector=crc32(vector.tobytes())))
         return stored, bytes(small)
 
-    @contextmanager
-    def _locked(self, name: str, doing: str) -> Iterator[None]:
-        try:
-            with FileLock(self.folder / name, timeout=0):
-                yield
-        except Timeout as error:
-            raise GalleryError(f"{self.folder}: another process is {doing}; wait until it is done") from error
-        except OSError as error:
-            if not _is_permission_error(error):
-                raise
-            raise GalleryError(f"{self.folder}: this gallery cannot be written ({error.strerror})") from error
-
     def recover(self) -> None:
         """Finishes a committed compaction and removes what was never committed. Call within `writing`."""
         meta = self.ledger.meta()
-        for name in (VECTORS, THUMBNAILS):
-            following = self.folder / f"{name}{NEXT}"
-            if following.exists() and meta.get("compacted"):
-                os.replace(following, self.folder / name)
-            following.unlink(missing_ok=True)
-        if meta.get("compacted"):
-            self.ledger.set_meta(compacted=False)
-        for name, committed in self._committed(meta).items():
-            if (self.folder / name).stat().st_size > committed:
-                os.truncate(self.folder / name, committed)
+        with writes_files(self.folder):
+            for name in (VECTORS, THUMBNAILS):
+                following = self.folder / f"{name}{NEXT}"
+                if following.exists() and meta.get("compacted"):
+                    os.replace(following, self.folder / name)
+                following.unlink(missing_ok=True)
+            if meta.get("compacted"):
+                self.ledger.set_meta(compacted=False)
+            for name, committed in self._committed(meta).items():
+                if (self.folder / name).stat().st_size > committed:
+                    os.truncate(self.folder / name, committed)
 
     def _committed(self, meta: dict[str, Any]) -> dict[str, int]:
         """Returns the committed length of each file in bytes."""
@@ -237,13 +251,23 @@ class Store:
 
     def _needs_recovery(self) -> bool:
         meta = self.ledger.meta()
-        longer = any((self.folder / name).stat().st_size > size for name, size in self._committed(meta).items())
+        with writes_files(self.folder):
+            longer = any((self.folder / name).stat().st_size > size for name, size in self._committed(meta).items())
         return longer or meta.get("compacted", False) or any(self.folder.glob(f"*{NEXT}"))
 
 
-def _is_permission_error(error: OSError) -> bool:
-    """Returns whether the error means that a folder cannot be written."""
-    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+def _check_empty(folder: Path) -> None:
+    """Raises GalleryError if the folder contains anything but what an interrupted creation leaves."""
+    unfinished = {VECTORS, THUMBNAILS, LOCK, PARTIAL_LEDGER, f"{PARTIAL_LEDGER}-journal"}
+    try:
+        is_free = not os.path.lexists(folder) or not set(os.listdir(folder)) - unfinished
+    except OSError as error:
+        raise GalleryError(
+            f"{folder}: a gallery could not be created here ({error.strerror}); choose an empty folder"
+        ) from error
+    if not is_free:
+        what = "a gallery" if is_gallery(folder) else "something else"
+        raise GalleryError(f"{folder}: the folder already contains {what}; open it, or choose an empty folder")
 
 
 def _write(path: Path, at: int, data: bytes) -> None:
