@@ -92,6 +92,16 @@ def test_values_of_a_table_by_hand() -> None:
     np.testing.assert_array_equal(alone.value(recall), [[[100], [0]]])
     np.testing.assert_array_equal(alone.value(subset), [[[nan], [nan]]])  # of the shape of the other task
     assert alone.value(recall).dtype == np.float64
+    np.testing.assert_array_equal(alone.means(), [[[100, nan]], [[0, nan]]])
+    mixed = RankTable([recall], [(), ()], {(False, False): [one, two]})  # two groups, of which none has all queries
+    np.testing.assert_array_equal(mixed.value(recall), [[[100], [0]], [[100], [100]]])
+    unknown = RankTable([recall], [()], {(False, False): [None]})
+    np.testing.assert_array_equal(unknown.value(recall), [nan])
+    assert np.isnan(unknown.means()).all()
+    pair = RankTable([recall, tagged], [("x",), ()], {(False, False): [np.array([1]), np.array([2])]})
+    np.testing.assert_array_equal(pair.values, [[100, 100], [0, nan]])
+    np.testing.assert_array_equal(pair.means(), [50, 100])
+    np.testing.assert_array_equal(pair.means(slice(1, 2)), [0, nan])
     single = RankTable([recall], [(), ()], {(False, False): [np.array([1]), None]})
     np.testing.assert_array_equal(single.value(recall), [100, nan])
 
