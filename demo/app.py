@@ -25,17 +25,32 @@ UNUSED_GRADIO_ROUTES = (
     "call",
     "cancel",
     "component_server",
+    "custom_component",
+    "deep_link",
     "dev",
     "file",
     "heartbeat",
+    "monitoring",
+    "openapi",
     "proxy",
     "queue",
     "reset",
     "run",
     "stream",
     "upload",
+    "vibe-",
 )
-NOT_GRADIO = ("/api/", "/docs", "/mcp", "/metrics", "/page/", *(f"/gradio_api/{name}" for name in UNUSED_GRADIO_ROUTES))
+NOT_GRADIO = (
+    "/api/",
+    "/custom_component",
+    "/docs",
+    "/monitoring",
+    "/openapi.json",
+    "/mcp",
+    "/metrics",
+    "/page/",
+    *(f"/gradio_api/{name}" for name in UNUSED_GRADIO_ROUTES),
+)
 THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
@@ -89,11 +104,11 @@ def _add_html(name: str) -> None:
 def _add_routes(app: FastAPI, context: AppContext, service: PageService) -> None:
     @app.post("/page/view", include_in_schema=False, responses=RESPONSES)
     async def view(request: PageRequest) -> PageView:
-        return await context.search_executor.run(lambda: service.view(request))
+        return await context.executor_of(request).run(lambda: service.view(request))
 
     @app.post("/page/suggestions", include_in_schema=False)
     async def suggestions(request: PageRequest) -> list[str]:
-        return await context.search_executor.run(lambda: service.suggestions(request))
+        return await context.executor_of(request).run(lambda: service.suggestions(request))
 
     @app.get("/page/start", include_in_schema=False)
     async def start() -> dict[str, Any]:
@@ -101,7 +116,8 @@ def _add_routes(app: FastAPI, context: AppContext, service: PageService) -> None
 
     @app.post("/page/export/{form}", include_in_schema=False)
     async def export(form: ExportFormat, request: Annotated[str, Form()]) -> Response:
-        return _download(await context.search_executor.run(lambda: service.export(parse_json(PageRequest, request), form)))
+        page_request = parse_json(PageRequest, request)
+        return _download(await context.executor_of(page_request).run(lambda: service.export(page_request, form)))
 
     app.mount("/page", StaticFiles(directory=PAGE_FOLDER), name="page")
 

@@ -16,7 +16,8 @@ from mmretrieve import Ranking
 from mmretrieve.options import OptionEnum
 
 MAX_ZIP_IMAGES, MAX_ZIP_BYTES = 100, 200_000_000
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a text that starts with one of them
+# a spreadsheet runs a text that starts so, in full width too, after spaces and characters that are not seen
+FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠−]")
 
 
 class ExportFormat(OptionEnum):
@@ -52,7 +53,7 @@ def _csv(ranking: Ranking, fields: list[Fields]) -> bytes:
     terms, names = list(ranking.weights), sorted({name for of_hit in fields for name in of_hit})
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["rank", "id", "score", *(f"contribution {term}" for term in terms), *names])
+    table.writerow(["rank", "id", "score", *(f"contribution {term}" for term in terms), *map(_cell, names)])
     for hit, of_hit in zip(ranking, fields, strict=True):
         contributions = [hit.contributions[term] for term in terms]
         table.writerow([hit.rank, _cell(hit.id), hit.score, *contributions, *(_cell(of_hit.get(name)) for name in names)])
@@ -60,7 +61,8 @@ def _csv(ranking: Ranking, fields: list[Fields]) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    """A value, with an apostrophe before a text that a spreadsheet would run."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def _json(ranking: Ranking, fields: list[Fields]) -> bytes:

@@ -33,6 +33,15 @@ class ColourEncoder:
         raise NotImplementedError
 
 
+def long_text_gallery(path: Path, encoder: mm.Encoder, items: int = 60, characters: int = 100_000) -> Path:
+    """A gallery without images whose items have one long text each, on which filters take long."""
+    vectors = np.random.default_rng(0).normal(size=(items, encoder.dim)).astype(np.float32)
+    mm.Gallery.create(path, encoder=encoder).add_vectors(
+        [f"item {i}" for i in range(items)], unit(vectors), fields=[{"text": "a" * characters}] * items
+    )
+    return path
+
+
 class FieldSource:
     """Pictures with fields: what a table of them would give."""
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from starlette.types import ASGIApp
 
 import mmretrieve as mm
 from mmretrieve.request import SearchRequest
-from mmretrieve.server.app import bind
 from mmretrieve.server.auth import Auth
+from mmretrieve.server.limits import Limits
+from mmretrieve.server.run import bind, make_server
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
@@ -42,10 +42,10 @@ class SlowRetriever(mm.Retriever):
 
 
 @contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
+def served(app: ASGIApp, limits: Limits | None = None) -> Iterator[str]:
     """The address of an application that is served by a thread, as long as this lasts."""
     bound = bind("127.0.0.1", 0, Auth())
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5))
+    server = make_server(app, limits or Limits(), log_level="critical")
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

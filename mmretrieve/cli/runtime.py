@@ -102,8 +102,9 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
 def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     """Opens a gallery and serves it, with a page or without, until interrupted."""
     with _requires("server"):
-        from mmretrieve.server.app import bind, create_app, run, url_of
+        from mmretrieve.server.app import create_app
         from mmretrieve.server.auth import parse_auth
+        from mmretrieve.server.run import bind, run, url_of
 
     auth = parse_auth(*_secrets(options))
     bound = bind(options.host, options.port, auth)
@@ -112,7 +113,7 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
         TOKEN_VARIABLE, ""
     )  # a token of the environment stays out of logs
     url = url_of(bound, options.host, None if is_secret else auth.token)
-    hint = f"token: {TOKEN_VARIABLE}; " if is_secret else ""
+    hint = f"log in at {url}/?token=${TOKEN_VARIABLE}; " if is_secret else ""
     print_result(options, f"mmretrieve is open at {url}  ({hint}Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
     run(app, bound)
@@ -122,7 +123,7 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
 def serve_stdio(options: argparse.Namespace) -> int:
     """Opens a gallery and serves one agent over stdin and stdout, until it disconnects."""
     with _requires("server"):
-        from mmretrieve.server.app import run_stdio
+        from mmretrieve.server.run import run_stdio
 
     if unused := [name for name in ("port", "token", "user") if getattr(options, name) is not None]:
         raise OptionError(f"--stdio serves the program that started it; leave out {', '.join(unused)}")

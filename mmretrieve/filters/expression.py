@@ -225,6 +225,7 @@ def from_fields(values: Mapping[str, object]) -> Expression:
     >>> from_fields({"colour": ["red", "pink"], "price": None}).operator
     'and'
     """
+    _check_bounds(1, sum(len(value) if isinstance(value, list | tuple | set | frozenset) else 1 for value in values.values()))
     conditions = [_has_value(Column(name), value) for name, value in values.items()]
     if not conditions:
         raise OptionError("where: the mapping is empty; name a field, as in {'colour': 'red'}, or leave where out")

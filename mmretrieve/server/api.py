@@ -47,13 +47,13 @@ def api_routes(context: AppContext) -> APIRouter:
     async def answer(body: Any) -> SearchResponse | ErrorResponse:
         try:
             checked = body if isinstance(body, SearchBody) else validate(SearchBody, body)
-            return await search_executor.run(lambda: context.search(checked))
+            return await context.executor_of(checked).run(lambda: context.search(checked))
         except MMRetrieveError as error:
             return ErrorResponse(error=error_line(error, service.retriever.gallery))
 
     @router.post("/search", summary="Search with reference images and prompts")
     async def search(body: SearchBody) -> SearchResponse:
-        return await search_executor.run(lambda: context.search(body))
+        return await context.executor_of(body).run(lambda: context.search(body))
 
     @router.post("/search/form", summary="The same as a form: files, and the rest of the request as JSON")
     async def search_form(
@@ -70,7 +70,7 @@ def api_routes(context: AppContext) -> APIRouter:
         if len(image) > limits.REFERENCES:
             raise OptionError(f"{len(image)} references; a request takes up to {limits.REFERENCES}")
         contents = [await file.read() for file in image]
-        return await search_executor.run(lambda: context.search(_with_uploads(body, map(uploads.add, contents))))
+        return await context.executor_of(body).run(lambda: context.search(_with_uploads(body, map(uploads.add, contents))))
 
     @router.post("/batch", summary="Many requests at once; a wrong one does not affect the others")
     async def batch(batch: BatchRequest) -> BatchResponse:
@@ -91,7 +91,8 @@ def api_routes(context: AppContext) -> APIRouter:
         offset: Annotated[int, Query(ge=0, le=10**9, description="how many items to skip")] = 0,
         limit: Annotated[int, Query(ge=1, le=limits.PAGE, description="how many items to list")] = 50,
     ) -> ItemPageResponse:
-        return ItemPageResponse.of(await read_executor.run(lambda: service.items(where, offset, limit)))
+        executor = read_executor if where is None else context.filter_executor
+        return ItemPageResponse.of(await executor.run(lambda: service.items(where, offset, limit)))
 
     # An id may hold slashes and dots: it is a query parameter, never a part of the path.
     @router.get("/item", summary="One item")
@@ -111,8 +112,8 @@ def api_routes(context: AppContext) -> APIRouter:
         return await read_executor.run(lambda: InfoResponse.of(service.gallery.info()))
 
     @router.get("/health", summary="Whether the server answers")
-    async def health() -> HealthResponse:
-        return HealthResponse(items=await read_executor.run(lambda: len(service.gallery)))
+    def health() -> HealthResponse:  # in a thread of the framework: it waits for no other request
+        return HealthResponse(items=len(service.gallery))
 
     async def content_of(id_: str) -> str:
         return (await read_executor.run(lambda: service.item(id_))).hash

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from mmretrieve.errors import OptionError
 from mmretrieve.options import MIN_SECRET_CHARACTERS
 
-COOKIE, PARAMETER = "mmretrieve-token", "token"
+PARAMETER = "token"
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,23 @@ class Auth:
     def is_open(self) -> bool:
         return self.token is None and self.user is None
 
-    def is_authorized(self, headers: Headers) -> bool:
-        """Whether these headers carry the token, or the user and the password."""
+    def is_authorized(self, headers: Headers, port: int) -> bool:
+        """Whether these headers carry the token, the session of a browser at this port, or the user and the password."""
         if self.is_open:
             return True
         kind, _, value = headers.get("authorization", "").partition(" ")
         if self.token is not None:
-            return (kind.lower() == "bearer" and _equal(value.strip(), self.token)) or _equal(_cookie(headers), self.token)
+            return (kind.lower() == "bearer" and _equal(value.strip(), self.token)) or _equal(
+                _cookie(headers, cookie_name(port)), self.session(port)
+            )
         return kind.lower() == "basic" and _equal(_decoded(value), ":".join(self.user or ()))
+
+    def session(self, port: int) -> str:
+        """The value of the cookie: it stands for the token at one port, and does not tell the token.
+
+        A browser sends a cookie to all ports of a host, so another program there may see it.
+        """
+        return hmac.digest((self.token or "").encode(), cookie_name(port).encode(), "sha256").hex()
 
     def is_authorized_link(self, query: bytes) -> bool:
         """Whether the query string of a URL carries the token."""
@@ -66,6 +75,11 @@ def parse_auth(token: str | None, user: str | None) -> Auth:
     return Auth(token, (name, password))
 
 
+def cookie_name(port: int) -> str:
+    """The name of the cookie of the server at a port: several servers of one host do not replace each other's cookies."""
+    return f"mmretrieve-session-{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether a name or address is this machine's own, which others cannot reach."""
     try:
@@ -78,9 +92,9 @@ def _equal(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
-def _cookie(headers: Headers) -> str:
+def _cookie(headers: Headers, name: str) -> str:
     try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
         return ""
     return "" if cookie is None else cookie.value

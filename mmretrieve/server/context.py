@@ -1,82 +1,34 @@
-"""What every route, tool and page of one server shares: the service, uploads, and bounds on everything that computes."""
+"""What every route, tool and page of one server shares: the service, uploads, and the threads that compute."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TypeVar
+from typing import Any
 
-from mmretrieve.errors import BusyError, SearchTimeoutError
 from mmretrieve.ranking import Ranking
 from mmretrieve.retriever import Retriever
+from mmretrieve.server.concurrency import BoundedExecutor
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.schemas import SearchBody, SearchResponse
 from mmretrieve.server.uploads import Uploads
 from mmretrieve.service import SearchService
 
-T = TypeVar("T")
-
-
-class BoundedExecutor:
-    """Runs functions in threads, `workers` at once. At most `waiting` more may wait, each for at most `seconds`.
-
-    A function that has begun cannot be stopped: it counts until it ends, even if its client has left.
-    """
-
-    def __init__(self, workers: int, waiting: int, seconds: float) -> None:
-        self._workers, self._capacity, self._seconds = workers, workers + waiting, seconds
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="mmretrieve")
-        self.active = 0  # running or waiting
-
-    @property
-    def running(self) -> int:
-        return min(self.active, self._workers)
-
-    @property
-    def waiting(self) -> int:
-        return self.active - self.running
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work`. Raises BusyError at once if too many wait already, SearchTimeoutError if it takes too long."""
-        if self.active >= self._capacity:
-            raise BusyError(f"{self.active} requests are running or waiting; try again in a moment")
-        self.active += 1
-        future = self._threads.submit(work)
-        future.add_done_callback(self._on_done(asyncio.get_running_loop()))
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
-        except TimeoutError as error:
-            raise SearchTimeoutError(
-                f"the request took longer than {self._seconds:g} seconds; try again later, or send fewer requests"
-            ) from error
-
-    def _on_done(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
-        """Counts a future that ends, in the thread of the event loop that counted it."""
-
-        def release() -> None:
-            self.active -= 1
-
-        def on_done(_: object) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(release)
-
-        return on_done
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+FILTER_NICENESS = 10  # a filter may compute for half a minute, beside everything else
 
 
 @dataclass(frozen=True)
 class AppContext:
-    """The service, the images that were uploaded, and the executors: what computes waits for one, what only reads for the other."""
+    """The service, the images that were uploaded, and the executors.
+
+    What computes, what only reads, and what has a filter, which may take long, wait apart from each other.
+    """
 
     service: SearchService
     uploads: Uploads
     search_executor: BoundedExecutor
     read_executor: BoundedExecutor
+    filter_executor: BoundedExecutor
 
     @classmethod
     def of(cls, retriever: Retriever, limits: Limits, *, reads_files: bool = False) -> AppContext:
@@ -84,9 +36,20 @@ class AppContext:
         return cls(
             SearchService(retriever),
             Uploads(limits, reads_files=reads_files),
-            BoundedExecutor(limits.workers, limits.waiting, limits.seconds),
-            BoundedExecutor(limits.workers, limits.reading, limits.seconds),
+            BoundedExecutor(limits.workers, limits.waiting, limits.seconds, limits.given_up),
+            BoundedExecutor(limits.workers, limits.reading, limits.seconds, limits.given_up),
+            BoundedExecutor(limits.filtering, limits.waiting, limits.seconds, limits.given_up, niceness=FILTER_NICENESS),
         )
+
+    @property
+    def executors(self) -> dict[str, BoundedExecutor]:
+        """The executors by what they do."""
+        return {"searching": self.search_executor, "reading": self.read_executor, "filtering": self.filter_executor}
+
+    def executor_of(self, request: Any) -> BoundedExecutor:
+        """The executor of a search, or of another request that may have a filter, as `where` or as `filters` of the page."""
+        has_filter = getattr(request, "where", None) is not None or bool(getattr(request, "filters", None))
+        return self.filter_executor if has_filter else self.search_executor
 
     def search(self, body: SearchBody) -> SearchResponse:
         """The ranking of `Retriever.search`, with the fields of each hit and the seconds that it took."""
@@ -99,5 +62,6 @@ class AppContext:
         return SearchResponse.of(ranking, titles, fields, perf_counter() - started)
 
     def close(self) -> None:
-        self.search_executor.close()
-        self.read_executor.close()
+        for executor in self.executors.values():
+            executor.close()
+        self.uploads.close()

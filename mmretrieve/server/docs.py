@@ -11,21 +11,18 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from mmretrieve.server.auth import COOKIE, Auth
+from mmretrieve.server.auth import Auth
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 PARAMETERS = {"validatorUrl": None, "tryItOutEnabled": True, "defaultModelsExpandDepth": 0}  # no badge of another site
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "the token of the server"},
-    "cookie": {
-        "type": "apiKey",
-        "in": "cookie",
-        "name": COOKIE,
-        "description": "the token, as its link gave it to the browser",
-    },
     "basic": {"type": "http", "scheme": "basic", "description": "the user and the password of the server"},
 }
-"""Every credential that a server may require, so that clients that were made from one server can use another."""
+"""Every credential that a server may require, so that clients that were made from one server can use another.
+
+The cookie of a browser is not among them: its name depends on the port, and browsers send it by themselves.
+"""
 
 
 def add_security(app: FastAPI, auth: Auth) -> None:
@@ -63,4 +60,4 @@ def add_docs(app: FastAPI) -> None:
 
 def _required(auth: Auth) -> tuple[str, ...]:
     """The credentials any of which is enough."""
-    return ("bearer", "cookie") if auth.token is not None else ("basic",)
+    return ("bearer",) if auth.token is not None else ("basic",)

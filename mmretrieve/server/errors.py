@@ -29,6 +29,8 @@ from mmretrieve.errors import (
 )
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.milvus.client import MilvusUnavailableError
+from mmretrieve.server.bodies import count_values, too_many_values
+from mmretrieve.server.limits import JSON_VALUES
 from mmretrieve.service import SearchService
 
 logger = logging.getLogger(__name__)
@@ -168,7 +170,14 @@ def add_error_handlers(app: FastAPI, service: SearchService) -> None:
 
 def parse_json(model: type[M], text: str) -> M:
     """A model from JSON inside something else. Raises OptionError, in one line, if it does not fit."""
+    check_json(text)
     return _validated(lambda: model.model_validate_json(text))
+
+
+def check_json(text: str) -> None:
+    """Raises OptionError for a JSON text of more values than a body may have: the marks in it may have been escaped."""
+    if count_values(text.encode(errors="replace")) > JSON_VALUES:
+        raise OptionError(too_many_values())
 
 
 def validate(model: type[M], value: object) -> M:

@@ -24,11 +24,11 @@ from mcp.types import (
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mmretrieve import __version__
-from mmretrieve.errors import MMRetrieveError, unknown
+from mmretrieve.errors import MMRetrieveError, OptionError, unknown
 from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext
-from mmretrieve.server.errors import error_line, validation_line
+from mmretrieve.server.errors import check_json, error_line, validation_line
 from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody, SearchResponse, StrictModel, error_of
 
 MAX_THUMBNAILS = 20  # hits whose thumbnails a result holds
@@ -79,8 +79,11 @@ def read_list(name: str, value: Any) -> Any:
     if not isinstance(value, str) or not (value.lstrip().startswith("[") and value.rstrip().endswith("]")):
         return value
     try:
+        check_json(value)
         return json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
+    except OptionError as error:
+        raise error_of(str(error)) from None
+    except (ValueError, RecursionError):  # a number of too many digits is a ValueError
         raise error_of(f"{name} is a text in brackets that is not a list as JSON; send a list, [{json.dumps(value)}]") from None
 
 
@@ -146,7 +149,8 @@ def make_mcp_server(context: AppContext) -> Server[Any]:
         try:
             arguments = tool.arguments.model_validate(params.arguments or {})
             thumbnails = getattr(arguments, "thumbnails", False)
-            return await context.search_executor.run(lambda: _call_result(context, *tool.run(arguments), thumbnails))
+            executor = context.executor_of(arguments)
+            return await executor.run(lambda: _call_result(context, *tool.run(arguments), thumbnails))
         except ValidationError as error:
             return _error_result(validation_line(error.errors()))
         except MMRetrieveError as error:

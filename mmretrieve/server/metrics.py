@@ -33,9 +33,11 @@ class Metrics:
         stored.set_function(lambda: context.uploads.bytes)
         running = Gauge("mmretrieve_running", "requests that compute", ("gate",), registry=own)
         waiting = Gauge("mmretrieve_waiting", "requests that wait to", ("gate",), registry=own)
-        for name, executor in (("searching", context.search_executor), ("reading", context.read_executor)):
+        given_up = Gauge("mmretrieve_given_up", "requests that compute for nobody", ("gate",), registry=own)
+        for name, executor in context.executors.items():
             running.labels(name).set_function(partial(getattr, executor, "running"))
             waiting.labels(name).set_function(partial(getattr, executor, "waiting"))
+            given_up.labels(name).set_function(partial(getattr, executor, "given_up"))
 
     def response(self) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""Security of all routes: which requests are refused, how much of a body is read, and the headers of every response."""
+"""Security of all routes: which requests are refused, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from html import escape
-from time import monotonic
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmretrieve.server.auth import COOKIE, PARAMETER, Auth, is_loopback
+from mmretrieve.server.auth import PARAMETER, Auth, cookie_name, is_loopback
+from mmretrieve.server.bodies import Bodies, BodyError
 from mmretrieve.server.limits import Limits
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -34,7 +33,7 @@ class SecurityMiddleware:
     """Authentication, bounded bodies, and headers that restrict browsers to this server, for a whole application."""
 
     def __init__(self, app: ASGIApp, auth: Auth, limits: Limits) -> None:
-        self._app, self._auth, self._limits = app, auth, limits
+        self._app, self._auth, self._limits, self._bodies = app, auth, limits, Bodies(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -51,7 +50,7 @@ class SecurityMiddleware:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs the application; an unexpected error is one line for the client, and a traceback in the log."""
-        body, started = _bounded(receive, self._limits), False
+        started = False
 
         async def answer(message: Message) -> None:
             nonlocal started
@@ -59,9 +58,15 @@ class SecurityMiddleware:
             await _with_headers(send)(message)
 
         try:
-            await self._app(scope, body, answer)
-        except _BodyError as error:
+            with self._bodies.reading(receive, Headers(scope=scope)) as body:
+                await self._app(scope, body, answer)
+        except BodyError as error:
             await _error(error.status_code, error.detail, error.headers)(scope, receive, answer)
+        except asyncio.CancelledError:  # by uvicorn, which ends
+            if started:
+                raise
+            line = "the server ends; send the request again when it has started"
+            await asyncio.wait_for(_error(503, line)(scope, receive, answer), 1)
         except ClientDisconnect:
             logger.info("%s %s: the client left", scope.get("method"), scope.get("path"))
         except Exception:
@@ -78,8 +83,8 @@ class SecurityMiddleware:
         ):
             return _error(403, "a page of another site may not use this server")
         if scope["type"] == "http" and _length(headers) > self._limits.body_bytes:
-            return _error(413, _too_large(self._limits))
-        if self._auth.is_authorized(headers):
+            return _error(413, self._bodies.too_large())
+        if self._auth.is_authorized(headers, _port(scope)):
             return None
         if scope["type"] == "http" and scope["method"] == "GET" and self._auth.is_authorized_link(scope["query_string"]):
             return self._accept_link(scope)
@@ -91,8 +96,8 @@ class SecurityMiddleware:
         path = "/" + scope["path"].lstrip("/\\")  # two slashes would lead to another site
         response = RedirectResponse(path + (f"?{urlencode(rest)}" if rest else ""), 303)
         response.set_cookie(
-            COOKIE,
-            self._auth.token or "",
+            cookie_name(_port(scope)),
+            self._auth.session(_port(scope)),
             path=scope.get("root_path") or "/",
             httponly=True,
             samesite="strict",
@@ -109,38 +114,6 @@ class SecurityMiddleware:
             page = f"<!doctype html><html lang=en><title>mmretrieve</title><p>{escape(line.capitalize())}. {hint}</p></html>"
             return HTMLResponse(page, 401, {"WWW-Authenticate": challenge})
         return _error(401, line, {"WWW-Authenticate": challenge})
-
-
-class _BodyError(HTTPException):
-    """A body that is too long or too slow. An HTTPException, so that the code that reads the body lets it through."""
-
-    def __init__(self, status: int, line: str) -> None:
-        super().__init__(status, line, {"Connection": "close"})
-
-
-def _bounded(receive: Receive, limits: Limits) -> Receive:
-    """A request body, counted and timed until it is complete; what the application waits for afterwards is not."""
-    left, deadline, is_complete = limits.body_bytes, monotonic() + limits.seconds, False
-
-    async def receive_bounded() -> Message:
-        nonlocal left, is_complete
-        try:
-            message = await asyncio.wait_for(receive(), None if is_complete else deadline - monotonic())
-        except TimeoutError as error:
-            line = f"the request was not complete after {limits.seconds:g} seconds; send it again"
-            raise _BodyError(408, line) from error
-        is_complete = is_complete or not message.get("more_body", False)
-        if message["type"] == "http.request":
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise _BodyError(413, _too_large(limits))
-        return message
-
-    return receive_bounded
-
-
-def _too_large(limits: Limits) -> str:
-    return f"more than {limits.body_bytes:,} bytes in one request; send a smaller one"
 
 
 def _with_headers(send: Send) -> Send:
@@ -175,6 +148,11 @@ def _name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _port(scope: Scope) -> int:
+    """The port at which the server listens; 0 if it is not known."""
+    return (scope.get("server") or ("", 0))[1] or 0
 
 
 def _length(headers: Headers) -> float:

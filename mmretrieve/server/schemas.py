@@ -32,7 +32,7 @@ from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
 from mmretrieve.server import limits
-from mmretrieve.server.errors import ErrorResponse, without_folders
+from mmretrieve.server.errors import ErrorResponse, check_json, without_folders
 from mmretrieve.server.uploads import Uploads
 
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
@@ -71,9 +71,10 @@ def check_public(name: str) -> str:
 def read_public_filter(where: Any) -> Expression:
     """The filter of a client: SQL, or the structure of `mmretrieve.filters.to_dict`, which may be JSON text too."""
     try:
-        is_structure = isinstance(where, str) and where.lstrip().startswith("{")
+        if is_structure := isinstance(where, str) and where.lstrip().startswith("{"):
+            check_json(where)
         expression: Expression = read_filter(json.loads(where) if is_structure else where)
-    except (OptionError, json.JSONDecodeError, RecursionError) as error:
+    except (OptionError, ValueError, RecursionError) as error:
         raise error_of(str(error)) from None
     for column in sorted(columns(expression), key=lambda column: column.name):
         check_public(column.name)
@@ -84,6 +85,12 @@ def _check_sides(region: Any) -> Any:
     if isinstance(region, list) and len(region) != REGION_SIDES:
         raise error_of(f"region must have exactly {REGION_SIDES} values: left, top, right and bottom, got {len(region)}")
     return region
+
+
+def _check_count(weights: Any) -> Any:
+    if isinstance(weights, dict) and len(weights) > limits.TERMS:
+        raise error_of(f"weights has up to {limits.TERMS} values, got {len(weights):,}")
+    return weights
 
 
 FILTER_SCHEMA = {
@@ -113,7 +120,7 @@ VALUE_TYPES: dict[FieldKind, Any] = {
     FieldKind.NUMBER: Number,
     FieldKind.COMPOSER: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.RULE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
-    FieldKind.WEIGHTS: dict[str, Number] | Literal[NAMED_WEIGHTS],
+    FieldKind.WEIGHTS: Annotated[dict[str, Number], BeforeValidator(_check_count)] | Literal[NAMED_WEIGHTS],
     FieldKind.FILTER: PublicFilter,
     FieldKind.FLAG: StrictBool,
 }

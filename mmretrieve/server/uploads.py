@@ -37,13 +37,13 @@ class Uploads:
         self._limits, self._lock, self.reads_files = limits, Lock(), reads_files
         self._folder = Path(tempfile.mkdtemp(prefix="mmretrieve-uploads-"))
         self._files: OrderedDict[str, tuple[int, float]] = OrderedDict()  # token → bytes, last used
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self.close = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def add(self, content: bytes, name: str = "the upload") -> str:
         """Stores an image and returns its token. Raises ImageError, with that name, for bytes that are not an image."""
         file = io.BytesIO(content)
         file.name = name
-        open_image(file)
+        open_image(file, max_pixels=self._limits.image_pixels)
         token = content_hash(io.BytesIO(content))
         with self._lock:
             if token not in self._files:

@@ -425,14 +425,25 @@ def test_a_whole_ranking_is_exported(page: PageService) -> None:
     assert document["caption"] == page.view(automatic).words["text"]
 
 
-def test_a_zip_is_limited_and_a_table_runs_no_formulas(page: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_is_limited(page: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "MAX_ZIP_IMAGES", 3)
     with zipfile.ZipFile(io.BytesIO(page.export(make_request(page), exports.ExportFormat.ZIP).content)) as file:
         assert len(file.namelist()) == 4
-    hit = mm.Hit(1, "=cmd()", 0.5, {"image": 0.5})
-    ranking = mm.Ranking((hit,), 1, 1, {"image": 1.0})
-    table = exports.export(ranking, [{"x": "@run"}], exports.ExportFormat.CSV, lambda _: b"").content.decode("utf-8-sig")
-    assert table.splitlines()[1] == "1,'=cmd(),0.5,0.5,'@run"
+
+
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", " =", "\ufeff=", "\u200b@", "\x00="]
+)
+def test_a_table_runs_no_formulas(start: str) -> None:
+    text = f"{start}cmd()"
+    ranking = mm.Ranking((mm.Hit(1, text, 0.5, {"image": 0.5}),), 1, 1, {"image": 1.0})
+    fields = [{text: text, "harmless": "a=b"}]
+    table = exports.export(ranking, fields, exports.ExportFormat.CSV, lambda _: b"").content.decode("utf-8-sig")
+    header, row = csv.reader(io.StringIO(table, newline=""))
+    assert sorted(header[4:]) == ["'" + text, "harmless"]
+    assert dict(zip(header, row, strict=True)) == {
+        "rank": "1", "id": "'" + text, "score": "0.5", "contribution image": "0.5", "'" + text: "'" + text, "harmless": "a=b",
+    }  # fmt: skip
 
 
 def test_what_one_does_not_want_is_not_shown(page: PageService) -> None:

@@ -16,10 +16,11 @@ from live_server import served
 
 import mmretrieve as mm
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.server.app import bind, create_app
-from mmretrieve.server.auth import Auth, parse_auth
+from mmretrieve.server.app import create_app
+from mmretrieve.server.auth import Auth, cookie_name, parse_auth
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.middleware import SecurityMiddleware
+from mmretrieve.server.run import bind
 
 TOKEN, PASSWORD = "correct-horse", "battery-staple"
 MOST = 100_000
@@ -60,10 +61,11 @@ def by_password(retriever: mm.Retriever) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize(
-    "credentials", [{}, {"Authorization": "Bearer wrong-horse"}, {"Cookie": "mmretrieve-token=wrong-horse"}]
-)
+@pytest.mark.parametrize("credentials", [{}, {"Authorization": "Bearer wrong-horse"}, {"Cookie": "COOKIE"}])
 def test_every_route_requires_the_token(by_token: str, route: str, credentials: dict[str, str]) -> None:
+    if "Cookie" in credentials:  # neither another value nor the token itself
+        name = cookie_name(urlsplit(by_token).port or 0)
+        credentials = {"Cookie": f"{name}={TOKEN}; mmretrieve-token={TOKEN}; {name}0={Auth(token=TOKEN).session(1)}"}
     answer = httpx.get(by_token + route, headers=credentials)
     assert (answer.status_code, answer.json()) == (401, {"error": "this server requires a token"})
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -82,9 +84,25 @@ def test_a_link_sets_a_cookie_and_removes_the_token_from_the_url(by_token: str) 
         assert (answer.status_code, answer.headers["location"]) == (303, "/api/items?limit=3")
         cookie = answer.headers["set-cookie"]
         assert all(word in cookie for word in ("HttpOnly", "SameSite=strict", "Path=/"))
+        assert "Secure" not in cookie  # a browser would not send it without TLS
+        assert TOKEN not in cookie
+        assert cookie.startswith(cookie_name(urlsplit(by_token).port or 0) + "=")
         assert len(browser.get(answer.headers["location"]).json()["items"]) == 3
     assert httpx.get(f"{by_token}/api/items?token=wrong-horse").status_code == 401
     assert httpx.post(f"{by_token}/api/search?token={TOKEN}", json={"prompt": "in red"}).status_code == 401
+
+
+def test_behind_tls_the_cookie_is_sent_over_tls_alone(by_token: str) -> None:
+    answer = httpx.get(f"{by_token}/?token={TOKEN}", headers={"X-Forwarded-Proto": "https"})  # the proxy is on this machine
+    assert answer.status_code == 303
+    assert "Secure" in answer.headers["set-cookie"]
+
+
+def test_the_cookie_of_one_port_is_of_no_use_at_another(by_token: str, retriever: mm.Retriever) -> None:
+    value = httpx.get(f"{by_token}/?token={TOKEN}").cookies[cookie_name(urlsplit(by_token).port or 0)]
+    with served(create_app(retriever, auth=Auth(token=TOKEN))) as other:
+        name = cookie_name(urlsplit(other).port or 0)
+        assert httpx.get(f"{other}/api/health", headers={"Cookie": f"{name}={value}"}).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["//evil.example/", "/%5C%5Cevil.example/", "///evil.example"])

@@ -146,7 +146,7 @@ def test_info_has_types(generated: Generated, retriever: mm.Retriever) -> None:
 
 def test_the_token_is_part_of_the_document(generated: Generated, document: dict[str, Any], link: str) -> None:
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert all(operation["security"] == [{"bearer": []}, {"cookie": []}] for operation in operations)
+    assert all(operation["security"] == [{"bearer": []}] for operation in operations)
     stranger = generated.module("client").Client(link)
     assert generated.module("api.default.health").sync(client=stranger).error == "this server requires a token"
 
@@ -176,5 +176,5 @@ def test_files_are_binary_everywhere(document: dict[str, Any]) -> None:
 def test_every_server_names_all_credentials(retriever: mm.Retriever, auth: Auth, required: Any) -> None:
     with served(create_app(retriever, auth=auth)) as link:
         document = httpx.get(f"{link}/api/openapi.json", auth=auth.user).json()
-    assert set(document["components"]["securitySchemes"]) == {"bearer", "cookie", "basic"}
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "basic"}
     assert document["paths"]["/api/search"]["post"].get("security") == required

@@ -31,7 +31,7 @@ from mmretrieve.filters import parse, to_dict
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.milvus.transfer import push
 from mmretrieve.request import REQUEST_FIELDS, SearchRequest
-from mmretrieve.server import errors, limits
+from mmretrieve.server import connections, errors, limits, run
 from mmretrieve.server.app import create_app
 from mmretrieve.server.limits import BATCH, PROMPTS, REFERENCES, Limits
 from mmretrieve.server.mcp import MAX_THUMBNAILS
@@ -249,7 +249,7 @@ def huge_png(side: int) -> bytes:
 def test_invalid_images_are_errors_without_a_path(site: httpx.Client) -> None:
     wrong = {
         b"not a picture": "not an image that can be read",
-        huge_png(14_200): "more pixels than the limit of 120,000,000; scale it down",
+        huge_png(14_200): "more pixels than the limit of 40,000,000; scale it down",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>": "not an image that can be read",
     }
     for content, line in wrong.items():
@@ -374,7 +374,7 @@ def test_unknown_parameters_are_refused(site: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[" * 100_000, b"null", b'{"prompt": NaN}', b'{"prompt":"a","beta":NaN}', b"\xff\xfe", b"[]"]
+    "body", [b"", b"{", b"[" * 40_000, b"null", b'{"prompt": NaN}', b'{"prompt":"a","beta":NaN}', b"\xff\xfe", b"[]"]
 )
 def test_a_body_that_is_not_a_request_is_an_error(site: httpx.Client, body: bytes) -> None:
     error_text(site.post("/api/search", content=body, headers={"Content-Type": "application/json"}), 400)
@@ -638,14 +638,19 @@ def test_requests_beyond_the_queue_are_refused(retriever: mm.Retriever) -> None:
         assert ask().status_code == 200
 
 
-def test_a_request_that_times_out_keeps_its_slot(retriever: mm.Retriever) -> None:
+def test_a_thread_that_does_not_end_is_given_up_and_replaced(retriever: mm.Retriever) -> None:
     slow = SlowRetriever(retriever)
-    with served(create_app(slow, limits=Limits(workers=1, waiting=0, seconds=0.3))) as link:
-        line = error_text(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 504)
-        assert line == "the request took longer than 0.3 seconds; try again later, or send fewer requests"
-        error_text(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 503)
-        assert slow.begun == 1
+    with served(create_app(slow, limits=Limits(workers=1, waiting=0, seconds=1.5, given_up=2))) as link:
+        for begun in (1, 2, 3):
+            line = error_text(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 504)
+            assert line == "the request took longer than 1.5 seconds; try again later, or send fewer requests"
+            assert slow.begun == begun
+            given_up = min(begun, 2)
+            until(lambda: metric(link, 'mmretrieve_given_up{gate="searching"}') == given_up)  # noqa: B023
+            until(lambda: metric(link, 'mmretrieve_running{gate="searching"}') == (begun == 3))  # noqa: B023
+        error_text(httpx.post(f"{link}/api/search", json={"prompt": "in red"}), 503)  # as many as may be were given up
         slow.let.set()
+        until(lambda: metric(link, 'mmretrieve_given_up{gate="searching"}') == 0)
         until(lambda: metric(link, 'mmretrieve_running{gate="searching"}') == 0)
         assert httpx.post(f"{link}/api/search", json={"prompt": "in red"}).status_code in (200, 504)
 
@@ -846,7 +851,16 @@ def test_the_guide_states_the_limits() -> None:
         f"{bounds.waiting} more wait",
         f"a queue of {bounds.reading:,}",
         f"{bounds.upload_bytes // 1_000_000} MB together, each {bounds.upload_seconds / 3600:g} hours",
-        f"{MAX_PIXELS // 1_000_000} million pixels",
+        f"{bounds.image_pixels // 1_000_000} million pixels if a client sends it, {MAX_PIXELS // 1_000_000} million if",
+        f"JSON: {limits.JSON_VALUES:,} values",
+        f"Headers: {connections.HEADER_BYTES // 1024} KB",
+        f"have {connections.MIN_CHUNK_BYTES} bytes or more",
+        f"{bounds.connections}, of one address {bounds.connections_of_address}",
+        f"closed after {bounds.header_seconds:g} s, and one whose client does not read the response after {bounds.seconds:g} s",
+        f"{bounds.all_bodies_bytes // 1_000_000} MB for the bodies",
+        f"{bounds.unread_bytes // 1_000_000} MB for responses",
+        f"up to {bounds.given_up} threads",
+        f"completes requests for {run.GRACEFUL_SECONDS} s and ends within {run.EXIT_SECONDS:g} s",
         f"up to {IMAGE_SIDE:,} pixels a side",
         f"first {MAX_THUMBNAILS} hits",
     ):
