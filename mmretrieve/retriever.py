@@ -402,7 +402,7 @@ class Retriever:
         exclude : str or collection of str, optional
             Items that must not appear.
         exclude_reference : bool, default=False
-            Leave out the references: items by id, and every item with the same content as a file.
+            Leave out the references, and every item with the same content as one.
 
         Returns
         -------

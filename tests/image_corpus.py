@@ -12,7 +12,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -327,6 +326,14 @@ def _status(name: str) -> int:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
 
 
+def peak_growth(work: Callable[[], object]) -> int:
+    """The peak growth of the memory of this process while it works, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a forked child returns, so that this process stays small: freed memory that a child reuses would not be measured."""
     receiving, sending = os.pipe()
@@ -353,17 +360,19 @@ def _measure(path: Path) -> dict[str, Any]:
     from mmretrieve.errors import ImageError
     from mmretrieve.images import open_image, thumbnail
 
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
-    before, error, size, started = _status("VmRSS"), "", None, time.process_time()
-    try:
-        image = open_image(path)
-        size = image.size
-        thumbnail(image, 320)
-    except ImageError as refused:
-        error = str(refused)
-    except BaseException as unexpected:
-        error = f"UNEXPECTED {unexpected!r}"
-    return {"peak": _status("VmHWM") - before, "error": error, "size": size, "seconds": time.process_time() - started}
+    result: dict[str, Any] = {"error": "", "size": None}
+
+    def decode() -> None:
+        try:
+            image = open_image(path)
+            result["size"] = image.size
+            thumbnail(image, 320)
+        except ImageError as refused:
+            result["error"] = str(refused)
+        except BaseException as unexpected:
+            result["error"] = f"UNEXPECTED {unexpected!r}"
+
+    return {"peak": peak_growth(decode), **result}
 
 
 def _header_pixels(data: bytes) -> int:

@@ -37,7 +37,10 @@ class Manifest:
 
     def check_same_vectors(self, location: object, other: Manifest, other_location: object) -> None:
         """Raises GalleryError, with what differs, unless the vectors of both galleries were made in the same way and can be compared."""
-        differences = [] if self.encoder == other.encoder else [f"encoder: {self.encoder.difference(other.encoder)}"]
+        differences = []
+        if self.encoder != other.encoder:
+            names = f"{self.encoder.model} and {other.encoder.model}"
+            differences.append(f"encoder ({names}): {self.encoder.difference(other.encoder)}")
         for name in ("dim", "decode", "colors"):
             if (value := getattr(self, name)) != (other_value := getattr(other, name)):
                 differences.append(f"{name} {value} and {other_value}")

@@ -228,5 +228,7 @@ def test_another_encoder_is_refused_with_what_differs(tmp_path: Path) -> None:
     other = mm.Gallery.for_vectors(tmp_path / "other", identity("5f" * 32, 336), 4, decode="fast")
     with pytest.raises(GalleryError) as caught:
         gallery.merge(other.path)
-    assert "differ in encoder: preprocessing (size 336 and 224); decode fast and exact; only" in str(caught.value)
+    assert "differ in encoder (clip and clip): preprocessing (size 336 and 224); decode fast and exact; only" in str(
+        caught.value
+    )
     assert "{" not in str(caught.value)

@@ -118,9 +118,9 @@ def test_another_encoder_is_refused_and_both_are_named(milvus: LiteServer, tmp_p
     folder, address = filled(tmp_path / "g", 10), milvus.address("mine")
     push(folder.path, address)
     mm.Gallery.for_vectors(tmp_path / "h", mm.EncoderIdentity("other", "weights", "plain"), ColourEncoder.dim)
-    with pytest.raises(GalleryError, match=r"by colours .*/h: .* by other "):
+    with pytest.raises(GalleryError, match=r"/h differ in encoder \(colours and other\): weights"):
         push(tmp_path / "h", address)
-    with pytest.raises(GalleryError, match=r"by colours"):
+    with pytest.raises(GalleryError, match=r"\(.*colours.*\): weights"):
         pull_into(tmp_path / "h", address)
     with pytest.raises(GalleryError, match=r"was made by colours, not by .*wardrobe"):
         mm.Retriever(mm.open_gallery(address), encoder)

@@ -1,11 +1,16 @@
-"""Peak memory of decodes over the whole corpus, at the largest size that a server accepts."""
+"""Peak memory of decodes: of every file of the corpus, near the largest size that a server accepts, and of indexing many."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from image_corpus import check_decode_memory
+from image_corpus import check_decode_memory, gradient
+
+from mmretrieve.images import BYTES_PER_PIXEL, DECODE_MEMORY
 
 SIDE = int(os.environ.get("MMRETRIEVE_DECODE_SIDE", 6_000))  # of a square: 36 million pixels
 
@@ -14,3 +19,28 @@ SIDE = int(os.environ.get("MMRETRIEVE_DECODE_SIDE", 6_000))  # of a square: 36 m
 @pytest.mark.timeout(3600)
 def test_no_file_takes_more_than_12_bytes_a_pixel() -> None:
     check_decode_memory(SIDE, SIDE)
+
+
+INDEX = """
+import sys
+from pathlib import Path
+import mmretrieve as mm
+from image_corpus import peak_growth
+encoder = mm.load_encoder("wardrobe")
+gallery = mm.Gallery.create(sys.argv[2], encoder=encoder)
+print(peak_growth(lambda: gallery.add(sys.argv[1])))
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_indexing_large_images_stays_within_the_budget_and_one_image(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    image = gradient(7_000, 5_200, "RGB").copy()
+    for i in range(16):
+        image.putpixel((i, 0), (1, 2, 3))
+        image.save(tmp_path / "images" / f"{i}.jpg", quality=50)
+    command = [sys.executable, "-c", INDEX, str(tmp_path / "images"), str(tmp_path / "gallery")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) < DECODE_MEMORY.total + BYTES_PER_PIXEL * 7_000 * 5_200 + 100_000_000
