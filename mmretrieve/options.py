@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from math import isfinite
@@ -51,10 +52,22 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
     return int(value)
 
 
-def check_path(name: str, value: Any) -> Path:
-    """The value as a Path. Raises OptionError, with the name, unless it is text or a Path."""
+def check_path(name: str, value: Any, *, on_disk: bool = True) -> Path:
+    """The value as a Path. Raises OptionError, with the name, unless it is text or a Path that the file system accepts.
+
+    It need not exist. `on_disk=False` does not ask the file system.
+    """
     if not isinstance(value, str | Path):
         raise OptionError(f"{name} must be a path, got {value!r:.80}")
+    if on_disk:
+        try:
+            os.lstat(value)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            raise OptionError(f"{name} {str(value)!r:.200}: {error.strerror}") from error
+        except ValueError as error:  # a null character, half a surrogate pair
+            raise OptionError(f"{name} {str(value)!r:.200}: is not a path ({error})") from error
     return Path(value)
 
 

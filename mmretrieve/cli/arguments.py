@@ -18,6 +18,7 @@ from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, Registry
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldGroup, FieldKind, RequestField
 
 WRONG_USE = 2
+MAX_LINE_CHARACTERS = 2_000  # of a message, which may repeat what was given
 HOST = "127.0.0.1"
 LANGUAGE_OPTIONS = {
     "captioner": ("C", "describes references in words: tagger, endpoint, transformers:MODEL or a file of captions"),
@@ -187,7 +188,9 @@ def weights(text: str) -> dict[str, float] | str:
 
 
 def printable(text: str) -> str:
-    """The text in one line, with control characters escaped."""
+    """The text in one line, with control characters escaped and the middle of a very long one left out."""
+    if len(text) > MAX_LINE_CHARACTERS:
+        text = f"{text[: MAX_LINE_CHARACTERS // 2]} … {text[-MAX_LINE_CHARACTERS // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 

@@ -58,9 +58,19 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
     except Exception as error:
         if options.debug:
             raise
-        message = arguments.printable(" ".join(str(error).split()))
-        print(f"mmretrieve: {type(error).__name__}: {message} (--debug shows where)", file=sys.stderr)
+        print(f"mmretrieve: {arguments.printable(_explain(error))} (--debug shows where)", file=sys.stderr)
         return FAILED
+
+
+def _explain(error: Exception) -> str:
+    """Returns a sentence about an error that is not one of the library."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
+    if isinstance(error, RecursionError):
+        return "a file or an option is nested too deeply"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def resolve_gallery(name: str) -> Path | str:

@@ -240,7 +240,7 @@ def check_lists(
     if invalid := [id_ for id_ in ids if not id_ or not is_text(id_)]:
         raise OptionError(f"ids must be text, got {invalid[0]!r}")
     for path in paths or ():
-        check_path("paths", path)
+        check_path("paths", path, on_disk=False)
     if others := [one for one in fields or () if not isinstance(one, Mapping)]:
         raise OptionError(f"fields: expected a mapping such as {{'colour': 'red'}} for each vector, got {others[0]!r:.80}")
 

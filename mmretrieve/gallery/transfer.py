@@ -64,7 +64,7 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
             if progress is not None:
                 progress(len(rows))
         (folder / MANIFEST).write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise GalleryError(f"{folder}: could not write ({error})") from error
     return len(view)
 

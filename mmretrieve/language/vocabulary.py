@@ -211,7 +211,9 @@ class Vocabulary:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise VocabularyError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, VocabularyError):
+                raise
             raise VocabularyError(f"{path}: not a vocabulary; expected JSON with 'sentence' and 'groups'") from error
 
     def write(self, path: str | Path) -> None:
