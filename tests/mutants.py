@@ -45,7 +45,11 @@ ROOMS = {
     "candidates": Room(
         ("mmretrieve/gallery/candidates.py",), ("tests/gallery/test_candidates.py", "tests/gallery/test_indexed.py")
     ),
-    "store": Room(("mmretrieve/gallery/store/*.py",), ("tests/gallery/test_store.py", "tests/gallery/test_gallery.py"), "7"),
+    "store": Room(
+        ("mmretrieve/gallery/store/*.py",),
+        tuple(f"tests/gallery/test_{name}.py" for name in ("ledger", "old_galleries", "store", "gallery", "files")),
+        digits="7",
+    ),
 }
 
 
