@@ -351,3 +351,15 @@ def test_websockets_are_not_served(quoted_site: str) -> None:
     with connect(quoted_site) as client:
         client.sendall(request("/api/health", b"", *upgrade))
         assert client.recv(4_096).startswith(b"HTTP/1.1 200")
+
+
+def test_routes_of_gradio_that_the_page_does_not_use_are_not_served(retriever: mm.Retriever) -> None:
+    from demo.app import page
+
+    names = ("queue/join", "file=/etc/passwd", "upload", "proxy=http://localhost/", "run/predict", "openapi.json", "vibe-code/")
+    paths = [*(f"/gradio_api/{name}" for name in names), "/monitoring", "/openapi.json", "/custom_component/a/client/b"]
+    with served(create_app(retriever, page=page)) as link:
+        assert httpx.get(f"{link}/config").status_code == 200
+        for path in paths:
+            for method in ("GET", "POST"):
+                assert error_text(httpx.request(method, link + path), 404).startswith("no such route"), path
