@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CONSTRAINTS ?=
 MILVUS := .milvus
 LOWEST := .lowest
-MILVUS_CONSTRAINTS ?=
+TOOLS := .tools
+
+# files of exact versions with hashes, as CI uses them; without one, pip takes what pyproject.toml allows
+LOCK ?=
+MILVUS_LOCK ?=
 
 # how many processes run the tests; each file of tests runs whole in one of them
 JOBS ?= 2
@@ -14,7 +17,7 @@ PYTEST = $(BIN)/python -m pytest
 PARALLEL = -n $(JOBS) --dist loadfile
 QUICK = tests/test_core.py tests/test_rules.py tests/test_rooms.py tests/test_readme.py tests/test_life.py
 
-.PHONY: demo test quick soak fuzz mutants test-lowest lint types format docs bench results clean
+.PHONY: demo test quick soak fuzz mutants test-lowest lock licenses audit lint types format docs bench results clean
 
 demo: $(READY)
 	$(BIN)/python -m demo $(GALLERY)
@@ -29,24 +32,42 @@ quick: $(READY) lint
 
 # What may take longer than `make test`, each with what the last run showed.
 
-# soak: a gallery is killed MMRETRIEVE_KILLS times (42 in `make test`). Last run: 1,000 times, green, 10 minutes of one core
+# soak: faults again and again, MMRETRIEVE_SOAK_MINUTES in all; RELIABILITY.md shows what was tried and lost
 soak: $(READY)
-	MMRETRIEVE_KILLS=$${MMRETRIEVE_KILLS:-1000} $(PYTEST) tests/gallery/test_kill.py --timeout 3600
+	MMRETRIEVE_SOAK_MINUTES=$${MMRETRIEVE_SOAK_MINUTES:-60} MMRETRIEVE_SOAK_REPORT=results/reliability.json \
+		$(PYTEST) -m soak --timeout 7200 tests/soak
+	$(BIN)/python -m docs.reliability
 
-# fuzz: MMRETRIEVE_FUZZ times as many random examples, other ones each time. Last run: the laws of the core with 3 times as many
-fuzz: $(READY) $(MILVUS)/.ready
+# fuzz: MMRETRIEVE_FUZZ times as many random examples, other ones each time, then mutated inputs, guided by coverage, for
+# MMRETRIEVE_FUZZ_MINUTES. Last run: SECURITY.md
+fuzz: $(READY) $(MILVUS)/.ready $(TOOLS)/.ready
 	MMRETRIEVE_FUZZ=$${MMRETRIEVE_FUZZ:-10} $(PYTEST) $(PARALLEL) --timeout 3600 -m property
+	PYTHONPATH=$(TOOLS) $(BIN)/python -m tests.fuzz.run $${MMRETRIEVE_FUZZ_MINUTES:-30}
 
-# mutants: the source broken in one place at a time must turn the tests red. Last run: 10 of 10 faults, 2 minutes of one core
-mutants: $(READY)
-	$(BIN)/python tests/mutants.py
+# mutants: the source broken in one place at a time must turn the tests of its room red, or is explained in tests/mutants.txt
+mutants: $(READY) $(TOOLS)/.ready
+	PYTHONPATH=$(TOOLS) $(BIN)/python tests/mutants.py
 
-# test-lowest: the oldest versions that pyproject.toml allows, in an environment of its own. Not run yet: it downloads several GB
+# test-lowest: the oldest versions that pyproject.toml allows, in an environment of its own (7 GB)
 test-lowest: $(MILVUS)/.ready
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip uv
 	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[demo,dev]'
 	$(LOWEST)/bin/python -m pytest $(PARALLEL)
+
+# lock: the versions and hashes that CI installs. What is in the files already stays; add UPGRADE=--upgrade for newer versions
+COMPILE = PYTHONPATH=$(TOOLS) $(BIN)/python -m uv pip compile --quiet --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --python-version 3.11 $(UPGRADE)
+lock: $(READY) $(TOOLS)/.ready
+	echo 'setuptools>=77' | $(COMPILE) --extra demo --extra dev pyproject.toml - --output-file .ci/requirements.txt
+	printf 'milvus-lite>=3.2,<4\npymilvus\n' | $(COMPILE) - --output-file .ci/milvus.txt
+
+# licenses: what the locked packages are under. audit: known vulnerabilities of these versions; it asks a public database
+licenses: $(READY)
+	$(BIN)/python -m docs.licenses
+
+audit: $(READY) $(TOOLS)/.ready
+	PYTHONPATH=$(TOOLS) $(BIN)/python -m pip_audit --disable-pip --require-hashes --requirement .ci/requirements.txt
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -74,18 +95,33 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.first --out results
 
 clean:
-	rm -rf $(VENV) $(MILVUS) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build site *.egg-info
+	rm -rf $(VENV) $(MILVUS) $(LOWEST) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build site *.egg-info
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmretrieve needs Python 3.11 or later; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+ifeq ($(LOCK),)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+else
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endif
 	@touch $(READY)
+
+# tools that no test needs: mutmut, uv, pip-audit, and atheris where it can be installed
+$(TOOLS)/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --target $(TOOLS) 'mutmut>=3.8,<4' uv pip-audit
+	$(BIN)/python -m pip install --quiet --target $(TOOLS) --no-deps atheris || echo 'no atheris for this Python: inputs are mutated blindly'
+	@touch $(TOOLS)/.ready
 
 # the server that stands in for Milvus brings a FAISS of its own, so it lives by itself
 $(MILVUS)/.ready: Makefile
 	$(PYTHON) -m venv $(MILVUS)
+ifeq ($(MILVUS_LOCK),)
 	$(MILVUS)/bin/python -m pip install --quiet --upgrade pip
-	$(MILVUS)/bin/python -m pip install --quiet $(if $(MILVUS_CONSTRAINTS),--constraint $(MILVUS_CONSTRAINTS)) 'milvus-lite>=3.2,<4' pymilvus
+	$(MILVUS)/bin/python -m pip install --quiet 'milvus-lite>=3.2,<4' pymilvus
+else
+	$(MILVUS)/bin/python -m pip install --quiet --require-hashes --requirement $(MILVUS_LOCK)
+endif
 	@touch $(MILVUS)/.ready

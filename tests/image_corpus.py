@@ -304,8 +304,8 @@ BYTES_PER_PIXEL = {"alpha-444.avif": 14, "alpha.heic": 14, "alpha.jxl": 15}  # w
 TEXT_BYTES = {"many-texts.png": 64_000_000}  # which Pillow unpacks at most
 
 
-def check_decode_memory(width: int, height: int, names: Iterable[str] = ()) -> None:
-    """Fails for a file of those names, by default of all, whose decode takes too much memory, and for an unexpected outcome."""
+def check_decode_memory(width: int, height: int, names: Iterable[str] = ()) -> int:
+    """Returns how many files were decoded. Fails for a file of those names, by default of all, whose decode takes too much memory, and for an unexpected outcome."""
     command = [sys.executable, __file__, str(width), str(height), *names]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     results = [json.loads(line) for line in done.stdout.splitlines()]
@@ -319,6 +319,7 @@ def check_decode_memory(width: int, height: int, names: Iterable[str] = ()) -> N
         assert not result["error"] or name in HOSTILE, result
     assert len(results) == len(list(names) or ORDINARY | HOSTILE)
     assert not too_large, too_large
+    return len(results)
 
 
 def _status(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -83,6 +84,13 @@ def command(*words: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
             process.kill()
             process.stdout.close()
             process.stderr.close()
+
+
+def free_port() -> int:
+    """A port that no program listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def until(holds: object, seconds: float = PATIENCE) -> None:

@@ -1,133 +1,141 @@
-"""`make mutants`: breaks the library in one place at a time, in a copy, and requires that the tests go red each time.
+"""`make mutants`: mutmut breaks one room at a time, in a copy, and the fast tests of that room must notice.
 
-A fault is an exact piece of the source and what replaces it. A piece that is no longer there is an error: the list follows the code.
+Every mutant that survives is in `mutants.txt`, one line each: function | the line as mutated | why no test can or need notice. A survivor
+that is not there, and a line there whose mutant is noticed, end the run with exit status 1.
+
+    python tests/mutants.py [ROOM …]
 """
 
 from __future__ import annotations
 
+import ast
+import difflib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("mmretrieve", "eval", "demo", "benchmarks", "tests")
-FILES = ("pyproject.toml", "README.md", "CONTRIBUTING.md")
+EXPLAINED = Path(__file__).with_suffix(".txt")
+COPIED = ["mmretrieve", "eval", "demo", "benchmarks", "docs", "tests", "README.md", "CONTRIBUTING.md"]
+NOT_MUTATED = ["^ *raise ", "logger"]  # texts of errors and logs; tests of mistakes read those that matter
+SURVIVED = (0, 5, 33)  # exit statuses: of pytest, and of mutmut where no test reaches the function; a timeout is noticed
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What is broken, where, and the tests that must notice."""
+class Room:
+    """What is mutated, the tests that must notice, and which mutants are tried: those whose number ends in one of the digits."""
 
-    name: str
-    file: str
-    right: str
-    wrong: str
+    files: tuple[str, ...]
     tests: tuple[str, ...]
+    digits: str = "0123456789"
 
 
-CORE = ("tests/test_core.py",)
-FAULTS = [
-    Fault(
-        "vectors keep their length",
-        "mmretrieve/vectors.py",
-        "rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)",
-        "rows, dtype=np.float32)",
-        CORE,
+ROOMS = {
+    "vectors": Room(("mmretrieve/vectors.py",), ("tests/test_core.py",)),
+    "scoring": Room(("mmretrieve/scoring.py",), ("tests/test_core.py",)),
+    "directions": Room(("mmretrieve/directions.py",), ("tests/test_core.py",)),
+    "rules": Room(("mmretrieve/rules.py",), ("tests/test_rules.py",)),
+    "metrics": Room(("eval/metrics.py",), ("tests/eval/test_metrics.py",)),
+    "candidates": Room(
+        ("mmretrieve/gallery/candidates.py",), ("tests/gallery/test_candidates.py", "tests/gallery/test_indexed.py")
     ),
-    Fault("the sort order is turned round", "mmretrieve/scoring.py", "np.argsort(-scores[", "np.argsort(scores[", CORE),
-    Fault(
-        "of equal scores the last comes first",
-        "mmretrieve/scoring.py",
-        "    return candidates[np.argsort(",
-        "    candidates = candidates[::-1]\n    return candidates[np.argsort(",
-        CORE,
+    "store": Room(
+        ("mmretrieve/gallery/store/*.py",),
+        tuple(f"tests/gallery/test_{name}.py" for name in ("ledger", "old_galleries", "store", "gallery", "files")),
+        digits="7",
     ),
-    Fault(
-        "the threshold of the best k is one too high",
-        "mmretrieve/scoring.py",
-        "np.flatnonzero(scores >= threshold)",
-        "np.flatnonzero(scores > threshold)",
-        CORE,
-    ),
-    Fault(
-        "a benchmark ranks the reference too",
-        "eval/benchmarks/base.py",
-        "return () if self.protocol.keeps_reference else (self.id2row[query.reference],)",
-        "return ()",
-        ("tests/eval/test_metrics.py", "tests/eval/test_benchmark.py"),
-    ),
-    Fault(
-        "a search returns the reference although it was to be left out",
-        "mmretrieve/retriever.py",
-        "if request.exclude_reference else ()",
-        "if False else ()",
-        ("tests/test_retriever.py",),
-    ),
-    Fault(
-        "image and text change places on the plane",
-        "mmretrieve/directions.py",
-        "return (1 - beta, beta - gamma, gamma)",
-        "return (beta - gamma, 1 - beta, gamma)",
-        CORE,
-    ),
-    Fault(
-        "deleted items live on",
-        "mmretrieve/gallery/store/records.py",
-        "(items.died = 0 OR items.died > {self.generation})",
-        "(items.died >= 0)",
-        ("tests/gallery/test_gallery.py",),
-    ),
-    Fault(
-        "items that the index does not cover yet are not found",
-        "mmretrieve/gallery/candidates.py",
-        "np.union1d(candidates, uncovered)",
-        "candidates",
-        ("tests/gallery/test_indexed.py",),
-    ),
-    Fault(
-        "weights of a linear rule are ignored",
-        "mmretrieve/scoring.py",
-        "np.asarray(weights, dtype=np.float64)[:, None] * scores_tn",
-        "np.ones(len(weights))[:, None] * scores_tn",
-        CORE,
-    ),
-]
+}
 
 
 def main() -> int:
-    """Tries each fault, or those whose name holds a word of the command line. Exit status 1 where a test stayed green."""
-    wanted = [fault for fault in FAULTS if not sys.argv[1:] or any(word in fault.name for word in sys.argv[1:])]
-    unnoticed = [fault.name for fault in wanted if not noticed(fault)]
-    sys.stdout.write(f"{len(wanted) - len(unnoticed)} of {len(wanted)} faults were noticed\n")
-    return 1 if unnoticed else 0
+    """Runs the rooms that the command line names, or all."""
+    rooms = {name: room for name, room in ROOMS.items() if name in (sys.argv[1:] or ROOMS)}
+    return max(run(name, room) for name, room in rooms.items())
 
 
-def noticed(fault: Fault) -> bool:
-    """Whether those tests, which pass in this checkout, fail once it is broken in that way."""
+def run(name: str, room: Room) -> int:
+    """Prints the counts of a room, each survivor without an explanation, and each explanation without a survivor. 1 if there is one."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in FOLDERS:
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in FILES:
-            shutil.copy(ROOT / name, copy)
-        source = (copy / fault.file).read_text(encoding="utf-8")
-        if source.count(fault.right) != 1:
-            raise SystemExit(
-                f"{fault.file} holds {fault.right!r} {source.count(fault.right)} times, expected once: see {__file__}"
-            )
-        (copy / fault.file).write_text(source.replace(fault.right, fault.wrong), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *fault.tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy)}
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    is_noticed = done.returncode == 1 and bool(failed)  # not 2: a file that cannot be imported proves nothing
-    sys.stdout.write(f"{'red  ' if is_noticed else 'GREEN'}  {fault.name}: {failed[0] if failed else done.stdout[-500:]}\n")
+        for path in COPIED:
+            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, copy / path)
+        settings = {
+            "source_paths": sorted({file.split("/")[0] for file in room.files}),
+            "only_mutate": list(room.files),
+            "also_copy": COPIED,
+            "pytest_add_cli_args_test_selection": list(room.tests),
+            "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+            "do_not_mutate_patterns": NOT_MUTATED,
+        }
+        table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        (copy / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{table}\n", encoding="utf-8")
+        chosen = [] if len(room.digits) == 10 else [f"*_{digit}" for digit in room.digits] + [f"*[0-9]{d}" for d in room.digits]
+        done = mutmut(copy, "run", "--max-children", os.environ.get("JOBS", "2"), *chosen)
+        results = list(exit_statuses(copy))
+        if not results:
+            raise SystemExit(f"{name}: mutmut tried nothing\n{done[-2000:]}")
+    survivors = [mutant for mutant, status in results if status in SURVIVED]
+    texts = [line.rpartition(" | ")[0] for line in EXPLAINED.read_text(encoding="utf-8").splitlines()]
+    unexplained = [line for line in survivors if line not in texts]
+    sys.stdout.writelines(f"SURVIVED  {line}\n" for line in unexplained)
+    tried = {mutant for mutant, _ in results}
+    outdated = [text for text in texts if text in tried and text not in survivors]
+    sys.stdout.writelines(f"NOTICED   {line}\n" for line in outdated)
+    sys.stdout.write(
+        f"{name}: {len(results)} tried, {len(results) - len(survivors)} noticed, {len(survivors) - len(unexplained)} explained, "
+        f"{len(unexplained)} to explain\n"
+    )
     sys.stdout.flush()
-    return is_noticed
+    return 1 if unexplained or outdated else 0
+
+
+def mutmut(folder: Path, *words: str) -> str:
+    """What `mutmut …` prints in a folder."""
+    command = [sys.executable, "-m", "mutmut", *words]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ).stdout
+
+
+def exit_statuses(folder: Path) -> Iterator[tuple[str, int]]:
+    """Each mutant that was tried, as "function | its lines", and the exit status of its tests."""
+    for file in sorted((folder / "mutants").rglob("*.py.meta")):
+        statuses = json.loads(file.read_text(encoding="utf-8"))["exit_code_by_key"]
+        source = file.with_suffix("").read_text(encoding="utf-8")
+        bodies = {
+            node.name: ast.get_source_segment(source, node).splitlines()  # type: ignore[union-attr]
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name
+        }
+        for mutant, status in statuses.items():
+            module, _, name = mutant.rpartition(".")
+            function = name.rpartition("__mutmut_")[0]
+            if status is not None:
+                yield f"{module}.{readable(function)} | {changed(bodies[f'{function}__mutmut_orig'], bodies[name])}", status
+
+
+def readable(function: str) -> str:
+    """The name of a function without what mutmut puts around it.
+
+    >>> readable("x_unit"), readable("xǁStoreǁread")
+    ('unit', 'Store.read')
+    """
+    return function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+
+
+def changed(before: list[str], after: list[str]) -> str:
+    """The lines that only the second of two bodies has; the first line, with the name of the mutant, only where parameters change."""
+    if before[0].partition("(")[2] == after[0].partition("(")[2]:
+        before, after = before[1:], after[1:]
+    lines = [line[2:].strip() for line in difflib.ndiff(before, after) if line.startswith("+ ")]
+    return " ".join(lines) or "a line less"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV, automatic_alpha_image, pdv, pdv_weights, plane_weights
 from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.scoring import linear, linear_contributions, term_scores, top_k
-from mmretrieve.vectors import check_unit, unit
+from mmretrieve.vectors import ROW_BATCH_SIZE, as_rows, check_unit, unit
 
 RANDOM = np.random.default_rng(0)
 A, B, C = (RANDOM.normal(size=(7, 16)) * 5 for _ in range(3))
@@ -88,6 +90,15 @@ def test_invalid_vectors_raise_vector_error(bad: object, message: str) -> None:
     assert issubclass(mm.MMRetrieveError, ValueError)
 
 
+@pytest.mark.parametrize("name", ["image", "text", "composed"])
+def test_the_term_that_is_wrong_is_named(name: str) -> None:
+    terms = {"image": A, "text": B, "composed": C}
+    with pytest.raises(VectorError, match=f"^{name}: row 0 is a zero vector"):
+        pdv(**terms | {name: np.zeros((7, 16))})
+    with pytest.raises(VectorError, match="same shape"):
+        pdv(**terms | {name: A[:6]})
+
+
 def test_a_sum_that_cancels_is_refused() -> None:
     with pytest.raises(VectorError, match="zero"):
         pdv([[1.0, 0]], [[1.0, 0]], [[-1.0, 0]], beta=0, alpha_image=0.5)
@@ -104,6 +115,8 @@ def test_automatic_alpha_is_the_closest_point() -> None:
     for step in (-1e-3, 1e-3):
         assert (gap(alpha) < gap(alpha + step)).all()
     np.testing.assert_allclose(automatic_alpha_image([[1.0, 0]], [[0.0, -1]], [[0.0, 1]]), [0.5])  # delta (0, 2), gap (-1, 1)
+    # delta (−0.2, 0.6), gap (0.8, −0.4)
+    np.testing.assert_allclose(automatic_alpha_image([[0.0, 1]], [[1.0, 0]], [[0.8, 0.6]]), [-1], atol=1e-6)
     with pytest.raises(VectorError, match="no direction"):
         automatic_alpha_image(A, B, B)
 
@@ -114,6 +127,68 @@ def test_unit_by_hand_and_the_contract() -> None:
         check_unit([[3.0, 4.0]], "x")
     with pytest.raises(VectorError, match="expected 3 columns"):
         unit([[3, 4]], dim=3)
+
+
+NOT_REAL = r"^x: expected an array of real numbers of shape \(n, d\), got "
+
+
+@pytest.mark.parametrize("function", [as_rows, unit, check_unit])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("words", NOT_REAL + "(str|ndarray)$"),
+        ([[1], [1, 2]], NOT_REAL + "list$"),
+        ([[1j]], NOT_REAL + "list$"),
+        ([["a"]], NOT_REAL + "(list|ndarray)$"),
+        ([1.0], r"^x: expected shape \(n, d\), got \(1,\)$"),
+        (np.ones((2, 0)), r"^x: expected shape \(n, d\), got \(2, 0\)$"),
+        (np.ones((ROW_BATCH_SIZE + 1, 1, 1)), r"^x: expected shape \(n, d\), got \(16385, 1, 1\)$"),
+        ([[1.0], [math.nan]], "^x: row 1 contains NaN, infinity or a number beyond the range of float(32|64)$"),
+    ],
+)
+def test_what_is_not_rows_is_named(function: Callable[..., object], values: object, message: str) -> None:
+    with pytest.raises(VectorError, match=message):
+        function(values, "x")
+    with pytest.raises(VectorError, match=r"^x: expected 3 columns, got 2$"):
+        function([[1.0, 0.0]], "x", dim=3)
+
+
+def test_rows_are_float32_and_never_overflow_silently() -> None:
+    assert as_rows([[1, 2]], "x").dtype == np.float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(VectorError, match=r"^x: row 0 contains .* beyond the range of float32$"):
+            as_rows([[1e300]], "x")
+    with pytest.raises(VectorError, match=r"^vectors: row 1 is a zero vector"):
+        unit([[2.0], [0.0]])
+
+
+def test_rows_of_all_batches_are_normalized_and_numbered() -> None:
+    rows = RANDOM.normal(size=(2 * ROW_BATCH_SIZE + 3, 2))
+    result = unit(rows)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, normalised(rows), atol=1e-6)
+    last = len(rows) - 1
+    for bad, message in ((0.0, "is a zero vector"), (math.nan, "contains NaN")):
+        rows[last] = bad
+        with pytest.raises(VectorError, match=f"^x: row {last} {message}"):
+            unit(rows, "x")
+    with pytest.raises(VectorError, match=r"^x: expected 3 columns, got 2$"):
+        unit(rows[:-1], "x", dim=3)
+
+
+@pytest.mark.parametrize(("lengths", "worst"), [((1, 0.2, 1.5), 1), ((1.9, 0.9, 1), 0)])
+def test_the_row_that_is_furthest_from_unit_is_named(lengths: tuple[float, ...], worst: int) -> None:
+    with pytest.raises(VectorError, match=f"^x: expected unit rows, row {worst} has length {lengths[worst]} "):
+        check_unit([[length, 0] for length in lengths], "x")
+
+
+def test_term_scores_are_float32_in_all_batches() -> None:
+    rows = unit(RANDOM.normal(size=(2 * ROW_BATCH_SIZE + 3, 2)))
+    terms = unit(RANDOM.normal(size=(2, 2)))
+    scores = term_scores(terms, rows)
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(scores, (terms.astype(np.float64) @ rows.T.astype(np.float64)).astype(np.float32))
 
 
 def composition() -> Composition:

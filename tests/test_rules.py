@@ -55,6 +55,16 @@ def test_contributions_sum_to_the_published_formula(rule: object, expected: np.n
     np.testing.assert_allclose(contributions.sum(axis=0), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("roles", [{}, {"reward": 0.5}, {"penalty": 0.25}, {"reward": 0.5, "penalty": 0.25}])
+def test_the_soft_rule_takes_what_is_missing_as_zero(roles: dict[str, float]) -> None:
+    weighted = np.array([2.0])
+    scores = {name: np.array([score]) for name, score in roles.items()}
+    slopes = Soft(0.4).slopes(weighted, scores)
+    total = slopes.weighted * weighted + sum(slopes.roles[name] * score for name, score in scores.items())
+    factor = roles.get("reward", 0) + 1 - roles.get("penalty", 0)
+    np.testing.assert_allclose(total, 0.6 * weighted + 0.4 * weighted * factor / 2)
+
+
 @pytest.mark.parametrize("row", range(6))
 @pytest.mark.parametrize("rule", [Hinge(), Soft(), Product(), Product(0.1)])
 def test_a_contribution_is_the_average_gradient_from_zero(rule: object, row: int) -> None:

@@ -156,4 +156,5 @@ def quotes_hint(sql: str, tokens: Sequence[Token]) -> str:
 
 
 def _source(sql: str, tokens: Sequence[Token]) -> str:
-    return sql[tokens[0].start : tokens[-1].end + 1]
+    """The text of tokens in one line."""
+    return " ".join(sql[tokens[0].start : tokens[-1].end + 1].split())

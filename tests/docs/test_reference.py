@@ -25,7 +25,9 @@ from docs.generate.schemas import api_blocks, tool_blocks
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
-TEXTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+TEXTS = [
+    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELIABILITY.md")
+]
 TEXTS += sorted((ROOT / "docs").rglob("*.md"))
 
 

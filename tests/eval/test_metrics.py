@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from math import isnan
@@ -14,7 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.benchmarks.base import ASPECT_K, Benchmark, BenchmarkQuery, Protocol
-from eval.metrics import UNRANKED, RankingTask, average_precision_at, list_ranks, recall_at, target_ranks
+from eval.metrics import (
+    UNRANKED,
+    Metric,
+    RankingTask,
+    RankTable,
+    average_precision_at,
+    check_depth,
+    list_ranks,
+    recall_at,
+    target_ranks,
+)
+from mmretrieve.errors import MMRetrieveError
 
 ITEMS = tuple(f"i{n}" for n in range(30))
 CASES = 1200
@@ -46,6 +58,52 @@ def test_ranks_of_a_list_by_hand() -> None:
         2
     ]  # only 0 and 1 of these are in the task
     assert list_ranks([4, 2], RankingTask([2, 1])).tolist() == [2, UNRANKED]
+
+
+def test_the_length_of_a_ranking_by_hand() -> None:
+    assert RankingTask([0], hidden=[3, 4]).size(10) == 10 - 2
+    assert RankingTask([0, 3], hidden=[3]).size(10) == 10  # a target is always ranked
+    assert RankingTask([0], distractors=[5, 6], hidden=[3]).size(10) == 3
+    check_depth(8, 8)
+    with pytest.raises(MMRetrieveError, match="k = 9 is larger than the ranking of 8 items"):
+        check_depth(9, 8)
+
+
+def test_values_of_a_table_by_hand() -> None:
+    """Three queries on a plane of 2 × 1 points: two have one target, one has two; the second task knows only one query."""
+    one, other = np.array([[[1]], [[2]]]), np.array([[[3]], [[1]]])
+    two = np.array([[[1, 2]], [[1, 3]]])
+    recall, precision = Metric("recall@1", 1, recall_at), Metric("map@2", 2, average_precision_at)
+    tagged, subset = Metric("recall@1 x", 1, recall_at, tag="x"), Metric("recall_subset@1", 1, recall_at, subset=True)
+    tags = [("x",), (), ("x", "y")]
+    table = RankTable(
+        [recall, precision, tagged, subset],
+        tags,
+        {(False, False): [one, two, other], (True, False): [None, one, None]},
+    )
+    nan = math.nan
+    np.testing.assert_array_equal(table.value(recall), [[[100], [0]], [[100], [100]], [[0], [100]]])
+    np.testing.assert_array_equal(table.value(precision), [[[100], [50]], [[100], [50]], [[0], [100]]])
+    np.testing.assert_array_equal(table.value(tagged), [[[100], [0]], [[nan], [nan]], [[0], [100]]])
+    np.testing.assert_array_equal(table.value(subset), [[[nan], [nan]], [[100], [0]], [[nan], [nan]]])
+    assert table.values.shape == (3, 2, 1, 4)
+    np.testing.assert_array_equal(table.means()[:, 0], [[200 / 3, 200 / 3, 50, 100], [200 / 3, 200 / 3, 50, 0]])
+    alone = RankTable([recall, subset], [()], {(False, False): [one], (True, False): [None]})
+    np.testing.assert_array_equal(alone.value(recall), [[[100], [0]]])
+    np.testing.assert_array_equal(alone.value(subset), [[[nan], [nan]]])  # of the shape of the other task
+    assert alone.value(recall).dtype == np.float64
+    np.testing.assert_array_equal(alone.means(), [[[100, nan]], [[0, nan]]])
+    mixed = RankTable([recall], [(), ()], {(False, False): [one, two]})  # two groups, of which none has all queries
+    np.testing.assert_array_equal(mixed.value(recall), [[[100], [0]], [[100], [100]]])
+    unknown = RankTable([recall], [()], {(False, False): [None]})
+    np.testing.assert_array_equal(unknown.value(recall), [nan])
+    assert np.isnan(unknown.means()).all()
+    pair = RankTable([recall, tagged], [("x",), ()], {(False, False): [np.array([1]), np.array([2])]})
+    np.testing.assert_array_equal(pair.values, [[100, 100], [0, nan]])
+    np.testing.assert_array_equal(pair.means(), [50, 100])
+    np.testing.assert_array_equal(pair.means(slice(1, 2)), [0, nan])
+    single = RankTable([recall], [(), ()], {(False, False): [np.array([1]), None]})
+    np.testing.assert_array_equal(single.value(recall), [100, nan])
 
 
 def test_metrics_by_formula() -> None:

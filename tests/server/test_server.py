@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import ROOT, SlowRetriever, command, served, until
+from live_server import ROOT, SlowRetriever, command, free_port, served, until
 from milvus_server import LiteServer
 from PIL import Image
 
@@ -765,14 +765,6 @@ def test_the_command_serves_stops_and_removes_its_uploads(made: Path, file: Path
         rest, errors = process.communicate(timeout=20)
     assert (process.returncode, rest, errors) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_invalid_options_of_the_command_are_refused(

@@ -1,0 +1,91 @@
+"""What a search asks of its index, and which rows it then scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmretrieve.gallery.candidates import MAX_SCORED_ROWS, find_candidates
+
+
+class Ordered:
+    """An index that proposes rows 0, 1, 2, … to a query 0, and rows from `query` on to any other. It notes what was asked."""
+
+    def __init__(self, size: int, max_k: int | None = None) -> None:
+        self.size, self.max_k = size, max_k
+        self.asked: list[tuple[int, int]] = []  # queries, k
+        self.widened: list[float] = []
+
+    def __len__(self) -> int:
+        return self.size
+
+    def wider(self, factor: float) -> Ordered:
+        self.widened.append(factor)
+        return self
+
+    def search(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
+        self.asked.append((len(queries), k))
+        return [np.arange(int(first), min(int(first) + k, self.size)) for first in queries[:, 0]]
+
+
+def candidates(index: Ordered, rows: Any, *, k: int = 5, excluded: int = 0, live: int, queries: Any = (0,)) -> list[int]:
+    found = find_candidates(index, np.array(queries, np.float32)[:, None], k, np.asarray(rows), excluded, live)  # type: ignore[arg-type]
+    return list(map(int, found))
+
+
+def test_an_index_is_asked_for_the_excluded_and_the_deleted_too() -> None:
+    index = Ordered(100)
+    assert candidates(index, range(100), excluded=2, live=100) == list(range(7))
+    assert candidates(index, range(0, 100, 2), live=50) == [0, 2, 4, 6, 8]  # half is deleted, so ten are asked for
+    assert candidates(index, range(0, 100, 2), excluded=2, live=50) == [0, 2, 4, 6, 8, 10, 12]  # ceil(7 / 0.52) = 14
+    assert index.asked == [(1, 7), (1, 10), (1, 14)]
+    assert index.widened == [7 / 5, 10 / 5, 14 / 5]
+
+
+def test_only_queries_without_enough_rows_are_searched_again() -> None:
+    index = Ordered(100)
+    assert candidates(index, range(20, 100), live=80, queries=(0, 40)) == [*range(20, 28), *range(40, 47)]
+    assert index.asked == [(2, 7), (1, 28)]
+
+
+@pytest.mark.parametrize(
+    ("max_k", "asked"), [(None, [50, 200, 800]), (800, [50, 200, 800]), (799, [50, 200]), (200, [50, 200])]
+)
+def test_an_index_that_proposes_too_few_is_given_up(max_k: int | None, asked: list[int]) -> None:
+    index = Ordered(10_000, max_k)
+    rows = range(9_000, 10_000)
+    assert candidates(index, rows, live=1_000) == list(rows)
+    assert [k for _, k in index.asked] == asked
+
+
+def test_an_index_is_never_asked_for_more_than_it_has() -> None:
+    index = Ordered(6)
+    assert candidates(index, range(6), k=5, excluded=4, live=6) == list(range(6))
+    assert index.asked == []  # nine of six: every row is scored
+
+
+@pytest.mark.parametrize(
+    ("count", "live", "is_asked"),
+    [
+        (5, 5, False),  # no more than k
+        (6, 6, True),
+        (MAX_SCORED_ROWS, 5_000, False),
+        (MAX_SCORED_ROWS + 1, 5_000, True),
+        (MAX_SCORED_ROWS, MAX_SCORED_ROWS, True),  # no filter
+        (2_000, 200_000, False),  # a hundredth of the gallery
+        (2_001, 200_000, True),
+    ],
+)
+def test_few_rows_that_pass_a_filter_are_all_scored(count: int, live: int, is_asked: bool) -> None:
+    index = Ordered(live)
+    assert candidates(index, range(count), live=live)[:5] == list(range(5))
+    assert bool(index.asked) is is_asked
+
+
+def test_rows_that_the_index_does_not_cover_are_all_candidates() -> None:
+    index = Ordered(50)
+    assert candidates(index, range(100), live=100) == [*range(5), *range(50, 100)]
+    assert candidates(index, range(45, 100), live=55) == list(range(45, 100))  # five covered ones: no use to ask for five
+    assert len(index.asked) == 1
