@@ -50,7 +50,7 @@ class Bodies:
     @contextmanager
     def reading(self, receive: Receive, headers: Headers) -> Iterator[Receive]:
         """A body that is counted and timed, and is part of the budget while this lasts. Reading it raises BodyError."""
-        body = _Body(self, self._limits, receive, is_json="json" in headers.get("content-type", ""))
+        body = _Body(self, self._limits, receive, is_json="json" in headers.get("content-type", "").lower())
         try:
             yield body.receive
         finally:

@@ -256,8 +256,9 @@ def test_a_body_of_tiny_chunks_is_refused(site: Callable[..., AbstractContextMan
     "body", [b"[" + b"[]," * limits.JSON_VALUES + b"[]]", b'{"a":{' + b'"b":0,' * limits.JSON_VALUES + b'"c":0}}']
 )
 def test_a_body_of_very_many_values_is_refused(quoted_site: str, path: str, body: bytes) -> None:
-    answer = httpx.post(quoted_site + path, content=body, headers={"Content-Type": "application/json"})
-    assert error_text(answer, 413) == f"more than {limits.JSON_VALUES:,} values in one request; send a smaller one"
+    for kind in ("application/json", "Application/JSON", "APPLICATION/PROBLEM+JSON; charset=utf-8"):
+        answer = httpx.post(quoted_site + path, content=body, headers={"Content-Type": kind})
+        assert error_text(answer, 413) == f"more than {limits.JSON_VALUES:,} values in one request; send a smaller one"
 
 
 def test_values_in_texts_are_counted_however_they_are_escaped(quoted_site: str) -> None:
