@@ -16,41 +16,13 @@ from demo.page_service import PageService
 from demo.schemas import PageRequest, PageView
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import RESPONSES, parse_json
+from mmretrieve.server.middleware import SAFE
 from mmretrieve.server.paths import route_path
 
 PAGE_FOLDER = Path(__file__).parent / "page"
 HEAD = '<link rel="stylesheet" href="page/style.css"><script type="module" src="page/main.js"></script>'
-UNUSED_GRADIO_ROUTES = (
-    "api",
-    "call",
-    "cancel",
-    "component_server",
-    "custom_component",
-    "deep_link",
-    "dev",
-    "file",
-    "heartbeat",
-    "monitoring",
-    "openapi",
-    "proxy",
-    "queue",
-    "reset",
-    "run",
-    "stream",
-    "upload",
-    "vibe-",
-)
-NOT_GRADIO = (
-    "/api/",
-    "/custom_component",
-    "/docs",
-    "/monitoring",
-    "/openapi.json",
-    "/mcp",
-    "/metrics",
-    "/page/",
-    *(f"/gradio_api/{name}" for name in UNUSED_GRADIO_ROUTES),
-)
+GRADIO_FILES = ("/assets/", "/static/")  # what the page loads of Gradio; no other route of it is served
+GRADIO_PATHS = frozenset({"/", "/favicon.ico", "/manifest.json", "/theme.css"})
 THEME = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 
@@ -72,13 +44,15 @@ def page(app: FastAPI, context: AppContext) -> FastAPI:
 
 
 class _PageMount(BaseRoute):
-    """The mount of the page at the root. Our own routes, and the routes of Gradio that this page does not use, bypass it."""
+    """The mount of the page at the root, for what the page loads: Gradio's routes that compute, upload or write are not served."""
 
     def __init__(self, mount: BaseRoute) -> None:
         self._mount = mount
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return (Match.NONE, {}) if route_path(scope).startswith(NOT_GRADIO) else self._mount.matches(scope)
+        path = route_path(scope)
+        is_loaded = scope.get("method") in SAFE and (path in GRADIO_PATHS or path.startswith(GRADIO_FILES))
+        return self._mount.matches(scope) if is_loaded else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._mount.handle(scope, receive, send)

@@ -26,6 +26,7 @@ from mmretrieve.filters import expression
 from mmretrieve.gallery.store import statements
 from mmretrieve.server import connections, limits, run
 from mmretrieve.server.app import create_app
+from mmretrieve.server.auth import Auth
 from mmretrieve.server.bodies import SMALL_BODY
 from mmretrieve.server.limits import Limits
 
@@ -354,13 +355,42 @@ def test_websockets_are_not_served(quoted_site: str) -> None:
         assert client.recv(4_096).startswith(b"HTTP/1.1 200")
 
 
+def test_cookies_of_others_cost_no_time(retriever: mm.Retriever) -> None:
+    from demo.app import page
+
+    header = {"Cookie": 'a="' + r"\1" * 20_000 + '"'}  # http.cookies takes seconds for it
+    for auth, path in ((Auth(), "/"), (Auth(token="correct-horse"), "/api/health")):
+        with served(create_app(retriever, auth=auth, page=page)) as link:
+            httpx.get(link + path)
+            began = time.perf_counter()
+            assert httpx.get(link + path, headers=header).status_code == (200 if auth.is_open else 401)
+            assert time.perf_counter() - began < 1
+
+
 def test_routes_of_gradio_that_the_page_does_not_use_are_not_served(retriever: mm.Retriever) -> None:
     from demo.app import page
 
-    names = ("queue/join", "file=/etc/passwd", "upload", "proxy=http://localhost/", "run/predict", "openapi.json", "vibe-code/")
-    paths = [*(f"/gradio_api/{name}" for name in names), "/monitoring", "/openapi.json", "/custom_component/a/client/b"]
+    names = (
+        "queue/join",
+        "file=/etc/passwd",
+        "upload",
+        "process_recording",
+        "undo-vibe-edit",
+        "run/predict",
+        "openapi.json",
+        "app_id",
+    )
+    unused = [
+        *(f"/gradio_api/{name}" for name in names),
+        "/config",
+        "/login",
+        "/logout",
+        "/monitoring",
+        "/custom_component/a/client/b",
+    ]
     with served(create_app(retriever, page=page)) as link:
-        assert httpx.get(f"{link}/config").status_code == 200
-        for path in paths:
+        assert httpx.get(f"{link}/theme.css").status_code == 200
+        assert httpx.post(f"{link}/").status_code == 404
+        for path in unused:
             for method in ("GET", "POST"):
                 assert error_text(httpx.request(method, link + path), 404).startswith("no such route"), path
