@@ -25,7 +25,7 @@ TUNING_K = 10  # recall@10 has to reach the target
 MAX_INDEX_BYTES, MAX_ROW_BYTES = (
     1 << 26,
     1 << 16,
-)  # of an index, and for each row: a file that has more is not read, as it could be endless
+)  # of an index, and of each row; a larger file is not read, it could be endless
 MAX_UNCOVERED_SHARE = 0.05  # share of rows; if more are not covered, the index is extended
 logger = logging.getLogger(__name__)
 
