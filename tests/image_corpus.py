@@ -300,7 +300,7 @@ HOSTILE: dict[str, Maker] = {
 
 
 CONSTANT_BYTES = 6_000_000  # the code of a decoder, tables, and one strip
-BYTES_PER_PIXEL = {"alpha-444.avif": 14, "alpha.heic": 14, "alpha.jxl": 15}  # whose decoders need more than 12
+BYTES_PER_PIXEL = {"alpha-444.avif": 14, "alpha.heic": 14, "rgb.jxl": 15, "alpha.jxl": 16}  # whose decoders need more than 12
 TEXT_BYTES = {"many-texts.png": 64_000_000}  # which Pillow unpacks at most
 
 
