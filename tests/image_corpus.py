@@ -317,7 +317,9 @@ def check_decode_memory(width: int, height: int, names: Iterable[str] = ()) -> i
             too_large[name] = f"{result['peak'] / 1e6:.1f} MB of {allowed / 1e6:.1f} MB"
         assert "UNEXPECTED" not in result["error"], result
         assert not result["error"] or name in HOSTILE, result
-    assert len(results) == len(list(names) or ORDINARY | HOSTILE)
+    expected = set(names) or set(ORDINARY | HOSTILE)
+    measured = {result["name"] for result in results}
+    assert measured >= expected, expected - measured  # the program has the plugins of this machine, too
     assert not too_large, too_large
     return len(results)
 
