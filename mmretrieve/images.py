@@ -2,7 +2,7 @@
 
 16-bit and float images are scaled to 8 bits, transparent images are composited on white, colors are converted to sRGB, of animations
 the first frame is used, and a truncated file is an error. One image needs at most 12 bytes a pixel while it is decoded, whatever its
-format, besides the bytes of its file and the texts in it (AVIF, HEIC and JPEG XL with transparency need up to 15).
+format, besides the bytes of its file and the texts in it (AVIF and HEIC with transparency, and JPEG XL, need up to 16).
 All images that are decoded at the same time share DECODE_MEMORY.
 """
 

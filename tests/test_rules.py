@@ -82,6 +82,7 @@ def test_a_contribution_is_the_average_gradient_from_zero(rule: object, row: int
 
 
 def test_published_constants() -> None:
+    assert make_rule("linear").slopes(np.ones(1), {}).weighted == 1
     assert make_rule("hinge") == Hinge(gain=0.13, loss=2.1)
     assert make_rule("soft") == Soft(1.0)
     assert make_rule("soft", learned_words=True) == Soft(0.2)
