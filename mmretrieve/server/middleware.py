@@ -118,7 +118,7 @@ class SecurityMiddleware:
 
 def _without_cookies(scope: Scope) -> Scope:
     """The request without its cookies, which only the authentication reads. Parsing those of others can take seconds."""
-    return scope | {"headers": [(name, value) for name, value in scope["headers"] if name != b"cookie"]}
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"cookie"]}
 
 
 def _with_headers(send: Send) -> Send:
