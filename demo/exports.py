@@ -17,7 +17,9 @@ from mmretrieve.options import OptionEnum
 
 MAX_ZIP_IMAGES, MAX_ZIP_BYTES = 100, 200_000_000
 # a spreadsheet runs a text that starts so, in full width too, after spaces and characters that are not seen
-FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠−]")
+MARKS = r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠−]"
+FORMULA = re.compile(rf"[\t\r\n]|{MARKS}")
+LATER_FORMULA = re.compile(rf"([;|\t\r\n])(?={MARKS})")  # where another separator than the comma splits the text
 
 
 class ExportFormat(OptionEnum):
@@ -61,8 +63,10 @@ def _csv(ranking: Ranking, fields: list[Fields]) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    """A value, with an apostrophe before a text that a spreadsheet would run."""
-    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+    """A value, with an apostrophe before a text, or a part of it, that a spreadsheet would run."""
+    if not isinstance(value, str):
+        return value
+    return LATER_FORMULA.sub(r"\1'", f"'{value}" if FORMULA.match(value) else value)
 
 
 def _json(ranking: Ranking, fields: list[Fields]) -> bytes:

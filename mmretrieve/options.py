@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from enum import StrEnum
@@ -69,6 +70,15 @@ def check_path(name: str, value: Any, *, on_disk: bool = True) -> Path:
         except ValueError as error:  # a null character, half a surrogate pair
             raise OptionError(f"{name} {str(value)!r:.200}: is not a path ({error})") from error
     return Path(value)
+
+
+def check_regular(path: str | Path, max_bytes: int | None = None) -> Path:
+    """The path. Raises OSError for what exists and is not a regular file, as a pipe or device has no end, or has more bytes."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "is a folder" if os.path.isdir(path) else "is not a regular file")
+    if max_bytes is not None and os.path.lexists(path) and os.path.getsize(path) > max_bytes:
+        raise OSError(errno.EFBIG, f"has more than {max_bytes:,} bytes")
+    return Path(path)
 
 
 class OptionEnum(StrEnum):

@@ -181,7 +181,7 @@ def _entry_rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
         for key, of_key in value.items():
             yield from _entry_rows(f"{name} {key}", of_key)
     elif value not in (None, "", [], ()):
-        yield name, arguments.printable(_format_value(value))
+        yield arguments.printable(name), arguments.printable(_format_value(value))
 
 
 def _format_value(value: Any) -> str:

@@ -7,7 +7,9 @@ additional file, `mmretrieve.json`, which other tools ignore. An export can ther
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import Progress
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.copying import (
     COPY_BATCH_SIZE,
     EncodedBatch,
@@ -31,18 +33,22 @@ from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.images import URL
+from mmretrieve.options import check_count, check_regular
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import write_records
 from mmretrieve.sources.parquet_rows import ParquetRows
-from mmretrieve.sources.values import fields_of
+from mmretrieve.sources.values import Value, fields_of, is_text, read_object, value_of
 
 VECTORS, METADATA, MANIFEST, OWN_COLUMN = "img_emb", "metadata", "mmretrieve.json", "mmretrieve"
+PARTIAL_MANIFEST = f"{MANIFEST}.part"  # of an export that is not complete
 SHARD_SIZE = 100_000  # items in a pair of files
+MAX_MANIFEST_BYTES = 1 << 26
+MAX_SIDE = 1 << 31  # of an image, in pixels
 PATH_COLUMNS = ("image_path", "key", "url")  # columns that may contain the path of an image, in order of preference
 
 
 def export(view: LocalView, folder: Path, progress: Progress | None = None) -> int:
-    """Writes all items into an empty folder, with the stored float16 unit rows. Returns their number.
+    """Writes all items into an empty folder, or one whose export was interrupted, with the stored float16 unit rows. Returns their number.
 
     Raises GalleryError if the folder is not empty, the disk is full, or a field has the name of a column of the layout.
     """
@@ -50,11 +56,15 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
         raise GalleryError(
             f"field {taken.pop()!r}: the layout of clip-retrieval has a column of this name; export a gallery without this field"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    partial = folder / PARTIAL_MANIFEST
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not partial.is_file())):
         raise GalleryError(f"{folder}: the folder is not empty; choose an empty one")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
         for name in (VECTORS, METADATA):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / name).mkdir()
         for k, start in enumerate(range(0, max(1, len(view)), SHARD_SIZE)):
             rows = view.rows[start : start + SHARD_SIZE]
             checksums = [(record.row, record.stored.vector) for record in view.records_of(rows)]
@@ -63,7 +73,7 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
             write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in view.items_of(rows)])
             if progress is not None:
                 progress(len(rows))
-        (folder / MANIFEST).write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
+        partial.replace(folder / MANIFEST)
     except (OSError, UnicodeEncodeError) as error:
         raise GalleryError(f"{folder}: could not write ({error})") from error
     return len(view)
@@ -72,12 +82,14 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
 def read_manifest(folder: Path) -> Manifest | None:
     """Reads the manifest of an export; None if another tool made the folder. Raises GalleryError if it is damaged."""
     path = folder / MANIFEST
-    if not path.exists():
+    if (folder / PARTIAL_MANIFEST).exists():
+        raise GalleryError(f"{folder}: this export was interrupted; run it again")
+    if not os.path.lexists(path):
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise GalleryError(f"{path}: cannot be read ({error})") from error
+        data = json.loads(check_regular(path, MAX_MANIFEST_BYTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise GalleryError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     return Manifest.from_dict(data, path)
 
 
@@ -130,12 +142,7 @@ def _batches(
 
 def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, types: dict[str, FieldType]) -> Item:
     if own := record.pop(OWN_COLUMN, None):
-        entry = json.loads(own)
-        location = Location(record["image_path"], entry["part"])
-        fields = fit_fields(entry["fields"], types)
-        return Item(
-            entry["id"], location, entry["hash"], entry["width"], entry["height"], fields, entry["source"], entry["stamp"]
-        )
+        return _own_item(own, record.get("image_path"), where, types)
     name = next((name for name in PATH_COLUMNS if record.get(name)), None)
     if name is None:
         raise GalleryError(
@@ -146,6 +153,33 @@ def _item(record: dict[str, Any], vector: NDArray[np.float16], where: str, types
     return vector_item(id_, path, vector, fit_fields(fields_of(record, where), types), where)
 
 
+def _own_item(own: Value, path: Value, where: str, types: dict[str, FieldType]) -> Item:
+    """Returns the item of a row that `export` wrote. Raises GalleryError if another program has changed the row into something else."""
+    try:
+        entry = read_object(str(own))
+        texts, sizes = [path, *(entry[name] for name in ("id", "hash", "source", "stamp"))], (entry["width"], entry["height"])
+        is_valid = (
+            all(isinstance(text, str) and is_text(text) and "\0" not in text for text in (*texts, entry["part"] or ""))
+            and bool(entry["id"] and entry["hash"])
+            and all(size is None or check_count("width and height", size) < MAX_SIDE for size in sizes)
+            and isinstance(entry["fields"], Mapping)
+        )
+    except (GalleryError, OptionError, KeyError) as error:
+        raise _not_own(where, own) from error
+    if not is_valid:
+        raise _not_own(where, own)
+    item: Any = entry
+    fields = fit_fields({name: value_of(value) for name, value in item["fields"].items()}, types)
+    return Item(item["id"], Location(str(path), item["part"]), item["hash"], *sizes, fields, item["source"], item["stamp"])  # type: ignore[arg-type]
+
+
+def _not_own(where: str, own: Value) -> GalleryError:
+    return GalleryError(
+        f"{where}: a row has {str(own)!r:.200} in the column {OWN_COLUMN!r}, which is not what `mmretrieve export` writes; "
+        "export the gallery again, or remove the column"
+    )
+
+
 def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
     for values in rows.read(rows.names):
         yield dict(zip(rows.names, values, strict=True))
@@ -153,11 +187,13 @@ def _records(rows: ParquetRows) -> Iterator[dict[str, Any]]:
 
 def _load_array(path: Path) -> Float16Rows:
     try:
-        stored: Float16Rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored: Float16Rows = np.load(check_regular(path), mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError) as error:
-        raise GalleryError(f"{path}: cannot be read ({error})") from error
+        raise GalleryError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except ValueError as error:  # the message of NumPy is about pickles
         raise GalleryError(f"{path}: is not a numeric array in NumPy's format") from error
+    if stored.ndim != 2 or stored.dtype.kind not in "fiu":
+        raise GalleryError(f"{path}: expected numbers of shape (n, d), got {stored.dtype} of shape {stored.shape}")
     return stored
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.errors import EncoderError
+from mmretrieve.options import check_regular
 from mmretrieve.vectors import Float32
 
 ENCODER_KEY, FILE = "encoder weights", "phi.safetensors"
@@ -124,6 +125,7 @@ def save_phi(net: SearlePhi | Pic2WordPhi, path: Path, encoder: OpenClipEncoder)
 def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The weights by their plain names, and the weights hash of the encoder if the file contains it."""
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable itself

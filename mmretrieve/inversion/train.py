@@ -25,6 +25,7 @@ from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.inversion.phi import SearlePhi, save_phi
 from mmretrieve.inversion.recipe import PhiRecipe, SplitCaption, split_captions
+from mmretrieve.options import check_regular
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ValidationPoint:
 def read_captions(path: Path) -> list[str]:
     """Reads one caption per line; empty lines are skipped. Raises OptionError if the file cannot be read or has no caption."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in check_regular(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
         raise OptionError(f"{path}: {reason}; expected a text file with one caption per line") from error

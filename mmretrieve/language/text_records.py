@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmretrieve.errors import MMRetrieveError, OptionError
+from mmretrieve.options import check_regular
 
 Row = Mapping[str, object]
 # fmt: off
@@ -44,7 +45,7 @@ class TextRecords:
         if path.suffix.lower() not in READERS:
             raise OptionError(f"{path}: expected a file that ends in {', '.join(READERS)}")
         try:
-            rows = READERS[path.suffix.lower()](path.read_text(encoding="utf-8-sig"))
+            rows = READERS[path.suffix.lower()](check_regular(path).read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise MMRetrieveError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         if not rows:

@@ -13,9 +13,11 @@ from typing import Any
 
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import VocabularyError
+from mmretrieve.options import check_regular
 
 GENERAL = Path(__file__).with_name("vocabulary.json")
 PREPOSITIONS = ("for ", "with ", "without ", "in ", "on ", "at ")
+MAX_BYTES = 1 << 26  # of a file
 THING = "thing"  # replaces an omitted noun
 NOUNS = (THING, "article", "garment", "product", "object", "item", "kind", "type", "class", "category", "subcategory")
 
@@ -208,7 +210,7 @@ class Vocabulary:
         'thing'
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(check_regular(path, MAX_BYTES).read_text(encoding="utf-8")))
         except OSError as error:
             raise VocabularyError(f"{path}: {(error.strerror or str(error)).lower()}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -46,7 +46,8 @@ class Uploads:
         open_image(file, max_pixels=self._limits.image_pixels)
         token = content_hash(io.BytesIO(content))
         with self._lock:
-            if token not in self._files:
+            if not (self._folder / token).is_file():  # also if something has cleaned the folder of temporary files
+                self._folder.mkdir(mode=0o700, exist_ok=True)
                 (self._folder / token).write_bytes(content)
             self._files[token] = (len(content), time.monotonic())
             self._files.move_to_end(token)
@@ -71,7 +72,7 @@ class Uploads:
         """The file of a token. Raises ExpiredError if it is not stored, or not any more."""
         with self._lock:
             self._evict(token)
-            if not TOKEN.fullmatch(token) or token not in self._files:
+            if not TOKEN.fullmatch(token) or token not in self._files or not (self._folder / token).is_file():
                 raise ExpiredError(
                     "this upload is not stored any more: it expired, or the server was restarted; send the image again"
                 )

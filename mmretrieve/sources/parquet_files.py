@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mmretrieve.errors import GalleryError
+from mmretrieve.options import check_regular
 from mmretrieve.sources.values import Value, value_of
 
 ROW_BATCH_SIZE = 1024
@@ -190,7 +191,7 @@ def stream(path: str, metadata: Any, group: int, column: str) -> Iterator[Any]:
 def open_file(path: str, **options: Any) -> Any:
     from pyarrow import parquet
 
-    return parquet.ParquetFile(path, pre_buffer=False, **options)
+    return parquet.ParquetFile(check_regular(path), pre_buffer=False, **options)
 
 
 def _leaf(metadata: Any, column: str) -> int:

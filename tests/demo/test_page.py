@@ -446,6 +446,13 @@ def test_a_table_runs_no_formulas(start: str) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("separator", [";", "|", "\t", "\n"])
+def test_a_table_runs_no_formulas_where_something_else_separates_columns(separator: str) -> None:
+    ranking = mm.Ranking((mm.Hit(1, "a", 0.5, {"image": 0.5}),), 1, 1, {"image": 1.0})
+    table = exports.export(ranking, [{"title": f"Shirt{separator} =cmd()"}], exports.ExportFormat.CSV, lambda _: b"")
+    assert f"Shirt{separator}' =cmd()" in table.content.decode("utf-8-sig")
+
+
 def test_what_one_does_not_want_is_not_shown(page: PageService) -> None:
     query = with_ids(page, {"reference_id": 5}) | {"exclude_reference": True, "k": 60}
     disliked = ids(page.view(PageRequest.model_validate(query)).results)[3]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,7 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, VectorError
-from mmretrieve.gallery import ingest
+from mmretrieve.gallery import ingest, transfer
 from mmretrieve.gallery.ingest import Shard
 from mmretrieve.vectors import NOT_FINITE, ZERO_VECTOR, unit
 
@@ -151,6 +153,77 @@ def test_an_export_is_imported_without_loss(tmp_path: Path, shop: mm.Gallery, ca
     assert (vectors.dtype, vectors.shape) == (np.float16, (58, shop.dim))
     with pytest.raises(GalleryError, match="the folder is not empty"):
         shop.export(out)
+
+
+def test_an_interrupted_export_is_run_again(tmp_path: Path, shop: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "write_records", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            shop.export(out)
+    with pytest.raises(GalleryError, match="this export was interrupted; run it again"):
+        mm.Gallery.like(tmp_path / "b.gallery", shop).import_vectors(out)
+    (out / "img_emb" / "img_emb_7.npy").write_bytes(b"of an export of more items")
+    assert shop.export(out) == 58
+    assert mm.Gallery.like(tmp_path / "c.gallery", shop).import_vectors(out).added == 58
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "out"
+    mm.Gallery.open(made).export(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"stamp": 3}, {"part": 3}, {"source": None}, {"hash": None}, {"hash": ""}, {"id": 3}, {"id": None}, {"id": ""}, {"id": "a\0b"},
+        {"id": "\ud800"}, {"width": "x"}, {"width": -5}, {"height": 1.5}, {"height": 10**30}, {"width": True}, {"fields": 3},
+        {"fields": None}, {"fields": {"a": [1, "\ud800"]}}, None, [], "{", "[]", '{"id": "a"}',
+    ],
+)  # fmt: skip
+def test_a_row_that_is_not_of_an_export_is_refused_and_nothing_wrong_is_stored(
+    changed: object, exported: Path, made: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "out")
+    file = folder / "metadata" / "metadata_0.parquet"
+    table = parquet.read_table(file)
+    first, *rest = table["mmretrieve"].to_pylist()
+    own = (
+        json.dumps(json.loads(first) | changed)
+        if isinstance(changed, dict)
+        else changed
+        if isinstance(changed, str)
+        else json.dumps(changed)
+    )
+    column = table.schema.get_field_index("mmretrieve")
+    parquet.write_table(table.set_column(column, "mmretrieve", pa.array([own, *rest])), file)
+    gallery = mm.Gallery.like(tmp_path / "new.gallery", mm.Gallery.open(made))
+    with pytest.raises(
+        GalleryError, match=r"metadata_0.parquet: a row has .* in the column 'mmretrieve'|cannot be stored|invalid|text"
+    ):
+        gallery.import_vectors(folder)
+    assert gallery.verify() == []
+
+
+@pytest.mark.parametrize("name", ["mmretrieve.json", "img_emb/img_emb_0.npy", "metadata/metadata_0.parquet"])
+def test_pipes_and_devices_in_an_export_are_refused(name: str, exported: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()):
+        folder = shutil.copytree(exported, tmp_path / f"out-{make.__name__}-{id(make)}")
+        (folder / name).unlink()
+        make(folder / name)
+        gallery = mm.Gallery.create(folder.with_suffix(".gallery"), encoder=encoder)
+        with pytest.raises(GalleryError, match=r"is not a regular file|is a folder"):
+            gallery.import_vectors(folder)
+
+
+@pytest.mark.parametrize("array", [np.float32(3), np.ones(4), np.ones((60, 128), bool), np.ones((60, 128), "datetime64[s]")])
+def test_an_array_of_another_kind_is_refused(array: np.ndarray, exported: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
+    folder = shutil.copytree(exported, tmp_path / "out")
+    np.save(folder / "img_emb" / "img_emb_0.npy", array)
+    with pytest.raises(GalleryError, match=r"img_emb_0.npy: expected numbers of shape \(n, d\)"):
+        mm.Gallery.create(tmp_path / "g", encoder=encoder).import_vectors(folder)
 
 
 @pytest.fixture

@@ -612,6 +612,19 @@ def test_uploads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_uploads_outlast_a_cleaned_folder() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 7), "red").save(buffer, "PNG")
+    uploads, content = Uploads(Limits()), buffer.getvalue()
+    token = uploads.add(content)
+    uploads.path(token).unlink()
+    with pytest.raises(ExpiredError, match="send the image again"):
+        uploads.path(token)
+    assert uploads.path(uploads.add(content)).read_bytes() == content
+    shutil.rmtree(uploads.path(token).parent)
+    assert uploads.path(uploads.add(content)).read_bytes() == content
+
+
 def metric(link: str, name: str) -> float:
     lines = httpx.get(f"{link}/metrics").text.splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name)))

@@ -21,6 +21,7 @@ from typing import Any
 
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.images import ImageLike, content_hash, open_image
+from mmretrieve.options import check_regular
 
 Request = Mapping[str, object]
 Key = tuple[str, str, str]  # task, model, request as canonical JSON
@@ -217,7 +218,7 @@ def _record(key: Key, answer: object) -> bytes:
 def _head(path: Path) -> bytes:
     """The first 16 bytes of a file, fewer if it is shorter; none if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with check_regular(path).open("rb") as file:
             return file.read(len(SQLITE_HEADER))
     except OSError:
         return b""
@@ -226,7 +227,7 @@ def _head(path: Path) -> bytes:
 def _read_jsonl(path: Path) -> Iterator[tuple[Key, Any]]:
     """The answers of a file of JSON lines. A last line that a killed process left incomplete is ignored."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = check_regular(path).read_bytes().split(b"\n")
     except OSError as error:
         raise MMRetrieveError(f"{path}: cannot be read ({error.strerror or error})") from error
     for number, line in enumerate(lines, 1):
