@@ -52,6 +52,8 @@ SUFFIXES = frozenset((
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps one slash of two
 NOT_FETCHED = "URLs are not fetched; download the image and give its file"
 MAX_PIXELS = 120_000_000
+MAX_FILE_BYTES = 1 << 31  # of an image: 120 megapixels of 16 bytes
+HASH_BLOCK_BYTES = 1 << 20
 TARGET_RATIO = 1.25
 MAX_PADDED_PIXELS = 4_000_000  # that `target_pad` makes of a smaller image
 MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after an encoder has resized it
@@ -201,19 +203,33 @@ def thumbnail(image: Image.Image, side: int) -> bytes:
 
 
 def content_hash(source: Path | BinaryIO) -> str:
-    """The BLAKE2b hash of a file's bytes as 32 hexadecimal digits (128 bits). Raises ImageError if it cannot be read.
+    """The BLAKE2b hash of a file's bytes as 32 hexadecimal digits (128 bits).
+
+    Raises ImageError if it cannot be read, or has more than MAX_FILE_BYTES: a sparse file can be endless.
 
     >>> content_hash(io.BytesIO(b"abc"))
     'cf4ab791c62b8d2b2109c90275287816'
     """
     try:
         if not isinstance(source, Path):
-            return hashlib.file_digest(source, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
+            return _hash_of_open(source)
         _check_regular(source)
         with source.open("rb") as file:
             return content_hash(file)
     except OSError as error:
         raise ImageError(f"{source_name(source)}: cannot be read ({error.strerror or error})") from error
+
+
+def _hash_of_open(file: BinaryIO) -> str:
+    digest, size = hashlib.blake2b(digest_size=16), file.seek(0, io.SEEK_END)
+    file.seek(0)
+    read = 0
+    while size <= MAX_FILE_BYTES and read <= MAX_FILE_BYTES and (block := file.read(HASH_BLOCK_BYTES)):
+        read += len(block)  # of a file of /proc, the size is 0
+        digest.update(block)
+    if max(size, read) > MAX_FILE_BYTES:
+        raise ImageError(f"{source_name(file)}: more than {MAX_FILE_BYTES:,} bytes are not an image")
+    return digest.hexdigest()
 
 
 def source_name(source: ImageLike) -> str:

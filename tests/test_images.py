@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from time import sleep
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -171,6 +172,17 @@ def test_target_pad_centers_the_image_on_black() -> None:
 def test_too_narrow_images_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match="too narrow"):
         open_image(Image.new("RGB", size))
+
+
+def test_a_file_without_end_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "big.jpg").open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(ImageError, match=r"big.jpg: more than 2,147,483,648 bytes are not an image"):
+        content_hash(tmp_path / "big.jpg")
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 1 << 22)
+    endless = Mock(seek=Mock(return_value=0), read=bytes)  # as a file of /proc, whose size is 0
+    with pytest.raises(ImageError, match=r"are not an image"):
+        content_hash(endless)
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import tempfile
 import time
 import weakref
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mmretrieve.errors import ExpiredError, ImageError
+from mmretrieve.errors import BusyError, ExpiredError, ImageError
 from mmretrieve.images import URL, content_hash, open_image, thumbnail
 from mmretrieve.server.limits import Limits
 
@@ -40,15 +41,14 @@ class Uploads:
         self.close = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def add(self, content: bytes, name: str = "the upload") -> str:
-        """Stores an image and returns its token. Raises ImageError, with that name, for bytes that are not an image."""
+        """Stores an image and returns its token. Raises ImageError, with that name, for bytes that are not an image, BusyError if the disk is full."""
         file = io.BytesIO(content)
         file.name = name
         open_image(file, max_pixels=self._limits.image_pixels)
         token = content_hash(io.BytesIO(content))
         with self._lock:
             if not (self._folder / token).is_file():  # also if something has cleaned the folder of temporary files
-                self._folder.mkdir(mode=0o700, exist_ok=True)
-                (self._folder / token).write_bytes(content)
+                self._write(token, content)
             self._files[token] = (len(content), time.monotonic())
             self._files.move_to_end(token)
             self._evict(token)
@@ -79,6 +79,17 @@ class Uploads:
             self._files[token] = (self._files[token][0], time.monotonic())
             self._files.move_to_end(token)
         return self._folder / token
+
+    def _write(self, token: str, content: bytes) -> None:
+        partial = self._folder / f"{token}.part"
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            partial.write_bytes(content)
+            partial.replace(self._folder / token)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise BusyError(f"images cannot be stored now ({error.strerror}); try again later") from error
 
     def preview(self, token: str) -> bytes:
         """A JPEG of it, small enough for a page."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -26,7 +28,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main
-from mmretrieve.errors import ExpiredError, ImageError, MissingError, OptionError
+from mmretrieve.errors import BusyError, ExpiredError, ImageError, MissingError, OptionError
 from mmretrieve.filters import parse, to_dict
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.milvus.transfer import push
@@ -623,6 +625,23 @@ def test_uploads_outlast_a_cleaned_folder() -> None:
     assert uploads.path(uploads.add(content)).read_bytes() == content
     shutil.rmtree(uploads.path(token).parent)
     assert uploads.path(uploads.add(content)).read_bytes() == content
+
+
+def test_an_upload_to_a_full_disk_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 7), "red").save(buffer, "PNG")
+    uploads = Uploads(Limits())
+
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(BusyError, match=r"images cannot be stored now \(No space left on device\); try again later"):
+        uploads.add(buffer.getvalue())
+    assert list(uploads._folder.iterdir()) == []
+    assert uploads.bytes == 0
 
 
 def metric(link: str, name: str) -> float:
