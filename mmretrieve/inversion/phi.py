@@ -6,14 +6,15 @@ SEARLE (arXiv 2303.15247) and LinCIR (arXiv 2312.01998): Linear → GELU → Dro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -117,9 +118,22 @@ def load_phi(path: str | Path, encoder: OpenClipEncoder) -> Phi:
 def save_phi(net: SearlePhi | Pic2WordPhi, path: Path, encoder: OpenClipEncoder) -> None:
     """Writes the float16 weights and the identity of their encoder as safetensors. The file is replaced atomically."""
     weights = {name: value.detach().cpu().half().contiguous() for name, value in net.state_dict().items()}
+    with replacing(path) as partial:
+        save_file(weights, partial, {ENCODER_KEY: encoder.identity.weights, "encoder": encoder.identity.model})
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file that replaces `path` when the block ends. Raises EncoderError if it cannot be written; then `path` is unchanged."""
     partial = path.with_name(f"{path.name}.part")
-    save_file(weights, partial, {ENCODER_KEY: encoder.identity.weights, "encoder": encoder.identity.model})
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch's and safetensors' own errors do not name the file
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or "is the disk full?"
+        raise EncoderError(f"{path}: could not be written ({reason}); what was saved before is safe") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.errors import EncoderError, OptionError
-from mmretrieve.inversion.phi import SearlePhi, save_phi
+from mmretrieve.inversion.phi import SearlePhi, replacing, save_phi
 from mmretrieve.inversion.recipe import PhiRecipe, SplitCaption, split_captions
 from mmretrieve.options import check_regular
 
@@ -174,10 +173,10 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "curve": [list(asdict(earlier).values()) for earlier in self.curve],
         }
-        partial = self.state_file.with_name(f"{self.state_file.name}.part")
-        torch.save(state, partial)
-        os.replace(partial, self.state_file)
-        self.curve_file.write_text("".join(json.dumps(asdict(earlier)) + "\n" for earlier in self.curve), encoding="utf-8")
+        with replacing(self.state_file) as partial:
+            torch.save(state, partial)
+        with replacing(self.curve_file) as partial:
+            partial.write_text("".join(json.dumps(asdict(earlier)) + "\n" for earlier in self.curve), encoding="utf-8")
         if self.report is not None:
             self.report(point)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -29,7 +32,7 @@ from mmretrieve.encoders.openclip import OpenClipEncoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.inversion.oti import OTI
-from mmretrieve.inversion.phi import Pic2WordPhi, SearlePhi, load_phi, save_phi
+from mmretrieve.inversion.phi import Pic2WordPhi, SearlePhi, load_phi, replacing, save_phi
 from mmretrieve.inversion.recipe import PhiRecipe, split_noun_phrases
 from mmretrieve.inversion.train import read_captions, train_phi
 from mmretrieve.options import BUILT_IN_MODEL
@@ -397,6 +400,29 @@ def test_training_refuses_invalid_arguments(encoder: OpenClipEncoder, tmp_path: 
     ):
         with pytest.raises(OptionError, match=message):
             OTI(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (RuntimeError("[enforce fail at inline_container.cc:671]"), "is the disk full?"),
+        (SafetensorError("Error while serializing"), "is the disk full?"),
+    ],
+)
+def test_a_file_that_cannot_be_written_keeps_the_one_before(error: Exception, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "phi.safetensors"
+    file.write_bytes(b"before")
+
+    def write() -> None:
+        with replacing(file) as partial:
+            partial.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(EncoderError, match=re.escape(f"phi.safetensors: could not be written ({reason})")):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["phi.safetensors"]
+    assert file.read_bytes() == b"before"
 
 
 def test_the_command_survives_a_kill(tmp_path: Path) -> None:
