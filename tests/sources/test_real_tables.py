@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+import mmretrieve as mm
 from mmretrieve.errors import GalleryError
 from mmretrieve.sources import read_source
 from mmretrieve.sources.base import ReportingSource, SourceItem, UnreadableItem
@@ -217,3 +219,14 @@ def test_any_bytes_are_records_or_one_error(tmp_path_factory: pytest.TempPathFac
     assert any(isinstance(entry, SourceItem) for entry in entries)
     ids = [entry.id for entry in entries if isinstance(entry, SourceItem)]
     assert len(ids) == len(set(ids))
+
+
+def test_a_text_without_bound_is_named_and_the_other_rows_go_on(tmp_path: Path, encoder: mm.Encoder) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    rows = [{"id": "1", "image": "a.png", "t": "x" * 1_000_001}, {"id": "2", "image": "a.png", "t": "x" * 1_000_000}]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    report = mm.Gallery.create(tmp_path / "g", encoder=encoder).add(tmp_path / "items.jsonl")
+    assert (report.added, report.failed) == (
+        1,
+        {"1": "field 't' has a text of 1,000,001 characters; at most 1,000,000 are stored"},
+    )

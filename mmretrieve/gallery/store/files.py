@@ -7,6 +7,7 @@ no end, and writing to a link changes a file outside of the gallery.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,12 +34,16 @@ def check_files(folder: Path, names: Iterable[str] = FILES, *, writing: bool = F
 
     When reading, links to such files are followed, as caches of downloads contain them.
     """
-    for path in (folder / name for name in names):
+    for path in (os.path.join(folder, name) for name in names):
         try:
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                continue
             if os.path.islink(path) and writing:
                 raise GalleryError(f"{path}: is a link, so this gallery can only be read; put the file itself in its place")
             if os.path.lexists(path) and not os.path.isfile(path) and os.path.lexists(path):  # others may remove it meanwhile
                 raise GalleryError(f"{path}: is not a regular file; remove it, or restore it from a copy")
+        except FileNotFoundError:
+            continue
         except OSError as error:
             raise GalleryError(f"{folder}: this gallery cannot be read ({error.strerror})") from error
 

@@ -24,6 +24,7 @@ UNSEEN = "vector:"  # prefix of the hash of a vector, for items whose image was 
 RESERVED = "_row"
 RESTORE = "restore it from a copy, or index again"  # what to do with a damaged gallery
 INT64 = 2**63
+MAX_TEXT_CHARACTERS = 1_000_000  # of a field: every search that shows it reads it
 
 
 class FieldType(OptionEnum):
@@ -165,6 +166,10 @@ def fit_fields(fields: Mapping[str, Value], types: dict[str, FieldType]) -> dict
         field_name = names.setdefault(fold_case(name), name)
         if field_name in fitted:
             raise GalleryError(f"the fields {field_name!r} and {name!r} have the same name (case is ignored)")
+        if isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS:
+            raise GalleryError(
+                f"field {name!r} has a text of {len(value):,} characters; at most {MAX_TEXT_CHARACTERS:,} are stored"
+            )
         if value is not None:
             new_types[field_name] = field_type_of(field_name, value)
             if types.get(field_name, new_types[field_name]) is not new_types[field_name]:
