@@ -143,9 +143,11 @@ class ReferenceReader:
         Raises OptionError for a request without references, and for a reference that is neither.
         """
         files = [_image_files(request) for request in requests]
-        items = [self.gallery.items(request.reference_id) for request in requests]
+        ids = list(dict.fromkeys(id_ for request in requests for id_ in request.reference_id))
+        hash_of = {id_: item.hash for id_, item in zip(ids, self.gallery.items(ids), strict=True)}
         hashes = [
-            [*(item.hash for item in of_each), *map(content_hash, paths)] for of_each, paths in zip(items, files, strict=True)
+            [*(hash_of[id_] for id_ in request.reference_id), *map(content_hash, paths)]
+            for request, paths in zip(requests, files, strict=True)
         ]
         unique = list(dict.fromkeys(content for several in hashes for content in several))
         copies = dict(zip(unique, self.gallery.copies_of(unique) if unique else (), strict=True))
