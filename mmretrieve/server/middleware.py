@@ -59,7 +59,8 @@ class SecurityMiddleware:
 
         try:
             with self._bodies.reading(receive, Headers(scope=scope)) as body:
-                await self._app(_without_cookies(scope), body, answer)
+                _remove_cookies(scope)
+                await self._app(scope, body, answer)
         except BodyError as error:
             await _error(error.status_code, error.detail, error.headers)(scope, receive, answer)
         except asyncio.CancelledError:  # by uvicorn, which ends
@@ -116,9 +117,9 @@ class SecurityMiddleware:
         return _error(401, line, {"WWW-Authenticate": challenge})
 
 
-def _without_cookies(scope: Scope) -> Scope:
-    """The request without its cookies, which only the authentication reads. Parsing those of others can take seconds."""
-    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"cookie"]}
+def _remove_cookies(scope: Scope) -> None:
+    """Removes the cookies from a request, once the authentication has read them. Parsing those of others can take seconds."""
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
 
 
 def _with_headers(send: Send) -> Send:

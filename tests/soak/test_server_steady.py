@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -88,11 +90,16 @@ def test_memory_and_handles_stay_flat(made: Path, photos: Path, seconds: float, 
     assert opened < HANDLES, note
 
 
-def test_usage_sees_memory_and_handles(tmp_path: Path) -> None:
-    memory, handles = usage(os.getpid())
-    held = bytearray(64 << 20)
-    with (tmp_path / "file").open("w"):
-        more_memory, more_handles = usage(os.getpid())
-    assert len(held) == 64 << 20
+def test_usage_sees_memory_and_handles() -> None:
+    program = "import sys\nprint(flush=True)\nsys.stdin.readline()\nheld = b'1' * (64 << 20), open(sys.executable)\nprint(flush=True)\nsys.stdin.readline()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        memory, handles = usage(process.pid)
+        print(file=process.stdin, flush=True)
+        process.stdout.readline()
+        more_memory, more_handles = usage(process.pid)
+        print(file=process.stdin, flush=True)
     assert more_memory > memory + 50
     assert more_handles == handles + 1
