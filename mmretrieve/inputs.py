@@ -87,9 +87,7 @@ class PreparedRequest:
         """One input for each reference and prompt, prompts of the first reference first; none for a request without either."""
         request = self.request
         prompts: list[tuple[str | None, str | None]] = [(request.prompt[i], self.desired[i]) for i in self.composed_prompts]
-        only_forbid = len(prompts) < len(
-            request.prompt
-        )  # some prompts: then captions lose what they forbid, as with one prompt
+        only_forbid = len(prompts) < len(request.prompt)  # some prompts: captions lose what these forbid
         if not references and not prompts:
             return []
         return [
