@@ -1,16 +1,18 @@
-"""Ordered parallel map, memory that threads share, and cached properties of objects that threads share."""
+"""What threads share: an ordered parallel map, a budget of memory, a cache of recent values, and cached properties of objects."""
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from threading import Condition, RLock
 from typing import Any, Generic, TypeVar
+
+from mmretrieve.forks import fork_safe_lock
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
 POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
@@ -18,16 +20,28 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
-    """Like `map`, but threads compute up to `window` results ahead. Results are yielded in order.
+def map_ahead(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    window: int,
+    *,
+    workers: int = MAX_WORKERS,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[R]:
+    """Like `map`, but threads compute up to `window` results ahead, each after its `initializer`. Results are yielded in order.
 
     >>> list(map_ahead(str, [1, 2, 3], window=2))
     ['1', '2', '3']
     """
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(MAX_WORKERS) as pool:
+    remaining = iter(items)
+    first = list(islice(remaining, 2))
+    if len(first) < 2:  # threads would cost more than they save
+        yield from map(function, first)
+        return
+    with ThreadPoolExecutor(workers, initializer=initializer) as pool:
         try:
-            for item in items:
+            for item in chain(first, remaining):
                 pending.append(pool.submit(function, item))
                 if len(pending) >= window:
                     yield pending.popleft().result()
@@ -35,18 +49,6 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> It
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def map_in_chunks(function: Callable[[T], R], items: Iterable[T], size: int) -> Iterator[R]:
-    """Like `map`, but threads compute `size` results, then the consumer works alone: for one that uses all processors itself.
-
-    >>> list(map_in_chunks(str, [1, 2, 3], size=2))
-    ['1', '2', '3']
-    """
-    remaining = iter(items)
-    with ThreadPoolExecutor(MAX_WORKERS) as pool:
-        while pending := [pool.submit(function, item) for item in islice(remaining, size)]:
-            yield from [future.result() for future in pending]
 
 
 class MemoryBudget:
@@ -120,6 +122,62 @@ class MemoryBudget:
         while self._collected:
             self._used -= self._collected.popleft()
         return self._used
+
+
+class LruCache(Generic[R]):
+    """The values of the `size` keys that were used last.
+
+    Parameters
+    ----------
+    size : int
+        The number of values; the one that was not used for the longest time makes room for a new one.
+
+    Attributes
+    ----------
+    hits, misses : int
+        How many keys were found, and how many were not.
+
+    Examples
+    --------
+    >>> cache = LruCache[int](size=2)
+    >>> cache.get_all(["a", "bb", "a"], lambda texts: [len(text) for text in texts])
+    [1, 2, 1]
+    >>> cache.put("ccc", 3)
+    >>> cache.get("a"), cache.get("ccc")
+    (None, 3)
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.hits, self.misses = size, 0, 0
+        self._values: OrderedDict[Hashable, R] = OrderedDict()
+        self._lock = fork_safe_lock()
+
+    def get(self, key: Hashable) -> R | None:
+        """The value of a key; None if there is none."""
+        with self._lock:
+            if key not in self._values:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def put(self, key: Hashable, value: R) -> None:
+        """Sets the value of a key."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self.size:
+                self._values.popitem(last=False)
+
+    def get_all(self, keys: Sequence[T], compute: Callable[[list[T]], Iterable[R]]) -> list[R]:
+        """The values of hashable keys. Those that are missing are computed in one call, each once."""
+        values = {key: value for key in dict.fromkeys(keys) if (value := self.get(key)) is not None}
+        missing = [key for key in dict.fromkeys(keys) if key not in values]
+        for key, computed in zip(missing, compute(missing) if missing else (), strict=True):
+            values[key] = computed
+            self.put(key, computed)
+        return [values[key] for key in keys]
 
 
 class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from mmretrieve.combining import combine
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Composition
-from mmretrieve.concurrency import map_ahead
+from mmretrieve.concurrency import LruCache, map_ahead
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import ImageError, OptionError, VectorError
 from mmretrieve.gallery.base import GalleryBase
@@ -26,6 +26,7 @@ from mmretrieve.rules import ScoreRule, make_rule
 from mmretrieve.vectors import Float32, bad_rows
 
 MAX_OPEN_IMAGES = 64  # opened ahead of the encoder
+MAX_CACHED_VECTORS = 4096  # of files: 16 MB of 1024 dimensions
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ class ReferenceReader:
 
     gallery: GalleryBase[Any]
     encoder: Encoder
+    vectors: LruCache[Float32] = field(default_factory=lambda: LruCache(MAX_CACHED_VECTORS), repr=False, compare=False)
+    """Vectors of files that were read before, by content hash."""
 
     def read(self, requests: Sequence[SearchRequest]) -> list[list[dict[str, Any]]]:
         """For each request, the keywords of `ComposerInput` for each of its references: images first, then items.
@@ -166,7 +169,21 @@ class ReferenceReader:
         }
 
     def _read_images(self, references: Sequence[_Reference]) -> dict[Hashable, dict[str, Any]]:
-        """Files, images, and regions of either or of items, which have yet to be encoded."""
+        """Files, images, and regions of either or of items. Whole files of a content that was read before are not opened."""
+        contents = dict(zip([one.key for one in references], map_ahead(_content_of, references, MAX_OPEN_IMAGES), strict=True))
+        vectors = {key: self.vectors.get(content) for key, content in contents.items() if content}
+        opened = {
+            one.key: _OpenedReference.of_file(one, contents[one.key]) for one in references if vectors.get(one.key) is not None
+        }
+        new = [one for one in references if one.key not in opened]
+        for reference, vector, one in zip(new, *self._open_and_encode(new), strict=True):
+            vectors[reference.key], opened[reference.key] = vector, one
+            if one.content and one.content == contents[reference.key]:  # otherwise the file changed meanwhile
+                self.vectors.put(one.content, vector.copy())
+        fields = self._fields_of([one.content for one in opened.values() if one.content])
+        return {key: {"vector": vectors[key], **one.inputs, **fields.get(one.content, {})} for key, one in opened.items()}
+
+    def _open_and_encode(self, references: Sequence[_Reference]) -> tuple[Float32 | tuple[()], list[_OpenedReference]]:
         opened: list[_OpenedReference] = []
 
         def pixels() -> Iterator[Image.Image]:
@@ -174,12 +191,7 @@ class ReferenceReader:
                 opened.append(one)
                 yield picture
 
-        vectors = self._encode(pixels(), references) if references else ()
-        fields = self._fields_of([one.content for one in opened if one.content])
-        return {
-            reference.key: {"vector": vector, **one.inputs, **fields.get(one.content, {})}
-            for reference, vector, one in zip(references, vectors, opened, strict=True)
-        }
+        return self._encode(pixels(), references) if references else (), opened
 
     def _encode(self, pictures: Iterator[Image.Image], references: Sequence[_Reference]) -> Float32:
         """The vectors of references. Raises VectorError, with the name of one, if the encoder has no direction for it."""
@@ -205,9 +217,9 @@ class ReferenceReader:
         picture = self.gallery.picture(str(source)) if reference.is_item else self._decode(source)
         if reference.region is not None:
             picture = crop(picture, reference.region)
-        if reference.region is not None or not isinstance(source, str | Path):
+        if not reference.is_file:
             return _OpenedReference({"image": picture}), picture
-        return _OpenedReference({"image": source, "id": Path(source).name}, content_hash(Path(source))), picture
+        return _OpenedReference.of_file(reference, _content_of(reference)), picture
 
     def _item_image(self, item: Item) -> ImageLike | None:
         """The image of an item; None if it is no longer the one that was added, because a composer must not see another."""
@@ -238,6 +250,11 @@ class _Reference:
         return self.is_item and self.region is None
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is a whole file."""
+        return not self.is_item and self.region is None and isinstance(self.source, str | Path)
+
+    @property
     def key(self) -> Hashable:
         """Equal for equal references: files by their path, images by identity."""
         return self.is_item, str(self.source) if isinstance(self.source, str | Path) else id(self.source), self.region
@@ -249,6 +266,18 @@ class _OpenedReference:
 
     inputs: Mapping[str, Any]
     content: str | None = None
+
+    @classmethod
+    def of_file(cls, reference: _Reference, content: str | None) -> _OpenedReference:
+        return cls({"image": reference.source, "id": Path(str(reference.source)).name}, content)
+
+
+def _content_of(reference: _Reference) -> str | None:
+    """The content hash of a whole file; None for another reference, and for a file that cannot be read."""
+    try:
+        return content_hash(Path(str(reference.source))) if reference.is_file else None
+    except ImageError:
+        return None
 
 
 def _image_files(request: SearchRequest) -> list[Path]:

@@ -123,6 +123,7 @@ class Retriever:
             raise OptionError(f"parts must be Parts(…), got {parts!r:.80}")
         gallery.use_encoder(encoder)
         self.gallery, self.encoder, self._given_parts = gallery, encoder, parts or Parts()
+        self._references = ReferenceReader(gallery, encoder)
         self._composers: dict[tuple[str, str], Composer] = {}
 
     @classmethod
@@ -543,7 +544,7 @@ class Retriever:
         [('prompt',)]
         """
         prepared = [PreparedRequest.of(request, self._compiler) for request in requests]
-        references = ReferenceReader(self.gallery, self.encoder).read(requests)
+        references = self._references.read(requests)
         inputs = [one.inputs(of_each) for one, of_each in zip(prepared, references, strict=True)]
         keys = [(one.composer, one.request.rule or RuleName.LINEAR.value) for one in prepared]
         parts: list[list[Composition]] = [[] for _ in prepared]
@@ -581,7 +582,7 @@ class Retriever:
         >>> retriever.ids_of_references(SearchRequest.parse(image=mm.wardrobe.pictures_folder() / "red-checked-dress-1815.png"))
         ['red-checked-dress-1815.png']
         """
-        return ReferenceReader(self.gallery, self.encoder).ids([request])[0]
+        return self._references.ids([request])[0]
 
     def with_answerable(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
         """Adds `answerable` to rankings: whether the gallery has what each query asks for. All vectors are read in one call.
@@ -623,8 +624,7 @@ class Retriever:
 
     def _excluded_references(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
         """The ids of the references of each request that leaves them out; [] for the others."""
-        reader = ReferenceReader(self.gallery, self.encoder)
-        ids = iter(reader.ids([request for request in requests if request.exclude_reference]))
+        ids = iter(self._references.ids([request for request in requests if request.exclude_reference]))
         return [next(ids) if request.exclude_reference else [] for request in requests]
 
     def _weigh_by_name(self, composition: Composition, weights: Weights | str, keep_rule: bool) -> Composition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from mmretrieve.composition import Composition
+from mmretrieve.concurrency import LruCache
 from mmretrieve.errors import GalleryError, ImageError, MissingError
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
@@ -65,8 +66,7 @@ class SearchService:
     def __init__(self, retriever: Retriever) -> None:
         self.retriever = retriever
         self._refreshed, self._refreshing = monotonic(), Lock()
-        self._scored: OrderedDict[Hashable, ScoredQuery] = OrderedDict()
-        self._scored_lock = Lock()
+        self._scored = LruCache[ScoredQuery](MAX_SCORED_QUERIES)
 
     @property
     def gallery(self) -> GalleryBase[Any]:
@@ -95,20 +95,14 @@ class SearchService:
         """
         gallery = self.gallery
         ids, key = gallery.ids if self._keeps_scores else (), _query_key(request)
-        with self._scored_lock:
-            scored = self._scored.get(key)
-            if scored is not None and scored.ids is ids:
-                self._scored.move_to_end(key)
-                return scored
+        if (cached := self._scored.get(key)) is not None and cached.ids is ids:
+            return cached
         composition = self.retriever.compose_requests([request])[0]
         hidden = self.retriever.ids_of_references(request) if request.exclude_reference else ()
         scores = self.retriever.gallery.term_scores(composition) if self._keeps_scores else None
         scored = ScoredQuery(composition, tuple(hidden), scores, ids)
         if key is not None:
-            with self._scored_lock:
-                self._scored[key] = scored
-                while len(self._scored) > MAX_SCORED_QUERIES:
-                    self._scored.popitem(last=False)
+            self._scored.put(key, scored)
         return scored
 
     def weigh(self, scored: ScoredQuery, request: SearchRequest) -> Composition:

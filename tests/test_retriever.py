@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
-from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.options import BUILT_IN_MODEL
 
@@ -72,6 +72,28 @@ def test_a_reference_in_memory(retriever: mm.Retriever, picture: Path) -> None:
     for image in (picture.read_bytes(), np.asarray(Image.open(picture).convert("RGB")), Image.open(picture)):
         assert retriever.search(image, "in red", weights={"composed": 1}, caption="a dress").ids == expected
         assert retriever.search(image).ids == retriever.search(picture).ids
+
+
+def test_a_file_is_encoded_once_for_each_content(
+    made: Path, picture: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = mm.load_encoder("wardrobe")
+    retriever, calls, encode = mm.Retriever.open(made, encoder=encoder), [], encoder.encode_images
+    monkeypatch.setattr(encoder, "encode_images", lambda images: calls.append(1) or encode(images))
+    file = shutil.copy(picture, tmp_path / "a.png")
+    first = retriever.search(file, "in red")
+    shutil.copy(picture, tmp_path / "b.png")
+    assert retriever.search(file, "in red") == first
+    assert retriever.search_many([{"image": tmp_path / "b.png", "prompt": "in red"}])[0].ids == first.ids
+    assert len(calls) == 1
+    shutil.copy(sorted(photos.rglob("*.png"))[9], file)  # another content under the same name
+    assert retriever.search(file, "in red").ids != first.ids
+    assert len(calls) == 2
+    retriever.search(file, "in red", region=(0, 0, 0.5, 0.5))
+    assert len(calls) == 3
+    file.write_bytes(b"no image")
+    with pytest.raises(ImageError, match="not an image that can be read"):
+        retriever.search(file, "in red")
 
 
 def test_a_reference_from_the_gallery(retriever: mm.Retriever, picture: Path, photos: Path) -> None:

@@ -8,8 +8,9 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
+from itertools import chain, islice
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ from huggingface_hub import constants, get_session
 from PIL import Image
 from torch import Tensor, nn
 
-from mmretrieve.concurrency import map_ahead, map_in_chunks
+from mmretrieve.concurrency import LruCache, map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.checkpoints import (
     CONFIG,
@@ -34,7 +35,7 @@ from mmretrieve.encoders.checkpoints import (
 )
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
-from mmretrieve.encoders.text_tower import TextContext, encode_tokens
+from mmretrieve.encoders.text_tower import TextContext, cropped_lengths, encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, checks_keywords, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
@@ -42,7 +43,9 @@ from mmretrieve.vectors import Float32, unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE = 64, 64
-CPU_IMAGE_BATCH_SIZE = 32  # on a CPU: the activations of more images do not stay in its caches
+MAX_CACHED_TEXTS = 4096  # features: 16 MB of 1024 dimensions
+CPU_IMAGE_BATCH_SIZE = 16  # of each core; the activations of more images do not stay in its caches
+MIN_IMAGES_OF_CORE = 4  # with fewer, all cores encode one batch
 MAX_PREPARED_IMAGES = 128  # decoded, but not yet encoded
 HUB_TIMEOUT = 5.0  # seconds
 TARGET_PAD_KEY = "target_pad"
@@ -69,13 +72,15 @@ class OpenClipEncoder:
         self._model = model.eval().requires_grad_(False)
         self._tokenizer, self._context = tokenizer, TextContext(tokenizer)
         config: dict[str, Any] = model.visual.preprocess_cfg
-        self._preprocess = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
+        transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
+        *self._resize, _, self._normalize = transform.transforms  # the one left out makes float values of pixels
         self.preprocessing = preprocessing
         self.identity = EncoderIdentity(name, weights_hash(model), _describe(config, preprocessing))
         self.folder, self.device, self.dtype = folder, device, dtype
         self._model.to(device)
         self._model.visual.to(dtype)
-        self.dim = int(self._text_features(["a"]).shape[1])
+        self._recent_texts = LruCache[Float32](MAX_CACHED_TEXTS)
+        self.dim = int(self._text_features(self._context.tokenize(["a"])[0]).shape[1])
 
     @property
     def image_size(self) -> int:
@@ -111,20 +116,30 @@ class OpenClipEncoder:
         if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
             raise OptionError(f"encode_images expects a list of images, got one: {type(images).__name__}")
 
-        def prepare(image: ImageLike) -> Tensor:
-            opened = open_image(image)
-            return self._preprocess(target_pad(opened) if self.preprocessing is Preprocessing.TARGET_PAD else opened)  # type: ignore[no-any-return]
-
         features = [np.empty((0, self.dim), np.float32)]
-        on_cpu = self.device.type == "cpu"
-        prepared = (
-            map_in_chunks(prepare, images, MAX_PREPARED_IMAGES) if on_cpu else map_ahead(prepare, images, MAX_PREPARED_IMAGES)
-        )
-        while batch := list(islice(prepared, CPU_IMAGE_BATCH_SIZE if on_cpu else IMAGE_BATCH_SIZE)):
-            features.append(self._image_features(torch.stack(batch)))
+        for batch in self._features_of_batches(map_ahead(self._resized, images, MAX_PREPARED_IMAGES)):
+            features.append(batch)
             if progress is not None:
                 progress(len(batch))
         return np.concatenate(features)
+
+    def _features_of_batches(self, prepared: Iterator[Tensor]) -> Iterator[Float32]:
+        """The features of images, batch by batch. On a CPU, each core encodes batches of its own, which need not wait for others.
+
+        A few images are one batch of all cores.
+        """
+        threads, size = (torch.get_num_threads(), CPU_IMAGE_BATCH_SIZE) if self.device.type == "cpu" else (1, IMAGE_BATCH_SIZE)
+        first = list(islice(prepared, threads * size))
+        images = chain(first, prepared)
+        if threads == 1 or len(first) < threads * MIN_IMAGES_OF_CORE:
+            yield from map(self._image_features, _batches(images, size))
+            return
+        batches = _batches(images, min(size, ceil(len(first) / threads)))
+        one_thread = partial(torch.set_num_threads, 1)
+        try:
+            yield from map_ahead(self._image_features, batches, 2 * threads, workers=threads, initializer=one_thread)
+        finally:
+            torch.set_num_threads(threads)  # of threads that start later, too
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """(n, dim) float32 unit rows for n texts. A text that exceeds the context length is cut, with a PromptCutWarning."""
@@ -137,34 +152,51 @@ class OpenClipEncoder:
         texts = list(texts)
         if others := [text for text in texts if not isinstance(text, str)]:
             raise OptionError(f"encode_texts expects texts, got {others[0]!r:.80}")
-        row_of = {text: i for i, text in enumerate(sorted(set(texts), key=lambda text: (len(text), text)))}
-        unique = list(row_of)  # sorted by length, because the longest text of a batch determines its cost
-        features = np.empty((len(unique), self.dim), np.float32)
-        for start in range(0, len(unique), TEXT_BATCH_SIZE):
-            features[start : start + TEXT_BATCH_SIZE] = self._text_features(unique[start : start + TEXT_BATCH_SIZE])
-        return features[[row_of[text] for text in texts]]
-
-    @torch.inference_mode()
-    def _text_features(self, texts: list[str]) -> Float32:
-        features = encode_tokens(self._model, self._tokens(texts).to(self.device))
-        return features.float().cpu().numpy()
-
-    @torch.inference_mode()
-    def _image_features(self, pixels: Tensor) -> Float32:
-        features = self._model.encode_image(pixels.to(self.device, self.dtype), normalize=False)
-        return features.float().cpu().numpy()  # type: ignore[no-any-return]
-
-    def _tokens(self, texts: list[str]) -> Tensor:
-        tokens, fits = self._context.tokenize(texts)
-        too_long = [text for text, complete in zip(texts, fits, strict=True) if not complete]
+        too_long = [text for text, fits in zip(texts, self.fits_context(texts), strict=True) if not fits]
         if too_long:
             warnings.warn(
                 f"{len(too_long)} of {len(texts)} texts were cut to the {self.context_length} tokens that {self.identity.model} reads, "
                 f"first: {too_long[0][:60]!r}…",
                 PromptCutWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
-        return tokens
+        rows = self._recent_texts.get_all(texts, self._features_of_texts)
+        return np.array(rows, dtype=np.float32).reshape(len(texts), self.dim)
+
+    def _features_of_texts(self, texts: list[str]) -> list[Float32]:
+        """The (dim,) features of n texts. Those of one length are encoded together: a text has the same features in every batch."""
+        tokens = self._context.tokenize(texts)[0]
+        lengths = cropped_lengths(self._model, tokens)
+        features = np.empty((len(texts), self.dim), np.float32)
+        for length in sorted(set(lengths.tolist())):
+            for rows in (lengths == length).nonzero()[:, 0].split(TEXT_BATCH_SIZE):
+                features[rows] = self._text_features(tokens[rows])
+        return [row.copy() for row in features]
+
+    @torch.inference_mode()
+    def _text_features(self, tokens: Tensor) -> Float32:
+        features = encode_tokens(self._model, tokens.to(self.device))
+        return features.float().cpu().numpy()
+
+    def _resized(self, image: ImageLike) -> Tensor:
+        """(height, width, 3) uint8 pixels, a quarter of the bytes of float values: these are made of a whole batch, on the device."""
+        picture: Any = open_image(image)
+        if self.preprocessing is Preprocessing.TARGET_PAD:
+            picture = target_pad(picture)
+        for transform in self._resize:
+            picture = transform(picture)
+        return torch.from_numpy(np.array(picture))
+
+    @torch.inference_mode()
+    def _image_features(self, images: list[Tensor]) -> Float32:
+        """The features of a batch of (height, width, 3) uint8 pixels, which are normalized in float32."""
+        values = torch.stack(images).to(self.device).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        features = self._model.encode_image(self._normalize(values).to(self.dtype), normalize=False)
+        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def _batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    return iter(lambda: list(islice(items, size)), [])
 
 
 @checks_keywords

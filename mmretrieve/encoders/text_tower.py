@@ -13,7 +13,9 @@ import torch
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-MIN_ROWS = 32  # of a matrix product: smaller ones use other kernels, so a text alone would differ from the same text in a batch
+LENGTH_STEP = 16  # positions
+# Smaller matrix products use other kernels, so a text alone would differ from the same text in a batch.
+MIN_TEXTS, MIN_ROWS = 4, 32
 ONE_MORE_WORD = " a"
 MAX_CACHED_TEXTS = 2_048
 
@@ -32,28 +34,39 @@ def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
     """The (n, d) text features, not normalized, of (n, context) token ids."""
     if not is_croppable(model):
         return model.encode_text(tokens, normalize=False)  # type: ignore[no-any-return]
-    tower = text_module(model)
-    tokens = tokens[:, : max(_used_length(tower, tokens), -(-MIN_ROWS // len(tokens)))]
+    tower, count = text_module(model), len(tokens)
+    tokens = tokens[:, : int(cropped_lengths(model, tokens).max())]
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
     hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    hidden = _with_rows(hidden, MIN_TEXTS)
     hidden = tower.ln_final(tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length]))
-    x: Tensor = text_global_pool(hidden, tokens, _pool_type(tower), eos_token_id=_end_token(tower))
+    x: Tensor = text_global_pool(hidden[:count], tokens, _pool_type(tower), eos_token_id=_end_token(tower))
     projection = tower.text_projection
     if projection is None:
         return x
-    count = len(x)
-    if count < MIN_ROWS:
-        x = torch.cat([x, x[:1].expand(MIN_ROWS - count, -1)])
+    x = _with_rows(x, MIN_ROWS)
     projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
     return projected[:count]
 
 
-def _used_length(tower: Any, tokens: Tensor) -> int:
-    """The number of positions up to and including the last end token of the batch."""
+def cropped_lengths(model: Any, tokens: Tensor) -> Tensor:
+    """(n,) the number of positions with which each row of (n, context) token ids is encoded: those in use, rounded up.
+
+    Texts of one length have the same features alone and in a batch.
+    """
+    context = tokens.shape[1]
+    if not is_croppable(model):
+        return torch.full((len(tokens),), context)
+    tower = text_module(model)
     end = _end_token(tower)
     at_end = tokens.argmax(1) if _pool_type(tower) == "argmax" or end is None else (tokens == end).int().argmax(1)
-    return int(at_end.max()) + 1
+    return (-(-(at_end + 1) // LENGTH_STEP) * LENGTH_STEP).clamp(max=context).cpu()
+
+
+def _with_rows(x: Tensor, count: int) -> Tensor:
+    """At least `count` rows; the first one is repeated."""
+    return x if len(x) >= count else torch.cat([x, x[:1].expand(count - len(x), *x.shape[1:])])
 
 
 def text_module(model: Any) -> Any:

@@ -62,10 +62,53 @@ def test_a_batch_equals_single_images(encoder: Encoder, photos: Path) -> None:
     np.testing.assert_allclose(
         encoder.encode_images(paths), np.concatenate([encoder.encode_images([p]) for p in paths]), atol=1e-5
     )
-    texts = ["a red dress", "striped", "a photo of a long-sleeved navy shirt with dots"]
-    np.testing.assert_allclose(
-        encoder.encode_texts(texts), np.concatenate([encoder.encode_texts([t]) for t in texts]), atol=1e-5
+
+
+def test_a_text_has_the_same_vector_in_every_batch() -> None:
+    colors, details = (
+        ("red", "navy", "light blue"),
+        ("", "with long sleeves", "with long sleeves, a round neck and dots on white", "x " * 9),
     )
+    texts = [
+        f"a photo of a {color} {garment} {detail}" for color in colors for garment in ("dress", "coat") for detail in details
+    ]
+    together = load_encoder("wardrobe").encode_texts(texts)
+    for size in (1, 2, 3, 5, 8):
+        fresh = load_encoder("wardrobe")
+        parts = [fresh.encode_texts(texts[start : start + size]) for start in range(0, len(texts), size)]
+        np.testing.assert_array_equal(np.concatenate(parts), together)
+
+
+def test_texts_are_encoded_once_and_told_each_time_that_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, calls = load_encoder("wardrobe"), []
+    monkeypatch.setattr(
+        encoder, "_text_features", lambda tokens: calls.append(len(tokens)) or np.ones((len(tokens), encoder.dim))
+    )
+    long = "red " * 300
+    for _ in range(2):
+        with pytest.warns(PromptCutWarning):
+            encoder.encode_texts(["in red", long, "in red"])
+    encoder.encode_texts(["in red", "striped"])[0][:] = 0  # the caller's own
+    assert sum(calls) == 3
+    assert encoder.encode_texts(["in red"]).any()
+
+
+def test_the_cores_of_a_cpu_encode_batches_of_their_own(photos: Path) -> None:
+    encoder, paths = load_encoder("wardrobe", device="cpu", dtype="float32"), sorted(photos.rglob("*.png"))[:50]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = encoder.encode_images(paths)
+        torch.set_num_threads(3)
+        seen: list[int] = []
+        found = encoder.encode_images(paths, seen.append)
+        assert (torch.get_num_threads(), sum(seen), max(seen)) == (3, 50, 16)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        with pytest.raises(ImageError, match="none"):
+            encoder.encode_images([*paths, Path("none")])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_image_vectors_equal_those_of_open_clip(encoder: Encoder, photos: Path) -> None:
