@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from threading import Condition, RLock
 from typing import Any, Generic, TypeVar
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
+MIN_TRIM_BYTES = 16_000_000  # of a reservation; for fewer it would take longer than it is worth
 POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,11 +91,13 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, amount: int) -> Iterator[None]:
-        """Reserves bytes within the block."""
+        """Reserves bytes within the block. If they are many, memory that was freed in it is given back to the system at its end."""
         self._enter(amount)
         try:
             yield
         finally:
+            if amount >= MIN_TRIM_BYTES:
+                _trim_memory()
             with self._changed:
                 self._running, self._used = self._running - 1, self._used - amount
                 self._changed.notify_all()
@@ -120,6 +124,12 @@ class MemoryBudget:
         while self._collected:
             self._used -= self._collected.popleft()
         return self._used
+
+
+def _trim_memory() -> None:
+    """Gives freed memory back to the system. glibc keeps it for each thread, which adds up to several times what is in use."""
+    with suppress(AttributeError, OSError, TypeError):  # where there is no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property

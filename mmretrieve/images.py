@@ -1,9 +1,9 @@
 """Opens images of the supported formats as upright RGB images, or raises an ImageError that names the file.
 
 16-bit and float images are scaled to 8 bits, transparent images are composited on white, colors are converted to sRGB, of animations
-the first frame is used, and a truncated file is an error. One image needs at most 12 bytes a pixel while it is decoded, besides the
-bytes of its file and the texts in it; decoders of the formats in DECODER_BYTES can need more, for which their images are smaller or
-limited. All images that are decoded at the same time share DECODE_MEMORY.
+the first frame is used, and a truncated file is an error. One image of 8 bits needs at most 12 bytes a pixel while it is decoded, besides
+the bytes of its file and the texts in it. Decoders of the formats in DECODER_BYTES need more for some files; their images have fewer pixels,
+or a limit of memory. All images that are decoded at the same time share DECODE_MEMORY.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after a
 DEFAULT_IMAGE_SIZE = 224  # the input size of most CLIP models
 FAST_MARGIN = 2  # a fast decode keeps at least twice the input size of the encoder along each side
 BYTES_PER_PIXEL = 12  # of the full size, at most, while an image is decoded
-DECODER_BYTES = {"AVIF": 36, "HEIF": 24, jpegxl.FORMAT: 64}
+DECODER_BYTES = {"AVIF": 36, "HEIF": 28, jpegxl.FORMAT: 64}
 """Bytes a pixel that decoders of these formats take at most: with 10 bits, film grain, tiles and transparency. Most images take 6 to 12."""
 RGB_BYTES = 4  # a pixel of a Pillow image in RGB
 MAX_DECODE_BYTES = BYTES_PER_PIXEL * MAX_PIXELS

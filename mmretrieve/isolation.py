@@ -25,6 +25,7 @@ MAX_SECONDS = 120.0  # between two results of one child
 MAX_IDLE = 2  # children that wait for the next file
 SERVE = "from mmretrieve.isolation import serve; serve()"
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # each reserves address space
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144"}  # glibc gives larger blocks back to the system at once
 R = TypeVar("R")
 
 
@@ -80,7 +81,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **THREADS, "PYTHONPATH": path},
+            env={**os.environ, **THREADS, **MALLOC, "PYTHONPATH": path},
             bufsize=0,  # a fork must not flush what a thread of its parent has not written yet
         )
         assert self._process.stdin is not None

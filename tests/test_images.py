@@ -276,15 +276,17 @@ def test_formats_whose_decoders_take_more_have_fewer_pixels(monkeypatch: pytest.
 
 BUDGET = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from PIL import Image
 from image_corpus import peak_growth
 from mmretrieve import images
-from mmretrieve.concurrency import MemoryBudget, map_ahead
+from mmretrieve.concurrency import MemoryBudget
 files = sorted(Path(sys.argv[1]).iterdir())
 images.open_image(Image.new("RGB", (8, 8)))
 images.DECODE_MEMORY = MemoryBudget(int(sys.argv[2]))
-print(peak_growth(lambda: [images.thumbnail(image, 320) for image in map_ahead(images.open_image, files * 6, 16)]))
+with ThreadPoolExecutor(16) as pool:
+    print(peak_growth(lambda: list(pool.map(lambda file: images.thumbnail(images.open_image(file), 320), files * 8))))
 """
 
 
@@ -297,7 +299,7 @@ def test_all_decodes_together_stay_within_the_budget_and_one_image(tmp_path: Pat
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", BUDGET, str(tmp_path), str(total)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert int(done.stdout) < total + one
+    assert int(done.stdout) < total + one + 40_000_000, "190 MB and more without a budget, or if freed memory is kept"
 
 
 def test_a_color_that_is_converted_in_strips_is_that_of_the_whole_image() -> None:
