@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from threading import Condition, RLock
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from mmretrieve.forks import fork_safe_lock
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
+MIN_TRIM_BYTES = 16_000_000  # of a reservation; for fewer it would take longer than it is worth
 POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
 T = TypeVar("T")
 R = TypeVar("R")
@@ -91,11 +93,13 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, amount: int) -> Iterator[None]:
-        """Reserves bytes within the block."""
+        """Reserves bytes within the block. If they are many, memory that was freed in it is given back to the system at its end."""
         self._enter(amount)
         try:
             yield
         finally:
+            if amount >= MIN_TRIM_BYTES:
+                _trim_memory()
             with self._changed:
                 self._running, self._used = self._running - 1, self._used - amount
                 self._changed.notify_all()
@@ -178,6 +182,12 @@ class LruCache(Generic[R]):
             values[key] = computed
             self.put(key, computed)
         return [values[key] for key in keys]
+
+
+def _trim_memory() -> None:
+    """Gives freed memory back to the system. glibc keeps it for each thread, which adds up to several times what is in use."""
+    with suppress(AttributeError, OSError, TypeError):  # where there is no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class once(Generic[R]):  # noqa: N801 – a decorator, used like cached_property

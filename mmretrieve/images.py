@@ -1,9 +1,9 @@
 """Opens images of the supported formats as upright RGB images, or raises an ImageError that names the file.
 
 16-bit and float images are scaled to 8 bits, transparent images are composited on white, colors are converted to sRGB, of animations
-the first frame is used, and a truncated file is an error. One image needs at most 12 bytes a pixel while it is decoded, whatever its
-format, besides the bytes of its file and the texts in it (AVIF and HEIC with transparency, and JPEG XL, need up to 16).
-All images that are decoded at the same time share DECODE_MEMORY.
+the first frame is used, and a truncated file is an error. One image of 8 bits needs at most 12 bytes a pixel while it is decoded, besides
+the bytes of its file and the texts in it. Decoders of the formats in DECODER_BYTES need more for some files; their images have fewer pixels,
+or a limit of memory. All images that are decoded at the same time share DECODE_MEMORY.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mmretrieve import jpegxl
 from mmretrieve.concurrency import MemoryBudget
 from mmretrieve.errors import ImageError
-from mmretrieve.options import Colors, Decode
+from mmretrieve.heif import split_alpha
+from mmretrieve.options import Colors, Decode, regular_status
 from mmretrieve.pixels import to_rgb
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ Region = tuple[float, float, float, float]  # left, top, right, bottom, as fract
 
 # What is opened. Other formats that Pillow can read are rare, run programs (EPS) or have decoders of little use to anybody else.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
-PLUGINS = {"pillow_heif": ("HEIF", (".heic", ".heif", ".hif")), "pillow_jxl": ("JXL", (".jxl",))}
+PLUGINS = {"pillow_heif": ("HEIF", (".heic", ".heif", ".hif")), "pillow_jxl": (jpegxl.FORMAT, (".jxl",))}
 """Packages of the extra `formats` → the format and the suffixes that they add."""
 INSTALLED_PLUGINS = tuple(name for name in PLUGINS if find_spec(name) is not None)
 # fmt: off
@@ -60,10 +62,15 @@ MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after a
 DEFAULT_IMAGE_SIZE = 224  # the input size of most CLIP models
 FAST_MARGIN = 2  # a fast decode keeps at least twice the input size of the encoder along each side
 BYTES_PER_PIXEL = 12  # of the full size, at most, while an image is decoded
-RESERVED_BYTES = {"AVIF": 20, "HEIF": 20, "JXL": 20}  # with 10 bits and transparency; most take 8 to 12
+DECODER_BYTES = {"AVIF": 36, "HEIF": 28, jpegxl.FORMAT: 64}
+"""Bytes a pixel that decoders of these formats take at most: with 10 bits, film grain, tiles and transparency. Most images take 6 to 12."""
 RGB_BYTES = 4  # a pixel of a Pillow image in RGB
-DECODE_MEMORY = MemoryBudget(BYTES_PER_PIXEL * MAX_PIXELS)
-"""The memory of all decodes of this process, of decoded images included: 1.44 GB, which is what the largest image needs."""
+MAX_DECODE_BYTES = BYTES_PER_PIXEL * MAX_PIXELS
+DECODE_MEMORY = MemoryBudget(MAX_DECODE_BYTES)
+"""The memory of all decodes of this process, of decoded images included: 1.44 GB, which is what the largest image needs.
+
+One decode always proceeds, so decoded images that a program holds, and that one, can take more.
+"""
 WHOLE_JPEG2000_PIXELS = 1 << 20  # of one that is decoded whole, which takes 20 bytes a pixel; larger ones are halved
 MAX_ICON_SIDE = 1024
 MAX_TILE_PIXELS = 1 << 20  # of one tile of a TIFF file that is smaller than a tile
@@ -128,8 +135,7 @@ def open_image(
             _check_size(image, source_name(source), max_pixels)
             if Decode(decode) is Decode.FAST:
                 image.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
-            pixel_bytes = RESERVED_BYTES.get(image.format or "", BYTES_PER_PIXEL)
-            with DECODE_MEMORY.reserve(pixel_bytes * image.width * image.height):
+            with DECODE_MEMORY.reserve(_decode_bytes(image)):
                 upright = _upright(image if image is source else _load(image), Colors(colors))
                 DECODE_MEMORY.keep(upright, RGB_BYTES * upright.width * upright.height)
                 return upright
@@ -144,7 +150,8 @@ def open_image(
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds of errors
-        raise ImageError(f"{source_name(source)}: cannot be read ({str(error) or type(error).__name__})") from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"{source_name(source)}: cannot be read ({reason})") from error
 
 
 def from_array(array: NDArray[Any]) -> Image.Image:
@@ -194,7 +201,9 @@ def crop(image: Image.Image, region: Region) -> Image.Image:
 
 
 def thumbnail(image: Image.Image, side: int) -> bytes:
-    """The image, reduced to at most `side` pixels in height and width, as JPEG bytes."""
+    """The image, reduced to at most `side` pixels in height and width, as JPEG bytes. Raises ImageError for another object."""
+    if not isinstance(image, Image.Image):
+        raise ImageError(f"expected a PIL image, got {image!r:.80}; open it with open_image")
     small = image.reduce(max(1, int(max(image.size) / side / 2)))  # always a copy
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -213,7 +222,7 @@ def content_hash(source: Path | BinaryIO) -> str:
     try:
         if not isinstance(source, Path):
             return _hash_of_open(source)
-        _check_regular(source)
+        _check_file(source)
         with source.open("rb") as file:
             return content_hash(file)
     except OSError as error:
@@ -221,14 +230,13 @@ def content_hash(source: Path | BinaryIO) -> str:
 
 
 def _hash_of_open(file: BinaryIO) -> str:
-    digest, size = hashlib.blake2b(digest_size=16), file.seek(0, io.SEEK_END)
+    digest, read = hashlib.blake2b(digest_size=16), 0
+    _check_bytes(file, file.seek(0, io.SEEK_END))
     file.seek(0)
-    read = 0
-    while size <= MAX_FILE_BYTES and read <= MAX_FILE_BYTES and (block := file.read(HASH_BLOCK_BYTES)):
-        read += len(block)  # of a file of /proc, the size is 0
+    while block := file.read(HASH_BLOCK_BYTES):
+        read += len(block)
+        _check_bytes(file, read)  # it may grow
         digest.update(block)
-    if max(size, read) > MAX_FILE_BYTES:
-        raise ImageError(f"{source_name(file)}: more than {MAX_FILE_BYTES:,} bytes are not an image")
     return digest.hexdigest()
 
 
@@ -249,12 +257,29 @@ def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
         case np.ndarray():
             return nullcontext(from_array(source))
         case bytes():
-            return Image.open(io.BytesIO(source), formats=_formats())
+            return _open_file(io.BytesIO(source))
         case str() | Path():
-            _check_regular(Path(source))
+            _check_file(Path(source))
         case _ if not hasattr(source, "read"):
             raise ImageError(f"expected a path, a PIL image, an array, bytes or an open file, got {source!r:.80}")
-    return Image.open(source, formats=_formats())
+    return _open_file(source)
+
+
+def _open_file(file: str | Path | BinaryIO) -> Image.Image:
+    """The image of a file, not yet decoded."""
+    if jpegxl.FORMAT in _formats() and jpegxl.is_jpegxl(_head(file)):
+        return jpegxl.JpegXLFile(file)
+    return Image.open(file, formats=[name for name in _formats() if name != jpegxl.FORMAT])  # whose plugin decodes it at once
+
+
+def _head(file: str | Path | BinaryIO) -> bytes:
+    """The first bytes of a file."""
+    if isinstance(file, str | Path):
+        with open(file, "rb") as opened:
+            return _head(opened)
+    head = file.read(len(jpegxl.CONTAINER))
+    file.seek(0)
+    return head
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -262,6 +287,8 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = _icon_size(image) if image.format == "ICO" and hasattr(image, "ico") else image.size
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{name}: {width}×{height} pixels is too narrow; crop it")
+    if image.format != jpegxl.FORMAT:
+        max_pixels = min(max_pixels, MAX_DECODE_BYTES // DECODER_BYTES.get(image.format or "", 1))
     if width * height > max_pixels:
         raise ImageError(f"{name}: {width}×{height} pixels is above the limit of {max_pixels:,} pixels; scale it down")
     if image.format == "ICO" and max(width, height) > MAX_ICON_SIDE:
@@ -283,19 +310,54 @@ def _icon_size(icon: Any) -> tuple[int, int]:
     return width, height if is_png else height // 2  # a bitmap has its mask below it
 
 
+def _decode_bytes(image: Image.Image) -> int:
+    """The memory that decoding an image may take. That of JPEG XL is limited to it."""
+    amount = image.width * image.height * DECODER_BYTES.get(image.format or "", BYTES_PER_PIXEL)
+    return min(amount, MAX_DECODE_BYTES) if image.format == jpegxl.FORMAT else amount
+
+
 def _load(file: Any) -> Image.Image:
-    """Decodes an opened file. WebP and AVIF are decoded here, because Pillow would copy their pixels twice more."""
+    """Decodes an opened file. WebP, AVIF and HEIC are decoded here, because Pillow would copy their pixels once or twice more."""
+    if isinstance(file, jpegxl.JpegXLFile):
+        return file.decode(_decode_bytes(file))
+    if file.format in ("AVIF", "HEIF") and file.mode == "RGBA" and (image := _load_layers(file)) is not None:
+        return image
     if file.format == "JPEG2000" and file.width * file.height > WHOLE_JPEG2000_PIXELS:
         file.reduce = 1  # a number of halvings
-    if file.format not in ("WEBP", "AVIF"):
+    if file.format not in ("WEBP", "AVIF", "HEIF"):
         file.load()
         return file  # type: ignore[no-any-return]
+    raw_mode, size, pixels, stride = _first_frame(file)
+    image = Image.frombuffer(file.mode, size, pixels, "raw", raw_mode, stride, 1)
+    image.info = file.info
+    return image
+
+
+def _first_frame(file: Any) -> tuple[str, tuple[int, int], bytes, int]:
+    """Mode, size, pixels and bytes a row (0 for packed rows) of the first frame of a file. Its decoder is freed, with its copies of the pixels."""
+    if file.format == "HEIF":
+        heif = file._heif_file[file.tell()]
+        pixels, file._heif_file = heif.data, None
+        return heif.mode, heif.size, pixels, heif.stride
     frame = file._decoder.get_next() if file.format == "WEBP" else file._decoder.get_frame(0)
+    file._decoder = None
     if frame is None:
         raise ImageError(f"{source_name(file)}: cannot be read (truncated or damaged)")
-    mode = file.rawmode if file.format == "WEBP" else file.mode
-    file._decoder = None  # frees its own copy of the pixels
-    image = Image.frombuffer(mode, file.size, frame[0], "raw", mode, 0, 1)
+    return file.rawmode if file.format == "WEBP" else file.mode, file.size, frame[0], 0
+
+
+def _load_layers(file: Any) -> Image.Image | None:
+    """Decodes the color and the transparency of an AVIF or HEIC file in turn, which takes less memory. None if they cannot be told apart."""
+    file.fp.seek(0)
+    parts = split_alpha(file.fp.read())
+    if parts is None:
+        return None
+    color, alpha = (Image.open(io.BytesIO(part), formats=[file.format]) for part in parts)
+    if (color.mode, alpha.mode, color.size) != ("RGB", "L", alpha.size):
+        return None
+    del parts
+    image = _load(color)
+    image.putalpha(_load(alpha))
     image.info = file.info
     return image
 
@@ -318,10 +380,17 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _check_regular(path: Path) -> None:
-    """Raises ImageError for a folder, a device or a pipe; opening a pipe would block."""
-    if not path.is_file() and path.exists():
-        raise ImageError(f"{path}: not a regular file")
+def _check_file(path: Path) -> None:
+    """Raises OSError for a folder, a device or a pipe, which would block, and ImageError for a file of no or too many bytes."""
+    _check_bytes(path, regular_status(path).st_size)
+
+
+def _check_bytes(file: Path | BinaryIO, size: int) -> None:
+    """Raises ImageError unless a file of this size can be an image. Files of /proc have no bytes, but may never end."""
+    if size == 0:
+        raise ImageError(f"{source_name(file)}: has no bytes, so it is no image")
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"{source_name(file)}: more than {MAX_FILE_BYTES:,} bytes are not an image")
 
 
 @cache

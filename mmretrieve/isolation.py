@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from mmretrieve.errors import MMRetrieveError
@@ -24,6 +25,7 @@ MAX_SECONDS = 120.0  # between two results of one child
 MAX_IDLE = 2  # children that wait for the next file
 SERVE = "from mmretrieve.isolation import serve; serve()"
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # each reserves address space
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144"}  # glibc gives larger blocks back to the system at once
 R = TypeVar("R")
 
 
@@ -79,7 +81,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **THREADS, "PYTHONPATH": path},
+            env={**os.environ, **THREADS, **MALLOC, "PYTHONPATH": path},
             bufsize=0,  # a fork must not flush what a thread of its parent has not written yet
         )
         assert self._process.stdin is not None
@@ -212,6 +214,28 @@ def _answers(function: Callable[..., Any], arguments: tuple[object, ...], is_ite
             yield pickle.dumps(error)
         except Exception:
             yield pickle.dumps(CrashError(f"{type(error).__name__}: {error}"))
+
+
+@contextmanager
+def limited_memory(amount: int) -> Iterator[None]:
+    """Lets this process, which is a child, allocate so many bytes more within the block, where the system has such limits.
+
+    An allocation beyond them fails, which raises an error or ends the process.
+    """
+    try:
+        import resource
+
+        used = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[5])
+    except (ImportError, OSError):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    most = used + amount if before[1] == resource.RLIM_INFINITY else min(used + amount, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _limit_resources() -> None:

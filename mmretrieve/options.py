@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from enum import StrEnum
 from math import isfinite
 from numbers import Integral, Real
@@ -72,12 +73,20 @@ def check_path(name: str, value: Any, *, on_disk: bool = True) -> Path:
     return Path(value)
 
 
+def regular_status(path: str | Path) -> os.stat_result:
+    """The status of a file. Raises OSError if there is none, and for what is not a regular file: a pipe or a device has no end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
+    return status
+
+
 def check_regular(path: str | Path, max_bytes: int | None = None) -> Path:
-    """The path. Raises OSError for what exists and is not a regular file, as a pipe or device has no end, or has more bytes."""
-    if os.path.lexists(path) and not os.path.isfile(path):
-        raise OSError(errno.EINVAL, "is a folder" if os.path.isdir(path) else "is not a regular file")
-    if max_bytes is not None and os.path.lexists(path) and os.path.getsize(path) > max_bytes:
-        raise OSError(errno.EFBIG, f"has more than {max_bytes:,} bytes")
+    """The path, which need not exist. Raises OSError for what is not a regular file, or has more bytes."""
+    if os.path.lexists(path):
+        size = regular_status(path).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise OSError(errno.EFBIG, f"has more than {max_bytes:,} bytes")
     return Path(path)
 
 

@@ -11,16 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from time import sleep
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
-from image_corpus import check_decode_memory, gradient
+from image_corpus import ORDINARY, check_decode_memory, gradient
 from PIL import EpsImagePlugin, Image, ImageOps
 
 from mmretrieve import images
 from mmretrieve.concurrency import MemoryBudget, map_ahead
 from mmretrieve.errors import ImageError
+from mmretrieve.heif import split_alpha
 from mmretrieve.images import content_hash, open_image, target_pad, thumbnail
 from mmretrieve.pixels import to_rgb
 
@@ -180,15 +181,39 @@ def test_a_file_without_end_is_refused_at_once(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ImageError, match=r"big.jpg: more than 2,147,483,648 bytes are not an image"):
         content_hash(tmp_path / "big.jpg")
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 1 << 22)
-    endless = Mock(seek=Mock(return_value=0), read=bytes)  # as a file of /proc, whose size is 0
+    growing = Mock(seek=Mock(return_value=1), read=bytes)
     with pytest.raises(ImageError, match=r"are not an image"):
-        content_hash(endless)
+        content_hash(growing)
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
-    with pytest.raises(ImageError, match="not a regular file"):
-        content_hash(tmp_path / "x.jpg")
+    for read in (open_image, content_hash):
+        with pytest.raises(ImageError, match=r"x.jpg: cannot be read \(is not a regular file\)"):
+            read(tmp_path / "x.jpg")
+        with pytest.raises(ImageError, match=r"cannot be read \(is a folder\)"):
+            read(tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/proc/kmsg", "has no bytes"),  # reading it would wait for messages of the system
+        ("/proc/self/pagemap", "has no bytes"),  # it has no end
+        ("/dev/zero", "is not a regular file"),
+    ],
+)
+def test_files_of_the_system_are_refused_before_they_are_opened(path: str, reason: str) -> None:
+    with patch("builtins.open", side_effect=AssertionError), patch("io.open", side_effect=AssertionError):
+        for read in (open_image, content_hash):
+            with pytest.raises(ImageError, match=f"{path}: .*{reason}"):
+                read(Path(path))
+
+
+def test_a_thumbnail_of_no_image_is_one_line() -> None:
+    with pytest.raises(ImageError, match="expected a PIL image, got None; open it with open_image"):
+        thumbnail(None, 320)  # type: ignore[arg-type]
 
 
 def test_opening_in_threads_does_not_change_warning_filters(tmp_path: Path) -> None:
@@ -209,6 +234,7 @@ def test_invalid_metadata_causes_no_warning(tmp_path: Path) -> None:
 MEASURED = (  # of each kind of memory one file; `make soak` measures all
     *("gray-16.png", "gray-alpha.png", "palette-transparent.png", "float-lzw.tif", "int.tif", "cmyk-progressive.jpg"),
     *("profile-cmyk.tif", "lossless.webp", "animated.webp", "rgb.avif", "alpha-444.avif", "turned-rgba.png", "turned-16.png"),
+    *(name for name in ("alpha-444.heic", "rgb.jxl", "alpha.jxl", "alpha-lossy.jxl") if name in ORDINARY),
     *("whole.jp2", "rle.bmp", "mad-tiles.tif", "mad-strip.tif", "huge-profile.png", "huge-itext.png", "many-texts.png"),
     *("png-in-icon.ico", "bitmap-in-icon.ico", "plain.ppm", "picture.dds", "program.eps", "cut-alpha.webp", "cut-rgba.png"),
 )
@@ -217,6 +243,63 @@ MEASURED = (  # of each kind of memory one file; `make soak` measures all
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
 def test_a_decode_takes_at_most_12_bytes_a_pixel() -> None:
     check_decode_memory(1200, 1000, MEASURED)
+
+
+@pytest.mark.parametrize("name", ["alpha.avif", "alpha-444.avif", "alpha.heic", "alpha-444.heic"])
+def test_transparency_that_is_decoded_by_itself_is_that_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name not in ORDINARY:
+        pytest.skip("needs mmretrieve[formats]")
+    data = ORDINARY[name](300, 200)
+    in_turn = open_image(data).tobytes()
+    assert images.split_alpha(data) is not None
+    monkeypatch.setattr(images, "split_alpha", lambda _: None)
+    assert in_turn == open_image(data).tobytes()
+
+
+def test_transparency_that_cannot_be_told_apart_is_decoded_with_the_colors() -> None:
+    assert split_alpha(ORDINARY["rgb.avif"](64, 48)) is None, "there is none"
+    data = ORDINARY["alpha.avif"](64, 48)
+    for start in range(0, len(data), 7):
+        assert split_alpha(data[:start]) is None or start > data.index(b"auxl")
+    premultiplied = saved_bytes(gradient(64, 48, "RGBA"), "AVIF", alpha_premultiplied=True)
+    assert split_alpha(premultiplied) is None
+    assert open_image(premultiplied).size == (64, 48)
+
+
+def test_formats_whose_decoders_take_more_have_fewer_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ORDINARY["rgb.avif"](64, 48)
+    monkeypatch.setattr(images, "MAX_DECODE_BYTES", images.DECODER_BYTES["AVIF"] * 64 * 48 - 1)
+    with pytest.raises(ImageError, match="64×48 pixels is above the limit of 3,071 pixels"):
+        open_image(data)
+    assert open_image(ORDINARY["rgb.jpg"](64, 48)).size == (64, 48)
+
+
+BUDGET = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from PIL import Image
+from image_corpus import peak_growth
+from mmretrieve import images
+from mmretrieve.concurrency import MemoryBudget
+files = sorted(Path(sys.argv[1]).iterdir())
+images.open_image(Image.new("RGB", (8, 8)))
+images.DECODE_MEMORY = MemoryBudget(int(sys.argv[2]))
+with ThreadPoolExecutor(16) as pool:
+    print(peak_growth(lambda: list(pool.map(lambda file: images.thumbnail(images.open_image(file), 320), files * 8))))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+def test_all_decodes_together_stay_within_the_budget_and_one_image(tmp_path: Path) -> None:
+    names = ("gray-alpha.png", "lossless.webp", "cmyk-progressive.jpg", "rgb.avif", "alpha-444.avif")
+    for name in names:
+        (tmp_path / name).write_bytes(ORDINARY[name](1200, 1000))
+    total, one = 60_000_000, images.DECODER_BYTES["AVIF"] * 1_200_000
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", BUDGET, str(tmp_path), str(total)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) < total + one + 40_000_000, "190 MB and more without a budget, or if freed memory is kept"
 
 
 def test_a_color_that_is_converted_in_strips_is_that_of_the_whole_image() -> None:
@@ -320,7 +403,7 @@ def _reserve(budget: MemoryBudget, amount: int, order: list[int], number: int) -
         order.append(number)
 
 
-def saved_bytes(image: Image.Image) -> bytes:
+def saved_bytes(image: Image.Image, format_: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, format_, **options)
     return buffer.getvalue()

@@ -29,6 +29,8 @@ ORDER = [
     "weighting",
     "ranking",
     "pixels",
+    "heif",
+    "jpegxl",
     "images",
     "sources",
     "encoders",

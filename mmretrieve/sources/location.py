@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
 from mmretrieve.images import NOT_FETCHED, URL
+from mmretrieve.options import regular_status
 from mmretrieve.sources.parquet_rows import cell
 
 
@@ -52,15 +52,13 @@ class Location:
         if not self.path:
             raise ImageError("there is no file, because this image was added from memory; only its thumbnail is stored")
         try:
-            status = os.stat(self.path)
+            status = regular_status(self.path)
         except FileNotFoundError as error:
             if URL.search(self.path):  # a table of URLs
                 raise self._error(NOT_FETCHED) from error
             raise self._error("no such image" if self.member is None else "no such file") from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             raise self._error(f"cannot be read ({_reason(error)})") from error
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-            raise self._error("not a regular file")
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def _open_member(self, offset: int, size: int) -> BinaryIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ def forms(path: Path) -> dict[str, Any]:
         "PIL": image,
         "array": np.asarray(image.convert("RGB")),
     }
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_table_that_names_files_of_the_system_adds_the_others(empty: mm.Gallery, path: Path, tmp_path: Path) -> None:
+    names = {"/proc/kmsg": "has no bytes", "/proc/self/pagemap": "cannot be read", "/dev/zero": "is not a regular file"}
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["id,path", f"good,{path}", *(f"{i},{name}" for i, name in enumerate(names))]))
+    report = empty.add(table)
+    assert (report.added, len(report.failed)) == (1, 3)
+    for reason, (name, expected) in zip(report.failed.values(), names.items(), strict=True):
+        assert reason.startswith(f"{name}: "), reason
+        assert expected in reason, reason
 
 
 def test_every_form_of_a_picture_is_added_with_its_fields(empty: mm.Gallery, path: Path, encoder: mm.Encoder) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from image_corpus import check_decode_memory, gradient
 
-from mmretrieve.images import BYTES_PER_PIXEL, DECODE_MEMORY
+from mmretrieve.images import DECODE_MEMORY
 
 SIDE = int(os.environ.get("MMRETRIEVE_DECODE_SIDE", 6_000))  # of a square: 36 million pixels
 
@@ -21,7 +21,7 @@ SIDE = int(os.environ.get("MMRETRIEVE_DECODE_SIDE", 6_000))  # of a square: 36 m
 def test_no_file_takes_more_than_12_bytes_a_pixel(record: Callable[..., None]) -> None:
     tried = check_decode_memory(SIDE, SIDE)
     name = f"images of every kind and mode, ordinary and hostile, are decoded at {SIDE * SIDE / 1e6:.0f} megapixels"
-    record(name, tried=tried, lost=0, note="at most 12 bytes a pixel, but for AVIF with alpha")
+    record(name, tried=tried, lost=0, note="at most 12 bytes a pixel")
 
 
 INDEX = """
@@ -37,7 +37,7 @@ print(peak_growth(lambda: gallery.add(sys.argv[1])))
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_indexing_large_images_stays_within_the_budget_and_one_image(tmp_path: Path, record: Callable[..., None]) -> None:
+def test_indexing_large_images_stays_within_the_budget(tmp_path: Path, record: Callable[..., None]) -> None:
     (tmp_path / "images").mkdir()
     image = gradient(7_000, 5_200, "RGB").copy()
     for i in range(16):
@@ -48,4 +48,4 @@ def test_indexing_large_images_stays_within_the_budget_and_one_image(tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     grown = int(done.stdout)
     record("large images are indexed at once", tried=16, lost=0, note=f"{grown / 1e6:.0f} MB at most")
-    assert grown < DECODE_MEMORY.total + BYTES_PER_PIXEL * 7_000 * 5_200 + 100_000_000
+    assert grown < DECODE_MEMORY.total

@@ -184,8 +184,8 @@ def test_a_missing_file_is_named(member: str | None, message: str, tmp_path: Pat
 @pytest.mark.parametrize("member", [None, "tar:0:1", "parquet:0:image"])
 def test_special_files_are_refused_without_blocking(member: str | None, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(ImageError, match="not a regular file"):
+    for path, reason in ((tmp_path / "pipe", "is not a regular file"), (tmp_path, "is a folder")):
+        with pytest.raises(ImageError, match=reason):
             Location(str(path), member).open()
     with pytest.raises(ImageError, match="cannot be read"):
         Location(f"{tmp_path}/a\0b", member).open()
