@@ -32,6 +32,11 @@ class EncoderIdentity:
     preprocessing : str
         A description of the image preprocessing.
 
+    Raises
+    ------
+    OptionError
+        If one of them is not text.
+
     Examples
     --------
     >>> from mmretrieve import EncoderIdentity
@@ -42,6 +47,10 @@ class EncoderIdentity:
     model: str = field(compare=False)
     weights: str
     preprocessing: str
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (self.model, self.weights, self.preprocessing)):
+            raise OptionError(f"model, weights and preprocessing of an encoder must be text, got {vars(self)!r:.200}")
 
     def __str__(self) -> str:
         return f"{self.model} (weights {self.weights[:12]}, preprocessing {self.preprocessing})"

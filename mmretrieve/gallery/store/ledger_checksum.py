@@ -101,12 +101,12 @@ def problem_of_seal(db: sqlite3.Connection, path: Path) -> str | None:
         return f"{SEAL}: is damaged; it is written again when the gallery is next written"
     if sealed["generation"] != _generation(db):
         return None
-    if _size(db) > MAX_SEALED_BYTES and read_checksum(db) is not None:  # of format 3: it was not sealed with that size
+    if size_of(db) > MAX_SEALED_BYTES and read_checksum(db) is not None:  # of format 3: it was not sealed with that size
         return None
     return None if _current_state(db) == (sealed["generation"], sealed["digest"]) else DAMAGED
 
 
-def _size(db: sqlite3.Connection) -> int:
+def size_of(db: sqlite3.Connection) -> int:
     """Returns the size of the ledger in bytes. The file may be longer: what follows is not a part of it."""
     (pages,), (page_size,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
     return int(pages * page_size)

@@ -20,7 +20,7 @@ from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
 from mmretrieve.filters.sqlite import quote_name
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
+from mmretrieve.gallery.store.records import INT64, RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
 from mmretrieve.sources.location import Location
 
 WHERE_SECONDS = 30.0  # then a filter is interrupted
@@ -29,6 +29,16 @@ MAX_WHERE_BYTES = 1_000_000  # the longest text that a filter may create
 PROGRESS_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the time
 STATEMENT_BATCH_SIZE = 500  # values in one statement
 N_ITEM_COLUMNS = 15  # columns of `items`
+MAX_THUMBNAIL_BYTES = 1 << 24  # a JPEG file of 320 pixels has less than a megabyte
+META_TYPES = {
+    "dim": int,
+    "rows": int,
+    "thumbnail_bytes": int,
+    "epoch": int,
+    "generation": int,
+    "fields": dict,
+    "title_field": str,
+}
 MAX_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
 READ_ALWAYS = frozenset(  # by the query around every filter; "" is a table of which no column is read
@@ -60,11 +70,22 @@ def read_records(db: sqlite3.Connection, rows: Sequence[int]) -> list[ItemRecord
     return [records[row] for row in rows]
 
 
-def _record(values: Sequence[Any], names: Sequence[str]) -> ItemRecord:
+def _record(values: tuple[Any, ...], names: Sequence[str]) -> ItemRecord:
+    """Returns the record of a row. Raises TypeError or ValueError for values that were never committed: SQLite stores any type anywhere."""
     row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:N_ITEM_COLUMNS]
-    fields = {name: value for name, value in zip(names, values[N_ITEM_COLUMNS + 1 :], strict=True) if value is not None}
+    fields = dict(zip(names, values[N_ITEM_COLUMNS + 1 :], strict=True))
+    if None in fields.values():
+        fields = {name: value for name, value in fields.items() if value is not None}
+    "".join((id_, path, content, source, fingerprint, "" if member is None else member))  # a TypeError unless all are text
+    checksums = StoredChecksums(*stored)
+    numbers = (
+        row | died | checksums.vector | checksums.thumbnail | checksums.thumbnail_at | checksums.thumbnail_size
+    )  # the same
+    numbers |= (0 if width is None else width) | (0 if height is None else height)
+    if numbers < 0 or checksums.thumbnail_size > MAX_THUMBNAIL_BYTES or bytes in map(type, fields.values()):
+        raise ValueError(f"row {row} has a number that is out of range, or bytes")
     item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
-    return ItemRecord(row, item, StoredChecksums(*stored), died, checksum)
+    return ItemRecord(row, item, checksums, died, checksum)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -81,7 +102,13 @@ def in_transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[sql
 
 
 def meta_of(db: sqlite3.Connection) -> dict[str, Any]:
-    return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+    """Returns the metadata. Raises ValueError for values that were never committed."""
+    meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+    for name, type_ in META_TYPES.items():
+        value = meta.get(name)
+        if value is not None and (type(value) is not type_ or (isinstance(value, int) and not 0 <= value < INT64)):
+            raise ValueError(f"{name} is {value!r:.60}")
+    return meta
 
 
 def put_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
