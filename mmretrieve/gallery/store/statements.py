@@ -21,6 +21,7 @@ from mmretrieve.filters.sqlite import quote_name
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import INT64, RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
+from mmretrieve.json_text import load_json
 from mmretrieve.sources.location import Location
 
 WHERE_SECONDS = 30.0  # then a filter is interrupted
@@ -103,7 +104,7 @@ def in_transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[sql
 
 def meta_of(db: sqlite3.Connection) -> dict[str, Any]:
     """Returns the metadata. Raises ValueError for values that were never committed."""
-    meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+    meta = {key: load_json(value) for key, value in db.execute("SELECT key, value FROM meta")}
     for name, type_ in META_TYPES.items():
         value = meta.get(name)
         if value is not None and (type(value) is not type_ or (isinstance(value, int) and not 0 <= value < INT64)):
