@@ -319,9 +319,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _check_regular(path: Path) -> None:
-    """Raises ImageError for a folder, a device or a pipe; opening a pipe would block."""
+    """Raises ImageError for a folder, a device or a pipe; opening a pipe would block. So would reading some files of /proc, whose size is 0."""
     if not path.is_file() and path.exists():
         raise ImageError(f"{path}: not a regular file")
+    if path.exists() and path.stat().st_size == 0:
+        raise ImageError(f"{path}: the file is empty")
 
 
 @cache

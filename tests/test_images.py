@@ -23,6 +23,7 @@ from mmretrieve.concurrency import MemoryBudget, map_ahead
 from mmretrieve.errors import ImageError
 from mmretrieve.images import content_hash, open_image, target_pad, thumbnail
 from mmretrieve.pixels import to_rgb
+from mmretrieve.sources.location import Location
 
 RED = (200, 30, 40)
 
@@ -189,6 +190,26 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(ImageError, match="not a regular file"):
         content_hash(tmp_path / "x.jpg")
+
+
+def test_files_of_proc_whose_size_is_0_are_not_read(tmp_path: Path) -> None:
+    """Reading some of them never ends; for the others, it takes minutes to come to a limit."""
+    for path in (Path("/proc/self/pagemap"), Path("/proc/kmsg"), tmp_path / "empty.jpg"):
+        (tmp_path / "empty.jpg").touch()
+        if path.exists():
+            for read in (content_hash, open_image, lambda path: Location(str(path)).open()):
+                with pytest.raises(ImageError, match="the file is empty"):
+                    read(path)
+
+
+@pytest.mark.parametrize(
+    "member", ["tar:0:" + "9" * 5_000, f"tar:0:{1 << 41}", "tar:-1:5", "parquet:" + "9" * 5_000 + ":a", "zip:1"]
+)
+def test_a_member_that_no_source_writes_is_refused(tmp_path: Path, member: str) -> None:
+    with (tmp_path / "a.tar").open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(ImageError, match=r"a.tar: (invalid member|is shorter)"):
+        Location(str(tmp_path / "a.tar"), member).open()
 
 
 def test_opening_in_threads_does_not_change_warning_filters(tmp_path: Path) -> None:

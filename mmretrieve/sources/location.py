@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
-from mmretrieve.images import NOT_FETCHED, URL
+from mmretrieve.images import MAX_FILE_BYTES, NOT_FETCHED, URL
 from mmretrieve.sources.parquet_rows import cell
+
+MEMBER = re.compile(r"tar:(?P<offset>[0-9]{1,40}):(?P<size>[0-9]{1,40})|parquet:(?P<row>[0-9]{1,40}):(?P<column>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,12 @@ class Location:
         fingerprint = self.fingerprint()
         if self.member is None:
             return self._open_file()
-        kind, _, rest = self.member.partition(":")
-        first, _, second = rest.partition(":")
-        if kind == "tar" and first.isdecimal() and second.isdecimal():
-            return self._open_member(int(first), int(second))
-        if kind == "parquet" and first.isdecimal() and second:
-            return self._open_cell(int(first), second, fingerprint)
-        raise self._error(f"invalid member {self.member!r}; expected tar:OFFSET:SIZE or parquet:ROW:COLUMN")
+        match = MEMBER.fullmatch(self.member)
+        if match is None:
+            raise self._error(f"invalid member {self.member!r:.200}; expected tar:OFFSET:SIZE or parquet:ROW:COLUMN")
+        if match["offset"] is not None:
+            return self._open_member(int(match["offset"]), int(match["size"]))
+        return self._open_cell(int(match["row"]), match["column"], fingerprint)
 
     def fingerprint(self) -> str:
         """The fingerprint `SIZE-MTIME_NS` of the file, which changes when the file does. Raises ImageError as `open` does."""
@@ -61,13 +63,17 @@ class Location:
             raise self._error(f"cannot be read ({_reason(error)})") from error
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise self._error("not a regular file")
+        if status.st_size == 0:  # also of files of /proc, of which some are endless
+            raise self._error("the file is empty")
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def _open_member(self, offset: int, size: int) -> BinaryIO:
         with self._open_file() as file:
             try:
                 content = b""
-                if offset + size <= os.fstat(file.fileno()).st_size:  # otherwise nothing is read at all
+                if (
+                    size <= MAX_FILE_BYTES and offset + size <= os.fstat(file.fileno()).st_size
+                ):  # otherwise nothing is read at all
                     file.seek(offset)
                     content = file.read(size)
             except OSError as error:
