@@ -383,7 +383,7 @@ class _Row(NamedTuple):
 
 def _texts(rows: Iterable[tuple[str]]) -> tuple[str, ...]:
     """Returns the texts of rows of one column. Raises TypeError for one that is no text."""
-    texts = tuple(text for (text,) in rows)
+    texts = tuple([text for (text,) in rows])
     if not {str}.issuperset(map(type, texts)):
         raise TypeError("an id is not text")
     return texts
