@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mmretrieve import MMRetrieveError
+from mmretrieve.json_text import load_json
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:
@@ -52,11 +53,11 @@ def read_json(path: Path) -> object:
 
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=build_object)
+        return load_json(text, build_object)
     except json.JSONDecodeError as error:
         raise MMRetrieveError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise MMRetrieveError(f"{path}: not JSON that can be read (nested too deeply)") from error
+    except ValueError as error:
+        raise MMRetrieveError(f"{path}: not JSON that can be read ({error})") from error
 
 
 def check_unique(ids: Iterable[str], path: Path) -> tuple[str, ...]:

@@ -388,7 +388,7 @@ def _check_file(path: Path) -> None:
 def _check_bytes(file: Path | BinaryIO, size: int) -> None:
     """Raises ImageError unless a file of this size can be an image. Files of /proc have no bytes, but may never end."""
     if size == 0:
-        raise ImageError(f"{source_name(file)}: has no bytes, so it is no image")
+        raise ImageError(f"{source_name(file)}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{source_name(file)}: more than {MAX_FILE_BYTES:,} bytes are not an image")
 

@@ -24,6 +24,7 @@ from mmretrieve.errors import ImageError
 from mmretrieve.heif import split_alpha
 from mmretrieve.images import content_hash, open_image, target_pad, thumbnail
 from mmretrieve.pixels import to_rgb
+from mmretrieve.sources.location import Location
 
 RED = (200, 30, 40)
 
@@ -199,8 +200,8 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/proc/kmsg", "has no bytes"),  # reading it would wait for messages of the system
-        ("/proc/self/pagemap", "has no bytes"),  # it has no end
+        ("/proc/kmsg", "the file is empty"),  # reading it would wait for messages of the system
+        ("/proc/self/pagemap", "the file is empty"),  # it has no end
         ("/dev/zero", "is not a regular file"),
     ],
 )
@@ -214,6 +215,26 @@ def test_files_of_the_system_are_refused_before_they_are_opened(path: str, reaso
 def test_a_thumbnail_of_no_image_is_one_line() -> None:
     with pytest.raises(ImageError, match="expected a PIL image, got None; open it with open_image"):
         thumbnail(None, 320)  # type: ignore[arg-type]
+
+
+def test_files_of_proc_whose_size_is_0_are_not_read(tmp_path: Path) -> None:
+    """Reading some of them never ends; for the others, it takes minutes to come to a limit."""
+    for path in (Path("/proc/self/pagemap"), Path("/proc/kmsg"), tmp_path / "empty.jpg"):
+        (tmp_path / "empty.jpg").touch()
+        if path.exists():
+            for read in (content_hash, open_image, lambda path: Location(str(path)).open()):
+                with pytest.raises(ImageError, match="the file is empty"):
+                    read(path)
+
+
+@pytest.mark.parametrize(
+    "member", ["tar:0:" + "9" * 5_000, f"tar:0:{1 << 41}", "tar:-1:5", "parquet:" + "9" * 5_000 + ":a", "zip:1"]
+)
+def test_a_member_that_no_source_writes_is_refused(tmp_path: Path, member: str) -> None:
+    with (tmp_path / "a.tar").open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(ImageError, match=r"a.tar: (invalid member|is shorter)"):
+        Location(str(tmp_path / "a.tar"), member).open()
 
 
 def test_opening_in_threads_does_not_change_warning_filters(tmp_path: Path) -> None:

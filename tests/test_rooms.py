@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("mmretrieve", "eval", "demo")
 ORDER = [
     "errors",
+    "json_text",
     "options",
     "registry",
     "forks",

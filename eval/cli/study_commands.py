@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from eval.benchmarks import Benchmark, BenchmarkName, load_benchmark
-from eval.files import write_atomic
+from eval.files import read_json, write_atomic
 from eval.runs.compositions import compose
 from eval.runs.features import encode_gallery
 from eval.runs.records import write_record
@@ -84,7 +83,7 @@ def table(options: argparse.Namespace) -> None:
 def weights(options: argparse.Namespace) -> None:
     """Measures label-free weights. Rows of composers that are skipped keep their previous results, where there are any."""
     path = options.out / "weights.json"
-    previous = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    previous: Any = read_json(path) if path.is_file() else {}
     result = {
         study_set.name: {
             "rows": _measure_rows(study_set, options, previous.get(study_set.name, {}).get("rows", {})),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from mmretrieve.cli.runtime import (
     resolve_gallery,
 )
 from mmretrieve.errors import OptionError
+from mmretrieve.json_text import load_json
 
 
 def info(options: argparse.Namespace) -> int:
@@ -186,8 +186,8 @@ def _entry_rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _format_value(value: Any) -> str:
     if isinstance(value, str) and value.startswith("{"):  # the preprocessing of an encoder is JSON
-        with suppress(ValueError):
-            value = json.loads(value)
+        with suppress(ValueError, RecursionError):
+            return _format_value(load_json(value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_format_value(of_key)}" for key, of_key in value.items())
     if isinstance(value, list | tuple):

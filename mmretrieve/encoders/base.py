@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
+from mmretrieve.json_text import load_json
 from mmretrieve.vectors import Float32
 
 Progress = Callable[[int], object]
@@ -32,6 +32,11 @@ class EncoderIdentity:
     preprocessing : str
         A description of the image preprocessing.
 
+    Raises
+    ------
+    OptionError
+        If one of them is not text.
+
     Examples
     --------
     >>> from mmretrieve import EncoderIdentity
@@ -42,6 +47,10 @@ class EncoderIdentity:
     model: str = field(compare=False)
     weights: str
     preprocessing: str
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (self.model, self.weights, self.preprocessing)):
+            raise OptionError(f"model, weights and preprocessing of an encoder must be text, got {vars(self)!r:.200}")
 
     def __str__(self) -> str:
         return f"{self.model} (weights {self.weights[:12]}, preprocessing {self.preprocessing})"
@@ -68,7 +77,7 @@ OWN_IDENTITY = EncoderIdentity("own", "own", "own")
 def _differences(one: str, other: str) -> str:
     """The entries of two descriptions of preprocessing that differ; both descriptions if they are not JSON objects."""
     try:
-        first, second = json.loads(one), json.loads(other)
+        first, second = load_json(one), load_json(other)
         names = [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
         return ", ".join(f"{name} {first.get(name, 'none')} and {second.get(name, 'none')}" for name in names)
     except (ValueError, TypeError, AttributeError):

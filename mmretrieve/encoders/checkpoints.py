@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import shorten
+
+from mmretrieve.json_text import load_json
 
 PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of DistributedDataParallel, around the names of all weights
 MAX_REASON_CHARACTERS = 300
@@ -74,8 +75,8 @@ def folder_weights(folder: Path) -> Path | None:
 def is_json(path: Path) -> bool:
     """Whether a file is valid JSON."""
     try:
-        json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        load_json(path.read_bytes())
+    except (OSError, ValueError):
         return False
     return True
 
@@ -156,9 +157,9 @@ def _safetensors_problem(path: Path, length: int, size: int) -> str | None:
     """Whether a safetensors file is shorter than its header says, or has another suffix."""
     try:
         with path.open("rb") as file:
-            header = json.loads(file.read(8 + length)[8:])
+            header = load_json(file.read(8 + length)[8:])
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return f"a damaged safetensors file; {AGAIN}"
     if size < 8 + length + end:
         return f"a truncated safetensors file, of which {size:,} of {8 + length + end:,} bytes are there; {AGAIN}"

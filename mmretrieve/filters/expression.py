@@ -18,6 +18,12 @@ MAX_LENGTH = 10_000  # characters of SQL
 MAX_DEPTH = 100  # nodes from the root to a leaf
 MAX_NODES = 5_000
 MAX_PATTERN_BYTES = 500  # of one LIKE or GLOB: its time grows with the length of the pattern times that of the text
+COMPARING = (
+    "instr",
+    "trim",
+    "ltrim",
+    "rtrim",
+)  # so does the time of these with their second argument, which SQLite does not limit
 MAX_PATTERN_BYTES_IN_ALL = 2_000
 INT64 = 2**63
 ANY_NUMBER = sys.maxsize  # of operands
@@ -267,16 +273,29 @@ def _check_bounds(depth: int, count: int) -> None:
 
 
 def _pattern_bytes(node: Expression) -> int:
-    """The length of the pattern of a LIKE or GLOB; 0 for other nodes."""
+    """The length of the pattern of a LIKE or GLOB, or of what one of COMPARING looks for; 0 for other nodes."""
     match node:
         case Operation("like" | "glob", (_, Literal(str(pattern)), *_)):
             length = len(pattern.encode(errors="replace"))
         case Operation("like" | "glob"):
             return MAX_PATTERN_BYTES
+        case Operation(function, (_, second)) if function in COMPARING:
+            return _bytes_of_argument(function, second)
         case _:
             return 0
     if length > MAX_PATTERN_BYTES:
         raise OptionError(
             f"where: a pattern of LIKE or GLOB has up to {MAX_PATTERN_BYTES} bytes, got {length:,}: {pattern:.40}…"
+        )
+    return length
+
+
+def _bytes_of_argument(function: str, argument: Expression) -> int:
+    """The length of the second argument of one of COMPARING. Raises OptionError unless it is a short text or a number."""
+    length = len(str(argument.value).encode(errors="replace")) if isinstance(argument, Literal) else MAX_PATTERN_BYTES + 1
+    if length > MAX_PATTERN_BYTES:
+        raise OptionError(
+            f"where: the second argument of {function}() must be a text of up to {MAX_PATTERN_BYTES} bytes, not computed"
+            + ("; write LIKE '%' || … || '%'" if function == "instr" else "")
         )
     return length

@@ -20,7 +20,7 @@ from mmretrieve.errors import GalleryError, ImageError, checks_keywords
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
 from mmretrieve.gallery.manifest import Manifest, detect_title_field, readable_id
-from mmretrieve.gallery.store.records import UNSEEN, Item, StaleViewError
+from mmretrieve.gallery.store.records import RESTORE, UNSEEN, Item, StaleViewError
 from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
@@ -237,6 +237,10 @@ class GalleryBase(ABC, Generic[View]):
                 f"{self.path}: this gallery was made by {self.encoder_identity.model}, not by {identity.model}; they differ in "
                 f"{self.encoder_identity.difference(identity)}; use the encoder that made it, or index the images again into another "
                 "gallery"
+            )
+        if (dim := getattr(encoder, "dim", self.dim)) != self.dim:
+            raise GalleryError(
+                f"{self.path}: its vectors have {self.dim} numbers, those of its encoder {dim}: the gallery is damaged; {RESTORE}"
             )
 
     def use_encoder(self, encoder: Encoder) -> None:

@@ -108,10 +108,11 @@ class LocalView(StoredView):
         return manager.open_index(self.store, self.version, self.float16_rows, self._device, earlier)
 
     def vectors_of(self, rows: Rows) -> Float32:
+        stored = self.float16_rows  # checked before as much memory is taken
         out = np.empty((len(rows), self.dim), np.float32)
         for start in range(0, len(rows), ROW_BATCH_SIZE):
             batch = rows[start : start + ROW_BATCH_SIZE]
-            out[start : start + ROW_BATCH_SIZE] = unit(self.float16_rows[batch], "vectors")
+            out[start : start + ROW_BATCH_SIZE] = unit(stored[batch], "vectors")
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:

@@ -33,6 +33,7 @@ from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.images import URL
+from mmretrieve.json_text import load_json
 from mmretrieve.options import check_count, check_regular
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import write_records
@@ -87,8 +88,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not os.path.lexists(path):
         return None
     try:
-        data = json.loads(check_regular(path, MAX_MANIFEST_BYTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = load_json(check_regular(path, MAX_MANIFEST_BYTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise GalleryError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     return Manifest.from_dict(data, path)
 

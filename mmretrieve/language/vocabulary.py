@@ -13,6 +13,7 @@ from typing import Any
 
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import VocabularyError
+from mmretrieve.json_text import load_json
 from mmretrieve.options import check_regular
 
 GENERAL = Path(__file__).with_name("vocabulary.json")
@@ -210,10 +211,10 @@ class Vocabulary:
         'thing'
         """
         try:
-            return cls.from_dict(json.loads(check_regular(path, MAX_BYTES).read_text(encoding="utf-8")))
+            return cls.from_dict(load_json(check_regular(path, MAX_BYTES).read_text(encoding="utf-8")))
         except OSError as error:
             raise VocabularyError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, VocabularyError):
                 raise
             raise VocabularyError(f"{path}: not a vocabulary; expected JSON with 'sentence' and 'groups'") from error

@@ -9,6 +9,7 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
+from mmretrieve.json_text import load_json
 from mmretrieve.milvus.client import CollectionNotFoundError, MilvusClient
 from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
 
@@ -26,7 +27,7 @@ def from_text(text: str | None, location: object) -> Manifest:
             f"{location}: this collection is not a gallery of mmretrieve; name another, `mmretrieve push` makes it"
         )
     try:
-        data = json.loads(text)
+        data = load_json(text)
         format_ = data["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise GalleryError(f"{location}: the manifest cannot be read ({error})") from error

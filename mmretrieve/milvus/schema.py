@@ -14,6 +14,7 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.filters.milvus import GIVEN, MilvusColumn
 from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item
 from mmretrieve.gallery.store.store import Float16Rows
+from mmretrieve.json_text import load_json
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_FIELDS, MAX_TEXT_BYTES, ROW, VECTOR
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
@@ -47,10 +48,13 @@ def row_of(number: int, item: Item, vector: Float16Rows, fields: Mapping[str, Fi
 
 
 def item_of(row: Mapping[str, Any]) -> Item:
-    """Returns the item of a row."""
-    entry = json.loads(row[ITEM])
-    location, fingerprint = entry.pop("place"), entry.pop("stamp")
-    return Item(**entry, location=Location(location["path"], location["part"]), fingerprint=fingerprint)
+    """Returns the item of a row. Raises GalleryError for a row that was never pushed."""
+    try:
+        entry = load_json(row[ITEM])
+        location, fingerprint = entry.pop("place"), entry.pop("stamp")
+        return Item(**entry, location=Location(location["path"], location["part"]), fingerprint=fingerprint)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GalleryError(f"an entry of the collection is damaged ({error}); push the gallery again") from error
 
 
 def has_new_metadata(item: Item, existing: ExistingItem) -> bool:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mmretrieve import __version__
 from mmretrieve.errors import MMRetrieveError, OptionError, unknown
+from mmretrieve.json_text import load_json
 from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext
@@ -80,7 +81,7 @@ def read_list(name: str, value: Any) -> Any:
         return value
     try:
         check_json(value)
-        return json.loads(value)
+        return load_json(value)
     except OptionError as error:
         raise error_of(str(error)) from None
     except (ValueError, RecursionError):  # a number of too many digits is a ValueError

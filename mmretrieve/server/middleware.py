@@ -26,6 +26,12 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
 }
+UNREAD = frozenset({
+    b"cookie",  # parsing those of others can take seconds
+    # Gradio would write them into the page, whoever sent them; uvicorn has read those of trusted proxies
+    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-proto",
+    b"x-gradio-server",
+})  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +65,7 @@ class SecurityMiddleware:
 
         try:
             with self._bodies.reading(receive, Headers(scope=scope)) as body:
-                _remove_cookies(scope)
+                _remove_unread_headers(scope)
                 await self._app(scope, body, answer)
         except BodyError as error:
             await _error(error.status_code, error.detail, error.headers)(scope, receive, answer)
@@ -117,9 +123,12 @@ class SecurityMiddleware:
         return _error(401, line, {"WWW-Authenticate": challenge})
 
 
-def _remove_cookies(scope: Scope) -> None:
-    """Removes the cookies from a request, once the authentication has read them. Parsing those of others can take seconds."""
-    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+def _remove_unread_headers(scope: Scope) -> None:
+    """Removes the headers that the application must not read from a request, once the authentication has read the cookies.
+
+    The scope is changed, not copied, as the metrics read the route from it.
+    """
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in UNREAD]
 
 
 def _with_headers(send: Send) -> Send:

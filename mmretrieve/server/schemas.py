@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -28,6 +27,7 @@ from mmretrieve.filters.expression import MAX_LENGTH, fold_case
 from mmretrieve.filters.sqlite import PRIVATE_COLUMNS
 from mmretrieve.gallery.store.records import UNSEEN, FieldType, Item
 from mmretrieve.gallery.view import ItemPage
+from mmretrieve.json_text import load_json
 from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
@@ -73,7 +73,7 @@ def read_public_filter(where: Any) -> Expression:
     try:
         if is_structure := isinstance(where, str) and where.lstrip().startswith("{"):
             check_json(where)
-        expression: Expression = read_filter(json.loads(where) if is_structure else where)
+        expression: Expression = read_filter(load_json(where) if is_structure else where)
     except (OptionError, ValueError, RecursionError) as error:
         raise error_of(str(error)) from None
     for column in sorted(columns(expression), key=lambda column: column.name):

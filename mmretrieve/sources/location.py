@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mmretrieve.errors import ImageError
-from mmretrieve.images import NOT_FETCHED, URL
+from mmretrieve.images import MAX_FILE_BYTES, NOT_FETCHED, URL
 from mmretrieve.options import regular_status
 from mmretrieve.sources.parquet_rows import cell
+
+MEMBER = re.compile(r"tar:(?P<offset>[0-9]{1,40}):(?P<size>[0-9]{1,40})|parquet:(?P<row>[0-9]{1,40}):(?P<column>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,12 @@ class Location:
         fingerprint = self.fingerprint()
         if self.member is None:
             return self._open_file()
-        kind, _, rest = self.member.partition(":")
-        first, _, second = rest.partition(":")
-        if kind == "tar" and first.isdecimal() and second.isdecimal():
-            return self._open_member(int(first), int(second))
-        if kind == "parquet" and first.isdecimal() and second:
-            return self._open_cell(int(first), second, fingerprint)
-        raise self._error(f"invalid member {self.member!r}; expected tar:OFFSET:SIZE or parquet:ROW:COLUMN")
+        match = MEMBER.fullmatch(self.member)
+        if match is None:
+            raise self._error(f"invalid member {self.member!r:.200}; expected tar:OFFSET:SIZE or parquet:ROW:COLUMN")
+        if match["offset"] is not None:
+            return self._open_member(int(match["offset"]), int(match["size"]))
+        return self._open_cell(int(match["row"]), match["column"], fingerprint)
 
     def fingerprint(self) -> str:
         """The fingerprint `SIZE-MTIME_NS` of the file, which changes when the file does. Raises ImageError as `open` does."""
@@ -65,7 +67,9 @@ class Location:
         with self._open_file() as file:
             try:
                 content = b""
-                if offset + size <= os.fstat(file.fileno()).st_size:  # otherwise nothing is read at all
+                if (
+                    size <= MAX_FILE_BYTES and offset + size <= os.fstat(file.fileno()).st_size
+                ):  # otherwise nothing is read at all
                     file.seek(offset)
                     content = file.read(size)
             except OSError as error:

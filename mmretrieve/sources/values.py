@@ -15,6 +15,7 @@ from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
+from mmretrieve.json_text import decode_json
 
 Value = str | int | float | None
 """The value of a metadata field."""
@@ -110,14 +111,13 @@ def read_object(text: str) -> dict[str, object]:
 def decode_object(text: str, position: int) -> tuple[object, int]:
     """Parses the JSON value that starts at a position. Returns it and where it ends. Raises GalleryError as `read_object`."""
     try:
-        return DECODER.raw_decode(text, position)
+        return decode_json(DECODER, text, position)
     except GalleryError:
         raise
     except json.JSONDecodeError as error:
         raise GalleryError(f"not JSON ({error.msg}, at character {error.pos + 1})") from error
-    except (RecursionError, ValueError) as error:  # ValueError: a number with more digits than Python converts
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise GalleryError(f"JSON that cannot be read ({reason})") from error
+    except ValueError as error:  # nested too deeply, or a number with more digits than Python converts
+        raise GalleryError(f"JSON that cannot be read ({error})") from error
 
 
 def _unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:

@@ -10,6 +10,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mmretrieve as mm
@@ -250,3 +251,12 @@ def test_the_number_of_results_has_a_long_name_too(made: Path, capsys: pytest.Ca
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert len(printed[0].splitlines()) == 3
+
+
+def test_names_of_fields_are_printed_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields = [{"\x1b[31mcolour": "red", "two\nlines": 1}]
+    gallery = mm.Gallery.from_vectors(tmp_path / "g", ["a"], np.eye(1, 4), fields=fields)
+    assert main(["info", str(gallery.path)]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert all(name in printed for name in (r"\x1b[31mcolour", r"two\nlines"))

@@ -8,7 +8,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,9 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import candidates
-from mmretrieve.gallery.store import ledger, ledger_checksum, maintenance
+from mmretrieve.gallery.store import ledger, ledger_checksum, maintenance, statements
 from mmretrieve.gallery.store.files import INDEX, LEDGER, NEXT, SEAL, THUMBNAILS, VECTORS
+from mmretrieve.gallery.store.records import MAX_TEXT_CHARACTERS
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.scoring import linear, term_scores, top_k
 from mmretrieve.sources.base import SourceItem, UnreadableItem, Value
@@ -60,6 +63,7 @@ def one_term(vector: np.ndarray) -> Composition:
         ('"number" BETWEEN 58 AND 99', [58, 59]),
         ("width = 96 AND id LIKE '%.png' AND number < 2", [0, 1]),
         ("number IS NULL", []),
+        (f"trim(name, '{'z' * 500}') = name AND instr(name, 'z') = 0 AND number = 7", [7]),
     ],
 )
 def test_a_filtered_ranking_is_the_exact_ranking_of_the_items_that_match(
@@ -90,6 +94,24 @@ def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, mon
 
 
 @pytest.mark.parametrize(
+    "condition",
+    ["trim(text, '{}a') = 'x'", "instr(text, '{}b') > 0", "text LIKE '%{}b'", "text GLOB '*{}'", "upper(text) = 'x'"],
+)
+def test_one_step_of_a_filter_ends_soon_on_the_longest_text(
+    tmp_path: Path, condition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter is interrupted between two steps of SQLite; a step compares the whole text of a field with an argument."""
+    monkeypatch.setattr(statements, "WHERE_SECONDS", 0.1)
+    texts = [{"text": "a" * MAX_TEXT_CHARACTERS}] * 8
+    gallery = mm.Gallery.from_vectors(tmp_path / "g", [f"{i}" for i in range(8)], np.eye(8), fields=texts)
+    longest = "[a-b]" * 99 if "GLOB" in condition else "b" * 499 if "trim" in condition else "a" * 498
+    started = time.thread_time()
+    with suppress(OptionError):
+        gallery.list_items(where=condition.format(longest))
+    assert time.thread_time() - started < 8  # of this thread; without a bound it is minutes
+
+
+@pytest.mark.parametrize(
     ("where", "message"),
     [
         ("", "must be an SQL expression"),
@@ -98,6 +120,11 @@ def test_filters_and_exclusions_work_through_the_index_too(shop: mm.Gallery, mon
         ("number = 1 -- all", "a comment"),
         ("number = 1 /* all", "a comment"),
         ("number = ?", "a parameter"),
+        ("trim(name, name) = 'x'", r"the second argument of trim\(\) must be a text of up to 500 bytes, not computed"),
+        ("ltrim(name, upper(substr(name, 1, 80000)) || 'a') = 'x'", r"the second argument of ltrim\(\)"),
+        (f"rtrim(name, '{'a' * 501}') = 'x'", r"the second argument of rtrim\(\)"),
+        ("instr(name, name || 'b') > 0", r"instr\(\) must be a text of up to 500 bytes, not computed; write LIKE"),
+        (" OR ".join([f"trim(name, '{'a' * 500}') = ''"] * 5), "take 2,500 bytes together"),
         ("name = 'open", "never closed"),
         ("number = ", "syntax error near '='"),
         ("colour = 1", "no such column: colour; the columns are id, width, height"),

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from unittest.mock import Mock
@@ -166,6 +168,27 @@ def test_an_interrupted_export_is_run_again(tmp_path: Path, shop: mm.Gallery, mo
     (out / "img_emb" / "img_emb_7.npy").write_bytes(b"of an export of more items")
     assert shop.export(out) == 58
     assert mm.Gallery.like(tmp_path / "c.gallery", shop).import_vectors(out).added == 58
+
+
+KILLED = "transfer.write_records = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+FULL = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))"
+
+
+@pytest.mark.parametrize(("fault", "end"), [(KILLED, "-9"), (FULL, "could not write")], ids=["killed", "full disk"])
+def test_an_export_that_was_killed_or_met_a_full_disk_is_run_again(tmp_path: Path, made: Path, fault: str, end: str) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import os, resource, signal, sys, mmretrieve as mm; from mmretrieve.gallery import transfer; "
+        f"gallery = mm.Gallery.open(sys.argv[1], device='cpu'); {fault}; gallery.export(sys.argv[2])"
+    )
+    child = subprocess.run([sys.executable, "-c", code, str(made), str(out)], capture_output=True, text=True, check=False)
+    assert end in child.stderr + str(child.returncode)
+    assert any(out.iterdir())
+    gallery = mm.Gallery.open(made)
+    with pytest.raises(GalleryError, match="this export was interrupted; run it again"):
+        transfer.read_manifest(out)
+    assert gallery.export(out) == len(gallery)
+    assert mm.Gallery.like(tmp_path / "again.gallery", gallery).import_vectors(out).added == len(gallery)
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,27 @@ def test_the_path_without_its_slash_leads_to_the_page(retriever: mm.Retriever) -
         assert httpx.get(f"{link}?q=1").headers["location"] == f"{PREFIX}/?q=1"
 
 
+FORWARDED = {
+    "X-Forwarded-Host": "evil.example", "X-Gradio-Server": "http://evil.example", "Forwarded": "host=evil.example",
+    "X-Forwarded-Prefix": "/evil.example", "X-Forwarded-Port": "666", "X-Forwarded-Proto": "https",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("trusted", "scheme"), [("127.0.0.1", "https"), ("10.0.0.1", "http")])
+def test_the_page_names_no_host_that_a_client_forwards(
+    retriever: mm.Retriever, trusted: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy passes on such headers of its clients, so even those of a trusted one are not read, but for the scheme, which it sets."""
+    from demo.app import page
+
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    with behind_proxy(retriever, keeps_prefix=True, page=page) as link:
+        answer = httpx.get(f"{link}/", headers=FORWARDED)
+        assert answer.status_code == 200
+        assert not re.search("evil|666", answer.text)
+        assert set(re.findall(r'"root": ?"(\w+)://', answer.text)) == {scheme}
+
+
 @pytest.mark.parametrize("text", ["shop", "//evil.example", "/a?b", "http://a/b", "/a b", "/\\evil"])
 def test_a_root_path_is_a_path(text: str) -> None:
     with pytest.raises(OptionError, match="root_path must be the path of the server behind a proxy, such as /shop"):

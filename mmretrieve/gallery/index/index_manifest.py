@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.index.plan import FLAT, MAX_FLAT_NUMBERS, IndexPlan, SearchParams
 from mmretrieve.gallery.store.files import INDEX
-from mmretrieve.gallery.store.records import StoreVersion
+from mmretrieve.gallery.store.records import RESTORE, StoreVersion
 from mmretrieve.gallery.store.store import Store
-from mmretrieve.options import DEFAULT_RECALL
+from mmretrieve.options import DEFAULT_RECALL, is_number
 
 NEW = f"{INDEX}.new"  # complete, but not in the ledger yet, or not renamed yet
 MAX_DEAD_SHARE, MAX_GROWTH = 0.2, 2.0  # share of deleted rows, growth since training: above them, `info` gives advice
@@ -45,16 +46,27 @@ class IndexManifest:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> IndexManifest:
-        """From what `to_dict` returns."""
+        """From what `to_dict` returns. Raises TypeError, ValueError, KeyError or AttributeError for anything else."""
         return cls(
             **{name: value for name, value in data.items() if name != "effort"}, params=SearchParams.from_dict(data["effort"])
         )
+
+    def __post_init__(self) -> None:
+        for name, type_ in {"epoch": int, "rows": int, "trained": int, "digest": str, "factory": str, "reason": str}.items():
+            if type(getattr(self, name)) is not type_:
+                raise TypeError(f"{name} of the index is {getattr(self, name)!r:.60}")
+        for name in ("epoch", "rows", "trained", "recall", "target", "seconds"):
+            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"{name} of the index is {getattr(self, name)!r:.60}")
 
     @classmethod
     def of(cls, store: Store, version: StoreVersion | None = None) -> IndexManifest | None:
         """Reads the manifest; None if there is none. With a version, only one whose index can serve it."""
         data = store.ledger.meta().get("index")
-        manifest = None if data is None else cls.from_dict(data)
+        try:
+            manifest = None if data is None else cls.from_dict(data)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise GalleryError(f"{store.ledger.path}: {error}; the gallery is damaged; {RESTORE}") from error
         if manifest is None or version is None:
             return manifest
         return manifest if manifest.epoch == version.epoch and manifest.rows <= version.total else None
@@ -79,7 +91,7 @@ def _advice(store: Store, version: StoreVersion, manifest: IndexManifest) -> str
         return f"its file is missing: mmretrieve build {store.folder}"
     if (advice := _advice_to_compact(store, version)) is not None:
         return advice
-    if version.total > MAX_GROWTH * manifest.trained and not manifest.plan.exact:
+    if version.total > MAX_GROWTH * manifest.trained > 0 and not manifest.plan.exact:
         return f"the gallery has grown {version.total / manifest.trained:.1f} times since it was trained: mmretrieve build {store.folder}"
     if manifest.plan == UNBUILT:
         return _advice_to_build(store, version)

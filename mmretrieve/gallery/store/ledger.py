@@ -54,7 +54,7 @@ from mmretrieve.gallery.store.statements import (
 
 FORMAT, OLDER_FORMAT = 3, 2
 BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
-UNREADABLE = (ValueError, TypeError, KeyError, RecursionError, MemoryError)  # errors that a damaged entry causes
+UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError)  # errors that a damaged entry causes
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
 
 
@@ -200,6 +200,8 @@ class Ledger:
         """Returns the current version. With an earlier one of the same epoch, only later deletions are read."""
         with self.reading() as db:
             meta = meta_of(db)
+            if meta["rows"] > ledger_checksum.size_of(db):  # each takes more than a byte
+                raise ValueError(f"rows is {meta['rows']}")
             if earlier is None or earlier.epoch != meta["epoch"]:
                 earlier = StoreVersion(meta["epoch"], 0, 0, np.empty(0, np.int64))
             query = "SELECT row FROM items WHERE died > 0 AND died > ?"
@@ -211,7 +213,11 @@ class Ledger:
         """Returns the ids of a version from a row on, in insertion order."""
         query = f"SELECT id FROM items WHERE row >= ? AND {version.condition} ORDER BY row"
         with self._within(version) as db:
-            return tuple(id_ for (id_,) in db.execute(query, (first_row,)))
+            ids = _texts(db.execute(query, (first_row,)))
+            expected = version.total - first_row - int(np.count_nonzero(version.dead >= first_row))
+            if len(ids) != expected:
+                raise ValueError(f"{len(ids)} items from row {first_row} on, expected {expected}")
+            return ids
 
     def rows_of(self, ids: Iterable[str], version: StoreVersion) -> list[int]:
         """Returns the rows of ids, in any Unicode form, in their order. Raises GalleryError for an unknown id."""
@@ -224,7 +230,7 @@ class Ledger:
         """Returns for each content hash the ids of the items with it."""
         query = f"SELECT id FROM items WHERE hash = ? AND {version.condition} ORDER BY row"
         with self._within(version) as db:
-            return [[id_ for (id_,) in db.execute(query, (content,))] for content in hashes]
+            return [list(_texts(db.execute(query, (content,)))) for content in hashes]
 
     def records_of(self, rows: Sequence[int], version: StoreVersion) -> list[ItemRecord]:
         """Returns the records of rows, in their order, whether they were deleted since or not."""
@@ -240,7 +246,7 @@ class Ledger:
                 f"SELECT hash, id FROM items WHERE {version.condition} AND hash IN ({shared}) ORDER BY row"
             ):
                 groups.setdefault(content, []).append(id_)
-        return [tuple(ids) for ids in groups.values()]
+            return [_texts((id_,) for id_ in ids) for ids in groups.values()]
 
     def matching(self, where: Expression, version: StoreVersion) -> NDArray[np.int64]:
         """Returns (m,) rows of the items that match a filter, in order. Raises OptionError if it cannot be evaluated.
@@ -373,6 +379,14 @@ class _Row(NamedTuple):
     id: str
     content: str
     died: int
+
+
+def _texts(rows: Iterable[tuple[str]]) -> tuple[str, ...]:
+    """Returns the texts of rows of one column. Raises TypeError for one that is no text."""
+    texts = tuple([text for (text,) in rows])
+    if not {str}.issuperset(map(type, texts)):
+        raise TypeError("an id is not text")
+    return texts
 
 
 def _existing(db: sqlite3.Connection, ids: Iterable[str]) -> dict[str, ExistingItem]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from zlib import crc32
 
 from mmretrieve.gallery.store.files import SEAL
+from mmretrieve.json_text import load_json
 
 KEY = "checksum"  # in the metadata
 MAX_SEALED_BYTES = 1 << 22  # every write hashes it twice, in a few milliseconds
@@ -56,7 +57,7 @@ def read_checksum(db: sqlite3.Connection) -> LedgerChecksum | None:
     """Returns the stored checksum, None if it does not match the metadata. Reads no rows."""
     try:
         (text,) = db.execute("SELECT value FROM meta WHERE key = ?", (KEY,)).fetchone()
-        checksum = LedgerChecksum(**json.loads(text))
+        checksum = LedgerChecksum(**load_json(text))
     except (TypeError, ValueError):
         return None
     return checksum if checksum == LedgerChecksum.of(db, checksum.row_sum) else None
@@ -94,19 +95,19 @@ def problem_of_seal(db: sqlite3.Connection, path: Path) -> str | None:
     except OSError as error:
         return f"{SEAL}: cannot be read ({error.strerror})"
     try:
-        sealed = json.loads(content.splitlines()[0])
+        sealed = load_json(content.splitlines()[0])
         if content != _seal_content(sealed["generation"], sealed["digest"]):
             raise ValueError("another checksum")
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         return f"{SEAL}: is damaged; it is written again when the gallery is next written"
     if sealed["generation"] != _generation(db):
         return None
-    if _size(db) > MAX_SEALED_BYTES and read_checksum(db) is not None:  # of format 3: it was not sealed with that size
+    if size_of(db) > MAX_SEALED_BYTES and read_checksum(db) is not None:  # of format 3: it was not sealed with that size
         return None
     return None if _current_state(db) == (sealed["generation"], sealed["digest"]) else DAMAGED
 
 
-def _size(db: sqlite3.Connection) -> int:
+def size_of(db: sqlite3.Connection) -> int:
     """Returns the size of the ledger in bytes. The file may be longer: what follows is not a part of it."""
     (pages,), (page_size,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
     return int(pages * page_size)

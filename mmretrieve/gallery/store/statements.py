@@ -20,7 +20,8 @@ from mmretrieve.filters.expression import FUNCTIONS, MAX_PATTERN_BYTES
 from mmretrieve.filters.sqlite import quote_name
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
-from mmretrieve.gallery.store.records import RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
+from mmretrieve.gallery.store.records import INT64, RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
+from mmretrieve.json_text import load_json
 from mmretrieve.sources.location import Location
 
 WHERE_SECONDS = 30.0  # then a filter is interrupted
@@ -29,6 +30,16 @@ MAX_WHERE_BYTES = 1_000_000  # the longest text that a filter may create
 PROGRESS_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the time
 STATEMENT_BATCH_SIZE = 500  # values in one statement
 N_ITEM_COLUMNS = 15  # columns of `items`
+MAX_THUMBNAIL_BYTES = 1 << 24  # a JPEG file of 320 pixels has less than a megabyte
+META_TYPES = {
+    "dim": int,
+    "rows": int,
+    "thumbnail_bytes": int,
+    "epoch": int,
+    "generation": int,
+    "fields": dict,
+    "title_field": str,
+}
 MAX_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
 READ_ALWAYS = frozenset(  # by the query around every filter; "" is a table of which no column is read
@@ -56,11 +67,35 @@ def read_records(db: sqlite3.Connection, rows: Sequence[int]) -> list[ItemRecord
     for start in range(0, len(rows), STATEMENT_BATCH_SIZE):
         batch = ", ".join(str(int(row)) for row in rows[start : start + STATEMENT_BATCH_SIZE])
         query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({batch})"
-        records |= {values[0]: _record(values, names) for values in db.execute(query)}
+        records |= {values[0]: _record(values, names) for values in _checked(db.execute(query).fetchall())}
     return [records[row] for row in rows]
 
 
-def _record(values: Sequence[Any], names: Sequence[str]) -> ItemRecord:
+def _checked(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Returns the rows. Raises TypeError or ValueError for values that were never committed: SQLite stores any type in any column.
+
+    Whole columns are checked, which costs a fraction of what a check of each row does.
+    """
+    if not rows:
+        return rows
+    columns = list(zip(*rows, strict=True))
+    row, id_, path, member, content, width, height, source, fingerprint, *stored, died, _ = columns[:N_ITEM_COLUMNS]
+    for texts in (id_, path, content, source, fingerprint):
+        "".join(texts)  # a TypeError unless all are text
+    for numbers in (row, *stored, died):
+        if type(sum(numbers)) is not int or min(numbers) < 0:
+            raise ValueError("a number is below 0 or not whole")
+    for values, type_ in ((member, str), (width, int), (height, int)):
+        if not {type_, type(None)}.issuperset(map(type, values)):
+            raise TypeError("a value has another type than its column")
+    if min(filter(None, (*width, *height)), default=0) < 0 or max(stored[-1]) > MAX_THUMBNAIL_BYTES:
+        raise ValueError("the size of an image or of a thumbnail is out of range")
+    if any(bytes in map(type, values) for values in columns[N_ITEM_COLUMNS:]):
+        raise TypeError("a field has bytes")
+    return rows
+
+
+def _record(values: tuple[Any, ...], names: Sequence[str]) -> ItemRecord:
     row, id_, path, member, content, width, height, source, fingerprint, *stored, died, checksum = values[:N_ITEM_COLUMNS]
     fields = {name: value for name, value in zip(names, values[N_ITEM_COLUMNS + 1 :], strict=True) if value is not None}
     item = Item(id_, Location(path, member), content, width, height, fields, source, fingerprint)
@@ -81,7 +116,13 @@ def in_transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[sql
 
 
 def meta_of(db: sqlite3.Connection) -> dict[str, Any]:
-    return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+    """Returns the metadata. Raises ValueError for values that were never committed."""
+    meta = {key: load_json(value) for key, value in db.execute("SELECT key, value FROM meta")}
+    for name, type_ in META_TYPES.items():
+        value = meta.get(name)
+        if value is not None and (type(value) is not type_ or (isinstance(value, int) and not 0 <= value < INT64)):
+            raise ValueError(f"{name} is {value!r:.60}")
+    return meta
 
 
 def put_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.encoders.base import EncoderIdentity
-from mmretrieve.errors import GalleryError, MissingError, OptionError
+from mmretrieve.errors import GalleryError, MissingError
 from mmretrieve.gallery.store.files import (
     INDEX,
     INDEX_LOCK,
@@ -40,6 +40,7 @@ from mmretrieve.vectors import Float32
 
 PARTIAL_LEDGER = f"{LEDGER}.part"
 WRITING, NOT_CREATED = "writing to this gallery", "a gallery could not be created here ({})"
+MAX_DIM = 1 << 20  # of the vectors of a gallery that is opened
 ADDRESS = re.compile(r"[a-z]{2,}:/", re.IGNORECASE)  # what remains of scheme:// in a path
 Float16Rows = NDArray[np.float16]
 logger = logging.getLogger(__name__)
@@ -75,10 +76,12 @@ class Store:
                 f"{folder}: gallery format {meta.get('format')}, this version reads formats {OLDER_FORMAT} and {FORMAT}; index again"
             )
         try:
-            self.dim, self.decode = int(meta["dim"]), Decode(meta["decode"])
+            self.dim, self.decode = meta["dim"], Decode(meta["decode"])
             self.colors = Colors(meta.get("colors", OLD_COLORS))
             self.identity = EncoderIdentity(**meta["encoder"])
-        except (KeyError, TypeError, OptionError) as error:
+            if not 1 <= self.dim <= MAX_DIM:
+                raise ValueError(f"dim is {self.dim}")
+        except (KeyError, TypeError, ValueError) as error:
             raise GalleryError(f"{folder / LEDGER}: the gallery is damaged ({error}); {RESTORE}") from error
         for name in (VECTORS, THUMBNAILS):
             if not (folder / name).exists():

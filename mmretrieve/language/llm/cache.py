@@ -21,6 +21,7 @@ from typing import Any
 
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.images import ImageLike, content_hash, open_image
+from mmretrieve.json_text import load_json
 from mmretrieve.options import check_regular
 
 Request = Mapping[str, object]
@@ -87,7 +88,7 @@ class AnswerCache:
         if key in self._imported:
             return self._imported[key]
         rows = self._select(SELECT, key)
-        return json.loads(rows[0][0]) if rows else None
+        return self._answer(rows[0][0]) if rows else None
 
     def put(self, task: str, model: str, request: Request, answer: object) -> None:
         """Store an answer durably. An existing answer to the same request is kept.
@@ -104,7 +105,7 @@ class AnswerCache:
         """Requests and answers of a task, of all models, in the order in which they were stored."""
         for (row_task, _, request), answer in self._items():
             if row_task == task:
-                yield json.loads(request), answer
+                yield load_json(request), answer
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write all answers as JSON lines, whole or not at all, and return their number.
@@ -138,7 +139,16 @@ class AnswerCache:
         yield from list(self._imported.items())
         for task, model, request, answer in self._select(SELECT_ALL):
             if (task, model, request) not in self._imported:
-                yield (task, model, request), json.loads(answer)
+                yield (task, model, request), self._answer(answer)
+
+    def _answer(self, text: str) -> Any:
+        """A stored answer. Raises MMRetrieveError, with the file, if it is not JSON."""
+        try:
+            return load_json(text)
+        except (ValueError, TypeError) as error:
+            raise MMRetrieveError(
+                f"{self.database}: an answer is not JSON ({error}); name another file, or remove this one"
+            ) from error
 
     def _insert(self, items: Iterable[tuple[Key, Any]]) -> int:
         rows = [(*key, json.dumps(answer)) for key, answer in items]
@@ -211,7 +221,7 @@ def _key(task: str, model: str, request: Request) -> Key:
 
 def _record(key: Key, answer: object) -> bytes:
     task, model, request = key
-    record = {"task": task, "model": model, "asked": json.loads(request), "said": answer}
+    record = {"task": task, "model": model, "asked": load_json(request), "said": answer}
     return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
@@ -244,7 +254,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[Key, Any]]:
 
 def _parse_record(line: bytes) -> tuple[Key, Any] | None:
     try:
-        record = json.loads(line)
+        record = load_json(line)
         return _key(record["task"], record["model"], record["asked"]), record["said"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmretrieve.errors import EndpointError
+from mmretrieve.json_text import decode_json, load_json
 from mmretrieve.options import DEFAULT_TIMEOUT
 
 DEFAULT_RETRIES = 4
@@ -132,7 +133,7 @@ def reply_text(body: str) -> str:
     'a red dress'
     """
     try:
-        choice = json.loads(body)["choices"][0]
+        choice = load_json(body)["choices"][0]
         text = choice["message"]["content"]
     except ValueError:
         raise ModelRequestError("the response is not JSON") from None
@@ -167,7 +168,7 @@ def json_object(answer: str, names: Collection[str]) -> dict[str, object] | None
     decoder = json.JSONDecoder(strict=False)
     for brace in re.finditer(r"\{", text):
         try:
-            value, _ = decoder.raw_decode(text, brace.start())
+            value, _ = decode_json(decoder, text, brace.start())
         except ValueError:
             continue
         if isinstance(value, dict) and not value.keys().isdisjoint(names):
