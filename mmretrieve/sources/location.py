@@ -61,6 +61,8 @@ class Location:
             raise self._error("no such image" if self.member is None else "no such file") from error
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             raise self._error(f"cannot be read ({_reason(error)})") from error
+        if status.st_size == 0:  # also of files of /proc, of which some are endless
+            raise self._error("the file is empty")
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def _open_member(self, offset: int, size: int) -> BinaryIO:

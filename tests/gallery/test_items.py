@@ -46,7 +46,7 @@ def forms(path: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_table_that_names_files_of_the_system_adds_the_others(empty: mm.Gallery, path: Path, tmp_path: Path) -> None:
-    names = {"/proc/kmsg": "the file is empty", "/proc/self/pagemap": "cannot be read", "/dev/zero": "is not a regular file"}
+    names = {"/proc/kmsg": "the file is empty", "/proc/self/pagemap": "the file is empty", "/dev/zero": "is not a regular file"}
     table = tmp_path / "table.csv"
     table.write_text("\n".join(["id,path", f"good,{path}", *(f"{i},{name}" for i, name in enumerate(names))]))
     report = empty.add(table)
