@@ -53,10 +53,13 @@ def read_json(path: Path) -> object:
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=build_object)
+    except MMRetrieveError:
+        raise
     except json.JSONDecodeError as error:
         raise MMRetrieveError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise MMRetrieveError(f"{path}: not JSON that can be read (nested too deeply)") from error
+    except (RecursionError, ValueError) as error:  # ValueError: a number with more digits than Python converts
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        raise MMRetrieveError(f"{path}: not JSON that can be read ({reason})") from error
 
 
 def check_unique(ids: Iterable[str], path: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from enum import StrEnum
@@ -79,6 +80,18 @@ def check_regular(path: str | Path, max_bytes: int | None = None) -> Path:
     if max_bytes is not None and os.path.lexists(path) and os.path.getsize(path) > max_bytes:
         raise OSError(errno.EFBIG, f"has more than {max_bytes:,} bytes")
     return Path(path)
+
+
+def json_value(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for any other text, one that is nested too deeply too.
+
+    >>> json_value('{"a": [1]}')
+    {'a': [1]}
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("not JSON that can be read (nested too deeply)") from error
 
 
 class OptionEnum(StrEnum):

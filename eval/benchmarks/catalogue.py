@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import check_unique, file_checksum, read_text
 from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.language.vocabulary import WordGroup
+from mmretrieve.options import json_value
 
 NAME = "catalogue"
 SPLITS = ("test",)
@@ -70,9 +70,9 @@ def _read_queries(path: Path) -> Iterator[BenchmarkQuery]:
     for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), start=1):
         where = f"{path}, line {number}"
         try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MMRetrieveError(f"{where}: not JSON ({error.msg})") from error
+            fields = json_value(line)
+        except ValueError as error:
+            raise MMRetrieveError(f"{where}: not JSON ({error})") from error
         if not isinstance(fields, dict):
             raise MMRetrieveError(f"{where}: expected an object, not {fields!r:.60}")
         query = JsonRecord(where, fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from eval.benchmarks.registry import FAMILIES
 from eval.report.bootstrap import Interval
 from eval.runs.records import PlanePoint
 from mmretrieve import PUBLISHED
+from mmretrieve.options import json_value
 
 MEASURES = {"recall": "R", "recall_subset": "R_subset", "map": "mAP"}
 TITLES = {str(name): family.title for name, family in FAMILIES.items()}
@@ -115,7 +115,7 @@ def format_preprocessing(text: str) -> str:
     '224 px, TargetPad 1.25'
     """
     try:
-        values = json.loads(text)
+        values = json_value(text)
         side = values["size"] if isinstance(values["size"], int) else max(values["size"])
         return f"{side} px, TargetPad {values['target_pad']}" if "target_pad" in values else f"{side} px"
     except (ValueError, KeyError, TypeError):

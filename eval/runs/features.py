@@ -23,7 +23,7 @@ from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import ImageError
 from mmretrieve.images import open_image
-from mmretrieve.options import Colors
+from mmretrieve.options import Colors, json_value
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
 
@@ -106,7 +106,7 @@ def _open_folder(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
         write_atomic(path, _to_line(about))
         return about
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = json_value(path.read_text(encoding="utf-8"))
         different = [name for name in about if stored[name] != about[name]]
     except (ValueError, KeyError, TypeError) as error:
         raise MMRetrieveError(f"{path}: not the description of stored vectors; delete the folder") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
+from mmretrieve.options import json_value
 from mmretrieve.vectors import Float32
 
 Progress = Callable[[int], object]
@@ -68,7 +68,7 @@ OWN_IDENTITY = EncoderIdentity("own", "own", "own")
 def _differences(one: str, other: str) -> str:
     """The entries of two descriptions of preprocessing that differ; both descriptions if they are not JSON objects."""
     try:
-        first, second = json.loads(one), json.loads(other)
+        first, second = json_value(one), json_value(other)
         names = [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
         return ", ".join(f"{name} {first.get(name, 'none')} and {second.get(name, 'none')}" for name in names)
     except (ValueError, TypeError, AttributeError):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.options import check_regular
+from mmretrieve.options import check_regular, json_value
 
 Row = Mapping[str, object]
 # fmt: off
@@ -110,7 +109,7 @@ class TextRecords:
 
 
 def _parse_json(text: str) -> list[Row]:
-    rows = json.loads(text)
+    rows = json_value(text)
     if isinstance(rows, Mapping):
         rows = [
             {"id": name, **value} if isinstance(value, Mapping) else {"id": name, "caption": value}

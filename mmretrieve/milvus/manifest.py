@@ -11,6 +11,7 @@ from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.milvus.client import CollectionNotFoundError, MilvusClient
 from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
+from mmretrieve.options import json_value
 
 FORMAT = 1
 
@@ -26,7 +27,7 @@ def from_text(text: str | None, location: object) -> Manifest:
             f"{location}: this collection is not a gallery of mmretrieve; name another, `mmretrieve push` makes it"
         )
     try:
-        data = json.loads(text)
+        data = json_value(text)
         format_ = data["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise GalleryError(f"{location}: the manifest cannot be read ({error})") from error

@@ -21,7 +21,7 @@ from typing import Any
 
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.images import ImageLike, content_hash, open_image
-from mmretrieve.options import check_regular
+from mmretrieve.options import check_regular, json_value
 
 Request = Mapping[str, object]
 Key = tuple[str, str, str]  # task, model, request as canonical JSON
@@ -87,7 +87,7 @@ class AnswerCache:
         if key in self._imported:
             return self._imported[key]
         rows = self._select(SELECT, key)
-        return json.loads(rows[0][0]) if rows else None
+        return self._parsed(rows[0][0]) if rows else None
 
     def put(self, task: str, model: str, request: Request, answer: object) -> None:
         """Store an answer durably. An existing answer to the same request is kept.
@@ -104,7 +104,7 @@ class AnswerCache:
         """Requests and answers of a task, of all models, in the order in which they were stored."""
         for (row_task, _, request), answer in self._items():
             if row_task == task:
-                yield json.loads(request), answer
+                yield self._parsed(request), answer
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write all answers as JSON lines, whole or not at all, and return their number.
@@ -138,7 +138,7 @@ class AnswerCache:
         yield from list(self._imported.items())
         for task, model, request, answer in self._select(SELECT_ALL):
             if (task, model, request) not in self._imported:
-                yield (task, model, request), json.loads(answer)
+                yield (task, model, request), self._parsed(answer)
 
     def _insert(self, items: Iterable[tuple[Key, Any]]) -> int:
         rows = [(*key, json.dumps(answer)) for key, answer in items]
@@ -153,6 +153,14 @@ class AnswerCache:
             if self._connection is None and not _head(self.database):
                 return []  # nothing is stored yet
             return self._open().execute(statement, parameters).fetchall()
+
+    def _parsed(self, text: str) -> Any:
+        try:
+            return json_value(text)
+        except (ValueError, TypeError) as error:
+            raise MMRetrieveError(
+                f"{self.database}: an entry of the cache of answers is not JSON ({error}); name another file, or remove this one"
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         """The connection to a file that has the table."""
@@ -244,7 +252,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[Key, Any]]:
 
 def _parse_record(line: bytes) -> tuple[Key, Any] | None:
     try:
-        record = json.loads(line)
+        record = json_value(line)
         return _key(record["task"], record["model"], record["asked"]), record["said"]
     except (ValueError, KeyError, TypeError):
         return None

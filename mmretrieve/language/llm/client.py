@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmretrieve.errors import EndpointError
-from mmretrieve.options import DEFAULT_TIMEOUT
+from mmretrieve.options import DEFAULT_TIMEOUT, json_value
 
 DEFAULT_RETRIES = 4
 PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of `openai` does
@@ -132,7 +132,7 @@ def reply_text(body: str) -> str:
     'a red dress'
     """
     try:
-        choice = json.loads(body)["choices"][0]
+        choice = json_value(body)["choices"][0]
         text = choice["message"]["content"]
     except ValueError:
         raise ModelRequestError("the response is not JSON") from None
