@@ -107,9 +107,10 @@ def load_phi(path: str | Path, encoder: OpenClipEncoder) -> Phi:
         raise EncoderError(
             f"{path}: this phi is {origin}; {encoder.identity} needs one from {expected[0]} to {expected[1]} dimensions"
         )
-    module = net(dim, inner, width)
+    with torch.device("meta"):  # without memory: the widths are those of a stranger's file, whose weights may have other shapes
+        module = net(dim, inner, width)
     try:
-        module.load_state_dict({name: value.float() for name, value in weights.items()})
+        module.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     except RuntimeError as error:
         raise EncoderError(f"{path}: the shapes do not fit a {net.__name__}: {' '.join(str(error).split())}") from error
     return Phi(module.eval().requires_grad_(False), encoder.identity.weights)
