@@ -54,7 +54,14 @@ from mmretrieve.gallery.store.statements import (
 
 FORMAT, OLDER_FORMAT = 3, 2
 BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
-UNREADABLE = (ValueError, TypeError, KeyError, RecursionError, MemoryError)  # errors that a damaged entry causes
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    MemoryError,
+)  # errors that a damaged entry causes
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
 
 
