@@ -116,7 +116,7 @@ class AnswerCache:
         path = Path(path)
         if path.absolute() in (self.path.absolute(), self.database.absolute()):
             raise MMRetrieveError(f"{path}: the cache cannot be exported to itself; name another file")
-        lines = [_record(key, answer) for key, answer in self._items()]
+        lines = [_record(key, self._parsed(key[2]), answer) for key, answer in self._items()]
         partial = path.with_name(f"{path.name}.partial")
         try:
             partial.write_bytes(b"".join(lines))
@@ -217,9 +217,9 @@ def _key(task: str, model: str, request: Request) -> Key:
     return task, model, json.dumps(request, sort_keys=True, separators=(",", ":"))
 
 
-def _record(key: Key, answer: object) -> bytes:
-    task, model, request = key
-    record = {"task": task, "model": model, "asked": json.loads(request), "said": answer}
+def _record(key: Key, request: object, answer: object) -> bytes:
+    task, model, _ = key
+    record = {"task": task, "model": model, "asked": request, "said": answer}
     return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
@@ -253,6 +253,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[Key, Any]]:
 def _parse_record(line: bytes) -> tuple[Key, Any] | None:
     try:
         record = json_value(line)
-        return _key(record["task"], record["model"], record["asked"]), record["said"]
+        key = _key(record["task"], record["model"], record["asked"])
+        return (key, record["said"]) if all(isinstance(part, str) for part in key) else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -170,6 +170,8 @@ def json_object(answer: str, names: Collection[str]) -> dict[str, object] | None
             value, _ = decoder.raw_decode(text, brace.start())
         except ValueError:
             continue
+        except RecursionError:  # so are those within it
+            return None
         if isinstance(value, dict) and not value.keys().isdisjoint(names):
             return value
     return None
