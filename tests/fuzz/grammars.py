@@ -84,9 +84,10 @@ def several(value: Strategy, most: int = 3) -> Strategy:
 
 def record(required: Mapping[str, Strategy], optional: Mapping[str, Strategy] | None = None) -> Strategy:
     """An object with these keys, each with a slot for its value; now and then a key is missing, unknown, or spelled otherwise."""
-    right = st.fixed_dictionaries(
-        {name: slot(value) for name, value in required.items()},
-        optional={name: slot(value) for name, value in (optional or {}).items()},
+    slots = {name: slot(value) for name, value in required.items()}
+    others = {name: slot(value) for name, value in (optional or {}).items()}
+    right = st.fixed_dictionaries(slots, optional=others).map(
+        lambda values: {name: values[name] for name in (*slots, *others) if name in values}  # in the order of the format
     )
 
     def change(values: dict[str, Any]) -> Strategy:
@@ -504,35 +505,32 @@ def archive() -> Strategy:
     return damaged(st.builds(write, members, st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])))
 
 
-def parquet(columns: Mapping[str, Strategy], most: int = 3) -> Strategy:
+def parquet(required: Mapping[str, Strategy], optional: Mapping[str, Strategy], lengths: Strategy) -> Strategy:
     """A Parquet file with columns of several types."""
     import pyarrow
     from pyarrow import parquet as files
 
     def write(values: Mapping[str, list[Any]], length: int, compression: str) -> bytes:
-        buffer = io.BytesIO()
-        arrays = {}
+        buffer, arrays = io.BytesIO(), {}
         for name, column in values.items():
             try:
                 arrays[name] = pyarrow.array((column * length)[:length])
-            except (pyarrow.ArrowException, UnicodeError, OverflowError, RecursionError):
+            except (pyarrow.ArrowException, UnicodeError, OverflowError, RecursionError):  # values of several types
                 arrays[name] = pyarrow.nulls(length)
         try:
-            table = pyarrow.table(arrays)
-            files.write_table(table, buffer, compression=compression)
-        except (pyarrow.ArrowException, UnicodeError):
+            files.write_table(pyarrow.table(arrays), buffer, compression=compression)
+        except (pyarrow.ArrowException, UnicodeError):  # a name that is not text
             buffer.write(b"PAR1")
         return buffer.getvalue()
 
-    values = st.fixed_dictionaries(
-        {}, optional={name: st.lists(one, min_size=1, max_size=most) for name, one in columns.items()}
-    )
-    return damaged(st.builds(write, values, st.integers(0, most), st.sampled_from(["none", "snappy", "zstd"])))
+    def columns(of: Mapping[str, Strategy]) -> dict[str, Strategy]:
+        return {name: st.lists(one, min_size=3, max_size=3) for name, one in of.items()}
+
+    values = st.fixed_dictionaries(columns(required), optional=columns(optional))
+    return damaged(st.builds(write, values, lengths, st.sampled_from(["none", "snappy", "zstd"])))
 
 
 TABLE_COLUMNS: dict[str, Strategy] = {
-    "path": st.sampled_from(["a.png", "b.png", None, ""]),
-    "image": picture(),
     "price": usually(st.integers(0, 9), st.sampled_from([2**64 - 1, None, float("nan")])),
     "tags": st.lists(WORDS, max_size=2),
     "more": st.fixed_dictionaries({"a": st.integers(0, 9), "b": st.lists(WORDS, max_size=1)}),
@@ -655,7 +653,6 @@ OWN = record(
     }
 )
 EXPORT_COLUMNS: dict[str, Strategy] = {
-    "image_path": st.sampled_from(["a.png", "b.png", "https://x/c.png", "", None]),
     "mmretrieve": usually(as_json(OWN), st.none(), 3),
     "caption": WORDS,
     "price": NUMBERS,
@@ -768,7 +765,7 @@ def checkpoint() -> Strategy:
 # -------------------------------------------------------------------------------------------- files of texts and of answers
 def text_record(*roles: tuple[tuple[str, ...], Strategy]) -> Strategy:
     """A record with one of the names of each role."""
-    return st.tuples(*(st.sampled_from(names[:2]) for names, _ in roles)).flatmap(
+    return st.tuples(*(usually(st.just(names[0]), st.just(names[1])) for names, _ in roles)).flatmap(
         lambda chosen: record({name: value for name, (_, value) in zip(chosen, roles, strict=True)}, {"more": TEXTS})
     )
 
@@ -776,16 +773,17 @@ def text_record(*roles: tuple[tuple[str, ...], Strategy]) -> Strategy:
 PROMPTS_FILE = (PROMPT_FIELDS, TEXTS)
 IMAGES = (ID_FIELDS, usually(st.sampled_from(["a.png", "b.png"]), ODD_TEXTS))
 CAPTIONS = st.one_of(
-    st.lists(text_record(IMAGES, (CAPTION_FIELDS, usually(TEXTS, several(TEXTS)))), max_size=3),
+    st.lists(text_record(IMAGES, (CAPTION_FIELDS, usually(TEXTS, several(TEXTS)))), min_size=1, max_size=3),
     st.dictionaries(TEXTS, usually(TEXTS, several(TEXTS)), max_size=3),
 )
 REWRITES = text_record((CAPTION_FIELDS, TEXTS), PROMPTS_FILE, (REWRITE_FIELDS, TEXTS))
-DESCRIPTIONS = st.lists(text_record(IMAGES, PROMPTS_FILE, (TARGET_FIELDS, TEXTS)), max_size=3)
+DESCRIPTIONS = st.lists(text_record(IMAGES, PROMPTS_FILE, (TARGET_FIELDS, TEXTS)), min_size=1, max_size=3)
 ROLES = st.lists(
     record(
         {"prompt": TEXTS},
         {"id": TEXTS, "global": TEXTS, "desired": several(TEXTS), "preserve": several(TEXTS), "forbidden": several(TEXTS)},
     ),
+    min_size=1,
     max_size=3,
 )
 ANSWERS = record(
@@ -805,7 +803,9 @@ REPLIES = st.builds(
 COMPLETION = record(
     {
         "choices": st.lists(
-            record({"message": record({"content": usually(REPLIES, TEXTS)})}, {"finish_reason": st.just("length")}), max_size=2
+            record({"message": record({"content": usually(REPLIES, TEXTS)})}, {"finish_reason": st.just("length")}),
+            min_size=1,
+            max_size=2,
         )
     }
 )
@@ -1023,7 +1023,12 @@ GRAMMARS: dict[str, Strategy] = {
     "csv": table(","),
     "tsv": table("\t"),
     "jsonl": st.one_of(json_lines(ITEM), json_file(st.lists(ITEM, min_size=1, max_size=3))),
-    "parquet": parquet(TABLE_COLUMNS),
+    "parquet": st.one_of(
+        parquet({"image": picture()}, TABLE_COLUMNS, st.integers(0, 3)),
+        parquet(
+            {"path": usually(NAMES.map("{}.png".format), st.none())}, TABLE_COLUMNS, usually(st.just(1), st.integers(0, 3))
+        ),
+    ),
     "tar": archive(),
     "image": PICTURES,
     "ledger-values": json_file(LEDGER_CHANGES),
@@ -1034,7 +1039,15 @@ GRAMMARS: dict[str, Strategy] = {
     ),
     "export": json_file(EXPORT),
     "export-vectors": npy(),
-    "export-metadata": parquet(EXPORT_COLUMNS, 2),
+    "export-metadata": parquet(
+        {
+            "image_path": usually(
+                st.integers(0, 10**9).map("{}.png".format), st.sampled_from(["https://x/c.png", "", None, "\0"])
+            )
+        },
+        EXPORT_COLUMNS,
+        usually(st.just(2), st.integers(0, 3)),
+    ),
     "vocabulary": json_file(VOCABULARY),
     "phi": safetensors(),
     "phi-checkpoint": checkpoint(),
