@@ -35,7 +35,7 @@ from hypothesis import HealthCheck, find, given, settings
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
 FUZZ = int(os.environ.get("MMRETRIEVE_FUZZ", "1"))
-EXAMPLES, MUTANTS = FUZZ * 12, FUZZ * 4  # composed and mutated inputs for each parser, without a time
+EXAMPLES, MUTANTS = FUZZ * 5, FUZZ * 2  # composed and mutated inputs for each parser, without a time
 MAX_INPUT, MAX_SEEDS, HANG_SECONDS, SHRINK_SECONDS = 1 << 25, 30, 120, 5
 STRANGE = [None, True, -1, 0, 2**63, 10**400, 1e308, float("nan"), "", "\0", "\ud83d", "a" * 5_000, "../..", [], {}, [[]] * 50]
 TOKENS = [

@@ -447,12 +447,14 @@ def headers(data: bytes) -> None:
     given = as_json(data)
     if not isinstance(given, dict):
         raise MMRetrieveError("no head")
-    values = dict(given.get("headers") or {})
+    values = given.get("headers")
+    if not isinstance(values, dict):
+        raise MMRetrieveError("no headers")
     sent = [(name.encode("utf-8", "replace"), str(value).encode("utf-8", "surrogatepass")) for name, value in values.items()]
     method, requested, query, body = (str(given.get(name, "")) for name in ("method", "path", "query", "body"))
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "", "server": ("127.0.0.1", 80),
-        "client": ("127.0.0.1", 9), "method": method, "path": requested, "raw_path": b"/", "query_string": query.encode("utf-8", "surrogatepass"),
+        "client": ("127.0.0.1", 9), "method": method, "path": requested.encode("utf-8", "replace").decode(), "raw_path": b"/", "query_string": query.encode("utf-8", "surrogatepass"),
         "headers": sent,
     }  # fmt: skip
     status, answer = asyncio.run(_ask(scope, body.encode("utf-8", "replace")))
@@ -561,7 +563,7 @@ def _check_answer(answer: httpx.Response) -> None:
     assert "Traceback" not in answer.text
     assert str(FIXTURES.parent) not in answer.text
     assert gettempdir() not in answer.text
-    is_json = answer.headers.get("content-type", "").startswith("application/json")
+    is_json = answer.content and answer.headers.get("content-type", "").startswith("application/json")
     value = json.loads(answer.text, parse_constant=_no_constant) if is_json else None
     if answer.status_code >= 400:
         error = value["error"] if isinstance(value, dict) else answer.text
