@@ -30,7 +30,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
@@ -269,7 +269,12 @@ def prepare(fuzzer: Fuzzer) -> None:
     from tests.fuzz.grammars import GRAMMARS
 
     with suppress(Exception):
-        fuzzer.targets.check(fuzzer.target, find(GRAMMARS[fuzzer.name], lambda _: True, settings=settings(database=None)))
+        fuzzer.targets.check(
+            fuzzer.target,
+            find(
+                GRAMMARS[fuzzer.name], lambda _: True, settings=settings(database=None, max_examples=1, phases=[Phase.generate])
+            ),
+        )
 
 
 def reported(name: str, seconds: float, is_guided: bool) -> dict[str, Any]:
