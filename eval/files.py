@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mmretrieve import MMRetrieveError
-from mmretrieve.json_text import load_json
+from mmretrieve.options import load_json
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:
@@ -54,6 +54,8 @@ def read_json(path: Path) -> object:
     text = read_text(path)
     try:
         return load_json(text, build_object)
+    except MMRetrieveError:
+        raise
     except json.JSONDecodeError as error:
         raise MMRetrieveError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
     except ValueError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+MAX_LINE_CHARACTERS = 2_000  # of a message, which may repeat what was given
 MAX_NAME_CHARACTERS = 100  # of an unknown name that a message repeats
 MIN_SIMILARITY = 0.65  # of a name to the one that is suggested, as difflib measures it
 SYNONYMS = {
@@ -30,7 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class MMRetrieveError(ValueError):
     """Base class of all exceptions that this library raises on purpose.
 
-    The command line prints them as one line and exits with status 1 (OptionError: 2).
+    The text is one line without control characters, whatever the file or the request contains that it repeats. The command line prints
+    it and exits with status 1 (OptionError: 2).
 
     Examples
     --------
@@ -41,6 +43,9 @@ class MMRetrieveError(ValueError):
     ...     print(error)
     beta must be a number from 0 to 1, got 2
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class OptionError(MMRetrieveError):
@@ -89,6 +94,17 @@ class BusyError(MMRetrieveError):
 
 class SearchTimeoutError(MMRetrieveError):
     """A search took longer than the time limit of the server."""
+
+
+def printable(text: str) -> str:
+    """The text in one line, with control characters escaped and the middle of a very long one left out.
+
+    >>> print(printable("a line\\nand an escape code: \\x1b[31m"))
+    a line\\nand an escape code: \\x1b[31m
+    """
+    if len(text) > MAX_LINE_CHARACTERS:
+        text = f"{text[: MAX_LINE_CHARACTERS // 2]} … {text[-MAX_LINE_CHARACTERS // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def unknown(what: str, value: object, choices: Iterable[object], where: str = "") -> OptionError:

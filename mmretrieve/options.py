@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
+from collections.abc import Callable
 from enum import StrEnum
 from math import isfinite
 from numbers import Integral, Real
@@ -88,6 +90,24 @@ def check_regular(path: str | Path, max_bytes: int | None = None) -> Path:
         if max_bytes is not None and size > max_bytes:
             raise OSError(errno.EFBIG, f"has more than {max_bytes:,} bytes")
     return Path(path)
+
+
+def load_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], object] | None = None) -> Any:
+    """The value of a JSON text that a stranger may have written; `pairs` makes an object of its names and values.
+
+    Whatever is wrong with the text is a ValueError (json.JSONDecodeError, or one for lists that are nested too deeply and numbers
+    of too many digits), so that its reader can name the file.
+
+    >>> load_json('{"price": 20}')
+    {'price': 20}
+    >>> load_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: nested too deeply
+    """
+    try:
+        return json.loads(text, object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 class OptionEnum(StrEnum):

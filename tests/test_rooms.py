@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("mmretrieve", "eval", "demo")
 ORDER = [
     "errors",
-    "json_text",
     "options",
     "registry",
     "forks",

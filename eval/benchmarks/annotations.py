@@ -13,6 +13,7 @@ from mmretrieve import MMRetrieveError
 
 T = TypeVar("T")
 TYPE_NAMES: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number", dict: "an object", list: "a list"}
+MAX_DIGITS = 100  # of a number that is written as a text
 COUNT_TOLERANCE = 0.1  # a file whose count differs from the released one by less than this share is a damaged copy of it
 
 
@@ -29,7 +30,8 @@ class JsonRecord:
     def number(self, name: str) -> int:
         """A whole number, or a text of digits, as derivatives of Visual Genome have it."""
         value = self.fields.get(name)
-        return int(value) if isinstance(value, str) and value.isdecimal() else self._get(name, int)
+        is_digits = isinstance(value, str) and len(value) <= MAX_DIGITS and value.isdecimal()
+        return int(str(value)) if is_digits else self._get(name, int)
 
     def texts(self, name: str) -> tuple[str, ...]:
         return self._get_list(name, str)

@@ -14,8 +14,8 @@ from eval.benchmarks.annotations import JsonRecord, check_references, find_file
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import check_unique, file_checksum, read_text
 from mmretrieve import MMRetrieveError, Vocabulary
-from mmretrieve.json_text import load_json
 from mmretrieve.language.vocabulary import WordGroup
+from mmretrieve.options import load_json
 
 NAME = "catalogue"
 SPLITS = ("test",)

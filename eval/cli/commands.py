@@ -25,8 +25,7 @@ from eval.runs.weight_settings import check_takes_pdv
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, sweep_plane
 from mmretrieve import MMRetrieveError
-from mmretrieve.cli.arguments import printable
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, printable
 from mmretrieve.images import ImageLike
 
 if TYPE_CHECKING:

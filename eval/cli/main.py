@@ -25,11 +25,10 @@ from mmretrieve.cli.arguments import (
     add_language_options,
     count,
     finite,
-    printable,
     registered,
     weights,
 )
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, printable
 from mmretrieve.options import AUTO, BALANCED, BASE, BUILT_IN, Preprocessing
 from mmretrieve.registry import COMPOSERS, RULES
 

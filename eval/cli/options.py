@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -135,7 +136,7 @@ def _check_name(name: str | None) -> None:
 def _language_options(options: argparse.Namespace) -> LanguageOptions:
     """Captioner, rewriter and their options. --allow-missing applies to images too, so it does not need a file of texts."""
     values = given_fields(options, LanguageOptions)
-    if not any(Path(str(values.get(role))).is_file() for role in BACKENDS):
+    if not any(os.path.isfile(str(values.get(role))) for role in BACKENDS):
         values.pop("allow_missing", None)
     return LanguageOptions(**values)
 
@@ -181,7 +182,7 @@ def _name_extras(recorded: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _to_plain(value: object) -> object:
-    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_file()):
+    if isinstance(value, Path) or (isinstance(value, str) and os.path.isfile(value)):
         return f"{Path(str(value)).name} {file_checksum(Path(str(value)))[:8]}"
     return value
 

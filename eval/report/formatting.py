@@ -9,7 +9,7 @@ from eval.benchmarks.registry import FAMILIES
 from eval.report.bootstrap import Interval
 from eval.runs.records import PlanePoint
 from mmretrieve import PUBLISHED
-from mmretrieve.json_text import load_json
+from mmretrieve.options import load_json
 
 MEASURES = {"recall": "R", "recall_subset": "R_subset", "map": "mAP"}
 TITLES = {str(name): family.title for name, family in FAMILIES.items()}

@@ -23,8 +23,7 @@ from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import ImageError
 from mmretrieve.images import open_image
-from mmretrieve.json_text import load_json
-from mmretrieve.options import Colors
+from mmretrieve.options import Colors, load_json
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
 

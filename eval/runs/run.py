@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
@@ -248,9 +249,9 @@ def _describe_query(
 def _model_name(model: str) -> str:
     """A model's name without the path of a folder or checkpoint file on this machine."""
     architecture, _, weights = model.partition("/")
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         return Path(model).name
-    return f"{architecture}/{Path(weights).name}" if Path(weights).is_file() else model
+    return f"{architecture}/{Path(weights).name}" if os.path.isfile(weights) else model
 
 
 def _commit() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -107,7 +108,7 @@ def _parse_pdv(text: str, composer: str, benchmark: str, model: str) -> tuple[st
         return name, PUBLISHED[name]
     if text in PUBLISHED:
         return text, PUBLISHED[text]
-    if Path(text).is_file():
+    if os.path.isfile(text):  # unlike a Path, it takes any text
         return f"best of {Path(text).name}", _read_best_point(Path(text), composer)
     try:
         alpha_image, alpha_text, beta = map(float, text.split(","))

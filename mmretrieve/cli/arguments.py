@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, NoReturn
 
-from mmretrieve.errors import OptionError, did_you_mean, unknown
+from mmretrieve.errors import OptionError, did_you_mean, printable, unknown
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.options import LanguageOptions
 from mmretrieve.options import MIN_SECRET_CHARACTERS
@@ -18,7 +18,6 @@ from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, Registry
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldGroup, FieldKind, RequestField
 
 WRONG_USE = 2
-MAX_LINE_CHARACTERS = 2_000  # of a message, which may repeat what was given
 HOST = "127.0.0.1"
 LANGUAGE_OPTIONS = {
     "captioner": ("C", "describes references in words: tagger, endpoint, transformers:MODEL or a file of captions"),
@@ -185,13 +184,6 @@ def weights(text: str) -> dict[str, float] | str:
     if len(parsed) < len(pairs):
         raise argparse.ArgumentTypeError(f"expected every role once, got {text!r}")
     return parsed
-
-
-def printable(text: str) -> str:
-    """The text in one line, with control characters escaped and the middle of a very long one left out."""
-    if len(text) > MAX_LINE_CHARACTERS:
-        text = f"{text[: MAX_LINE_CHARACTERS // 2]} … {text[-MAX_LINE_CHARACTERS // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def given_fields(options: argparse.Namespace, kind: type[Any]) -> dict[str, Any]:

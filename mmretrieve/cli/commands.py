@@ -18,7 +18,7 @@ from mmretrieve.cli.runtime import (
     print_result,
     progress_bar,
 )
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import OptionError, printable
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, Colors, ComposerName, Decode
 from mmretrieve.registry import COMPOSERS
@@ -160,7 +160,7 @@ def _print_hits(ranking: Ranking, gallery: GalleryBase[Any], *, as_json: bool) -
             names = (
                 [hit.id, title] if item.fields.get(gallery.title_field or "") else [hit.id]
             )  # else the title is the id again
-            print(f"{hit.rank:>4}  {hit.score:.4f}  {'  '.join(map(arguments.printable, names))}  ({contributions})")
+            print(f"{hit.rank:>4}  {hit.score:.4f}  {'  '.join(map(printable, names))}  ({contributions})")
     print_messages(_ranking_messages(ranking, as_json=as_json), prefix="note")
 
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mmretrieve.cli import arguments
 from mmretrieve.cli.runtime import (
     DONE,
     FAILED,
@@ -20,8 +19,8 @@ from mmretrieve.cli.runtime import (
     resolve_folder,
     resolve_gallery,
 )
-from mmretrieve.errors import OptionError
-from mmretrieve.json_text import load_json
+from mmretrieve.errors import OptionError, printable
+from mmretrieve.options import load_json
 
 
 def info(options: argparse.Namespace) -> int:
@@ -89,7 +88,7 @@ def duplicates(options: argparse.Namespace) -> int:
     with progress_bar(len(gallery), "items", options.quiet or options.min_score is None) as progress:
         groups = gallery.duplicates(options.min_score, progress=progress.update)
     for group in groups:
-        print_result(options, "  ".join(map(arguments.printable, group)), list(group))
+        print_result(options, "  ".join(map(printable, group)), list(group))
     print_messages([f"groups: {len(groups)}, with {sum(map(len, groups))} of {len(gallery)} items"])
     return DONE
 
@@ -181,7 +180,7 @@ def _entry_rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
         for key, of_key in value.items():
             yield from _entry_rows(f"{name} {key}", of_key)
     elif value not in (None, "", [], ()):
-        yield arguments.printable(name), arguments.printable(_format_value(value))
+        yield printable(name), printable(_format_value(value))
 
 
 def _format_value(value: Any) -> str:

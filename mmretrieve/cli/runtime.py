@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmretrieve.cli import arguments
-from mmretrieve.errors import MMRetrieveError, OptionError
+from mmretrieve.errors import MMRetrieveError, OptionError, printable
 from mmretrieve.language.options import LanguageOptions
 from mmretrieve.milvus.address import is_address
 from mmretrieve.options import BUILT_IN
@@ -47,7 +47,7 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
     except MMRetrieveError as error:
         if options.debug:
             raise
-        print(f"mmretrieve: {arguments.printable(str(error))}", file=sys.stderr)
+        print(f"mmretrieve: {error}", file=sys.stderr)
         return arguments.WRONG_USE if isinstance(error, OptionError) else FAILED
     except KeyboardInterrupt:
         print("mmretrieve: interrupted; what was committed is kept, run the same command to continue", file=sys.stderr)
@@ -58,7 +58,7 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str] | None) ->
     except Exception as error:
         if options.debug:
             raise
-        print(f"mmretrieve: {arguments.printable(_explain(error))} (--debug shows where)", file=sys.stderr)
+        print(f"mmretrieve: {printable(_explain(error))} (--debug shows where)", file=sys.stderr)
         return FAILED
 
 
@@ -176,7 +176,7 @@ def print_result(options: argparse.Namespace, text: str, data: Any) -> None:
 def print_messages(lines: Iterable[str], prefix: str = "mmretrieve") -> None:
     """Prints a line each on stderr, after the prefix."""
     for line in lines:
-        print(f"{prefix}: {arguments.printable(line)}", file=sys.stderr)
+        print(f"{prefix}: {printable(line)}", file=sys.stderr)
 
 
 def print_report(options: argparse.Namespace, target: object, report: AddReport, items: int | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
-from mmretrieve.json_text import load_json
+from mmretrieve.options import load_json
 from mmretrieve.vectors import Float32
 
 Progress = Callable[[int], object]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from mmretrieve.json_text import load_json
+from mmretrieve.options import load_json
 
 PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of DistributedDataParallel, around the names of all weights
 MAX_REASON_CHARACTERS = 300

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -354,7 +355,7 @@ def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
         return f"local-dir:{BUILT_IN_MODEL}", None, BUILT_IN_MODEL
     if spec.startswith("hf-hub:"):
         return spec, None, None
-    if Path(spec).is_dir():
+    if os.path.isdir(spec):
         folder = Path(spec).resolve()
         if (problem := folder_problem(folder)) is not None:
             raise EncoderError(f"{spec}: {problem}")
@@ -364,7 +365,7 @@ def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
         raise unknown_encoder(spec)
     if not weights:
         raise missing_tag(model)
-    if not Path(weights).is_file():
+    if not os.path.isfile(weights):
         _check_tag(model, weights)
     return model, weights, None
 

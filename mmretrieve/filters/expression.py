@@ -92,7 +92,10 @@ class Literal:
         if isinstance(value, float) and not isfinite(value):
             raise OptionError(f"where: expected a finite number, got {value}")
         if isinstance(value, int) and not -INT64 <= value < INT64:
-            object.__setattr__(self, "value", float(value))  # as SQLite reads it
+            try:
+                object.__setattr__(self, "value", float(value))  # as SQLite reads it
+            except OverflowError:
+                raise OptionError("where: expected a number below 1.8e308, got a whole number of more digits") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Literal) and repr(self.value) == repr(other.value)  # 5 / 2 is not 5 / 2.0

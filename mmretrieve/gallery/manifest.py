@@ -70,8 +70,11 @@ class Manifest:
         """From what `to_dict` returns, or the metadata of a store. Raises GalleryError, with the location, for anything else."""
         try:
             setting, vocabulary = data.get("setting"), data.get(vocabularies.KEY)
+            encoder = EncoderIdentity(**data["encoder"])
+            if not all(isinstance(text, str) for text in (*asdict(encoder).values(), data.get("title_field") or "")):
+                raise TypeError("the identity of the encoder and the title field must be texts")
             return cls(
-                EncoderIdentity(**data["encoder"]),
+                encoder,
                 int(data["dim"]),
                 Decode(data["decode"]),
                 None if setting is None else PDV(**setting),

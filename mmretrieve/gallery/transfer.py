@@ -33,8 +33,7 @@ from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import FieldType, Item, fit_fields
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.images import URL
-from mmretrieve.json_text import load_json
-from mmretrieve.options import check_count, check_regular
+from mmretrieve.options import check_count, check_regular, load_json
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.parquet_files import write_records
 from mmretrieve.sources.parquet_rows import ParquetRows
@@ -191,7 +190,7 @@ def _load_array(path: Path) -> Float16Rows:
         stored: Float16Rows = np.load(check_regular(path), mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError) as error:
         raise GalleryError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except ValueError as error:  # the message of NumPy is about pickles
+    except Exception as error:  # of NumPy's parser, and Python's tokenizer in it; the messages are about pickles
         raise GalleryError(f"{path}: is not a numeric array in NumPy's format") from error
     if stored.ndim != 2 or stored.dtype.kind not in "fiu":
         raise GalleryError(f"{path}: expected numbers of shape (n, d), got {stored.dtype} of shape {stored.shape}")

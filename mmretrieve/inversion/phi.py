@@ -107,9 +107,10 @@ def load_phi(path: str | Path, encoder: OpenClipEncoder) -> Phi:
         raise EncoderError(
             f"{path}: this phi is {origin}; {encoder.identity} needs one from {expected[0]} to {expected[1]} dimensions"
         )
-    module = net(dim, inner, width)
+    with torch.device("meta"):  # without memory: the widths are those of a stranger's file, whose weights may have other shapes
+        module = net(dim, inner, width)
     try:
-        module.load_state_dict({name: value.float() for name, value in weights.items()})
+        module.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     except RuntimeError as error:
         raise EncoderError(f"{path}: the shapes do not fit a {net.__name__}: {' '.join(str(error).split())}") from error
     return Phi(module.eval().requires_grad_(False), encoder.identity.weights)
@@ -167,7 +168,7 @@ def _architecture(weights: Mapping[str, Tensor], path: Path) -> tuple[type[Pic2W
     if missing or extra:
         differences = [f"{what}: {', '.join(names[:8])}" for what, names in (("missing", missing), ("extra", extra)) if names]
         raise EncoderError(f"{path}: not the phi of Pic2Word, SEARLE or LinCIR; {'; '.join(differences)}")
-    if invalid := [name for name, value in weights.items() if not value.is_floating_point() or not value.isfinite().all()]:
+    if invalid := [name for name, value in weights.items() if not _is_finite(value)]:
         raise EncoderError(f"{path}: {invalid[0]} does not contain finite floating-point numbers")
     first, last = weights[net.first], weights[net.last]
     if first.ndim != 2 or last.ndim != 2:
@@ -175,3 +176,9 @@ def _architecture(weights: Mapping[str, Tensor], path: Path) -> tuple[type[Pic2W
             f"{path}: expected matrices in {net.first} and {net.last}, got {tuple(first.shape)}, {tuple(last.shape)}"
         )
     return net, (int(first.shape[1]), int(first.shape[0]), int(last.shape[0]))
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Whether a tensor has numbers, and all are finite. A file may have tensors without numbers ("meta"), and sparse ones."""
+    is_dense = value.device.type == "cpu" and value.layout is torch.strided and value.is_floating_point()
+    return is_dense and bool(value.isfinite().all())

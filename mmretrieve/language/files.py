@@ -323,7 +323,12 @@ def _by_query(records: TextRecords, values: Sequence[V], id_field: str | None, p
 def _cached_rewrites(path: Path) -> Iterator[tuple[Pair, str]]:
     """Pairs and rewrites of a cache of answers."""
     for request, answer in AnswerCache(path).answers("rewrite"):
-        yield (str(request["caption"]), str(request["prompt"])), clean_sentence(answer)
+        texts = (*map(request.get, ("caption", "prompt")), answer) if isinstance(request, Mapping) else ()
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise MMRetrieveError(
+                f"{path}: an answer to a rewrite is not one text to a caption and a prompt; name another file"
+            )
+        yield (str(texts[0]), str(texts[1])), clean_sentence(str(answer))
 
 
 def _rewrites(

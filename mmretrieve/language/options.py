@@ -6,6 +6,7 @@ To add a rewriter by name, see `registry.REWRITERS`. To add another implementati
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +100,7 @@ class LanguageOptions:
         is_local = role == "captioner" and _is_local(value) and value != LOCAL_PREFIX
         if value in names or is_registered or is_local:
             return value
-        if Path(value).is_file():
+        if os.path.isfile(value):
             return Path(value)
         if Path(value).suffix.lower() in READERS:
             raise OptionError(f"--{role} {value}: no such file")

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.json_text import load_json
-from mmretrieve.options import check_regular
+from mmretrieve.options import check_regular, load_json
 
 Row = Mapping[str, object]
 # fmt: off

@@ -13,8 +13,7 @@ from typing import Any
 
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import VocabularyError
-from mmretrieve.json_text import load_json
-from mmretrieve.options import check_regular
+from mmretrieve.options import check_regular, load_json
 
 GENERAL = Path(__file__).with_name("vocabulary.json")
 PREPOSITIONS = ("for ", "with ", "without ", "in ", "on ", "at ")
@@ -78,7 +77,7 @@ class Vocabulary:
     groups: tuple[WordGroup, ...]
 
     def __post_init__(self) -> None:
-        slots = {name for _, name, _, _ in Formatter().parse(self.sentence) if name is not None}
+        slots = {name for _, name in self._parts if name is not None}
         names = [group.name for group in self.groups]
         if slots != set(names) or len(names) != len(set(names)):
             raise VocabularyError(
@@ -87,6 +86,14 @@ class Vocabulary:
         for group in self.groups:
             if not group.words:
                 raise VocabularyError(f"group {group.name!r} has no words")
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[str, str | None], ...]:
+        """The texts of the sentence, each with the slot that follows it. A slot has a name and nothing else: no width, no attribute."""
+        try:
+            return tuple((literal, name) for literal, name, _, _ in Formatter().parse(self.sentence))
+        except ValueError as error:
+            raise VocabularyError(f"the sentence {self.sentence!r:.80} is not a format string: {error}") from error
 
     @cached_property
     def noun(self) -> WordGroup | None:
@@ -105,7 +112,7 @@ class Vocabulary:
             return named
         by_name = {group.name: group for group in self.groups}
         ending: list[WordGroup] = []
-        for literal, name, _, _ in Formatter().parse(self.sentence):
+        for literal, name in self._parts:
             ending = [*(ending if not literal.strip() else []), *([by_name[name]] if name is not None else [])]
         return next((group for group in reversed(ending) if not group.is_added()), None)
 
@@ -182,7 +189,7 @@ class Vocabulary:
         >>> vocabulary.say({"thing": "orange"})
         'a photo of an orange'
         """
-        filled = self.sentence.format_map({group.name: chosen.get(group.name, "") for group in self.groups})
+        filled = "".join(literal + ("" if name is None else chosen.get(name, "")) for literal, name in self._parts)
         return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
 
     @classmethod

@@ -9,9 +9,9 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
-from mmretrieve.json_text import load_json
 from mmretrieve.milvus.client import CollectionNotFoundError, MilvusClient
 from mmretrieve.milvus.indexes import MilvusIndexName, build_parameters
+from mmretrieve.options import load_json
 
 FORMAT = 1
 

@@ -14,8 +14,8 @@ from mmretrieve.errors import GalleryError
 from mmretrieve.filters.milvus import GIVEN, MilvusColumn
 from mmretrieve.gallery.store.records import ExistingItem, FieldType, Item
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.json_text import load_json
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_FIELDS, MAX_TEXT_BYTES, ROW, VECTOR
+from mmretrieve.options import load_json
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 

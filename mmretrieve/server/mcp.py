@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mmretrieve import __version__
 from mmretrieve.errors import MMRetrieveError, OptionError, unknown
-from mmretrieve.json_text import load_json
+from mmretrieve.options import load_json
 from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext

@@ -27,8 +27,7 @@ from mmretrieve.filters.expression import MAX_LENGTH, fold_case
 from mmretrieve.filters.sqlite import PRIVATE_COLUMNS
 from mmretrieve.gallery.store.records import UNSEEN, FieldType, Item
 from mmretrieve.gallery.view import ItemPage
-from mmretrieve.json_text import load_json
-from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES
+from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES, load_json
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
 from mmretrieve.server import limits

@@ -15,7 +15,6 @@ from typing import Any
 
 from mmretrieve.errors import GalleryError
 from mmretrieve.filters.expression import fold_case
-from mmretrieve.json_text import decode_json
 
 Value = str | int | float | None
 """The value of a metadata field."""
@@ -111,12 +110,14 @@ def read_object(text: str) -> dict[str, object]:
 def decode_object(text: str, position: int) -> tuple[object, int]:
     """Parses the JSON value that starts at a position. Returns it and where it ends. Raises GalleryError as `read_object`."""
     try:
-        return decode_json(DECODER, text, position)
+        return DECODER.raw_decode(text, position)
     except GalleryError:
         raise
     except json.JSONDecodeError as error:
         raise GalleryError(f"not JSON ({error.msg}, at character {error.pos + 1})") from error
-    except ValueError as error:  # nested too deeply, or a number with more digits than Python converts
+    except RecursionError:
+        raise GalleryError("JSON that cannot be read (nested too deeply)") from None
+    except ValueError as error:  # a number with more digits than Python converts
         raise GalleryError(f"JSON that cannot be read ({error})") from error
 
 

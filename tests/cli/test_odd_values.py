@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.cli.arguments import MAX_LINE_CHARACTERS
 from mmretrieve.cli.main import main
-from mmretrieve.errors import MMRetrieveError
+from mmretrieve.errors import MAX_LINE_CHARACTERS, MMRetrieveError
 
 VALUES = {
     "5,000 digits": "9" * 5_000,

@@ -54,7 +54,8 @@ from mmretrieve.gallery.store.statements import (
 
 FORMAT, OLDER_FORMAT = 3, 2
 BEGIN_WRITING = "BEGIN IMMEDIATE"  # rows that a write reads must not change before it writes
-UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError)  # errors that a damaged entry causes
+# errors that a damaged entry causes
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError, MemoryError)
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from zlib import crc32
 
 from mmretrieve.gallery.store.files import SEAL
-from mmretrieve.json_text import load_json
+from mmretrieve.options import load_json
 
 KEY = "checksum"  # in the metadata
 MAX_SEALED_BYTES = 1 << 22  # every write hashes it twice, in a few milliseconds

@@ -21,7 +21,7 @@ from mmretrieve.filters.sqlite import quote_name
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import INT64, RESERVED, FieldType, Item, ItemRecord, StoredChecksums, field_type_of
-from mmretrieve.json_text import load_json
+from mmretrieve.options import load_json
 from mmretrieve.sources.location import Location
 
 WHERE_SECONDS = 30.0  # then a filter is interrupted

@@ -21,8 +21,7 @@ from typing import Any
 
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.images import ImageLike, content_hash, open_image
-from mmretrieve.json_text import load_json
-from mmretrieve.options import check_regular
+from mmretrieve.options import check_regular, load_json
 
 Request = Mapping[str, object]
 Key = tuple[str, str, str]  # task, model, request as canonical JSON
@@ -88,7 +87,7 @@ class AnswerCache:
         if key in self._imported:
             return self._imported[key]
         rows = self._select(SELECT, key)
-        return self._answer(rows[0][0]) if rows else None
+        return self._parsed(rows[0][0]) if rows else None
 
     def put(self, task: str, model: str, request: Request, answer: object) -> None:
         """Store an answer durably. An existing answer to the same request is kept.
@@ -105,7 +104,7 @@ class AnswerCache:
         """Requests and answers of a task, of all models, in the order in which they were stored."""
         for (row_task, _, request), answer in self._items():
             if row_task == task:
-                yield load_json(request), answer
+                yield self._parsed(request), answer
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write all answers as JSON lines, whole or not at all, and return their number.
@@ -117,7 +116,7 @@ class AnswerCache:
         path = Path(path)
         if path.absolute() in (self.path.absolute(), self.database.absolute()):
             raise MMRetrieveError(f"{path}: the cache cannot be exported to itself; name another file")
-        lines = [_record(key, answer) for key, answer in self._items()]
+        lines = [_record(key, self._parsed(key[2]), answer) for key, answer in self._items()]
         partial = path.with_name(f"{path.name}.partial")
         try:
             partial.write_bytes(b"".join(lines))
@@ -139,16 +138,7 @@ class AnswerCache:
         yield from list(self._imported.items())
         for task, model, request, answer in self._select(SELECT_ALL):
             if (task, model, request) not in self._imported:
-                yield (task, model, request), self._answer(answer)
-
-    def _answer(self, text: str) -> Any:
-        """A stored answer. Raises MMRetrieveError, with the file, if it is not JSON."""
-        try:
-            return load_json(text)
-        except (ValueError, TypeError) as error:
-            raise MMRetrieveError(
-                f"{self.database}: an answer is not JSON ({error}); name another file, or remove this one"
-            ) from error
+                yield (task, model, request), self._parsed(answer)
 
     def _insert(self, items: Iterable[tuple[Key, Any]]) -> int:
         rows = [(*key, json.dumps(answer)) for key, answer in items]
@@ -163,6 +153,14 @@ class AnswerCache:
             if self._connection is None and not _head(self.database):
                 return []  # nothing is stored yet
             return self._open().execute(statement, parameters).fetchall()
+
+    def _parsed(self, text: str) -> Any:
+        try:
+            return load_json(text)
+        except (ValueError, TypeError) as error:
+            raise MMRetrieveError(
+                f"{self.database}: an entry of the cache of answers is not JSON ({error}); name another file, or remove this one"
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         """The connection to a file that has the table."""
@@ -219,9 +217,9 @@ def _key(task: str, model: str, request: Request) -> Key:
     return task, model, json.dumps(request, sort_keys=True, separators=(",", ":"))
 
 
-def _record(key: Key, answer: object) -> bytes:
-    task, model, request = key
-    record = {"task": task, "model": model, "asked": load_json(request), "said": answer}
+def _record(key: Key, request: object, answer: object) -> bytes:
+    task, model, _ = key
+    record = {"task": task, "model": model, "asked": request, "said": answer}
     return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
@@ -255,6 +253,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[Key, Any]]:
 def _parse_record(line: bytes) -> tuple[Key, Any] | None:
     try:
         record = load_json(line)
-        return _key(record["task"], record["model"], record["asked"]), record["said"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        key = _key(record["task"], record["model"], record["asked"])
+        return (key, record["said"]) if all(isinstance(part, str) for part in key) else None
+    except (ValueError, KeyError, TypeError):
         return None

@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmretrieve.errors import EndpointError
-from mmretrieve.json_text import decode_json, load_json
-from mmretrieve.options import DEFAULT_TIMEOUT
+from mmretrieve.options import DEFAULT_TIMEOUT, load_json
 
 DEFAULT_RETRIES = 4
 PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of `openai` does
@@ -168,7 +167,9 @@ def json_object(answer: str, names: Collection[str]) -> dict[str, object] | None
     decoder = json.JSONDecoder(strict=False)
     for brace in re.finditer(r"\{", text):
         try:
-            value, _ = decode_json(decoder, text, brace.start())
+            value, _ = decoder.raw_decode(text, brace.start())
+        except RecursionError:  # so are those within it
+            return None
         except ValueError:
             continue
         if isinstance(value, dict) and not value.keys().isdisjoint(names):
