@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-MAX_LINE_CHARACTERS = 2_000  # of a message, which may repeat what was given
+MAX_LINE_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 100  # of an unknown name that a message repeats
 MIN_SIMILARITY = 0.65  # of a name to the one that is suggested, as difflib measures it
 SYNONYMS = {

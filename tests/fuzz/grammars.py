@@ -295,9 +295,6 @@ def form_part(name: str, filename: str | None, content: bytes) -> bytes:
     return header.encode("utf-8", "surrogatepass") + content + b"\r\n"
 
 
-FORM_NAMES = usually(st.sampled_from(["image", "request"]), ODD_TEXTS)
-
-
 def headers() -> Strategy:
     """Head of a request to a server with a token: method, path, query string and headers."""
     secret = usually(st.just("a-secret-of-20-bytes"), ODD_TEXTS, 2)
@@ -1075,14 +1072,9 @@ GRAMMARS: dict[str, Strategy] = {
     "api-search": json_file(search()),
     "api-batch": json_file(record({"requests": st.lists(search(), min_size=1, max_size=3)})),
     "api-form": damaged(
-        st.lists(
-            st.builds(
-                form_part,
-                FORM_NAMES,
-                usually(st.none(), st.sampled_from(["a.png", "../x", "a\\b"]), 3),
-                st.one_of(PICTURES, json_file(search())),
-            ),
-            max_size=3,
+        st.tuples(
+            st.builds(form_part, usually(st.just("image"), ODD_TEXTS), st.sampled_from(["a.png", "../x", "a\\b"]), PICTURES),
+            st.builds(form_part, usually(st.just("request"), ODD_TEXTS), usually(st.none(), st.just("x")), json_file(search())),
         ).map(lambda parts: b"".join(parts) + b"--x--\r\n")
     ),
     "api-upload": PICTURES,
