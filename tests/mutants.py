@@ -12,6 +12,7 @@ import ast
 import difflib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def run(name: str, room: Room) -> int:
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         (copy / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{table}\n", encoding="utf-8")
         chosen = [] if len(room.digits) == 10 else [f"*_{digit}" for digit in room.digits] + [f"*[0-9]{d}" for d in room.digits]
+        before = children_minutes()
         done = mutmut(copy, "run", "--max-children", os.environ.get("JOBS", "2"), *chosen)
         results = list(exit_statuses(copy))
         if not results:
@@ -90,10 +92,16 @@ def run(name: str, room: Room) -> int:
     sys.stdout.writelines(f"NOTICED   {line}\n" for line in outdated)
     sys.stdout.write(
         f"{name}: {len(results)} tried, {len(results) - len(survivors)} noticed, {len(survivors) - len(unexplained)} explained, "
-        f"{len(unexplained)} to explain\n"
+        f"{len(unexplained)} to explain, {children_minutes() - before:.1f} minutes of processor time\n"
     )
     sys.stdout.flush()
     return 1 if unexplained or outdated else 0
+
+
+def children_minutes() -> float:
+    """The processor time of all child processes that have ended, in minutes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (usage.ru_utime + usage.ru_stime) / 60
 
 
 def mutmut(folder: Path, *words: str) -> str:
