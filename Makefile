@@ -48,11 +48,12 @@ fuzz: $(READY) $(MILVUS)/.ready $(TOOLS)/.ready
 mutants: $(READY) $(TOOLS)/.ready
 	PYTHONPATH=$(TOOLS) $(BIN)/python tests/mutants.py
 
-# test-lowest: the oldest versions that pyproject.toml allows, in an environment of its own (7 GB)
+# test-lowest: the oldest versions that pyproject.toml allows, in an environment of its own (7 GB). torchvision is named because each of its
+# versions requires one of torch, and uv would take the newest. Last run: CONTRIBUTING.md, Dependencies
 test-lowest: $(MILVUS)/.ready
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip uv
-	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[demo,dev]'
+	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[demo,dev]' torchvision
 	$(LOWEST)/bin/python -m pytest $(PARALLEL)
 
 # lock: the versions and hashes that CI installs. What is in the files already stays; add UPGRADE=--upgrade for newer versions

@@ -25,6 +25,22 @@ ROOT = Path(__file__).parents[1]
 EXPLAINED = Path(__file__).with_suffix(".txt")
 COPIED = ["mmretrieve", "eval", "demo", "benchmarks", "docs", "tests", "README.md", "CONTRIBUTING.md"]
 NOT_MUTATED = ["^ *raise ", "logger"]  # texts of errors and logs; tests of mistakes read those that matter
+# conftest.py of the copy: a quick test notices most mutants, but mutmut runs tests in any order. Files stay whole, as they share galleries
+QUICKEST_FIRST = """
+import json
+from collections import Counter
+from pathlib import Path
+
+STATS = Path("mutmut-stats.json")  # written by the run without mutants
+
+
+def pytest_collection_modifyitems(items):
+    seconds = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
+    of_file = Counter()
+    for test, duration in seconds.items():
+        of_file[test.partition("::")[0]] += duration
+    items.sort(key=lambda item: (of_file[item.nodeid.partition("::")[0]], seconds.get(item.nodeid, 0)))
+"""
 SURVIVED = (0, 5, 33)  # exit statuses: of pytest, and of mutmut where no test reaches the function; a timeout is noticed
 
 
@@ -66,10 +82,11 @@ def run(name: str, room: Room) -> int:
         copy = Path(folder)
         for path in COPIED:
             (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, copy / path)
+        (copy / "conftest.py").write_text(QUICKEST_FIRST, encoding="utf-8")
         settings = {
             "source_paths": sorted({file.split("/")[0] for file in room.files}),
             "only_mutate": list(room.files),
-            "also_copy": COPIED,
+            "also_copy": [*COPIED, "conftest.py"],
             "pytest_add_cli_args_test_selection": list(room.tests),
             "pytest_add_cli_args": ["-p", "no:cacheprovider"],
             "do_not_mutate_patterns": NOT_MUTATED,
