@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.forks import FORK_GATE
 from mmretrieve.options import check_count
 from mmretrieve.vectors import Float32
 
@@ -28,7 +29,8 @@ def term_scores(terms_td: Float32, rows_nd: Float32) -> Float32:
     exact_terms = terms_td.astype(np.float64)
     for start in range(0, len(rows_nd), ROW_BATCH_SIZE):
         batch = rows_nd[start : start + ROW_BATCH_SIZE].astype(np.float64)
-        scores[:, start : start + ROW_BATCH_SIZE] = (batch @ exact_terms.T).T
+        with FORK_GATE.no_fork():  # the OpenBLAS of numpy 1.26 hangs if its threads are ended by a fork meanwhile
+            scores[:, start : start + ROW_BATCH_SIZE] = (batch @ exact_terms.T).T
     return scores
 
 

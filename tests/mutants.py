@@ -12,6 +12,7 @@ import ast
 import difflib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,22 @@ ROOT = Path(__file__).parents[1]
 EXPLAINED = Path(__file__).with_suffix(".txt")
 COPIED = ["mmretrieve", "eval", "demo", "benchmarks", "docs", "tests", "README.md", "CONTRIBUTING.md"]
 NOT_MUTATED = ["^ *raise ", "logger"]  # texts of errors and logs; tests of mistakes read those that matter
+# conftest.py of the copy: a quick test notices most mutants, but mutmut runs tests in any order. Files stay whole, as they share galleries
+QUICKEST_FIRST = """
+import json
+from collections import Counter
+from pathlib import Path
+
+STATS = Path("mutmut-stats.json")  # written by the run without mutants
+
+
+def pytest_collection_modifyitems(items):
+    seconds = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
+    of_file = Counter()
+    for test, duration in seconds.items():
+        of_file[test.partition("::")[0]] += duration
+    items.sort(key=lambda item: (of_file[item.nodeid.partition("::")[0]], seconds.get(item.nodeid, 0)))
+"""
 SURVIVED = (0, 5, 33)  # exit statuses: of pytest, and of mutmut where no test reaches the function; a timeout is noticed
 
 
@@ -65,10 +82,11 @@ def run(name: str, room: Room) -> int:
         copy = Path(folder)
         for path in COPIED:
             (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, copy / path)
+        (copy / "conftest.py").write_text(QUICKEST_FIRST, encoding="utf-8")
         settings = {
             "source_paths": sorted({file.split("/")[0] for file in room.files}),
             "only_mutate": list(room.files),
-            "also_copy": COPIED,
+            "also_copy": [*COPIED, "conftest.py"],
             "pytest_add_cli_args_test_selection": list(room.tests),
             "pytest_add_cli_args": ["-p", "no:cacheprovider"],
             "do_not_mutate_patterns": NOT_MUTATED,
@@ -77,6 +95,7 @@ def run(name: str, room: Room) -> int:
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         (copy / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{table}\n", encoding="utf-8")
         chosen = [] if len(room.digits) == 10 else [f"*_{digit}" for digit in room.digits] + [f"*[0-9]{d}" for d in room.digits]
+        before = children_minutes()
         done = mutmut(copy, "run", "--max-children", os.environ.get("JOBS", "2"), *chosen)
         results = list(exit_statuses(copy))
         if not results:
@@ -90,10 +109,16 @@ def run(name: str, room: Room) -> int:
     sys.stdout.writelines(f"NOTICED   {line}\n" for line in outdated)
     sys.stdout.write(
         f"{name}: {len(results)} tried, {len(results) - len(survivors)} noticed, {len(survivors) - len(unexplained)} explained, "
-        f"{len(unexplained)} to explain\n"
+        f"{len(unexplained)} to explain, {children_minutes() - before:.1f} minutes of processor time\n"
     )
     sys.stdout.flush()
     return 1 if unexplained or outdated else 0
+
+
+def children_minutes() -> float:
+    """The processor time of all child processes that have ended, in minutes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (usage.ru_utime + usage.ru_stime) / 60
 
 
 def mutmut(folder: Path, *words: str) -> str:

@@ -16,7 +16,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import PDV, automatic_alpha_image, pdv, pdv_weights, plane_weights
 from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.scoring import linear, linear_contributions, term_scores, top_k
-from mmretrieve.vectors import ROW_BATCH_SIZE, as_rows, check_unit, unit
+from mmretrieve.vectors import NOT_FINITE, ROW_BATCH_SIZE, ZERO_VECTOR, as_rows, bad_rows, check_unit, unit
 
 RANDOM = np.random.default_rng(0)
 A, B, C = (RANDOM.normal(size=(7, 16)) * 5 for _ in range(3))
@@ -175,6 +175,25 @@ def test_rows_of_all_batches_are_normalized_and_numbered() -> None:
             unit(rows, "x")
     with pytest.raises(VectorError, match=r"^x: expected 3 columns, got 2$"):
         unit(rows[:-1], "x", dim=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "uint8", "bool"])
+def test_rows_without_direction_are_found_in_all_batches(dtype: str) -> None:
+    rows = np.ones((2 * ROW_BATCH_SIZE + 3, 2), dtype)
+    rows[[3, 4], [0, 1]] = 0  # one zero in a row is no zero vector
+    rows[[0, ROW_BATCH_SIZE + 1, len(rows) - 1]] = 0
+    expected = dict.fromkeys([0, ROW_BATCH_SIZE + 1, len(rows) - 1], ZERO_VECTOR)
+    if dtype.startswith("float"):
+        rows[[7, 2 * ROW_BATCH_SIZE], [1, 0]] = math.nan, math.inf
+        expected |= dict.fromkeys([7, 2 * ROW_BATCH_SIZE], NOT_FINITE)
+    assert bad_rows(rows) == expected
+
+
+@pytest.mark.parametrize("values", [[[1], [1, 2]], [0.0], np.zeros((1, 1, 1)), np.zeros((1, 1), complex), [["a"]], "a"])
+def test_rows_that_are_none_are_left_to_unit(values: object) -> None:
+    assert bad_rows(values) == {}
+    with pytest.raises(VectorError, match="expected"):
+        unit(values)
 
 
 @pytest.mark.parametrize(("lengths", "worst"), [((1, 0.2, 1.5), 1), ((1.9, 0.9, 1), 0)])

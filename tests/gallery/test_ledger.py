@@ -14,8 +14,11 @@ from PIL import Image
 import mmretrieve as mm
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.store.ledger_checksum import SEAL, write_seal
-from mmretrieve.gallery.store.records import FieldType, field_type_of
+from mmretrieve.gallery.store.maintenance import compact
+from mmretrieve.gallery.store.records import FieldType, Item, field_type_of, find_field
 from mmretrieve.gallery.store.store import Store
+from mmretrieve.options import Colors
+from mmretrieve.sources.location import Location
 
 
 @pytest.fixture
@@ -87,3 +90,58 @@ def test_a_seal_that_cannot_be_written_is_left_out(tmp_path: Path, shop: mm.Gall
     with closing(sqlite3.connect(shop.path / "gallery.sqlite")) as db:
         write_seal(db, tmp_path / "nowhere" / SEAL)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_content_is_read_from_the_first_live_copy(shop: mm.Gallery) -> None:
+    ledger, content = Store(shop.path).ledger, shop.item("a").hash
+    shop.add_items([("copy", picture(0)), ("second copy", picture(0))])
+    assert ledger.groups_of_content(ledger.version()) == [("a", "copy", "second copy")]
+    assert ledger.records_by_content([content])[content].row == 0
+    shop.delete(["a"])
+    assert ledger.records_by_content([content])[content].row == 4
+    shop.delete(["copy", "second copy"])
+    assert ledger.records_by_content([content])[content].row == 0
+    assert ledger.groups_of_content(ledger.version()) == []
+
+
+def test_content_without_a_thumbnail_gets_the_one_that_is_given(shop: mm.Gallery) -> None:
+    store, vector = Store(shop.path), shop.vectors()[:1]
+    before = store.sizes()["thumbnails.bin"]
+    with store.writing():
+        for id_, thumbnail, size in (("bare", b"", 0), ("given", b"small", 5)):
+            store.append([Item(id_, Location(id_), "content")], vector, [thumbnail])
+            assert store.sizes()["thumbnails.bin"] - before == size
+    records = store.ledger.records_by_id(["bare", "given"])
+    assert [store.thumbnail(record.stored) for record in records.values()] == [None, b"small"]
+    assert shop.verify() == []
+
+
+def test_a_compaction_leaves_no_index(shop: mm.Gallery) -> None:
+    shop.build_index("Flat")
+    shop.delete(["b"])
+    store = Store(shop.path)
+    with store.writing():
+        assert compact(store) == 1
+    assert (store.ledger.meta()["index"], shop.verify()) == (None, [])
+
+
+def test_a_field_is_found_in_any_case() -> None:
+    types = {"Price": FieldType.NUMBER, "colour": FieldType.TEXT}
+    assert [find_field(types, name) for name in ("price", "Price", "COLOUR")] == ["Price", "Price", "colour"]
+    with pytest.raises(OptionError, match=r"^unknown field 'prices'; did you mean 'Price'\? choose from: Price, colour$"):
+        find_field(types, "prices")
+    with pytest.raises(OptionError, match=r"^no field 'price': the items of this gallery have no fields$"):
+        find_field({}, "price")
+
+
+@pytest.mark.parametrize("colors", Colors)
+def test_a_store_reads_how_colors_were_decoded(tmp_path: Path, colors: Colors) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=ColourEncoder(), colors=colors)
+    assert Store(gallery.path).colors is colors
+
+
+def test_a_value_that_no_field_can_store_is_named_and_nothing_is_written(shop: mm.Gallery) -> None:
+    store = Store(shop.path)
+    with store.writing(), pytest.raises(GalleryError, match=r"^field 'weight' must be text or a finite number, got nan$"):
+        store.append([Item("e", Location("e"), "content", fields={"weight": float("nan")})], shop.vectors()[:1], [b""])
+    assert (shop.ids, shop.info()["fields"], shop.verify()) == (("a", "b", "c", "d"), {"price": "number"}, [])

@@ -792,7 +792,7 @@ def test_the_command_serves_stops_and_removes_its_uploads(made: Path, file: Path
         assert httpx.get(f"{address}/api/health").status_code == 401
         assert httpx.get(f"{address}/api/health", headers=credentials).json()["items"] == 60
         assert httpx.post(f"{address}/api/uploads", content=file.read_bytes(), headers=credentials).status_code == 200
-        assert len(list(tmp_path.glob("*/*"))) == 1
+        assert len(list(tmp_path.glob("mmretrieve-uploads-*/*"))) == 1
         process.terminate()
         rest, errors = process.communicate(timeout=20)
     assert (process.returncode, rest, errors) == (0, "", "")
