@@ -103,7 +103,7 @@ def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_nested_too_deeply_are_one_error(tmp_path: Path) -> None:
-    with pytest.raises(GalleryError, match=r"a.parquet: cannot be read as Parquet \(Parquet schema too deeply nested"):
+    with pytest.raises(GalleryError, match=r"a.parquet: cannot be read as Parquet \("):
         read(tmp_path / "a.parquet", {"field": nested(500)})
 
 
