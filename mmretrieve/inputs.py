@@ -23,6 +23,7 @@ from mmretrieve.options import ComposerName
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 from mmretrieve.rules import ScoreRule, make_rule
+from mmretrieve.sources.location import Location
 from mmretrieve.vectors import Float32, bad_rows
 
 MAX_OPEN_IMAGES = 64  # opened ahead of the encoder
@@ -170,28 +171,34 @@ class ReferenceReader:
 
     def _read_images(self, references: Sequence[_Reference]) -> dict[Hashable, dict[str, Any]]:
         """Files, images, and regions of either or of items. Whole files of a content that was read before are not opened."""
-        contents = dict(zip([one.key for one in references], map_ahead(_content_of, references, MAX_OPEN_IMAGES), strict=True))
-        vectors = {key: self.vectors.get(content) for key, content in contents.items() if content}
-        opened = {
-            one.key: _OpenedReference.of_file(one, contents[one.key]) for one in references if vectors.get(one.key) is not None
-        }
-        new = [one for one in references if one.key not in opened]
-        for reference, vector, one in zip(new, *self._open_and_encode(new), strict=True):
-            vectors[reference.key], opened[reference.key] = vector, one
-            if one.content and one.content == contents[reference.key]:  # otherwise the file changed meanwhile
-                self.vectors.put(one.content, vector.copy())
-        fields = self._fields_of([one.content for one in opened.values() if one.content])
-        return {key: {"vector": vectors[key], **one.inputs, **fields.get(one.content, {})} for key, one in opened.items()}
+        states = dict(zip([one.key for one in references], map_ahead(_FileState.of, references, MAX_OPEN_IMAGES), strict=True))
+        inputs: dict[Hashable, dict[str, Any]] = {}
+        for one in references:
+            state = states[one.key]
+            if state is not None and (vector := self.vectors.get(state.content)) is not None:
+                inputs[one.key] = {"vector": vector, **one.file_inputs}
+        new = [one for one in references if one.key not in inputs]
+        for one, vector, opened in zip(new, *self._open_and_encode(new), strict=True):
+            inputs[one.key] = {"vector": vector, **opened}
+            state = states[one.key]
+            if state is not None and state == _FileState.of(one, state.content):
+                self.vectors.put(state.content, vector.copy())
+            else:  # it changed meanwhile
+                states[one.key] = None
+        contents = {key: state.content for key, state in states.items() if state is not None}
+        fields = self._fields_of(list(contents.values()))
+        return {key: {**values, **fields.get(contents.get(key), {})} for key, values in inputs.items()}
 
-    def _open_and_encode(self, references: Sequence[_Reference]) -> tuple[Float32 | tuple[()], list[_OpenedReference]]:
-        opened: list[_OpenedReference] = []
+    def _open_and_encode(self, references: Sequence[_Reference]) -> tuple[Float32 | tuple[()], list[dict[str, Any]]]:
+        """The vectors of references, and what composers get of each besides its vector."""
+        inputs: list[dict[str, Any]] = []
 
         def pixels() -> Iterator[Image.Image]:
-            for one, picture in map_ahead(self._open, references, MAX_OPEN_IMAGES):
-                opened.append(one)
+            for one, picture in zip(references, map_ahead(self._open, references, MAX_OPEN_IMAGES), strict=True):
+                inputs.append(one.file_inputs if one.is_file else {"image": picture})
                 yield picture
 
-        return self._encode(pixels(), references) if references else (), opened
+        return self._encode(pixels(), references) if references else (), inputs
 
     def _encode(self, pictures: Iterator[Image.Image], references: Sequence[_Reference]) -> Float32:
         """The vectors of references. Raises VectorError, with the name of one, if the encoder has no direction for it."""
@@ -211,15 +218,11 @@ class ReferenceReader:
         items = self.gallery.items(list(first.values())) if first else ()
         return {content: {"fields": item.fields} for content, item in zip(first, items, strict=True)}
 
-    def _open(self, reference: _Reference) -> tuple[_OpenedReference, Image.Image]:
-        """A reference, or its region, decoded. A region is another image than its file: it has no name."""
+    def _open(self, reference: _Reference) -> Image.Image:
+        """A reference, or its region, decoded."""
         source = reference.source
         picture = self.gallery.picture(str(source)) if reference.is_item else self._decode(source)
-        if reference.region is not None:
-            picture = crop(picture, reference.region)
-        if not reference.is_file:
-            return _OpenedReference({"image": picture}), picture
-        return _OpenedReference.of_file(reference, _content_of(reference)), picture
+        return picture if reference.region is None else crop(picture, reference.region)
 
     def _item_image(self, item: Item) -> ImageLike | None:
         """The image of an item; None if it is no longer the one that was added, because a composer must not see another."""
@@ -255,29 +258,31 @@ class _Reference:
         return not self.is_item and self.region is None and isinstance(self.source, str | Path)
 
     @property
+    def file_inputs(self) -> dict[str, Any]:
+        """What composers get of a whole file. A region is another image than its file: it has no name."""
+        return {"image": self.source, "id": Path(str(self.source)).name}
+
+    @property
     def key(self) -> Hashable:
         """Equal for equal references: files by their path, images by identity."""
         return self.is_item, str(self.source) if isinstance(self.source, str | Path) else id(self.source), self.region
 
 
 @dataclass(frozen=True)
-class _OpenedReference:
-    """What a composer gets of a reference besides its vector, and the content hash of a whole file."""
+class _FileState:
+    """What a whole file was when it was read."""
 
-    inputs: Mapping[str, Any]
-    content: str | None = None
+    fingerprint: str
+    content: str
 
     @classmethod
-    def of_file(cls, reference: _Reference, content: str | None) -> _OpenedReference:
-        return cls({"image": reference.source, "id": Path(str(reference.source)).name}, content)
-
-
-def _content_of(reference: _Reference) -> str | None:
-    """The content hash of a whole file; None for another reference, and for a file that cannot be read."""
-    try:
-        return content_hash(Path(str(reference.source))) if reference.is_file else None
-    except ImageError:
-        return None
+    def of(cls, reference: _Reference, content: str | None = None) -> _FileState | None:
+        """The state of a file, hashed unless its content hash is known; None if it cannot be read, and for another reference."""
+        try:
+            path = Path(str(reference.source))
+            return cls(Location(str(path)).fingerprint(), content or content_hash(path)) if reference.is_file else None
+        except ImageError:
+            return None
 
 
 def _image_files(request: SearchRequest) -> list[Path]:
