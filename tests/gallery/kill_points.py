@@ -66,4 +66,9 @@ if __name__ == "__main__":
     path, target, name = sys.argv[1:]
     gallery = mm.Gallery.open(path, device="cpu")
     os.makedirs(target, exist_ok=True)
-    sys.exit(copy_states(gallery.compact if name == "compact" else gallery.build_index, Path(path), Path(target)))
+    commands: dict[str, Callable[[], object]] = {
+        "compact": gallery.compact,
+        "build": gallery.build_index,
+        "delete": lambda: gallery.delete(gallery.ids[:1]),
+    }
+    sys.exit(copy_states(commands[name], Path(path), Path(target)))

@@ -2,29 +2,35 @@
 
 `fixtures/format2.gallery` was made by commit 8b87311 (version 0.1), `fixtures/format3.gallery` by 3ae8dd5, the first that wrote format 3,
 `fixtures/format3-chosen.gallery` by 57d8e9f, with a field of titles and a vocabulary. `record_gallery.py` made the last two, and makes the
-next. The JSON file beside each gallery holds what that commit answered. `fixtures/format1.gallery` is of a day before version 0.1 (0b741ff):
-it is refused, with what to do.
+next. `fixtures/format1.gallery` was made by 0b741ff, the last that wrote format 1: one of its items was deleted three times and another once,
+one image is there twice, and it was searched, which wrote an index. The JSON file beside each gallery holds what that commit answered.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kill_points
 import pytest
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery.store.ledger import FORMAT, Ledger
 from mmretrieve.vectors import unit
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
-@pytest.fixture(params=["format2", "format3", "format3-chosen"])
+@pytest.fixture(params=["format1", "format2", "format3", "format3-chosen"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -68,6 +74,7 @@ def test_an_old_gallery_gives_the_same_rankings(old: Path, answers: dict[str, An
         item = gallery.item(id_)
         assert {"path": item.path, "hash": item.hash, "fields": item.fields} == recorded
         assert gallery.thumbnail(id_).startswith(b"\xff\xd8")
+    assert digests(gallery).items() >= answers.get("thumbnails", {}).items()
     assert {name: gallery.info()[name] for name in answers["info"]} == answers["info"]
     assert rankings(gallery, answers) == answers["rankings"]
     assert contents(old) == before
@@ -82,10 +89,15 @@ def test_an_old_gallery_can_be_written_and_verified(old: Path, answers: dict[str
     assert again.ids == (*answers["ids"], "new")
     again.delete(["new"])
     assert rankings(again, answers) == answers["rankings"]
-    assert again.compact() == 3
+    assert again.compact() == answers["info"]["deleted"] + 1
     assert (again.verify(), again.ids) == ([], tuple(answers["ids"]))
     again.build_index("Flat")
     assert rankings(mm.Gallery.open(old), answers) == answers["rankings"]
+
+
+def digests(gallery: mm.Gallery) -> dict[str, str]:
+    """Returns id → digest of the thumbnail."""
+    return {id_: hashlib.blake2b(gallery.thumbnail(id_), digest_size=16).hexdigest() for id_ in gallery.ids}
 
 
 def test_the_current_format_has_a_fixture() -> None:
@@ -93,9 +105,92 @@ def test_the_current_format_has_a_fixture() -> None:
     assert formats == set(range(1, FORMAT + 1)), "record one with record_gallery.py before the format changes"
 
 
-def test_a_gallery_from_before_version_0_1_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    oldest = Path(shutil.copytree(FIXTURES / "format1.gallery", tmp_path / "format1.gallery"))
+@pytest.fixture
+def oldest(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FIXTURES / "format1.gallery", tmp_path / "oldest.gallery"))
+
+
+@pytest.fixture
+def recorded() -> dict[str, Any]:
+    answers: dict[str, Any] = json.loads((FIXTURES / "format1.json").read_text(encoding="utf-8"))
+    return answers
+
+
+@pytest.mark.parametrize("write", [mm.Gallery.build_index, mm.Gallery.compact, lambda gallery: gallery.delete([])])
+def test_any_first_write_migrates_format_1(oldest: Path, recorded: dict[str, Any], write: Callable[[mm.Gallery], Any]) -> None:
+    write(mm.Gallery.open(oldest))
+    assert Ledger(oldest / "gallery.sqlite").meta()["format"] == FORMAT
+    assert not (oldest / "thumbnails.sqlite").exists()
+    gallery = mm.Gallery.open(oldest)
+    assert (gallery.verify(), gallery.ids, digests(gallery)) == ([], tuple(recorded["ids"]), recorded["thumbnails"])
+    assert rankings(gallery, recorded) == recorded["rankings"]
+
+
+@pytest.mark.skipif(not kill_points.AVAILABLE, reason="system calls are stopped on Linux on x86-64 only")
+def test_a_migration_killed_at_any_moment_leaves_a_gallery_that_opens(
+    oldest: Path, recorded: dict[str, Any], tmp_path: Path
+) -> None:
+    copies, ids = tmp_path / "copies", tuple(recorded["ids"])
+    done = subprocess.run([sys.executable, kill_points.__file__, oldest, copies, "delete"], capture_output=True, text=True)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("this machine does not allow ptrace")
+    assert done.returncode == 0, done.stderr
+    formats = set()
+    for path in sorted(copies.iterdir(), key=lambda path: int(path.name)):
+        killed = mm.Gallery.open(path)
+        formats.add(Ledger(path / "gallery.sqlite").meta()["format"])
+        assert killed.verify() == [], path.name
+        assert killed.ids in (ids, ids[1:]), path.name
+        assert digests(killed).items() <= recorded["thumbnails"].items(), path.name
+        if killed.ids == ids:
+            assert rankings(killed, recorded) == recorded["rankings"], path.name
+        killed.delete(killed.ids[-1:])
+        assert (killed.verify(), killed.ids[-1]) == ([], ids[-2]), path.name
+    assert formats == {1, FORMAT}
+
+
+def test_a_reader_follows_a_migration(oldest: Path, recorded: dict[str, Any]) -> None:
+    reader, writer = mm.Gallery.open(oldest), mm.Gallery.open(oldest)
+    assert rankings(reader, recorded) == recorded["rankings"]
+    writer.add_vectors(["new"], writer.vectors()[:1])
+    assert (reader.ids, digests(reader)) == (tuple(recorded["ids"]), recorded["thumbnails"]), "the version that it opened"
+    assert rankings(reader, recorded) == recorded["rankings"]
+    writer.delete(["new", *recorded["ids"][:2]])
+    writer.compact()
+    reader.refresh()
+    assert reader.ids == writer.ids == tuple(recorded["ids"][2:])
+    assert digests(reader) == digests(writer) == {id_: recorded["thumbnails"][id_] for id_ in reader.ids}
+
+
+def test_thumbnails_of_format_1_may_be_lost(oldest: Path, recorded: dict[str, Any]) -> None:
+    (oldest / "thumbnails.sqlite").write_bytes(b"no database, " * 100)
+    gallery = mm.Gallery.open(oldest)
+    assert (gallery.verify(), rankings(gallery, recorded)) == ([], recorded["rankings"])
+    gallery.delete(["copy.png"])
+    assert (gallery.verify(), (oldest / "thumbnails.sqlite").exists()) == ([], True), "what was not read is not deleted"
+    with pytest.raises(ImageError):
+        gallery.thumbnail(recorded["ids"][0])
+
+
+def test_damage_of_format_1_is_named(oldest: Path) -> None:
     before = contents(oldest)
-    with pytest.raises(GalleryError, match=r"gallery format 1, this version reads formats 2 and 3; index again$"):
+    with (oldest / "vectors.f16").open("r+b") as file:
+        file.write(bytes(4))
+    assert mm.Gallery.open(oldest).verify() == [
+        "vectors.f16: the vector of 'beige-plain-sweater-0042.png' (row 0) is not the one that was committed"
+    ]
+    errors = []
+    for name in ("gallery.sqlite", "thumbnails.sqlite"):
+        for at in range(20, len(before[name]), 509):
+            (oldest / name).write_bytes(before[name][:at] + bytes([before[name][at] ^ 255]) + before[name][at + 1 :])
+            try:
+                mm.Gallery.open(oldest).verify()
+            except GalleryError as error:
+                errors.append(str(error))
+        (oldest / name).write_bytes(before[name])
+    assert errors
+    assert not [error for error in errors if "\n" in error]
+    (oldest / "thumbnails.sqlite").unlink()
+    os.mkfifo(oldest / "thumbnails.sqlite")
+    with pytest.raises(GalleryError, match=r"thumbnails\.sqlite: is not a regular file"):
         mm.Gallery.open(oldest)
-    assert contents(oldest) == before

@@ -87,26 +87,15 @@ class Ledger:
         """Creates the file. Raises OSError if it cannot be written."""
         try:
             with closing(connect(path)) as db, in_transaction(db):
-                db.executescript(f"BEGIN; {TABLES}")
-                put_meta(
-                    db, {"format": FORMAT, "rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta}
-                )
-                put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum=0).to_dict()})
+                create_tables(db, meta)
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
 
     @contextmanager
     def reading(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
         """One version of the ledger until the block ends. Raises GalleryError if the file is damaged."""
-        try:
-            with FORK_GATE.no_fork(), self._connection() as db, in_transaction(db, begin):
-                yield db
-        except UnicodeEncodeError as error:
-            raise MissingError(f"{self.path.parent}: no item {error.object!r}: the id is not valid text") from error
-        except MMRetrieveError:
-            raise
-        except (sqlite3.DatabaseError, *UNREADABLE) as error:
-            raise GalleryError(f"{self.path}: {' '.join(str(error).split())}; {_explanation(error)}") from error
+        with explains_errors(self.path), FORK_GATE.no_fork(), self._connection() as db, in_transaction(db, begin):
+            yield db
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -180,6 +169,10 @@ class Ledger:
             put_meta(db, {"format": FORMAT, "generation": meta["generation"] + 1})
             row_sum = ledger_checksum.row_sum_of(db)
             put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum).to_dict()})
+
+    def unmigrated_thumbnails(self) -> bytes | None:
+        """Returns the content of `thumbnails.bin` as the migration will write it; None if the gallery has that file."""
+        return None
 
     @property
     def _seal_path(self) -> Path:
@@ -371,6 +364,27 @@ class Ledger:
             if meta_of(db)["epoch"] != version.epoch:
                 raise StaleViewError(f"{self.path.parent}: was compacted during the read; open it again")
             yield db
+
+
+def create_tables(db: sqlite3.Connection, meta: Mapping[str, Any]) -> None:
+    """Creates the tables of an empty ledger, within a transaction."""
+    for statement in TABLES.split(";"):
+        db.execute(statement)
+    put_meta(db, {"format": FORMAT, "rows": 0, "thumbnail_bytes": 0, "epoch": 0, "generation": 0, "fields": {}, **meta})
+    put_meta(db, {ledger_checksum.KEY: LedgerChecksum.of(db, row_sum=0).to_dict()})
+
+
+@contextmanager
+def explains_errors(path: Path) -> Iterator[None]:
+    """Turns errors of SQLite, and those that damaged entries cause, in the block into errors that say what to do."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise MissingError(f"{path.parent}: no item {error.object!r}: the id is not valid text") from error
+    except MMRetrieveError:
+        raise
+    except (sqlite3.DatabaseError, *UNREADABLE) as error:
+        raise GalleryError(f"{path}: {' '.join(str(error).split())}; {_explanation(error)}") from error
 
 
 class _Row(NamedTuple):

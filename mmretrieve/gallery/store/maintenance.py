@@ -43,7 +43,9 @@ def problems(store: Store) -> Iterator[str]:
         meta = store.ledger.meta()
         sizes = {VECTORS: (store.dim * 2, meta["rows"], "rows"), THUMBNAILS: (1, meta["thumbnail_bytes"], "bytes")}
         for name, (size, committed, unit) in sizes.items():
-            if (count := store.file(name).stat().st_size // size) < committed:
+            with store.open(name) as file:
+                count = file.seek(0, os.SEEK_END) // size
+            if count < committed:
                 yield f"{name}: has {count} {unit}, but the ledger counts {committed}"
         yield from _item_problems(store, meta["rows"])
     except (GalleryError, OSError, KeyError, TypeError, ValueError) as error:
@@ -65,7 +67,7 @@ def _copy_vectors(store: Store, progress: Progress | None) -> None:
 def _copy_thumbnails(store: Store) -> tuple[dict[int, int], int]:
     """Copies the thumbnails that are still used. Returns old offset → new offset, and the length of the new file."""
     new_offsets: dict[int, int] = {}
-    with store.file(THUMBNAILS).open("rb") as old, (store.folder / f"{THUMBNAILS}{NEXT}").open("wb") as new:
+    with store.open(THUMBNAILS) as old, (store.folder / f"{THUMBNAILS}{NEXT}").open("wb") as new:
         for record in _records(store):
             stored = record.stored
             if record.died or not stored.thumbnail_size or stored.thumbnail_at in new_offsets:
@@ -97,7 +99,7 @@ def _ledger_problems(store: Store) -> Iterator[str]:
 
 def _item_problems(store: Store, committed: int) -> Iterator[str]:
     counted = 0
-    with store.file(VECTORS).open("rb") as vectors, store.file(THUMBNAILS).open("rb") as thumbnails:
+    with store.open(VECTORS) as vectors, store.open(THUMBNAILS) as thumbnails:
         for record in _records(store):
             whose, stored = f"of {record.item.id!r} (row {record.row})", record.stored
             if not record.is_intact or record.row != counted:

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zlib import crc32
 
 import numpy as np
@@ -33,6 +34,7 @@ from mmretrieve.gallery.store.files import (
     locked,
     writes_files,
 )
+from mmretrieve.gallery.store.format1 import FORMAT_1, Format1Ledger
 from mmretrieve.gallery.store.ledger import FORMAT, OLDER_FORMAT, Ledger
 from mmretrieve.gallery.store.records import RESTORE, Item, ItemRecord, StaleViewError, StoredChecksums, StoreVersion
 from mmretrieve.options import OLD_COLORS, Colors, Decode
@@ -71,9 +73,12 @@ class Store:
                 f"{folder}: not a gallery (no {LEDGER} in it); make one with `mmretrieve index SOURCE --gallery {folder}`"
             )
         meta = self.ledger.meta()
+        if meta.get("format") == FORMAT_1:
+            self.ledger = Format1Ledger(folder / LEDGER)
+            meta = self.ledger.meta()
         if meta.get("format") not in (OLDER_FORMAT, FORMAT):
             raise GalleryError(
-                f"{folder}: gallery format {meta.get('format')}, this version reads formats {OLDER_FORMAT} and {FORMAT}; index again"
+                f"{folder}: gallery format {meta.get('format')}, this version reads formats {FORMAT_1} to {FORMAT}; index again"
             )
         try:
             self.dim, self.decode = meta["dim"], Decode(meta["decode"])
@@ -83,7 +88,7 @@ class Store:
                 raise ValueError(f"dim is {self.dim}")
         except (KeyError, TypeError, ValueError) as error:
             raise GalleryError(f"{folder / LEDGER}: the gallery is damaged ({error}); {RESTORE}") from error
-        for name in (VECTORS, THUMBNAILS):
+        for name in (VECTORS,) if isinstance(self.ledger, Format1Ledger) else (VECTORS, THUMBNAILS):
             if not (folder / name).exists():
                 raise GalleryError(f"{folder / name}: the file is missing, so the gallery is damaged; {RESTORE}")
 
@@ -200,7 +205,7 @@ class Store:
         if not stored.thumbnail_size:
             return None
         try:
-            with self.file(THUMBNAILS).open("rb") as file:
+            with self.open(THUMBNAILS) as file:
                 file.seek(stored.thumbnail_at)
                 data = file.read(stored.thumbnail_size)
         except OSError as error:
@@ -216,6 +221,11 @@ class Store:
         """Returns the path of a file; between the commit of a compaction and its renaming, that of the new version."""
         following = self.folder / f"{name}{NEXT}"
         return following if self.ledger.meta().get("compacted") and following.exists() else self.folder / name
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens the current version of a file to be read."""
+        converted = self.ledger.unmigrated_thumbnails() if name == THUMBNAILS else None
+        return self.file(name).open("rb") if converted is None else BytesIO(converted)
 
     def _thumbnail_layout(
         self, items: Sequence[Item], float16_rows: Float16Rows, thumbnails: Sequence[bytes], end: int
