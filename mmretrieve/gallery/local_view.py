@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmretrieve import scoring
 from mmretrieve.concurrency import once
 from mmretrieve.encoders.base import Progress
 from mmretrieve.filters import Expression
 from mmretrieve.gallery import candidates, duplicates
-from mmretrieve.gallery.index import gpu, manager
+from mmretrieve.gallery.index import manager, products
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.gallery.manifest import Manifest
@@ -21,18 +22,15 @@ from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import (
     EXCLUDED,
-    MAX_CACHED_BYTES,
     CandidateFilter,
     Rows,
     StoredView,
     check_ids,
-    row_batches,
     shown_rows,
 )
 from mmretrieve.vectors import Float32, unit
 
-MIN_CACHED_SHARE = 0.1  # share of the items; if more are scored, all vectors are cached
-ROW_BATCH_SIZE = 16_384  # rows read at once
+ROW_BATCH_SIZE = 16_384  # rows read at once; more are scored without a float32 copy, fewer without torch
 MAX_CACHED_FILTERS = 8  # filters whose rows are cached
 
 
@@ -160,12 +158,13 @@ class LocalView(StoredView):
         return candidates.find_candidates(self.index, queries_qd, k, self.rows_allowed(allowed), excluded, len(self))
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
-        if self._device is Device.CUDA and len(rows) > ROW_BATCH_SIZE:
-            return gpu.scores(vectors_qd, (self.float16_rows[batch] for batch in row_batches(rows, ROW_BATCH_SIZE)), len(rows))
-        if len(self) * self.dim * 4 <= MAX_CACHED_BYTES and (
-            "vectors" in self.__dict__ or len(rows) > MIN_CACHED_SHARE * len(self)
-        ):
-            whole = len(rows) == len(self)
-            return scoring.term_scores(vectors_qd, self.vectors if whole else self.vectors[np.searchsorted(self.rows, rows)])
-        blocks = [scoring.term_scores(vectors_qd, self.vectors_of(batch)) for batch in row_batches(rows, ROW_BATCH_SIZE)]
-        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(vectors_qd), 0), np.float32)
+        if len(self) <= ROW_BATCH_SIZE:
+            return scoring.term_scores(vectors_qd, self.vectors[np.searchsorted(self.rows, rows)])
+        if len(rows) <= ROW_BATCH_SIZE:
+            return scoring.term_scores(vectors_qd, self.vectors_of(rows))
+        some = None if len(rows) == self.version.total else rows
+        return products.exact_scores(vectors_qd, self.float16_rows, self._row_lengths, some, self._device)
+
+    @once
+    def _row_lengths(self) -> NDArray[np.float64]:
+        return products.row_lengths(self.float16_rows)

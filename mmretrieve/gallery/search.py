@@ -18,7 +18,7 @@ from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOp
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
-MAX_EXACT_ITEMS = 500_000  # in a larger gallery, a non-linear rule scores candidates only
+MAX_EXACT_ITEMS = 2_000_000  # in a larger gallery, a non-linear rule scores candidates only
 POOL_SIZE = 2_000  # candidates of each term, for non-linear rules
 
 

@@ -26,7 +26,6 @@ from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
 EXCLUDED, FILTERED = "excluded", "hidden by the filter"
-MAX_CACHED_BYTES = 512_000_000  # of float32 vectors in memory; those of a larger gallery are read each time
 SPREAD_SAMPLE_SIZE = 50_000  # items from which the spread is computed
 Rows = NDArray[np.int64]  # row numbers, in insertion order
 

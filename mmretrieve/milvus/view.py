@@ -23,7 +23,7 @@ from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError, unicode_forms
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import MAX_CACHED_BYTES, CandidateFilter, Rows, StoredView, check_ids, row_batches
+from mmretrieve.gallery.view import CandidateFilter, Rows, StoredView, check_ids, row_batches
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
@@ -32,6 +32,7 @@ from mmretrieve.milvus.schema import filter_columns, item_of
 from mmretrieve.vectors import Float32, unit
 
 BATCH_SIZE = 1_024  # rows in one request
+MAX_CACHED_BYTES = 512_000_000  # of float32 vectors in memory; those of a larger gallery are read each time
 
 
 class CollectionView(StoredView):

@@ -16,7 +16,7 @@ from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery import local_view
-from mmretrieve.gallery.index import gpu, index_manifest
+from mmretrieve.gallery.index import index_manifest, products
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
@@ -214,17 +214,21 @@ def test_a_tuned_index_reaches_its_recall_under_any_filter(tmp_path: Path, kind:
         assert min(shares) >= 0.5
 
 
-def test_scores_in_batches_equal_scores_at_once(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_stored_rows_equal_scores_of_normalized_vectors(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_view, "ROW_BATCH_SIZE", 1000)
+    monkeypatch.setitem(products.EXACT_BATCH_SIZES, Device.CPU, 300)
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
-    whole, float16_rows = big.scores(queries), big._view.float16_rows
-    monkeypatch.setattr(local_view, "MAX_CACHED_BYTES", 0)
-    np.testing.assert_array_equal(mm.Gallery.open(big.path).scores(queries), whole)
-    blocks = (float16_rows[big._view.rows[start : start + 7000]] for start in range(0, len(big), 7000))
-    gpu_scores = gpu.scores(queries, blocks, len(big), device="cpu")
-    np.testing.assert_allclose(gpu_scores, whole, atol=1e-7)
-    assert (gpu_scores == whole).mean() > 0.9999
+    expected, scores = term_scores(queries, big.vectors()), big.scores(queries)
+    np.testing.assert_allclose(scores, expected, atol=1e-7)
+    assert (scores == expected).mean() > 0.9999
+    some = big._view.rows[3::2]
+    np.testing.assert_array_equal(big._view.scores(queries, some), scores[:, 3::2])
+    stored = big._view.float16_rows
+    np.testing.assert_array_equal(
+        products.exact_scores(queries, stored, products.row_lengths(stored))[:, big._view.rows], scores
+    )
     copies = [i for i, id_ in enumerate(big.ids) if 99 <= int(id_[-5:]) < 140]
-    assert len(np.unique(gpu_scores[:, copies], axis=1).T) == 1
+    assert len(np.unique(scores[:, copies], axis=1).T) == 1
 
 
 @pytest.mark.gpu

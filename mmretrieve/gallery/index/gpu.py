@@ -1,4 +1,4 @@
-"""Indexes and exact scores on the GPUs of this machine. Written for FAISS 1.15.
+"""Indexes on the GPUs of this machine. Written for FAISS 1.15.
 
 FAISS has no float16 scalar quantizer on GPUs, but a flat index that stores float16. IVF with flat or 8-bit vectors can be copied to GPUs;
 RaBitQ and HNSW cannot. k and the number of searched cells are limited to 2048.
@@ -6,7 +6,7 @@ RaBitQ and HNSW cannot. k and the number of searched cells are limited to 2048.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import faiss
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.vectors import Float32
 
 ROW_BATCH_SIZE = 65_536  # rows that are copied to a GPU at once
 IndexFactory = Callable[[int], faiss.Index]  # dimension → an empty flat index
@@ -57,25 +56,6 @@ def clone_to_gpus(index: faiss.Index, factory: str) -> faiss.Index:
         raise OptionError(
             f"index factory {factory!r} is not supported on a GPU; use SQfp16, Flat, IVF<n>,Flat or IVF<n>,SQ8"
         ) from error
-
-
-def scores(vectors_qd: Float32, blocks: Iterable[np.ndarray], count: int, device: str = "cuda") -> Float32:
-    """Returns (q, count) float32 inner products of (q, d) unit vectors with the normalized rows of batches of (m, d) float16 rows.
-
-    Products are computed in float64, a batch at a time, as `scoring` does on the CPU. The two add in another order, so a score may differ
-    in the last digit of a float32.
-    """
-    import torch
-
-    queries = torch.from_numpy(vectors_qd).to(device, torch.float64)
-    out, start = np.empty((len(vectors_qd), count), np.float32), 0
-    for block in blocks:
-        rows = torch.from_numpy(np.asarray(block)).to(device).to(torch.float64)
-        rows /= rows.abs().amax(dim=1, keepdim=True)
-        rows = (rows / rows.norm(dim=1, keepdim=True)).to(torch.float32).to(torch.float64)
-        out[:, start : start + len(block)] = (queries @ rows.T).to(torch.float32).cpu().numpy()
-        start += len(block)
-    return out
 
 
 def _on(device: int) -> IndexFactory:
