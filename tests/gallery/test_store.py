@@ -108,7 +108,7 @@ def test_one_step_of_a_filter_ends_soon_on_the_longest_text(
     started = time.thread_time()
     with suppress(OptionError):
         gallery.list_items(where=condition.format(longest))
-    assert time.thread_time() - started < 8  # of this thread; without a bound it is minutes
+    assert time.thread_time() - started < 60  # of this thread: 2 on an idle machine; without a bound it is 6 minutes
 
 
 @pytest.mark.parametrize(
