@@ -294,7 +294,8 @@ def main(words: list[str]) -> int:
     """Fuzzes the parsers that are named, or all, and prints what was tried. 1 if there was a fault."""
     minutes, wanted = float(words[0]) if words else 0.0, words[1:]
     is_guided = minutes > 0 and find_spec("atheris") is not None
-    with instrumented(is_guided):
+    with instrumented(is_guided):  # here, so that the processes of the parsers need not import them
+        from tests.fuzz import grammars  # noqa: F401
         from tests.fuzz.targets import TARGETS
     names = [name for name in TARGETS if name in (wanted or TARGETS)]
     results = {name: reported(name, 60 * minutes / len(names), is_guided) for name in names}
