@@ -136,11 +136,6 @@ class LruCache(Generic[R]):
     size : int
         The number of values; the one that was not used for the longest time makes room for a new one.
 
-    Attributes
-    ----------
-    hits, misses : int
-        How many keys were found, and how many were not.
-
     Examples
     --------
     >>> cache = LruCache[int](size=2)
@@ -152,19 +147,16 @@ class LruCache(Generic[R]):
     """
 
     def __init__(self, size: int) -> None:
-        self.size, self.hits, self.misses = size, 0, 0
+        self.size = size
         self._values: OrderedDict[Hashable, R] = OrderedDict()
         self._lock = fork_safe_lock()
 
     def get(self, key: Hashable) -> R | None:
         """The value of a key; None if there is none."""
         with self._lock:
-            if key not in self._values:
-                self.misses += 1
-                return None
-            self.hits += 1
-            self._values.move_to_end(key)
-            return self._values[key]
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
 
     def put(self, key: Hashable, value: R) -> None:
         """Sets the value of a key."""
