@@ -151,6 +151,9 @@ class LruCache(Generic[R]):
         self._values: OrderedDict[Hashable, R] = OrderedDict()
         self._lock = fork_safe_lock()
 
+    def __reduce__(self) -> tuple[type[LruCache[R]], tuple[int]]:
+        return type(self), (self.size,)  # a copy in another process begins empty
+
     def get(self, key: Hashable) -> R | None:
         """The value of a key; None if there is none."""
         with self._lock:

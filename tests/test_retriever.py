@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,13 @@ def test_a_file_is_encoded_once_for_each_content(
     file.write_bytes(b"no image")
     with pytest.raises(ImageError, match="not an image that can be read"):
         retriever.search(file, "in red")
+
+
+def test_a_retriever_can_be_sent_to_another_process(made: Path, picture: Path) -> None:
+    retriever = mm.Retriever.open(made)
+    ranking = retriever.search(picture, "in red")
+    assert pickle.loads(pickle.dumps(retriever)).search(picture, "in red") == ranking
+    assert copy.deepcopy(retriever).search(picture, "in red") == ranking
 
 
 def test_a_reference_from_the_gallery(retriever: mm.Retriever, picture: Path, photos: Path) -> None:
