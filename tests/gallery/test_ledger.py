@@ -145,3 +145,47 @@ def test_a_value_that_no_field_can_store_is_named_and_nothing_is_written(shop: m
     with store.writing(), pytest.raises(GalleryError, match=r"^field 'weight' must be text or a finite number, got nan$"):
         store.append([Item("e", Location("e"), "content", fields={"weight": float("nan")})], shop.vectors()[:1], [b""])
     assert (shop.ids, shop.info()["fields"], shop.verify()) == (("a", "b", "c", "d"), {"price": "number"}, [])
+
+
+def test_a_compaction_copies_each_thumbnail_once(shop: mm.Gallery) -> None:
+    thumbnails = {id_: shop.thumbnail(id_) for id_ in "acd"}
+    shop.delete(["b"])
+    shop.compact()
+    assert (shop.path / "thumbnails.bin").stat().st_size == sum(map(len, thumbnails.values()))
+    assert {id_: shop.thumbnail(id_) for id_ in "acd"} == thumbnails
+
+
+def test_a_damaged_thumbnail_is_made_again(shop: mm.Gallery) -> None:
+    file, record = shop.path / "thumbnails.bin", Store(shop.path).ledger.records_by_id(["c"])["c"]
+    data = bytearray(file.read_bytes())
+    data[record.stored.thumbnail_at + 30] ^= 1
+    file.write_bytes(data)
+    store = Store(shop.path)
+    assert store.thumbnail(record.stored) is None
+    assert store.thumbnail(store.ledger.records_by_id(["d"])["d"].stored) is not None
+
+
+def test_a_file_that_ends_within_a_row_has_the_rows_before(shop: mm.Gallery) -> None:
+    file = shop.path / "vectors.f16"
+    file.write_bytes(file.read_bytes()[:-2])
+    assert "vectors.f16: has 3 rows, but the ledger counts 4" in shop.verify()
+
+
+def test_copies_are_those_of_each_content(shop: mm.Gallery) -> None:
+    shop.add_items([("copy", Image.fromarray(picture(0)))])
+    contents = [item.hash for item in shop.items(["b", "a"])]
+    assert shop.copies_of([*contents, "none"]) == [["b"], ["a", "copy"], []]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("UPDATE items SET thumbnail_size = 1 << 30 WHERE id = 'c'", "out of range"),
+        ("UPDATE meta SET value = '\"3\"' WHERE key = 'generation'", "generation is '3'"),
+    ],
+)
+def test_values_that_were_never_committed_are_damage(shop: mm.Gallery, change: str, message: str) -> None:
+    with closing(sqlite3.connect(shop.path / "gallery.sqlite")) as db, db:
+        db.execute(change)
+    with pytest.raises(GalleryError, match=message):
+        mm.Gallery.open(shop.path).item("c")
