@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mmretrieve.sources.location import Location
 from mmretrieve.vectors import Float32, bad_rows
 
 MAX_OPEN_IMAGES = 64  # opened ahead of the encoder
+STATE_BATCH_SIZE = 16  # files that one thread hashes
 MAX_CACHED_VECTORS = 4096  # of files: 16 MB of 1024 dimensions
 
 
@@ -171,7 +173,7 @@ class ReferenceReader:
 
     def _read_images(self, references: Sequence[_Reference]) -> dict[Hashable, dict[str, Any]]:
         """Files, images, and regions of either or of items. Whole files of a content that was read before are not opened."""
-        states = dict(zip([one.key for one in references], map_ahead(_FileState.of, references, MAX_OPEN_IMAGES), strict=True))
+        states = dict(zip([one.key for one in references], _states_of(references), strict=True))
         inputs: dict[Hashable, dict[str, Any]] = {}
         for one in references:
             state = states[one.key]
@@ -283,6 +285,12 @@ class _FileState:
             return cls(Location(str(path)).fingerprint(), content or content_hash(path)) if reference.is_file else None
         except ImageError:
             return None
+
+
+def _states_of(references: Sequence[_Reference]) -> Iterator[_FileState | None]:
+    """The state of each reference, as `_FileState.of` gives it. A thread reads several small files in the time in which one starts."""
+    batches = [references[start : start + STATE_BATCH_SIZE] for start in range(0, len(references), STATE_BATCH_SIZE)]
+    return chain.from_iterable(map_ahead(lambda batch: list(map(_FileState.of, batch)), batches, MAX_OPEN_IMAGES))
 
 
 def _image_files(request: SearchRequest) -> list[Path]:
