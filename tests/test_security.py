@@ -54,7 +54,9 @@ def test_the_table_of_reliability_is_what_was_counted() -> None:
     counts = json.loads(reliability.COUNTS.read_text(encoding="utf-8"))
     text = reliability.PAGE.read_text(encoding="utf-8")
     assert reliability.page(text, counts) == text, "python -m docs.reliability"
-    assert all(fault["lost"] == 0 for fault in counts["faults"].values())
+    lost = {name: fault["lost"] for name, fault in counts["faults"].items() if fault["lost"]}
+    assert not any("client" not in name for name in lost), "of a gallery, nothing may be lost"
+    assert sum(lost.values()) < 0.001 * sum(fault["tried"] for name, fault in counts["faults"].items() if "client" in name)
 
 
 def test_no_file_is_unpickled() -> None:

@@ -447,7 +447,7 @@ def test_the_command_survives_a_kill(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mmretrieve.cli.main", *words]
     running = subprocess.Popen(command)
     deadline = time.monotonic() + 120
-    while not out.with_suffix(".state").exists() and time.monotonic() < deadline:
+    while not out.with_suffix(".curve.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     running.kill()
     running.wait()
