@@ -21,7 +21,7 @@ class ForkGate:
     """Calls that take locks of their own run in `no_fork`. A fork waits for those of other threads, and new ones wait for the fork."""
 
     def __init__(self) -> None:
-        self._changed, self._inside, self._own = Condition(), 0, local()
+        self._changed, self._inside, self._forking, self._own = Condition(), 0, 0, local()
 
     @contextmanager
     def no_fork(self) -> Iterator[None]:
@@ -35,13 +35,16 @@ class ForkGate:
     def before_fork(self) -> None:
         """Waits for the calls of other threads, and keeps new ones out."""
         self._changed.acquire()
+        self._forking += 1
         self._changed.wait_for(lambda: self._inside == bool(self._depth), FORK_SECONDS)
 
     def after_fork_in_parent(self) -> None:
+        self._forking -= 1
+        self._changed.notify_all()
         self._changed.release()
 
     def after_fork_in_child(self) -> None:
-        self._changed, self._inside = Condition(), int(bool(self._depth))
+        self._changed, self._inside, self._forking = Condition(), int(bool(self._depth)), 0
 
     @property
     def _depth(self) -> int:
@@ -51,6 +54,7 @@ class ForkGate:
     def _enter(self) -> None:
         if self._depth == 0:
             with self._changed:
+                self._changed.wait_for(lambda: not self._forking, FORK_SECONDS)  # which would wait for ever among many threads
                 self._inside += 1
         self._own.depth = self._depth + 1
 

@@ -6,7 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event, Thread
 
 import fork_children
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 import mmretrieve as mm
 from mmretrieve.errors import GalleryError
+from mmretrieve.forks import FORK_SECONDS, ForkGate
 
 SOAK = int(os.environ.get("MMRETRIEVE_SOAK", "1"))
 METHODS = (
@@ -90,3 +93,27 @@ def test_a_process_forked_within_a_write_neither_ends_it_nor_uses_its_connection
         store.ledger.set_meta(title_field=None)
     gallery.add_vectors(["c"], [[0.0, 1.0]])
     assert (mm.Gallery.open(gallery.path).ids, gallery.verify()) == (("a", "c"), [])
+
+
+def test_a_fork_is_not_kept_waiting_by_calls_that_begin_after_it() -> None:
+    gate, stop = ForkGate(), Event()
+
+    def call() -> None:
+        while not stop.is_set():
+            with gate.no_fork():
+                time.sleep(0.01)
+
+    threads = [Thread(target=call) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            started = time.monotonic()
+            gate.before_fork()
+            assert gate._inside == 0
+            gate.after_fork_in_parent()
+            assert time.monotonic() - started < FORK_SECONDS / 2
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
