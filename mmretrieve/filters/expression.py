@@ -18,12 +18,7 @@ MAX_LENGTH = 10_000  # characters of SQL
 MAX_DEPTH = 100  # nodes from the root to a leaf
 MAX_NODES = 5_000
 MAX_PATTERN_BYTES = 500  # of one LIKE or GLOB: its time grows with the length of the pattern times that of the text
-COMPARING = (
-    "instr",
-    "trim",
-    "ltrim",
-    "rtrim",
-)  # so does the time of these with their second argument, which SQLite does not limit
+COMPARING = ("instr", "trim", "ltrim", "rtrim")  # their time grows with their second argument, too, which SQLite does not limit
 MAX_PATTERN_BYTES_IN_ALL = 2_000
 INT64 = 2**63
 ANY_NUMBER = sys.maxsize  # of operands
