@@ -24,11 +24,16 @@ class BoundedProtocol(H11Protocol):
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = _Parser(h11.SERVER, HEADER_BYTES)
-        self._limits, self._waits_since, self._unread = limits, monotonic(), 0
+        self._limits, self._waits_since, self._unread, self._is_new = limits, monotonic(), 0, True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
-        asyncio.get_running_loop().call_soon(self._make_room)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._settle)  # after what its client has sent already was read
+
+    def _settle(self) -> None:
+        self._is_new = False
+        self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Parses a part at a time, so that complete headers are not much longer than incomplete ones may be."""
@@ -54,8 +59,8 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it is the client's turn: to send a request or the rest of it, or to read the response."""
-        return not self.is_answering or self.cycle.more_body or self.unread > 0
+        """Whether it is the client's turn: to send a request or the rest of it, or to read the response. Of a new connection, that is not known."""
+        return not self._is_new and (not self.is_answering or self.cycle.more_body or self.unread > 0)
 
     @property
     def eviction_order(self) -> tuple[bool, float]:

@@ -19,6 +19,9 @@ from helpers import long_text_gallery
 from hostile_clients import FILTER, answer_to, attacked, connect, observe, peak_memory, request, status_of
 from live_server import SlowRetriever, command, served, until
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 from test_server import error_text, metric
 
 import mmretrieve as mm
@@ -292,6 +295,27 @@ def test_many_wrong_values_are_refused_before_each_is_read(
     monkeypatch.setattr(expression, "_has_value", None)
     line = error_text(httpx.post(f"{quoted_site}/api/search", json={"prompt": "in red"} | value), 400)
     assert "up to 100 values, got 20,000" in line or "more than 5,000 names, values and operators" in line
+
+
+def test_a_request_that_has_arrived_is_read_before_its_connection_is_closed() -> None:
+    """Clients of a server that was busy for a moment are all accepted at once."""
+
+    async def stall(_: Any) -> Response:
+        time.sleep(1)  # nothing else is done meanwhile
+        return Response()
+
+    async def answer(_: Any) -> Response:
+        return Response("here you are")
+
+    app = Starlette(routes=[Route("/stall", stall), Route("/", answer)])
+    with served(app, Limits(connections_of_address=16)) as link, contextlib.ExitStack() as stack:
+        first, *others = [stack.enter_context(connect(link)) for _ in range(9)]
+        first.sendall(request("/stall"))
+        time.sleep(0.2)
+        early = stack.enter_context(connect(link))
+        early.sendall(request("/", b"", "Connection: close"))
+        others += [stack.enter_context(connect(link)) for _ in range(60)]
+        assert b"here you are" in b"".join(iter(lambda: early.recv(4_096), b""))
 
 
 def test_a_large_image_is_one_value(quoted_site: str) -> None:
