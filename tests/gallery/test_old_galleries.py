@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,20 @@ def test_thumbnails_of_format_1_may_be_lost(oldest: Path, recorded: dict[str, An
     assert (gallery.verify(), (oldest / "thumbnails.sqlite").exists()) == ([], True), "what was not read is not deleted"
     with pytest.raises(ImageError):
         gallery.thumbnail(recorded["ids"][0])
+
+
+@pytest.mark.parametrize("value", ["'text'", "7", "''"])
+def test_a_damaged_thumbnail_of_format_1_loses_only_itself(oldest: Path, recorded: dict[str, Any], value: str) -> None:
+    first, *others = recorded["ids"]
+    with closing(sqlite3.connect(oldest / "thumbnails.sqlite")) as db, db:
+        db.execute(f"UPDATE thumbnails SET jpeg = {value} WHERE hash = ?", (recorded["items"][first]["hash"],))
+    gallery = mm.Gallery.open(oldest)
+    assert (gallery.verify(), rankings(gallery, recorded)) == ([], recorded["rankings"])
+    assert {id_: hashlib.blake2b(gallery.thumbnail(id_), digest_size=16).hexdigest() for id_ in others} == {
+        id_: recorded["thumbnails"][id_] for id_ in others
+    }
+    with pytest.raises(ImageError):
+        gallery.thumbnail(first)
 
 
 def test_damage_of_format_1_is_named(oldest: Path) -> None:

@@ -114,6 +114,30 @@ def test_rows_that_were_not_committed_are_damage(whole: Path, tmp_path: Path, st
     assert not [line for line in lines if "\n" in line]
 
 
+FORMAT_1 = {
+    **{f"items.{name}": values for name, values in VALUES.items() if name in ("id", "path", "hash", "width", "height")},
+    "items.checksum": VALUES["vector"],
+    "items.row": ("-1", "100", "9223372036854775806"),
+    **{f"meta.{name}": map(json.dumps, values) for name, values in WRONG_META.items() if name in ("rows", "generation", "dim", "encoder")},
+    "meta.rows, fewer": ("3",),
+    "meta.rows, more": ("16", "100000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "value"), [(what, value) for what, values in FORMAT_1.items() for value in values])
+def test_a_wrong_value_in_format_1_is_damage(tmp_path: Path, what: str, value: str) -> None:
+    path = Path(shutil.copytree(Path(__file__).parent / "fixtures" / "format1.gallery", tmp_path / "edited"))
+    table, name = what.split(",")[0].split(".")
+    with closing(sqlite3.connect(path / LEDGER)) as db, db:
+        if table == "items":
+            db.execute(f"UPDATE items SET {name} = {value} WHERE row = 2")
+        else:
+            db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, name))
+    lines = refusals(path)
+    assert any("the gallery is damaged" in line for line in lines), lines
+    assert not [line for line in lines if "\n" in line]
+
+
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG_META.items() for value in values])
 def test_metadata_of_another_type_are_damage(whole: Path, tmp_path: Path, key: str, value: Any) -> None:
     statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"

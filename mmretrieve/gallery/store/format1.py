@@ -21,7 +21,7 @@ from mmretrieve.forks import FORK_GATE
 from mmretrieve.gallery.store.files import THUMBNAILS, check_files, writes_files
 from mmretrieve.gallery.store.ledger import BEGIN_WRITING, Ledger, create_tables, explains_errors
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
-from mmretrieve.gallery.store.statements import LedgerTransaction, connect, in_transaction, meta_of
+from mmretrieve.gallery.store.statements import MAX_THUMBNAIL_BYTES, LedgerTransaction, connect, in_transaction, meta_of
 from mmretrieve.sources.location import Location
 
 FORMAT_1 = 1
@@ -103,6 +103,8 @@ def _convert(db: sqlite3.Connection, path: Path, thumbnails: BinaryIO) -> bool:
         raise ValueError(problem)
     meta, columns = meta_of(db), "row, id, path, hash, width, height, checksum, deleted"
     items = db.execute(f"SELECT {columns} FROM items ORDER BY rowid").fetchall()
+    if len(items) != meta["rows"] or any(row != at for at, (row, *_) in enumerate(items)):
+        raise ValueError(f"{len(items)} items, whose rows are not 0 to {meta['rows'] - 1}")
     db.execute("DROP TABLE items")
     db.execute("DROP TABLE meta")
     create_tables(db, {name: value for name, value in meta.items() if name not in ("format", "index")})
@@ -122,14 +124,19 @@ def _copy_thumbnails(folder: Path, target: BinaryIO) -> tuple[dict[str, StoredCh
     """Returns content hash → checksum and position of the thumbnail, and whether all could be read. Those that are lost are made again."""
     check_files(folder, OLD_FILES)
     stored: dict[str, StoredChecksums] = {}
-    if not (folder / OLD_THUMBNAILS).exists():
-        return stored, True
+    is_whole, path = True, folder / OLD_THUMBNAILS
+    if not path.exists():
+        return stored, is_whole
     try:
-        with closing(connect(folder / OLD_THUMBNAILS)) as db:
+        with closing(connect(path)) as db:
             for content, image in db.execute("SELECT hash, jpeg FROM thumbnails ORDER BY rowid"):
+                if not isinstance(image, bytes) or len(image) > MAX_THUMBNAIL_BYTES:
+                    logger.warning("%s: the thumbnail of %s is damaged", path, content)
+                    is_whole = False
+                    continue
                 stored[content] = StoredChecksums(0, crc32(image), target.tell(), len(image))
                 target.write(image)
     except sqlite3.DatabaseError as error:
-        logger.warning("%s: %s", folder / OLD_THUMBNAILS, error)
+        logger.warning("%s: %s", path, error)
         return stored, False
-    return stored, True
+    return stored, is_whole
