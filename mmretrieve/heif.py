@@ -11,12 +11,15 @@ from collections.abc import Iterator
 Box = tuple[bytes, int, int]  # kind, and where its content starts and ends
 TO_ALPHA, TO_PREMULTIPLIED = b"auxl", b"prem"  # kinds of references between the images of a file
 IGNORED = b"skip"
+MAX_BOXES = 10_000  # that an image has; a file of 80 MB could have ten million
 
 
 def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """Yields the boxes of this part of a file, up to the first that is damaged."""
+    """Yields the boxes of this part of a file, up to the first that is damaged, and at most MAX_BOXES."""
     end = len(data) if end is None else end
-    while start + 8 <= end:
+    for _ in range(MAX_BOXES):
+        if start + 8 > end:
+            return
         size, kind = struct.unpack_from(">I4s", data, start)
         header = 16 if size == 1 else 8
         if size == 1 and start + 16 <= end:

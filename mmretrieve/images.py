@@ -2,8 +2,8 @@
 
 16-bit and float images are scaled to 8 bits, transparent images are composited on white, colors are converted to sRGB, of animations
 the first frame is used, and a truncated file is an error. One image of 8 bits needs at most 12 bytes a pixel while it is decoded, besides
-the bytes of its file and the texts in it. Decoders of the formats in DECODER_BYTES need more for some files; their images have fewer pixels,
-or a limit of memory. All images that are decoded at the same time share DECODE_MEMORY.
+the bytes of its file and the texts in it. Decoders of the formats in DECODER_BYTES need more for some files, and have a limit of memory. All images
+that are decoded at the same time share DECODE_MEMORY.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmretrieve import jpegxl
 from mmretrieve.concurrency import MemoryBudget
+from mmretrieve.decoders import DECODER_BYTES, decode
 from mmretrieve.errors import ImageError
-from mmretrieve.heif import split_alpha
 from mmretrieve.options import Colors, Decode, regular_status
 from mmretrieve.pixels import to_rgb
 
@@ -55,6 +55,10 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps one slas
 NOT_FETCHED = "URLs are not fetched; download the image and give its file"
 MAX_PIXELS = 120_000_000
 MAX_FILE_BYTES = 1 << 31  # of an image: 120 megapixels of 16 bytes
+MAX_WHOLE_FILE_BYTES = 1 << 28  # of an image of WHOLE_FILES
+WHOLE_FILES = re.compile(rb"....ftyp|RIFF....WEBP|" + b"|".join(map(re.escape, jpegxl.STARTS)), re.DOTALL)
+"""How files start that are read into memory before their pixels are known: AVIF, HEIC, WebP and JPEG XL."""
+HEAD_BYTES = 12
 HASH_BLOCK_BYTES = 1 << 20
 TARGET_RATIO = 1.25
 MAX_PADDED_PIXELS = 4_000_000  # that `target_pad` makes of a smaller image
@@ -62,8 +66,6 @@ MAX_ASPECT = 100  # of a longer image, nothing is left of the short side after a
 DEFAULT_IMAGE_SIZE = 224  # the input size of most CLIP models
 FAST_MARGIN = 2  # a fast decode keeps at least twice the input size of the encoder along each side
 BYTES_PER_PIXEL = 12  # of the full size, at most, while an image is decoded
-DECODER_BYTES = {"AVIF": 36, "HEIF": 28, jpegxl.FORMAT: 64}
-"""Bytes a pixel that decoders of these formats take at most: with 10 bits, film grain, tiles and transparency. Most images take 6 to 12."""
 RGB_BYTES = 4  # a pixel of a Pillow image in RGB
 MAX_DECODE_BYTES = BYTES_PER_PIXEL * MAX_PIXELS
 DECODE_MEMORY = MemoryBudget(MAX_DECODE_BYTES)
@@ -267,19 +269,27 @@ def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
 
 def _open_file(file: str | Path | BinaryIO) -> Image.Image:
     """The image of a file, not yet decoded."""
-    if jpegxl.FORMAT in _formats() and jpegxl.is_jpegxl(_head(file)):
+    head, size = _head(file)
+    if WHOLE_FILES.match(head) and size > MAX_WHOLE_FILE_BYTES:
+        raise ImageError(
+            f"{source_name(file)}: more than {MAX_WHOLE_FILE_BYTES:,} bytes are not read for an image of this format"
+        )
+    if jpegxl.FORMAT in _formats() and head.startswith(jpegxl.STARTS):
         return jpegxl.JpegXLFile(file)
     return Image.open(file, formats=[name for name in _formats() if name != jpegxl.FORMAT])  # whose plugin decodes it at once
 
 
-def _head(file: str | Path | BinaryIO) -> bytes:
-    """The first bytes of a file."""
+def _head(file: str | Path | BinaryIO) -> tuple[bytes, int]:
+    """The first bytes of a file, and how many there are in all."""
     if isinstance(file, str | Path):
         with open(file, "rb") as opened:
             return _head(opened)
-    head = file.read(len(jpegxl.CONTAINER))
+    file.seek(0, io.SEEK_END)
+    size = file.tell()
     file.seek(0)
-    return head
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return head, size
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -287,8 +297,6 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = _icon_size(image) if image.format == "ICO" and hasattr(image, "ico") else image.size
     if min(width, height) == 0 or max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{name}: {width}×{height} pixels is too narrow; crop it")
-    if image.format != jpegxl.FORMAT:
-        max_pixels = min(max_pixels, MAX_DECODE_BYTES // DECODER_BYTES.get(image.format or "", 1))
     if width * height > max_pixels:
         raise ImageError(f"{name}: {width}×{height} pixels is above the limit of {max_pixels:,} pixels; scale it down")
     if image.format == "ICO" and max(width, height) > MAX_ICON_SIDE:
@@ -311,53 +319,28 @@ def _icon_size(icon: Any) -> tuple[int, int]:
 
 
 def _decode_bytes(image: Image.Image) -> int:
-    """The memory that decoding an image may take. That of JPEG XL is limited to it."""
-    amount = image.width * image.height * DECODER_BYTES.get(image.format or "", BYTES_PER_PIXEL)
-    return min(amount, MAX_DECODE_BYTES) if image.format == jpegxl.FORMAT else amount
+    """The memory that decoding an image may take. That of the formats in DECODER_BYTES is limited to it."""
+    pixels = image.width * image.height
+    if image.format in DECODER_BYTES:
+        return min(pixels * DECODER_BYTES[image.format], MAX_DECODE_BYTES)
+    return pixels * BYTES_PER_PIXEL
 
 
 def _load(file: Any) -> Image.Image:
-    """Decodes an opened file. WebP, AVIF and HEIC are decoded here, because Pillow would copy their pixels once or twice more."""
-    if isinstance(file, jpegxl.JpegXLFile):
-        return file.decode(_decode_bytes(file))
-    if file.format in ("AVIF", "HEIF") and file.mode == "RGBA" and (image := _load_layers(file)) is not None:
-        return image
+    """Decodes an opened file. WebP is decoded here, because Pillow would copy its pixels once or twice more."""
+    if file.format in DECODER_BYTES:
+        file.fp.seek(0)
+        return decode(file.format, file.fp.read(), file.size, _decode_bytes(file))
     if file.format == "JPEG2000" and file.width * file.height > WHOLE_JPEG2000_PIXELS:
         file.reduce = 1  # a number of halvings
-    if file.format not in ("WEBP", "AVIF", "HEIF"):
+    if file.format != "WEBP":
         file.load()
         return file  # type: ignore[no-any-return]
-    raw_mode, size, pixels, stride = _first_frame(file)
-    image = Image.frombuffer(file.mode, size, pixels, "raw", raw_mode, stride, 1)
-    image.info = file.info
-    return image
-
-
-def _first_frame(file: Any) -> tuple[str, tuple[int, int], bytes, int]:
-    """Mode, size, pixels and bytes a row (0 for packed rows) of the first frame of a file. Its decoder is freed, with its copies of the pixels."""
-    if file.format == "HEIF":
-        heif = file._heif_file[file.tell()]
-        pixels, file._heif_file = heif.data, None
-        return heif.mode, heif.size, pixels, heif.stride
-    frame = file._decoder.get_next() if file.format == "WEBP" else file._decoder.get_frame(0)
-    file._decoder = None
+    frame = file._decoder.get_next()
+    file._decoder = None  # with its copies of the pixels
     if frame is None:
         raise ImageError(f"{source_name(file)}: cannot be read (truncated or damaged)")
-    return file.rawmode if file.format == "WEBP" else file.mode, file.size, frame[0], 0
-
-
-def _load_layers(file: Any) -> Image.Image | None:
-    """Decodes the color and the transparency of an AVIF or HEIC file in turn, which takes less memory. None if they cannot be told apart."""
-    file.fp.seek(0)
-    parts = split_alpha(file.fp.read())
-    if parts is None:
-        return None
-    color, alpha = (Image.open(io.BytesIO(part), formats=[file.format]) for part in parts)
-    if (color.mode, alpha.mode, color.size) != ("RGB", "L", alpha.size):
-        return None
-    del parts
-    image = _load(color)
-    image.putalpha(_load(alpha))
+    image = Image.frombuffer(file.mode, file.size, frame[0], "raw", file.rawmode, 0, 1)
     image.info = file.info
     return image
 

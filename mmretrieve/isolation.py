@@ -22,7 +22,7 @@ from mmretrieve.errors import MMRetrieveError
 
 MAX_BYTES = 8 << 30  # of address space of one child
 MAX_SECONDS = 120.0  # between two results of one child
-MAX_IDLE = 2  # children that wait for the next file
+MAX_IDLE = os.cpu_count() or 2  # children that wait for the next file
 SERVE = "from mmretrieve.isolation import serve; serve()"
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # each reserves address space
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144"}  # glibc gives larger blocks back to the system at once

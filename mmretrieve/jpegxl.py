@@ -1,32 +1,19 @@
-"""Reads JPEG XL images in a child process with a limit of memory.
-
-Their decoder needs 7 to 65 bytes a pixel, depending on how a file was made, and decodes it before it tells its size.
-"""
+"""The size of JPEG XL images. Their decoder would decode a file before it tells its size."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from typing import Any
-
-from PIL import Image, ImageFile
+from PIL import ImageFile
 
 from mmretrieve.heif import boxes
-from mmretrieve.isolation import iterate_isolated, limited_memory
 
 FORMAT = "JXL"
 CODESTREAM = b"\xff\x0a"
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
+STARTS = (CODESTREAM, CONTAINER)  # of files
 HEADER_BYTES = 16  # which contain the size
+PARTS = {b"jxlc": 0, b"jxlp": 4}  # boxes of the coded image → bytes before its own: their number
 SIDE_BITS = (9, 13, 18, 30)
 RATIOS = (None, (1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of width and height
-STRIP_BYTES = 1 << 20
-CONSTANT_BYTES = 1 << 25  # tables and code of the decoder
-
-
-def is_jpegxl(head: bytes) -> bool:
-    """Whether a file starts as JPEG XL files do."""
-    return head.startswith((CODESTREAM, CONTAINER))
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -49,53 +36,26 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 class JpegXLFile(ImageFile.ImageFile):
-    """A file of which only the size is known. `decode` gives its pixels."""
+    """A file of which only the size is known."""
 
     format = FORMAT
 
     def _open(self) -> None:
         assert self.fp is not None
-        self.data = self.fp.read()
-        self._size, self._mode, self.tile = image_size(self.data), "RGB", []
-
-    def decode(self, memory: int) -> Image.Image:
-        """The decoded image. Raises an error if it needs more memory, in bytes."""
-        strips = iterate_isolated(_decode, self.data, memory + CONSTANT_BYTES)
-        mode, size, info = next(strips)
-        image, top = Image.new(mode, size), 0
-        for rows, strip in strips:
-            image.paste(Image.frombytes(mode, (image.width, rows), strip), (0, top))
-            top += rows
-        image.info = info
-        return image
-
-
-def _decode(data: bytes, memory: int) -> Iterator[Any]:
-    """Yields mode, size and metadata, then strips of rows. Call it in a child process."""
-    from pillow_jxl import JpegXLImagePlugin
-
-    JpegXLImagePlugin.DECODE_THREADS = 0  # each would need memory of its own
-    with limited_memory(memory):
-        try:
-            file = JpegXLImagePlugin.JXLImageFile(io.BytesIO(data))
-        except Exception as error:  # which has many lines, and tells no more
-            raise ValueError(f"it is damaged, or needs more than {memory // 1_000_000:,} MB") from error
-    pixels, height = file._data, file.height
-    row = len(pixels) // height
-    yield file.mode, file.size, {key: file.info[key] for key in ("exif", "icc_profile") if key in file.info}
-    del file
-    count = max(1, STRIP_BYTES // row)
-    for top in range(0, height, count):
-        rows = min(count, height - top)
-        yield rows, pixels[top * row : (top + rows) * row]
+        self._size, self._mode, self.tile = image_size(self.fp.read()), "RGB", []
 
 
 def _codestream(data: bytes) -> bytes:
-    """The first bytes of the coded image. Raises ValueError if there is none."""
-    start = 0
-    if data.startswith(CONTAINER):
-        start = next((at + 4 * (kind == b"jxlp") for kind, at, _ in boxes(data) if kind in (b"jxlc", b"jxlp")), len(data))
-    head = data[start : start + HEADER_BYTES]
+    """The first bytes of the coded image, which may lie in several boxes. Raises ValueError if there is none."""
+    if data.startswith(CODESTREAM):
+        return data[:HEADER_BYTES]
+    head = b""
+    for kind, start, end in boxes(data):
+        if kind in PARTS:
+            start += PARTS[kind]
+            head += data[start : min(end, start + HEADER_BYTES)]
+        if len(head) >= HEADER_BYTES:
+            break
     if not head.startswith(CODESTREAM):
         raise ValueError("no image in it")
     return head

@@ -372,11 +372,21 @@ def _sampled_growth(work: Callable[[], object]) -> int:
 
 
 def _children() -> list[str]:
-    return [process for task in Path("/proc/self/task").iterdir() for process in (task / "children").read_text().split()]
+    return [process for task in Path("/proc/self/task").iterdir() for process in _words(task / "children")]
 
 
 def _resident(processes: Iterable[str]) -> int:
-    return sum(resource.getpagesize() * int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in processes)
+    return sum(
+        resource.getpagesize() * int(pages) for process in processes for pages in _words(Path(f"/proc/{process}/statm"))[1:2]
+    )
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a file of a thread or process; none if it has ended."""
+    try:
+        return path.read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -402,12 +412,14 @@ def _make(maker: Maker, width: int, height: int, path: Path) -> dict[str, Any]:
 
 def _measure(path: Path) -> dict[str, Any]:
     """The peak growth of the memory of this process while it opens the file, and the error."""
+    from mmretrieve.decoders import DECODER_BYTES
     from mmretrieve.errors import ImageError
     from mmretrieve.images import open_image, thumbnail
 
     result: dict[str, Any] = {"error": "", "size": None}
-    if path.suffix == ".jxl":
-        open_image(of("RGB", "JXL")(8, 8))  # starts the child process
+    form = Image.registered_extensions().get(path.suffix, "")
+    if form in DECODER_BYTES:
+        open_image(of("RGB", form)(8, 8))  # starts the child process
 
     def decode() -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import warnings
@@ -15,11 +16,12 @@ from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
-from image_corpus import ORDINARY, check_decode_memory, gradient
+from image_corpus import ORDINARY, check_decode_memory, gradient, peak_growth
 from PIL import EpsImagePlugin, Image, ImageOps
 
 from mmretrieve import images
 from mmretrieve.concurrency import MemoryBudget, map_ahead
+from mmretrieve.decoders import DECODER_BYTES, decode
 from mmretrieve.errors import ImageError
 from mmretrieve.heif import split_alpha
 from mmretrieve.images import content_hash, open_image, target_pad, thumbnail
@@ -267,14 +269,14 @@ def test_a_decode_takes_at_most_12_bytes_a_pixel() -> None:
 
 
 @pytest.mark.parametrize("name", ["alpha.avif", "alpha-444.avif", "alpha.heic", "alpha-444.heic"])
-def test_transparency_that_is_decoded_by_itself_is_that_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transparency_that_is_decoded_by_itself_is_that_of_the_whole(name: str) -> None:
     if name not in ORDINARY:
         pytest.skip("needs mmretrieve[formats]")
     data = ORDINARY[name](300, 200)
-    in_turn = open_image(data).tobytes()
-    assert images.split_alpha(data) is not None
-    monkeypatch.setattr(images, "split_alpha", lambda _: None)
-    assert in_turn == open_image(data).tobytes()
+    assert split_alpha(data) is not None
+    in_turn = open_image(data)
+    with Image.open(io.BytesIO(data)) as whole:
+        assert in_turn.tobytes() == open_image(whole).tobytes()
 
 
 def test_transparency_that_cannot_be_told_apart_is_decoded_with_the_colors() -> None:
@@ -287,12 +289,39 @@ def test_transparency_that_cannot_be_told_apart_is_decoded_with_the_colors() -> 
     assert open_image(premultiplied).size == (64, 48)
 
 
-def test_formats_whose_decoders_take_more_have_fewer_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_a_header_that_lies_cannot_take_more_memory_than_it_states(form: str) -> None:
+    if form not in images._formats():
+        pytest.skip("needs mmretrieve[formats]")
+    data = saved_bytes(Image.new("RGB", (6000, 5000)), form)
+    at = data.index(b"ispe") + 8
+    assert struct.unpack_from(">II", data, at) == (6000, 5000)
+    lying = data[:at] + struct.pack(">II", 16, 16) + data[at + 8 :]
+
+    def refuse() -> None:
+        with pytest.raises(ImageError, match=r"^<bytes>: cannot be read .*(it is damaged, or needs more than 33 MB|crashed)"):
+            open_image(lying)
+
+    open_image(saved_bytes(Image.new("RGB", (16, 16)), form))  # starts the child process
+    assert peak_growth(refuse) < 45_000_000
+    assert open_image(data).size == (6000, 5000), "the next decode has its memory"
+
+
+def test_a_size_that_is_not_that_of_the_pixels_is_refused() -> None:
     data = ORDINARY["rgb.avif"](64, 48)
-    monkeypatch.setattr(images, "MAX_DECODE_BYTES", images.DECODER_BYTES["AVIF"] * 64 * 48 - 1)
-    with pytest.raises(ImageError, match="64×48 pixels is above the limit of 3,071 pixels"):
-        open_image(data)
-    assert open_image(ORDINARY["rgb.jpg"](64, 48)).size == (64, 48)
+    assert decode("AVIF", data, (48, 64), 1_000_000).size == (64, 48), "a decoder may turn it"
+    with pytest.raises(ValueError, match="its header states 64×47 pixels, it has 64×48"):
+        decode("AVIF", data, (64, 47), 1_000_000)
+
+
+@pytest.mark.parametrize("head", [b"\0\0\0\x1cftypavif", b"RIFF\0\0\0\0WEBP", b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"])
+def test_a_huge_file_is_not_read_into_memory(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "sparse.avif"
+    path.write_bytes(head)
+    os.truncate(path, (1 << 28) + 1)
+    for source in (path, path.open("rb")):
+        with pytest.raises(ImageError, match="more than 268,435,456 bytes are not read for an image of this format"):
+            open_image(source)
 
 
 BUDGET = """
@@ -316,7 +345,7 @@ def test_all_decodes_together_stay_within_the_budget_and_one_image(tmp_path: Pat
     names = ("gray-alpha.png", "lossless.webp", "cmyk-progressive.jpg", "rgb.avif", "alpha-444.avif")
     for name in names:
         (tmp_path / name).write_bytes(ORDINARY[name](1200, 1000))
-    total, one = 60_000_000, images.DECODER_BYTES["AVIF"] * 1_200_000
+    total, one = 60_000_000, DECODER_BYTES["AVIF"] * 1_200_000
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", BUDGET, str(tmp_path), str(total)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

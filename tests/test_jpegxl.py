@@ -6,6 +6,7 @@ import io
 import random
 import struct
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from image_corpus import gradient, saved
 from PIL import Image
 
 from mmretrieve import jpegxl
+from mmretrieve.decoders import decode
 from mmretrieve.errors import ImageError
 from mmretrieve.images import _formats, open_image
 
@@ -59,12 +61,38 @@ def test_a_file_of_a_huge_image_is_refused_before_it_is_decoded(size: tuple[int,
 
 
 def test_a_decode_that_needs_more_memory_is_one_line() -> None:
-    file = jpegxl.JpegXLFile(io.BytesIO(saved(gradient(3000, 2500, "RGBA"), "JXL", effort=1)))
-    assert file.decode(12 * 3000 * 2500).size == (3000, 2500)
+    data, size = saved(gradient(3000, 2500, "RGBA"), "JXL", effort=1), (3000, 2500)
+    assert decode("JXL", data, size, 16 * 3000 * 2500).size == size
     with pytest.raises(Exception, match=r"needs more than 4\d MB|crashed") as caught:
-        file.decode(2 * 3000 * 2500)
+        decode("JXL", data, size, 6 * 3000 * 2500)
     assert "\n" not in str(caught.value)
-    assert file.decode(12 * 3000 * 2500).size == (3000, 2500), "the next decode has its memory"
+    assert decode("JXL", data, size, 16 * 3000 * 2500).size == size, "the next decode has its memory"
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+@pytest.mark.parametrize("cuts", [(0,), (1,), (2,), (3, 4), (7,), (15, 16), (0, 0, 5)])
+def test_a_header_may_lie_in_several_boxes(cuts: tuple[int, ...]) -> None:
+    image = gradient(300, 200, "RGB")
+    stream = saved(image, "JXL", lossless=True, use_container=False)
+    parts = [stream[start:end] for start, end in pairwise((0, *cuts, len(stream)))]
+    numbers = [number | (number == len(parts) - 1) << 31 for number in range(len(parts))]
+    boxes = [box(b"jxlp", struct.pack(">I", number) + part) for number, part in zip(numbers, parts, strict=True)]
+    data = jpegxl.CONTAINER + box(b"ftyp", b"jxl \0\0\0\0jxl ") + b"".join(boxes)
+    assert jpegxl.image_size(data) == (300, 200)
+    assert open_image(data).tobytes() == image.tobytes()
+    with pytest.raises(ImageError, match="300×200 pixels is above the limit of 59,999"):
+        open_image(data, max_pixels=59_999)
+
+
+def test_a_file_of_a_million_empty_boxes_is_refused_at_once() -> None:
+    data = jpegxl.CONTAINER + 5_000_000 * box(b"free", b"") + box(b"jxlc", header(300, 200))
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match="no image in it"):
+        open_image(data)
+    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize(

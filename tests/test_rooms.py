@@ -31,6 +31,7 @@ ORDER = [
     "pixels",
     "heif",
     "jpegxl",
+    "decoders",
     "images",
     "sources",
     "encoders",
