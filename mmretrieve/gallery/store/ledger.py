@@ -384,7 +384,8 @@ def explains_errors(path: Path) -> Iterator[None]:
     except MMRetrieveError:
         raise
     except (sqlite3.DatabaseError, *UNREADABLE) as error:
-        raise GalleryError(f"{path}: {' '.join(str(error).split())}; {_explanation(error)}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise GalleryError(f"{path}: {reason}; {_explanation(error)}") from error
 
 
 class _Row(NamedTuple):
