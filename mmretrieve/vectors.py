@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmretrieve.errors import VectorError
 
 Float32 = NDArray[np.float32]
+MIN_SQUARE, MAX_SQUARE = 1e-200, 1e200  # squared lengths that float64 computes with all its digits
 UNIT_TOLERANCE = 1e-3
 ZERO_VECTOR, NOT_FINITE = "its vector is zero, which has no direction", "its vector contains NaN or infinity"
 ROW_BATCH_SIZE = 16_384  # rows normalized at a time: bounds the memory of the float64 copies
@@ -110,11 +111,14 @@ def bad_rows(values: ArrayLike) -> dict[int, str]:
 
 def _normalize(array: NDArray[Any], name: str, dim: int | None, first: int) -> Float32:
     rows = _checked_rows(array, name, dim, np.float64, first)
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    if not largest.all():
-        raise VectorError(f"{name}: row {first + int(np.argmin(largest))} is a zero vector, which has no direction")
-    rows = rows / largest  # avoids overflow and underflow of the squares
-    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+    squares = np.einsum("nd,nd->n", rows, rows)
+    if not ((squares > MIN_SQUARE) & (squares < MAX_SQUARE)).all():  # they may have overflowed, or lost digits
+        largest = np.abs(rows).max(axis=1, keepdims=True)
+        if not largest.all():
+            raise VectorError(f"{name}: row {first + int(np.argmin(largest))} is a zero vector, which has no direction")
+        rows = rows / largest
+        squares = np.einsum("nd,nd->n", rows, rows)
+    return np.ascontiguousarray(rows / np.sqrt(squares)[:, None], dtype=np.float32)
 
 
 def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:

@@ -93,6 +93,9 @@ class Numpy:
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
         return term_scores(vectors_qd, self._unit[rows])
 
+    def ids_and_paths(self, rows: Rows) -> list[tuple[str, str]]:
+        return [(item.id, item.path) for item in self.items_of(rows)]
+
     def items_of(self, rows: Rows) -> list[Item]:
         return [Item(IDS[row], Location(IDS[row]), "", fields=fields(row)) for row in rows.tolist()]
 

@@ -116,6 +116,9 @@ class LocalView(StoredView):
     def items_of(self, rows: Rows) -> list[Item]:
         return [record.item for record in self.records_of(rows)]
 
+    def ids_and_paths(self, rows: Rows) -> list[tuple[str, str]]:
+        return self.store.ledger.ids_and_paths(rows.tolist(), self.version)
+
     def records_of(self, rows: Rows) -> list[ItemRecord]:
         return self.store.ledger.records_of(rows.tolist(), self.version)
 

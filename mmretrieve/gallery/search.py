@@ -13,7 +13,6 @@ from mmretrieve import scoring
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Expression
-from mmretrieve.gallery.store.records import Item
 from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions, check_ids, shown_rows
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
@@ -123,13 +122,13 @@ class _BestRows:
     contributions: NDArray[np.float64]
     ranking: Ranking
 
-    def with_hits(self, items: Sequence[Item]) -> Ranking:
-        """Returns the ranking with the items of its rows."""
-        rows = zip(items, self.scores.tolist(), self.contributions.T.tolist(), strict=True)
-        hits = (
-            Hit(rank, item.id, score, dict(zip(self.ranking.weights, contributions, strict=True)), item.path)
-            for rank, (item, score, contributions) in enumerate(rows, start=1)
-        )
+    def with_hits(self, ids_and_paths: Sequence[tuple[str, str]]) -> Ranking:
+        """Returns the ranking with a hit for each of its rows."""
+        rows = zip(ids_and_paths, self.scores.tolist(), self.contributions.T.tolist(), strict=True)
+        hits = [
+            Hit(rank, id_, score, dict(zip(self.ranking.weights, contributions, strict=True)), path)
+            for rank, ((id_, path), score, contributions) in enumerate(rows, start=1)
+        ]
         return replace(self.ranking, hits=tuple(hits))
 
 
@@ -167,9 +166,9 @@ def _select_best(
 
 
 def _read_hits(view: GalleryView, best_of_each: Sequence[_BestRows]) -> list[Ranking]:
-    """Reads the items of all rankings at once."""
-    items = iter(view.items_of(np.concatenate([best.rows for best in best_of_each])))
-    return [best.with_hits(list(islice(items, len(best.rows)))) for best in best_of_each]
+    """Reads the ids and paths of all rankings at once."""
+    ids_and_paths = iter(view.ids_and_paths(np.concatenate([best.rows for best in best_of_each])))
+    return [best.with_hits(list(islice(ids_and_paths, len(best.rows)))) for best in best_of_each]
 
 
 def _pool_note(composition: Composition, pool: int) -> str:

@@ -122,8 +122,8 @@ class GalleryView(Protocol):
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         """Returns (q, m) inner products of q vectors and m rows."""
 
-    def items_of(self, rows: Rows) -> list[Item]:
-        """Returns the items of rows, in their order."""
+    def ids_and_paths(self, rows: Rows) -> list[tuple[str, str]]:
+        """Returns the id and the path of each row, in their order."""
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """Returns the rows of ids, in their order. Raises GalleryError for an unknown id, OptionError unless `ids` is a list of strings."""
@@ -149,6 +149,10 @@ class StoredView(GalleryView, ABC):
     @abstractmethod
     def ids(self) -> tuple[str, ...]:
         """The ids of all rows, in order."""
+
+    @abstractmethod
+    def items_of(self, rows: Rows) -> list[Item]:
+        """Returns the items of rows, in their order."""
 
     @abstractmethod
     def vectors_of(self, rows: Rows) -> Float32:

@@ -88,6 +88,9 @@ class CollectionView(StoredView):
     def items_of(self, rows: Rows) -> list[Item]:
         return [item_of({ITEM: text}) for batch in row_batches(rows, BATCH_SIZE) for text in self._cells(batch, ITEM)]
 
+    def ids_and_paths(self, rows: Rows) -> list[tuple[str, str]]:
+        return [(item.id, item.path) for item in self.items_of(rows)]
+
     def rows_of(self, ids: Collection[str]) -> Rows:
         forms, rows = {id_: unicode_forms(id_) for id_ in check_ids(ids)}, dict[str, int]()
         names = list(chain.from_iterable(forms.values()))

@@ -119,7 +119,7 @@ class FaissIndex:
         if self.max_k is not None and k > self.max_k:
             raise OptionError(f"k = {k}: an index on a GPU finds at most {self.max_k}; score the rows exactly instead")
         max_fetch_k = min(len(self), self.max_k or len(self))
-        fetch_k, nprobe = round(k * self.params.overfetch) + MARGIN, self.params.nprobe
+        fetch_k, nprobe = round(k * self.params.overfetch) + max(MARGIN, k // 4), self.params.nprobe
         results: dict[int, NDArray[np.int64]] = {}
         while len(results) < len(queries_qd):
             fetch_k = min(fetch_k, max_fetch_k)

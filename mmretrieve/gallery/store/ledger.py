@@ -48,6 +48,7 @@ from mmretrieve.gallery.store.statements import (
     in_transaction,
     meta_of,
     put_meta,
+    read_ids_and_paths,
     read_records,
     restrict_reads,
 )
@@ -230,6 +231,11 @@ class Ledger:
         """Returns the records of rows, in their order, whether they were deleted since or not."""
         with self._within(version) as db:
             return read_records(db, rows)
+
+    def ids_and_paths(self, rows: Sequence[int], version: StoreVersion) -> list[tuple[str, str]]:
+        """Returns the id and the path of each row, in their order, whether they were deleted since or not."""
+        with self._within(version) as db:
+            return read_ids_and_paths(db, rows)
 
     def groups_of_content(self, version: StoreVersion) -> list[tuple[str, ...]]:
         """Returns groups of ids with equal content, in insertion order."""

@@ -29,6 +29,7 @@ BUSY_SECONDS = 2 * WHERE_SECONDS  # a write waits for the readers before it, and
 MAX_WHERE_BYTES = 1_000_000  # the longest text that a filter may create
 PROGRESS_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the time
 STATEMENT_BATCH_SIZE = 500  # values in one statement
+ROW_BATCH_SIZE = 10_000  # rows named in one statement, within SQLite's limit of its length
 N_ITEM_COLUMNS = 15  # columns of `items`
 MAX_THUMBNAIL_BYTES = 1 << 24  # a JPEG file of 320 pixels has less than a megabyte
 META_TYPES = {
@@ -69,6 +70,18 @@ def read_records(db: sqlite3.Connection, rows: Sequence[int]) -> list[ItemRecord
         query = f"SELECT * FROM items LEFT JOIN fields ON {ROW} = items.row WHERE items.row IN ({batch})"
         records |= {values[0]: _record(values, names) for values in _checked(db.execute(query).fetchall())}
     return [records[row] for row in rows]
+
+
+def read_ids_and_paths(db: sqlite3.Connection, rows: Sequence[int]) -> list[tuple[str, str]]:
+    """Returns the id and the path of each row, in their order. Raises KeyError for a missing row, TypeError for what is no text."""
+    found: dict[int, tuple[str, str]] = {}
+    for start in range(0, len(rows), ROW_BATCH_SIZE):
+        batch = ", ".join(str(int(row)) for row in rows[start : start + ROW_BATCH_SIZE])
+        query = f"SELECT row, id, path FROM items WHERE row IN ({batch})"
+        found |= {row: (id_, path) for row, id_, path in db.execute(query)}
+    for texts in zip(*found.values(), strict=True):
+        "".join(texts)  # a TypeError unless all are text
+    return [found[row] for row in rows]
 
 
 def _checked(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
