@@ -15,7 +15,7 @@ from mmretrieve.directions import PDV, Term, automatic_alpha_image
 from mmretrieve.errors import OptionError, VectorError, did_you_mean
 from mmretrieve.options import CaptionSource
 from mmretrieve.rules import LINEAR, Linear, ScoreRule, check_roles
-from mmretrieve.scoring import linear_contributions
+from mmretrieve.scoring import ROW_BATCH_SIZE, linear_contributions
 from mmretrieve.vectors import Float32, check_unit, unit
 
 REMARK_SEPARATOR = "; "
@@ -202,6 +202,17 @@ class Composition:
         by_role = {role: linear_contributions(scores_tn, self._role_weights({role: 1.0})) for role in set(self.roles)}
         slopes = self.rule.slopes(weighted.sum(axis=0), {role: scores.sum(axis=0) for role, scores in by_role.items()})
         return sum((slope * by_role[role] for role, slope in slopes.roles.items()), slopes.weighted * weighted)
+
+    def totals(self, scores_tn: Float32) -> Float32:
+        """(n,) float32 the score of each item: the sum of its contributions, within the rounding of float32."""
+        if self.is_linear:
+            mean = sum(weight * self.means.get(name, 0.0) for name, weight in zip(self.names, self.weights, strict=True))
+            return np.asarray(self.weights, np.float32) @ scores_tn - np.float32(mean)
+        totals = np.empty(scores_tn.shape[1], np.float32)
+        for start in range(0, len(totals), ROW_BATCH_SIZE):
+            batch = slice(start, start + ROW_BATCH_SIZE)
+            totals[batch] = self.contributions(scores_tn[:, batch]).sum(axis=0)
+        return totals
 
     def weighted(self, weights: Mapping[str, float]) -> Composition:
         """The same terms with other weights by role; roles that are not named get 0. Raises OptionError for unknown roles.

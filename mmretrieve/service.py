@@ -28,7 +28,9 @@ from mmretrieve.vectors import Float32
 T = TypeVar("T")
 REFRESH_SECONDS = 1.0  # how old the view of the gallery may be, to which other processes may write
 MAX_SCORED_QUERIES = 32  # queries whose term scores are kept
-MAX_SCORED_ITEMS = 100_000  # items of a gallery whose term scores are kept; a larger one is searched for every setting
+MAX_SCORED_NUMBERS = 6_400_000  # items × queries that are kept
+MIN_SCORED_QUERIES = 4
+MAX_SCORED_ITEMS = 2_000_000  # items of a gallery whose term scores are kept; a larger one is searched for every setting
 MAX_ATTEMPTS = 8  # at an answer during which the gallery does not change
 IMAGE_SIDE = 2_048  # pixels of an image that is served: enough for any screen
 FACET_ITEMS = 2_000  # items that are read for the facets
@@ -66,7 +68,8 @@ class SearchService:
     def __init__(self, retriever: Retriever) -> None:
         self.retriever = retriever
         self._refreshed, self._refreshing = monotonic(), Lock()
-        self._scored = LruCache[ScoredQuery](MAX_SCORED_QUERIES)
+        fitting = MAX_SCORED_NUMBERS // max(1, len(retriever.gallery))
+        self._scored = LruCache[ScoredQuery](min(MAX_SCORED_QUERIES, max(MIN_SCORED_QUERIES, fitting)))
 
     @property
     def gallery(self) -> GalleryBase[Any]:
@@ -99,7 +102,7 @@ class SearchService:
             return cached
         composition = self.retriever.compose_requests([request])[0]
         hidden = self.retriever.ids_of_references(request) if request.exclude_reference else ()
-        scores = self.retriever.gallery.term_scores(composition) if self._keeps_scores else None
+        scores = self.retriever.gallery.approximate_term_scores(composition) if self._keeps_scores else None
         scored = ScoredQuery(composition, tuple(hidden), scores, ids)
         if key is not None:
             self._scored.put(key, scored)

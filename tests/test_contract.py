@@ -93,6 +93,9 @@ class Numpy:
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
         return term_scores(vectors_qd, self._unit[rows])
 
+    def approximate_scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
+        return self.scores(vectors_qd, rows)
+
     def ids_and_paths(self, rows: Rows) -> list[tuple[str, str]]:
         return [(item.id, item.path) for item in self.items_of(rows)]
 

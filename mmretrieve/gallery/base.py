@@ -505,6 +505,11 @@ class GalleryBase(ABC, Generic[View]):
         check_composition(composition)
         return self._with_view(lambda view: search.term_scores(view, composition, view.rows))
 
+    def approximate_term_scores(self, composition: Composition) -> Float32:
+        """Returns what `term_scores` does for `rank`, with errors of about 1e-7: in a large gallery, in a third of the time."""
+        check_composition(composition)
+        return self._with_view(lambda view: search.term_scores(view, composition, view.rows, exact=False))
+
     def scores(self, vectors: Float32) -> Float32:
         """Returns the inner products of (m, dim) unit vectors with all items: (m, n) float32, items in insertion order."""
         return self._with_view(lambda view: view.scores(vectors, view.rows))
@@ -636,7 +641,7 @@ class GalleryBase(ABC, Generic[View]):
         composition : Composition
             t terms, with any weights and rule.
         scores_tn : array of shape (t, n), float32
-            What `term_scores` returns for the same terms.
+            What `term_scores` or `approximate_term_scores` returns for the same terms. The exact scores of the best items decide.
         options : SearchOptions, optional
             k, `exclude`, `min_score` and `where` (an Expression). By default the ten best of all items.
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmretrieve import scoring
 from mmretrieve.concurrency import once
@@ -165,9 +164,13 @@ class LocalView(StoredView):
             return scoring.term_scores(vectors_qd, self.vectors[np.searchsorted(self.rows, rows)])
         if len(rows) <= ROW_BATCH_SIZE:
             return scoring.term_scores(vectors_qd, self.vectors_of(rows))
-        some = None if len(rows) == self.version.total else rows
-        return products.exact_scores(vectors_qd, self.float16_rows, self._row_lengths, some, self._device)
+        return products.exact_scores(vectors_qd, self.float16_rows, self._some(rows), self._device)
 
-    @once
-    def _row_lengths(self) -> NDArray[np.float64]:
-        return products.row_lengths(self.float16_rows)
+    def approximate_scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
+        if len(self) <= ROW_BATCH_SIZE:
+            return self.scores(vectors_qd, rows)
+        return products.approximate_scores(vectors_qd, self.float16_rows, self._some(rows), self._device)
+
+    def _some(self, rows: Rows) -> Rows | None:
+        """Returns None for all rows, which need not be copied."""
+        return None if len(rows) == self.version.total else rows

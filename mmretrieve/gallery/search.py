@@ -18,6 +18,9 @@ from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
 MAX_EXACT_ITEMS = 2_000_000  # in a larger gallery, a non-linear rule scores candidates only
+MARGIN = 64  # rows after the k best that also show how far off approximate scores are
+ERROR_MARGIN = 16  # times the largest error that was seen
+ROUNDING = 1e-6  # of a total in float32, relative to the largest: the least error that is assumed
 POOL_SIZE = 2_000  # candidates of each term, for non-linear rules
 
 
@@ -32,7 +35,7 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
     else:
         rows = view.rows_allowed(allowed)
     pool = None if len(rows) == allowed.count else len(rows)
-    best = _select_best(composition, rows, view.scores(composition.terms, rows), allowed, options, pool)
+    best = _decide(view, composition, rows, view.approximate_scores(composition.terms, rows), allowed, options, pool)
     return _read_hits(view, [best])[0]
 
 
@@ -54,21 +57,22 @@ def search_many(
 
 
 def rank(view: GalleryView, composition: Composition, scores_tn: Float32, all_rows: Rows, options: SearchOptions) -> Ranking:
-    """Combines the term scores of all rows into the ranking that `search` returns."""
+    """Combines the term scores of all rows, which may be approximate, into the ranking that `search` returns."""
     if scores_tn.shape != (len(composition.names), len(all_rows)):
         raise GalleryError(
             f"term scores of shape {scores_tn.shape} do not fit {len(composition.names)} terms × {len(all_rows)} items; the gallery has changed, score again"
         )
     allowed = _allowed_items(view, options)
     rows = view.rows_allowed(allowed)
-    best = _select_best(composition, rows, scores_tn[:, np.searchsorted(all_rows, rows)], allowed, options)
+    scores_of_rows = scores_tn if len(rows) == len(all_rows) else scores_tn[:, np.searchsorted(all_rows, rows)]
+    best = _decide(view, composition, rows, scores_of_rows, allowed, options)
     return _read_hits(view, [best])[0]
 
 
-def term_scores(view: GalleryView, composition: Composition, rows: Rows) -> Float32:
+def term_scores(view: GalleryView, composition: Composition, rows: Rows, *, exact: bool = True) -> Float32:
     """Returns (t, m) inner products of t terms and m rows."""
     check_dim(view, composition)
-    return view.scores(composition.terms, rows)
+    return (view.scores if exact else view.approximate_scores)(composition.terms, rows)
 
 
 def check_dim(view: GalleryView, composition: Composition) -> None:
@@ -130,6 +134,36 @@ class _BestRows:
             for rank, ((id_, path), score, contributions) in enumerate(rows, start=1)
         ]
         return replace(self.ranking, hits=tuple(hits))
+
+
+def _decide(
+    view: GalleryView,
+    composition: Composition,
+    rows: Rows,
+    scores_tm: Float32,
+    allowed: CandidateFilter,
+    options: SearchOptions,
+    pool: int | None = None,
+) -> _BestRows:
+    """Selects the best of m rows by their (t, m) term scores, which may be approximate: the exact scores of the best decide.
+
+    The exact scores of the first rows show how far off the approximate totals are. Every row whose total comes that near to the k best,
+    with a wide margin, is scored exactly.
+    """
+    totals = composition.totals(scores_tm)
+    first = _rows_above(totals, options.k + MARGIN)
+    exact = composition.contributions(view.scores(composition.terms, rows[first])).sum(axis=0)
+    error = max(float(np.abs(exact - totals[first]).max(initial=0)), ROUNDING * float(np.abs(exact).max(initial=0)))
+    lowest = np.partition(exact, -options.k)[-options.k] if len(exact) >= options.k else -np.inf
+    near = np.flatnonzero(totals >= lowest - ERROR_MARGIN * error)
+    return _select_best(composition, rows[near], view.scores(composition.terms, rows[near]), allowed, options, pool)
+
+
+def _rows_above(totals: Float32, count: int) -> NDArray[np.intp]:
+    """Returns the positions of the highest totals, at least `count`."""
+    if count >= len(totals):
+        return np.arange(len(totals))
+    return np.flatnonzero(totals >= np.partition(totals, -count)[-count])
 
 
 def _select_best(

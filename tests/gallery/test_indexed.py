@@ -15,9 +15,11 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.filters import read_filter
 from mmretrieve.gallery import local_view
 from mmretrieve.gallery.index import index_manifest, products
 from mmretrieve.gallery.index.plan import Device
+from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.vectors import unit
@@ -217,6 +219,7 @@ def test_a_tuned_index_reaches_its_recall_under_any_filter(tmp_path: Path, kind:
 def test_scores_of_stored_rows_equal_scores_of_normalized_vectors(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_view, "ROW_BATCH_SIZE", 1000)
     monkeypatch.setitem(products.EXACT_BATCH_SIZES, Device.CPU, 300)
+    monkeypatch.setitem(products.APPROXIMATE_BATCH_SIZES, Device.CPU, 700)
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
     expected, scores = term_scores(queries, big.vectors()), big.scores(queries)
     np.testing.assert_allclose(scores, expected, atol=1e-7)
@@ -224,11 +227,51 @@ def test_scores_of_stored_rows_equal_scores_of_normalized_vectors(big: mm.Galler
     some = big._view.rows[3::2]
     np.testing.assert_array_equal(big._view.scores(queries, some), scores[:, 3::2])
     stored = big._view.float16_rows
-    np.testing.assert_array_equal(
-        products.exact_scores(queries, stored, products.row_lengths(stored))[:, big._view.rows], scores
-    )
+    np.testing.assert_array_equal(products.exact_scores(queries, stored)[:, big._view.rows], scores)
     copies = [i for i, id_ in enumerate(big.ids) if 99 <= int(id_[-5:]) < 140]
     assert len(np.unique(scores[:, copies], axis=1).T) == 1
+
+
+ROLES = {"image": 99, "text": 7, "composed": 15_000, "prompt": 120}  # role → the item near its term
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rule=st.sampled_from(["linear", "hinge", "soft", "product", "product-harris"]),
+    weights=st.lists(st.sampled_from([0.0, 0.3, -0.7, 1.0, 4.0, 3e6, -3e6]), min_size=4, max_size=4).filter(any),
+    k=st.sampled_from([1, 10, 300]),
+    noise=st.sampled_from([0.0, 1e-7, 1e-3]),
+    where=st.sampled_from([None, "n % 3 = 1", "n < 0"]),
+)
+def test_approximate_scores_propose_and_exact_scores_decide(
+    big: mm.Gallery, rule: str, weights: list[float], k: int, noise: float, where: str | None
+) -> None:
+    terms = unit(clustered(ITEMS)[list(ROLES.values())] + 0.1)
+    query = Composition(tuple(ROLES), terms, tuple(weights), rule=make_rule(rule))
+    scores = big.approximate_term_scores(query)
+    assert np.abs(scores - big.term_scores(query)).max() < 1e-6
+    scores += np.float32(noise) * np.random.default_rng(k).uniform(-1, 1, scores.shape).astype(np.float32)
+    numbers = np.array([int(id_[-5:]) for id_ in big.ids])
+    allowed = np.flatnonzero({None: numbers >= 0, "n % 3 = 1": numbers % 3 == 1, "n < 0": numbers < 0}[where])
+    options = SearchOptions(k, where=None if where is None else read_filter(where))
+    wanted = expected(big, query, allowed, k)
+    for ranking in (big.rank(query, scores, options), *([big.search(query, k, where=where)] if rule != "linear" else ())):
+        assert [(hit.id, hit.score) for hit in ranking] == wanted
+        assert (ranking.pool, ranking.searched) == (None, len(allowed))
+
+
+def test_few_rows_are_scored_exactly(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored: list[int] = []
+    scores = local_view.LocalView.scores
+
+    def counting(view: local_view.LocalView, vectors_qd: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        scored.append(len(rows))
+        return scores(view, vectors_qd, rows)
+
+    monkeypatch.setattr(local_view.LocalView, "scores", counting)
+    query = Composition(("image", "prompt"), unit(clustered(ITEMS)[[7, 15_000]]), (1.0, 1.0), rule=make_rule("product"))
+    assert len(big.search(query, 10)) == 10
+    assert 10 <= sum(scored) <= 200, f"{scored} of {len(big)}"
 
 
 @pytest.mark.gpu

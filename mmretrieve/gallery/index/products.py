@@ -1,10 +1,13 @@
 """Products of queries with the stored float16 rows of a gallery, at the speed of its memory. torch computes them.
 
-`best_products` finds candidates for many queries of a flat index. `row_lengths` and `exact_scores` give what
-`scoring.term_scores` of the normalized rows gives, without a copy of all rows in float32.
+`best_products` finds candidates for many queries of a flat index. `exact_scores` gives what `scoring.term_scores` of the normalized rows
+gives, without a copy of all rows in float32; `approximate_scores` is three times as fast.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +15,18 @@ from numpy.typing import NDArray
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.vectors import Float32
 
+if TYPE_CHECKING:
+    import torch
+
 Float16Rows = NDArray[np.float16]
 MIN_QUERIES = 64  # of `best_products`; with fewer, or on a busy machine, a scan for each query is as fast
 ROW_BATCH_SIZE = 16_384  # rows multiplied at once: their float32 copies and scores stay in the caches of a processor
 QUERY_BATCH_SIZE = 1_024  # queries multiplied at once: bounds the memory of their scores to 64 MiB
-EXACT_BATCH_SIZES = {Device.CPU: 1_024, Device.CUDA: 65_536}  # rows scored at once in float64
+EXACT_BATCH_SIZES = {
+    Device.CPU: 256,
+    Device.CUDA: 65_536,
+}  # rows scored at once in float64; more would leave the caches of a processor
+APPROXIMATE_BATCH_SIZES = {Device.CPU: 1_024, Device.CUDA: 65_536}  # the same in float32
 
 
 def best_products(rows_nd: Float16Rows, queries_qd: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
@@ -42,23 +52,8 @@ def _best_of_batch(rows_nd: Float16Rows, queries_qd: Float32, k: int) -> tuple[F
     return scores.numpy(), rows.numpy()
 
 
-def row_lengths(rows_nd: Float16Rows) -> NDArray[np.float64]:
-    """Returns the (n,) lengths of stored rows, which are 1 up to the rounding of float16."""
-    import torch
-
-    lengths = np.empty(len(rows_nd))
-    for start in range(0, len(rows_nd), EXACT_BATCH_SIZES[Device.CPU]):
-        batch = slice(start, start + EXACT_BATCH_SIZES[Device.CPU])
-        lengths[batch] = torch.from_numpy(_writable(rows_nd[batch])).double().norm(dim=1).numpy()
-    return lengths
-
-
 def exact_scores(
-    queries_qd: Float32,
-    rows_nd: Float16Rows,
-    lengths_n: NDArray[np.float64],
-    rows: NDArray[np.int64] | None = None,
-    device: Device = Device.CPU,
+    queries_qd: Float32, rows_nd: Float16Rows, rows: NDArray[np.int64] | None = None, device: Device = Device.CPU
 ) -> Float32:
     """Returns (q, m) float32 inner products of (q, d) queries with m normalized rows, all n by default.
 
@@ -67,20 +62,49 @@ def exact_scores(
     """
     import torch
 
-    queries, count = (
-        torch.from_numpy(np.ascontiguousarray(queries_qd)).to(device.value, torch.float64),
-        len(rows_nd if rows is None else rows),
-    )
-    scores, size = np.empty((len(queries_qd), count), np.float32), EXACT_BATCH_SIZES[device]
-    for start in range(0, count, size):
+    queries = _tensor(queries_qd, device).double()
+
+    def score(stored: torch.Tensor) -> torch.Tensor:
+        exact = stored.double()
+        return torch.mm(queries, (exact / exact.norm(dim=1, keepdim=True)).float().double().T)
+
+    return _scored(score, EXACT_BATCH_SIZES[device], len(queries), rows_nd, rows, device)
+
+
+def approximate_scores(
+    queries_qd: Float32, rows_nd: Float16Rows, rows: NDArray[np.int64] | None = None, device: Device = Device.CPU
+) -> Float32:
+    """Returns what `exact_scores` does, computed in float32: with errors of about 1e-7, in a third of the time."""
+    import torch
+
+    queries = _tensor(queries_qd, device)
+
+    def score(stored: torch.Tensor) -> torch.Tensor:
+        floats = stored.float()
+        return torch.mm(queries, floats.T).div_(floats.norm(dim=1))
+
+    return _scored(score, APPROXIMATE_BATCH_SIZES[device], len(queries), rows_nd, rows, device)
+
+
+def _scored(
+    score: Callable[[torch.Tensor], torch.Tensor],
+    size: int,
+    count: int,
+    rows_nd: Float16Rows,
+    rows: NDArray[np.int64] | None,
+    device: Device,
+) -> Float32:
+    """Returns the (count, m) scores of m rows, which a function computes of a batch of `size` stored rows."""
+    total = len(rows_nd if rows is None else rows)
+    scores = np.empty((count, total), np.float32)
+    for start in range(0, total, size):
         batch = slice(start, start + size) if rows is None else rows[start : start + size]
-        stored = torch.from_numpy(_writable(rows_nd[batch])).to(device.value)
-        lengths = torch.from_numpy(lengths_n[batch]).to(device.value)
-        normalized = (stored.double() / lengths[:, None]).float().double()
-        scores[:, start : start + size] = (queries @ normalized.T).float().cpu().numpy()
+        scores[:, start : start + size] = score(_tensor(rows_nd[batch], device)).float().cpu().numpy()
     return scores
 
 
-def _writable(rows_md: Float16Rows) -> Float16Rows:
-    """Returns the rows as torch wants them: copied if they are mapped from a file that is only read."""
-    return np.require(rows_md, requirements=["C", "W"])
+def _tensor(array: NDArray[Any], device: Device) -> torch.Tensor:
+    """Returns an array as torch wants it: copied if it is mapped from a file that is only read."""
+    import torch
+
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device.value)
