@@ -22,7 +22,7 @@ DECODER_BYTES = {"AVIF": 36, "HEIF": 28, jpegxl.FORMAT: 64}
 RGBA_BYTES = 4  # a pixel of the image here
 CONSTANT_BYTES = 1 << 25  # tables and code of a decoder
 STRIP_BYTES = 1 << 20
-METADATA = ("exif", "icc_profile")
+METADATA = ("exif", "icc_profile", "xmp")  # which orientation and colors come from
 
 
 def decode(form: str, data: bytes, size: tuple[int, int], memory: int) -> Image.Image:

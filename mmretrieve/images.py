@@ -55,7 +55,8 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps one slas
 NOT_FETCHED = "URLs are not fetched; download the image and give its file"
 MAX_PIXELS = 120_000_000
 MAX_FILE_BYTES = 1 << 31  # of an image: 120 megapixels of 16 bytes
-MAX_WHOLE_FILE_BYTES = 1 << 28  # of an image of WHOLE_FILES
+MAX_WHOLE_FILE_BYTES = 1 << 27  # of an image of WHOLE_FILES
+WHOLE_FILE_COPIES = 3  # of its bytes: for Pillow, for the child process, and in it
 WHOLE_FILES = re.compile(rb"....ftyp|RIFF....WEBP|" + b"|".join(map(re.escape, jpegxl.STARTS)), re.DOTALL)
 """How files start that are read into memory before their pixels are known: AVIF, HEIC, WebP and JPEG XL."""
 HEAD_BYTES = 12
@@ -270,13 +271,16 @@ def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
 def _open_file(file: str | Path | BinaryIO) -> Image.Image:
     """The image of a file, not yet decoded."""
     head, size = _head(file)
-    if WHOLE_FILES.match(head) and size > MAX_WHOLE_FILE_BYTES:
-        raise ImageError(
-            f"{source_name(file)}: more than {MAX_WHOLE_FILE_BYTES:,} bytes are not read for an image of this format"
-        )
+    is_whole = WHOLE_FILES.match(head)
+    if is_whole and size > MAX_WHOLE_FILE_BYTES:
+        raise ImageError(f"{source_name(file)}: {size:,} bytes are above the limit of {MAX_WHOLE_FILE_BYTES:,} for this format")
     if jpegxl.FORMAT in _formats() and head.startswith(jpegxl.STARTS):
-        return jpegxl.JpegXLFile(file)
-    return Image.open(file, formats=[name for name in _formats() if name != jpegxl.FORMAT])  # whose plugin decodes it at once
+        image: Image.Image = jpegxl.JpegXLFile(file)
+    else:  # the plugin for JPEG XL would decode at once
+        image = Image.open(file, formats=[name for name in _formats() if name != jpegxl.FORMAT])
+    if is_whole:
+        DECODE_MEMORY.keep(image, WHOLE_FILE_COPIES * size)
+    return image
 
 
 def _head(file: str | Path | BinaryIO) -> tuple[bytes, int]:

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from mmretrieve.errors import MMRetrieveError
+from mmretrieve.forks import FORK_GATE
 
 MAX_BYTES = 8 << 30  # of address space of one child
 MAX_SECONDS = 120.0  # between two results of one child
 MAX_IDLE = os.cpu_count() or 2  # children that wait for the next file
+EXIT_SECONDS = 5.0  # that a child has to end by itself after its last answer
+READY = b"\0ready\n"
 SERVE = "from mmretrieve.isolation import serve; serve()"
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # each reserves address space
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144"}  # glibc gives larger blocks back to the system at once
@@ -74,16 +77,19 @@ class _Child:
     """A process that serves one request at a time: it gets a function and its arguments, and sends its value, or each value and the end."""
 
     def __init__(self) -> None:
-        self._owner, self._is_idle = os.getpid(), True
+        if not sys.executable:
+            raise CrashError("it is read in a child process, but this Python does not know its own program (sys.executable)")
+        self._owner, self._is_idle, self._is_ready = os.getpid(), True, False
         path = os.pathsep.join(map(os.path.abspath, sys.path))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **THREADS, **MALLOC, "PYTHONPATH": path},
-            bufsize=0,  # a fork must not flush what a thread of its parent has not written yet
-        )
+        with FORK_GATE.no_fork():  # a fork would keep the ends of its pipes open
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", SERVE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **THREADS, **MALLOC, "PYTHONPATH": path},
+                bufsize=0,  # a fork must not flush what a thread of its parent has not written yet
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, io.BufferedReader(cast(io.RawIOBase, self._process.stdout))
@@ -94,26 +100,27 @@ class _Child:
         return self._is_idle and self._owner == os.getpid() and self._process.poll() is None
 
     def call(self, function: Callable[..., R], arguments: tuple[object, ...]) -> R:
-        self._request(function, arguments, False)
-        answer = self._answer()
+        answer = self._answer_to((function, arguments, False))
         self._is_idle = True
         assert answer is not None
         result: R = answer[0]
         return result
 
     def iterate(self, function: Callable[..., Iterator[R]], arguments: tuple[object, ...]) -> Iterator[R]:
-        self._request(function, arguments, True)
-        while (answer := self._answer()) is not None:
+        answer = self._answer_to((function, arguments, True))
+        while answer is not None:
             yield from answer
+            answer = self._answer_to(None)
         self._is_idle = True
 
-    def _request(self, *request: object) -> None:
-        self._is_idle = False
-        with suppress(BrokenPipeError):  # it has crashed; there will be no answer
-            self._requests.write(pickle.dumps(request))
+    def write(self, data: bytes) -> None:
+        """Writes all of a part of a request; the system may take less at a time, for example when a signal comes."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[self._requests.write(rest) :]
 
-    def _answer(self) -> tuple[Any] | None:
-        """The next value, in a tuple; None at the end. Raises what the function raised."""
+    def _answer_to(self, request: tuple[object, ...] | None) -> tuple[Any] | None:
+        """The first value for a request, or the next one, in a tuple; None at the end. Raises what the function raised."""
         is_late = threading.Event()
 
         def give_up() -> None:
@@ -124,6 +131,7 @@ class _Child:
         timer.daemon = True
         timer.start()
         try:
+            self._send(request)
             answer = pickle.load(self._answers)
         except (EOFError, OSError, pickle.UnpicklingError):
             self._raise_crash(is_late=is_late.is_set())
@@ -131,12 +139,27 @@ class _Child:
             timer.cancel()
         if isinstance(answer, BaseException):
             self._is_idle = True
-            raise answer
+            try:
+                raise answer
+            finally:
+                del answer  # it would keep itself, and what the callers hold, through its traceback
         value: tuple[Any] | None = answer
         return value
 
+    def _send(self, request: tuple[object, ...] | None) -> None:
+        if request is not None:
+            self._is_idle = False
+            with suppress(BrokenPipeError):  # it has crashed; there will be no answer
+                pickle.dump(request, self, pickle.HIGHEST_PROTOCOL)  # large bytes are not copied
+        while not self._is_ready:  # what is printed while Python starts is no answer
+            line = self._answers.readline()
+            if not line:
+                raise EOFError
+            self._is_ready = line.endswith(READY)
+
     def _raise_crash(self, *, is_late: bool) -> NoReturn:
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(EXIT_SECONDS)
         self.end()
         if is_late:
             raise CrashError(f"reading it took longer than {MAX_SECONDS:g} s")
@@ -192,14 +215,16 @@ def serve() -> None:
     _limit_resources()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what a library prints must not be taken for an answer
+    answers.write(READY)
     while True:
         try:
-            function, arguments, is_iteration = pickle.load(requests)
+            request = pickle.load(requests)
         except EOFError:
             return
-        for answer in _answers(function, arguments, is_iteration):
+        for answer in _answers(*request):
             answers.write(answer)
             answers.flush()
+        del request, answer  # which may be large
 
 
 def _answers(function: Callable[..., Any], arguments: tuple[object, ...], is_iteration: bool) -> Iterator[bytes]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -10,17 +12,22 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import crashing
 import pyarrow as pa
 import pytest
+from live_server import until
 from pyarrow import parquet as pq
 
 import mmretrieve as mm
 from mmretrieve import isolation
 from mmretrieve.cli.main import main
+from mmretrieve.forks import FORK_GATE
 from mmretrieve.isolation import CrashError, IsolatedReader, iterate_isolated, run_isolated
 from mmretrieve.sources import parquet_files
 from mmretrieve.sources.parquet_files import DamagedError
@@ -62,6 +69,72 @@ def test_values_and_errors_are_those_of_the_function() -> None:
     assert [next(numbers) for _ in range(1000)] == list(range(1000))
     with pytest.raises(CrashError):
         next(numbers)
+
+
+def test_what_a_failed_call_was_given_is_freed_at_once() -> None:
+    given = Given()
+    alive = weakref.ref(given)
+    gc.disable()
+    try:
+        with suppress(mm.MMRetrieveError):
+            run_isolated(crashing.fail, given)  # type: ignore[arg-type]
+        del given
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_a_child_does_not_keep_what_it_was_given() -> None:
+    reader = IsolatedReader()
+    status = Path(f"/proc/{reader.run(os.getpid)}/statm")
+    assert reader.run(len, bytes(100_000_000)) == 100_000_000
+    until(lambda: mmap.PAGESIZE * int(status.read_text().split()[1]) < 60_000_000, 5)
+
+
+def test_signals_do_not_cut_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "MAX_SECONDS", 20.0)
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for size in (1 << 16, 5_000_000, 50_000_000):
+            assert run_isolated(len, bytes(size)) == size
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_no_fork_comes_between_while_a_child_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have the ends of the pipes, and keep them open."""
+    started: list[bool] = []
+    start = subprocess.Popen
+
+    def starting(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(bool(FORK_GATE._depth))
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(isolation.subprocess, "Popen", starting)
+    assert IsolatedReader().run(abs, -1) == 1
+    assert started == [True]
+
+
+def test_what_is_printed_when_python_starts_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('hello', flush=True)\nprint('no end of line', end='', flush=True)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert IsolatedReader().run(abs, -1) == 1
+
+
+def test_a_python_that_does_not_know_its_program_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", None)
+    with pytest.raises(CrashError, match=r"this Python does not know its own program \(sys\.executable\)"):
+        IsolatedReader().run(abs, -1)
+
+
+class Given:
+    """What a call is given."""
+
+    def __repr__(self) -> str:
+        return "given"
 
 
 def test_a_reader_starts_again_after_a_crash_and_serves_threads() -> None:

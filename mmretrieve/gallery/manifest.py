@@ -12,7 +12,7 @@ from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MMRetrieveError
 from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.store.records import FieldType
-from mmretrieve.gallery.store.store import Store
+from mmretrieve.gallery.store.store import MAX_DIM, Store
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.options import OLD_COLORS, Colors, Decode
 
@@ -69,13 +69,15 @@ class Manifest:
     def from_dict(cls, data: Mapping[str, Any], location: object) -> Manifest:
         """From what `to_dict` returns, or the metadata of a store. Raises GalleryError, with the location, for anything else."""
         try:
-            setting, vocabulary = data.get("setting"), data.get(vocabularies.KEY)
+            setting, vocabulary, dim = data.get("setting"), data.get(vocabularies.KEY), data["dim"]
+            if type(dim) is not int or not 0 < dim <= MAX_DIM:
+                raise ValueError(f"dim is {dim!r:.60}")
             encoder = EncoderIdentity(**data["encoder"])
             if not all(isinstance(text, str) for text in (*asdict(encoder).values(), data.get("title_field") or "")):
                 raise TypeError("the identity of the encoder and the title field must be texts")
             return cls(
                 encoder,
-                int(data["dim"]),
+                dim,
                 Decode(data["decode"]),
                 None if setting is None else PDV(**setting),
                 {name: FieldType(kind) for name, kind in data.get("fields", {}).items()},
@@ -85,8 +87,8 @@ class Manifest:
             )
         except GalleryError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, MMRetrieveError) as error:
-            raise GalleryError(f"{location}: the manifest cannot be read ({error})") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MMRetrieveError) as error:
+            raise GalleryError(f"{location}: the manifest cannot be read ({error!s:.300})") from error
 
 
 def detect_title_field(types: Mapping[str, FieldType]) -> str | None:

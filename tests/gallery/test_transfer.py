@@ -241,6 +241,18 @@ def test_pipes_and_devices_in_an_export_are_refused(name: str, exported: Path, t
             gallery.import_vectors(folder)
 
 
+@pytest.mark.parametrize("text", ["1e400", "1e308", "0", "-3", "true", '"128"', "1048577", "[]", "null", "9" * 4_000])
+def test_a_dimension_that_no_gallery_has_is_refused(text: str, exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "out")
+    manifest = json.loads((folder / "mmretrieve.json").read_text()) | {"dim": "DIM"}
+    (folder / "mmretrieve.json").write_text(json.dumps(manifest).replace('"DIM"', text))
+    assert main(["import", "--gallery", str(tmp_path / "new.gallery"), str(folder)]) == 1
+    assert not (tmp_path / "new.gallery").exists()
+    with pytest.raises(GalleryError, match=r"mmretrieve.json: (the manifest cannot be read|cannot be read|.*number)") as caught:
+        transfer.read_manifest(folder)
+    assert len(str(caught.value)) < 1_000
+
+
 @pytest.mark.parametrize("array", [np.float32(3), np.ones(4), np.ones((60, 128), bool), np.ones((60, 128), "datetime64[s]")])
 def test_an_array_of_another_kind_is_refused(array: np.ndarray, exported: Path, tmp_path: Path, encoder: mm.Encoder) -> None:
     folder = shutil.copytree(exported, tmp_path / "out")
