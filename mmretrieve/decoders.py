@@ -17,7 +17,7 @@ from mmretrieve.heif import split_alpha
 from mmretrieve.isolation import iterate_isolated, limited_memory
 
 Strip = tuple[int, bytes]  # a number of rows, and their pixels
-DECODER_BYTES = {"AVIF": 36, "HEIF": 28, jpegxl.FORMAT: 64}
+DECODER_BYTES = {"AVIF": 24, "HEIF": 24, jpegxl.FORMAT: 64}
 """Bytes a pixel that the decoder of each format may take: with 10 bits, film grain, tiles and transparency. Most images take 6 to 12."""
 RGBA_BYTES = 4  # a pixel of the image here
 CONSTANT_BYTES = 1 << 25  # tables and code of a decoder
