@@ -45,6 +45,7 @@ from mmretrieve.gallery.store.statements import (
     WHERE_SECONDS,
     LedgerTransaction,
     connect,
+    epoch_of,
     in_transaction,
     meta_of,
     put_meta,
@@ -367,7 +368,7 @@ class Ledger:
     @contextmanager
     def _within(self, version: StoreVersion) -> Iterator[sqlite3.Connection]:
         with self.reading() as db:
-            if meta_of(db)["epoch"] != version.epoch:
+            if epoch_of(db) != version.epoch:
                 raise StaleViewError(f"{self.path.parent}: was compacted during the read; open it again")
             yield db
 

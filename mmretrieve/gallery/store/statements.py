@@ -138,6 +138,11 @@ def meta_of(db: sqlite3.Connection) -> dict[str, Any]:
     return meta
 
 
+def epoch_of(db: sqlite3.Connection) -> object:
+    """Returns the epoch, of all metadata the one that every read needs."""
+    return load_json(*db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone())
+
+
 def put_meta(db: sqlite3.Connection, values: Mapping[str, object]) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
 
