@@ -101,6 +101,7 @@ def test_a_column_of_another_type_is_damage(whole: Path, tmp_path: Path, column:
     [
         "UPDATE fields SET number = x'41ff' WHERE _row = 2", "UPDATE fields SET name = x'' WHERE _row = 2",
         "UPDATE items SET row = -1 WHERE row = 2", "UPDATE items SET row = 100 WHERE row = 2",
+        "UPDATE items SET row = 100, died = 1 WHERE row = 2", "UPDATE items SET row = -1, died = 1 WHERE row = 2",
         "UPDATE items SET died = -1 WHERE row = 2", "DELETE FROM items", "DROP TABLE fields", "DELETE FROM meta WHERE key = 'rows'",
         "UPDATE items SET seal = 9e999 WHERE row = 2", "UPDATE meta SET value = x'41ff' WHERE key = 'encoder'",
     ],
@@ -108,7 +109,7 @@ def test_a_column_of_another_type_is_damage(whole: Path, tmp_path: Path, column:
 def test_rows_that_were_not_committed_are_damage(whole: Path, tmp_path: Path, statement: str) -> None:
     lines = [
         *refusals(path := edited(whole, tmp_path, statement)),
-        *(mm.Gallery.open(path).verify() if "meta" not in statement else ()),
+        *(mm.Gallery.open(path).verify() if "meta" not in statement and "died = 1" not in statement else ()),
     ]
     assert lines
     assert not [line for line in lines if "\n" in line]

@@ -202,6 +202,8 @@ class Ledger:
                 earlier = StoreVersion(meta["epoch"], 0, 0, np.empty(0, np.int64))
             query = "SELECT row FROM items WHERE died > 0 AND died > ?"
             deleted = [row for (row,) in db.execute(query, (earlier.generation,))]
+            if deleted and not 0 <= min(deleted) <= max(deleted) < meta["rows"]:
+                raise ValueError(f"row {max(deleted)} was deleted, of {meta['rows']}")
         dead = np.union1d(earlier.dead, np.array(deleted, dtype=np.int64)) if deleted else earlier.dead
         return StoreVersion(meta["epoch"], meta["generation"], meta["rows"], dead)
 
