@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition, check_composition
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.deferred import DeferredEncoder
 from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError, checks_keywords
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
@@ -39,6 +40,9 @@ from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
+
+if TYPE_CHECKING:
+    from mmretrieve.encoders.openclip import OpenClipEncoder
 
 AnyGallery = GalleryBase[Any]
 """A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
@@ -136,6 +140,7 @@ class Retriever:
         device: str = "auto",
         dtype: str = "auto",
         parts: Parts | Callable[[Encoder], Parts] | None = None,
+        lazy: bool = False,
     ) -> Retriever:
         """Opens a gallery together with the encoder that made it.
 
@@ -152,6 +157,9 @@ class Retriever:
             The dtype of the image tower, as in `load_encoder`.
         parts : Parts or callable, optional
             What composers are built of, or a function that makes it from the encoder.
+        lazy : bool, default=False
+            Load the encoder when an image or a text first has to be encoded, and report then why it cannot be loaded. Searches
+            by ids of items alone never load it.
 
         Returns
         -------
@@ -173,7 +181,8 @@ class Retriever:
         (2000, 128)
         """
         gallery = open_gallery(path, device=_index_device(device))
-        encoder = _encoder_of(gallery, device, dtype) if encoder is None else encoder
+        if encoder is None:
+            encoder = _deferred_encoder(gallery, device, dtype) if lazy else _load_encoder(gallery, device, dtype)
         return cls(gallery, encoder, parts=parts(encoder) if callable(parts) else parts)
 
     @checks_keywords
@@ -730,10 +739,29 @@ def _index_device(device: str) -> IndexDevice:
     return IndexDevice(kind) if kind in (IndexDevice.AUTO, IndexDevice.CUDA) else IndexDevice.CPU
 
 
-def _encoder_of(gallery: AnyGallery, device: str, dtype: str) -> Encoder:
-    from mmretrieve.encoders import openclip  # torch only where an encoder is not given
+def _deferred_encoder(gallery: AnyGallery, device: str, dtype: str) -> DeferredEncoder:
+    """The encoder of a gallery, not loaded yet. A device or a dtype that is named is checked at once, with torch."""
+    if (device, dtype) != (AUTO, AUTO):
+        _check_computing(device, dtype)
+
+    def load() -> OpenClipEncoder:
+        encoder = _load_encoder(gallery, device, dtype)
+        gallery.check_encoder(encoder)
+        return encoder
+
+    return DeferredEncoder(gallery.encoder_identity, gallery.dim, load)
+
+
+def _check_computing(device: str, dtype: str) -> None:
+    from mmretrieve.encoders import openclip
 
     openclip.resolve_dtype(dtype, openclip.resolve_device(device))
+
+
+def _load_encoder(gallery: AnyGallery, device: str, dtype: str) -> OpenClipEncoder:
+    from mmretrieve.encoders import openclip  # torch only where an encoder is not given
+
+    _check_computing(device, dtype)
     identity = gallery.encoder_identity
     try:
         return openclip.load_encoder(

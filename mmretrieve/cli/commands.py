@@ -66,7 +66,7 @@ def search(options: argparse.Namespace) -> int:
     """Prints the items that best match reference images, prompts, or both."""
     request = SearchRequest.parse(**arguments.search_fields(options))
     _check_parts_are_used(options, request)
-    retriever = open_retriever(options)
+    retriever = open_retriever(options, lazy=True)
     ranking = retriever.search_requests([request])[0]
     _print_hits(ranking, retriever.gallery, as_json=options.json)
     return DONE

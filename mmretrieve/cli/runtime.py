@@ -91,8 +91,8 @@ def resolve_folder(name: str) -> Path:
     return Path(resolve_gallery(name))
 
 
-def open_retriever(options: argparse.Namespace) -> Retriever:
-    """The named gallery with its encoder and the named captioner, rewriter, compiler and describer."""
+def open_retriever(options: argparse.Namespace, *, lazy: bool = False) -> Retriever:
+    """The named gallery with its encoder and the named captioner, rewriter, compiler and describer. lazy: as `Retriever.open`."""
     from mmretrieve.composers import parts_from
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.retriever import Retriever
@@ -104,6 +104,7 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
         encoder=load_named_encoder(options, options.encoder) if options.encoder else None,
         device=options.device,
         dtype=options.dtype,
+        lazy=lazy,
     )
     parts = parts_from(language, opened.encoder, vocabulary=vocabulary, phi=options.phi)
     return Retriever(opened.gallery, opened.encoder, parts=parts)

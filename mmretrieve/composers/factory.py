@@ -15,6 +15,7 @@ from mmretrieve.composers.inversion import Inversion, SentenceEncoder
 from mmretrieve.composers.roles import Constrained, RoleAware
 from mmretrieve.composers.simple import ImageOnly, PromptOnly, Slerp, Sum
 from mmretrieve.encoders.base import Encoder, Progress
+from mmretrieve.encoders.deferred import DeferredEncoder
 from mmretrieve.errors import OptionError, checks_keywords
 from mmretrieve.images import ImageLike
 from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
@@ -298,6 +299,8 @@ def _sentence_encoder(context: ComposerContext, name: ComposerName) -> SentenceE
     from mmretrieve.inversion.oti import OTI
 
     encoder, parts = context.encoder, context.parts
+    if isinstance(encoder, DeferredEncoder):
+        encoder = encoder.loaded
     if not isinstance(encoder, OpenClipEncoder):
         raise OptionError(
             f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder, got a {type(encoder).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import zipfile
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from mmretrieve.options import load_json
+from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, load_json
 
 PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of DistributedDataParallel, around the names of all weights
 MAX_REASON_CHARACTERS = 300
@@ -52,6 +53,17 @@ def file_problem(path: Path, error: Exception) -> str:
     except OSError as failed:
         return f"it cannot be read ({failed.strerror or failed})"
     return kind or state_problem(error) or _object_problem(error) or _other_problem(error)
+
+
+def encoder_folder(spec: str) -> Path | None:
+    """The folder of the encoder with that name; None for one that has none of its own.
+
+    >>> encoder_folder("wardrobe") == BUILT_IN_MODEL, encoder_folder("ViT-B-32/openai")
+    (True, None)
+    """
+    if spec == BUILT_IN:
+        return BUILT_IN_MODEL
+    return Path(spec).resolve() if os.path.isdir(spec) and not spec.startswith("hf-hub:") else None
 
 
 def folder_problem(folder: Path) -> str | None:

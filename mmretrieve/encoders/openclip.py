@@ -27,6 +27,7 @@ from mmretrieve.concurrency import LruCache, map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.checkpoints import (
     CONFIG,
+    encoder_folder,
     file_problem,
     folder_problem,
     folder_weights,
@@ -39,7 +40,7 @@ from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, cropped_lengths, encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, checks_keywords, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
-from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Preprocessing
+from mmretrieve.options import BUILT_IN, Preprocessing
 from mmretrieve.vectors import Float32, unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -351,15 +352,12 @@ def weights_hash(model: nn.Module) -> str:
 
 def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
     """(open_clip name, pretrained tag or file, local folder) of a spec."""
-    if spec == BUILT_IN:
-        return f"local-dir:{BUILT_IN_MODEL}", None, BUILT_IN_MODEL
-    if spec.startswith("hf-hub:"):
-        return spec, None, None
-    if os.path.isdir(spec):
-        folder = Path(spec).resolve()
+    if (folder := encoder_folder(spec)) is not None:
         if (problem := folder_problem(folder)) is not None:
             raise EncoderError(f"{spec}: {problem}")
         return f"local-dir:{folder}", None, folder
+    if spec.startswith("hf-hub:"):
+        return spec, None, None
     model, _, weights = spec.partition("/")
     if model not in open_clip.list_models():
         raise unknown_encoder(spec)

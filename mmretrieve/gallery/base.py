@@ -394,7 +394,8 @@ class GalleryBase(ABC, Generic[View]):
             If the file is missing or has changed since it was added.
         """
         with self._open_unchanged(self.item(id_)) as file:
-            size = getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE)
+            is_fast = self.decode is Decode.FAST  # only this reads the size, for which an encoder may have to be loaded
+            size = getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE) if is_fast else DEFAULT_IMAGE_SIZE
             return open_image(file, decode=self.decode, size=size, colors=self.colors)
 
     def has_picture(self, item: Item) -> bool:

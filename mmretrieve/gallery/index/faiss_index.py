@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.forks import FORK_GATE
-from mmretrieve.gallery.index import gpu
+from mmretrieve.gallery.index import gpu, products
 from mmretrieve.gallery.index.factory import cells_of, float16_rows, limit_threads, parameters, train_index, translate_errors
 from mmretrieve.gallery.index.plan import MAX_GPU_K, Device, IndexPlan, SearchParams, default_params
-from mmretrieve.gallery.index.products import MIN_QUERIES, best_products
 from mmretrieve.options import check_count
 from mmretrieve.vectors import Float32, as_rows
 
@@ -157,10 +156,10 @@ class FaissIndex:
         faiss_params = parameters(self._index, replace(self.params, nprobe=nprobe))
         if self.max_k is not None and self._process != os.getpid():
             raise GalleryError("a GPU cannot be used in a forked process; start it with multiprocessing.get_context('spawn')")
-        stored = float16_rows(self._index, self.plan.factory) if len(queries) >= MIN_QUERIES else None
+        stored = float16_rows(self._index, self.plan.factory) if products.pays(len(queries), len(self)) else None
         with FORK_GATE.no_fork(), limit_threads(len(queries)):
             if stored is not None:
-                return best_products(stored, queries, fetch_k)
+                return products.best_products(stored, queries, fetch_k)
             scores, rows = self._index.search(queries, fetch_k, params=faiss_params)
         return scores, rows
 

@@ -6,6 +6,7 @@ gives, without a copy of all rows in float32; `approximate_scores` is three time
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 
 Float16Rows = NDArray[np.float16]
 MIN_QUERIES = 64  # of `best_products`; with fewer, or on a busy machine, a scan for each query is as fast
+MIN_PAIRS = 1 << 24  # of queries and rows; with fewer, FAISS is done before torch is imported
 ROW_BATCH_SIZE = 16_384  # rows multiplied at once: their float32 copies and scores stay in the caches of a processor
 QUERY_BATCH_SIZE = 1_024  # queries multiplied at once: bounds the memory of their scores to 64 MiB
-EXACT_BATCH_SIZES = {
-    Device.CPU: 256,
-    Device.CUDA: 65_536,
-}  # rows scored at once in float64; more would leave the caches of a processor
+EXACT_BATCH_SIZES = {Device.CPU: 256, Device.CUDA: 65_536}  # rows scored at once in float64; more would leave the caches
 APPROXIMATE_BATCH_SIZES = {Device.CPU: 1_024, Device.CUDA: 65_536}  # the same in float32
+
+
+def pays(n_queries: int, n_rows: int) -> bool:
+    """Returns whether `best_products` is faster than a search of FAISS."""
+    return n_queries >= MIN_QUERIES and ("torch" in sys.modules or n_queries * n_rows >= MIN_PAIRS)
 
 
 def best_products(rows_nd: Float16Rows, queries_qd: Float32, k: int) -> tuple[Float32, NDArray[np.int64]]:
