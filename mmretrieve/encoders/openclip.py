@@ -35,6 +35,7 @@ from mmretrieve.encoders.checkpoints import (
     one_line,
     strip_prefixes,
 )
+from mmretrieve.encoders.initialization import create_loaded
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, cropped_lengths, encode_tokens
@@ -265,7 +266,7 @@ def _create_model(name: str, pretrained: str | None) -> Any:
     """The model with its weights. Weights of a file may have the prefixes of torch.compile and of parallel training."""
     options = {"require_pretrained": True, "pretrained_text": False, "weights_only": True}
     try:
-        return open_clip.create_model(name, pretrained, **options)
+        return create_loaded(lambda: open_clip.create_model(name, pretrained, **options))
     except Exception:
         state = None if pretrained is None else _state_with_prefixes(Path(pretrained))
         if state is None:
@@ -273,7 +274,7 @@ def _create_model(name: str, pretrained: str | None) -> Any:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pt"
         torch.save({strip_prefixes(key): value for key, value in state.items()}, path)
-        return open_clip.create_model(name, str(path), **options)
+        return create_loaded(lambda: open_clip.create_model(name, str(path), **options))
 
 
 def _state_with_prefixes(path: Path) -> dict[str, Tensor] | None:
