@@ -1,8 +1,7 @@
 """Time to the first answer of shell and server, and to load encoders: `python -m benchmarks.starts [--runs 5] [--out results]`.
 
 Every measurement is a new process. `--models` names architectures, whose weights are written at random first; the ordinary load of
-open_clip is measured beside that of this library. CPU seconds count
-all threads, and those of a server its end as well.
+open_clip is measured beside that of this library. CPU seconds count all threads; those of a server include its end.
 """
 
 from __future__ import annotations
