@@ -68,7 +68,7 @@ def _add_maintenance_commands(subparsers: Any) -> None:
     duplicates.add_argument("--min-score", type=arguments.share, metavar="S", help=text)
     build = _command(subparsers, "build", maintenance.build)
     _add_folder(build)
-    text = 'a FAISS factory string such as "IVF4096,SQ8" (default: by size and memory)'
+    text = 'a FAISS factory string such as "IVF4096,SQ8" (default: the fastest that reaches the recall)'
     build.add_argument("--index", metavar="FACTORY", help=text)
     index_report = _command(subparsers, "index-report", maintenance.index_report)
     _add_folder(index_report)

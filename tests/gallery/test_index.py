@@ -309,6 +309,9 @@ def test_plans_at_their_thresholds() -> None:
     assert choose(1_000_000, 512, memory=int(needed / MAX_MEMORY_SHARE) + 1).factory == "IVF4096,SQ8"
     assert choose(1_000_000, 512, memory=int(needed / MAX_MEMORY_SHARE) - 1).factory == "IVF4096,RaBitQ"
     assert choose(0, 512).factory == "SQfp16"
+    assert choose(1_000_000, 512, recall=1, memory=plenty).reason.startswith("a recall of 1 was requested")
+    assert choose(1_000_000, 512, recall=1, memory=plenty).exact
+    assert choose(1_000_000, 512, recall=1, memory=int(needed / MAX_MEMORY_SHARE) + 1).factory == "IVF4096,SQ8"
     assert choose(few + 1, 512, device="cuda", memory=plenty).factory == "SQfp16"
     assert choose(1_000_000, 512, device=Device.CUDA, memory=1_000_000_000).factory == "IVF4096,SQ8"
     assert IndexPlan(**json.loads(json.dumps(asdict(choose(few + 1, 512))))) == choose(few + 1, 512)

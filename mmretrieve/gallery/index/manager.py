@@ -1,27 +1,25 @@
-"""Opens, builds, extends and verifies the index of a gallery. Without a stored index, a flat one is made in memory."""
+"""Opens, writes, extends and verifies the index of a gallery. Without a stored index, a flat one is made in memory."""
 
 from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
+from mmretrieve.gallery.index.builder import N_QUERIES, build_fastest, build_index, tune_index
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
-from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
-from mmretrieve.gallery.index.tuning import IndexReport, TuningResult, composed_queries, exact_best_with_ties, report, tune
+from mmretrieve.gallery.index.plan import Device, IndexPlan
+from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best_with_ties, report
 from mmretrieve.gallery.store.files import INDEX
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.options import is_number
 
-N_QUERIES = 200  # composed queries for tuning, and as many others for the report
-TUNING_K = 10  # recall@10 has to reach the target
 MAX_INDEX_BYTES, MAX_ROW_BYTES = (
     1 << 26,
     1 << 16,
@@ -70,28 +68,29 @@ def build(
 ) -> IndexManifest:
     """Builds the index, tunes its parameters to a recall@10 of composed queries, and writes it.
 
-    `factory` is a FAISS factory string; None chooses by size and memory. Raises OptionError for an index that cannot be built or a target that is
+    `factory` is a FAISS factory string; None builds the fastest that reaches the recall. Raises OptionError for an index that cannot be built or a target that is
     out of range, GalleryError if another process is building.
     """
     _check_target(target)
     if not version.total:
         raise GalleryError(f"{store.folder}: the gallery is empty; add items before building an index")
-    plan = choose(len(float16_rows), store.dim) if factory is None else IndexPlan(factory, "requested by name")
     with store.writing_index():
         store.check_vectors(store.ledger.vector_checksums(version), float16_rows)
-        started = time.perf_counter()
-        index = FaissIndex.build(plan, float16_rows, progress=progress)
+        if factory is None:
+            built = build_fastest(float16_rows, target, progress)
+        else:
+            built = build_index(float16_rows, IndexPlan(factory, "requested by name"), target, progress)
         manifest = IndexManifest(
             epoch=version.epoch,
-            rows=len(index),
+            rows=len(built.index),
             digest="",
-            factory=plan.factory,
-            reason=plan.reason,
-            trained=len(index),
-            seconds=time.perf_counter() - started,
-            **vars(_tune(index, float16_rows, target)),
+            factory=built.plan.factory,
+            reason=built.plan.reason,
+            trained=len(built.index),
+            seconds=built.seconds,
+            **vars(built.tuned),
         )
-        return _write(store, version, index, manifest, index_wanted={"factory": factory, "target": target})
+        return _write(store, version, built.index, manifest, index_wanted={"factory": factory, "target": target})
 
 
 def maintain(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
@@ -129,7 +128,7 @@ def measure(store: Store, version: StoreVersion, float16_rows: Float16Rows, targ
     if manifest is None or index is None:
         raise GalleryError(f"{store.folder}: there is no index; build one with `mmretrieve build {store.folder}`")
     rows = float16_rows[: len(index)]
-    tuned = replace(manifest, **vars(_tune(index, rows, target)))
+    tuned = replace(manifest, **vars(tune_index(index, rows, target)))
     if tuned != manifest:
         manifest = tuned
         with store.writing_index():
@@ -157,13 +156,6 @@ def sizes(store: Store) -> dict[str, int]:
 def _check_target(target: float) -> None:
     if not is_number(target) or not 0 < target <= 1:
         raise OptionError(f"recall must be a number above 0 and up to 1, got {target!r}")
-
-
-def _tune(index: FaissIndex, rows: Float16Rows, target: float) -> TuningResult:
-    """Finds the cheapest parameters that reach the target. The manifest has fields of the same names as the result."""
-    queries = composed_queries(rows, N_QUERIES)
-    k = min(TUNING_K, len(rows))
-    return tune(index, exact_best_with_ties(rows, queries, k), queries, k=k, target=target)
 
 
 def _move_to_device(index: FaissIndex, device: Device, float16_rows: Float16Rows) -> FaissIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import log2, sqrt
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmretrieve.errors import OptionError
-from mmretrieve.options import OptionEnum, check_count, is_number
+from mmretrieve.options import DEFAULT_RECALL, OptionEnum, check_count, is_number
 
 FLAT, FLAT_FLOAT32 = "SQfp16", "Flat"  # all vectors in float16, in float32
 EXACT_FACTORIES = frozenset({FLAT, FLAT_FLOAT32})  # they score every vector as it is stored
@@ -20,6 +21,7 @@ MAX_CELLS = 1 << 14  # every query scans the centroids of all cells
 MAX_GPU_K = 2048  # limit of k and of searched cells on a GPU (FAISS 1.15)
 NAMES_IN_FILES = {"nprobe": "probes"}  # of search parameters that JSON files spell differently
 ID_BYTES, FACTOR_BYTES = 8, 8  # of a vector in a cell: its row number; of RaBitQ also two float32 factors
+LINK_BYTES = 4  # of a link of a graph, which has twice as many for each vector as its factory string says
 MAX_MEMORY_SHARE = 0.8  # of the free memory; the rest is for the training sample and searches
 
 
@@ -83,28 +85,43 @@ class SearchParams:
         return cls(**{names[key]: value for key, value in data.items() if key in names})
 
 
-def choose(items: int, dim: int, *, memory: int | None = None, device: Device | str = Device.CPU) -> IndexPlan:
-    """Chooses the index for a number of items and a dimension. `memory` is the limit in bytes, by default the free memory.
+def choose(
+    items: int, dim: int, *, recall: float = DEFAULT_RECALL, memory: int | None = None, device: Device | str = Device.CPU
+) -> IndexPlan:
+    """Chooses the index by size alone, where none is tried. `memory` is the limit in bytes, by default the free memory.
 
-    On the CPU: flat float16 up to MAX_FLAT_NUMBERS numbers, then cells of 8-bit vectors, then cells of 1-bit vectors if those do not fit. On a
-    GPU (`memory` is that of the GPU): flat float16 if it fits, otherwise cells of 8-bit vectors.
+    On the CPU: flat float16 up to MAX_FLAT_NUMBERS numbers, or for a recall of 1 if it fits; then cells of 8-bit vectors, then cells of 1-bit
+    vectors if those do not fit. On a GPU (`memory` is that of the GPU): flat float16 if it fits, otherwise cells of 8-bit vectors.
     """
-    room = MAX_MEMORY_SHARE * (memory if memory is not None else _free_memory())
+    memory = memory if memory is not None else free_memory()
     cells, numbers = cells_for(items), items * dim
     size = f"{items:,} × {dim} numbers"
     if Device(device) is Device.CUDA:
-        if 2 * numbers <= room:
+        if fits(FLAT, items, dim, memory):
             return IndexPlan(FLAT, f"{size} fit into the GPU's memory as float16: every vector is scored, nothing is missed")
         return IndexPlan(
             f"IVF{cells},SQ8", f"{size} do not fit into the GPU's memory as float16: 8 bits each, in {cells} cells"
         )
     if numbers <= MAX_FLAT_NUMBERS:
         return IndexPlan(FLAT, f"{size} are few enough to score every vector as it is stored: nothing is missed")
-    if items * (dim + ID_BYTES) <= room:
+    if recall == 1 and fits(FLAT, items, dim, memory):
+        return IndexPlan(FLAT, "a recall of 1 was requested: every vector is scored as it is stored, nothing is missed")
+    if fits(f"IVF{cells},SQ8", items, dim, memory):
         return IndexPlan(f"IVF{cells},SQ8", f"{size} are too many to score all: 8 bits each, in {cells} cells")
-    return IndexPlan(
-        f"IVF{cells},RaBitQ", f"{size} do not fit into {_gigabytes(room)} as 8 bits each: 1 bit each, in {cells} cells"
-    )
+    room = _gigabytes(MAX_MEMORY_SHARE * memory)
+    return IndexPlan(f"IVF{cells},RaBitQ", f"{size} do not fit into {room} as 8 bits each: 1 bit each, in {cells} cells")
+
+
+def fits(factory: str, items: int, dim: int, memory: int) -> bool:
+    """Whether so many vectors, as the index keeps them, fit into MAX_MEMORY_SHARE of the memory, in bytes."""
+    if factory.endswith("RaBitQ"):
+        vector_bytes = dim / 8 + ID_BYTES + FACTOR_BYTES
+    elif factory.endswith("SQ8"):
+        vector_bytes = dim + ID_BYTES
+    else:
+        graph = re.match(r"HNSW(\d+)", factory)
+        vector_bytes = 2 * dim + (2 * LINK_BYTES * int(graph[1]) if graph else 0)
+    return items * vector_bytes <= MAX_MEMORY_SHARE * memory
 
 
 def cells_for(items: int) -> int:
@@ -120,7 +137,7 @@ def default_params(plan: IndexPlan, cells: int | None) -> SearchParams:
     return SearchParams(nprobe, ef, overfetch=20 if "RaBitQ" in plan.factory else 2)
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Returns the free memory in bytes, in a container at most its limit."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
