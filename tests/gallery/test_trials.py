@@ -21,7 +21,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.gallery.index import builder, trials
 from mmretrieve.gallery.index.builder import build_fastest
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.index.plan import FLAT, MAX_MEMORY_SHARE, Device, fits
+from mmretrieve.gallery.index.plan import FLAT, MAX_MEMORY_SHARE, Device, IndexPlan, SearchParams, fits
 from mmretrieve.gallery.index.trials import (
     MAX_GRAPH_SECONDS,
     MIN_GAIN,
@@ -143,7 +143,7 @@ def test_trials_of_a_sample_predict_those_of_all_rows() -> None:
 
 
 def test_the_time_of_a_search_is_the_median_and_indexes_take_turns() -> None:
-    index = builder.build_index(rows(600), builder.IndexPlan(FLAT, "requested"), 0.99).index
+    index = builder.build_index(rows(600), IndexPlan(FLAT, "requested"), 0.99).index
     queries = clustered(5)
     clock = ticking(*(ms for slow in (1, 1, 50, 1, 2) for ms in (slow, 3 * slow)))
     assert trials.search_ms([index, index], rows(600), queries, clock) == pytest.approx([1, 3])
@@ -187,6 +187,19 @@ def test_what_was_built_is_measured_and_explained(measured_ms: dict[str, float])
         f"4.4 ms a search, recall {built.tuned.recall:.3f}; estimated from 300 items: SQfp16 10.0 ms, exact, 1 s to build; "
         "IVF128,RaBitQ 4.5 ms, recall 0.995, 1 s to build; HNSW32,SQfp16 5.0 ms, recall 0.995, 1 s to build"
     )
+
+
+def test_the_search_with_tuned_parameters_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    params: list[SearchParams] = []
+
+    def search_ms(indexes: Sequence[FaissIndex], *_: object) -> list[float]:
+        params.extend(index.params for index in indexes)
+        return [2.0]
+
+    monkeypatch.setattr(builder, "search_ms", search_ms)
+    built = builder.build_index(rows(), IndexPlan(CELLS, "requested"), 0.8)
+    assert built.measure(rows()) == Trial(CELLS, 2.0, built.tuned.recall, built.seconds, measured=True)
+    assert params == [built.tuned.params] != [built.index.params]
 
 
 def test_an_index_that_is_slower_than_its_trial_gives_way_to_the_next(measured_ms: dict[str, float]) -> None:
