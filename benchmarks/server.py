@@ -1,7 +1,7 @@
 """The server under load: `python -m benchmarks.server [--clients 50] [--seconds 60] [--out results]`.
 
-A separate process serves the built-in gallery. Each client sends one request after the other, with an item and a prompt, for 24
-hits. Clients and server share the cores of the machine.
+A separate process serves the built-in gallery. Each client sends one request after the other, with one of 200 items and one of 100
+prompts, for 24 hits. Clients and server share the cores of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ import numpy as np
 import mmretrieve as mm
 from benchmarks.script import make_parser, write_result
 
-PROMPTS = ("in red", "in black", "with long sleeves", "striped", "the same but blue")
+COLORS = ("red", "black", "blue", "green", "white", "yellow", "pink", "gray", "brown", "orange")
+CHANGES = (
+    "in {}", "the same but {}", "in {} with stripes", "in {} without stripes", "in {} with dots", "checked and {}", "plain {}",
+    "with long sleeves, in {}", "shorter, in {}", "more elegant, in {}",
+)  # fmt: skip
+PROMPTS = tuple(change.format(color) for change in CHANGES for color in COLORS)
+N_REFERENCES = 200
 N_HITS = 24
 N_WARM_UP = 20  # requests before the measurement
 
@@ -51,7 +57,8 @@ def main() -> None:
 
 def measure(clients: int, seconds: float) -> dict[str, Any]:
     """Measures a single client, then many clients at the same time."""
-    ids = mm.Gallery.open(mm.wardrobe.gallery_folder()).ids
+    all_ids = mm.Gallery.open(mm.wardrobe.gallery_folder()).ids
+    ids = all_ids[:: len(all_ids) // N_REFERENCES]
     with start_server() as (process, address):
         run_client(address, ids, ClientLog(), count=N_WARM_UP)
         single_client = ClientLog()
@@ -65,8 +72,8 @@ def measure(clients: int, seconds: float) -> dict[str, Any]:
         after = memory_mb(process)
     durations = [duration for log in logs for duration in log.seconds]
     return {
-        "gallery": f"{len(ids)} drawings",
-        "request": f"an item and a prompt, {N_HITS} hits",
+        "gallery": f"{len(all_ids)} drawings",
+        "request": f"one of {len(ids)} items and one of {len(PROMPTS)} prompts, {N_HITS} hits",
         "clients": clients,
         "seconds": round(elapsed, 1),
         "requests": len(durations),
