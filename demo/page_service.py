@@ -71,7 +71,7 @@ class PageService:
         ranking = self.service.with_scores(
             request, lambda scored: self.service.rank(scored, self._weigh(scored, request, page.controls), request)
         )
-        return exports.export(ranking, self.service.fields(ranking), form, self.service.picture)
+        return exports.export(ranking, self.service.fields([ranking])[0], form, self.service.picture)
 
     def _request(self, page: PageRequest) -> SearchRequest:
         request = page.to_request(self.uploads)
@@ -127,7 +127,7 @@ class PageService:
                 fields=dict(fields),
                 weak=hit.score < weak_below,
             )
-            for hit, fields in zip(ranking, self.service.fields(ranking), strict=True)
+            for hit, fields in zip(ranking, self.service.fields([ranking])[0], strict=True)
         ]
 
     def _sample(self, request: SearchRequest, seed: int) -> ResultColumn:

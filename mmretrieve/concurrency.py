@@ -136,6 +136,11 @@ class LruCache(Generic[R]):
     size : int
         The number of values; the one that was not used for the longest time makes room for a new one.
 
+    Attributes
+    ----------
+    hits, misses : int
+        How many keys were found, and how many were not.
+
     Examples
     --------
     >>> cache = LruCache[int](size=2)
@@ -144,10 +149,13 @@ class LruCache(Generic[R]):
     >>> cache.put("ccc", 3)
     >>> cache.get("a"), cache.get("ccc")
     (None, 3)
+    >>> cache.hits, cache.misses
+    (1, 3)
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.hits = self.misses = 0
         self._values: OrderedDict[Hashable, R] = OrderedDict()
         self._lock = fork_safe_lock()
 
@@ -159,6 +167,9 @@ class LruCache(Generic[R]):
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
+                self.hits += 1
+            else:
+                self.misses += 1
             return self._values.get(key)
 
     def put(self, key: Hashable, value: R) -> None:

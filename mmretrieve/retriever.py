@@ -16,6 +16,7 @@ from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.avoiding import avoid_directions, avoided_phrases
 from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition, check_composition
+from mmretrieve.concurrency import LruCache
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.encoders.deferred import DeferredEncoder
@@ -520,8 +521,38 @@ class Retriever:
         """
         if others := [one for one in requests if not isinstance(one, SearchRequest)]:
             raise OptionError(f"expected requests of SearchRequest.parse, got {others[0]!r:.80}; search_many takes mappings")
+        return self.search_compositions(self.compose_requests(requests), requests)
+
+    def search_compositions(self, compositions: Sequence[Composition], requests: Sequence[SearchRequest]) -> list[Ranking]:
+        """Returns the ranking of each composition under the weights of its request; the second half of `search_requests`.
+
+        Parameters
+        ----------
+        compositions : list of Composition
+            What `compose_requests` returned.
+        requests : list of SearchRequest
+            The requests; their weights and k, min_score, where, exclude and exclude_reference count.
+
+        Returns
+        -------
+        list of Ranking
+            The rankings, in the order of the requests.
+
+        Raises
+        ------
+        OptionError, GalleryError
+            As `search`.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> from mmretrieve.request import SearchRequest
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> requests = [SearchRequest.parse(prompt="a red dress", k=3)]
+        >>> [len(ranking) for ranking in retriever.search_compositions(retriever.compose_requests(requests), requests)]
+        [3]
+        """
         hidden = self._excluded_references(requests)
-        compositions = self.compose_requests(requests)
         weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
         options = [SearchOptions.of(request, ids) for request, ids in zip(requests, hidden, strict=True)]
         return self.with_answerable(self.gallery.search_many(weighted, options), compositions)
@@ -671,6 +702,12 @@ class Retriever:
         rows = avoid_directions(self.encoder, prepared.avoid, lexicon, caption, rewrite)
         terms = Composition.of(AVOID, rows, -1.0, avoided_phrases(prepared.avoid, lexicon, caption))
         return replace(terms, weights=prepared.avoid_weights, shares={})
+
+    @property
+    def caches(self) -> dict[str, LruCache[Any]]:
+        """What is remembered: vectors of reference images by content, and features of texts, if the encoder keeps them."""
+        texts = getattr(self.encoder, "recent_texts", None)
+        return {"images": self._references.vectors} | ({"texts": texts} if isinstance(texts, LruCache) else {})
 
     @property
     def composers(self) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -63,13 +64,17 @@ class Facet:
 
 
 class SearchService:
-    """One gallery, as front ends ask it. Safe to use from several threads."""
+    """One gallery, as front ends ask it. Safe to use from several threads.
+
+    on_stage: called with the name and the seconds of each stage of searches: "compose" and "search".
+    """
 
     def __init__(self, retriever: Retriever) -> None:
         self.retriever = retriever
         self._refreshed, self._refreshing = monotonic(), Lock()
         fitting = MAX_SCORED_NUMBERS // max(1, len(retriever.gallery))
         self._scored = LruCache[ScoredQuery](min(MAX_SCORED_QUERIES, max(MIN_SCORED_QUERIES, fitting)))
+        self.on_stage: Callable[[str, float], object] = lambda _stage, _seconds: None
 
     @property
     def gallery(self) -> GalleryBase[Any]:
@@ -82,14 +87,18 @@ class SearchService:
                 self._refreshing.release()
         return self.retriever.gallery
 
-    def search(self, request: SearchRequest) -> Ranking:
-        """The ranking of `Retriever.search`."""
-        _ = self.gallery  # refreshed
-        return self.retriever.search_requests([request])[0]
+    @property
+    def caches(self) -> dict[str, LruCache[Any]]:
+        """What is remembered, by name."""
+        return self.retriever.caches | {"queries": self._scored}
 
-    def similar(self, id_: str, k: int) -> Ranking:
-        """Items that look like one item, without it."""
-        return self.search(SearchRequest.parse(reference_id=id_, k=k, exclude_reference=True))
+    def search(self, requests: Sequence[SearchRequest]) -> list[Ranking]:
+        """The rankings of `Retriever.search_requests`."""
+        _ = self.gallery  # refreshed
+        with self._stage("compose"):
+            compositions = self.retriever.compose_requests(requests)
+        with self._stage("search"):
+            return self.retriever.search_compositions(compositions, requests)
 
     def score(self, request: SearchRequest) -> ScoredQuery:
         """The terms of a request and their scores, from the cache if the same query was scored for the same items.
@@ -149,13 +158,15 @@ class SearchService:
         """Some items in insertion order. Raises OptionError for a filter that cannot be read."""
         return self.gallery.list_items(where=where, offset=offset, limit=limit)
 
-    def fields(self, ranking: Ranking) -> list[Mapping[str, Any]]:
-        """The fields of each hit; none for a hit that was deleted since."""
+    def fields(self, rankings: Sequence[Ranking]) -> list[list[Mapping[str, Any]]]:
+        """The fields of each hit of each ranking, read in one call; none for a hit that was deleted since."""
         gallery = self.retriever.gallery
+        ids = list(dict.fromkeys(id_ for ranking in rankings for id_ in ranking.ids))
         try:
-            return [item.fields for item in gallery.items(ranking.ids)]
+            fields = {item.id: item.fields for item in gallery.items(ids)}
         except MissingError:
-            return [_fields_of(gallery, id_) for id_ in ranking.ids]
+            fields = {id_: _fields_of(gallery, id_) for id_ in ids}
+        return [[fields[id_] for id_ in ranking.ids] for ranking in rankings]
 
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG. Raises MissingError for an unknown id, ImageError if the image is gone."""
@@ -188,6 +199,12 @@ class SearchService:
         kinds = self.gallery.manifest.fields
         values = {name: [of[name] for of in fields if of.get(name) is not None] for name in kinds}
         return [_facet(name, kind, values[name]) for name, kind in kinds.items() if _divides(kind, values[name])]
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = perf_counter()
+        yield
+        self.on_stage(name, perf_counter() - started)
 
     @property
     def _keeps_scores(self) -> bool:

@@ -33,12 +33,16 @@ class SlowRetriever(mm.Retriever):
     def __init__(self, retriever: mm.Retriever) -> None:
         super().__init__(retriever.gallery, retriever.encoder)
         self.let = threading.Event()
-        self.begun = 0
+        self.sizes: list[int] = []  # of the batches
 
-    def search_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Ranking]:
-        self.begun += 1
+    @property
+    def begun(self) -> int:
+        return len(self.sizes)
+
+    def compose_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Composition]:
+        self.sizes.append(len(requests))
         assert self.let.wait(PATIENCE)
-        return super().search_requests(requests)
+        return super().compose_requests(requests)
 
 
 @contextmanager

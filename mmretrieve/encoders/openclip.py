@@ -82,7 +82,7 @@ class OpenClipEncoder:
         self.folder, self.device, self.dtype = folder, device, dtype
         self._model.to(device)
         self._model.visual.to(dtype)
-        self._recent_texts = LruCache[Float32](MAX_CACHED_TEXTS)
+        self.recent_texts = LruCache[Float32](MAX_CACHED_TEXTS)
         self.dim = int(self._text_features(self._context.tokenize(["a"])[0]).shape[1])
 
     @property
@@ -163,7 +163,7 @@ class OpenClipEncoder:
                 PromptCutWarning,
                 stacklevel=3,
             )
-        rows = self._recent_texts.get_all(texts, self._features_of_texts)
+        rows = self.recent_texts.get_all(texts, self._features_of_texts)
         return np.array(rows, dtype=np.float32).reshape(len(texts), self.dim)
 
     def _features_of_texts(self, texts: list[str]) -> list[Float32]:

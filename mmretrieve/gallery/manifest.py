@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.options import OLD_COLORS, Colors, Decode
 
 TITLE_FIELDS = ("title", "name", "product", "label", "headline", "caption", "description")  # the first that a gallery has
+MAX_CACHED_TITLES = 16_384  # of ids: 2 MB
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def detect_title_field(types: Mapping[str, FieldType]) -> str | None:
     return next((names[name] for name in TITLE_FIELDS if name in names), None)
 
 
+@lru_cache(MAX_CACHED_TITLES)
 def readable_id(id_: str) -> str:
     """Returns an id as readable words.
 

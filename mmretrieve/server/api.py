@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
@@ -47,13 +47,13 @@ def api_routes(context: AppContext) -> APIRouter:
     async def answer(body: Any) -> SearchResponse | ErrorResponse:
         try:
             checked = body if isinstance(body, SearchBody) else validate(SearchBody, body)
-            return await context.executor_of(checked).run(lambda: context.search(checked))
+            return await context.search(checked)
         except MMRetrieveError as error:
             return ErrorResponse(error=error_line(error, service.retriever.gallery))
 
     @router.post("/search", summary="Search with reference images and prompts")
     async def search(body: SearchBody) -> SearchResponse:
-        return await context.executor_of(body).run(lambda: context.search(body))
+        return await context.search(body)
 
     @router.post("/search/form", summary="The same as a form: files, and the rest of the request as JSON")
     async def search_form(
@@ -69,8 +69,7 @@ def api_routes(context: AppContext) -> APIRouter:
         body = parse_json(SearchBody, str(form.get("ask", json_text)))  # ask: the earlier name of request
         if len(image) > limits.REFERENCES:
             raise OptionError(f"{len(image)} references; a request takes up to {limits.REFERENCES}")
-        contents = [await file.read() for file in image]
-        return await context.executor_of(body).run(lambda: context.search(_with_uploads(body, map(uploads.add, contents))))
+        return await context.search(body, [await file.read() for file in image])
 
     @router.post("/batch", summary="Many requests at once; a wrong one does not affect the others")
     async def batch(batch: BatchRequest) -> BatchResponse:
@@ -153,8 +152,3 @@ async def _image_bytes(request: Request) -> bytes:
     if not content:
         raise ImageError("the request has no image; send its bytes as the body, or as a file of a form")
     return content
-
-
-def _with_uploads(body: SearchBody, uploads: Iterable[str]) -> SearchBody:
-    """The request with these uploads before its own. Raises OptionError for too many references."""
-    return validate(SearchBody, body.model_dump(exclude_unset=True) | {"upload": [*uploads, *body.upload]})

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 from mcp.server.lowlevel import Server
@@ -92,45 +91,52 @@ def read_list(name: str, value: Any) -> Any:
 class McpTool:
     """A tool: its description, the models of its arguments and its result, and its function.
 
-    run: returns the result, and the items whose thumbnails go with it.
+    run: computes the result, and the items whose thumbnails go with it.
     """
 
     description: str
     arguments: type[StrictModel]
     result: type[BaseModel]
-    run: Callable[[Any], tuple[BaseModel, Sequence[str]]]
+    run: Callable[[Any], Awaitable[tuple[BaseModel, Sequence[str]]]]
 
 
 def make_tools(context: AppContext) -> dict[str, McpTool]:
     """The tools by name."""
     service = context.service
 
-    def ranked(response: SearchResponse) -> tuple[SearchResponse, Sequence[str]]:
+    async def search(body: SearchBody) -> tuple[SearchResponse, Sequence[str]]:
+        response = await context.search(body)
         return response, [hit.id for hit in response.hits[:MAX_THUMBNAILS]]
 
-    def similar(arguments: SimilarArguments) -> tuple[SearchResponse, Sequence[str]]:
-        started = perf_counter()
-        return ranked(context.response(service.similar(arguments.id, arguments.k), started))
+    async def similar(arguments: SimilarArguments) -> tuple[SearchResponse, Sequence[str]]:
+        body = {"reference_id": arguments.id, "k": arguments.k, "exclude_reference": True}
+        return await search(SearchBody.model_validate(body))
+
+    async def item(arguments: ItemArguments) -> tuple[ItemResponse, Sequence[str]]:
+        return ItemResponse.of(await context.read_executor.run(lambda: service.item(arguments.id))), [arguments.id]
+
+    async def info(_: NoArguments) -> tuple[InfoResponse, Sequence[str]]:
+        return await context.read_executor.run(lambda: InfoResponse.of(service.gallery.info())), []
 
     return {
         "search": McpTool(
             "Find images like a reference, changed as the prompt says",
             SearchArguments,
             SearchResponse,
-            lambda arguments: ranked(context.search(arguments)),
+            search,
         ),
         "similar": McpTool("Find images like one item of the gallery", SimilarArguments, SearchResponse, similar),
         "item": McpTool(
             "Return the fields and the size of one item",
             ItemArguments,
             ItemResponse,
-            lambda arguments: (ItemResponse.of(service.item(arguments.id)), [arguments.id]),
+            item,
         ),
         "info": McpTool(
             "Return what the gallery is: items, encoder, fields for filters",
             NoArguments,
             InfoResponse,
-            lambda _: (InfoResponse.of(service.gallery.info()), []),
+            info,
         ),
     }
 
@@ -149,9 +155,9 @@ def make_mcp_server(context: AppContext) -> Server[Any]:
             return _error_result(str(unknown("tool", params.name, tools)))
         try:
             arguments = tool.arguments.model_validate(params.arguments or {})
-            thumbnails = getattr(arguments, "thumbnails", False)
-            executor = context.executor_of(arguments)
-            return await executor.run(lambda: _call_result(context, *tool.run(arguments), thumbnails))
+            result, ids = await tool.run(arguments)
+            shown = ids if getattr(arguments, "thumbnails", False) else ()
+            return await context.read_executor.run(lambda: _call_result(context, result, shown))
         except ValidationError as error:
             return _error_result(validation_line(error.errors()))
         except MMRetrieveError as error:
@@ -199,10 +205,9 @@ def _inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _call_result(context: AppContext, result: BaseModel, ids: Sequence[str], thumbnails: bool) -> CallToolResult:
+def _call_result(context: AppContext, result: BaseModel, ids: Sequence[str]) -> CallToolResult:
     content: list[ContentBlock] = [TextContent(type="text", text=result.model_dump_json())]
-    if thumbnails:
-        content += [_image_content(context.service.thumbnail(id_)) for id_ in ids]
+    content += [_image_content(context.service.thumbnail(id_)) for id_ in ids]
     return CallToolResult(content=content, structured_content=result.model_dump(mode="json"))
 
 

@@ -1,19 +1,25 @@
-"""What the server counts, for Prometheus: requests, their duration, how many wait, bytes that are stored."""
+"""What the server counts, for Prometheus: requests, their duration, how many wait, batches, stages, caches, bytes that are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mmretrieve.concurrency import LruCache
 from mmretrieve.server.context import AppContext
 
 OTHER = "other"  # an unknown route or method: clients must not create series
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+BATCH_SIZES = (1, 2, 4, 8, 16)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -38,6 +44,11 @@ class Metrics:
             running.labels(name).set_function(partial(getattr, executor, "running"))
             waiting.labels(name).set_function(partial(getattr, executor, "waiting"))
             given_up.labels(name).set_function(partial(getattr, executor, "given_up"))
+        batches = Histogram("mmretrieve_batch_requests", "requests computed together", buckets=BATCH_SIZES, registry=own)
+        context.search_executor.on_batch = batches.observe
+        stages = Histogram("mmretrieve_stage_seconds", "stages of batches", ("stage",), buckets=SECONDS, registry=own)
+        context.service.on_stage = lambda stage, seconds: stages.labels(stage).observe(seconds)
+        own.register(_CacheCollector(context.service.caches))
 
     def response(self) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
@@ -68,3 +79,17 @@ class Metrics:
         method = scope["method"] if scope["method"] in METHODS else OTHER
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+
+class _CacheCollector(Collector):
+    """Look-ups of caches, which count them themselves."""
+
+    def __init__(self, caches: Mapping[str, LruCache[Any]]) -> None:
+        self._caches = caches
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        lookups = CounterMetricFamily("mmretrieve_cache_lookups", "look-ups of what is remembered", labels=("cache", "result"))
+        for name, cache in self._caches.items():
+            lookups.add_metric((name, "hit"), cache.hits)
+            lookups.add_metric((name, "miss"), cache.misses)
+        yield lookups

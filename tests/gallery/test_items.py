@@ -87,7 +87,6 @@ def test_copies_of_a_reference_are_left_out_by_id_as_by_file(empty: mm.Gallery, 
     for reference in ({"image": path}, {"reference_id": "a"}, {"reference_id": "copy"}):
         assert retriever.search(**reference, k=3, exclude_reference=True).ids == ("b",)
         assert len(retriever.search(**reference, k=3)) == 3
-    assert SearchService(retriever).similar("a", 3).ids == ("b",)
 
 
 def test_adding_again_skips_updates_and_names_changes(empty: mm.Gallery, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def titles(folder: Path, encoder: mm.Encoder, capsys: pytest.CaptureFixture[str]
     hits = sorted(map(json.loads, capsys.readouterr().out.splitlines()), key=lambda hit: str(hit["id"]))
     context = AppContext.of(mm.Retriever.open(folder, encoder=encoder), Limits())
     of_shell = [hit["title"] for hit in hits]
-    response = context.search(SearchBody.model_validate({"prompt": "red"}))
+    response = asyncio.run(context.search(SearchBody.model_validate({"prompt": "red"})))
     assert [hit.title for hit in sorted(response.hits, key=lambda hit: hit.id)] == of_shell
     for query in ({"prompt": "red"}, {}):
         cards = PageService(context).view(PageRequest.model_validate(query)).results.cards

@@ -15,7 +15,8 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ from mmretrieve.milvus.transfer import push
 from mmretrieve.request import REQUEST_FIELDS, SearchRequest
 from mmretrieve.server import connections, errors, limits, run
 from mmretrieve.server.app import create_app
-from mmretrieve.server.limits import BATCH, PROMPTS, REFERENCES, Limits
+from mmretrieve.server.limits import BATCH, COMPUTED_TOGETHER, PROMPTS, REFERENCES, Limits
 from mmretrieve.server.mcp import MAX_THUMBNAILS
 from mmretrieve.server.schemas import SearchBody
 from mmretrieve.server.uploads import Uploads
@@ -688,7 +689,7 @@ def test_a_thread_that_does_not_end_is_given_up_and_replaced(retriever: mm.Retri
 
 
 class Broken(mm.Retriever):
-    def search_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Ranking]:  # noqa: ARG002
+    def compose_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Composition]:  # noqa: ARG002
         raise ZeroDivisionError(f"in {__file__}")
 
 
@@ -741,9 +742,9 @@ def test_a_gallery_on_a_milvus_server_is_served(
 
 def test_a_hit_that_was_deleted_has_no_fields(gallery: mm.Gallery, encoder: mm.Encoder) -> None:
     answers = SearchService(mm.Retriever(gallery, encoder))
-    ranking = answers.search(SearchRequest.parse(prompt="in red", k=3))
+    ranking = answers.search([SearchRequest.parse(prompt="in red", k=3)])[0]
     gallery.delete([ranking[1].id])
-    assert answers.fields(ranking) == [{}, {}, {}]
+    assert answers.fields([ranking]) == [[{}, {}, {}]]
 
 
 def test_requests_are_counted_by_route_and_status(retriever: mm.Retriever) -> None:
@@ -776,7 +777,119 @@ def test_fifty_concurrent_requests_get_their_own_rankings(site: httpx.Client, sh
     queries = [{"reference_id": shop.gallery.ids[i], "prompt": "in red", "k": 5} | KNOBS for i in range(50)]
     with ThreadPoolExecutor(50) as clients:
         found = list(clients.map(lambda ask: httpx.post(f"{site.base_url}/api/search", json=ask, timeout=60).json(), queries))
-    assert [hits_of(one) for one in found] == [expected(shop.search(**ask)) for ask in queries]
+    for one, ask in zip(found, queries, strict=True):
+        assert_same_hits(one, shop.search(**ask))
+
+
+def assert_same_hits(found: Any, ranking: mm.Ranking) -> None:
+    """Alone and together: the same items in the same order, scores within 1e-6."""
+    assert [hit["id"] for hit in found["hits"]] == list(ranking.ids)
+    assert [hit["score"] for hit in found["hits"]] == pytest.approx([hit.score for hit in ranking], abs=1e-6)
+
+
+@contextmanager
+def waiting_searches(
+    slow: SlowRetriever, bodies: Sequence[dict[str, Any]], **bounds: Any
+) -> Iterator[tuple[str, list[Future[httpx.Response]]]]:
+    """A server with one thread, which computes a search; the others, of these bodies, wait."""
+    app = create_app(slow, limits=Limits(workers=1, **bounds))
+    with served(app) as link, ThreadPoolExecutor(len(bodies) + 1) as clients:
+        send = lambda body: clients.submit(httpx.post, f"{link}/api/search", json=body, timeout=60)  # noqa: E731
+        send({"prompt": "in blue"})
+        until(lambda: slow.begun == 1)
+        answers = []
+        for body in bodies:  # in this order
+            answers.append(send(body))
+            until(lambda: metric(link, 'mmretrieve_waiting{gate="searching"}') == len(answers))
+        yield link, answers
+
+
+def test_searches_that_wait_are_computed_together(retriever: mm.Retriever) -> None:
+    ids = retriever.gallery.ids
+    bodies = [{"reference_id": ids[i], "prompt": "in red", "k": 5 + i} for i in range(18)]
+    slow = SlowRetriever(retriever)
+    with waiting_searches(slow, bodies) as (link, answers):
+        slow.let.set()
+        for body, answer in zip(bodies, answers, strict=True):
+            assert_same_hits(answer.result().json(), retriever.search(**body))
+        text = httpx.get(f"{link}/metrics").text
+    assert slow.sizes == [1, COMPUTED_TOGETHER, 2]
+    for line in (
+        "mmretrieve_batch_requests_count 3.0",
+        "mmretrieve_batch_requests_sum 19.0",
+        'mmretrieve_batch_requests_bucket{le="2.0"} 2.0',
+        'mmretrieve_stage_seconds_count{stage="compose"} 3.0',
+        'mmretrieve_stage_seconds_count{stage="search"} 3.0',
+    ):
+        assert line in text
+
+
+def test_an_invalid_search_fails_alone(retriever: mm.Retriever) -> None:
+    bodies = [{"prompt": f"in {colour}", "k": 3} for colour in ("red", "green", "black", "white")]
+    wrong = {"reference_id": "none"}, {"prompt": "in red", "weights": {"image": 1}}
+    slow = SlowRetriever(retriever)
+    with waiting_searches(slow, [bodies[0], wrong[0], *bodies[1:], wrong[1]]) as (_, answers):
+        slow.let.set()
+        assert error_text(answers.pop(1).result(), 404) == "no item 'none' in this gallery"
+        assert "weights name 'image'" in error_text(answers.pop().result(), 400)
+        for body, answer in zip(bodies, answers, strict=True):
+            assert_same_hits(answer.result().json(), retriever.search(**body))
+    assert slow.sizes[:2] == [1, 6]
+
+
+def test_searches_of_another_kind_are_computed_apart_in_their_turn(retriever: mm.Retriever, file: Path) -> None:
+    image = {"image": base64_of(file.read_bytes())}
+    product = {"reference_id": retriever.gallery.ids[0], "prompt": "in red", "rule": "product"}
+    bodies = [{"prompt": "in red"}, product, image, {"prompt": "in black"}, image]
+    slow = SlowRetriever(retriever)
+    with waiting_searches(slow, bodies) as (_, answers):
+        slow.let.set()
+        assert [answer.result().status_code for answer in answers] == [200] * 5
+    assert slow.sizes == [1, 2, 1, 2]
+
+
+def test_a_search_whose_client_was_answered_is_not_computed(retriever: mm.Retriever) -> None:
+    slow = SlowRetriever(retriever)
+    with waiting_searches(slow, [{"prompt": "in red"}] * 3, seconds=2.0, given_up=0) as (link, answers):
+        assert [answer.result().status_code for answer in answers] == [504] * 3
+        assert metric(link, 'mmretrieve_waiting{gate="searching"}') == 0
+        slow.let.set()
+        until(lambda: metric(link, 'mmretrieve_running{gate="searching"}') == 0)
+    assert slow.sizes == [1]
+
+
+def test_images_and_static_files_do_not_wait_for_searches(retriever: mm.Retriever) -> None:
+    slow, item = SlowRetriever(retriever), retriever.gallery.ids[0]
+    with waiting_searches(slow, [{"prompt": "in red"}] * 3) as (link, answers):
+        for path in ("/api/thumbnail", "/api/image", "/api/item"):
+            assert httpx.get(link + path, params={"id": item}).status_code == 200
+        for path in ("/docs", "/api/openapi.json", "/api/health", "/api/info", "/metrics"):
+            assert httpx.get(link + path).status_code == 200
+        assert not any(answer.done() for answer in answers)
+        slow.let.set()
+
+
+def test_look_ups_of_caches_are_counted(retriever: mm.Retriever, file: Path) -> None:
+    with served(create_app(mm.Retriever(retriever.gallery, retriever.encoder))) as link:
+
+        def lookups(cache: str) -> tuple[float, float]:
+            hits, misses = (
+                metric(link, f'mmretrieve_cache_lookups_total{{cache="{cache}",result="{result}"}}')
+                for result in ("hit", "miss")
+            )
+            return hits, misses
+
+        before = lookups("texts")
+        for images in ((0, 1), (1, 1)):
+            body = {"image": base64_of(file.read_bytes()), "prompt": "in the color of a ripe plum"}
+            assert httpx.post(f"{link}/api/search", json=body, timeout=60).status_code == 200
+            assert lookups("images") == images
+            hits, misses = (now - then for now, then in zip(lookups("texts"), before, strict=True))
+            assert misses > 0
+            if images == (0, 1):
+                first = misses
+        assert misses == first
+        assert hits > 0
 
 
 def test_the_command_serves_stops_and_removes_its_uploads(made: Path, file: Path, tmp_path: Path) -> None:
@@ -880,7 +993,8 @@ def test_the_guide_states_the_limits() -> None:
         f"{bounds.body_bytes // 1_000_000} MB; {bounds.seconds:g} s",
         f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits",
         f"{limits.BATCH} requests",
-        f"{bounds.waiting} more wait",
+        f"{bounds.waiting} more requests wait",
+        f"together, up to {COMPUTED_TOGETHER} at once",
         f"a queue of {bounds.reading:,}",
         f"{bounds.upload_bytes // 1_000_000} MB together, each {bounds.upload_seconds / 3600:g} hours",
         f"{bounds.image_pixels // 1_000_000} million pixels if a client sends it, {MAX_PIXELS // 1_000_000} million if",
