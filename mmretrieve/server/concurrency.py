@@ -73,7 +73,7 @@ class BoundedExecutor:
                 f"the request took longer than {self._seconds:g} seconds; try again later, or send fewer requests"
             ) from error
         finally:
-            with suppress(ValueError):  # it began
+            if job in self._queue:  # the error of `remove` would describe it, its result too, in milliseconds
                 self._queue.remove(job)
         return result
 

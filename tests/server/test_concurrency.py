@@ -136,3 +136,15 @@ def test_a_result_for_each_value_is_required() -> None:
         await ended(executor)
 
     run(test)
+
+
+def test_results_are_not_described() -> None:
+    class Result:
+        def __repr__(self) -> str:
+            raise AssertionError("a response of hundreds of hits takes milliseconds to describe")
+
+    async def test(executor: BoundedExecutor, _: Squares) -> None:
+        assert isinstance(await executor.run(Result), Result)
+        await ended(executor)
+
+    run(test)
