@@ -92,6 +92,27 @@ def check_regular(path: str | Path, max_bytes: int | None = None) -> Path:
     return Path(path)
 
 
+def cache_folder() -> Path:
+    """Returns the folder for derived files: the environment variable MMRETRIEVE_CACHE, else the user's cache folder.
+
+    Returns
+    -------
+    Path
+        The folder, which may not exist yet.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> mm.wardrobe.gallery_folder().is_relative_to(mm.wardrobe.cache_folder())
+    True
+    """
+    if folder := os.environ.get("MMRETRIEVE_CACHE"):
+        return Path(folder)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mmretrieve", appauthor=False)
+
+
 def load_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], object] | None = None) -> Any:
     """The value of a JSON text that a stranger may have written; `pairs` makes an object of its names and values.
 
@@ -184,6 +205,15 @@ class Preprocessing(OptionEnum):
 
     PLAIN = "plain"
     TARGET_PAD = "targetpad"
+
+
+class Dtype(OptionEnum):
+    """The dtype in which an image tower computes. Vectors are always float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
 
 
 class Decode(OptionEnum):

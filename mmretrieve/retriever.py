@@ -35,7 +35,7 @@ from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
 from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, RuleName
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, Dtype, RuleName
 from mmretrieve.ranking import Ranking
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
@@ -155,7 +155,7 @@ class Retriever:
             Where the encoder computes: "auto", "cpu", "cuda", "cuda:N" or "mps". With "auto" and "cuda" the index is searched on
             GPUs as well.
         dtype : str, default="auto"
-            The dtype of the image tower, as in `load_encoder`.
+            The dtype of the image tower, as in `load_encoder`. "auto" is the one in which the vectors of the gallery were computed.
         parts : Parts or callable, optional
             What composers are built of, or a function that makes it from the encoder.
         lazy : bool, default=False
@@ -172,7 +172,7 @@ class Retriever:
         GalleryError
             There is no gallery, or its encoder cannot be loaded by its name (pass `encoder`) or is another one; then both are named.
         OptionError
-            The address, the device or the dtype cannot be parsed.
+            The address, the device or the dtype cannot be parsed or is not available.
 
         Examples
         --------
@@ -779,7 +779,7 @@ def _index_device(device: str) -> IndexDevice:
 def _deferred_encoder(gallery: AnyGallery, device: str, dtype: str) -> DeferredEncoder:
     """The encoder of a gallery, not loaded yet. A device or a dtype that is named is checked at once, with torch."""
     if (device, dtype) != (AUTO, AUTO):
-        _check_computing(device, dtype)
+        _dtype(gallery, device, dtype)
 
     def load() -> OpenClipEncoder:
         encoder = _load_encoder(gallery, device, dtype)
@@ -789,16 +789,17 @@ def _deferred_encoder(gallery: AnyGallery, device: str, dtype: str) -> DeferredE
     return DeferredEncoder(gallery.encoder_identity, gallery.dim, load)
 
 
-def _check_computing(device: str, dtype: str) -> None:
-    from mmretrieve.encoders import openclip
+def _dtype(gallery: AnyGallery, device: str, dtype: str) -> Dtype:
+    """The dtype for a gallery. Raises OptionError or GalleryError if it, or the device, is not available."""
+    from mmretrieve.encoders import dtypes, openclip
 
-    openclip.resolve_dtype(dtype, openclip.resolve_device(device))
+    return dtypes.dtype_of_gallery(dtype, openclip.resolve_device(device), gallery.dtype, gallery.path)
 
 
 def _load_encoder(gallery: AnyGallery, device: str, dtype: str) -> OpenClipEncoder:
     from mmretrieve.encoders import openclip  # torch only where an encoder is not given
 
-    _check_computing(device, dtype)
+    dtype = _dtype(gallery, device, dtype)
     identity = gallery.encoder_identity
     try:
         return openclip.load_encoder(

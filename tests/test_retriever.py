@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
+from mmretrieve.encoders.base import DtypeWarning
 from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.options import BUILT_IN_MODEL
@@ -236,5 +237,6 @@ def test_the_gallery_of_a_retriever_adds_images(tmp_path: Path, made: Path, enco
 
 def test_a_retriever_keeps_the_encoder_that_its_gallery_was_opened_with(made: Path, encoder: mm.Encoder) -> None:
     gallery = mm.Gallery.open(made, encoder=encoder)
-    mm.Retriever(gallery, mm.load_encoder("wardrobe", dtype="bfloat16"))
+    with pytest.warns(DtypeWarning, match="computed in float32, and this encoder computes in bfloat16"):
+        mm.Retriever(gallery, mm.load_encoder("wardrobe", dtype="bfloat16"))
     assert gallery._encoder is encoder

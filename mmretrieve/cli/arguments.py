@@ -297,7 +297,9 @@ def add_computing(command: argparse.ArgumentParser) -> None:
         "--device", default="auto", help="where the encoder computes: auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
     )
     command.add_argument(
-        "--dtype", default="auto", help="dtype of the image tower: auto, float32, bfloat16 or float16 (default: %(default)s)"
+        "--dtype",
+        default="auto",
+        help="dtype of the image tower: auto, float32, bfloat16, float16 or int8 (default: %(default)s)",
     )
 
 

@@ -119,7 +119,9 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
             raise OptionError(
                 f"{folder}: this gallery was made with --{name} {made_with!s}; leave out --{name}, or index into a new gallery"
             )
-    return Gallery.open(folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model))
+    return Gallery.open(
+        folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model, existing)
+    )
 
 
 def _finish_write(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:

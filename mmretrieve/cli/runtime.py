@@ -23,6 +23,7 @@ from mmretrieve.options import BUILT_IN
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.openclip import OpenClipEncoder
+    from mmretrieve.gallery.base import GalleryBase
     from mmretrieve.gallery.ingest import AddReport
     from mmretrieve.retriever import Retriever
     from mmretrieve.server.app import Page
@@ -95,13 +96,14 @@ def open_retriever(options: argparse.Namespace, *, lazy: bool = False) -> Retrie
     """The named gallery with its encoder and the named captioner, rewriter, compiler and describer. lazy: as `Retriever.open`."""
     from mmretrieve.composers import parts_from
     from mmretrieve.language.vocabulary import Vocabulary
-    from mmretrieve.retriever import Retriever
+    from mmretrieve.retriever import Retriever, open_gallery
 
+    address = resolve_gallery(options.gallery)
     language = LanguageOptions(**arguments.given_fields(options, LanguageOptions))
     vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
     opened = Retriever.open(
-        resolve_gallery(options.gallery),
-        encoder=load_named_encoder(options, options.encoder) if options.encoder else None,
+        address,
+        encoder=load_named_encoder(options, options.encoder, open_gallery(address)) if options.encoder else None,
         device=options.device,
         dtype=options.dtype,
         lazy=lazy,
@@ -157,10 +159,15 @@ def _requires(extra: str) -> Iterator[None]:
         raise MMRetrieveError(f"{error.name} is missing; install it with: pip install 'mmretrieve[{extra}]'") from error
 
 
-def load_named_encoder(options: argparse.Namespace, spec: str) -> OpenClipEncoder:
-    from mmretrieve.encoders.openclip import load_encoder
+def load_named_encoder(options: argparse.Namespace, spec: str, gallery: GalleryBase[Any] | None = None) -> OpenClipEncoder:
+    """The encoder of that name, in the dtype of the options or of the gallery that it is for."""
+    from mmretrieve.encoders.dtypes import dtype_of_gallery
+    from mmretrieve.encoders.openclip import load_encoder, resolve_device
 
-    return load_encoder(spec, device=options.device, dtype=options.dtype)
+    dtype = options.dtype
+    if gallery is not None:
+        dtype = dtype_of_gallery(dtype, resolve_device(options.device), gallery.dtype, gallery.path)
+    return load_encoder(spec, device=options.device, dtype=dtype)
 
 
 def progress_bar(total: int, unit: str, quiet: bool) -> Any:

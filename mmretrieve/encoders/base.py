@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
-from mmretrieve.options import load_json
+from mmretrieve.options import Dtype, load_json
 from mmretrieve.vectors import Float32
 
 Progress = Callable[[int], object]
@@ -17,6 +17,10 @@ Progress = Callable[[int], object]
 
 class PromptCutWarning(UserWarning):
     """A text was longer than the context of the encoder, and its end was cut."""
+
+
+class DtypeWarning(UserWarning):
+    """The image tower computes in another dtype than the one that made the vectors of a gallery."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ def identity_of(encoder: object) -> EncoderIdentity:
         )
     expected = f"load_encoder({encoder!r})" if isinstance(encoder, str) else "what load_encoder returns"
     raise OptionError(f"expected an encoder or an EncoderIdentity, such as {expected}, got {encoder!r:.80}")
+
+
+def dtype_of(encoder: object) -> Dtype | None:
+    """The dtype in which the image tower of an encoder computes; None if it does not tell."""
+    name = str(getattr(encoder, "dtype", "")).removeprefix("torch.")
+    return Dtype(name) if name in list(Dtype) else None
 
 
 @runtime_checkable

@@ -13,6 +13,8 @@ from mmretrieve.images import ImageLike
 from mmretrieve.vectors import Float32
 
 if TYPE_CHECKING:
+    import torch
+
     from mmretrieve.encoders.openclip import OpenClipEncoder
 
 
@@ -30,6 +32,11 @@ class DeferredEncoder:
     def loaded(self) -> OpenClipEncoder:
         """The encoder itself."""
         return self._load()
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype of the image tower; None until it is loaded, and compared with that of a gallery."""
+        return self.loaded.dtype if "loaded" in self.__dict__ else None
 
     def encode_images(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         return self.loaded.encode_images(images, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from PIL import Image
 
 from mmretrieve.composition import Composition, as_composition, check_composition
 from mmretrieve.directions import PDV, Term
-from mmretrieve.encoders.base import Encoder, EncoderIdentity, Progress, identity_of
+from mmretrieve.encoders.base import DtypeWarning, Encoder, EncoderIdentity, Progress, dtype_of, identity_of
 from mmretrieve.errors import GalleryError, ImageError, checks_keywords
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
@@ -25,7 +26,7 @@ from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_K, Colors, Decode, check_count
+from mmretrieve.options import DEFAULT_K, Colors, Decode, Dtype, check_count
 from mmretrieve.ranking import Ranking
 from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
@@ -120,7 +121,7 @@ class GalleryBase(ABC, Generic[View]):
         Returns
         -------
         dict of str to object
-            `path`, `items`, `dim`, `encoder`, `decode`, `colors`, `setting`, `fields`, `title_field`, `vocabulary` and `index`, as JSON can represent
+            `path`, `items`, `dim`, `encoder`, `decode`, `colors`, `dtype`, `setting`, `fields`, `title_field`, `vocabulary` and `index`, as JSON can represent
             them. A folder also has `deleted` and `bytes` (the size of each file).
 
         Examples
@@ -137,6 +138,7 @@ class GalleryBase(ABC, Generic[View]):
             "encoder": asdict(self.encoder_identity),
             "decode": str(self.decode),
             "colors": str(self.colors),
+            "dtype": None if self.dtype is None else str(self.dtype),
             "setting": None if self.setting is None else asdict(self.setting),
             "fields": {name: str(kind) for name, kind in self.manifest.fields.items()},
             "title_field": self.title_field,
@@ -181,6 +183,11 @@ class GalleryBase(ABC, Generic[View]):
     def decode(self) -> Decode:
         """How images are decoded before they are encoded."""
         return self.manifest.decode
+
+    @property
+    def dtype(self) -> Dtype | None:
+        """The dtype in which the image tower of the encoder computed; None if it is not known."""
+        return self.manifest.dtype
 
     @property
     def colors(self) -> Colors:
@@ -230,7 +237,10 @@ class GalleryBase(ABC, Generic[View]):
         return self._with_view(lambda view: view.ids)
 
     def check_encoder(self, encoder: Encoder | EncoderIdentity) -> None:
-        """Raises GalleryError, with both identities, unless this encoder made the gallery; OptionError if it is no encoder."""
+        """Raises GalleryError, with both identities, unless this encoder made the gallery; OptionError if it is no encoder.
+
+        Warns if it computes in another dtype.
+        """
         identity = identity_of(encoder)
         if identity != self.encoder_identity:
             raise GalleryError(
@@ -241,6 +251,14 @@ class GalleryBase(ABC, Generic[View]):
         if (dim := getattr(encoder, "dim", self.dim)) != self.dim:
             raise GalleryError(
                 f"{self.path}: its vectors have {self.dim} numbers, those of its encoder {dim}: the gallery is damaged; {RESTORE}"
+            )
+
+        if (dtype := dtype_of(encoder)) is not None and self.dtype not in (None, dtype):
+            warnings.warn(
+                f"{self.path}: its vectors were computed in {self.dtype}, and this encoder computes in {dtype}, so equal images get "
+                "slightly different vectors",
+                DtypeWarning,
+                stacklevel=2,
             )
 
     def use_encoder(self, encoder: Encoder) -> None:

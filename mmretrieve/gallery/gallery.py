@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mmretrieve.directions import PDV
-from mmretrieve.encoders.base import OWN_IDENTITY, Encoder, EncoderIdentity, Progress, identity_of
+from mmretrieve.encoders.base import OWN_IDENTITY, Encoder, EncoderIdentity, Progress, dtype_of, identity_of
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
@@ -31,7 +31,7 @@ from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, check_count, check_path
+from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, Dtype, check_count, check_path
 from mmretrieve.sources.base import Source, Value
 from mmretrieve.sources.detect import as_source, read_sources
 from mmretrieve.sources.items import ItemList, NewItem
@@ -154,7 +154,7 @@ class Gallery(GalleryBase[LocalView]):
         (0, 128)
         """
         return cls(
-            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors).create_store(
+            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors, dtype_of(encoder)).create_store(
                 check_path("path", path)
             ),
             encoder,
@@ -272,6 +272,7 @@ class Gallery(GalleryBase[LocalView]):
         decode: Decode | str = Decode.EXACT,
         setting: PDV | None = None,
         colors: Colors | str = Colors.SRGB,
+        dtype: Dtype | str | None = None,
     ) -> Gallery:
         """Opens the gallery in a folder, or creates one for vectors that were computed elsewhere.
 
@@ -289,6 +290,8 @@ class Gallery(GalleryBase[LocalView]):
             The PDV parameters with which searches start.
         colors : Colors, default=Colors.SRGB
             How the colors of the images were read.
+        dtype : Dtype, optional
+            The dtype in which the image tower of the encoder computed. By default it is not known.
 
         Returns
         -------
@@ -302,7 +305,7 @@ class Gallery(GalleryBase[LocalView]):
         OptionError
             If `dim` is not a whole number of at least 1, or `encoder` is neither an encoder nor an identity.
         """
-        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting, colors)
+        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting, colors, dtype)
         return cls.open(folder) if is_gallery(folder) else cls(manifest.create_store(folder))
 
     @classmethod
@@ -335,7 +338,7 @@ class Gallery(GalleryBase[LocalView]):
         ...     len(copy), copy.encoder_identity.model
         (0, 'wardrobe')
         """
-        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting, other.colors)
+        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting, other.colors, other.dtype)
 
     def __reduce__(self) -> tuple[Callable[..., Gallery], tuple[object, ...]]:
         """A process that is spawned opens the gallery again, without the encoder."""
@@ -814,9 +817,17 @@ def _open_again(cls: type[Gallery], path: Path, device: str) -> Gallery:
 
 
 def _new_manifest(
-    encoder: Encoder | EncoderIdentity, dim: object, decode: Decode | str, setting: PDV | None, colors: Colors | str
+    encoder: Encoder | EncoderIdentity,
+    dim: object,
+    decode: Decode | str,
+    setting: PDV | None,
+    colors: Colors | str,
+    dtype: Dtype | str | None,
 ) -> Manifest:
     """The manifest of a gallery that is created. Raises OptionError for a wrong value."""
     if setting is not None and not isinstance(setting, PDV):
         raise OptionError(f"setting must be a PDV, got {setting!r}")
-    return Manifest(identity_of(encoder), check_count("dim", dim), Decode(decode), setting, colors=Colors(colors))
+    made_in = None if dtype is None else Dtype(dtype)
+    return Manifest(
+        identity_of(encoder), check_count("dim", dim), Decode(decode), setting, colors=Colors(colors), dtype=made_in
+    )

@@ -15,7 +15,7 @@ from mmretrieve.gallery import vocabularies
 from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.store.store import MAX_DIM, Store
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
-from mmretrieve.options import OLD_COLORS, Colors, Decode
+from mmretrieve.options import OLD_COLORS, Colors, Decode, Dtype
 
 TITLE_FIELDS = ("title", "name", "product", "label", "headline", "caption", "description")  # the first that a gallery has
 MAX_CACHED_TITLES = 16_384  # of ids: 2 MB
@@ -25,7 +25,7 @@ MAX_CACHED_TITLES = 16_384  # of ids: 2 MB
 class Manifest:
     """`setting`: the PDV parameters with which searches start. `vocabulary` and `title_field`: the chosen ones, None if none was chosen.
 
-    `fields` grows as items are added; encoder, dim, decode and colors never change.
+    `fields` grows as items are added; encoder, dim, decode, colors and dtype never change. `dtype` is None if it was not stored.
     """
 
     encoder: EncoderIdentity
@@ -36,6 +36,7 @@ class Manifest:
     vocabulary: GalleryVocabulary | None = None
     title_field: str | None = None
     colors: Colors = Colors.SRGB
+    dtype: Dtype | None = None
 
     def check_same_vectors(self, location: object, other: Manifest, other_location: object) -> None:
         """Raises GalleryError, with what differs, unless the vectors of both galleries were made in the same way and can be compared."""
@@ -46,6 +47,8 @@ class Manifest:
         for name in ("dim", "decode", "colors"):
             if (value := getattr(self, name)) != (other_value := getattr(other, name)):
                 differences.append(f"{name} {value} and {other_value}")
+        if None not in (self.dtype, other.dtype) and self.dtype != other.dtype:
+            differences.append(f"dtype {self.dtype} and {other.dtype}")
         if differences:
             raise GalleryError(
                 f"{location} and {other_location} differ in {'; '.join(differences)}; only vectors that were made in the same way can "
@@ -86,6 +89,7 @@ class Manifest:
                 None if vocabulary is None else GalleryVocabulary.from_dict(vocabulary, location),
                 data.get("title_field"),
                 Colors(data.get("colors", OLD_COLORS)),
+                None if data.get("dtype") is None else Dtype(data["dtype"]),
             )
         except GalleryError:
             raise

@@ -345,6 +345,7 @@ class InfoResponse(BaseModel):
     encoder: EncoderResponse = Field(description="the encoder that made the gallery")
     decode: str = Field(description="how images are decoded: exact or fast")
     colors: str = Field(description="whether color profiles of images count: srgb or raw")
+    dtype: str | None = Field(description="the dtype in which the encoder computed images, null if it is not known")
     setting: SettingResponse | None = Field(description="the PDV weights that are stored for this gallery")
     fields: dict[str, FieldType] = Field(description="each field of items with its type")
     title_field: str | None = Field(description="the field that names the items, null if there is none")

@@ -10,7 +10,8 @@ Examples
 2000
 """
 
+from mmretrieve.options import cache_folder
 from mmretrieve.wardrobe.dataset import drawings, queries
-from mmretrieve.wardrobe.gallery import cache_folder, fields_of, gallery_folder, pictures_folder
+from mmretrieve.wardrobe.gallery import fields_of, gallery_folder, pictures_folder
 
 __all__ = ["cache_folder", "drawings", "fields_of", "gallery_folder", "pictures_folder", "queries"]

@@ -19,33 +19,12 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MMRetrieveError
 from mmretrieve.gallery.store.ledger import FORMAT
 from mmretrieve.images import content_hash
-from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL
+from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Dtype, cache_folder
 from mmretrieve.wardrobe.dataset import Drawing, drawings
 
 PICTURES, GALLERY, TABLE = "pictures", "gallery", "drawings.jsonl"
 EDITION = 3  # of the files below; a new edition is drawn again
 DRAW_COMMAND = "import sys; from mmretrieve.wardrobe.gallery import draw_share; draw_share(*sys.argv[1:])"
-
-
-def cache_folder() -> Path:
-    """Returns the folder for derived files: the environment variable MMRETRIEVE_CACHE, else the user's cache folder.
-
-    Returns
-    -------
-    Path
-        The folder, which may not exist yet.
-
-    Examples
-    --------
-    >>> import mmretrieve as mm
-    >>> mm.wardrobe.gallery_folder().is_relative_to(mm.wardrobe.cache_folder())
-    True
-    """
-    if folder := os.environ.get("MMRETRIEVE_CACHE"):
-        return Path(folder)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("mmretrieve", appauthor=False)
 
 
 def gallery_folder(progress: Progress | None = None) -> Path:
@@ -82,7 +61,7 @@ def gallery_folder(progress: Progress | None = None) -> Path:
                 shutil.rmtree(folder / name, ignore_errors=True)
             draw_images(folder / PICTURES)
             _write_table(folder / TABLE)
-            encoder = load_encoder(BUILT_IN)
+            encoder = load_encoder(BUILT_IN, dtype=Dtype.FLOAT32)  # the same vectors on every machine
             gallery = Gallery.create(folder / GALLERY, encoder=encoder, setting=PUBLISHED["cirevl"])
             gallery.add(folder / TABLE, progress=progress)
             done.touch()

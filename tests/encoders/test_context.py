@@ -121,7 +121,7 @@ def end_padded_encoder() -> OpenClipEncoder:
     text = {"context_length": LENGTH, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2, "no_causal_mask": True}
     model = open_clip.CustomTextCLIP(embed_dim=16, vision_cfg=vision, text_cfg=text | {"pool_type": "last"})
     model.visual.preprocess_cfg = {"size": (32, 32), "mode": "RGB"}
-    return OpenClipEncoder(model, EndPadded(), "end-padded", device=torch.device("cpu"), dtype=torch.float32)
+    return OpenClipEncoder(model, EndPadded(), "end-padded", device=torch.device("cpu"), dtype="float32")
 
 
 def test_a_tokenizer_that_pads_with_its_end_token_warns_too() -> None:

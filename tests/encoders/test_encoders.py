@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 
 import mmretrieve as mm
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.dtypes import resolve_dtype
 from mmretrieve.encoders.names import model_with_activation
-from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, preprocessing_of, resolve_device, resolve_dtype
+from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, preprocessing_of, resolve_device
 from mmretrieve.encoders.text_tower import encode_tokens, is_croppable
 from mmretrieve.errors import EncoderError, ImageError, OptionError
 from mmretrieve.images import target_pad
@@ -299,7 +300,7 @@ def test_devices_and_dtypes() -> None:
         with pytest.raises(OptionError, match="no cuda devices"):
             resolve_device("cuda")
     with pytest.raises(OptionError, match="choose from: auto, float32"):
-        resolve_dtype("int8", torch.device("cpu"))
+        resolve_dtype("int4", torch.device("cpu"))
 
 
 def test_an_unreadable_image_is_named(encoder: Encoder, tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""Encoding photos on a CPU with ViT-B/32: a plain open_clip loop, float32 and int8, in turn.
+
+    python -m benchmarks.int8 [--photos 48 --rounds 3] [--out results]
+
+The weights are random, and the photos are JPEG files of 1600×1200 that are made on the spot. Seconds of processor time are those of all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import mmretrieve as mm
+from benchmarks.first import plain_loop
+from benchmarks.script import make_parser, time_call, write_result
+from mmretrieve.encoders.dtypes import compare_int8
+
+MODEL, PHOTO_SIZE, PLAIN = "ViT-B-32", (1600, 1200), "plain open_clip loop"
+
+
+def main() -> None:
+    parser = make_parser(__doc__, "int8")
+    parser.add_argument("--photos", type=int, default=48, help="photos to make")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each way encodes all photos")
+    options = parser.parse_args()
+    write_result(measure(options.photos, options.rounds), options.out, "int8")
+
+
+def measure(count: int, rounds: int) -> dict[str, Any]:
+    """Images a second by wall clock and by processor time, and the cosines to the vectors of the plain loop."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, paths = random_model(folder / "model"), make_photos(folder / "photos", count)
+        encoders = {dtype: mm.load_encoder(model, device="cpu", dtype=dtype) for dtype in ("float32", "int8")}
+        ways: dict[str, Callable[[], np.ndarray]] = {PLAIN: partial(plain_loop, paths, model)}
+        for dtype, encoder in encoders.items():
+            ways[dtype] = partial(encoder.encode_images, paths)
+            ways[f"index, {dtype}"] = partial(index, encoder, folder / "photos")
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        processor: dict[str, list[float]] = {way: [] for way in ways}
+        rows: dict[str, np.ndarray] = {}
+        for _ in range(rounds):
+            for way, encode in ways.items():
+                started = time.process_time()
+                wall, rows[way] = time_call(encode)
+                processor[way].append(time.process_time() - started)
+                seconds[way].append(wall)
+        tower = encoders["float32"]
+        compared = compare_int8(tower._model.visual, tower.image_size)
+    return {
+        "photos": count,
+        "images a second": {way: _rates(count, each) for way, each in seconds.items()},
+        "images a second of processor time": {way: _rates(count, each) for way, each in processor.items()},
+        "ratio of processor time to the plain loop": {
+            way: statistics.median(a / b for a, b in zip(processor[PLAIN], each, strict=True))
+            for way, each in processor.items()
+        },
+        "mean cosine to float32": float((rows["float32"] * rows["int8"]).sum(axis=1).mean()),
+        "check at load time": {"mean cosine": compared.cosine, "speedup": compared.speedup},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    }
+
+
+def random_model(folder: Path) -> Path:
+    """A local open_clip folder of the model with random weights."""
+    torch.manual_seed(0)
+    folder.mkdir()
+    config = {"model_cfg": open_clip.get_model_config(MODEL), "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(open_clip.create_model(MODEL).state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def make_photos(folder: Path, count: int) -> list[Path]:
+    """JPEG files of smooth random colors with noise, as large as photos of that size."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    paths = [folder / f"{number:04}.jpg" for number in range(count)]
+    for path in paths:
+        patches = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(
+            PHOTO_SIZE, Image.Resampling.BICUBIC
+        )
+        noise = random.normal(0, 6, (PHOTO_SIZE[1], PHOTO_SIZE[0], 1))
+        Image.fromarray((np.asarray(patches) + noise).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return paths
+
+
+def index(encoder: mm.Encoder, photos: Path) -> np.ndarray:
+    """The vectors of a gallery into which the photos were indexed."""
+    with tempfile.TemporaryDirectory() as folder:
+        gallery = mm.Gallery.create(Path(folder) / "g", encoder=encoder)
+        gallery.add(photos)
+        return gallery.vectors()
+
+
+def _rates(count: int, seconds: list[float]) -> dict[str, float]:
+    rates = sorted(count / each for each in seconds)
+    return {"median": statistics.median(rates), "lowest": rates[0], "highest": rates[-1]}
+
+
+if __name__ == "__main__":
+    main()
