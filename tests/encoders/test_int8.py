@@ -127,9 +127,9 @@ def test_a_tower_that_does_not_agree_is_refused(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("cosine", "speedup", "width", "chosen"),
     [
-        (0.9995, 1.5, 256, Dtype.INT8),
+        (0.9995, 2.0, 256, Dtype.INT8),
         (0.9994, 2.0, 256, Dtype.FLOAT32),
-        (0.9999, 1.4, 256, Dtype.FLOAT32),
+        (0.9999, 1.9, 256, Dtype.FLOAT32),
         (float("nan"), 2.0, 256, Dtype.FLOAT32),
         (0.9999, 2.0, 255, Dtype.FLOAT32),  # not even compared
     ],
