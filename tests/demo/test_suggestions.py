@@ -31,7 +31,7 @@ def words_of(service: SearchService) -> set[str]:
 def test_words_near_a_reference_are_of_the_gallery_and_not_in_its_caption(wardrobe: SearchService) -> None:
     request = SearchRequest.parse(reference_id=mm.wardrobe.drawings()[3].id, prompt="in red")
     words = Suggestions(wardrobe).suggest(request, seed=0)
-    caption = wardrobe.search(request).words["text"]
+    caption = wardrobe.search([request])[0].words["text"]
     assert 4 <= len(words) == len(set(words)) <= MAX_SUGGESTIONS
     assert set(words) <= words_of(wardrobe)
     assert [word for word in words if word in caption.split()] == []
