@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmretrieve.encoders import int8
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import EncoderError, GalleryError, OptionError, unknown
-from mmretrieve.options import AUTO, Dtype, cache_folder
+from mmretrieve.options import AUTO, Dtype, cache_folder, load_json
 
 MIN_COSINE = 0.9995  # mean, of int8 to float32 vectors
 MIN_SPEEDUP = 2.0  # of processor time of the tower, for "auto"; decoding is not faster
@@ -99,7 +99,7 @@ def remembered_comparison(tower: nn.Module, size: int, weights: str) -> Int8Comp
     key = sha256(f"{weights} {size} {machine} {int8.INPUT_LEVELS} {int8.WEIGHT_LEVELS}".encode()).hexdigest()[:32]
     path = cache_folder() / "int8" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):
-        return Int8Comparison(**json.loads(path.read_text("utf-8")))
+        return Int8Comparison(**load_json(path.read_text("utf-8")))
     compared = compare_int8(tower, size)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
