@@ -95,7 +95,10 @@ class Int8Comparison:
 
 def remembered_comparison(tower: nn.Module, size: int, weights: str) -> Int8Comparison:
     """As `compare_int8`, computed once for each hash of weights, CPU and version of torch. A cache that cannot be used is ignored."""
-    machine = f"{torch.cpu.get_capabilities()} {platform.machine()} {torch.__version__}"
+    capabilities = getattr(
+        torch.cpu, "get_capabilities", torch.backends.cpu.get_cpu_capability
+    )()  # torch 2.7 has only the latter
+    machine = f"{capabilities} {platform.machine()} {torch.__version__}"
     key = sha256(f"{weights} {size} {machine} {int8.INPUT_LEVELS} {int8.WEIGHT_LEVELS}".encode()).hexdigest()[:32]
     path = cache_folder() / "int8" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):
