@@ -153,6 +153,11 @@ def test_what_is_not_rows_is_named(function: Callable[..., object], values: obje
         function([[1.0, 0.0]], "x", dim=3)
 
 
+def test_rows_of_any_length_have_a_direction() -> None:
+    scales = np.array([[1e300], [1e-300], [1.0], [1e120], [1e-120]])
+    np.testing.assert_allclose(unit(scales * [[3, 4]]), [[0.6, 0.8]] * len(scales), rtol=1e-7)
+
+
 def test_rows_are_float32_and_never_overflow_silently() -> None:
     assert as_rows([[1, 2]], "x").dtype == np.float32
     with warnings.catch_warnings():
