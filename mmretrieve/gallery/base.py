@@ -525,7 +525,31 @@ class GalleryBase(ABC, Generic[View]):
         return self._with_view(lambda view: search.term_scores(view, composition, view.rows))
 
     def approximate_term_scores(self, composition: Composition) -> Float32:
-        """Returns what `term_scores` does for `rank`, with errors of about 1e-7: in a large gallery, in a third of the time."""
+        """Computes the term scores of all items for `rank`, with errors of about 1e-7: in a large gallery, in a third of the time.
+
+        Parameters
+        ----------
+        composition : Composition
+            t terms of dimension `dim`.
+
+        Returns
+        -------
+        array of shape (t, n), float32
+            As `term_scores`, which gives the exact ones.
+
+        Raises
+        ------
+        GalleryError
+            If the terms have another dimension.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> composition = mm.Composition(("a", "b"), gallery.vectors(gallery.ids[:2]), (0.7, 0.3))
+        >>> gallery.rank(composition, gallery.approximate_term_scores(composition)) == gallery.search(composition)
+        True
+        """
         check_composition(composition)
         return self._with_view(lambda view: search.term_scores(view, composition, view.rows, exact=False))
 
