@@ -75,7 +75,10 @@ class Int8Linear(nn.Module):
 
 
 class Int8Attention(nn.Module):
-    """`nn.MultiheadAttention` of a sequence with itself, with projections in 8-bit integers. Its own fast path reads float weights."""
+    """`nn.MultiheadAttention` with projections in 8-bit integers. Its own fast path reads float weights.
+
+    Queries are the first rows of the sequence that they attend to, or all of them.
+    """
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
@@ -83,8 +86,10 @@ class Int8Attention(nn.Module):
         self._input = Int8Linear(attention.in_proj_weight, attention.in_proj_bias)
         self._output = Int8Linear(attention.out_proj.weight, attention.out_proj.bias)
 
-    def forward(self, rows_bld: Tensor, *_: Tensor, attn_mask: Tensor | None, **_options: bool) -> tuple[Tensor, None]:
+    def forward(
+        self, queries_bqd: Tensor, rows_bld: Tensor, *_: Tensor, attn_mask: Tensor | None, **_options: bool
+    ) -> tuple[Tensor, None]:
         batch, length, _dim = rows_bld.shape
         queries, keys, values = self._input(rows_bld).view(batch, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask)
-        return self._output(attended.transpose(1, 2).reshape(rows_bld.shape)), None
+        attended = F.scaled_dot_product_attention(queries[:, :, : queries_bqd.shape[1]], keys, values, attn_mask)
+        return self._output(attended.transpose(1, 2).reshape(queries_bqd.shape)), None

@@ -36,6 +36,7 @@ from mmretrieve.encoders.checkpoints import (
     strip_prefixes,
 )
 from mmretrieve.encoders.dtypes import cast_tower, choose_dtype, input_dtype, resolve_dtype
+from mmretrieve.encoders.image_tower import input_size, with_short_last_block
 from mmretrieve.encoders.initialization import create_loaded
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
@@ -80,17 +81,17 @@ class OpenClipEncoder:
         self.preprocessing = preprocessing
         self.identity = EncoderIdentity(name, weights_hash(model), _describe(config, preprocessing))
         self.folder, self.device = folder, device
-        self.dtype: torch.dtype = getattr(torch, choose_dtype(dtype, device, model.visual, self.image_size, self.identity))
+        tower = with_short_last_block(model.visual)
+        self.dtype: torch.dtype = getattr(torch, choose_dtype(dtype, device, tower, self.image_size, self.identity))
         self._model.to(device)
-        self._model.visual = cast_tower(model.visual, self.dtype)
+        self._model.visual = cast_tower(tower, self.dtype)
         self.recent_texts = LruCache[Float32](MAX_CACHED_TEXTS)
         self.dim = int(self._text_features(self._context.tokenize(["a"])[0]).shape[1])
 
     @property
     def image_size(self) -> int:
         """The input size of the image tower in pixels."""
-        size = self._model.visual.image_size
-        return int(max(size) if isinstance(size, tuple | list) else size)
+        return input_size(self._model.visual)
 
     @property
     def context_length(self) -> int:
