@@ -85,10 +85,10 @@ def _end_token(tower: Any) -> int | None:
 class TextContext:
     """The context of one open_clip tokenizer: its `length` in tokens, and which texts fit into it.
 
-    A text fits if a context that is one token longer adds only one padding token. This holds for tokenizers that end and pad
-    with the same token (SigLIP), that end a truncated text with an end token (CLIP), that reserve the last position for a
-    class token (CLIPS), and that pad on the left. A tokenizer with a fixed context length gets the text with one more word
-    instead: if the ids do not change, the context is full and the text counts as too long.
+    A text fits if two padding tokens are left. If fewer are, a context that is one token longer must add only one padding token. This
+    holds for tokenizers that end and pad with the same token (SigLIP), that end a truncated text with an end token (CLIP), that reserve
+    the last position for a class token (CLIPS), and that pad on the left. A tokenizer with a fixed context length gets the text with one
+    more word instead: if the ids do not change, the context is full and the text counts as too long.
 
     >>> import open_clip
     >>> context = TextContext(open_clip.SimpleTokenizer(context_length=5))
@@ -123,13 +123,20 @@ class TextContext:
 
     def _tokenize(self, texts: list[str]) -> tuple[Tensor, list[bool]]:
         tokens = self._tokenizer(list(texts))
+        end = self.length - self._after_padding
+        fits = torch.stack([(tokens[:, at] == self._padding).all(dim=1) for at in (slice(end - 2, end), slice(2))]).any(dim=0)
+        if unsure := (~fits).nonzero()[:, 0].tolist():
+            fits[unsure] = self._fit_exactly([texts[i] for i in unsure], tokens[unsure])
+        return tokens, fits.tolist()
+
+    def _fit_exactly(self, texts: list[str], tokens: Tensor) -> Tensor:
+        """(n,) whether n texts with these tokens fit; they are tokenized once more."""
         if not self._has_variable_length:
-            continued = self._tokenizer([text + ONE_MORE_WORD for text in texts])
-            return tokens, (continued != tokens).any(dim=1).tolist()
-        longer = self._tokenizer(list(texts), context_length=self.length + 1)
+            return (self._tokenizer([text + ONE_MORE_WORD for text in texts]) != tokens).any(dim=1)
+        longer = self._tokenizer(texts, context_length=self.length + 1)
         positions = (self.length - self._after_padding, 0)  # padding on the right, padding on the left
         same = [(longer == self._with_padding(tokens, position)).all(dim=1) for position in positions]
-        return tokens, torch.stack(same).any(dim=0).tolist()
+        return torch.stack(same).any(dim=0)
 
     def _with_padding(self, tokens: Tensor, position: int) -> Tensor:
         """(n, length + 1) ids: the (n, length) ids with one padding token inserted at the position."""

@@ -108,6 +108,22 @@ def test_a_word_with_the_padding_id_is_not_padding() -> None:
     assert TextContext(tokenizer).fits([f"{full}!♥", f"{full}red !♥", f"{full}red red red red !♥"]) == [True, False, False]
 
 
+@pytest.mark.parametrize("has_variable_length", [True, False])
+def test_only_texts_that_nearly_fill_the_context_are_tokenized_again(has_variable_length: bool) -> None:
+    tokenized: list[int] = []
+
+    def tokenize(texts: Sequence[str], **context: int) -> torch.Tensor:
+        if context and not has_variable_length:
+            raise TypeError
+        tokenized.append(len(texts))
+        return EndPadded()(texts, **context)
+
+    context = TextContext(tokenize)
+    tokenized.clear()
+    context.fits([" ".join(["red"] * words) for words in range(LENGTH)])
+    assert tokenized == [LENGTH, 1]
+
+
 def test_the_encoder_reports_its_context_length(encoder: OpenClipEncoder) -> None:
     assert isinstance(encoder, ContextLimit)
     assert encoder.context_length == 40
