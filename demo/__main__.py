@@ -6,9 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mmretrieve.cli import arguments, runtime
 from mmretrieve.options import BUILT_IN
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from mmretrieve.server.context import AppContext
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -25,12 +31,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported, next
-    from demo.app import page
-
     if options.gallery == BUILT_IN and not os.path.isdir(BUILT_IN):
         print("The built-in gallery is drawn on first use. This takes about half a minute.", flush=True)
     return runtime.serve(options, page)
+
+
+def page(app: FastAPI, context: AppContext) -> FastAPI:
+    """The server with the page at its root. Gradio is imported when the server is made, after its settings."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from demo import app as page_app
+
+    return page_app.page(app, context)
 
 
 if __name__ == "__main__":

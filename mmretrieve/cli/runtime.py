@@ -114,6 +114,8 @@ def open_retriever(options: argparse.Namespace, *, lazy: bool = False) -> Retrie
 
 def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     """Opens a gallery and serves it, with a page or without, until interrupted."""
+    # Read when numpy is imported, next. Threads of OpenBLAS spin for a while after each product, and would take the cores of torch.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with _requires("server"):
         from mmretrieve.server.app import create_app
         from mmretrieve.server.auth import parse_auth

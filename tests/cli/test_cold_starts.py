@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from ast import literal_eval
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -136,3 +137,16 @@ def test_a_copy_of_a_deferred_encoder_loads_for_itself(made: Path) -> None:
     lazy = mm.Retriever.open(made, lazy=True)
     assert not hasattr(lazy.encoder, "_nothing")
     assert copy.copy(lazy.encoder).identity == lazy.gallery.encoder_identity
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize(
+    "line", ["from mmretrieve.cli.main import main; words = ['serve', 'G']", "from demo.__main__ import main; words = ['G']"]
+)
+def test_a_server_starts_no_threads_of_openblas(line: str) -> None:
+    code = f"import os; {line}; status = main([*words, '--host', '0.0.0.0']); import numpy; print(status, os.listdir('/proc/self/task'))"
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    status, threads = run.stdout.split(maxsplit=1)
+    assert (status, "others can reach this address" in run.stderr) == ("2", True)
+    assert len(literal_eval(threads)) == 1
