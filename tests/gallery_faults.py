@@ -185,7 +185,7 @@ class Life:
     def check(self, step: int, path: Path) -> None:
         check(path, LIFE[step], self.states[step][0], self.states[step + 1][0])
 
-    def kill(self, number: int, folder: Path, *, beside_a_reader: bool = False) -> bool:
+    def assert_survives_kill(self, number: int, folder: Path, *, beside_a_reader: bool = False) -> bool:
         """Kills a command at a random moment. Returns whether it had not ended."""
         step = number % len(LIFE)
         name = LIFE[step]
@@ -204,7 +204,7 @@ class Life:
             self.finish(step, path)
         return not is_done
 
-    def fill_disk(self, number: int, folder: Path, room: int) -> None:
+    def assert_survives_full_disk(self, number: int, folder: Path, room: int) -> None:
         """The kernel lets no file grow beyond a limit: writing fails as on a full disk."""
         step = number % len(LIFE)
         with self.stage(step, folder) as path:
@@ -218,7 +218,7 @@ class Life:
             assert set(state(path)[0]) == set(self.states[step + 1][0])
             assert mm.Gallery.open(path, device="cpu").verify() == []
 
-    def write_twice(self, number: int, folder: Path) -> None:
+    def assert_survives_two_writers(self, number: int, folder: Path) -> None:
         """Two processes run the same command at once: each ends, or says that another one writes."""
         step = number % len(LIFE)
         with self.stage(step, folder) as path, running(LIFE[step], path, self.source) as (_, first):
@@ -229,7 +229,7 @@ class Life:
             self.check(step, path)
             self.finish(step, path)
 
-    def lock_ledger(self, number: int, folder: Path, seconds: float) -> None:
+    def assert_waits_for_lock(self, number: int, folder: Path, seconds: float) -> None:
         """Another program holds the ledger for a while, as a backup does: the command waits and loses nothing."""
         step = number % len(LIFE)
         with self.stage(step, folder) as path, closing(sqlite3.connect(path / "gallery.sqlite")) as db:
@@ -240,7 +240,7 @@ class Life:
                 assert sent(answers) == "done"
             assert state(path) == self.states[step + 1]
 
-    def set_clock_back(self, number: int, folder: Path) -> None:
+    def assert_survives_clock_set_back(self, number: int, folder: Path) -> None:
         """Files change while the clock is set back by a random time: `sync` sees each change, and nothing else."""
         source, path = folder / "clock", folder / "clock.gallery"
         paint(source, 1, 6)

@@ -317,7 +317,7 @@ CONSTANT_BYTES = 6_000_000  # the code of a decoder, tables, and one strip
 TEXT_BYTES = {"many-texts.png": 64_000_000}  # which Pillow unpacks at most
 
 
-def check_decode_memory(width: int, height: int, names: Iterable[str] = ()) -> int:
+def assert_decode_memory(width: int, height: int, names: Iterable[str] = ()) -> int:
     """Returns how many files were decoded. Fails for a file of those names, by default of all, whose decode takes too much memory, and for an unexpected outcome."""
     command = [sys.executable, __file__, str(width), str(height), *names]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

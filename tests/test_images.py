@@ -16,7 +16,7 @@ from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
-from image_corpus import ORDINARY, check_decode_memory, gradient, peak_growth
+from image_corpus import ORDINARY, assert_decode_memory, gradient, peak_growth
 from PIL import EpsImagePlugin, Image, ImageOps
 
 from mmretrieve import images
@@ -265,7 +265,7 @@ MEASURED = (  # of each kind of memory one file; `make soak` measures all
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
 def test_a_decode_takes_at_most_12_bytes_a_pixel() -> None:
-    check_decode_memory(1200, 1000, MEASURED)
+    assert_decode_memory(1200, 1000, MEASURED)
 
 
 @pytest.mark.parametrize("name", ["alpha.avif", "alpha-444.avif", "alpha.heic", "alpha-444.heic"])

@@ -1,18 +1,19 @@
 """The image tower of an open_clip model: its input size, and a last block that computes only what is read of it.
 
-The feature of an image is the output of the last block at the class token, and within a block only attention reads other positions. The queries,
-the output projection and the MLP of these are ten twelfths of the block. Omitting them gives the same feature within rounding: a tower of 12
-blocks is about 7 % faster, the built-in one 20 %.
+The feature of an image is the output of the last block at the class token, and within a block only attention reads other positions. The
+queries, the output projection and the MLP of these are ten twelfths of the block. Omitting them gives the same feature within rounding:
+ViT-B/32 is 5 % faster, the built-in tower 20 %.
 """
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-CLASS_TOKEN = slice(0, 1)
+MIN_ROWS = 32  # of a matrix product: kernels for fewer round differently from process to process
 
 
 def input_size(tower: Any) -> int:
@@ -31,11 +32,12 @@ def with_short_last_block(tower: Any) -> Any:
 
 
 class ClassTokenBlock(ResidualAttentionBlock):
-    """The last block of a tower, computed at the class token only."""
+    """The last block of a tower, computed at the class token, which is the first position, and for few images at others after it."""
 
     def forward(self, rows_bld: Tensor, attn_mask: None = None) -> Tensor:
-        """(b, l, d) inputs → (b, 1, d) outputs at their first position."""
+        """(b, l, d) inputs → (b, p, d) outputs at the first p positions: as few as give MIN_ROWS rows."""
+        computed = slice(ceil(MIN_ROWS / len(rows_bld)))
         normal_bld = self.ln_1(rows_bld)
-        attended_b1d = self.attn(normal_bld[:, CLASS_TOKEN], normal_bld, normal_bld, need_weights=False, attn_mask=attn_mask)[0]
-        outputs_b1d = rows_bld[:, CLASS_TOKEN] + self.ls_1(attended_b1d)
-        return outputs_b1d + self.ls_2(self.mlp(self.ln_2(outputs_b1d)))  # type: ignore[no-any-return]
+        attended_bpd = self.attn(normal_bld[:, computed], normal_bld, normal_bld, need_weights=False, attn_mask=attn_mask)[0]
+        outputs_bpd = rows_bld[:, computed] + self.ls_1(attended_bpd)
+        return outputs_bpd + self.ls_2(self.mlp(self.ln_2(outputs_bpd)))  # type: ignore[no-any-return]

@@ -45,13 +45,14 @@ def test_features_are_those_of_the_whole_tower(options: dict[str, object], image
     assert list(short.state_dict()) == names
 
 
-def test_the_last_block_computes_one_position(images: Tensor) -> None:
+@pytest.mark.parametrize(("count", "last"), [(1, 17), (5, 7), (40, 1)])
+def test_the_last_block_computes_32_rows(count: int, last: int) -> None:
     tower = with_short_last_block(tower_of())
     positions: list[int] = []
     for block in tower.transformer.resblocks:
         block.mlp.register_forward_hook(lambda _module, inputs, _outputs: positions.append(inputs[0].shape[1]))
-    tower(images)
-    assert positions == [17, 17, 1]
+    tower(torch.randn(count, 3, SIZE, SIZE))
+    assert positions == [17, 17, last]
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_a_released_file_without_some_records_is_damaged(
 ) -> None:
     root = shutil.copytree(released(name), tmp_path / "root", copy_function=shutil.copyfile)
     change(root / file, lambda records: records[:-3])
-    refuse(name, root, split, rf"{re.escape(file)}: damaged: expected {expected} records, found {result}")
+    assert_refused(name, root, split, rf"{re.escape(file)}: damaged: expected {expected} records, found {result}")
 
 
 @pytest.mark.shared_data
@@ -314,28 +314,28 @@ def test_a_gallery_file_without_some_images_is_refused(tmp_path: Path) -> None:
     root = shutil.copytree(released("circo"), tmp_path / "circo", copy_function=shutil.copyfile)
     ids = (root / "unlabeled2017_ids.txt").read_text().splitlines()
     (root / "unlabeled2017_ids.txt").write_text("\n".join(ids[:-3]) + "\n")
-    refuse("circo", root, "val", "unlabeled2017_ids.txt: damaged: expected 123403 records, found 123400")
+    assert_refused("circo", root, "val", "unlabeled2017_ids.txt: damaged: expected 123403 records, found 123400")
     (root / "unlabeled2017_ids.txt").write_text("\n".join(ids[: len(ids) // 2]))
-    refuse("circo", root, "val", r"val\.json, record 1: mentions '.*unlabeled2017_ids\.txt: .* incomplete")
+    assert_refused("circo", root, "val", r"val\.json, record 1: mentions '.*unlabeled2017_ids\.txt: .* incomplete")
     (root / "unlabeled2017_ids.txt").write_text("\n".join([*ids, ids[0]]))
-    refuse("circo", root, "val", "unlabeled2017_ids.txt: '533083' occurs twice")
+    assert_refused("circo", root, "val", "unlabeled2017_ids.txt: '533083' occurs twice")
 
 
 @pytest.mark.shared_data
 def test_mixed_up_splits_are_detected(tmp_path: Path) -> None:
     cirr = shutil.copytree(released("cirr"), tmp_path / "cirr", copy_function=shutil.copyfile)
     shutil.copy(cirr / "image_splits/split.rc2.test1.json", cirr / "image_splits/split.rc2.val.json")
-    refuse(
+    assert_refused(
         "cirr", cirr, "val", r"cap\.rc2\.val\.json, record 1: mentions 'dev-244-0-img0', .*split\.rc2\.val\.json: .*two splits"
     )
     shutil.copy(cirr / "captions/cap.rc2.test1.json", cirr / "captions/cap.rc2.val.json")
-    refuse("cirr", cirr, "val", r"cap\.rc2\.val\.json, record 1: there is no field 'target_hard', only pairid")
+    assert_refused("cirr", cirr, "val", r"cap\.rc2\.val\.json, record 1: there is no field 'target_hard', only pairid")
     circo = shutil.copytree(released("circo"), tmp_path / "circo", copy_function=shutil.copyfile)
     shutil.copy(circo / "annotations/val.json", circo / "annotations/test.json")
-    refuse("circo", circo, "test", r"test\.json, record 1: has 'gt_img_ids', .*another split")
+    assert_refused("circo", circo, "test", r"test\.json, record 1: has 'gt_img_ids', .*another split")
     fashion = shutil.copytree(released("fashioniq"), tmp_path / "fashioniq", copy_function=shutil.copyfile)
     shutil.copy(fashion / "captions/cap.dress.val.json", fashion / "captions/cap.shirt.val.json")
-    refuse("fashioniq:shirt", fashion, "val", r"cap\.shirt\.val\.json, record 1: mentions 'B005X4PL1G'")
+    assert_refused("fashioniq:shirt", fashion, "val", r"cap\.shirt\.val\.json, record 1: mentions 'B005X4PL1G'")
 
 
 # Folders of every layout, with little in them
@@ -358,7 +358,7 @@ def touch(path: Path) -> Path:
     return path
 
 
-def refuse(name: str, root: Path, split: str | None, message: str) -> None:
+def assert_refused(name: str, root: Path, split: str | None, message: str) -> None:
     with pytest.raises(MMRetrieveError, match=message) as caught:
         load_benchmark(name, root, split)
     assert "\n" not in str(caught.value)
@@ -645,7 +645,7 @@ def test_errors_name_the_file_and_the_record(
     TINY[name](tmp_path)
     load_benchmark(name, tmp_path)
     change(tmp_path / file, edit)
-    refuse(name, tmp_path, None, rf"{re.escape(file)}.*{message}")
+    assert_refused(name, tmp_path, None, rf"{re.escape(file)}.*{message}")
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -654,33 +654,35 @@ def test_errors_name_a_truncated_missing_or_binary_file(tmp_path: Path, name: st
     file = {"cirr": CAP, "fashioniq:dress": ITEMS, "circo": INFO}.get(name, f"{name.partition(':')[2]}.json")
     whole = (tmp_path / file).read_text()
     (tmp_path / file).write_text(whole[: len(whole) // 2])
-    refuse(name, tmp_path, None, rf"{re.escape(file)}, line 1, column \d+: not JSON")
+    assert_refused(name, tmp_path, None, rf"{re.escape(file)}, line 1, column \d+: not JSON")
     (tmp_path / file).write_text(
         whole.replace("{", "{\n", 1).replace(":", "=", 1) if "{" in whole else whole.replace(",", ";", 1)
     )
-    refuse(name, tmp_path, None, rf"{re.escape(file)}, line \d, column \d+: not JSON")
+    assert_refused(name, tmp_path, None, rf"{re.escape(file)}, line \d, column \d+: not JSON")
     (tmp_path / file).write_bytes(b"[\xff]")
-    refuse(name, tmp_path, None, rf"{re.escape(file)}: not UTF-8 text, at byte 1")
+    assert_refused(name, tmp_path, None, rf"{re.escape(file)}: not UTF-8 text, at byte 1")
     (tmp_path / file).unlink()
-    refuse(name, tmp_path, None, rf"there is no .*{re.escape(file)}.* in this folder")
+    assert_refused(name, tmp_path, None, rf"there is no .*{re.escape(file)}.* in this folder")
 
 
 def test_duplicate_keys_are_errors(tmp_path: Path) -> None:
     tiny_cirr(tmp_path)
     (tmp_path / SPLIT).write_text('{"dev-0": "./dev/dev-0.png", "dev-0": "./dev/dev-1.png"}')
-    refuse("cirr", tmp_path, None, r"split\.rc2\.val\.json: 'dev-0' occurs twice")
+    assert_refused("cirr", tmp_path, None, r"split\.rc2\.val\.json: 'dev-0' occurs twice")
 
 
 def test_errors_name_a_line_that_is_not_a_number(tmp_path: Path) -> None:
     tiny_circo(tmp_path, "unlabeled2017_ids.txt")
     (tmp_path / "unlabeled2017_ids.txt").write_text("1\n2\nthree\n")
-    refuse("circo", tmp_path, None, r"unlabeled2017_ids\.txt, line 3: expected the number of an image, not 'three'")
+    assert_refused("circo", tmp_path, None, r"unlabeled2017_ids\.txt, line 3: expected the number of an image, not 'three'")
 
 
 def test_targets_in_a_split_with_hidden_targets_are_detected(tmp_path: Path) -> None:
     tiny_cirr(tmp_path)
     shutil.copy(tmp_path / CAP, tmp_path / "captions/cap.rc2.test1.json")
-    refuse("cirr", tmp_path, "test1", r"cap\.rc2\.test1\.json, record 1: has 'target_hard', which is not public in this split")
+    assert_refused(
+        "cirr", tmp_path, "test1", r"cap\.rc2\.test1\.json, record 1: has 'target_hard', which is not public in this split"
+    )
 
 
 @pytest.mark.parametrize("name", ["cirr", "fashioniq:dress", "circo", "genecis:focus_object", "catalogue"])
@@ -692,8 +694,10 @@ def test_the_error_of_a_wrong_root_lists_the_expected_files(tmp_path: Path, name
         "genecis:focus_object": "focus_object.json or genecis/focus_object.json",
         "catalogue": "items.csv",
     }[name]
-    refuse(name, tmp_path, None, f"there is no {re.escape(looked_for)}.* in this folder")
-    refuse(name, tmp_path / "nowhere", None, f"nowhere: there is no such folder; expected one with {re.escape(looked_for)}")
+    assert_refused(name, tmp_path, None, f"there is no {re.escape(looked_for)}.* in this folder")
+    assert_refused(
+        name, tmp_path / "nowhere", None, f"nowhere: there is no such folder; expected one with {re.escape(looked_for)}"
+    )
 
 
 def test_the_error_of_an_unknown_name_lists_the_choices(tmp_path: Path) -> None:
@@ -737,4 +741,4 @@ def test_errors_in_a_catalogue_name_the_line(shop: Path, file: str, old: str, ne
     path = shop / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    refuse("catalogue", shop, None, message)
+    assert_refused("catalogue", shop, None, message)

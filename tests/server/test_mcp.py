@@ -80,7 +80,7 @@ def refused(answer: CallToolResult) -> str:
     return line
 
 
-async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> None:
+async def assert_all_tools_work(client: Client, retriever: mm.Retriever, photos: Path) -> None:
     """What every tool gives, whatever carries it."""
     listed = {tool.name: tool for tool in (await client.list_tools()).tools}
     assert set(listed) == {"search", "similar", "item", "info"}
@@ -136,7 +136,7 @@ async def everything(client: Client, retriever: mm.Retriever, photos: Path) -> N
         assert line in refused(await client.call_tool(tool, arguments))
 
 
-async def lists_as_text(client: Client, retriever: mm.Retriever) -> None:
+async def assert_lists_as_text_work(client: Client, retriever: mm.Retriever) -> None:
     """Several prompts, ids and numbers as agents send them."""
     first, second = retriever.gallery.ids[3], retriever.gallery.ids[11]
     several = {"reference_id": [first, second], "prompt": ["in red", "striped"], "strength": [1, 0.5], "image_weight": [2, 1]}
@@ -163,7 +163,7 @@ async def lists_as_text(client: Client, retriever: mm.Retriever) -> None:
 
 
 def test_lists_as_json_text_are_lists(link: str, retriever: mm.Retriever) -> None:
-    use(link, lambda client: lists_as_text(client, retriever))
+    use(link, lambda client: assert_lists_as_text_work(client, retriever))
 
 
 def test_schemas_of_tools_have_no_references(link: str) -> None:
@@ -215,11 +215,11 @@ def test_over_http_a_path_is_not_read(link: str, photos: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_over_http(link: str, retriever: mm.Retriever, photos: Path, mode: str) -> None:
-    use(link, lambda client: everything(client, retriever, photos), mode=mode)
+    use(link, lambda client: assert_all_tools_work(client, retriever, photos), mode=mode)
 
 
 def test_over_stdin_and_stdout(made: Path, encoder: mm.Encoder, photos: Path) -> None:
-    use(stdio(made), lambda client: everything(client, mm.Retriever.open(made, encoder=encoder), photos))
+    use(stdio(made), lambda client: assert_all_tools_work(client, mm.Retriever.open(made, encoder=encoder), photos))
 
 
 def test_stdout_contains_only_the_protocol(made: Path) -> None:

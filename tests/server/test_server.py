@@ -380,8 +380,8 @@ def test_unknown_parameters_are_refused(site: httpx.Client) -> None:
     "body", [b"", b"{", b"[" * 40_000, b"null", b'{"prompt": NaN}', b'{"prompt":"a","beta":NaN}', b"\xff\xfe", b"[]"]
 )
 def test_a_body_that_is_not_a_request_is_an_error(site: httpx.Client, body: bytes) -> None:
-    error_text(site.post("/api/search", content=body, headers={"Content-Type": "application/json"}), 400)
-    error_text(site.post("/api/search/form", data={"request": body.decode("latin-1") or "{"}), 400)
+    assert error_text(site.post("/api/search", content=body, headers={"Content-Type": "application/json"}), 400)
+    assert error_text(site.post("/api/search/form", data={"request": body.decode("latin-1") or "{"}), 400)
 
 
 def test_too_many_files_of_a_form_are_not_read(site: httpx.Client) -> None:
@@ -395,7 +395,7 @@ def test_other_methods_and_paths_are_refused(site: httpx.Client) -> None:
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
     assert error_text(site.get("/api/nothing"), 404) == "no such route; see /docs or /api/openapi.json"
     assert error_text(site.delete("/api/search"), 405) == "the route does not have this method; see /docs or /api/openapi.json"
-    error_text(site.post("/api/search", content=b"prompt=a", headers={"Content-Type": "text/plain"}), 400)
+    assert error_text(site.post("/api/search", content=b"prompt=a", headers={"Content-Type": "text/plain"}), 400)
     assert site.get("/").json()["api"] == "/api/openapi.json"
 
 
@@ -444,7 +444,7 @@ def test_files_are_not_served_by_path(site: httpx.Client, shop: mm.Retriever) ->
     inside = Path(shop.gallery.item(shop.gallery.ids[0]).path)
     for path in (place / "secret.jpg", place / "more" / "secret.jpg", "secret.jpg", inside, "../secret.jpg"):
         for kind in ("item", "thumbnail", "image"):
-            error_text(site.get(f"/api/{kind}", params={"id": str(path)}), 404)
+            assert error_text(site.get(f"/api/{kind}", params={"id": str(path)}), 404)
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_filters_cannot_read_private_columns(site: httpx.Client, name: str, plac
     "where", ["items.'path' LIKE '/%'", "'items'.path LIKE '/%'", 'CAST(1 AS "\'") = 0 OR path', "1 AS ['] OR path LIKE '/%'"]
 )
 def test_invalid_filters_cannot_read_private_columns(site: httpx.Client, where: str) -> None:
-    error_text(site.get("/api/items", params={"where": where}), 400)
+    assert error_text(site.get("/api/items", params={"where": where}), 400)
 
 
 def test_a_filter_is_sent_as_text_or_as_its_structure(site: httpx.Client, shop: mm.Retriever) -> None:
@@ -523,7 +523,7 @@ def test_items_are_listed(site: httpx.Client, shop: mm.Retriever) -> None:
         {"where": "source LIKE '/%'"},
         {"offset": "x"},
     ):
-        error_text(site.get("/api/items", params=wrong), 400)
+        assert error_text(site.get("/api/items", params=wrong), 400)
 
 
 def test_info_contains_no_folder(site: httpx.Client, shop: mm.Retriever) -> None:

@@ -23,7 +23,7 @@ def test_kills_beside_a_searching_reader(life: Life, tmp_path: Path, repeat: Rep
 
     def kill(number: int) -> None:
         nonlocal unfinished
-        unfinished += life.kill(number, tmp_path, beside_a_reader=True)
+        unfinished += life.assert_survives_kill(number, tmp_path, beside_a_reader=True)
 
     tried = repeat("a writing command is killed (−9) beside a searching reader", kill, f"{len(LIFE)} commands in turn")
     assert unfinished > tried // 4
@@ -34,14 +34,18 @@ def test_full_disks(life: Life, tmp_path: Path, repeat: Repeat) -> None:
     room = random.Random(1)
     repeat(
         "the disk is full",
-        lambda number: life.fill_disk(number, tmp_path, room.randrange(0, 12_000)),
+        lambda number: life.assert_survives_full_disk(number, tmp_path, room.randrange(0, 12_000)),
         "at any length of a file",
     )
 
 
 @pytest.mark.soak
 def test_two_writers(life: Life, tmp_path: Path, repeat: Repeat) -> None:
-    repeat("two processes write at once", lambda number: life.write_twice(number, tmp_path), "one works or both in turn")
+    repeat(
+        "two processes write at once",
+        lambda number: life.assert_survives_two_writers(number, tmp_path),
+        "one works or both in turn",
+    )
 
 
 @pytest.mark.soak
@@ -59,12 +63,14 @@ def test_readers_beside_compaction(life: Life, tmp_path: Path, repeat: Repeat) -
 @pytest.mark.soak
 def test_a_locked_ledger(life: Life, tmp_path: Path, repeat: Repeat) -> None:
     moments = random.Random(2)
-    lock = lambda number: life.lock_ledger(number, tmp_path, moments.uniform(0, 1))  # noqa: E731
+    lock = lambda number: life.assert_waits_for_lock(number, tmp_path, moments.uniform(0, 1))  # noqa: E731
     repeat("another program locks the ledger", lock, "up to 30 s are waited for")
 
 
 @pytest.mark.soak
 def test_a_clock_set_back(life: Life, tmp_path: Path, repeat: Repeat) -> None:
     repeat(
-        "files change after the clock was set back", lambda number: life.set_clock_back(number, tmp_path), "by up to 30 years"
+        "files change after the clock was set back",
+        lambda number: life.assert_survives_clock_set_back(number, tmp_path),
+        "by up to 30 years",
     )
