@@ -25,12 +25,13 @@ from mmretrieve.gallery.view import (
     Rows,
     StoredView,
     check_ids,
-    shown_rows,
+    positions_among,
 )
 from mmretrieve.vectors import Float32, unit
 
 ROW_BATCH_SIZE = 16_384  # rows read at once; more are scored without a float32 copy, fewer without torch
 MAX_CACHED_FILTERS = 8  # filters whose rows are cached
+NO_ROWS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ class _Reusable:
     version: StoreVersion
     ids: tuple[str, ...] | None = None
     index: manager.LoadedIndex | None = None
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Rows that match a filter, and rows that are excluded. A search of the index needs no array of the others, whose cost grows with the gallery."""
+
+    matching: Rows
+    excluded: Rows
+
+    @property
+    def rows(self) -> Rows:
+        return np.delete(self.matching, positions_among(self.matching, self.excluded)) if len(self.excluded) else self.matching
 
 
 class LocalView(StoredView):
@@ -136,12 +149,13 @@ class LocalView(StoredView):
 
     def matching(self, where: Expression | None) -> CandidateFilter:
         rows = self.rows if where is None else self._rows_matching(where)
-        return CandidateFilter.of(rows, len(rows), len(self))
+        return CandidateFilter.of(_Selection(rows, NO_ROWS), len(rows), len(self))
 
     def without(self, allowed: CandidateFilter, rows: Rows) -> CandidateFilter:
-        remaining = self.rows_allowed(allowed)
-        remaining = remaining[shown_rows(remaining, rows)]
-        return allowed.narrowed(remaining, len(remaining))
+        selection: _Selection = allowed.selection
+        excluded = np.union1d(selection.excluded, rows)
+        count = len(selection.matching) - len(positions_among(selection.matching, excluded))
+        return allowed.narrowed(replace(selection, excluded=excluded), count)
 
     def _rows_matching(self, where: Expression) -> Rows:
         """Returns the rows that match a filter in this version. The last few filters are cached, as queries often repeat them."""
@@ -152,8 +166,8 @@ class LocalView(StoredView):
             return self._filters[where]
 
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
-        rows: Rows = allowed.selection
-        return rows
+        selection: _Selection = allowed.selection
+        return selection.rows
 
     def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
         excluded = allowed.hidden.get(EXCLUDED, 0)

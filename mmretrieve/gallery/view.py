@@ -217,10 +217,19 @@ def shown_rows(rows: Rows, hidden: Rows) -> NDArray[np.bool_]:
     array([ True,  True, False])
     """
     shown = np.ones(len(rows), dtype=bool)
-    positions = np.searchsorted(rows, hidden)
-    positions = positions[positions < len(rows)]
-    shown[positions[np.isin(rows[positions], hidden)]] = False
+    shown[positions_among(rows, hidden)] = False
     return shown
+
+
+def positions_among(rows: Rows, wanted: Rows) -> NDArray[np.intp]:
+    """Returns the positions in `rows`, which are in order, of those wanted rows that are among them.
+
+    >>> positions_among(np.array([2, 5, 7]), np.array([7, 3, 5]))
+    array([2, 1])
+    """
+    wanted = wanted[wanted <= rows[-1:].max(initial=-1)]
+    positions = np.searchsorted(rows, wanted)
+    return np.asarray(positions[rows[positions] == wanted])
 
 
 def row_batches(rows: Rows, size: int) -> Iterator[Rows]:
