@@ -9,7 +9,7 @@ import numpy as np
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.view import Rows, StoredView
+from mmretrieve.gallery.view import Rows, StoredView, positions_among
 from mmretrieve.options import is_number
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32
@@ -54,7 +54,8 @@ def _find_neighbors(view: StoredView, index: FaissIndex, rows: Rows, min_score: 
             k *= 4
             (proposed,) = index.search(query[None], min(k, max_k))
             near = _rows_near(view, query, proposed, min_score)
-        neighbors.append(np.concatenate([near[np.isin(near, view.rows)], _rows_near(view, query, uncovered, min_score)]))
+        live = view.rows[positions_among(view.rows, near)]
+        neighbors.append(np.concatenate([live, _rows_near(view, query, uncovered, min_score)]))
     return neighbors
 
 
@@ -77,6 +78,9 @@ def _root(parents: Rows, position: int) -> int:
 
 
 def _groups(view: StoredView, parents: Rows) -> list[tuple[str, ...]]:
+    """Returns the ids of each group of two or more."""
     roots = np.array([_root(parents, position) for position in range(len(parents))], dtype=np.int64)
-    shared = np.flatnonzero(np.bincount(roots, minlength=1) > 1) if len(roots) else roots
-    return [tuple(view.ids[position] for position in np.flatnonzero(roots == root)) for root in shared]
+    shared = np.flatnonzero(np.bincount(roots, minlength=1)[roots] > 1)
+    members = shared[np.argsort(roots[shared], kind="stable")]
+    starts = np.flatnonzero(np.diff(roots[members])) + 1
+    return [tuple(view.ids[position] for position in group) for group in np.split(members, starts) if len(group)]
