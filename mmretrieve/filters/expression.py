@@ -9,6 +9,7 @@ import reprlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from typing import Any, cast
 
@@ -141,6 +142,7 @@ def not_a_function(name: str, choices: Iterable[str] = FUNCTIONS) -> str:
     return f"{name:.80} is not a function of filters{did_you_mean(name, choices) or ';'} choose from: {', '.join(choices)}"
 
 
+@lru_cache(maxsize=4_096)  # the names of fields are the same in every item
 def fold_case(name: str) -> str:
     """The name with A to Z in lower case: SQLite takes names for equal that differ only in the case of these letters."""
     return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")

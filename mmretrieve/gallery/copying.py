@@ -214,14 +214,11 @@ def add_vectors(
     """
     float16_rows, problems = to_checked_rows(vectors, "vectors", store.dim)
     check_lists(len(float16_rows), ids, paths, fields)
-    all_fields, types = fields or [{}] * len(ids), store.ledger.field_types()
+    all_fields = fields or [{}] * len(ids)
 
     def batch(start: int, end: int) -> EncodedBatch:
         rows = [i for i in range(start, end) if i not in problems]
-        items = [
-            vector_item(ids[i], str(paths[i]) if paths else ids[i], float16_rows[i], fit_fields(all_fields[i], types), "")
-            for i in rows
-        ]
+        items = [vector_item(ids[i], str(paths[i]) if paths else ids[i], float16_rows[i], all_fields[i], "") for i in rows]
         return EncodedBatch.of(items, float16_rows[rows])
 
     starts = range(0, len(float16_rows), COPY_BATCH_SIZE)

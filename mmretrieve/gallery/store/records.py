@@ -111,7 +111,8 @@ class ItemRecord:
     def checksum(self) -> int:
         """CRC-32 of all values and fields."""
         fields = sorted((name, value) for name, value in self.item.fields.items() if value is not None)
-        return crc32(json.dumps([self.values[:ITEM_COLUMNS], self.values[ITEM_COLUMNS:], fields]).encode())
+        values = self.values
+        return crc32(json.dumps([values[:ITEM_COLUMNS], values[ITEM_COLUMNS:], fields]).encode())
 
     @property
     def is_intact(self) -> bool:
