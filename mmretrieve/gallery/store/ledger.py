@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from threading import local
@@ -39,6 +38,7 @@ from mmretrieve.gallery.store.records import (
 from mmretrieve.gallery.store.statements import (
     BUSY_SECONDS,
     DEAD_INDEX,
+    RECORD_BATCH_SIZE,
     ROW,
     STATEMENT_BATCH_SIZE,
     TABLES,
@@ -264,7 +264,7 @@ class Ledger:
             )
             try:
                 with restrict_reads(db, condition.reads):
-                    return np.array([row for (row,) in db.execute(query, condition.parameters)], dtype=np.int64)
+                    return np.fromiter((row for (row,) in db.execute(query, condition.parameters)), np.int64)
             except (sqlite3.Error, UnicodeError) as error:
                 late = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
                 raise filter_error(
@@ -310,12 +310,16 @@ class Ledger:
             query = "SELECT row FROM items WHERE source = ? AND died = 0 ORDER BY row"
             return [row for (row,) in db.execute(query, (source,))]
 
-    def vector_checksums(self, version: StoreVersion, first_row: int = 0) -> list[tuple[int, int]]:
-        """Returns the row and the checksum of the vector of each item of a version from a row on, in order."""
-        with self._within(version) as db:
-            return db.execute(
-                f"SELECT row, vector FROM items WHERE row >= ? AND {version.condition} ORDER BY row", (first_row,)
-            ).fetchall()
+    def vector_checksums(self, version: StoreVersion, first_row: int = 0) -> Iterator[tuple[int, int]]:
+        """Yields the row and the checksum of the vector of each item of a version from a row on, in order. Writers need not wait for the end."""
+        query = f"SELECT row, vector FROM items WHERE row >= ? AND {version.condition} ORDER BY row LIMIT {RECORD_BATCH_SIZE}"
+        while True:
+            with self._within(version) as db:
+                batch = db.execute(query, (first_row,)).fetchall()
+            yield from batch
+            if len(batch) < RECORD_BATCH_SIZE:
+                return
+            first_row = batch[-1][0] + 1
 
     def records(self, after: int, count: int) -> list[ItemRecord]:
         """Returns up to `count` records from row `after` on, deleted ones included."""
@@ -340,14 +344,9 @@ class Ledger:
     def renumber(self, thumbnails_at: Mapping[int, int], thumbnail_bytes: int, **meta: object) -> None:
         """Removes deleted rows, numbers the rest from 0 and begins a new epoch. `thumbnails_at` maps old offsets to new ones."""
         with self.writing() as transaction:
-            transaction.remove_dead()
-            rows = transaction.live_rows()
-            for new, old in enumerate(rows):
-                record = transaction.remove(old)
-                stored = replace(record.stored, thumbnail_at=thumbnails_at.get(record.stored.thumbnail_at, 0))
-                transaction.insert(replace(record, row=new, stored=stored))
+            rows = transaction.renumber(thumbnails_at)
             epoch = transaction.meta["epoch"] + 1
-            transaction.set_meta(rows=len(rows), thumbnail_bytes=thumbnail_bytes, epoch=epoch, **meta)
+            transaction.set_meta(rows=rows, thumbnail_bytes=thumbnail_bytes, epoch=epoch, **meta)
 
     def shrink(self) -> None:
         """Returns free pages of the file to the file system."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -31,6 +32,10 @@ PROGRESS_STEPS = 100_000  # steps of SQLite's virtual machine between two checks
 STATEMENT_BATCH_SIZE = 500  # values in one statement
 ROW_BATCH_SIZE = 10_000  # rows named in one statement, within SQLite's limit of its length
 N_ITEM_COLUMNS = 15  # columns of `items`
+RECORD_BATCH_SIZE = 10_000  # rows that are rewritten, or whose checksums are read, at once
+WRITE_CACHE_KB = (
+    1 << 16
+)  # of the pages that a transaction changes; others are flushed to the disk before it ends, and read again
 MAX_THUMBNAIL_BYTES = 1 << 24  # a JPEG file of 320 pixels has less than a megabyte
 META_TYPES = {
     "dim": int,
@@ -155,6 +160,7 @@ class LedgerTransaction:
         if checksum is None:
             raise GalleryError(f"{path}: {ledger_checksum.DAMAGED}; nothing was written")
         self._db, self._path, self._row_sum = db, path, checksum.row_sum
+        db.execute(f"PRAGMA cache_size = -{WRITE_CACHE_KB}")
         db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
         self.meta: dict[str, Any] = meta_of(db)
 
@@ -197,12 +203,40 @@ class LedgerTransaction:
             self._db.execute("UPDATE items SET died = ?, seal = ? WHERE row = ?", (dead.died, dead.checksum, dead.row))
             self._row_sum += dead.checksum - record.checksum
 
-    def remove_dead(self) -> None:
-        for (row,) in self._db.execute("SELECT row FROM items WHERE died > 0").fetchall():
-            self.remove(row)
+    def renumber(self, thumbnails_at: Mapping[int, int]) -> int:
+        """Removes the dead rows, numbers the live ones from 0 and returns how many there are. `thumbnails_at` maps old offsets to new ones.
 
-    def live_rows(self) -> list[int]:
-        return [row for (row,) in self._db.execute("SELECT row FROM items WHERE died = 0 ORDER BY row")]
+        Indexes are built again at the end, from sorted entries: each entry that moves by itself would rewrite a page of them.
+        """
+        indexes = self._db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+        for name, _ in indexes:
+            self._db.execute(f"DROP INDEX {name}")
+        first = count = 0
+        while rows := self._rows_from(first):
+            records = list(self._checked(rows))
+            live = [record for record in records if not record.died]
+            moved = [_moved(record, row, thumbnails_at) for row, record in enumerate(live, count)]
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(records, moved, strict=False)))
+            self._remove_all(records[same:])
+            for record in moved[same:]:
+                self.insert(record)
+            first, count = rows[-1] + 1, count + len(live)
+        for _, sql in indexes:
+            self._db.execute(sql)
+        return count
+
+    def _rows_from(self, first: int) -> list[int]:
+        """Returns the next rows, deleted ones included."""
+        rows = self._db.execute("SELECT row FROM items WHERE row >= ? ORDER BY row LIMIT ?", (first, RECORD_BATCH_SIZE))
+        return [row for (row,) in rows]
+
+    def _remove_all(self, records: Sequence[ItemRecord]) -> None:
+        """Removes all rows from that of the first record to that of the last."""
+        if records:
+            rows = records[0].row, records[-1].row
+            self._db.execute("DELETE FROM items WHERE row BETWEEN ? AND ?", rows)
+            self._db.execute(f"DELETE FROM fields WHERE {ROW} BETWEEN ? AND ?", rows)
+            self._row_sum -= sum(record.written_checksum for record in records)
 
     def add_fields(self, records: Iterable[ItemRecord]) -> None:
         """Adds columns for new fields. The column of a number has no type, so that integers stay integers."""
@@ -226,6 +260,11 @@ class LedgerTransaction:
                     f"{self._path}: the entry of {record.item.id!r} (row {record.row}) is not the one that was committed; nothing was written"
                 )
             yield record
+
+
+def _moved(record: ItemRecord, row: int, thumbnails_at: Mapping[int, int]) -> ItemRecord:
+    stored = replace(record.stored, thumbnail_at=thumbnails_at.get(record.stored.thumbnail_at, 0))
+    return replace(record, row=row, stored=stored)
 
 
 @contextmanager

@@ -170,8 +170,9 @@ class Store:
 
         What is made of vectors (an index, a copy) gets a checksum of its own, which must not hide their damage.
         """
+        rows = np.asarray(float16_rows)  # a row of a memmap is slow to make
         for row, checksum in checksums:
-            if crc32(float16_rows[row].tobytes()) != checksum:
+            if crc32(rows[row]) != checksum:
                 raise GalleryError(
                     f"{self.file(VECTORS)}: the vector of row {row} is not the one that was committed; "
                     f"`mmretrieve verify {self.folder}` names the item: {RESTORE}, or delete the item and add it again"
@@ -240,7 +241,8 @@ class Store:
             if thumbnail and (item.hash not in checksums or not checksums[item.hash].thumbnail_size):
                 checksums[item.hash] = StoredChecksums(0, crc32(thumbnail), end + len(small), len(thumbnail))
                 small += thumbnail
-            stored.append(replace(checksums.get(item.hash, StoredChecksums(0)), vector=crc32(vector.tobytes())))
+            known, checksum = checksums.get(item.hash), crc32(vector)
+            stored.append(StoredChecksums(checksum) if known is None else replace(known, vector=checksum))
         return stored, bytes(small)
 
     def recover(self) -> None:
