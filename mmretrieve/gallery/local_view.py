@@ -170,8 +170,15 @@ class LocalView(StoredView):
         return selection.rows
 
     def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
-        excluded = allowed.hidden.get(EXCLUDED, 0)
-        return candidates.find_candidates(self.index, queries_qd, k, self.rows_allowed(allowed), excluded, len(self))
+        excluded, rows, tail = allowed.hidden.get(EXCLUDED, 0), self.rows_allowed(allowed), self._loaded_index.tail
+        if tail is None:
+            return candidates.find_candidates(self.index, queries_qd, k, rows, excluded, len(self))
+        first = len(self.index)
+        live = int(np.searchsorted(self.rows, first))
+        old, new = np.split(rows, [np.searchsorted(rows, first)])
+        proposed = candidates.find_candidates(self.index, queries_qd, k, old, excluded, live)
+        proposed_new = candidates.find_candidates(tail, queries_qd, k, new - first, excluded, len(self) - live)
+        return np.concatenate([proposed, proposed_new + first])
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         if len(self) <= ROW_BATCH_SIZE:

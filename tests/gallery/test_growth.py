@@ -14,11 +14,15 @@ import pytest
 
 import mmretrieve as mm
 from mmretrieve.gallery.duplicates import group_neighbors
+from mmretrieve.gallery.index import manager
+from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.store import ledger, statements
 from mmretrieve.gallery.store.files import LEDGER
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
 from mmretrieve.gallery.view import positions_among
+from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.sources.location import Location
+from mmretrieve.vectors import unit
 
 DIM = 8
 IDENTITY = mm.EncoderIdentity("synthetic", "synthetic", "none")
@@ -182,3 +186,43 @@ class _Sized:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def test_rows_that_the_index_does_not_cover_are_searched_by_an_index_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To score each of them would take longer, in a large gallery, than the search of the others. The ranking is the exact one."""
+    monkeypatch.setattr(manager, "MIN_TAIL_ROWS", 50)
+    size, new, k = 3_000, 145, 5
+    gallery = filled(tmp_path / "g", size)
+    gallery.build_index("Flat")
+    gallery.add_vectors(ids(new, size), vectors(new, seed=1), fields=[{"n": i} for i in range(size, size + new)])
+    gallery.delete([*ids(1, 7), *ids(1, size + 7)])
+    assert gallery.info()["index"]["uncovered"] == new
+    for query in unit(vectors(20, seed=2)):
+        composition = mm.Composition(("image",), query[None], (1.0,))
+        assert len(gallery._view.candidates(query[None], k, gallery._view.matching(None))) < new
+        for where in (None, "n % 2 = 0", f"n >= {size - 100}", f"n > {size + 130}", "n < 100"):
+            excluded = gallery.search(composition, 1, where=where).ids
+            expected = exact(gallery, query, where, excluded, k)
+            assert gallery.search(composition, k, where=where, exclude=excluded).ids == expected, where
+
+
+def exact(gallery: mm.Gallery, query: np.ndarray, where: str | None, excluded: tuple[str, ...], k: int) -> tuple[str, ...]:
+    page = gallery.list_items(where=where, limit=len(gallery)).items
+    rows = [item.id for item in page if item.id not in excluded]
+    return tuple(rows[i] for i in top_k(term_scores(query[None], gallery.vectors(rows))[0], k))
+
+
+def test_the_index_of_new_rows_is_built_again_for_many_more_of_them_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "MIN_TAIL_ROWS", 50)
+    gallery = filled(tmp_path / "g", 3_000)
+    gallery.build_index("Flat")
+    tails: list[FaissIndex | None] = []
+    for start, count in ((3_000, 40), (3_040, 40), (3_080, 4), (3_084, 4)):
+        gallery.add_vectors(ids(count, start), vectors(count, seed=start))
+        tails.append(gallery._view._loaded_index.tail)
+    assert [tail and len(tail) for tail in tails] == [None, 80, 80, 88]
+    assert tails[1] is tails[2]

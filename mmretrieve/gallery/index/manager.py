@@ -25,16 +25,18 @@ MAX_INDEX_BYTES, MAX_ROW_BYTES = (
     1 << 16,
 )  # of an index, and of each row; a larger file is not read, it could be endless
 MAX_UNCOVERED_SHARE = 0.05  # share of rows; if more are not covered, the index is extended
+MIN_TAIL_ROWS = 1_024  # fewer rows that the index does not cover are scored exactly
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LoadedIndex:
-    """An index in memory, its epoch, and the digest of its file if it has one."""
+    """An index in memory, its epoch, and the digest of its file if it has one. `tail` is a flat index of the rows after those of the index, if they are many."""
 
     index: FaissIndex
     epoch: int
     digest: str | None
+    tail: FaissIndex | None = None
 
 
 def open_index(
@@ -46,16 +48,29 @@ def open_index(
     """
     manifest = IndexManifest.of(store, version)
     digest = None if manifest is None else manifest.digest
-    if earlier is not None and earlier.epoch == version.epoch and digest in (None, earlier.digest):
-        covered = len(earlier.index)
-        if earlier.digest is not None or version.total - covered <= MAX_UNCOVERED_SHARE * covered:
-            return earlier
+    is_current = earlier is not None and earlier.epoch == version.epoch and digest in (None, earlier.digest)
+    if earlier is not None and is_current and (earlier.digest is not None or _covers_most(earlier.index, version.total)):
+        return _with_tail(earlier, float16_rows)
     index = None if manifest is None else _load(store, manifest)
     if index is None:
         if manifest is not None and manifest.plan != UNBUILT:
             logger.warning("%s: the index file is not the one that was built; searching without it", store.folder)
         index = FaissIndex.build(UNBUILT, float16_rows)
-    return LoadedIndex(_move_to_device(index, device, float16_rows), version.epoch, digest)
+    return _with_tail(LoadedIndex(_move_to_device(index, device, float16_rows), version.epoch, digest), float16_rows)
+
+
+def _covers_most(index: FaissIndex, count: int) -> bool:
+    return count - len(index) <= MAX_UNCOVERED_SHARE * len(index)
+
+
+def _with_tail(loaded: LoadedIndex, float16_rows: Float16Rows) -> LoadedIndex:
+    """Returns the index with a tail if it leaves many rows out. That of an earlier version is kept while it covers most of them."""
+    uncovered = float16_rows[len(loaded.index) :]
+    if len(uncovered) <= MIN_TAIL_ROWS:
+        return replace(loaded, tail=None)
+    if loaded.tail is not None and _covers_most(loaded.tail, len(uncovered)):
+        return loaded
+    return replace(loaded, tail=FaissIndex.build(UNBUILT, uncovered))
 
 
 def build(
