@@ -88,6 +88,18 @@ def test_adding_and_deleting_many_cost_the_same_in_a_gallery_of_any_size(tmp_pat
     assert all(large <= 1.2 * small for small, large in zip(cost[1_000], cost[20_000], strict=True)), cost
 
 
+def test_a_copy_costs_the_same_however_many_copies_there_are(tmp_path: Path, counts: Counts) -> None:
+    """Shops have one picture for all items without one."""
+    cost, same = dict[int, int](), np.ones((20_000, DIM))
+    for copies in (100, 20_000):
+        gallery = mm.Gallery.for_vectors(tmp_path / str(copies), IDENTITY, DIM)
+        gallery.add_vectors(ids(copies), same[:copies])
+        counts.start()
+        gallery.add_vectors(ids(10, copies), same[:10])
+        cost[copies] = counts.steps
+    assert 0 < cost[20_000] <= 1.2 * cost[100], cost
+
+
 def test_a_transaction_does_not_reach_the_file_before_it_is_committed(tmp_path: Path) -> None:
     """Pages that leave the cache before are flushed to the disk each time, and read again."""
     gallery = filled(tmp_path / "g", 1)

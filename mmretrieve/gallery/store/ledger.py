@@ -7,6 +7,7 @@ epoch, a generation therefore determines which items existed.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -285,10 +286,11 @@ class Ledger:
 
     def records_by_content(self, hashes: Iterable[str]) -> dict[str, ItemRecord]:
         """Returns the first record of each content hash: of a live item, otherwise of one that was deleted since the last compaction."""
+        first = "SELECT row FROM items WHERE hash = wanted.value AND {} ORDER BY row LIMIT 1"  # of any number of copies
+        query = f"SELECT coalesce(({first.format('died = 0')}), ({first.format('died > 0')})) FROM json_each(?) AS wanted"
         with self.reading() as db:
-            rows = sorted(_rows(db, "hash", hashes, "died >= 0"), key=lambda row: (row.died > 0, row.row), reverse=True)
-            first = {row.content: row.row for row in rows}
-            return {record.item.hash: record for record in read_records(db, sorted(first.values()))}
+            rows = sorted(row for (row,) in db.execute(query, (json.dumps(list(hashes)),)) if row is not None)
+            return {record.item.hash: record for record in read_records(db, rows)}
 
     def contents_since(self, first_row: int, hashes: Iterable[str]) -> set[str]:
         """Returns those of the content hashes that live items from a row on have."""
@@ -402,7 +404,6 @@ class _Row(NamedTuple):
     row: int
     id: str
     content: str
-    died: int
 
 
 def _texts(rows: Iterable[tuple[str]]) -> tuple[str, ...]:
@@ -427,7 +428,7 @@ def _rows(
     """Yields the items whose column has one of the values and that meet a condition, a batch of values at a time."""
     rest = iter(dict.fromkeys(values))
     while batch := list(islice(rest, STATEMENT_BATCH_SIZE)):
-        query = f"SELECT row, id, hash, died FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND {condition}"
+        query = f"SELECT row, id, hash FROM items WHERE {column} IN ({', '.join('?' * len(batch))}) AND {condition}"
         yield from map(_Row._make, db.execute(query, (*batch, *parameters)))
 
 
