@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Condition, RLock, local
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 FORK_SECONDS = 10.0  # that a fork waits at most, for example for a filter
@@ -68,6 +68,7 @@ class ForkGate:
 
 FORK_GATE = ForkGate()
 _locks: WeakSet[Any] = WeakSet()
+_closed_before_fork: WeakSet[Closable] = WeakSet()
 
 
 def fork_safe_lock() -> RLock:
@@ -75,6 +76,24 @@ def fork_safe_lock() -> RLock:
     lock = RLock()
     _locks.add(lock)
     return lock
+
+
+class Closable(Protocol):
+    """What has connections that it can open again."""
+
+    def close(self) -> None: ...
+
+
+def close_before_fork(resource: Closable) -> None:
+    """Closes it before each fork, when no other thread is in `FORK_GATE.no_fork`."""
+    with FORK_GATE.no_fork():
+        _closed_before_fork.add(resource)
+
+
+def _before_fork() -> None:
+    FORK_GATE.before_fork()
+    for resource in list(_closed_before_fork):
+        resource.close()
 
 
 def _after_fork_in_child() -> None:
@@ -88,7 +107,7 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=FORK_GATE.before_fork,
+        before=_before_fork,
         after_in_parent=FORK_GATE.after_fork_in_parent,
         after_in_child=_after_fork_in_child,
     )

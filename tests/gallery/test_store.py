@@ -24,7 +24,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import candidates
-from mmretrieve.gallery.store import ledger, ledger_checksum, maintenance, statements
+from mmretrieve.gallery.store import connections, ledger_checksum, maintenance, statements
 from mmretrieve.gallery.store.files import INDEX, LEDGER, NEXT, SEAL, THUMBNAILS, VECTORS
 from mmretrieve.gallery.store.records import MAX_TEXT_CHARACTERS
 from mmretrieve.gallery.view import SearchOptions
@@ -511,7 +511,7 @@ def test_a_write_uses_one_connection_and_does_not_grow_with_the_gallery(
     tmp_path: Path, encoder: mm.Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counts the steps of SQLite's virtual machine, which do not depend on the speed of the machine."""
-    connect, opened, steps = ledger.connect, list[Path](), list[int]()
+    connect, opened, steps = connections.connect, list[Path](), list[int]()
 
     def counting(path: Path) -> sqlite3.Connection:
         opened.append(path)
@@ -524,7 +524,7 @@ def test_a_write_uses_one_connection_and_does_not_grow_with_the_gallery(
         gallery = mm.Gallery.create(tmp_path / str(size), encoder=encoder)
         gallery.add_vectors([str(i) for i in range(size)], np.random.default_rng(0).normal(size=(size, encoder.dim)))
         with monkeypatch.context() as patch:
-            patch.setattr(ledger, "connect", counting)
+            patch.setattr(connections, "connect", counting)
             opened.clear()
             steps.clear()
             gallery.add_vectors(["new"], np.ones((1, encoder.dim)))

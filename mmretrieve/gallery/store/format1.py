@@ -10,7 +10,8 @@ import logging
 import os
 import sqlite3
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -49,7 +50,7 @@ class Format1Ledger(Ledger):
     def migrate(self) -> None:
         """Writes the thumbnails, then converts the ledger in one transaction. Until it is committed, the gallery has format 1."""
         folder = self.path.parent
-        with explains_errors(self.path), FORK_GATE.no_fork(), closing(super()._connect()) as db, writes_files(folder):
+        with explains_errors(self.path), FORK_GATE.no_fork(), super()._connection() as db, writes_files(folder):
             with in_transaction(db, BEGIN_WRITING):
                 if meta_of(db)["format"] != FORMAT_1:  # another process has migrated it
                     return
@@ -67,18 +68,21 @@ class Format1Ledger(Ledger):
             copy = self._current_copy()
         return None if copy is None else copy.thumbnails
 
-    def _connect(self) -> sqlite3.Connection:
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
         copy = self._current_copy()
         if copy is None:
-            return super()._connect()
-        db = sqlite3.connect(":memory:")
-        db.deserialize(copy.ledger)
-        db.execute("PRAGMA query_only = 1")
-        return db
+            with super()._connection() as db:
+                yield db
+        else:
+            with closing(sqlite3.connect(":memory:")) as db:
+                db.deserialize(copy.ledger)
+                db.execute("PRAGMA query_only = 1")
+                yield db
 
     def _current_copy(self) -> _Copy | None:
         """Returns the copy of what is committed; None after the migration, which waits until both files have been read."""
-        with closing(super()._connect()) as file, in_transaction(file):
+        with super()._connection() as file, in_transaction(file):
             meta = meta_of(file)
             if meta["format"] != FORMAT_1:
                 self._copy = None

@@ -8,13 +8,11 @@ epoch, a generation therefore determines which items existed.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from threading import local
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +23,8 @@ from mmretrieve.filters import Expression, to_sqlite
 from mmretrieve.filters.sqlite import filter_error
 from mmretrieve.forks import FORK_GATE
 from mmretrieve.gallery.store import ledger_checksum
-from mmretrieve.gallery.store.files import LEDGER_FILES, SEAL, check_files
+from mmretrieve.gallery.store.connections import ConnectionPool
+from mmretrieve.gallery.store.files import SEAL
 from mmretrieve.gallery.store.ledger_checksum import LedgerChecksum
 from mmretrieve.gallery.store.records import (
     RESTORE,
@@ -62,28 +61,12 @@ UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError,
 DISK = {"SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN"}  # the file itself is intact
 
 
-class _Session(local):
-    """Whether this thread is within `Ledger.session`, and the connection of the session."""
-
-    process = 0  # a forked process must not use the connection
-    db: sqlite3.Connection | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self.process == os.getpid()
-
-    def close(self) -> None:
-        if self.is_open and self.db is not None:
-            self.db.close()
-        self.process, self.db = 0, None
-
-
 class Ledger:
     """Each method is one transaction, or part of the transaction that `reading` or `writing` opened in the same call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._session = _Session()
+        self.connections = ConnectionPool(path)
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, Any]) -> None:
@@ -100,28 +83,9 @@ class Ledger:
         with explains_errors(self.path), FORK_GATE.no_fork(), self._connection() as db, in_transaction(db, begin):
             yield db
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Uses one connection for all transactions of this thread within the block. Each new connection would read the schema again."""
-        self._session.process = os.getpid()
-        try:
-            yield
-        finally:
-            self._session.close()
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Returns the connection of the session, or a new one for this transaction."""
-        if self._session.is_open:
-            self._session.db = self._session.db or self._connect()
-            yield self._session.db
-        else:
-            with closing(self._connect()) as db:
-                yield db
-
-    def _connect(self) -> sqlite3.Connection:
-        check_files(self.path.parent, LEDGER_FILES)
-        return connect(self.path)
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Returns a connection for one transaction."""
+        return self.connections.connection()
 
     @contextmanager
     def writing(self) -> Iterator[LedgerTransaction]:

@@ -38,6 +38,7 @@ def compact(store: Store, progress: Progress | None = None) -> int:
 
 def problems(store: Store) -> Iterator[str]:
     """Yields one line for each problem with the ledger, the vectors or the thumbnails, with the item if it concerns one."""
+    store.ledger.connections.close()  # what is checked is read from the disk
     yield from _ledger_problems(store)
     try:
         meta = store.ledger.meta()

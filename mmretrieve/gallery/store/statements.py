@@ -29,8 +29,8 @@ WHERE_SECONDS = 30.0  # then a filter is interrupted
 BUSY_SECONDS = 2 * WHERE_SECONDS  # a write waits for the readers before it, and none reads longer than a filter
 MAX_WHERE_BYTES = 1_000_000  # the longest text that a filter may create
 PROGRESS_STEPS = 100_000  # steps of SQLite's virtual machine between two checks of the time
+MAX_MAPPED_BYTES = 1 << 40  # of the ledger: scattered rows are read twice as fast from a mapped file
 STATEMENT_BATCH_SIZE = 500  # values in one statement
-ROW_BATCH_SIZE = 10_000  # rows named in one statement, within SQLite's limit of its length
 N_ITEM_COLUMNS = 15  # columns of `items`
 RECORD_BATCH_SIZE = 10_000  # rows that are rewritten, or whose checksums are read, at once
 WRITE_CACHE_KB = (
@@ -78,15 +78,15 @@ def read_records(db: sqlite3.Connection, rows: Sequence[int]) -> list[ItemRecord
 
 
 def read_ids_and_paths(db: sqlite3.Connection, rows: Sequence[int]) -> list[tuple[str, str]]:
-    """Returns the id and the path of each row, in their order. Raises KeyError for a missing row, TypeError for what is no text."""
-    found: dict[int, tuple[str, str]] = {}
-    for start in range(0, len(rows), ROW_BATCH_SIZE):
-        batch = ", ".join(str(int(row)) for row in rows[start : start + ROW_BATCH_SIZE])
-        query = f"SELECT row, id, path FROM items WHERE row IN ({batch})"
-        found |= {row: (id_, path) for row, id_, path in db.execute(query)}
-    for texts in zip(*found.values(), strict=True):
+    """Returns the id and the path of each row, in their order. Raises LookupError for a missing row, TypeError for what is no text."""
+    # CROSS JOIN keeps the order of the rows; a list of literals would be parsed anew each time
+    query = "SELECT items.id, items.path FROM json_each(?) AS wanted CROSS JOIN items ON items.row = wanted.value"
+    found: list[tuple[str, str]] = db.execute(query, (json.dumps(rows),)).fetchall()
+    if len(found) != len(rows):
+        raise LookupError("the entry of a row is missing")
+    for texts in zip(*found, strict=True):
         "".join(texts)  # a TypeError unless all are text
-    return [found[row] for row in rows]
+    return found
 
 
 def _checked(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -121,8 +121,10 @@ def _record(values: tuple[Any, ...], names: Sequence[str]) -> ItemRecord:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Opens the ledger. `in_transaction` begins and ends its transactions."""
-    return sqlite3.connect(path, timeout=BUSY_SECONDS)
+    """Opens the ledger. `in_transaction` begins and ends its transactions. One thread at a time may use the connection."""
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+    db.execute(f"PRAGMA mmap_size = {MAX_MAPPED_BYTES}")
+    return db
 
 
 @contextmanager

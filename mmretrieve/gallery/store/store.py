@@ -115,7 +115,7 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Holds the lock of the writer. Raises GalleryError if another process or thread holds it, or the ledger is damaged."""
-        with locked(self.folder, LOCK, WRITING), self.ledger.session():
+        with locked(self.folder, LOCK, WRITING):
             self._prepare()
             if self._needs_recovery():  # the last writer was killed
                 self.recover()
@@ -141,6 +141,7 @@ class Store:
     def _prepare(self) -> None:
         """Checks what will be written and sealed. Raises GalleryError if it is damaged."""
         check_files(self.folder, writing=True)
+        self.ledger.connections.close()  # what is checked is read from the disk
         self.ledger.migrate()
         self.ledger.check()
 
@@ -154,7 +155,9 @@ class Store:
         rows: Float16Rows = np.empty((0, self.dim), np.float16)
         if 0 < version.total <= count:
             try:
-                rows = np.memmap(path, np.float16, "r", shape=(version.total, self.dim))
+                rows = np.asarray(
+                    np.memmap(path, np.float16, "r", shape=(version.total, self.dim))
+                )  # a memmap is slow to index
             except OSError as error:
                 raise GalleryError(f"{path}: cannot be read ({error.strerror})") from error
         if self.ledger.meta()["epoch"] != version.epoch:  # then the file may well be shorter
