@@ -15,10 +15,11 @@ from mmretrieve.directions import PDV, Term, automatic_alpha_image
 from mmretrieve.errors import OptionError, VectorError, did_you_mean
 from mmretrieve.options import CaptionSource
 from mmretrieve.rules import LINEAR, Linear, ScoreRule, check_roles
-from mmretrieve.scoring import ROW_BATCH_SIZE, linear_contributions
+from mmretrieve.scoring import linear_contributions
 from mmretrieve.vectors import Float32, check_unit, unit
 
 REMARK_SEPARATOR = "; "
+TOTALS_BATCH_SIZE = 16_384  # items whose scores a rule combines at once: they stay in the caches of a processor
 MIN_LENGTH = 1e-6  # the direction of a shorter sum of unit vectors is rounding error
 UNKNOWN_TRUST = 0.5  # of a caption whose source is unknown
 
@@ -194,8 +195,7 @@ class Composition:
         ndarray of shape (t, n), float64
             Their sum over the terms is the score of each item under the rule.
         """
-        if self.means:
-            scores_tn = scores_tn - np.array([[self.means.get(name, 0.0)] for name in self.names])
+        scores_tn = self._above_means(scores_tn)
         weighted = linear_contributions(scores_tn, self.weights)
         if self.is_linear:
             return weighted
@@ -208,11 +208,22 @@ class Composition:
         if self.is_linear:
             mean = sum(weight * self.means.get(name, 0.0) for name, weight in zip(self.names, self.weights, strict=True))
             return np.asarray(self.weights, np.float32) @ scores_tn - np.float32(mean)
+        roles = tuple(dict.fromkeys(self.roles))
+        weights = np.array([self.weights, *(self._role_weights({role: 1.0}) for role in roles)], np.float32)
         totals = np.empty(scores_tn.shape[1], np.float32)
-        for start in range(0, len(totals), ROW_BATCH_SIZE):
-            batch = slice(start, start + ROW_BATCH_SIZE)
-            totals[batch] = self.contributions(scores_tn[:, batch]).sum(axis=0)
+        for start in range(0, len(totals), TOTALS_BATCH_SIZE):
+            batch = slice(start, start + TOTALS_BATCH_SIZE)
+            weighted, *role_scores = weights @ self._above_means(scores_tn[:, batch]).astype(np.float32, copy=False)
+            by_role = dict(zip(roles, role_scores, strict=True))
+            slopes = self.rule.slopes(weighted, by_role)
+            totals[batch] = slopes.weighted * weighted
+            for role, slope in slopes.roles.items():
+                totals[batch] += slope * by_role[role]
         return totals
+
+    def _above_means(self, scores_tn: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The scores minus the mean of each term."""
+        return scores_tn - np.array([[self.means.get(name, 0.0)] for name in self.names]) if self.means else scores_tn
 
     def weighted(self, weights: Mapping[str, float]) -> Composition:
         """The same terms with other weights by role; roles that are not named get 0. Raises OptionError for unknown roles.

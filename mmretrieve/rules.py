@@ -19,7 +19,7 @@ from mmretrieve.errors import OptionError
 from mmretrieve.options import RuleName
 from mmretrieve.registry import RULES
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]  # float64 for exact scores, float32 for approximate ones
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Hinge:
     required_roles: ClassVar[Collection[str]] = ("text", "composed")
     uses_weights: ClassVar[bool] = True
 
-    def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:  # noqa: ARG002
-        slope = np.where(roles["composed"] < roles["text"], self.loss, self.gain)
+    def slopes(self, weighted: Floats, roles: Mapping[str, Floats]) -> Slopes:
+        slope = np.where(roles["composed"] < roles["text"], self.loss, self.gain).astype(weighted.dtype, copy=False)
         return Slopes(1.0, {"composed": slope, "text": -slope})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mmretrieve import composition
 from mmretrieve.combining import combine
 from mmretrieve.composers.captions import sdr_weights
 from mmretrieve.composition import Composition
@@ -53,6 +54,20 @@ SUM = 0.25 * IMAGE - 0.5 * TEXT + 1.25 * COMPOSED
 def test_contributions_sum_to_the_published_formula(rule: object, expected: np.ndarray) -> None:
     contributions = query(rule=rule).contributions(SCORES)
     np.testing.assert_allclose(contributions.sum(axis=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", list(RuleName))
+@pytest.mark.parametrize("means", [{}, {"text": 0.2, "prompt 2": -0.1}])
+def test_totals_are_the_sums_of_the_contributions(
+    rule: RuleName, means: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composition, "TOTALS_BATCH_SIZE", 7)
+    names = (*NAMES, "composed 2", "prompt 2")
+    terms, weights = np.eye(8, dtype=np.float32), (0.25, -0.5, 1.25, 0.1, 0.2, 0.3, -2.0, 0.7)
+    shares = {"composed": 0.75, "composed 2": 1.5, "prompt": 0.5, "prompt 2": 0.5}
+    asked = Composition(names, terms, weights, rule=make_rule(rule), shares=shares, means=means)
+    scores = np.random.default_rng(0).uniform(-1, 1, size=(8, 20)).astype(np.float32)
+    np.testing.assert_allclose(asked.totals(scores), asked.contributions(scores).sum(axis=0), atol=3e-6)
 
 
 @pytest.mark.parametrize("roles", [{}, {"reward": 0.5}, {"penalty": 0.25}, {"reward": 0.5, "penalty": 0.25}])
