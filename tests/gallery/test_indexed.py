@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import ColourEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -217,7 +219,7 @@ def test_a_tuned_index_reaches_its_recall_under_any_filter(tmp_path: Path, kind:
 
 
 def test_scores_of_stored_rows_equal_scores_of_normalized_vectors(big: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_view, "ROW_BATCH_SIZE", 1000)
+    monkeypatch.setattr(local_view, "MAX_NUMPY_ROWS", 1000)
     monkeypatch.setitem(products.EXACT_BATCH_SIZES, Device.CPU, 300)
     monkeypatch.setitem(products.APPROXIMATE_BATCH_SIZES, Device.CPU, 700)
     queries = unit(clustered(ITEMS)[[5, 99, 300]] + 0.1)
@@ -230,6 +232,40 @@ def test_scores_of_stored_rows_equal_scores_of_normalized_vectors(big: mm.Galler
     np.testing.assert_array_equal(products.exact_scores(queries, stored)[:, big._view.rows], scores)
     copies = [i for i, id_ in enumerate(big.ids) if 99 <= int(id_[-5:]) < 140]
     assert len(np.unique(scores[:, copies], axis=1).T) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [0, 300, 3_000])
+def test_each_core_scores_batches_of_its_own(
+    big: mm.Gallery, threads: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(products.APPROXIMATE_BATCH_SIZES, Device.CPU, 300)
+    stored, before, used = big._view.float16_rows, torch.get_num_threads(), set[int]()
+    scored = torch.mm
+
+    def noting(*tensors: torch.Tensor) -> torch.Tensor:
+        used.add(threading.get_ident())
+        assert count <= 300 or torch.get_num_threads() == 1
+        return scored(*tensors)
+
+    monkeypatch.setattr(torch, "mm", noting)
+    torch.set_num_threads(threads)
+    try:
+        queries = unit(clustered(ITEMS)[[5, 99]])
+        scores = products.approximate_scores(queries, stored, np.arange(count)[::-1])
+        np.testing.assert_allclose(scores, queries @ unit(stored[:count][::-1]).T if count else np.empty((2, 0)), atol=1e-6)
+        assert torch.get_num_threads() == threads
+        assert (threading.get_ident() in used) is (count > 0 and (threads == 1 or count <= 300))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_scoring_never_writes_to_the_stored_vectors(big: mm.Gallery) -> None:
+    stored, file = big._view.float16_rows, (big.path / "vectors.f16").read_bytes()
+    assert not stored.flags.writeable
+    products.exact_scores(unit(stored[:2]), stored)
+    products.approximate_scores(unit(stored[:2]), stored)
+    assert stored.tobytes() == file[: stored.nbytes]
 
 
 ROLES = {"image": 99, "text": 7, "composed": 15_000, "prompt": 120}  # role → the item near its term

@@ -7,12 +7,15 @@ gives, without a copy of all rows in float32; `approximate_scores` is three time
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.concurrency import map_ahead
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.vectors import Float32
 
@@ -25,7 +28,7 @@ MIN_PAIRS = 1 << 24  # of queries and rows; with fewer, FAISS is done before tor
 ROW_BATCH_SIZE = 16_384  # rows multiplied at once: their float32 copies and scores stay in the caches of a processor
 QUERY_BATCH_SIZE = 1_024  # queries multiplied at once: bounds the memory of their scores to 64 MiB
 EXACT_BATCH_SIZES = {Device.CPU: 256, Device.CUDA: 65_536}  # rows scored at once in float64; more would leave the caches
-APPROXIMATE_BATCH_SIZES = {Device.CPU: 1_024, Device.CUDA: 65_536}  # the same in float32
+APPROXIMATE_BATCH_SIZES = {Device.CPU: 2_048, Device.CUDA: 65_536}  # the same in float32
 
 
 def pays(n_queries: int, n_rows: int) -> bool:
@@ -69,10 +72,9 @@ def exact_scores(
     queries = _tensor(queries_qd, device).double()
 
     def score(stored: torch.Tensor) -> torch.Tensor:
-        exact = stored.double()
-        return torch.mm(queries, (exact / exact.norm(dim=1, keepdim=True)).float().double().T)
+        return torch.mm(queries, stored.div_(stored.norm(dim=1, keepdim=True)).float().double().T)
 
-    return _scored(score, EXACT_BATCH_SIZES[device], len(queries), rows_nd, rows, device)
+    return _scored(score, torch.float64, EXACT_BATCH_SIZES[device], len(queries), rows_nd, rows, device)
 
 
 def approximate_scores(
@@ -84,31 +86,59 @@ def approximate_scores(
     queries = _tensor(queries_qd, device)
 
     def score(stored: torch.Tensor) -> torch.Tensor:
-        floats = stored.float()
-        return torch.mm(queries, floats.T).div_(floats.norm(dim=1))
+        return torch.mm(queries, stored.T).div_(stored.norm(dim=1))
 
-    return _scored(score, APPROXIMATE_BATCH_SIZES[device], len(queries), rows_nd, rows, device)
+    return _scored(score, torch.float32, APPROXIMATE_BATCH_SIZES[device], len(queries), rows_nd, rows, device)
 
 
 def _scored(
     score: Callable[[torch.Tensor], torch.Tensor],
+    dtype: torch.dtype,
     size: int,
     count: int,
     rows_nd: Float16Rows,
     rows: NDArray[np.int64] | None,
     device: Device,
 ) -> Float32:
-    """Returns the (count, m) scores of m rows, which a function computes of a batch of `size` stored rows."""
+    """Returns the (count, m) scores of m rows, which a function computes of up to `size` stored rows at once, converted to a dtype.
+
+    On a CPU, each core computes batches of its own: threads that share one wait for each other at each operation.
+    """
+    import torch
+
     total = len(rows_nd if rows is None else rows)
     scores = np.empty((count, total), np.float32)
-    for start in range(0, total, size):
-        batch = slice(start, start + size) if rows is None else rows[start : start + size]
-        scores[:, start : start + size] = score(_tensor(rows_nd[batch], device)).float().cpu().numpy()
+    threads = torch.get_num_threads() if device is Device.CPU else 1
+
+    def score_batches(first: int) -> None:
+        converted = torch.empty(
+            size, rows_nd.shape[1], dtype=dtype, device=device.value
+        )  # memory that is new costs as much as reading
+        for start in range(first, total, threads * size):
+            batch = slice(start, start + size) if rows is None else rows[start : start + size]
+            stored = _tensor(rows_nd[batch], device)
+            scores[:, start : start + size] = score(converted[: len(stored)].copy_(stored)).float().cpu().numpy()
+
+    starts = range(0, min(total, threads * size), size)
+    one_thread = partial(torch.set_num_threads, 1)
+    try:
+        deque(map_ahead(score_batches, starts, threads, workers=threads, initializer=one_thread), maxlen=0)
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)  # of threads that start later, too
     return scores
 
 
 def _tensor(array: NDArray[Any], device: Device) -> torch.Tensor:
-    """Returns an array as torch wants it: copied if it is mapped from a file that is only read."""
+    """Returns a tensor of the memory of an array. torch has none that is only read, as of a mapped file; no caller writes to it."""
     import torch
 
-    return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device.value)
+    return torch.from_numpy(np.asarray(_Writable(np.ascontiguousarray(array)))).to(device.value)
+
+
+class _Writable:
+    """An array as its own memory, for what refuses one that is only read."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array, interface = array, array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
