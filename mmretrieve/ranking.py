@@ -39,6 +39,11 @@ class Hit:
     contributions: Mapping[str, float] = field(repr=False)
     path: str | None = None
 
+    def __init__(self, rank: int, id: str, score: float, contributions: Mapping[str, float], path: str | None = None) -> None:
+        values = self.__dict__  # a ranking may have thousands of hits, and a generated `__init__` takes twice as long
+        values["rank"], values["id"], values["score"] = rank, id, score
+        values["contributions"], values["path"] = contributions, path
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the hit as JSON values.
 

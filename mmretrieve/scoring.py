@@ -15,7 +15,8 @@ from mmretrieve.forks import FORK_GATE
 from mmretrieve.options import check_count
 from mmretrieve.vectors import Float32
 
-ROW_BATCH_SIZE = 16_384  # rows scored at a time: bounds the memory of the float64 copy
+ROW_BATCH_SIZE = 256  # rows scored at a time: their float64 copy stays in the caches of a processor
+MAX_DOT_TERMS = 4  # of so few terms, inner products of each row are as fast as a matrix product, and start no threads
 
 
 def term_scores(terms_td: Float32, rows_nd: Float32) -> Float32:
@@ -28,10 +29,19 @@ def term_scores(terms_td: Float32, rows_nd: Float32) -> Float32:
     scores = np.empty((len(terms_td), len(rows_nd)), dtype=np.float32)
     exact_terms = terms_td.astype(np.float64)
     for start in range(0, len(rows_nd), ROW_BATCH_SIZE):
-        batch = rows_nd[start : start + ROW_BATCH_SIZE].astype(np.float64)
+        batch = slice(start, start + ROW_BATCH_SIZE)
         with FORK_GATE.no_fork():  # the OpenBLAS of numpy 1.26 hangs if its threads are ended by a fork meanwhile
-            scores[:, start : start + ROW_BATCH_SIZE] = (batch @ exact_terms.T).T
+            _multiply(exact_terms, rows_nd[batch].astype(np.float64), out=scores[:, batch])
     return scores
+
+
+def _multiply(terms_td: NDArray[np.float64], rows_md: NDArray[np.float64], out: Float32) -> None:
+    """Writes (t, m) inner products."""
+    if len(terms_td) > MAX_DOT_TERMS:
+        out[:] = (rows_md @ terms_td.T).T
+    else:
+        for scores_m, term in zip(out, terms_td, strict=True):
+            scores_m[:] = np.matmul(rows_md[:, None], term[:, None])[:, 0, 0]
 
 
 def linear_contributions(scores_tn: NDArray[np.floating], weights: Sequence[float]) -> NDArray[np.float64]:

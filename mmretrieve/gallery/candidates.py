@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.view import Rows
@@ -26,12 +27,13 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
     """
     if len(rows) <= k or (len(rows) < live and len(rows) <= max(MAX_SCORED_ROWS, MAX_SCORED_SHARE * live)):
         return rows
-    covered, uncovered = np.split(rows, [np.searchsorted(rows, len(index))])
+    n_covered = len(rows) if rows[-1] < len(index) else int(np.searchsorted(rows, len(index)))
+    covered, uncovered = rows[:n_covered], rows[n_covered:]
     if len(covered) <= k:
         return rows
     share = min(1.0, (len(covered) + excluded) / len(index))
     candidates = _propose(index, queries_qd, k, ceil((k + excluded) / share), covered)
-    return rows if candidates is None else np.union1d(candidates, uncovered)
+    return rows if candidates is None else np.concatenate([_distinct(candidates), uncovered])
 
 
 def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows) -> Rows | None:
@@ -43,13 +45,22 @@ def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, ro
     while len(queries_qd) and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
         proposals = index.wider(fetch_k / k).search(queries_qd, min(fetch_k, len(index)))
         passing = [rows_of_query[_is_in(rows_of_query, rows)] for rows_of_query in proposals]
-        is_enough = np.array([len(accepted) >= k for accepted in passing])
-        results += [passing[i] for i in np.flatnonzero(is_enough)]
-        queries_qd, fetch_k = queries_qd[~is_enough], 4 * fetch_k
+        results += [accepted for accepted in passing if len(accepted) >= k]
+        queries_qd = queries_qd[[i for i, accepted in enumerate(passing) if len(accepted) < k]]
+        fetch_k *= 4
     return None if len(queries_qd) else np.concatenate(results)
 
 
-def _is_in(rows: Rows, among: Rows) -> np.ndarray:
+def _distinct(rows: Rows) -> Rows:
+    """Returns the rows in order, each once. `np.unique` takes ten times as long for few rows."""
+    ordered, is_first = np.sort(rows), np.ones(len(rows), dtype=bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[is_first]
+
+
+def _is_in(rows: Rows, among: Rows) -> NDArray[np.bool_]:
     """Returns for each row whether it is in the sorted `among`."""
+    if among[-1] - among[0] == len(among) - 1:  # all between them
+        return np.asarray((rows >= among[0]) & (rows <= among[-1]))
     positions = np.minimum(np.searchsorted(among, rows), len(among) - 1)
     return np.asarray(among[positions] == rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
@@ -27,9 +27,9 @@ from mmretrieve.gallery.view import (
     check_ids,
     positions_among,
 )
-from mmretrieve.vectors import Float32, unit
+from mmretrieve.vectors import ROW_BATCH_SIZE, Float32, unit
 
-ROW_BATCH_SIZE = 16_384  # rows read at once; more are scored without a float32 copy, fewer without torch
+MAX_NUMPY_ROWS = 16_384  # more are scored by torch; a gallery of so many items has a float32 copy
 MAX_CACHED_FILTERS = 8  # filters whose rows are cached
 NO_ROWS = np.empty(0, np.int64)
 
@@ -120,9 +120,8 @@ class LocalView(StoredView):
     def vectors_of(self, rows: Rows) -> Float32:
         stored = self.float16_rows  # checked before as much memory is taken
         out = np.empty((len(rows), self.dim), np.float32)
-        for start in range(0, len(rows), ROW_BATCH_SIZE):
-            batch = rows[start : start + ROW_BATCH_SIZE]
-            out[start : start + ROW_BATCH_SIZE] = unit(stored[batch], "vectors")
+        for batch in _batches(rows):
+            out[batch] = unit(stored[rows[batch]])
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -181,17 +180,26 @@ class LocalView(StoredView):
         return np.concatenate([proposed, proposed_new + first])
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
-        if len(self) <= ROW_BATCH_SIZE:
+        if len(self) <= MAX_NUMPY_ROWS:
             return scoring.term_scores(vectors_qd, self.vectors[np.searchsorted(self.rows, rows)])
-        if len(rows) <= ROW_BATCH_SIZE:
-            return scoring.term_scores(vectors_qd, self.vectors_of(rows))
-        return products.exact_scores(vectors_qd, self.float16_rows, self._some(rows), self._device)
+        stored = self.float16_rows
+        if len(rows) > MAX_NUMPY_ROWS:
+            return products.exact_scores(vectors_qd, stored, self._some(rows), self._device)
+        out = np.empty((len(vectors_qd), len(rows)), np.float32)
+        for batch in _batches(rows):
+            out[:, batch] = scoring.term_scores(vectors_qd, unit(stored[rows[batch]]))
+        return out
 
     def approximate_scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
-        if len(self) <= ROW_BATCH_SIZE:
+        if len(self) <= MAX_NUMPY_ROWS:
             return self.scores(vectors_qd, rows)
         return products.approximate_scores(vectors_qd, self.float16_rows, self._some(rows), self._device)
 
     def _some(self, rows: Rows) -> Rows | None:
         """Returns None for all rows, which need not be copied."""
         return None if len(rows) == self.version.total else rows
+
+
+def _batches(rows: Rows) -> Iterator[slice]:
+    """Yields the positions of rows that are read at once, and stay in the caches of a processor."""
+    return (slice(start, start + ROW_BATCH_SIZE) for start in range(0, len(rows), ROW_BATCH_SIZE))

@@ -98,11 +98,11 @@ def _search_linear(
     matching = view.matching(where)
     excluded = list(dict.fromkeys(id_ for options in options_of_each for id_ in check_ids(options.exclude)))
     row_of = dict(zip(excluded, view.rows_of(excluded).tolist(), strict=True))
-    rows = view.candidates(np.stack(directions), max_k, matching)
-    scores = view.scores(np.concatenate([composition.terms for composition in compositions]), rows)
-    ends = np.cumsum([len(composition.terms) for composition in compositions])
+    rows = view.candidates(np.array(directions), max_k, matching)
+    scores = iter(view.scores(np.concatenate([composition.terms for composition in compositions]), rows))
     best = []
-    for composition, options, scores_tm in zip(compositions, options_of_each, np.split(scores, ends[:-1]), strict=True):
+    for composition, options in zip(compositions, options_of_each, strict=True):
+        scores_tm = np.array(list(islice(scores, len(composition.terms))))
         if len(options.exclude):
             hidden = np.array([row_of[id_] for id_ in options.exclude])
             shown = shown_rows(rows, hidden)
@@ -128,10 +128,11 @@ class _BestRows:
 
     def with_hits(self, ids_and_paths: Sequence[tuple[str, str]]) -> Ranking:
         """Returns the ranking with a hit for each of its rows."""
-        rows = zip(ids_and_paths, self.scores.tolist(), self.contributions.T.tolist(), strict=True)
+        names, contributions = tuple(self.ranking.weights), zip(*self.contributions.tolist(), strict=True)
+        rows = zip(ids_and_paths, self.scores.tolist(), contributions, strict=True)
         hits = [
-            Hit(rank, id_, score, dict(zip(self.ranking.weights, contributions, strict=True)), path)
-            for rank, ((id_, path), score, contributions) in enumerate(rows, start=1)
+            Hit(rank, id_, score, dict(zip(names, values)), path)  # noqa: B905 - a check for each hit takes as long again
+            for rank, ((id_, path), score, values) in enumerate(rows, start=1)
         ]
         return replace(self.ranking, hits=tuple(hits))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmretrieve.gallery.candidates import MAX_SCORED_ROWS, find_candidates
+from mmretrieve.gallery.candidates import MAX_SCORED_ROWS, _is_in, find_candidates
 
 
 class Ordered:
@@ -89,3 +89,9 @@ def test_rows_that_the_index_does_not_cover_are_all_candidates() -> None:
     assert candidates(index, range(100), live=100) == [*range(5), *range(50, 100)]
     assert candidates(index, range(45, 100), live=55) == list(range(45, 100))  # five covered ones: no use to ask for five
     assert len(index.asked) == 1
+
+
+@pytest.mark.parametrize("among", [range(100), range(40, 60), range(0, 100, 3), [7]])
+def test_rows_are_found_among_others_with_or_without_gaps(among: Any) -> None:
+    rows = np.random.default_rng(0).permutation(120)
+    assert _is_in(rows, np.array(among)).tolist() == [row in among for row in rows]

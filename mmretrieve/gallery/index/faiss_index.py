@@ -14,6 +14,7 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 
 import faiss
 import numpy as np
@@ -52,6 +53,7 @@ class FaissIndex:
         self.cells = cells_of(index)
         usual = default_params(plan, self.cells)
         self.params = usual if params is None else params.with_defaults(usual)
+        self._params_of: dict[int | None, Any] = {}
 
     @classmethod
     def build(cls, plan: IndexPlan, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> FaissIndex:
@@ -117,18 +119,8 @@ class FaissIndex:
             return [np.arange(len(self), dtype=np.int64) for _ in queries_qd]
         if self.max_k is not None and k > self.max_k:
             raise OptionError(f"k = {k}: an index on a GPU finds at most {self.max_k}; score the rows exactly instead")
-        max_fetch_k = min(len(self), self.max_k or len(self))
-        fetch_k, nprobe = round(k * self.params.overfetch) + max(MARGIN, k // 4), self.params.nprobe
-        results: dict[int, NDArray[np.int64]] = {}
-        while len(results) < len(queries_qd):
-            fetch_k = min(fetch_k, max_fetch_k)
-            pending = [i for i in range(len(queries_qd)) if i not in results]
-            scores, rows = self._search_faiss(queries_qd[pending], fetch_k, nprobe)
-            is_widest = fetch_k == max_fetch_k and (nprobe is None or nprobe >= (self.cells or 1))
-            is_complete = self._is_complete(queries_qd[pending], scores, k) | is_widest
-            results |= {i: self._rows_found(row, k) for i, row, done in zip(pending, rows, is_complete, strict=True) if done}
-            fetch_k, nprobe = WIDENING_FACTOR * fetch_k, None if nprobe is None else WIDENING_FACTOR * nprobe
-        return [results[i] for i in range(len(queries_qd))]
+        fetch_k = round(k * self.params.overfetch) + max(MARGIN, k // 4)
+        return self._search_wider(queries_qd, k, fetch_k, self.params.nprobe)
 
     def save(self, path: Path) -> str:
         """Writes the file whole or not at all and returns its digest, which `load` expects."""
@@ -151,17 +143,35 @@ class FaissIndex:
             logger.info("%s: %s; it will be built again", path, error)
             return None
 
+    def _search_wider(self, queries_qd: Float32, k: int, fetch_k: int, nprobe: int | None) -> list[NDArray[np.int64]]:
+        """Returns what `search` does. Queries for which `fetch_k` candidates were not enough are searched again for more, in more cells."""
+        max_fetch_k = min(len(self), self.max_k or len(self))
+        scores, rows = self._search_faiss(queries_qd, min(fetch_k, max_fetch_k), nprobe)
+        results = [self._rows_found(row, k) for row in rows]
+        if fetch_k < max_fetch_k or (nprobe is not None and nprobe < (self.cells or 1)):
+            incomplete = np.flatnonzero(~self._is_complete(queries_qd, scores, k))
+            if len(incomplete):
+                wider = WIDENING_FACTOR * fetch_k, None if nprobe is None else WIDENING_FACTOR * nprobe
+                for i, found in zip(incomplete, self._search_wider(queries_qd[incomplete], k, *wider), strict=True):
+                    results[i] = found
+        return results
+
     def _search_faiss(self, queries: Float32, fetch_k: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
         """Returns (q, fetch_k) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
-        faiss_params = parameters(self._index, replace(self.params, nprobe=nprobe))
         if self.max_k is not None and self._process != os.getpid():
             raise GalleryError("a GPU cannot be used in a forked process; start it with multiprocessing.get_context('spawn')")
         stored = float16_rows(self._index, self.plan.factory) if products.pays(len(queries), len(self)) else None
         with FORK_GATE.no_fork(), limit_threads(len(queries)):
             if stored is not None:
                 return products.best_products(stored, queries, fetch_k)
-            scores, rows = self._index.search(queries, fetch_k, params=faiss_params)
+            scores, rows = self._index.search(queries, fetch_k, params=self._faiss_params(nprobe))
         return scores, rows
+
+    def _faiss_params(self, nprobe: int | None) -> Any:
+        """Returns the parameters of a search, which searches only read. They are made once for each number of cells."""
+        if nprobe not in self._params_of:
+            self._params_of[nprobe] = parameters(self._index, replace(self.params, nprobe=nprobe))
+        return self._params_of[nprobe]
 
     def _is_complete(self, queries: Float32, scores: Float32, k: int) -> NDArray[np.bool_]:
         """Returns for each query whether its last score is so low that no further row can be among the k best.
@@ -169,7 +179,8 @@ class FaissIndex:
         If fewer than k rows were found, both scores are the lowest float and the result is False.
         """
         cut = scores[:, k - 1].astype(np.float64)
-        tolerance = ROUNDING * np.linalg.norm(queries, axis=1) + 2 * FLOAT16_ROUNDING * self.plan.exact * np.abs(cut)
+        lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
+        tolerance = ROUNDING * lengths + 2 * FLOAT16_ROUNDING * self.plan.exact * np.abs(cut)
         return np.asarray(scores[:, -1] < cut - tolerance)
 
     def _rows_found(self, row: NDArray[np.int64], k: int) -> NDArray[np.int64]:
