@@ -169,3 +169,10 @@ def test_ids_and_paths_are_in_the_order_of_the_rows_and_none_is_left_out(gallery
     assert view.ids_and_paths(rows[:0]) == []
     with pytest.raises(GalleryError, match="the entry of a row is missing; the gallery is damaged"):
         view.ids_and_paths(np.array([3, 200]))
+
+
+def test_an_idle_connection_has_a_small_cache_of_pages(gallery: mm.Gallery) -> None:
+    gallery.delete(["a3"])
+    sizes = [one.db.execute("PRAGMA cache_size").fetchone() for one in gallery._store.ledger.connections._idle]
+    assert sizes
+    assert set(sizes) == {(-connections.IDLE_CACHE_KB,)}

@@ -19,7 +19,8 @@ from mmretrieve.forks import close_before_fork
 from mmretrieve.gallery.store.files import LEDGER_FILES, check_files
 from mmretrieve.gallery.store.statements import connect
 
-MAX_IDLE_CONNECTIONS = 8  # of a ledger; each has a page cache of up to 2 MB
+MAX_IDLE_CONNECTIONS = 8  # of a ledger
+IDLE_CACHE_KB = 2_000  # of pages of each
 
 
 class _Owner(NamedTuple):
@@ -57,6 +58,7 @@ class ConnectionPool:
             _close(connection)
             raise
         if len(self._idle) < MAX_IDLE_CONNECTIONS:
+            connection.db.execute(f"PRAGMA cache_size = -{IDLE_CACHE_KB}")  # a transaction that wrote had a larger one
             self._idle.append(connection)
         else:
             _close(connection)
