@@ -1,4 +1,6 @@
-"""What threads share: an ordered parallel map, a budget of memory, a cache of recent values, and cached properties of objects."""
+"""What threads share: an ordered parallel map, a stream that runs beside its caller, a budget of memory, a cache of recent values, and cached
+properties of objects.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain, islice
+from queue import Empty, SimpleQueue
 from threading import Condition, RLock
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +55,98 @@ def map_ahead(
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def map_batches_ahead(function: Callable[[T], R], batches: Iterable[Iterable[T]], window: int) -> Iterator[Iterator[R]]:
+    """Like `map_ahead` for the items of all batches, without a pause between two of them. Yields the results of each batch.
+
+    All results of a batch have to be taken before those of the next one.
+
+    >>> [list(batch) for batch in map_batches_ahead(str, [[1, 2], [], [3]], window=2)]
+    [['1', '2'], [], ['3']]
+    """
+    ended = chain.from_iterable(chain(((item,) for item in batch), [()]) for batch in batches)  # by an empty tuple
+    results = map_ahead(lambda given: tuple(map(function, given)), ended, window)
+    for first in results:
+        yield (result for (result,) in chain([first], iter(partial(next, results), ()))) if first else iter(())
+
+
+class StreamWorker(Generic[T, R]):
+    """Runs a function of an iterator in a thread of its own, beside the thread that gives it batches and takes its results.
+
+    It never waits for a batch while it has results to give: where no batch is waiting, the iterator ends, and the next batch begins
+    another one. Behind the `with` block it stops at the next item or result, without being waited for.
+
+    Parameters
+    ----------
+    function : callable
+        Gets iterators of the items of batches, and yields one result for each batch, in order.
+
+    Examples
+    --------
+    >>> with StreamWorker[int, int](lambda batches: map(sum, batches)) as worker:
+    ...     worker.put([1, 2])
+    ...     worker.put([3])
+    ...     worker.get(), worker.get()
+    (3, 3)
+    """
+
+    def __init__(self, function: Callable[[Iterator[Iterator[T]]], Iterator[R]]) -> None:
+        self._function, self._is_closed = function, False
+        self._batches, self._results = SimpleQueue[Sequence[T] | None](), SimpleQueue[Future[R]]()
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> StreamWorker[T, R]:
+        self._pool.submit(self._run)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._is_closed = True
+        self._batches.put(None)
+        self._pool.shutdown(wait=False)
+
+    def put(self, batch: Sequence[T]) -> None:
+        """Adds a batch to the stream."""
+        self._batches.put(batch)
+
+    def get(self) -> R:
+        """Waits for the result of the next batch. Raises what the function raised, which has then ended."""
+        return self._results.get().result()
+
+    def _run(self) -> None:
+        try:
+            while (first := self._batches.get()) is not None:
+                for result in self._function(map(self._items, self._waiting(first))):
+                    self._answer().set_result(result)
+        except _ClosedError:
+            pass
+        except BaseException as error:  # raised where results are taken
+            self._answer().set_exception(error)
+
+    def _waiting(self, first: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Yields the first batch, and others while some are waiting."""
+        yield first
+        with suppress(Empty):
+            while (batch := self._batches.get_nowait()) is not None:
+                yield batch
+            raise _ClosedError
+
+    def _items(self, batch: Sequence[T]) -> Iterator[T]:
+        for item in batch:
+            if self._is_closed:
+                raise _ClosedError
+            yield item
+
+    def _answer(self) -> Future[R]:
+        if self._is_closed:
+            raise _ClosedError
+        answer = Future[R]()
+        self._results.put(answer)
+        return answer
+
+
+class _ClosedError(Exception):
+    """Ends the function of a worker whose results nobody takes any more."""
 
 
 class MemoryBudget:

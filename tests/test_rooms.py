@@ -64,6 +64,7 @@ IN_GALLERY = [
     "base",
     "recognition",
     "removal",
+    "encoding",
     "ingest",
     "copying",
     "transfer",

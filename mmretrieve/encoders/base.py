@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -173,6 +173,18 @@ class Encoder(Protocol):
         ndarray of shape (n, dim), float32
             Unit rows.
         """
+        ...
+
+
+@runtime_checkable
+class BatchEncoder(Protocol):
+    """An optional addition to an encoder: it encodes batch after batch without a pause between them.
+
+    Galleries index with it. Other encoders get one call of `encode_images` for each batch.
+    """
+
+    def feature_batches(self, batches: Iterable[Iterable[ImageLike]]) -> Iterator[Float32]:
+        """Yields (n, dim) image features of any length for each batch of n images. The next batch is prepared and begun meanwhile."""
         ...
 
 

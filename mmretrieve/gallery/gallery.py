@@ -17,10 +17,11 @@ from mmretrieve.encoders.base import OWN_IDENTITY, Encoder, EncoderIdentity, Pro
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
+from mmretrieve.gallery.encoding import THUMBNAIL_SIDE
 from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolve_device
 from mmretrieve.gallery.index.plan import Device
-from mmretrieve.gallery.ingest import THUMBNAIL_SIDE, AddReport, SyncRule, add_source
+from mmretrieve.gallery.ingest import AddReport, SyncRule, add_source
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.removal import check_allow_removal

@@ -1,41 +1,39 @@
 """Adds the images of a source, a batch and a commit at a time: classify its entries, encode what is new, commit.
 
-Classification reads hashes, no pixels. Full-size images are in memory only between their decoding and the encoder's own
-resizing, a few at a time.
+Classification reads hashes, no pixels. While a batch is encoded, the next ones are classified and the one before is committed, in order.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from threading import Lock
 from typing import TypeVar
 from unicodedata import normalize
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from mmretrieve.concurrency import map_ahead
+from mmretrieve.concurrency import StreamWorker, map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
-from mmretrieve.errors import GalleryError, ImageError, OptionError, VectorError
+from mmretrieve.errors import GalleryError, ImageError, OptionError
+from mmretrieve.gallery.encoding import EncodedImage, Failed, ItemEncoder
 from mmretrieve.gallery.recognition import KnownFiles
 from mmretrieve.gallery.removal import removal_problem
-from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, StoreVersion, fit_fields, unicode_forms
+from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields, unicode_forms
 from mmretrieve.gallery.store.store import Store
-from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image, thumbnail
+from mmretrieve.images import content_hash
 from mmretrieve.sources.base import Entry, ReportingSource, Source, SourceItem, SourceReport, UnreadableItem
 from mmretrieve.sources.values import is_text
-from mmretrieve.vectors import bad_rows
 
 INGEST_BATCH_SIZE = 256  # images between two commits; fixed, so that an interrupted run repeats the same batches
-THUMBNAIL_SIDE = 320
+MAX_BATCHES_AHEAD = 2  # that are not committed yet while another is classified: metadata, vectors and thumbnails
+MAX_HASHED_AHEAD = 2 * (os.cpu_count() or 1)
 CONTENT_CHANGED = "its content has changed since it was added; update it, or delete it and add it again"
 REPEATED_ID = "this id occurs more than once in the source"
-CHANGED_MEANWHILE = "its file changed while it was added; add it again"
 T = TypeVar("T")
 
 
@@ -121,13 +119,6 @@ class Unchanged:
     """An image that exists and has not changed."""
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An entry that cannot be added."""
-
-    reason: str
-
-
 Outcome = New | MetadataUpdated | Unchanged | Failed
 
 
@@ -168,41 +159,142 @@ class SyncRule:
 
 
 def add_source(store: Store, encoder: Encoder, source: Source, rule: SyncRule, progress: Progress | None = None) -> AddReport:
-    """Adds a source. Call within `writing`. Ids are stored in Unicode's form NFC."""
-    before, report, is_whole, name = store.ledger.version(), AddReport(), True, normalize("NFC", source.name)
-    known = KnownFiles(store, name) if name else None  # a program that gives single items means their ids
-    is_seen = np.zeros(before.total, bool)
-    for entries in batches(source, INGEST_BATCH_SIZE):
-        batch: list[Entry] = [replace(entry, id=normalize("NFC", entry.id)) for entry in entries]
-        existing = store.ledger.records_by_id([entry.id for entry in batch if is_text(entry.id)])
-        is_whole = is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
-        if known is not None:
-            again = {id_ for id_, record in existing.items() if record.row >= before.total or is_seen[record.row]}
-            batch = [UnreadableItem(entry.id, REPEATED_ID) if entry.id in again else entry for entry in batch]
-        outcomes = classify(store, batch, existing, name, update=rule.update)
-        if known is not None:
-            known.take(existing.values())
-            outcomes = _recognize(known, outcomes)
-        report += _add(store, encoder, batch, outcomes, progress)
-        is_seen[[record.row for record in existing.values() if record.row < before.total]] = True
+    """Adds a source. Call within `writing`. Ids are stored in Unicode's form NFC. `progress` is called from two threads, never at once."""
+    items = ItemEncoder(encoder, store.decode, store.colors, _one_at_a_time(progress))
+    with StreamWorker(items.encode_batches) as worker:
+        addition = _Addition(store, items, worker, normalize("NFC", source.name), update=rule.update)
+        for entries in addition.read(source):
+            addition.add(entries)
+        addition.commit_all()
+    report = addition.report
     if rule.remove:
-        report += _remove(store, name, before, is_seen, is_whole, rule.allow_removal)
+        report += _remove(store, addition, rule.allow_removal)
     if isinstance(source, ReportingSource):
         told = source.report()
         report += AddReport(ignored=told.ignored, notes=told.notes)
     return report
 
 
-def _remove(
-    store: Store, source: str, before: StoreVersion, is_seen: NDArray[np.bool_], is_whole: bool, allowed: float | None
-) -> AddReport:
+def _one_at_a_time(progress: Progress | None) -> Progress:
+    """The callback, called by one thread at a time."""
+    lock = Lock()
+
+    def locked(count: int) -> None:
+        if progress is not None:
+            with lock:
+                progress(count)
+
+    return locked
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A classified batch of entries. `images`: what is known of the contents of its new items; `to_encode`: the items that the encoder got."""
+
+    entries: Sequence[Entry]
+    outcomes: Sequence[Outcome]
+    images: dict[str, EncodedImage | Failed]
+    to_encode: Sequence[Item]
+
+    @property
+    def new(self) -> list[New]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, New)]
+
+    @property
+    def ids(self) -> set[str]:
+        """All ids that its commit may change, in form NFC."""
+        updated = (one.record.item.id for one in self.outcomes if isinstance(one, MetadataUpdated))
+        return {entry.id for entry in self.entries} | {normalize("NFC", id_) for id_ in updated}
+
+
+class _Addition:
+    """The batches of one source on their way into the gallery: some are encoded, the oldest is committed next.
+
+    A batch is classified before those on their way are committed. If it names an item of theirs, they are committed first.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        items: ItemEncoder,
+        worker: StreamWorker[Item, list[EncodedImage | Failed]],
+        name: str,
+        *,
+        update: bool,
+    ) -> None:
+        self._store, self._items, self._worker, self._update = store, items, worker, update
+        self.source, self.before, self.report, self.is_whole = name, store.ledger.version(), AddReport(), True
+        self.is_seen = np.zeros(self.before.total, bool)
+        self._known = KnownFiles(store, name) if name else None  # a program that gives single items means their ids
+        self._field_types = store.ledger.field_types()
+        self._batches = deque[_Batch]()  # on their way
+
+    def read(self, source: Source) -> Iterator[list[Entry]]:
+        """Yields the batches of the source. If reading raises an error, those before are committed first."""
+        try:
+            yield from batches(source, INGEST_BATCH_SIZE)
+        except Exception:
+            self.commit_all()
+            raise
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Classifies a batch, gives its new images to the encoder, and commits the oldest batch if enough are on their way."""
+        batch: list[Entry] = [replace(entry, id=normalize("NFC", entry.id)) for entry in entries]
+        if any(one.ids & {entry.id for entry in batch} for one in self._batches):
+            self.commit_all()
+        outcomes = self._classify(batch)
+        new = {outcome.item.hash: outcome.item for outcome in reversed(outcomes) if isinstance(outcome, New)}
+        images: dict[str, EncodedImage | Failed] = dict(_stored_images(self._store, new))
+        others = {item.hash for one in self._batches for item in one.to_encode}
+        to_encode = [item for content, item in reversed(new.items()) if content not in images and content not in others]
+        if to_encode:
+            self._worker.put(to_encode)
+        self._batches.append(_Batch(batch, outcomes, images, to_encode))
+        is_in_memory = any(isinstance(entry, SourceItem) and not entry.location.path for entry in batch)
+        while len(self._batches) > (0 if is_in_memory else MAX_BATCHES_AHEAD):
+            self._commit()
+
+    def commit_all(self) -> None:
+        """Commits all batches that are on their way."""
+        while self._batches:
+            self._commit()
+
+    def _classify(self, batch: list[Entry]) -> list[Outcome]:
+        existing = self._store.ledger.records_by_id([entry.id for entry in batch if is_text(entry.id)])
+        self.is_whole = self.is_whole and not any(isinstance(entry, UnreadableItem) for entry in batch)
+        if self._known is not None:
+            again = {id_ for id_, record in existing.items() if record.row >= self.before.total or self.is_seen[record.row]}
+            batch = [UnreadableItem(entry.id, REPEATED_ID) if entry.id in again else entry for entry in batch]
+        outcomes = classify(batch, existing, self.source, self._field_types, update=self._update)
+        if self._known is not None:
+            self._known.take(existing.values())
+            outcomes = _recognize(self._known, outcomes)
+        self.is_seen[[record.row for record in existing.values() if record.row < self.before.total]] = True
+        return outcomes
+
+    def _commit(self) -> None:
+        """Waits for the images of the oldest batch, and commits it."""
+        batch = self._batches.popleft()
+        images = batch.images
+        if batch.to_encode:
+            images |= zip([item.hash for item in batch.to_encode], self._worker.get(), strict=True)
+        copies = {outcome.item.hash: outcome.item for outcome in batch.new if outcome.item.hash not in images}
+        if copies:  # of images that were on their way
+            images |= _stored_images(self._store, copies)
+            images |= {content: self._items.encode(item) for content, item in copies.items() if content not in images}
+        self.report += _commit(self._store, batch)
+        self._items.progress(len(batch.outcomes) - len(batch.to_encode))
+
+
+def _remove(store: Store, addition: _Addition, allowed: float | None) -> AddReport:
     """Deletes the items of a source that were not seen, all or none. Of a file that was moved, the new item has the same content."""
+    source, before, is_seen = addition.source, addition.before, addition.is_seen
     rows = {row for form in unicode_forms(source) for row in store.ledger.rows_of_source(form) if row < before.total}
     missing = [row for row in sorted(rows) if not is_seen[row]]
     if not missing:
         return AddReport()
     problem: str | None = "the source could not be read completely"
-    if is_whole:
+    if addition.is_whole:
         ids = {int(row): id_ for row, id_ in zip(before.rows(), store.ledger.ids(before), strict=True) if row in rows}
         hashes = {record.row: record.item.hash for record in store.ledger.records_of(missing, before)}
         moved = store.ledger.contents_since(before.total, hashes.values())
@@ -214,15 +306,17 @@ def _remove(
 
 
 def classify(
-    store: Store, entries: Sequence[Entry], existing: Mapping[str, ItemRecord], source: str, *, update: bool
+    entries: Sequence[Entry], existing: Mapping[str, ItemRecord], source: str, types: dict[str, FieldType], *, update: bool
 ) -> list[Outcome]:
-    """Returns an outcome for each entry, given the records of the existing ids. Writes nothing."""
+    """Returns an outcome for each entry, given the records of the existing ids. New fields are added to `types`."""
     ids: set[str] = set()
     outcomes: list[Outcome] = []
-    fitting = _fit_fields(entries, store.ledger.field_types())
+    fitting = _fit_fields(entries, types)
     for entry, outcome in zip(
         entries,
-        map_ahead(lambda entry: _classify_entry(entry, existing.get(entry.id), source, update=update), fitting, _window()),
+        map_ahead(
+            lambda entry: _classify_entry(entry, existing.get(entry.id), source, update=update), fitting, MAX_HASHED_AHEAD
+        ),
         strict=True,
     ):
         is_repeated = isinstance(outcome, New) and entry.id in ids
@@ -316,16 +410,10 @@ def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
         return True
 
 
-def _add(
-    store: Store, encoder: Encoder, entries: Sequence[Entry], outcomes: Sequence[Outcome], progress: Progress | None
-) -> AddReport:
-    """Encodes and commits one classified batch."""
-    new = [outcome for outcome in outcomes if isinstance(outcome, New)]
-    updated = [outcome for outcome in outcomes if isinstance(outcome, MetadataUpdated)]
-    if progress is not None:
-        progress(len(outcomes) - len(new))
-    images = _encode(store, encoder, [outcome.item for outcome in new], progress)
-    added = [(outcome, image) for outcome in new if isinstance(image := images[outcome.item.hash], _EncodedImage)]
+def _commit(store: Store, batch: _Batch) -> AddReport:
+    """Commits a batch whose images are complete."""
+    added = [(one, image) for one in batch.new if isinstance(image := batch.images[one.item.hash], EncodedImage)]
+    updated = [outcome for outcome in batch.outcomes if isinstance(outcome, MetadataUpdated)]
     replaced = [outcome.replaced_row for outcome, _ in added if outcome.replaced_row is not None]
     if added:
         items = [replace(outcome.item, width=image.width, height=image.height) for outcome, image in added]
@@ -333,95 +421,22 @@ def _add(
         store.append(items, vectors, [image.thumbnail for _, image in added], replaced)
     if updated:
         store.ledger.rewrite([outcome.record for outcome in updated])
-    failed = {entry.id: outcome.reason for entry, outcome in zip(entries, outcomes, strict=True) if isinstance(outcome, Failed)}
-    failed |= {outcome.item.id: image.reason for outcome in new if isinstance(image := images[outcome.item.hash], Failed)}
+    outcomes = zip(batch.entries, batch.outcomes, strict=True)
+    failed = {entry.id: outcome.reason for entry, outcome in outcomes if isinstance(outcome, Failed)}
+    failed |= {one.item.id: image.reason for one in batch.new if isinstance(image := batch.images[one.item.hash], Failed)}
     fields_changed = sum(outcome.fields_changed for outcome in updated)
-    unchanged = sum(isinstance(outcome, Unchanged) for outcome in outcomes) + len(updated) - fields_changed
+    unchanged = sum(isinstance(outcome, Unchanged) for outcome in batch.outcomes) + len(updated) - fields_changed
     return AddReport(len(added) - len(replaced), unchanged, failed, len(replaced) + fields_changed)
 
 
-@dataclass(frozen=True)
-class _EncodedImage:
-    """What is stored of an image: its (dim,) vector, its size, and its thumbnail unless another item with its content has one."""
-
-    vector: NDArray[np.floating]
-    width: int | None
-    height: int | None
-    thumbnail: bytes = b""
-
-
-def _encode(
-    store: Store, encoder: Encoder, items: Sequence[Item], progress: Progress | None
-) -> dict[str, _EncodedImage | Failed]:
-    """Returns for each content hash its encoded image, or why it cannot be decoded.
-
-    Each content is encoded once. A copy gets the vector of the item with the same content in the gallery, deleted ones included, or in the
-    batch.
-    """
-    existing = store.ledger.records_by_content({item.hash for item in items})
-    images: dict[str, _EncodedImage | Failed] = {}
-    if existing:
-        stored = store.float16_rows(store.ledger.version())
-        for content, record in existing.items():
-            if crc32(stored[record.row].tobytes()) == record.stored.vector:  # otherwise it is damaged; a copy would hide that
-                images[content] = _EncodedImage(stored[record.row], record.item.width, record.item.height)
-    first_of_content = {item.hash: item for item in reversed(items) if item.hash not in images}
-    to_encode = list(first_of_content.values())[::-1]
-    try:
-        images |= _encode_contents(store, encoder, to_encode, progress)
-    except VectorError:  # of one image, or of several; each by itself tells which
-        for item in to_encode:
-            try:
-                images |= _encode_contents(store, encoder, [item], None)
-            except VectorError as error:
-                images[item.hash] = Failed(f"the encoder cannot encode it ({error})")
-    if progress is not None:
-        progress(len(items) - len(to_encode))
-    return images
-
-
-def _encode_contents(
-    store: Store, encoder: Encoder, items: Sequence[Item], progress: Progress | None
-) -> dict[str, _EncodedImage | Failed]:
-    """Returns for the content hash of each item its encoded image, or why there is none. Raises VectorError as the encoder does."""
-    images: dict[str, _EncodedImage | Failed] = {}
-    decoded: list[tuple[str, tuple[int, int], bytes]] = []
-
-    def decode_all() -> Iterator[Image.Image]:
-        """Yields the images, decoded ahead of the encoder."""
-        size = getattr(encoder, "image_size", DEFAULT_IMAGE_SIZE)
-        results = map_ahead(lambda item: _decode(item, store, size), items, _window())
-        for item, result in zip(items, results, strict=True):
-            if progress is not None:
-                progress(1)
-            if isinstance(result, Failed):
-                images[item.hash] = result
-            else:
-                image, small = result
-                decoded.append((item.hash, image.size, small))
-                yield image
-                del image, result  # what is decoded next may need the memory
-
-    vectors = encoder.encode_images(decode_all())
-    problems = bad_rows(vectors)
-    for row, ((content, (width, height), small), vector) in enumerate(zip(decoded, vectors, strict=True)):
-        failed = f"the encoder cannot encode it: {problems[row]}" if row in problems else None
-        images[content] = _EncodedImage(vector, width, height, small) if failed is None else Failed(failed)
-    return images
-
-
-def _decode(item: Item, store: Store, size: int) -> tuple[Image.Image, bytes] | Failed:
-    """Returns the image and its thumbnail."""
-    try:
-        with item.location.open() as file:
-            image = open_image(file, decode=store.decode, size=size, colors=store.colors)
-        if item.location.fingerprint() != item.fingerprint:
-            return Failed(CHANGED_MEANWHILE)
-    except (ImageError, GalleryError) as error:
-        return Failed(str(error))
-    return image, thumbnail(image, THUMBNAIL_SIDE)
-
-
-def _window() -> int:
-    """Returns how many images are decoded ahead."""
-    return 2 * (os.cpu_count() or 1)
+def _stored_images(store: Store, hashes: Collection[str]) -> dict[str, EncodedImage]:
+    """Returns the vectors of those contents that an item of the gallery has, a deleted one included. A copy gets the same vector."""
+    existing = store.ledger.records_by_content(hashes)
+    if not existing:
+        return {}
+    stored = store.float16_rows(store.ledger.version())
+    return {
+        content: EncodedImage(stored[record.row], record.item.width, record.item.height)
+        for content, record in existing.items()
+        if crc32(stored[record.row].tobytes()) == record.stored.vector  # otherwise it is damaged; a copy would hide that
+    }

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.gallery.base import GalleryBase
-from mmretrieve.gallery.ingest import THUMBNAIL_SIDE
+from mmretrieve.gallery.encoding import THUMBNAIL_SIDE
 from mmretrieve.gallery.view import row_batches
 from mmretrieve.images import thumbnail
 from mmretrieve.milvus.client import HASH, ID, ITEM, VECTOR
