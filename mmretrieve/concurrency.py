@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from mmretrieve.forks import fork_safe_lock
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
-MIN_TRIM_BYTES = 16_000_000  # of a reservation; for fewer it would take longer than it is worth
+MIN_TRIM_BYTES = 32_000_000  # of a reservation; for fewer, giving memory back costs half as much as decoding
 POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
 T = TypeVar("T")
 R = TypeVar("R")

@@ -100,6 +100,7 @@ def open_image(
     size: int = DEFAULT_IMAGE_SIZE,
     colors: Colors = Colors.SRGB,
     max_pixels: int = MAX_PIXELS,
+    copy: bool = True,
 ) -> Image.Image:
     """Loads an image as upright RGB. The source is not changed.
 
@@ -117,6 +118,8 @@ def open_image(
         "srgb" applies an embedded color profile, "raw" ignores it.
     max_pixels : int, default=120_000_000
         The largest width × height.
+    copy : bool, default=True
+        Whether the result of a PIL image has pixels of its own. Without a copy, it must not be changed.
 
     Returns
     -------
@@ -139,8 +142,10 @@ def open_image(
             if Decode(decode) is Decode.FAST:
                 image.draft("RGB", (size * FAST_MARGIN, size * FAST_MARGIN))
             with DECODE_MEMORY.reserve(_decode_bytes(image)):
-                upright = _upright(image if image is source else _load(image), Colors(colors))
-                DECODE_MEMORY.keep(upright, RGB_BYTES * upright.width * upright.height)
+                decoded = image if image is source else _load(image)
+                upright = _upright(decoded, Colors(colors), copy=copy and image is source)
+                if upright.im is not decoded.im or image is not source:
+                    DECODE_MEMORY.keep(upright, RGB_BYTES * upright.width * upright.height)
                 return upright
     except UnidentifiedImageError as error:
         raise ImageError(f"{source_name(source)}: not an image that can be read") from error
@@ -207,7 +212,7 @@ def thumbnail(image: Image.Image, side: int) -> bytes:
     """The image, reduced to at most `side` pixels in height and width, as JPEG bytes. Raises ImageError for another object."""
     if not isinstance(image, Image.Image):
         raise ImageError(f"expected a PIL image, got {image!r:.80}; open it with open_image")
-    small = image.reduce(max(1, int(max(image.size) / side / 2)))  # always a copy
+    small = image.reduce(max(1, max(image.size) // side))  # always a copy
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
@@ -349,12 +354,15 @@ def _load(file: Any) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image, colors: Colors) -> Image.Image:
-    """A copy in RGB, turned as its metadata says, and without metadata, which would have it turned again."""
+def _upright(image: Image.Image, colors: Colors, *, copy: bool) -> Image.Image:
+    """The image in RGB, turned as its metadata says, and without metadata, which would have it turned again.
+
+    If nothing else has to be changed, it has the same pixels, unless `copy` is set.
+    """
     profile = image.info.get("icc_profile") if colors is Colors.SRGB else None
     turn = TRANSPOSITIONS.get(_orientation(image))
     rgb = to_rgb(image, profile if isinstance(profile, bytes) else None, turn)
-    upright = rgb.copy() if rgb is image else rgb
+    upright = rgb if rgb is not image else rgb.copy() if copy else rgb._new(rgb.im)
     upright.info.clear()
     return upright
 

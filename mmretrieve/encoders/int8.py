@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+
+from mmretrieve.encoders.image_tower import ClassTokenBlock
 
 INPUT_LEVELS, WEIGHT_LEVELS = 255, 63  # 0 to 255, and -63 to 63
 SMALLEST_SCALE = 1e-12  # of rows of equal values
@@ -41,8 +43,10 @@ def _replace_layers(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             setattr(module, name, Int8Linear(child.weight, child.bias))
+        elif isinstance(child, nn.Conv2d) and isinstance(module, VisionTransformer) and _is_of_patches(child):
+            module.conv1 = Int8Patches(child)
         elif isinstance(module, ResidualAttentionBlock) and name == "attn" and child._qkv_same_embed_dim and child.batch_first:
-            module.attn = Int8Attention(child)
+            module.attn = Int8Attention(child, of_few_queries=isinstance(module, ClassTokenBlock))
         else:
             _replace_layers(child)
     return module
@@ -74,22 +78,59 @@ class Int8Linear(nn.Module):
         return outputs_no.view(*inputs.shape[:-1], -1)
 
 
+class Int8Patches(nn.Module):
+    """A convolution of patches side by side: a linear layer of the values of each."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self._side = convolution.kernel_size[0]
+        self._linear = Int8Linear(convolution.weight.flatten(1), convolution.bias)
+
+    def forward(self, images_bchw: Tensor) -> Tensor:
+        batch, channels, height, width = images_bchw.shape
+        rows, columns = height // self._side, width // self._side
+        images_bchw = images_bchw[:, :, : rows * self._side, : columns * self._side]
+        patches = images_bchw.reshape(batch, channels, rows, self._side, columns, self._side).permute(0, 2, 4, 1, 3, 5)
+        return self._linear(patches.reshape(batch, rows * columns, -1)).transpose(1, 2).unflatten(2, (rows, columns))  # type: ignore[no-any-return]
+
+
+def _is_of_patches(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution reads patches without gaps, overlap or padding."""
+    side = convolution.kernel_size[0]
+    return (
+        convolution.kernel_size == convolution.stride == (side, side)
+        and tuple(convolution.padding) == (0, 0)
+        and convolution.dilation == (1, 1)
+        and convolution.groups == 1
+    )
+
+
 class Int8Attention(nn.Module):
     """`nn.MultiheadAttention` with projections in 8-bit integers. Its own fast path reads float weights.
 
-    Queries are the first rows of the sequence that they attend to, or all of them.
+    `of_few_queries`: whether queries are some of the rows, as in a `ClassTokenBlock`, and projected apart from keys and values.
     """
 
-    def __init__(self, attention: Any) -> None:
+    def __init__(self, attention: Any, *, of_few_queries: bool = False) -> None:
         super().__init__()
         self._heads = attention.num_heads
-        self._input = Int8Linear(attention.in_proj_weight, attention.in_proj_bias)
+        # the parts of the projection that are computed together
+        sizes = [attention.embed_dim * part for part in ((1, 2) if of_few_queries else (3,))]
+        biases = [None] * len(sizes) if attention.in_proj_bias is None else attention.in_proj_bias.split(sizes)
+        self._inputs = nn.ModuleList(map(Int8Linear, attention.in_proj_weight.split(sizes), biases))
         self._output = Int8Linear(attention.out_proj.weight, attention.out_proj.bias)
 
     def forward(
         self, queries_bqd: Tensor, rows_bld: Tensor, *_: Tensor, attn_mask: Tensor | None, **_options: bool
     ) -> tuple[Tensor, None]:
-        batch, length, _dim = rows_bld.shape
-        queries, keys, values = self._input(rows_bld).view(batch, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(queries[:, :, : queries_bqd.shape[1]], keys, values, attn_mask)
+        *of_queries, of_rows = self._inputs
+        parts = [*(layer(queries_bqd) for layer in of_queries), of_rows(rows_bld)]
+        queries, keys, values = (head for part in parts for head in self._heads_of(part, rows_bld.shape[-1]))
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask)
         return self._output(attended.transpose(1, 2).reshape(queries_bqd.shape)), None
+
+    def _heads_of(self, projected_blp: Tensor, dim: int) -> Tensor:
+        """(p / dim, batch, heads, length, dim / heads) queries, keys or values."""
+        batch, length, width = projected_blp.shape
+        return projected_blp.view(batch, length, width // dim, self._heads, -1).permute(2, 0, 3, 1, 4)

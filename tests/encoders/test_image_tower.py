@@ -1,80 +1,117 @@
-"""The image tower with a short last block, against open_clip's own tower."""
+"""What makes encoding images fast changes no vector: resizing in torch, one token in the last block, groups that are halved."""
 
-import copy
+from __future__ import annotations
 
-import open_clip
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from open_clip.transformer import VisionTransformer
-from torch import Tensor, nn
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import nn
 
-from mmretrieve.encoders import int8
-from mmretrieve.encoders.image_tower import ClassTokenBlock, with_short_last_block
+import mmretrieve as mm
+from mmretrieve.encoders.openclip import is_out_of_memory, make_resize
+from mmretrieve.errors import EncoderError
+from mmretrieve.images import open_image
 
-SIZE = 32
+SIZES = [(1600, 1200), (640, 481), (481, 640), (1000, 30), (40, 30), (96, 96), (96, 97), (3, 2)]
 
 
-def tower_of(**options: object) -> VisionTransformer:
-    torch.manual_seed(0)
-    defaults = {"image_size": SIZE, "patch_size": 8, "width": 64, "layers": 3, "heads": 4, "mlp_ratio": 4.0, "output_dim": 32}
-    return VisionTransformer(**(defaults | options)).eval().requires_grad_(False)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_pixels_are_those_of_open_clip(size: tuple[int, int], mode: str, interpolation: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    config = PreprocessCfg(size=96, resize_mode=mode, interpolation=interpolation)
+    transforms = image_transform_v2(config, is_train=False).transforms[:-2]
+    expected = np.array(reduce(lambda picture, transform: transform(picture), transforms, image)).astype(int)
+    pixels = make_resize(transforms)(image)
+    assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (96, 96, 3))
+    difference = np.abs(pixels.numpy().astype(int) - expected)
+    assert difference.max() <= 2  # of noise; of 255
+    assert difference.mean() < 0.02
+    assert np.array_equal(np.array(image), noise)
+
+
+class Hungry(nn.Module):
+    """A tower that has memory for so many images."""
+
+    def __init__(self, tower: Any, most: int, error: Exception) -> None:
+        super().__init__()
+        self.tower, self.most, self.error, self.sizes = tower, most, error, list[int]()
+        self.image_size = tower.image_size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(images))
+        if len(images) > self.most:
+            raise self.error
+        return self.tower(images)  # type: ignore[no-any-return]
+
+
+CPU_ERROR = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+)
+ERRORS = [torch.OutOfMemoryError("CUDA out of memory."), CPU_ERROR, MemoryError()]
 
 
 @pytest.fixture
-def images() -> Tensor:
-    return torch.randn(5, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+def small_encoder() -> Iterator[Any]:
+    encoder = mm.load_encoder("wardrobe", device="cpu", dtype="float32")
+    tower = encoder._model.visual
+    yield encoder
+    encoder._model.visual = tower
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"ls_init_value": 0.3},
-        {"act_layer": open_clip.transformer.QuickGELU},
-        {"final_ln_after_pool": True},
-        {"no_ln_pre": True},
-    ],
-    ids=["plain", "layer scale", "QuickGELU", "norm after pooling", "no first norm"],
-)
-def test_features_are_those_of_the_whole_tower(options: dict[str, object], images: Tensor) -> None:
-    tower = tower_of(**options)
-    expected, names = tower(images), list(tower.state_dict())
-    short = with_short_last_block(tower)
-    assert isinstance(short.transformer.resblocks[-1], ClassTokenBlock)
-    assert torch.allclose(short(images), expected, atol=1e-5)
-    assert list(short.state_dict()) == names
+@pytest.mark.parametrize("error", ERRORS)
+def test_groups_are_halved_where_memory_runs_out(small_encoder: Any, photos: Path, error: Exception) -> None:
+    paths = sorted(photos.rglob("*.png"))[:40]
+    expected = small_encoder.encode_images(paths)
+    small_encoder._model.visual = tower = Hungry(small_encoder._model.visual, 5, error)
+    done = list[int]()
+    vectors = small_encoder.encode_images(paths, done.append)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    assert sum(done) == len(paths)
+    assert sum(size for size in tower.sizes if size <= 5) == len(paths), "each image was encoded once"
+    tower.sizes.clear()
+    small_encoder.encode_images(paths)
+    assert max(tower.sizes) <= 5, "later groups are small from the start"
 
 
-@pytest.mark.parametrize(("count", "last"), [(1, 17), (5, 7), (40, 1)])
-def test_the_last_block_computes_32_rows(count: int, last: int) -> None:
-    tower = with_short_last_block(tower_of())
-    positions: list[int] = []
-    for block in tower.transformer.resblocks:
-        block.mlp.register_forward_hook(lambda _module, inputs, _outputs: positions.append(inputs[0].shape[1]))
-    tower(torch.randn(count, 3, SIZE, SIZE))
-    assert positions == [17, 17, last]
+def test_memory_that_runs_out_for_one_image_is_named(small_encoder: Any, photos: Path) -> None:
+    small_encoder._model.visual = Hungry(small_encoder._model.visual, 0, ERRORS[0])
+    with pytest.raises(EncoderError, match=r"^wardrobe: memory ran out while one image was encoded on 'cpu'; end"):
+        small_encoder.encode_images(sorted(photos.rglob("*.png"))[:4])
 
 
-@pytest.mark.parametrize(
-    "options", [{"pool_type": "avg"}, {"pool_type": "none"}, {"attentional_pool": True}, {"output_tokens": True}]
-)
-def test_towers_that_read_other_positions_stay_whole(options: dict[str, object], images: Tensor) -> None:
-    tower = tower_of(**options)
-    whole = copy.deepcopy(tower)
-    expected, outputs = whole(images), with_short_last_block(tower)(images)
-    pairs = zip(expected, outputs, strict=True) if isinstance(expected, tuple) else [(expected, outputs)]
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert not any(isinstance(module, ClassTokenBlock) for module in tower.modules())
+def test_other_errors_are_not_taken_for_memory(small_encoder: Any, photos: Path) -> None:
+    small_encoder._model.visual = tower = Hungry(small_encoder._model.visual, 0, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        small_encoder.encode_images(sorted(photos.rglob("*.png"))[:4])
+    assert tower.sizes == [4]
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
-def test_other_towers_stay_as_they_are() -> None:
-    tower = nn.Linear(2, 2)
-    assert with_short_last_block(tower) is tower
+def test_batches_are_groups_of_their_own(small_encoder: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_encoder, "_group_size", 4)
+    paths = sorted(photos.rglob("*.png"))[:11]
+    tower = small_encoder._model.visual = Hungry(small_encoder._model.visual, 99, ERRORS[0])
+    batches = [paths[:6], [], paths[6:7], paths[7:]]
+    features = list(small_encoder.feature_batches(iter(map(iter, batches))))
+    assert [len(rows) for rows in features] == [6, 0, 1, 4]
+    assert max(tower.sizes) == 4
+    np.testing.assert_allclose(np.concatenate(features), small_encoder.image_features(paths), atol=1e-5)
 
 
-def test_an_int8_tower_agrees_with_the_whole_one_in_int8(images: Tensor) -> None:
-    tower = tower_of()
-    whole = int8.quantized(tower)(images)
-    short = int8.quantized(with_short_last_block(tower))
-    assert isinstance(short.transformer.resblocks[-1], ClassTokenBlock)
-    assert torch.allclose(short(images), whole, atol=1e-5)
+def test_what_is_encoded_is_not_copied() -> None:
+    """A decoded image is resized as it is; its copy would take as long as resizing it."""
+    image = Image.new("RGB", (400, 300), (9, 9, 200))
+    image.info["exif"] = b"anything"
+    opened = open_image(image, copy=False)
+    assert (opened is image, opened.im is image.im, opened.info, bool(image.info)) == (False, True, {}, True)
+    assert open_image(image).im is not image.im

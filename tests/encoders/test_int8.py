@@ -63,6 +63,26 @@ def test_a_linear_layer_rounds_inputs_and_weights(bias: bool) -> None:
     assert np.median(np.abs((outputs.numpy() - expected) / scale)) < 1e-6
 
 
+def test_patches_are_rows_of_a_linear_layer() -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 8, kernel_size=4, stride=4, bias=False)
+    with torch.inference_mode():
+        images = torch.randn(2, 3, 10, 13)  # what does not fill a patch is left out
+        outputs, exact = int8.Int8Patches(convolution)(images), convolution(images)
+        rows_ni = nn.functional.unfold(images, 4, stride=4).transpose(1, 2).reshape(12, 48)
+    layer = nn.Linear(48, 8, bias=False)
+    layer.weight = nn.Parameter(convolution.weight.flatten(1))
+    expected = rounded_linear(layer, rows_ni.double().numpy()).reshape(2, 2, 3, 8).transpose(0, 3, 1, 2)
+    assert outputs.shape == exact.shape
+    np.testing.assert_allclose(outputs.numpy(), expected, atol=2e-2)
+    assert np.median(np.abs(outputs.numpy() - expected)) < 1e-6 < np.median(np.abs(outputs.numpy() - exact.numpy()))
+
+
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"dilation": 2}, {"kernel_size": (4, 2)}])
+def test_other_convolutions_are_left_as_they_are(options: dict[str, object]) -> None:
+    assert not int8._is_of_patches(nn.Conv2d(**{"in_channels": 3, "out_channels": 8, "kernel_size": 4, "stride": 4, **options}))
+
+
 def test_the_largest_products_do_not_overflow() -> None:
     layer = nn.Linear(512, 8, bias=False)
     with torch.inference_mode():
@@ -85,8 +105,8 @@ def test_all_linear_layers_and_the_attention_are_replaced_and_weights_are_shared
     lower = int8.quantized(tower)
     kinds = [type(module).__name__ for module in lower.modules()]
     assert kinds.count("Int8Attention") == 4
-    assert kinds.count("Int8Linear") == 4 * 4
-    assert not {"Linear", "MultiheadAttention", "NonDynamicallyQuantizableLinear"} & set(kinds)
+    assert kinds.count("Int8Linear") == 4 * 4 + 1  # and that of the patches
+    assert not {"Linear", "MultiheadAttention", "NonDynamicallyQuantizableLinear", "Conv2d"} & set(kinds)
     assert lower.conv1.weight.data_ptr() == tower.conv1.weight.data_ptr()
     assert any(isinstance(module, nn.MultiheadAttention) for module in tower.modules())  # the original is as it was
 
