@@ -12,6 +12,7 @@ import resource
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def main() -> None:
 def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
     """All measurements, in one process."""
     paths = [item.location.path for item in read_source(photos) if isinstance(item, SourceItem)]
-    plain_seconds, plain = time_call(plain_loop, paths, folder)
+    plain_seconds, plain = time_call(plain_loop, paths, *load_plain(folder))
     encoders = {dtype: mm.load_encoder(spec, dtype=dtype) for dtype in ("float32", "bfloat16")}
     encoding = {dtype: time_call(encoder.encode_images, paths) for dtype, encoder in encoders.items()}
     default_encoder = mm.load_encoder(spec)
@@ -77,10 +78,14 @@ def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def plain_loop(paths: list[Path], folder: Path) -> np.ndarray:
-    """The loop without this library: open, preprocess, batch, encode, normalize."""
+def load_plain(folder: Path) -> tuple[Any, Callable[[Image.Image], torch.Tensor]]:
+    """The model of a local open_clip folder and its preprocessing."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    model.eval()
+    return model.eval(), preprocess
+
+
+def plain_loop(paths: list[Path], model: Any, preprocess: Callable[[Image.Image], torch.Tensor]) -> np.ndarray:
+    """The loop without this library: open, preprocess, batch, encode, normalize."""
     rows = []
     with torch.inference_mode():
         for start in range(0, len(paths), 64):

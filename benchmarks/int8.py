@@ -1,13 +1,15 @@
-"""Encoding photos on a CPU with ViT-B/32: a plain open_clip loop, float32 and int8, in turn.
+"""Encoding photos on a CPU with ViT-B/32: a plain open_clip loop, float32 and int8, in turn; and what int8 does to rankings.
 
-    python -m benchmarks.int8 [--photos 48 --rounds 3] [--out results]
+    python -m benchmarks.int8 [--photos 64 --rounds 3] [--data FOLDER] [--out results]
 
-The weights are random, and the photos are JPEG files of 1600×1200 that are made on the spot. Seconds of processor time are those of all threads.
+The weights are random, and the photos are JPEG files of 1600×1200 that are made on the spot. Models are loaded before the first round. Seconds
+of processor time are those of all threads. Rankings are those of the wardrobe, and of the catalogue in the folder of --data.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -24,31 +26,39 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import mmretrieve as mm
-from benchmarks.first import plain_loop
+from benchmarks.first import load_plain, plain_loop
 from benchmarks.script import make_parser, time_call, write_result
+from eval.benchmarks import load_benchmark
+from eval.runs.compositions import MethodConfig, compose
+from eval.runs.features import encode_gallery
 from mmretrieve.encoders.dtypes import compare_int8
 
 MODEL, PHOTO_SIZE, PLAIN = "ViT-B-32", (1600, 1200), "plain open_clip loop"
+DTYPES = ("float32", "int8")
 
 
 def main() -> None:
     parser = make_parser(__doc__, "int8")
-    parser.add_argument("--photos", type=int, default=48, help="photos to make")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each way encodes all photos")
+    parser.add_argument("--photos", type=int, default=64, help="photos to make")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each way encodes all photos; 0 for rankings alone")
+    data = os.environ.get("MMRETRIEVE_DATA")
+    parser.add_argument("--data", type=Path, default=data, help="folder that contains the catalogue (default: %(default)s)")
     options = parser.parse_args()
-    write_result(measure(options.photos, options.rounds), options.out, "int8")
+    result = measure(options.photos, options.rounds) if options.rounds else {}
+    write_result(result | {"rankings": measure_rankings(options.data)}, options.out, "int8")
 
 
 def measure(count: int, rounds: int) -> dict[str, Any]:
-    """Images a second by wall clock and by processor time, and the cosines to the vectors of the plain loop."""
+    """Images a second by wall clock and by processor time, and the cosines to the vectors of float32."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, paths = random_model(folder / "model"), make_photos(folder / "photos", count)
-        encoders = {dtype: mm.load_encoder(model, device="cpu", dtype=dtype) for dtype in ("float32", "int8")}
-        ways: dict[str, Callable[[], np.ndarray]] = {PLAIN: partial(plain_loop, paths, model)}
+        encoders = {dtype: mm.load_encoder(model, device="cpu", dtype=dtype) for dtype in DTYPES}
+        ways: dict[str, Callable[[], np.ndarray]] = {PLAIN: partial(plain_loop, paths, *load_plain(model))}
         for dtype, encoder in encoders.items():
             ways[dtype] = partial(encoder.encode_images, paths)
-            ways[f"index, {dtype}"] = partial(index, encoder, folder / "photos")
+            for decode in ("exact", "fast"):
+                ways[f"index, {dtype}, {decode} decoding"] = partial(index, encoder, folder / "photos", decode)
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         processor: dict[str, list[float]] = {way: [] for way in ways}
         rows: dict[str, np.ndarray] = {}
@@ -64,13 +74,37 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
         "photos": count,
         "images a second": {way: _rates(count, each) for way, each in seconds.items()},
         "images a second of processor time": {way: _rates(count, each) for way, each in processor.items()},
-        "ratio of processor time to the plain loop": {
-            way: statistics.median(a / b for a, b in zip(processor[PLAIN], each, strict=True))
-            for way, each in processor.items()
-        },
-        "mean cosine to float32": float((rows["float32"] * rows["int8"]).sum(axis=1).mean()),
-        "check at load time": {"mean cosine": compared.cosine, "speedup": compared.speedup},
+        "times as fast as the plain loop": _ratios(seconds),
+        "times as fast as the plain loop in processor time": _ratios(processor),
+        "mean cosine to the plain loop": {way: float((rows[PLAIN] * each).sum(axis=1).mean()) for way, each in rows.items()},
+        "check at load time": {"mean cosine": compared.cosine, "speedup of the tower": compared.speedup},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    }
+
+
+def measure_rankings(data: Path | None) -> dict[str, Any]:
+    """The mean cosine of int8 to float32 vectors, and recall@10 of image + prompt with each."""
+    sets: dict[str, tuple[Path | None, str | Path]] = {"wardrobe": (None, "wardrobe")}
+    if data is not None and (data / "catalogue").is_dir():
+        sets["catalogue"] = (data / "catalogue", data / "catalogue" / "model")
+    return {name: _measure_ranking(name, *source) for name, source in sets.items()}
+
+
+def _measure_ranking(name: str, root: Path | None, spec: str | Path) -> dict[str, Any]:
+    benchmark, vectors, recall = load_benchmark(name, root), dict[str, np.ndarray](), dict[str, float]()
+    for dtype in DTYPES:
+        encoder = mm.load_encoder(spec, device="cpu", dtype=dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            _, vectors[dtype] = encode_gallery(benchmark, encoder, Path(folder))
+        composed = compose(benchmark, vectors[dtype], encoder, MethodConfig("sum"), mm.Parts())
+        recall[dtype] = benchmark.mean_metrics(composed.measure(lambda composition: composition))["recall@10"]
+    cosines = (vectors["float32"] * vectors["int8"]).sum(axis=1)
+    return {
+        "images": len(cosines),
+        "mean cosine": float(cosines.mean()),
+        "smallest cosine": float(cosines.min()),
+        "recall@10": recall,
+        "points of recall@10 that int8 adds": recall["int8"] - recall["float32"],
     }
 
 
@@ -98,10 +132,10 @@ def make_photos(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def index(encoder: mm.Encoder, photos: Path) -> np.ndarray:
+def index(encoder: mm.Encoder, photos: Path, decode: str) -> np.ndarray:
     """The vectors of a gallery into which the photos were indexed."""
     with tempfile.TemporaryDirectory() as folder:
-        gallery = mm.Gallery.create(Path(folder) / "g", encoder=encoder)
+        gallery = mm.Gallery.create(Path(folder) / "g", encoder=encoder, decode=decode)
         gallery.add(photos)
         return gallery.vectors()
 
@@ -109,6 +143,14 @@ def index(encoder: mm.Encoder, photos: Path) -> np.ndarray:
 def _rates(count: int, seconds: list[float]) -> dict[str, float]:
     rates = sorted(count / each for each in seconds)
     return {"median": statistics.median(rates), "lowest": rates[0], "highest": rates[-1]}
+
+
+def _ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """The median ratio to the plain loop of the same round."""
+    return {
+        way: statistics.median(plain / own for plain, own in zip(seconds[PLAIN], each, strict=True))
+        for way, each in seconds.items()
+    }
 
 
 if __name__ == "__main__":

@@ -163,15 +163,17 @@ class OpenClipEncoder:
             torch.set_num_threads(all_threads)  # of threads that start later, too
 
     def _groups(self, images: Iterator[Tensor], cores: int) -> Iterator[tuple[list[Tensor], bool]]:
-        """The images of a batch in groups, at least one, and whether it is the last. A few images are one group."""
-        first = list(islice(images, cores * self._group_size))
-        size = len(first) if len(first) < cores * MIN_IMAGES_OF_CORE else min(self._group_size, ceil(len(first) / cores))
-        rest = chain(first, images)
-        group = list(islice(rest, size))
-        while following := list(islice(rest, size)):
-            yield group, False
-            group = following
-        yield group, True
+        """The images of a batch in groups, at least one, and whether it is the last. The last ones have equal sizes, one or two a core."""
+        size = self._group_size
+        ahead = list(islice(images, 2 * cores * size))
+        while len(ahead) == 2 * cores * size:
+            yield from ((ahead[start : start + size], False) for start in range(0, cores * size, size))
+            ahead = [*ahead[cores * size :], *islice(images, cores * size)]
+        if len(ahead) >= cores * MIN_IMAGES_OF_CORE:  # fewer are one group of all cores
+            size = ceil(len(ahead) / cores / ceil(len(ahead) / cores / size))
+        groups = [ahead[start : start + size] for start in range(0, len(ahead), size)] or [[]]
+        yield from ((group, False) for group in groups[:-1])
+        yield groups[-1], True
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """(n, dim) float32 unit rows for n texts. A text that exceeds the context length is cut, with a PromptCutWarning."""

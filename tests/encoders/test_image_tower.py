@@ -108,6 +108,26 @@ def test_batches_are_groups_of_their_own(small_encoder: Any, photos: Path, monke
     np.testing.assert_allclose(np.concatenate(features), small_encoder.image_features(paths), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("count", "cores", "sizes"),
+    [
+        (0, 2, [0]),
+        (7, 2, [7]),  # one group of all cores
+        (8, 2, [4, 4]),
+        (32, 2, [16, 16]),
+        (48, 2, [12, 12, 12, 12]),  # 16 three times would leave one core without work
+        (80, 2, [16, 16, 12, 12, 12, 12]),
+        (256, 2, [16] * 16),
+        (256, 1, [16] * 16),
+    ],
+)
+def test_no_core_is_left_without_work(small_encoder: Any, count: int, cores: int, sizes: list[int]) -> None:
+    groups = list(small_encoder._groups(iter(range(count)), cores))
+    assert [len(images) for images, _ in groups] == sizes
+    assert [image for images, _ in groups for image in images] == list(range(count))
+    assert [is_last for _, is_last in groups] == [*[False] * (len(groups) - 1), True]
+
+
 def test_what_is_encoded_is_not_copied() -> None:
     """A decoded image is resized as it is; its copy would take as long as resizing it."""
     image = Image.new("RGB", (400, 300), (9, 9, 200))
