@@ -20,7 +20,9 @@ from typing import Any, Generic, TypeVar
 from mmretrieve.forks import fork_safe_lock
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
-MIN_TRIM_BYTES = 32_000_000  # of a reservation; for fewer, giving memory back costs half as much as decoding
+TRIM_SHARE = (
+    8  # memory is given back to the system whenever an eighth of a budget was freed: doing so takes as long as a small decode
+)
 POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
 T = TypeVar("T")
 R = TypeVar("R")
@@ -178,7 +180,7 @@ class MemoryBudget:
 
     def _start(self) -> None:
         self._changed, self._queue = Condition(), deque[object]()
-        self._used, self._running = 0, 0
+        self._used, self._running, self._freed = 0, 0, 0
         self._collected = deque[int]()  # filled by finalizers, which may run at any moment and must not wait for a lock
 
     @property
@@ -189,12 +191,14 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, amount: int) -> Iterator[None]:
-        """Reserves bytes within the block. If they are many, memory that was freed in it is given back to the system at its end."""
+        """Reserves bytes within the block. Once many were freed, they are given back to the system at its end."""
         self._enter(amount)
         try:
             yield
         finally:
-            if amount >= MIN_TRIM_BYTES:
+            self._freed += amount  # about: another thread may count at the same time
+            if self._freed >= self.total / TRIM_SHARE:
+                self._freed = 0
                 _trim_memory()
             with self._changed:
                 self._running, self._used = self._running - 1, self._used - amount

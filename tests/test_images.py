@@ -414,11 +414,11 @@ def test_decodes_share_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "DECODE_MEMORY", budget)
     load = images._upright
 
-    def observed(*args: object) -> Image.Image:
+    def observed(*args: object, **options: object) -> Image.Image:
         with lock:
             most[0] = max(most[0], budget.used)
         sleep(0.01)
-        return load(*args)  # type: ignore[arg-type]
+        return load(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(images, "_upright", observed)
     files = [saved_bytes(Image.new("RGB", (100, 100), (i, 0, 0))) for i in range(8)]

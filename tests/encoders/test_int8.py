@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,7 @@ class Tower(nn.Module):
         return images.flatten(1)[:, :8]
 
 
-def test_a_comparison_is_remembered_by_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_is_remembered_by_weights_and_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMRETRIEVE_CACHE", str(tmp_path))
     Tower.runs = 0
     first = dtypes.remembered_comparison(Tower(), 16, "one")
@@ -186,10 +187,16 @@ def test_a_comparison_is_remembered_by_weights(tmp_path: Path, monkeypatch: pyte
     assert Tower.runs == runs > 0
     dtypes.remembered_comparison(Tower(), 16, "another")
     assert Tower.runs == 2 * runs
+    with monkeypatch.context() as patch:
+        patch.setattr(dtypes.platform, "machine", lambda: "another CPU")
+        dtypes.remembered_comparison(Tower(), 16, "one")
+        assert Tower.runs == 3 * runs
+        dtypes.remembered_comparison(Tower(), 16, "one")
+        assert Tower.runs == 3 * runs
     for path in (tmp_path / "int8").iterdir():
         path.write_text("{damaged", encoding="utf-8")
     dtypes.remembered_comparison(Tower(), 16, "one")
-    assert Tower.runs == 3 * runs
+    assert Tower.runs == 4 * runs
 
 
 def test_a_cache_that_cannot_be_written_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +231,24 @@ def test_a_machine_without_the_stored_dtype_names_a_way_out(int8_gallery: Path, 
         mm.Retriever.open(int8_gallery, device="cpu")
     with pytest.warns(DtypeWarning):
         mm.Retriever.open(int8_gallery, device="cpu", dtype="float32")
+
+
+def test_the_shell_on_a_machine_without_the_stored_dtype(
+    int8_gallery: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(int8, "is_supported", lambda: False)
+    id_ = mm.Gallery.open(int8_gallery, device="cpu").ids[0]
+    command = ["search", str(int8_gallery), "--image", str(photos / "summer" / id_), "-k", "1", "--json", "--device", "cpu"]
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "its vectors were computed in int8, but dtype 'int8' is not available on this CPU" in line
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DtypeWarning)  # an error in tests
+        assert main([*command, "--dtype", "float32"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["id"] == id_
+    (note,) = output.err.splitlines()
+    assert "its vectors were computed in int8, and this encoder computes in float32" in note
 
 
 def test_galleries_of_two_dtypes_are_not_merged(int8_gallery: Path, encoder: mm.Encoder) -> None:

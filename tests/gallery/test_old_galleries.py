@@ -22,9 +22,11 @@ from typing import Any
 
 import kill_points
 import pytest
+import torch
 
 import mmretrieve as mm
 from mmretrieve.composition import Composition
+from mmretrieve.encoders import dtypes, int8
 from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.gallery.store.ledger import FORMAT, Ledger
 from mmretrieve.vectors import unit
@@ -100,6 +102,24 @@ def test_an_old_gallery_can_be_written_and_verified(old: Path, answers: dict[str
 def digests(gallery: mm.Gallery) -> dict[str, str]:
     """Returns id → digest of the thumbnail."""
     return {id_: hashlib.blake2b(gallery.thumbnail(id_), digest_size=16).hexdigest() for id_ in gallery.ids}
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "int8"])
+def test_a_gallery_from_before_dtypes_were_kept_goes_on(
+    old: Path, photos: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its vectors were never made in int8, so "auto" is not; what is named is used, without a warning that nothing supports."""
+    if dtype == "int8" and not int8.is_supported():
+        pytest.skip("int8 needs an x86 CPU with AVX2")
+    monkeypatch.setattr(dtypes, "remembered_comparison", lambda *_: dtypes.Int8Comparison(cosine=1.0, speedup=9.0))
+    retriever = mm.Retriever.open(old, device="cpu", dtype=dtype)
+    assert (retriever.encoder.dtype is torch.int8) == (dtype == "int8")
+    assert (retriever.gallery.dtype, retriever.gallery.info()["dtype"]) == (None, None)
+    image = next(iter(sorted(photos.rglob("*.png"))))
+    gallery = mm.Gallery.open(old, encoder=retriever.encoder, device="cpu")
+    assert gallery.add(image).added == 1
+    assert (gallery.verify(), gallery.dtype) == ([], None)
+    assert mm.Retriever.open(old, encoder=retriever.encoder).search(image=image, k=1).ids == (image.name,)
 
 
 def test_the_current_format_has_a_fixture() -> None:
