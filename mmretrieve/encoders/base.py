@@ -180,7 +180,7 @@ class Encoder(Protocol):
 class BatchEncoder(Protocol):
     """An optional addition to an encoder: it encodes batch after batch without a pause between them.
 
-    Galleries index with it. Other encoders get one call of `encode_images` for each batch.
+    Galleries index with it. Other encoders get one call of `encode_images` for each batch, which gives the same vectors.
     """
 
     def feature_batches(self, batches: Iterable[Iterable[ImageLike]]) -> Iterator[Float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmretrieve.concurrency import once
@@ -40,6 +40,9 @@ class DeferredEncoder:
 
     def encode_images(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         return self.loaded.encode_images(images, progress)
+
+    def feature_batches(self, batches: Iterable[Iterable[ImageLike]]) -> Iterator[Float32]:
+        return self.loaded.feature_batches(batches)
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         return self.loaded.encode_texts(texts)

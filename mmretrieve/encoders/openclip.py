@@ -160,7 +160,8 @@ class OpenClipEncoder:
         try:
             yield from map_ahead(self._features_of_group, groups, 2 * workers, workers=workers, initializer=initializer)
         finally:
-            torch.set_num_threads(all_threads)  # of threads that start later, too
+            if all_threads > 1:  # otherwise another call may be waiting to restore the number
+                torch.set_num_threads(all_threads)  # of threads that start later, too
 
     def _groups(self, images: Iterator[Tensor], cores: int) -> Iterator[tuple[list[Tensor], bool]]:
         """The images of a batch in groups, at least one, and whether it is the last. The last ones have equal sizes, one or two a core."""
@@ -275,8 +276,8 @@ def make_resize(transforms: Sequence[Callable[[Any], Any]]) -> Callable[[Image.I
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. On a CPU, torch raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ran out. On some devices, a CPU among them, torch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(reason in str(error) for reason in ("out of memory", "can't allocate memory"))
 
 
 @checks_keywords

@@ -57,7 +57,7 @@ class Hungry(nn.Module):
 CPU_ERROR = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 )
-ERRORS = [torch.OutOfMemoryError("CUDA out of memory."), CPU_ERROR, MemoryError()]
+ERRORS = [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("MPS backend out of memory"), CPU_ERROR, MemoryError()]
 
 
 @pytest.fixture

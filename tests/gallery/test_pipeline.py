@@ -224,8 +224,10 @@ def test_a_copy_in_the_next_batch_is_not_encoded_again(tmp_path: Path, pictures:
         (folder / f"{name}.png").write_bytes((pictures / "00.png").read_bytes())
         (folder / f"{name} broken.png").write_bytes(b"no image")
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
-    report = gallery.add(folder)
+    done = list[int]()
+    report = gallery.add(folder, progress=done.append)
     assert gallery.ids == ("a.png", "b.png", "c.png")
+    assert sum(done) == 6
     assert len(seen) == 1
     assert len({row.tobytes() for row in gallery.vectors()}) == 1
     assert sorted(report.failed) == ["a broken.png", "b broken.png", "c broken.png"]
