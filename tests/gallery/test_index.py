@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mmretrieve.errors import GalleryError, OptionError, VectorError
 from mmretrieve.gallery.index import faiss_index, gpu, products, tuning
-from mmretrieve.gallery.index.factory import float16_rows, parameters
+from mmretrieve.gallery.index.factory import cells_of, float16_rows, parameters, train_index
 from mmretrieve.gallery.index.faiss_index import DIGEST_PARTS, MARGIN, ROUNDING, FaissIndex, digest_of
 from mmretrieve.gallery.index.plan import (
     MAX_FLAT_NUMBERS,
@@ -89,6 +89,28 @@ def test_an_exact_plan_misses_nothing_with_default_parameters(seed: int, distinc
     vectors = unit(rng.normal(size=(distinct, 8)))[rng.integers(0, distinct, 120)].astype(np.float16)
     queries = np.concatenate([vectors[:2].astype(np.float32), rng.normal(size=(2, 8)).astype(np.float32) * 3])
     assert best_rows(FaissIndex.build(plan(factory), vectors), vectors, queries, k) == exact_best(vectors, queries, k).tolist()
+
+
+@pytest.mark.parametrize("factory", ["PCA16,SQfp16", "PCAR16,Flat", "PCAR16,IVF1,Flat"])
+def test_a_projection_keeps_inner_products(factory: str) -> None:
+    """FAISS would subtract the mean of the rows, which changes their order for a query with another mean."""
+    rng = np.random.default_rng(1)
+    stored = unit((rng.normal(size=(500, 16)) + 2) @ np.linalg.qr(rng.normal(size=(DIM, 16)))[0].T).astype(np.float16)
+    queries = unit(rng.normal(size=(5, DIM)))
+    index = FaissIndex.build(plan(factory), stored)
+    scores, found = index._index.search(queries, 10)
+    products = queries @ stored.astype(np.float32).T
+    np.testing.assert_allclose(scores, np.take_along_axis(products, found, axis=1), atol=1e-3)
+    assert recall(exact_best(stored, queries, 10), list(found)) >= 0.95
+
+
+def test_a_projection_before_shards_has_their_cells() -> None:
+    """As on several GPUs."""
+    index = train_index("PCA16,IVF4,SQ8", rows("random"))
+    shards = faiss.IndexShards(16)
+    shards.add_shard(index.index)
+    moved = faiss.IndexPreTransform(index.chain.at(0), shards)
+    assert cells_of(moved) == cells_of(index) == 4
 
 
 def test_float16_rounding_of_lengths_does_not_hide_the_best() -> None:

@@ -37,13 +37,17 @@ def train_index(factory: str, vectors: NDArray[np.float16]) -> faiss.Index:
             )
         _configure_kmeans(index)
         if not index.is_trained:
-            index.train(_sample(vectors, TRAINING_ROWS_PER_CELL * (cells or 0)))
+            sample = _sample(vectors, TRAINING_ROWS_PER_CELL * (cells or 0))
+            _train_projection(index, sample)
+            index.train(sample)
     return index
 
 
 def cells_of(index: faiss.Index) -> int | None:
     """Returns the number of cells (IVF lists) of an index, None if it has none."""
     index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):  # what is behind a projection may be on a GPU
+        return cells_of(index.index)
     if isinstance(index, faiss.IndexShards):
         return cells_of(index.at(0))
     if type(index).__name__.startswith("GpuIndexIVF"):
@@ -123,6 +127,26 @@ def _sample(vectors: NDArray[np.float16], min_count: int) -> Float32:
     count = min(len(vectors), MAX_TRAINING_ROWS, max(MIN_TRAINING_ROWS, min_count))
     rows = np.linspace(0, max(len(vectors) - 1, 0), count).astype(np.int64)
     return np.asarray(vectors[rows], dtype=np.float32)
+
+
+def _train_projection(index: faiss.Index, sample: Float32) -> None:
+    """Trains the PCA at the start of a factory string so that it keeps inner products.
+
+    FAISS subtracts the mean of the rows, which adds another number to the score of each row. The mean of a sample and its negative is 0.
+    """
+    first = next(iter(_transforms(index)), None)
+    if isinstance(first, faiss.PCAMatrix):
+        rows = sample[:: -(-len(sample) // MIN_TRAINING_ROWS)]
+        first.max_points_per_d = 2 * len(rows)  # all of them: a part would have another mean
+        first.train(np.concatenate([rows, -rows]))
+
+
+def _transforms(index: faiss.Index) -> list[faiss.VectorTransform]:
+    """Returns what is done to vectors before they come to the index, as in "PCA64,SQ8"."""
+    index = faiss.downcast_index(index)
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    return [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
 
 
 def _configure_kmeans(index: faiss.Index) -> None:
