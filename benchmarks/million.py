@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 import mmretrieve as mm
 from benchmarks.script import make_parser, run_in_process, time_call, write_result
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.index.plan import FLAT, IndexPlan, SearchParams, cells_for
+from mmretrieve.gallery.index.kinds import cells_for
+from mmretrieve.gallery.index.plan import FLAT, IndexPlan, SearchParams
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall, report, rescore, tune
 from mmretrieve.vectors import Float32, unit
 

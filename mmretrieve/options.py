@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Callable
 from enum import StrEnum
+from fractions import Fraction
 from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,6 +31,8 @@ MIN_SECRET_CHARACTERS = 8  # of a server's token or password
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 BUILT_IN = "wardrobe"
 BUILT_IN_MODEL = Path(__file__).parent / "wardrobe" / "model"
+SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*(?:([KMGT])(I?))?B?\s*", re.ASCII | re.IGNORECASE)  # number, prefix, "i"
+UNITS = "bytes", "kB", "MB", "GB", "TB"
 
 
 def is_number(value: object) -> bool:
@@ -54,6 +57,34 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise OptionError(f"{name} must be a whole number of at least {low}, got {value!r}")
     return int(value)
+
+
+def check_bytes(name: str, value: Any) -> int:
+    """The value as a number of bytes: a whole number of at least 1, or text such as "4GB", "1.5 GiB" or "500000".
+
+    Raises OptionError, with the name, for anything else.
+
+    >>> check_bytes("memory", "1.5 GB"), check_bytes("memory", "1kib"), check_bytes("memory", 500)
+    (1500000000, 1024, 500)
+    """
+    if isinstance(value, str):
+        match = SIZE.fullmatch(value)
+        size = Fraction(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index((match[2] or " ").upper()) if match else 0
+    else:
+        size = 0 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+    if size < 1:
+        raise OptionError(f"{name} must be a size of at least 1 byte, such as 4GB, 500MB or 1.5GiB; got {value!r:.80}")
+    return int(size)
+
+
+def format_bytes(count: float) -> str:
+    """A number of bytes with three digits.
+
+    >>> format_bytes(520), format_bytes(88_432_100), format_bytes(4e9)
+    ('520 bytes', '88.4 MB', '4 GB')
+    """
+    exponent = next((i for i, _ in enumerate(UNITS) if count < 999.5 * 1000**i), len(UNITS) - 1)
+    return f"{count / 1000**exponent:.3g} {UNITS[exponent]}"
 
 
 def check_path(name: str, value: Any, *, on_disk: bool = True) -> Path:

@@ -70,6 +70,8 @@ def _add_maintenance_commands(subparsers: Any) -> None:
     _add_folder(build)
     text = 'a FAISS factory string such as "IVF4096,SQ8" (default: the fastest that reaches the recall)'
     build.add_argument("--index", metavar="FACTORY", help=text)
+    text = "the largest size of the index, such as 4GB or 500MB (default: 80 %% of the free memory)"
+    build.add_argument("--memory", metavar="SIZE", help=text)
     index_report = _command(subparsers, "index-report", maintenance.index_report)
     _add_folder(index_report)
     for command in (build, index_report):

@@ -99,7 +99,7 @@ def build(options: argparse.Namespace) -> int:
 
     gallery = Gallery.open(resolve_folder(options.gallery), device="cpu")
     with progress_bar(len(gallery), "items", options.quiet) as progress:
-        index = gallery.build_index(options.index, recall=options.recall, progress=progress.update)
+        index = gallery.build_index(options.index, recall=options.recall, memory=options.memory, progress=progress.update)
     print_result(options, f"{gallery.path}: {index['factory']}, recall@10 {index['recall']:.3f}; {index['reason']}", index)
     return DONE
 

@@ -619,13 +619,19 @@ class Gallery(GalleryBase[LocalView]):
             return transfer.import_(self._store, source, progress)
 
     def build_index(
-        self, factory: str | None = None, *, recall: float = DEFAULT_RECALL, progress: Progress | None = None
+        self,
+        factory: str | None = None,
+        *,
+        recall: float = DEFAULT_RECALL,
+        memory: int | str | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Builds the index that searches use and tunes it on composed queries. Later additions extend it.
 
-        By default it is the fastest that reaches the recall on this machine. Flat, IVF and graph indexes that fit into the free memory are
+        By default it is the fastest that reaches the recall on this machine. Flat, IVF and graph indexes that fit into the memory are
         tried on 20,000 of the items, and the best is built and measured. An index that may miss items has to be 1.5 times as fast as
-        scoring all vectors. Nothing is missed with a `recall` of 1 or fewer than 20,000 items.
+        scoring all vectors. If all vectors fit, nothing is missed with a `recall` of 1 or fewer than 20,000 items. If no index that fits
+        reaches the recall, the most accurate one is built.
 
         Parameters
         ----------
@@ -633,6 +639,9 @@ class Gallery(GalleryBase[LocalView]):
             A FAISS factory string such as "IVF4096,SQ8", which is built without trying others.
         recall : float, default=0.99
             The target: the share of the ten best items that the index must find, above 0 and up to 1.
+        memory : int or str, optional
+            The largest size of the index, in bytes or as text such as "4GB" or "500 MiB". By default 80 % of the free memory. The stored
+            vectors, which rescore what the index proposes, are read from the disk and do not count.
         progress : callable, optional
             Called with the number of items that were processed since the last call.
 
@@ -645,11 +654,13 @@ class Gallery(GalleryBase[LocalView]):
         Raises
         ------
         OptionError
-            If the index cannot be built, or `recall` is out of range.
+            If the index cannot be built, no index fits into `memory`, or `recall` or `memory` is out of range.
         GalleryError
             If the gallery is empty, another process is building, or the disk is full.
         """
-        self._with_view(lambda view: manager.build(self._store, view.version, view.float16_rows, factory, recall, progress))
+        self._with_view(
+            lambda view: manager.build(self._store, view.version, view.float16_rows, factory, recall, memory, progress)
+        )
         self.refresh()
         return index_manifest.describe_index(self._store, self._view.version)
 
@@ -780,7 +791,7 @@ class Gallery(GalleryBase[LocalView]):
         return super().info() | {
             "index": index_manifest.describe_index(self._store, self._view.version) | {"device": str(self._device)},
             "deleted": len(self._view.version.dead),
-            "bytes": self._store.sizes() | manager.sizes(self._store),
+            "bytes": self._store.sizes() | index_manifest.sizes(self._store),
         }
 
     def verify(self) -> list[str]:

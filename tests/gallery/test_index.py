@@ -20,22 +20,23 @@ from mmretrieve.errors import GalleryError, OptionError, VectorError
 from mmretrieve.gallery.index import faiss_index, gpu, products, tuning
 from mmretrieve.gallery.index.factory import cells_of, float16_rows, parameters, train_index
 from mmretrieve.gallery.index.faiss_index import DIGEST_PARTS, MARGIN, ROUNDING, FaissIndex, digest_of
-from mmretrieve.gallery.index.plan import (
-    MAX_FLAT_NUMBERS,
-    MAX_MEMORY_SHARE,
-    Device,
-    IndexPlan,
-    SearchParams,
-    cells_for,
-    choose,
-    default_params,
-)
+from mmretrieve.gallery.index.kinds import KINDS, MAX_FLAT_NUMBERS, cells_for, choose
+from mmretrieve.gallery.index.plan import Device, IndexPlan, SearchParams, default_params
 from mmretrieve.gallery.index.products import MIN_QUERIES, best_products
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, exact_best_with_ties, recall, report, rescore, tune
 from mmretrieve.vectors import unit
 
 EXACT = ["SQfp16", "Flat"]
-CELLS = ["IVF16,SQ8", "IVF16,Flat", "IVF16,RaBitQ", "IVF16,RaBitQfs", "RR,IVF16,RaBitQ", "IVF16_HNSW8,SQ8"]
+CELLS = [
+    "IVF16,SQ8",
+    "IVF16,Flat",
+    "IVF16,RaBitQ",
+    "IVF16,RaBitQfs",
+    "RR,IVF16,RaBitQ",
+    "IVF16_HNSW8,SQ8",
+    "IVF16,RaBitQ2",
+    "PCAR16,IVF16,RaBitQ",
+]
 OTHERS = ["SQ8", "RaBitQ", "HNSW16", "IVF16,SQ8,Refine(Flat)", "PQ8x4"]
 TIED = ["duplicated", "tied"]
 GALLERIES = ["random", "clustered", *TIED]
@@ -323,22 +324,18 @@ def test_threads_may_search_one_index() -> None:
 
 
 def test_plans_at_their_thresholds() -> None:
-    few, plenty = MAX_FLAT_NUMBERS // 512, 1 << 40
-    assert choose(few, 512, memory=plenty).factory == "SQfp16"
-    assert choose(few, 512, memory=plenty).exact
-    assert choose(few + 1, 512, memory=plenty).factory == "IVF2048,SQ8"
-    needed = 1_000_000 * (512 + 8)
-    assert choose(1_000_000, 512, memory=int(needed / MAX_MEMORY_SHARE) + 1).factory == "IVF4096,SQ8"
-    assert choose(1_000_000, 512, memory=int(needed / MAX_MEMORY_SHARE) - 1).factory == "IVF4096,RaBitQ"
+    few, cells = MAX_FLAT_NUMBERS // 512, KINDS[1:]
+    assert choose(few, 512).factory == "SQfp16"
+    assert choose(few, 512).exact
+    assert choose(few + 1, 512).factory == "IVF2048,SQ8"
+    assert choose(few, 512, cells).factory == "IVF2048,SQ8"
+    assert choose(1_000_000, 512).factory == "IVF4096,SQ8"
+    assert choose(1_000_000, 512, ["IVF{cells},RaBitQ"]).factory == "IVF4096,RaBitQ"
     assert choose(0, 512).factory == "SQfp16"
-    assert choose(1_000_000, 512, recall=1, memory=plenty).reason.startswith("a recall of 1 was requested")
-    assert choose(1_000_000, 512, recall=1, memory=plenty).exact
-    assert choose(1_000_000, 512, recall=1, memory=int(needed / MAX_MEMORY_SHARE) + 1).factory == "IVF4096,SQ8"
-    assert choose(few + 1, 512, device="cuda", memory=plenty).factory == "SQfp16"
-    assert choose(1_000_000, 512, device=Device.CUDA, memory=1_000_000_000).factory == "IVF4096,SQ8"
+    assert choose(1_000_000, 512, recall=1).reason.startswith("a recall of 1 was requested")
+    assert choose(1_000_000, 512, recall=1).exact
+    assert choose(1_000_000, 512, cells, recall=1).factory == "IVF4096,SQ8"
     assert IndexPlan(**json.loads(json.dumps(asdict(choose(few + 1, 512))))) == choose(few + 1, 512)
-    with pytest.raises(OptionError, match=r"unknown device 'tpu'; did you mean 'cpu'\? choose from"):
-        choose(1, 512, device="tpu")
     assert [cells_for(items) for items in (0, 1, 100, 1_000_000, 10**12)] == [4, 4, 32, 4096, 16384]
 
 

@@ -20,8 +20,10 @@ from mmretrieve.cli.main import main
 from mmretrieve.composition import Composition
 from mmretrieve.gallery.index import builder, trials
 from mmretrieve.gallery.index.builder import build_fastest
+from mmretrieve.gallery.index.factory import index_bytes
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.index.plan import FLAT, MAX_MEMORY_SHARE, Device, IndexPlan, SearchParams, fits
+from mmretrieve.gallery.index.kinds import KINDS, factory_of
+from mmretrieve.gallery.index.plan import FLAT, Device, IndexPlan, SearchParams
 from mmretrieve.gallery.index.trials import (
     MAX_GRAPH_SECONDS,
     MIN_GAIN,
@@ -132,13 +134,14 @@ def ticking(*milliseconds: float) -> Callable[[], float]:
 
 def test_trials_of_a_sample_predict_those_of_all_rows() -> None:
     """Of a search, 1 ms does not grow. The rest of a flat one grows like the rows, of the others like their root."""
-    tried = try_kinds(rows(), 0.97, memory=PLENTY, clock=ticking(1, 5, 2, 3, 0.5))
+    kinds = [FLAT, "IVF{cells},SQ8", "IVF{cells},RaBitQ", GRAPH]
+    tried = try_kinds(rows(), 0.97, kinds, ticking(1, 5, 2, 3, 0.5))
     assert [trial.factory for trial in tried] == [FLAT, CELLS, BITS, GRAPH]
     assert [trial.ms for trial in tried] == pytest.approx([1 + 4 * 4, 1 + 1 * 2, 1 + 2 * 2, 1])
     assert tried[0].recall == 1
     assert all(0.97 <= trial.recall <= 1 for trial in tried)
     assert all(trial.build_seconds > 0 for trial in tried)
-    again = try_kinds(rows(), 0.97, memory=PLENTY, clock=ticking(1, 5, 2, 3, 0.5))
+    again = try_kinds(rows(), 0.97, kinds, ticking(1, 5, 2, 3, 0.5))
     assert [trial.recall for trial in again[:3]] == [trial.recall for trial in tried[:3]]
 
 
@@ -149,18 +152,16 @@ def test_the_time_of_a_search_is_the_median_and_indexes_take_turns() -> None:
     assert trials.search_ms([index, index], rows(600), queries, clock) == pytest.approx([1, 3])
 
 
-@pytest.mark.parametrize(("vector_bytes", "kinds"), [(2 * DIM + 256, 4), (2 * DIM, 3), (DIM + 8, 2), (DIM / 8 + 16, 1), (1, 0)])
-def test_only_kinds_that_fit_into_the_memory_are_tried(
-    vector_bytes: float, kinds: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    smallest_first = [BITS, CELLS, FLAT, GRAPH]
-    memory = round(ITEMS * vector_bytes / MAX_MEMORY_SHARE)
-    assert [fits(factory, ITEMS, DIM, memory + 1) for factory in smallest_first] == [i < kinds for i in range(4)]
-    assert [fits(factory, ITEMS, DIM, memory - 1) for factory in smallest_first] == [i < kinds - 1 for i in range(4)]
-    if kinds < 3:
-        assert [trial.factory for trial in try_kinds(rows(), 0.9, memory=memory + 1)] == smallest_first[:kinds][::-1]
-    monkeypatch.setattr(builder, "try_kinds", lambda *_: [])
-    assert build_fastest(rows(), 0.99).plan.factory == FLAT, "by size alone"
+def test_only_kinds_that_fit_into_the_memory_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sizes of kinds are tested in test_memory.py."""
+    tried: list[Sequence[str]] = []
+    kinds = KINDS[1:3]
+    monkeypatch.setattr(builder, "fitting_kinds", lambda *_: kinds)
+    monkeypatch.setattr(builder, "try_kinds", lambda rows, target, kinds: tried.append(kinds) or try_kinds(rows, target, kinds))
+    plan = build_fastest(rows(), 0.97).plan
+    assert tried == [kinds]
+    assert plan.factory in {factory_of(kind, ITEMS, DIM) for kind in kinds}
+    assert FLAT not in plan.reason
 
 
 def test_a_small_gallery_a_recall_of_1_and_gpus_need_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +176,9 @@ def test_a_small_gallery_a_recall_of_1_and_gpus_need_no_trial(monkeypatch: pytes
     monkeypatch.setattr(builder, "resolve_device", lambda _: Device.CPU)
     with pytest.raises(pytest.fail.Exception, match="nothing should be tried"):
         build_fastest(rows(), 0.99)
+    monkeypatch.setattr(builder, "SAMPLE_SIZE", ITEMS + 1)
+    with pytest.raises(pytest.fail.Exception, match="nothing should be tried"):
+        build_fastest(rows(), 1, memory=index_bytes(FLAT, ITEMS, DIM) - 1)
 
 
 def test_what_was_built_is_measured_and_explained(measured_ms: dict[str, float]) -> None:
@@ -184,7 +188,7 @@ def test_what_was_built_is_measured_and_explained(measured_ms: dict[str, float])
     assert (built.plan.factory, built.index.plan.factory, sum(steps)) == (CELLS, CELLS, ITEMS)
     assert built.tuned.reached
     assert built.plan.reason == (
-        f"4.4 ms a search, recall {built.tuned.recall:.3f}; estimated from 300 items: SQfp16 10.0 ms, exact, 1 s to build; "
+        f"4.4 ms a search, recall {built.tuned.recall:.3f}; estimated from a sample: SQfp16 10.0 ms, exact, 1 s to build; "
         "IVF128,RaBitQ 4.5 ms, recall 0.995, 1 s to build; HNSW32,SQfp16 5.0 ms, recall 0.995, 1 s to build"
     )
 
@@ -211,7 +215,7 @@ def test_an_index_that_is_slower_than_its_trial_gives_way_to_the_next(measured_m
     flat = build_fastest(rows(), 0.99)
     assert flat.plan.exact
     assert flat.plan.reason.startswith(
-        "10.0 ms a search, nothing is missed; estimated from 300 items: IVF128,SQ8 9.0 ms, recall "
+        "10.0 ms a search, nothing is missed; estimated from a sample: IVF128,SQ8 9.0 ms, recall "
     )
 
 
@@ -229,13 +233,46 @@ def test_an_index_that_misses_the_recall_gives_way_to_the_next(monkeypatch: pyte
     assert "IVF128,SQ8 4.0 ms, recall 0.980, built in " in built.plan.reason
 
 
+@pytest.mark.usefixtures("measured_ms")
+def test_where_none_reaches_the_recall_the_most_accurate_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trials promised more for both: the first is built, then the second, and the first again."""
+    monkeypatch.setattr(builder, "fitting_kinds", lambda *_: KINDS[1:3])
+    monkeypatch.setattr(builder, "try_kinds", lambda *_: table(cells_recall=0.992, bits_recall=0.985)[1:3])
+    measured, order = {CELLS: 0.98, BITS: 0.97}, []
+
+    def tune_badly(index: FaissIndex, *_: object, **__: object) -> TuningResult:
+        order.append(index.plan.factory)
+        return TuningResult(index.params, measured[index.plan.factory], 0.99)
+
+    monkeypatch.setattr(builder, "tune", tune_badly)
+    built = build_fastest(rows(), 0.99)
+    assert (order, built.plan.factory) == ([CELLS, BITS, CELLS], CELLS)
+    assert built.plan.reason.startswith(
+        "4.0 ms a search, recall 0.980, the most accurate that fits: none reaches 0.99; "
+        "estimated from a sample: IVF128,RaBitQ 4.5 ms, recall 0.970, built in "
+    )
+
+
 def test_whatever_this_machine_chooses_reaches_the_recall() -> None:
     built = build_fastest(rows(), 0.97)
     assert built.plan.exact or built.tuned.recall >= 0.97
-    assert all(kind in built.plan.reason + built.plan.factory for kind in ("SQfp16", CELLS, BITS, GRAPH))
+    assert all(factory_of(kind, ITEMS, DIM) in built.plan.reason + built.plan.factory for kind in KINDS)
 
 
-@pytest.mark.parametrize("fastest", [CELLS, BITS, GRAPH])
+def share_found(gallery: mm.Gallery, near: np.ndarray) -> float:
+    """The share of the ten exactly best hits that searches find, with and without a filter."""
+    ids, vectors, shares = np.array(gallery.ids), gallery.vectors(), []
+    for where, allowed in ((None, np.arange(len(ids))), ("n % 3 = 1", np.flatnonzero(ids.astype(int) % 3 == 1))):
+        for row in (3, 500, ITEMS + 100):
+            query = Composition(("query",), unit(near[row][None] + 0.2 * near[row - 1]), (1.0,))
+            scores = query.contributions(term_scores(query.terms, vectors[allowed])).sum(axis=0)
+            best = [(ids[allowed[i]], scores[i]) for i in top_k(scores, 10)]
+            hits = [(hit.id, hit.score) for hit in gallery.search(query, 10, where=where)]
+            shares.append(len({*hits} & {*best}) / 10)
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("fastest", [factory_of(kind, ITEMS, DIM) for kind in KINDS if kind != FLAT])
 def test_searches_of_the_chosen_index_stay_right(
     fastest: str,
     measured_ms: dict[str, float],
@@ -243,9 +280,9 @@ def test_searches_of_the_chosen_index_stay_right(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With deletions, a filter and later items; build, info and the shell tell the same reason."""
+    """With deletions, a filter, later items and after a compaction; build, info and the shell tell the same reason."""
     measured_ms[fastest] = 1.0
-    monkeypatch.setattr(builder, "try_kinds", lambda *_: [replace(trial, ms=measured_ms[trial.factory]) for trial in table()])
+    monkeypatch.setattr(builder, "try_kinds", lambda *_: [Trial(FLAT, 10.0, 1.0, 1.0), Trial(fastest, 1.0, 0.995, 1.0)])
     gallery = mm.Gallery.create(tmp_path / "g", encoder=ColourEncoder())
     more = clustered(ITEMS + 150)
     gallery.add_vectors([f"{i:04}" for i in range(ITEMS)], clustered(), fields=[{"n": i} for i in range(ITEMS)])
@@ -257,15 +294,11 @@ def test_searches_of_the_chosen_index_stay_right(
     later = [f"{i:04}" for i in range(ITEMS, ITEMS + 150)]
     gallery.add_vectors(later, more[ITEMS:], fields=[{"n": i} for i in range(ITEMS, ITEMS + 150)])
     gallery.delete(gallery.ids[::7])
-    ids, vectors, shares = np.array(gallery.ids), gallery.vectors(), []
-    for where, allowed in ((None, np.arange(len(ids))), ("n % 3 = 1", np.flatnonzero(ids.astype(int) % 3 == 1))):
-        for near in (3, 500, ITEMS + 100):
-            query = Composition(("query",), unit(more[near][None] + 0.2 * more[near - 1]), (1.0,))
-            scores = query.contributions(term_scores(query.terms, vectors[allowed])).sum(axis=0)
-            best = [(ids[allowed[i]], scores[i]) for i in top_k(scores, 10)]
-            hits = [(hit.id, hit.score) for hit in gallery.search(query, 10, where=where)]
-            shares.append(len({*hits} & {*best}) / 10)
-    assert np.mean(shares) >= 0.97
+    assert share_found(gallery, more) >= 0.97
+    gallery.compact()
+    gallery = mm.Gallery.open(gallery.path, encoder=ColourEncoder())
+    assert (gallery.info()["index"]["factory"], gallery.info()["index"]["rows"]) == (fastest, len(gallery))
+    assert share_found(gallery, more) >= 0.97
     assert main(["build", str(gallery.path), "--quiet"]) == 0
     assert f"{fastest}, recall@10 " in (output := capsys.readouterr().out)
     assert "1.0 ms a search, recall " in output

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from mmretrieve.encoders.base import Progress
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolve_device
-from mmretrieve.gallery.index.plan import Device, IndexPlan, choose
+from mmretrieve.gallery.index.kinds import choose, fitting_kinds
+from mmretrieve.gallery.index.plan import FLAT, Device, IndexPlan
 from mmretrieve.gallery.index.trials import (
     N_TIMED_QUERIES,
     SAMPLE_SIZE,
     Trial,
     explain,
     flat_of,
+    most_accurate,
     rank_trials,
     search_ms,
     try_kinds,
@@ -54,15 +56,20 @@ def build_index(rows: Float16Rows, plan: IndexPlan, target: float, progress: Pro
     return BuiltIndex(index, plan, tune_index(index, rows, target), seconds)
 
 
-def build_fastest(rows: Float16Rows, target: float, progress: Progress | None = None) -> BuiltIndex:
-    """Builds the fastest index that reaches a recall@10, as trials on a sample tell and as it is then measured.
+def build_fastest(
+    rows: Float16Rows, target: float, progress: Progress | None = None, *, memory: int | None = None
+) -> BuiltIndex:
+    """Builds the fastest index within the memory that reaches a recall@10, as trials on a sample tell and as it is then measured.
 
-    A small gallery, a recall of 1 and a machine with GPUs, which do not support every kind of index, need no trials.
+    If none reaches it, the most accurate one is built. Nothing is tried where a flat index fits and the gallery is small or the recall 1,
+    or on a machine with GPUs, which do not support every kind of index. Raises OptionError if no index fits into a memory that was given.
     """
-    is_tried = len(rows) >= SAMPLE_SIZE and target < 1 and resolve_device(Device.AUTO) is Device.CPU
-    trials = try_kinds(rows, target) if is_tried else []
-    if not trials:
-        return build_index(rows, choose(*rows.shape, recall=target), target, progress)
+    items, dim = rows.shape
+    kinds = fitting_kinds(items, dim, memory)
+    is_tried = (items >= SAMPLE_SIZE and target < 1) or FLAT not in kinds
+    if not is_tried or resolve_device(Device.AUTO) is not Device.CPU:
+        return build_index(rows, choose(items, dim, kinds, recall=target), target, progress)
+    trials = try_kinds(rows, target, kinds)
     return _build_best(rows, trials, rank_trials(trials, target), target, progress)
 
 
@@ -76,12 +83,16 @@ def tune_index(index: FaissIndex, rows: Float16Rows, target: float) -> TuningRes
 def _build_best(
     rows: Float16Rows, trials: Sequence[Trial], ranked: Sequence[Trial], target: float, progress: Progress | None
 ) -> BuiltIndex:
-    """Builds the first of the ranked trials. If it is not worth it when measured, the next one is built in its place."""
+    """Builds the first of the ranked trials. If it is not worth it when measured, the next one is built in its place.
+
+    If none is worth it, that is the most accurate one.
+    """
     best, *others = ranked
-    built = build_index(rows, IndexPlan(best.factory, "the fastest of those tried"), target, progress)
+    built = build_index(rows, IndexPlan(best.factory, "tried on a sample"), target, progress)
     measured = built.measure(rows)
-    trials = [measured if trial == best else trial for trial in trials]
+    trials = [measured if trial.factory == best.factory else trial for trial in trials]
+    others = others or [trial for trial in (most_accurate(trials),) if trial != measured]
     if others and not measured.is_worth_it(flat_of(trials), target):
         del built  # two large indexes need not fit into memory
         return _build_best(rows, trials, others, target, None)
-    return replace(built, plan=IndexPlan(best.factory, explain(measured, trials)))
+    return replace(built, plan=IndexPlan(best.factory, explain(measured, trials, target)))

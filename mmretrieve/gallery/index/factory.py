@@ -19,6 +19,8 @@ TRAINING_ROWS_PER_CELL = 32  # training rows for each cell
 MIN_TRAINING_ROWS = 65_536  # 128 MB of 512 dimensions
 MAX_TRAINING_ROWS = 1 << 19  # 1 GB of 512 dimensions
 KMEANS_ITERATIONS = 8  # cells need to be even, not perfect
+FLOAT_BYTES, ID_BYTES, LINK_BYTES = 4, 8, 4  # of a float32, of a row number in a cell, of a link in a graph
+NODE_BYTES = 16  # of a vector in a graph: its level, where its links begin, and on average one link in the levels above
 
 
 def train_index(factory: str, vectors: NDArray[np.float16]) -> faiss.Index:
@@ -41,6 +43,16 @@ def train_index(factory: str, vectors: NDArray[np.float16]) -> faiss.Index:
             _train_projection(index, sample)
             index.train(sample)
     return index
+
+
+def index_bytes(factory: str, items: int, dim: int) -> int:
+    """Returns the bytes that the index of so many vectors takes, in memory and as a file, without building it.
+
+    Codebooks are not counted. Raises OptionError for a factory string that FAISS does not know.
+    """
+    with translate_errors(factory):
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        return _bytes(index, items)
 
 
 def cells_of(index: faiss.Index) -> int | None:
@@ -147,6 +159,25 @@ def _transforms(index: faiss.Index) -> list[faiss.VectorTransform]:
     if not isinstance(index, faiss.IndexPreTransform):
         return []
     return [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
+
+
+def _projection_bytes(transform: faiss.VectorTransform) -> int:
+    columns = transform.d_out + (transform.d_in if isinstance(transform, faiss.PCAMatrix) else 0)  # it keeps all its axes
+    return FLOAT_BYTES * int(transform.d_in * columns)
+
+
+def _bytes(index: faiss.Index, items: int) -> int:
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return sum(map(_projection_bytes, _transforms(index))) + _bytes(index.index, items)
+    if isinstance(index, faiss.IndexRefine):
+        return _bytes(index.base_index, items) + _bytes(index.refine_index, items)
+    if isinstance(index, faiss.IndexIVF):
+        cells = _bytes(index.quantizer, index.nlist) + ID_BYTES * int(index.nlist)
+        return cells + items * (ID_BYTES + int(index.code_size))
+    if isinstance(index, faiss.IndexHNSW):
+        return _bytes(index.storage, items) + items * (NODE_BYTES + LINK_BYTES * int(index.hnsw.nb_neighbors(0)))
+    return items * int(index.sa_code_size())
 
 
 def _configure_kmeans(index: faiss.Index) -> None:

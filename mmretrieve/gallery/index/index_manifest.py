@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmretrieve.errors import GalleryError
-from mmretrieve.gallery.index.plan import FLAT, MAX_FLAT_NUMBERS, IndexPlan, SearchParams
+from mmretrieve.gallery.index.kinds import MAX_FLAT_NUMBERS
+from mmretrieve.gallery.index.plan import FLAT, IndexPlan, SearchParams
 from mmretrieve.gallery.store.files import INDEX
 from mmretrieve.gallery.store.records import RESTORE, StoreVersion
 from mmretrieve.gallery.store.store import Store
-from mmretrieve.options import DEFAULT_RECALL, is_number
+from mmretrieve.options import DEFAULT_RECALL, format_bytes, is_number
 
 NEW = f"{INDEX}.new"  # complete, but not in the ledger yet, or not renamed yet
 MAX_DEAD_SHARE, MAX_GROWTH = 0.2, 2.0  # share of deleted rows, growth since training: above them, `info` gives advice
@@ -20,7 +21,10 @@ UNBUILT = IndexPlan(FLAT, "nothing was built yet, so every vector is scored as i
 
 @dataclass(frozen=True)
 class IndexManifest:
-    """The description of an index. `trained` is the number of rows when it was built, `recall` what it reached then."""
+    """The description of an index. `trained` is the number of rows when it was built, `recall` what it reached then.
+
+    `memory` is the limit of its size in bytes, if one was given.
+    """
 
     epoch: int
     rows: int
@@ -32,6 +36,7 @@ class IndexManifest:
     recall: float = 1.0
     target: float = DEFAULT_RECALL
     seconds: float = 0.0
+    memory: int | None = None
 
     @property
     def plan(self) -> IndexPlan:
@@ -39,10 +44,9 @@ class IndexManifest:
         return IndexPlan(self.factory, self.reason)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the ledger, where the parameters of a search are called "effort"."""
-        data = asdict(self)
-        del data["params"]
-        return data | {"effort": self.params.to_dict()}
+        """For the ledger, where the parameters of a search are called "effort", and which has no memory that was not given."""
+        data = asdict(self) | {"effort": self.params.to_dict()}
+        return {name: value for name, value in data.items() if name != "params" and (name, value) != ("memory", None)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> IndexManifest:
@@ -55,7 +59,8 @@ class IndexManifest:
         for name, type_ in {"epoch": int, "rows": int, "trained": int, "digest": str, "factory": str, "reason": str}.items():
             if type(getattr(self, name)) is not type_:
                 raise TypeError(f"{name} of the index is {getattr(self, name)!r:.60}")
-        for name in ("epoch", "rows", "trained", "recall", "target", "seconds"):
+        limits = () if self.memory is None else ("memory",)
+        for name in ("epoch", "rows", "trained", "recall", "target", "seconds", *limits):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name} of the index is {getattr(self, name)!r:.60}")
 
@@ -70,6 +75,11 @@ class IndexManifest:
         if manifest is None or version is None:
             return manifest
         return manifest if manifest.epoch == version.epoch and manifest.rows <= version.total else None
+
+
+def sizes(store: Store) -> dict[str, int]:
+    """Returns the size in bytes of each file of the index."""
+    return {name: path.stat().st_size for name in (INDEX, NEW) if (path := store.folder / name).exists()}
 
 
 def describe_index(store: Store, version: StoreVersion) -> dict[str, Any]:
@@ -87,16 +97,22 @@ def describe_index(store: Store, version: StoreVersion) -> dict[str, Any]:
 
 
 def _advice(store: Store, version: StoreVersion, manifest: IndexManifest) -> str | None:
-    if manifest.plan != UNBUILT and not any((store.folder / name).exists() for name in (INDEX, NEW)):
+    if manifest.plan != UNBUILT and not sizes(store):
         return f"its file is missing: mmretrieve build {store.folder}"
     if (advice := _advice_to_compact(store, version)) is not None:
         return advice
+    if manifest.memory is not None and (size := max(sizes(store).values(), default=0)) > manifest.memory:
+        return (
+            f"it has grown to {format_bytes(size)}, beyond the memory of {format_bytes(manifest.memory)}: "
+            f"mmretrieve build {store.folder} --memory SIZE"
+        )
     if version.total > MAX_GROWTH * manifest.trained > 0 and not manifest.plan.exact:
         return f"the gallery has grown {version.total / manifest.trained:.1f} times since it was trained: mmretrieve build {store.folder}"
     if manifest.plan == UNBUILT:
         return _advice_to_build(store, version)
     if manifest.recall < manifest.target:
-        return f"it reached a recall of {manifest.recall:.3f}, not {manifest.target:g}: build another"
+        another = "build another" if manifest.memory is None else "build one with more memory"
+        return f"it reached a recall of {manifest.recall:.3f}, not {manifest.target:g}: {another}"
     return None
 
 

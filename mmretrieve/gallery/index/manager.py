@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import GalleryError, OptionError
-from mmretrieve.gallery.index.builder import N_QUERIES, build_fastest, build_index, tune_index
+from mmretrieve.gallery.index.builder import N_QUERIES, BuiltIndex, build_fastest, build_index, tune_index
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.gpu import resolve_device
-from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest
+from mmretrieve.gallery.index.index_manifest import NEW, UNBUILT, IndexManifest, sizes
+from mmretrieve.gallery.index.kinds import check_fits
 from mmretrieve.gallery.index.plan import Device, IndexPlan
 from mmretrieve.gallery.index.tuning import IndexReport, composed_queries, exact_best_with_ties, report
 from mmretrieve.gallery.store.files import INDEX
 from mmretrieve.gallery.store.records import StoreVersion
 from mmretrieve.gallery.store.store import Float16Rows, Store
-from mmretrieve.options import is_number
+from mmretrieve.options import check_bytes, format_bytes, is_number
 
 MAX_INDEX_BYTES, MAX_ROW_BYTES = (
     1 << 26,
@@ -79,22 +80,22 @@ def build(
     float16_rows: Float16Rows,
     factory: str | None,
     target: float,
+    memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> IndexManifest:
     """Builds the index, tunes its parameters to a recall@10 of composed queries, and writes it.
 
-    `factory` is a FAISS factory string; None builds the fastest that reaches the recall. Raises OptionError for an index that cannot be built or a target that is
-    out of range, GalleryError if another process is building.
+    `factory` is a FAISS factory string; None builds the fastest that reaches the recall. `memory` is the largest size of the index. Raises
+    OptionError for an index that cannot be built or does not fit, a target that is out of range or a memory that is no size, GalleryError if
+    another process is building.
     """
     _check_target(target)
+    memory = None if memory is None else check_bytes("memory", memory)
     if not version.total:
         raise GalleryError(f"{store.folder}: the gallery is empty; add items before building an index")
     with store.writing_index():
         store.check_vectors(store.ledger.vector_checksums(version), float16_rows)
-        if factory is None:
-            built = build_fastest(float16_rows, target, progress)
-        else:
-            built = build_index(float16_rows, IndexPlan(factory, "requested by name"), target, progress)
+        built = _build(float16_rows, factory, target, memory, progress)
         manifest = IndexManifest(
             epoch=version.epoch,
             rows=len(built.index),
@@ -103,9 +104,11 @@ def build(
             reason=built.plan.reason,
             trained=len(built.index),
             seconds=built.seconds,
+            memory=memory,
             **vars(built.tuned),
         )
-        return _write(store, version, built.index, manifest, index_wanted={"factory": factory, "target": target})
+        limit = {} if memory is None else {"memory": memory}
+        return _write(store, version, built.index, manifest, index_wanted={"factory": factory, "target": target, **limit})
 
 
 def maintain(store: Store, version: StoreVersion, float16_rows: Callable[[], Float16Rows]) -> None:
@@ -121,6 +124,20 @@ def maintain(store: Store, version: StoreVersion, float16_rows: Callable[[], Flo
             build(store, version, float16_rows(), **options)
     except (GalleryError, OptionError) as error:  # searches find the rows without the index
         logger.warning("the index does not cover all items: %s", error)
+
+
+def _build(rows: Float16Rows, factory: str | None, target: float, memory: int | None, progress: Progress | None) -> BuiltIndex:
+    """Builds the index that was requested by name, or the fastest. Where a memory was given, the reason says what the index takes of it."""
+    if factory is None:
+        built = build_fastest(rows, target, progress, memory=memory)
+    else:
+        if memory is not None:
+            check_fits(factory, len(rows), rows.shape[1], memory)
+        built = build_index(rows, IndexPlan(factory, "requested by name"), target, progress)
+    if memory is None:
+        return built
+    size = f"{format_bytes(built.index.size)} of {format_bytes(memory)}; the stored vectors, which rescore, stay on the disk"
+    return replace(built, plan=replace(built.plan, reason=f"{built.plan.reason}; it takes {size}"))
 
 
 def _extend(store: Store, version: StoreVersion, manifest: IndexManifest, float16_rows: Float16Rows) -> None:
@@ -161,11 +178,6 @@ def problems(store: Store) -> list[str]:
         return []
     what = "is not the file that was written" if any(sizes(store)) else "is missing"
     return [f"{INDEX}: {what}; searches work without it; build it again"]
-
-
-def sizes(store: Store) -> dict[str, int]:
-    """Returns the size in bytes of each file of the index."""
-    return {name: path.stat().st_size for name in (INDEX, NEW) if (path := store.folder / name).exists()}
 
 
 def _check_target(target: float) -> None:

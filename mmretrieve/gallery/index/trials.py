@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.index.plan import EXACT_FACTORIES, FLAT, IndexPlan, cells_for, fits, free_memory
+from mmretrieve.gallery.index.kinds import factory_of
+from mmretrieve.gallery.index.plan import EXACT_FACTORIES, FLAT, IndexPlan
 from mmretrieve.gallery.index.tuning import Clock, composed_queries, exact_best_with_ties, milliseconds, tune
 from mmretrieve.vectors import Float32
 
-KINDS = FLAT, "IVF{cells},SQ8", "IVF{cells},RaBitQ", "HNSW32,SQfp16"  # of equally fast ones, the first is chosen
 SAMPLE_SIZE = 20_000  # rows of the sample; in a smaller gallery nothing is tried
 N_TIMED_QUERIES = 100  # composed queries that tune and time an index
 N_OVERHEAD_ROWS = 100  # a search of so few rows takes the time that does not depend on the number of rows
@@ -53,31 +53,26 @@ class Trial:
         return f"{self.factory} {self.ms:.1f} ms, {recall}, {build}"
 
 
-def try_kinds(
-    rows: NDArray[np.float16], target: float, *, memory: int | None = None, clock: Clock = time.thread_time
-) -> list[Trial]:
-    """Predicts the trials of (n, d) rows from a sample of them, for those KINDS that fit into the memory (in bytes; by default what is free).
+def try_kinds(rows: NDArray[np.float16], target: float, kinds: Sequence[str], clock: Clock = time.thread_time) -> list[Trial]:
+    """Predicts the trials of (n, d) rows from a sample of them, for each kind of index.
 
     Each index is tuned to the target recall, then all are timed in turns. `clock` returns seconds.
     """
-    items, dim = rows.shape
-    memory = memory if memory is not None else free_memory()
-    kinds = [kind for kind in KINDS if fits(_factory(kind, items), items, dim, memory)]
     sample = _sample(rows)
     queries = composed_queries(sample, N_TIMED_QUERIES)
     truth = exact_best_with_ties(sample, queries, 10)
     indexes, recalls, build_seconds = [_flat(sample[:N_OVERHEAD_ROWS])], [], []
     for kind in kinds:
         started = time.perf_counter()
-        index = FaissIndex.build(IndexPlan(_factory(kind, len(sample)), "tried on a sample"), sample)
+        index = FaissIndex.build(IndexPlan(factory_of(kind, *sample.shape), "tried on a sample"), sample)
         build_seconds.append(time.perf_counter() - started)
         tuned = tune(index, truth, queries, k=10, target=target)
         indexes.append(index.with_params(tuned.params))
         recalls.append(tuned.recall)
     overhead, *times = search_ms(indexes, sample, queries, clock)
-    growth = items / len(sample)
+    growth = len(rows) / len(sample)
     return [
-        Trial(_factory(kind, items), _predict_ms(kind, ms, overhead, growth), recall, growth * seconds)
+        Trial(factory_of(kind, *rows.shape), _predict_ms(kind, ms, overhead, growth), recall, growth * seconds)
         for kind, ms, recall, seconds in zip(kinds, times, recalls, build_seconds, strict=True)
     ]
 
@@ -85,12 +80,17 @@ def try_kinds(
 def rank_trials(trials: Sequence[Trial], target: float) -> list[Trial]:
     """Returns the trials whose index should be built: those that are worth it by time, then the flat one. The next is for one that disappoints.
 
-    If no flat index fits and none is worth it, this is the one with the highest recall.
+    If no flat index fits and none is worth it, this is the most accurate one.
     """
     flat = flat_of(trials)
     remaining = [trial for trial in trials if trial != flat and trial.is_worth_it(flat, target)]
     ranked = list(_by_time(remaining)) + ([] if flat is None else [flat])
-    return ranked or [max(trials, key=lambda trial: trial.recall)]
+    return ranked or [most_accurate(trials)]
+
+
+def most_accurate(trials: Sequence[Trial]) -> Trial:
+    """Returns the trial with the highest recall, of several the first."""
+    return max(trials, key=lambda trial: trial.recall)
 
 
 def flat_of(trials: Sequence[Trial]) -> Trial | None:
@@ -98,11 +98,13 @@ def flat_of(trials: Sequence[Trial]) -> Trial | None:
     return next((trial for trial in trials if trial.exact), None)
 
 
-def explain(built: Trial, trials: Sequence[Trial]) -> str:
+def explain(built: Trial, trials: Sequence[Trial], target: float) -> str:
     """Returns the reason for an index that was built and measured, with what the trials of the others say."""
-    found = "nothing is missed" if built.exact else f"recall {built.recall:.3f}"
+    result = "nothing is missed" if built.exact else f"recall {built.recall:.3f}"
+    if built.recall < target:
+        result += f", the most accurate that fits: none reaches {target:g}"
     others = "; ".join(str(trial) for trial in trials if trial.factory != built.factory)
-    return f"{built.ms:.1f} ms a search, {found}; estimated from {SAMPLE_SIZE:,} items: {others}"
+    return f"{built.ms:.1f} ms a search, {result}" + (f"; estimated from a sample: {others}" if others else "")
 
 
 def search_ms(
@@ -129,10 +131,6 @@ def _predict_ms(kind: str, ms: float, overhead: float, growth: float) -> float:
     recall, not only longer.
     """
     return overhead + max(ms - overhead, 0.0) * (growth if kind == FLAT else growth**0.5)
-
-
-def _factory(kind: str, items: int) -> str:
-    return kind.format(cells=cells_for(items))
 
 
 def _flat(rows: NDArray[np.float16]) -> FaissIndex:
