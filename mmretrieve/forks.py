@@ -54,7 +54,10 @@ class ForkGate:
     def _enter(self) -> None:
         if self._depth == 0:
             with self._changed:
-                self._changed.wait_for(lambda: not self._forking, FORK_SECONDS)  # which would wait for ever among many threads
+                if self._forking:
+                    self._changed.wait_for(
+                        lambda: not self._forking, FORK_SECONDS
+                    )  # which would wait for ever among many threads
                 self._inside += 1
         self._own.depth = self._depth + 1
 
@@ -63,7 +66,8 @@ class ForkGate:
         if self._depth == 0:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if self._forking:
+                    self._changed.notify_all()
 
 
 FORK_GATE = ForkGate()

@@ -5,6 +5,7 @@ No function changes its input.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -111,22 +112,29 @@ def bad_rows(values: ArrayLike) -> dict[int, str]:
 
 def _normalize(array: NDArray[Any], name: str, dim: int | None, first: int) -> Float32:
     rows = _shaped_rows(array, name, dim, np.float64)
-    squares = np.einsum("nd,nd->n", rows, rows)
+    squares = _squares(rows)
     if not ((squares > MIN_SQUARE) & (squares < MAX_SQUARE)).all():  # they may have overflowed, or lost digits
         largest = np.abs(_check_finite(rows, name, first)).max(axis=1, keepdims=True)
         if not largest.all():
             raise VectorError(f"{name}: row {first + int(np.argmin(largest))} is a zero vector, which has no direction")
         rows = rows / largest
-        squares = np.einsum("nd,nd->n", rows, rows)
+        squares = _squares(rows)
     units: Float32 = np.empty(rows.shape, np.float32)
     np.divide(rows, np.sqrt(squares)[:, None], out=units, casting="same_kind")
     return units
 
 
+def _squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) the squared length of each row."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares: NDArray[np.float64] = np.matmul(rows[:, None], rows[:, :, None])[:, 0, 0]
+    return squares
+
+
 def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
-        if np.iscomplexobj(array):
+        if array.dtype.kind == "c":
             raise TypeError("complex numbers")
         return array
     except (TypeError, ValueError, RuntimeError) as error:
@@ -141,7 +149,7 @@ def _shaped_rows(values: ArrayLike, name: str, dim: int | None, dtype: type[np.f
     """The values as (n, d) of that dtype."""
     array = _as_array(values, name)
     try:
-        with np.errstate(over="ignore"):
+        with nullcontext() if np.can_cast(array.dtype, dtype) else np.errstate(over="ignore"):
             rows = np.ascontiguousarray(array, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise _not_rows(values, name) from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,22 +120,22 @@ def _allowed_items(view: GalleryView, options: SearchOptions) -> CandidateFilter
 
 @dataclass(frozen=True)
 class _BestRows:
-    """The rows of a ranking, best first, with their scores and (t, m) contributions. The ranking has no hits yet."""
+    """The rows of a ranking, best first, with their scores and (t, m) contributions, and the other fields of the ranking."""
 
     rows: Rows
     scores: NDArray[np.float64]
     contributions: NDArray[np.float64]
-    ranking: Ranking
+    fields: Mapping[str, Any]
 
     def with_hits(self, ids_and_paths: Sequence[tuple[str, str]]) -> Ranking:
         """Returns the ranking with a hit for each of its rows."""
-        names, contributions = tuple(self.ranking.weights), zip(*self.contributions.tolist(), strict=True)
+        names, contributions = tuple(self.fields["weights"]), zip(*self.contributions.tolist(), strict=True)
         rows = zip(ids_and_paths, self.scores.tolist(), contributions, strict=True)
         hits = [
             Hit(rank, id_, score, dict(zip(names, values)), path)  # noqa: B905 - a check for each hit takes as long again
             for rank, ((id_, path), score, values) in enumerate(rows, start=1)
         ]
-        return replace(self.ranking, hits=tuple(hits))
+        return Ranking(tuple(hits), **self.fields)
 
 
 def _decide(
@@ -185,19 +186,18 @@ def _select_best(
         None if pool is None else _pool_note(composition, pool),
         _shortfall_note(options, len(best), len(top), allowed) if len(best) < options.k else None,
     )
-    ranking = Ranking(
-        hits=(),
-        k=options.k,
-        searched=allowed.count,
-        weights=composition.term_weights,
-        words=composition.words,
-        note="; ".join(filter(None, notes)) or None,
-        rule=composition.rule.name,
-        pool=pool,
-        hidden=allowed.hidden,
-        why=composition.why,
-    )
-    return _BestRows(rows[best], scores[best], contributions[:, best], ranking)
+    fields = {
+        "k": options.k,
+        "searched": allowed.count,
+        "weights": composition.term_weights,
+        "words": composition.words,
+        "note": "; ".join(filter(None, notes)) or None,
+        "rule": composition.rule.name,
+        "pool": pool,
+        "hidden": allowed.hidden,
+        "why": composition.why,
+    }
+    return _BestRows(rows[best], scores[best], contributions[:, best], fields)
 
 
 def _read_hits(view: GalleryView, best_of_each: Sequence[_BestRows]) -> list[Ranking]:

@@ -7,6 +7,7 @@ import gc
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,28 @@ def test_a_ledger_that_another_was_put_in_the_place_of_is_read_anew(gallery: mm.
     shutil.copy(other.path / "gallery.sqlite", gallery.path / "new")
     os.replace(gallery.path / "new", gallery.path / "gallery.sqlite")
     assert gallery.search(QUERY)[0].id.startswith("b")
+
+
+@pytest.mark.parametrize("age", [0, 100])
+def test_what_is_put_beside_a_ledger_is_checked_before_each_transaction(gallery: mm.Gallery, age: int) -> None:
+    changed = time.time_ns() - age * 10**9
+    os.utime(gallery.path, ns=(changed, changed))
+    for _ in range(3):
+        gallery.search(QUERY)
+    os.mkfifo(gallery.path / "gallery.sqlite-journal")  # SQLite would wait for ever
+    if not age:  # within one tick of the clock
+        os.utime(gallery.path, ns=(changed, changed))
+    with pytest.raises(GalleryError, match="is not a regular file"):
+        gallery.search(QUERY)
+    (gallery.path / "gallery.sqlite-journal").unlink()
+    assert len(gallery.search(QUERY)) == 10
+
+
+def test_files_are_not_checked_again_while_the_folder_is_the_same(gallery: mm.Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(gallery.path, (1, 1))
+    gallery.search(QUERY)
+    monkeypatch.setattr(connections, "check_files", None)
+    assert len(gallery.search(QUERY)) == 10
 
 
 def test_a_ledger_that_was_cut_short_is_an_error_and_not_a_crash(gallery: mm.Gallery) -> None:

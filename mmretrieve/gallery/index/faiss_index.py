@@ -179,8 +179,9 @@ class FaissIndex:
         If fewer than k rows were found, both scores are the lowest float and the result is False.
         """
         cut = scores[:, k - 1].astype(np.float64)
-        lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
-        tolerance = ROUNDING * lengths + 2 * FLOAT16_ROUNDING * self.plan.exact * np.abs(cut)
+        tolerance = ROUNDING * np.sqrt(np.einsum("qd,qd->q", queries, queries))
+        if self.plan.exact:
+            tolerance = tolerance + 2 * FLOAT16_ROUNDING * np.abs(cut)
         return np.asarray(scores[:, -1] < cut - tolerance)
 
     def _rows_found(self, row: NDArray[np.int64], k: int) -> NDArray[np.int64]:

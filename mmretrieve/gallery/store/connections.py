@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from mmretrieve.forks import close_before_fork
 from mmretrieve.gallery.store.files import LEDGER_FILES, check_files
 from mmretrieve.gallery.store.statements import connect
 
+CLOCK_NANOSECONDS = 1_000_000_000  # changes within that time may have one time stamp
 MAX_IDLE_CONNECTIONS = 8  # of a ledger
 IDLE_CACHE_KB = 2_000  # of pages of each
 
@@ -43,14 +45,15 @@ class ConnectionPool:
     """The connections to one file. Threads may use it concurrently, each within `FORK_GATE.no_fork`."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._idle = path, deque[_Connection]()
+        self._path, self._folder, self._idle = str(path), str(path.parent), deque[_Connection]()
+        self._checked = 0  # when the folder had last changed before its files were checked
         close_before_fork(self)
         finalize(self, _close_all, self._idle)
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
         """A connection to the file that is now at the path. It is kept for later transactions unless the block raises."""
-        check_files(self._path.parent, LEDGER_FILES)
+        self._check_files()
         connection = self._take()
         try:
             yield connection.db
@@ -67,6 +70,14 @@ class ConnectionPool:
         """Closes idle connections and forgets the pages that they have read."""
         _close_all(self._idle)
 
+    def _check_files(self) -> None:
+        """Checks what SQLite will open, unless no file was made, renamed or removed since that was checked."""
+        folder = _status(self._folder)
+        changed = 0 if folder is None else folder.st_mtime_ns
+        if changed != self._checked or time.time_ns() - changed < CLOCK_NANOSECONDS:
+            check_files(Path(self._folder), LEDGER_FILES)
+            self._checked = changed
+
     def _take(self) -> _Connection:
         owner, size = self._current()
         with suppress(IndexError):
@@ -75,15 +86,21 @@ class ConnectionPool:
                 if connection.owner == owner and connection.size <= size:
                     return connection._replace(size=size)
                 _close(connection)
-        return _Connection(connect(self._path), owner, size)
+        return _Connection(connect(Path(self._path)), owner, size)
 
     def _current(self) -> tuple[_Owner, int]:
         """Returns the owner of a new connection, and the size of its file."""
-        try:
-            status = os.stat(self._path)
-        except OSError:  # SQLite will tell
+        file = _status(self._path)
+        if file is None:  # SQLite will tell
             return _Owner(os.getpid(), 0, 0), 0
-        return _Owner(os.getpid(), status.st_dev, status.st_ino), status.st_size
+        return _Owner(os.getpid(), file.st_dev, file.st_ino), file.st_size
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 _inherited: list[_Connection] = []

@@ -34,7 +34,7 @@ def check_files(folder: Path, names: Iterable[str] = FILES, *, writing: bool = F
 
     When reading, links to such files are followed, as caches of downloads contain them.
     """
-    for path in (os.path.join(folder, name) for name in names):
+    for path in [f"{folder}{os.sep}{name}" for name in names]:
         try:
             if stat.S_ISREG(os.lstat(path).st_mode):
                 continue

@@ -201,9 +201,14 @@ class Ledger:
             return read_records(db, rows)
 
     def ids_and_paths(self, rows: Sequence[int], version: StoreVersion) -> list[tuple[str, str]]:
-        """Returns the id and the path of each row, in their order, whether they were deleted since or not."""
-        with self._within(version) as db:
-            return read_ids_and_paths(db, rows)
+        """Returns the id and the path of each row, in their order, whether they were deleted since or not. Every search reads them."""
+        with explains_errors(self.path), FORK_GATE.no_fork(), self._connection() as db:
+            epoch, found = read_ids_and_paths(db, rows)
+            self._check_epoch(epoch, version)
+            if len(found) != len(rows):
+                raise LookupError("the entry of a row is missing")
+            "".join(chain.from_iterable(found))  # a TypeError unless all are text
+            return found
 
     def groups_of_content(self, version: StoreVersion) -> list[tuple[str, ...]]:
         """Returns groups of ids with equal content, in insertion order."""
@@ -335,9 +340,12 @@ class Ledger:
     @contextmanager
     def _within(self, version: StoreVersion) -> Iterator[sqlite3.Connection]:
         with self.reading() as db:
-            if epoch_of(db) != version.epoch:
-                raise StaleViewError(f"{self.path.parent}: was compacted during the read; open it again")
+            self._check_epoch(epoch_of(db), version)
             yield db
+
+    def _check_epoch(self, epoch: object, version: StoreVersion) -> None:
+        if epoch != version.epoch:
+            raise StaleViewError(f"{self.path.parent}: was compacted during the read; open it again")
 
 
 def create_tables(db: sqlite3.Connection, meta: Mapping[str, Any]) -> None:
