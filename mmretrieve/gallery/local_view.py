@@ -121,7 +121,7 @@ class LocalView(StoredView):
         stored = self.float16_rows  # checked before as much memory is taken
         out = np.empty((len(rows), self.dim), np.float32)
         for batch in _batches(rows):
-            out[batch] = unit(stored[rows[batch]])
+            out[batch] = unit(stored.take(rows[batch], axis=0))
         return out
 
     def items_of(self, rows: Rows) -> list[Item]:
@@ -187,7 +187,7 @@ class LocalView(StoredView):
             return products.exact_scores(vectors_qd, stored, self._some(rows), self._device)
         out = np.empty((len(vectors_qd), len(rows)), np.float32)
         for batch in _batches(rows):
-            out[:, batch] = scoring.term_scores(vectors_qd, unit(stored[rows[batch]]))
+            out[:, batch] = scoring.term_scores(vectors_qd, unit(stored.take(rows[batch], axis=0)))
         return out
 
     def approximate_scores(self, vectors_qd: Float32, rows: Rows) -> Float32:

@@ -19,6 +19,7 @@ import mmretrieve as mm
 from mmretrieve.errors import GalleryError
 from mmretrieve.gallery.store import connections, statements
 from mmretrieve.gallery.store.connections import MAX_IDLE_CONNECTIONS
+from mmretrieve.gallery.store.records import StaleViewError
 
 QUERY = np.eye(1, 8, dtype=np.float32)[0]
 THREADS = 2 * MAX_IDLE_CONNECTIONS
@@ -199,3 +200,23 @@ def test_an_idle_connection_has_a_small_cache_of_pages(gallery: mm.Gallery) -> N
     sizes = [one.db.execute("PRAGMA cache_size").fetchone() for one in gallery._store.ledger.connections._idle]
     assert sizes
     assert set(sizes) == {(-connections.IDLE_CACHE_KB,)}
+
+
+def test_a_search_is_one_statement(gallery: mm.Gallery) -> None:
+    gallery.search(QUERY)
+    traced: list[str] = []
+    (kept,) = gallery._store.ledger.connections._idle
+    kept.db.set_trace_callback(traced.append)
+    assert len(gallery.search(QUERY, k=150)) == 150
+    assert len(traced) == 1
+
+
+def test_hits_of_a_stale_view_are_refused_even_if_no_row_of_it_is_left(gallery: mm.Gallery) -> None:
+    stale = gallery._view
+    writer = mm.Gallery.open(gallery.path)
+    writer.delete(list(writer.ids[100:]))
+    writer.compact()
+    for row in (3, 150):
+        with pytest.raises(StaleViewError):
+            stale.ids_and_paths(np.array([row]))
+    assert len(gallery.search(QUERY, k=150)) == 100
