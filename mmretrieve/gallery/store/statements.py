@@ -33,7 +33,7 @@ MAX_MAPPED_BYTES = 1 << 40  # of the ledger: scattered rows are read twice as fa
 STATEMENT_BATCH_SIZE = 500  # values in one statement
 N_ITEM_COLUMNS = 15  # columns of `items`
 RECORD_BATCH_SIZE = 10_000  # rows that are rewritten, or whose checksums are read, at once
-WRITE_CACHE_KB = 1 << 16  # of pages that a transaction changes: more are written to the disk before it ends, and read again
+WRITE_CACHE_KB = 1 << 16  # of changed pages in memory; others are flushed to the disk before the commit, and read again
 MAX_THUMBNAIL_BYTES = 1 << 24  # a JPEG file of 320 pixels has less than a megabyte
 META_TYPES = {
     "dim": int,
@@ -207,7 +207,7 @@ class LedgerTransaction:
         """
         indexes = self._db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
         for name, _ in indexes:
-            self._db.execute(f"DROP INDEX {name}")
+            self._db.execute(f"DROP INDEX {quote_name(name)}")
         first = count = 0
         while rows := self._rows_from(first):
             records = list(self._checked(rows))
