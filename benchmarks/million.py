@@ -12,10 +12,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-import mmretrieve as mm
-from benchmarks.script import make_parser, run_in_process, time_call, write_result
+from benchmarks.script import make_parser, peak_memory, run_in_process, time_call, write_result
 from mmretrieve.gallery.index.faiss_index import FaissIndex
 from mmretrieve.gallery.index.kinds import cells_for
 from mmretrieve.gallery.index.plan import FLAT, IndexPlan, SearchParams
@@ -37,7 +34,6 @@ ROW_BATCH_SIZE = 65_536
 N_QUERIES = 300  # for tuning, and as many others for measuring
 TUNING_RECALL = 0.992  # so that other queries reach MIN_RECALL
 MIN_RECALL = 0.99
-FILTERS = {"all": None, "one in ten": "n % 10 = 3", "one in a hundred": "n % 100 = 3", "one in ten thousand": "n % 10000 = 3"}
 N_TOPICS, KINDS_PER_TOPIC = 300, 40
 INDEX_FACTORIES = {"flat float16": FLAT, "IVF, 8 bits": "IVF{cells},SQ8", "IVF, 1 bit (RaBitQ)": "IVF{cells},RaBitQ"}
 
@@ -50,7 +46,6 @@ def main() -> None:
         "data": f"synthetic: {N_TOPICS} topics of {KINDS_PER_TOPIC} kinds, {DIM} dimensions, {N_QUERIES} composed queries, k = 10",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, faiss {faiss.__version__}, one query runs on one thread",
         "sizes": {str(size): measure(size) for size in options.sizes},
-        "as a gallery": measure_gallery(max(options.sizes)),
     }
     write_result(result, options.out, "million")
     if options.out:
@@ -97,52 +92,6 @@ def measure(size: int) -> dict[str, Any]:
     return results
 
 
-def measure_gallery(size: int) -> dict[str, Any]:
-    """Measures a gallery with metadata and filters, each step in a separate process."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "g"
-        return {
-            "items": size,
-            "adding": run_in_process(fill_gallery, path, size),
-            "building": run_in_process(build_index, path),
-            "using": run_in_process(measure_searches, path),
-        }
-
-
-def fill_gallery(path: Path, size: int) -> dict[str, Any]:
-    gallery = mm.Gallery.for_vectors(path, mm.EncoderIdentity("synthetic", "synthetic", "none"), DIM)
-    seconds = 0.0
-    with peak_memory() as memory:
-        for start in range(0, size, ROW_BATCH_SIZE):
-            rows = range(start, min(start + ROW_BATCH_SIZE, size))
-            vectors, fields = synthetic_vectors(start, len(rows)), [{"n": i} for i in rows]
-            seconds += time_call(gallery.add_vectors, [f"{i:08}" for i in rows], vectors, fields=fields)[0]
-    return {"seconds": seconds, "bytes": gallery.info()["bytes"], "memory, MB": memory}
-
-
-def build_index(path: Path) -> dict[str, Any]:
-    gallery = mm.Gallery.open(path, device="cpu")
-    with peak_memory() as memory:
-        seconds, index_info = time_call(gallery.build_index)
-    return {"seconds, tuning too": seconds, "memory, MB": memory, **index_info}
-
-
-def measure_searches(path: Path) -> dict[str, Any]:
-    """Seconds to open the gallery and to the first result, and milliseconds of a search by filter."""
-    open_seconds, gallery = time_call(mm.Gallery.open, path, device="cpu")
-    vectors = composed_queries(synthetic_vectors(0, ROW_BATCH_SIZE), 100, seed=3)
-    queries = [mm.Composition(("query",), vector[None], (1.0,)) for vector in vectors]
-    results: dict[str, Any] = {
-        "open, seconds": open_seconds,
-        "first search, seconds": time_call(gallery.search, queries[0], 10)[0],
-    }
-    for name, where in FILTERS.items():
-        results[f"first search, {name}, ms"] = 1000 * time_call(gallery.search, queries[0], 10, where=where)[0]
-        times = [1000 * time_call(gallery.search, query, 10, where=where)[0] for query in queries]
-        results[f"search, {name}, ms"] = {"p50": float(np.median(times)), "p99": float(np.percentile(times, 99))}
-    return results | {"term scores of three terms, seconds": time_call(gallery.scores, vectors[:3])[0]}
-
-
 def write_gallery(folder: Path, size: int) -> None:
     """Writes the rows, the queries for tuning and for measuring, and their ground truth."""
     vectors = np.memmap(folder / "vectors.f16", np.float16, "w+", shape=(size, DIM))
@@ -154,15 +103,15 @@ def write_gallery(folder: Path, size: int) -> None:
         np.save(folder / f"{name}-truth.npy", exact_best(vectors, queries, 100))
 
 
-def synthetic_vectors(start: int, count: int) -> NDArray[np.float16]:
-    """(count, DIM) float16 rows from the row `start` on. They are the same in every gallery."""
+def synthetic_vectors(start: int, count: int, dim: int = DIM) -> NDArray[np.float16]:
+    """(count, dim) float16 rows from the row `start` on. They are the same in every gallery."""
     shared_rng, own_rng = np.random.default_rng(0), np.random.default_rng((1, start))
-    spread = np.arange(1, DIM + 1) ** -0.5
-    axes = np.linalg.qr(shared_rng.normal(size=(DIM, DIM)))[0] * (spread / np.linalg.norm(spread))[:, None]
-    common = unit(shared_rng.normal(size=(1, DIM)))
-    topics = shared_rng.normal(size=(N_TOPICS, DIM))
-    kinds = np.repeat(topics, KINDS_PER_TOPIC, axis=0) + 0.8 * shared_rng.normal(size=(N_TOPICS * KINDS_PER_TOPIC, DIM))
-    rows = kinds[own_rng.integers(len(kinds), size=count)] + own_rng.standard_normal((count, DIM), dtype=np.float32)
+    spread = np.arange(1, dim + 1) ** -0.5
+    axes = np.linalg.qr(shared_rng.normal(size=(dim, dim)))[0] * (spread / np.linalg.norm(spread))[:, None]
+    common = unit(shared_rng.normal(size=(1, dim)))
+    topics = shared_rng.normal(size=(N_TOPICS, dim))
+    kinds = np.repeat(topics, KINDS_PER_TOPIC, axis=0) + 0.8 * shared_rng.normal(size=(N_TOPICS * KINDS_PER_TOPIC, dim))
+    rows = kinds[own_rng.integers(len(kinds), size=count)] + own_rng.standard_normal((count, dim), dtype=np.float32)
     return unit(rows @ axes + common).astype(np.float16)
 
 
@@ -204,31 +153,6 @@ def curve(
 
 def _with_nprobe(index: FaissIndex, nprobe: int) -> SearchParams:
     return replace(index.params, nprobe=min(max(1, nprobe), index.cells or 1))
-
-
-@contextmanager
-def peak_memory() -> Iterator[dict[str, float]]:
-    """Records the peak memory of the process within the block, without memory-mapped files."""
-    memory, finished = {"before": _anonymous_memory(), "peak": 0.0}, threading.Event()
-
-    def record_peak() -> None:
-        while not finished.wait(0.01):
-            memory["peak"] = max(memory["peak"], _anonymous_memory())
-
-    watcher = threading.Thread(target=record_peak)
-    watcher.start()
-    try:
-        yield memory
-    finally:
-        finished.set()
-        watcher.join()
-        memory["peak"] = max(memory["peak"], _anonymous_memory())
-
-
-def _anonymous_memory() -> float:
-    """The anonymous memory of the process in MB; Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 def draw(sizes: dict[str, Any], file: Path) -> None:

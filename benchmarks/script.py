@@ -1,13 +1,15 @@
-"""What the benchmark scripts share: their options, their output, timing, and measuring in a separate process."""
+"""What the benchmark scripts share: their options, their output, timing, memory, and measuring in a separate process."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import multiprocessing
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,28 @@ def run_in_process(function: Callable[..., Any], *args: Any) -> Any:
     # unlike multiprocessing.Pool, this raises an error if the process dies
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, float]]:
+    """Records the peak memory of the process within the block, without memory-mapped files."""
+    memory, finished = {"before": _anonymous_memory(), "peak": 0.0}, threading.Event()
+
+    def record_peak() -> None:
+        while not finished.wait(0.01):
+            memory["peak"] = max(memory["peak"], _anonymous_memory())
+
+    watcher = threading.Thread(target=record_peak)
+    watcher.start()
+    try:
+        yield memory
+    finally:
+        finished.set()
+        watcher.join()
+        memory["peak"] = max(memory["peak"], _anonymous_memory())
+
+
+def _anonymous_memory() -> float:
+    """The anonymous memory of the process in MB; Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))

@@ -7,12 +7,13 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mmretrieve as mm
-from benchmarks.million import table
+from benchmarks import growth, million
 from eval.cli.main import make_parser as make_eval_parser
 from mmretrieve.cli.main import make_parser
 from mmretrieve.composer_input import ComposerInput
@@ -44,9 +45,11 @@ def test_python_blocks_run(block: str, capsys: pytest.CaptureFixture[str]) -> No
         assert [line.lstrip("(").split()[0].rstrip(",") for line in printed[-5:]] == ["1", "2", "3", "4", "5"]
 
 
-def test_the_table_of_a_million_is_what_was_measured() -> None:
-    result = json.loads((ROOT / "results" / "million.json").read_text(encoding="utf-8"))
-    assert table(result) in (ROOT / "docs" / "guides" / "gallery.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("benchmark", [million, growth], ids=["million", "growth"])
+def test_the_tables_of_galleries_are_what_was_measured(benchmark: Any) -> None:
+    name = benchmark.__name__.rpartition(".")[2]
+    result = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    assert benchmark.table(result) in (ROOT / "docs" / "guides" / "gallery.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", EVALUATIONS)
