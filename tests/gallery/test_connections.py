@@ -195,11 +195,11 @@ def test_ids_and_paths_are_in_the_order_of_the_rows_and_none_is_left_out(gallery
         view.ids_and_paths(np.array([3, 200]))
 
 
-def test_an_idle_connection_has_a_small_cache_of_pages(gallery: mm.Gallery) -> None:
+def test_no_connection_is_kept_with_the_large_cache_of_a_write(gallery: mm.Gallery) -> None:
     gallery.delete(["a3"])
-    sizes = [one.db.execute("PRAGMA cache_size").fetchone() for one in gallery._store.ledger.connections._idle]
-    assert sizes
-    assert set(sizes) == {(-connections.IDLE_CACHE_KB,)}
+    gallery.search(QUERY)
+    (kept,) = gallery._store.ledger.connections._idle
+    assert kept.db.execute("PRAGMA cache_size").fetchone() == (-2000,)
 
 
 def test_a_search_is_one_statement(gallery: mm.Gallery) -> None:

@@ -21,8 +21,7 @@ from mmretrieve.gallery.store.files import LEDGER_FILES, check_files
 from mmretrieve.gallery.store.statements import connect
 
 CLOCK_NANOSECONDS = 1_000_000_000  # changes within that time may have one time stamp
-MAX_IDLE_CONNECTIONS = 8  # of a ledger
-IDLE_CACHE_KB = 2_000  # of pages of each
+MAX_IDLE_CONNECTIONS = 8  # of a ledger; each has a page cache of up to 2 MB
 
 
 class _Owner(NamedTuple):
@@ -61,7 +60,6 @@ class ConnectionPool:
             _close(connection)
             raise
         if len(self._idle) < MAX_IDLE_CONNECTIONS:
-            connection.db.execute(f"PRAGMA cache_size = -{IDLE_CACHE_KB}")  # a transaction that wrote had a larger one
             self._idle.append(connection)
         else:
             _close(connection)
