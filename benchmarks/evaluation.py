@@ -8,7 +8,6 @@ towards the target. Each size runs in a separate process, so that its peak memor
 
 from __future__ import annotations
 
-import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.script import make_parser, run_in_process, time_call, write_result
@@ -45,7 +43,6 @@ def main() -> None:
     result = {
         "CIRR val: 4181 queries x 2297 images x 512, 21 x 31 points": run_in_process(measure_cirr, options.points),
         "CIRCO test: 800 queries x 123403 images x 512": run_in_process(measure_circo),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, numpy {np.__version__}",
     }
     write_result(result, options.out, "evaluation")
 

@@ -7,9 +7,7 @@ Uses the built-in drawings and encoder by default.
 
 from __future__ import annotations
 
-import platform
 import resource
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,7 +20,7 @@ import torch
 from PIL import Image
 
 import mmretrieve as mm
-from benchmarks.script import make_parser, time_call, write_result
+from benchmarks.script import make_parser, summarize, time_call, write_result
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.options import BUILT_IN_MODEL
 from mmretrieve.sources import read_source
@@ -74,7 +72,6 @@ def measure(photos: Path, spec: str, folder: Path) -> dict[str, Any]:
         "milliseconds": {"open": 1000 * opening, "search": searching, "slider move": sliding},
         "bytes an item": {name: size / count for name, size in files.items()},
         "peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 
 
@@ -95,7 +92,7 @@ def plain_loop(paths: list[Path], model: Any, preprocess: Callable[[Image.Image]
 
 
 def measure_interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds (median and p95) of searches with an id and a prompt, and of changing the weights of a scored query."""
+    """Milliseconds (median and spread) of searches with an id and a prompt, and of changing the weights of a scored query."""
     ids = retriever.gallery.ids[:20]
     retriever.search(reference_id=ids[0], prompt=PROMPTS[0])
     searches = [time_call(retriever.search, reference_id=id_, prompt=prompt, k=24)[0] for id_ in ids for prompt in PROMPTS]
@@ -111,7 +108,7 @@ def measure_interactions(retriever: mm.Retriever) -> tuple[dict[str, float], dic
 
 
 def _milliseconds(seconds: list[float]) -> dict[str, float]:
-    return {"median": 1000 * statistics.median(seconds), "p95": 1000 * statistics.quantiles(seconds, n=20)[-1]}
+    return summarize([1000 * each for each in seconds])
 
 
 if __name__ == "__main__":

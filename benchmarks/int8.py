@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,7 +26,7 @@ from safetensors.torch import save_file
 
 import mmretrieve as mm
 from benchmarks.first import load_plain, plain_loop
-from benchmarks.script import make_parser, time_call, write_result
+from benchmarks.script import make_parser, summarize, time_call, write_result
 from eval.benchmarks import load_benchmark
 from eval.runs.compositions import MethodConfig, compose
 from eval.runs.features import encode_gallery
@@ -72,13 +71,12 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
         compared = compare_int8(tower._model.visual, tower.image_size)
     return {
         "photos": count,
-        "images a second": {way: _rates(count, each) for way, each in seconds.items()},
-        "images a second of processor time": {way: _rates(count, each) for way, each in processor.items()},
+        "images a second": {way: summarize([count / one for one in each]) for way, each in seconds.items()},
+        "images a second of processor time": {way: summarize([count / one for one in each]) for way, each in processor.items()},
         "times as fast as the plain loop": _ratios(seconds),
         "times as fast as the plain loop in processor time": _ratios(processor),
         "mean cosine to the plain loop": {way: float((rows[PLAIN] * each).sum(axis=1).mean()) for way, each in rows.items()},
         "check at load time": {"mean cosine": compared.cosine, "speedup of the tower": compared.speedup},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 
 
@@ -138,11 +136,6 @@ def index(encoder: mm.Encoder, photos: Path, decode: str) -> np.ndarray:
         gallery = mm.Gallery.create(Path(folder) / "g", encoder=encoder, decode=decode)
         gallery.add(photos)
         return gallery.vectors()
-
-
-def _rates(count: int, seconds: list[float]) -> dict[str, float]:
-    rates = sorted(count / each for each in seconds)
-    return {"median": statistics.median(rates), "lowest": rates[0], "highest": rates[-1]}
 
 
 def _ratios(seconds: dict[str, list[float]]) -> dict[str, float]:

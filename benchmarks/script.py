@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: their options, their output, timing, memory, and measuring in a separate process."""
+"""What the benchmark scripts share: their options, their output with machine and versions, timing, memory, and measuring in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import json
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe_run
+
+QUANTILES = {"median": 0.5, "p10": 0.1, "p90": 0.9, "p99": 0.99}
 
 
 def make_parser(doc: str | None, name: str) -> argparse.ArgumentParser:
@@ -22,12 +28,21 @@ def make_parser(doc: str | None, name: str) -> argparse.ArgumentParser:
 
 
 def write_result(result: Mapping[str, Any], folder: Path | None, name: str) -> None:
-    """Prints a result as JSON, and writes it to `name`.json in the folder, if there is one."""
-    text = json.dumps(result, indent=1)
+    """Prints a result and what it was measured with as JSON, and writes it to `name`.json in the folder, if there is one."""
+    text = json.dumps({**result, **describe_run()}, indent=1)
     print(text)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def summarize(values: Sequence[float]) -> dict[str, float]:
+    """The median of a list of measurements, and how far they spread.
+
+    >>> summarize([5.0, 1.0, 3.0])["median"]
+    3.0
+    """
+    return {name: float(np.quantile(values, share)) for name, share in QUANTILES.items()}
 
 
 def time_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[float, Any]:

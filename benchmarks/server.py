@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import platform
 import random
 import re
 import subprocess
@@ -82,7 +80,6 @@ def measure(clients: int, seconds: float) -> dict[str, Any]:
         "milliseconds of one client alone": milliseconds(single_client.seconds),
         "errors": dict(sum((log.errors for log in logs), Counter())),
         "memory of the server, MB": {"before": before, "after": after},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -71,8 +70,6 @@ def measure(runs: int, models: list[str]) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "runs": runs,
-        "load average": os.getloadavg()[0],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
 
