@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 MILVUS := .milvus
 LOWEST := .lowest
 TOOLS := .tools
+PEERS := .peers
 
 # files of exact versions with hashes, as CI uses them; without one, pip takes what pyproject.toml allows
 LOCK ?=
@@ -17,7 +18,7 @@ PYTEST = $(BIN)/python -m pytest
 PARALLEL = -n $(JOBS) --dist loadfile
 QUICK = tests/test_core.py tests/test_rules.py tests/test_rooms.py tests/test_readme.py tests/test_life.py
 
-.PHONY: demo test quick soak fuzz mutants test-lowest lock licenses audit lint types format docs bench results clean
+.PHONY: demo test quick soak fuzz mutants test-lowest lock licenses audit lint types format docs bench peers results clean
 
 demo: $(READY)
 	$(BIN)/python -m demo $(GALLERY)
@@ -93,11 +94,17 @@ results: $(READY)
 	$(BIN)/python -m eval avoid --out results
 	$(BIN)/python -m eval answerable --out results
 
+# bench: the short set of benchmarks, about five minutes: JSON, plots and a table, in BENCH
+BENCH ?= build/bench
 bench: $(READY)
-	$(BIN)/python -m benchmarks.first --out results
+	$(BIN)/python -m benchmarks --out $(BENCH)
+
+# peers: an environment with the systems that benchmarks.peers compares with mmretrieve (600 MB). Other packages are those of .venv
+peers: $(PEERS)/.ready
+	@echo 'Now run $(PEERS)/bin/python -m benchmarks.peers --out results'
 
 clean:
-	rm -rf $(VENV) $(MILVUS) $(LOWEST) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build site *.egg-info
+	rm -rf $(VENV) $(MILVUS) $(LOWEST) $(TOOLS) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build site *.egg-info
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmretrieve needs Python 3.11 or later; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -127,3 +134,11 @@ else
 	$(MILVUS)/bin/python -m pip install --quiet --require-hashes --requirement $(MILVUS_LOCK)
 endif
 	@touch $(MILVUS)/.ready
+
+# the packages are installed without what they require, so that they run on the NumPy and the FAISS of mmretrieve
+$(PEERS)/.ready: benchmarks/peers.txt $(READY)
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mmretrieve.pth"
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt
+	@touch $(PEERS)/.ready

@@ -1,0 +1,131 @@
+"""The comparison with other systems: its measures are right, and a system that is missing or fails is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import peers
+from benchmarks.systems import phases
+from benchmarks.systems.base import Rows, overfetch
+from benchmarks.systems.phases import Data
+from benchmarks.systems.registry import SYSTEMS, Entry
+
+EXACT = ("mmretrieve", "FAISS flat")
+N_QUERIES = 10
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    data = Data(tmp_path_factory.mktemp("data"))
+    assert peers.write_data(data, 1_000, N_QUERIES) == {"vectors": 1_000, "dim": 512, "added": 100}
+    return data
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_is_measured_from_build_to_delete(name: str, data: Data, tmp_path: Path) -> None:
+    if not SYSTEMS[name].is_installed:
+        pytest.skip(f"{SYSTEMS[name].package} is not installed; `make peers` makes an environment with it")
+    folder = tmp_path / "system"
+    built = phases.build(name, folder, data)
+    tuned = phases.tune(name, folder, data, 0.99)
+    searched = phases.search(name, folder, data, tuned["effort"], 5)
+    written = phases.write(name, folder, data, tuned["effort"])
+    assert built["bytes"] >= 1_000 * 512 * 2  # all keep every vector in float16 at least
+    assert tuned["index"]
+    assert tuned["recall of tuning"] >= 0.99
+    assert [len(searched["searches"][part]["ms"]) for part in phases.FILTERS] == [N_QUERIES, 5, 5]
+    if name in EXACT:
+        assert [one["recall_at_10"] for one in searched["searches"].values()] == [1, 1, 1]
+    assert written["items"] == 100
+    assert written["share of added items found"] == 1
+    assert written["deleted items are gone"] if isinstance(written["delete one"], dict) else written["delete one"]
+
+
+def test_mmretrieve_and_faiss_are_always_measured() -> None:
+    assert list(peers.installed(["mmretrieve", "FAISS flat", "FAISS IVF", "FAISS HNSW"])) == list(SYSTEMS)[:4]
+
+
+def test_the_first_effort_that_reaches_the_recall_is_taken(data: Data, tmp_path: Path) -> None:
+    phases.build("FAISS IVF", tmp_path / "ivf", data)
+    efforts = [phases.tune("FAISS IVF", tmp_path / "ivf", data, target) for target in (0.0, 0.9, 0.99)]
+    assert efforts[0]["effort"] == 1
+    assert efforts[0]["effort"] < efforts[1]["effort"] <= efforts[2]["effort"]
+    assert efforts[0]["recall of tuning"] < 0.9 <= efforts[1]["recall of tuning"]
+
+
+def test_recall_counts_items_that_are_as_good_as_the_last_of_the_best() -> None:
+    vectors = np.eye(4, dtype=np.float32)[[0, 1, 1, 2]]
+    query = np.float32([[0.8, 0.6, 0, 0]])
+    second = np.float32([[0.6, 2]])  # the scores are 0.8, 0.6, 0.6 and 0: two best, the second of them tied
+    assert [phases.recall(vectors, query, [np.array(rows)], second) for rows in ([0, 1], [0, 2], [0, 3], [0, 0], [0, 1, 2])] == [
+        1, 1, 1 / 2, 1 / 2, 1,
+    ]  # fmt: skip
+
+
+def test_thresholds_are_the_scores_of_the_last_of_the_best() -> None:
+    vectors = np.linspace(0, 1, 30, dtype=np.float32)[:, None]
+    (score, count), *_ = peers.thresholds(vectors, np.ones((1, 1), np.float32))
+    assert (score, count) == (vectors[20, 0], phases.K)
+    assert peers.thresholds(vectors[:3], np.ones((1, 1), np.float32)).tolist() == [[0, 3]]
+
+
+def test_an_index_without_filters_is_asked_for_more_until_enough_pass() -> None:
+    passing, asked = np.arange(300) % 3 == 0, []
+
+    def first(count: int) -> Rows:
+        asked.append(count)
+        return np.arange(20, 20 + count)[: 300 - 20]
+
+    assert overfetch(first, passing, 4).tolist() == [21, 24, 27, 30]
+    assert asked == [18]  # 1.5 · 4 / (1 / 3)
+    assert overfetch(first, passing, 95).tolist() == list(range(21, 300, 3))
+    assert asked[1:] == [300]  # there are no more
+
+
+def test_a_missing_system_is_skipped_loudly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(SYSTEMS, "absent", Entry("no_such_package", "no-such-package", "absent:Absent"))
+    assert list(peers.installed(["absent", "FAISS flat"])) == ["FAISS flat"]
+    assert capsys.readouterr().err == "SKIPPED absent: no_such_package is not installed here; run `make peers`\n"
+
+
+def test_a_run_names_what_failed_and_measures_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--sizes",
+        "1000",
+        "--queries",
+        "6",
+        "--rounds",
+        "1",
+        "--systems",
+        "broken",
+        "FAISS flat",
+        "--out",
+        str(tmp_path),
+    ]
+    monkeypatch.setitem(SYSTEMS, "broken", Entry("faiss", "faiss-gpu", "faiss_index:Broken"))  # other processes do not know it
+    monkeypatch.setattr("sys.argv", ["peers", *arguments])
+    peers.main()
+    printed = capsys.readouterr()
+    assert "FAILED broken: build: KeyError" in printed.err
+    result: dict[str, Any] = json.loads((tmp_path / "peers.json").read_text(encoding="utf-8"))
+    systems = result["data"]["1,000 synthetic"]["systems"]
+    assert systems["broken"]["error"].startswith("build: KeyError")
+    assert systems["FAISS flat"]["search"]["all"]["recall_at_10"] == 1
+    lines = peers.table(result, "1,000 synthetic").splitlines()
+    assert lines[2].startswith("| broken | failed: build")
+    assert lines[3].startswith("| FAISS flat | Flat | – | 1.000 |")
+    assert lines[3].count("|") == lines[0].count("|")
+    assert "\n".join(lines) in printed.out
+    assert (tmp_path / "peers-1000-synthetic.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_few_vectors_are_refused(data: Data) -> None:
+    with pytest.raises(SystemExit, match="at least 1,000 are needed"):
+        peers.write_data(data, 500, N_QUERIES)
