@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.peers_report import draw, tables
 from benchmarks.script import make_parser, run_in_process, summarize, write_result
 from benchmarks.systems import phases
 from benchmarks.systems.base import Float32
@@ -59,9 +60,9 @@ def main() -> None:
     }
     write_result(result, options.out, "peers")
     for source in sources:
-        print(f"\n{source}\n{table(result, source)}")
+        print(f"\n{source}\n\n{tables(result['data'][source])}")
         if options.out:
-            draw(result, source, options.out)
+            draw(result["data"][source], source, options.out)
 
 
 def installed(names: Sequence[str]) -> Iterator[str]:
@@ -190,56 +191,6 @@ def thresholds(vectors_nd: Float32, queries_qd: Float32) -> Float32:
     count = min(K, len(vectors_nd))
     scores = [np.partition(vectors_nd @ query, -count)[-count] for query in queries_qd]
     return np.stack([np.array(scores, np.float32), np.full(len(queries_qd), count, np.float32)], axis=1)
-
-
-def table(result: Mapping[str, Any], source: str) -> str:
-    """The table of docs/guides/performance.md for one set of vectors: CPU milliseconds unless a column says otherwise."""
-    heads = (
-        "system", "index", "effort", "recall@10", "CPU ms", "p50 ms", "p99 ms", "10 % pass: recall", "CPU ms", "0.5 % pass: recall", "CPU ms",
-        "index, CPU s", "MB on disk", "MB to search", "add, CPU ms", "delete one, CPU ms",
-    )  # fmt: skip
-    lines = [heads, ["---"] * len(heads)]
-    for name, entry in result["data"][source]["systems"].items():
-        lines.append([name, *(_cells(entry) if "error" not in entry else [f"failed: {entry['error']}"])])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cells(entry: Mapping[str, Any]) -> Iterator[str]:
-    every, *filtered = entry["search"].values()
-    yield entry["tune"]["index"]
-    yield f"{entry['tune']['knob']} {entry['tune']['effort'] or '–'}".strip()
-    yield f"{every['recall_at_10']:.3f}"
-    yield f"{every['CPU ms']['median']:.2f}"
-    yield f"{every['ms']['median']:.2f}"
-    yield f"{every['ms']['p99']:.2f}"
-    for one in filtered:
-        yield f"{one['recall_at_10']:.3f}"
-        yield f"{one['CPU ms']['median']:.2f}"
-    yield f"{entry['build']['ms']['CPU'] / 1000:.1f}"
-    yield f"{entry['tune']['bytes'] / 1e6:.0f}"
-    yield f"{entry['peak memory of searching, MB']:.0f}"
-    write = entry["write"]
-    yield f"{write['add']['CPU'] + write['save']['CPU']:.0f}"
-    yield f"{write['delete one']['CPU']:.1f}" if isinstance(write["delete one"], Mapping) else "–"
-
-
-def draw(result: Mapping[str, Any], source: str, folder: Path) -> None:
-    """Plots the costs of all systems on one set of vectors, where nothing failed."""
-    from benchmarks.plots import draw_bars
-
-    panels: dict[str, dict[str, Any]] = {}
-    for name, entry in result["data"][source]["systems"].items():
-        if "error" in entry:
-            continue
-        for filter_name, one in entry["search"].items():
-            panels.setdefault(f"a search, {filter_name} of the items, CPU ms", {})[name] = one["CPU ms"]
-        panels.setdefault("indexing, CPU s", {})[name] = entry["build"]["ms"]["CPU"] / 1000
-        panels.setdefault("on disk, MB", {})[name] = entry["tune"]["bytes"] / 1e6
-        panels.setdefault("memory of searching, MB", {})[name] = entry["peak memory of searching, MB"]
-    file = folder / f"peers-{source.replace(',', '').replace(' ', '-')}.png"
-    draw_bars(
-        panels, file, title=f"{source}: one core, recall@10 of {TARGET_RECALL} where it was reached", emphasized="mmretrieve"
-    )
 
 
 if __name__ == "__main__":

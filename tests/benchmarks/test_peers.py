@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
+from benchmarks.peers_report import tables
 from benchmarks.systems import phases
 from benchmarks.systems.base import Rows, overfetch
 from benchmarks.systems.phases import Data
@@ -118,14 +119,45 @@ def test_a_run_names_what_failed_and_measures_the_others(
     systems = result["data"]["1,000 synthetic"]["systems"]
     assert systems["broken"]["error"].startswith("build: KeyError")
     assert systems["FAISS flat"]["search"]["all"]["recall_at_10"] == 1
-    lines = peers.table(result, "1,000 synthetic").splitlines()
-    assert lines[2].startswith("| broken | failed: build")
-    assert lines[3].startswith("| FAISS flat | Flat | – | 1.000 |")
-    assert lines[3].count("|") == lines[0].count("|")
-    assert "\n".join(lines) in printed.out
+    searches, costs = tables(result["data"]["1,000 synthetic"]).split("\n\n")
+    head, _, flat, broken = searches.splitlines()
+    assert flat.startswith("| FAISS flat | Flat | – | 1.000 |")
+    assert broken.startswith("| broken | failed: build: KeyError")
+    assert head.count("|") == flat.count("|") == broken.count("|")
+    assert costs.splitlines()[2].startswith("| FAISS flat |")
+    assert searches in printed.out
+    assert costs in printed.out
     assert (tmp_path / "peers-1000-synthetic.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_few_vectors_are_refused(data: Data) -> None:
     with pytest.raises(SystemExit, match="at least 1,000 are needed"):
         peers.write_data(data, 500, N_QUERIES)
+
+
+def test_ratios_are_those_of_rounds_in_turn() -> None:
+    def entry(rounds: list[float]) -> dict[str, Any]:
+        cost = {"wall": 1.0, "CPU": 1.0}
+        search = {
+            "recall_at_10": 1.0,
+            "ms": {"median": 1.0, "p99": 2.0},
+            "CPU ms": {"median": 1.0},
+            "CPU ms of the rounds": rounds,
+        }
+        return {
+            "build": {"ms": cost, "peak memory, MB": 1.0},
+            "tune": {"index": "graph", "knob": "ef, refine", "effort": (4, 10), "bytes": 2e6},
+            "search": dict.fromkeys(phases.FILTERS, search),
+            "open, CPU ms": 1.0,
+            "peak memory of searching, MB": 1.0,
+            "write": {"add": cost, "save": cost, "delete one": "cannot"},
+        }
+
+    searches, costs = tables({"systems": {"mmretrieve": entry([1, 4, 2]), "other": entry([2, 4, 6])}}).split("\n\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in searches.splitlines()]
+    assert [row[rows[0].index("times mmretrieve")] for row in rows[2:]] == [
+        "1.00",
+        "2.00",
+    ]  # 2 / 1, 4 / 4 and 6 / 2: the median is 2
+    assert rows[3][2] == "ef, refine 4, 10"
+    assert [line.split("|")[-2].strip() for line in costs.splitlines()[2:]] == ["–", "–"]
