@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plots import Value, draw_bars
+from benchmarks.plots import Value, draw_bars, format_number
 from benchmarks.script import time_call
 from benchmarks.short_set import SHORT_SET, Headline, ShortRun
 
@@ -53,7 +53,7 @@ def table(done: Sequence[ShortRun], results: Mapping[str, Mapping[str, Any]]) ->
     rows: list[tuple[str, ...]] = [("benchmark", "figure", "median", "p10", "p90", "unit")]
     for short, headline, value in _values(done, results):
         spread = value if isinstance(value, Mapping) else {"median": value}
-        numbers = (f"{spread[name]:,.3g}" if name in spread else "" for name in ("median", "p10", "p90"))
+        numbers = (format_number(spread[name]) if name in spread else "" for name in ("median", "p10", "p90"))
         rows.append((short.name, headline.label, *numbers, headline.unit))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, floor, log10
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLUMNS, PANEL_WIDTH, ROW_HEIGHT, DPI = 3, 4.2, 0.26, 120
+COLUMNS, PANEL_WIDTH, ROW_HEIGHT, MIN_ROWS, DPI = 3, 4.2, 0.26, 3, 120
 BAR, EMPHASIZED, LINE = "#b8b0a6", "#b3402a", "#3b3733"
 
 Value = float | Mapping[str, float]
@@ -36,6 +36,16 @@ def draw_bars(panels: Mapping[str, Mapping[str, Value]], file: Path, *, title: s
     figure.savefig(file, metadata={"Software": None})
 
 
+def format_number(value: float) -> str:
+    """A number with three digits that count, and no exponent.
+
+    >>> [format_number(value) for value in (0.01234, 9.876, 1234.5)]
+    ['0.0123', '9.88', '1,234']
+    """
+    decimals = 2 - floor(log10(abs(value))) if value else 0
+    return f"{value:,.{max(decimals, 0)}f}"
+
+
 def _draw_panel(axes: Axes, name: str, panel: Mapping[str, Value], emphasized: str | None) -> None:
     labels, places = list(panel), range(len(panel))
     summaries = [value if isinstance(value, Mapping) else {"median": value} for value in panel.values()]
@@ -47,7 +57,7 @@ def _draw_panel(axes: Axes, name: str, panel: Mapping[str, Value], emphasized: s
     _write_values(axes, [(summary.get("p90", summary["median"]), summary["median"]) for summary in summaries])
     axes.set_yticks(places, labels, fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(panel), MIN_ROWS) - 0.4, -0.6)  # from the top, with bars of one width in small panels, too
     axes.margins(x=0.22)
     axes.set_xlim(left=0)
     axes.set_title(name, fontsize=9)
@@ -55,4 +65,6 @@ def _draw_panel(axes: Axes, name: str, panel: Mapping[str, Value], emphasized: s
 
 def _write_values(axes: Axes, ends_and_values: Sequence[tuple[float, float]]) -> None:
     for place, (end, value) in enumerate(ends_and_values):
-        axes.annotate(f"{value:,.3g}", (max(end, value), place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+        axes.annotate(
+            format_number(value), (max(end, value), place), (3, 0), textcoords="offset points", va="center", fontsize=7
+        )

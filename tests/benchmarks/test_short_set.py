@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as short
+from benchmarks.plots import format_number
 from benchmarks.script import summarize, write_result
 from benchmarks.short_set import SHORT_SET, Headline, ShortRun
 
@@ -34,7 +35,7 @@ def test_a_run_writes_results_a_table_and_a_plot(tmp_path: Path, capsys: pytest.
     head, row = capsys.readouterr().out.splitlines()[:2]
     assert head.split() == ["benchmark", "figure", "median", "p10", "p90", "unit"]
     measured = json.loads((tmp_path / "writes.json").read_text(encoding="utf-8"))["sizes"]["50"]["add one"]
-    assert row.split() == ["writes", "add", "one", *(f"{measured[name]:,.3g}" for name in ("median", "p10", "p90")), "ms"]
+    assert row.split() == ["writes", "add", "one", *(format_number(measured[name]) for name in ("median", "p10", "p90")), "ms"]
     assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -50,7 +51,13 @@ def test_headlines_of_one_unit_share_a_panel() -> None:
     results = {"a": {"x": 1.0, "deep": {"y": 2.0}, "z": spread}}
     assert short.panels([run], results) == {"a: ms": {"x": 1.0, "z": spread}, "a: s": {"y": 2.0}}
     assert [line.split() for line in short.table([run], results).splitlines()[1:]] == [
-        ["a", "x", "1", "ms"], ["a", "y", "2", "s"], ["a", "z", "3", "2", "5", "ms"],
+        ["a", "x", "1.00", "ms"], ["a", "y", "2.00", "s"], ["a", "z", "3.00", "2.00", "5.00", "ms"],
+    ]  # fmt: skip
+
+
+def test_numbers_have_three_digits_that_count() -> None:
+    assert [format_number(value) for value in (0.01234, 0.5, 9.876, 99.95, 1234.5, 0)] == [
+        "0.0123", "0.500", "9.88", "100.0", "1,234", "0",
     ]  # fmt: skip
 
 
