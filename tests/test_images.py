@@ -19,7 +19,7 @@ import pytest
 from image_corpus import ORDINARY, assert_decode_memory, gradient, peak_growth
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from mmretrieve import images
+from mmretrieve import concurrency, images
 from mmretrieve.concurrency import MemoryBudget, map_ahead
 from mmretrieve.decoders import DECODER_BYTES, decode
 from mmretrieve.errors import ImageError
@@ -345,6 +345,16 @@ images.DECODE_MEMORY = MemoryBudget(int(sys.argv[2]))
 with ThreadPoolExecutor(16) as pool:
     print(peak_growth(lambda: list(pool.map(lambda file: images.thumbnail(images.open_image(file), 320), files * 8))))
 """
+
+
+def test_memory_is_given_back_once_an_eighth_of_the_budget_was_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    trims = list[int]()
+    monkeypatch.setattr(concurrency, "_trim_memory", lambda: trims.append(1))
+    budget = MemoryBudget(800)
+    for amount, count in ((60, 0), (39, 0), (1, 1), (99, 1), (700, 2)):
+        with budget.reserve(amount):
+            pass
+        assert len(trims) == count
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")

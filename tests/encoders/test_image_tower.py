@@ -13,6 +13,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
+from torchvision.transforms import Resize
 
 import mmretrieve as mm
 from mmretrieve.encoders.openclip import is_out_of_memory, make_resize
@@ -25,12 +26,15 @@ SIZES = [(1600, 1200), (640, 481), (481, 640), (1000, 30), (40, 30), (96, 96), (
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_pixels_are_those_of_open_clip(size: tuple[int, int], mode: str, interpolation: str) -> None:
+def test_pixels_are_those_of_open_clip(
+    size: tuple[int, int], mode: str, interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     config = PreprocessCfg(size=96, resize_mode=mode, interpolation=interpolation)
     transforms = image_transform_v2(config, is_train=False).transforms[:-2]
     expected = np.array(reduce(lambda picture, transform: transform(picture), transforms, image)).astype(int)
+    monkeypatch.setattr(Resize, "forward", None)  # Pillow is not used
     pixels = make_resize(transforms)(image)
     assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (96, 96, 3))
     difference = np.abs(pixels.numpy().astype(int) - expected)
@@ -135,3 +139,11 @@ def test_what_is_encoded_is_not_copied() -> None:
     opened = open_image(image, copy=False)
     assert (opened is image, opened.im is image.im, opened.info, bool(image.info)) == (False, True, {}, True)
     assert open_image(image).im is not image.im
+
+
+def test_the_pixels_of_a_file_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (40, 30), (9, 9, 200)).save(tmp_path / "blue.jpg", comment="a text")
+    monkeypatch.setattr(Image.Image, "copy", None)
+    opened = open_image(tmp_path / "blue.jpg")
+    assert (type(opened), opened.mode, opened.size, opened.info) == (Image.Image, "RGB", (40, 30), {})
+    assert opened.getpixel((3, 3)) == pytest.approx((9, 9, 200), abs=3)
