@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+import torch.nn.functional as F
 from huggingface_hub import constants, get_session
-from open_clip.transform import MaybeConvertMode
+from open_clip.transform import CenterCrop, MaybeConvertMode, Resize
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import CenterCrop, Resize
-from torchvision.transforms.v2 import functional as tensors
 
 from mmretrieve.concurrency import LruCache, map_ahead, map_batches_ahead
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
@@ -262,15 +261,18 @@ def make_resize(transforms: Sequence[Callable[[Any], Any]]) -> Callable[[Image.I
         return lambda image: torch.from_numpy(
             np.array(reduce(lambda picture, transform: transform(picture), transforms, image))
         )
-    resize: Any
     resize, *crops = transforms[:-1]
+    size, mode = resize.size, resize.interpolation.value  # type: ignore[attr-defined]
 
     def resized(image: Image.Image) -> Tensor:
-        pixels: Tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        pixels = tensors.resize(pixels, resize.size, resize.interpolation, resize.max_size)
+        pixels: Tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        short = min(image.size)
+        height, width = (int(size * side / short) for side in pixels.shape[2:]) if isinstance(size, int) else size
+        if (height, width) != tuple(pixels.shape[2:]):
+            pixels = F.interpolate(pixels, (height, width), mode=mode, antialias=True)
         for crop in crops:
             pixels = crop(pixels)
-        return pixels.permute(1, 2, 0)
+        return pixels[0].permute(1, 2, 0)
 
     return resized
 

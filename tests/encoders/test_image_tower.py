@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg, Resize, image_transform_v2
 from PIL import Image
 from torch import nn
-from torchvision.transforms import Resize
 
 import mmretrieve as mm
 from mmretrieve.encoders.openclip import is_out_of_memory, make_resize
