@@ -148,12 +148,12 @@ class FaissIndex:
         max_fetch_k = min(len(self), self.max_k or len(self))
         scores, rows = self._search_faiss(queries_qd, min(fetch_k, max_fetch_k), nprobe)
         results = [self._rows_found(row, k) for row in rows]
-        if fetch_k < max_fetch_k or (nprobe is not None and nprobe < (self.cells or 1)):
-            incomplete = np.flatnonzero(~self._is_complete(queries_qd, scores, k))
-            if len(incomplete):
-                wider = WIDENING_FACTOR * fetch_k, None if nprobe is None else WIDENING_FACTOR * nprobe
-                for i, found in zip(incomplete, self._search_wider(queries_qd[incomplete], k, *wider), strict=True):
-                    results[i] = found
+        can_be_wider = fetch_k < max_fetch_k or (nprobe is not None and nprobe < (self.cells or 1))
+        if can_be_wider and not (is_complete := self._is_complete(queries_qd, scores, k)).all():
+            wider = WIDENING_FACTOR * fetch_k, None if nprobe is None else WIDENING_FACTOR * nprobe
+            found = self._search_wider(queries_qd[~is_complete], k, *wider)
+            for i, rows_of_query in zip(np.flatnonzero(~is_complete), found, strict=True):
+                results[i] = rows_of_query
         return results
 
     def _search_faiss(self, queries: Float32, fetch_k: int, nprobe: int | None) -> tuple[Float32, NDArray[np.int64]]:
@@ -186,7 +186,7 @@ class FaissIndex:
 
     def _rows_found(self, row: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """Returns the rows that were found, or all rows if even the widest search found fewer than k (in a disconnected graph)."""
-        rows = row[row >= 0]
+        rows = row if row[-1] >= 0 else row[row >= 0]
         return rows if len(rows) >= k else np.arange(len(self), dtype=np.int64)
 
     def _only_on_cpu(self, what: str) -> None:
