@@ -12,7 +12,14 @@ from mmretrieve.gallery.index.factory import index_bytes
 from mmretrieve.gallery.index.plan import FLAT, IndexPlan
 from mmretrieve.options import DEFAULT_RECALL, format_bytes
 
-KINDS = FLAT, "IVF{cells},SQ8", "IVF{cells},RaBitQ", "HNSW32,SQfp16"  # of equally fast ones, the first is chosen
+KINDS = (  # of equally fast ones, the first is chosen
+    FLAT,
+    "IVF{cells},SQ8",
+    "IVF{cells},RaBitQ2",
+    "IVF{cells},RaBitQ",
+    "PCAR{half},IVF{cells},RaBitQ",
+    "HNSW32,SQfp16",
+)
 MAX_FLAT_NUMBERS = 1 << 27  # items × dimensions, 262,144 × 512: 13 ms per query on one thread
 CELLS_PER_ROOT = 4  # cells for the square root of the rows: 4096 for a million
 MAX_CELLS = 1 << 14  # every query scans the centroids of all cells
