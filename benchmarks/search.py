@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mmretrieve as mm
-from benchmarks.million import DIM, fill_gallery
+from benchmarks.growth import fill
+from benchmarks.million import DIM
 from benchmarks.script import make_parser, run_in_process, write_result
 from mmretrieve.gallery.index.factory import limit_threads, parameters
-from mmretrieve.gallery.index.plan import FLAT, cells_for
+from mmretrieve.gallery.index.kinds import cells_for
+from mmretrieve.gallery.index.plan import FLAT
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall
 from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.ranking import Ranking
@@ -57,7 +59,7 @@ def measure(size: int, kinds: list[str], folder: Path | None = None) -> dict[str
     """Makes a gallery of that many items and measures it, with each index in a process of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = Path(temporary) / "g"
-        run_in_process(fill_gallery, path, size)
+        run_in_process(fill, path, size, DIM)
         all_items = run_in_process(measure_all_items, path)
         return {"indexes": {kind: run_in_process(measure_index, path, kind) for kind in kinds}, "all items": all_items}
 
