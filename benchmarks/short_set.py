@@ -37,6 +37,8 @@ def _peers(system: str) -> tuple[Headline, ...]:
     )
 
 
+INDEXING = ("times as fast as the plain loop in processor time",)
+FLAT_SEARCH = ("indexes", "flat", "hits", "10", "whole search")
 SHORT_SET = (
     ShortRun(
         "starts",
@@ -61,17 +63,26 @@ SHORT_SET = (
         "int8",
         ("--photos", "16", "--rounds", "1"),
         (
-            Headline("float32, times the plain loop", "ratio", ("ratio of processor time to the plain loop", "float32")),
-            Headline("int8, times the plain loop", "ratio", ("ratio of processor time to the plain loop", "int8")),
+            Headline("index, float32", "times the plain loop", (*INDEXING, "index, float32, exact decoding")),
+            Headline("index, int8", "times the plain loop", (*INDEXING, "index, int8, exact decoding")),
         ),
     ),
     ShortRun(
-        "writes",
+        "growth",
         ("--sizes", "1000", "100000"),
         (
-            Headline("add one to 100,000", "ms", ("sizes", "100000", "add one")),
-            Headline("delete one of 100,000", "ms", ("sizes", "100000", "delete one")),
-            Headline("open 100,000", "ms", ("sizes", "100000", "open")),
+            Headline("add 1,000 to 100,000", "ms", ("sizes", "100000", "times", "add 1,000", "wall")),
+            Headline("delete one of 100,000", "ms", ("sizes", "100000", "times", "delete one", "wall")),
+            Headline("open 100,000", "ms", ("sizes", "100000", "times", "open", "wall")),
+        ),
+    ),
+    ShortRun(
+        "search",
+        ("--sizes", "20000"),
+        (
+            Headline("whole search, 20,000", "ms over plain FAISS", ("sizes", "20000", *FLAT_SEARCH, "ms over plain FAISS")),
+            Headline("three terms, 20,000", "ms", ("sizes", "20000", "all items", "term scores of three terms")),
+            Headline("product rule, 20,000", "ms", ("sizes", "20000", "all items", "product rule")),
         ),
     ),
     ShortRun(
@@ -80,7 +91,6 @@ SHORT_SET = (
         (
             Headline("flat, 10,000", "ms", ("sizes", "10000", "flat float16", "p50_ms")),
             Headline("IVF, 8 bits, 10,000", "ms", ("sizes", "10000", "IVF, 8 bits", "p50_ms")),
-            Headline("gallery, 10,000", "ms", ("as a gallery", "using", "search, all, ms", "p50")),
         ),
     ),
     ShortRun(

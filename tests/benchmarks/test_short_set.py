@@ -14,8 +14,12 @@ from benchmarks.script import summarize, write_result
 from benchmarks.short_set import SHORT_SET, Headline, ShortRun
 
 RESULTS = Path(__file__).parents[2] / "results"
-WRITES = ShortRun("writes", ("--sizes", "50"), (Headline("add one", "ms", ("sizes", "50", "add one")),))
-BROKEN = ShortRun("writes_of_nothing", (), ())
+SEARCH = ShortRun(
+    "search",
+    ("--sizes", "300", "--kinds", "flat"),
+    (Headline("product rule", "ms", ("sizes", "300", "all items", "product rule")),),
+)
+BROKEN = ShortRun("search_of_nothing", (), ())
 
 
 @pytest.mark.parametrize("run", SHORT_SET, ids=lambda run: run.name)
@@ -31,18 +35,19 @@ def test_what_is_listed_exists(run: ShortRun) -> None:
 
 
 def test_a_run_writes_results_a_table_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert short.main(["--out", str(tmp_path), "--only", "writes"], (WRITES, BROKEN)) == 0
+    assert short.main(["--out", str(tmp_path), "--only", "search"], (SEARCH, BROKEN)) == 0
     head, row = capsys.readouterr().out.splitlines()[:2]
     assert head.split() == ["benchmark", "figure", "median", "p10", "p90", "unit"]
-    measured = json.loads((tmp_path / "writes.json").read_text(encoding="utf-8"))["sizes"]["50"]["add one"]
-    assert row.split() == ["writes", "add", "one", *(format_number(measured[name]) for name in ("median", "p10", "p90")), "ms"]
+    measured = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))["sizes"]["300"]["all items"]["product rule"]
+    spread = [format_number(measured[name]) for name in ("median", "p10", "p90")]
+    assert row.split() == ["search", "product", "rule", *spread, "ms"]
     assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_benchmark_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert short.main(["--out", str(tmp_path)], (BROKEN,)) == 1
-    assert f"FAILED writes_of_nothing: see {tmp_path}/writes_of_nothing.log" in capsys.readouterr().err
-    assert "No module named benchmarks.writes_of_nothing" in (tmp_path / "writes_of_nothing.log").read_text(encoding="utf-8")
+    assert f"FAILED search_of_nothing: see {tmp_path}/search_of_nothing.log" in capsys.readouterr().err
+    assert "No module named benchmarks.search_of_nothing" in (tmp_path / "search_of_nothing.log").read_text(encoding="utf-8")
 
 
 def test_headlines_of_one_unit_share_a_panel() -> None:

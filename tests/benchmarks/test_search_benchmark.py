@@ -9,13 +9,14 @@ import pytest
 
 import mmretrieve as mm
 from benchmarks import search
-from benchmarks.million import fill_gallery
+from benchmarks.growth import fill
+from benchmarks.million import DIM
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("benchmarks") / "g"
-    fill_gallery(path, 1_500)
+    fill(path, 1_500, DIM)
     return path
 
 
