@@ -20,9 +20,8 @@ from typing import Any, Generic, TypeVar
 from mmretrieve.forks import fork_safe_lock
 
 MAX_WORKERS = max(2, os.cpu_count() or 1)
-TRIM_SHARE = (
-    8  # memory is given back to the system whenever an eighth of a budget was freed: doing so takes as long as a small decode
-)
+LARGE_SHARE = 1 / 16  # of a budget: the memory of smaller reservations is used again soon
+TRIM_SHARE = 1 / 2  # of a budget: whenever large reservations have freed as much, memory is given back to the system
 POLL_SECONDS = 0.02  # how often a thread that waits for memory looks for objects that are gone
 T = TypeVar("T")
 R = TypeVar("R")
@@ -191,13 +190,17 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, amount: int) -> Iterator[None]:
-        """Reserves bytes within the block. Once many were freed, they are given back to the system at its end."""
+        """Reserves bytes within the block. Memory that was freed is given back to the system at its end, from time to time.
+
+        All threads then have to get new memory for what they compute, which takes as long as decoding a photo or two.
+        """
         self._enter(amount)
         try:
             yield
         finally:
-            self._freed += amount  # about: another thread may count at the same time
-            if self._freed >= self.total / TRIM_SHARE:
+            if amount >= LARGE_SHARE * self.total:
+                self._freed += amount  # about: another thread may count at the same time
+            if self._freed >= TRIM_SHARE * self.total:
                 self._freed = 0
                 _trim_memory()
             with self._changed:

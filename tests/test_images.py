@@ -347,11 +347,11 @@ with ThreadPoolExecutor(16) as pool:
 """
 
 
-def test_memory_is_given_back_once_an_eighth_of_the_budget_was_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_given_back_once_large_decodes_freed_half_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     trims = list[int]()
     monkeypatch.setattr(concurrency, "_trim_memory", lambda: trims.append(1))
     budget = MemoryBudget(800)
-    for amount, count in ((60, 0), (39, 0), (1, 1), (99, 1), (700, 2)):
+    for amount, count in ((49, 0), (50, 0), (349, 0), (49, 0), (51, 1), (399, 1), (400, 2)):
         with budget.reserve(amount):
             pass
         assert len(trims) == count

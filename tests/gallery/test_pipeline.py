@@ -204,6 +204,23 @@ def test_an_id_that_comes_back_waits_for_the_commit_of_the_first(
     np.testing.assert_allclose(gallery.vectors(["a"]), expected, atol=1e-3)
 
 
+def test_images_in_memory_do_not_wait_for_later_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append, read, when_committed = Store.append, list[int](), list[int]()
+
+    def counted(store: Store, *args: Any) -> None:
+        when_committed.append(len(read))
+        append(store, *args)
+
+    def items() -> Iterator[tuple[str, np.ndarray]]:
+        for i in range(3 * BATCH_SIZE):
+            read.append(i)
+            yield f"{i}", np.full((8, 8, 3), i, np.uint8)
+
+    monkeypatch.setattr(Store, "append", counted)
+    mm.Gallery.create(tmp_path / "g", encoder=ColourEncoder()).add_items(items())
+    assert when_committed == [BATCH_SIZE, 2 * BATCH_SIZE, 3 * BATCH_SIZE]
+
+
 def test_a_field_has_one_type_in_batches_that_are_not_committed(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
