@@ -26,6 +26,7 @@ from benchmarks.growth import fill
 from benchmarks.million import DIM
 from benchmarks.script import make_parser, run_in_process, write_result
 from mmretrieve.gallery.index.factory import limit_threads, parameters
+from mmretrieve.gallery.index.faiss_index import MARGIN
 from mmretrieve.gallery.index.kinds import cells_for
 from mmretrieve.gallery.index.plan import FLAT
 from mmretrieve.gallery.index.tuning import composed_queries, exact_best, recall
@@ -102,7 +103,7 @@ def compare_searches(gallery: mm.Gallery, k: int) -> dict[str, Any]:
 def search_plain(view: LocalView, query: Float32, k: int) -> Rows:
     """What a program without this library does: FAISS, then exact cosines of as many stored rows as `FaissIndex.search` has."""
     index = view.index
-    fetch_k = min(len(index), round(k * index.params.overfetch) + max(16, k // 4))
+    fetch_k = min(len(index), round(k * index.params.overfetch) + max(MARGIN, k // 8))
     with limit_threads(1):
         _, found = index._index.search(query[None], fetch_k, params=parameters(index._index, index.params))
     rows = np.sort(found[0][found[0] >= 0])

@@ -119,7 +119,7 @@ class FaissIndex:
             return [np.arange(len(self), dtype=np.int64) for _ in queries_qd]
         if self.max_k is not None and k > self.max_k:
             raise OptionError(f"k = {k}: an index on a GPU finds at most {self.max_k}; score the rows exactly instead")
-        fetch_k = round(k * self.params.overfetch) + max(MARGIN, k // 4)
+        fetch_k = round(k * self.params.overfetch) + max(MARGIN, k // 8)
         return self._search_wider(queries_qd, k, fetch_k, self.params.nprobe)
 
     def save(self, path: Path) -> str:
