@@ -20,7 +20,7 @@ from mmretrieve.errors import GalleryError, ImageError, MissingError
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import FieldType, Item
-from mmretrieve.gallery.view import ItemPage, SearchOptions
+from mmretrieve.gallery.view import NO_ROWS, ItemPage, Rows, SearchOptions
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import QUERY_FIELDS, SearchRequest
 from mmretrieve.retriever import Retriever
@@ -44,13 +44,13 @@ class ScoredQuery:
     """A query whose terms are scored: other weights need no encoding and no search.
 
     composition: the query under the own weights of its composer. hidden: ids that are left out as references. scores: (terms,
-    items) float32 in the order of `ids`; None for a gallery that is too large, or on a server, which is searched instead.
+    items) float32 in the order of `rows`; None for a gallery that is too large, or on a server, which is searched instead.
     """
 
     composition: Composition
     hidden: tuple[str, ...]
     scores: Float32 | None
-    ids: tuple[str, ...]
+    rows: Rows
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ class SearchService:
         Image files of requests must not change; uploads are named by their content.
         """
         gallery = self.gallery
-        ids, key = gallery.ids if self._keeps_scores else (), _query_key(request)
-        if (cached := self._scored.get(key)) is not None and cached.ids is ids:
+        rows, key = gallery.rows if self._keeps_scores else NO_ROWS, _query_key(request)
+        if (cached := self._scored.get(key)) is not None and cached.rows is rows:
             return cached
         composition = self.retriever.compose_requests([request])[0]
         hidden = self.retriever.ids_of_references(request) if request.exclude_reference else ()
         scores = self.retriever.gallery.approximate_term_scores(composition) if self._keeps_scores else None
-        scored = ScoredQuery(composition, tuple(hidden), scores, ids)
+        scored = ScoredQuery(composition, tuple(hidden), scores, rows)
         if key is not None:
             self._scored.put(key, scored)
         return scored
@@ -212,7 +212,7 @@ class SearchService:
         return gallery.is_local and len(gallery) <= MAX_SCORED_ITEMS
 
     def _is_current(self, scored: ScoredQuery) -> bool:
-        return scored.scores is None or self.retriever.gallery.ids is scored.ids
+        return scored.scores is None or self.retriever.gallery.rows is scored.rows
 
 
 def _query_key(request: SearchRequest) -> Hashable:

@@ -20,6 +20,7 @@ import mmretrieve as mm
 from demo.app import page
 from mmretrieve.cli.main import main
 from mmretrieve.errors import GalleryError
+from mmretrieve.gallery.store import ledger
 from mmretrieve.request import SearchRequest
 from mmretrieve.server.app import create_app
 from mmretrieve.service import MAX_ATTEMPTS, SearchService
@@ -116,6 +117,24 @@ def test_a_query_is_scored_once_and_weighted_again_exactly(retriever: mm.Retriev
     assert service.score(SearchRequest.parse(image=file, prompt="in blue")) is not scored
     own, other = (SearchRequest.parse(image=file, prompt="in red", composer="sum", weights=w) for w in (None, "auto"))
     assert service.score(own) is not service.score(other)  # the one takes "without …" word for word
+
+
+def test_a_moved_slider_reads_the_ids_of_its_hits_only(
+    gallery: mm.Gallery, encoder: mm.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a million items would take longer than their scores."""
+    reader = mm.Gallery.open(gallery.path)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("all ids were read")
+
+    monkeypatch.setattr(ledger.Ledger, "ids", refuse)
+    service, request = SearchService(mm.Retriever(reader, encoder)), SearchRequest.parse(prompt="a red dress", k=3)
+    scored = service.score(request)
+    assert service.score(request) is scored
+    assert len(service.rank(scored, service.weigh(scored, request), request)) == 3
+    reader.delete([service.rank(scored, scored.composition, request).ids[0]])
+    assert service.score(request) is not scored
 
 
 def test_an_answer_is_attempted_a_bounded_number_of_times(gallery: mm.Gallery, encoder: mm.Encoder) -> None:

@@ -22,7 +22,7 @@ from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
 from mmretrieve.gallery.manifest import Manifest, detect_title_field, readable_id
 from mmretrieve.gallery.store.records import RESTORE, UNSEEN, Item, StaleViewError
-from mmretrieve.gallery.view import ItemPage, SearchOptions, StoredView
+from mmretrieve.gallery.view import ItemPage, Rows, SearchOptions, StoredView
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, content_hash, open_image
 from mmretrieve.language.vocabulary import Vocabulary
@@ -235,6 +235,11 @@ class GalleryBase(ABC, Generic[View]):
     def ids(self) -> tuple[str, ...]:
         """The ids of all items, in insertion order."""
         return self._with_view(lambda view: view.ids)
+
+    @property
+    def rows(self) -> Rows:
+        """The row numbers of all items, in insertion order: the order of term scores. After a write it is another array."""
+        return self._with_view(lambda view: view.rows)
 
     def check_encoder(self, encoder: Encoder | EncoderIdentity) -> None:
         """Raises GalleryError, with both identities, unless this encoder made the gallery; OptionError if it is no encoder.

@@ -21,6 +21,7 @@ from mmretrieve.gallery.store.records import Item, ItemRecord, StoreVersion
 from mmretrieve.gallery.store.store import Float16Rows, Store
 from mmretrieve.gallery.view import (
     EXCLUDED,
+    NO_ROWS,
     CandidateFilter,
     Rows,
     StoredView,
@@ -31,7 +32,6 @@ from mmretrieve.vectors import ROW_BATCH_SIZE, Float32, unit
 
 MAX_NUMPY_ROWS = 16_384  # more are scored by torch; a gallery of so many items has a float32 copy
 MAX_CACHED_FILTERS = 8  # filters whose rows are cached
-NO_ROWS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from mmretrieve.weighting import Spread
 EXCLUDED, FILTERED = "excluded", "hidden by the filter"
 SPREAD_SAMPLE_SIZE = 50_000  # items from which the spread is computed
 Rows = NDArray[np.int64]  # row numbers, in insertion order
+NO_ROWS: Rows = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
