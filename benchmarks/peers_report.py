@@ -42,8 +42,17 @@ def draw(data: Mapping[str, Any], source: str, folder: Path) -> None:
         panels.setdefault("on disk, MB", {})[name] = entry["tune"]["bytes"] / 1e6
         panels.setdefault("memory of searching, MB", {})[name] = entry["peak memory of searching, MB"]
     if panels:
-        file = folder / f"peers-{source.replace(',', '').replace(' ', '-')}.png"
-        draw_bars(panels, file, title=f"{source}, one core; searches with the recall of the table", emphasized=OURS)
+        draw_bars(
+            panels,
+            folder / plot_name(source),
+            title=f"{source}, one core; searches with the recall of the table",
+            emphasized=OURS,
+        )
+
+
+def plot_name(source: str) -> str:
+    """The name of the plot for one set of vectors."""
+    return f"peers-{source.replace(',', '').replace(' ', '-')}.png"
 
 
 def _searches(entry: Mapping[str, Any], ours: Mapping[str, Any] | None) -> Iterator[str]:

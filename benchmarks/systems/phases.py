@@ -64,7 +64,7 @@ def search(name: str, folder: Path, data: Data, effort: Any, n_filtered: int) ->
     """Searches with the tuned effort, without and with filters: recall, and the milliseconds of every query."""
     open_cost, system = _spend(_open, name, folder)
     system.set_effort(effort)
-    vectors, queries = data.read("vectors"), np.asarray(data.read("measuring"))
+    vectors, buckets, queries = data.read("vectors"), np.asarray(data.read("buckets")), np.asarray(data.read("measuring"))
     for query in data.read("tuning")[:N_WARM_UP]:
         system.search(query, K)
     results: dict[str, Any] = {}
@@ -72,8 +72,9 @@ def search(name: str, folder: Path, data: Data, effort: Any, n_filtered: int) ->
         count = len(queries) if below is None else n_filtered
         first, _ = _spend(system.search, queries[0], K, below)
         costs, found = zip(*(_spend(system.search, query, K, below) for query in queries[:count]), strict=True)
+        passing = [rows if below is None else rows[buckets[rows] < below] for rows in found]
         results[filter_name] = {
-            "recall_at_10": recall(vectors, queries[:count], list(found), data.read(f"measuring {filter_name}")[:count]),
+            "recall_at_10": recall(vectors, queries[:count], passing, data.read(f"measuring {filter_name}")[:count]),
             "first": first,
             "ms": [cost["wall"] for cost in costs],
             "CPU ms": [cost["CPU"] for cost in costs],

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
-from benchmarks.peers_report import tables
+from benchmarks.peers_report import plot_name, tables
 from benchmarks.systems import phases
 from benchmarks.systems.base import Rows, overfetch
 from benchmarks.systems.phases import Data
 from benchmarks.systems.registry import SYSTEMS, Entry
+from docs import peers as peers_page
 
 EXACT = ("mmretrieve", "FAISS flat")
 N_QUERIES = 10
@@ -86,6 +87,8 @@ def test_an_index_without_filters_is_asked_for_more_until_enough_pass() -> None:
     assert asked == [18]  # 1.5 · 4 / (1 / 3)
     assert overfetch(first, passing, 95).tolist() == list(range(21, 300, 3))
     assert asked[1:] == [300]  # there are no more
+    assert overfetch(first, np.arange(300) >= 200, 4).tolist() == [200, 201, 202, 203]
+    assert asked[2:] == [18, 36, 72, 144, 288]
 
 
 def test_a_missing_system_is_skipped_loudly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,3 +164,12 @@ def test_ratios_are_those_of_rounds_in_turn() -> None:
     ]  # 2 / 1, 4 / 4 and 6 / 2: the median is 2
     assert rows[3][2] == "ef, refine 4, 10"
     assert [line.split("|")[-2].strip() for line in costs.splitlines()[2:]] == ["–", "–"]
+
+
+def test_the_tables_of_the_guide_are_what_was_measured() -> None:
+    result = json.loads(peers_page.RESULT.read_text(encoding="utf-8"))
+    text = peers_page.PAGE.read_text(encoding="utf-8")
+    assert peers_page.page(text, result) == text, "python -m docs.peers"
+    for source, data in result["data"].items():
+        assert (peers_page.RESULT.parent / plot_name(source)).exists()
+        assert not [name for name, entry in data["systems"].items() if "error" in entry]
