@@ -8,8 +8,6 @@ its own, so that its memory can be measured. Milliseconds are given by the clock
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
 import tempfile
 import time
@@ -58,7 +56,6 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {
         "data": f"synthetic vectors of {options.dim} dimensions, one field; medians in milliseconds by the clock and by the processor",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "sizes": {str(size): measure(size, options.dim, options.folder) for size in options.sizes},
     }
     write_result(result, options.out, "growth")

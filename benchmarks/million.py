@@ -9,8 +9,6 @@ them and measured on the other. Each index is built and searched in a separate p
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +41,6 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {
         "data": f"synthetic: {N_TOPICS} topics of {KINDS_PER_TOPIC} kinds, {DIM} dimensions, {N_QUERIES} composed queries, k = 10",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, faiss {faiss.__version__}, one query runs on one thread",
         "sizes": {str(size): measure(size) for size in options.sizes},
     }
     write_result(result, options.out, "million")

@@ -9,15 +9,12 @@ contributions are read. Ways are compared query by query; each has its own queri
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +47,6 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {
         "data": f"synthetic, {DIM} dimensions; {N_QUERIES} composed queries, {N_MOVES} moves of a slider; in milliseconds",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, faiss {faiss.__version__}, one query runs on one thread",
         "sizes": {str(size): measure(size, options.kinds, options.folder) for size in options.sizes},
     }
     write_result(result, options.out, "search")
