@@ -258,23 +258,26 @@ def make_resize(transforms: Sequence[Callable[[Any], Any]]) -> Callable[[Image.I
     """
     kinds = [type(transform) for transform in transforms]
     if kinds not in ([Resize, CenterCrop, MaybeConvertMode], [Resize, MaybeConvertMode]):
-        return lambda image: torch.from_numpy(
-            np.array(reduce(lambda picture, transform: transform(picture), transforms, image))
-        )
+        return partial(_transformed, transforms)
+    resize: Any
     resize, *crops = transforms[:-1]
-    size, mode = resize.size, resize.interpolation.value  # type: ignore[attr-defined]
+    return partial(_resized, resize.size, resize.interpolation.value, crops)
 
-    def resized(image: Image.Image) -> Tensor:
-        pixels: Tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        short = min(image.size)
-        height, width = (int(size * side / short) for side in pixels.shape[2:]) if isinstance(size, int) else size
-        if (height, width) != tuple(pixels.shape[2:]):
-            pixels = F.interpolate(pixels, (height, width), mode=mode, antialias=True)
-        for crop in crops:
-            pixels = crop(pixels)
-        return pixels[0].permute(1, 2, 0)
 
-    return resized
+def _transformed(transforms: Sequence[Callable[[Any], Any]], image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(reduce(lambda picture, transform: transform(picture), transforms, image)))
+
+
+def _resized(size: int | tuple[int, int], mode: str, crops: Sequence[Callable[[Tensor], Tensor]], image: Image.Image) -> Tensor:
+    """(height, width, 3) pixels. size: of the shorter side, or (height, width)."""
+    pixels: Tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    short = min(image.size)
+    height, width = (int(size * side / short) for side in pixels.shape[2:]) if isinstance(size, int) else size
+    if (height, width) != tuple(pixels.shape[2:]):
+        pixels = F.interpolate(pixels, (height, width), mode=mode, antialias=True)
+    for crop in crops:
+        pixels = crop(pixels)
+    return pixels[0].permute(1, 2, 0)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -199,7 +199,7 @@ def test_no_connection_is_kept_with_the_large_cache_of_a_write(gallery: mm.Galle
     gallery.delete(["a3"])
     gallery.search(QUERY)
     (kept,) = gallery._store.ledger.connections._idle
-    assert kept.db.execute("PRAGMA cache_size").fetchone() == (-2000,)
+    assert kept.db.execute("PRAGMA cache_size").fetchone() == (-statements.READ_CACHE_KB,)
 
 
 def test_a_search_is_one_statement(gallery: mm.Gallery) -> None:

@@ -16,7 +16,7 @@ import mmretrieve as mm
 from mmretrieve.gallery.duplicates import group_neighbors
 from mmretrieve.gallery.index import manager
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.store import ledger, statements
+from mmretrieve.gallery.store import connections, ledger, statements
 from mmretrieve.gallery.store.files import LEDGER
 from mmretrieve.gallery.store.records import Item, ItemRecord, StoredChecksums
 from mmretrieve.gallery.view import positions_among
@@ -46,7 +46,7 @@ class Counts:
     """The statements and the steps of SQLite's virtual machine since `start`, which do not depend on the speed of the machine."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        connect = ledger.connect
+        connect = connections.connect
         self.statements, self._steps = list[str](), list[int]()
 
         def counting(path: Path) -> sqlite3.Connection:
@@ -55,7 +55,7 @@ class Counts:
             db.set_progress_handler(lambda: self._steps.append(1), 100)
             return db
 
-        monkeypatch.setattr(ledger, "connect", counting)
+        monkeypatch.setattr(connections, "connect", counting)
 
     def start(self) -> None:
         self.statements.clear()

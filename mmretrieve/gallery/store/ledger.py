@@ -90,12 +90,10 @@ class Ledger:
     @contextmanager
     def writing(self) -> Iterator[LedgerTransaction]:
         """One transaction that begins a new generation: committed when the block ends, rolled back when it raises."""
-        with FORK_GATE.no_fork():
-            with self.reading(BEGIN_WRITING) as db:
-                transaction = LedgerTransaction(db, self.path)
-                yield transaction
-                transaction.close()
-            self.connections.close()  # this one has a large cache of pages, and others have pages that are no longer true
+        with self.reading(BEGIN_WRITING) as db:
+            transaction = LedgerTransaction(db, self.path)
+            yield transaction
+            transaction.close()
 
     def check(self) -> None:
         """Raises GalleryError if the metadata, or a sealed ledger, is not what was committed. Reads no rows."""

@@ -33,6 +33,7 @@ MAX_MAPPED_BYTES = 1 << 40  # of the ledger: scattered rows are read twice as fa
 STATEMENT_BATCH_SIZE = 500  # values in one statement
 N_ITEM_COLUMNS = 15  # columns of `items`
 RECORD_BATCH_SIZE = 10_000  # rows that are rewritten, or whose checksums are read, at once
+READ_CACHE_KB = 2_000  # of pages of a connection that is kept
 WRITE_CACHE_KB = 1 << 16  # of changed pages in memory; others are flushed to the disk before the commit, and read again
 MAX_THUMBNAIL_BYTES = 1 << 24  # a JPEG file of 320 pixels has less than a megabyte
 META_TYPES = {
@@ -162,8 +163,9 @@ class LedgerTransaction:
         self.meta: dict[str, Any] = meta_of(db)
 
     def close(self) -> None:
-        """Writes the checksum of the new content; the last statement of a transaction."""
+        """Writes the checksum of the new content; the last statement of a transaction. The cache of pages is small again when it ends."""
         put_meta(self._db, {ledger_checksum.KEY: LedgerChecksum.of(self._db, self._row_sum).to_dict()})
+        self._db.execute(f"PRAGMA cache_size = -{READ_CACHE_KB}")
 
     def set_meta(self, **values: object) -> None:
         put_meta(self._db, values)
