@@ -126,8 +126,15 @@ class OpenClipEncoder:
         if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
             raise OptionError(f"encode_images expects a list of images, got one: {type(images).__name__}")
 
+        remaining = iter(images)
+        first = list(islice(remaining, 2))
+        groups: Iterable[tuple[Float32, bool]] = (
+            self._features_of_groups([chain(first, remaining)])
+            if len(first) == 2
+            else [self._features_of_group((list(map(self._resized, first)), True))]  # threads would cost more than they save
+        )
         features = [self._no_features]
-        for rows, _ in self._features_of_groups([images]):
+        for rows, _ in groups:
             features.append(rows)
             if progress is not None:
                 progress(len(rows))

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 import mmretrieve as mm
+from mmretrieve import concurrency
 from mmretrieve.encoders.openclip import is_out_of_memory, make_resize
 from mmretrieve.errors import EncoderError
 from mmretrieve.images import open_image
@@ -146,3 +147,12 @@ def test_the_pixels_of_a_file_are_not_copied(tmp_path: Path, monkeypatch: pytest
     opened = open_image(tmp_path / "blue.jpg")
     assert (type(opened), opened.mode, opened.size, opened.info) == (Image.Image, "RGB", (40, 30), {})
     assert opened.getpixel((3, 3)) == pytest.approx((9, 9, 200), abs=3)
+
+
+def test_a_single_image_is_encoded_without_threads(small_encoder: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = sorted(photos.rglob("*.png"))[:2]
+    expected = small_encoder.encode_images(paths)
+    monkeypatch.setattr(concurrency, "ThreadPoolExecutor", None)
+    vectors = [small_encoder.encode_images(iter([path]))[0] for path in paths]
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    assert small_encoder.encode_images([]).shape == (0, small_encoder.dim)
