@@ -72,7 +72,7 @@ MANY = 1_000_000  # vectors, over which the bytes of projections and codebooks a
 
 
 @dataclass(frozen=True)
-class Data:
+class StoredVectors:
     """(n, d) rows, (q, d) unit queries, and the benchmark whose queries they are, if they have targets."""
 
     rows: Float16Rows
@@ -145,7 +145,7 @@ def index_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def benchmark_data(name: str, root: Path | None, model: str) -> Data:
+def benchmark_data(name: str, root: Path | None, model: str) -> StoredVectors:
     """The vectors of a benchmark's images, and its queries under automatic weights."""
     encoder = load_encoder(model, device="cpu", dtype="float32")
     benchmark, vectors = encode_gallery(load_benchmark(name, root), encoder)
@@ -153,16 +153,16 @@ def benchmark_data(name: str, root: Path | None, model: str) -> Data:
     composed = compose(benchmark, vectors, encoder, MethodConfig(ComposerName.CAPTIONS), parts)
     setting = make_weight_setting(None, AUTO, composer="captions", benchmark=name, model=encoder.identity.model)
     queries = np.stack([setting.weigh(composition, composed.spread).vector for composition in composed.compositions])
-    return Data(vectors.astype(np.float16), unit(queries), benchmark)
+    return StoredVectors(vectors.astype(np.float16), unit(queries), benchmark)
 
 
-def synthetic_data(size: int) -> Data:
+def synthetic_data(size: int) -> StoredVectors:
     starts = range(0, size, ROW_BATCH_SIZE)
     rows = np.concatenate([synthetic_vectors(start, min(ROW_BATCH_SIZE, size - start)) for start in starts])
-    return Data(rows, composed_queries(rows, N_QUERIES, seed=2))
+    return StoredVectors(rows, composed_queries(rows, N_QUERIES, seed=2))
 
 
-def measure_storages(data: Data) -> Iterator[tuple[str, dict[str, float | None]]]:
+def measure_storages(data: StoredVectors) -> Iterator[tuple[str, dict[str, float | None]]]:
     """Yields the name of each storage and what it keeps."""
     truth = exact_best(data.rows, data.queries, 10)
     for name, propose, vector_bytes in storages(data.rows):
@@ -210,7 +210,7 @@ def search_float8(stored: torch.Tensor) -> Propose:
     return search
 
 
-def measure_indexes(data: Data) -> dict[str, dict[str, Any]]:
+def measure_indexes(data: StoredVectors) -> dict[str, dict[str, Any]]:
     """The cost of each index of a kind, tuned to a recall@10: factory string → measurements on other queries."""
     kinds = (kind for kind in (*KINDS, *OTHER_KINDS) if "HNSW" not in kind)  # a graph takes more bytes than the rows
     factories = [factory_of(kind, *data.rows.shape) for kind in kinds]

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from itertools import chain, islice
 from math import ceil
 from pathlib import Path
@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-import torch.nn.functional as F
 from huggingface_hub import constants, get_session
-from open_clip.transform import CenterCrop, MaybeConvertMode, Resize
 from PIL import Image
 from torch import Tensor, nn
 
@@ -38,7 +36,7 @@ from mmretrieve.encoders.checkpoints import (
     strip_prefixes,
 )
 from mmretrieve.encoders.dtypes import cast_tower, choose_dtype, input_dtype, resolve_dtype
-from mmretrieve.encoders.image_tower import input_size, with_short_last_block
+from mmretrieve.encoders.image_tower import input_size, make_resize, with_short_last_block
 from mmretrieve.encoders.initialization import create_loaded
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
@@ -256,35 +254,6 @@ class OpenClipEncoder:
         values = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous().float().div_(255)
         features = self._model.encode_image(self._normalize(values).to(input_dtype(self.dtype)), normalize=False)
         return features.float().cpu().numpy()  # type: ignore[no-any-return]
-
-
-def make_resize(transforms: Sequence[Callable[[Any], Any]]) -> Callable[[Image.Image], Tensor]:
-    """A function that applies transforms of open_clip to an RGB image and returns (height, width, 3) uint8 pixels.
-
-    For torchvision's own transforms, torch resizes, in a fraction of the time of Pillow. Of 255 levels, a value differs by 2 at most.
-    """
-    kinds = [type(transform) for transform in transforms]
-    if kinds not in ([Resize, CenterCrop, MaybeConvertMode], [Resize, MaybeConvertMode]):
-        return partial(_transformed, transforms)
-    resize: Any
-    resize, *crops = transforms[:-1]
-    return partial(_resized, resize.size, resize.interpolation.value, crops)
-
-
-def _transformed(transforms: Sequence[Callable[[Any], Any]], image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(reduce(lambda picture, transform: transform(picture), transforms, image)))
-
-
-def _resized(size: int | tuple[int, int], mode: str, crops: Sequence[Callable[[Tensor], Tensor]], image: Image.Image) -> Tensor:
-    """(height, width, 3) pixels. size: of the shorter side, or (height, width)."""
-    pixels: Tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    short = min(image.size)
-    height, width = (int(size * side / short) for side in pixels.shape[2:]) if isinstance(size, int) else size
-    if (height, width) != tuple(pixels.shape[2:]):
-        pixels = F.interpolate(pixels, (height, width), mode=mode, antialias=True)
-    for crop in crops:
-        pixels = crop(pixels)
-    return pixels[0].permute(1, 2, 0)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.storage import CENTERED, FLOAT8, RESCORED, STORAGES, Data, index_table, measure_storages, table
+from benchmarks.storage import CENTERED, FLOAT8, RESCORED, STORAGES, StoredVectors, index_table, measure_storages, table
 from mmretrieve.gallery.index.tuning import composed_queries
 from mmretrieve.vectors import unit
 
@@ -18,7 +18,7 @@ DIM = 32
 def test_storages_are_measured_before_and_after_exact_scores() -> None:
     rng = np.random.default_rng(0)
     rows = unit(rng.normal(size=(1000, DIM)) * np.arange(1, DIM + 1) ** -0.5 + 0.3).astype(np.float16)
-    measured = dict(measure_storages(Data(rows, composed_queries(rows, 20))))
+    measured = dict(measure_storages(StoredVectors(rows, composed_queries(rows, 20))))
     assert [*measured] == [*STORAGES, CENTERED, *FLOAT8]
     assert measured["float16"]["recall@10"] == 1
     for name, bits in {"float16": 16, "int8": 8, "4 bits": 4, "TurboQuant, 2 bits": 2, **dict.fromkeys(FLOAT8, 8)}.items():

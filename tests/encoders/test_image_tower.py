@@ -16,7 +16,8 @@ from torch import nn
 
 import mmretrieve as mm
 from mmretrieve import concurrency
-from mmretrieve.encoders.openclip import is_out_of_memory, make_resize
+from mmretrieve.encoders.image_tower import make_resize
+from mmretrieve.encoders.openclip import is_out_of_memory
 from mmretrieve.errors import EncoderError
 from mmretrieve.images import open_image
 
