@@ -79,9 +79,11 @@ class RequestField:
 
     def parse(self, name: str, value: Any) -> Any:
         """The value in its normal form: a tuple where several are accepted. Raises OptionError, naming the field."""
+        if value is None:
+            return () if self.several else None
         if self.several:
             return tuple(self._parse_one(name, one) for one in _as_list(value, self.kind))
-        return None if value is None else self._parse_one(name, value)
+        return self._parse_one(name, value)
 
     def _parse_one(self, name: str, value: Any) -> Any:
         match self.kind:
@@ -415,8 +417,6 @@ def _is_numbers(value: Any) -> bool:
 
 def _as_list(value: Any, kind: FieldKind) -> list[Any]:
     """One value or several as a list; one region is a sequence of numbers itself."""
-    if value is None:
-        return []
     if kind is FieldKind.REGION and _is_numbers(value):
         return [value]
     several = list | tuple | set | frozenset if kind is FieldKind.ID else list | tuple

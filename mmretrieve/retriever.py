@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,7 @@ import numpy as np
 
 from mmretrieve.answerable import JUDGED_HITS, Answerability
 from mmretrieve.composers import Parts, make_composer
-from mmretrieve.composers.avoiding import avoid_directions, avoided_phrases
+from mmretrieve.composers.avoiding import PhrasesToAvoid, avoid_terms
 from mmretrieve.composers.base import Composer
 from mmretrieve.composition import Composition, check_composition
 from mmretrieve.concurrency import LruCache
@@ -594,7 +594,9 @@ class Retriever:
             compositions = iter(self._composer(*key).compose(together) if together else ())
             for i in members:
                 parts[i] = list(islice(compositions, len(inputs[i])))
-        return [self._composition_of(*one) for one in zip(prepared, parts, strict=True)]
+        wholes = [one.combine(of_each) if of_each else None for one, of_each in zip(prepared, parts, strict=True)]
+        avoided = self._avoid_terms(prepared, wholes)
+        return [self._composition_of(*one) for one in zip(prepared, wholes, avoided, strict=True)]
 
     def ids_of_references(self, request: SearchRequest) -> list[str]:
         """Returns the items that a request has as references, and those with the same content.
@@ -678,30 +680,34 @@ class Retriever:
         assert isinstance(weights, Mapping)  # `parse_weights` lets nothing else through
         return composition.with_weights(weights)
 
-    def _composition_of(self, prepared: PreparedRequest, parts: Sequence[Composition]) -> Composition:
-        """The compositions of one request's inputs as one, with terms for what it avoids, likes and dislikes, under its rule."""
-        request = prepared.request
-        composition = prepared.combine(parts) if parts else None
-        rule = prepared.rule
-        added = {AVOID: prepared.avoid, "more": request.more_like, "less": request.less_like}
-        for role, names in added.items():
-            if names:
-                _check_weighs(rule, role)
-                if role == AVOID:
-                    terms = self._avoid_terms(prepared, composition)
-                else:
-                    terms = Composition.of(role, self.gallery.vectors(names), LIKE_WEIGHTS[role], names)
-                composition = terms if composition is None else composition.with_terms(terms)
-        if composition is None:
-            raise OptionError(EMPTY_QUERY)
-        return composition if rule is None else composition.with_rule(rule)
+    def _avoid_terms(
+        self, prepared: Sequence[PreparedRequest], compositions: Sequence[Composition | None]
+    ) -> list[Composition | None]:
+        """For each request the terms of what it avoids; None if it avoids nothing."""
+        queries: list[PhrasesToAvoid | None] = []
+        for one, composition in zip(prepared, compositions, strict=True):
+            words = {} if composition is None else composition.words
+            if one.avoid:
+                _check_weighs(one.rule, AVOID)
+            avoided = PhrasesToAvoid(one.avoid, one.avoid_weights, words.get(Term.TEXT), words.get(Term.COMPOSED))
+            queries.append(avoided if one.avoid else None)
+        terms = iter(avoid_terms(self.encoder, self._swap.lexicon, [query for query in queries if query is not None]))
+        return [None if query is None else next(terms) for query in queries]
 
-    def _avoid_terms(self, prepared: PreparedRequest, composition: Composition | None) -> Composition:
-        words, lexicon = {} if composition is None else composition.words, self._swap.lexicon
-        caption, rewrite = words.get(Term.TEXT), words.get(Term.COMPOSED)
-        rows = avoid_directions(self.encoder, prepared.avoid, lexicon, caption, rewrite)
-        terms = Composition.of(AVOID, rows, -1.0, avoided_phrases(prepared.avoid, lexicon, caption))
-        return replace(terms, weights=prepared.avoid_weights, shares={})
+    def _composition_of(
+        self, prepared: PreparedRequest, composition: Composition | None, avoided: Composition | None
+    ) -> Composition:
+        """The composition of a request's inputs with the terms of what it avoids, likes and dislikes, under its rule."""
+        request, rule, parts = prepared.request, prepared.rule, [composition, avoided]
+        for role, ids in {"more": request.more_like, "less": request.less_like}.items():
+            if ids:
+                _check_weighs(rule, role)
+                parts.append(Composition.of(role, self.gallery.vectors(ids), LIKE_WEIGHTS[role], ids))
+        present = [part for part in parts if part is not None]
+        if not present:
+            raise OptionError(EMPTY_QUERY)
+        whole = reduce(Composition.with_terms, present)
+        return whole if rule is None else whole.with_rule(rule)
 
     @property
     def caches(self) -> dict[str, LruCache[Any]]:

@@ -80,7 +80,7 @@ def test_a_reference_in_memory(retriever: mm.Retriever, picture: Path) -> None:
 def test_a_file_is_encoded_once_for_each_content(
     made: Path, picture: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = mm.load_encoder("wardrobe")
+    encoder = mm.load_encoder("wardrobe", dtype="float32")
     retriever, calls, encode = mm.Retriever.open(made, encoder=encoder), [], encoder.encode_images
     monkeypatch.setattr(encoder, "encode_images", lambda images: calls.append(1) or encode(images))
     file = shutil.copy(picture, tmp_path / "a.png")

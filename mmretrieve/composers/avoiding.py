@@ -6,64 +6,93 @@ with the phrase and the same caption with something else in its place is one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mmretrieve.composition import UNKNOWN_TRUST, AvoidedPhrase, Caption
+from mmretrieve.composition import UNKNOWN_TRUST, AvoidedPhrase, Caption, Composition
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.language.editing import insert_phrase, remove_phrase
 from mmretrieve.language.lexicon import Lexicon
-from mmretrieve.vectors import Float32
+from mmretrieve.weighting import AVOID
 
 MAX_ALTERNATIVES = 12  # per phrase
 MIN_DIFFERENCE = 1e-3  # a shorter difference of unit vectors has no meaningful direction
 
 
-def avoid_directions(
-    encoder: Encoder, phrases: Sequence[str], lexicon: Lexicon, caption: str | None = None, rewrite: str | None = None
-) -> Float32:
-    """The unit vector from the caption with alternatives to the caption with the phrase, for each phrase.
+@dataclass(frozen=True)
+class PhrasesToAvoid:
+    """The phrases that one query avoids.
 
-    For "stripes" and "a photo of a red striped dress", it is the vector of that sentence minus the mean of "a photo of a red
-    plain dress", "a photo of a red checked dress" and so on. A phrase without known alternatives is compared with the caption
-    without it, and a noun that cannot be removed with the `rewrite`. Without a caption, or if the encoder does not distinguish
-    the sentences, the direction is the vector of the phrase itself.
+    Parameters
+    ----------
+    phrases : sequence of n str
+    weights : tuple of n float
+        The base weight of each phrase.
+    caption, rewrite : str, optional
+        The caption of the reference, and the caption with the prompt applied.
+    """
+
+    phrases: Sequence[str]
+    weights: tuple[float, ...]
+    caption: str | None = None
+    rewrite: str | None = None
+
+    def words(self, lexicon: Lexicon) -> list[AvoidedPhrase]:
+        """The phrases, each with the trust in the caption if that states it: if removing the phrase changes the caption."""
+        caption = self.caption
+        trust = caption.trust if isinstance(caption, Caption) else UNKNOWN_TRUST
+        stated = [caption is not None and remove_phrase(caption, phrase, lexicon) != caption for phrase in self.phrases]
+        return [AvoidedPhrase(phrase, trust=trust if each else 0.0) for phrase, each in zip(self.phrases, stated, strict=True)]
+
+
+def avoid_terms(encoder: Encoder, lexicon: Lexicon, queries: Sequence[PhrasesToAvoid]) -> list[Composition]:
+    """One composition for each query: a term for each phrase that it avoids. The texts of all queries are encoded together.
+
+    A term is the unit vector from the caption with alternatives to the caption with the phrase. For "stripes" and "a photo of a
+    red striped dress", it is the vector of that sentence minus the mean of "a photo of a red plain dress", "a photo of a red
+    checked dress" and so on. A phrase without known alternatives is compared with the caption without it, and a noun that cannot
+    be removed with the rewrite. Without a caption, or if the encoder does not distinguish the sentences, the term is the vector
+    of the phrase itself.
 
     Parameters
     ----------
     encoder : Encoder
-    phrases : sequence of n str
     lexicon : Lexicon
         Provides the alternatives of a phrase.
-    caption, rewrite : str, optional
-        The caption of the reference, and the caption with the prompt applied.
+    queries : sequence of PhrasesToAvoid
 
     Returns
     -------
-    ndarray of shape (n, d), float32
-        Unit rows.
+    list of Composition
+        Terms of the role `avoid`, with the weights of each query.
     """
-    contrasts = [_contrast(phrase, lexicon, caption, rewrite) for phrase in phrases]
-    texts = list(
-        dict.fromkeys([*phrases, *(text for sentence, alternatives in contrasts for text in (sentence, *alternatives))])
+    contrasts = [
+        [(phrase, *_contrast(phrase, lexicon, query.caption, query.rewrite)) for phrase in query.phrases] for query in queries
+    ]
+    texts = dict.fromkeys(
+        text for of_each in contrasts for phrase, sentence, others in of_each for text in (phrase, sentence, *others)
     )
-    row = dict(zip(texts, encoder.encode_texts(texts).astype(np.float64), strict=True)) if texts else {}
-    directions = []
-    for phrase, (sentence, alternatives) in zip(phrases, contrasts, strict=True):
-        difference = row[sentence]
-        if alternatives:
-            difference = difference - np.mean([row[text] for text in alternatives], axis=0)
-        length = float(np.linalg.norm(difference))
-        directions.append(difference / length if length > MIN_DIFFERENCE else row[phrase])
-    return np.asarray(directions, dtype=np.float32).reshape(len(phrases), -1)
+    row = dict(zip(texts, encoder.encode_texts(list(texts)).astype(np.float64), strict=True)) if texts else {}
+    terms = []
+    for query, of_each in zip(queries, contrasts, strict=True):
+        rows = np.array([_direction(row, *contrast) for contrast in of_each], dtype=np.float32)
+        avoided = Composition.of(AVOID, rows, -1.0, query.words(lexicon))
+        terms.append(replace(avoided, weights=query.weights, shares={}))
+    return terms
 
 
-def avoided_phrases(phrases: Sequence[str], lexicon: Lexicon, caption: str | None = None) -> list[AvoidedPhrase]:
-    """The phrases, each with the trust in the caption if that states it: if removing the phrase changes the caption."""
-    trust = caption.trust if isinstance(caption, Caption) else UNKNOWN_TRUST
-    stated = [caption is not None and remove_phrase(caption, phrase, lexicon) != caption for phrase in phrases]
-    return [AvoidedPhrase(phrase, trust=trust if each else 0.0) for phrase, each in zip(phrases, stated, strict=True)]
+def _direction(
+    row: Mapping[str, NDArray[np.float64]], phrase: str, sentence: str, alternatives: Sequence[str]
+) -> NDArray[np.float64]:
+    """(d,) the unit vector from the mean of the alternatives to the sentence."""
+    difference = row[sentence]
+    if alternatives:
+        difference = difference - np.mean([row[text] for text in alternatives], axis=0)
+    length = float(np.linalg.norm(difference))
+    return difference / length if length > MIN_DIFFERENCE else row[phrase]
 
 
 def _contrast(phrase: str, lexicon: Lexicon, caption: str | None, rewrite: str | None) -> tuple[str, list[str]]:

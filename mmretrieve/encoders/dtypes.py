@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmretrieve.encoders import int8
 from mmretrieve.encoders.base import EncoderIdentity
+from mmretrieve.encoders.image_tower import with_plain_attention
 from mmretrieve.errors import EncoderError, GalleryError, OptionError, unknown
 from mmretrieve.options import AUTO, Dtype, cache_folder, load_json
 
@@ -76,8 +77,11 @@ def choose_dtype(name: str, device: torch.device, tower: nn.Module, size: int, i
 
 
 def cast_tower(tower: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The tower, computing in that dtype."""
-    return int8.quantized(tower) if dtype is torch.int8 else tower.to(dtype)
+    """The tower, computing in that dtype. On a CPU, bfloat16 and int8 give an image the same vector in every batch."""
+    if dtype is torch.int8:
+        return int8.quantized(tower)
+    is_on_cpu = next(tower.parameters()).device.type == "cpu"
+    return with_plain_attention(tower.to(dtype)) if is_on_cpu and dtype is torch.bfloat16 else tower.to(dtype)
 
 
 def input_dtype(dtype: torch.dtype) -> torch.dtype:

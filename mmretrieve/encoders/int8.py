@@ -8,14 +8,12 @@ AVX2 adds pairs of products in 16 bits, which 255 · 63 · 2 does not exceed. In
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mmretrieve.encoders.image_tower import ClassTokenBlock
+from mmretrieve.encoders.image_tower import replace_attention
 
 INPUT_LEVELS, WEIGHT_LEVELS = 255, 63  # 0 to 255, and -63 to 63
 SMALLEST_SCALE = 1e-12  # of rows of equal values
@@ -31,7 +29,7 @@ def is_supported() -> bool:
 def quantized(tower: nn.Module) -> nn.Module:
     """A copy of the tower that shares its weights, with linear layers and attention of 8-bit integers. The rest stays float32."""
     shared = {id(tensor): tensor for tensor in (*tower.parameters(), *tower.buffers())}
-    return _replace_layers(copy.deepcopy(tower, shared))
+    return _replace_layers(replace_attention(copy.deepcopy(tower, shared), Int8Linear))
 
 
 def largest_input(tower: nn.Module) -> int:
@@ -45,8 +43,6 @@ def _replace_layers(module: nn.Module) -> nn.Module:
             setattr(module, name, Int8Linear(child.weight, child.bias))
         elif isinstance(child, nn.Conv2d) and isinstance(module, VisionTransformer) and _is_of_patches(child):
             module.conv1 = Int8Patches(child)
-        elif isinstance(module, ResidualAttentionBlock) and name == "attn" and child._qkv_same_embed_dim and child.batch_first:
-            module.attn = Int8Attention(child, of_few_queries=isinstance(module, ClassTokenBlock))
         else:
             _replace_layers(child)
     return module
@@ -104,33 +100,3 @@ def _is_of_patches(convolution: nn.Conv2d) -> bool:
         and convolution.dilation == (1, 1)
         and convolution.groups == 1
     )
-
-
-class Int8Attention(nn.Module):
-    """`nn.MultiheadAttention` with projections in 8-bit integers. Its own fast path reads float weights.
-
-    `of_few_queries`: whether queries are some of the rows, as in a `ClassTokenBlock`, and projected apart from keys and values.
-    """
-
-    def __init__(self, attention: Any, *, of_few_queries: bool = False) -> None:
-        super().__init__()
-        self._heads = attention.num_heads
-        # the parts of the projection that are computed together
-        sizes = [attention.embed_dim * part for part in ((1, 2) if of_few_queries else (3,))]
-        biases = [None] * len(sizes) if attention.in_proj_bias is None else attention.in_proj_bias.split(sizes)
-        self._inputs = nn.ModuleList(map(Int8Linear, attention.in_proj_weight.split(sizes), biases))
-        self._output = Int8Linear(attention.out_proj.weight, attention.out_proj.bias)
-
-    def forward(
-        self, queries_bqd: Tensor, rows_bld: Tensor, *_: Tensor, attn_mask: Tensor | None, **_options: bool
-    ) -> tuple[Tensor, None]:
-        *of_queries, of_rows = self._inputs
-        parts = [*(layer(queries_bqd) for layer in of_queries), of_rows(rows_bld)]
-        queries, keys, values = (head for part in parts for head in self._heads_of(part, rows_bld.shape[-1]))
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask)
-        return self._output(attended.transpose(1, 2).reshape(queries_bqd.shape)), None
-
-    def _heads_of(self, projected_blp: Tensor, dim: int) -> Tensor:
-        """(p / dim, batch, heads, length, dim / heads) queries, keys or values."""
-        batch, length, width = projected_blp.shape
-        return projected_blp.view(batch, length, width // dim, self._heads, -1).permute(2, 0, 3, 1, 4)

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, islice
 from math import ceil
 from pathlib import Path
@@ -23,7 +23,7 @@ from huggingface_hub import constants, get_session
 from PIL import Image
 from torch import Tensor, nn
 
-from mmretrieve.concurrency import LruCache, map_ahead, map_batches_ahead
+from mmretrieve.concurrency import LruCache, map_ahead, map_batches_ahead, map_on_cores
 from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
 from mmretrieve.encoders.checkpoints import (
     CONFIG,
@@ -46,7 +46,8 @@ from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, Preprocessing
 from mmretrieve.vectors import Float32, unit
 
-TEXT_BATCH_SIZE = 64
+TEXT_GROUP_SIZE = 32  # texts that are encoded at a time
+MIN_TEXTS_ON_CORES = 32  # with fewer, all cores encode one group
 MAX_CACHED_TEXTS = 4096  # features: 16 MB of 1024 dimensions
 CPU_GROUP_SIZE = 16  # images that each core encodes at a time; the activations of more do not stay in its caches
 GPU_GROUP_SIZE, GPU_WORKERS = 128, 2  # until memory runs out
@@ -157,15 +158,14 @@ class OpenClipEncoder:
         On a CPU, each core encodes groups of its own, which need not wait for others. On a GPU, one group is copied while another is
         computed. A single group is encoded by all cores.
         """
-        is_cpu, all_threads = self.device.type == "cpu", torch.get_num_threads()
-        workers, initializer = (all_threads, partial(torch.set_num_threads, 1)) if is_cpu else (GPU_WORKERS, None)
         prepared = map_batches_ahead(self._resized, batches, MAX_PREPARED_IMAGES)
-        groups = chain.from_iterable(self._groups(images, workers if is_cpu else 1) for images in prepared)
-        try:
-            yield from map_ahead(self._features_of_group, groups, 2 * workers, workers=workers, initializer=initializer)
-        finally:
-            if all_threads > 1:  # otherwise another call may be waiting to restore the number
-                torch.set_num_threads(all_threads)  # of threads that start later, too
+        if self.device.type == "cpu":
+            cores = torch.get_num_threads()
+            return map_on_cores(self._features_of_group, self._groups_of_batches(prepared, cores))
+        return map_ahead(self._features_of_group, self._groups_of_batches(prepared, 1), 2 * GPU_WORKERS, workers=GPU_WORKERS)
+
+    def _groups_of_batches(self, batches: Iterable[Iterator[Tensor]], cores: int) -> Iterator[tuple[list[Tensor], bool]]:
+        return chain.from_iterable(self._groups(images, cores) for images in batches)
 
     def _groups(self, images: Iterator[Tensor], cores: int) -> Iterator[tuple[list[Tensor], bool]]:
         """The images of a batch in groups, at least one, and whether it is the last. The last ones have equal sizes, one or two a core."""
@@ -206,10 +206,17 @@ class OpenClipEncoder:
         """The (dim,) features of n texts. Those of one length are encoded together: a text has the same features in every batch."""
         tokens = self._context.tokenize(texts)[0]
         lengths = cropped_lengths(self._model, tokens)
+        groups = [
+            rows
+            for length in sorted(set(lengths.tolist()))
+            for rows in (lengths == length).nonzero()[:, 0].split(TEXT_GROUP_SIZE)
+        ]
+        of_groups = (tokens[rows] for rows in groups)
+        on_cores = self.device.type == "cpu" and len(texts) >= MIN_TEXTS_ON_CORES
+        encoded = map_on_cores(self._text_features, of_groups) if on_cores else map(self._text_features, of_groups)
         features = np.empty((len(texts), self.dim), np.float32)
-        for length in sorted(set(lengths.tolist())):
-            for rows in (lengths == length).nonzero()[:, 0].split(TEXT_BATCH_SIZE):
-                features[rows] = self._text_features(tokens[rows])
+        for rows, group in zip(groups, encoded, strict=True):
+            features[rows] = group
         return [row.copy() for row in features]
 
     @torch.inference_mode()

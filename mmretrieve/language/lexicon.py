@@ -227,20 +227,23 @@ class Lexicon:
         return exact | phrases, stems
 
     @cached_property
-    def _longest(self) -> Mapping[str, int]:
-        """The first token of known phrases, exact or as a stem → the length of the longest one."""
-        longest: dict[str, int] = {}
+    def _lengths(self) -> Mapping[str, tuple[int, ...]]:
+        """The first token of known phrases, exact or as a stem → their lengths, the longest first."""
+        lengths: dict[str, set[int]] = {}
         for key in chain(*self._tables):
-            longest[key[0]] = max(len(key), longest.get(key[0], 0))
-        return longest
+            lengths.setdefault(key[0], set()).add(len(key))
+        return {first: tuple(sorted(several, reverse=True)) for first, several in lengths.items()}
 
     def _match_at(self, words: Sequence[WordToken], start: int) -> Match | None:
-        longest = max(self._longest.get(words[start].exact, 0), self._longest.get(words[start].stem, 0))
-        if not longest:
-            return None
+        first = words[start]
+        lengths = self._lengths.get(first.exact, ())
+        if first.stem != first.exact and (of_stem := self._lengths.get(first.stem, ())):
+            lengths = tuple(sorted({*lengths, *of_stem}, reverse=True))
         exact, stems = self._tables
-        for length in range(min(longest, len(words) - start), 0, -1):
+        for length in lengths:
             part = words[start : start + length]
+            if len(part) < length:
+                continue
             readings: Mapping[int, Reading] | None = exact.get(tuple(word.exact for word in part))
             if readings is None:
                 readings = self._match_number(stems.get(tuple(word.stem for word in part)), part)

@@ -117,11 +117,11 @@ def test_image_vectors_equal_those_of_open_clip(encoder: Encoder, photos: Path) 
     path = next(photos.rglob("*.png"))
     with torch.no_grad():
         expected = model.eval().encode_image(preprocess(Image.open(path))[None], normalize=True).numpy()
-    np.testing.assert_allclose(encoder.encode_images([path]), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images([path]), expected, atol=1e-4)  # torch resizes, and not Pillow
 
 
 def test_bfloat16_images_stay_close_and_texts_exact(encoder: Encoder, photos: Path) -> None:
-    half = load_encoder("wardrobe", dtype="bfloat16")
+    half = load_encoder("wardrobe", device="cpu", dtype="bfloat16")
     paths = sorted(photos.rglob("*.png"))[:20]
     assert (half.encode_images(paths) * encoder.encode_images(paths)).sum(axis=1).min() > 0.999
     np.testing.assert_array_equal(half.encode_texts(["in red"]), encoder.encode_texts(["in red"]))

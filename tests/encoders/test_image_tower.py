@@ -16,7 +16,8 @@ from torch import nn
 
 import mmretrieve as mm
 from mmretrieve import concurrency
-from mmretrieve.encoders.image_tower import make_resize
+from mmretrieve.encoders.dtypes import _has_bfloat16
+from mmretrieve.encoders.image_tower import PlainAttention, SharedLinear, make_resize
 from mmretrieve.encoders.openclip import is_out_of_memory
 from mmretrieve.errors import EncoderError
 from mmretrieve.images import open_image
@@ -42,6 +43,32 @@ def test_pixels_are_those_of_open_clip(
     assert difference.max() <= 2  # of noise; of 255
     assert difference.mean() < 0.02
     assert np.array_equal(np.array(image), noise)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("queries", [3, 65])
+def test_plain_attention_is_that_of_torch(bias: bool, queries: int) -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(32, 4, bias=bias, batch_first=True).eval().requires_grad_(False)
+    plain = PlainAttention(attention, SharedLinear, of_few_queries=queries < 65)
+    rows = torch.randn(5, 65, 32)
+    expected = attention(rows[:, :queries], rows, rows, need_weights=False)[0]
+    torch.testing.assert_close(plain(rows[:, :queries], rows, rows, attn_mask=None)[0], expected)
+
+
+@pytest.mark.skipif(not _has_bfloat16(torch.device("cpu")), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_image_has_the_same_bfloat16_vector_in_every_batch(photos: Path, threads: int) -> None:
+    half, before = mm.load_encoder("wardrobe", device="cpu", dtype="bfloat16"), torch.get_num_threads()
+    paths = sorted(photos.rglob("*.png"))[:20]
+    together = half.encode_images(paths)
+    torch.set_num_threads(threads)
+    try:
+        for size in (1, 2, 3, 7):
+            parts = [half.encode_images(paths[start : start + size]) for start in range(0, len(paths), size)]
+            np.testing.assert_array_equal(np.concatenate(parts), together)
+    finally:
+        torch.set_num_threads(before)
 
 
 class Hungry(nn.Module):
