@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.dtypes import make_photos, random_model
 from benchmarks.first import load_plain, plain_loop
-from benchmarks.int8 import make_photos, random_model
 from benchmarks.script import make_parser, time_call, write_result
 from mmretrieve import load_encoder
 from mmretrieve.encoders.dtypes import input_dtype

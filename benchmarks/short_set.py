@@ -60,7 +60,7 @@ SHORT_SET = (
         ),
     ),
     ShortRun(
-        "int8",
+        "dtypes",
         ("--photos", "16", "--rounds", "1"),
         (
             Headline("index, float32", "times the plain loop", (*INDEXING, "index, float32, exact decoding")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,5 +131,7 @@ def test_evaluation_encodes_raw_values(tmp_path: Path) -> None:
     assert image.getpixel((4, 4)) == (10, 200, 90)
 
 
-def test_galleries_from_before_the_choice_mean_raw() -> None:
-    assert mm.open_gallery(mm.wardrobe.gallery_folder()).colors is mm.Colors.RAW
+def test_galleries_from_before_the_choice_mean_raw(tmp_path: Path) -> None:
+    old = shutil.copytree(Path(__file__).parent / "gallery" / "fixtures" / "format3.gallery", tmp_path / "old")
+    assert mm.open_gallery(old).colors is mm.Colors.RAW
+    assert mm.open_gallery(mm.wardrobe.gallery_folder()).colors is mm.Colors.SRGB

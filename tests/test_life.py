@@ -21,7 +21,12 @@ KNOBS = {"alpha_image": 1.4, "alpha_text": 1.2, "beta": 0.75}
 def test_a_gallery_lives(tmp_path: Path, photos: Path, encoder: mm.Encoder, capsys: pytest.CaptureFixture[str]) -> None:
     folder, source = tmp_path / "shop.gallery", tmp_path / "photos"
     shutil.copytree(photos, source)
-    assert main(["index", str(source), "--gallery", str(folder), "--encoder", "wardrobe", "--quiet", "--json"]) == 0
+    assert (
+        main(
+            ["index", str(source), "--gallery", str(folder), "--encoder", "wardrobe", "--dtype", "float32", "--quiet", "--json"]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["added"] == 60
     reference, *others = sorted(source.rglob("*.png"))
     retriever = mm.Retriever.open(folder, encoder=encoder)

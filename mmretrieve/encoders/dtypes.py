@@ -41,6 +41,12 @@ def resolve_dtype(name: str, device: torch.device) -> Dtype:
     return Dtype(name)
 
 
+def available_dtypes(device: torch.device) -> tuple[Dtype, ...]:
+    """float32, and the other dtypes in which the device is faster."""
+    bfloat16 = (Dtype.BFLOAT16,) if _has_bfloat16(device) else ()
+    return Dtype.FLOAT32, *bfloat16, *((Dtype.INT8,) if device.type == "cpu" and int8.is_supported() else ())
+
+
 def dtype_of_gallery(name: str, device: torch.device, stored: Dtype | None, location: object) -> Dtype:
     """The dtype for a gallery: "auto" is the stored one, or, in a gallery without one, that of `resolve_dtype`, which is never int8.
 

@@ -23,7 +23,7 @@ from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, Dtype, cache_folder
 from mmretrieve.wardrobe.dataset import Drawing, drawings
 
 PICTURES, GALLERY, TABLE = "pictures", "gallery", "drawings.jsonl"
-EDITION = 3  # of the files below; a new edition is drawn again
+EDITION = 4  # of the files below; a new edition is drawn again
 DRAW_COMMAND = "import sys; from mmretrieve.wardrobe.gallery import draw_share; draw_share(*sys.argv[1:])"
 
 

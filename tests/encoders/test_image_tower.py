@@ -16,7 +16,7 @@ from torch import nn
 
 import mmretrieve as mm
 from mmretrieve import concurrency
-from mmretrieve.encoders.dtypes import _has_bfloat16
+from mmretrieve.encoders.dtypes import available_dtypes
 from mmretrieve.encoders.image_tower import PlainAttention, SharedLinear, make_resize
 from mmretrieve.encoders.openclip import is_out_of_memory
 from mmretrieve.errors import EncoderError
@@ -56,7 +56,7 @@ def test_plain_attention_is_that_of_torch(bias: bool, queries: int) -> None:
     torch.testing.assert_close(plain(rows[:, :queries], rows, rows, attn_mask=None)[0], expected)
 
 
-@pytest.mark.skipif(not _has_bfloat16(torch.device("cpu")), reason="this CPU has no bfloat16")
+@pytest.mark.skipif("bfloat16" not in available_dtypes(torch.device("cpu")), reason="this CPU has no bfloat16")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_image_has_the_same_bfloat16_vector_in_every_batch(photos: Path, threads: int) -> None:
     half, before = mm.load_encoder("wardrobe", device="cpu", dtype="bfloat16"), torch.get_num_threads()

@@ -37,7 +37,7 @@ def table(tmp_path: Path, photos: Path) -> Path:
 
 @pytest.fixture
 def shop(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    assert run("index", table, "--gallery", tmp_path / "g", "--encoder", "wardrobe", "--quiet") == 0
+    assert run("index", table, "--gallery", tmp_path / "g", "--encoder", "wardrobe", "--dtype", "float32", "--quiet") == 0
     capsys.readouterr()
     return tmp_path / "g"
 

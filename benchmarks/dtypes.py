@@ -1,6 +1,6 @@
-"""Encoding photos on a CPU with ViT-B/32: a plain open_clip loop, float32 and int8, in turn; and what int8 does to rankings.
+"""Encoding photos on a CPU with ViT-B/32: a plain open_clip loop and each dtype that the CPU has, in turn; and what dtypes do to rankings.
 
-    python -m benchmarks.int8 [--photos 64 --rounds 3] [--data FOLDER] [--out results]
+    python -m benchmarks.dtypes [--photos 64 --rounds 3] [--data FOLDER] [--out results]
 
 The weights are random, and the photos are JPEG files of 1600×1200 that are made on the spot. Models are loaded before the first round. Seconds
 of processor time are those of all threads. Rankings are those of the wardrobe, and of the catalogue in the folder of --data.
@@ -30,21 +30,22 @@ from benchmarks.script import make_parser, summarize, time_call, write_result
 from eval.benchmarks import load_benchmark
 from eval.runs.compositions import MethodConfig, compose
 from eval.runs.features import encode_gallery
-from mmretrieve.encoders.dtypes import compare_int8
+from mmretrieve.encoders.dtypes import available_dtypes, compare_int8
+from mmretrieve.options import Dtype
 
 MODEL, PHOTO_SIZE, PLAIN = "ViT-B-32", (1600, 1200), "plain open_clip loop"
-DTYPES = ("float32", "int8")
+DTYPES = available_dtypes(torch.device("cpu"))
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "int8")
+    parser = make_parser(__doc__, "dtypes")
     parser.add_argument("--photos", type=int, default=64, help="photos to make")
     parser.add_argument("--rounds", type=int, default=3, help="times that each way encodes all photos; 0 for rankings alone")
     data = os.environ.get("MMRETRIEVE_DATA")
     parser.add_argument("--data", type=Path, default=data, help="folder that contains the catalogue (default: %(default)s)")
     options = parser.parse_args()
     result = measure(options.photos, options.rounds) if options.rounds else {}
-    write_result(result | {"rankings": measure_rankings(options.data)}, options.out, "int8")
+    write_result(result | {"rankings": measure_rankings(options.data)}, options.out, "dtypes")
 
 
 def measure(count: int, rounds: int) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
                 wall, rows[way] = time_call(encode)
                 processor[way].append(time.process_time() - started)
                 seconds[way].append(wall)
-        tower = encoders["float32"]
+        tower = encoders[Dtype.FLOAT32]
         compared = compare_int8(tower._model.visual, tower.image_size)
     return {
         "photos": count,
@@ -76,12 +77,12 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
         "times as fast as the plain loop": _ratios(seconds),
         "times as fast as the plain loop in processor time": _ratios(processor),
         "mean cosine to the plain loop": {way: float((rows[PLAIN] * each).sum(axis=1).mean()) for way, each in rows.items()},
-        "check at load time": {"mean cosine": compared.cosine, "speedup of the tower": compared.speedup},
+        "check of int8 at load time": {"mean cosine": compared.cosine, "speedup of the tower": compared.speedup},
     }
 
 
 def measure_rankings(data: Path | None) -> dict[str, Any]:
-    """The mean cosine of int8 to float32 vectors, and recall@10 of image + prompt with each."""
+    """The cosines of each dtype to float32 vectors, and recall@10 of image + prompt with each."""
     sets: dict[str, tuple[Path | None, str | Path]] = {"wardrobe": (None, "wardrobe")}
     if data is not None and (data / "catalogue").is_dir():
         sets["catalogue"] = (data / "catalogue", data / "catalogue" / "model")
@@ -96,13 +97,14 @@ def _measure_ranking(name: str, root: Path | None, spec: str | Path) -> dict[str
             _, vectors[dtype] = encode_gallery(benchmark, encoder, Path(folder))
         composed = compose(benchmark, vectors[dtype], encoder, MethodConfig("sum"), mm.Parts())
         recall[dtype] = benchmark.mean_metrics(composed.measure(lambda composition: composition))["recall@10"]
-    cosines = (vectors["float32"] * vectors["int8"]).sum(axis=1)
-    return {
-        "images": len(cosines),
-        "mean cosine": float(cosines.mean()),
-        "smallest cosine": float(cosines.min()),
-        "recall@10": recall,
-        "points of recall@10 that int8 adds": recall["int8"] - recall["float32"],
+    return {"images": len(vectors["float32"]), "recall@10": recall} | {
+        dtype: {
+            "mean cosine": float((cosines := (vectors["float32"] * rows).sum(axis=1)).mean()),
+            "smallest cosine": float(cosines.min()),
+            "points of recall@10 that it adds": recall[dtype] - recall["float32"],
+        }
+        for dtype, rows in vectors.items()
+        if dtype != "float32"
     }
 
 
