@@ -1,10 +1,11 @@
-"""The dtype in which an image tower computes: which ones a device has, and whether int8 agrees with float32 and is faster.
+"""The dtype in which an image tower computes: which ones a device has, and whether int8 agrees with float32 and is faster than the others.
 
 A comparison takes a fraction of a second for most towers, and is remembered for each encoder, CPU and version of torch.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ from mmretrieve.errors import EncoderError, GalleryError, OptionError, unknown
 from mmretrieve.options import AUTO, Dtype, cache_folder, load_json
 
 MIN_COSINE = 0.9995  # mean, of int8 to float32 vectors
-MIN_SPEEDUP = 2.0  # of processor time of the tower, for "auto"; decoding is not faster
+MIN_SPEEDUPS = {Dtype.FLOAT32: 2.0, Dtype.BFLOAT16: 1.2}  # of processor time of the tower, for "auto"; decoding is not faster
 MIN_WIDTH = 256  # inputs of a layer; below, rounding and scaling cost what 8-bit products save
 PROBE_SECONDS, MAX_PROBES = 0.25, 32  # images that float32 encodes in that time are compared, at least 2
 
@@ -67,13 +68,13 @@ def dtype_of_gallery(name: str, device: torch.device, stored: Dtype | None, loca
 def choose_dtype(name: str, device: torch.device, tower: nn.Module, size: int, identity: EncoderIdentity) -> Dtype:
     """The dtype for the float32 image tower of an encoder, with its input size in pixels.
 
-    "auto" is int8 where `resolve_dtype` has float32 and the tower agrees and is faster in int8. Raises EncoderError if "int8" does not agree.
+    "auto" is int8 where the tower agrees and is faster in it than in what `resolve_dtype` has. Raises EncoderError if "int8" does not agree.
     """
     dtype = resolve_dtype(name, device)
-    is_candidate = name == AUTO and dtype is Dtype.FLOAT32 and device.type == "cpu" and int8.is_supported()
+    is_candidate = name == AUTO and device.type == "cpu" and int8.is_supported()
     if is_candidate and int8.largest_input(tower) >= MIN_WIDTH:
-        compared = remembered_comparison(tower, size, identity.weights)
-        return Dtype.INT8 if compared.cosine >= MIN_COSINE and compared.speedup >= MIN_SPEEDUP else dtype
+        compared = remembered_comparison(tower, size, identity.weights, dtype)
+        return Dtype.INT8 if compared.cosine >= MIN_COSINE and compared.speedup >= MIN_SPEEDUPS[dtype] else dtype
     if dtype is Dtype.INT8 and not (cosine := remembered_comparison(tower, size, identity.weights).cosine) >= MIN_COSINE:
         raise EncoderError(
             f"{identity.model}: int8 is not close enough: its vectors have a mean cosine of {cosine:.4f} to those of float32, expected "
@@ -86,7 +87,7 @@ def cast_tower(tower: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The tower, computing in that dtype. On a CPU, bfloat16 and int8 give an image the same vector in every batch."""
     if dtype is torch.int8:
         return int8.quantized(tower)
-    is_on_cpu = next(tower.parameters()).device.type == "cpu"
+    is_on_cpu = all(weights.device.type == "cpu" for weights in tower.parameters())
     return with_plain_attention(tower.to(dtype)) if is_on_cpu and dtype is torch.bfloat16 else tower.to(dtype)
 
 
@@ -103,17 +104,17 @@ class Int8Comparison:
     speedup: float
 
 
-def remembered_comparison(tower: nn.Module, size: int, weights: str) -> Int8Comparison:
-    """As `compare_int8`, computed once for each hash of weights, CPU and version of torch. A cache that cannot be used is ignored."""
+def remembered_comparison(tower: nn.Module, size: int, weights: str, other: Dtype = Dtype.FLOAT32) -> Int8Comparison:
+    """As `compare_int8`, computed once for each hash of weights, dtype, CPU and version of torch. A cache that cannot be used is ignored."""
     capabilities = getattr(
         torch.cpu, "get_capabilities", torch.backends.cpu.get_cpu_capability
     )()  # torch 2.7 has only the latter
     machine = f"{capabilities} {platform.machine()} {torch.__version__}"
-    key = sha256(f"{weights} {size} {machine} {int8.INPUT_LEVELS} {int8.WEIGHT_LEVELS}".encode()).hexdigest()[:32]
+    key = sha256(f"{weights} {size} {other} {machine} {int8.INPUT_LEVELS} {int8.WEIGHT_LEVELS}".encode()).hexdigest()[:32]
     path = cache_folder() / "int8" / f"{key}.json"
     with suppress(OSError, ValueError, TypeError):
         return Int8Comparison(**load_json(path.read_text("utf-8")))
-    compared = compare_int8(tower, size)
+    compared = compare_int8(tower, size, other)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
@@ -123,18 +124,26 @@ def remembered_comparison(tower: nn.Module, size: int, weights: str) -> Int8Comp
 
 
 @torch.inference_mode()
-def compare_int8(tower: nn.Module, size: int) -> Int8Comparison:
-    """Encodes synthetic images with the float32 tower and in int8."""
-    lower = int8.quantized(tower)
-    for each in (tower, lower):
-        _timed(each, _synthetic_images(1, size))  # the first run of a tower is slower
-    seconds, _ = _timed(tower, _synthetic_images(1, size))
+def compare_int8(tower: nn.Module, size: int, other: Dtype = Dtype.FLOAT32) -> Int8Comparison:
+    """Encodes synthetic images with the float32 tower, in int8 and in another dtype, whose speed is compared."""
+    towers = {
+        dtype: tower if dtype is Dtype.FLOAT32 else _cast_copy(tower, dtype) for dtype in (Dtype.FLOAT32, other, Dtype.INT8)
+    }
+    for dtype, each in towers.items():
+        _timed(each, _synthetic_images(1, size), dtype)  # the first run of a tower is slower
+    seconds, _ = _timed(tower, _synthetic_images(1, size), Dtype.FLOAT32)
     images = _synthetic_images(min(max(int(PROBE_SECONDS / max(seconds, 1e-9)), 2), MAX_PROBES), size)
-    (exact_seconds, exact), (lower_seconds, rounded) = _timed(tower, images), _timed(lower, images)
-    return Int8Comparison(float(F.cosine_similarity(exact, rounded).mean()), exact_seconds / max(lower_seconds, 1e-9))
+    times = {dtype: _timed(each, images, dtype) for dtype, each in towers.items()}
+    (_, exact), (int8_seconds, rounded) = times[Dtype.FLOAT32], times[Dtype.INT8]
+    return Int8Comparison(float(F.cosine_similarity(exact, rounded).mean()), times[other][0] / max(int8_seconds, 1e-9))
 
 
-def _timed(tower: nn.Module, images: Tensor) -> tuple[float, Tensor]:
+def _cast_copy(tower: nn.Module, dtype: Dtype) -> nn.Module:
+    return cast_tower(tower if dtype is Dtype.INT8 else copy.deepcopy(tower), getattr(torch, dtype))  # int8 copies it
+
+
+def _timed(tower: nn.Module, images: Tensor, dtype: Dtype) -> tuple[float, Tensor]:
+    images = images.to(input_dtype(getattr(torch, dtype)))
     started = time.process_time()
     features = tower(images)
     return time.process_time() - started, features

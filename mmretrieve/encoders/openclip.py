@@ -283,8 +283,9 @@ def load_encoder(
         "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:N" or "mps".
     dtype : str, default="auto"
         The dtype in which the image tower computes: "float32", "bfloat16", "float16", "int8" (on x86 CPUs with AVX2) or "auto",
-        which is bfloat16 if the hardware supports it, int8 if this tower is at least twice as fast in it and its vectors have a mean
-        cosine of at least 0.9995 to those of float32, otherwise float32. Texts are always encoded in float32. Vectors are always float32.
+        which is bfloat16 if the hardware supports it, else float32; on a CPU it is int8 if this tower is at least 1.2 times as fast in it as
+        in bfloat16, or twice as fast as in float32, and its vectors have a mean cosine of at least 0.9995 to those of float32. Texts are
+        always encoded in float32. Vectors are always float32.
     preprocessing : str, default="plain"
         "plain", or "targetpad" to pad long images first (see `images.target_pad`).
 

@@ -163,8 +163,13 @@ def test_auto_is_int8_only_if_it_agrees_and_is_faster(
     tower, identity = nn.Sequential(nn.Linear(width, 8)), mm.EncoderIdentity("m", "w", "p")
     assert dtypes.choose_dtype("auto", CPU, tower, 32, identity) is chosen
     assert dtypes.choose_dtype("float32", CPU, tower, 32, identity) is Dtype.FLOAT32
+    asked: list[Dtype] = []
     monkeypatch.setattr(dtypes, "_has_bfloat16", lambda _device: True)
-    assert dtypes.choose_dtype("auto", CPU, tower, 32, identity) is Dtype.BFLOAT16
+    for against_bfloat16, faster in ((1.2, chosen is Dtype.INT8 or speedup == 1.9), (1.1, False)):
+        compared = Int8Comparison(cosine, against_bfloat16)
+        monkeypatch.setattr(dtypes, "remembered_comparison", lambda *given, one=compared: asked.append(given[-1]) or one)
+        assert dtypes.choose_dtype("auto", CPU, tower, 32, identity) is (Dtype.INT8 if faster else Dtype.BFLOAT16)
+    assert set(asked) <= {Dtype.BFLOAT16}
 
 
 class Tower(nn.Module):
@@ -193,6 +198,9 @@ def test_a_comparison_is_remembered_by_weights_and_cpu(tmp_path: Path, monkeypat
         assert Tower.runs == 3 * runs
         dtypes.remembered_comparison(Tower(), 16, "one")
         assert Tower.runs == 3 * runs
+    dtypes.remembered_comparison(Tower(), 16, "one", Dtype.BFLOAT16)
+    assert Tower.runs == 4 * runs + 2, "a third tower is timed"
+    Tower.runs = 3 * runs
     for path in (tmp_path / "int8").iterdir():
         path.write_text("{damaged", encoding="utf-8")
     dtypes.remembered_comparison(Tower(), 16, "one")
