@@ -1,7 +1,7 @@
 """Candidate rows of a search: the index proposes them, and rows that it does not cover are added.
 
-An index knows nothing of deleted, excluded or filtered items. It is therefore asked for more rows than are needed, until enough of them pass.
-If few rows pass the filter, or too few candidates do, all rows that pass are scored instead.
+If few rows pass the filter, they are all scored. If less than a third passes, the index is limited to them. Otherwise, and on a GPU, it knows
+nothing of deleted, excluded or filtered items: it is asked for more rows than are needed, until enough of them pass, or all are scored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mmretrieve.vectors import Float32
 
 MAX_SCORED_ROWS = 1_024  # under a filter: scoring up to so many rows is faster than an index
 MAX_SCORED_SHARE = 0.01  # under a filter: the same for this share of the gallery
+MAX_SELECTED_SHARE = 1 / 3  # of the rows: an index is limited to so many; with more, checking each takes longer
 MAX_FETCH_FACTOR = 16  # of `fetch_k` over `expected_k`; beyond it all rows are scored
 
 
@@ -32,6 +33,9 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
     if len(covered) <= k:
         return rows
     share = min(1.0, (len(covered) + excluded) / len(index))
+    if share <= MAX_SELECTED_SHARE and index.can_select:
+        proposals = index.among(covered).search(queries_qd, k)
+        return np.concatenate([_distinct(np.concatenate(proposals)), uncovered])
     candidates = _propose(index, queries_qd, k, ceil((k + excluded) / share), covered)
     return rows if candidates is None else np.concatenate([_distinct(candidates), uncovered])
 

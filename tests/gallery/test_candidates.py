@@ -13,8 +13,9 @@ from mmretrieve.gallery.candidates import MAX_SCORED_ROWS, _is_in, find_candidat
 class Ordered:
     """An index that proposes rows 0, 1, 2, … to a query 0, and rows from `query` on to any other. It notes what was asked."""
 
-    def __init__(self, size: int, max_k: int | None = None) -> None:
-        self.size, self.max_k = size, max_k
+    def __init__(self, size: int, max_k: int | None = None, *, can_select: bool = False) -> None:
+        self.size, self.max_k, self.can_select = size, max_k, can_select
+        self.selected: np.ndarray | None = None
         self.asked: list[tuple[int, int]] = []  # queries, k
         self.widened: list[float] = []
 
@@ -25,8 +26,14 @@ class Ordered:
         self.widened.append(factor)
         return self
 
+    def among(self, rows: np.ndarray) -> Ordered:
+        self.selected = rows
+        return self
+
     def search(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
         self.asked.append((len(queries), k))
+        if self.selected is not None:
+            return [self.selected[self.selected >= int(first)][:k] for first in queries[:, 0]]
         return [np.arange(int(first), min(int(first) + k, self.size)) for first in queries[:, 0]]
 
 
@@ -84,11 +91,23 @@ def test_few_rows_that_pass_a_filter_are_all_scored(count: int, live: int, is_as
     assert bool(index.asked) is is_asked
 
 
+@pytest.mark.parametrize(("step", "is_selected"), [(2, False), (3, True), (50, True)])
+def test_an_index_is_limited_to_a_third_of_the_rows_or_fewer(step: int, is_selected: bool) -> None:
+    index = Ordered(300_000, can_select=True)
+    rows = range(0, 300_000, step)
+    found = candidates(index, rows, excluded=0, live=300_000, queries=(0, 6_000))
+    assert found == ([*rows[:5], *rows[6_000 // step :][:5]] if is_selected else [*range(0, 10, 2), *range(6_000, 6_010, 2)])
+    assert (index.selected is not None, index.asked) == (is_selected, [(2, 5 if is_selected else 10)])
+
+
 def test_rows_that_the_index_does_not_cover_are_all_candidates() -> None:
     index = Ordered(50)
     assert candidates(index, range(100), live=100) == [*range(5), *range(50, 100)]
     assert candidates(index, range(45, 100), live=55) == list(range(45, 100))  # five covered ones: no use to ask for five
     assert len(index.asked) == 1
+    limited = Ordered(50_000, can_select=True)
+    assert candidates(limited, [*range(0, 50_000, 10), 50_001], live=50_002) == [0, 10, 20, 30, 40, 50_001]
+    assert limited.asked == [(1, 5)]
 
 
 @pytest.mark.parametrize("among", [range(100), range(40, 60), range(0, 100, 3), [7]])

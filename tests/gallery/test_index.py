@@ -83,6 +83,33 @@ def test_every_index_type_that_searches_all_rows_ranks_as_exact_numpy(factory: s
         assert best_rows(index, vectors, queries, k) == exact_best(vectors, queries, k).tolist()
 
 
+@pytest.mark.parametrize("kind", GALLERIES)
+@pytest.mark.parametrize("factory", EXACT + CELLS + OTHERS)
+def test_an_index_that_is_limited_to_some_rows_ranks_them_as_exact_numpy(factory: str, kind: str) -> None:
+    if "HNSW16" in factory and kind in TIED:
+        pytest.skip("a walk over a graph of copies does not come to all of them")
+    assert built(factory, kind).can_select is (factory != "PQ8x4")
+    if factory == "PQ8x4":
+        return
+    vectors, queries = rows(kind), composed_queries(rows(kind), 12, seed=1)
+    for selected in (np.arange(0, 600, 7), np.array([3, 5, 599]), np.arange(600)):
+        index = built(factory, kind).with_params(ALL).among(selected)
+        proposals = index.search(queries, 10)
+        assert all(np.isin(found, selected).all() for found in proposals)
+        expected = [[int(selected[i]) for i in best] for best in exact_best(vectors[selected], queries, 10)]
+        assert best_rows(index, vectors, queries, 10) == expected
+
+
+def test_an_index_is_searched_more_widely_for_few_rows() -> None:
+    index = built("IVF16,SQ8", "random").with_params(SearchParams(nprobe=2))
+    assert index.among(np.arange(600)).params.nprobe == 2
+    assert index.among(np.arange(60)).params.nprobe == 6  # 2 · 10 ** 0.4
+    assert index.among(np.arange(1)).params.nprobe == 16
+    graph = built("HNSW16", "random").with_params(SearchParams(ef=100))
+    assert graph.among(np.arange(60)).params.ef == 252
+    assert index.among(np.arange(60)).plan == index.plan
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 100), st.sampled_from(EXACT))
 def test_an_exact_plan_misses_nothing_with_default_parameters(seed: int, distinct: int, k: int, factory: str) -> None:
@@ -371,7 +398,7 @@ def test_a_new_search_parameter_is_checked_saved_filled_in_and_passed_on(monkeyp
     with pytest.raises(OptionError, match="qb must be"):
         ParamsWithQb(qb=0)
     passed = []
-    monkeypatch.setattr(faiss_index, "parameters", lambda _, params: passed.append(params))
+    monkeypatch.setattr(faiss_index, "parameters", lambda _, params, __: passed.append(params))
     built("IVF16,RaBitQ", "random").with_params(params).search(rows("random")[:1].astype(np.float32), 10)
     assert {one.qb for one in passed} == {4}
 

@@ -68,24 +68,28 @@ def cells_of(index: faiss.Index) -> int | None:
     return None if ivf is None else int(ivf.nlist)
 
 
-def parameters(index: faiss.Index, params: SearchParams) -> Any:
-    """Returns the FAISS parameters of one search. They are passed to the search and never set on the index, which threads share."""
+def parameters(index: faiss.Index, params: SearchParams, selector: faiss.IDSelector | None = None) -> Any:
+    """Returns the FAISS parameters of one search. They are passed to the search and never set on the index, which threads share.
+
+    A selector names the rows that are found; an index on a GPU would ignore it.
+    """
     index = faiss.downcast_index(index)
     name = type(index).__name__
     if isinstance(index, faiss.IndexShards):
         return parameters(index.at(0), params)
     if isinstance(index, faiss.IndexPreTransform):
-        inner = parameters(index.index, params)
+        inner = parameters(index.index, params, selector)
         return inner and faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
-        inner = parameters(index.base_index, params)
+        inner = parameters(index.base_index, params, selector)
         return inner and faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    selected = {} if selector is None else {"sel": selector}
     if name.startswith(("IndexIVF", "GpuIndexIVF")) and params.nprobe is not None:
         max_nprobe = MAX_GPU_K if name.startswith("Gpu") else index.nlist
-        return faiss.SearchParametersIVF(nprobe=min(params.nprobe, index.nlist, max_nprobe))
+        return faiss.SearchParametersIVF(nprobe=min(params.nprobe, index.nlist, max_nprobe), **selected)
     if name.startswith("IndexHNSW") and params.ef is not None:
-        return faiss.SearchParametersHNSW(efSearch=params.ef)
-    return None
+        return faiss.SearchParametersHNSW(efSearch=params.ef, **selected)
+    return faiss.SearchParameters(**selected) if selected else None
 
 
 def float16_rows(index: faiss.Index, factory: str) -> NDArray[np.float16] | None:

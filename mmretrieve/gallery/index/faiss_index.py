@@ -11,7 +11,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from math import ceil
+from functools import cached_property
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -33,6 +33,9 @@ ROW_BATCH_SIZE = 65_536  # rows read and added at once: 128 MB as float32 of 512
 MARGIN = 16  # additional candidates, so that ties at the cut are found
 ROUNDING = 1e-4  # relative to the length of the query: an upper bound of float32 rounding
 FLOAT16_ROUNDING = 2.0**-11  # relative to a score: the error in the length of a unit vector in float16
+SELECTION_POWER = (
+    0.4  # of the share of selected rows: how much more widely they are searched for, so that as many are found as among all
+)
 WIDENING_FACTOR = 4  # of candidates and cells, when a search is repeated
 DIGEST_PARTS = 4  # another number gives other digests
 BUFFER_BYTES = 1 << 20
@@ -43,13 +46,20 @@ class FaissIndex:
     """An inner-product index over the rows 0 to m - 1 of the vectors of a gallery.
 
     Threads may search it concurrently, but not while it is extended. On a GPU, `max_k` is the largest k of a search, and the index cannot be
-    extended or saved.
+    extended or saved. With a `selection` it finds only some rows.
     """
 
     def __init__(
-        self, index: faiss.Index, plan: IndexPlan, params: SearchParams | None = None, *, max_k: int | None = None
+        self,
+        index: faiss.Index,
+        plan: IndexPlan,
+        params: SearchParams | None = None,
+        *,
+        max_k: int | None = None,
+        selection: _Selection | None = None,
     ) -> None:
         self._index, self.plan, self.max_k, self._process = index, plan, max_k, os.getpid()
+        self._selection = selection
         self.cells = cells_of(index)
         usual = default_params(plan, self.cells)
         self.params = usual if params is None else params.with_defaults(usual)
@@ -93,13 +103,31 @@ class FaissIndex:
 
     def with_params(self, params: SearchParams) -> FaissIndex:
         """Returns the same index with other search parameters."""
-        return FaissIndex(self._index, self.plan, params, max_k=self.max_k)
+        return FaissIndex(self._index, self.plan, params, max_k=self.max_k, selection=self._selection)
+
+    @cached_property
+    def can_select(self) -> bool:
+        """Whether it can be limited to some rows. FAISS ignores them on a GPU, and refuses them for some kinds of index."""
+        if self.max_k is not None or not len(self):
+            return False
+        first = _Selection(np.zeros(1, np.int64), len(self))
+        query, params = np.ones((1, self.dim), np.float32), parameters(self._index, self.params, first.bits)
+        try:
+            with FORK_GATE.no_fork(), limit_threads(1):
+                _, rows = self._index.search(query, min(2, len(self)), params=params)
+        except RuntimeError:
+            return False
+        return bool((rows <= 0).all())
+
+    def among(self, rows: NDArray[np.int64]) -> FaissIndex:
+        """Returns the same index, limited to these rows, which are in order. It searches more widely, as their best are further apart."""
+        self._only_on_cpu("limited to some rows")
+        params = self.params.widened((len(self) / max(1, len(rows))) ** SELECTION_POWER, self.cells)
+        return FaissIndex(self._index, self.plan, params, selection=_Selection(rows, len(self)))
 
     def wider(self, times: float) -> FaissIndex:
         """Returns the same index with `times` as many searched cells, for searches in which only a part of the rows counts."""
-        if self.cells is None or self.params.nprobe is None or times <= 1:
-            return self
-        return self.with_params(replace(self.params, nprobe=min(self.cells, ceil(times * self.params.nprobe))))
+        return self.with_params(self.params.widened(times, self.cells)) if self.cells is not None and times > 1 else self
 
     def on(self, device: Device | str, vectors: NDArray[np.float16]) -> FaissIndex:
         """Returns an index over the same (n, d) rows on a device; all GPUs of the machine share the rows. See `gpu`."""
@@ -115,8 +143,8 @@ class FaissIndex:
         best by exact score. On a GPU they are limited to `max_k`; a larger k raises OptionError.
         """
         queries_qd, k = as_rows(queries, "queries", dim=self.dim), check_count("k", k)
-        if k >= len(self):
-            return [np.arange(len(self), dtype=np.int64) for _ in queries_qd]
+        if k >= self._count:
+            return [self._all_rows() for _ in queries_qd]
         if self.max_k is not None and k > self.max_k:
             raise OptionError(f"k = {k}: an index on a GPU finds at most {self.max_k}; score the rows exactly instead")
         fetch_k = round(k * self.params.overfetch) + max(MARGIN, k // 8)
@@ -145,7 +173,7 @@ class FaissIndex:
 
     def _search_wider(self, queries_qd: Float32, k: int, fetch_k: int, nprobe: int | None) -> list[NDArray[np.int64]]:
         """Returns what `search` does. Queries for which `fetch_k` candidates were not enough are searched again for more, in more cells."""
-        max_fetch_k = min(len(self), self.max_k or len(self))
+        max_fetch_k = min(self._count, self.max_k or self._count)
         scores, rows = self._search_faiss(queries_qd, min(fetch_k, max_fetch_k), nprobe)
         results = [self._rows_found(row, k) for row in rows]
         can_be_wider = fetch_k < max_fetch_k or (nprobe is not None and nprobe < (self.cells or 1))
@@ -160,7 +188,8 @@ class FaissIndex:
         """Returns (q, fetch_k) scores in descending order and rows; rows are -1 if the searched cells contain no more."""
         if self.max_k is not None and self._process != os.getpid():
             raise GalleryError("a GPU cannot be used in a forked process; start it with multiprocessing.get_context('spawn')")
-        stored = float16_rows(self._index, self.plan.factory) if products.pays(len(queries), len(self)) else None
+        scans_all = self._selection is None and products.pays(len(queries), len(self))
+        stored = float16_rows(self._index, self.plan.factory) if scans_all else None
         with FORK_GATE.no_fork(), limit_threads(len(queries)):
             if stored is not None:
                 return products.best_products(stored, queries, fetch_k)
@@ -170,7 +199,9 @@ class FaissIndex:
     def _faiss_params(self, nprobe: int | None) -> Any:
         """Returns the parameters of a search, which searches only read. They are made once for each number of cells."""
         if nprobe not in self._params_of:
-            self._params_of[nprobe] = parameters(self._index, replace(self.params, nprobe=nprobe))
+            self._params_of[nprobe] = parameters(
+                self._index, replace(self.params, nprobe=nprobe), self._selection and self._selection.bits
+            )
         return self._params_of[nprobe]
 
     def _is_complete(self, queries: Float32, scores: Float32, k: int) -> NDArray[np.bool_]:
@@ -187,11 +218,28 @@ class FaissIndex:
     def _rows_found(self, row: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """Returns the rows that were found, or all rows if even the widest search found fewer than k (in a disconnected graph)."""
         rows = row if row[-1] >= 0 else row[row >= 0]
-        return rows if len(rows) >= k else np.arange(len(self), dtype=np.int64)
+        return rows if len(rows) >= k else self._all_rows()
+
+    @property
+    def _count(self) -> int:
+        """The number of rows that can be found."""
+        return len(self) if self._selection is None else len(self._selection.rows)
+
+    def _all_rows(self) -> NDArray[np.int64]:
+        return np.arange(len(self), dtype=np.int64) if self._selection is None else self._selection.rows
 
     def _only_on_cpu(self, what: str) -> None:
         if self.max_k is not None:
             raise GalleryError(f"an index on a GPU cannot be {what}; use the index on the CPU")
+
+
+class _Selection:
+    """Some of `count` rows, in order, and a bit for each of `count` that says whether it is among them."""
+
+    def __init__(self, rows: NDArray[np.int64], count: int) -> None:
+        is_selected = np.zeros(count, dtype=bool)
+        is_selected[rows] = True
+        self.rows, self.bits = rows, faiss.IDSelectorBitmap(np.packbits(is_selected, bitorder="little"))
 
 
 def digest_of(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import ceil
 from typing import Any
 
 from mmretrieve.errors import OptionError
@@ -63,6 +64,11 @@ class SearchParams:
     def with_defaults(self, defaults: SearchParams) -> SearchParams:
         """Returns the same parameters, with those of `defaults` in place of None."""
         return replace(self, **(defaults.given() | self.given()))
+
+    def widened(self, times: float, cells: int | None) -> SearchParams:
+        """Returns the parameters of a search through `times` as many of the cells, or as much of a graph."""
+        nprobe = None if self.nprobe is None else min(cells or 1, ceil(times * self.nprobe))
+        return replace(self, nprobe=nprobe, ef=None if self.ef is None else ceil(times * self.ef))
 
     def to_dict(self) -> dict[str, float | None]:
         """For JSON files, where `nprobe` is spelled "probes"."""
