@@ -36,6 +36,10 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
     if share <= MAX_SELECTED_SHARE and index.can_select:
         proposals = index.among(covered).search(queries_qd, k)
         return np.concatenate([_distinct(np.concatenate(proposals)), uncovered])
+    if len(covered) == len(index):
+        fetch_k = k + excluded
+        proposals = index.wider(fetch_k / k).search(queries_qd, min(fetch_k, len(index)))
+        return np.concatenate([_distinct(np.concatenate(proposals)), uncovered])
     candidates = _propose(index, queries_qd, k, ceil((k + excluded) / share), covered)
     return rows if candidates is None else np.concatenate([_distinct(candidates), uncovered])
 
