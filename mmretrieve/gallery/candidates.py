@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.view import Rows
+from mmretrieve.gallery.view import NO_ROWS, Rows
 from mmretrieve.vectors import Float32
 
 MAX_SCORED_ROWS = 1_024  # under a filter: scoring up to so many rows is faster than an index
@@ -33,30 +33,28 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
     if len(covered) <= k:
         return rows
     share = min(1.0, (len(covered) + excluded) / len(index))
+    proposals: list[Rows] | None
     if share <= MAX_SELECTED_SHARE and index.can_select:
         proposals = index.among(covered).search(queries_qd, k)
-        return np.concatenate([_distinct(np.concatenate(proposals)), uncovered])
-    if len(covered) == len(index):
-        fetch_k = k + excluded
-        proposals = index.wider(fetch_k / k).search(queries_qd, min(fetch_k, len(index)))
-        return np.concatenate([_distinct(np.concatenate(proposals)), uncovered])
-    candidates = _propose(index, queries_qd, k, ceil((k + excluded) / share), covered)
-    return rows if candidates is None else np.concatenate([_distinct(candidates), uncovered])
+    else:
+        among = covered if len(covered) < len(index) else None
+        proposals = _propose(index, queries_qd, k, ceil((k + excluded) / share), among)
+    return rows if proposals is None else np.concatenate([_distinct(np.concatenate([NO_ROWS, *proposals])), uncovered])
 
 
-def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows) -> Rows | None:
-    """Returns at least k of `rows` for each query, or None if the index would have to propose nearly everything.
+def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows | None) -> list[Rows] | None:
+    """Returns at least k of `rows`, or of all rows for None, for each query; None if the index would have to propose nearly everything.
 
     All queries are searched at once with k = `expected_k`; those with too few results are searched again with a larger k.
     """
-    fetch_k, results = expected_k, [np.empty(0, np.int64)]
+    fetch_k, results = expected_k, list[Rows]()
     while len(queries_qd) and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
         proposals = index.wider(fetch_k / k).search(queries_qd, min(fetch_k, len(index)))
-        passing = [rows_of_query[_is_in(rows_of_query, rows)] for rows_of_query in proposals]
+        passing = proposals if rows is None else [found[_is_in(found, rows)] for found in proposals]
         results += [accepted for accepted in passing if len(accepted) >= k]
         queries_qd = queries_qd[[i for i, accepted in enumerate(passing) if len(accepted) < k]]
         fetch_k *= 4
-    return None if len(queries_qd) else np.concatenate(results)
+    return None if len(queries_qd) else results
 
 
 def _distinct(rows: Rows) -> Rows:
