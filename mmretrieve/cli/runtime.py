@@ -132,7 +132,6 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     hint = f"log in at {url}/?token=${TOKEN_VARIABLE}; " if is_secret else ""
     print_result(options, f"mmretrieve is open at {url}  ({hint}Ctrl-C closes it)", {"address": url})
     sys.stdout.flush()
-    gc.collect()
     gc.freeze()  # what is loaded stays: a full collection would walk over it for 0.2 s, while every client waits
     try:
         run(app, bound)
