@@ -149,11 +149,14 @@ def _not_rows(values: ArrayLike, name: str) -> VectorError:
 def _shaped_rows(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating]) -> NDArray[Any]:
     """The values as (n, d) of that dtype."""
     array = _from_float16(_as_array(values, name))
-    try:
-        with nullcontext() if np.can_cast(array.dtype, dtype) else np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(array, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise _not_rows(values, name) from error
+    if array.dtype == dtype and array.flags.c_contiguous:
+        rows = array
+    else:
+        try:
+            with nullcontext() if np.can_cast(array.dtype, dtype) else np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(array, dtype=dtype)
+        except (TypeError, ValueError) as error:
+            raise _not_rows(values, name) from error
     if array.ndim != 2 or rows.shape[1] == 0:
         raise VectorError(f"{name}: expected shape (n, d), got {array.shape}")
     if dim is not None and rows.shape[1] != dim:

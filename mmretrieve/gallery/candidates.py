@@ -39,7 +39,10 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
     else:
         among = covered if len(covered) < len(index) else None
         proposals = _propose(index, queries_qd, k, ceil((k + excluded) / share), among)
-    return rows if proposals is None else np.concatenate([_distinct(np.concatenate([NO_ROWS, *proposals])), uncovered])
+    if proposals is None:
+        return rows
+    candidates = np.sort(proposals[0]) if len(proposals) == 1 else _distinct(np.concatenate([NO_ROWS, *proposals]))
+    return np.concatenate([candidates, uncovered]) if len(uncovered) else candidates
 
 
 def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows | None) -> list[Rows] | None:
