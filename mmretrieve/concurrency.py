@@ -58,17 +58,16 @@ def map_ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def map_on_cores(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[R]:
+def map_on_cores(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Like `map_ahead` for functions that compute with torch: each core has items of its own, and one thread of torch.
 
-    Threads of torch that share an item wait for each other at each operation. workers: 1 where a GPU computes.
+    Threads of torch that share an item wait for each other at each operation.
     """
     import torch
 
     threads = torch.get_num_threads()
-    workers = threads if workers is None else workers
     try:
-        yield from map_ahead(function, items, 2 * workers, workers=workers, initializer=partial(torch.set_num_threads, 1))
+        yield from map_ahead(function, items, 2 * threads, workers=threads, initializer=partial(torch.set_num_threads, 1))
     finally:
         if threads > 1:  # otherwise another call may be waiting to restore the number
             torch.set_num_threads(threads)  # of threads that start later, too

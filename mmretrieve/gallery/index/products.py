@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.concurrency import map_ahead
+from mmretrieve.concurrency import map_on_cores
 from mmretrieve.gallery.index.plan import Device
 from mmretrieve.vectors import Float32
 
@@ -119,13 +118,7 @@ def _scored(
             stored = _tensor(rows_nd[batch], device)
             scores[:, start : start + size] = score(converted[: len(stored)].copy_(stored)).float().cpu().numpy()
 
-    starts = range(0, min(total, threads * size), size)
-    one_thread = partial(torch.set_num_threads, 1)
-    try:
-        deque(map_ahead(score_batches, starts, threads, workers=threads, initializer=one_thread), maxlen=0)
-    finally:
-        if threads > 1:
-            torch.set_num_threads(threads)  # of threads that start later, too
+    deque(map_on_cores(score_batches, range(0, min(total, threads * size), size)), maxlen=0)
     return scores
 
 
