@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.composition import UNKNOWN_TRUST, AvoidedPhrase, Caption, Composition
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.editing import insert_phrase, remove_phrase
+from mmretrieve.language.editing import Sentence, insert_phrase, remove_phrase
 from mmretrieve.language.lexicon import Lexicon
 from mmretrieve.weighting import AVOID
 
@@ -102,7 +102,8 @@ def _contrast(phrase: str, lexicon: Lexicon, caption: str | None, rewrite: str |
         return phrase, alternatives
     sentence = insert_phrase(caption, phrase, lexicon)
     removed = remove_phrase(sentence, phrase, lexicon)
-    replaced = [insert_phrase(removed, alternative, lexicon) for alternative in alternatives]
+    without = Sentence(removed, lexicon)
+    replaced = [without.with_phrase(alternative) for alternative in alternatives]
     for candidates in (replaced, [removed], [] if rewrite is None else [rewrite]):
         if different := [text for text in dict.fromkeys(candidates) if text != sentence]:
             return sentence, different

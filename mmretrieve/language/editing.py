@@ -82,24 +82,11 @@ def insert_phrase(caption: str, phrase: str, lexicon: Lexicon | None = None) -> 
     >>> insert_phrase("a photo of a red dress", "a belt")
     'a photo of a red dress with a belt'
     """
-    lexicon = lexicon or general_lexicon()
-    sentence = Sentence(caption, lexicon)
-    if sentence.contains(phrase):
-        return caption
-    meaning = lexicon.meaning(phrase)
-    if meaning is not None:
-        if swap := sentence.replace_in_class(meaning):
-            return apply_edits(caption, swap)
-        adjective = [reading for c, reading in meaning.readings.items() if reading.kind == 0 and c != lexicon.thing]
-        at = sentence.adjective_position() if adjective else None
-        if at is not None:
-            return apply_edits(caption, [Edit(at, at, f"{adjective[0].form} ")])
-    joint = " " if (tokenize(phrase)[:1] and tokenize(phrase)[0].exact in boundaries()) else " with "
-    return f"{caption}{joint}{phrase}" if caption.strip() else phrase
+    return Sentence(caption, lexicon or general_lexicon()).with_phrase(phrase)
 
 
 class Sentence:
-    """A caption as tokens, with the phrases that a lexicon knows. Its methods return edits of the caption.
+    """A caption as tokens, with the phrases that a lexicon knows. Most methods return edits of the caption.
 
     Parameters
     ----------
@@ -108,10 +95,25 @@ class Sentence:
     """
 
     def __init__(self, text: str, lexicon: Lexicon) -> None:
-        self.words = tokenize(text)
-        self.lexicon = lexicon
+        self.text, self.words, self.lexicon = text, tokenize(text), lexicon
         self.matches = lexicon.find(self.words)
         self._matched_words = {i for match in self.matches for i in range(match.start, match.end)}
+
+    def with_phrase(self, phrase: str) -> str:
+        """The caption with a phrase, as `insert_phrase` says."""
+        if self.contains(phrase):
+            return self.text
+        meaning = self.lexicon.meaning(phrase)
+        if meaning is not None:
+            if swap := self.replace_in_class(meaning):
+                return apply_edits(self.text, swap)
+            thing = self.lexicon.thing
+            adjective = [reading for c, reading in meaning.readings.items() if reading.kind == 0 and c != thing]
+            at = self.adjective_position() if adjective else None
+            if at is not None:
+                return apply_edits(self.text, [Edit(at, at, f"{adjective[0].form} ")])
+        joint = " " if (tokenize(phrase)[:1] and tokenize(phrase)[0].exact in boundaries()) else " with "
+        return f"{self.text}{joint}{phrase}" if self.text.strip() else phrase
 
     def contains(self, phrase: str) -> bool:
         """Whether the caption contains a phrase, in any form that has the same meaning."""

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -18,6 +18,7 @@ from mmretrieve.options import check_regular, load_json
 GENERAL = Path(__file__).with_name("vocabulary.json")
 PREPOSITIONS = ("for ", "with ", "without ", "in ", "on ", "at ")
 MAX_BYTES = 1 << 26  # of a file
+MAX_CACHED_NAMES = 4_096  # of fields
 THING = "thing"  # replaces an omitted noun
 NOUNS = (THING, "article", "garment", "product", "object", "item", "kind", "type", "class", "category", "subcategory")
 
@@ -296,9 +297,10 @@ class Vocabulary:
         return asdict(self)
 
 
-def words_of(name: str) -> list[str]:
-    """The words of a field's name: `"baseColour"` and `"base_colour"` → `["base", "colour"]`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", name).lower().split()
+@lru_cache(MAX_CACHED_NAMES)
+def words_of(name: str) -> tuple[str, ...]:
+    """The words of a field's name: `"baseColour"` and `"base_colour"` → `("base", "colour")`."""
+    return tuple(re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", name).lower().split())
 
 
 def default_vocabulary(encoder: Encoder) -> Vocabulary:
