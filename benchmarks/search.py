@@ -110,7 +110,7 @@ def search_plain(view: LocalView, query: Float32, k: int) -> Rows:
 
 def search_candidates(view: LocalView, query: Float32, k: int) -> Rows:
     """The index and the exact scores of its candidates, as a search uses them."""
-    rows = view.candidates(query[None], k, view.matching(None))
+    (rows,) = view.candidates(query[None], k, view.matching(None))
     return np.asarray(rows[top_k(view.scores(query[None], rows)[0], k)])
 
 

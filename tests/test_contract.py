@@ -87,8 +87,8 @@ class Numpy:
         rows: Rows = allowed.selection
         return rows
 
-    def candidates(self, queries_qd: np.ndarray, k: int, allowed: CandidateFilter) -> Rows:  # noqa: ARG002 - all of them
-        return self.rows_allowed(allowed)
+    def candidates(self, queries_qd: np.ndarray, k: int, allowed: CandidateFilter) -> list[Rows]:  # noqa: ARG002 - all of them
+        return [self.rows_allowed(allowed)] * len(queries_qd)
 
     def scores(self, vectors_qd: np.ndarray, rows: Rows) -> np.ndarray:
         return term_scores(vectors_qd, self._unit[rows])

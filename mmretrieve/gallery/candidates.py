@@ -21,17 +21,17 @@ MAX_SELECTED_SHARE = 1 / 3  # of the rows: an index is limited to so many; with 
 MAX_FETCH_FACTOR = 16  # of `fetch_k` over `expected_k`; beyond it all rows are scored
 
 
-def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, excluded: int, live: int) -> Rows:
-    """Returns rows, in order, that contain the k best of each query among `rows`, as far as the index can tell.
+def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, excluded: int, live: int) -> list[Rows]:
+    """Returns for each query rows, in order, that contain its k best among `rows`, as far as the index can tell.
 
     `rows` are the rows that pass the filter, of `live` items. `excluded` is the number of excluded ids, which are mostly near the query.
     """
     if len(rows) <= k or (len(rows) < live and len(rows) <= max(MAX_SCORED_ROWS, MAX_SCORED_SHARE * live)):
-        return rows
+        return [rows] * len(queries_qd)
     n_covered = len(rows) if rows[-1] < len(index) else int(np.searchsorted(rows, len(index)))
     covered, uncovered = rows[:n_covered], rows[n_covered:]
     if len(covered) <= k:
-        return rows
+        return [rows] * len(queries_qd)
     share = min(1.0, (len(covered) + excluded) / len(index))
     proposals: list[Rows] | None
     if share <= MAX_SELECTED_SHARE and index.can_select:
@@ -40,31 +40,23 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
         among = covered if len(covered) < len(index) else None
         proposals = _propose(index, queries_qd, k, ceil((k + excluded) / share), among)
     if proposals is None:
-        return rows
-    candidates = np.sort(proposals[0]) if len(proposals) == 1 else _distinct(np.concatenate([NO_ROWS, *proposals]))
-    return np.concatenate([candidates, uncovered]) if len(uncovered) else candidates
+        return [rows] * len(queries_qd)
+    return [np.concatenate([np.sort(found), uncovered]) for found in proposals]
 
 
 def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows | None) -> list[Rows] | None:
-    """Returns at least k of `rows`, or of all rows for None, for each query; None if the index would have to propose nearly everything.
+    """Returns for each query at least k of `rows`, or of all rows for None; None if the index would have to propose nearly everything.
 
     All queries are searched at once with k = `expected_k`; those with too few results are searched again with a larger k.
     """
-    fetch_k, results = expected_k, list[Rows]()
-    while len(queries_qd) and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
-        proposals = index.wider(fetch_k / k).search(queries_qd, min(fetch_k, len(index)))
-        passing = proposals if rows is None else [found[_is_in(found, rows)] for found in proposals]
-        results += [accepted for accepted in passing if len(accepted) >= k]
-        queries_qd = queries_qd[[i for i, accepted in enumerate(passing) if len(accepted) < k]]
+    fetch_k, results, missing = expected_k, [NO_ROWS] * len(queries_qd), list(range(len(queries_qd)))
+    while missing and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
+        proposals = index.wider(fetch_k / k).search(queries_qd[missing], min(fetch_k, len(index)))
+        for i, found in zip(missing, proposals, strict=True):
+            results[i] = found if rows is None else found[_is_in(found, rows)]
+        missing = [i for i in missing if len(results[i]) < k]
         fetch_k *= 4
-    return None if len(queries_qd) else results
-
-
-def _distinct(rows: Rows) -> Rows:
-    """Returns the rows in order, each once, as `np.unique` does in ten times the time."""
-    ordered, is_first = np.sort(rows), np.ones(len(rows), dtype=bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[is_first]
+    return None if missing else results
 
 
 def _is_in(rows: Rows, among: Rows) -> NDArray[np.bool_]:

@@ -168,7 +168,7 @@ class LocalView(StoredView):
         selection: _Selection = allowed.selection
         return selection.rows
 
-    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> list[Rows]:
         excluded, rows, tail = allowed.hidden.get(EXCLUDED, 0), self.rows_allowed(allowed), self._loaded_index.tail
         if tail is None:
             return candidates.find_candidates(self.index, queries_qd, k, rows, excluded, len(self))
@@ -177,7 +177,7 @@ class LocalView(StoredView):
         old, new = np.split(rows, [np.searchsorted(rows, first)])
         proposed = candidates.find_candidates(self.index, queries_qd, k, old, excluded, live)
         proposed_new = candidates.find_candidates(tail, queries_qd, k, new - first, excluded, len(self) - live)
-        return np.concatenate([proposed, proposed_new + first])
+        return [np.concatenate([of_old, of_new + first]) for of_old, of_new in zip(proposed, proposed_new, strict=True)]
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         if len(self) <= MAX_NUMPY_ROWS:

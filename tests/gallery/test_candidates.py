@@ -39,7 +39,8 @@ class Ordered:
 
 def candidates(index: Ordered, rows: Any, *, k: int = 5, excluded: int = 0, live: int, queries: Any = (0,)) -> list[int]:
     found = find_candidates(index, np.array(queries, np.float32)[:, None], k, np.asarray(rows), excluded, live)  # type: ignore[arg-type]
-    return list(map(int, found))
+    assert len(found) == len(queries)
+    return sorted({int(row) for of_query in found for row in of_query})
 
 
 def test_an_index_is_asked_for_the_excluded_and_the_deleted_too() -> None:

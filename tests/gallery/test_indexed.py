@@ -322,3 +322,22 @@ def test_a_gpu_ranks_as_the_cpu_does(small: mm.Gallery, factory: str) -> None:
     for near in range(0, 3000, 100):
         query = Composition(("query",), unit(clustered(3000)[near][None] + 0.1), (1.0,))
         assert on_gpu.search(query, 20).ids == on_cpu.search(query, 20).ids
+
+
+@pytest.mark.parametrize("kind", ["IVF64,SQ8", "HNSW8,SQfp16"])
+def test_many_searches_of_an_index_that_misses_items_rank_as_single_ones(tmp_path: Path, kind: str) -> None:
+    gallery = mm.Gallery.for_vectors(tmp_path / "g", mm.EncoderIdentity("m", "w", "p"), 32)
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(3_000, 32)))
+    gallery.add_vectors([f"{i:04}" for i in range(3_000)], vectors, fields=[{"n": i} for i in range(3_000)])
+    gallery.build_index(kind)
+    manifest = gallery._store.ledger.meta()["index"]
+    gallery._store.ledger.set_meta(index=manifest | {"effort": {"probes": 2, "ef": 12, "overfetch": 1}})
+    gallery.refresh()
+    compositions = [Composition(("image",), query[None], (1.0,)) for query in unit(rng.normal(size=(60, 32)))]
+    options = [SearchOptions(5 + i % 2, where=read_filter("n % 4 = 0") if i % 3 == 0 else None) for i in range(60)]
+    many = gallery.search_many(compositions, options)
+    alone = [gallery.search_many([one], [given])[0] for one, given in zip(compositions, options, strict=True)]
+    assert many == alone
+    exact = [expected(gallery, one, np.arange(3_000), 5) for one in compositions]
+    assert any(found.ids[:5] != [id_ for id_, _ in best] for found, best in zip(many, exact, strict=True)), "it misses nothing"
