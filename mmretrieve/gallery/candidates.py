@@ -6,13 +6,14 @@ nothing of deleted, excluded or filtered items: it is asked for more rows than a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.gallery.index.faiss_index import FaissIndex
-from mmretrieve.gallery.view import NO_ROWS, Rows
+from mmretrieve.gallery.view import Rows
 from mmretrieve.vectors import Float32
 
 MAX_SCORED_ROWS = 1_024  # under a filter: scoring up to so many rows is faster than an index
@@ -33,30 +34,27 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
     if len(covered) <= k:
         return [rows] * len(queries_qd)
     share = min(1.0, (len(covered) + excluded) / len(index))
-    proposals: list[Rows] | None
     if share <= MAX_SELECTED_SHARE and index.can_select:
-        proposals = index.among(covered).search(queries_qd, k)
+        proposals: Sequence[Rows | None] = index.among(covered).search(queries_qd, k)
     else:
         among = covered if len(covered) < len(index) else None
         proposals = _propose(index, queries_qd, k, ceil((k + excluded) / share), among)
-    if proposals is None:
-        return [rows] * len(queries_qd)
-    return [np.concatenate([np.sort(found), uncovered]) for found in proposals]
+    return [rows if found is None else np.concatenate([np.sort(found), uncovered]) for found in proposals]
 
 
-def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows | None) -> list[Rows] | None:
+def _propose(index: FaissIndex, queries_qd: Float32, k: int, expected_k: int, rows: Rows | None) -> list[Rows | None]:
     """Returns for each query at least k of `rows`, or of all rows for None; None if the index would have to propose nearly everything.
 
     All queries are searched at once with k = `expected_k`; those with too few results are searched again with a larger k.
     """
-    fetch_k, results, missing = expected_k, [NO_ROWS] * len(queries_qd), list(range(len(queries_qd)))
+    fetch_k, results, missing = expected_k, dict[int, Rows](), list(range(len(queries_qd)))
     while missing and fetch_k <= min(MAX_FETCH_FACTOR * expected_k, index.max_k or len(index)):
         proposals = index.wider(fetch_k / k).search(queries_qd[missing], min(fetch_k, len(index)))
-        for i, found in zip(missing, proposals, strict=True):
-            results[i] = found if rows is None else found[_is_in(found, rows)]
-        missing = [i for i in missing if len(results[i]) < k]
+        passing = proposals if rows is None else [found[_is_in(found, rows)] for found in proposals]
+        results |= {i: found for i, found in zip(missing, passing, strict=True) if len(found) >= k}
+        missing = [i for i in missing if i not in results]
         fetch_k *= 4
-    return None if missing else results
+    return [results.get(i) for i in range(len(queries_qd))]
 
 
 def _is_in(rows: Rows, among: Rows) -> NDArray[np.bool_]:
