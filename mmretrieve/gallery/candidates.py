@@ -30,7 +30,7 @@ def find_candidates(index: FaissIndex, queries_qd: Float32, k: int, rows: Rows, 
     if len(rows) <= k or (len(rows) < live and len(rows) <= max(MAX_SCORED_ROWS, MAX_SCORED_SHARE * live)):
         return [rows] * len(queries_qd)
     n_covered = len(rows) if rows[-1] < len(index) else int(np.searchsorted(rows, len(index)))
-    covered, uncovered = rows[:n_covered], rows[n_covered:]
+    covered, uncovered = rows if n_covered == len(rows) else rows[:n_covered], rows[n_covered:]
     if len(covered) <= k:
         return [rows] * len(queries_qd)
     share = min(1.0, (len(covered) + excluded) / len(index))

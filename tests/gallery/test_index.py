@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mmretrieve.errors import GalleryError, OptionError, VectorError
 from mmretrieve.gallery.index import faiss_index, gpu, products, tuning
 from mmretrieve.gallery.index.factory import cells_of, float16_rows, parameters, train_index
-from mmretrieve.gallery.index.faiss_index import DIGEST_PARTS, MARGIN, ROUNDING, FaissIndex, digest_of
+from mmretrieve.gallery.index.faiss_index import DIGEST_PARTS, MARGIN, MAX_LIMITED, ROUNDING, FaissIndex, digest_of
 from mmretrieve.gallery.index.kinds import KINDS, MAX_FLAT_NUMBERS, cells_for, choose
 from mmretrieve.gallery.index.plan import Device, IndexPlan, SearchParams, default_params
 from mmretrieve.gallery.index.products import MIN_QUERIES, best_products
@@ -575,3 +575,14 @@ def test_a_tie_behind_the_cut_is_found_in_a_later_batch(monkeypatch: pytest.Monk
         [0, 2, 1, 4],
         [0, 2, 1, 4, 3],
     ]
+
+
+def test_the_last_sets_of_rows_are_kept() -> None:
+    index = built("IVF16,SQ8", "random").with_params(ALL)
+    sets = [np.arange(i, 600, 7) for i in range(MAX_LIMITED + 1)]
+    first = index.among(sets[0])
+    assert index.among(sets[0]) is first
+    assert index.among(sets[0].copy()) is not first
+    for selected in sets[2:]:
+        index.among(selected)
+    assert index.among(sets[0]) is not first, "so many others came after it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -33,9 +34,8 @@ ROW_BATCH_SIZE = 65_536  # rows read and added at once: 128 MB as float32 of 512
 MARGIN = 16  # additional candidates, so that ties at the cut are found
 ROUNDING = 1e-4  # relative to the length of the query: an upper bound of float32 rounding
 FLOAT16_ROUNDING = 2.0**-11  # relative to a score: the error in the length of a unit vector in float16
-SELECTION_POWER = (
-    0.4  # of the share of selected rows: how much more widely they are searched for, so that as many are found as among all
-)
+MAX_LIMITED = 8  # sets of rows to which an index was limited
+SELECTION_POWER = 0.4  # of the share of selected rows: how widely they are searched for, which keeps the recall
 WIDENING_FACTOR = 4  # of candidates and cells, when a search is repeated
 DIGEST_PARTS = 4  # another number gives other digests
 BUFFER_BYTES = 1 << 20
@@ -64,6 +64,7 @@ class FaissIndex:
         usual = default_params(plan, self.cells)
         self.params = usual if params is None else params.with_defaults(usual)
         self._params_of: dict[int | None, Any] = {}
+        self._limited = deque[tuple[NDArray[np.int64], FaissIndex]](maxlen=MAX_LIMITED)
 
     @classmethod
     def build(cls, plan: IndexPlan, vectors: NDArray[np.float16], *, progress: Progress | None = None) -> FaissIndex:
@@ -120,10 +121,18 @@ class FaissIndex:
         return bool((rows <= 0).all())
 
     def among(self, rows: NDArray[np.int64]) -> FaissIndex:
-        """Returns the same index, limited to these rows, which are in order. It searches more widely, as their best are further apart."""
+        """Returns the same index, limited to these rows, which are in order. It searches more widely, as their best are further apart.
+
+        What it returned for the last few arrays is kept: the bits of a million rows take as long as a search.
+        """
         self._only_on_cpu("limited to some rows")
+        for known, limited in list(self._limited):
+            if known is rows:
+                return limited
         params = self.params.widened((len(self) / max(1, len(rows))) ** SELECTION_POWER, self.cells)
-        return FaissIndex(self._index, self.plan, params, selection=_Selection(rows, len(self)))
+        limited = FaissIndex(self._index, self.plan, params, selection=_Selection(rows, len(self)))
+        self._limited.append((rows, limited))
+        return limited
 
     def wider(self, times: float) -> FaissIndex:
         """Returns the same index with `times` as many searched cells, for searches in which only a part of the rows counts."""
