@@ -5,7 +5,6 @@ No function changes its input.
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -148,7 +147,7 @@ def _not_rows(values: ArrayLike, name: str) -> VectorError:
 
 def _shaped_rows(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating]) -> NDArray[Any]:
     """The values as (n, d) of that dtype."""
-    array = _from_float16(_as_array(values, name))
+    array = _as_array(values, name)
     if array.dtype == dtype and array.flags.c_contiguous:
         rows = array
     else:
@@ -162,15 +161,6 @@ def _shaped_rows(values: ArrayLike, name: str, dim: int | None, dtype: type[np.f
     if dim is not None and rows.shape[1] != dim:
         raise VectorError(f"{name}: expected {dim} columns, got {rows.shape[1]}")
     return rows
-
-
-def _from_float16(array: NDArray[Any]) -> NDArray[Any]:
-    """A float16 array as float32 if torch, which converts ten times as fast as numpy, is there; any other array as it is."""
-    torch = sys.modules.get("torch")
-    if array.dtype != np.float16 or not array.flags.writeable or torch is None:
-        return array
-    converted: NDArray[Any] = torch.from_numpy(array).float().numpy()
-    return converted
 
 
 def _check_finite(rows: NDArray[Any], name: str, first: int = 0) -> NDArray[Any]:
