@@ -111,7 +111,7 @@ def test_rows_that_the_index_does_not_cover_are_all_candidates() -> None:
     assert limited.asked == [(1, 5)]
 
 
-@pytest.mark.parametrize("among", [range(100), range(40, 60), range(0, 100, 3), [7]])
+@pytest.mark.parametrize("among", [range(100), range(40, 60), range(0, 100, 3), [7], [0, 1, 3, 4, 6]])
 def test_rows_are_found_among_others_with_or_without_gaps(among: Any) -> None:
     rows = np.random.default_rng(0).permutation(120)
     assert _is_in(rows, np.array(among)).tolist() == [row in among for row in rows]
