@@ -106,6 +106,7 @@ def test_rows_that_the_index_does_not_cover_are_all_candidates() -> None:
     assert candidates(index, range(100), live=100) == [*range(5), *range(50, 100)]
     assert candidates(index, range(45, 100), live=55) == list(range(45, 100))  # five covered ones: no use to ask for five
     assert len(index.asked) == 1
+    assert candidates(index, range(51), live=51) == [*range(5), 50]
     limited = Ordered(50_000, can_select=True)
     assert candidates(limited, [*range(0, 50_000, 10), 50_001], live=50_002) == [0, 10, 20, 30, 40, 50_001]
     assert limited.asked == [(1, 5)]
