@@ -29,6 +29,7 @@ class PhrasesToAvoid:
     Parameters
     ----------
     phrases : sequence of n str
+        What should not be visible, such as "stripes".
     weights : tuple of n float
         The base weight of each phrase.
     caption, rewrite : str, optional

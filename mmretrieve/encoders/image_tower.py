@@ -146,14 +146,11 @@ class SharedLinear(nn.Module):
         return F.linear(inputs, self.weight, self.bias)
 
 
-def with_plain_attention(tower: nn.Module) -> nn.Module:
-    """The tower, in which the vector of an image does not depend on its batch, in bfloat16 on a CPU, if all its layers are open_clip's own."""
-    return replace_attention(tower, SharedLinear)
-
-
-def replace_attention(module: nn.Module, make_linear: Callable[[Tensor, Tensor | None], nn.Module]) -> nn.Module:
-    """The module, whose blocks of open_clip have a `PlainAttention`."""
-    for block in module.modules():
+def with_plain_attention(
+    tower: nn.Module, make_linear: Callable[[Tensor, Tensor | None], nn.Module] = SharedLinear
+) -> nn.Module:
+    """The tower, whose blocks of open_clip have a `PlainAttention`. If it has no others, a bfloat16 vector does not depend on the batch."""
+    for block in tower.modules():
         attention = getattr(block, "attn", None)
         if (
             isinstance(block, ResidualAttentionBlock)
@@ -162,4 +159,4 @@ def replace_attention(module: nn.Module, make_linear: Callable[[Tensor, Tensor |
             and attention.batch_first
         ):
             block.attn = PlainAttention(attention, make_linear, of_few_queries=isinstance(block, ClassTokenBlock))
-    return module
+    return tower

@@ -13,7 +13,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mmretrieve.encoders.image_tower import replace_attention
+from mmretrieve.encoders.image_tower import with_plain_attention
 
 INPUT_LEVELS, WEIGHT_LEVELS = 255, 63  # 0 to 255, and -63 to 63
 SMALLEST_SCALE = 1e-12  # of rows of equal values
@@ -29,7 +29,7 @@ def is_supported() -> bool:
 def quantized(tower: nn.Module) -> nn.Module:
     """A copy of the tower that shares its weights, with linear layers and attention of 8-bit integers. The rest stays float32."""
     shared = {id(tensor): tensor for tensor in (*tower.parameters(), *tower.buffers())}
-    return _replace_layers(replace_attention(copy.deepcopy(tower, shared), Int8Linear))
+    return _replace_layers(with_plain_attention(copy.deepcopy(tower, shared), Int8Linear))
 
 
 def largest_input(tower: nn.Module) -> int:

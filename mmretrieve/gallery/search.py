@@ -86,7 +86,7 @@ def check_dim(view: GalleryView, composition: Composition) -> None:
 def _search_linear(
     view: GalleryView, compositions: Sequence[Composition], options_of_each: Sequence[SearchOptions], where: Expression | None
 ) -> list[Ranking]:
-    """Searches for all compositions at once, with an equal k and number of excluded ids. The exact scores of its candidates decide each ranking."""
+    """Searches for compositions that ask for equally many rows at once. The exact scores of its own candidates decide each ranking."""
     directions = [composition.direction for composition in compositions]
     for composition, direction in zip(compositions, directions, strict=True):
         if not direction.any():
