@@ -28,10 +28,11 @@ LINK = re.compile(r"http://\S+")
 
 
 class SlowRetriever(mm.Retriever):
-    """A retriever whose searches end when `let` is set."""
+    """A retriever whose searches, or those with a filter, end when `let` is set."""
 
-    def __init__(self, retriever: mm.Retriever) -> None:
+    def __init__(self, retriever: mm.Retriever, *, filtered_only: bool = False) -> None:
         super().__init__(retriever.gallery, retriever.encoder)
+        self.filtered_only = filtered_only
         self.let = threading.Event()
         self.sizes: list[int] = []  # of the batches
 
@@ -41,7 +42,8 @@ class SlowRetriever(mm.Retriever):
 
     def compose_requests(self, requests: Sequence[SearchRequest]) -> list[mm.Composition]:
         self.sizes.append(len(requests))
-        assert self.let.wait(PATIENCE)
+        if not self.filtered_only or any(request.where is not None for request in requests):
+            assert self.let.wait(PATIENCE)
         return super().compose_requests(requests)
 
 

@@ -117,17 +117,18 @@ def test_a_worst_filter_is_interrupted_and_frees_its_thread(
         assert httpx.get(f"{link}/api/items", params={"where": "text LIKE 'a%'"}).json()["total"] == 60
 
 
-def test_searches_without_a_filter_do_not_wait_for_filters(
-    long_texts: Path, encoder: mm.Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(statements, "WHERE_SECONDS", 5)
-    app = create_app(mm.Retriever.open(long_texts, encoder=encoder), limits=Limits(filtering=1))
-    with served(app) as link, connect(link) as first, connect(link) as second:
-        first.sendall(request("/api/search", json.dumps({"prompt": "in red", "where": FILTER}).encode()))
-        second.sendall(request("/api/batch", json.dumps({"requests": [{"prompt": "a", "where": FILTER}]}).encode()))
+def test_searches_without_a_filter_do_not_wait_for_filters(retriever: mm.Retriever) -> None:
+    slow, where = SlowRetriever(retriever, filtered_only=True), "id LIKE '%'"
+    with served(create_app(slow, limits=Limits(filtering=1))) as link, connect(link) as first, connect(link) as second:
+        first.sendall(request("/api/search", json.dumps({"prompt": "in red", "where": where}).encode()))
+        until(lambda: slow.begun == 1)
+        second.sendall(request("/api/batch", json.dumps({"requests": [{"prompt": "a", "where": where}]}).encode()))
         until(lambda: metric(link, 'mmretrieve_waiting{gate="filtering"}') == 1)
         assert status_of(link, SEARCH) == 200
         assert metric(link, 'mmretrieve_running{gate="filtering"}') == 1
+        slow.let.set()
+        assert b" 200 " in first.recv(4_096).partition(b"\r\n")[0]
+        assert b" 200 " in second.recv(4_096).partition(b"\r\n")[0]
 
 
 @pytest.mark.parametrize(
