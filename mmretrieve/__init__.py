@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.options import Colors, ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
-    from mmretrieve.registry import register_composer, register_rewriter, register_rule
+    from mmretrieve.registry import register_composer, register_judge, register_rewriter, register_rule
     from mmretrieve.retriever import Retriever, open_gallery
     from mmretrieve.sources import Columns, read_source
 
@@ -52,6 +52,7 @@ _MODULES = {
     "Hit": "ranking",
     "Ranking": "ranking",
     "register_composer": "registry",
+    "register_judge": "registry",
     "register_rewriter": "registry",
     "register_rule": "registry",
     "Retriever": "retriever",
@@ -85,6 +86,7 @@ __all__ = [
     "pdv_weights",
     "read_source",
     "register_composer",
+    "register_judge",
     "register_rewriter",
     "register_rule",
     "wardrobe",

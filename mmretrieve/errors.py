@@ -84,6 +84,10 @@ class EndpointError(MMRetrieveError):
     """The endpoint of a language model did not answer, or a cached answer is missing. The message says what is cached."""
 
 
+class JudgeError(MMRetrieveError):
+    """A judge failed, or its answer cannot be read."""
+
+
 class ExpiredError(MMRetrieveError):
     """An image that was uploaded to the server is no longer stored there. Upload it again."""
 

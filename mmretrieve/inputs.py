@@ -141,6 +141,16 @@ class ReferenceReader:
             for several, of_each in zip(references, captions, strict=True)
         ]
 
+    def first_picture(self, request: SearchRequest) -> Image.Image | None:
+        """The first reference of a request, or its region, decoded; None if it has none or the file of an item is gone."""
+        references = _references(request)
+        try:
+            return self._open(references[0]) if references else None
+        except ImageError:
+            if references[0].is_item:
+                return None
+            raise
+
     def ids(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
         """For each request, the items that its references are, and those with the same content.
 

@@ -20,6 +20,7 @@ from mmretrieve.errors import OptionError, unknown
 MAX_NUMBER = 1_000_000  # of a weight, a strength or a bound on scores, either way
 REGION_SIDES = 4  # left, top, right and bottom
 DEFAULT_K = 10
+DEFAULT_JUDGE_K = 20
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
 AUTO: Final = "auto"
 BALANCED: Final = "balanced"
@@ -212,6 +213,12 @@ class RuleName(OptionEnum):
     SOFT = "soft"
     PRODUCT = "product"
     HARRIS = "product-harris"
+
+
+class JudgeName(OptionEnum):
+    """The built-in judges that need no model beside the encoder."""
+
+    ATTRIBUTES = "attributes"
 
 
 class RewriterName(OptionEnum):

@@ -1,8 +1,8 @@
-"""Composers, score rules and rewriters by name: built-in ones first, then those that a program or an installed package registers.
+"""Composers, score rules, judges and rewriters by name: built-in ones first, then those that a program or an installed package registers.
 
 An entry contains what a search must know of a method before it is built; its factory is imported when the method is built. An
-unknown name is looked up in the entry points `mmretrieve.composers`, `mmretrieve.rules` and `mmretrieve.rewriters` of installed
-packages.
+unknown name is looked up in the entry points `mmretrieve.composers`, `mmretrieve.rules`, `mmretrieve.judges` and
+`mmretrieve.rewriters` of installed packages.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import ComposerName, RewriterName, RuleName
+from mmretrieve.options import ComposerName, JudgeName, RewriterName, RuleName
 
 E = TypeVar("E", bound="RegistryEntry")
 CAPTIONED = frozenset({"captioner", "rewriter", "vocabulary"})
 COMPOSER_FACTORIES, RULE_FACTORIES = "mmretrieve.composers.factory", "mmretrieve.rules"
 REWRITER_FACTORIES = "mmretrieve.language.rewriters"
+JUDGE_FACTORIES = "mmretrieve.judges"
 
 
 @dataclass(frozen=True)
 class RegistryEntry:
     """A factory, or where it is as `"module:function"`, and the fields of `Parts` that the method reads.
 
-    Rewriters are built by `factory(vocabulary)` (see `language.base.Rewriter`).
+    Rewriters are built by `factory(vocabulary)` (see `language.base.Rewriter`), judges by `factory(context)` with a `ComposerContext`
+    (see `judges.base.Judge`).
     """
 
     factory: Callable[..., Any] | str
@@ -224,6 +226,14 @@ RULES = Registry(
     "learned_words",
     ["required_roles", "uses_weights", "slopes"],
 )
+JUDGES = Registry(
+    "judge",
+    "mmretrieve.judges",
+    {JudgeName.ATTRIBUTES: RegistryEntry(f"{JUDGE_FACTORIES}.attributes:AttributeJudge.of")},
+    RegistryEntry,
+    "context",
+    ["rank"],
+)
 REWRITERS = Registry(
     "rewriter",
     "mmretrieve.rewriters",
@@ -343,6 +353,36 @@ def register_rule(
     'my-product'
     """
     RULES.register(name, RuleEntry(factory, frozenset(uses), add_terms))
+
+
+def register_judge(name: str, factory: Callable[[Any], Any]) -> None:
+    """Makes a judge available by name in Python, shell and API.
+
+    An installed package needs no call: an entry point of that name in the group ``mmretrieve.judges`` is found on first use.
+
+    Parameters
+    ----------
+    name : str
+        Its name, such as ``"mine"``.
+    factory : callable
+        Called with a `ComposerContext`, which has `encoder` and `parts`; returns a `Judge`, which has `rank(query, documents)`.
+
+    Raises
+    ------
+    OptionError
+        The name is taken, or the factory does not take one argument.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> class Undecided:
+    ...     def rank(self, query, documents):
+    ...         return [{"corpus_id": i, "score": 0.0} for i in range(len(documents))]
+    >>> mm.register_judge("undecided", lambda context: Undecided())
+    >>> JUDGES.check("undecided")
+    'undecided'
+    """
+    JUDGES.register(name, RegistryEntry(factory))
 
 
 def register_rewriter(name: str, factory: Callable[..., Any]) -> None:

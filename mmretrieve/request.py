@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mmretrieve.errors import OptionError, did_you_mean, unknown
 from mmretrieve.options import (
     AUTO,
     BALANCED,
     BASE,
+    DEFAULT_JUDGE_K,
     DEFAULT_K,
     MAX_PAIRS,
     REGION_SIDES,
@@ -24,15 +25,17 @@ from mmretrieve.options import (
     check_size,
     is_number,
 )
-from mmretrieve.registry import COMPOSERS, RULES
+from mmretrieve.registry import COMPOSERS, JUDGES, RULES
 
 if TYPE_CHECKING:
     from mmretrieve.filters import Expression
     from mmretrieve.images import ImageLike, Region
+    from mmretrieve.judges.base import Judge
 
 NamedWeights = Literal["auto", "base", "balanced"]
 NAMED_WEIGHTS: tuple[NamedWeights, ...] = (AUTO, BASE, BALANCED)
 Weights = Mapping[str, float] | NamedWeights
+ALONE: Final = "inf"
 EMPTY_QUERY = "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"
 
 
@@ -50,6 +53,7 @@ class FieldKind(StrEnum):
     WEIGHTS = "weights"
     FILTER = "filter"
     FLAG = "flag"
+    JUDGE = "judge"
 
 
 class FieldGroup(StrEnum):
@@ -65,7 +69,7 @@ class RequestField:
     """The declaration of a field.
 
     several: whether a list of values is accepted beside a single one. low, high: bounds of numbers, inclusive. keyword: a word
-    that is accepted in the place of a number. metavar: what the shell's help shows for a value.
+    that is accepted in the place of a number; "inf" stands for infinity. metavar: what the shell's help shows for a value.
     """
 
     kind: FieldKind
@@ -94,13 +98,17 @@ class RequestField:
             case FieldKind.REGION:
                 return None if value is None else parse_region(value)
             case FieldKind.NUMBER:
-                return value if self.keyword is not None and value == self.keyword else self._parse_number(name, value)
+                return (
+                    self.keyword if self.keyword is not None and str(value) == self.keyword else self._parse_number(name, value)
+                )
             case FieldKind.COUNT:
                 return check_count(name, value)
             case FieldKind.COMPOSER:
                 return COMPOSERS.check(value)
             case FieldKind.RULE:
                 return RULES.check(value)
+            case FieldKind.JUDGE:
+                return value if hasattr(value, "rank") else JUDGES.check(value)
             case FieldKind.WEIGHTS:
                 return parse_weights(value)
             case FieldKind.FLAG:
@@ -115,7 +123,7 @@ class RequestField:
     def _parse_number(self, name: str, value: Any) -> float:
         low, high = self.low, self.high
         if not is_number(value) or (low is not None and value < low) or (high is not None and value > high):
-            expected = "a finite number" if low is None else f"a number from {low:g} to {high:g}"
+            expected = _expected_number(low, high)
             alternative = "" if self.keyword is None else f" or {self.keyword!r}"
             raise OptionError(f"{name} must be {expected}{alternative}, got {value!r}")
         return check_size(name, value)
@@ -178,6 +186,12 @@ class SearchRequest:
         Items that must not appear.
     exclude_reference : bool, default=False
         Leave out the references themselves.
+    judge : str or Judge
+        What looks at the best items and scores them: a name in `JUDGES`, or an object with `rank`.
+    judge_k : int, default=20
+        The number of items that the judge sees.
+    judge_weight : float or "inf", default=1
+        The weight of the judge's scores.
 
     Raises
     ------
@@ -253,6 +267,26 @@ class SearchRequest:
         FieldKind.ID, FieldGroup.RANKING, "an item that must not appear", several=True, metavar="ID"
     )
     exclude_reference: bool = _field(FieldKind.FLAG, FieldGroup.RANKING, "leave out the references themselves", default=False)
+    judge: str | Judge | None = _field(  # noqa: RUF009  it declares a field
+        FieldKind.JUDGE, FieldGroup.RANKING, "what looks at the best items and scores them", metavar="J"
+    )
+    judge_k: int = _field(
+        FieldKind.COUNT,
+        FieldGroup.RANKING,
+        "the number of items that the judge sees",
+        default=DEFAULT_JUDGE_K,
+        low=1,
+        metavar="N",
+    )
+    judge_weight: float | Literal["inf"] = _field(
+        FieldKind.NUMBER,
+        FieldGroup.RANKING,
+        "the weight of the judge; inf: the judge alone orders what it sees",
+        default=1.0,
+        low=0,
+        keyword=ALONE,
+        metavar="W",
+    )
 
     def __post_init__(self) -> None:
         for name, declared in REQUEST_FIELDS.items():
@@ -370,6 +404,12 @@ def parse_weights(value: Any) -> Weights:
         f"weights must be numbers by role, such as {{'image': 1, 'prompt': 2}}, or {AUTO!r}, {BASE!r} or {BALANCED!r}, got {value!r}"
         f"{did_you_mean(value, NAMED_WEIGHTS)}"
     )
+
+
+def _expected_number(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "a finite number"
+    return f"a number of at least {low:g}" if high is None else f"a number from {low:g} to {high:g}"
 
 
 def parse_region(value: Any) -> Region:

@@ -10,24 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from mmretrieve.answerable import JUDGED_HITS, Answerability
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.avoiding import PhrasesToAvoid, avoid_terms
 from mmretrieve.composers.base import Composer
+from mmretrieve.composers.factory import ComposerContext
 from mmretrieve.composition import Composition, check_composition
-from mmretrieve.concurrency import LruCache
+from mmretrieve.concurrency import LruCache, map_ahead
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.encoders.deferred import DeferredEncoder
-from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError, checks_keywords
+from mmretrieve.errors import GalleryError, ImageError, MissingError, MMRetrieveError, OptionError, checks_keywords
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device as IndexDevice
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.images import ImageLike, Region
-from mmretrieve.inputs import PreparedRequest, ReferenceReader
+from mmretrieve.inputs import MAX_OPEN_IMAGES, PreparedRequest, ReferenceReader
+from mmretrieve.judges.base import Judge
+from mmretrieve.judges.reranking import judge_hits, judge_query
 from mmretrieve.language.captioners.gallery import GalleryCaptioner
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.rewriters import SwapRewriter
@@ -35,9 +39,9 @@ from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
 from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_K, Dtype, RuleName
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_JUDGE_K, DEFAULT_K, Dtype, RuleName
 from mmretrieve.ranking import Ranking
-from mmretrieve.registry import COMPOSERS
+from mmretrieve.registry import COMPOSERS, JUDGES
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
@@ -130,6 +134,7 @@ class Retriever:
         self.gallery, self.encoder, self._given_parts = gallery, encoder, parts or Parts()
         self._references = ReferenceReader(gallery, encoder)
         self._composers: dict[tuple[str, str], Composer] = {}
+        self._judges: dict[str, Judge] = {}
 
     @classmethod
     @checks_keywords
@@ -364,6 +369,9 @@ class Retriever:
         where: Where | None = None,
         exclude: str | Collection[str] | None = None,
         exclude_reference: bool = False,
+        judge: str | Judge | None = None,
+        judge_k: int = DEFAULT_JUDGE_K,
+        judge_weight: float | Literal["inf"] = 1.0,
     ) -> Ranking:
         """Returns the k items that best match reference images and prompts.
 
@@ -413,6 +421,15 @@ class Retriever:
             Items that must not appear.
         exclude_reference : bool, default=False
             Leave out the references, and every item with the same content as one.
+        judge : str or Judge, optional
+            What looks at the images of the best items and scores them: a `JudgeName`, a registered name, or any object with
+            `rank(query, documents)`, such as a `CrossEncoder`. Its scores are one more term, `judge`. If it fails, `note` says so, and the
+            ranking is the one without it.
+        judge_k : int, default=20
+            The number of items that the judge sees.
+        judge_weight : float, default=1
+            The weight of the judge; at 1, a logit counts as much as one standard deviation of the scores of what it sees. With
+            infinity, the judge alone orders what it sees.
 
         Returns
         -------
@@ -459,6 +476,9 @@ class Retriever:
             where=where,
             exclude=exclude,
             exclude_reference=exclude_reference,
+            judge=judge,
+            judge_k=judge_k,
+            judge_weight=judge_weight,
         )
         return self.search_requests([request])[0]
 
@@ -531,7 +551,7 @@ class Retriever:
         compositions : list of Composition
             What `compose_requests` returned.
         requests : list of SearchRequest
-            The requests; their weights and k, min_score, where, exclude and exclude_reference count.
+            The requests; their weights and all that ends a ranking, from k to the judge, count.
 
         Returns
         -------
@@ -555,7 +575,8 @@ class Retriever:
         hidden = self._excluded_references(requests)
         weighted = [self.weigh(one, **request.weighting) for one, request in zip(compositions, requests, strict=True)]
         options = [SearchOptions.of(request, ids) for request, ids in zip(requests, hidden, strict=True)]
-        return self.with_answerable(self.gallery.search_many(weighted, options), compositions)
+        rankings = self.with_answerable(self.gallery.search_many(weighted, options), compositions)
+        return [self.with_judge(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
 
     def compose_requests(self, requests: Sequence[SearchRequest]) -> list[Composition]:
         """Returns one composition for each parsed request. Requests with the same composer are composed together.
@@ -663,6 +684,56 @@ class Retriever:
         best = [np.array([vectors[id_] for id_ in ids]) for ids in best_ids]
         answerable = self._answerability.of(compositions, self.gallery.spread, best)
         return [replace(ranking, answerable=value) for ranking, value in zip(rankings, answerable, strict=True)]
+
+    def with_judge(self, ranking: Ranking, request: SearchRequest) -> Ranking:
+        """Lets the judge of a request score the best hits.
+
+        Parameters
+        ----------
+        ranking : Ranking
+            A ranking of this gallery for the request, with `SearchOptions.of` the request: at least `judge_k` hits if as many match.
+        request : SearchRequest
+            The request.
+
+        Returns
+        -------
+        Ranking
+            The best k hits under the first stage and the judge. Unchanged if the request names no judge. If the judge fails, or has no
+            image to look at, `note` says so, and the order is that of the first stage.
+
+        Raises
+        ------
+        ImageError
+            The reference image cannot be read.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> from mmretrieve.request import SearchRequest
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> request = SearchRequest.parse(prompt="a red dress", k=3)
+        >>> ranking = retriever.search_requests([request])[0]
+        >>> retriever.with_judge(ranking, request) is ranking
+        True
+        """
+        if request.judge is None:
+            return ranking
+        query = judge_query(request, self._references.first_picture(request))
+        pictures = list(map_ahead(self._picture_or_none, ranking.ids[: request.judge_k], MAX_OPEN_IMAGES))
+        return judge_hits(ranking, self._judge(request.judge), request, query, pictures)
+
+    def _picture_or_none(self, id_: str) -> Image.Image | None:
+        try:
+            return self.gallery.picture(id_)
+        except (ImageError, GalleryError):  # its file is gone, or it was deleted since
+            return None
+
+    def _judge(self, judge: str | Judge) -> Judge:
+        if not isinstance(judge, str):
+            return judge
+        if judge not in self._judges:
+            self._judges[judge] = JUDGES.build(judge, ComposerContext(self.encoder, self._parts, self.gallery.scores))
+        return self._judges[judge]
 
     def _excluded_references(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
         """The ids of the references of each request that leaves them out; [] for the others."""

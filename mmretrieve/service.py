@@ -131,7 +131,8 @@ class SearchService:
             ranking = gallery.search_many([weighted], [options])[0]
         else:
             ranking = gallery.rank(weighted, scored.scores, options)
-        return self.retriever.with_answerable([ranking], [scored.composition])[0]
+        ranking = self.retriever.with_answerable([ranking], [scored.composition])[0]
+        return self.retriever.with_judge(ranking, request)
 
     def with_scores(self, request: SearchRequest, answer: Callable[[ScoredQuery], T]) -> T:
         """An answer made of scores of the items that exist; made again if the gallery changed between scoring and ranking.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from mmretrieve.errors import OptionError, did_you_mean, printable, unknown
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.options import LanguageOptions
 from mmretrieve.options import MIN_SECRET_CHARACTERS
-from mmretrieve.registry import COMPOSERS, REWRITERS, RULES, Registry
+from mmretrieve.registry import COMPOSERS, JUDGES, REWRITERS, RULES, Registry
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldGroup, FieldKind, RequestField
 
 WRONG_USE = 2
@@ -45,6 +45,11 @@ RECIPE = {
     "noise": (float, "scale of the noise that is added to the features of captions"),
     "validate_every": (int, "steps between validations, which also write the phi, its curve and the state of the run"),
     "seed": (int, "seed of all random numbers"),
+}
+REGISTRIES: Mapping[FieldKind, Registry[Any]] = {
+    FieldKind.COMPOSER: COMPOSERS,
+    FieldKind.RULE: RULES,
+    FieldKind.JUDGE: JUDGES,
 }
 SYNTAX = {FieldKind.WEIGHTS: ": image=1.5,prompt=2", FieldKind.REGION: "; all for the whole image"}
 
@@ -210,7 +215,7 @@ def search_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _field_help(name: str, declared: RequestField) -> str:
-    names = {FieldKind.COMPOSER: COMPOSERS.names, FieldKind.RULE: RULES.names}.get(declared.kind)
+    names = REGISTRIES[declared.kind].names if declared.kind in REGISTRIES else ()
     parts = [
         declared.help,
         SYNTAX.get(declared.kind, ""),
@@ -234,10 +239,8 @@ def _reader(declared: RequestField) -> Callable[[str], Any]:
             return region
         case FieldKind.WEIGHTS:
             return weights
-        case FieldKind.COMPOSER:
-            return registered(COMPOSERS)
-        case FieldKind.RULE:
-            return registered(RULES)
+        case FieldKind.COMPOSER | FieldKind.RULE | FieldKind.JUDGE:
+            return registered(REGISTRIES[declared.kind])
         case _:
             return str
 

@@ -33,7 +33,7 @@ def search(view: GalleryView, composition: Composition, options: SearchOptions) 
     allowed = _allowed_items(view, options)
     if allowed.count > MAX_EXACT_ITEMS:
         queries = np.stack([composition.direction, *composition.terms])
-        rows = distinct(np.concatenate(view.candidates(queries, max(options.k, POOL_SIZE), allowed)))
+        rows = distinct(np.concatenate(view.candidates(queries, max(options.n_hits, POOL_SIZE), allowed)))
     else:
         rows = view.rows_allowed(allowed)
     pool = None if len(rows) == allowed.count else len(rows)
@@ -49,7 +49,7 @@ def search_many(
     linear_queries: dict[tuple[Expression | None, int], list[int]] = {}
     for i, (composition, options) in enumerate(zip(compositions, options_of_each, strict=True)):
         if composition.is_linear:
-            linear_queries.setdefault((options.where, options.k + len(options.exclude)), []).append(i)
+            linear_queries.setdefault((options.where, options.n_hits + len(options.exclude)), []).append(i)
         else:
             rankings[i] = search(view, composition, options)
     for (where, _), queries in linear_queries.items():
@@ -96,7 +96,7 @@ def _search_linear(
                 )
             raise OptionError("all weights are 0, so there is nothing to search by; give one term a weight other than 0")
         check_dim(view, composition)
-    n_asked = options_of_each[0].k + len(options_of_each[0].exclude)
+    n_asked = options_of_each[0].n_hits + len(options_of_each[0].exclude)
     matching = view.matching(where)
     excluded = list(dict.fromkeys(id_ for options in options_of_each for id_ in check_ids(options.exclude)))
     row_of = dict(zip(excluded, view.rows_of(excluded).tolist(), strict=True))
@@ -155,11 +155,11 @@ def _decide(
     The exact scores of the first rows show how far off the approximate totals are. Every row whose total comes that near to the k best,
     with a wide margin, is scored exactly.
     """
-    totals = composition.totals(scores_tm)
-    first = _rows_above(totals, options.k + MARGIN)
+    totals, n_hits = composition.totals(scores_tm), options.n_hits
+    first = _rows_above(totals, n_hits + MARGIN)
     exact = composition.contributions(view.scores(composition.terms, rows[first])).sum(axis=0)
     error = max(float(np.abs(exact - totals[first]).max(initial=0)), ROUNDING * float(np.abs(exact).max(initial=0)))
-    lowest = np.partition(exact, -options.k)[-options.k] if len(exact) >= options.k else -np.inf
+    lowest = np.partition(exact, -n_hits)[-n_hits] if len(exact) >= n_hits else -np.inf
     near = np.flatnonzero(totals >= lowest - ERROR_MARGIN * error)
     return _select_best(composition, rows[near], view.scores(composition.terms, rows[near]), allowed, options, pool)
 
@@ -182,7 +182,7 @@ def _select_best(
     """Selects the best of m rows by their (t, m) term scores. `pool` is m if items that are not among the rows could rank higher."""
     contributions = composition.contributions(scores_tm)
     scores = contributions.sum(axis=0)
-    top = scoring.top_k(scores, options.k) if len(scores) else np.empty(0, np.intp)
+    top = scoring.top_k(scores, options.n_hits) if len(scores) else np.empty(0, np.intp)
     best = top if options.min_score is None else top[scores[top] >= options.min_score]
     notes = (
         composition.remark,

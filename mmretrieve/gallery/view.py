@@ -45,6 +45,8 @@ class SearchOptions:
         The lowest score of a hit.
     where : Expression, optional
         The filter that items must match.
+    depth : int, default=0
+        The number of hits if that is more than `k`: a judge looks at these.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class SearchOptions:
     exclude: Collection[str] = ()
     min_score: float | None = None
     where: Expression | None = None
+    depth: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_count("k", self.k))
@@ -66,7 +69,13 @@ class SearchOptions:
     @classmethod
     def of(cls, request: SearchRequest, hidden: Collection[str] = ()) -> SearchOptions:
         """The options of a request. `hidden` are ids that are excluded in addition to those that it names."""
-        return cls(request.k, [*request.exclude, *hidden], request.min_score, request.where)
+        depth = 0 if request.judge is None else request.judge_k
+        return cls(request.k, [*request.exclude, *hidden], request.min_score, request.where, depth)
+
+    @property
+    def n_hits(self) -> int:
+        """The number of hits, if as many match."""
+        return max(self.k, self.depth)
 
 
 @dataclass(frozen=True)

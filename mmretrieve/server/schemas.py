@@ -119,6 +119,7 @@ VALUE_TYPES: dict[FieldKind, Any] = {
     FieldKind.NUMBER: Number,
     FieldKind.COMPOSER: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.RULE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
+    FieldKind.JUDGE: Annotated[str, Field(max_length=NAME_CHARACTERS)],
     FieldKind.WEIGHTS: Annotated[dict[str, Number], BeforeValidator(_check_count)] | Literal[NAMED_WEIGHTS],
     FieldKind.FILTER: PublicFilter,
     FieldKind.FLAG: StrictBool,

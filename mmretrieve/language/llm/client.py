@@ -6,9 +6,10 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from math import exp, log
+from typing import Any, TypeVar
 
 from mmretrieve.errors import EndpointError
 from mmretrieve.options import DEFAULT_TIMEOUT, load_json
@@ -16,9 +17,12 @@ from mmretrieve.options import DEFAULT_TIMEOUT, load_json
 DEFAULT_RETRIES = 4
 PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of `openai` does
 BAD_GATEWAY = 502
+COMPLETIONS = "/chat/completions"
+CERTAINTY = 0.9  # of "yes" or "no" without log-probabilities
 MAX_REASON_LENGTH = 200
 QUOTES = "\"'“”‘’`"
 REASONING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)  # some servers return the reasoning within the answer
+T = TypeVar("T")
 
 
 class ModelRequestError(Exception):
@@ -65,9 +69,10 @@ class ChatClient:
         model: str,
         system: str,
         text: str,
-        jpeg: bytes | None,
+        jpegs: Sequence[bytes],
         settings: Mapping[str, Any],
         *,
+        read: Callable[[str], str] | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> str:
         """The reply to one user message under a system prompt.
@@ -77,23 +82,45 @@ class ChatClient:
         model : the model's name on the server.
         system : the system prompt.
         text : the user's message; "" for an image alone.
-        jpeg : a JPEG file that is sent with the message, or None.
+        jpegs : JPEG files that are sent before the text of the message.
         settings : further parameters of the request, such as `temperature` and `max_tokens`.
+        read : takes the body of the response and returns the reply; default: `reply_text`.
         is_stopped : called before each attempt; once it returns True, nothing more is sent.
 
         Returns
         -------
-        The text of the first choice; never blank.
+        The reply; the text of the first choice, never blank, by default.
 
         Raises
         ------
         ModelRequestError : if there is no usable reply after all retries.
         """
-        messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": _content(text, jpeg)}]
+        messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": _content(text, jpegs)}]
         completions = self._client.chat.completions.with_raw_response
+
+        def create() -> str:
+            body = completions.create(model=model, messages=messages, **settings).http_response.text
+            return (read or reply_text)(body)
+
+        return self._send(create, is_stopped)
+
+    def rerank(
+        self, model: str, query: object, documents: Sequence[object], *, is_stopped: Callable[[], bool] = lambda: False
+    ) -> dict[int, float]:
+        """The scores that `POST …/rerank`, as vLLM, Cohere and Jina have it, gives to documents, by their positions.
+
+        Raises
+        ------
+        ModelRequestError : if there is no usable reply after all retries.
+        """
+        body = {"model": model, "query": query, "documents": documents}
+        return self._send(lambda: rerank_scores(self._client.post("/rerank", cast_to=object, body=body)), is_stopped)
+
+    def _send(self, send: Callable[[], T], is_stopped: Callable[[], bool]) -> T:
+        """What `send` returns. Its errors become ModelRequestError."""
         self._thread.is_stopped = is_stopped
         try:
-            return reply_text(completions.create(model=model, messages=messages, **settings).http_response.text)
+            return send()
         except self._openai.APIStatusError as error:
             raise ModelRequestError(self._status_reason(error.response)) from error
         except self._openai.APITimeoutError as error:
@@ -142,6 +169,45 @@ def reply_text(body: str) -> str:
         is_cut_off = choice.get("finish_reason") == "length"
         raise ModelRequestError("the answer is empty" + (" (cut off by max_tokens)" if is_cut_off else ""))
     return text
+
+
+def yes_logit(body: str) -> str:
+    """The logit of "yes" against "no" in a chat completion: of its first token, or of its text if the server gives no log-probabilities.
+
+    A text counts as certain as CERTAINTY says. Raises ModelRequestError for an answer that is neither.
+
+    >>> body = '{"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"top_logprobs": %s}]}}]}'
+    >>> yes_logit(body % '[{"token": "Yes", "logprob": -0.5}, {"token": "no", "logprob": -2.5}]')
+    '2.0'
+    """
+    text = reply_text(body)
+    first = (load_json(body)["choices"][0].get("logprobs") or {}).get("content") or [{}]
+    sums = dict.fromkeys(("yes", "no"), 0.0)
+    listed = [(str(one["token"]).strip().lower(), float(one["logprob"])) for one in first[0].get("top_logprobs") or []]
+    for token, logprob in listed:
+        if token in sums:
+            sums[token] += exp(logprob)
+    if any(sums.values()):
+        rarest = exp(min(logprob for _, logprob in listed))  # an answer that is not listed is rarer
+        return str(round(log(sums["yes"] or rarest) - log(sums["no"] or rarest), 6))
+    word = clean_sentence(text).lower().strip(" .!*")[:3]
+    if not word.startswith(("yes", "no")):
+        raise ModelRequestError(f"the answer is neither yes nor no ({clean_sentence(text)[:40]!r})")
+    certainty = log(CERTAINTY / (1 - CERTAINTY))
+    return str(round(certainty if word == "yes" else -certainty, 6))
+
+
+def rerank_scores(body: Any) -> dict[int, float]:
+    """The relevance of each document by its position, of a response to `/rerank`. The first score of a document counts.
+
+    >>> rerank_scores({"results": [{"index": 1, "relevance_score": 0.75}]})
+    {1: 0.75}
+    """
+    try:
+        results = [(int(one["index"]), float(one["relevance_score"])) for one in body["results"]]
+    except (LookupError, TypeError, ValueError):
+        raise ModelRequestError("the response has no results with index and relevance_score") from None
+    return dict(reversed(results))
 
 
 def clean_sentence(answer: str) -> str:
@@ -195,7 +261,7 @@ def phrases(value: object) -> tuple[str, ...]:
 
 def _reject_unusable(response: Any) -> None:
     """Response hook: give a successful response without usable text the status 502, which `openai` retries like any other."""
-    if response.is_success:
+    if response.is_success and response.request.url.path.endswith(COMPLETIONS):
         response.read()
         try:
             reply_text(response.text)
@@ -204,8 +270,12 @@ def _reject_unusable(response: Any) -> None:
             response.extensions["unusable"] = str(error)
 
 
-def _content(text: str, jpeg: bytes | None) -> str | list[dict[str, Any]]:
-    if jpeg is None:
-        return text
-    image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"}}
-    return [image, {"type": "text", "text": text}] if text else [image]
+def content_parts(text: str, jpegs: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The parts of a message: images, then a text unless it is empty."""
+    urls = (f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in jpegs)
+    images: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [*images, {"type": "text", "text": text}] if text else images
+
+
+def _content(text: str, jpegs: Sequence[bytes]) -> str | list[dict[str, Any]]:
+    return content_parts(text, jpegs) if jpegs else text

@@ -12,32 +12,46 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import EndpointError, OptionError
 from mmretrieve.images import ImageLike, open_image, thumbnail
 from mmretrieve.language.llm.cache import AnswerCache, picture_key, request_key
-from mmretrieve.language.llm.client import DEFAULT_RETRIES, ChatClient, ModelRequestError, require_openai
+from mmretrieve.language.llm.client import (
+    DEFAULT_RETRIES,
+    ChatClient,
+    ModelRequestError,
+    content_parts,
+    reply_text,
+    require_openai,
+)
 from mmretrieve.options import DEFAULT_TIMEOUT, check_count
 
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 MAX_TIMEOUT = 86_400  # seconds
 MAX_CONSECUTIVE_FAILURES = 3  # then no more requests are sent: one request may be the cause itself, three in a row are not
 SAMPLING_PARAMETERS = ("temperature", "max_tokens")  # of the cached request that are also parameters of the HTTP request
+RERANK = "rerank"  # the task of cached relevances
 INSTRUCTIONS_FOLDER = Path(__file__).with_name("instructions")
 
 
 @dataclass(frozen=True)
 class Instructions:
-    """The system prompt of a task, and the name under which the cache files the answers."""
+    """The system prompt of a task, and the name under which the cache files the answers.
+
+    settings: parameters that all of its requests have besides. read_reply: takes the body of a response and returns the answer.
+    """
 
     task: str
     text: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    read_reply: Callable[[str], str] = reply_text
 
     @classmethod
-    def read(cls, task: str) -> Instructions:
+    def read(cls, task: str, **more: Any) -> Instructions:
         """The instructions of the package for a task: the file `instructions/{task}.txt`."""
-        return cls(task, (INSTRUCTIONS_FOLDER / f"{task}.txt").read_text(encoding="utf-8").strip())
+        return cls(task, (INSTRUCTIONS_FOLDER / f"{task}.txt").read_text(encoding="utf-8").strip(), **more)
 
     @property
     def digest(self) -> str:
@@ -47,10 +61,10 @@ class Instructions:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request: named texts, an image or None, the number of the sample, and a temperature instead of the endpoint's own."""
+    """One request: named texts, images, the number of the sample, and a temperature instead of the endpoint's own."""
 
     texts: Mapping[str, str]
-    picture: ImageLike | None = None
+    pictures: tuple[ImageLike, ...] = ()
     sample: int = 0
     temperature: float | None = None
 
@@ -137,6 +151,67 @@ class ChatEndpoint:
         EndpointError : if requests have no answer, after those under way are finished and cached.
         ImageError : if an image cannot be read.
         """
+        return [answer for answer in self._complete(instructions, requests, progress) if answer is not None]
+
+    def complete_within(self, instructions: Instructions, requests: Sequence[ChatRequest], seconds: float) -> list[str | None]:
+        """Like `complete`, with None for each request that fails, or has no answer after some seconds.
+
+        Raises
+        ------
+        EndpointError : if no request has an answer.
+        ImageError : if an image cannot be read.
+        """
+        return self._complete(instructions, requests, seconds=seconds)
+
+    def rerank(self, text: str, reference: Sequence[ImageLike], candidates: Sequence[ImageLike]) -> list[float | None]:
+        """The relevance that `/rerank` gives to each of n candidates; None for one that it leaves out. Cached ones are not sent.
+
+        Parameters
+        ----------
+        text : the query; "" if it has none.
+        reference : the images of the query.
+        candidates : n images.
+
+        Raises
+        ------
+        EndpointError : if there is no answer, or an answer is missing offline.
+        ImageError : if an image cannot be read.
+        """
+        query = {"prompt": text, "reference": list(map(picture_key, reference)), "side": self.side}
+        fields = [query | {"picture": picture_key(candidate)} for candidate in candidates]
+        scores = [None if self.cache is None else self.cache.get(RERANK, self.model, each) for each in fields]
+        missing = [i for i, score in enumerate(scores) if score is None]
+        if missing and self.offline:
+            raise EndpointError(
+                f"{len(missing)} of {len(fields)} scores of {self.model} are not cached; run once without --offline"
+            )
+        for i, score in self._rerank(text, reference, [candidates[i] for i in missing]).items() if missing else ():
+            if 0 <= i < len(missing):
+                scores[missing[i]] = score
+                if self.cache is not None:
+                    self.cache.put(RERANK, self.model, fields[missing[i]], score)
+        return scores
+
+    def _rerank(self, text: str, reference: Sequence[ImageLike], candidates: Sequence[ImageLike]) -> dict[int, float]:
+        """Relevances by position, of the server."""
+        query = content_parts(text, list(map(self._jpeg, reference)))
+        documents = [{"content": content_parts("", [self._jpeg(candidate)])} for candidate in candidates]
+        try:
+            return self._client.rerank(self.model, {"content": query} if reference else text, documents)
+        except ModelRequestError as error:
+            raise EndpointError(f"{self.address} ({self.model}): {error}") from error
+
+    def _jpeg(self, image: ImageLike) -> bytes:
+        return thumbnail(open_image(image), self.side)
+
+    def _complete(
+        self,
+        instructions: Instructions,
+        requests: Sequence[ChatRequest],
+        progress: Progress | None = None,
+        seconds: float | None = None,
+    ) -> list[str | None]:
+        """An answer for each request. None stands for a missing one if `seconds` bounds the time and there are others."""
         prepared = [self._prepare(instructions, request) for request in requests]
         counts = Counter(each.key for each in prepared)
         answers: dict[str, str] = {}
@@ -150,40 +225,56 @@ class ChatEndpoint:
         for each in {each.key: each for each in prepared}.values():
             answer = self.cache.get(instructions.task, self.model, each.cache_fields) if self.cache is not None else None
             add(each, answer) if answer is not None else missing.append(each)
+        error = None
         if missing and self.offline:
-            raise self._missing_error(instructions, missing, len(counts))
-        if missing:
-            self._send_all(instructions, missing, add)
-        return [answers[each.key] for each in prepared]
+            error = self._missing_error(instructions, missing, len(counts))
+        elif missing:
+            error = self._send_all(instructions, missing, add, seconds)
+        if error is not None and (seconds is None or not answers):
+            raise error
+        return [answers.get(each.key) for each in prepared]
 
     def _send_all(
-        self, instructions: Instructions, missing: list[_PreparedRequest], add: Callable[[_PreparedRequest, str], None]
-    ) -> None:
+        self,
+        instructions: Instructions,
+        missing: list[_PreparedRequest],
+        add: Callable[[_PreparedRequest, str], None],
+        seconds: float | None,
+    ) -> EndpointError | None:
+        """Sends requests and adds their answers. Returns the error if some have none."""
         client = self._client  # created here once, not by every thread
 
         def send(each: _PreparedRequest, is_stopped: Callable[[], bool]) -> str:
             settings = {name: each.cache_fields[name] for name in SAMPLING_PARAMETERS if name in each.cache_fields}
-            picture = each.request.picture
-            jpeg = None if picture is None else thumbnail(open_image(picture), self.side)
-            answer = client.complete(self.model, instructions.text, each.request.message, jpeg, settings, is_stopped=is_stopped)
+            jpegs = list(map(self._jpeg, each.request.pictures))
+            answer = client.complete(
+                self.model,
+                instructions.text,
+                each.request.message,
+                jpegs,
+                settings | instructions.settings,
+                read=instructions.read_reply,
+                is_stopped=is_stopped,
+            )
             if self.cache is not None:
                 self.cache.put(instructions.task, self.model, each.cache_fields, answer)
             return answer
 
-        batch = _RequestBatch(send)
+        batch = _RequestBatch(send, seconds)
         answered = 0
         with closing(batch.run(missing, self.concurrency)) as results:  # ends the batch if `progress` raises
             for each, answer in results:
                 add(each, answer)
                 answered += 1
-        if answered < len(missing):
-            raise self._failed_error(batch.failures, answered, len(missing))
+        return self._failed_error(batch.failures, answered, len(missing)) if answered < len(missing) else None
 
     def _prepare(self, instructions: Instructions, request: ChatRequest) -> _PreparedRequest:
         temperature = self.temperature if request.temperature is None else request.temperature
         fields: dict[str, object] = {**request.texts, "instructions": instructions.digest}
-        if request.picture is not None:
-            fields |= {"picture": picture_key(request.picture), "side": self.side}
+        if len(request.pictures) == 1:
+            fields |= {"picture": picture_key(request.pictures[0]), "side": self.side}
+        elif request.pictures:
+            fields |= {"pictures": list(map(picture_key, request.pictures)), "side": self.side}
         if request.sample:
             fields["sample"] = request.sample
         if temperature is not None:
@@ -232,26 +323,32 @@ class _RequestBatch:
     """Requests sent in threads. After MAX_CONSECUTIVE_FAILURES failures in a row no more are sent.
 
     `send` gets a request and a function that returns whether the batch has ended. It returns an answer or raises
-    ModelRequestError; any other exception ends the batch. `failures` are the reasons of the requests that failed.
+    ModelRequestError; any other exception ends the batch. `failures` are the reasons of the requests that failed. After `seconds`, the
+    answers of requests under way are not waited for.
     """
 
-    def __init__(self, send: Callable[[_PreparedRequest, Callable[[], bool]], str]) -> None:
+    def __init__(self, send: Callable[[_PreparedRequest, Callable[[], bool]], str], seconds: float | None = None) -> None:
         self.failures: list[str] = []
-        self._send = send
+        self._send, self._seconds = send, seconds
         self._is_stopped = Event()
         self._lock = Lock()
         self._consecutive = 0
 
     def run(self, requests: Sequence[_PreparedRequest], concurrency: int) -> Generator[tuple[_PreparedRequest, str]]:
         """Requests and their answers, in the order in which they arrive. Closing it early waits for those under way."""
-        with ThreadPoolExecutor(concurrency) as pool:
-            futures = {pool.submit(self._answer, request): request for request in requests}
-            try:
-                for future in as_completed(futures):
-                    if (answer := future.result()) is not None:
-                        yield futures[future], answer
-            finally:
-                self._is_stopped.set()
+        pool = ThreadPoolExecutor(concurrency)
+        futures = {pool.submit(self._answer, request): request for request in requests}
+        waits = True
+        try:
+            for future in as_completed(futures, self._seconds):
+                if (answer := future.result()) is not None:
+                    yield futures[future], answer
+        except TimeoutError:
+            self.failures.append(f"no answer within {self._seconds:g} s in all")
+            waits = False
+        finally:
+            self._is_stopped.set()
+            pool.shutdown(wait=waits, cancel_futures=True)
 
     def _answer(self, request: _PreparedRequest) -> str | None:
         if self._is_stopped.is_set():

@@ -34,7 +34,7 @@ class EndpointCaptioner:
         EndpointError : if requests have no answer.
         """
         requests = [
-            ChatRequest({}, image, sample, self.temperature if sample else None)
+            ChatRequest({}, (image,), sample, self.temperature if sample else None)
             for image in reference_images(inputs)
             for sample in range(count)
         ]
@@ -79,7 +79,7 @@ class EndpointDescriber:
         """
         images = reference_images(inputs)
         requests = [
-            ChatRequest({"prompt": query.required_prompt()}, image) for query, image in zip(inputs, images, strict=True)
+            ChatRequest({"prompt": query.required_prompt()}, (image,)) for query, image in zip(inputs, images, strict=True)
         ]
         answers = self.endpoint.complete(Instructions.read("describe"), requests, self.progress)
         descriptions = [_parse_description(answer) for answer in answers]
@@ -113,7 +113,7 @@ class EndpointCompiler:
 def _role_request(query: ComposerInput) -> ChatRequest:
     texts = {"prompt": query.required_prompt()}
     if query.image is not None:
-        return ChatRequest(texts, thread_safe_image(query.image))
+        return ChatRequest(texts, (thread_safe_image(query.image),))
     return ChatRequest({"caption": query.caption.strip(), **texts} if query.caption else texts)
 
 

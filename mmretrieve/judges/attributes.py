@@ -1,0 +1,91 @@
+"""A judge that needs no model beside the encoder: the words of the desired description, looked for in each candidate one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmretrieve.composer_input import ComposerInput
+from mmretrieve.composers.factory import ComposerContext
+from mmretrieve.encoders.base import Encoder
+from mmretrieve.judges.base import JudgeScale
+from mmretrieve.language.captioners.tagger import Tagger, word_probabilities
+from mmretrieve.language.editing import Sentence
+from mmretrieve.language.rewriters import SwapRewriter
+from mmretrieve.language.vocabulary import Vocabulary, WordGroup, default_vocabulary
+
+
+@dataclass(frozen=True)
+class AttributeJudge:
+    """Scores the probability that a candidate has all attributes of the desired description.
+
+    The reference is tagged, and the prompt is applied to its caption. Each word of the result that the vocabulary has is compared with the other
+    words of its group, in the same sentence, as the tagger compares them. The score of a candidate is the product of the probabilities.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Encodes candidates and sentences.
+    vocabulary : Vocabulary
+        The groups of words.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> from mmretrieve.images import open_image
+    >>> encoder = mm.load_encoder("wardrobe")
+    >>> judge = AttributeJudge(encoder, default_vocabulary(encoder))
+    >>> names = [name for name in mm.wardrobe.gallery_ids() if "-checked-dress-" in name]
+    >>> pictures = [{"image": open_image(mm.wardrobe.pictures_folder() / name)} for name in ("red-checked-dress-1815.png", names[0])]
+    """
+
+    encoder: Encoder
+    vocabulary: Vocabulary
+    scale = JudgeScale.PROBABILITY
+
+    @classmethod
+    def of(cls, context: ComposerContext) -> AttributeJudge:
+        """The judge for the encoder and the vocabulary of a retriever."""
+        encoder = context.encoder
+        return cls(encoder, context.parts.vocabulary or default_vocabulary(encoder))
+
+    def rank(self, query: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Scores documents as `Judge.rank` says."""
+        words = self._desired_words(query)
+        vectors = self.encoder.encode_images([document["image"] for document in documents])
+        probabilities = [self._probabilities(name, words, vectors) for name in words]
+        return [{"corpus_id": i, "score": prod(each[i] for each in probabilities)} for i in range(len(documents))]
+
+    def _desired_words(self, query: Mapping[str, Any]) -> dict[str, str]:
+        """The words of the desired description, by group."""
+        prompt = description = query.get("text", "")
+        if "image" in query:
+            vector = self.encoder.encode_images([query["image"]])[0]
+            (caption,) = Tagger(self.encoder, self.vocabulary).captions([ComposerInput(vector=vector)])[0]
+            (description,) = self._rewriter.rewrite([caption], [prompt]) if prompt else [caption]
+        words = (
+            (group.name, self._word_of(group, prompt) or self._word_of(group, description)) for group in self.vocabulary.groups
+        )
+        return {name: word for name, word in words if word is not None}
+
+    def _word_of(self, group: WordGroup, text: str) -> str | None:
+        """The longest word of a group that a text asks for."""
+        sentence = Sentence(text, self._rewriter.lexicon)
+        return max((word for word in group.words if word and sentence.contains(word)), key=len, default=None)
+
+    def _probabilities(self, name: str, words: Mapping[str, str], vectors: NDArray[np.float32]) -> list[float]:
+        """For each of (n, d) vectors the probability of the word of a group among all words of the group."""
+        (group,) = (group for group in self.vocabulary.groups if group.name == name)
+        sentences = [self.vocabulary.say({**words, name: word}) for word in group.words]
+        scores = np.einsum("nd,wd->nw", vectors, self.encoder.encode_texts(sentences))
+        return word_probabilities(scores)[:, group.words.index(words[name])].tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _rewriter(self) -> SwapRewriter:
+        return SwapRewriter(self.vocabulary)

@@ -1,0 +1,116 @@
+"""Adds the term of a judge to a ranking: its first hits are scored again, and contributions still sum to the score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmretrieve.errors import JudgeError
+from mmretrieve.judges.base import Judge, judge_logits
+from mmretrieve.ranking import Hit, Ranking
+from mmretrieve.request import SearchRequest
+
+JUDGE = "judge"
+
+
+def judge_query(request: SearchRequest, reference: Image.Image | None) -> dict[str, Any]:
+    """Returns a request as a judge gets it: its first reference, and its prompts and what it avoids as one text.
+
+    >>> judge_query(SearchRequest(prompt=("in red", "longer"), avoid=("stripes",)), None)
+    {'text': 'in red, longer, without stripes'}
+    """
+    text = ", ".join([*request.prompt, *(f"without {phrase}" for phrase in request.avoid)])
+    return ({} if reference is None else {"image": reference}) | ({"text": text} if text else {})
+
+
+def judge_hits(
+    ranking: Ranking, judge: Judge, request: SearchRequest, query: Mapping[str, Any], pictures: Sequence[Image.Image | None]
+) -> Ranking:
+    """Returns the k best hits of a request after a judge has seen the first ones; without it, with a note, if it fails.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        The hits of the first stage, at least as many as there are pictures.
+    judge : Judge
+        What scores them.
+    request : SearchRequest
+        Its k and judge_weight count.
+    query : mapping
+        The query of the judge, as `judge_query` makes it.
+    pictures : sequence of PIL image or None
+        The pictures of the first m hits; None for a hit without one, which the judge cannot see.
+    """
+    visible = [i for i, picture in enumerate(pictures) if picture is not None]
+    logits = np.full(len(pictures), np.nan)
+    note = None
+    try:
+        logits[visible] = judge_logits(judge, query, [{"image": pictures[i]} for i in visible])
+    except JudgeError as error:
+        note = f"{error}; this is the order without the judge"
+    else:
+        if unscored := int(np.isnan(logits).sum()):
+            note = f"the judge scored {len(logits) - unscored} of the {len(logits)} items; the others rank behind them"
+    ranking = rerank(ranking, logits, float(request.judge_weight))
+    return replace(
+        ranking, hits=ranking.hits[: request.k], k=request.k, note="; ".join(filter(None, [ranking.note, note])) or None
+    )
+
+
+def rerank(ranking: Ranking, logits: Sequence[float] | NDArray[np.float64], weight: float = 1.0) -> Ranking:
+    """Adds the scores of a judge to a ranking as one more term.
+
+    The contribution of the judge is ``weight · s · (logit − mean logit)``, where s is the standard deviation of the scores of the hits that
+    it saw: at weight 1, a logit counts as much as one standard deviation of the first stage. A constant judge therefore changes nothing. A hit
+    that has no logit counts as the worst one that has. With the weight infinity, the other contributions are 0.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        n hits of the first stage.
+    logits : array-like of shape (m,)
+        The logits of its first m <= n hits; NaN for a hit that has none.
+    weight : float, default=1
+        The weight of the judge, from 0 to infinity.
+
+    Returns
+    -------
+    Ranking
+        The same hits in the order of the new scores; equal scores keep their order.
+
+    Source
+    ------
+    The first stage keeps its say, unlike in WISER (CVPR 2026), which drops it and loses recall beyond the first hits.
+
+    Examples
+    --------
+    >>> hits = [Hit(rank, id_, score, {"image": score}) for rank, (id_, score) in enumerate([("a", 0.9), ("b", 0.7)], start=1)]
+    >>> first = Ranking(tuple(hits), k=2, searched=2, weights={"image": 1.0})
+    >>> [(hit.id, round(hit.score, 2)) for hit in rerank(first, [-3.0, 3.0])]
+    [('b', 1.0), ('a', 0.6)]
+    >>> rerank(first, [0.5, 0.5]).ids
+    ('a', 'b')
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    scored = values[~np.isnan(values)]
+    if not len(scored):
+        return ranking
+    spread = float(np.std([hit.score for hit in ranking.hits[: len(values)]])) or 1.0
+    centered = np.full(len(ranking.hits), scored.min() - scored.mean())
+    centered[: len(values)] = np.where(np.isnan(values), centered[: len(values)], values - scored.mean())
+    share, factor = (0.0, spread) if weight == inf else (1.0, weight * spread)
+    judged = [_with_judge(hit, share, factor * logit) for hit, logit in zip(ranking.hits, centered.tolist(), strict=True)]
+    judged.sort(key=lambda hit: -hit.score)
+    hits = (Hit(rank, hit.id, hit.score, hit.contributions, hit.path) for rank, hit in enumerate(judged, start=1))
+    return replace(ranking, hits=tuple(hits))
+
+
+def _with_judge(hit: Hit, share: float, contribution: float) -> Hit:
+    contributions = {name: share * value for name, value in hit.contributions.items()} | {JUDGE: contribution}
+    return Hit(hit.rank, hit.id, share * hit.score + contribution, contributions, hit.path)
