@@ -92,6 +92,7 @@ results: $(READY)
 	$(BIN)/python -m eval table --out results
 	$(BIN)/python -m eval weights --out results
 	$(BIN)/python -m eval avoid --out results
+	$(BIN)/python -m eval judges --out results
 	$(BIN)/python -m eval answerable --out results
 
 # bench: the short set of benchmarks, about five minutes: JSON, plots and a table, in BENCH

@@ -30,7 +30,6 @@ from mmretrieve.registry import COMPOSERS, JUDGES, RULES
 if TYPE_CHECKING:
     from mmretrieve.filters import Expression
     from mmretrieve.images import ImageLike, Region
-    from mmretrieve.judges.base import Judge
 
 NamedWeights = Literal["auto", "base", "balanced"]
 NAMED_WEIGHTS: tuple[NamedWeights, ...] = (AUTO, BASE, BALANCED)
@@ -267,7 +266,7 @@ class SearchRequest:
         FieldKind.ID, FieldGroup.RANKING, "an item that must not appear", several=True, metavar="ID"
     )
     exclude_reference: bool = _field(FieldKind.FLAG, FieldGroup.RANKING, "leave out the references themselves", default=False)
-    judge: str | Judge | None = _field(  # noqa: RUF009  it declares a field
+    judge: Any = _field(  # noqa: RUF009  it declares a field; its value is a name, or a `Judge` of a later room
         FieldKind.JUDGE, FieldGroup.RANKING, "what looks at the best items and scores them", metavar="J"
     )
     judge_k: int = _field(

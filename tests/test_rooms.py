@@ -40,6 +40,7 @@ ORDER = [
     "language",
     "inversion",
     "composers",
+    "judges",
     "gallery",
     "milvus",
     "inputs",

@@ -47,6 +47,10 @@ STUDIES = {  # the document whose tables a study fills, and its help
         GUIDES / "answerable.md",
         "Measures whether `answerable` separates what a gallery has from what it lacks.",
     ),
+    "judges": (
+        GUIDES / "searching.md",
+        'Measures what the judge "attributes" adds to searches, on every available set.',
+    ),
     "avoid": (
         GUIDES / "weights.md",
         "Measures how many hits of searches that avoid an attribute still show it, on the wardrobe.",

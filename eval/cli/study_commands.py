@@ -31,7 +31,16 @@ from eval.studies.inputs import (
     own_vocabulary,
     train_benchmark_phi,
 )
-from eval.studies.tables import answerable_table, avoid_table, fill_table, methods_table, sensitivity_table, weights_table
+from eval.studies.judges import measure_judge
+from eval.studies.tables import (
+    answerable_table,
+    avoid_table,
+    fill_table,
+    judges_table,
+    methods_table,
+    sensitivity_table,
+    weights_table,
+)
 from eval.studies.weights import list_rows, measure_weights
 from mmretrieve import PDV, MMRetrieveError, Parts, Retriever, load_encoder, wardrobe
 from mmretrieve.cli.arguments import given_fields
@@ -121,6 +130,17 @@ def avoid(options: argparse.Namespace) -> None:
     shares = measure_avoid(retriever, study_set.benchmark.fields)
     write_record(options.out / "avoid.json", {"shares": shares, "provenance": study_set.collect_provenance()})
     _fill_document(options.text, {"avoid": avoid_table(shares)})
+
+
+def judges(options: argparse.Namespace) -> None:
+    """Measures what the judge "attributes" adds to searches."""
+    result: dict[str, Any] = {}
+    for study_set in load_sets(options):
+        with open_retriever(study_set.benchmark, study_set.gallery, study_set.encoder) as retriever:
+            weights = measure_judge(study_set.benchmark, retriever)
+        result[study_set.name] = {"weights": weights, "provenance": study_set.collect_provenance()}
+    write_record(options.out / "judges.json", result)
+    _fill_document(options.text, {"judges": judges_table(result)})
 
 
 def load_sets(options: argparse.Namespace) -> Iterator[StudySet]:

@@ -103,7 +103,10 @@ def tune_on_even_queries(composed: ComposedBenchmark) -> dict[str, Any]:
 
 def measure_searches(benchmark: Benchmark, retriever: Retriever) -> dict[str, dict[str, float]]:
     """Metrics of `Retriever.search` without options (automatic weights), and with base weights."""
-    return {weights: benchmark.mean_metrics(_measure_search(benchmark, retriever, weights)) for weights in (BASE, AUTO)}
+    return {
+        BASE: benchmark.mean_metrics(search_values(benchmark, retriever, weights=BASE)),
+        AUTO: benchmark.mean_metrics(search_values(benchmark, retriever)),  # the default, so the option is left out
+    }
 
 
 def measure_text_to_image(encoder: Encoder, *, seed: int = 7) -> dict[str, float]:
@@ -116,18 +119,18 @@ def measure_text_to_image(encoder: Encoder, *, seed: int = 7) -> dict[str, float
     }
 
 
-def _measure_search(benchmark: Benchmark, retriever: Retriever, weights: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def search_values(benchmark: Benchmark, retriever: Retriever, **options: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(queries, metrics) values of `Retriever.search` with some options."""
     requests: list[dict[str, Any]] = [
         {
             "reference_id": query.reference,
             "prompt": query.prompts[0].strip() or EMPTY_PROMPT,
             "k": benchmark.depth,
             "exclude_reference": not benchmark.protocol.keeps_reference,
+            **options,
         }
         for query in benchmark.queries
     ]
-    if weights != AUTO:  # the default of a search, which is measured by leaving the option out
-        requests = [{**request, "weights": weights} for request in requests]
     rows = ([benchmark.id2row[id_] for id_ in ranking.ids] for ranking in retriever.search_many(requests))
     rankers: list[Ranker] = [partial(list_ranks, row) for row in rows]
     return benchmark.rank_table(rankers).values

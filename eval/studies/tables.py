@@ -68,6 +68,19 @@ def avoid_table(shares: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
     return _to_markdown(rows)
 
 
+def judges_table(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """Weights of the judge by recall@1 and recall@10 of each set, with the interval of the difference that it makes to recall@1."""
+    rows = [["judge_weight", *(f"{name}, {metric}" for name in result for metric in ("R@1", "gain of R@1", "R@10"))]]
+    for weight in next(iter(result.values()))["weights"]:
+        cells = []
+        for own in result.values():
+            measured = own["weights"][weight]
+            gain = "–" if "gain" not in measured else "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(**measured["gain"])
+            cells += [f"{measured['metrics']['recall@1']:.1f}", gain, f"{measured['metrics']['recall@10']:.1f}"]
+        rows.append([weight, *cells])
+    return _to_markdown(rows)
+
+
 def fill_table(text: str, table: str, name: str = "table") -> str:
     """`text` with `table` between the two markers of that name. MMRetrieveError where the markers are missing."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

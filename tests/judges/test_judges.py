@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_the_judge_is_one_more_term(scores: list[float], data: st.DataObject, we
         assert sum(hit.contributions.values()) == pytest.approx(hit.score, abs=1e-9)
         assert hit.score == pytest.approx(total, abs=1e-9)
     assert [hit.rank for hit in judged] == list(range(1, len(scores) + 1))
-    assert all(hit.score >= after.score for hit, after in zip(judged, judged[1:], strict=False))
+    assert all(hit.score >= after.score for hit, after in pairwise(judged))
 
 
 def test_without_a_say_of_its_own_the_first_stage_orders_ties_only() -> None:
