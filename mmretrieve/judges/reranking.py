@@ -56,7 +56,9 @@ def judge_hits(
         note = f"{error}; this is the order without the judge"
     else:
         if unscored := int(np.isnan(logits).sum()):
-            note = f"the judge scored {len(logits) - unscored} of the {len(logits)} items; the others rank behind them"
+            note = (
+                f"the judge scored {len(logits) - unscored} of the {len(logits)} items; the others count as the worst of these"
+            )
     ranking = rerank(ranking, logits, float(request.judge_weight))
     return replace(
         ranking, hits=ranking.hits[: request.k], k=request.k, note="; ".join(filter(None, [ranking.note, note])) or None
@@ -82,7 +84,7 @@ def rerank(ranking: Ranking, logits: Sequence[float] | NDArray[np.float64], weig
     Returns
     -------
     Ranking
-        The same hits in the order of the new scores; equal scores keep their order.
+        The same hits in the order of the new scores. Of equal scores, those with a logit come first, and then the order stays.
 
     Source
     ------
@@ -102,11 +104,11 @@ def rerank(ranking: Ranking, logits: Sequence[float] | NDArray[np.float64], weig
     if not len(scored):
         return ranking
     spread = float(np.std([hit.score for hit in ranking.hits[: len(values)]])) or 1.0
-    centered = np.full(len(ranking.hits), scored.min() - scored.mean())
-    centered[: len(values)] = np.where(np.isnan(values), centered[: len(values)], values - scored.mean())
+    complete = np.append(values, np.full(len(ranking.hits) - len(values), np.nan))
+    centered = np.where(np.isnan(complete), scored.min(), complete) - scored.mean()
     share, factor = (0.0, spread) if weight == inf else (1.0, weight * spread)
-    judged = [_with_judge(hit, share, factor * logit) for hit, logit in zip(ranking.hits, centered.tolist(), strict=True)]
-    judged.sort(key=lambda hit: -hit.score)
+    new = [_with_judge(hit, share, factor * logit) for hit, logit in zip(ranking.hits, centered.tolist(), strict=True)]
+    judged = [new[i] for i in np.lexsort((np.isnan(complete), [-hit.score for hit in new]))]
     hits = (Hit(rank, hit.id, hit.score, hit.contributions, hit.path) for rank, hit in enumerate(judged, start=1))
     return replace(ranking, hits=tuple(hits))
 
