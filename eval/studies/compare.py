@@ -16,7 +16,7 @@ from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, compose
 from eval.studies.inputs import METHODS, Method, method_parts
 from eval.sweep.plane import Plane
 from eval.sweep.sweep import Tuning, rank_plane
-from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts, Retriever
+from mmretrieve import PDV, Composition, Encoder, MMRetrieveError, Parts, Ranking, Retriever
 from mmretrieve.options import AUTO, BASE
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe.attributes import Garment, garments, is_unseen, random_detail
@@ -103,10 +103,12 @@ def tune_on_even_queries(composed: ComposedBenchmark) -> dict[str, Any]:
 
 def measure_searches(benchmark: Benchmark, retriever: Retriever) -> dict[str, dict[str, float]]:
     """Metrics of `Retriever.search` without options (automatic weights), and with base weights."""
-    return {
-        BASE: benchmark.mean_metrics(search_values(benchmark, retriever, weights=BASE)),
-        AUTO: benchmark.mean_metrics(search_values(benchmark, retriever)),  # the default, so the option is left out
+    requests = search_requests(benchmark)
+    rankings = {
+        BASE: retriever.search_many([{**request, "weights": BASE} for request in requests]),
+        AUTO: retriever.search_many(requests),  # the default, so the option is left out
     }
+    return {weights: benchmark.mean_metrics(ranking_values(benchmark, own)) for weights, own in rankings.items()}
 
 
 def measure_text_to_image(encoder: Encoder, *, seed: int = 7) -> dict[str, float]:
@@ -119,19 +121,22 @@ def measure_text_to_image(encoder: Encoder, *, seed: int = 7) -> dict[str, float
     }
 
 
-def search_values(benchmark: Benchmark, retriever: Retriever, **options: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(queries, metrics) values of `Retriever.search` with some options."""
-    requests: list[dict[str, Any]] = [
+def search_requests(benchmark: Benchmark) -> list[dict[str, Any]]:
+    """A request of `Retriever.search_many` for each query."""
+    return [
         {
             "reference_id": query.reference,
             "prompt": query.prompts[0].strip() or EMPTY_PROMPT,
             "k": benchmark.depth,
             "exclude_reference": not benchmark.protocol.keeps_reference,
-            **options,
         }
         for query in benchmark.queries
     ]
-    rows = ([benchmark.id2row[id_] for id_ in ranking.ids] for ranking in retriever.search_many(requests))
+
+
+def ranking_values(benchmark: Benchmark, rankings: Sequence[Ranking]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(queries, metrics) values of a ranking for each query."""
+    rows = ([benchmark.id2row[id_] for id_ in ranking.ids] for ranking in rankings)
     rankers: list[Ranker] = [partial(list_ranks, row) for row in rows]
     return benchmark.rank_table(rankers).values
 

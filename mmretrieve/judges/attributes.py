@@ -41,8 +41,11 @@ class AttributeJudge:
     >>> from mmretrieve.images import open_image
     >>> encoder = mm.load_encoder("wardrobe")
     >>> judge = AttributeJudge(encoder, default_vocabulary(encoder))
-    >>> names = [name for name in mm.wardrobe.gallery_ids() if "-checked-dress-" in name]
-    >>> pictures = [{"image": open_image(mm.wardrobe.pictures_folder() / name)} for name in ("red-checked-dress-1815.png", names[0])]
+    >>> names = ["teal-striped-shirt-1728.png", "red-checked-dress-1815.png"]
+    >>> pictures = [{"image": open_image(mm.wardrobe.pictures_folder() / name)} for name in names]
+    >>> shirt, dress = (answer["score"] for answer in judge.rank({"text": "a red dress"}, pictures))
+    >>> shirt < dress
+    True
     """
 
     encoder: Encoder
@@ -67,7 +70,7 @@ class AttributeJudge:
         prompt = description = query.get("text", "")
         if "image" in query:
             vector = self.encoder.encode_images([query["image"]])[0]
-            (caption,) = Tagger(self.encoder, self.vocabulary).captions([ComposerInput(vector=vector)])[0]
+            (caption,) = self._tagger.captions([ComposerInput(vector=vector)])[0]
             (description,) = self._rewriter.rewrite([caption], [prompt]) if prompt else [caption]
         words = (
             (group.name, self._word_of(group, prompt) or self._word_of(group, description)) for group in self.vocabulary.groups
@@ -85,6 +88,10 @@ class AttributeJudge:
         sentences = [self.vocabulary.say({**words, name: word}) for word in group.words]
         scores = np.einsum("nd,wd->nw", vectors, self.encoder.encode_texts(sentences))
         return word_probabilities(scores)[:, group.words.index(words[name])].tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _tagger(self) -> Tagger:
+        return Tagger(self.encoder, self.vocabulary)
 
     @cached_property
     def _rewriter(self) -> SwapRewriter:
