@@ -24,7 +24,7 @@ from benchmarks.first import load_plain, plain_loop
 from benchmarks.script import make_parser, time_call, write_result
 from mmretrieve import load_encoder
 from mmretrieve.encoders.dtypes import input_dtype
-from mmretrieve.encoders.openclip import OpenClipEncoder
+from mmretrieve.encoders.openclip import OpenClipEncoder, require_open_clip
 from mmretrieve.gallery.encoding import EncodedImage, ItemEncoder
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import content_hash
@@ -74,7 +74,7 @@ def measure_encoding(device: str, spec: str | None, count: int) -> dict[str, Any
     with tempfile.TemporaryDirectory() as name:
         paths = make_photos(Path(name) / "photos", count)
         model = spec if spec is not None else str(random_model(Path(name) / "model"))
-        encoder = load_encoder(model, device=device)
+        encoder = require_open_clip(load_encoder(model, device=device), "this benchmark")
         encode_items(encoder, paths[:1])  # the first run of a tower is slower
         plain = load_plain(BUILT_IN_MODEL if model == BUILT_IN else Path(model))
         rates = {

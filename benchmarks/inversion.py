@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import mmretrieve as mm
 from benchmarks.script import make_parser, time_call, write_result
-from mmretrieve.encoders.openclip import OpenClipEncoder
+from mmretrieve.encoders.openclip import OpenClipEncoder, require_open_clip
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.sources import read_source
 from mmretrieve.sources.base import SourceItem
@@ -37,7 +37,7 @@ def main() -> None:
 
 def measure(folder: Path, spec: str, count: int) -> dict[str, Any]:
     """The cosines of "a photo of $" with the image, before and after optimization."""
-    encoder = mm.load_encoder(spec, dtype="float32")
+    encoder = require_open_clip(mm.load_encoder(spec, dtype="float32"), "this benchmark")
     available = [item.location.path for item in read_source(folder) if isinstance(item, SourceItem)]
     paths = [available[i] for i in np.linspace(0, len(available) - 1, count).astype(int)]
     features, oti = encoder.image_features(paths), OTI()

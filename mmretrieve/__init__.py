@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mmretrieve.composition import Composition
     from mmretrieve.directions import PDV, PUBLISHED, Term, automatic_alpha_image, pdv, pdv_weights
     from mmretrieve.encoders.base import Encoder, EncoderIdentity
-    from mmretrieve.encoders.openclip import load_encoder
+    from mmretrieve.encoders.loading import load_encoder
     from mmretrieve.errors import MMRetrieveError
     from mmretrieve.gallery.gallery import Gallery
     from mmretrieve.gallery.ingest import AddReport
@@ -43,7 +43,7 @@ _MODULES = {
     "pdv_weights": "directions",
     "Encoder": "encoders.base",
     "EncoderIdentity": "encoders.base",
-    "load_encoder": "encoders.openclip",
+    "load_encoder": "encoders.loading",
     "MMRetrieveError": "errors",
     "AddReport": "gallery.ingest",
     "Columns": "sources",

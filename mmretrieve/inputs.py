@@ -14,13 +14,13 @@ from mmretrieve.combining import combine
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Composition
 from mmretrieve.concurrency import LruCache, map_ahead
-from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.base import Encoder, check_supports
 from mmretrieve.errors import ImageError, OptionError, VectorError
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image, source_name
 from mmretrieve.language.role_compiler import RuleCompiler
-from mmretrieve.options import ComposerName
+from mmretrieve.options import ComposerName, Modality
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 from mmretrieve.rules import ScoreRule, make_rule
@@ -214,6 +214,7 @@ class ReferenceReader:
 
     def _encode(self, pictures: Iterator[Image.Image], references: Sequence[_Reference]) -> Float32:
         """The vectors of references. Raises VectorError, with the name of one, if the encoder has no direction for it."""
+        check_supports(self.encoder, Modality.IMAGE, "a reference image")
         names = ", ".join(dict.fromkeys(source_name(reference.source) for reference in references))
         try:
             vectors = self.encoder.encode_images(pictures)

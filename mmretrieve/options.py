@@ -245,6 +245,19 @@ class Preprocessing(OptionEnum):
     TARGET_PAD = "targetpad"
 
 
+class Modality(OptionEnum):
+    """What an encoder can encode: an image, a text, or an image and a text together."""
+
+    IMAGE = "image"
+    TEXT = "text"
+    PAIR = "pair"
+
+    @property
+    def description(self) -> str:
+        """What an encoder of this modality encodes, in words."""
+        return "pairs of image and text" if self is Modality.PAIR else f"{self.value}s"
+
+
 class Dtype(OptionEnum):
     """The dtype in which an image tower computes. Vectors are always float32."""
 

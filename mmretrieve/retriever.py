@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property, reduce
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,8 +20,9 @@ from mmretrieve.composers.factory import ComposerContext
 from mmretrieve.composition import Composition, check_composition
 from mmretrieve.concurrency import LruCache, map_ahead
 from mmretrieve.directions import PDV, Term
-from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.base import Encoder, NamedEncoder
 from mmretrieve.encoders.deferred import DeferredEncoder
+from mmretrieve.encoders.loading import EncoderLike, as_encoder, load_encoder
 from mmretrieve.errors import GalleryError, ImageError, MissingError, MMRetrieveError, OptionError, checks_keywords
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
@@ -46,9 +47,6 @@ from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_reques
 from mmretrieve.rules import ScoreRule
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
-if TYPE_CHECKING:
-    from mmretrieve.encoders.openclip import OpenClipEncoder
-
 AnyGallery = GalleryBase[Any]
 """A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
 LIKE_WEIGHTS = {"more": 0.75, "less": -0.25}  # Rocchio: what is wanted, and what is not, beside the query's own 1
@@ -56,7 +54,7 @@ LIKE_WEIGHTS = {"more": 0.75, "less": -0.25}  # Rocchio: what is wanted, and wha
 
 @checks_keywords
 def open_gallery(
-    address: str | Path, *, encoder: Encoder | None = None, device: IndexDevice | str = IndexDevice.AUTO
+    address: str | Path, *, encoder: EncoderLike | None = None, device: IndexDevice | str = IndexDevice.AUTO
 ) -> AnyGallery:
     """Opens the gallery in a folder or on a Milvus server.
 
@@ -64,7 +62,7 @@ def open_gallery(
     ----------
     address : str or Path
         A folder, or ``"milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION"`` (``milvuss://`` over TLS).
-    encoder : Encoder, optional
+    encoder : Encoder, or an object that `load_encoder` takes, optional
         The encoder that made the gallery. Only adding needs it.
     device : {"auto", "cpu", "cuda"}, default="auto"
         Where the index of a folder is searched (see `Gallery.open`). A Milvus server ignores it.
@@ -99,7 +97,7 @@ class Retriever:
     ----------
     gallery : Gallery or MilvusGallery
         What is searched.
-    encoder : Encoder
+    encoder : Encoder, or an object that `load_encoder` takes
         The encoder that made the gallery. `gallery.add` uses it unless the gallery was opened with one.
     parts : Parts, optional
         What composers are built of; each part that is not given has a default.
@@ -125,14 +123,13 @@ class Retriever:
     [(1, 'blue'), (2, 'blue'), (3, 'blue')]
     """
 
-    def __init__(self, gallery: AnyGallery, encoder: Encoder, *, parts: Parts | None = None) -> None:
+    def __init__(self, gallery: AnyGallery, encoder: EncoderLike, *, parts: Parts | None = None) -> None:
         if not isinstance(gallery, GalleryBase):
             raise OptionError(f"expected a gallery, such as what open_gallery returns, got {gallery!r:.80}")
         if not isinstance(parts, Parts | None):
             raise OptionError(f"parts must be Parts(…), got {parts!r:.80}")
-        gallery.use_encoder(encoder)
-        self.gallery, self.encoder, self._given_parts = gallery, encoder, parts or Parts()
-        self._references = ReferenceReader(gallery, encoder)
+        self.gallery, self.encoder, self._given_parts = gallery, gallery.use_encoder(encoder), parts or Parts()
+        self._references = ReferenceReader(gallery, self.encoder)
         self._composers: dict[tuple[str, str], Composer] = {}
         self._judges: dict[str, Judge] = {}
 
@@ -142,7 +139,7 @@ class Retriever:
         cls,
         path: str | Path,
         *,
-        encoder: Encoder | None = None,
+        encoder: EncoderLike | None = None,
         device: str = "auto",
         dtype: str = "auto",
         parts: Parts | Callable[[Encoder], Parts] | None = None,
@@ -154,7 +151,7 @@ class Retriever:
         ----------
         path : str or Path
             The folder of a gallery, or ``"milvus://host:port/collection"``.
-        encoder : Encoder, optional
+        encoder : Encoder, or an object that `load_encoder` takes, optional
             The encoder that made the gallery. By default it is loaded by the name that the gallery stores.
         device : str, default="auto"
             Where the encoder computes: "auto", "cpu", "cuda", "cuda:N" or "mps". With "auto" and "cuda" the index is searched on
@@ -189,7 +186,8 @@ class Retriever:
         gallery = open_gallery(path, device=_index_device(device))
         if encoder is None:
             encoder = _deferred_encoder(gallery, device, dtype) if lazy else _load_encoder(gallery, device, dtype)
-        return cls(gallery, encoder, parts=parts(encoder) if callable(parts) else parts)
+        checked = as_encoder(encoder)
+        return cls(gallery, checked, parts=parts(checked) if callable(parts) else parts)
 
     @checks_keywords
     def compose(
@@ -858,7 +856,7 @@ def _deferred_encoder(gallery: AnyGallery, device: str, dtype: str) -> DeferredE
     if (device, dtype) != (AUTO, AUTO):
         _dtype(gallery, device, dtype)
 
-    def load() -> OpenClipEncoder:
+    def load() -> NamedEncoder:
         encoder = _load_encoder(gallery, device, dtype)
         gallery.check_encoder(encoder)
         return encoder
@@ -873,15 +871,13 @@ def _dtype(gallery: AnyGallery, device: str, dtype: str) -> Dtype:
     return dtypes.dtype_of_gallery(dtype, openclip.resolve_device(device), gallery.dtype, gallery.path)
 
 
-def _load_encoder(gallery: AnyGallery, device: str, dtype: str) -> OpenClipEncoder:
-    from mmretrieve.encoders import openclip  # torch only where an encoder is not given
+def _load_encoder(gallery: AnyGallery, device: str, dtype: str) -> NamedEncoder:
+    from mmretrieve.encoders.openclip import preprocessing_of  # torch only where an encoder is not given
 
     dtype = _dtype(gallery, device, dtype)
     identity = gallery.encoder_identity
     try:
-        return openclip.load_encoder(
-            identity.model, device=device, dtype=dtype, preprocessing=openclip.preprocessing_of(identity)
-        )
+        return load_encoder(identity.model, device=device, dtype=dtype, preprocessing=preprocessing_of(identity))
     except OptionError as error:  # the name is not one of `load_encoder`
         raise GalleryError(
             f"{gallery.path}: this gallery was made by {identity.model!r}, which load_encoder does not know; pass encoder=, "

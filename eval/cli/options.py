@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,13 +23,10 @@ from eval.runs.weight_settings import make_weight_setting
 from mmretrieve import RuleName
 from mmretrieve.cli.arguments import given_fields
 from mmretrieve.composers import make_composer, parts_from
-from mmretrieve.encoders.base import Progress
+from mmretrieve.encoders.base import NamedEncoder, Progress
 from mmretrieve.errors import OptionError
 from mmretrieve.language.options import BACKENDS, LanguageOptions
 from mmretrieve.options import OptionEnum
-
-if TYPE_CHECKING:
-    from mmretrieve.encoders.openclip import OpenClipEncoder
 
 RECORDED = (
     "composer",
@@ -110,7 +107,7 @@ def file_slug(*parts: str) -> str:
 
 def _make_part(
     benchmark: Benchmark,
-    encoder: OpenClipEncoder,
+    encoder: NamedEncoder,
     config: MethodConfig,
     language: LanguageOptions,
     options: argparse.Namespace,
@@ -148,8 +145,8 @@ def _method_config(options: argparse.Namespace) -> MethodConfig:
     return MethodConfig(options.composer, options.rule, options.captioner is None, options.concept, orders)
 
 
-def _load_encoder(options: argparse.Namespace) -> OpenClipEncoder:
-    from mmretrieve.encoders.openclip import load_encoder  # imports torch, once the options are valid
+def _load_encoder(options: argparse.Namespace) -> NamedEncoder:
+    from mmretrieve.encoders.loading import load_encoder  # imports torch, once the options are valid
 
     return load_encoder(options.encoder, device=options.device, dtype=options.dtype, preprocessing=options.preprocessing)
 

@@ -45,7 +45,8 @@ from eval.studies.weights import list_rows, measure_weights
 from mmretrieve import PDV, MMRetrieveError, Parts, Retriever, load_encoder, wardrobe
 from mmretrieve.cli.arguments import given_fields
 from mmretrieve.composers import parts_from
-from mmretrieve.encoders.openclip import OpenClipEncoder
+from mmretrieve.encoders.base import NamedEncoder
+from mmretrieve.encoders.checkpoints import encoder_folder
 from mmretrieve.inversion.phi import FILE
 from mmretrieve.language.options import LanguageOptions
 from mmretrieve.options import BUILT_IN, NO_MATCH
@@ -59,7 +60,7 @@ class StudySet:
 
     benchmark: Benchmark
     gallery: Float32
-    encoder: OpenClipEncoder
+    encoder: NamedEncoder
     started: float
 
     @property
@@ -203,8 +204,8 @@ def _measure_row(study_set: StudySet, captions: CaptionSetup | None, method: Met
 
 def _choose_phi(study_set: StudySet, options: argparse.Namespace) -> Path | None:
     """The phi of --phi; None where the encoder has its own; otherwise one that is trained on the first call."""
-    encoder = study_set.encoder
-    if options.phi is not None or (encoder.folder and (encoder.folder / FILE).is_file()):
+    encoder, folder = study_set.encoder, encoder_folder(study_set.encoder.identity.model)
+    if options.phi is not None or (folder and (folder / FILE).is_file()):
         return cast("Path | None", options.phi)
     _print_progress(f"the phi for {study_set.name} is trained on the first call")
     return train_benchmark_phi(encoder, study_set.benchmark.vocabulary, cache_folder() / "phi")

@@ -30,7 +30,7 @@ from mmretrieve import (
     Vocabulary,
     wardrobe,
 )
-from mmretrieve.encoders.openclip import OpenClipEncoder
+from mmretrieve.encoders.openclip import require_open_clip
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.inversion.train import train_phi
 from mmretrieve.language.fields import caption_from_fields, vocabulary_from_fields
@@ -159,7 +159,7 @@ def open_retriever(benchmark: Benchmark, vectors: Float32, encoder: Encoder) -> 
         yield Retriever(gallery, encoder)
 
 
-def train_benchmark_phi(encoder: OpenClipEncoder, vocabulary: Vocabulary | None, folder: Path) -> Path:
+def train_benchmark_phi(encoder: Encoder, vocabulary: Vocabulary | None, folder: Path) -> Path:
     """A phi for an encoder that has none, trained on sentences of the vocabulary; good enough to compare methods with.
 
     Trained on the first call, which takes a few minutes on two cores, and read from `folder` afterwards.
@@ -167,7 +167,7 @@ def train_benchmark_phi(encoder: OpenClipEncoder, vocabulary: Vocabulary | None,
     texts = list_sentences(vocabulary or default_vocabulary(encoder))
     key = hashlib.blake2b(repr((encoder.identity.weights, PHI_RECIPE, texts)).encode(), digest_size=8).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    train_phi(texts, encoder, folder / f"phi-{key}.safetensors", PHI_RECIPE)
+    train_phi(texts, require_open_clip(encoder, "training a phi"), folder / f"phi-{key}.safetensors", PHI_RECIPE)
     return folder / f"phi-{key}.safetensors"
 
 

@@ -79,6 +79,7 @@ def serve(options: argparse.Namespace) -> int:
 
 def train_phi(options: argparse.Namespace) -> int:
     """Trains a phi for an encoder from captions only (LinCIR); an interrupted training can be resumed."""
+    from mmretrieve.encoders.openclip import require_open_clip
     from mmretrieve.inversion import train
 
     recipe = PhiRecipe(**arguments.given_fields(options, PhiRecipe))
@@ -89,7 +90,8 @@ def train_phi(options: argparse.Namespace) -> int:
             progress.update(point.step - progress.n)
             progress.set_postfix(training=f"{point.training:.4f}", validation=f"{point.validation:.4f}")
 
-        best = train.train_phi(captions, load_named_encoder(options, options.encoder), options.out, recipe, report=report)
+        encoder = require_open_clip(load_named_encoder(options, options.encoder), "train-phi")
+        best = train.train_phi(captions, encoder, options.out, recipe, report=report)
     print_result(
         options,
         f"{options.out}: validation loss {best.validation:.4f}, at step {best.step}",

@@ -23,7 +23,7 @@ from mmretrieve.milvus.address import is_address
 from mmretrieve.options import BUILT_IN
 
 if TYPE_CHECKING:
-    from mmretrieve.encoders.openclip import OpenClipEncoder
+    from mmretrieve.encoders.base import NamedEncoder
     from mmretrieve.gallery.base import GalleryBase
     from mmretrieve.gallery.ingest import AddReport
     from mmretrieve.retriever import Retriever
@@ -166,10 +166,11 @@ def _requires(extra: str) -> Iterator[None]:
         raise MMRetrieveError(f"{error.name} is missing; install it with: pip install 'mmretrieve[{extra}]'") from error
 
 
-def load_named_encoder(options: argparse.Namespace, spec: str, gallery: GalleryBase[Any] | None = None) -> OpenClipEncoder:
+def load_named_encoder(options: argparse.Namespace, spec: str, gallery: GalleryBase[Any] | None = None) -> NamedEncoder:
     """The encoder of that name, in the dtype of the options or of the gallery that it is for."""
     from mmretrieve.encoders.dtypes import dtype_of_gallery
-    from mmretrieve.encoders.openclip import load_encoder, resolve_device
+    from mmretrieve.encoders.loading import load_encoder
+    from mmretrieve.encoders.openclip import resolve_device
 
     dtype = options.dtype
     if gallery is not None:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmretrieve.composition import UNKNOWN_TRUST, AvoidedPhrase, Caption, Composition
-from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.base import Encoder, check_supports
 from mmretrieve.language.editing import Sentence, insert_phrase, remove_phrase
 from mmretrieve.language.lexicon import Lexicon
+from mmretrieve.options import Modality
 from mmretrieve.weighting import AVOID
 
 MAX_ALTERNATIVES = 12  # per phrase
@@ -76,6 +77,8 @@ def avoid_terms(encoder: Encoder, lexicon: Lexicon, queries: Sequence[PhrasesToA
     texts = dict.fromkeys(
         text for of_each in contrasts for phrase, sentence, others in of_each for text in (phrase, sentence, *others)
     )
+    if texts:
+        check_supports(encoder, Modality.TEXT, "avoid")
     row = dict(zip(texts, encoder.encode_texts(list(texts)).astype(np.float64), strict=True)) if texts else {}
     terms = []
     for query, of_each in zip(queries, contrasts, strict=True):

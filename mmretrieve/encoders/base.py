@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from PIL import Image
 
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
-from mmretrieve.options import Dtype, load_json
+from mmretrieve.options import Dtype, Modality, load_json
 from mmretrieve.vectors import Float32
+
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[int], object]
 """Called with the number of items that were completed since the last call, like `tqdm.update`."""
@@ -111,9 +118,46 @@ def dtype_of(encoder: object) -> Dtype | None:
     return Dtype(name) if name in list(Dtype) else None
 
 
+def supports(encoder: object, modality: Modality) -> bool:
+    """Whether an encoder encodes images, texts, or an image and a text together. One that does not tell encodes images and texts.
+
+    >>> supports("an object without `supports`", Modality.TEXT), supports("another", Modality.PAIR)
+    (True, False)
+    """
+    declared = getattr(encoder, "supports", None)
+    return modality is not Modality.PAIR if declared is None else bool(declared(modality.value))
+
+
+def check_supports(encoder: object, modality: Modality, purpose: str) -> None:
+    """Raises OptionError unless the encoder encodes what `purpose` needs, such as "the composer 'joint'"."""
+    if not supports(encoder, modality):
+        raise OptionError(
+            f"{purpose} needs an encoder of {modality.description}, and {identity_of(encoder).model} does not encode them; use another encoder"
+        )
+
+
+def check_images(images: object) -> None:
+    """Raises OptionError for one image in the place of a list of images."""
+    if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
+        raise OptionError(f"encode_images expects a list of images, got one: {type(images).__name__}")
+
+
+def check_texts(texts: Any) -> list[str]:
+    """The texts as a list. Raises OptionError for one text in the place of a list, and for a value that is no text."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise OptionError(f"encode_texts expects a list of texts, got {texts!r:.80}")
+    several = list(texts)
+    if others := [text for text in several if not isinstance(text, str)]:
+        raise OptionError(f"encode_texts expects texts, got {others[0]!r:.80}")
+    return several
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """Turns images and texts into unit vectors of one space. Any object with these four members is an encoder.
+
+    Optional members: `supports(modality)` for "image", "text" and "pair", if it does not encode both images and texts or encodes
+    pairs of them (`PairEncoder`); those of `BatchEncoder` and `ContextLimit`.
 
     Attributes
     ----------
@@ -202,4 +246,35 @@ class ContextLimit(Protocol):
 
     def fits_context(self, texts: Sequence[str]) -> list[bool]:
         """Whether each text fits completely. Texts are tokenized, not encoded."""
+        ...
+
+
+def warn_of_cut_texts(encoder: ContextLimit, name: str, texts: Sequence[str], stacklevel: int) -> None:
+    """Warns, with the name of the encoder, if texts do not fit into its context. `stacklevel` is that of `warnings.warn` there."""
+    too_long = [text for text, fits in zip(texts, encoder.fits_context(texts), strict=True) if not fits]
+    if too_long:
+        warnings.warn(
+            f"{len(too_long)} of {len(texts)} texts were cut to the {encoder.context_length} tokens that {name} reads, "
+            f"first: {too_long[0][:60]!r}…",
+            PromptCutWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+class NamedEncoder(Encoder, BatchEncoder, ContextLimit, Protocol):
+    """What `load_encoder` returns for a name: an encoder with these additions, and with the dtype of its image tower."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+@runtime_checkable
+class PairEncoder(Protocol):
+    """An optional addition to an encoder: it encodes an image and a text together, as joint embedders do.
+
+    Such an encoder returns true for `supports("pair")`. The composer "joint" needs it.
+    """
+
+    def encode_pairs(self, images: Iterable[ImageLike], texts: Sequence[str]) -> Float32:
+        """(n, dim) float32 unit rows for n images, each together with its text."""
         ...

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import shorten
 
+from mmretrieve.errors import EncoderError
 from mmretrieve.options import BUILT_IN, BUILT_IN_MODEL, load_json
 
 PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of DistributedDataParallel, around the names of all weights
@@ -17,10 +18,12 @@ MAX_REASON_CHARACTERS = 300
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, as in that library
 AGAIN = "download it again"
 CONFIG = "open_clip_config.json"
+PACKAGES = {CONFIG: "open_clip", "modules.json": "sentence_transformers", "config.json": "transformers"}
+"""The file that a folder of each package has → the package. A folder of sentence-transformers may have config.json, too."""
 CHECKPOINT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 HUGGING_FACE = (
-    "weights of Hugging Face transformers, which have other names than those of open_clip; use the open_clip form of the model "
-    "(MODEL/TAG or hf-hub:org/name), or pass an encoder object of your own"
+    "weights of Hugging Face transformers, which have other names than those of open_clip; name their folder, which has config.json, "
+    "or use the open_clip form of the model (MODEL/TAG or hf-hub:org/name)"
 )
 ALONE = "load it where it was made, and save its weights alone: torch.save(model.state_dict(), 'weights.pt')"
 SIGNATURES = (  # the first bytes of files that are no weights of PyTorch
@@ -66,15 +69,17 @@ def encoder_folder(spec: str) -> Path | None:
     return Path(spec).resolve() if os.path.isdir(spec) and not spec.startswith("hf-hub:") else None
 
 
-def folder_problem(folder: Path) -> str | None:
-    """Why a folder is not one of an encoder; None if it is."""
-    if (folder / CONFIG).is_file():
-        return None
-    if (folder / "modules.json").is_file():
-        return "a folder of sentence-transformers, not of open_clip; pass its model as an encoder object of your own"
-    if (folder / "config.json").is_file() or any(folder.glob("model*.safetensors")):
-        return f"a folder of Hugging Face transformers (it has no {CONFIG}): {HUGGING_FACE}"
-    return f"not an encoder folder; expected {CONFIG} and open_clip_model.safetensors in it"
+def folder_package(folder: Path) -> str:
+    """The package that loads the encoder in a folder. Raises EncoderError if there is none in it.
+
+    >>> folder_package(BUILT_IN_MODEL)
+    'open_clip'
+    """
+    for name, package in PACKAGES.items():
+        if (folder / name).is_file():
+            return package
+    *names, last = (f"{name} ({package.replace('_', '-')})" for name, package in PACKAGES.items())
+    raise EncoderError(f"{folder}: not an encoder folder; expected {', '.join(names)} or {last} in it")
 
 
 def folder_weights(folder: Path) -> Path | None:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmretrieve.concurrency import once
-from mmretrieve.encoders.base import EncoderIdentity, Progress
+from mmretrieve.encoders.base import EncoderIdentity, NamedEncoder, Progress, supports
 from mmretrieve.encoders.checkpoints import encoder_folder
 from mmretrieve.forks import fork_safe_lock
 from mmretrieve.images import ImageLike
+from mmretrieve.options import Modality
 from mmretrieve.vectors import Float32
 
 if TYPE_CHECKING:
     import torch
-
-    from mmretrieve.encoders.openclip import OpenClipEncoder
 
 
 class DeferredEncoder:
@@ -24,12 +23,12 @@ class DeferredEncoder:
     `load` returns the encoder. It is called once, when anything else is first used.
     """
 
-    def __init__(self, identity: EncoderIdentity, dim: int, load: Callable[[], OpenClipEncoder]) -> None:
+    def __init__(self, identity: EncoderIdentity, dim: int, load: Callable[[], NamedEncoder]) -> None:
         self.identity, self.dim, self.folder = identity, dim, encoder_folder(identity.model)
         self._load, self.once_lock = load, fork_safe_lock()
 
     @once
-    def loaded(self) -> OpenClipEncoder:
+    def loaded(self) -> NamedEncoder:
         """The encoder itself."""
         return self._load()
 
@@ -37,6 +36,9 @@ class DeferredEncoder:
     def dtype(self) -> torch.dtype | None:
         """The dtype of the image tower; None until it is loaded, and compared with that of a gallery."""
         return self.loaded.dtype if "loaded" in self.__dict__ else None
+
+    def supports(self, modality: str) -> bool:
+        return supports(self.loaded, Modality(modality))
 
     def encode_images(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         return self.loaded.encode_images(images, progress)

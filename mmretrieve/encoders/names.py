@@ -21,7 +21,8 @@ OPENAI_MODELS = {  # OpenAI's names → open_clip's
     "ViT-L/14@336px": "ViT-L-14-336",
 }
 FORMS = (
-    f"{BUILT_IN}, MODEL/TAG (see open_clip.list_pretrained()), MODEL/checkpoint file, hf-hub:org/name, a local open_clip folder"
+    f"{BUILT_IN}, MODEL/TAG (see open_clip.list_pretrained()), MODEL/checkpoint file, hf-hub:org/name, a local folder of open_clip, "
+    "transformers or sentence-transformers"
 )
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, islice
@@ -20,28 +20,27 @@ import numpy as np
 import open_clip
 import torch
 from huggingface_hub import constants, get_session
-from PIL import Image
 from torch import Tensor, nn
 
 from mmretrieve.concurrency import LruCache, map_ahead, map_batches_ahead, map_on_cores
-from mmretrieve.encoders.base import EncoderIdentity, Progress, PromptCutWarning
+from mmretrieve.encoders.base import EncoderIdentity, Progress, check_images, check_texts, warn_of_cut_texts
 from mmretrieve.encoders.checkpoints import (
     CONFIG,
     encoder_folder,
     file_problem,
-    folder_problem,
     folder_weights,
     is_json,
     one_line,
     strip_prefixes,
 )
+from mmretrieve.encoders.deferred import DeferredEncoder
 from mmretrieve.encoders.dtypes import cast_tower, choose_dtype, input_dtype, resolve_dtype
 from mmretrieve.encoders.image_tower import input_size, make_resize, with_short_last_block
 from mmretrieve.encoders.initialization import create_loaded
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, cropped_lengths, encode_tokens
-from mmretrieve.errors import EncoderError, OptionError, checks_keywords, did_you_mean, unknown
+from mmretrieve.errors import EncoderError, OptionError, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, Preprocessing
 from mmretrieve.vectors import Float32, unit
@@ -82,7 +81,7 @@ class OpenClipEncoder:
         *resize, _, self._normalize = transform.transforms  # the one left out makes float values of pixels
         self._resize = make_resize(resize)
         self.preprocessing = preprocessing
-        self.identity = EncoderIdentity(name, weights_hash(model), _describe(config, preprocessing))
+        self.identity = EncoderIdentity(name, weights_hash(model), describe_preprocessing(config, preprocessing))
         model.visual = with_short_last_block(model.visual)
         self.folder, self.device = folder, device
         self._group_size = CPU_GROUP_SIZE if device.type == "cpu" else GPU_GROUP_SIZE
@@ -105,6 +104,7 @@ class OpenClipEncoder:
     def fits_context(self, texts: Sequence[str]) -> list[bool]:
         """Whether each text fits completely. Texts are tokenized, not encoded.
 
+        >>> from mmretrieve import load_encoder
         >>> encoder = load_encoder("wardrobe")
         >>> encoder.context_length, encoder.fits_context(["in red", "red " * 300])
         (40, [True, False])
@@ -122,9 +122,7 @@ class OpenClipEncoder:
 
     def image_features(self, images: Iterable[ImageLike], progress: Progress | None = None) -> Float32:
         """(n, dim) float32 image features, not normalized, as textual inversion needs them."""
-        if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
-            raise OptionError(f"encode_images expects a list of images, got one: {type(images).__name__}")
-
+        check_images(images)
         remaining = iter(images)
         first = list(islice(remaining, 2))
         groups: Iterable[tuple[Float32, bool]] = (
@@ -186,19 +184,8 @@ class OpenClipEncoder:
 
     def text_features(self, texts: Sequence[str]) -> Float32:
         """(n, dim) float32 text features, not normalized."""
-        if isinstance(texts, str) or not isinstance(texts, Iterable):
-            raise OptionError(f"encode_texts expects a list of texts, got {texts!r:.80}")
-        texts = list(texts)
-        if others := [text for text in texts if not isinstance(text, str)]:
-            raise OptionError(f"encode_texts expects texts, got {others[0]!r:.80}")
-        too_long = [text for text, fits in zip(texts, self.fits_context(texts), strict=True) if not fits]
-        if too_long:
-            warnings.warn(
-                f"{len(too_long)} of {len(texts)} texts were cut to the {self.context_length} tokens that {self.identity.model} reads, "
-                f"first: {too_long[0][:60]!r}…",
-                PromptCutWarning,
-                stacklevel=3,
-            )
+        texts = check_texts(texts)
+        warn_of_cut_texts(self, self.identity.model, texts, stacklevel=3)
         rows = self.recent_texts.get_all(texts, self._features_of_texts)
         return np.array(rows, dtype=np.float32).reshape(len(texts), self.dim)
 
@@ -263,65 +250,35 @@ class OpenClipEncoder:
         return features.float().cpu().numpy()  # type: ignore[no-any-return]
 
 
+def require_open_clip(encoder: object, purpose: str) -> OpenClipEncoder:
+    """The encoder, loaded if it is deferred. Raises OptionError, with the purpose, unless it is one of open_clip."""
+    encoder = encoder.loaded if isinstance(encoder, DeferredEncoder) else encoder
+    if not isinstance(encoder, OpenClipEncoder):
+        raise OptionError(f"{purpose} reaches into the towers of open_clip, and cannot use a {type(encoder).__name__}")
+    return encoder
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. On some devices, a CPU among them, torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError) or any(reason in str(error) for reason in ("out of memory", "can't allocate memory"))
 
 
-@checks_keywords
-def load_encoder(
-    spec: str | Path, *, device: str = "auto", dtype: str = "auto", preprocessing: str = Preprocessing.PLAIN
-) -> OpenClipEncoder:
-    """Loads an encoder by name. Nothing is unpickled.
-
-    Parameters
-    ----------
-    spec : str or Path
-        "wardrobe" (built in); "MODEL/TAG" or "MODEL/checkpoint.safetensors", an open_clip model and its weights;
-        "hf-hub:org/name"; or a folder with open_clip_config.json and open_clip_model.safetensors.
-    device : str, default="auto"
-        "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:N" or "mps".
-    dtype : str, default="auto"
-        The dtype in which the image tower computes: "float32", "bfloat16", "float16", "int8" (on x86 CPUs with AVX2) or "auto",
-        which is bfloat16 if the hardware supports it, else float32; on a CPU it is int8 if this tower is at least 1.2 times as fast in it as
-        in bfloat16, or twice as fast as in float32, and its vectors have a mean cosine of at least 0.9995 to those of float32. Texts are
-        always encoded in float32. Vectors are always float32.
-    preprocessing : str, default="plain"
-        "plain", or "targetpad" to pad long images first (see `images.target_pad`).
-
-    Returns
-    -------
-    OpenClipEncoder
-        An `Encoder`.
-
-    Raises
-    ------
-    OptionError
-        The name, the device or the dtype is unknown, or not available on this machine.
-    EncoderError
-        The weights cannot be loaded, do not fit the model, or its int8 vectors differ too much from those of float32.
-
-    Examples
-    --------
-    >>> from mmretrieve import load_encoder
-    >>> encoder = load_encoder("wardrobe")
-    >>> encoder.encode_texts(["a red dress", "a blue shirt"]).shape
-    (2, 128)
-    """
+def load(spec: str, *, device: str, dtype: str, preprocessing: str) -> OpenClipEncoder:
+    """The encoder of a name, a folder or a checkpoint of open_clip. Arguments and errors are those of `load_encoder`."""
     torch_device = resolve_device(device)
     resolve_dtype(dtype, torch_device)  # before the weights are read
     checked_preprocessing = Preprocessing(preprocessing)
-    name, pretrained, folder = _resolve(str(spec))
+    name, pretrained, folder = _resolve(spec)
     try:
         with offline_if_unreachable(needed=folder is None and not Path(pretrained or "").is_file()):
             model = _create_model(name, pretrained)
             tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # of the hub, the file system or the checkpoint
-        raise EncoderError(_load_error(str(spec), pretrained, folder, error)) from error
+        raise EncoderError(_load_error(spec, pretrained, folder, error)) from error
     encoder = OpenClipEncoder(
         model,
         tokenizer,
-        str(spec if folder is None or str(spec) == BUILT_IN else folder),
+        spec if folder is None or spec == BUILT_IN else str(folder),
         device=torch_device,
         dtype=dtype,
         folder=folder,
@@ -414,8 +371,6 @@ def weights_hash(model: nn.Module) -> str:
 def _resolve(spec: str) -> tuple[str, str | None, Path | None]:
     """(open_clip name, pretrained tag or file, local folder) of a spec."""
     if (folder := encoder_folder(spec)) is not None:
-        if (problem := folder_problem(folder)) is not None:
-            raise EncoderError(f"{spec}: {problem}")
         return f"local-dir:{folder}", None, folder
     if spec.startswith("hf-hub:"):
         return spec, None, None
@@ -461,7 +416,7 @@ def _load_error(spec: str, pretrained: str | None, folder: Path | None, error: E
     )
 
 
-def _describe(config: dict[str, Any], preprocessing: Preprocessing) -> str:
+def describe_preprocessing(config: Mapping[str, Any], preprocessing: Preprocessing) -> str:
     """The preprocessing as canonical JSON."""
-    complete = config | ({TARGET_PAD_KEY: TARGET_RATIO} if preprocessing is Preprocessing.TARGET_PAD else {})
+    complete = {**config, **({TARGET_PAD_KEY: TARGET_RATIO} if preprocessing is Preprocessing.TARGET_PAD else {})}
     return json.dumps({name: complete[name] for name in sorted(complete)}, separators=(",", ":"), default=list)

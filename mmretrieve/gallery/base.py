@@ -17,6 +17,7 @@ from PIL import Image
 from mmretrieve.composition import Composition, as_composition, check_composition
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import DtypeWarning, Encoder, EncoderIdentity, Progress, dtype_of, identity_of
+from mmretrieve.encoders.loading import EncoderLike, as_encoder
 from mmretrieve.errors import GalleryError, ImageError, checks_keywords
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
@@ -266,11 +267,16 @@ class GalleryBase(ABC, Generic[View]):
                 stacklevel=2,
             )
 
-    def use_encoder(self, encoder: Encoder) -> None:
-        """Adds images with this encoder, unless the gallery was opened with one. Raises GalleryError unless it made the gallery."""
-        self.check_encoder(encoder)
+    def use_encoder(self, encoder: EncoderLike) -> Encoder:
+        """Adds images with this encoder, unless the gallery was opened with one, and returns it, made of a model of another package.
+
+        Raises GalleryError unless it made the gallery.
+        """
+        checked = as_encoder(encoder)
+        self.check_encoder(checked)
         if self._encoder is None:
-            self._encoder = encoder
+            self._encoder = checked
+        return checked
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float32:
         """Returns the vectors of some items, or of all.

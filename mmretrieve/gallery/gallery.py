@@ -13,7 +13,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mmretrieve.directions import PDV
-from mmretrieve.encoders.base import OWN_IDENTITY, Encoder, EncoderIdentity, Progress, dtype_of, identity_of
+from mmretrieve.encoders.base import OWN_IDENTITY, Encoder, EncoderIdentity, Progress, check_supports, dtype_of, identity_of
+from mmretrieve.encoders.loading import EncoderLike, as_encoder
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
@@ -32,7 +33,7 @@ from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
 from mmretrieve.images import thumbnail
 from mmretrieve.language.vocabulary import Vocabulary
-from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, Dtype, check_count, check_path
+from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, Dtype, Modality, check_count, check_path
 from mmretrieve.sources.base import Source, Value
 from mmretrieve.sources.detect import as_source, read_sources
 from mmretrieve.sources.items import ItemList, NewItem
@@ -101,11 +102,11 @@ class Gallery(GalleryBase[LocalView]):
     >>> folder.cleanup()
     """
 
-    def __init__(self, store: Store, encoder: Encoder | None = None, device: Device = Device.AUTO) -> None:
-        self._store, self._encoder, self._device = store, encoder, resolve_device(device)
+    def __init__(self, store: Store, encoder: EncoderLike | None = None, device: Device = Device.AUTO) -> None:
+        self._store, self._encoder, self._device = store, None, resolve_device(device)
         self._view = LocalView(store, self._device)
         if encoder is not None:
-            self.check_encoder(encoder)
+            self.use_encoder(encoder)
 
     @classmethod
     @checks_keywords
@@ -113,7 +114,7 @@ class Gallery(GalleryBase[LocalView]):
         cls,
         path: str | Path,
         *,
-        encoder: Encoder,
+        encoder: EncoderLike,
         decode: Decode | str = Decode.EXACT,
         colors: Colors | str = Colors.SRGB,
         setting: PDV | None = None,
@@ -124,7 +125,7 @@ class Gallery(GalleryBase[LocalView]):
         ----------
         path : str or Path
             A folder that does not exist or is empty.
-        encoder : Encoder
+        encoder : Encoder, or an object that `load_encoder` takes
             The encoder of all images that will be added.
         decode : {"exact", "fast"}, default="exact"
             How all images are decoded.
@@ -154,23 +155,20 @@ class Gallery(GalleryBase[LocalView]):
         ...     len(gallery), gallery.dim
         (0, 128)
         """
-        return cls(
-            _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors, dtype_of(encoder)).create_store(
-                check_path("path", path)
-            ),
-            encoder,
-        )
+        encoder = as_encoder(encoder)
+        manifest = _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors, dtype_of(encoder))
+        return cls(manifest.create_store(check_path("path", path)), encoder)
 
     @classmethod
     @checks_keywords
-    def open(cls, path: str | Path, *, encoder: Encoder | None = None, device: Device | str = Device.AUTO) -> Gallery:
+    def open(cls, path: str | Path, *, encoder: EncoderLike | None = None, device: Device | str = Device.AUTO) -> Gallery:
         """Opens the gallery in a folder. `open_gallery` also opens one on a Milvus server.
 
         Parameters
         ----------
         path : str or Path
             The folder.
-        encoder : Encoder, optional
+        encoder : Encoder, or an object that `load_encoder` takes, optional
             The encoder that made the gallery. Only `add` and `sync` need it.
         device : {"auto", "cpu", "cuda"}, default="auto"
             Where the index is searched. "cuda" uses all GPUs; "auto" uses them if FAISS finds one and supports the index there.
@@ -809,6 +807,7 @@ class Gallery(GalleryBase[LocalView]):
                 f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
             )
         report = AddReport()
+        check_supports(encoder, Modality.IMAGE, "adding images")
         for source in sources():
             with self._writing():
                 report += add_source(self._store, encoder, source, rule, progress)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.loading import EncoderLike
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.encoding import THUMBNAIL_SIDE
 from mmretrieve.gallery.view import row_batches
@@ -44,20 +44,20 @@ class MilvusGallery(GalleryBase[CollectionView]):
     ('a.jpg', 'b.jpg', 'c.jpg')
     """
 
-    def __init__(self, view: CollectionView, encoder: Encoder | None = None) -> None:
-        self._view, self._encoder = view, encoder
+    def __init__(self, view: CollectionView, encoder: EncoderLike | None = None) -> None:
+        self._view, self._encoder = view, None
         if encoder is not None:
-            self.check_encoder(encoder)
+            self.use_encoder(encoder)
 
     @classmethod
-    def open(cls, address: str, *, encoder: Encoder | None = None) -> MilvusGallery:
+    def open(cls, address: str, *, encoder: EncoderLike | None = None) -> MilvusGallery:
         """Opens the gallery in a collection.
 
         Parameters
         ----------
         address : str
             ``"milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION"``, or ``milvuss://`` over TLS.
-        encoder : Encoder, optional
+        encoder : Encoder, or an object that `load_encoder` takes, optional
             The encoder that made the gallery.
 
         Returns

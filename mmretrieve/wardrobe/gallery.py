@@ -54,7 +54,7 @@ def gallery_folder(progress: Progress | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         if not done.exists():
-            from mmretrieve.encoders.openclip import load_encoder  # torch only on first use
+            from mmretrieve.encoders.loading import load_encoder  # torch only on first use
             from mmretrieve.gallery.gallery import Gallery
 
             for name in (PICTURES, GALLERY):

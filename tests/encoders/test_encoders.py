@@ -20,10 +20,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mmretrieve as mm
-from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.base import Encoder, PromptCutWarning
 from mmretrieve.encoders.dtypes import resolve_dtype
+from mmretrieve.encoders.loading import load_encoder
 from mmretrieve.encoders.names import model_with_activation
-from mmretrieve.encoders.openclip import PromptCutWarning, load_encoder, preprocessing_of, resolve_device
+from mmretrieve.encoders.openclip import preprocessing_of, resolve_device
 from mmretrieve.encoders.text_tower import encode_tokens, is_croppable
 from mmretrieve.errors import EncoderError, ImageError, OptionError
 from mmretrieve.images import target_pad
