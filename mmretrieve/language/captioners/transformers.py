@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,12 +140,14 @@ class _LoadedModel:
 
     @classmethod
     def load(cls, name: str, device: str) -> _LoadedModel:
-        from mmretrieve.encoders.openclip import offline_if_unreachable, resolve_device
+        import transformers
 
-        transformers: Any = import_module("transformers")
+        from mmretrieve.encoders.openclip import offline_if_unreachable, resolve_device
+        from mmretrieve.encoders.transformers import quiet_transformers
+
         torch_device = resolve_device(device)
         try:
-            with offline_if_unreachable(needed=not Path(name).is_dir()), _quiet_transformers():
+            with offline_if_unreachable(needed=not Path(name).is_dir()), quiet_transformers():
                 processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
                 model = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -170,21 +170,8 @@ class _LoadedModel:
         """Texts for (n, 3, height, width) pixels, `num_return_sequences` for each image, in one list."""
         import torch
 
-        with torch.inference_mode(), _quiet_transformers():
+        from mmretrieve.encoders.transformers import quiet_transformers
+
+        with torch.inference_mode(), quiet_transformers():
             tokens = self.model.generate(pixel_values=pixels, max_new_tokens=max_new_tokens, **options)
         return [" ".join(text.split()) for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Suppress progress bars and warnings of transformers within the block."""
-    logging: Any = import_module("transformers.utils.logging")
-    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if has_bars:
-            logging.enable_progress_bar()
