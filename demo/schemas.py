@@ -14,7 +14,7 @@ from mmretrieve.filters.expression import Column, Operation
 from mmretrieve.filters.expression import Literal as LiteralValue
 from mmretrieve.request import REQUEST_FIELDS
 from mmretrieve.server.schemas import NAME_CHARACTERS, Number, RankingResponse, SearchBody, StrictModel, check_public
-from mmretrieve.weighting import AVOID
+from mmretrieve.weighting import AVOID, STANDARD_TERMS
 
 MAX_FILTERS, MAX_FILTER_VALUES = 50, 200
 MIN_WEIGHT_SUM = 1e-6  # a smaller sum of weights counts as 0
@@ -88,7 +88,7 @@ class WeightControls(StrictModel):
     def weights(self) -> dict[str, float]:
         """The weight of each role that the controls set."""
         pdv = pdv_weights(alpha_image=self.alpha_image, alpha_text=self.alpha_text, beta=self.beta)
-        weights = {str(role): weight for role, weight in zip(Term, (*pdv, self.prompt), strict=True)}
+        weights = {str(role): weight for role, weight in zip(STANDARD_TERMS, (*pdv, self.prompt), strict=True)}
         return weights if self.avoid is None else weights | {AVOID: self.avoid}
 
 

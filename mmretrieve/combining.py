@@ -9,7 +9,7 @@ from math import inf, isfinite
 import numpy as np
 
 from mmretrieve.composition import Composition, join_remarks, role_of, term_name
-from mmretrieve.directions import Term
+from mmretrieve.directions import ORIGINS, Term
 from mmretrieve.errors import OptionError
 from mmretrieve.vectors import Float32
 
@@ -22,7 +22,8 @@ def combine(
 ) -> Composition:
     """Combines one composition per pair of reference and prompt into one.
 
-    The directions of the prompts add up, each times its strength: per reference text + Σ strength_j · (composed_j − text).
+    The directions of the prompts add up, each times its strength: per reference text + Σ strength_j · (composed_j − text), and
+    image + Σ strength_j · (joint_j − image).
     A single pair with strength 1 is returned unchanged. The rule is that of the first composition.
 
     Parameters
@@ -72,14 +73,14 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Pair:
-    """One reference and one prompt. `text_factor` is 1 − Σ strengths, the part of `composed` that `text` compensates."""
+    """One reference and one prompt. `origin_factor` is 1 − Σ strengths, the part of `composed` that `text` compensates."""
 
     reference: int
     prompt: int
     weight: float
     strength: float
     prompts: int
-    text_factor: float
+    origin_factor: float
 
     def owner_and_factor(self, role: str) -> tuple[str, float]:
         """The owner of a term and the factor of this pair: terms of a reference are shared by all of its prompts."""
@@ -97,8 +98,9 @@ def _add_terms(rows: dict[_Key, _Row], composition: Composition, pair: _Pair) ->
         row = _find_row(rows, (role, name, owner), _Row(vector, composition.words.get(name)))
         row.share += composition.shares.get(name, 1.0) * factor
         row.weight += weight * factor
-        if role == Term.TEXT and Term.COMPOSED in composition.names:
-            row.weight += composition.term_weights[Term.COMPOSED] * pair.text_factor * factor
+        for end, origin in ORIGINS.items():
+            if role == origin and end in composition.names:
+                row.weight += composition.term_weights[end] * pair.origin_factor * factor
 
 
 def _find_row(rows: dict[_Key, _Row], key: tuple[str, str, str], new: _Row) -> _Row:

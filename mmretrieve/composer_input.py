@@ -63,6 +63,16 @@ class ComposerInput:
             raise OptionError("this composer needs a reference image; give one, or choose another composer")
         return self.vector
 
+    def required_image(self) -> ImageLike:
+        """The reference itself. OptionError where the query has none, or its file is no longer the one that was indexed."""
+        self.required_reference()
+        if self.image is None:
+            raise OptionError(
+                f"the image of {self.id or 'the reference'} is missing or has changed since it was indexed, and this composer "
+                "encodes it again: restore the file, index it again, or choose another composer"
+            )
+        return self.image
+
     def required_prompt(self) -> str:
         """The prompt. OptionError where the query has none."""
         if self.prompt is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmretrieve.directions import PDV, Term, automatic_alpha_image
+from mmretrieve.directions import ORIGINS, PDV, Term, automatic_alpha_image
 from mmretrieve.errors import OptionError, VectorError, did_you_mean
 from mmretrieve.options import CaptionSource
 from mmretrieve.rules import LINEAR, Linear, ScoreRule, check_roles
@@ -229,7 +229,7 @@ class Composition:
         """The same terms with other weights by role; roles that are not named get 0. Raises OptionError for unknown roles.
 
         Several terms of a role share its weight. With several prompts, `text` is weighted so that the directions add up:
-        text + Σ strength_i · (composed_i − text).
+        text + Σ strength_i · (composed_i − text); so is `image` beside `joint`.
         """
         return self._changed(weights=_check_finite(self._role_weights(weights)))
 
@@ -249,16 +249,16 @@ class Composition:
             if role not in self.roles:
                 only = ", ".join(dict.fromkeys(self.roles))
                 raise OptionError(f"weights name {role!r}, but this query has only: {only}{did_you_mean(role, self.roles)}")
-        strength = self.total_share(Term.COMPOSED)
         by_role = dict(weights)
-        if Term.TEXT in self.roles and Term.COMPOSED in by_role:
-            by_role[Term.TEXT] = by_role.get(Term.TEXT, 0.0) + by_role[Term.COMPOSED] * (1 - strength)
+        for end, origin in ORIGINS.items():
+            if origin in self.roles and end in by_role:
+                by_role[origin] = by_role.get(origin, 0.0) + by_role[end] * (1 - self.total_share(end))
         return tuple(
             float(by_role.get(role, 0.0) * self.share(name)) for name, role in zip(self.names, self.roles, strict=True)
         )
 
     def with_pdv(self, setting: PDV) -> Composition:
-        """The same terms with PDV weights; terms other than image, text, composed and prompt keep theirs.
+        """The same terms with PDV weights; terms whose name is not one of `Term` keep theirs.
 
         Raises OptionError if image, text or composed is missing, or the rule ignores weights.
         """
@@ -269,7 +269,7 @@ class Composition:
         return self.with_weights(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
 
     def with_weights(self, weights: Mapping[str, float]) -> Composition:
-        """`weighted`, but terms other than image, text, composed and prompt keep their weight if they are not named."""
+        """`weighted`, but terms whose name is not one of `Term` keep their weight if they are not named."""
         if not self.rule.uses_weights:
             raise OptionError(
                 f"the {str(self.rule.name)!r} rule has no weights: leave out weights, alpha_image, alpha_text and beta"

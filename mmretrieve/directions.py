@@ -27,7 +27,8 @@ from mmretrieve.vectors import Float32, unit
 class Term(StrEnum):
     """The names of the terms that composers share. A composer may add terms with names of its own.
 
-    IMAGE is the reference image, TEXT its caption, COMPOSED the caption with the prompt applied, PROMPT the prompt.
+    IMAGE is the reference image, TEXT its caption, COMPOSED the caption with the prompt applied, PROMPT the prompt, and JOINT the
+    image and the prompt, encoded together.
 
     Examples
     --------
@@ -40,6 +41,11 @@ class Term(StrEnum):
     TEXT = "text"
     COMPOSED = "composed"
     PROMPT = "prompt"
+    JOINT = "joint"
+
+
+ORIGINS = {Term.COMPOSED: Term.TEXT, Term.JOINT: Term.IMAGE}
+"""The term in which a prompt is applied → the term without it. Their difference is the direction of the prompt."""
 
 
 @checks_keywords

@@ -192,6 +192,7 @@ class ComposerName(OptionEnum):
     ONE_STEP = "one-step"
     SDR = "sdr"
     ROLES = "roles"
+    JOINT = "joint"
     PIC2WORD = "pic2word"
     SEARLE = "searle"
     SEARLE_OTI = "searle-oti"

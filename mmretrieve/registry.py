@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import ComposerName, JudgeName, RewriterName, RuleName
+from mmretrieve.options import ComposerName, JudgeName, Modality, RewriterName, RuleName
 
 E = TypeVar("E", bound="RegistryEntry")
 CAPTIONED = frozenset({"captioner", "rewriter", "vocabulary"})
@@ -59,6 +59,7 @@ class ComposerEntry(RegistryEntry):
     supports_pdv : whether its terms include image, text and composed, which PDV weighs.
     makes_captions : whether it always makes several captions of its own, and ignores those that a benchmark provides.
     averages_prompts : whether the evaluation takes the mean of all wordings of a prompt, as it does with learned words.
+    encodes_pairs : whether it encodes an image and a prompt together, which the encoder must support.
     published : the method in `directions.PUBLISHED` whose PDV settings fit its terms; None if the paper gives none.
     """
 
@@ -69,7 +70,13 @@ class ComposerEntry(RegistryEntry):
     supports_pdv: bool = True
     makes_captions: bool = False
     averages_prompts: bool = False
+    encodes_pairs: bool = False
     published: str | None = None
+
+    @property
+    def modality(self) -> Modality | None:
+        """What the encoder must encode for the composer, beside references; None if that is nothing."""
+        return Modality.PAIR if self.encodes_pairs else Modality.TEXT if self.reads_prompt else None
 
     @property
     def reads_captions(self) -> bool:
@@ -199,6 +206,7 @@ COMPOSERS = Registry(
         ComposerName.ONE_STEP: _composer("make_one_step", "describer", supports_pdv=False),
         ComposerName.SDR: _composer("make_sdr", *CAPTIONED, keeps_weights=True),
         ComposerName.ROLES: _composer("make_roles", *CAPTIONED, "compiler", keeps_weights=True),
+        ComposerName.JOINT: _composer("make_joint", keeps_weights=True, supports_pdv=False, encodes_pairs=True),
         ComposerName.PIC2WORD: _composer("make_pic2word", "phi", learned_words=True, published="pic2word"),
         ComposerName.SEARLE: _composer("make_searle", "phi", learned_words=True, published="searle"),
         ComposerName.SEARLE_OTI: _composer("make_searle_oti", "oti", learned_words=True, published="searle"),
@@ -259,6 +267,7 @@ def register_composer(
     supports_pdv: bool = True,
     makes_captions: bool = False,
     averages_prompts: bool = False,
+    encodes_pairs: bool = False,
     published: str | None = None,
 ) -> None:
     """Makes a composer available by name in Python, shell, API and evaluation.
@@ -285,6 +294,8 @@ def register_composer(
         Whether it always makes several captions of its own, so that the evaluation gives it none.
     averages_prompts : bool, default=False
         Whether the evaluation takes the mean of all wordings of a prompt, as it does with learned words.
+    encodes_pairs : bool, default=False
+        Whether it calls `encode_pairs`. An encoder without it is an error.
     published : str, optional
         The method in `PUBLISHED` whose PDV settings fit its terms, such as ``"cirevl"``.
 
@@ -311,6 +322,7 @@ def register_composer(
         supports_pdv=supports_pdv,
         makes_captions=makes_captions,
         averages_prompts=averages_prompts,
+        encodes_pairs=encodes_pairs,
         published=published,
     )
     COMPOSERS.register(name, entry)

@@ -173,6 +173,8 @@ def _explain(composition: Composition, replaced: float, trust: float, faint: Seq
         source = f"caption from {_SOURCES[captions[0].source]}" if captions else "the reference in words"
         rewrite = "the prompt replaced words of it" if replaced > 0.5 else "the prompt was appended to it"
         parts.append(f"{source} (trust {trust:.2f}), {rewrite}" if Term.PROMPT in roles else f"{source} (trust {trust:.2f})")
+    elif Term.JOINT in roles:
+        parts.append("image and prompt, encoded together, beside the image")
     elif Term.IMAGE in roles and Term.PROMPT in roles:
         parts.append("no caption: image and prompt count alike")
     elif roles & {Term.IMAGE, Term.PROMPT}:

@@ -13,9 +13,8 @@ from mmretrieve.composers.base import Composer
 from mmretrieve.composers.captions import Captions, OneStep, Scorer, ldre_shares, sdr_weights
 from mmretrieve.composers.inversion import Inversion, SentenceEncoder
 from mmretrieve.composers.roles import Constrained, RoleAware
-from mmretrieve.composers.simple import ImageOnly, PromptOnly, Slerp, Sum
-from mmretrieve.encoders.base import Encoder, Progress
-from mmretrieve.encoders.deferred import DeferredEncoder
+from mmretrieve.composers.simple import ImageOnly, Joint, PromptOnly, Slerp, Sum
+from mmretrieve.encoders.base import Encoder, PairEncoder, Progress, check_supports
 from mmretrieve.errors import OptionError, checks_keywords
 from mmretrieve.images import ImageLike
 from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
@@ -196,7 +195,7 @@ def make_composer(
     Raises
     ------
     OptionError
-        The name is unknown, or a part that the composer needs is missing.
+        The name is unknown, a part that the composer needs is missing, or the encoder does not encode what it needs.
 
     Examples
     --------
@@ -206,6 +205,8 @@ def make_composer(
     >>> composer.compose([ComposerInput(prompt="a red dress")])[0].names
     ('prompt',)
     """
+    if (modality := COMPOSERS[name].modality) is not None:
+        check_supports(encoder, modality, f"the composer {str(name)!r}")
     context = ComposerContext(encoder, parts or Parts(), score)
     composer: Composer = COMPOSERS.build(name, context)
     add_terms = RULES[rule].add_terms
@@ -234,6 +235,10 @@ def make_sum(context: ComposerContext) -> Composer:
 
 def make_slerp(context: ComposerContext) -> Composer:
     return Slerp(context.encoder)
+
+
+def make_joint(context: ComposerContext) -> Composer:
+    return Joint(cast(PairEncoder, context.encoder))
 
 
 def make_captions(context: ComposerContext) -> Captions:
@@ -295,16 +300,10 @@ def _captions(context: ComposerContext, **settings: Any) -> Captions:
 
 def _sentence_encoder(context: ComposerContext, name: ComposerName) -> SentenceEncoder:
     """Encodes sentences with the pseudo token that the method of that name makes of an image."""
-    from mmretrieve.encoders.openclip import OpenClipEncoder
+    from mmretrieve.encoders.openclip import require_open_clip
     from mmretrieve.inversion.oti import OTI
 
-    encoder, parts = context.encoder, context.parts
-    if isinstance(encoder, DeferredEncoder):
-        encoder = encoder.loaded
-    if not isinstance(encoder, OpenClipEncoder):
-        raise OptionError(
-            f"{name.value!r} puts pseudo tokens into a text tower: it needs an encoder of load_encoder, got a {type(encoder).__name__}"
-        )
+    encoder, parts = require_open_clip(context.encoder, repr(name.value)), context.parts
     predictor = (parts.oti or OTI()) if name is ComposerName.SEARLE_OTI else _load_phi(encoder, parts.phi, name)
 
     def encode(images: Sequence[ImageLike], sentences: Sequence[Sequence[Sequence[str]]]) -> Float32:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mmretrieve.composition import join_remarks
-from mmretrieve.encoders.base import ContextLimit, Encoder
+from mmretrieve.encoders.base import ContextLimit, Encoder, PairEncoder
 from mmretrieve.language.base import Rewriter
 
 Fits = Callable[[str], bool]
@@ -37,7 +37,7 @@ def longest_prefix(text: str, fits: Fits) -> str:
     return prefixes[count - 1] if count else ""
 
 
-def cut_remarks(encoder: Encoder, texts: Sequence[str], what: str = "the prompt") -> list[str | None]:
+def cut_remarks(encoder: Encoder | PairEncoder, texts: Sequence[str], what: str = "the prompt") -> list[str | None]:
     """For each text, a remark if its end is cut; None if it fits, or if the encoder has no `ContextLimit`."""
     if not isinstance(encoder, ContextLimit):
         return [None] * len(texts)

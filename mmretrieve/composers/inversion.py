@@ -16,7 +16,6 @@ from mmretrieve.composers.fitting import cut_remark
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import ContextLimit, Encoder
-from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
 from mmretrieve.vectors import Float32
 
@@ -40,7 +39,7 @@ class Inversion:
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.required_prompt() for query in inputs]
         sentences = [[("a photo of", ""), ("a photo of", f"{self.joint} {prompt}")] for prompt in prompts]
-        rows = self.encode([_reference_image(query) for query in inputs], sentences)
+        rows = self.encode([query.required_image() for query in inputs], sentences)
         desired_texts = [query.desired_text() or prompt for query, prompt in zip(inputs, prompts, strict=True)]
         return [
             Composition(
@@ -67,16 +66,6 @@ class Inversion:
             f"after {head!r}, the prompt does not fit into the encoder's {self.encoder.context_length} tokens: its end was cut"
         )
         return None if sentence_fits else remark
-
-
-def _reference_image(query: ComposerInput) -> ImageLike:
-    query.required_reference()
-    if query.image is None:
-        raise OptionError(
-            f"the image of {query.id or 'the reference'} is missing or has changed since it was indexed, and textual inversion "
-            "needs it: restore the file, index it again, or choose another composer"
-        )
-    return query.image
 
 
 def _display(pieces: Sequence[str]) -> str:

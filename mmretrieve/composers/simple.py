@@ -1,4 +1,4 @@
-"""Composers that need only the encoder: image only, prompt only, their sum, and spherical interpolation."""
+"""Composers that need only the encoder: image only, prompt only, their sum, spherical interpolation, and joint encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
-from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.base import Encoder, PairEncoder
 from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.vectors import Float32
 
@@ -68,6 +68,32 @@ class Slerp:
         return _compose_pairs(
             self.encoder, inputs, lambda query, prompt: slerp_weights(query.required_reference(), prompt, self.t)
         )
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The terms image and joint: the vector of a joint embedder for the image and the prompt together, with weight 1.
+
+    The direction of the prompt is joint − image, so at the strength alpha a query is image + alpha · (joint − image): the weights
+    (1 − alpha, alpha).
+    """
+
+    encoder: PairEncoder
+
+    def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        prompts = [query.desired_text() or query.required_prompt() for query in inputs]
+        rows = self.encoder.encode_pairs([query.required_image() for query in inputs], prompts)
+        remarks = cut_remarks(self.encoder, prompts)
+        return [
+            Composition(
+                (Term.IMAGE, Term.JOINT),
+                np.stack([query.required_reference(), row]),
+                (0.0, 1.0),
+                {Term.JOINT: prompt},
+                remark=remark,
+            )
+            for query, prompt, row, remark in zip(inputs, prompts, rows, remarks, strict=True)
+        ]
 
 
 def slerp_weights(a: Float32, b: Float32, t: float) -> tuple[float, float]:

@@ -270,7 +270,7 @@ def test_missing_requirements_of_textual_inversion_are_named(encoder: OpenClipEn
         identity, dim = encoder.identity, encoder.dim
         encode_images, encode_texts = encoder.encode_images, encoder.encode_texts
 
-    with pytest.raises(OptionError, match="needs an encoder of load_encoder"):
+    with pytest.raises(OptionError, match="reaches into the towers of open_clip, and cannot use a Bare"):
         make_composer("searle-oti", Bare())
 
 
