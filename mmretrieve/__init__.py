@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmretrieve.ranking import Hit, Ranking
     from mmretrieve.registry import register_composer, register_judge, register_rewriter, register_rule
     from mmretrieve.retriever import Retriever, open_gallery
+    from mmretrieve.session import Session, merge_turns
     from mmretrieve.sources import Columns, read_source
 
 __version__ = "0.1.0"
@@ -57,6 +58,8 @@ _MODULES = {
     "register_rule": "registry",
     "Retriever": "retriever",
     "open_gallery": "retriever",
+    "Session": "session",
+    "merge_turns": "session",
 }
 
 __all__ = [
@@ -77,10 +80,12 @@ __all__ = [
     "Ranking",
     "Retriever",
     "RuleName",
+    "Session",
     "Term",
     "Vocabulary",
     "automatic_alpha_image",
     "load_encoder",
+    "merge_turns",
     "open_gallery",
     "pdv",
     "pdv_weights",

@@ -299,7 +299,7 @@ class SearchRequest:
         ):
             values = getattr(self, name)
             if values:
-                _check_one_each(name, values, count, of)
+                check_one_each(name, values, count, of)
             object.__setattr__(self, name, values or (filler,) * count)
         _check_consistency(self)
 
@@ -462,7 +462,7 @@ def _as_list(value: Any, kind: FieldKind) -> list[Any]:
     return list(value) if isinstance(value, several) else [value]
 
 
-def _check_one_each(name: str, values: tuple[Any, ...], count: int, of: str) -> None:
+def check_one_each(name: str, values: tuple[Any, ...], count: int, of: str) -> None:
     """Raises OptionError unless there is one value for each of `count` references or prompts."""
     if not count:
         raise OptionError(f"{name} needs a {of}, and this request has none; give one, or leave out {name}")
@@ -493,7 +493,7 @@ def _check_consistency(request: SearchRequest) -> None:
             f"{references} references and {prompts} prompts are more than {MAX_PAIRS} pairs in one query; "
             'for a ranking of each, call search_many([{"image": …, "prompt": …}, …])'
         )
-    if both := {_normalized(phrase) for phrase in request.avoid} & {_normalized(prompt) for prompt in request.prompt}:
+    if both := {normalized(phrase) for phrase in request.avoid} & {normalized(prompt) for prompt in request.prompt}:
         raise OptionError(f"{min(both)!r} is both a prompt and a phrase to avoid; leave one out")
     name, entry = request.composer_name, COMPOSERS[request.composer_name]
     if prompts and not entry.reads_prompt:
@@ -505,8 +505,9 @@ def _check_consistency(request: SearchRequest) -> None:
             f"a caption needs a composer that reads captions, with a reference and a prompt; this request uses {name!r}"
         )
     if request.caption:
-        _check_one_each("caption", request.caption, references, "reference")
+        check_one_each("caption", request.caption, references, "reference")
 
 
-def _normalized(text: str) -> str:
+def normalized(text: str) -> str:
+    """The text as prompts and phrases are compared: without differences of case and of spaces."""
     return " ".join(text.casefold().split())

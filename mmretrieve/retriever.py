@@ -45,6 +45,7 @@ from mmretrieve.ranking import Ranking
 from mmretrieve.registry import COMPOSERS, JUDGES
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
+from mmretrieve.session import DEFAULT_DECAY, Session
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
 AnyGallery = GalleryBase[Any]
@@ -479,6 +480,37 @@ class Retriever:
             judge_weight=judge_weight,
         )
         return self.search_requests([request])[0]
+
+    @checks_keywords
+    def session(self, *, decay: float = DEFAULT_DECAY) -> Session:
+        """Starts a search in several turns, each of which adds to those before it.
+
+        Parameters
+        ----------
+        decay : float, default=1
+            How much of the strength of its prompts an earlier turn keeps with each further turn: from 0, which follows the last turn
+            only, to 1.
+
+        Returns
+        -------
+        Session
+            Without turns.
+
+        Raises
+        ------
+        OptionError
+            `decay` is not a number from 0 to 1.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> session = mm.Retriever.open(mm.wardrobe.gallery_folder()).session()
+        >>> ranking = session.search(reference_id="navy-checked-top-0218.png", prompt="in beige", k=3)
+        >>> ranking = session.search(prompt="with zigzags")
+        >>> [hit.id.rsplit("-", 1)[0] for hit in ranking]
+        ['beige-zigzag-top', 'beige-zigzag-top', 'beige-zigzag-top']
+        """
+        return Session(self.search, decay=decay)
 
     def search_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         """Returns one ranking for each request.

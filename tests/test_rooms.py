@@ -36,6 +36,7 @@ ORDER = [
     "sources",
     "encoders",
     "request",
+    "session",
     "composer_input",
     "language",
     "inversion",
