@@ -24,6 +24,7 @@ from mmretrieve.server.schemas import (
     PublicFilterText,
     SearchBody,
     SearchResponse,
+    SessionRequest,
     UploadResponse,
 )
 
@@ -74,6 +75,10 @@ def api_routes(context: AppContext) -> APIRouter:
     @router.post("/batch", summary="Many requests at once; a wrong one does not affect the others")
     async def batch(batch: BatchRequest) -> BatchResponse:
         return BatchResponse(answers=[await answer(body) for body in batch.requests])
+
+    @router.post("/session", summary="Search in several turns: the client sends all of them")
+    async def session(turns: SessionRequest) -> SearchResponse:
+        return await context.search(turns.to_search())
 
     @router.post("/uploads", summary="Send an image to be a reference", openapi_extra=IMAGE_BODY)
     async def upload(request: Request) -> UploadResponse:

@@ -1,4 +1,4 @@
-"""The gallery as tools that agents call (MCP): search, similar, item, info. Ids and scores first, thumbnails on request."""
+"""The gallery as tools that agents call (MCP): search, session, similar, item, info. Ids and scores first, thumbnails on request."""
 
 from __future__ import annotations
 
@@ -29,12 +29,22 @@ from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import check_json, error_line, validation_line
-from mmretrieve.server.schemas import Id, InfoResponse, ItemResponse, SearchBody, SearchResponse, StrictModel, error_of
+from mmretrieve.server.schemas import (
+    Id,
+    InfoResponse,
+    ItemResponse,
+    SearchBody,
+    SearchResponse,
+    SessionRequest,
+    StrictModel,
+    error_of,
+)
 
 MAX_THUMBNAILS = 20  # hits whose thumbnails a result holds
 INSTRUCTIONS = (
     "Finds images of one gallery that are like a reference image, changed as a prompt says. "
-    "Search with text, with an item's id, with an image, or with several of them; `similar` finds the neighbors of one item."
+    "Search with text, with an item's id, with an image, or with several of them; `similar` finds the neighbors of one item. "
+    "To refine a search, send all turns of the conversation to `session`."
 )
 FILE_HELP = ", or the path of a file"  # of an image, for an agent on this machine
 LISTS = ("upload", *(name for name, declared in REQUEST_FIELDS.items() if declared.several))
@@ -51,10 +61,19 @@ class SearchArguments(SearchBody, ThumbnailArguments):
     @model_validator(mode="before")
     @classmethod
     def _read_lists(cls, value: Any) -> Any:
-        """Reads lists that agents send as JSON text."""
-        if not isinstance(value, dict):
+        return read_lists(value)
+
+
+class SessionArguments(SessionRequest, ThumbnailArguments):
+    """All turns of a conversation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_turns(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "turns" not in value:
             return value
-        return {name: read_list(name, one) if name in LISTS else one for name, one in value.items()}
+        turns = read_list("turns", value["turns"])
+        return value | {"turns": list(map(read_lists, turns)) if isinstance(turns, list) else turns}
 
 
 class SimilarArguments(ThumbnailArguments):
@@ -68,6 +87,13 @@ class ItemArguments(ThumbnailArguments):
 
 class NoArguments(StrictModel):
     """The tool takes no arguments."""
+
+
+def read_lists(value: Any) -> Any:
+    """A search with the lists that agents send as JSON text; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    return {name: read_list(name, one) if name in LISTS else one for name, one in value.items()}
 
 
 def read_list(name: str, value: Any) -> Any:
@@ -108,6 +134,9 @@ def make_tools(context: AppContext) -> dict[str, McpTool]:
         response = await context.search(body)
         return response, [hit.id for hit in response.hits[:MAX_THUMBNAILS]]
 
+    async def session(arguments: SessionArguments) -> tuple[SearchResponse, Sequence[str]]:
+        return await search(arguments.to_search())
+
     async def similar(arguments: SimilarArguments) -> tuple[SearchResponse, Sequence[str]]:
         body = {"reference_id": arguments.id, "k": arguments.k, "exclude_reference": True}
         return await search(SearchBody.model_validate(body))
@@ -124,6 +153,12 @@ def make_tools(context: AppContext) -> dict[str, McpTool]:
             SearchArguments,
             SearchResponse,
             search,
+        ),
+        "session": McpTool(
+            "Refine a search in several turns, such as 'in red', then 'longer'",
+            SessionArguments,
+            SearchResponse,
+            session,
         ),
         "similar": McpTool("Find images like one item of the gallery", SimilarArguments, SearchResponse, similar),
         "item": McpTool(
@@ -178,8 +213,9 @@ async def serve_stdio(server: Server[Any]) -> None:
 
 def _describe(name: str, tool: McpTool, reads_files: bool) -> Tool:
     arguments = _inlined(tool.arguments.model_json_schema())
-    if reads_files and "image" in arguments["properties"]:
-        arguments["properties"]["image"]["description"] += FILE_HELP
+    for fields in (arguments["properties"], arguments["properties"].get("turns", {}).get("items", {}).get("properties", {})):
+        if reads_files and "image" in fields:
+            fields["image"]["description"] += FILE_HELP
     return Tool(
         name=name,
         description=tool.description,

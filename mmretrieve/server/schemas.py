@@ -31,8 +31,9 @@ from mmretrieve.options import MAX_NUMBER, NO_MATCH, REGION_SIDES, load_json
 from mmretrieve.ranking import Ranking
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldKind, RequestField, SearchRequest
 from mmretrieve.server import limits
-from mmretrieve.server.errors import ErrorResponse, check_json, without_folders
+from mmretrieve.server.errors import ErrorResponse, check_json, validate, without_folders
 from mmretrieve.server.uploads import Uploads
+from mmretrieve.session import DEFAULT_DECAY, merge_turns
 
 ID_CHARACTERS, NAME_CHARACTERS = 4_096, 200
 Value = str | int | float | None
@@ -219,6 +220,33 @@ class BatchRequest(StrictModel):
         description="the requests",
         validation_alias=AliasChoices("requests", "asks"),  # the earlier name
     )
+
+
+def _without_nulls(turn: Any) -> Any:
+    """A turn without the fields that are null, which it does not name."""
+    return {name: value for name, value in turn.items() if value is not None} if isinstance(turn, dict) else turn
+
+
+class SessionRequest(StrictModel):
+    """All turns of a conversation; the server stores none of them. Each adds to those before it.
+
+    Prompts, phrases to avoid, likes and dislikes accumulate; an empty list drops them. References replace earlier ones. Other fields
+    have the value of the last turn that names them.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"turns": [{"prompt": "a red dress"}, {"prompt": "with dots"}]}]})
+
+    turns: list[Annotated[SearchBody, BeforeValidator(_without_nulls)]] = Field(
+        min_length=1, max_length=limits.TURNS, description="what each turn asks for, oldest first"
+    )
+    decay: Share = Field(
+        default=DEFAULT_DECAY,
+        description="how much of the strength of its prompts a turn keeps with each further turn; 0 follows the last turn only",
+    )
+
+    def to_search(self) -> SearchBody:
+        """The turns as one search. Raises OptionError if it asks for too much, or its fields contradict each other."""
+        return validate(SearchBody, merge_turns([turn.model_dump(exclude_unset=True) for turn in self.turns], self.decay))
 
 
 class HitResponse(BaseModel):

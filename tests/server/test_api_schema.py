@@ -35,13 +35,13 @@ def test_answers_are_as_documented(link: str, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("schemathesis")
     ended = subprocess.run([program, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60 * EXAMPLES)
     assert ended.returncode == 0, ended.stdout[-6_000:]
-    assert "Tested: 11" in ended.stdout
+    assert "Tested: 12" in ended.stdout
 
 
 def test_every_route_is_described(link: str) -> None:
     described = httpx.get(f"{link}/api/openapi.json").json()
     assert set(described["paths"]) == {
-        "/api/search", "/api/search/form", "/api/batch", "/api/uploads", "/api/uploads/{upload}", "/api/items", "/api/item",
+        "/api/search", "/api/search/form", "/api/batch", "/api/session", "/api/uploads", "/api/uploads/{upload}", "/api/items", "/api/item",
         "/api/thumbnail", "/api/image", "/api/info", "/api/health",
     }  # fmt: skip
     ask = described["components"]["schemas"]["SearchBody"]

@@ -134,7 +134,7 @@ def test_searches_without_a_filter_do_not_wait_for_filters(retriever: mm.Retriev
 @pytest.mark.parametrize(
     "spelling", ["'path'", '"path"', "[path]", "`path`", "items.'path'", 'items."PATH"', "items.[Source]", "'stamp'"]
 )
-@pytest.mark.parametrize("way", ["items", "search", "batch", "form", "mcp", "structure"])
+@pytest.mark.parametrize("way", ["items", "search", "batch", "session", "form", "mcp", "structure"])
 def test_private_columns_are_private_however_they_are_quoted(quoted_site: str, spelling: str, way: str) -> None:
     where = f"{spelling} LIKE '/%'"
     query: dict[str, Any] = {"prompt": "in red", "where": where}
@@ -146,6 +146,7 @@ def test_private_columns_are_private_however_they_are_quoted(quoted_site: str, s
         "items": lambda: httpx.get(f"{quoted_site}/api/items", params={"where": where}).json().get("total", "refused"),
         "search": lambda: httpx.post(f"{quoted_site}/api/search", json=query).json().get("searched", "refused"),
         "batch": lambda: httpx.post(f"{quoted_site}/api/batch", json={"requests": [query]}).json()["answers"][0].get("searched", "refused"),
+        "session": lambda: httpx.post(f"{quoted_site}/api/session", json={"turns": [query]}).json().get("searched", "refused"),
         "form": lambda: httpx.post(f"{quoted_site}/api/search/form", data={"request": json.dumps(query)}).json().get("searched", "refused"),
         "mcp": lambda: httpx.post(f"{quoted_site}/mcp", json=call, headers=accept).json()["result"].get("structuredContent", {}).get("searched", "refused"),
         "structure": lambda: httpx.post(f"{quoted_site}/api/search", json=query | {"where": structure}).json().get("searched", "refused"),
@@ -255,7 +256,7 @@ def test_a_body_of_tiny_chunks_is_refused(site: Callable[..., AbstractContextMan
         )
 
 
-@pytest.mark.parametrize("path", ["/api/search", "/api/batch", "/mcp"])
+@pytest.mark.parametrize("path", ["/api/search", "/api/batch", "/api/session", "/mcp"])
 @pytest.mark.parametrize(
     "body", [b"[" + b"[]," * limits.JSON_VALUES + b"[]]", b'{"a":{' + b'"b":0,' * limits.JSON_VALUES + b'"c":0}}']
 )

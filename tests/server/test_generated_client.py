@@ -127,6 +127,13 @@ def test_a_batch_with_an_error(generated: Generated, retriever: mm.Retriever) ->
     assert second.error.startswith("unknown composer 'sun'; did you mean 'sum'?")
 
 
+def test_a_session(generated: Generated, retriever: mm.Retriever) -> None:
+    models = generated.models
+    turns = [models.SearchBody(prompt="a red dress", k=4), models.SearchBody(prompt="with dots", k=6)]
+    answer = generated.call("session", body=models.SessionRequest(turns=turns, decay=0.5))
+    assert hits_of(answer) == expected(retriever.search(prompt=["a red dress", "with dots"], strength=[0.5, 1], k=6))
+
+
 def test_items_and_images(generated: Generated, retriever: mm.Retriever) -> None:
     id_ = retriever.gallery.ids[3]
     page = generated.call("items", where="width > 90", limit=2)

@@ -83,7 +83,7 @@ def refused(answer: CallToolResult) -> str:
 async def assert_all_tools_work(client: Client, retriever: mm.Retriever, photos: Path) -> None:
     """What every tool gives, whatever carries it."""
     listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert set(listed) == {"search", "similar", "item", "info"}
+    assert set(listed) == {"search", "session", "similar", "item", "info"}
     assert all(tool.annotations.read_only_hint and tool.output_schema and tool.description for tool in listed.values())
     file, item = sorted(photos.rglob("*.png"))[7], retriever.gallery.ids[11]
 
@@ -104,6 +104,10 @@ async def assert_all_tools_work(client: Client, retriever: mm.Retriever, photos:
     assert hits_of(filtered) == expected(retriever.search(prompt="in red", where="width < 90"))
     similar = await client.call_tool("similar", {"id": item, "k": 4})
     assert hits_of(similar) == expected(retriever.search(reference_id=item, k=4, exclude_reference=True))
+
+    turns: list[dict[str, Any]] = [{"reference_id": item, "prompt": "in red"}, {"prompt": "with dots", "k": 4}]
+    session = await client.call_tool("session", {"turns": turns, "decay": 0.5})
+    assert hits_of(session) == expected(retriever.search(**mm.merge_turns(turns, 0.5)))
 
     known = await client.call_tool("item", {"id": item})
     assert (known.structured_content["id"], known.structured_content["width"]) == (item, 96)
@@ -129,7 +133,9 @@ async def assert_all_tools_work(client: Client, retriever: mm.Retriever, photos:
         "a URL is not an image": ("search", {"image": "http://example.com/a.jpg"}),
         "image: not an image": ("search", {"image": base64.b64encode(b"nothing").decode()}),
         "id is missing; every request needs it": ("item", {}),
-        "unknown tool 'serch'; did you mean 'search'? choose from: search, similar, item, info": ("serch", {}),
+        "turns must have 1 or more values, got 0": ("session", {"turns": []}),
+        "turns must be a list, got 3": ("session", {"turns": 3}),
+        "unknown tool 'serch'; did you mean 'search'? choose from: search, session, similar, item, info": ("serch", {}),
         "source tells where files are": ("search", {"prompt": "a", "where": "items.[source] LIKE '/%'"}),
     }
     for line, (tool, arguments) in wrong.items():
@@ -149,6 +155,9 @@ async def assert_lists_as_text_work(client: Client, retriever: mm.Retriever) -> 
         assert hits_of(await client.call_tool("search", region | {"region": text, "k": 5})) == of_region
     one = expected(retriever.search(prompt="in red", k=5))
     assert hits_of(await client.call_tool("search", {"prompt": "in red", "avoid": "[]", "exclude": "[ ]", "k": 5})) == one
+    turns = [as_text, {"k": 5}]
+    for sent in (turns, json.dumps(turns)):
+        assert hits_of(await client.call_tool("session", {"turns": sent})) == ranking
     wrong = {
         "prompt must be text, got 1": {"prompt": "[1]"},
         "prompt is a text in brackets that is not a list as JSON; send a list, [\"['in red', 'striped']\"]": {
@@ -188,9 +197,13 @@ def test_over_stdin_and_stdout_a_path_is_an_image(made: Path, encoder: mm.Encode
 
     async def ask(client: Client) -> None:
         for place in (str(file), named.as_uri(), [str(named)], base64.b64encode(file.read_bytes()).decode()):
-            assert hits_of(await client.call_tool("search", {"image": place, "prompt": "in red", "k": 5})) == ranking
+            query = {"image": place, "prompt": "in red", "k": 5}
+            assert hits_of(await client.call_tool("search", query)) == ranking
+        assert hits_of(await client.call_tool("session", {"turns": [query]})) == ranking
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert "path of a file" in listed["search"].input_schema["properties"]["image"]["description"]
+        of_turn = listed["session"].input_schema["properties"]["turns"]["items"]
+        for schema in (listed["search"].input_schema, of_turn):
+            assert "path of a file" in schema["properties"]["image"]["description"]
         for place, line in {
             str(tmp_path / "none.png"): "none.png: no such file, and not an image as base64",
             str(tmp_path): f"{tmp_path.name}: no such file",

@@ -36,7 +36,7 @@ from mmretrieve.milvus.transfer import push
 from mmretrieve.request import REQUEST_FIELDS, SearchRequest
 from mmretrieve.server import connections, errors, limits, run
 from mmretrieve.server.app import create_app
-from mmretrieve.server.limits import BATCH, COMPUTED_TOGETHER, PROMPTS, REFERENCES, Limits
+from mmretrieve.server.limits import BATCH, COMPUTED_TOGETHER, PROMPTS, REFERENCES, TURNS, Limits
 from mmretrieve.server.mcp import MAX_THUMBNAILS
 from mmretrieve.server.schemas import SearchBody
 from mmretrieve.server.uploads import Uploads
@@ -220,6 +220,59 @@ def test_an_invalid_request_of_a_batch_does_not_affect_the_others(site: httpx.Cl
 def test_unknown_fields_of_a_batch_are_refused(site: httpx.Client) -> None:
     answer = site.post("/api/batch", json={"requests": [{"prompt": "a"}], "request": []})
     assert error_text(answer, 400) == "unknown field 'request'; did you mean 'requests'? choose from: requests"
+
+
+def test_a_session_is_the_session_of_python(site: httpx.Client, shop: mm.Retriever, file: Path) -> None:
+    session = shop.session(decay=0.5)
+    turns: list[dict[str, Any]] = [
+        {"image": base64_of(file.read_bytes()), "prompt": "in red", "where": "width < 90", "k": 4},
+        {"prompt": ["with dots"], "strength": None, "where": "width > 90", "avoid": "stripes"},
+        {"more_like": shop.gallery.ids[11], "avoid": []},
+    ]
+    for count, turn in enumerate(turns, start=1):
+        ranking = session.search(**turn | ({"image": file} if "image" in turn else {}))
+        answer = site.post("/api/session", json={"turns": turns[:count], "decay": 0.5}).json()
+        assert hits_of(answer) == expected(ranking)
+        assert answer["words"] == dict(ranking.words)
+    assert "avoid" not in answer["words"]
+
+
+def test_an_upload_is_a_reference_of_a_session_until_another_one(site: httpx.Client, shop: mm.Retriever, file: Path) -> None:
+    upload = site.post("/api/uploads", content=file.read_bytes()).json()["upload"]
+    turns: list[dict[str, Any]] = [{"upload": upload, "prompt": "in red"}, {"prompt": "with dots"}]
+    answer = site.post("/api/session", json={"turns": turns}).json()
+    assert hits_of(answer) == expected(shop.search(file, ["in red", "with dots"]))
+    other = shop.gallery.ids[11]
+    answer = site.post("/api/session", json={"turns": [*turns, {"reference_id": other}]}).json()
+    assert hits_of(answer) == expected(shop.search(reference_id=other, prompt=["in red", "with dots"]))
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ({}, "turns is missing; every request needs it"),
+        ({"turns": []}, "turns must have 1 or more values, got 0"),
+        ({"turns": [{}] * (TURNS + 1)}, f"turns must have up to {TURNS} values, got {TURNS + 1}"),
+        ({"turns": [{}]}, "the query is empty; give image,"),
+        ({"turns": [{"prompt": "a"}], "decay": 2}, "decay must be at most 1, got 2"),
+        ({"turns": [{"prompt": "a"}, {"prompt": 3}]}, "prompt must be text, got 3"),
+        ({"turns": [{"prompt": "a"}, {"promt": "b"}]}, "unknown field 'promt'; did you mean 'prompt'?"),
+        ({"turns": [{"prompt": "a"}, {"strength": 3}]}, "turn 2: strength needs a prompt"),
+        (
+            {"turns": [{"prompt": f"prompt {i}"} for i in range(PROMPTS + 1)]},
+            f"prompt must have up to {PROMPTS} values, got {PROMPTS + 1}",
+        ),
+        ({"turns": [{"prompt": "a"}, {"where": "path LIKE '/%'"}]}, "path tells where files are"),
+        ({"turn": [{"prompt": "a"}]}, "unknown field 'turn'; did you mean 'turns'?"),
+    ],
+)
+def test_a_wrong_session_is_one_line(site: httpx.Client, body: dict[str, Any], line: str) -> None:
+    assert line in error_text(site.post("/api/session", json=body), 400)
+
+
+def test_a_deleted_item_of_a_session_is_missing(site: httpx.Client) -> None:
+    answer = site.post("/api/session", json={"turns": [{"reference_id": "none"}, {"prompt": "in red"}]})
+    assert error_text(answer, 404) == "no item 'none' in this gallery"
 
 
 def test_the_earlier_names_of_requests_are_accepted(site: httpx.Client) -> None:
