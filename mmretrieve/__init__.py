@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmretrieve import wardrobe
+    from mmretrieve.axes import Axis
     from mmretrieve.composers.factory import Parts
     from mmretrieve.composition import Composition
     from mmretrieve.directions import PDV, PUBLISHED, Term, automatic_alpha_image, pdv, pdv_weights
@@ -35,6 +36,7 @@ _MODULES = {
     "RuleName": "options",
     "Parts": "composers.factory",
     "Vocabulary": "language.vocabulary",
+    "Axis": "axes",
     "PDV": "directions",
     "PUBLISHED": "directions",
     "Composition": "composition",
@@ -66,6 +68,7 @@ __all__ = [
     "PDV",
     "PUBLISHED",
     "AddReport",
+    "Axis",
     "Colors",
     "Columns",
     "ComposerName",

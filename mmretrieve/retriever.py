@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mmretrieve.answerable import JUDGED_HITS, Answerability
+from mmretrieve.axes import Axis, axis_from_words, check_axis, parse_words, sort_hits
 from mmretrieve.composers import Parts, make_composer
 from mmretrieve.composers.avoiding import PhrasesToAvoid, avoid_terms
 from mmretrieve.composers.base import Composer
@@ -46,6 +47,7 @@ from mmretrieve.registry import COMPOSERS, JUDGES
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
 from mmretrieve.session import DEFAULT_DECAY, Session
+from mmretrieve.vectors import Float32
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
 AnyGallery = GalleryBase[Any]
@@ -512,6 +514,109 @@ class Retriever:
         """
         return Session(self.search, decay=decay)
 
+    @checks_keywords
+    def axis(
+        self,
+        words: str | Sequence[str],
+        opposite: str | Sequence[str] | None = None,
+        *,
+        high: Sequence[ImageLike] | None = None,
+        low: Sequence[ImageLike] | None = None,
+    ) -> Axis:
+        """Makes an axis, such as "formal", along which `sort` orders items.
+
+        Parameters
+        ----------
+        words : str or list of str
+            What the high end is. Without an opposite and without examples, the axis goes from "not X" to "very X".
+        opposite : str or list of str, optional
+            What the low end is. Several words are averaged: ``["red", "orange"]`` and ``["blue", "teal"]``.
+        high, low : list of str, Path, PIL image, array, bytes or open file, optional
+            Examples of both ends, which then define the axis: items by their ids (text), and images. `words` is only its name.
+
+        Returns
+        -------
+        Axis
+            A unit direction, from the mean of one end to the mean of the other.
+
+        Raises
+        ------
+        OptionError
+            There are examples of one end only, or an opposite beside examples.
+        VectorError
+            The encoder sees no difference between the ends.
+        ImageError, GalleryError
+            An image cannot be read, or no item has this id.
+
+        Source
+        ------
+        Linear Spaces of Meanings, arXiv 2302.14383
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> axis = retriever.axis("red", high=["red-checked-dress-1815.png"], low=["navy-checked-dress-1595.png"])
+        >>> axis.name, axis.direction.shape
+        ('red', (128,))
+        """
+        names = parse_words("words", words)
+        if (high is None) != (low is None) or (high is not None and opposite is not None):
+            raise OptionError("an axis needs words, or examples of both ends: give opposite, or both high and low, or neither")
+        if high is None or low is None:
+            return axis_from_words(self.encoder, names, () if opposite is None else parse_words("opposite", opposite))
+        return Axis.between(", ".join(names), self._example_vectors("high", high), self._example_vectors("low", low))
+
+    @checks_keywords
+    def sort(self, axis: Axis, ranking: Ranking | None = None, *, k: int = DEFAULT_K, where: Where | None = None) -> Ranking:
+        """Sorts the gallery, or the hits of a ranking, by an axis. A score is a position in standard deviations of the gallery: 0 is the
+        average item.
+
+        Parameters
+        ----------
+        axis : Axis
+            What grows; ``-axis`` starts at the other end.
+        ranking : Ranking, optional
+            The hits to sort; all of them are returned, and `k` and `where` must be left out.
+        k : int, default=10
+            The number of items of the gallery.
+        where : str, mapping or Expression, optional
+            A condition on the fields of items, as in `search`.
+
+        Returns
+        -------
+        Ranking
+            The items at the high end first.
+
+        Raises
+        ------
+        OptionError
+            `axis` is no axis, or there is a ranking beside `k` or `where`.
+        VectorError
+            The axis has another dimension.
+        GalleryError
+            A hit of the ranking was deleted.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+        >>> axis = retriever.axis("with long sleeves", "without sleeves")
+        >>> ranking = retriever.sort(axis, where="kind = 'sweater'", k=3)
+        >>> [retriever.gallery.item(id_).fields["sleeves"] for id_ in ranking.ids]
+        ['long sleeves', 'long sleeves', 'long sleeves']
+        >>> retriever.sort(-axis, ranking).ids == ranking.ids[::-1]
+        True
+        """
+        composition = self.weigh(check_axis(axis, self.gallery.dim).composition)
+        if ranking is None:
+            return self.gallery.search(composition, k, where=where)
+        if where is not None or k != DEFAULT_K:
+            raise OptionError(
+                "sort takes a ranking, whose hits it sorts, or k and where, which choose items of the gallery; not both"
+            )
+        return sort_hits(ranking, composition, self.gallery.vectors(ranking.ids))
+
     def search_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         """Returns one ranking for each request.
 
@@ -764,6 +869,14 @@ class Retriever:
         if judge not in self._judges:
             self._judges[judge] = JUDGES.build(judge, ComposerContext(self.encoder, self._parts, self.gallery.scores))
         return self._judges[judge]
+
+    def _example_vectors(self, end: str, examples: Sequence[ImageLike]) -> Float32:
+        """(n, d) vectors of items, by their ids, and of images."""
+        if not isinstance(examples, list | tuple) or not examples:
+            raise OptionError(f"{end} must be a list of images and ids of items, got {examples!r:.80}")
+        ids = [example for example in examples if isinstance(example, str)]
+        images = [example for example in examples if not isinstance(example, str)]
+        return self.compose(images, reference_id=ids).terms
 
     def _excluded_references(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
         """The ids of the references of each request that leaves them out; [] for the others."""

@@ -36,6 +36,7 @@ ORDER = [
     "sources",
     "encoders",
     "request",
+    "axes",
     "session",
     "composer_input",
     "language",
