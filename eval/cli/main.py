@@ -55,6 +55,10 @@ STUDIES = {  # the document whose tables a study fills, and its help
         GUIDES / "weights.md",
         "Measures how many hits of searches that avoid an attribute still show it, on the wardrobe.",
     ),
+    "sessions": (
+        GUIDES / "searching.md",
+        "Measures how often sessions of two to four turns find their target, on the wardrobe.",
+    ),
 }
 BETAS, GAMMAS = "0:1:21", "-0.5:3:31"
 

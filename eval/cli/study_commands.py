@@ -32,6 +32,7 @@ from eval.studies.inputs import (
     train_benchmark_phi,
 )
 from eval.studies.judges import measure_judge
+from eval.studies.sessions import measure_sessions
 from eval.studies.tables import (
     answerable_table,
     avoid_table,
@@ -39,6 +40,7 @@ from eval.studies.tables import (
     judges_table,
     methods_table,
     sensitivity_table,
+    sessions_table,
     weights_table,
 )
 from eval.studies.weights import list_rows, measure_weights
@@ -142,6 +144,14 @@ def judges(options: argparse.Namespace) -> None:
         result[study_set.name] = {"weights": weights, "provenance": study_set.collect_provenance()}
     write_record(options.out / "judges.json", result)
     _fill_document(options.text, {"judges": judges_table(result)})
+
+
+def sessions(options: argparse.Namespace) -> None:
+    """Measures sessions on the wardrobe's own gallery."""
+    study_set = next(load_sets(options))
+    hits = measure_sessions(Retriever.open(wardrobe.gallery_folder(), encoder=study_set.encoder))
+    write_record(options.out / "sessions.json", {"hits": hits, "provenance": study_set.collect_provenance()})
+    _fill_document(options.text, {"sessions": sessions_table(hits)})
 
 
 def load_sets(options: argparse.Namespace) -> Iterator[StudySet]:

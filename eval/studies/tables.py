@@ -78,6 +78,15 @@ def judges_table(result: Mapping[str, Mapping[str, Any]]) -> str:
             gain = "–" if "gain" not in measured else "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(**measured["gain"])
             cells += [f"{measured['metrics']['recall@1']:.1f}", gain, f"{measured['metrics']['recall@10']:.1f}"]
         rows.append([weight, *cells])
+
+
+def sessions_table(result: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
+    """Kinds of sessions and of references by the ways to merge turns: the percentage of sessions with a target in the ten best, by turn."""
+    names = list(next(iter(next(iter(result.values())).values())))
+    rows = [["session", "reference", *names]]
+    for kind, references in result.items():
+        for reference, own in references.items():
+            rows.append([kind, reference, *(" → ".join(f"{share:.0f}" for share in own[name]) for name in names)])
     return _to_markdown(rows)
 
 
