@@ -59,6 +59,10 @@ STUDIES = {  # the document whose tables a study fills, and its help
         GUIDES / "searching.md",
         "Measures how often sessions of two to four turns find their target, on the wardrobe.",
     ),
+    "axes": (
+        GUIDES / "searching.md",
+        "Measures how well axes from words and from examples order items by labels, on every available set.",
+    ),
 }
 BETAS, GAMMAS = "0:1:21", "-0.5:3:31"
 

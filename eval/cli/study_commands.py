@@ -20,6 +20,7 @@ from eval.runs.records import write_record
 from eval.runs.run import collect_provenance, describe_encoder, describe_part
 from eval.studies.answerable import CaseEvidence, measure_kinds, refit_all, reliability_lines, summarize_halves
 from eval.studies.avoid import measure_avoid
+from eval.studies.axes import measure_axes
 from eval.studies.calibration import draw_reliability
 from eval.studies.compare import SEARCH_LABEL, compare_methods, measure_searches, measure_text_to_image
 from eval.studies.inputs import (
@@ -36,6 +37,7 @@ from eval.studies.sessions import measure_sessions
 from eval.studies.tables import (
     answerable_table,
     avoid_table,
+    axes_table,
     fill_table,
     judges_table,
     methods_table,
@@ -152,6 +154,19 @@ def sessions(options: argparse.Namespace) -> None:
     hits = measure_sessions(Retriever.open(wardrobe.gallery_folder(), encoder=study_set.encoder))
     write_record(options.out / "sessions.json", {"hits": hits, "provenance": study_set.collect_provenance()})
     _fill_document(options.text, {"sessions": sessions_table(hits)})
+
+
+def axes(options: argparse.Namespace) -> None:
+    """Measures axes on every available set."""
+    result = {
+        study_set.name: {
+            "attributes": measure_axes(study_set.benchmark, study_set.gallery, study_set.encoder),
+            "provenance": study_set.collect_provenance(),
+        }
+        for study_set in load_sets(options)
+    }
+    write_record(options.out / "axes.json", result)
+    _fill_document(options.text, {"axes": axes_table(result)})
 
 
 def load_sets(options: argparse.Namespace) -> Iterator[StudySet]:

@@ -90,6 +90,16 @@ def sessions_table(result: Mapping[str, Mapping[str, Mapping[str, Sequence[float
     return _to_markdown(rows)
 
 
+def axes_table(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """Attributes by kinds of axes: Spearman's correlation, beside the largest that ties allow; ± the deviation over draws of examples."""
+    names = [name for name in next(iter(next(iter(result.values()))["attributes"].values())) if name != "items"]
+    rows = [["set", "attribute", "items", *names]]
+    for benchmark, study in result.items():
+        for label, own in study["attributes"].items():
+            rows.append([benchmark, label, f"{own['items']:,}", *(_mean_cell(own[name]) for name in names)])
+    return _to_markdown(rows)
+
+
 def fill_table(text: str, table: str, name: str = "table") -> str:
     """`text` with `table` between the two markers of that name. MMRetrieveError where the markers are missing."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -98,6 +108,11 @@ def fill_table(text: str, table: str, name: str = "table") -> str:
     if not found_begin or not found_end:
         raise MMRetrieveError(f"no place for the {name}: expected a line {begin!r} and, below it, a line {end!r}")
     return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def _mean_cell(value: float | Sequence[float]) -> str:
+    """A number, or a mean and its deviation."""
+    return f"{value:.2f}" if isinstance(value, float) else " ± ".join(f"{number:.2f}" for number in value)
 
 
 def _both_halves(halves: Mapping[str, Mapping[str, float]], name: str) -> str:
