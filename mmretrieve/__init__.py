@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmretrieve import wardrobe
+    from mmretrieve import testing, wardrobe
     from mmretrieve.axes import Axis
     from mmretrieve.composers.factory import Parts
     from mmretrieve.composition import Composition
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from mmretrieve.language.vocabulary import Vocabulary
     from mmretrieve.options import Colors, ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
-    from mmretrieve.registry import register_composer, register_judge, register_rewriter, register_rule
+    from mmretrieve.registry import (
+        register_captioner,
+        register_composer,
+        register_encoder,
+        register_judge,
+        register_rewriter,
+        register_rule,
+    )
     from mmretrieve.retriever import Retriever, open_gallery
     from mmretrieve.session import Session, merge_turns
     from mmretrieve.sources import Columns, read_source
@@ -54,7 +61,9 @@ _MODULES = {
     "Gallery": "gallery.gallery",
     "Hit": "ranking",
     "Ranking": "ranking",
+    "register_captioner": "registry",
     "register_composer": "registry",
+    "register_encoder": "registry",
     "register_judge": "registry",
     "register_rewriter": "registry",
     "register_rule": "registry",
@@ -93,17 +102,20 @@ __all__ = [
     "pdv",
     "pdv_weights",
     "read_source",
+    "register_captioner",
     "register_composer",
+    "register_encoder",
     "register_judge",
     "register_rewriter",
     "register_rule",
+    "testing",
     "wardrobe",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "wardrobe":
-        return import_module("mmretrieve.wardrobe")
+    if name in ("testing", "wardrobe"):
+        return import_module(f"mmretrieve.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'mmretrieve' has no attribute {name!r}")
     return getattr(import_module(f"mmretrieve.{_MODULES[name]}"), name)

@@ -229,6 +229,12 @@ class RewriterName(OptionEnum):
     SWAP = "swap"
 
 
+class CaptionerName(OptionEnum):
+    """The built-in captioner that needs no other model."""
+
+    TAGGER = "tagger"
+
+
 class CaptionSource(OptionEnum):
     """Where a caption comes from: the caller, an item's fields, the fields of its neighbors, the tagger, or a model."""
 

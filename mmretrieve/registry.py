@@ -1,8 +1,8 @@
-"""Composers, score rules, judges and rewriters by name: built-in ones first, then those that a program or an installed package registers.
+"""What can be chosen by name: built-in ones first, then those that a program or an installed package registers.
 
-An entry contains what a search must know of a method before it is built; its factory is imported when the method is built. An
-unknown name is looked up in the entry points `mmretrieve.composers`, `mmretrieve.rules`, `mmretrieve.judges` and
-`mmretrieve.rewriters` of installed packages.
+There is a registry each for composers, score rules, judges, rewriters, captioners and encoders. An entry contains what a search must know of a
+method before it is built; its factory is imported when the method is built. An unknown name is looked up in the entry points of
+installed packages: the group `mmretrieve.composers` for composers, and so on.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import ComposerName, JudgeName, Modality, RewriterName, RuleName
+from mmretrieve.options import BUILT_IN, CaptionerName, ComposerName, JudgeName, Modality, RewriterName, RuleName
 
 E = TypeVar("E", bound="RegistryEntry")
 CAPTIONED = frozenset({"captioner", "rewriter", "vocabulary"})
 COMPOSER_FACTORIES, RULE_FACTORIES = "mmretrieve.composers.factory", "mmretrieve.rules"
-REWRITER_FACTORIES = "mmretrieve.language.rewriters"
-JUDGE_FACTORIES = "mmretrieve.judges"
+REWRITER_FACTORIES, CAPTIONER_FACTORIES = "mmretrieve.language.rewriters", "mmretrieve.language.captioners.tagger"
+ENCODER_FACTORIES, JUDGE_FACTORIES = "mmretrieve.encoders.openclip", "mmretrieve.judges"
 
 
 @dataclass(frozen=True)
 class RegistryEntry:
     """A factory, or where it is as `"module:function"`, and the fields of `Parts` that the method reads.
 
-    Rewriters are built by `factory(vocabulary)` (see `language.base.Rewriter`), judges by `factory(context)` with a `ComposerContext`
-    (see `judges.base.Judge`).
+    Rewriters are built by `factory(vocabulary)`, captioners by `factory(context)` with a `CaptionerContext`, encoders by
+    `factory(context)` with an `EncoderContext`, and judges by `factory(context)` with a `ComposerContext`.
     """
 
     factory: Callable[..., Any] | str
@@ -253,6 +253,22 @@ REWRITERS = Registry(
     "vocabulary",
     ["rewrite"],
 )
+CAPTIONERS = Registry(
+    "captioner",
+    "mmretrieve.captioners",
+    {CaptionerName.TAGGER: RegistryEntry(f"{CAPTIONER_FACTORIES}:make_tagger")},
+    RegistryEntry,
+    "context",
+    ["captions"],
+)
+ENCODERS = Registry(
+    "encoder",
+    "mmretrieve.encoders",
+    {BUILT_IN: RegistryEntry(f"{ENCODER_FACTORIES}:load_open_clip")},
+    RegistryEntry,
+    "context",
+    ["identity", "dim", "encode_images", "encode_texts"],
+)
 
 
 def register_composer(
@@ -308,7 +324,7 @@ def register_composer(
     --------
     >>> import mmretrieve as mm
     >>> from mmretrieve.composers.simple import Slerp
-    >>> mm.register_composer("slerp-0.2", lambda context: Slerp(context.encoder, t=0.2), keeps_weights=True)
+    >>> mm.register_composer("slerp-0.2", lambda context: Slerp(context.encoder, t=0.2), keeps_weights=True, supports_pdv=False)
     >>> COMPOSERS.check("slerp-0.2")
     'slerp-0.2'
     """
@@ -423,3 +439,65 @@ def register_rewriter(name: str, factory: Callable[..., Any]) -> None:
     'my-template'
     """
     REWRITERS.register(name, RegistryEntry(factory))
+
+
+def register_captioner(name: str, factory: Callable[[Any], Any]) -> None:
+    """Makes a captioner available by name: `Parts(captioner=name)` and ``--captioner name``.
+
+    An installed package needs no call: an entry point of that name in the group ``mmretrieve.captioners`` is found on first use.
+
+    Parameters
+    ----------
+    name : str
+        Its name, such as ``"mine"``.
+    factory : callable
+        Called with a `CaptionerContext`, which has the `encoder` and the `vocabulary` of the search; returns a `Captioner`, which has
+        `captions(inputs, count)`.
+
+    Raises
+    ------
+    OptionError
+        The name is taken, or the factory does not take one argument.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> from mmretrieve.language.captioners.tagger import Tagger
+    >>> mm.register_captioner("one-round", lambda context: Tagger(context.encoder, context.vocabulary, rounds=1))
+    >>> CAPTIONERS.check("one-round")
+    'one-round'
+    """
+    CAPTIONERS.register(name, RegistryEntry(factory))
+
+
+def register_encoder(name: str, factory: Callable[[Any], Any]) -> None:
+    """Makes an encoder available by name: `load_encoder(name)` and ``--encoder name``, and to galleries that store its name.
+
+    An installed package needs no call: an entry point of that name in the group ``mmretrieve.encoders`` is found on first use.
+    `mmretrieve.testing.check_encoder` checks what it returns.
+
+    Parameters
+    ----------
+    name : str
+        Its name, such as ``"mine"``. The identity of the encoder has it as `model`.
+    factory : callable
+        Called with an `EncoderContext`, which has the `name`, `device`, `dtype` and `preprocessing` of `load_encoder`; returns an
+        `Encoder`.
+
+    Raises
+    ------
+    OptionError
+        The name is taken, or the factory does not take one argument.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> class Renamed:
+    ...     def __init__(self, encoder, name):
+    ...         self.identity = mm.EncoderIdentity(name, encoder.identity.weights, encoder.identity.preprocessing)
+    ...         self.dim, self.encode_images, self.encode_texts = encoder.dim, encoder.encode_images, encoder.encode_texts
+    >>> mm.register_encoder("my-clip", lambda context: Renamed(mm.load_encoder("wardrobe"), context.name))
+    >>> mm.load_encoder("my-clip").encode_texts(["a red dress"]).shape
+    (1, 128)
+    """
+    ENCODERS.register(name, RegistryEntry(factory))

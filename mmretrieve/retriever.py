@@ -34,8 +34,10 @@ from mmretrieve.images import ImageLike, Region
 from mmretrieve.inputs import MAX_OPEN_IMAGES, PreparedRequest, ReferenceReader
 from mmretrieve.judges.base import Judge
 from mmretrieve.judges.reranking import judge_hits, judge_query
+from mmretrieve.language.base import Captioner
 from mmretrieve.language.captioners.gallery import GalleryCaptioner
 from mmretrieve.language.captioners.tagger import Tagger
+from mmretrieve.language.options import named_captioner
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
@@ -951,10 +953,16 @@ class Retriever:
     def _parts(self) -> Parts:
         """What was given, and the choices of searches for what was not."""
         given = self._given_parts
-        captioner = given.captioner or GalleryCaptioner(
-            self.gallery.vocabulary, self.gallery.fields_near, Tagger(self.encoder, self._vocabulary)
-        )
-        return replace(given, vocabulary=self._vocabulary, captioner=captioner, rewriter=given.rewriter or self._swap)
+        return replace(given, vocabulary=self._vocabulary, captioner=self._captioner, rewriter=given.rewriter or self._swap)
+
+    @cached_property
+    def _captioner(self) -> Captioner:
+        """What describes references for all composers: what was given, else the fields of items and the tagger."""
+        given = self._given_parts.captioner
+        if isinstance(given, str):
+            return named_captioner(given, self.encoder, self._vocabulary)
+        tagger = Tagger(self.encoder, self._vocabulary)
+        return given or GalleryCaptioner(self.gallery.vocabulary, self.gallery.fields_near, tagger)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

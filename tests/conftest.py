@@ -24,7 +24,17 @@ from milvus_server import PROGRAM, LiteServer
 import mmretrieve as mm
 from mmretrieve.composers.simple import Sum
 from mmretrieve.language.rewriters import TemplateRewriter
-from mmretrieve.registry import COMPOSERS, JUDGES, REWRITERS, RULES, register_composer, register_rewriter, register_rule
+from mmretrieve.registry import (
+    CAPTIONERS,
+    COMPOSERS,
+    ENCODERS,
+    JUDGES,
+    REWRITERS,
+    RULES,
+    register_composer,
+    register_rewriter,
+    register_rule,
+)
 from mmretrieve.rules import Product
 from mmretrieve.wardrobe.dataset import drawings
 from mmretrieve.wardrobe.draw import draw
@@ -120,7 +130,7 @@ def retriever(made: Path, encoder: mm.Encoder) -> mm.Retriever:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A composer `mine` that is "sum", a rule `my-rule` that is "product", and a rewriter `my-rewriter` that is the template."""
-    for registry in (COMPOSERS, RULES, REWRITERS, JUDGES):
+    for registry in (COMPOSERS, RULES, JUDGES, REWRITERS, CAPTIONERS, ENCODERS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     register_composer("mine", lambda context: Sum(context.encoder), keeps_weights=True)
     register_rule("my-rule", lambda learned_words: Product())  # noqa: ARG005

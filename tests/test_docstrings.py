@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.registry import COMPOSERS, REWRITERS, RULES
+from mmretrieve.registry import CAPTIONERS, COMPOSERS, ENCODERS, REWRITERS, RULES
 from mmretrieve.request import SearchRequest
 
 ROOT = Path(__file__).parents[1]
 DATA = {"PUBLISHED"}  # constants have no docstring at run time
 PUBLIC = {name: getattr(mm, name) for name in mm.__all__ if name not in DATA}
 PUBLIC |= {f"wardrobe.{name}": getattr(mm.wardrobe, name) for name in mm.wardrobe.__all__}
+PUBLIC |= {f"testing.{name}": getattr(mm.testing, name) for name in mm.testing.__all__}
 PUBLIC |= {"SearchRequest": SearchRequest, "SearchRequest.parse": SearchRequest.parse}
 METHODS = {
     f"{target.__name__}.{name}": getattr(value, "__func__", value)
@@ -39,7 +40,7 @@ def with_examples() -> list[str]:
 
 @pytest.mark.parametrize("name", with_examples())
 def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (COMPOSERS, RULES, REWRITERS):
+    for registry in (COMPOSERS, RULES, REWRITERS, CAPTIONERS, ENCODERS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # examples register names
     result = doctest.testmod(import_module(name))
     assert result.attempted

@@ -44,7 +44,7 @@ class NamedEncoder:
         (lambda r, p: r.gallery.export(None), "folder must be a path, got None"),
         (lambda r, p: r.gallery.import_vectors(None), "folder must be a path, got None"),
         (lambda r, p: r.gallery.list_items(limit=-1), "limit must be a whole number of at least 0, got -1"),
-        (lambda r, p: mm.Parts(captioner="tagger"), "captioner must be an object with captions(…), got 'tagger'"),
+        (lambda r, p: mm.Parts(captioner=3), "captioner must be an object with captions(…), got 3"),
         (lambda r, p: mm.Retriever.open(r.gallery.path, device=0), "unknown device '0'"),
         (lambda r, p: r.gallery.search(r.gallery.vectors()[0], exclude=3), "expected a list of ids, got 3"),
         (lambda r, p: r.gallery.search(r.gallery.vectors()[0], min_score="a"), "min_score must be a finite number, got 'a'"),

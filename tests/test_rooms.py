@@ -50,6 +50,7 @@ ORDER = [
     "retriever",
     "service",
     "wardrobe",
+    "testing",
     "server",
     "cli",
 ]

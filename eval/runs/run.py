@@ -33,8 +33,8 @@ from eval.runs.records import (
 )
 from eval.runs.weight_settings import WeightSetting
 from mmretrieve import Composition, Encoder, EncoderIdentity
-from mmretrieve.language.options import ENDPOINT, RULES, TAGGER
-from mmretrieve.options import BASE, RewriterName, RuleName
+from mmretrieve.language.options import ENDPOINT, RULES
+from mmretrieve.options import BASE, CaptionerName, RewriterName, RuleName
 from mmretrieve.registry import COMPOSERS
 
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")  # whose versions a record has
@@ -140,7 +140,7 @@ class EvalRun:
             return "concept"
         if any(self.config.caption(query) is not None for part in self.parts for query in part.benchmark.queries):
             return "benchmark captions"
-        return str(self.options.get("captioner") or TAGGER)
+        return str(self.options.get("captioner") or CaptionerName.TAGGER)
 
     def list_remarks(self, of_compositions: Mapping[str, int] | None = None) -> list[str]:
         """What a reader of the numbers must know: of the data, of empty prompts, and the most frequent of compositions."""

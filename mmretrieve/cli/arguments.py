@@ -14,13 +14,16 @@ from mmretrieve.errors import OptionError, did_you_mean, printable, unknown
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.language.options import LanguageOptions
 from mmretrieve.options import MIN_SECRET_CHARACTERS
-from mmretrieve.registry import COMPOSERS, JUDGES, REWRITERS, RULES, Registry
+from mmretrieve.registry import CAPTIONERS, COMPOSERS, JUDGES, REWRITERS, RULES, Registry
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldGroup, FieldKind, RequestField
 
 WRONG_USE = 2
 HOST = "127.0.0.1"
 LANGUAGE_OPTIONS = {
-    "captioner": ("C", "describes references in words: tagger, endpoint, transformers:MODEL or a file of captions"),
+    "captioner": (
+        "C",
+        f"describes references in words: {', '.join(CAPTIONERS)}, endpoint, transformers:MODEL or a file of captions",
+    ),
     "rewriter": (
         "R",
         f"applies prompts to captions: {', '.join(REWRITERS)}, endpoint or a file of rewrites (default of search: swap)",

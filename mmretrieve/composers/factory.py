@@ -18,17 +18,18 @@ from mmretrieve.encoders.base import Encoder, PairEncoder, Progress, check_suppo
 from mmretrieve.errors import OptionError, checks_keywords
 from mmretrieve.images import ImageLike
 from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
-from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import (
+    REGISTRIES,
     LanguageOptions,
     captioner_from,
     compiler_from,
     describer_from,
+    named_captioner,
     rewriter_from,
 )
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
-from mmretrieve.options import ComposerName, RewriterName, RuleName
+from mmretrieve.options import CaptionerName, ComposerName, RewriterName, RuleName
 from mmretrieve.registry import COMPOSERS, REWRITERS, RULES
 from mmretrieve.rules import Hinge
 from mmretrieve.vectors import Float32
@@ -54,8 +55,9 @@ class Parts:
     ----------
     vocabulary : Vocabulary, optional
         The words of captions and rewrites. Default: the gallery's or the encoder's own, else a general one.
-    captioner : Captioner, optional
-        Describes references. Default: the fields of the gallery's items where there are any, else the tagger.
+    captioner : Captioner or str, optional
+        Describes references: an object with `captions(inputs, count)`, or "tagger" or a registered name. Default: the fields of the
+        gallery's items where there are any, else the tagger.
     rewriter : Rewriter or str, optional
         Applies prompts to captions: an object with `rewrite(captions, prompts)`, or "swap", "template" or a registered name.
         Default: "swap" in searches, "template" in the evaluation.
@@ -83,7 +85,7 @@ class Parts:
     """
 
     vocabulary: Vocabulary | None = None
-    captioner: Captioner | None = None
+    captioner: Captioner | str | None = None
     rewriter: Rewriter | str | None = None
     compiler: RoleCompiler | None = None
     describer: Describer | None = None
@@ -93,7 +95,7 @@ class Parts:
     def __post_init__(self) -> None:
         for name, method in METHODS.items():
             part = getattr(self, name)
-            if part is not None and not hasattr(part, method) and not (name == "rewriter" and isinstance(part, str)):
+            if part is not None and not hasattr(part, method) and not (name in REGISTRIES and isinstance(part, str)):
                 raise OptionError(f"{name} must be an object with {method}(…), got {part!r:.80}")
 
 
@@ -292,10 +294,13 @@ def _captions(context: ComposerContext, **settings: Any) -> Captions:
     """`Captions` with the captioner and the rewriter of the parts, or their defaults: the tagger and the template."""
     encoder, parts = context.encoder, context.parts
     vocabulary = parts.vocabulary or default_vocabulary(encoder)
+    captioner = parts.captioner or CaptionerName.TAGGER
+    if isinstance(captioner, str):
+        captioner = named_captioner(captioner, encoder, vocabulary)
     rewriter = parts.rewriter or RewriterName.TEMPLATE
     if isinstance(rewriter, str):
         rewriter = cast(Rewriter, REWRITERS.build(rewriter, vocabulary))
-    return Captions(encoder, parts.captioner or Tagger(encoder, vocabulary), rewriter, **settings)
+    return Captions(encoder, captioner, rewriter, **settings)
 
 
 def _sentence_encoder(context: ComposerContext, name: ComposerName) -> SentenceEncoder:

@@ -37,6 +37,8 @@ class Inversion:
     joint: str = "that"
 
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        if not inputs:
+            return []
         prompts = [query.required_prompt() for query in inputs]
         sentences = [[("a photo of", ""), ("a photo of", f"{self.joint} {prompt}")] for prompt in prompts]
         rows = self.encode([query.required_image() for query in inputs], sentences)

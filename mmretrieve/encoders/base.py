@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike
-from mmretrieve.options import Dtype, Modality, load_json
+from mmretrieve.options import Dtype, Modality, Preprocessing, load_json
 from mmretrieve.vectors import Float32
 
 if TYPE_CHECKING:
@@ -93,6 +93,28 @@ def _differences(one: str, other: str) -> str:
         return ", ".join(f"{name} {first.get(name, 'none')} and {second.get(name, 'none')}" for name in names)
     except (ValueError, TypeError, AttributeError):
         return f"{one} and {other}"
+
+
+@dataclass(frozen=True)
+class EncoderContext:
+    """What the factory of an encoder gets: the arguments of `load_encoder`, checked.
+
+    Parameters
+    ----------
+    name : str
+        The name that was asked for. The identity of the encoder has it as `model`, so that a gallery finds the encoder again.
+    device : torch.device
+        Where the encoder computes.
+    dtype : str
+        The dtype in which the image tower computes: a `Dtype`, or "auto".
+    preprocessing : Preprocessing
+        "plain" or "targetpad".
+    """
+
+    name: str
+    device: torch.device
+    dtype: str
+    preprocessing: Preprocessing
 
 
 def identity_of(encoder: object) -> EncoderIdentity:

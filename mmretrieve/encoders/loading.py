@@ -6,10 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
-from mmretrieve.encoders.base import Encoder, EncoderIdentity, NamedEncoder
+from mmretrieve.encoders.base import Encoder, EncoderContext, EncoderIdentity, NamedEncoder, identity_of
 from mmretrieve.encoders.checkpoints import encoder_folder, folder_package
 from mmretrieve.errors import EncoderError, OptionError, checks_keywords
 from mmretrieve.options import AUTO, Preprocessing
+from mmretrieve.registry import ENCODERS
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -66,7 +67,7 @@ def load_encoder(
     Parameters
     ----------
     spec : str, Path or object
-        "wardrobe" (built in); "MODEL/TAG" or "MODEL/checkpoint.safetensors", an open_clip model and its weights;
+        "wardrobe" (built in); a name of `register_encoder` or of an installed package; "MODEL/TAG" or "MODEL/checkpoint.safetensors", an open_clip model and its weights;
         "hf-hub:org/name"; a folder with open_clip_config.json and open_clip_model.safetensors; a folder of transformers (CLIP,
         MetaCLIP 2, SigLIP or SigLIP 2) or of sentence-transformers. Or an object: a `SentenceTransformer`; a model of transformers,
         whose processor is loaded from where the model was, or a pair (model, processor); any `Encoder`.
@@ -110,11 +111,7 @@ def load_encoder(
             raise OptionError(
                 f"identity is for an encoder object; that of {str(spec)!r} follows from its weights: leave it out"
             )
-        folder = encoder_folder(str(spec))
-        module = _module("open_clip" if folder is None else folder_package(folder))
-        return cast(
-            NamedEncoder, module.load(str(spec), device=device, dtype=dtype, preprocessing=Preprocessing(preprocessing))
-        )
+        return _load_name(str(spec), device, dtype, Preprocessing(preprocessing))
     if (device, dtype, preprocessing) != (AUTO, AUTO, Preprocessing.PLAIN):
         raise OptionError("device, dtype and preprocessing are for names of encoders, not for an object; leave them out")
     encoder = as_encoder(spec)
@@ -127,6 +124,25 @@ def load_encoder(
         raise OptionError(
             f"{kind} has no identity, by which a gallery recognizes its encoder: give load_encoder(…, "
             "identity=EncoderIdentity(name, weights, preprocessing))"
+        )
+    return encoder
+
+
+def _load_name(name: str, device: str, dtype: str, preprocessing: Preprocessing) -> Encoder:
+    if name not in ENCODERS:
+        folder = encoder_folder(name)
+        module = _module("open_clip" if folder is None else folder_package(folder))
+        return cast(NamedEncoder, module.load(name, device=device, dtype=dtype, preprocessing=preprocessing))
+    from mmretrieve.encoders.dtypes import resolve_dtype  # torch only for a name
+    from mmretrieve.encoders.openclip import resolve_device
+
+    context = EncoderContext(name, resolve_device(device), dtype, preprocessing)
+    resolve_dtype(dtype, context.device)
+    encoder: Encoder = ENCODERS.build(name, context)
+    if (model := identity_of(encoder).model) != name:
+        raise OptionError(
+            f"encoder {name!r}: its identity names the model {model!r}, with which galleries could not load it again; "
+            f"give it EncoderIdentity({name!r}, …)"
         )
     return encoder
 

@@ -7,7 +7,8 @@ from difflib import get_close_matches
 import open_clip
 
 from mmretrieve.errors import OptionError, did_you_mean
-from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER
+from mmretrieve.options import DEFAULT_ENCODER
+from mmretrieve.registry import ENCODERS
 
 QUICK_GELU = "-quickgelu"  # suffix of the models with this activation
 OPENAI_MODELS = {  # OpenAI's names → open_clip's
@@ -21,7 +22,7 @@ OPENAI_MODELS = {  # OpenAI's names → open_clip's
     "ViT-L/14@336px": "ViT-L-14-336",
 }
 FORMS = (
-    f"{BUILT_IN}, MODEL/TAG (see open_clip.list_pretrained()), MODEL/checkpoint file, hf-hub:org/name, a local folder of open_clip, "
+    "MODEL/TAG (see open_clip.list_pretrained()), MODEL/checkpoint file, hf-hub:org/name, a local folder of open_clip, "
     "transformers or sentence-transformers"
 )
 
@@ -34,10 +35,10 @@ def unknown_encoder(spec: str) -> OptionError:
     """
     suggested = _same_weights(spec)
     pairs = list(map("/".join, open_clip.list_pretrained()))
-    hint = f"; did you mean {suggested!r}?" if suggested else did_you_mean(spec, [BUILT_IN, *pairs])
+    hint = f"; did you mean {suggested!r}?" if suggested else did_you_mean(spec, [*ENCODERS, *pairs])
     if not hint and spec.count("/") == 1 and not spec.startswith((".", "/")):
         hint = f"; if it is an open_clip model on the Hugging Face Hub: 'hf-hub:{spec}';"
-    return OptionError(f"unknown encoder {spec!r}{hint or ';'} choose from: {FORMS}")
+    return OptionError(f"unknown encoder {spec!r}{hint or ';'} choose from: {', '.join(ENCODERS)}, {FORMS}")
 
 
 def missing_tag(model: str) -> OptionError:

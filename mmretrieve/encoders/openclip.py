@@ -23,7 +23,7 @@ from huggingface_hub import constants, get_session
 from torch import Tensor, nn
 
 from mmretrieve.concurrency import LruCache, map_ahead, map_batches_ahead, map_on_cores
-from mmretrieve.encoders.base import EncoderIdentity, Progress, check_images, check_texts, warn_of_cut_texts
+from mmretrieve.encoders.base import EncoderContext, EncoderIdentity, Progress, check_images, check_texts, warn_of_cut_texts
 from mmretrieve.encoders.checkpoints import (
     CONFIG,
     encoder_folder,
@@ -261,6 +261,10 @@ def require_open_clip(encoder: object, purpose: str) -> OpenClipEncoder:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. On some devices, a CPU among them, torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError) or any(reason in str(error) for reason in ("out of memory", "can't allocate memory"))
+
+
+def load_open_clip(context: EncoderContext) -> OpenClipEncoder:
+    return load(context.name, device=str(context.device), dtype=context.dtype, preprocessing=context.preprocessing)
 
 
 def load(spec: str, *, device: str, dtype: str, preprocessing: str) -> OpenClipEncoder:

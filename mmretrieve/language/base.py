@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from mmretrieve.composer_input import ComposerInput
+from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError
 from mmretrieve.images import ImageLike, open_image
+from mmretrieve.language.vocabulary import Vocabulary
 
 
 class Captioner(Protocol):
@@ -29,6 +31,22 @@ class Captioner(Protocol):
         correct returns `Caption`s.
         """
         ...
+
+
+@dataclass(frozen=True)
+class CaptionerContext:
+    """What the factory of a captioner gets.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The encoder of the gallery.
+    vocabulary : Vocabulary
+        The words of captions: those of the search, of the gallery or of the encoder, else general ones.
+    """
+
+    encoder: Encoder
+    vocabulary: Vocabulary
 
 
 class Rewriter(Protocol):

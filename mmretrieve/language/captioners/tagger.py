@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Caption
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.language.base import CaptionerContext
 from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.options import CaptionSource
 from mmretrieve.vectors import Float32
@@ -183,6 +184,10 @@ class Tagger:
             for old in list(self._vectors)[:-MAX_CACHED_VECTORS]:
                 self._vectors.pop(old, None)
         return vectors
+
+
+def make_tagger(context: CaptionerContext) -> Tagger:
+    return Tagger(context.encoder, context.vocabulary)
 
 
 def _is_likely(probabilities: NDArray[np.float64], best: int) -> bool:
