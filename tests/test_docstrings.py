@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mmretrieve as mm
-from mmretrieve.registry import CAPTIONERS, COMPOSERS, ENCODERS, REWRITERS, RULES
+from mmretrieve.registry import CAPTIONERS, COMPOSERS, ENCODERS, JUDGES, REWRITERS, RULES
 from mmretrieve.request import SearchRequest
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def with_examples() -> list[str]:
 
 @pytest.mark.parametrize("name", with_examples())
 def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (COMPOSERS, RULES, REWRITERS, CAPTIONERS, ENCODERS):
+    for registry in (COMPOSERS, RULES, JUDGES, REWRITERS, CAPTIONERS, ENCODERS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # examples register names
     result = doctest.testmod(import_module(name))
     assert result.attempted

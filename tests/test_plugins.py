@@ -36,8 +36,9 @@ request = {"image": f"{pictures}/red.png", "prompt": "blue", "k": 5}
 blend = retriever.search(**request, composer="blend")
 weakest = retriever.search(**request, composer="blend", rule="weakest")
 captions = retriever.search(**request, composer="captions")
+judged = retriever.search(**request, composer="blend", judge="brightest", judge_weight=float("inf"))
 lazy = mm.Retriever.open(folder, lazy=True).search(prompt="green", k=1)
-print(json.dumps([type(retriever.encoder).__name__, blend.ids, weakest.ids, captions.words, lazy.ids]))
+print(json.dumps([type(retriever.encoder).__name__, blend.ids, weakest.ids, captions.words, judged.ids, lazy.ids]))
 assert "pytest" not in sys.modules
 """
 
@@ -77,12 +78,13 @@ def run(environment: dict[str, str], *words: str) -> str:
 
 
 def test_python_searches_with_an_installed_package(installed: dict[str, str], pictures: Path, tmp_path: Path) -> None:
-    encoder, blend, weakest, words, lazy = json.loads(run(installed, "-c", PROGRAM, str(tmp_path / "g"), str(pictures)))
+    encoder, blend, weakest, words, judged, lazy = json.loads(run(installed, "-c", PROGRAM, str(tmp_path / "g"), str(pictures)))
     assert encoder == "Mosaic"
     assert blend[0] == "blue.png"  # 3 · 1 − 1/3, against (3 + 1) / √3 of purple
     assert weakest[0] == "purple.png"  # 1/√3 to both red and blue, which are −1/3 to each other
     assert words["text"] == "red picture"
     assert words["composed"] == "red picture, blue"
+    assert judged[0] == "yellow.png"  # two channels of three
     assert lazy == ["green.png"]
 
 

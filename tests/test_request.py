@@ -23,7 +23,7 @@ from mmretrieve.images import content_hash
 from mmretrieve.inputs import PreparedRequest
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import CaptionerName, RewriterName
-from mmretrieve.registry import CAPTIONERS, COMPOSERS, ENCODERS, REWRITERS, RULES, ComposerEntry, register_composer
+from mmretrieve.registry import CAPTIONERS, COMPOSERS, ENCODERS, JUDGES, REWRITERS, RULES, ComposerEntry, register_composer
 from mmretrieve.request import DEFAULTS, QUERY_FIELDS, REQUEST_FIELDS, SearchRequest
 from mmretrieve.rules import Linear, Product, Soft
 from mmretrieve.server.app import create_app
@@ -186,7 +186,7 @@ def test_a_wrong_plugin_is_named_with_what_was_expected(retriever: mm.Retriever)
 
 def test_the_uses_of_built_in_methods_are_parts() -> None:
     parts = {part.name for part in dataclasses.fields(mm.Parts)}
-    for registry in (COMPOSERS, RULES, REWRITERS, CAPTIONERS, ENCODERS):
+    for registry in (COMPOSERS, RULES, JUDGES, REWRITERS, CAPTIONERS, ENCODERS):
         assert all(registry[name].uses <= parts for name in registry)
 
 
@@ -212,7 +212,9 @@ def test_every_built_in_name_has_an_entry() -> None:
     assert RULES.names == tuple(map(str, mm.RuleName))
     assert REWRITERS.names == tuple(map(str, RewriterName))
     assert CAPTIONERS.names == tuple(map(str, CaptionerName))
-    for entry in (registry[name] for registry in (COMPOSERS, RULES, REWRITERS, CAPTIONERS, ENCODERS) for name in registry):
+    for entry in (
+        registry[name] for registry in (COMPOSERS, RULES, JUDGES, REWRITERS, CAPTIONERS, ENCODERS) for name in registry
+    ):
         assert callable(resolve_name(str(entry.factory)))
 
 

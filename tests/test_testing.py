@@ -26,7 +26,8 @@ from mmretrieve.images import open_image
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Phi, Pic2WordPhi
 from mmretrieve.language.base import Description
-from mmretrieve.options import Dtype, RuleName
+from mmretrieve.options import Dtype, JudgeName, RuleName
+from mmretrieve.registry import JUDGES
 from mmretrieve.rules import Product, Slopes
 from mmretrieve.testing import check_composer, check_encoder, check_judge, check_rule, composers, encoders, judges, rules
 from mmretrieve.vectors import unit
@@ -495,6 +496,11 @@ def test_judges_that_keep_the_contract_pass() -> None:
     check_judge(scored(lambda position, score: score + position, listwise=True))
     check_judge(scored(lambda position, score: np.float32(score)))  # noqa: ARG005
     check_judge(numbered(np.int64))
+
+
+@pytest.mark.parametrize("name", list(JudgeName))
+def test_built_in_judges_pass(name: JudgeName, encoder: mm.Encoder) -> None:
+    check_judge(JUDGES.build(name, ComposerContext(encoder, mm.Parts())))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def judges_table(result: Mapping[str, Mapping[str, Any]]) -> str:
             gain = "–" if "gain" not in measured else "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(**measured["gain"])
             cells += [f"{measured['metrics']['recall@1']:.1f}", gain, f"{measured['metrics']['recall@10']:.1f}"]
         rows.append([weight, *cells])
+    return _to_markdown(rows)
 
 
 def sessions_table(result: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:

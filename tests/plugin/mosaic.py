@@ -1,9 +1,10 @@
-"""An encoder, a composer, a score rule and a captioner of another package. They know the colors of images, and nothing else."""
+"""An encoder, a composer, a score rule, a judge and a captioner of another package. They know the colors of images, and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -84,6 +85,19 @@ class Weakest:
 
 def make_weakest(_learned_words: bool) -> Weakest:
     return Weakest()
+
+
+class Brightest:
+    """The mean of all channels as a probability, whatever the query is."""
+
+    scale = "probability"
+
+    def rank(self, query: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:  # noqa: ARG002
+        return [{"corpus_id": i, "score": np.asarray(one["image"]).mean() / 255} for i, one in enumerate(documents)]
+
+
+def make_brightest(_context: ComposerContext) -> Brightest:
+    return Brightest()
 
 
 class MainColor:

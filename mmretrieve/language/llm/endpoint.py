@@ -252,7 +252,7 @@ class ChatEndpoint:
                 instructions.text,
                 each.request.message,
                 jpegs,
-                settings | instructions.settings,
+                {**settings, **instructions.settings},
                 read=instructions.read_reply,
                 is_stopped=is_stopped,
             )
