@@ -12,6 +12,7 @@ import pytest
 from eval.studies.sessions import DECAYS, K, SessionCase, draw_sessions, measure_hits
 from eval.studies.tables import sessions_table
 from mmretrieve import Hit, Ranking, wardrobe
+from mmretrieve.wardrobe.attributes import Colour
 from mmretrieve.wardrobe.captions import differences
 
 ROOT = Path(__file__).parents[2]
@@ -47,19 +48,17 @@ def test_each_turn_asks_for_one_attribute_of_the_target(turns: int, changes_mind
         }
 
 
+def colours_in(prompt: str) -> list[Colour]:
+    return [colour for colour in Colour if colour in prompt.split()]
+
+
 def test_a_change_of_mind_begins_with_another_value_of_the_last_attribute() -> None:
-    for case in draw_sessions(3, 50, changes_mind=True):
-        changed = differences(DRAWINGS[case.reference].garment, case.garment)
-        wanted = [str(getattr(case.garment, name)) for name in changed if name == "colour"]
-        if wanted and wanted[0] in case.prompts[-1]:  # a color is always named by its word
-            assert any(colour in case.prompts[0] for colour in wardrobe_colours())
-            assert wanted[0] not in case.prompts[0].split()
-
-
-def wardrobe_colours() -> list[str]:
-    from mmretrieve.wardrobe.captions import BEFORE, Colour
-
-    return [word.split("-")[0] for colour in Colour for word in BEFORE[colour]]
+    cases = [case for case in draw_sessions(3, 200, changes_mind=True) if colours_in(case.prompts[-1])]
+    assert len(cases) >= 10
+    for case in cases:
+        (first,), (last,) = (colours_in(case.prompts[turn]) for turn in (0, -1))
+        assert last == case.garment.colour
+        assert first not in (last, DRAWINGS[case.reference].garment.colour)
 
 
 def test_hits_are_counted_after_each_turn() -> None:
