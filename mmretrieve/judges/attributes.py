@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.factory import ComposerContext
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.judges.base import JudgeScale
 from mmretrieve.language.captioners.tagger import Tagger, word_probabilities
 from mmretrieve.language.editing import Sentence
 from mmretrieve.language.rewriters import SwapRewriter
@@ -23,10 +21,11 @@ from mmretrieve.language.vocabulary import Vocabulary, WordGroup, default_vocabu
 
 @dataclass(frozen=True)
 class AttributeJudge:
-    """Scores the probability that a candidate has all attributes of the desired description.
+    """Counts the attributes of the desired description that a candidate has.
 
     The reference is tagged, and the prompt is applied to its caption. Each word of the result that the vocabulary has is compared with the other
-    words of its group, in the same sentence, as the tagger compares them. The score of a candidate is the product of the probabilities.
+    words of its group, in the same sentence, as the tagger compares them. A candidate has the attribute if the word is more probable than all
+    others together. (The product of the probabilities was measured as well: it reorders candidates that have everything, and is worse.)
 
     Parameters
     ----------
@@ -50,7 +49,6 @@ class AttributeJudge:
 
     encoder: Encoder
     vocabulary: Vocabulary
-    scale = JudgeScale.PROBABILITY
 
     @classmethod
     def of(cls, context: ComposerContext) -> AttributeJudge:
@@ -63,7 +61,7 @@ class AttributeJudge:
         words = self._desired_words(query)
         vectors = self.encoder.encode_images([document["image"] for document in documents])
         probabilities = [self._probabilities(name, words, vectors) for name in words]
-        return [{"corpus_id": i, "score": prod(each[i] for each in probabilities)} for i in range(len(documents))]
+        return [{"corpus_id": i, "score": float(sum(each[i] > 0.5 for each in probabilities))} for i in range(len(documents))]
 
     def _desired_words(self, query: Mapping[str, Any]) -> dict[str, str]:
         """The words of the desired description, by group."""

@@ -279,20 +279,31 @@ def test_an_oracle_reaches_the_recall_of_what_it_sees() -> None:
 # The judge that needs no model
 
 
-def test_attributes_judge_by_the_words_of_the_desired_description(encoder: mm.Encoder) -> None:
+def test_attributes_counts_what_candidates_have(encoder: mm.Encoder) -> None:
+    gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
     judge = AttributeJudge(encoder, default_vocabulary(encoder))
-    ids = mm.open_gallery(mm.wardrobe.gallery_folder()).ids
-    reference = next(id_ for id_ in ids if id_.startswith("red-checked-dress"))
-    wanted = next(id_ for id_ in ids if "-checked-dress" in id_ and not id_.startswith("red"))
-    color = wanted.partition("-")[0]
-    others = [reference, next(id_ for id_ in ids if id_.startswith(f"{color}-striped-"))]
-    pictures = [Image.open(mm.wardrobe.pictures_folder() / id_) for id_ in (*others, wanted)]
-    query = {"image": pictures[0], "text": f"in {color}"}
-    scores = [one["score"] for one in judge.rank(query, [{"image": picture} for picture in pictures])]
-    assert scores[2] == max(scores)
-    assert all(0 <= score <= 1 for score in scores)
-    backwards = [one["score"] for one in judge.rank(query, [{"image": picture} for picture in reversed(pictures)])]
-    np.testing.assert_allclose(backwards[::-1], scores, atol=1e-6)
+    reference, *candidates = (gallery.item(id_) for id_ in gallery.ids[5:400:13])
+    desired = {"kind": reference.fields["kind"], "pattern": reference.fields["pattern"], "colour": "black"}
+    pictures = {item.id: Image.open(mm.wardrobe.pictures_folder() / item.id) for item in (reference, *candidates)}
+    documents = [{"image": pictures[item.id]} for item in candidates]
+    query = {"text": f"a black {desired['pattern']} {desired['kind']}"}
+    scores = [one["score"] for one in judge.rank(query, documents)]
+    expected = [sum(item.fields[name] == value for name, value in desired.items()) for item in candidates]
+    assert len(set(expected)) > 2
+    assert np.mean(np.array(scores) == expected) > 0.8
+    backwards = [one["score"] for one in judge.rank(query, documents[::-1])]
+    assert backwards[::-1] == scores
+
+
+def test_attributes_reads_the_reference(encoder: mm.Encoder) -> None:
+    judge = AttributeJudge(encoder, default_vocabulary(encoder))
+    names = ["red-checked-dress-1815.png", "teal-striped-shirt-1728.png"]
+    dress, shirt = (Image.open(mm.wardrobe.pictures_folder() / name) for name in names)
+    of_dress, of_shirt = (
+        one["score"] for one in judge.rank({"image": dress, "text": "in blue"}, [{"image": dress}, {"image": shirt}])
+    )
+    same, _ = (one["score"] for one in judge.rank({"image": dress}, [{"image": dress}, {"image": shirt}]))
+    assert of_shirt < of_dress < same  # the color
 
 
 def test_attributes_is_a_name(retriever: mm.Retriever) -> None:
