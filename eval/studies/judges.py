@@ -28,7 +28,8 @@ def measure_judge(benchmark: Benchmark, retriever: Retriever) -> dict[str, Any]:
     Each query is judged once; the rankings with each weight are those of searches.
     """
     judge = AttributeJudge(retriever.encoder, benchmark.vocabulary or default_vocabulary(retriever.encoder))
-    rankings = retriever.search_many(search_requests(benchmark))
+    depth = max(benchmark.depth, DEFAULT_JUDGE_K)
+    rankings = retriever.search_many([request | {"k": depth} for request in search_requests(benchmark)])
     logits = []
     for query, ranking in zip(benchmark.queries, rankings, strict=True):
         ids = [query.reference, *ranking.ids[:DEFAULT_JUDGE_K]]
