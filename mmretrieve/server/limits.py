@@ -12,6 +12,7 @@ REFERENCES = 8  # of one request
 IDS = 1_000  # of one list of ids
 K = 1_000  # hits of one ranking; whole rankings are what `export` of the gallery is for
 BATCH = 64  # requests at once
+JUDGED = 100  # hits that a judge looks at, each of which is decoded
 COMPUTED_TOGETHER = 16  # searches of different clients that one thread computes in one call
 TURNS = 64  # of one session
 PAGE = 500  # items listed at once

@@ -125,6 +125,7 @@ VALUE_TYPES: dict[FieldKind, Any] = {
     FieldKind.FILTER: PublicFilter,
     FieldKind.FLAG: StrictBool,
 }
+MAX_COUNTS = {"k": limits.K, "judge_k": limits.JUDGED}
 MAX_VALUES = {FieldKind.TEXT: limits.PROMPTS, FieldKind.NUMBER: limits.PROMPTS, FieldKind.ID: limits.IDS}
 WIRE_HELP = {
     "image": ", as base64 text, bare or in a data: URL",
@@ -148,7 +149,7 @@ def _as_regions(value: Any) -> Any:
 def _wire_type(name: str, declared: RequestField) -> Any:
     """The pydantic type of a field, with the bounds of its declaration and of the server."""
     if declared.kind is FieldKind.COUNT:
-        return Annotated[int, Field(strict=True, ge=declared.low, le=limits.K)]
+        return Annotated[int, Field(strict=True, ge=declared.low, le=MAX_COUNTS[name])]
     if declared.kind is FieldKind.FLAG:
         return StrictBool
     one = VALUE_TYPES[declared.kind]
@@ -157,7 +158,7 @@ def _wire_type(name: str, declared: RequestField) -> Any:
     if declared.keyword is not None:
         one = one | Literal[declared.keyword]
     if not declared.several:
-        return one | None
+        return one if DEFAULTS[name] is not None else one | None
     most = limits.REFERENCES if name == "reference_id" else MAX_VALUES.get(declared.kind, limits.REFERENCES)
     many: Any = Annotated[list[one], Field(max_length=most)]  # type: ignore[valid-type]  # known at run time only
     read = _as_regions if declared.kind is FieldKind.REGION else _as_list

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mmretrieve.judges.base import JudgeScale
 from mmretrieve.options import is_number
 from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, check_clauses, require
 from mmretrieve.testing.samples import TEXTS, sample_images
-
-PROBABILITY = "probability"  # the `scale` of a judge whose scores are from 0 to 1
 
 
 def _sample_documents() -> list[dict[str, Any]]:
@@ -102,7 +101,7 @@ def scores_are_finite_numbers(case: _JudgeCase) -> None:
 
 
 def probabilities_are_from_0_to_1(case: _JudgeCase) -> None:
-    if getattr(case.judge, "scale", None) == PROBABILITY:
+    if getattr(case.judge, "scale", None) == JudgeScale.PROBABILITY:
         for result in case.rank():
             require(0 <= result["score"] <= 1, f"got {result['score']!r:.80}")
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmretrieve.filters.expression import FUNCTIONS, NAMED_OPERANDS, OPERATORS
 from mmretrieve.language.text_records import CAPTION_FIELDS, ID_FIELDS, PROMPT_FIELDS, REWRITE_FIELDS, TARGET_FIELDS
-from mmretrieve.options import ComposerName, RuleName
+from mmretrieve.options import ComposerName, JudgeName, RuleName
 from mmretrieve.request import REQUEST_FIELDS
 
 Strategy = st.SearchStrategy[Any]
@@ -239,6 +239,9 @@ SEARCH_FIELDS: dict[str, Strategy] = {
     "where": usually(st.sampled_from(["price < 20", "kind = 'shirt'", {"kind": ["shirt", "coat"]}]), WHERE),
     "exclude": usually(IDS, several(IDS)),
     "exclude_reference": st.booleans(),
+    "judge": st.sampled_from(sorted(JudgeName)),
+    "judge_k": usually(st.integers(1, 5), INTEGERS),
+    "judge_weight": usually(NUMBERS, st.just("inf")),
 }
 assert SEARCH_FIELDS.keys() | {"image", "prompt"} == REQUEST_FIELDS.keys()
 CONSISTENT = ("avoid", "k", "min_score", "where", "exclude", "more_like", "less_like")  # fields that go with each other

@@ -1044,7 +1044,7 @@ def test_the_guide_states_the_limits() -> None:
     bounds = Limits()
     for text in (
         f"{bounds.body_bytes // 1_000_000} MB; {bounds.seconds:g} s",
-        f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits",
+        f"{limits.REFERENCES} references, {limits.PROMPTS} prompts of {limits.PROMPT_CHARACTERS:,} characters, {limits.K:,} hits, of which a judge sees {limits.JUDGED}",
         f"{limits.BATCH} requests",
         f"{bounds.waiting} more requests wait",
         f"together, up to {COMPUTED_TOGETHER} at once",
@@ -1064,4 +1064,4 @@ def test_the_guide_states_the_limits() -> None:
         f"first {MAX_THUMBNAILS} hits",
     ):
         assert text in " ".join(GUIDE.split()), text
-    assert len(CURLS) == 7
+    assert len(CURLS) == 8
