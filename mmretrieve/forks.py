@@ -33,17 +33,21 @@ class ForkGate:
             self._leave()
 
     def before_fork(self) -> None:
-        """Waits for the calls of other threads, and keeps new ones out."""
+        """Waits for the calls of other threads, and keeps new ones out. Calls of this thread do not wait for its own fork."""
         self._changed.acquire()
         self._forking += 1
-        self._changed.wait_for(lambda: self._inside == bool(self._depth), FORK_SECONDS)
+        own = bool(self._depth)
+        self._own.depth = self._depth + 1
+        self._changed.wait_for(lambda: self._inside == own, FORK_SECONDS)
 
     def after_fork_in_parent(self) -> None:
+        self._own.depth -= 1
         self._forking -= 1
         self._changed.notify_all()
         self._changed.release()
 
     def after_fork_in_child(self) -> None:
+        self._own.depth -= 1
         self._changed, self._inside, self._forking = Condition(), int(bool(self._depth)), 0
 
     @property

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import fork_children
 import numpy as np
@@ -16,7 +19,8 @@ import pytest
 
 import mmretrieve as mm
 from mmretrieve.errors import GalleryError
-from mmretrieve.forks import FORK_SECONDS, ForkGate
+from mmretrieve.forks import FORK_GATE, FORK_SECONDS, ForkGate
+from mmretrieve.gallery.store import connections
 
 SOAK = int(os.environ.get("MMRETRIEVE_SOAK", "1"))
 METHODS = (
@@ -93,6 +97,36 @@ def test_a_process_forked_within_a_write_neither_ends_it_nor_uses_its_connection
         store.ledger.set_meta(title_field=None)
     gallery.add_vectors(["c"], [[0.0, 1.0]])
     assert (mm.Gallery.open(gallery.path).ids, gallery.verify()) == (("a", "c"), [])
+
+
+def test_connections_of_a_dropped_gallery_are_closed_while_no_thread_forks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite takes a lock of the process, which a forked one would never get."""
+    threads: list[int] = []
+    close = connections._close
+
+    def closing(connection: Any) -> None:
+        threads.append(FORK_GATE._inside)
+        close(connection)
+
+    monkeypatch.setattr(connections, "_close", closing)
+    gallery = mm.Gallery.open(path, device="cpu")
+    assert len(gallery.search(np.ones(16, np.float32), 3)) == 3
+    del gallery
+    gc.collect()
+    assert threads
+    assert min(threads) > 0
+
+
+def test_calls_of_the_forking_thread_do_not_wait_for_its_fork() -> None:
+    gate = ForkGate()
+    for within in (False, True):
+        with gate.no_fork() if within else nullcontext():
+            started = time.monotonic()
+            gate.before_fork()
+            with gate.no_fork():
+                assert time.monotonic() - started < FORK_SECONDS / 2
+            gate.after_fork_in_parent()
+            assert (gate._depth, gate._inside, gate._forking) == (within, within, 0)
 
 
 def test_a_fork_is_not_kept_waiting_by_calls_that_begin_after_it() -> None:

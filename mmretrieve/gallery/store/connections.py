@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import finalize
 
-from mmretrieve.forks import close_before_fork
+from mmretrieve.forks import FORK_GATE, close_before_fork
 from mmretrieve.gallery.store.files import LEDGER_FILES, check_files
 from mmretrieve.gallery.store.statements import connect
 
@@ -105,7 +105,8 @@ _inherited: list[_Connection] = []
 
 
 def _close_all(connections: deque[_Connection]) -> None:
-    with suppress(IndexError):
+    """Closes connections, also where a gallery is no longer referenced: SQLite takes a lock of the process."""
+    with suppress(IndexError), FORK_GATE.no_fork():
         while True:
             _close(connections.pop())
 

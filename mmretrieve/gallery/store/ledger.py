@@ -72,7 +72,7 @@ class Ledger:
     def create(cls, path: Path, meta: Mapping[str, Any]) -> None:
         """Creates the file. Raises OSError if it cannot be written."""
         try:
-            with closing(connect(path)) as db, in_transaction(db):
+            with FORK_GATE.no_fork(), closing(connect(path)) as db, in_transaction(db):
                 create_tables(db, meta)
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
