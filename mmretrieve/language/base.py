@@ -1,4 +1,4 @@
-"""The four interfaces of this room: `Captioner`, `Rewriter`, `Describer` and `RoleCompiler`. `options.py` makes them by name."""
+"""The interfaces of this room: `Captioner`, `Rewriter`, `Paraphraser`, `Describer` and `RoleCompiler`. `options.py` makes them by name."""
 
 from __future__ import annotations
 
@@ -58,6 +58,17 @@ class Rewriter(Protocol):
 
     def rewrite(self, captions: Sequence[str], prompts: Sequence[str]) -> list[str]:
         """One caption of the target for each pair of caption and prompt, in order."""
+        ...
+
+
+class Paraphraser(Protocol):
+    """Says prompts in other words."""
+
+    def paraphrase(self, prompts: Sequence[str], count: int) -> list[list[str]]:
+        """Up to `count` paraphrases of each prompt, in order, without the prompt itself.
+
+        A paraphrase must mean the same. Fewer are better than a wrong one.
+        """
         ...
 
 
