@@ -34,6 +34,8 @@ class ComposerInput:
         What remains of a prompt that also forbids something; "" where it does nothing else.
     avoid : tuple of str
         Phrases that no rewrite may contain.
+    paraphrases : tuple of ComposerInput
+        The same with other wordings of the prompt, over which composers take the mean (see `composers.paraphrased`).
 
     Raises
     ------
@@ -49,6 +51,7 @@ class ComposerInput:
     fields: Mapping[str, Any] | None = None
     desired: str | None = None
     avoid: tuple[str, ...] = ()
+    paraphrases: tuple[ComposerInput, ...] = ()
 
     def __post_init__(self) -> None:
         if self.vector is None and self.prompt is None:

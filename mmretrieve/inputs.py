@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from mmretrieve.errors import ImageError, OptionError, VectorError
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image, source_name
+from mmretrieve.language.base import Paraphraser
+from mmretrieve.language.paraphrases import paraphrase_prompts
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.options import ComposerName, Modality
 from mmretrieve.registry import COMPOSERS
@@ -32,34 +34,44 @@ STATE_BATCH_SIZE = 16  # files that one thread hashes
 MAX_CACHED_VECTORS = 4096  # of files: 16 MB of 1024 dimensions
 
 
+_Wording = tuple[str | None, str | None]
+"""A prompt or a paraphrase of it, and what remains of it: None for one taken word for word."""
+
+
 @dataclass(frozen=True)
 class PreparedRequest:
     """A request whose prompts have been read.
 
-    desired: what remains of each prompt, None for one taken word for word. forbidden: what all of them forbid together.
+    wordings: those of each prompt, its own first. forbidden: what all prompts forbid together.
     rule: the rule that the request names; None for the composer's own.
     """
 
     request: SearchRequest
-    desired: tuple[str | None, ...]
+    wordings: tuple[tuple[_Wording, ...], ...]
     forbidden: tuple[str, ...]
     rule: ScoreRule | None
 
     @classmethod
-    def of(cls, request: SearchRequest, compiler: RuleCompiler) -> PreparedRequest:
+    def of(
+        cls, request: SearchRequest, compiler: RuleCompiler, paraphrases: Mapping[str, Sequence[str]] | None = None
+    ) -> PreparedRequest:
         learned_words = COMPOSERS[request.composer_name].learned_words
         rule = None if request.rule is None else make_rule(request.rule, learned_words=learned_words)
         weighs = rule is None or rule.uses_weights
-        prompts = [
-            prompt if strength > 0 and weighs and request.reads_negations else ""
+        readings = [
+            _read_wordings(
+                [prompt, *(paraphrases or {}).get(prompt, ())],
+                compiler if strength > 0 and weighs and request.reads_negations else None,
+            )
             for prompt, strength in zip(request.prompt, request.strength, strict=True)
         ]
-        forbidden = [compiler.roles(prompt).forbidden if prompt else () for prompt in prompts]
-        desired = [
-            compiler.desired_text(prompt) if phrases else None for prompt, phrases in zip(prompts, forbidden, strict=True)
-        ]
-        phrases = dict.fromkeys(phrase for several in forbidden for phrase in several)
-        return cls(request, tuple(desired), tuple(phrase for phrase in phrases if phrase not in request.avoid), rule)
+        phrases = dict.fromkeys(phrase for forbidden, _ in readings for phrase in forbidden if phrase not in request.avoid)
+        return cls(request, tuple(wordings for _, wordings in readings), tuple(phrases), rule)
+
+    @property
+    def desired(self) -> list[str | None]:
+        """What remains of each prompt, None for one taken word for word."""
+        return [own[0][1] for own in self.wordings]
 
     @property
     def avoid(self) -> list[str]:
@@ -90,16 +102,15 @@ class PreparedRequest:
     def inputs(self, references: Sequence[Mapping[str, Any]]) -> list[ComposerInput]:
         """One input for each reference and prompt, prompts of the first reference first; none for a request without either."""
         request = self.request
-        prompts: list[tuple[str | None, str | None]] = [(request.prompt[i], self.desired[i]) for i in self.composed_prompts]
+        prompts = [self.wordings[i] for i in self.composed_prompts]
         only_forbid = len(prompts) < len(request.prompt)  # some prompts: captions lose what these forbid
         if not references and not prompts:
             return []
+        avoid = tuple(self.avoid) if only_forbid else request.avoid
         return [
-            ComposerInput(
-                prompt=prompt, desired=desired, avoid=tuple(self.avoid) if only_forbid else request.avoid, **reference
-            )
+            _composer_input(wordings, {"avoid": avoid, **reference})
             for reference in references or [{}]
-            for prompt, desired in prompts or [(None, None)]
+            for wordings in prompts or [((None, None),)]
         ]
 
     def combine(self, compositions: Sequence[Composition]) -> Composition:
@@ -108,12 +119,47 @@ class PreparedRequest:
         rows = [compositions[start : start + prompts] for start in range(0, len(compositions), prompts)]
         strengths = [request.strength[i] for i in self.composed_prompts]
         whole = combine(rows, request.image_weight or [1.0], strengths or [1.0])
+        if request.paraphrases > 1:
+            unknown = [request.prompt[i] for i in self.composed_prompts if len(self.wordings[i]) == 1]
+            whole = whole.with_remarks(*(f"there is no paraphrase of {prompt!r}" for prompt in unknown))
         if request.reference_count > 1 and len(request.prompt) > 1:
             return whole.with_remarks(
                 f"one query: {request.reference_count} references and {len(request.prompt)} prompts were combined "
                 "(search_many ranks each by itself)"
             )
         return whole
+
+
+def paraphrase_requests(requests: Sequence[SearchRequest], paraphraser: Paraphraser) -> list[dict[str, tuple[str, ...]]]:
+    """For each request, the paraphrases of its prompts; requests for as many paraphrases share one call. {} if it asks for none."""
+    by_count: dict[int, dict[str, tuple[str, ...]]] = {1: {}}
+    for count in {request.paraphrases for request in requests} - {1}:
+        prompts = list(dict.fromkeys(p for request in requests if request.paraphrases == count for p in request.prompt))
+        by_count[count] = dict(zip(prompts, paraphrase_prompts(paraphraser, prompts, count - 1), strict=True))
+    return [by_count[request.paraphrases] for request in requests]
+
+
+def _read_wordings(texts: Sequence[str], compiler: RuleCompiler | None) -> tuple[tuple[str, ...], tuple[_Wording, ...]]:
+    """What a prompt forbids, and its wordings: the first text, and the paraphrases that forbid the same.
+
+    Without a compiler, all are taken word for word.
+    """
+    if compiler is None:
+        return (), tuple((text, None) for text in texts)
+    forbidden = [compiler.roles(text).forbidden for text in texts]
+    desired = [compiler.desired_text(text) if phrases else None for text, phrases in zip(texts, forbidden, strict=True)]
+    readings = zip(texts, forbidden, desired, strict=True)
+    return forbidden[0], tuple(
+        (text, rest)
+        for text, phrases, rest in readings
+        if set(phrases) == set(forbidden[0]) and (rest == "") == (desired[0] == "")
+    )
+
+
+def _composer_input(wordings: Sequence[_Wording], values: Mapping[str, Any]) -> ComposerInput:
+    """The input of a prompt, from its own wording and its paraphrases."""
+    own, *others = (ComposerInput(prompt=prompt, desired=desired, **values) for prompt, desired in wordings)
+    return replace(own, paraphrases=tuple(others)) if others else own
 
 
 @dataclass(frozen=True)

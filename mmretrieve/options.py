@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -21,6 +21,7 @@ MAX_NUMBER = 1_000_000  # of a weight, a strength or a bound on scores, either w
 REGION_SIDES = 4  # left, top, right and bottom
 DEFAULT_K = 10
 DEFAULT_JUDGE_K = 20
+MAX_PARAPHRASES = 6  # wordings of a prompt, its own included
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
 AUTO: Final = "auto"
 BALANCED: Final = "balanced"
@@ -53,10 +54,11 @@ def check_size(name: str, value: float) -> float:
     return float(value)
 
 
-def check_count(name: str, value: Any, low: int = 1) -> int:
-    """The value as an int. Raises OptionError, with the name, unless it is a whole number of at least `low`; numpy's are accepted."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-        raise OptionError(f"{name} must be a whole number of at least {low}, got {value!r}")
+def check_count(name: str, value: Any, low: int = 1, high: float = inf) -> int:
+    """The value as an int. Raises OptionError, with the name, unless it is a whole number from `low` to `high`; numpy's are accepted."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        expected = f"of at least {low}" if high == inf else f"from {low} to {high}"
+        raise OptionError(f"{name} must be a whole number {expected}, got {value!r}")
     return int(value)
 
 

@@ -60,6 +60,7 @@ class ComposerEntry(RegistryEntry):
     makes_captions : whether it always makes several captions of its own, and ignores those that a benchmark provides.
     averages_prompts : whether the evaluation takes the mean of all wordings of a prompt, as it does with learned words.
     encodes_pairs : whether it encodes an image and a prompt together, which the encoder must support.
+    reads_paraphrases : whether it takes the mean over the paraphrases of a prompt.
     published : the method in `directions.PUBLISHED` whose PDV settings fit its terms; None if the paper gives none.
     """
 
@@ -71,6 +72,7 @@ class ComposerEntry(RegistryEntry):
     makes_captions: bool = False
     averages_prompts: bool = False
     encodes_pairs: bool = False
+    reads_paraphrases: bool = False
     published: str | None = None
 
     @property
@@ -196,16 +198,23 @@ COMPOSERS = Registry(
     {
         ComposerName.IMAGE: _composer("make_image", reads_prompt=False, keeps_weights=True, supports_pdv=False),
         ComposerName.PROMPT: _composer(
-            "make_prompt", reads_image=False, keeps_weights=True, supports_pdv=False, averages_prompts=True
+            "make_prompt",
+            reads_image=False,
+            keeps_weights=True,
+            supports_pdv=False,
+            averages_prompts=True,
+            reads_paraphrases=True,
         ),
-        ComposerName.SUM: _composer("make_sum", keeps_weights=True, supports_pdv=False, averages_prompts=True),
+        ComposerName.SUM: _composer(
+            "make_sum", keeps_weights=True, supports_pdv=False, averages_prompts=True, reads_paraphrases=True
+        ),
         ComposerName.SLERP: _composer("make_slerp", keeps_weights=True, supports_pdv=False),
-        ComposerName.CAPTIONS: _composer("make_captions", *CAPTIONED, published="cirevl"),
-        ComposerName.LDRE: _composer("make_ldre", *CAPTIONED, makes_captions=True, published="ldre"),
-        ComposerName.SEIZE: _composer("make_seize", *CAPTIONED, makes_captions=True),
+        ComposerName.CAPTIONS: _composer("make_captions", *CAPTIONED, reads_paraphrases=True, published="cirevl"),
+        ComposerName.LDRE: _composer("make_ldre", *CAPTIONED, reads_paraphrases=True, makes_captions=True, published="ldre"),
+        ComposerName.SEIZE: _composer("make_seize", *CAPTIONED, reads_paraphrases=True, makes_captions=True),
         ComposerName.ONE_STEP: _composer("make_one_step", "describer", supports_pdv=False),
-        ComposerName.SDR: _composer("make_sdr", *CAPTIONED, keeps_weights=True),
-        ComposerName.ROLES: _composer("make_roles", *CAPTIONED, "compiler", keeps_weights=True),
+        ComposerName.SDR: _composer("make_sdr", *CAPTIONED, reads_paraphrases=True, keeps_weights=True),
+        ComposerName.ROLES: _composer("make_roles", *CAPTIONED, "compiler", reads_paraphrases=True, keeps_weights=True),
         ComposerName.JOINT: _composer("make_joint", keeps_weights=True, supports_pdv=False, encodes_pairs=True),
         ComposerName.PIC2WORD: _composer("make_pic2word", "phi", learned_words=True, published="pic2word"),
         ComposerName.SEARLE: _composer("make_searle", "phi", learned_words=True, published="searle"),
@@ -284,6 +293,7 @@ def register_composer(
     makes_captions: bool = False,
     averages_prompts: bool = False,
     encodes_pairs: bool = False,
+    reads_paraphrases: bool = False,
     published: str | None = None,
 ) -> None:
     """Makes a composer available by name in Python, shell, API and evaluation.
@@ -312,6 +322,8 @@ def register_composer(
         Whether the evaluation takes the mean of all wordings of a prompt, as it does with learned words.
     encodes_pairs : bool, default=False
         Whether it calls `encode_pairs`. An encoder without it is an error.
+    reads_paraphrases : bool, default=False
+        Whether it takes the mean over `ComposerInput.paraphrases`. Without it, a request for several is an error.
     published : str, optional
         The method in `PUBLISHED` whose PDV settings fit its terms, such as ``"cirevl"``.
 
@@ -339,6 +351,7 @@ def register_composer(
         makes_captions=makes_captions,
         averages_prompts=averages_prompts,
         encodes_pairs=encodes_pairs,
+        reads_paraphrases=reads_paraphrases,
         published=published,
     )
     COMPOSERS.register(name, entry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mmretrieve.errors import OptionError, did_you_mean, unknown
@@ -19,6 +20,7 @@ from mmretrieve.options import (
     DEFAULT_JUDGE_K,
     DEFAULT_K,
     MAX_PAIRS,
+    MAX_PARAPHRASES,
     REGION_SIDES,
     ComposerName,
     check_count,
@@ -101,7 +103,7 @@ class RequestField:
                     self.keyword if self.keyword is not None and str(value) == self.keyword else self._parse_number(name, value)
                 )
             case FieldKind.COUNT:
-                return check_count(name, value)
+                return check_count(name, value, high=inf if self.high is None else self.high)
             case FieldKind.COMPOSER:
                 return COMPOSERS.check(value)
             case FieldKind.RULE:
@@ -157,6 +159,8 @@ class SearchRequest:
         The weight of each reference.
     strength : float or list of float
         How far to follow each prompt.
+    paraphrases : int, default=1
+        The number of wordings of each prompt that are averaged, its own included; at most 6.
     avoid : str or list of str
         What should not be visible.
     more_like, less_like : str or list of str
@@ -220,6 +224,15 @@ class SearchRequest:
         "how far to follow each prompt; 0 ignores it, negative values reverse it (default: 1)",
         "S",
         several=True,
+    )
+    paraphrases: int = _field(
+        FieldKind.COUNT,
+        FieldGroup.QUERY,
+        "the number of wordings of each prompt that are averaged, its own included",
+        default=1,
+        low=1,
+        high=MAX_PARAPHRASES,
+        metavar="N",
     )
     avoid: tuple[str, ...] = _query(FieldKind.TEXT, "what should not be visible, such as 'stripes'", "T", several=True)
     more_like: tuple[str, ...] = _query(FieldKind.ID, "an item that results should be near to", "ID", several=True)
@@ -373,7 +386,8 @@ class SearchRequest:
         entry = COMPOSERS[self.composer_name]
         rule = frozenset() if self.rule is None else RULES[self.rule].uses
         words = {"vocabulary"} if self.avoid or (self.prompt and self.reads_negations) else frozenset()
-        return entry.uses | rule | words
+        paraphraser = {"paraphraser", "vocabulary"} if self.paraphrases > 1 else frozenset()
+        return entry.uses | rule | words | paraphraser
 
 
 REQUEST_FIELDS: dict[str, RequestField] = {one.name: one.metadata["request"] for one in fields(SearchRequest)}
@@ -488,9 +502,10 @@ def _numbered_request(number: int, request: Mapping[str, Any]) -> SearchRequest:
 def _check_consistency(request: SearchRequest) -> None:
     """Raises OptionError for fields that contradict each other, and for a field that the composer ignores."""
     references, prompts = request.reference_count, len(request.prompt)
-    if references * prompts > MAX_PAIRS:
+    if references * prompts * request.paraphrases > MAX_PAIRS:
+        wordings = "" if request.paraphrases == 1 else f" in {request.paraphrases} wordings"
         raise OptionError(
-            f"{references} references and {prompts} prompts are more than {MAX_PAIRS} pairs in one query; "
+            f"{references} references and {prompts} prompts{wordings} are more than {MAX_PAIRS} pairs in one query; "
             'for a ranking of each, call search_many([{"image": …, "prompt": …}, …])'
         )
     if both := {normalized(phrase) for phrase in request.avoid} & {normalized(prompt) for prompt in request.prompt}:
@@ -500,6 +515,10 @@ def _check_consistency(request: SearchRequest) -> None:
         raise OptionError(f"{name!r} ignores the prompt; leave the prompt out, or choose another composer")
     if references and not entry.reads_image:
         raise OptionError(f"{name!r} ignores the reference; leave the reference out, or choose another composer")
+    if request.paraphrases > 1 and not prompts:
+        raise OptionError("paraphrases needs a prompt, and this request has none; give one, or leave out paraphrases")
+    if request.paraphrases > 1 and not entry.reads_paraphrases:
+        raise OptionError(f"{name!r} takes each prompt in one wording; leave out paraphrases, or choose another composer")
     if request.caption and not entry.reads_captions:
         raise OptionError(
             f"a caption needs a composer that reads captions, with a reference and a prompt; this request uses {name!r}"

@@ -31,13 +31,14 @@ from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device as IndexDevice
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.images import ImageLike, Region
-from mmretrieve.inputs import MAX_OPEN_IMAGES, PreparedRequest, ReferenceReader
+from mmretrieve.inputs import MAX_OPEN_IMAGES, PreparedRequest, ReferenceReader, paraphrase_requests
 from mmretrieve.judges.base import Judge
 from mmretrieve.judges.reranking import judge_hits, judge_query
-from mmretrieve.language.base import Captioner
+from mmretrieve.language.base import Captioner, Paraphraser
 from mmretrieve.language.captioners.gallery import GalleryCaptioner
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import named_captioner
+from mmretrieve.language.paraphrases import TemplateParaphraser
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
@@ -204,6 +205,7 @@ class Retriever:
         region: Region | Sequence[Region | None] | None = None,
         image_weight: float | Sequence[float] | None = None,
         strength: float | Sequence[float] | None = None,
+        paraphrases: int = 1,
         avoid: str | Sequence[str] | None = None,
         more_like: str | Sequence[str] | None = None,
         less_like: str | Sequence[str] | None = None,
@@ -229,6 +231,8 @@ class Retriever:
             The weight of each reference, 0 or more.
         strength : float or list of float, default=1
             How far to follow each prompt: 0 ignores it, a negative value reverses it.
+        paraphrases : int, default=1
+            The number of wordings of each prompt that are averaged, its own included; at most 6. `note` says how well they agree.
         avoid : str or list of str, optional
             What should not be visible, such as "stripes".
         more_like, less_like : str or list of str, optional
@@ -269,6 +273,7 @@ class Retriever:
             region=region,
             image_weight=image_weight,
             strength=strength,
+            paraphrases=paraphrases,
             avoid=avoid,
             more_like=more_like,
             less_like=less_like,
@@ -357,6 +362,7 @@ class Retriever:
         region: Region | Sequence[Region | None] | None = None,
         image_weight: float | Sequence[float] | None = None,
         strength: float | Sequence[float] | None = None,
+        paraphrases: int = 1,
         avoid: str | Sequence[str] | None = None,
         more_like: str | Sequence[str] | None = None,
         less_like: str | Sequence[str] | None = None,
@@ -396,6 +402,8 @@ class Retriever:
             The weight of each reference, 0 or more.
         strength : float or list of float, default=1
             How far to follow each prompt: 0 ignores it, a negative value reverses it.
+        paraphrases : int, default=1
+            The number of wordings of each prompt that are averaged, its own included; at most 6. `note` says how well they agree.
         avoid : str or list of str, optional
             What should not be visible, such as "stripes".
         more_like, less_like : str or list of str, optional
@@ -464,6 +472,7 @@ class Retriever:
             region=region,
             image_weight=image_weight,
             strength=strength,
+            paraphrases=paraphrases,
             avoid=avoid,
             more_like=more_like,
             less_like=less_like,
@@ -741,7 +750,10 @@ class Retriever:
         >>> [query.names for query in retriever.compose_requests([SearchRequest.parse(prompt="a red dress")])]
         [('prompt',)]
         """
-        prepared = [PreparedRequest.of(request, self._compiler) for request in requests]
+        paraphrases = paraphrase_requests(requests, self._paraphraser)
+        prepared = [
+            PreparedRequest.of(request, self._compiler, own) for request, own in zip(requests, paraphrases, strict=True)
+        ]
         references = self._references.read(requests)
         inputs = [one.inputs(of_each) for one, of_each in zip(prepared, references, strict=True)]
         keys = [(one.composer, one.request.rule or RuleName.LINEAR.value) for one in prepared]
@@ -985,6 +997,11 @@ class Retriever:
     def _compiler(self) -> RuleCompiler:
         """What reads prompts: it knows the vocabulary's own negations."""
         return self._swap.compiler
+
+    @property
+    def _paraphraser(self) -> Paraphraser:
+        """What says prompts in other words: what was given, else templates."""
+        return self._given_parts.paraphraser or TemplateParaphraser(self._swap.lexicon, self._swap.compiler)
 
     @cached_property
     def _answerability(self) -> Answerability:

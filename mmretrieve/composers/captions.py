@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.fitting import FittedCaption, cut_remarks, fit_captions, fitting_remark
+from mmretrieve.composers.paraphrased import compose_paraphrases
 from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
@@ -98,7 +99,13 @@ class Captions:
         for query in inputs:
             if not query.avoid:
                 query.required_prompt()  # raises an error: only phrases to avoid can be used without a prompt
-        captions = self._caption_all(inputs)
+        captions = [
+            own for query, own in zip(inputs, self._caption_all(inputs), strict=True) for _ in (query, *query.paraphrases)
+        ]
+        return compose_paraphrases(inputs, lambda wordings: self._compose(wordings, captions))
+
+    def _compose(self, inputs: Sequence[ComposerInput], captions: Sequence[Sequence[str]]) -> list[Composition]:
+        """One composition for each query and its captions."""
         flat_captions = [caption for several in captions for caption in several]
         flat_inputs = [query for query, several in zip(inputs, captions, strict=True) for _ in several]
         written = self._rewrite_all(flat_captions, flat_inputs)

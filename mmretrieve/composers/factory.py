@@ -17,7 +17,7 @@ from mmretrieve.composers.simple import ImageOnly, Joint, PromptOnly, Slerp, Sum
 from mmretrieve.encoders.base import Encoder, PairEncoder, Progress, check_supports
 from mmretrieve.errors import OptionError, checks_keywords
 from mmretrieve.images import ImageLike
-from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
+from mmretrieve.language.base import Captioner, Describer, Paraphraser, Rewriter, RoleCompiler
 from mmretrieve.language.options import (
     REGISTRIES,
     LanguageOptions,
@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 CAPTIONS_PER_IMAGE = 15  # in LDRE and SEIZE
 
 
-METHODS = {"captioner": "captions", "rewriter": "rewrite", "compiler": "compile", "describer": "describe"}
+METHODS = {
+    "captioner": "captions",
+    "rewriter": "rewrite",
+    "paraphraser": "paraphrase",
+    "compiler": "compile",
+    "describer": "describe",
+}
 """The method of the objects that fill a part."""
 
 
@@ -61,6 +67,8 @@ class Parts:
     rewriter : Rewriter or str, optional
         Applies prompts to captions: an object with `rewrite(captions, prompts)`, or "swap", "template" or a registered name.
         Default: "swap" in searches, "template" in the evaluation.
+    paraphraser : Paraphraser, optional
+        Says prompts in other words: an object with `paraphrase(prompts, count)`. Default: templates.
     compiler : RoleCompiler, optional
         Sorts prompts into what is desired, kept and forbidden. Default: rules.
     describer : Describer, optional
@@ -87,6 +95,7 @@ class Parts:
     vocabulary: Vocabulary | None = None
     captioner: Captioner | str | None = None
     rewriter: Rewriter | str | None = None
+    paraphraser: Paraphraser | None = None
     compiler: RoleCompiler | None = None
     describer: Describer | None = None
     phi: str | Path | Phi | None = None

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.fitting import cut_remarks
+from mmretrieve.composers.paraphrased import compose_paraphrases
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder, PairEncoder
@@ -32,6 +33,9 @@ class PromptOnly:
     encoder: Encoder
 
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        return compose_paraphrases(inputs, self._compose)
+
+    def _compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.desired_text() or query.required_prompt() for query in inputs]
         rows, remarks = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
         return [
@@ -47,6 +51,9 @@ class Sum:
     encoder: Encoder
 
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
+        return compose_paraphrases(inputs, self._compose)
+
+    def _compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         return _compose_pairs(self.encoder, inputs, lambda _query, _prompt: (1.0, 1.0))
 
 

@@ -149,7 +149,7 @@ def _as_regions(value: Any) -> Any:
 def _wire_type(name: str, declared: RequestField) -> Any:
     """The pydantic type of a field, with the bounds of its declaration and of the server."""
     if declared.kind is FieldKind.COUNT:
-        return Annotated[int, Field(strict=True, ge=declared.low, le=MAX_COUNTS[name])]
+        return Annotated[int, Field(strict=True, ge=declared.low, le=MAX_COUNTS.get(name, declared.high))]
     if declared.kind is FieldKind.FLAG:
         return StrictBool
     one = VALUE_TYPES[declared.kind]

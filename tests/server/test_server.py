@@ -353,6 +353,7 @@ def test_invalid_base64_is_an_error(site: httpx.Client, text: str) -> None:
         ({"prompt": "a", "exclude_reference": 1}, 400, "exclude_reference must be true or false, got 1"),
         ({"prompt": "a", "k": 1001}, 400, "k must be at most 1000, got 1001"),
         ({"prompt": "a", "k": 10**30}, 400, "k must be at most 1000, got 1000000"),
+        ({"prompt": "a", "paraphrases": 7}, 400, "paraphrases must be at most 6, got 7"),
         ({"prompt": "a", "colour": "red"}, 400, "unknown field 'colour'; choose from: upload, image, prompt"),
         ({"prompt": "a", "x\ny" * 9_000: 1}, 400, "unknown field 'x\\nyx"),
         ({"prompt": "\ud800"}, 400, r"prompt must be text in valid Unicode, got '\ud800'"),
