@@ -59,6 +59,10 @@ STUDIES = {  # the document whose tables a study fills, and its help
         GUIDES / "searching.md",
         "Measures how often sessions of two to four turns find their target, on the wardrobe.",
     ),
+    "paraphrases": (
+        GUIDES / "searching.md",
+        "Measures how much searches depend on the wording of prompts, with and without paraphrases, on every available set.",
+    ),
     "axes": (
         GUIDES / "searching.md",
         "Measures how well axes from words and from examples order items by labels, on every available set.",

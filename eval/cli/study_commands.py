@@ -33,6 +33,7 @@ from eval.studies.inputs import (
     train_benchmark_phi,
 )
 from eval.studies.judges import measure_judge
+from eval.studies.paraphrases import measure_paraphrases
 from eval.studies.sessions import measure_sessions
 from eval.studies.tables import (
     answerable_table,
@@ -41,6 +42,7 @@ from eval.studies.tables import (
     fill_table,
     judges_table,
     methods_table,
+    paraphrases_table,
     sensitivity_table,
     sessions_table,
     weights_table,
@@ -167,6 +169,17 @@ def axes(options: argparse.Namespace) -> None:
     }
     write_record(options.out / "axes.json", result)
     _fill_document(options.text, {"axes": axes_table(result)})
+
+
+def paraphrases(options: argparse.Namespace) -> None:
+    """Measures how much searches depend on the wording of prompts, with and without paraphrases."""
+    result: dict[str, Any] = {}
+    for study_set in load_sets(options):
+        with open_retriever(study_set.benchmark, study_set.gallery, study_set.encoder) as retriever:
+            measured = measure_paraphrases(study_set.benchmark, retriever)
+        result[study_set.name] = measured | {"provenance": study_set.collect_provenance()}
+    write_record(options.out / "paraphrases.json", result)
+    _fill_document(options.text, {"paraphrases": paraphrases_table(result)})
 
 
 def load_sets(options: argparse.Namespace) -> Iterator[StudySet]:

@@ -101,6 +101,15 @@ def axes_table(result: Mapping[str, Mapping[str, Any]]) -> str:
     return _to_markdown(rows)
 
 
+def paraphrases_table(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """Numbers of wordings by the variances of vectors and of recall@1 between groups of wordings, and the mean of recall@1."""
+    columns = ("variance of vectors", "variance of R@1", "R@1")
+    rows = [["wordings", *(f"{name}, {column}" for name in result for column in columns)]]
+    for size in next(iter(result.values()))["wordings"]:
+        rows.append([size, *(cell for own in result.values() for cell in _wordings_cells(own["wordings"][size]))])
+    return _to_markdown(rows)
+
+
 def fill_table(text: str, table: str, name: str = "table") -> str:
     """`text` with `table` between the two markers of that name. MMRetrieveError where the markers are missing."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -114,6 +123,12 @@ def fill_table(text: str, table: str, name: str = "table") -> str:
 def _mean_cell(value: float | Sequence[float]) -> str:
     """A number, or a mean and its deviation."""
     return f"{value:.2f}" if isinstance(value, float) else " ± ".join(f"{number:.2f}" for number in value)
+
+
+def _wordings_cells(own: Mapping[str, Any]) -> list[str]:
+    """The variances between groups, "–" for a single group, and the mean of recall@1."""
+    variances = (f"{own[name]:.4f}" if name in own else "–" for name in ("vector variance", "recall variance"))
+    return [*variances, f"{own['metrics']['recall@1']:.1f}"]
 
 
 def _both_halves(halves: Mapping[str, Mapping[str, float]], name: str) -> str:
