@@ -31,7 +31,13 @@ from mmretrieve.language.captioners.transformers import TransformersCaptioner
 from mmretrieve.language.files import FileCaptioner, FileCompiler, FileDescriber, FileRewriter, IdLookup
 from mmretrieve.language.llm.cache import AnswerCache
 from mmretrieve.language.llm.endpoint import ChatEndpoint, ChatRequest, Instructions
-from mmretrieve.language.llm.roles import EndpointCaptioner, EndpointCompiler, EndpointDescriber, EndpointRewriter
+from mmretrieve.language.llm.roles import (
+    EndpointCaptioner,
+    EndpointCompiler,
+    EndpointDescriber,
+    EndpointParaphraser,
+    EndpointRewriter,
+)
 from mmretrieve.language.options import LanguageOptions, captioner_from, compiler_from, describer_from, rewriter_from
 from mmretrieve.language.rewriters import SwapRewriter, TemplateRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
@@ -429,6 +435,20 @@ def test_unparsed_roles_are_replaced_by_rules(
         Roles(None, ("stripes",)),
     ]
     assert "1 of 3 answers could not be parsed" in caplog.text
+
+
+def test_unparsed_paraphrases_are_left_out(server: Server, cache: AnswerCache, caplog: pytest.LogCaptureFixture) -> None:
+    answers = {
+        "in red": '```json\n{"paraphrases": ["make it red", 3, "a red one", "make it red"]}\n```',
+        "longer": "Sure, here they are: make it longer",
+        "striped": '{"paraphrases": []}',
+    }
+    server.reply = lambda text, _: completion(answers[text.removeprefix("Prompt: ")])
+    paraphraser = EndpointParaphraser(endpoint(server, cache))
+    assert paraphraser.paraphrase(list(answers), 5) == [["make it red", "a red one"], [], []]
+    assert "1 of 3 answers could not be parsed; their prompts are used in one wording" in caplog.text
+    assert paraphraser.paraphrase(["in red"], 1) == [["make it red"]]
+    assert len(server.received) == 3
 
 
 def test_further_captions_are_samples(server: Server, cache: AnswerCache, queries: list[ComposerInput]) -> None:

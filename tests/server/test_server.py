@@ -187,6 +187,7 @@ def test_references_keep_their_order(site: httpx.Client, shop: mm.Retriever, pho
         {"reference_id": "ITEM", "region": [0, 0, 1, 0.5]},
         {"reference_id": "ITEM", "prompt": "in red", "weights": {"image": 1, "prompt": 2}},
         {"reference_id": "ITEM", "prompt": "in red", "weights": "balanced"},
+        {"reference_id": "ITEM", "prompt": ["longer", "two dogs"], "paraphrases": 6},
         {"reference_id": "ITEM", "prompt": "in red", "alpha_image": "auto", "caption": "a blue dress"},
         {"prompt": "in red", "more_like": "ITEM", "exclude": "ITEM", "min_score": 0.1},
         {"reference_id": "ITEM", "prompt": "in red", "composer": "sum", "rule": "product", "where": "width > 90"},

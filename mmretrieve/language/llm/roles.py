@@ -1,4 +1,4 @@
-"""A language model in each of the four roles: captioner, rewriter, describer and role compiler over one `ChatEndpoint`."""
+"""A language model in each role: captioner, rewriter, paraphraser, describer and role compiler over one `ChatEndpoint`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,27 @@ class EndpointRewriter:
         requests = [ChatRequest({"caption": caption.strip(), "prompt": prompt.strip()}) for caption, prompt in pairs]
         answers = self.endpoint.complete(Instructions.read("rewrite"), requests, self.progress)
         return [clean_sentence(answer) for answer in answers]
+
+
+@dataclass(frozen=True)
+class EndpointParaphraser:
+    """Puts prompts into other words. Answers have five, so that other counts need no further request."""
+
+    endpoint: ChatEndpoint
+    progress: Progress | None = None
+
+    def paraphrase(self, prompts: Sequence[str], count: int) -> list[list[str]]:
+        """Up to `count` paraphrases of each prompt; none if an answer cannot be parsed, and a warning that counts these.
+
+        Raises
+        ------
+        EndpointError : if requests have no answer.
+        """
+        requests = [ChatRequest({"prompt": prompt.strip()}) for prompt in prompts]
+        answers = self.endpoint.complete(Instructions.read("paraphrase"), requests, self.progress)
+        parsed = [json_object(answer, ("paraphrases",)) for answer in answers]
+        _warn_of_unparsed(parsed.count(None), len(answers), "their prompts are used in one wording")
+        return [[] if value is None else list(phrases(value["paraphrases"]))[:count] for value in parsed]
 
 
 @dataclass(frozen=True)
