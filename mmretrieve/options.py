@@ -255,16 +255,18 @@ class Preprocessing(OptionEnum):
 
 
 class Modality(OptionEnum):
-    """What an encoder can encode: an image, a text, or an image and a text together."""
+    """What an encoder can encode: an image, a text, an image and a text together, or each patch of an image."""
 
     IMAGE = "image"
     TEXT = "text"
     PAIR = "pair"
+    PATCHES = "patches"
 
     @property
     def description(self) -> str:
         """What an encoder of this modality encodes, in words."""
-        return "pairs of image and text" if self is Modality.PAIR else f"{self.value}s"
+        named = {Modality.PAIR: "pairs of image and text", Modality.PATCHES: "patches of images"}
+        return named.get(self, f"{self.value}s")
 
 
 class Dtype(OptionEnum):

@@ -141,13 +141,13 @@ def dtype_of(encoder: object) -> Dtype | None:
 
 
 def supports(encoder: object, modality: Modality) -> bool:
-    """Whether an encoder encodes images, texts, or an image and a text together. One that does not tell encodes images and texts.
+    """Whether an encoder encodes images, texts, pairs of both, or patches. One that does not tell encodes images and texts.
 
     >>> supports("an object without `supports`", Modality.TEXT), supports("another", Modality.PAIR)
     (True, False)
     """
     declared = getattr(encoder, "supports", None)
-    return modality is not Modality.PAIR if declared is None else bool(declared(modality.value))
+    return modality in (Modality.IMAGE, Modality.TEXT) if declared is None else bool(declared(modality.value))
 
 
 def check_supports(encoder: object, modality: Modality, purpose: str) -> None:
@@ -178,8 +178,8 @@ def check_texts(texts: Any) -> list[str]:
 class Encoder(Protocol):
     """Turns images and texts into unit vectors of one space. Any object with these four members is an encoder.
 
-    Optional members: `supports(modality)` for "image", "text" and "pair", if it does not encode both images and texts or encodes
-    pairs of them (`PairEncoder`); those of `BatchEncoder` and `ContextLimit`.
+    Optional members: `supports(modality)` for "image", "text", "pair" and "patches", if it does not encode both images and texts, or
+    encodes pairs of them (`PairEncoder`) or patches (`PatchEncoder`); those of `BatchEncoder` and `ContextLimit`.
 
     Attributes
     ----------
@@ -299,4 +299,16 @@ class PairEncoder(Protocol):
 
     def encode_pairs(self, images: Iterable[ImageLike], texts: Sequence[str]) -> Float32:
         """(n, dim) float32 unit rows for n images, each together with its text."""
+        ...
+
+
+@runtime_checkable
+class PatchEncoder(Protocol):
+    """An optional addition to an encoder: it encodes each patch of an image, as towers of CLIP's type can.
+
+    Such an encoder returns true for `supports("patches")`.
+    """
+
+    def encode_patches(self, images: Iterable[ImageLike]) -> Float32:
+        """(n, p, dim) float32 unit rows for the p patches of each of n images, row by row."""
         ...

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, islice
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +23,15 @@ from huggingface_hub import constants, get_session
 from torch import Tensor, nn
 
 from mmretrieve.concurrency import LruCache, map_ahead, map_batches_ahead, map_on_cores
-from mmretrieve.encoders.base import EncoderContext, EncoderIdentity, Progress, check_images, check_texts, warn_of_cut_texts
+from mmretrieve.encoders.base import (
+    EncoderContext,
+    EncoderIdentity,
+    Progress,
+    check_images,
+    check_supports,
+    check_texts,
+    warn_of_cut_texts,
+)
 from mmretrieve.encoders.checkpoints import (
     CONFIG,
     encoder_folder,
@@ -35,14 +43,21 @@ from mmretrieve.encoders.checkpoints import (
 )
 from mmretrieve.encoders.deferred import DeferredEncoder
 from mmretrieve.encoders.dtypes import cast_tower, choose_dtype, input_dtype, resolve_dtype
-from mmretrieve.encoders.image_tower import input_size, make_resize, with_short_last_block
+from mmretrieve.encoders.image_tower import (
+    has_patches,
+    input_size,
+    make_resize,
+    patch_features,
+    patch_grid,
+    with_short_last_block,
+)
 from mmretrieve.encoders.initialization import create_loaded
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, cropped_lengths, encode_tokens
 from mmretrieve.errors import EncoderError, OptionError, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
-from mmretrieve.options import BUILT_IN, Preprocessing
+from mmretrieve.options import BUILT_IN, Modality, Preprocessing
 from mmretrieve.vectors import Float32, unit
 
 TEXT_GROUP_SIZE = 32  # texts that are encoded at a time
@@ -111,6 +126,15 @@ class OpenClipEncoder:
         """
         return self._context.fits(texts)
 
+    def supports(self, modality: str) -> bool:
+        """Whether it encodes "image", "text", "pair" or "patches"; patches only if the image tower reads a class token.
+
+        >>> from mmretrieve import load_encoder
+        >>> [load_encoder("wardrobe").supports(modality) for modality in ("text", "pair", "patches")]
+        [True, False, True]
+        """
+        return modality in (Modality.IMAGE, Modality.TEXT) or (modality == Modality.PATCHES and has_patches(self._model.visual))
+
     @cached_property
     def pseudo_tokens(self) -> PseudoTokens:
         """Encodes sentences with pseudo tokens. Raises EncoderError if the text tower does not support them."""
@@ -136,6 +160,25 @@ class OpenClipEncoder:
             if progress is not None:
                 progress(len(rows))
         return np.concatenate(features)
+
+    def encode_patches(self, images: Iterable[ImageLike]) -> Float32:
+        """(n, p, dim) float32 unit rows for the patches of n images, as `PatchEncoder` says; p is at most 64.
+
+        Raises OptionError if the image tower does not read a class token, and ImageError, naming an unreadable image.
+
+        >>> from mmretrieve import load_encoder, wardrobe
+        >>> encoder = load_encoder("wardrobe")
+        >>> encoder.encode_patches([wardrobe.pictures_folder() / "red-checked-dress-1815.png"]).shape
+        (1, 64, 128)
+        """
+        check_supports(self, Modality.PATCHES, "encode_patches")
+        check_images(images)
+        prepared = map_ahead(self._resized, images, MAX_PREPARED_IMAGES)
+        patches = [np.empty((0, prod(patch_grid(self._model.visual)), self.dim), np.float32)]
+        while group := list(islice(prepared, self._group_size)):
+            patches.append(self._image_features(group, self._encode_patches))
+        rows = np.concatenate(patches)
+        return unit(rows.reshape(-1, self.dim), "patches").reshape(rows.shape)
 
     def feature_batches(self, batches: Iterable[Iterable[ImageLike]]) -> Iterator[Float32]:
         """Yields the image features of each batch, as `BatchEncoder` says."""
@@ -220,12 +263,18 @@ class OpenClipEncoder:
 
     def _features_of_group(self, group: tuple[list[Tensor], bool]) -> tuple[Float32, bool]:
         images, is_last = group
-        return self._image_features(images) if images else self._no_features, is_last
+        return self._image_features(images, self._encode_pooled) if images else self._no_features, is_last
 
-    def _image_features(self, images: list[Tensor]) -> Float32:
+    def _encode_pooled(self, images_bchw: Tensor) -> Tensor:
+        return self._model.encode_image(images_bchw, normalize=False)  # type: ignore[no-any-return]
+
+    def _encode_patches(self, images_bchw: Tensor) -> Tensor:
+        return patch_features(self._model.visual, images_bchw)
+
+    def _image_features(self, images: list[Tensor], encode: Callable[[Tensor], Tensor]) -> Float32:
         """The features of (height, width, 3) uint8 pixels. Where memory runs out, this and all later groups are halved."""
         try:
-            return self._tower_features(images)
+            return self._tower_features(images, encode)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -238,16 +287,15 @@ class OpenClipEncoder:
         self._group_size = min(self._group_size, half)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return np.concatenate([self._image_features(images[:half]), self._image_features(images[half:])])
+        return np.concatenate([self._image_features(images[:half], encode), self._image_features(images[half:], encode)])
 
     @torch.inference_mode()
-    def _tower_features(self, images: list[Tensor]) -> Float32:
+    def _tower_features(self, images: list[Tensor], encode: Callable[[Tensor], Tensor]) -> Float32:
         """The features of a group of (height, width, 3) uint8 pixels, which are normalized in float32."""
         pixels = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         torch.stack(images, out=pixels)
         values = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        features = self._model.encode_image(self._normalize(values).to(input_dtype(self.dtype)), normalize=False)
-        return features.float().cpu().numpy()  # type: ignore[no-any-return]
+        return encode(self._normalize(values).to(input_dtype(self.dtype))).float().cpu().numpy()
 
 
 def require_open_clip(encoder: object, purpose: str) -> OpenClipEncoder:
