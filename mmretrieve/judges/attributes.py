@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.factory import ComposerContext
 from mmretrieve.encoders.base import Encoder
-from mmretrieve.language.captioners.tagger import Tagger, word_probabilities
-from mmretrieve.language.editing import Sentence
-from mmretrieve.language.rewriters import SwapRewriter
-from mmretrieve.language.vocabulary import Vocabulary, WordGroup, default_vocabulary
+from mmretrieve.judges.words import WordReader
+from mmretrieve.language.captioners.tagger import word_probabilities
+from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary
 
 
 @dataclass(frozen=True)
@@ -58,27 +56,10 @@ class AttributeJudge:
 
     def rank(self, query: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Scores documents as `Judge.rank` says."""
-        words = self._desired_words(query)
+        words = self._reader.read(query).desired
         vectors = self.encoder.encode_images([document["image"] for document in documents])
         probabilities = [self._probabilities(name, words, vectors) for name in words]
         return [{"corpus_id": i, "score": float(sum(each[i] > 0.5 for each in probabilities))} for i in range(len(documents))]
-
-    def _desired_words(self, query: Mapping[str, Any]) -> dict[str, str]:
-        """The words of the desired description, by group."""
-        prompt = description = query.get("text", "")
-        if "image" in query:
-            vector = self.encoder.encode_images([query["image"]])[0]
-            (caption,) = self._tagger.captions([ComposerInput(vector=vector)])[0]
-            (description,) = self._rewriter.rewrite([caption], [prompt]) if prompt else [caption]
-        words = (
-            (group.name, self._word_of(group, prompt) or self._word_of(group, description)) for group in self.vocabulary.groups
-        )
-        return {name: word for name, word in words if word is not None}
-
-    def _word_of(self, group: WordGroup, text: str) -> str | None:
-        """The longest word of a group that a text asks for."""
-        sentence = Sentence(text, self._rewriter.lexicon)
-        return max((word for word in group.words if word and sentence.contains(word)), key=len, default=None)
 
     def _probabilities(self, name: str, words: Mapping[str, str], vectors: NDArray[np.float32]) -> list[float]:
         """For each of (n, d) vectors the probability of the word of a group among all words of the group."""
@@ -88,9 +69,5 @@ class AttributeJudge:
         return word_probabilities(scores)[:, group.words.index(words[name])].tolist()  # type: ignore[no-any-return]
 
     @cached_property
-    def _tagger(self) -> Tagger:
-        return Tagger(self.encoder, self.vocabulary)
-
-    @cached_property
-    def _rewriter(self) -> SwapRewriter:
-        return SwapRewriter(self.vocabulary)
+    def _reader(self) -> WordReader:
+        return WordReader(self.encoder, self.vocabulary)
