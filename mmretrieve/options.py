@@ -222,6 +222,7 @@ class JudgeName(OptionEnum):
     """The built-in judges that need no model beside the encoder."""
 
     ATTRIBUTES = "attributes"
+    LOCAL = "local"
 
 
 class RewriterName(OptionEnum):

@@ -246,7 +246,10 @@ RULES = Registry(
 JUDGES = Registry(
     "judge",
     "mmretrieve.judges",
-    {JudgeName.ATTRIBUTES: RegistryEntry(f"{JUDGE_FACTORIES}.attributes:AttributeJudge.of")},
+    {
+        JudgeName.ATTRIBUTES: RegistryEntry(f"{JUDGE_FACTORIES}.attributes:AttributeJudge.of"),
+        JudgeName.LOCAL: RegistryEntry(f"{JUDGE_FACTORIES}.local:LocalJudge.of"),
+    },
     RegistryEntry,
     "context",
     ["rank"],

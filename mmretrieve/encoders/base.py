@@ -306,7 +306,7 @@ class PairEncoder(Protocol):
 class PatchEncoder(Protocol):
     """An optional addition to an encoder: it encodes each patch of an image, as towers of CLIP's type can.
 
-    Such an encoder returns true for `supports("patches")`.
+    Such an encoder returns true for `supports("patches")`. The judge "local" needs it.
     """
 
     def encode_patches(self, images: Iterable[ImageLike]) -> Float32:
