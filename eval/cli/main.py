@@ -49,7 +49,7 @@ STUDIES = {  # the document whose tables a study fills, and its help
     ),
     "judges": (
         GUIDES / "searching.md",
-        'Measures what the judge "attributes" adds to searches, on every available set.',
+        "Measures what the built-in judges add to searches, on every available set.",
     ),
     "avoid": (
         GUIDES / "weights.md",

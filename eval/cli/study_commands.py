@@ -32,10 +32,11 @@ from eval.studies.inputs import (
     own_vocabulary,
     train_benchmark_phi,
 )
-from eval.studies.judges import measure_judge
+from eval.studies.judges import measure_judges
 from eval.studies.paraphrases import measure_paraphrases
 from eval.studies.sessions import measure_sessions
 from eval.studies.tables import (
+    ablation_table,
     answerable_table,
     avoid_table,
     axes_table,
@@ -140,14 +141,14 @@ def avoid(options: argparse.Namespace) -> None:
 
 
 def judges(options: argparse.Namespace) -> None:
-    """Measures what the judge "attributes" adds to searches."""
+    """Measures what the built-in judges add to searches."""
     result: dict[str, Any] = {}
     for study_set in load_sets(options):
         with open_retriever(study_set.benchmark, study_set.gallery, study_set.encoder) as retriever:
-            weights = measure_judge(study_set.benchmark, retriever)
-        result[study_set.name] = {"weights": weights, "provenance": study_set.collect_provenance()}
+            measured = measure_judges(study_set.benchmark, retriever)
+        result[study_set.name] = {**measured, "provenance": study_set.collect_provenance()}
     write_record(options.out / "judges.json", result)
-    _fill_document(options.text, {"judges": judges_table(result)})
+    _fill_document(options.text, {"judges": judges_table(result), "ablation": ablation_table(result)})
 
 
 def sessions(options: argparse.Namespace) -> None:

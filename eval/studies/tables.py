@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.report.formatting import format_signed
@@ -69,15 +69,21 @@ def avoid_table(shares: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def judges_table(result: Mapping[str, Mapping[str, Any]]) -> str:
-    """Weights of the judge by recall@1 and recall@10 of each set, with the interval of the difference that it makes to recall@1."""
-    rows = [["judge_weight", *(f"{name}, {metric}" for name in result for metric in ("R@1", "gain of R@1", "R@10"))]]
-    for weight in next(iter(result.values()))["weights"]:
-        cells = []
-        for own in result.values():
-            measured = own["weights"][weight]
-            gain = "–" if "gain" not in measured else "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(**measured["gain"])
-            cells += [f"{measured['metrics']['recall@1']:.1f}", gain, f"{measured['metrics']['recall@10']:.1f}"]
-        rows.append([weight, *cells])
+    """Judges and their weights by recall@1 and recall@10 of each set, with the interval of the difference that they make to recall@1."""
+    rows = [["judge", "judge_weight", *_recall_columns(result)]]
+    rows.append(["none", "–", *(cell for own in result.values() for cell in _recall_cells(own["without"]))])
+    for judge, weights in next(iter(result.values()))["judges"].items():
+        for weight in weights:
+            cells = (cell for own in result.values() for cell in _recall_cells(own["judges"][judge][weight]))
+            rows.append([judge, weight, *cells])
+    return _to_markdown(rows)
+
+
+def ablation_table(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """The steps of MulVec by recall@1 and recall@10 of each set, with the interval of the difference to the step before."""
+    rows = [["scores", *_recall_columns(result)]]
+    for step in next(iter(result.values()))["ablation"]:
+        rows.append([step, *(cell for own in result.values() for cell in _recall_cells(own["ablation"][step]))])
     return _to_markdown(rows)
 
 
@@ -129,6 +135,15 @@ def _wordings_cells(own: Mapping[str, Any]) -> list[str]:
     """The variances between groups, "–" for a single group, and the mean of recall@1."""
     variances = (f"{own[name]:.4f}" if name in own else "–" for name in ("vector variance", "recall variance"))
     return [*variances, f"{own['metrics']['recall@1']:.1f}"]
+
+
+def _recall_columns(sets: Iterable[str]) -> list[str]:
+    return [f"{name}, {column}" for name in sets for column in ("R@1", "gain of R@1", "R@10")]
+
+
+def _recall_cells(measured: Mapping[str, Mapping[str, float]]) -> list[str]:
+    gain = "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(**measured["gain"]) if "gain" in measured else "–"
+    return [f"{measured['metrics']['recall@1']:.1f}", gain, f"{measured['metrics']['recall@10']:.1f}"]
 
 
 def _both_halves(halves: Mapping[str, Mapping[str, float]], name: str) -> str:
