@@ -88,7 +88,7 @@ def run(name: str, room: Room) -> int:
             "only_mutate": list(room.files),
             "also_copy": [*COPIED, "conftest.py"],
             "pytest_add_cli_args_test_selection": list(room.tests),
-            "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+            "pytest_add_cli_args": ["-p", "no:cacheprovider", "-p", "no:schemathesis"],
             "do_not_mutate_patterns": NOT_MUTATED,
         }
         table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
@@ -125,7 +125,12 @@ def mutmut(folder: Path, *words: str) -> str:
     """What `mutmut …` prints in a folder."""
     command = [sys.executable, "-m", "mutmut", *words]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     ).stdout
 
 

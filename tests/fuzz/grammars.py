@@ -224,6 +224,7 @@ SEARCH_FIELDS: dict[str, Strategy] = {
     "region": usually(REGIONS, st.lists(REGIONS, max_size=2)),
     "image_weight": usually(NUMBERS, st.lists(NUMBERS, max_size=2)),
     "strength": NUMBERS,
+    "paraphrases": usually(st.integers(1, 6), INTEGERS),
     "avoid": usually(TEXTS, several(TEXTS)),
     "more_like": IDS,
     "less_like": IDS,
