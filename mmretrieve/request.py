@@ -109,7 +109,7 @@ class RequestField:
             case FieldKind.RULE:
                 return RULES.check(value)
             case FieldKind.JUDGE:
-                return value if hasattr(value, "rank") else JUDGES.check(value)
+                return JUDGES.check(value) if isinstance(value, str) else _check_judge(name, value)
             case FieldKind.WEIGHTS:
                 return parse_weights(value)
             case FieldKind.FLAG:
@@ -452,6 +452,12 @@ def _check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool) and not is_numpy_bool:
         raise OptionError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def _check_judge(name: str, value: Any) -> Any:
+    if not callable(getattr(value, "rank", None)):
+        raise OptionError(f"{name} must be a name or an object with rank(query, documents), got {value!r:.80}")
+    return value
 
 
 def _check_id(name: str, value: Any) -> str:

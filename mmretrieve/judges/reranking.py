@@ -17,6 +17,7 @@ from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.request import SearchRequest
 
 JUDGE = "judge"
+WITHOUT = "this is the order without the judge"
 
 
 def judge_query(request: SearchRequest, reference: Image.Image | None) -> dict[str, Any]:
@@ -49,16 +50,11 @@ def judge_hits(
     """
     visible = [i for i, picture in enumerate(pictures) if picture is not None]
     logits = np.full(len(pictures), np.nan)
-    note = None
     try:
         logits[visible] = judge_logits(judge, query, [{"image": pictures[i]} for i in visible])
+        note = _unscored_note(int(np.isnan(logits).sum()), len(logits))
     except JudgeError as error:
-        note = f"{error}; this is the order without the judge"
-    else:
-        if unscored := int(np.isnan(logits).sum()):
-            note = (
-                f"the judge scored {len(logits) - unscored} of the {len(logits)} items; the others count as the worst of these"
-            )
+        note = f"{error}; {WITHOUT}"
     ranking = rerank(ranking, logits, float(request.judge_weight))
     return replace(
         ranking, hits=ranking.hits[: request.k], k=request.k, note="; ".join(filter(None, [ranking.note, note])) or None
@@ -111,6 +107,16 @@ def rerank(ranking: Ranking, logits: Sequence[float] | NDArray[np.float64], weig
     judged = [new[i] for i in np.lexsort((np.isnan(complete), [-hit.score for hit in new]))]
     hits = (Hit(rank, hit.id, hit.score, hit.contributions, hit.path) for rank, hit in enumerate(judged, start=1))
     return replace(ranking, hits=tuple(hits))
+
+
+def _unscored_note(unscored: int, count: int) -> str | None:
+    if unscored == count:
+        return f"there is no image of the {count} best hits for the judge; {WITHOUT}" if count else None
+    return (
+        f"the judge scored {count - unscored} of the {count} items; the others count as the worst of these"
+        if unscored
+        else None
+    )
 
 
 def _with_judge(hit: Hit, share: float, contribution: float) -> Hit:

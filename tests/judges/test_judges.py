@@ -229,7 +229,7 @@ def test_items_without_a_picture_rank_behind(encoder: mm.Encoder, photos: Path, 
         (tmp_path / id_).unlink(missing_ok=True)
     unseen = retriever.search(prompt="in red", k=12, judge=FixedJudge(redness))
     assert unseen.ids == first.ids
-    assert unseen.note == "the judge scored 0 of the 12 items; the others count as the worst of these"
+    assert unseen.note == "there is no image of the 12 best hits for the judge; this is the order without the judge"
 
 
 def test_a_small_gallery_has_no_remark_on_the_judge(retriever: mm.Retriever) -> None:
@@ -241,7 +241,7 @@ def test_a_small_gallery_has_no_remark_on_the_judge(retriever: mm.Retriever) -> 
     ("options", "message"),
     [
         ({"judge": "atributes"}, "unknown judge 'atributes'; did you mean 'attributes'"),
-        ({"judge": 3}, "unknown judge '3'"),
+        ({"judge": 3}, r"judge must be a name or an object with rank\(query, documents\), got 3"),
         ({"judge": FixedJudge(), "judge_k": 0}, "judge_k must be a whole number of at least 1, got 0"),
         ({"judge": FixedJudge(), "judge_weight": -1}, "judge_weight must be a number of at least 0 or 'inf', got -1"),
         ({"judge": FixedJudge(), "judge_weight": math.nan}, "judge_weight must be a number of at least 0 or 'inf', got nan"),
