@@ -171,6 +171,17 @@ def test_a_migration_killed_at_any_moment_leaves_a_gallery_that_opens(
     assert formats == {1, FORMAT}
 
 
+def test_a_migration_keeps_the_size_of_each_image(oldest: Path) -> None:
+    def sizes() -> list[tuple[int | None, int | None]]:
+        with closing(sqlite3.connect(oldest / "gallery.sqlite")) as db:
+            return db.execute("SELECT width, height FROM items ORDER BY row").fetchall()
+
+    before = sizes()
+    mm.Gallery.open(oldest).delete([])
+    assert sizes() == before
+    assert all(min(filter(None, size), default=0) > 0 for size in before)
+
+
 def test_a_reader_follows_a_migration(oldest: Path, recorded: dict[str, Any]) -> None:
     reader, writer = mm.Gallery.open(oldest), mm.Gallery.open(oldest)
     assert rankings(reader, recorded) == recorded["rankings"]

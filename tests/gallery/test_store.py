@@ -569,3 +569,10 @@ def test_any_sequence_of_writes_equals_that_on_a_list(
         assert gallery.ids == tuple(expected)
     assert gallery.verify() == []
     assert mm.Gallery.open(folder).ids == tuple(expected)
+
+
+def test_compaction_of_items_without_thumbnails(tmp_path: Path) -> None:
+    gallery = mm.Gallery.from_vectors(tmp_path / "g", ["a", "b", "c"], np.eye(3))
+    gallery.delete(["a"])
+    assert gallery.compact() == 1
+    assert (gallery.ids, gallery.verify()) == (("b", "c"), [])
