@@ -1,4 +1,4 @@
-"""A contract is a list of clauses: functions that raise AssertionError, and whose names are what they require."""
+"""A contract is a list of clauses: functions that raise AssertionError, and whose names are what they require. All get the same small inputs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from mmretrieve.errors import printable
 from mmretrieve.vectors import Float32
 
 DEFAULT_TOLERANCE = 1e-3  # between vectors of one input: their difference has this length at most
+
+TEXTS = (
+    "a photo of a red dress",
+    "a blue shirt with long sleeves",
+    "green",
+    "two black shoes on a white floor beside an open door",
+)
 
 T = TypeVar("T")
 
@@ -48,3 +56,10 @@ def require_close(actual: Float32, expected: Float32, tolerance: float, what: st
     wrong = np.flatnonzero(~(differences <= tolerance))  # NaN is wrong, too
     if len(wrong):
         raise AssertionError(f"{what}: row {wrong[0]} is {differences[wrong[0]]:.2g} off, expected at most {tolerance:g}")
+
+
+def sample_images() -> list[Image.Image]:
+    """Four mosaics of random colors, two of them upright."""
+    colors = np.random.default_rng(0).integers(256, size=(4, 4, 4, 3), dtype=np.uint8)
+    sizes = ((96, 64), (64, 96), (64, 96), (80, 80))
+    return [Image.fromarray(tiles).resize(size, Image.Resampling.NEAREST) for tiles, size in zip(colors, sizes, strict=True)]

@@ -16,8 +16,7 @@ from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError
 from mmretrieve.options import BUILT_IN
 from mmretrieve.registry import COMPOSERS, ComposerEntry
-from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, check_clauses, require, require_close
-from mmretrieve.testing.samples import sample_images
+from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, check_clauses, require, require_close, sample_images
 from mmretrieve.vectors import UNIT_TOLERANCE, Float32
 
 PROMPTS = ("in red", "with long sleeves", "striped", "a photo of it at night")

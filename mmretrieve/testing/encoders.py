@@ -16,8 +16,7 @@ from mmretrieve.encoders.base import BatchEncoder, ContextLimit, Encoder, Encode
 from mmretrieve.errors import ImageError
 from mmretrieve.images import ImageLike
 from mmretrieve.options import Modality
-from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, check_clauses, require, require_close
-from mmretrieve.testing.samples import TEXTS, sample_images
+from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, TEXTS, check_clauses, require, require_close, sample_images
 from mmretrieve.vectors import UNIT_TOLERANCE, Float32, unit
 
 METHODS = {Modality.IMAGE: "encode_images", Modality.TEXT: "encode_texts", Modality.PAIR: "encode_pairs"}

@@ -10,8 +10,7 @@ import numpy as np
 
 from mmretrieve.judges.base import JudgeScale
 from mmretrieve.options import is_number
-from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, check_clauses, require
-from mmretrieve.testing.samples import TEXTS, sample_images
+from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, TEXTS, check_clauses, require, sample_images
 
 
 def _sample_documents() -> list[dict[str, Any]]:
