@@ -44,6 +44,8 @@ def index(options: argparse.Namespace) -> int:
         other = Gallery.open(options.source)
         with progress_bar(len(other), "items", options.quiet) as progress:
             gallery = Gallery.like(options.gallery, other)
+            if options.patches:
+                gallery.use_encoder(load_named_encoder(options, options.encoder or gallery.encoder_identity.model, gallery))
             return _finish_write(options, gallery, gallery.merge(other.path, progress=progress.update))
     source = _source(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
@@ -127,7 +129,7 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
 
 
 def _finish_write(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:
-    """Prints the report; stores the vocabulary and the title field. Raises OptionError, after all was added, for an unknown field."""
+    """Prints the report; stores the vocabulary, the title field and patches. Raises OptionError, after all was added, for an unknown field."""
     status = print_report(options, gallery.path, report, len(gallery))
     if options.vocabulary_fields is None:
         gallery.renew_vocabulary()
@@ -135,6 +137,10 @@ def _finish_write(options: argparse.Namespace, gallery: Gallery, report: AddRepo
         gallery.choose_vocabulary(options.vocabulary_fields)
     if options.title_field is not None:
         gallery.choose_title_field(options.title_field)
+    if options.patches:
+        with progress_bar(len(gallery), "patches", options.quiet) as progress:
+            stored = gallery.store_patches(progress=progress.update)
+        print_messages([f"{gallery.path}: patches of images: {stored}"])
     return status
 
 

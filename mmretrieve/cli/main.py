@@ -117,6 +117,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
     text = "the field that names an item in results; later runs keep it (default: found automatically)"
     command.add_argument("--title-field", metavar="NAME", help=text)
+    text = "store the vectors of patches ahead, which --judge local reads; otherwise searches store those that they need"
+    command.add_argument("--patches", action="store_true", help=text)
     _add_quiet(command)
     arguments.add_computing(command)
 

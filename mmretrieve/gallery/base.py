@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from mmretrieve.composition import Composition, as_composition, check_composition
+from mmretrieve.concurrency import map_ahead
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import DtypeWarning, Encoder, EncoderIdentity, Progress, dtype_of, identity_of
 from mmretrieve.encoders.loading import EncoderLike, as_encoder
@@ -33,6 +34,7 @@ from mmretrieve.sources.base import Value
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
+MAX_OPEN_PICTURES = 16  # that are decoded ahead
 SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture's
 MAX_REFRESHES = 8  # compactions by others during one call
 View = TypeVar("View", bound=StoredView)
@@ -426,6 +428,67 @@ class GalleryBase(ABC, Generic[View]):
             is_fast = self.decode is Decode.FAST  # only this reads the size, for which an encoder may have to be loaded
             size = getattr(self._encoder, "image_size", DEFAULT_IMAGE_SIZE) if is_fast else DEFAULT_IMAGE_SIZE
             return open_image(file, decode=self.decode, size=size, colors=self.colors)
+
+    def pictures(self, ids: Sequence[str]) -> Iterator[Image.Image | None]:
+        """Yields the image of each item, as `picture` opens it. The next ones are decoded meanwhile.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            The ids of n items.
+
+        Yields
+        ------
+        PIL.Image.Image or None
+            None for an item whose image file is gone or has changed, and for an item that was deleted.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+        >>> [picture and picture.size for picture in gallery.pictures([gallery.ids[0], "no such item"])]
+        [(224, 224), None]
+        """
+        return map_ahead(self._picture_or_none, ids, MAX_OPEN_PICTURES)
+
+    def _picture_or_none(self, id_: str) -> Image.Image | None:
+        try:
+            return self.picture(id_)
+        except (ImageError, GalleryError):
+            return None
+
+    def patches(self, ids: Sequence[str]) -> list[Float32 | None]:
+        """Returns the vectors of the patches of images, as the encoder's `encode_patches` makes them, rounded to float16.
+
+        In a folder they are stored once they are computed, so that no image is opened or encoded again, and images that are gone keep
+        theirs. A gallery on a server stores none.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            The ids of n items.
+
+        Returns
+        -------
+        list of n ndarrays of shape (p, dim), float32, or None
+            None for an item whose patches are neither stored nor can be computed and stored: its image is gone or was never read, or the
+            gallery can only be read.
+
+        Raises
+        ------
+        GalleryError
+            If an id is unknown, or the gallery was opened without an encoder.
+        OptionError
+            If the encoder does not encode patches.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> gallery = mm.Retriever.open(mm.wardrobe.gallery_folder()).gallery
+        >>> gallery.patches(gallery.ids[:2])[0].shape
+        (64, 128)
+        """
+        return [None] * len(self.items(ids))
 
     def has_picture(self, item: Item) -> bool:
         """Returns whether the file of an item exists and has not changed since it was added.

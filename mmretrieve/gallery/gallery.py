@@ -10,10 +10,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from mmretrieve.directions import PDV
-from mmretrieve.encoders.base import OWN_IDENTITY, Encoder, EncoderIdentity, Progress, check_supports, dtype_of, identity_of
+from mmretrieve.encoders.base import (
+    OWN_IDENTITY,
+    Encoder,
+    EncoderIdentity,
+    Progress,
+    check_supports,
+    dtype_of,
+    identity_of,
+)
 from mmretrieve.encoders.loading import EncoderLike, as_encoder
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.gallery import copying, transfer, vocabularies
@@ -27,7 +36,8 @@ from mmretrieve.gallery.local_view import LocalView
 from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.removal import check_allow_removal
 from mmretrieve.gallery.store import maintenance
-from mmretrieve.gallery.store.records import find_field
+from mmretrieve.gallery.store.patches import Float16Patches, PatchCache, check_writable, remove_unused
+from mmretrieve.gallery.store.records import UNSEEN, Item, find_field
 from mmretrieve.gallery.store.store import Store, is_gallery
 from mmretrieve.gallery.view import check_ids
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
@@ -37,7 +47,9 @@ from mmretrieve.options import DEFAULT_RECALL, Colors, Decode, Dtype, Modality, 
 from mmretrieve.sources.base import Source, Value
 from mmretrieve.sources.detect import as_source, read_sources
 from mmretrieve.sources.items import ItemList, NewItem
+from mmretrieve.vectors import Float32
 
+PATCH_BATCH_SIZE = 64  # images whose patches are stored at once
 logger = logging.getLogger(__name__)
 
 
@@ -45,7 +57,7 @@ class Gallery(GalleryBase[LocalView]):
     """A gallery in a folder: the vectors of images, made by one encoder, with their ids and fields.
 
     `Gallery.create` makes one and `Gallery.open` opens one. The folder holds `gallery.sqlite` (items and fields), `vectors.f16` (unit
-    rows in float16), `thumbnails.bin` and, after `build_index`, `index.faiss`. Each write is committed whole or not at all. One process
+    rows in float16), `thumbnails.bin`, after `build_index` `index.faiss`, and `patches.sqlite` if there are patches. Each write is committed whole or not at all. One process
     writes at a time; any number read.
 
     Parameters
@@ -355,6 +367,66 @@ class Gallery(GalleryBase[LocalView]):
         record = self._store.ledger.records_by_id([id_]).get(id_)
         stored = None if record is None else self._store.thumbnail(record.stored)
         return stored or thumbnail(self.picture(id_), THUMBNAIL_SIDE)
+
+    def patches(self, ids: Sequence[str]) -> list[Float32 | None]:
+        items, cache = self.items(ids), self._patch_cache()
+        patches = cache.get([item.hash for item in items])
+        try:
+            patches |= self._encode_patches(cache, [item for item in items if item.hash not in patches], is_ahead=False)
+        except GalleryError as error:
+            logger.info("patches are not stored: %s", error)
+        return [patches[item.hash].astype(np.float32) if item.hash in patches else None for item in items]
+
+    @checks_keywords
+    def store_patches(self, *, progress: Progress | None = None) -> AddReport:
+        """Stores the patches of all images, ahead of the searches that read them. It can be interrupted and repeated.
+
+        These are not limited in number: an image takes p × dim × 2 bytes, at most 64 KB for 512 dimensions.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            How many images got patches and had them, and which items failed, because their image is gone or was never read.
+
+        Raises
+        ------
+        GalleryError
+            If the gallery was opened without an encoder, can only be read, or the disk is full. Batches before the error are stored.
+        OptionError
+            If the encoder does not encode patches.
+
+        Examples
+        --------
+        >>> import shutil, tempfile
+        >>> import mmretrieve as mm
+        >>> image = next(mm.wardrobe.pictures_folder().glob("*.png"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = shutil.copy(image, folder)
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"))
+        ...     _ = gallery.add(folder)
+        ...     print(gallery.store_patches())
+        ...     print(gallery.store_patches())
+        1 added, 0 skipped, 0 failed
+        0 added, 1 skipped, 0 failed
+        """
+        cache = self._patch_cache()
+        check_writable(self.path)
+        report, ids = AddReport(), self.ids
+        for start in range(0, len(ids), PATCH_BATCH_SIZE):
+            items = self.items(ids[start : start + PATCH_BATCH_SIZE])
+            existing = cache.get([item.hash for item in items])
+            missing = [item for item in items if item.hash not in existing]
+            added = self._encode_patches(cache, missing, is_ahead=True)
+            failed = {item.id: "there is no image to encode" for item in missing if item.hash not in added}
+            report += AddReport(len(missing) - len(failed), len(items) - len(missing), failed)
+            if progress is not None:
+                progress(len(items))
+        return report
 
     def refresh(self) -> None:
         if not self._view.is_current:
@@ -783,7 +855,10 @@ class Gallery(GalleryBase[LocalView]):
             If another process is writing or the disk is full; the gallery is unchanged.
         """
         with self._writing(), self._store.writing_index():  # no index is built meanwhile, from rows that are renumbered
-            return maintenance.compact(self._store, progress)
+            freed = maintenance.compact(self._store, progress)
+            if freed:
+                remove_unused(self.path, self._store.ledger)
+            return freed
 
     def info(self) -> dict[str, Any]:
         return super().info() | {
@@ -795,23 +870,33 @@ class Gallery(GalleryBase[LocalView]):
     def verify(self) -> list[str]:
         return [*maintenance.problems(self._store), *manager.problems(self._store)]
 
+    def _patch_cache(self) -> PatchCache:
+        return PatchCache(self.path, self._required_encoder("patches need"))
+
+    def _encode_patches(self, cache: PatchCache, items: Sequence[Item], *, is_ahead: bool) -> dict[str, Float16Patches]:
+        """Encodes and stores the patches of items. Returns those of the images that exist, by their content."""
+        by_content = {item.hash: item.id for item in items if not item.hash.startswith(UNSEEN)}
+        return cache.encode(list(by_content), iter(self.pictures(list(by_content.values()))), is_ahead=is_ahead)
+
     @property
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
         return Manifest.of(self._store).vocabulary
 
     def _add_sources(self, sources: Callable[[], Sequence[Source]], rule: SyncRule, progress: Progress | None) -> AddReport:
         """Adds the sources that `sources` opens. Without an encoder, they are not opened."""
-        encoder = self._encoder
-        if encoder is None:
-            raise GalleryError(
-                f"{self.path}: adding needs the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
-            )
-        report = AddReport()
+        encoder, report = self._required_encoder("adding needs"), AddReport()
         check_supports(encoder, Modality.IMAGE, "adding images")
         for source in sources():
             with self._writing():
                 report += add_source(self._store, encoder, source, rule, progress)
         return report
+
+    def _required_encoder(self, purpose: str) -> Encoder:
+        if self._encoder is None:
+            raise GalleryError(
+                f"{self.path}: {purpose} the encoder: Gallery.open(path, encoder=load_encoder({self.encoder_identity.model!r}))"
+            )
+        return self._encoder
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

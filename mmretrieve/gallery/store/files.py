@@ -17,12 +17,14 @@ from filelock import FileLock, Timeout
 from mmretrieve.errors import GalleryError
 
 LEDGER, VECTORS, THUMBNAILS, INDEX = "gallery.sqlite", "vectors.f16", "thumbnails.bin", "index.faiss"
-SEAL = "gallery.seal"
+SEAL, PATCHES = "gallery.seal", "patches.sqlite"
 LOCK, INDEX_LOCK = "writer.lock", "index.lock"
 NEXT = ".next"  # suffix of a file that compaction will rename
+PATCH_FILES = (PATCHES, f"{PATCHES}-journal")
 LEDGER_FILES = (LEDGER, *(f"{LEDGER}-{suffix}" for suffix in ("journal", "wal", "shm")))  # SQLite opens all of them
 FILES = (
     *LEDGER_FILES,
+    *PATCH_FILES,
     *(f"{name}{suffix}" for name in (SEAL, VECTORS, THUMBNAILS, INDEX) for suffix in ("", ".part", NEXT, ".new")),
     LOCK,
     INDEX_LOCK,

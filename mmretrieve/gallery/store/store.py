@@ -2,6 +2,7 @@
 
 Vectors and thumbnails are only appended: their bytes are written and flushed first, then the ledger commits their items and the new lengths
 of the files. Bytes behind these lengths belong to an interrupted write. Opening and reading write nothing; the next writer cleans up.
+`patches` is a cache beside them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mmretrieve.gallery.store.files import (
     LEDGER,
     LOCK,
     NEXT,
+    PATCHES,
     THUMBNAILS,
     VECTORS,
     check_files,
@@ -219,7 +221,9 @@ class Store:
 
     def sizes(self) -> dict[str, int]:
         """Returns the size of each file in bytes."""
-        return {name: path.stat().st_size for name in (LEDGER, VECTORS, THUMBNAILS) if (path := self.file(name)).exists()}
+        return {
+            name: path.stat().st_size for name in (LEDGER, VECTORS, THUMBNAILS, PATCHES) if (path := self.file(name)).exists()
+        }
 
     def file(self, name: str) -> Path:
         """Returns the path of a file; between the commit of a compaction and its renaming, that of the new version."""
