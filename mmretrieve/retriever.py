@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, reduce
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from mmretrieve.answerable import JUDGED_HITS, Answerability
 from mmretrieve.axes import Axis, axis_from_words, check_axis, parse_words, sort_hits
@@ -19,19 +19,19 @@ from mmretrieve.composers.avoiding import PhrasesToAvoid, avoid_terms
 from mmretrieve.composers.base import Composer
 from mmretrieve.composers.factory import ComposerContext
 from mmretrieve.composition import Composition, check_composition
-from mmretrieve.concurrency import LruCache, map_ahead
+from mmretrieve.concurrency import LruCache
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import Encoder, NamedEncoder
 from mmretrieve.encoders.deferred import DeferredEncoder
 from mmretrieve.encoders.loading import EncoderLike, as_encoder, load_encoder
-from mmretrieve.errors import GalleryError, ImageError, MissingError, MMRetrieveError, OptionError, checks_keywords
+from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError, checks_keywords
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.gallery import Gallery
 from mmretrieve.gallery.index.plan import Device as IndexDevice
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.images import ImageLike, Region
-from mmretrieve.inputs import MAX_OPEN_IMAGES, PreparedRequest, ReferenceReader, paraphrase_requests
+from mmretrieve.inputs import PreparedRequest, ReferenceReader, paraphrase_requests
 from mmretrieve.judges.base import Judge
 from mmretrieve.judges.reranking import judge_hits, judge_query
 from mmretrieve.language.base import Captioner, Paraphraser
@@ -53,6 +53,7 @@ from mmretrieve.session import DEFAULT_DECAY, Session
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
 
+logger = logging.getLogger(__name__)
 AnyGallery = GalleryBase[Any]
 """A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
 LIKE_WEIGHTS = {"more": 0.75, "less": -0.25}  # Rocchio: what is wanted, and what is not, beside the query's own 1
@@ -868,14 +869,24 @@ class Retriever:
         if request.judge is None:
             return ranking
         query = judge_query(request, self._references.first_picture(request))
-        pictures = list(map_ahead(self._picture_or_none, ranking.ids[: request.judge_k], MAX_OPEN_IMAGES))
-        return judge_hits(ranking, self._judge(request.judge), request, query, pictures)
+        judge = self._judge(request.judge)
+        return judge_hits(ranking, judge, request, query, self._documents(judge, ranking.ids[: request.judge_k]))
 
-    def _picture_or_none(self, id_: str) -> Image.Image | None:
+    def _documents(self, judge: Judge, ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """What a judge gets of each item: its patches if it reads them and the gallery has them, else its image; None without both."""
+        patches = self._patches(judge, ids)
+        pictures = self.gallery.pictures([id_ for id_, rows in zip(ids, patches, strict=True) if rows is None])
+        documents = [{"image": next(pictures)} if rows is None else {"patches": rows} for rows in patches]
+        return [document if document.get("image", document) is not None else None for document in documents]
+
+    def _patches(self, judge: Judge, ids: Sequence[str]) -> Sequence[Float32 | None]:
+        if getattr(judge, "patch_encoder", None) != self.gallery.encoder_identity:
+            return [None] * len(ids)
         try:
-            return self.gallery.picture(id_)
-        except (ImageError, GalleryError):  # its file is gone, or it was deleted since
-            return None
+            return self.gallery.patches(ids)
+        except Exception as error:  # of an encoder that others wrote; the judge gets images, and reports the same error
+            logger.warning("patches cannot be read: %s", error)
+            return [None] * len(ids)
 
     def _judge(self, judge: str | Judge) -> Judge:
         if not isinstance(judge, str):

@@ -26,7 +26,9 @@ class JudgeScale(StrEnum):
 class Judge(Protocol):
     """Looks at images and scores how well each matches a query. Any object with this method is a judge, such as a `CrossEncoder`.
 
-    An attribute `scale` of "probability" says that scores are probabilities; otherwise they are logits.
+    An attribute `scale` of "probability" says that scores are probabilities; otherwise they are logits. A judge that reads patches has an
+    attribute `patch_encoder`, the identity of their encoder: documents then have ``{"patches": ndarray of shape (p, d)}`` in place of the image
+    where a gallery of this encoder stores them.
 
     Examples
     --------

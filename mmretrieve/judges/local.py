@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmretrieve.composers.factory import ComposerContext
 from mmretrieve.composers.roles import ROLE_WEIGHTS
 from mmretrieve.concurrency import LruCache
-from mmretrieve.encoders.base import Encoder, PatchEncoder, check_supports
+from mmretrieve.encoders.base import Encoder, EncoderIdentity, PatchEncoder, check_supports
 from mmretrieve.errors import OptionError
 from mmretrieve.judges.words import WordReader
 from mmretrieve.language.base import Roles
@@ -130,8 +130,17 @@ class LocalJudge:
         weighted = _weighted_phrases(self._roles(query))
         terms = self.encoder.encode_texts([phrase for phrase, _ in weighted])
         weights = LOGIT_SCALE * np.array([weight for _, weight in weighted])
-        patches = self._encode([document["image"] for document in documents])
+        patches = self._patches_of(documents)
         return [{"corpus_id": i, "score": float(local_score(one, terms, self.tau) @ weights)} for i, one in enumerate(patches)]
+
+    @property
+    def patch_encoder(self) -> EncoderIdentity:
+        """The encoder whose patches a document may have in place of an image."""
+        return self.encoder.identity
+
+    def _patches_of(self, documents: Sequence[Mapping[str, Any]]) -> list[Float32]:
+        encoded = iter(self._encode([document["image"] for document in documents if "patches" not in document]))
+        return [document["patches"] if "patches" in document else next(encoded) for document in documents]
 
     def _roles(self, query: Mapping[str, Any]) -> Roles:
         """The phrases of the prompt, and the words of the reference that it leaves or replaces."""

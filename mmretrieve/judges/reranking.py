@@ -31,27 +31,31 @@ def judge_query(request: SearchRequest, reference: Image.Image | None) -> dict[s
 
 
 def judge_hits(
-    ranking: Ranking, judge: Judge, request: SearchRequest, query: Mapping[str, Any], pictures: Sequence[Image.Image | None]
+    ranking: Ranking,
+    judge: Judge,
+    request: SearchRequest,
+    query: Mapping[str, Any],
+    documents: Sequence[Mapping[str, Any] | None],
 ) -> Ranking:
     """Returns the k best hits of a request after a judge has seen the first ones; without it, with a note, if it fails.
 
     Parameters
     ----------
     ranking : Ranking
-        The hits of the first stage, at least as many as there are pictures.
+        The hits of the first stage, at least as many as there are documents.
     judge : Judge
         What scores them.
     request : SearchRequest
         Its k and judge_weight count.
     query : mapping
         The query of the judge, as `judge_query` makes it.
-    pictures : sequence of PIL image or None
-        The pictures of the first m hits; None for a hit without one, which the judge cannot see.
+    documents : sequence of mapping or None
+        What the judge gets of the first m hits; None for a hit without an image, which it cannot see.
     """
-    visible = [i for i, picture in enumerate(pictures) if picture is not None]
-    logits = np.full(len(pictures), np.nan)
+    visible = {i: document for i, document in enumerate(documents) if document is not None}
+    logits = np.full(len(documents), np.nan)
     try:
-        logits[visible] = judge_logits(judge, query, [{"image": pictures[i]} for i in visible])
+        logits[list(visible)] = judge_logits(judge, query, list(visible.values()))
         note = _unscored_note(int(np.isnan(logits).sum()), len(logits))
     except JudgeError as error:
         note = f"{error}; {WITHOUT}"
