@@ -32,7 +32,7 @@ from eval.studies.inputs import (
     own_vocabulary,
     train_benchmark_phi,
 )
-from eval.studies.judges import measure_judges
+from eval.studies.judges import measure_first_stage, measure_judges
 from eval.studies.paraphrases import measure_paraphrases
 from eval.studies.sessions import measure_sessions
 from eval.studies.tables import (
@@ -41,6 +41,7 @@ from eval.studies.tables import (
     avoid_table,
     axes_table,
     fill_table,
+    first_stage_table,
     judges_table,
     methods_table,
     paraphrases_table,
@@ -146,9 +147,11 @@ def judges(options: argparse.Namespace) -> None:
     for study_set in load_sets(options):
         with open_retriever(study_set.benchmark, study_set.gallery, study_set.encoder) as retriever:
             measured = measure_judges(study_set.benchmark, retriever)
-        result[study_set.name] = {**measured, "provenance": study_set.collect_provenance()}
+            first_stage = measure_first_stage(study_set.benchmark, retriever)
+        result[study_set.name] = {**measured, "first stage": first_stage, "provenance": study_set.collect_provenance()}
     write_record(options.out / "judges.json", result)
-    _fill_document(options.text, {"judges": judges_table(result), "ablation": ablation_table(result)})
+    tables = {"judges": judges_table, "ablation": ablation_table, "first stage": first_stage_table}
+    _fill_document(options.text, {name: make_table(result) for name, make_table in tables.items()})
 
 
 def sessions(options: argparse.Namespace) -> None:

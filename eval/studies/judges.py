@@ -21,9 +21,11 @@ from mmretrieve.composers import ComposerContext
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.images import open_image
 from mmretrieve.judges.base import Judge, judge_logits
+from mmretrieve.judges.local import local_score
 from mmretrieve.judges.reranking import rerank
 from mmretrieve.options import BASE, DEFAULT_JUDGE_K, ComposerName, JudgeName
 from mmretrieve.registry import JUDGES
+from mmretrieve.scoring import term_scores
 
 Load = Callable[[str], Image.Image]
 WEIGHTS = ("0.25", "0.5", "1", "2", "inf")
@@ -64,6 +66,43 @@ def measure_judges(benchmark: Benchmark, retriever: Retriever) -> dict[str, Any]
         "judges": measured,
         "ablation": _measure_ablation(benchmark, retriever, judges[JudgeName.LOCAL], load),
     }
+
+
+def measure_first_stage(benchmark: Benchmark, retriever: Retriever) -> dict[str, Any]:
+    """Measures patches as a first stage: the prompt is compared with the best patch of each image of the gallery instead of its vector.
+
+    The score of an item is its score with the reference plus its score with the prompt, each in standard deviations over the gallery.
+
+    Parameters
+    ----------
+    benchmark : the queries, all of which count.
+    retriever : its gallery has the images of the benchmark; its encoder also encodes patches.
+
+    Returns
+    -------
+    "whole images" and "best patches" → metrics, and "gain" over the row before.
+    """
+    ids, encoder = benchmark.gallery_ids, retriever.encoder
+    vectors_gd = retriever.gallery.vectors(ids)
+    prompts_qd = encoder.encode_texts([query.prompts[0] for query in benchmark.queries])
+    patches_gpd = encoder.encode_patches(open_image(benchmark.load_image(id_)) for id_ in ids)  # type: ignore[attr-defined]
+    with_images_qg = term_scores(vectors_gd[[benchmark.id2row[query.reference] for query in benchmark.queries]], vectors_gd)
+    with_prompts: dict[str, NDArray[Any]] = {
+        "whole images": term_scores(prompts_qd, vectors_gd),
+        "best patches": np.stack([local_score(patches_pd, prompts_qd, tau=0) for patches_pd in patches_gpd], axis=1),
+    }
+    values = {
+        name: benchmark.measure_scores(iter(_standardized(with_images_qg) + _standardized(scores_qg)))
+        for name, scores_qg in with_prompts.items()
+    }
+    compared = {after: _compare(benchmark, values[after], values[before]) for before, after in pairwise(values)}
+    return {"whole images": {"metrics": benchmark.mean_metrics(values["whole images"])}, **compared}
+
+
+def _standardized(scores_qg: NDArray[Any]) -> NDArray[np.float64]:
+    """The scores of each query with the mean 0 and the standard deviation 1 over the gallery."""
+    exact = np.asarray(scores_qg, np.float64)
+    return np.asarray((exact - exact.mean(axis=1, keepdims=True)) / exact.std(axis=1, keepdims=True))
 
 
 def _measure_ablation(benchmark: Benchmark, retriever: Retriever, local: Judge, load: Load) -> dict[str, Any]:

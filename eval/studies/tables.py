@@ -81,10 +81,12 @@ def judges_table(result: Mapping[str, Mapping[str, Any]]) -> str:
 
 def ablation_table(result: Mapping[str, Mapping[str, Any]]) -> str:
     """The steps of MulVec by recall@1 and recall@10 of each set, with the interval of the difference to the step before."""
-    rows = [["scores", *_recall_columns(result)]]
-    for step in next(iter(result.values()))["ablation"]:
-        rows.append([step, *(cell for own in result.values() for cell in _recall_cells(own["ablation"][step]))])
-    return _to_markdown(rows)
+    return _steps_table("scores", {name: own["ablation"] for name, own in result.items()})
+
+
+def first_stage_table(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whole images and their best patches by recall@1 and recall@10 of each set, with the interval of the difference."""
+    return _steps_table("the prompt is compared with", {name: own["first stage"] for name, own in result.items()})
 
 
 def sessions_table(result: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
@@ -135,6 +137,15 @@ def _wordings_cells(own: Mapping[str, Any]) -> list[str]:
     """The variances between groups, "–" for a single group, and the mean of recall@1."""
     variances = (f"{own[name]:.4f}" if name in own else "–" for name in ("vector variance", "recall variance"))
     return [*variances, f"{own['metrics']['recall@1']:.1f}"]
+
+
+def _steps_table(title: str, sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Set → step → recall and the gain over the step before."""
+    rows = [[title, *_recall_columns(sets)]]
+    rows += [
+        [step, *(cell for own in sets.values() for cell in _recall_cells(own[step]))] for step in next(iter(sets.values()))
+    ]
+    return _to_markdown(rows)
 
 
 def _recall_columns(sets: Iterable[str]) -> list[str]:

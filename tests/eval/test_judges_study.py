@@ -16,8 +16,12 @@ import mmretrieve as mm
 from eval.benchmarks import load_benchmark
 from eval.studies import judges
 from eval.studies.inputs import held_out_queries
-from eval.studies.judges import WEIGHTS, measure_judges
-from eval.studies.tables import ablation_table, judges_table
+from eval.studies.judges import WEIGHTS, measure_first_stage, measure_judges
+from eval.studies.tables import ablation_table, first_stage_table, judges_table
+from mmretrieve.judges.base import judge_logits
+from mmretrieve.judges.local import LocalJudge
+from mmretrieve.judges.reranking import rerank
+from mmretrieve.language.vocabulary import default_vocabulary
 from mmretrieve.options import JudgeName
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +69,41 @@ def test_an_oracle_gains_what_its_hits_contain(monkeypatch: pytest.MonkeyPatch) 
     assert measured["ablation"]["+ local"]["gain"]["difference"] == pytest.approx(steps["+ local"] - steps["+ roles"])
 
 
+def test_the_last_step_is_one_search_with_roles_and_the_judge(retriever: mm.Retriever) -> None:
+    query = {"reference_id": retriever.gallery.ids[0], "prompt": "in red", "k": 20, "composer": "roles", "weights": "base"}
+    first, judged = retriever.search(**query), retriever.search(**query, judge="local")
+    judge = LocalJudge(retriever.encoder, default_vocabulary(retriever.encoder))
+    pictures = [{"image": picture} for picture in retriever.gallery.pictures(first.ids)]
+    logits = judge_logits(judge, {"image": retriever.gallery.picture(query["reference_id"]), "text": query["prompt"]}, pictures)
+    expected = rerank(first, logits)
+    assert judged.ids == expected.ids != first.ids
+    np.testing.assert_allclose(
+        [hit.score for hit in judged], [hit.score for hit in expected], atol=1e-3
+    )  # stored patches are float16
+
+
+def test_the_best_of_one_patch_is_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark, retriever = load_benchmark("wardrobe"), mm.Retriever.open(mm.wardrobe.gallery_folder())
+    vectors = retriever.gallery.vectors(benchmark.gallery_ids)
+    monkeypatch.setattr(type(retriever.encoder), "encode_patches", lambda *_: vectors[:, np.newaxis])
+    same = measure_first_stage(benchmark, retriever)
+    assert same["best patches"] == same["whole images"] | {"gain": {"difference": 0, "low": 0, "high": 0}}
+    worse = np.stack([vectors, np.roll(vectors, 1, axis=0)], axis=1)  # each image also has the patch of another one
+    monkeypatch.setattr(type(retriever.encoder), "encode_patches", lambda *_: worse)
+    assert measure_first_stage(benchmark, retriever)["best patches"]["gain"]["high"] < 0
+
+
+def test_first_stage_table() -> None:
+    worse = {"metrics": {"recall@1": 12.0, "recall@10": 47.0}, "gain": {"difference": -33.0, "low": -38.0, "high": -28.0}}
+    steps = {"whole images": {"metrics": {"recall@1": 45.0, "recall@10": 96.0}}, "best patches": worse}
+    assert first_stage_table({"wardrobe": {"first stage": steps}}).splitlines() == [
+        "| the prompt is compared with | wardrobe, R@1 | wardrobe, gain of R@1 | wardrobe, R@10 |",
+        "| --- | --- | --- | --- |",
+        "| whole images | 45.0 | – | 96.0 |",
+        "| best patches | 12.0 | -33.0 (-38.0 to -28.0) | 47.0 |",
+    ]
+
+
 def test_judges_table() -> None:
     without = {"metrics": {"recall@1": 48.0, "recall@10": 99.0}}
     judged = {"metrics": {"recall@1": 49.5, "recall@10": 98.0}, "gain": {"difference": 1.5, "low": -0.25, "high": 3.0}}
@@ -93,3 +132,4 @@ def test_the_tables_in_the_guide_are_those_of_the_result() -> None:
     guide = (ROOT / "docs" / "guides" / "searching.md").read_text(encoding="utf-8")
     assert judges_table(result) in guide
     assert ablation_table(result) in guide
+    assert first_stage_table(result) in guide
