@@ -402,18 +402,25 @@ def make_sum(context: ComposerContext) -> Sum:
     return Sum(context.encoder)
 
 
+def make_sum_of_one_wording(context: ComposerContext) -> Any:
+    """A composer that ignores paraphrases."""
+    of_one = composer_with(lambda encoder, queries: Sum(encoder).compose([replace(query, paraphrases=()) for query in queries]))
+    return of_one(context.encoder)
+
+
 TRAIT_MUTANTS = [
     ("its traits tell what it reads", {"reads_image": False, "supports_pdv": False}),
     ("its traits tell what it reads", {"reads_prompt": False, "supports_pdv": False}),
     ("supports pdv tells that it has the terms of pdv", {}),
+    ("reads paraphrases tells that terms are means over wordings", {"reads_paraphrases": True, "supports_pdv": False}),
 ]
 
 
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(("clause", "traits"), TRAIT_MUTANTS)
 def test_wrong_traits_of_a_composer_are_noticed(clause: str, traits: dict[str, bool], encoder: mm.Encoder) -> None:
-    mm.register_composer("wrong", make_sum, **traits)  # type: ignore[arg-type]
-    mm.register_composer("right", make_sum, supports_pdv=False)
+    mm.register_composer("wrong", make_sum_of_one_wording, **traits)  # type: ignore[arg-type]
+    mm.register_composer("right", make_sum, supports_pdv=False, reads_paraphrases=True)
     check_composer("right", encoder=encoder)
     check_composer(Sum(encoder), encoder=encoder)
     with pytest.raises(AssertionError, match=f"^composer wrong{violates(clause)}"):

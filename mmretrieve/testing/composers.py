@@ -11,7 +11,9 @@ import numpy as np
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composers.base import Composer
 from mmretrieve.composers.factory import Parts, make_composer
+from mmretrieve.composers.paraphrased import mean_composition
 from mmretrieve.composition import Composition
+from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError
 from mmretrieve.options import BUILT_IN
@@ -20,6 +22,8 @@ from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, check_clauses, require
 from mmretrieve.vectors import UNIT_TOLERANCE, Float32
 
 PROMPTS = ("in red", "with long sleeves", "striped", "a photo of it at night")
+WORDINGS = (PROMPTS[0], "make it red", "a red one")
+AVERAGED = (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT)
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ class _ComposerCase:
 
 @dataclass(frozen=True)
 class _TraitsCase:
-    """The entry of a registered composer, the composer, and a query with a reference and a prompt."""
+    """The entry of a registered composer, the composer, a query with a reference and a prompt, and the tolerance between its terms."""
 
     entry: ComposerEntry
     composer: Composer
     query: ComposerInput
+    tolerance: float
 
 
 def check_composer(
@@ -101,7 +106,7 @@ def check_composer(
         return
     case = _ComposerCase(make_composer(composer, encoder, parts, score=lambda rows: rows @ vectors.T), vectors, tolerance)
     check_clauses(f"composer {composer}", case, CLAUSES)
-    check_clauses(f"composer {composer}", _TraitsCase(COMPOSERS[composer], case.composer, case.queries[0]), TRAITS)
+    check_clauses(f"composer {composer}", _TraitsCase(COMPOSERS[composer], case.composer, case.queries[0], tolerance), TRAITS)
 
 
 def each_query_has_one_composition(case: _ComposerCase) -> None:
@@ -178,6 +183,23 @@ def supports_pdv_tells_that_it_has_the_terms_of_pdv(case: _TraitsCase) -> None:
     )
 
 
+def reads_paraphrases_tells_that_terms_are_means_over_wordings(case: _TraitsCase) -> None:
+    """`mean_composition` of the compositions of all wordings; terms with names of their own may read the first wording alone."""
+    if not case.entry.reads_paraphrases:
+        return
+    wordings = [replace(case.query, prompt=prompt) for prompt in WORDINGS]
+    for count in (2, len(WORDINGS)):
+        (one,) = case.composer.compose([replace(wordings[0], paraphrases=tuple(wordings[1:count]))])
+        expected = mean_composition(case.composer.compose(wordings[:count]))
+        what = f"{count} wordings"
+        require(one.names == expected.names, f"{what}: the terms are {one.names}, expected {expected.names}")
+        averaged = [row for row, name in enumerate(one.names) if name in AVERAGED]
+        require_close(one.terms[averaged], expected.terms[averaged], case.tolerance, what)
+        require(
+            one.words == expected.words, f"{what}: the words are {one.words}, expected those of the first, {expected.words}"
+        )
+
+
 CLAUSES = (
     each_query_has_one_composition,
     no_queries_have_no_compositions,
@@ -189,7 +211,11 @@ CLAUSES = (
     queries_are_not_changed,
     a_missing_input_is_an_error_that_says_so,
 )
-TRAITS = (its_traits_tell_what_it_reads, supports_pdv_tells_that_it_has_the_terms_of_pdv)
+TRAITS = (
+    its_traits_tell_what_it_reads,
+    supports_pdv_tells_that_it_has_the_terms_of_pdv,
+    reads_paraphrases_tells_that_terms_are_means_over_wordings,
+)
 
 
 def _require_equal(case: _ComposerCase, composed: Sequence[Composition], how: str) -> None:
