@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         register_composer,
         register_encoder,
         register_judge,
+        register_paraphraser,
         register_rewriter,
         register_rule,
     )
@@ -65,6 +66,7 @@ _MODULES = {
     "register_composer": "registry",
     "register_encoder": "registry",
     "register_judge": "registry",
+    "register_paraphraser": "registry",
     "register_rewriter": "registry",
     "register_rule": "registry",
     "Retriever": "retriever",
@@ -106,6 +108,7 @@ __all__ = [
     "register_composer",
     "register_encoder",
     "register_judge",
+    "register_paraphraser",
     "register_rewriter",
     "register_rule",
     "testing",

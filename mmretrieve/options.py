@@ -21,6 +21,7 @@ MAX_NUMBER = 1_000_000  # of a weight, a strength or a bound on scores, either w
 REGION_SIDES = 4  # left, top, right and bottom
 DEFAULT_K = 10
 DEFAULT_JUDGE_K = 20
+DEFAULT_JUDGE_SECONDS = 20.0  # of all candidates of one search; a server answers within 30
 MAX_PARAPHRASES = 6  # wordings of a prompt, its own included
 DEFAULT_RECALL = 0.99  # of an index: the share of the ten best that it must find
 AUTO: Final = "auto"
@@ -225,11 +226,25 @@ class JudgeName(OptionEnum):
     LOCAL = "local"
 
 
+class EndpointJudgeName(OptionEnum):
+    """The judges behind an endpoint: one candidate at a time, all candidates at once, or a server that reranks."""
+
+    POINTWISE = "endpoint"
+    LISTWISE = "endpoint-listwise"
+    RERANK = "endpoint-rerank"
+
+
 class RewriterName(OptionEnum):
     """The built-in rewriters that need no model."""
 
     TEMPLATE = "template"
     SWAP = "swap"
+
+
+class ParaphraserName(OptionEnum):
+    """The built-in paraphrasers that need no model."""
+
+    TEMPLATES = "templates"
 
 
 class CaptionerName(OptionEnum):

@@ -1,8 +1,8 @@
 """What can be chosen by name: built-in ones first, then those that a program or an installed package registers.
 
-There is a registry each for composers, score rules, judges, rewriters, captioners and encoders. An entry contains what a search must know of a
-method before it is built; its factory is imported when the method is built. An unknown name is looked up in the entry points of
-installed packages: the group `mmretrieve.composers` for composers, and so on.
+There is a registry each for composers, score rules, judges, rewriters, paraphrasers, captioners and encoders. An entry contains what a
+search must know of a method before it is built; its factory is imported when the method is built. An unknown name is looked up in the
+entry points of installed packages: the group `mmretrieve.composers` for composers, and so on.
 """
 
 from __future__ import annotations
@@ -14,12 +14,22 @@ from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 from mmretrieve.errors import OptionError, unknown
-from mmretrieve.options import BUILT_IN, CaptionerName, ComposerName, JudgeName, Modality, RewriterName, RuleName
+from mmretrieve.options import (
+    BUILT_IN,
+    CaptionerName,
+    ComposerName,
+    JudgeName,
+    Modality,
+    ParaphraserName,
+    RewriterName,
+    RuleName,
+)
 
 E = TypeVar("E", bound="RegistryEntry")
 CAPTIONED = frozenset({"captioner", "rewriter", "vocabulary"})
 COMPOSER_FACTORIES, RULE_FACTORIES = "mmretrieve.composers.factory", "mmretrieve.rules"
 REWRITER_FACTORIES, CAPTIONER_FACTORIES = "mmretrieve.language.rewriters", "mmretrieve.language.captioners.tagger"
+PARAPHRASER_FACTORIES = "mmretrieve.language.paraphrases"
 ENCODER_FACTORIES, JUDGE_FACTORIES = "mmretrieve.encoders.openclip", "mmretrieve.judges"
 
 
@@ -27,7 +37,7 @@ ENCODER_FACTORIES, JUDGE_FACTORIES = "mmretrieve.encoders.openclip", "mmretrieve
 class RegistryEntry:
     """A factory, or where it is as `"module:function"`, and the fields of `Parts` that the method reads.
 
-    Rewriters are built by `factory(vocabulary)`, captioners by `factory(context)` with a `CaptionerContext`, encoders by
+    Rewriters and paraphrasers are built by `factory(vocabulary)`, captioners by `factory(context)` with a `CaptionerContext`, encoders by
     `factory(context)` with an `EncoderContext`, and judges by `factory(context)` with a `ComposerContext`.
     """
 
@@ -265,6 +275,14 @@ REWRITERS = Registry(
     "vocabulary",
     ["rewrite"],
 )
+PARAPHRASERS = Registry(
+    "paraphraser",
+    "mmretrieve.paraphrasers",
+    {ParaphraserName.TEMPLATES: RegistryEntry(f"{PARAPHRASER_FACTORIES}:make_templates")},
+    RegistryEntry,
+    "vocabulary",
+    ["paraphrase"],
+)
 CAPTIONERS = Registry(
     "captioner",
     "mmretrieve.captioners",
@@ -455,6 +473,34 @@ def register_rewriter(name: str, factory: Callable[..., Any]) -> None:
     'my-template'
     """
     REWRITERS.register(name, RegistryEntry(factory))
+
+
+def register_paraphraser(name: str, factory: Callable[..., Any]) -> None:
+    """Makes a paraphraser available by name: `Parts(paraphraser=name)` and ``--paraphraser name``.
+
+    An installed package needs no call: an entry point of that name in the group ``mmretrieve.paraphrasers`` is found on first use.
+
+    Parameters
+    ----------
+    name : str
+        Its name, such as ``"mine"``.
+    factory : callable
+        Called with the `Vocabulary` of the search; returns a `Paraphraser`, which has `paraphrase(prompts, count)`.
+
+    Raises
+    ------
+    OptionError
+        The name is taken, or the factory does not take one argument.
+
+    Examples
+    --------
+    >>> import mmretrieve as mm
+    >>> from mmretrieve.language.paraphrases import TemplateParaphraser
+    >>> mm.register_paraphraser("my-templates", lambda vocabulary: TemplateParaphraser())
+    >>> PARAPHRASERS.check("my-templates")
+    'my-templates'
+    """
+    PARAPHRASERS.register(name, RegistryEntry(factory))
 
 
 def register_captioner(name: str, factory: Callable[[Any], Any]) -> None:

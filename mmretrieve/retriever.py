@@ -38,15 +38,14 @@ from mmretrieve.language.base import Captioner, Paraphraser
 from mmretrieve.language.captioners.gallery import GalleryCaptioner
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import named_captioner
-from mmretrieve.language.paraphrases import TemplateParaphraser
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
 from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_JUDGE_K, DEFAULT_K, Dtype, RuleName
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_JUDGE_K, DEFAULT_K, Dtype, ParaphraserName, RuleName
 from mmretrieve.ranking import Ranking
-from mmretrieve.registry import COMPOSERS, JUDGES
+from mmretrieve.registry import COMPOSERS, JUDGES, PARAPHRASERS
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
 from mmretrieve.session import DEFAULT_DECAY, Session
@@ -1009,10 +1008,11 @@ class Retriever:
         """What reads prompts: it knows the vocabulary's own negations."""
         return self._swap.compiler
 
-    @property
+    @cached_property
     def _paraphraser(self) -> Paraphraser:
         """What says prompts in other words: what was given, else templates."""
-        return self._given_parts.paraphraser or TemplateParaphraser(self._swap.lexicon, self._swap.compiler)
+        given = self._given_parts.paraphraser or ParaphraserName.TEMPLATES
+        return PARAPHRASERS.build(given, self._vocabulary) if isinstance(given, str) else given
 
     @cached_property
     def _answerability(self) -> Answerability:

@@ -29,6 +29,7 @@ from mmretrieve.registry import (
     COMPOSERS,
     ENCODERS,
     JUDGES,
+    PARAPHRASERS,
     REWRITERS,
     RULES,
     register_composer,
@@ -130,7 +131,7 @@ def retriever(made: Path, encoder: mm.Encoder) -> mm.Retriever:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A composer `mine` that is "sum", a rule `my-rule` that is "product", and a rewriter `my-rewriter` that is the template."""
-    for registry in (COMPOSERS, RULES, JUDGES, REWRITERS, CAPTIONERS, ENCODERS):
+    for registry in (COMPOSERS, RULES, JUDGES, REWRITERS, PARAPHRASERS, CAPTIONERS, ENCODERS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     register_composer("mine", lambda context: Sum(context.encoder), keeps_weights=True)
     register_rule("my-rule", lambda learned_words: Product())  # noqa: ARG005

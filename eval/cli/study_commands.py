@@ -56,7 +56,7 @@ from mmretrieve.composers import parts_from
 from mmretrieve.encoders.base import NamedEncoder
 from mmretrieve.encoders.checkpoints import encoder_folder
 from mmretrieve.inversion.phi import FILE
-from mmretrieve.language.options import LanguageOptions
+from mmretrieve.language.options import LanguageOptions, paraphraser_from
 from mmretrieve.options import BUILT_IN, NO_MATCH
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe import cache_folder
@@ -177,10 +177,12 @@ def axes(options: argparse.Namespace) -> None:
 
 def paraphrases(options: argparse.Namespace) -> None:
     """Measures how much searches depend on the wording of prompts, with and without paraphrases."""
+    language = LanguageOptions(**given_fields(options, LanguageOptions))
     result: dict[str, Any] = {}
     for study_set in load_sets(options):
         with open_retriever(study_set.benchmark, study_set.gallery, study_set.encoder) as retriever:
-            measured = measure_paraphrases(study_set.benchmark, retriever)
+            paraphraser = paraphraser_from(language, study_set.encoder, vocabulary=study_set.benchmark.vocabulary)
+            measured = measure_paraphrases(study_set.benchmark, retriever, paraphraser)
         result[study_set.name] = measured | {"provenance": study_set.collect_provenance()}
     write_record(options.out / "paraphrases.json", result)
     _fill_document(options.text, {"paraphrases": paraphrases_table(result)})

@@ -13,7 +13,8 @@ from eval.benchmarks import Benchmark
 from eval.studies.compare import ranking_values, search_requests
 from mmretrieve import Composition, Retriever
 from mmretrieve.composers.paraphrased import mean_composition
-from mmretrieve.language.paraphrases import TemplateParaphraser
+from mmretrieve.language.base import Paraphraser
+from mmretrieve.language.paraphrases import TemplateParaphraser, paraphrase_prompts
 from mmretrieve.options import MAX_PARAPHRASES
 from mmretrieve.request import SearchRequest
 
@@ -21,12 +22,17 @@ SIZES = (1, 2, 3, MAX_PARAPHRASES)  # wordings in a mean; the six are divided in
 METRIC = "recall@1"
 
 
-def measure_paraphrases(benchmark: Benchmark, retriever: Retriever) -> dict[str, Any]:
+def measure_paraphrases(benchmark: Benchmark, retriever: Retriever, paraphraser: Paraphraser | None = None) -> dict[str, Any]:
     """The numbers of queries, and for each size of a group its metrics and the variances between the groups of a query.
 
-    Queries whose prompts have fewer than six wordings are left out. The wordings of each query are in random order.
+    Queries whose prompts have fewer than six wordings are left out. The wordings of each query are in random order. They come from
+    templates unless a paraphraser is given.
     """
-    wordings = {i: texts for i, texts in enumerate(_list_wordings(benchmark)) if len(texts) == MAX_PARAPHRASES}
+    wordings = {
+        i: texts
+        for i, texts in enumerate(_list_wordings(benchmark, paraphraser or TemplateParaphraser()))
+        if len(texts) == MAX_PARAPHRASES
+    }
     kept = replace(benchmark, queries=tuple(benchmark.queries[i] for i in wordings))
     requests = search_requests(kept)
     composed = [
@@ -68,10 +74,10 @@ def _measure_size(
     return measured
 
 
-def _list_wordings(benchmark: Benchmark) -> list[list[str]]:
+def _list_wordings(benchmark: Benchmark, paraphraser: Paraphraser) -> list[list[str]]:
     """The prompt of each query and its paraphrases, in random order."""
     prompts = [query.prompts[0].strip() for query in benchmark.queries]
-    paraphrases = TemplateParaphraser().paraphrase(prompts, MAX_PARAPHRASES - 1)
+    paraphrases = paraphrase_prompts(paraphraser, prompts, MAX_PARAPHRASES - 1)
     return [
         Random(i).sample([prompt, *others], 1 + len(others))
         for i, (prompt, others) in enumerate(zip(prompts, paraphrases, strict=True))

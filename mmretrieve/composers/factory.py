@@ -25,6 +25,7 @@ from mmretrieve.language.options import (
     compiler_from,
     describer_from,
     named_captioner,
+    paraphraser_from,
     rewriter_from,
 )
 from mmretrieve.language.role_compiler import RuleCompiler
@@ -67,8 +68,9 @@ class Parts:
     rewriter : Rewriter or str, optional
         Applies prompts to captions: an object with `rewrite(captions, prompts)`, or "swap", "template" or a registered name.
         Default: "swap" in searches, "template" in the evaluation.
-    paraphraser : Paraphraser, optional
-        Says prompts in other words: an object with `paraphrase(prompts, count)`. Default: templates.
+    paraphraser : Paraphraser or str, optional
+        Says prompts in other words: an object with `paraphrase(prompts, count)`, or "templates" or a registered name. Default:
+        "templates".
     compiler : RoleCompiler, optional
         Sorts prompts into what is desired, kept and forbidden. Default: rules.
     describer : Describer, optional
@@ -95,7 +97,7 @@ class Parts:
     vocabulary: Vocabulary | None = None
     captioner: Captioner | str | None = None
     rewriter: Rewriter | str | None = None
-    paraphraser: Paraphraser | None = None
+    paraphraser: Paraphraser | str | None = None
     compiler: RoleCompiler | None = None
     describer: Describer | None = None
     phi: str | Path | Phi | None = None
@@ -145,7 +147,7 @@ def parts_from(
     Parameters
     ----------
     options : LanguageOptions
-        Captioner, rewriter, compiler and describer.
+        Captioner, rewriter, paraphraser, compiler and describer.
     encoder : Encoder
         The encoder of the tagger.
     vocabulary : Vocabulary, optional
@@ -169,6 +171,7 @@ def parts_from(
         vocabulary=vocabulary,
         captioner=captioner_from(options, encoder, vocabulary=vocabulary, progress=progress),
         rewriter=rewriter_from(options, encoder, vocabulary=vocabulary, progress=progress),
+        paraphraser=paraphraser_from(options, encoder, vocabulary=vocabulary, progress=progress),
         compiler=compiler_from(options, progress=progress),
         describer=describer_from(options, progress=progress),
         phi=phi,

@@ -1,4 +1,4 @@
-"""Captions, rewrites, descriptions and roles from files: the four roles of `base`, looked up instead of generated."""
+"""Captions, rewrites, paraphrases, descriptions and roles from files: the roles of `base`, looked up instead of generated."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.text_records import (
     CAPTION_FIELDS,
     ID_FIELDS,
+    PARAPHRASE_FIELDS,
     PROMPT_FIELDS,
     REWRITE_FIELDS,
     TARGET_FIELDS,
     TextRecords,
 )
+from mmretrieve.request import normalized
 
 V = TypeVar("V")
 Pair = tuple[str, str]  # a caption and a prompt
@@ -164,6 +166,47 @@ class FileRewriter:
         missing = [f"{caption!r} with {prompt!r}" for caption, prompt in pairs if not self.by_pair.get((caption, prompt))]
         report_missing(self.path, "rewrites", missing, len(pairs), allowed=self.allow_missing)
         return [self.by_pair.get(pair, "") for pair in pairs]
+
+
+@dataclass(frozen=True)
+class FileParaphraser:
+    """Paraphrases by prompt. Neither case nor spaces of a prompt matter."""
+
+    path: Path
+    by_prompt: Mapping[str, Sequence[str]] = field(repr=False)
+    allow_missing: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        prompt_field: str | None = None,
+        rewrite_field: str | None = None,
+        allow_missing: bool = False,
+    ) -> FileParaphraser:
+        """Read records with a prompt and a list of paraphrases, or a JSON object {prompt: paraphrases}. A prompt may have several records.
+
+        Raises
+        ------
+        OptionError : if a field is not recognized, or more than one is.
+        MMRetrieveError : if the file cannot be read.
+        """
+        records = TextRecords.read(path)
+        is_object = records.fields == ["id", "caption"]  # as `TextRecords` reads one
+        prompt = records.field("prompt", ("id",) if is_object else PROMPT_FIELDS, prompt_field)
+        texts = records.field("rewrite", ("caption",) if is_object else PARAPHRASE_FIELDS, rewrite_field)
+        by_prompt: dict[str, list[str]] = {}
+        for number in range(1, len(records.rows) + 1):
+            by_prompt.setdefault(normalized(records.text(number, prompt)), []).extend(records.texts(number, texts))
+        return cls(records.path, by_prompt, allow_missing)
+
+    def paraphrase(self, prompts: Sequence[str], count: int) -> list[list[str]]:
+        """The first `count` paraphrases of each prompt; none for a prompt that the file lacks if that is allowed, else MMRetrieveError."""
+        several = [self.by_prompt.get(normalized(prompt)) for prompt in prompts]
+        missing = [repr(prompt) for prompt, texts in zip(prompts, several, strict=True) if texts is None]
+        report_missing(self.path, "prompts' paraphrases", missing, len(prompts), allowed=self.allow_missing)
+        return [list(texts or ())[:count] for texts in several]
 
 
 @dataclass(frozen=True)

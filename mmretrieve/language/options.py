@@ -1,7 +1,8 @@
-"""Which captioner, rewriter, role compiler and describer are used: parsed from options of the shell, and built from them.
+"""Which captioner, rewriter, paraphraser, role compiler, describer and judge are used: parsed from options of the shell, and built.
 
-To add a captioner or a rewriter by name, see `registry.CAPTIONERS` and `registry.REWRITERS`. To add another implementation by name: an
-entry in `BACKENDS`, and a line in `compiler_from` or `describer_from`.
+To add a captioner, a rewriter or a paraphraser by name, see `registry.CAPTIONERS`, `registry.REWRITERS` and `registry.PARAPHRASERS`. To add
+another implementation by name: an entry in `BACKENDS`, and a line in `compiler_from` or `describer_from`. Judges are built by
+`judges.factory`.
 """
 
 from __future__ import annotations
@@ -14,26 +15,31 @@ from typing import TYPE_CHECKING
 
 from mmretrieve.errors import OptionError, unknown
 from mmretrieve.language.text_records import READERS
-from mmretrieve.options import DEFAULT_TIMEOUT, CaptionerName
-from mmretrieve.registry import CAPTIONERS, REWRITERS
+from mmretrieve.options import DEFAULT_JUDGE_SECONDS, DEFAULT_TIMEOUT, CaptionerName, EndpointJudgeName
+from mmretrieve.registry import CAPTIONERS, JUDGES, PARAPHRASERS, REWRITERS
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.base import Encoder, Progress
-    from mmretrieve.language.base import Captioner, Describer, Rewriter, RoleCompiler
+    from mmretrieve.language.base import Captioner, Describer, Paraphraser, Rewriter, RoleCompiler
     from mmretrieve.language.llm.cache import AnswerCache
     from mmretrieve.language.llm.endpoint import ChatEndpoint
     from mmretrieve.language.vocabulary import Vocabulary
 
 
 ENDPOINT, RULES = "endpoint", "rules"
-LOCAL_PREFIX = "transformers:"
-BACKENDS = {  # the names for each role; files and names with LOCAL_PREFIX are accepted as well, see `LanguageOptions.backend`
-    "captioner": (ENDPOINT,),  # and those of REGISTRIES
+LOCAL_PREFIX, CROSS_ENCODER_PREFIX = "transformers:", "cross-encoder:"
+JUDGE = "judge"
+ENDPOINT_JUDGES = tuple(map(str, EndpointJudgeName))
+BACKENDS = {  # the names for each role; those of REGISTRIES, PREFIXES and files are accepted as well, see `LanguageOptions.backend`
+    "captioner": (ENDPOINT,),
     "rewriter": (ENDPOINT,),
+    "paraphraser": (ENDPOINT,),
     "compiler": (RULES, ENDPOINT),
     "describer": (ENDPOINT,),
+    JUDGE: ENDPOINT_JUDGES,
 }
-REGISTRIES = {"captioner": CAPTIONERS, "rewriter": REWRITERS}
+REGISTRIES = {"captioner": CAPTIONERS, "rewriter": REWRITERS, "paraphraser": PARAPHRASERS, JUDGE: JUDGES}
+PREFIXES = {"captioner": (LOCAL_PREFIX,), JUDGE: (LOCAL_PREFIX, CROSS_ENCODER_PREFIX)}
 FIELDS = ("id_field", "caption_field", "prompt_field", "rewrite_field")
 
 
@@ -48,6 +54,9 @@ class LanguageOptions:
     rewriter : "template", "swap", a registered name, "endpoint" or a file. None: searches use "swap", the evaluation "template".
     compiler : "rules", "endpoint" or a file.
     describer : "endpoint" or a file; None for none.
+    paraphraser : "templates", a registered name, "endpoint" or a file. None for templates.
+    judge : a registered name, "endpoint", "endpoint-listwise", "endpoint-rerank", "transformers:MODEL" or "cross-encoder:MODEL"; None for none.
+    judge_seconds : how long a judge with a model of its own may take for one search.
     endpoint, model, key, timeout : of the endpoint, see `ChatEndpoint`.
     memory : the file that stores the answers of models, see `AnswerCache`.
     offline : take all answers from the memory.
@@ -63,6 +72,9 @@ class LanguageOptions:
     rewriter: str | None = None
     compiler: str = RULES
     describer: str | None = None
+    paraphraser: str | None = None
+    judge: str | None = None
+    judge_seconds: float = DEFAULT_JUDGE_SECONDS
     endpoint: str | None = None
     model: str | None = None
     key: str | None = field(default=None, repr=False)
@@ -78,7 +90,7 @@ class LanguageOptions:
 
     def __post_init__(self) -> None:
         backends = [self.backend(role) for role in BACKENDS if getattr(self, role) is not None]
-        uses_endpoint = ENDPOINT in backends
+        uses_endpoint = any(backend in ENDPOINT_JUDGES for backend in backends)  # "endpoint" among them
         uses_model = uses_endpoint or any(_is_local(backend) for backend in backends)
         uses_file = any(isinstance(backend, Path) for backend in backends)
         if uses_endpoint and self.model is None:
@@ -96,18 +108,19 @@ class LanguageOptions:
         ------
         OptionError : if the role has no implementation of that name, or the file does not exist.
         """
-        value, names = str(getattr(self, role)), BACKENDS[role]
+        value, names, prefixes = str(getattr(self, role)), BACKENDS[role], PREFIXES.get(role, ())
         is_registered = role in REGISTRIES and value in REGISTRIES[role]
-        is_local = role == "captioner" and _is_local(value) and value != LOCAL_PREFIX
+        is_local = value.startswith(prefixes) and value not in prefixes
         if value in names or is_registered or is_local:
             return value
-        if os.path.isfile(value):
+        if role != JUDGE and os.path.isfile(value):
             return Path(value)
-        if Path(value).suffix.lower() in READERS:
+        if role != JUDGE and Path(value).suffix.lower() in READERS:
             raise OptionError(f"--{role} {value}: no such file")
-        local = [f"{LOCAL_PREFIX}MODEL"] if role == "captioner" else []
+        local = [f"{prefix}MODEL" for prefix in prefixes]
         registered = REGISTRIES[role].names if role in REGISTRIES else ()
-        raise unknown(role, value, [*registered, *names, *local, f"a file ({', '.join(READERS)})"])
+        files = [] if role == JUDGE else [f"a file ({', '.join(READERS)})"]
+        raise unknown(role, value, [*registered, *names, *local, *files])
 
     def fields(self, *names: str) -> dict[str, str | None]:
         """The named options as keyword arguments of `files`."""
@@ -132,8 +145,9 @@ class LanguageOptions:
         """Refuse options that have no effect."""
         names_set = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) not in (None, False)]
         if names_set and not is_used:
+            *roles, last = BACKENDS
             raise OptionError(
-                f"{', '.join(names_set)} given, but no captioner, rewriter, compiler or describer is {what}; choose one, or omit it"
+                f"{', '.join(names_set)} given, but no {', '.join(roles)} or {last} is {what}; choose one, or omit it"
             )
 
 
@@ -207,6 +221,34 @@ def rewriter_from(
     return rewriter
 
 
+def paraphraser_from(
+    options: LanguageOptions, encoder: Encoder, *, vocabulary: Vocabulary | None = None, progress: Progress | None = None
+) -> Paraphraser | None:
+    """The paraphraser that the options name; None if they name none.
+
+    Parameters
+    ----------
+    options : the options.
+    encoder : its own vocabulary is the default of `vocabulary`.
+    vocabulary : the words by which templates read prompts.
+    progress : called with the number of prompts that a model has just paraphrased.
+    """
+    if options.paraphraser is None:
+        return None
+    from mmretrieve.language import files
+    from mmretrieve.language.llm import roles
+    from mmretrieve.language.vocabulary import default_vocabulary
+
+    backend = options.backend("paraphraser")
+    if backend == ENDPOINT:
+        return roles.EndpointParaphraser(options.chat_endpoint, progress)
+    if isinstance(backend, Path):
+        fields = options.fields("prompt_field", "rewrite_field")
+        return files.FileParaphraser.read(backend, **fields, allow_missing=options.allow_missing)
+    paraphraser: Paraphraser = PARAPHRASERS.build(backend, vocabulary or default_vocabulary(encoder))
+    return paraphraser
+
+
 def compiler_from(options: LanguageOptions, *, progress: Progress | None = None) -> RoleCompiler:
     """The role compiler that the options name."""
     from mmretrieve.language import files
@@ -237,4 +279,4 @@ def describer_from(options: LanguageOptions, *, progress: Progress | None = None
 
 
 def _is_local(backend: str | Path) -> bool:
-    return isinstance(backend, str) and backend.startswith(LOCAL_PREFIX)
+    return isinstance(backend, str) and backend.startswith((LOCAL_PREFIX, CROSS_ENCODER_PREFIX))

@@ -1,4 +1,7 @@
-"""Paraphrases of prompts from templates: "in red" as "make it red". To add a paraphraser, implement `base.Paraphraser`."""
+"""Paraphrases of prompts from templates: "in red" as "make it red". To add a paraphraser, implement `base.Paraphraser`.
+
+To give it a name, add an entry to `registry.PARAPHRASERS`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from dataclasses import dataclass, field
 from mmretrieve.errors import OptionError
 from mmretrieve.language.base import Paraphraser
 from mmretrieve.language.lexicon import Lexicon, Match, general_lexicon
+from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import DEGREES, POLITE, SAME, RuleCompiler
 from mmretrieve.language.tokens import exact_key, tokenize, word_list
-from mmretrieve.language.vocabulary import THING
+from mmretrieve.language.vocabulary import THING, Vocabulary
 from mmretrieve.request import normalized
 
 COLOR_TEMPLATES = ("in {}", "make it {}", "the same but in {}", "a {} one", "change the color to {}", "I want it in {}")
@@ -101,6 +105,12 @@ class TemplateParaphraser:
         """The stems of what a prompt desires, preserves and forbids, without fillers."""
         roles = self.compiler.roles(prompt)
         return tuple(_stems(phrases) for phrases in (roles.desired, roles.preserve, roles.forbidden))
+
+
+def make_templates(vocabulary: Vocabulary) -> TemplateParaphraser:
+    """The factory of the templates: prompts are read as the rewriter "swap" reads them."""
+    swap = SwapRewriter(vocabulary)
+    return TemplateParaphraser(swap.lexicon, swap.compiler)
 
 
 def paraphrase_prompts(paraphraser: Paraphraser, prompts: Sequence[str], count: int) -> list[tuple[str, ...]]:

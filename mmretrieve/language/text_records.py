@@ -22,6 +22,7 @@ CAPTION_FIELDS = ("caption", "captions", "text", "texts", "sentence", "sentences
 PROMPT_FIELDS = ("prompt", "relative_caption", "instruction", "modification")
 REWRITE_FIELDS = ("rewrite", "rewrites", "rewritten", "target_caption")
 TARGET_FIELDS = ("target", "description", "target_description")
+PARAPHRASE_FIELDS = ("paraphrase", "paraphrases", "wording", "wordings")
 
 
 @dataclass(frozen=True)

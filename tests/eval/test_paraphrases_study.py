@@ -16,6 +16,7 @@ from eval.benchmarks import Benchmark, BenchmarkName, load_benchmark
 from eval.studies.compare import ranking_values, search_requests
 from eval.studies.paraphrases import SIZES, _list_wordings, measure_paraphrases
 from eval.studies.tables import paraphrases_table
+from mmretrieve.language.paraphrases import TemplateParaphraser
 
 ROOT = Path(__file__).parents[2]
 QUERIES = 12
@@ -41,7 +42,11 @@ def benchmark() -> Benchmark:
     """Queries with six wordings and different prompts, and one whose prompt has no paraphrases."""
     whole = load_benchmark(BenchmarkName.WARDROBE, None)
     prompts = [query.prompts[0] for query in whole.queries]
-    worded = [i for i, texts in enumerate(_list_wordings(whole)) if len(texts) == 6 and prompts.index(prompts[i]) == i]
+    worded = [
+        i
+        for i, texts in enumerate(_list_wordings(whole, TemplateParaphraser()))
+        if len(texts) == 6 and prompts.index(prompts[i]) == i
+    ]
     queries = [whole.queries[i] for i in worded[:QUERIES]]
     return replace(whole, queries=(*queries, replace(queries[0], id="other", prompts=("swap the bag",))))
 
@@ -56,7 +61,7 @@ def test_metrics_are_those_of_searches(
     benchmark: Benchmark, retriever: mm.Retriever, result: dict[str, Any], size: int
 ) -> None:
     kept = replace(benchmark, queries=benchmark.queries[:QUERIES])
-    wordings = _list_wordings(kept)
+    wordings = _list_wordings(kept, TemplateParaphraser())
     values = []
     for start in range(0, 6, size):
         rankings = []
@@ -81,7 +86,7 @@ def test_the_variance_of_vectors_falls_with_the_size_of_a_group(
     benchmark: Benchmark, retriever: mm.Retriever, result: dict[str, Any]
 ) -> None:
     variances = []
-    for query, texts in zip(benchmark.queries[:QUERIES], _list_wordings(benchmark), strict=False):
+    for query, texts in zip(benchmark.queries[:QUERIES], _list_wordings(benchmark, TemplateParaphraser()), strict=False):
         rows = [
             retriever.weigh(retriever.compose(reference_id=query.reference, prompt=text)).direction.astype(float)
             for text in texts

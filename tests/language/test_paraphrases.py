@@ -5,13 +5,18 @@ from __future__ import annotations
 import doctest
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
 
+import mmretrieve as mm
 from mmretrieve import wardrobe
-from mmretrieve.errors import OptionError
+from mmretrieve.errors import MMRetrieveError, OptionError
 from mmretrieve.language import paraphrases
+from mmretrieve.language.files import FileParaphraser
+from mmretrieve.language.llm.roles import EndpointParaphraser
+from mmretrieve.language.options import LanguageOptions, paraphraser_from
 from mmretrieve.language.paraphrases import TemplateParaphraser, paraphrase_prompts
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
@@ -157,3 +162,58 @@ def _edited_caption(rewriter: SwapRewriter, reference: str, prompt: str) -> str:
     """The rewrite without the prompt that is appended to it."""
     (rewrite,) = rewriter.rewrite([reference], [prompt])
     return rewrite.removesuffix(rewriter.compiler.desired_text(prompt)).removesuffix(", ")
+
+
+# By name, from a file and by a model
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.json", '{"in red": ["make it red", "a red one"], "longer": "more length"}'),
+        ("p.jsonl", '{"prompt": "in red", "paraphrases": ["make it red"]}\n{"prompt": "in  RED", "paraphrases": "a red one"}\n'
+                    '{"prompt": "longer", "paraphrases": ["more length"]}'),
+        ("p.csv", "prompt,paraphrase\nin red,make it red\nin red,a red one\nlonger,more length\n"),
+    ],
+)  # fmt: skip
+def test_paraphrases_come_from_a_file(name: str, content: str, encoder: mm.Encoder, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    paraphraser = paraphraser_from(LanguageOptions(paraphraser=str(path)), encoder)
+    assert paraphraser is not None
+    assert paraphraser.paraphrase(["longer", "In red"], 5) == [["more length"], ["make it red", "a red one"]]
+    assert paraphraser.paraphrase(["in red"], 1) == [["make it red"]]
+    with pytest.raises(
+        MMRetrieveError, match=r"1 of 2 prompts' paraphrases are missing or ambiguous: 'in blue'; add them, or give"
+    ):
+        paraphraser.paraphrase(["in red", "in blue"], 2)
+    assert FileParaphraser.read(path, allow_missing=True).paraphrase(["in blue"], 2) == [[]]
+
+
+def test_a_file_without_paraphrases_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('[{"prompt": "in red", "caption": "a dress"}]')
+    with pytest.raises(OptionError, match="no field for the rewrite; give --rewrite-field NAME, one of: prompt, caption"):
+        FileParaphraser.read(path)
+
+
+def test_paraphrasers_have_names(encoder: mm.Encoder, retriever: mm.Retriever) -> None:
+    assert paraphraser_from(LanguageOptions(), encoder) is None
+    assert isinstance(paraphraser_from(LanguageOptions(paraphraser="templates"), encoder), TemplateParaphraser)
+    asking = paraphraser_from(LanguageOptions(paraphraser="endpoint", model="m", endpoint="http://127.0.0.1:9/v1"), encoder)
+    assert isinstance(asking, EndpointParaphraser)
+    with pytest.raises(OptionError, match="unknown paraphraser 'template'; did you mean 'templates'"):
+        LanguageOptions(paraphraser="template")
+    query = {"prompt": "in red", "k": 5, "paraphrases": 3}
+    named = mm.Retriever(retriever.gallery, retriever.encoder, parts=mm.Parts(paraphraser="templates"))
+    assert named.search(**query) == retriever.search(**query)
+    unknown = mm.Retriever(retriever.gallery, retriever.encoder, parts=mm.Parts(paraphraser="rules"))
+    with pytest.raises(OptionError, match="unknown paraphraser 'rules'; choose from: templates"):
+        unknown.search(**query)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_paraphraser_can_be_registered(retriever: mm.Retriever) -> None:
+    mm.register_paraphraser("mine", lambda vocabulary: FixedParaphraser([["a blue one"]]))  # noqa: ARG005
+    named = mm.Retriever(retriever.gallery, retriever.encoder, parts=mm.Parts(paraphraser="mine"))
+    assert "2 wordings of 'in red' were averaged" in str(named.search(prompt="in red", k=2, paraphrases=2).note)

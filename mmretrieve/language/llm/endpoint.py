@@ -163,7 +163,9 @@ class ChatEndpoint:
         """
         return self._complete(instructions, requests, seconds=seconds)
 
-    def rerank(self, text: str, reference: Sequence[ImageLike], candidates: Sequence[ImageLike]) -> list[float | None]:
+    def rerank(
+        self, text: str, reference: Sequence[ImageLike], candidates: Sequence[ImageLike], seconds: float
+    ) -> list[float | None]:
         """The relevance that `/rerank` gives to each of n candidates; None for one that it leaves out. Cached ones are not sent.
 
         Parameters
@@ -171,10 +173,11 @@ class ChatEndpoint:
         text : the query; "" if it has none.
         reference : the images of the query.
         candidates : n images.
+        seconds : how long the answer may take, retries included.
 
         Raises
         ------
-        EndpointError : if there is no answer, or an answer is missing offline.
+        EndpointError : if there is no answer in this time, or an answer is missing offline.
         ImageError : if an image cannot be read.
         """
         query = {"prompt": text, "reference": list(map(picture_key, reference)), "side": self.side}
@@ -185,21 +188,31 @@ class ChatEndpoint:
             raise EndpointError(
                 f"{len(missing)} of {len(fields)} scores of {self.model} are not cached; run once without --offline"
             )
-        for i, score in self._rerank(text, reference, [candidates[i] for i in missing]).items() if missing else ():
+        for i, score in self._rerank(text, reference, [candidates[i] for i in missing], seconds).items() if missing else ():
             if 0 <= i < len(missing):
                 scores[missing[i]] = score
                 if self.cache is not None:
                     self.cache.put(RERANK, self.model, fields[missing[i]], score)
         return scores
 
-    def _rerank(self, text: str, reference: Sequence[ImageLike], candidates: Sequence[ImageLike]) -> dict[int, float]:
+    def _rerank(
+        self, text: str, reference: Sequence[ImageLike], candidates: Sequence[ImageLike], seconds: float
+    ) -> dict[int, float]:
         """Relevances by position, of the server."""
-        query = content_parts(text, list(map(self._jpeg, reference)))
+        content = content_parts(text, list(map(self._jpeg, reference)))
+        query = {"content": content} if reference else text
         documents = [{"content": content_parts("", [self._jpeg(candidate)])} for candidate in candidates]
+        is_stopped, pool = Event(), ThreadPoolExecutor(1)
+        sent = pool.submit(self._client.rerank, self.model, query, documents, is_stopped=is_stopped.is_set)
         try:
-            return self._client.rerank(self.model, {"content": query} if reference else text, documents)
+            return sent.result(seconds)
+        except TimeoutError as error:
+            raise EndpointError(f"{self.address} ({self.model}): no answer within {seconds:g} s in all") from error
         except ModelRequestError as error:
             raise EndpointError(f"{self.address} ({self.model}): {error}") from error
+        finally:
+            is_stopped.set()
+            pool.shutdown(wait=False)
 
     def _jpeg(self, image: ImageLike) -> bytes:
         return thumbnail(open_image(image), self.side)
