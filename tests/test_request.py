@@ -522,7 +522,10 @@ def test_invalid_options_in_the_shell_are_one_line(
     for words, message in (
         ([*image, "--prompt", "a", "--strength", "x"], "argument --strength: expected a finite number, got 'x'"),
         ([*image, "--prompt", "a", "--rewriter", "endpoint"], "an endpoint needs --model NAME"),
-        ([*image, "--prompt", "a", "--model", "m"], "no captioner, rewriter, compiler or describer is the endpoint"),
+        (
+            [*image, "--prompt", "a", "--model", "m"],
+            "no captioner, rewriter, paraphraser, compiler, describer or judge is the endpoint",
+        ),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),
         (

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from mmretrieve.errors import OptionError, did_you_mean, printable, unknown
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.language.options import LanguageOptions
+from mmretrieve.language.options import CROSS_ENCODER_PREFIX, ENDPOINT_JUDGES, LOCAL_PREFIX, LanguageOptions
 from mmretrieve.options import MIN_SECRET_CHARACTERS
-from mmretrieve.registry import CAPTIONERS, COMPOSERS, JUDGES, REWRITERS, RULES, Registry
+from mmretrieve.registry import CAPTIONERS, COMPOSERS, JUDGES, PARAPHRASERS, REWRITERS, RULES, Registry
 from mmretrieve.request import DEFAULTS, NAMED_WEIGHTS, REQUEST_FIELDS, FieldGroup, FieldKind, RequestField
 
 WRONG_USE = 2
@@ -28,6 +28,10 @@ LANGUAGE_OPTIONS = {
         "R",
         f"applies prompts to captions: {', '.join(REWRITERS)}, endpoint or a file of rewrites (default of search: swap)",
     ),
+    "paraphraser": (
+        "P",
+        f"says prompts in other words: {', '.join(PARAPHRASERS)}, endpoint or a file of paraphrases (default: templates)",
+    ),
     "compiler": ("C", "sorts prompts by role: rules, endpoint or a file"),
     "describer": ("D", "describes targets for one-step: endpoint or a file"),
     "endpoint": ("URL", "base URL of an OpenAI-compatible server (default: OPENAI_BASE_URL)"),
@@ -35,11 +39,13 @@ LANGUAGE_OPTIONS = {
     "key": ("KEY", "key of the endpoint (default: OPENAI_API_KEY, which other users of this machine cannot see)"),
     "memory": ("FILE", "SQLite file that stores the answers of models; JSON lines of earlier versions are read"),
     "timeout": ("SECONDS", "how long one answer of the endpoint may take"),
+    "judge_seconds": ("SECONDS", "how long a judge with a model of its own may take for one search"),
     "id_field": ("NAME", "field of a file of texts that names the image"),
     "caption_field": ("NAME", "field of the file that holds the captions"),
     "prompt_field": ("NAME", "field of the file that holds the prompt"),
-    "rewrite_field": ("NAME", "field of the file that holds the rewrites"),
+    "rewrite_field": ("NAME", "field of the file that holds the rewrites or paraphrases"),
 }
+OWN_JUDGES = (*ENDPOINT_JUDGES, f"{LOCAL_PREFIX}MODEL", f"{CROSS_ENCODER_PREFIX}MODEL")  # with models of their own
 RECIPE = {
     "steps": (int, "training steps"),
     "batch": (int, "captions in each step"),
@@ -219,6 +225,8 @@ def search_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 def _field_help(name: str, declared: RequestField) -> str:
     names = REGISTRIES[declared.kind].names if declared.kind in REGISTRIES else ()
+    if declared.kind is FieldKind.JUDGE:
+        names += OWN_JUDGES
     parts = [
         declared.help,
         SYNTAX.get(declared.kind, ""),
@@ -242,7 +250,7 @@ def _reader(declared: RequestField) -> Callable[[str], Any]:
             return region
         case FieldKind.WEIGHTS:
             return weights
-        case FieldKind.COMPOSER | FieldKind.RULE | FieldKind.JUDGE:
+        case FieldKind.COMPOSER | FieldKind.RULE:
             return registered(REGISTRIES[declared.kind])
         case _:
             return str
@@ -252,7 +260,7 @@ def add_language_options(command: argparse.ArgumentParser, missing: str = "conti
     """The fields of `LanguageOptions`. missing: the help of --allow-missing."""
     group = command.add_argument_group("language: captions, rewrites and roles")
     for name, (metavar, text) in LANGUAGE_OPTIONS.items():
-        read = positive if name == "timeout" else str
+        read = positive if metavar == "SECONDS" else str
         group.add_argument(_option(name), metavar=metavar, help=text + _default(LanguageOptions, name), type=read)
     flags = {"offline": "take answers from --memory only", "allow_missing": missing}
     for name, text in flags.items():
@@ -279,7 +287,7 @@ def add_opening(command: argparse.ArgumentParser) -> None:
 
 
 def add_serving(command: argparse.ArgumentParser) -> None:
-    """Where a server listens, and its authentication."""
+    """Where a server listens, its authentication, and the judge that its clients may name beside those without a model of their own."""
     command.add_argument("--host", default=HOST, metavar="H", help="address to listen at (default: %(default)s)")
     command.add_argument("--port", type=port, metavar="P", help="port to listen at (default: the first free one from 7860)")
     command.add_argument(
@@ -296,6 +304,8 @@ def add_serving(command: argparse.ArgumentParser) -> None:
         metavar="NAME:PASSWORD",
         help=f"a user and a password ({secret}) instead of a token (default: MMRETRIEVE_USER)",
     )
+    text = f"a judge that clients may name beside {', '.join(JUDGES)}: {', '.join(OWN_JUDGES)}"
+    command.add_argument("--judge", metavar="J", help=text)
 
 
 def add_computing(command: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mmretrieve.ranking import Ranking
     from mmretrieve.sources.base import Source
 
-PART_OPTIONS = ("captioner", "rewriter", "compiler", "describer", "phi", "vocabulary")
+PART_OPTIONS = ("captioner", "rewriter", "paraphraser", "compiler", "describer", "phi", "vocabulary")
 
 
 def index(options: argparse.Namespace) -> int:
@@ -66,6 +66,7 @@ def sync(options: argparse.Namespace) -> int:
 
 def search(options: argparse.Namespace) -> int:
     """Prints the items that best match reference images, prompts, or both."""
+    runtime.register_judge(options)
     request = SearchRequest.parse(**arguments.search_fields(options))
     _check_parts_are_used(options, request)
     retriever = open_retriever(options, lazy=True)

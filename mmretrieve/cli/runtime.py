@@ -100,7 +100,7 @@ def open_retriever(options: argparse.Namespace, *, lazy: bool = False) -> Retrie
     from mmretrieve.retriever import Retriever, open_gallery
 
     address = resolve_gallery(options.gallery)
-    language = LanguageOptions(**arguments.given_fields(options, LanguageOptions))
+    language = language_options(options)
     vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
     opened = Retriever.open(
         address,
@@ -113,6 +113,18 @@ def open_retriever(options: argparse.Namespace, *, lazy: bool = False) -> Retrie
     return Retriever(opened.gallery, opened.encoder, parts=parts)
 
 
+def language_options(options: argparse.Namespace) -> LanguageOptions:
+    return LanguageOptions(**arguments.given_fields(options, LanguageOptions))
+
+
+def register_judge(options: argparse.Namespace) -> None:
+    """Makes the judge of --judge available by its name. Raises OptionError for an unknown one, JudgeError for one that cannot be loaded."""
+    if options.judge is not None:
+        from mmretrieve.judges.factory import register_judge_of
+
+        register_judge_of(language_options(options))
+
+
 def serve(options: argparse.Namespace, page: Page | None = None) -> int:
     """Opens a gallery and serves it, with a page or without, until interrupted."""
     # Read when numpy is imported, next. Threads of OpenBLAS spin for a while after each product, and would take the cores of torch.
@@ -123,6 +135,7 @@ def serve(options: argparse.Namespace, page: Page | None = None) -> int:
         from mmretrieve.server.run import bind, run, url_of
 
     auth = parse_auth(*_secrets(options))
+    register_judge(options)
     bound = bind(options.host, options.port, auth)
     app = create_app(open_retriever(options), auth=auth, page=page, root_path=options.root_path)
     is_secret = options.token is None and auth.token == os.environ.get(
@@ -147,6 +160,7 @@ def serve_stdio(options: argparse.Namespace) -> int:
 
     if unused := [name for name in ("port", "token", "user") if getattr(options, name) is not None]:
         raise OptionError(f"--stdio serves the program that started it; leave out {', '.join(unused)}")
+    register_judge(options)
     run_stdio(open_retriever(options))
     return DONE
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, ClassVar
 
 from mmretrieve.images import ImageLike
 from mmretrieve.judges.base import JudgeScale, log_odds
+from mmretrieve.judges.order import candidate_orders
 from mmretrieve.language.llm.client import json_object, yes_logit
 from mmretrieve.language.llm.endpoint import ChatEndpoint, ChatRequest, Instructions
+from mmretrieve.options import DEFAULT_JUDGE_SECONDS, check_count
 
-DEFAULT_SECONDS = 60.0  # for all candidates of one search
 LOGPROBS = {"logprobs": True, "top_logprobs": 20}
 
 
@@ -27,7 +29,7 @@ class PointwiseJudge:
         The model, and the cache of its answers.
     max_calls : int, optional
         The number of candidates, best first, that are judged; the others have no score. Default: all.
-    seconds : float, default=60
+    seconds : float, default=20
         How long all answers together may take; candidates without an answer have no score.
 
     Source
@@ -44,7 +46,7 @@ class PointwiseJudge:
 
     endpoint: ChatEndpoint
     max_calls: int | None = None
-    seconds: float = DEFAULT_SECONDS
+    seconds: float = DEFAULT_JUDGE_SECONDS
 
     def rank(self, query: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Scores documents as `Judge.rank` says. Raises EndpointError if there is no answer at all."""
@@ -60,14 +62,22 @@ class ListwiseJudge:
     """Shows all candidates to a vision-language model in one request, which puts them in order.
 
     The score of a candidate is the logit of the share of candidates that are behind it. A number that the model repeats or invents is ignored;
-    a candidate that it leaves out has no score. The answer may depend on the order of the candidates.
+    a candidate that it leaves out has no score. The answer may depend on the order of the candidates (`measure_order_effect`); with several
+    orders, a candidate has the mean of its scores in those that name it.
 
     Parameters
     ----------
     endpoint : ChatEndpoint
         The model, and the cache of its answers.
-    seconds : float, default=60
-        How long the answer may take.
+    seconds : float, default=20
+        How long all answers together may take.
+    orders : int, default=1
+        The number of orders in which the candidates are shown, one request each: the given one, its reverse, and random ones.
+
+    Raises
+    ------
+    OptionError
+        `orders` is not a whole number of at least 1.
 
     Source
     ------
@@ -82,22 +92,27 @@ class ListwiseJudge:
     """
 
     endpoint: ChatEndpoint
-    seconds: float = DEFAULT_SECONDS
+    seconds: float = DEFAULT_JUDGE_SECONDS
+    orders: int = 1
     listwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_count("orders", self.orders)
 
     def rank(self, query: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Scores documents as `Judge.rank` says. Raises EndpointError if there is no answer."""
         if not documents:
             return []
-        candidates = [document["image"] for document in documents]
         texts = {**_texts(query), "reference": "the first picture" if "image" in query else "none"}
-        request = ChatRequest(texts | {"candidates": f"{len(candidates)}, numbered from 1"}, (*_reference(query), *candidates))
-        (answer,) = self.endpoint.complete_within(Instructions.read("judge_list"), [request], self.seconds)
-        numbers = (json_object(answer or "", ["order"]) or {}).get("order")
-        known = [n - 1 for n in numbers if type(n) is int and 0 < n <= len(documents)] if isinstance(numbers, list) else []
-        order = list(dict.fromkeys(known))
-        scores = (log_odds((len(documents) - place - 0.5) / len(documents)) for place in range(len(order)))
-        return [{"corpus_id": i, "score": score} for i, score in zip(order, scores, strict=True)]
+        texts |= {"candidates": f"{len(documents)}, numbered from 1"}
+        orders = candidate_orders(len(documents), self.orders)
+        requests = [ChatRequest(texts, (*_reference(query), *(documents[i]["image"] for i in order))) for order in orders]
+        answers = self.endpoint.complete_within(Instructions.read("judge_list"), requests, self.seconds)
+        scores: dict[int, list[float]] = {}
+        for order, answer in zip(orders, answers, strict=True):
+            for place, number in enumerate(_read_numbers(answer or "", len(documents))):
+                scores.setdefault(order[number], []).append(log_odds((len(documents) - place - 0.5) / len(documents)))
+        return [{"corpus_id": i, "score": fmean(own)} for i, own in scores.items()]
 
 
 @dataclass(frozen=True)
@@ -108,6 +123,8 @@ class RerankJudge:
     ----------
     endpoint : ChatEndpoint
         The model and its server. Its cache stores one answer for each candidate.
+    seconds : float, default=20
+        How long the answer may take.
 
     Examples
     --------
@@ -118,13 +135,21 @@ class RerankJudge:
     """
 
     endpoint: ChatEndpoint
+    seconds: float = DEFAULT_JUDGE_SECONDS
     scale: ClassVar[JudgeScale] = JudgeScale.PROBABILITY
 
     def rank(self, query: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Scores documents as `Judge.rank` says. Raises EndpointError if there is no answer."""
         candidates = [document["image"] for document in documents]
-        scores = self.endpoint.rerank(query.get("text", ""), _reference(query), candidates)
+        scores = self.endpoint.rerank(query.get("text", ""), _reference(query), candidates, self.seconds)
         return [{"corpus_id": i, "score": score} for i, score in enumerate(scores) if score is not None]
+
+
+def _read_numbers(answer: str, count: int) -> list[int]:
+    """The positions that a list of numbers from 1 names, each once."""
+    numbers = (json_object(answer, ["order"]) or {}).get("order")
+    known = [n - 1 for n in numbers if type(n) is int and 0 < n <= count] if isinstance(numbers, list) else []
+    return list(dict.fromkeys(known))
 
 
 def _texts(query: Mapping[str, Any]) -> dict[str, str]:

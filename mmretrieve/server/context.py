@@ -88,9 +88,10 @@ class WaitingSearch:
 
     @property
     def kind(self) -> Hashable:
-        """Equal for searches that may be computed together: what takes long must not delay what does not."""
+        """Equal for searches that may be computed together: what takes long must not delay what does not. A judge looks at one alone."""
         composer, rule, *images = (getattr(self.body, name) for name in ("composer", "rule", "image", "upload", "region"))
-        return composer, rule, bool(self.images) or any(images)
+        alone = None if getattr(self.body, "judge", None) is None else object()
+        return composer, rule, bool(self.images) or any(images), alone
 
     @cached_property
     def request(self) -> SearchRequest:

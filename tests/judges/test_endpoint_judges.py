@@ -20,13 +20,20 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 import mmretrieve as mm
-from mmretrieve.errors import EndpointError
+from mmretrieve.cli.main import main
+from mmretrieve.errors import EndpointError, OptionError
 from mmretrieve.judges.base import judge_logits, log_odds
 from mmretrieve.judges.endpoint import ListwiseJudge, PointwiseJudge, RerankJudge
+from mmretrieve.judges.factory import register_judge_of
+from mmretrieve.judges.order import OrderEffect, measure_order_effect
 from mmretrieve.language.llm.cache import AnswerCache
 from mmretrieve.language.llm.endpoint import ChatEndpoint
+from mmretrieve.language.options import LanguageOptions
+from mmretrieve.registry import JUDGES
+from mmretrieve.server.app import create_app
 
 Body = dict[str, Any]
 CERTAIN = log_odds(0.9)  # of an answer without log-probabilities
@@ -305,3 +312,106 @@ def test_a_killed_judge_resumes(serve: Any, tmp_path: Path) -> None:
     assert len(times) == 40
     assert max(times.values()) <= 2
     assert sum(count == 2 for count in times.values()) <= 4  # those under way at the kill
+
+
+# Orders
+
+
+def test_several_orders_cancel_a_preference_for_the_first(serve: Any) -> None:
+    """A model that lists candidates as it sees them: in two orders, all means are equal."""
+    server = serve(lambda *_: completion('{"order": [1, 2, 3, 4]}'))
+    first = ListwiseJudge(endpoint(server))
+    assert measure_order_effect(first, QUERY, DOCUMENTS, orders=2) == OrderEffect(2, -1, 0)
+    assert judge_logits(ListwiseJudge(endpoint(server), orders=2), QUERY, DOCUMENTS).tolist() == pytest.approx([0] * 4)
+    assert [len(images_of(body["messages"][-1]["content"])) for body in server.bodies] == [5] * 4
+    with pytest.raises(OptionError, match="orders must be a whole number of at least 1, got 0"):
+        ListwiseJudge(endpoint(server), orders=0)
+
+
+def test_a_pointwise_judge_does_not_depend_on_the_order(serve: Any) -> None:
+    judge = PointwiseJudge(endpoint(serve(yes_if_red)))
+    assert measure_order_effect(judge, QUERY, DOCUMENTS) == OrderEffect(4, 1, 1)
+
+
+# By name, in the shell and on a server
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("name", "answer", "reason"),
+    [
+        ("endpoint", "it is a nice picture", "failed (EndpointError"),
+        ("endpoint-listwise", "the third one", "scored none of the 4 items that it saw"),
+        ("endpoint-listwise", '{"order": [99, 120]}', "scored none of the 4 items that it saw"),
+        ("endpoint-rerank", "prose", "the response has no results"),
+        ("endpoint", None, "no answer within 0.3 s in all"),
+        ("endpoint-rerank", None, "no answer within 0.3 s in all"),
+    ],
+)
+def test_the_shell_keeps_the_first_stage(
+    serve: Any, capsys: pytest.CaptureFixture[str], name: str, answer: str | None, reason: str
+) -> None:
+    server: ModelServer = serve(lambda *_: server.closing.wait(20) if answer is None else completion(answer))
+    search = ["search", "wardrobe", "--prompt", "in red", "-k", "4", "--judge-k", "4"]
+    assert main(search) == 0
+    first = capsys.readouterr().out
+    model = ["--endpoint", server.address, "--model", "m", "--timeout", "5"]
+    assert main([*search, "--judge", name, *model, "--judge-seconds", "0.3" if answer is None else "9"]) == 0
+    out, err = capsys.readouterr()
+    assert out == first
+    (line,) = [line for line in err.splitlines() if "the order without the judge" in line]
+    assert reason in line
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_shell_search_is_judged_and_replayed_offline(serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = serve(lambda *_: completion('{"order": [3, 1, 2, 4]}'))
+    search = ["search", "wardrobe", "--prompt", "in red", "-k", "4", "--judge-k", "4", "--json"]
+    main(search)
+    first = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+    search += ["--judge", "endpoint-listwise", "--judge-weight", "inf", "--model", "m", "--memory", str(tmp_path / "a.sqlite")]
+    JUDGES._entries = dict(entries := JUDGES._entries)
+    assert main([*search, "--endpoint", server.address]) == 0
+    judged = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+    assert judged == [first[i] for i in (2, 0, 1, 3)]
+    server.close()
+    JUDGES._entries = entries
+    assert main([*search, "--offline"]) == 0
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == judged
+
+
+def test_clients_name_only_judges_of_the_server(registered: None, serve: Any, retriever: mm.Retriever) -> None:  # noqa: ARG001
+    server = serve(lambda *_: completion('{"order": [2, 1]}'))
+    with TestClient(create_app(retriever), base_url="http://127.0.0.1") as client:
+
+        def search(judge: str) -> Any:
+            return client.post("/api/search", json={"prompt": "in red", "k": 3, "judge_k": 3, "judge": judge})
+
+        for name in ("endpoint", "endpoint-listwise", "transformers:some/model", f"cross-encoder:{server.address}"):
+            response = search(name)
+            assert response.status_code in (400, 422)
+            assert response.json()["error"].startswith("unknown judge")
+        assert server.bodies == []
+        register_judge_of(LanguageOptions(judge="endpoint-listwise", model="m", endpoint=server.address))
+        body = search("endpoint-listwise").json()
+        assert body["note"] == "the judge scored 2 of the 3 items; the others count as the worst of these"
+        assert search("endpoint").json()["error"].startswith("unknown judge 'endpoint'")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--judge", "endpont", "--model", "m"], "unknown judge 'endpont'; did you mean 'endpoint'?"),
+        (["--judge", "endpoint"], "an endpoint needs --model NAME"),
+        (
+            ["--model", "m"],
+            "--model given, but no captioner, rewriter, paraphraser, compiler, describer or judge is the endpoint",
+        ),
+        (["--judge", "transformers:/nowhere"], "the judge could not be loaded"),
+    ],
+)
+def test_a_judge_that_cannot_be_made_is_an_error(options: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "wardrobe", "--prompt", "in red", *options]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert reason in err
