@@ -20,7 +20,7 @@ from mmretrieve.cli.runtime import (
 )
 from mmretrieve.errors import OptionError, printable
 from mmretrieve.inversion.recipe import PhiRecipe
-from mmretrieve.options import DEFAULT_ENCODER, NO_MATCH, Colors, ComposerName, Decode
+from mmretrieve.options import DEFAULT_CAPTION_FIELD, DEFAULT_ENCODER, NO_MATCH, Colors, ComposerName, Decode
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 
@@ -41,27 +41,28 @@ def index(options: argparse.Namespace) -> int:
     from mmretrieve.gallery.store.store import is_gallery
 
     if is_gallery(options.source):
+        _check_no_captions(options)
         other = Gallery.open(options.source)
         with progress_bar(len(other), "items", options.quiet) as progress:
             gallery = Gallery.like(options.gallery, other)
             if options.patches:
                 gallery.use_encoder(load_named_encoder(options, options.encoder or gallery.encoder_identity.model, gallery))
             return _finish_write(options, gallery, gallery.merge(other.path, progress=progress.update))
-    source = _source(options)  # a wrong source must not leave an empty gallery behind
+    source, captions = _source(options), _captions(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
     shared = source if options.shard is None else Shard(source, *options.shard)
     with progress_bar(len(shared), "images", options.quiet) as progress:
-        return _finish_write(options, gallery, gallery.add(shared, update=options.update, progress=progress.update))
+        report = gallery.add(shared, captions=captions, update=options.update, progress=progress.update)
+        return _finish_write(options, gallery, report)
 
 
 def sync(options: argparse.Namespace) -> int:
     """Makes a gallery equal to its source: adds new images, replaces changed ones, deletes removed ones."""
-    source = _source(options)
+    source, captions = _source(options), _captions(options)
     gallery = _gallery_to_fill(options)
     with progress_bar(len(source), "images", options.quiet) as progress:
-        return _finish_write(
-            options, gallery, gallery.sync(source, allow_removal=options.allow_removal, progress=progress.update)
-        )
+        report = gallery.sync(source, captions=captions, allow_removal=options.allow_removal, progress=progress.update)
+        return _finish_write(options, gallery, report)
 
 
 def search(options: argparse.Namespace) -> int:
@@ -109,17 +110,48 @@ def _source(options: argparse.Namespace) -> Source:
     return read_source(options.source, Columns(image=options.image_column, id=options.id_column), exclude=options.exclude)
 
 
+def _captions(options: argparse.Namespace) -> dict[str, str] | None:
+    """The captions of the file; None if none is named."""
+    from mmretrieve.gallery.captions import read_captions
+
+    if options.captions is not None:
+        return read_captions(options.captions, id_field=options.id_field, caption_field=options.caption_field)
+    if options.id_field is not None:
+        raise OptionError("--id-field names a field of the file of --captions, and there is none; leave it out")
+    return None
+
+
+def _check_no_captions(options: argparse.Namespace) -> None:
+    """Raises OptionError for captions of a gallery that is merged."""
+    given = [name for name in ("captions", "caption_field", "caption_weight", "id_field") if getattr(options, name) is not None]
+    if given:
+        raise OptionError(
+            f"{options.source}: vectors of another gallery are copied as they are; leave out --{given[0].replace('_', '-')}"
+        )
+
+
 def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
     from mmretrieve.gallery.gallery import Gallery
     from mmretrieve.gallery.store.store import is_gallery
 
-    folder = Path(options.gallery)
+    folder, field = Path(options.gallery), options.caption_field
     if not is_gallery(folder):
         encoder = load_named_encoder(options, options.encoder or DEFAULT_ENCODER)
         decode, colors = options.decode or Decode.EXACT, options.colors or Colors.SRGB
-        return Gallery.create(folder, encoder=encoder, decode=decode, colors=colors)
+        if options.captions is not None and field is None:
+            field = DEFAULT_CAPTION_FIELD
+        weight = options.caption_weight
+        return Gallery.create(folder, encoder=encoder, decode=decode, colors=colors, caption_field=field, caption_weight=weight)
     existing = Gallery.open(folder)
-    for name, given, made_with in (("decode", options.decode, existing.decode), ("colors", options.colors, existing.colors)):
+    blend, weight = existing.manifest.captions, options.caption_weight
+    if blend is None and weight is None and (options.captions is not None or field is not None):
+        raise OptionError(f"{folder}: captions have no weight in this gallery; leave them out, or index into a new gallery")
+    for name, given, made_with in (
+        ("decode", options.decode, existing.decode),
+        ("colors", options.colors, existing.colors),
+        ("caption-weight", weight, 0 if blend is None else blend.weight),
+        ("caption-field", field, field if blend is None else blend.field),
+    ):
         if given not in (None, made_with):
             raise OptionError(
                 f"{folder}: this gallery was made with --{name} {made_with!s}; leave out --{name}, or index into a new gallery"

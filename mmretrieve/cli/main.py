@@ -10,7 +10,15 @@ from typing import Any
 
 from mmretrieve.cli import arguments, commands, maintenance
 from mmretrieve.cli.runtime import run_command
-from mmretrieve.options import BUILT_IN, DEFAULT_ENCODER, DEFAULT_RECALL, Colors, Decode
+from mmretrieve.options import (
+    BUILT_IN,
+    DEFAULT_CAPTION_FIELD,
+    DEFAULT_CAPTION_WEIGHT,
+    DEFAULT_ENCODER,
+    DEFAULT_RECALL,
+    Colors,
+    Decode,
+)
 
 EXIT_STATUS = "Exit status: 0 done, 1 failed, 2 wrong use, 3 done except for images that could not be added, 130 interrupted."
 
@@ -113,6 +121,13 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
     text = "srgb applies embedded color profiles; raw ignores them, as papers do (default: the gallery's, else srgb)"
     command.add_argument("--colors", choices=tuple(map(str, Colors)), help=text)
+    text = "captions by the ids of items, blended into their vectors: a .json, .jsonl or .csv file"
+    command.add_argument("--captions", metavar="FILE", help=text)
+    text = f"the field that holds captions, of the file or of the items (default: the gallery's, else {DEFAULT_CAPTION_FIELD})"
+    command.add_argument("--caption-field", metavar="NAME", help=text)
+    text = f"weight of captions from 0 to 1 (default: the gallery's, else {DEFAULT_CAPTION_WEIGHT} if there are captions)"
+    command.add_argument("--caption-weight", type=arguments.share, metavar="W", help=text)
+    command.add_argument("--id-field", metavar="NAME", help="the field of the file of captions that holds the ids")
     text = "the fields that name and describe the items in captions; later runs keep them (default: found automatically)"
     command.add_argument("--vocabulary-fields", type=arguments.names, metavar="NAME,NAME", help=text)
     text = "the field that names an item in results; later runs keep it (default: found automatically)"

@@ -160,7 +160,14 @@ def import_(options: argparse.Namespace) -> int:
         encoder = load_named_encoder(options, options.encoder)
         manifest = Manifest(encoder.identity, encoder.dim)
     gallery = Gallery.for_vectors(
-        options.gallery, manifest.encoder, manifest.dim, manifest.decode, manifest.setting, manifest.colors, manifest.dtype
+        options.gallery,
+        manifest.encoder,
+        manifest.dim,
+        manifest.decode,
+        manifest.setting,
+        manifest.colors,
+        manifest.dtype,
+        manifest.captions,
     )
     gallery.check_encoder(manifest.encoder)
     with progress_bar(total, "items", options.quiet) as progress:

@@ -124,8 +124,8 @@ class GalleryBase(ABC, Generic[View]):
         Returns
         -------
         dict of str to object
-            `path`, `items`, `dim`, `encoder`, `decode`, `colors`, `dtype`, `setting`, `fields`, `title_field`, `vocabulary` and `index`, as JSON can represent
-            them. A folder also has `deleted` and `bytes` (the size of each file).
+            `path`, `items`, `dim`, `encoder`, `decode`, `colors`, `dtype`, `captions`, `setting`, `fields`, `title_field`, `vocabulary` and
+            `index`, as JSON can represent them. A folder also has `deleted` and `bytes` (the size of each file).
 
         Examples
         --------
@@ -142,6 +142,7 @@ class GalleryBase(ABC, Generic[View]):
             "decode": str(self.decode),
             "colors": str(self.colors),
             "dtype": None if self.dtype is None else str(self.dtype),
+            "captions": None if (captions := self.manifest.captions) is None else asdict(captions),
             "setting": None if self.setting is None else asdict(self.setting),
             "fields": {name: str(kind) for name, kind in self.manifest.fields.items()},
             "title_field": self.title_field,

@@ -17,6 +17,7 @@ from PIL import Image
 from mmretrieve.concurrency import map_batches_ahead
 from mmretrieve.encoders.base import BatchEncoder, Encoder, Progress
 from mmretrieve.errors import EncoderError, GalleryError, ImageError, VectorError
+from mmretrieve.gallery.captions import CaptionBlend
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, open_image, thumbnail
 from mmretrieve.options import Colors, Decode
@@ -45,7 +46,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class ItemEncoder:
-    """Encodes the files of items with the encoder of a gallery, decoded as all of its images.
+    """Encodes the files of items with the encoder of a gallery, decoded as all of its images, and blends in their captions.
 
     `progress` is called for each item that was decoded.
     """
@@ -54,6 +55,12 @@ class ItemEncoder:
     decode: Decode
     colors: Colors
     progress: Progress
+    captions: CaptionBlend | None = None
+
+    def key(self, item: Item) -> str:
+        """What the vector of an item depends on: its content, and its caption if captions count."""
+        caption = None if self.captions is None else self.captions.caption(item.fields)
+        return item.hash if caption is None else f"{item.hash} {caption}"
 
     def encode_batches(self, batches: Iterator[Iterator[Item]]) -> Iterator[list[EncodedImage | Failed]]:
         """Yields for each batch, as soon as it is encoded, the encoded image of each item, or why there is none."""
@@ -61,11 +68,11 @@ class ItemEncoder:
         images = self._images(batches, opened)
         if isinstance(self.encoder, BatchEncoder):
             for features in self.encoder.feature_batches(images):
-                yield _results(opened.popleft(), _unit_if_possible(features))
+                yield self._results(opened.popleft(), _unit_if_possible(features))
             return
         for batch in images:
             try:
-                yield _results(opened[0], self.encoder.encode_images(batch))
+                yield self._results(opened[0], self.encoder.encode_images(batch))
             except VectorError:  # of one image, or of several; each by itself tells which
                 deque(batch, maxlen=0)
                 yield [one if isinstance(one, Failed) else self.encode(one.item) for one in opened[0]]
@@ -78,7 +85,7 @@ class ItemEncoder:
             return opened
         image, one = opened
         try:
-            return _results([one], self.encoder.encode_images([image]))[0]
+            return self._results([one], self.encoder.encode_images([image]))[0]
         except VectorError as error:
             return Failed(f"the encoder cannot encode it ({error})")
 
@@ -103,6 +110,16 @@ class ItemEncoder:
             yield image
             del image, result  # what is decoded next may need the memory
 
+    def _results(self, opened: Sequence[_Opened | Failed], vectors: Float32) -> list[EncodedImage | Failed]:
+        """What became of each item of a batch, given the vectors of the images of those that were opened."""
+        items = [one.item for one in opened if isinstance(one, _Opened)]
+        if len(vectors) != len(items):
+            raise EncoderError(f"the encoder returned {len(vectors)} vectors for {len(items)} images")
+        if self.captions is not None:
+            vectors = self.captions.blend(self.encoder, items, vectors)
+        rows, problems = iter(vectors), map(bad_rows(vectors).get, range(len(items)))
+        return [one if isinstance(one, Failed) else _result(one, next(rows), next(problems)) for one in opened]
+
     def _open(self, item: Item) -> tuple[Image.Image, _Opened] | Failed:
         """The image of an item, and what is stored besides its vector."""
         try:
@@ -123,14 +140,6 @@ class _Opened:
     item: Item
     size: tuple[int, int]
     thumbnail: bytes
-
-
-def _results(opened: Sequence[_Opened | Failed], vectors: Float32) -> list[EncodedImage | Failed]:
-    """What became of each item of a batch, given the vectors of those that were opened."""
-    if len(vectors) != (count := sum(isinstance(one, _Opened) for one in opened)):
-        raise EncoderError(f"the encoder returned {len(vectors)} vectors for {count} images")
-    rows, problems = iter(vectors), map(bad_rows(vectors).get, range(count))
-    return [one if isinstance(one, Failed) else _result(one, next(rows), next(problems)) for one in opened]
 
 
 def _result(one: _Opened, vector: Float32, problem: str | None) -> EncodedImage | Failed:

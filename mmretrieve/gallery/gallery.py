@@ -27,6 +27,7 @@ from mmretrieve.encoders.loading import EncoderLike, as_encoder
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.gallery import copying, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
+from mmretrieve.gallery.captions import CaptionBlend, CaptionedSource, Captions, read_captions
 from mmretrieve.gallery.encoding import THUMBNAIL_SIDE
 from mmretrieve.gallery.index import index_manifest, manager
 from mmretrieve.gallery.index.gpu import resolve_device
@@ -130,6 +131,8 @@ class Gallery(GalleryBase[LocalView]):
         decode: Decode | str = Decode.EXACT,
         colors: Colors | str = Colors.SRGB,
         setting: PDV | None = None,
+        caption_field: str | None = None,
+        caption_weight: float | None = None,
     ) -> Gallery:
         """Creates an empty gallery.
 
@@ -145,6 +148,11 @@ class Gallery(GalleryBase[LocalView]):
             Whether embedded color profiles count, as they do in viewers; papers encode raw values.
         setting : PDV, optional
             The PDV parameters with which searches of this gallery start.
+        caption_field : str, optional
+            The field of the items that holds captions, if captions count. By default "caption" if there is a weight.
+        caption_weight : float, optional
+            From 0 to 1: the vector of an item is that of its image times 1 − weight plus that of its caption times weight, normalized.
+            By default 0.15 if there is a field. Without either, and with the weight 0, captions do not count.
 
         Returns
         -------
@@ -156,7 +164,11 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the folder is not empty or cannot be written.
         OptionError
-            If `setting` is not a PDV, or `decode` or `colors` is unknown.
+            If `setting` is not a PDV, `decode` or `colors` is unknown, or `caption_weight` is out of range.
+
+        Source
+        ------
+        Blended captions: ImageScope (arXiv 2503.10166), XR (arXiv 2601.14245)
 
         Examples
         --------
@@ -168,7 +180,8 @@ class Gallery(GalleryBase[LocalView]):
         (0, 128)
         """
         encoder = as_encoder(encoder)
-        manifest = _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors, dtype_of(encoder))
+        captions = CaptionBlend.of(caption_field, caption_weight)
+        manifest = _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors, dtype_of(encoder), captions)
         return cls(manifest.create_store(check_path("path", path)), encoder)
 
     @classmethod
@@ -284,6 +297,7 @@ class Gallery(GalleryBase[LocalView]):
         setting: PDV | None = None,
         colors: Colors | str = Colors.SRGB,
         dtype: Dtype | str | None = None,
+        captions: CaptionBlend | None = None,
     ) -> Gallery:
         """Opens the gallery in a folder, or creates one for vectors that were computed elsewhere.
 
@@ -303,6 +317,8 @@ class Gallery(GalleryBase[LocalView]):
             How the colors of the images were read.
         dtype : Dtype, optional
             The dtype in which the image tower of the encoder computed. By default it is not known.
+        captions : CaptionBlend, optional
+            How captions count in the vectors. By default they do not.
 
         Returns
         -------
@@ -316,7 +332,7 @@ class Gallery(GalleryBase[LocalView]):
         OptionError
             If `dim` is not a whole number of at least 1, or `encoder` is neither an encoder nor an identity.
         """
-        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting, colors, dtype)
+        folder, manifest = check_path("path", path), _new_manifest(encoder, dim, decode, setting, colors, dtype, captions)
         return cls.open(folder) if is_gallery(folder) else cls(manifest.create_store(folder))
 
     @classmethod
@@ -349,7 +365,8 @@ class Gallery(GalleryBase[LocalView]):
         ...     len(copy), copy.encoder_identity.model
         (0, 'wardrobe')
         """
-        return cls.for_vectors(path, other.encoder_identity, other.dim, other.decode, other.setting, other.colors, other.dtype)
+        made = other.manifest
+        return cls.for_vectors(path, made.encoder, made.dim, made.decode, made.setting, made.colors, made.dtype, made.captions)
 
     def __reduce__(self) -> tuple[Callable[..., Gallery], tuple[object, ...]]:
         """A process that is spawned opens the gallery again, without the encoder."""
@@ -437,6 +454,7 @@ class Gallery(GalleryBase[LocalView]):
         self,
         source: str | Path | Source | Sequence[str | Path | Source],
         *,
+        captions: Captions | None = None,
         update: bool = False,
         exclude: Sequence[str] = (),
         progress: Progress | None = None,
@@ -451,6 +469,9 @@ class Gallery(GalleryBase[LocalView]):
         source : str, Path, Source or list of these
             A folder, a tar file, a table, an image or whatever else `read_source` reads; a `Source` object; the folder of another gallery,
             which is merged (see `merge`); or a list of sources. The id of an image that is named by itself is its file name.
+        captions : str, Path or mapping of str to str, optional
+            The captions of a gallery with a caption weight, by the ids of items: a .json, .jsonl or .csv file, or a mapping. An item of
+            which the caption is new or another is encoded again; one that has none here keeps its caption.
         update : bool, default=False
             Whether items whose image has changed are replaced. Otherwise they are reported as failed.
         exclude : sequence of str, optional
@@ -468,6 +489,8 @@ class Gallery(GalleryBase[LocalView]):
         GalleryError
             If the source is empty or cannot be read, the gallery was opened without an encoder, another process is writing, or the
             disk is full.
+        OptionError
+            If `captions` is neither such a file nor a mapping of texts, or the source is another gallery.
 
         Examples
         --------
@@ -479,11 +502,23 @@ class Gallery(GalleryBase[LocalView]):
         ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"))
         ...     print(gallery.add(folder))
         1 added, 0 skipped, 0 failed
+
+        Captions count in the vectors of a gallery that was created with a weight for them:
+
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = shutil.copy(image, folder)
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"), caption_weight=0.15)
+        ...     print(gallery.add(folder, captions={image.name: "a photo of a coat"}))
+        ...     gallery.item(image.name).fields["caption"]
+        1 added, 0 skipped, 0 failed
+        'a photo of a coat'
         """
         if isinstance(source, str | Path) and is_gallery(source):
+            if captions is not None:
+                raise OptionError(f"{source}: vectors of another gallery are copied as they are; leave out captions")
             return self.merge(source, progress=progress)
         sources: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
-        return self._add_sources(lambda: read_sources(sources, exclude), SyncRule(update), progress)
+        return self._add_sources(lambda: read_sources(sources, exclude), SyncRule(update), progress, captions)
 
     @checks_keywords
     def add_items(self, items: Iterable[NewItem], *, update: bool = False, progress: Progress | None = None) -> AddReport:
@@ -533,6 +568,7 @@ class Gallery(GalleryBase[LocalView]):
         self,
         source: str | Path | Source,
         *,
+        captions: Captions | None = None,
         exclude: Sequence[str] = (),
         allow_removal: float | None = None,
         progress: Progress | None = None,
@@ -547,6 +583,8 @@ class Gallery(GalleryBase[LocalView]):
         ----------
         source : str, Path or Source
             As in `add`, but not a list.
+        captions : str, Path or mapping of str to str, optional
+            As in `add`.
         exclude : sequence of str, optional
             As in `add`.
         allow_removal : float, optional
@@ -568,7 +606,7 @@ class Gallery(GalleryBase[LocalView]):
             If `allow_removal` is not a number from 0 to 1.
         """
         rule = SyncRule(update=True, remove=True, allow_removal=check_allow_removal(allow_removal))
-        return self._add_sources(lambda: [as_source(source, exclude)], rule, progress)
+        return self._add_sources(lambda: [as_source(source, exclude)], rule, progress, captions)
 
     @checks_keywords
     def add_vectors(
@@ -882,13 +920,26 @@ class Gallery(GalleryBase[LocalView]):
     def _chosen_vocabulary(self) -> GalleryVocabulary | None:
         return Manifest.of(self._store).vocabulary
 
-    def _add_sources(self, sources: Callable[[], Sequence[Source]], rule: SyncRule, progress: Progress | None) -> AddReport:
-        """Adds the sources that `sources` opens. Without an encoder, they are not opened."""
-        encoder, report = self._required_encoder("adding needs"), AddReport()
+    def _add_sources(
+        self,
+        sources: Callable[[], Sequence[Source]],
+        rule: SyncRule,
+        progress: Progress | None,
+        captions: Captions | None = None,
+    ) -> AddReport:
+        """Adds the sources that `sources` opens, with the captions of their images. Without an encoder, they are not opened."""
+        encoder, blend = self._required_encoder("adding needs"), self.manifest.captions
+        report = AddReport()
         check_supports(encoder, Modality.IMAGE, "adding images")
+        if blend is not None:
+            check_supports(encoder, Modality.TEXT, "a gallery with captions")
+        texts = None if captions is None else read_captions(captions)
+        if blend is None and texts is not None:
+            report += AddReport(notes=("captions have no weight in this gallery, so they were left out",))
         for source in sources():
+            captioned = source if blend is None or texts is None else CaptionedSource(source, texts, blend.field)
             with self._writing():
-                report += add_source(self._store, encoder, source, rule, progress)
+                report += add_source(self._store, encoder, captioned, rule, progress)
         return report
 
     def _required_encoder(self, purpose: str) -> Encoder:
@@ -919,11 +970,18 @@ def _new_manifest(
     setting: PDV | None,
     colors: Colors | str,
     dtype: Dtype | str | None,
+    captions: CaptionBlend | None,
 ) -> Manifest:
     """The manifest of a gallery that is created. Raises OptionError for a wrong value."""
     if setting is not None and not isinstance(setting, PDV):
         raise OptionError(f"setting must be a PDV, got {setting!r}")
     made_in = None if dtype is None else Dtype(dtype)
     return Manifest(
-        identity_of(encoder), check_count("dim", dim), Decode(decode), setting, colors=Colors(colors), dtype=made_in
+        identity_of(encoder),
+        check_count("dim", dim),
+        Decode(decode),
+        setting,
+        colors=Colors(colors),
+        dtype=made_in,
+        captions=captions,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Lock
@@ -21,6 +21,7 @@ from mmretrieve.concurrency import StreamWorker, map_ahead
 from mmretrieve.encoders.base import Encoder, Progress
 from mmretrieve.errors import GalleryError, ImageError, OptionError
 from mmretrieve.gallery.encoding import EncodedImage, Failed, ItemEncoder
+from mmretrieve.gallery.manifest import Manifest
 from mmretrieve.gallery.recognition import KnownFiles
 from mmretrieve.gallery.removal import removal_problem
 from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fields, unicode_forms
@@ -108,10 +109,14 @@ class New:
 
 @dataclass(frozen=True)
 class MetadataUpdated:
-    """The new record of an existing image whose location, source or fields have changed."""
+    """The new record of an existing image whose location, source or fields have changed, and the item before."""
 
     record: ItemRecord
-    fields_changed: bool
+    before: Item
+
+    @property
+    def fields_changed(self) -> bool:
+        return self.record.item.fields != self.before.fields
 
 
 @dataclass(frozen=True)
@@ -160,13 +165,14 @@ class SyncRule:
 
 def add_source(store: Store, encoder: Encoder, source: Source, rule: SyncRule, progress: Progress | None = None) -> AddReport:
     """Adds a source. Call within `writing`. Ids are stored in Unicode's form NFC. `progress` is called from two threads, never at once."""
-    items = ItemEncoder(encoder, store.decode, store.colors, _one_at_a_time(progress))
+    captions = Manifest.of(store).captions
+    items = ItemEncoder(encoder, store.decode, store.colors, _one_at_a_time(progress), captions)
     with StreamWorker(items.encode_batches) as worker:
         addition = _Addition(store, items, worker, normalize("NFC", source.name), update=rule.update)
         for entries in addition.read(source):
             addition.add(entries)
         addition.commit_all()
-    report = addition.report
+    report = addition.report + AddReport(notes=addition.notes())
     if rule.remove:
         report += _remove(store, addition, rule.allow_removal)
     if isinstance(source, ReportingSource):
@@ -189,12 +195,17 @@ def _one_at_a_time(progress: Progress | None) -> Progress:
 
 @dataclass(frozen=True)
 class _Batch:
-    """A classified batch of entries. `images`: what is known of the contents of its new items; `to_encode`: the items that the encoder got."""
+    """A classified batch of entries.
+
+    `images`: what is known of its new items, by `key`, which is equal for items with the same vector; `to_encode`: the items that the
+    encoder got.
+    """
 
     entries: Sequence[Entry]
     outcomes: Sequence[Outcome]
     images: dict[str, EncodedImage | Failed]
     to_encode: Sequence[Item]
+    key: Callable[[Item], str]
 
     @property
     def new(self) -> list[New]:
@@ -204,7 +215,12 @@ class _Batch:
     def ids(self) -> set[str]:
         """All ids that its commit may change, in form NFC."""
         updated = (one.record.item.id for one in self.outcomes if isinstance(one, MetadataUpdated))
-        return {entry.id for entry in self.entries} | {normalize("NFC", id_) for id_ in updated}
+        changed = (*updated, *(one.item.id for one in self.new))
+        return {entry.id for entry in self.entries} | {normalize("NFC", id_) for id_ in changed}
+
+    def image_of(self, new: New) -> EncodedImage | Failed:
+        """The encoded image of a new item, or why there is none."""
+        return self.images[self.key(new.item)]
 
 
 class _Addition:
@@ -227,6 +243,7 @@ class _Addition:
         self.is_seen = np.zeros(self.before.total, bool)
         self._known = KnownFiles(store, name) if name else None  # a program that gives single items means their ids
         self._field_types = store.ledger.field_types()
+        self._added = self._uncaptioned = 0  # items that were encoded, and those of them without a caption
         self._batches = deque[_Batch]()  # on their way
 
     def read(self, source: Source) -> Iterator[list[Entry]]:
@@ -243,13 +260,14 @@ class _Addition:
         if any(one.ids & {entry.id for entry in batch} for one in self._batches):
             self.commit_all()
         outcomes = self._classify(batch)
-        new = {outcome.item.hash: outcome.item for outcome in reversed(outcomes) if isinstance(outcome, New)}
-        images: dict[str, EncodedImage | Failed] = dict(_stored_images(self._store, new))
-        others = {item.hash for one in self._batches for item in one.to_encode}
-        to_encode = [item for content, item in reversed(new.items()) if content not in images and content not in others]
+        key = self._items.key
+        new = {key(outcome.item): outcome.item for outcome in reversed(outcomes) if isinstance(outcome, New)}
+        images: dict[str, EncodedImage | Failed] = dict(_stored_images(self._store, new, key))
+        others = {key(item) for one in self._batches for item in one.to_encode}
+        to_encode = [item for each, item in reversed(new.items()) if each not in images and each not in others]
         if to_encode:
             self._worker.put(to_encode)
-        self._batches.append(_Batch(batch, outcomes, images, to_encode))
+        self._batches.append(_Batch(batch, outcomes, images, to_encode, key))
         is_in_memory = any(isinstance(entry, SourceItem) and not entry.location.path for entry in batch)
         while len(self._batches) > (0 if is_in_memory else MAX_BATCHES_AHEAD):
             self._commit()
@@ -269,20 +287,40 @@ class _Addition:
         if self._known is not None:
             self._known.take(existing.values())
             outcomes = _recognize(self._known, outcomes)
+        outcomes = [self._encode_again(outcome) for outcome in outcomes]
         self.is_seen[[record.row for record in existing.values() if record.row < self.before.total]] = True
         return outcomes
+
+    def _encode_again(self, outcome: Outcome) -> Outcome:
+        """An existing image whose caption changes gets another vector, so it replaces itself."""
+        if not isinstance(outcome, MetadataUpdated) or self._items.key(outcome.before) == self._items.key(outcome.record.item):
+            return outcome
+        return New(outcome.record.item, outcome.record.row)
+
+    def notes(self) -> tuple[str, ...]:
+        """How many of the items that were encoded have no caption, if captions count."""
+        if self._items.captions is None or not self._uncaptioned:
+            return ()
+        name = f"{self.source}: " if self.source else ""
+        return (
+            f"{name}{self._uncaptioned:,} of {self._added:,} new items have no caption: their vectors are those of their images",
+        )
 
     def _commit(self) -> None:
         """Waits for the images of the oldest batch, and commits it."""
         batch = self._batches.popleft()
         images = batch.images
         if batch.to_encode:
-            images |= zip([item.hash for item in batch.to_encode], self._worker.get(), strict=True)
-        copies = {outcome.item.hash: outcome.item for outcome in batch.new if outcome.item.hash not in images}
+            images |= zip(map(batch.key, batch.to_encode), self._worker.get(), strict=True)
+        copies = {key: one.item for one in batch.new if (key := batch.key(one.item)) not in images}
         if copies:  # of images that were on their way
-            images |= _stored_images(self._store, copies)
-            images |= {content: self._items.encode(item) for content, item in copies.items() if content not in images}
+            images |= _stored_images(self._store, copies, batch.key)
+            images |= {key: self._items.encode(item) for key, item in copies.items() if key not in images}
         self.report += _commit(self._store, batch)
+        if (captions := self._items.captions) is not None:
+            items = [one.item for one in batch.new if isinstance(batch.image_of(one), EncodedImage)]
+            self._added += len(items)
+            self._uncaptioned += sum(captions.caption(item.fields) is None for item in items)
         self._items.progress(len(batch.outcomes) - len(batch.to_encode))
 
 
@@ -362,7 +400,8 @@ def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, upd
     try:
         fingerprint = entry.location.fingerprint()
         if record is not None and (record.item.location, record.item.fingerprint) == (entry.location, fingerprint):
-            return _update_metadata(record, replace(record.item, fields=entry.fields, source=source or record.item.source))
+            same = replace(record.item, location=entry.location, fields=entry.fields, source=source or record.item.source)
+            return _update_metadata(record, same)
         with entry.location.open() as file:
             content = content_hash(file)
     except (ImageError, GalleryError) as error:
@@ -373,7 +412,8 @@ def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, upd
     if _belongs_to_another(record.item, entry, source):
         return Unchanged() if is_same else Failed(f"the id already exists, from {record.item.source}")
     if is_same and not entry.location.path:  # in memory: the file of the item stays
-        return _update_metadata(record, replace(record.item, fields=entry.fields))
+        location = record.item.location if record.item.location.path else entry.location
+        return _update_metadata(record, replace(record.item, location=location, fields=entry.fields))
     if is_same:
         return _update_metadata(
             record,
@@ -394,7 +434,7 @@ def _update_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchan
     """Returns the record with the metadata of `item`. Fields that `item` does not name stay; those that are None are removed."""
     fields = {name: value for name, value in {**record.item.fields, **item.fields}.items() if value is not None}
     item = replace(item, fields=fields)
-    return Unchanged() if item == record.item else MetadataUpdated(replace(record, item=item), fields != record.item.fields)
+    return Unchanged() if item == record.item else MetadataUpdated(replace(record, item=item), record.item)
 
 
 def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
@@ -412,7 +452,7 @@ def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:
 
 def _commit(store: Store, batch: _Batch) -> AddReport:
     """Commits a batch whose images are complete."""
-    added = [(one, image) for one in batch.new if isinstance(image := batch.images[one.item.hash], EncodedImage)]
+    added = [(one, image) for one in batch.new if isinstance(image := batch.image_of(one), EncodedImage)]
     updated = [outcome for outcome in batch.outcomes if isinstance(outcome, MetadataUpdated)]
     replaced = [outcome.replaced_row for outcome, _ in added if outcome.replaced_row is not None]
     if added:
@@ -423,20 +463,22 @@ def _commit(store: Store, batch: _Batch) -> AddReport:
         store.ledger.rewrite([outcome.record for outcome in updated])
     outcomes = zip(batch.entries, batch.outcomes, strict=True)
     failed = {entry.id: outcome.reason for entry, outcome in outcomes if isinstance(outcome, Failed)}
-    failed |= {one.item.id: image.reason for one in batch.new if isinstance(image := batch.images[one.item.hash], Failed)}
+    failed |= {one.item.id: image.reason for one in batch.new if isinstance(image := batch.image_of(one), Failed)}
     fields_changed = sum(outcome.fields_changed for outcome in updated)
     unchanged = sum(isinstance(outcome, Unchanged) for outcome in batch.outcomes) + len(updated) - fields_changed
     return AddReport(len(added) - len(replaced), unchanged, failed, len(replaced) + fields_changed)
 
 
-def _stored_images(store: Store, hashes: Collection[str]) -> dict[str, EncodedImage]:
-    """Returns the vectors of those contents that an item of the gallery has, a deleted one included. A copy gets the same vector."""
-    existing = store.ledger.records_by_content(hashes)
+def _stored_images(store: Store, items: Mapping[str, Item], key: Callable[[Item], str]) -> dict[str, EncodedImage]:
+    """Returns the vectors of those items, by `key`, that an item of the gallery has, a deleted one included. A copy gets the same vector."""
+    existing = store.ledger.records_by_content({item.hash for item in items.values()})
     if not existing:
         return {}
     stored = store.float16_rows(store.ledger.version())
     return {
-        content: EncodedImage(stored[record.row], record.item.width, record.item.height)
-        for content, record in existing.items()
-        if crc32(stored[record.row].tobytes()) == record.stored.vector  # otherwise it is damaged; a copy would hide that
+        each: EncodedImage(stored[record.row], record.item.width, record.item.height)
+        for each, item in items.items()
+        if (record := existing.get(item.hash)) is not None
+        and key(record.item) == each
+        and crc32(stored[record.row].tobytes()) == record.stored.vector  # otherwise it is damaged; a copy would hide that
     }

@@ -12,6 +12,7 @@ from mmretrieve.directions import PDV
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.errors import GalleryError, MMRetrieveError
 from mmretrieve.gallery import vocabularies
+from mmretrieve.gallery.captions import CaptionBlend
 from mmretrieve.gallery.store.records import FieldType
 from mmretrieve.gallery.store.store import MAX_DIM, Store
 from mmretrieve.gallery.vocabularies import GalleryVocabulary
@@ -25,7 +26,8 @@ MAX_CACHED_TITLES = 16_384  # of ids: 2 MB
 class Manifest:
     """`setting`: the PDV parameters with which searches start. `vocabulary` and `title_field`: the chosen ones, None if none was chosen.
 
-    `fields` grows as items are added; encoder, dim, decode, colors and dtype never change. `dtype` is None if it was not stored.
+    `fields` grows as items are added; encoder, dim, decode, colors, dtype and captions never change. `dtype` is None if it was not stored,
+    `captions` if they do not count.
     """
 
     encoder: EncoderIdentity
@@ -37,6 +39,7 @@ class Manifest:
     title_field: str | None = None
     colors: Colors = Colors.SRGB
     dtype: Dtype | None = None
+    captions: CaptionBlend | None = None
 
     def check_same_vectors(self, location: object, other: Manifest, other_location: object) -> None:
         """Raises GalleryError, with what differs, unless the vectors of both galleries were made in the same way and can be compared."""
@@ -49,6 +52,8 @@ class Manifest:
                 differences.append(f"{name} {value} and {other_value}")
         if None not in (self.dtype, other.dtype) and self.dtype != other.dtype:
             differences.append(f"dtype {self.dtype} and {other.dtype}")
+        if self.captions != other.captions:
+            differences.append(f"captions ({self.captions or 'none'} and {other.captions or 'none'})")
         if differences:
             raise GalleryError(
                 f"{location} and {other_location} differ in {'; '.join(differences)}; only vectors that were made in the same way can "
@@ -75,6 +80,7 @@ class Manifest:
         """From what `to_dict` returns, or the metadata of a store. Raises GalleryError, with the location, for anything else."""
         try:
             setting, vocabulary, dim = data.get("setting"), data.get(vocabularies.KEY), data["dim"]
+            captions = data.get("captions")
             if type(dim) is not int or not 0 < dim <= MAX_DIM:
                 raise ValueError(f"dim is {dim!r:.60}")
             encoder = EncoderIdentity(**data["encoder"])
@@ -90,6 +96,7 @@ class Manifest:
                 data.get("title_field"),
                 Colors(data.get("colors", OLD_COLORS)),
                 None if data.get("dtype") is None else Dtype(data["dtype"]),
+                None if captions is None else CaptionBlend.of(captions["field"], captions["weight"]),
             )
         except GalleryError:
             raise

@@ -20,11 +20,11 @@ class KnownFiles:
 
     def __init__(self, store: Store, source: str) -> None:
         self._store, self._source = store, source
-        self._taken: set[int] = set()
+        self._taken: set[str] = set()  # ids, which stay when a row is replaced
 
     def take(self, records: Iterable[ItemRecord]) -> None:
         """Excludes records that items of the source have matched by their ids."""
-        self._taken |= {record.row for record in records}
+        self._taken |= {record.item.id for record in records}
 
     def records_of(self, items: Sequence[Item]) -> dict[str, ItemRecord]:
         """Returns for the id of each item that is recognized the record that it matches. Only items with equal content match."""
@@ -37,9 +37,9 @@ class KnownFiles:
         ]
         matched: dict[str, ItemRecord] = {}
         for _, id_, record in sorted(pairs, key=lambda pair: (-pair[0], pair[2].row)):
-            if id_ not in matched and record.row not in self._taken:
+            if id_ not in matched and record.item.id not in self._taken:
                 matched[id_] = record
-                self._taken.add(record.row)
+                self._taken.add(record.item.id)
         return matched
 
 

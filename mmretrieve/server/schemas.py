@@ -366,6 +366,13 @@ class IndexResponse(BaseModel):
     server: str | None = Field(default=None, description="version of the Milvus server")
 
 
+class CaptionsResponse(BaseModel):
+    """How the captions of items count in their vectors."""
+
+    field: str = Field(description="the field of the items that holds their captions")
+    weight: float = Field(description="the weight of a caption; that of the image is 1 minus it")
+
+
 class InfoResponse(BaseModel):
     """What the gallery is: items, encoder, fields for filters."""
 
@@ -376,6 +383,7 @@ class InfoResponse(BaseModel):
     decode: str = Field(description="how images are decoded: exact or fast")
     colors: str = Field(description="whether color profiles of images count: srgb or raw")
     dtype: str | None = Field(description="the dtype in which the encoder computed images, null if it is not known")
+    captions: CaptionsResponse | None = Field(description="how captions count in the vectors, null if they do not")
     setting: SettingResponse | None = Field(description="the PDV weights that are stored for this gallery")
     fields: dict[str, FieldType] = Field(description="each field of items with its type")
     title_field: str | None = Field(description="the field that names the items, null if there is none")

@@ -44,6 +44,7 @@ META_TYPES = {
     "generation": int,
     "fields": dict,
     "title_field": str,
+    "captions": dict,
 }
 MAX_FIELDS = 1_900  # SQLite has 2,000 columns
 ROW = RESERVED
