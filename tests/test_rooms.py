@@ -57,6 +57,7 @@ ORDER = [
 
 IN_GALLERY = [
     "store",
+    "captions",
     "vocabularies",
     "manifest",
     "view",

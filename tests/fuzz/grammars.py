@@ -586,7 +586,9 @@ FIELD_TYPES = usually(
     st.just({"number": "number", "price": "number", "name": "text", "kind": "text"}),
     st.dictionaries(TEXTS, slot(st.sampled_from(["number", "text"])), max_size=3),
 )
+CAPTIONS = record({"field": COLUMNS, "weight": SHARES})
 META: dict[str, Strategy] = {  # of a ledger
+    "captions": CAPTIONS,
     "dim": usually(st.just(128), INTEGERS),
     "decode": st.sampled_from(["exact", "fast"]),
     "colors": st.sampled_from(["srgb", "raw"]),
@@ -638,6 +640,7 @@ EXPORT = record(
         "fields": st.dictionaries(TEXTS, st.sampled_from(["number", "text"]), max_size=2),
         "vocabulary": record({"vocabulary": VOCABULARY, "fields": st.lists(COLUMNS, max_size=2)}),
         "title_field": TEXTS,
+        "captions": CAPTIONS,
         "colors": st.sampled_from(["srgb", "raw"]),
     },
 )
