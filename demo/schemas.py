@@ -12,8 +12,21 @@ from mmretrieve.composition import Caption
 from mmretrieve.filters import Expression
 from mmretrieve.filters.expression import Column, Operation
 from mmretrieve.filters.expression import Literal as LiteralValue
-from mmretrieve.request import REQUEST_FIELDS
-from mmretrieve.server.schemas import NAME_CHARACTERS, Number, RankingResponse, SearchBody, StrictModel, check_public
+from mmretrieve.request import REQUEST_FIELDS, SearchRequest
+from mmretrieve.server import limits
+from mmretrieve.server.errors import validate
+from mmretrieve.server.schemas import (
+    NAME_CHARACTERS,
+    Number,
+    RankingResponse,
+    SearchBody,
+    SessionRequest,
+    Share,
+    StrictModel,
+    check_public,
+)
+from mmretrieve.server.uploads import Uploads
+from mmretrieve.session import DEFAULT_DECAY
 from mmretrieve.weighting import AVOID, STANDARD_TERMS
 
 MAX_FILTERS, MAX_FILTER_VALUES = 50, 200
@@ -108,15 +121,25 @@ Setting = WeightControls | Literal["auto"]
 
 
 class PageRequest(SearchBody):
-    """A search request with the state of the page: weight controls, a second setting to compare with, and filters by field.
+    """A search request with the state of the page: earlier turns, weight controls, a setting to compare with, filters by field.
 
-    Without a query the page shows `k` sample items; another seed gives other items.
+    The request is the last turn; `turns` are those before it. Without a query the page shows `k` sample items; another seed gives
+    other items.
     """
 
+    turns: list[SearchBody] = Field(default_factory=list, max_length=limits.TURNS - 1)
+    decay: Share = DEFAULT_DECAY
     controls: Setting = "auto"
     comparison: Setting | None = None
     filters: list[FieldFilter] = Field(default_factory=list, max_length=MAX_FILTERS)
     seed: int = 0
+
+    def to_request(self, uploads: Uploads, **changes: Any) -> SearchRequest:
+        """All turns as one request. Raises as `SearchBody.to_request`, and OptionError for turns that cannot be merged."""
+        if not self.turns:
+            return super().to_request(uploads, **changes)
+        last = validate(SearchBody, self.model_dump(include=set(SearchBody.model_fields), exclude_unset=True))
+        return SessionRequest(turns=[*self.turns, last], decay=self.decay).to_search().to_request(uploads, **changes)
 
 
 class Card(BaseModel):

@@ -1,6 +1,7 @@
 // How the query was interpreted: the caption of the reference, which can be edited, the prompts, phrases to avoid, and the weights.
 
 import { $, clamp, decimal, make, setText } from "./dom.js";
+import { referencesOf } from "./state.js";
 
 export const TERM_HELP = {
   image: "similarity to the reference image",
@@ -36,7 +37,7 @@ export function interpretation(change) {
 
 function showCaption(view, state) {
   $("#caption-line").hidden = !view.words.text;
-  $("#caption").readOnly = state.references.length > 1;
+  $("#caption").readOnly = referencesOf(state).length > 1;
   setText($("#caption-source"), CAPTION_SOURCES[view.caption_source] ?? view.caption_source ?? "");
   $("#caption-source").title = view.caption_trust === null ? "" : `trust ${Math.round(100 * view.caption_trust)}%`;
   $("#reset-caption").hidden = !state.caption.trim() || view.caption_source !== "given";

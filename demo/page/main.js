@@ -9,7 +9,8 @@ import { addShortcuts } from "./keyboard.js";
 import { prompts } from "./prompts.js";
 import { references } from "./references.js";
 import { results } from "./results.js";
-import { blank, fromAddress, hasQuery, MAX_RESULTS, PAGE_SIZE, StateHistory, toAddress, toRequest, withReference } from "./state.js";
+import { blank, fromAddress, hasQuery, MAX_RESULTS, PAGE_SIZE, promptsOf, referencesOf, StateHistory, toAddress, toRequest, withNext, withoutItem, withReference, withReferences } from "./state.js";
+import { conversation } from "./turns.js";
 import { weightControls } from "./weights.js";
 
 const RETRY_MS = 1500; // after a failed connection
@@ -23,7 +24,7 @@ export function open(start) {
 
   // `committed` is false while a slider or the point moves; these states are not added to the history.
   const change = (part, committed = true) => {
-    const isOtherImage = "references" in part && firstOf(part.references) !== firstOf(state.references);
+    const isOtherImage = "turns" in part && firstOf(referencesOf(part)) !== firstOf(referencesOf(state));
     state = { ...state, ...(isOtherImage ? { caption: "" } : {}), ...part }; // a caption describes one image
     if (!KEEPS_PAGE_SIZE.some((name) => name in part)) state.k = PAGE_SIZE;
     if (committed) steps.push(toAddress(state), Object.keys(part).join());
@@ -37,8 +38,9 @@ export function open(start) {
     search(state);
   };
 
-  const showReferences = references((list) => change({ references: list }), showError, start.built_in_model);
+  const showReferences = references((list) => change({ turns: withReferences(state.turns, list) }), showError, start.built_in_model);
   const promptPart = prompts(change);
+  const showTurns = conversation((turns) => change({ turns }), promptPart.edit);
   const showControls = weightControls(start, change);
   const showFilters = filters(start, change);
   const showInterpretation = interpretation((caption) => change({ caption }));
@@ -50,6 +52,7 @@ export function open(start) {
 
   function show() {
     showReferences(state);
+    showTurns(state);
     promptPart.show(state);
     showControls(state, lastView);
     showFilters(state);
@@ -57,7 +60,7 @@ export function open(start) {
     $("#redo").disabled = !steps.canRedo;
     $("#sort").value = state.sort;
     $("#export").disabled = !hasQuery(state);
-    const shownImages = JSON.stringify([state.references, state.seed]);
+    const shownImages = JSON.stringify([referencesOf(state), state.seed]);
     if (shownImages === suggestedFor) return;
     suggestedFor = shownImages;
     suggest(state);
@@ -78,7 +81,7 @@ export function open(start) {
     showError(error);
     $("#columns").classList.add("stale");
     if (error instanceof api.ConnectionError) setTimeout(() => search(state), RETRY_MS);
-    else if (error instanceof api.ExpiredUploadError && (await api.uploadAgain(sent.references.filter((one) => one.upload).map((one) => one.upload)))) search(sent);
+    else if (error instanceof api.ExpiredUploadError && (await api.uploadAgain(uploadsOf(sent)))) search(sent);
   }
 
   function showError(error) {
@@ -89,11 +92,10 @@ export function open(start) {
 
   // `pinned` says whether the card is in the column of the comparison.
   function act(action, card, pinned = false) {
-    const without = (list) => list.filter((id) => id !== card.id);
-    if (action === "choose") change({ references: withReference([], card), seed: 0 });
-    if (action === "add") change({ references: withReference(state.references, card) });
-    if (action === "more_like") change({ more_like: [...without(state.more_like), card.id], less_like: without(state.less_like) });
-    if (action === "less_like") change({ less_like: [...without(state.less_like), card.id], more_like: without(state.more_like) });
+    const { turns } = state;
+    if (action === "choose") change({ turns: withNext(turns, { references: withReference([], card) }), seed: 0 });
+    if (action === "add") change({ turns: withReferences(turns, withReference(referencesOf(state), card)) });
+    if (action === "more_like" || action === "less_like") change({ turns: withNext(withoutItem(turns, card.id), { [action]: [card.id] }) });
     if (action === "details") showDetails(card, (pinned ? lastView.comparison : lastView.results).weights);
     if (action === "choose") {
       scrollTo({ top: 0, behavior: "instant" });
@@ -128,6 +130,8 @@ export function open(start) {
   visit(state);
 }
 
+const uploadsOf = ({ turns }) => turns.flatMap((turn) => turn.references.filter((one) => one.upload).map((one) => one.upload));
+
 // The reference that a caption describes.
 function firstOf(references) {
   const [first] = references;
@@ -137,7 +141,7 @@ function firstOf(references) {
 // What a screen reader says when results are shown.
 function announcement({ results }, state) {
   const count = results.cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
-  const texts = state.prompts.map((prompt) => prompt.text).join(", ");
+  const texts = promptsOf(state).map((prompt) => prompt.text).join(", ");
   return `${count} ${count === 1 ? "result" : "results"}${texts && `: ${texts}`}`;
 }
 

@@ -1,7 +1,7 @@
-// The texts of a query: its prompts, each a chip; suggestions; strengths and phrases to avoid; and the items to be more or less like.
+// What is said next: the input for a prompt, and suggestions. Strengths of prompts, how long they count, and phrases to avoid.
 
 import { $, arrange, make, setText } from "./dom.js";
-import { hasPrompt, withPrompt } from "./state.js";
+import { editPrompts, hasPrompt, promptsOf, withPrompt } from "./state.js";
 
 const isTouch = () => matchMedia("(pointer: coarse)").matches;
 
@@ -11,13 +11,7 @@ export function prompts(change) {
   let suggestions = [];
   const input = $("#prompt"); // a draft, which is no part of the state: submitting it adds a prompt
 
-  const add = (text) => change({ prompts: withPrompt(state.prompts, { text }) });
-  const remove = (at) => change({ prompts: state.prompts.filter((_, other) => other !== at) });
-  const edit = (at) => {
-    input.value = state.prompts[at].text;
-    remove(at);
-    input.focus();
-  };
+  const add = (text) => change({ turns: withPrompt(state.turns, { text }) });
   const focusInput = () => isTouch() || input.focus({ preventScroll: true });
 
   $("#query-form").addEventListener("submit", (event) => {
@@ -27,9 +21,10 @@ export function prompts(change) {
     if (isTouch()) input.blur(); // puts the keyboard of the phone away
   });
   $("#avoid").addEventListener("change", (event) => change({ avoid: event.target.value }));
+  $("#decay").addEventListener("change", (event) => change({ decay: Number(event.target.value) }));
 
   function showSuggestions() {
-    const chips = suggestions.filter((word) => !hasPrompt(state.prompts, word)).map((word) => {
+    const chips = suggestions.filter((word) => !hasPrompt(state.turns, word)).map((word) => {
       const chip = make("button", { type: "button", class: "chip" }, word);
       chip.addEventListener("click", () => (add(word), focusInput()));
       return chip;
@@ -40,17 +35,21 @@ export function prompts(change) {
   return {
     show(next) {
       if (state?.avoid !== next.avoid) $("#avoid").value = next.avoid;
-      const isOther = JSON.stringify(state?.prompts) !== JSON.stringify(next.prompts);
+      const isOther = JSON.stringify(state?.turns) !== JSON.stringify(next.turns);
       state = next;
-      if (isOther) {
-        arrange($("#prompts"), state.prompts.map((prompt, at) => promptChip(prompt, { edit: () => edit(at), remove: () => (remove(at), focusInput()) })));
-        showSuggestions();
-      }
-      showStrengths(state.prompts, change);
-      showFeedback(state, change);
-      $("#query-form").classList.toggle("has-prompts", state.prompts.length > 0);
-      input.placeholder = state.prompts.length ? "add more words" : "in red";
-      if (state.prompts.some((prompt) => prompt.strength !== 1) || state.avoid) $("#more-options").open = true;
+      if (isOther) showSuggestions();
+      const all = promptsOf(state);
+      showStrengths(all, ({ text }, strength) => change({ turns: editPrompts(state.turns, (prompt) => (prompt.text === text ? { ...prompt, strength } : prompt)) }));
+      showDecay(state);
+      $("#query-form").classList.toggle("has-prompts", all.length > 0);
+      input.placeholder = all.length ? "add more words" : "in red";
+      if (all.some((prompt) => prompt.strength !== 1) || state.avoid || state.decay !== 1) $("#more-options").open = true;
+    },
+    // The words of a prompt that was removed go back into the input, where they can be replaced; without words it only gets the focus.
+    edit(text) {
+      if (text) input.value = text;
+      if (text) input.focus();
+      else focusInput();
     },
     suggest(words) {
       suggestions = words;
@@ -59,24 +58,14 @@ export function prompts(change) {
   };
 }
 
-// A click on the words moves them back into the input, where they can be replaced.
-function promptChip({ text }, { edit, remove }) {
-  const words = make("button", { type: "button", class: "words", title: "Edit this prompt", "aria-label": `Edit ${text}` }, text);
-  const cross = make("button", { type: "button", class: "remove", title: "Remove this prompt", "aria-label": `Remove ${text}` }, "×");
-  words.addEventListener("click", edit);
-  cross.addEventListener("click", remove);
-  return make("li", { class: "chip prompt-chip" }, words, cross);
-}
-
 // Each of several prompts has a strength slider. A single prompt has none, because the weight controls move along its direction.
 function showStrengths(prompts, change) {
   const list = $("#strengths");
   const texts = JSON.stringify(prompts.map((prompt) => prompt.text));
   if (list.dataset.texts !== texts) {
     list.dataset.texts = texts;
-    list.replaceChildren(...(prompts.length > 1 ? prompts.map((prompt, at) => strengthRow(prompt, (strength) => change({ prompts: list.prompts.map((other, row) => (row === at ? { ...other, strength } : other)) }))) : []));
+    list.replaceChildren(...(prompts.length > 1 ? prompts.map((prompt) => strengthRow(prompt, (strength) => change(prompt, strength))) : []));
   }
-  list.prompts = prompts;
   [...list.children].forEach((row, at) => {
     const strength = prompts[at].strength;
     $("input", row).value = strength;
@@ -90,13 +79,9 @@ function strengthRow({ text }, change) {
   return make("li", {}, make("span", {}, text), slider, make("output"));
 }
 
-function showFeedback(state, change) {
-  const chips = [["more_like", "more like"], ["less_like", "less like"]].flatMap(([field, label]) =>
-    state[field].map((id) => {
-      const chip = make("button", { type: "button", class: `chip ${field}`, title: id, "aria-label": `Remove: ${label} ${id}` }, `${label} ${id} ✕`);
-      chip.addEventListener("click", () => change({ [field]: state[field].filter((other) => other !== id) }));
-      return chip;
-    }),
-  );
-  arrange($("#feedback"), chips);
+// Decay counts where the prompts of several turns add up.
+function showDecay({ turns, decay }) {
+  $("#decay-line").hidden = decay === 1 && turns.filter((turn) => turn.prompts.length).length < 2;
+  $("#decay").value = decay;
+  setText($("#decay-line output"), `${Math.round(100 * decay)}%`);
 }

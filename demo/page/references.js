@@ -3,7 +3,7 @@
 import { imageUrl, localImageUrl, upload } from "./api.js";
 import { $, arrange, clamp, make, round, setText } from "./dom.js";
 import { focusFirstResult } from "./keyboard.js";
-import { keyOf, withReference } from "./state.js";
+import { keyOf, referencesOf, withReference } from "./state.js";
 
 export const ITEM_TYPE = "application/x-mmretrieve-item";
 const MIN_BOX_SIDE = 0.04; // as a share of the image; a smaller box counts as a click
@@ -39,8 +39,9 @@ export function references(change, showError, knowsDrawingsOnly) {
   addPicking((id) => add({ id }));
 
   return (state) => {
-    if (state.references.length !== list.length) $("#add-picture").open = state.references.length === 0;
-    list = state.references;
+    const shown = referencesOf(state);
+    if (shown.length !== list.length) $("#add-picture").open = shown.length === 0;
+    list = shown;
     const update = (key, part) => change(list.map((one) => (keyOf(one) === key ? { ...one, ...part } : one)));
     const nodes = list.map((one, at) => {
       const key = keyOf(one);

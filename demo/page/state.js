@@ -9,7 +9,8 @@ const MERGE_MS = 1200;
 const LAST_STEP = "mmretrieve-top"; // in the session storage
 
 const isText = (value) => typeof value === "string";
-const isTexts = (value) => Array.isArray(value) && value.every(isText);
+const isListOf = (isOne) => (value) => Array.isArray(value) && value.every(isOne);
+const isTexts = isListOf(isText);
 const isNumberOrNull = (value) => value === null || Number.isFinite(value);
 const isNameOrNull = (value) => value === null || isText(value);
 const isControls = (value) =>
@@ -19,18 +20,26 @@ const isObject = (value) => value !== null && typeof value === "object" && !Arra
 const isRegion = (value) => value === null || (Array.isArray(value) && value.length === 4 && value.every(Number.isFinite));
 const isReference = (value) => isText(value?.id ?? value?.upload) && isRegion(value.region) && Number.isFinite(value.weight);
 const isPrompt = (value) => isText(value?.text) && Number.isFinite(value.strength);
+const isShare = (value) => Number.isFinite(value) && value >= 0 && value <= 1;
+const isTurn = (value) => isObject(value) && Object.entries(value).every(([name, list]) => Object.hasOwn(TURN_FIELDS, name) && TURN_FIELDS[name](list));
 const isFilter = (value) =>
   isObject(value) && Object.entries(value).every(([name, bound]) => (name === "any_of" ? isTexts(bound) : ["at_least", "at_most"].includes(name) && Number.isFinite(bound)));
 const isCount = (value) => Number.isInteger(value) && value >= 0;
 
+// What a turn can say, and which values of a link are accepted. References take the place of those of earlier turns; all else adds up.
+const TURN_FIELDS = {
+  references: isListOf(isReference), // {id} or {upload}, with region [left, top, right, bottom] or null, and a weight
+  prompts: isListOf(isPrompt), // every prompt once in all turns
+  more_like: isTexts,
+  less_like: isTexts,
+};
+
 // Every field of the state: its initial value, and which values of a link are accepted.
 const FIELDS = {
-  references: [[], (value) => Array.isArray(value) && value.every(isReference)], // {id} or {upload}, with region [left, top, right, bottom] or null, and a weight
-  prompts: [[], (value) => Array.isArray(value) && value.every(isPrompt)], // every prompt once: what was added to the search
+  turns: [[], isListOf(isTurn)], // the conversation, oldest turn first
+  decay: [1, isShare], // how much of the strength of its prompts a turn keeps with each further turn
   avoid: ["", isText],
   caption: ["", isText],
-  more_like: [[], isTexts],
-  less_like: [[], isTexts],
   composer: [null, isNameOrNull], // null: automatic
   rule: [null, isNameOrNull],
   controls: [AUTO, isSetting], // or {beta, alpha_image, alpha_text, prompt}, and avoid if phrases to avoid do not keep their base weights
@@ -49,7 +58,7 @@ export function blank() {
 }
 
 export function hasQuery(state) {
-  return Boolean(state.references.length || state.prompts.length || state.avoid.trim() || state.more_like.length || state.less_like.length);
+  return Boolean(state.turns.length || state.avoid.trim());
 }
 
 // The references with one more at the end of its kind. Uploads come before items, as in a request, so the terms "image" and "image 2"
@@ -65,28 +74,60 @@ function inOrder(references) {
   return [...references.filter((one) => one.upload), ...references.filter((one) => !one.upload)];
 }
 
-// The prompts with one more. An empty one, or one that is there already, adds nothing.
-export function withPrompt(prompts, { text, strength = 1 }) {
+const EMPTY_TURN = { references: [], prompts: [], more_like: [], less_like: [] };
+
+// The references of the conversation: those of the last turn that has any.
+export const referencesOf = ({ turns }) => turns.findLast((turn) => turn.references.length)?.references ?? [];
+
+// The prompts of all turns.
+export const promptsOf = ({ turns }) => turns.flatMap((turn) => turn.prompts);
+
+// The turns with what one says next. A prompt ends a turn: what follows begins another one.
+export function withNext(turns, said) {
+  const isOpen = turns.length > 0 && !turns.at(-1).prompts.length;
+  const last = isOpen ? turns.at(-1) : EMPTY_TURN;
+  const next = Object.fromEntries(Object.entries(last).map(([name, list]) => [name, name === "references" && said[name] ? said[name] : [...list, ...(said[name] ?? [])]]));
+  return [...(isOpen ? turns.slice(0, -1) : turns), next];
+}
+
+// The turns with other references in the place of the present ones.
+export function withReferences(turns, references) {
+  const at = turns.findLastIndex((turn) => turn.references.length);
+  return at < 0 ? withNext(turns, { references }) : withoutEmpty(turns.map((turn, other) => (other === at ? { ...turn, references } : turn)));
+}
+
+// The turns with one more prompt. An empty one, or one that is there already, adds nothing.
+export function withPrompt(turns, { text, strength = 1 }) {
   const added = text.trim();
-  return !added || hasPrompt(prompts, added) ? prompts : [...prompts, { text: added, strength }];
+  return !added || hasPrompt(turns, added) ? turns : withNext(turns, { prompts: [{ text: added, strength }] });
 }
 
-export function hasPrompt(prompts, text) {
-  return prompts.some((prompt) => prompt.text.toLowerCase() === text.toLowerCase());
+export function hasPrompt(turns, text) {
+  return promptsOf({ turns }).some((prompt) => prompt.text.toLowerCase() === text.toLowerCase());
 }
 
-// The body of a request: fields are sent as they are, or as below.
+// The turns in which each prompt is what `edit` returns for it; without those for which it returns null.
+export function editPrompts(turns, edit) {
+  return withoutEmpty(turns.map((turn) => ({ ...turn, prompts: turn.prompts.map(edit).filter(Boolean) })));
+}
+
+// The turns without an item to be more or less like.
+export function withoutItem(turns, id) {
+  const without = (list) => list.filter((other) => other !== id);
+  return withoutEmpty(turns.map((turn) => ({ ...turn, more_like: without(turn.more_like), less_like: without(turn.less_like) })));
+}
+
+const withoutEmpty = (turns) => turns.filter((turn) => Object.values(turn).some((list) => list.length));
+
+// The body of a request: fields are sent as they are, or as below. The last turn is the request itself.
 export function toRequest(state) {
-  const { references, prompts, sort: _, ...unchanged } = state; // the server has no fields of these names
-  const readsCaption = state.caption.trim() && references.length === 1 && (prompts.length || state.avoid.trim());
+  const { turns, sort: _, ...unchanged } = state; // the server has no fields of these names
+  const references = referencesOf(state);
+  const readsCaption = state.caption.trim() && references.length === 1 && (promptsOf(state).length || state.avoid.trim());
   return {
     ...unchanged,
-    upload: references.filter((one) => one.upload).map((one) => one.upload),
-    reference_id: references.filter((one) => one.id).map((one) => one.id),
-    region: references.some((one) => one.region) ? references.map((one) => one.region ?? null) : [],
-    image_weight: references.length > 1 ? references.map((one) => one.weight) : [],
-    prompt: prompts.map((prompt) => prompt.text),
-    strength: prompts.some((prompt) => prompt.strength !== 1) ? prompts.map((prompt) => prompt.strength) : [],
+    ...turnRequest(turns.at(-1) ?? EMPTY_TURN),
+    turns: turns.slice(0, -1).map(turnRequest),
     avoid: state.avoid.trim() ? [state.avoid.trim()] : [],
     caption: readsCaption ? [state.caption.trim()] : [],
     where: state.where.trim() || null,
@@ -96,16 +137,34 @@ export function toRequest(state) {
   };
 }
 
+// The fields of a request that a turn names. One that it does not name has the value of the turns before it.
+function turnRequest({ references, prompts, more_like, less_like }) {
+  const uploads = references.filter((one) => one.upload).map((one) => one.upload);
+  const ids = references.filter((one) => one.id).map((one) => one.id);
+  return {
+    ...(uploads.length && { upload: uploads }),
+    ...(ids.length && { reference_id: ids }),
+    ...(references.some((one) => one.region) && { region: references.map((one) => one.region ?? null) }),
+    ...(references.length > 1 && { image_weight: references.map((one) => one.weight) }),
+    ...(prompts.length && { prompt: prompts.map((prompt) => prompt.text) }),
+    ...(prompts.some((prompt) => prompt.strength !== 1) && { strength: prompts.map((prompt) => prompt.strength) }),
+    ...(more_like.length && { more_like }),
+    ...(less_like.length && { less_like }),
+  };
+}
+
 // The address holds every field that differs from a blank page.
 export function toAddress(state) {
   const empty = blank();
   const changed = Object.fromEntries(Object.entries(state).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(empty[name])));
   const parameters = new URLSearchParams(location.search);
   parameters.delete("q");
-  if (Object.keys(changed).length) parameters.set("q", JSON.stringify(changed));
+  if (Object.keys(changed).length) parameters.set("q", JSON.stringify(changed, withoutEmptyLists));
   const query = parameters.toString();
   return location.pathname + (query ? `?${query}` : "");
 }
+
+const withoutEmptyLists = (_, value) => (Array.isArray(value) && !value.length ? undefined : value);
 
 // Links are untrusted input: fields that do not have the expected shape are ignored.
 export function fromAddress(search) {
@@ -113,11 +172,25 @@ export function fromAddress(search) {
   try {
     const fields = JSON.parse(new URLSearchParams(search).get("q") ?? "{}");
     const renamed = Object.entries(fields).map(([name, value]) => [Object.hasOwn(RENAMED, name) ? RENAMED[name] : name, value]);
-    const state = { ...empty, ...Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(FIELDS, name) && FIELDS[name][1](value))) };
-    return { ...state, references: inOrder(state.references), prompts: state.prompts.reduce(withPrompt, []) };
+    const accepted = (expected) => Object.fromEntries(renamed.filter(([name, value]) => Object.hasOwn(expected, name) && expected[name](value)));
+    const state = { ...empty, ...accepted(Object.fromEntries(Object.entries(FIELDS).map(([name, [, isExpected]]) => [name, isExpected]))) };
+    const only = accepted(TURN_FIELDS); // links of earlier versions have one turn, whose fields are those of the state
+    return { ...state, turns: tidy(Object.keys(only).length ? [only] : state.turns) };
   } catch {
     return empty;
   }
+}
+
+// The turns of a link with all their fields, the uploads first, and each prompt once.
+function tidy(turns) {
+  const complete = turns.map((turn) => ({ ...EMPTY_TURN, ...turn, references: inOrder(turn.references ?? []) }));
+  const seen = new Set([""]);
+  return editPrompts(complete, ({ text, strength }) => {
+    const prompt = { text: text.trim(), strength };
+    const isNew = !seen.has(prompt.text.toLowerCase());
+    seen.add(prompt.text.toLowerCase());
+    return isNew ? prompt : null;
+  });
 }
 
 // Undo and redo are the browser's back and forward; this class tracks whether each is possible.

@@ -2,7 +2,7 @@
 // Every setting of the three PDV parameters is a point (beta, gamma) of the plane; gamma is the weight of the term composed.
 
 import { $, $$, clamp, decimal, make, round, setText } from "./dom.js";
-import { AUTO, hasQuery, toRequest } from "./state.js";
+import { AUTO, hasQuery, promptsOf, referencesOf } from "./state.js";
 
 const LOW = -0.5;
 const HIGH = 2; // the range that the paper sweeps
@@ -153,7 +153,7 @@ function showMethod(state) {
   $("#composer").value = state.composer ?? "";
   $("#rule").value = state.rule ?? "";
   const isChosen = state.composer !== null || state.rule !== null;
-  $("#method-hint").hidden = !isChosen || (state.references.length > 0 && toRequest(state).prompt.length > 0);
+  $("#method-hint").hidden = !isChosen || (referencesOf(state).length > 0 && promptsOf(state).length > 0);
   const parts = [state.composer, state.rule, state.controls === AUTO ? null : "weights by hand"].filter(Boolean);
   setText($("#setting"), parts.join(" · ") || "automatic");
 }

@@ -30,7 +30,7 @@ def picture(number: int) -> Path:
 
 
 def prompts(page: Any) -> list[str]:
-    return page.locator("#prompts .words").all_inner_texts()
+    return page.locator("#turns .words").all_inner_texts()
 
 
 def weights(page: Any) -> dict[str, str]:
@@ -117,10 +117,10 @@ def test_strengths_avoid_and_feedback(visit: Opener) -> None:
     assert "avoid" in weights(page)
     more, less, *_ = cards(page)
     feedback = visit(link(references=[item(3)], more_like=[more], less_like=[less]))
-    assert feedback.locator("#feedback .chip").count() == 2
+    assert feedback.locator("#turns :is(.more_like, .less_like)").count() == 2
     assert {"more", "less"} <= set(weights(feedback))
-    wait_for_results(feedback, lambda: feedback.locator("#feedback .chip").first.click())
-    assert feedback.locator("#feedback .chip").count() == 1
+    wait_for_results(feedback, lambda: feedback.locator("#turns :is(.more_like, .less_like)").first.click())
+    assert feedback.locator("#turns :is(.more_like, .less_like)").count() == 1
 
 
 def test_images_are_uploaded_pasted_and_dropped(visit: Opener) -> None:
@@ -310,8 +310,8 @@ def test_links_of_earlier_versions_open(visit: Opener) -> None:
     assert prompts(page) == ["in red"]
     assert controls(page) == by_hand
     assert page.locator("#pinned").is_visible()
-    assert page.locator("#feedback .more_like").get_attribute("title") == other
-    assert page.locator("#feedback .less_like").get_attribute("title") == liked
+    assert page.locator("#turns .more_like").get_attribute("title") == other
+    assert page.locator("#turns .less_like").get_attribute("title") == liked
     assert page.input_value("#min-score") == "-9"
     assert not page.is_checked("#exclude-reference")
     assert len(shown_items(page)) in (47, 48)  # with or without the item that is disliked
@@ -361,7 +361,7 @@ def test_shortcuts_act_on_results(visit: Opener) -> None:
         first.focus()
         id_ = focused(page)
         wait_for_results(page, lambda key=key: page.keyboard.press(key))
-        assert page.locator(f"#feedback .{kind}").get_attribute("title") == id_
+        assert page.locator(f"#turns .{kind}").get_attribute("title") == id_
     first.focus()
     added = focused(page)
     wait_for_results(page, lambda: page.keyboard.press("a"))
