@@ -76,6 +76,54 @@ def test_prompts_add_up_until_they_are_removed(visit: Opener) -> None:
     assert prompts(page) == ["with long sleeves"]
 
 
+def test_a_search_is_a_conversation(visit: Opener) -> None:
+    """ "in red", "longer", "like the third, but cheaper": the page finds what the session finds, and goes back to earlier turns."""
+    page, session = visit(link(references=[item(3)])), wardrobe().session(decay=0.5)
+    options = {"k": 24, "exclude_reference": True}
+    search(page, "in red")
+    session.search(reference_id=item(3)["id"], prompt="in red", **options)
+    search(page, "with long sleeves")
+    second = session.search(prompt="with long sleeves")
+    third = page.locator("#current .card").nth(2).get_attribute("data-id")
+    page.locator("#current .card").nth(2).hover()
+    wait_for_results(page, lambda: page.locator("#current .card .choose").nth(2).click())
+    search(page, "striped")
+    assert page.locator("#turns .return").all_inner_texts() == ["1", "2", "3"]
+    assert page.locator("#turns .turn").all_inner_texts()[2].split() == ["3", "striped", "×"]
+    assert page.locator("#turns .turn img").evaluate_all("images => images.map(image => image.title)") == [
+        f"item {item(3)['id']}",
+        f"item {third}",
+    ]
+    page.click("#more-options > summary")
+    page.get_by_label("Earlier turns count").fill("0.5")
+    page.wait_for_function("location.search.includes('decay')")
+    page.wait_for_timeout(300)
+    assert shown_items(page) == sorted(session.search(reference_id=third, prompt="striped").ids)
+    again = visit("/?" + urllib.parse.urlsplit(page.url).query)
+    assert cards(again) == cards(page)
+    wait_for_results(again, lambda: again.click("[aria-label='Return to turn 2']"))
+    assert prompts(again) == ["in red", "with long sleeves"]
+    assert shown_items(again) == sorted(second.ids)
+    wait_for_results(again, lambda: again.click("#undo"))
+    assert cards(again) == cards(page)
+
+
+def test_likes_belong_to_the_turn_in_which_they_are_said(visit: Opener) -> None:
+    page = visit(link(references=[item(3)], prompts=[{"text": "in red", "strength": 1}]))
+    liked = cards(page)[1]
+    for key, kind in (("m", "more_like"), ("l", "less_like"), ("m", "more_like")):
+        id_ = cards(page)[1]
+        page.locator("#current .card .picture").nth(1).focus()
+        wait_for_results(page, lambda key=key: page.keyboard.press(key))
+        assert page.locator(f"#turns .turn:last-child .{kind}").last.get_attribute("title") == id_
+    assert page.locator("#turns .turn").count() == 2
+    search(page, "striped")  # words end the turn
+    search(page, "in navy")
+    assert [text.split()[0] for text in page.locator("#turns .turn").all_inner_texts()] == ["1", "2", "3"]
+    wait_for_results(page, lambda: page.click(f"[aria-label='Remove: more like {liked}']"))
+    assert page.locator(f"#turns [title='{liked}']").count() == 0
+
+
 def test_a_click_on_a_prompt_edits_it(visit: Opener) -> None:
     page = visit(link(references=[item(3)], prompts=[{"text": text, "strength": 1} for text in ("in red", "striped")]))
     wait_for_results(page, lambda: page.click("[aria-label='Edit in red']"))

@@ -20,7 +20,7 @@ from demo.app import PAGE_FOLDER
 from demo.page_service import MIN_COPY_SCORE, PageService, stack_copies, weigh_by_controls
 from demo.schemas import Card, FieldFilter, PageRequest, ResultColumn, WeightControls, caption_origin, combine_filters
 from mmretrieve.composition import Caption
-from mmretrieve.errors import ExpiredError
+from mmretrieve.errors import ExpiredError, OptionError
 from mmretrieve.filters import read_filter
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.limits import Limits
@@ -125,6 +125,31 @@ def test_by_default_a_view_equals_an_automatic_search(page: PageService, query: 
         ranking.weights,
     )
     assert view.words == ranking.words
+
+
+@pytest.mark.parametrize("decay", [0, 0.5, 1])
+def test_turns_equal_a_session(page: PageService, decay: float) -> None:
+    turns = [
+        with_ids(page, {"reference_id": 5}) | {"prompt": "in red"},
+        {"prompt": ["longer", "striped"], "strength": [1, 0.5], "more_like": [page.service.retriever.gallery.ids[8]]},
+        with_ids(page, {"reference_id": 9}) | {"prompt": "with dots", "exclude_reference": True, "min_score": None, "k": 60},
+    ]
+    session = page.service.retriever.session(decay=decay)
+    for turn in turns:
+        ranking = session.search(**turn)  # type: ignore[arg-type]
+    *earlier, last = turns
+    view = page.view(PageRequest.model_validate(last | {"turns": earlier, "decay": decay}))
+    scores = {hit.id: hit.score for hit in ranking}
+    assert [card.score for card in view.results.cards] == pytest.approx(
+        [scores[card.id] for card in view.results.cards], abs=1e-6
+    )
+    assert sorted(ids(view.results)) == sorted(ranking.ids)
+    assert view.words == ranking.words
+
+
+def test_turns_that_do_not_fit_are_one_error(page: PageService) -> None:
+    with pytest.raises(OptionError, match="prompt must have up to 16 values, got 17"):
+        page.view(PageRequest.model_validate({"prompt": "a", "turns": [{"prompt": [f"b {i}" for i in range(16)]}]}))
 
 
 def test_queries_with_other_captions_are_scored_again(page: PageService) -> None:
