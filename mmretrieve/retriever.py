@@ -38,14 +38,15 @@ from mmretrieve.language.base import Captioner, Paraphraser
 from mmretrieve.language.captioners.gallery import GalleryCaptioner
 from mmretrieve.language.captioners.tagger import Tagger
 from mmretrieve.language.options import named_captioner
+from mmretrieve.language.paraphrases import make_paraphraser
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
 from mmretrieve.milvus.address import is_address
 from mmretrieve.milvus.gallery import MilvusGallery
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_JUDGE_K, DEFAULT_K, Dtype, ParaphraserName, RuleName
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_JUDGE_K, DEFAULT_K, Dtype, RuleName
 from mmretrieve.ranking import Ranking
-from mmretrieve.registry import COMPOSERS, JUDGES, PARAPHRASERS
+from mmretrieve.registry import COMPOSERS, JUDGES
 from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
 from mmretrieve.rules import ScoreRule
 from mmretrieve.session import DEFAULT_DECAY, Session
@@ -1011,8 +1012,7 @@ class Retriever:
     @cached_property
     def _paraphraser(self) -> Paraphraser:
         """What says prompts in other words: what was given, else templates."""
-        given = self._given_parts.paraphraser or ParaphraserName.TEMPLATES
-        return PARAPHRASERS.build(given, self._vocabulary) if isinstance(given, str) else given
+        return make_paraphraser(self._given_parts.paraphraser, self._vocabulary)
 
     @cached_property
     def _answerability(self) -> Answerability:

@@ -13,7 +13,7 @@ from eval.benchmarks import BenchmarkName
 from eval.benchmarks.export import LAYOUTS
 from eval.benchmarks.registry import FAMILIES
 from eval.cli import commands
-from eval.cli.options import ReferenceMode
+from eval.cli.options import SEARCH_FIELDS, ReferenceMode
 from eval.lists.submission import SERVERS
 from eval.runs.compositions import PromptOrder
 from eval.sweep.sweep import Tuning
@@ -23,6 +23,7 @@ from mmretrieve.cli.arguments import (
     OneLineParser,
     add_computing,
     add_language_options,
+    add_search_fields,
     count,
     finite,
     registered,
@@ -188,6 +189,7 @@ def _add_method(command: argparse.ArgumentParser) -> None:
         "the first, or the mean of both orders of FashionIQ's captions (default: as in the published evaluators of the method)"
     )
     protocol.add_argument("--prompt-orders", choices=tuple(map(str, PromptOrder)), help=text)
+    add_search_fields(command, SEARCH_FIELDS)
     add_language_options(command, missing="continue where images or texts of a file are missing; the record says so")
     _add_computing(command)
     _add_out(command)

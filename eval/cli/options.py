@@ -16,18 +16,21 @@ from tqdm import tqdm
 
 from eval.benchmarks import Benchmark, load_suite
 from eval.files import file_checksum
-from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, compose
+from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, MethodConfig, PromptOrder, compose
 from eval.runs.features import encode_gallery
 from eval.runs.run import EvalRun, StageTimer, describe_encoder
 from eval.runs.weight_settings import make_weight_setting
 from mmretrieve import RuleName
-from mmretrieve.cli.arguments import given_fields
+from mmretrieve.cli.arguments import given_fields, search_fields
 from mmretrieve.composers import make_composer, parts_from
 from mmretrieve.encoders.base import NamedEncoder, Progress
 from mmretrieve.errors import OptionError
+from mmretrieve.judges.factory import register_judge_of
 from mmretrieve.language.options import BACKENDS, LanguageOptions
 from mmretrieve.options import OptionEnum
+from mmretrieve.request import SearchRequest
 
+SEARCH_FIELDS = ("paraphrases", "judge", "judge_k", "judge_weight")  # that a run has in common with a search
 RECORDED = (
     "composer",
     "rule",
@@ -37,6 +40,7 @@ RECORDED = (
     "reference",
     "concept",
     "prompt_orders",
+    *SEARCH_FIELDS,
     "phi",
     "allow_missing",
     "dtype",
@@ -74,6 +78,7 @@ def make_run(options: argparse.Namespace, split: str | None = None, *, needs_tar
             benchmark.check_public()
     _check_name(options.name)
     language = _language_options(options)
+    register_judge_of(language)
     config = _method_config(options)
     encoder = _load_encoder(options)
     family = str(options.benchmark)
@@ -142,7 +147,18 @@ def _method_config(options: argparse.Namespace) -> MethodConfig:
     orders = None if options.prompt_orders is None else PromptOrder(options.prompt_orders)
     if options.concept and options.captioner is not None:
         raise OptionError("give --concept or --captioner, not both")
-    return MethodConfig(options.composer, options.rule, options.captioner is None, options.concept, orders)
+    request = SearchRequest.parse(prompt=EMPTY_PROMPT, **search_fields(options, SEARCH_FIELDS))  # checks them
+    return MethodConfig(
+        options.composer,
+        options.rule,
+        options.captioner is None,
+        options.concept,
+        orders,
+        request.paraphrases,
+        options.judge,
+        request.judge_k,
+        float(request.judge_weight),
+    )
 
 
 def _load_encoder(options: argparse.Namespace) -> NamedEncoder:

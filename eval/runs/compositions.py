@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery
+from eval.runs.judging import BenchmarkJudge
 from mmretrieve import Composition, Encoder, MMRetrieveError, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
-from mmretrieve.composers import make_composer
-from mmretrieve.options import OptionEnum
-from mmretrieve.registry import COMPOSERS
+from mmretrieve.composers import ComposerContext, make_composer
+from mmretrieve.errors import OptionError
+from mmretrieve.judges.reranking import JUDGE
+from mmretrieve.language.base import Paraphraser
+from mmretrieve.language.paraphrases import make_paraphraser, paraphrase_prompts
+from mmretrieve.language.vocabulary import default_vocabulary
+from mmretrieve.options import DEFAULT_JUDGE_K, OptionEnum
+from mmretrieve.registry import COMPOSERS, JUDGES
 from mmretrieve.rules import make_rule
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, unit
@@ -43,6 +49,9 @@ class MethodConfig:
     concept : whether CIRCO's shared concept is used as the caption, which departs from the protocol.
     orders : None means both orders for methods that put the prompt into a sentence of their own, as in the published evaluators,
         and the first order for methods with captions.
+    paraphrases : wordings of each prompt, its own included, over which the composer takes the mean.
+    judge : a name in `JUDGES`, registered ones included; None for none.
+    judge_k, judge_weight : how many items the judge sees, and its weight, as in `Retriever.search`.
     """
 
     composer: str
@@ -50,6 +59,14 @@ class MethodConfig:
     benchmark_captions: bool = True
     concept: bool = False
     orders: PromptOrder | None = None
+    paraphrases: int = 1
+    judge: str | None = None
+    judge_k: int = DEFAULT_JUDGE_K
+    judge_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.paraphrases > 1 and not COMPOSERS[self.composer].reads_paraphrases:
+            raise OptionError(f"{str(self.composer)!r} takes each prompt in one wording: leave out --paraphrases")
 
     @property
     def prompt_orders(self) -> PromptOrder:
@@ -68,11 +85,12 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class ComposedBenchmark:
-    """A benchmark with the compositions of its queries, and the (items, d) vectors of its gallery."""
+    """A benchmark with the compositions of its queries, the (items, d) vectors of its gallery, and the judge of its best items, if any."""
 
     benchmark: Benchmark
     compositions: Sequence[Composition]
     gallery: Float32
+    judge: BenchmarkJudge | None = None
 
     @cached_property
     def spread(self) -> Spread:
@@ -91,9 +109,21 @@ class ComposedBenchmark:
                 batch, terms = [], 0
         yield from self._score(batch)
 
+    def weighed(
+        self, weigh: Callable[[Composition], Composition]
+    ) -> Iterator[tuple[Composition, dict[str, NDArray[np.float64]]]]:
+        """For each query its composition under the weights that `weigh` gives it, and the (items,) contributions of each term and of the judge."""
+        for query, (composition, scores_tg) in zip(self.benchmark.queries, self, strict=True):
+            own = weigh(composition)
+            contributions = dict(zip(own.names, own.contributions(scores_tg), strict=True))
+            if self.judge is not None:
+                scores_g = np.sum(list(contributions.values()), axis=0)
+                contributions[JUDGE] = self.judge.contributions(self.benchmark, query, scores_g)
+            yield own, contributions
+
     def item_scores(self, weigh: Callable[[Composition], Composition]) -> Iterator[NDArray[np.float64]]:
-        """For each query the (items,) scores of its composition, under the weights that `weigh` gives it and under its rule."""
-        return (weigh(composition).contributions(scores_tg).sum(axis=0) for composition, scores_tg in self)
+        """For each query the (items,) scores of its composition under the weights that `weigh` gives it and under its rule, and of the judge."""
+        return (np.sum(list(contributions.values()), axis=0) for _, contributions in self.weighed(weigh))
 
     def measure(self, weigh: Callable[[Composition], Composition]) -> NDArray[np.float64]:
         """(queries, metrics) ×100 under the weights that `weigh` gives to each composition."""
@@ -127,12 +157,19 @@ def compose(benchmark: Benchmark, gallery: Float32, encoder: Encoder, config: Me
 
     composer = make_composer(config.composer, encoder, parts, score=score, rule=config.rule or RuleName.LINEAR)
     wordings = max(len(query.prompts) for query in benchmark.queries) if config.prompt_orders is PromptOrder.BOTH else 1
-    by_wording = [composer.compose(_composer_inputs(benchmark, gallery, config, i)) for i in range(wordings)]
+    paraphraser = make_paraphraser(parts.paraphraser, parts.vocabulary or default_vocabulary(encoder))
+    by_wording = [
+        composer.compose(_with_paraphrases(_composer_inputs(benchmark, gallery, config, i), paraphraser, config.paraphrases))
+        for i in range(wordings)
+    ]
     compositions = [average_compositions(several) for several in zip(*by_wording, strict=True)]
     if config.rule is not None:
         rule = make_rule(config.rule, learned_words=COMPOSERS[config.composer].learned_words)
         compositions = [composition.with_rule(rule) for composition in compositions]
-    return ComposedBenchmark(benchmark, compositions, gallery)
+    judge = config.judge and JUDGES.build(config.judge, ComposerContext(encoder, parts, score))
+    return ComposedBenchmark(
+        benchmark, compositions, gallery, BenchmarkJudge(judge, config.judge_k, config.judge_weight) if judge else None
+    )
 
 
 def average_compositions(compositions: Sequence[Composition]) -> Composition:
@@ -150,6 +187,17 @@ def average_compositions(compositions: Sequence[Composition]) -> Composition:
         )
     mean = np.mean([composition.terms for composition in compositions], axis=0, dtype=np.float64)
     return replace(first, terms=unit(mean, "the mean of several wordings"))
+
+
+def _with_paraphrases(inputs: Sequence[ComposerInput], paraphraser: Paraphraser, count: int) -> Sequence[ComposerInput]:
+    """The inputs with `count` - 1 paraphrases of each prompt, as far as there are so many."""
+    if count == 1:
+        return inputs
+    texts = paraphrase_prompts(paraphraser, [one.required_prompt() for one in inputs], count - 1)
+    return [
+        replace(one, paraphrases=tuple(replace(one, prompt=text) for text in own))
+        for one, own in zip(inputs, texts, strict=True)
+    ]
 
 
 def _composer_inputs(benchmark: Benchmark, gallery: Float32, config: MethodConfig, wording: int) -> list[ComposerInput]:

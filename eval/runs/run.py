@@ -122,7 +122,7 @@ class EvalRun:
         """Method, sources of its texts and weights, for a table: "captions (tagger, template) + PDV-F 1.4/1.2/0.75"."""
         sources = f" ({', '.join(self.text_sources)})" if self.text_sources else ""
         rule = "" if self.config.rule is None else f", {self.config.rule} rule"
-        method = f"{self.config.composer}{sources}{rule}"
+        method = f"{self.config.composer}{sources}{rule}{self._paraphrases}{self._judge}"
         return method if self.setting.label == BASE else f"{method} + {self.setting.label}"
 
     @property
@@ -133,6 +133,15 @@ class EvalRun:
             role: str(self.options.get(role) or name) for role, name in TEXT_ROLES.items()
         }
         return tuple(name for role, name in names.items() if role in uses)
+
+    @property
+    def _paraphrases(self) -> str:
+        return "" if self.config.paraphrases == 1 else f", {self.config.paraphrases} wordings"
+
+    @property
+    def _judge(self) -> str:
+        config = self.config
+        return "" if config.judge is None else f", judge {config.judge} of {config.judge_k} at {config.judge_weight:g}"
 
     @property
     def _captioner(self) -> str:
@@ -199,12 +208,11 @@ def _evaluate_part(part: ComposedBenchmark, setting: WeightSetting) -> tuple[NDA
     results: list[QueryResult] = []
 
     def rankers() -> Iterator[Ranker]:
-        for query, (composition, scores_tg) in zip(part.benchmark.queries, part, strict=True):
-            weighed = setting.weigh(composition, part.spread)
-            contributions_tg = weighed.contributions(scores_tg)
-            scores = contributions_tg.sum(axis=0)
+        weighed = part.weighed(lambda composition: setting.weigh(composition, part.spread))
+        for query, (composition, contributions) in zip(part.benchmark.queries, weighed, strict=True):
+            scores = np.sum(list(contributions.values()), axis=0)
             yield partial(target_ranks, scores)
-            results.append(_describe_query(part.benchmark, query, weighed, contributions_tg, scores))
+            results.append(_describe_query(part.benchmark, query, composition, contributions, scores))
 
     values = part.benchmark.rank_table(rankers()).values
     rounded = [tuple(None if np.isnan(v) else round(float(v), SCORE_DIGITS) for v in row) for row in values]
@@ -215,21 +223,18 @@ def _describe_query(
     benchmark: Benchmark,
     query: BenchmarkQuery,
     composition: Composition,
-    contributions_tg: NDArray[np.float64],
+    contributions: Mapping[str, NDArray[np.float64]],
     scores: NDArray[np.float64],
 ) -> QueryResult:
     """A query's result, still without values: its best target and best hits, with the contribution of each term to them."""
 
     def score_item(row: int) -> dict[str, Any]:
-        contributions = {
-            name: round(float(value), SCORE_DIGITS)
-            for name, value in zip(composition.names, contributions_tg[:, row], strict=True)
-            if value
-        }
         return {
             "id": benchmark.gallery_ids[row],
             "score": round(float(scores[row]), SCORE_DIGITS),
-            "contributions": contributions,
+            "contributions": {
+                name: round(float(values[row]), SCORE_DIGITS) for name, values in contributions.items() if values[row]
+            },
         }
 
     task = benchmark.ranking_task(query, subset=benchmark.protocol.candidates_alone)

@@ -36,7 +36,7 @@ from mmretrieve.inversion.train import train_phi
 from mmretrieve.language.fields import caption_from_fields, vocabulary_from_fields
 from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.vocabulary import GENERAL, default_vocabulary
-from mmretrieve.options import OptionEnum
+from mmretrieve.options import JudgeName, OptionEnum
 from mmretrieve.vectors import Float32
 from mmretrieve.wardrobe.captions import caption
 
@@ -88,8 +88,12 @@ METHODS = (
     Method("product − Harris", MethodConfig(ComposerName.SUM, RuleName.HARRIS)),
     Method("captions, template", MethodConfig(ComposerName.CAPTIONS), CIREVL, swap=False),
     Method("captions, swap (CIReVL's shape)", MethodConfig(ComposerName.CAPTIONS), CIREVL),
+    Method("captions, swap + 3 wordings", MethodConfig(ComposerName.CAPTIONS, paraphrases=3), CIREVL),
+    Method("captions, swap + judge of attributes", MethodConfig(ComposerName.CAPTIONS, judge=JudgeName.ATTRIBUTES), CIREVL),
+    Method("captions, swap + judge of patches", MethodConfig(ComposerName.CAPTIONS, judge=JudgeName.LOCAL), CIREVL),
     Method("SDR-CIR", MethodConfig(ComposerName.SDR)),
     Method("role-aware (MulVec, global)", MethodConfig(ComposerName.ROLES)),
+    Method("role-aware + judge of patches (MulVec)", MethodConfig(ComposerName.ROLES, judge=JudgeName.LOCAL)),
     Method("captions + SoFT", MethodConfig(ComposerName.CAPTIONS, RuleName.SOFT), CIREVL),
     Method("LDRE, 15 captions", MethodConfig(ComposerName.LDRE), LDRE),
     Method("SEIZE, 15 captions", MethodConfig(ComposerName.SEIZE), LDRE),
@@ -99,8 +103,8 @@ METHODS = (
 
 
 def find_method(composer: ComposerName) -> Method:
-    """The last method of the table with this composer and the composer's own rule."""
-    return next(m for m in reversed(METHODS) if m.config.composer is composer and m.config.rule is None)
+    """The last method of the table with this composer and nothing else."""
+    return next(m for m in reversed(METHODS) if m.config == MethodConfig(composer))
 
 
 def method_parts(method: Method, encoder: Encoder, parts: Parts) -> Parts:

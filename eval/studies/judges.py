@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from eval.benchmarks import Benchmark
 from eval.report.bootstrap import paired_interval
+from eval.runs.judging import BenchmarkJudge
 from eval.studies.compare import ranking_values, search_requests
 from eval.studies.inputs import held_out_queries
 from mmretrieve import Parts, Ranking, Retriever
 from mmretrieve.composers import ComposerContext
-from mmretrieve.concurrency import map_ahead
 from mmretrieve.images import open_image
-from mmretrieve.judges.base import Judge, judge_logits
+from mmretrieve.judges.base import Judge
 from mmretrieve.judges.local import local_score
 from mmretrieve.judges.reranking import rerank
 from mmretrieve.options import BASE, DEFAULT_JUDGE_K, ComposerName, JudgeName
 from mmretrieve.registry import JUDGES
 from mmretrieve.scoring import term_scores
 
-Load = Callable[[str], Image.Image]
 WEIGHTS = ("0.25", "0.5", "1", "2", "inf")
 METRIC = "recall@1"
 GLOBAL = {"composer": ComposerName.CAPTIONS, "weights": BASE}
@@ -52,19 +49,18 @@ def measure_judges(benchmark: Benchmark, retriever: Retriever) -> dict[str, Any]
     """
     benchmark = replace(benchmark, queries=tuple(compress(benchmark.queries, held_out_queries(benchmark))))
     judges = _make_judges(benchmark, retriever)
-    load = cache(lambda id_: open_image(benchmark.load_image(id_)))  # the wardrobe draws
     rankings = _search(benchmark, retriever)
     before = ranking_values(benchmark, rankings)
     measured: dict[str, Any] = {}
     for name, judge in judges.items():
-        logits = _judge(benchmark, rankings, judge, load)
+        logits = _judge(benchmark, rankings, judge)
         judged = {weight: ranking_values(benchmark, _rerank(rankings, logits, weight)) for weight in WEIGHTS}
         measured[name] = {weight: _compare(benchmark, values, before) for weight, values in judged.items()}
     return {
         "queries": len(rankings),
         "without": {"metrics": benchmark.mean_metrics(before)},
         "judges": measured,
-        "ablation": _measure_ablation(benchmark, retriever, judges[JudgeName.LOCAL], load),
+        "ablation": _measure_ablation(benchmark, retriever, judges[JudgeName.LOCAL]),
     }
 
 
@@ -105,13 +101,13 @@ def _standardized(scores_qg: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray((exact - exact.mean(axis=1, keepdims=True)) / exact.std(axis=1, keepdims=True))
 
 
-def _measure_ablation(benchmark: Benchmark, retriever: Retriever, local: Judge, load: Load) -> dict[str, Any]:
+def _measure_ablation(benchmark: Benchmark, retriever: Retriever, local: Judge) -> dict[str, Any]:
     """The description of the target alone; with a term for each role; and with the vectors of patches."""
     of_roles = _search(benchmark, retriever, **ROLES)
     steps = {
         "global": _search(benchmark, retriever, **GLOBAL),
         "+ roles": of_roles,
-        "+ local": _rerank(of_roles, _judge(benchmark, of_roles, local, load), "1"),
+        "+ local": _rerank(of_roles, _judge(benchmark, of_roles, local), "1"),
     }
     values = {name: ranking_values(benchmark, rankings) for name, rankings in steps.items()}
     compared = {after: _compare(benchmark, values[after], values[before]) for before, after in pairwise(values)}
@@ -129,15 +125,12 @@ def _search(benchmark: Benchmark, retriever: Retriever, **options: Any) -> list[
     return retriever.search_many([request | options | {"k": depth} for request in search_requests(benchmark)])
 
 
-def _judge(benchmark: Benchmark, rankings: Sequence[Ranking], judge: Judge, load: Load) -> list[NDArray[np.float64]]:
+def _judge(benchmark: Benchmark, rankings: Sequence[Ranking], judge: Judge) -> list[NDArray[np.float64]]:
     """The logits of the first hits of each query."""
-    logits = []
-    for query, ranking in zip(benchmark.queries, rankings, strict=True):
-        ids = [query.reference, *ranking.ids[:DEFAULT_JUDGE_K]]
-        reference, *candidates = map_ahead(load, ids, DEFAULT_JUDGE_K)
-        documents = [{"image": candidate} for candidate in candidates]
-        logits.append(judge_logits(judge, {"image": reference, "text": query.prompts[0]}, documents))
-    return logits
+    own = BenchmarkJudge(judge)
+    return [
+        own.logits(benchmark, query, ranking.ids[: own.k]) for query, ranking in zip(benchmark.queries, rankings, strict=True)
+    ]
 
 
 def _rerank(rankings: Sequence[Ranking], logits: Sequence[NDArray[np.float64]], weight: str) -> list[Ranking]:

@@ -101,6 +101,10 @@ def rank_plane(part: ComposedBenchmark, plane: Plane) -> RankTable:
 
 
 def _rankers(part: ComposedBenchmark, plane: Plane) -> Iterator[Ranker]:
+    if part.judge is not None:
+        raise MMRetrieveError(
+            f"{part.benchmark.name}: a judge sees other items at each point of the plane: sweep without --judge"
+        )
     rows_of: dict[tuple[object, ...], list[int]] = {}
     for composition, scores_tg in part:
         form = composition.names, composition.rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, NoReturn
@@ -205,10 +205,11 @@ def given_fields(options: argparse.Namespace, kind: type[Any]) -> dict[str, Any]
     return {one.name: value for one in fields(kind) if (value := getattr(options, one.name, None)) is not None}
 
 
-def add_search_fields(command: argparse.ArgumentParser) -> None:
-    """The fields of `SearchRequest` as options."""
+def add_search_fields(command: argparse.ArgumentParser, names: Collection[str] = REQUEST_FIELDS) -> None:
+    """The fields of `SearchRequest` with these names as options."""
     groups = {group: command.add_argument_group(group.value) for group in FieldGroup}
-    for name, declared in REQUEST_FIELDS.items():
+    for name in names:
+        declared = REQUEST_FIELDS[name]
         options, text = ("-k", "--k") if name == "k" else (_option(name),), _field_help(name, declared)
         group = groups[declared.group]
         if declared.kind is FieldKind.FLAG:
@@ -218,9 +219,9 @@ def add_search_fields(command: argparse.ArgumentParser) -> None:
             group.add_argument(*options, action=action, type=_reader(declared), metavar=declared.metavar, help=text)
 
 
-def search_fields(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `SearchRequest` that were given."""
-    return {name: value for name in REQUEST_FIELDS if (value := getattr(options, name)) is not None}
+def search_fields(options: argparse.Namespace, names: Iterable[str] = REQUEST_FIELDS) -> dict[str, Any]:
+    """The fields of `SearchRequest` with these names that were given."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _field_help(name: str, declared: RequestField) -> str:

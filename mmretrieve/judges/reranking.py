@@ -100,17 +100,38 @@ def rerank(ranking: Ranking, logits: Sequence[float] | NDArray[np.float64], weig
     ('a', 'b')
     """
     values = np.asarray(logits, dtype=np.float64)
-    scored = values[~np.isnan(values)]
-    if not len(scored):
+    if np.isnan(values).all():
         return ranking
-    spread = float(np.std([hit.score for hit in ranking.hits[: len(values)]])) or 1.0
     complete = np.append(values, np.full(len(ranking.hits) - len(values), np.nan))
-    centered = np.where(np.isnan(complete), scored.min(), complete) - scored.mean()
-    share, factor = (0.0, spread) if weight == inf else (1.0, weight * spread)
-    new = [_with_judge(hit, share, factor * logit) for hit, logit in zip(ranking.hits, centered.tolist(), strict=True)]
+    share, factor = (0.0, 1.0) if weight == inf else (1.0, weight)
+    contributions = factor * judge_contributions([hit.score for hit in ranking.hits[: len(values)]], complete)
+    new = [_with_judge(hit, share, own) for hit, own in zip(ranking.hits, contributions.tolist(), strict=True)]
     judged = [new[i] for i in np.lexsort((np.isnan(complete), [-hit.score for hit in new]))]
     hits = (Hit(rank, hit.id, hit.score, hit.contributions, hit.path) for rank, hit in enumerate(judged, start=1))
     return replace(ranking, hits=tuple(hits))
+
+
+def judge_contributions(
+    scores: Sequence[float] | NDArray[np.float64], logits: Sequence[float] | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The contributions of a judge of weight 1, as `rerank` defines them.
+
+    Parameters
+    ----------
+    scores : array-like of shape (m,)
+        The scores that the first stage gave to what the judge saw.
+    logits : array-like of shape (n,)
+        The logits of n items, at least one of which has one; NaN for an item that has none.
+
+    Examples
+    --------
+    >>> judge_contributions([0.9, 0.7], [-3.0, 3.0, np.nan]).round(2).tolist()
+    [-0.3, 0.3, -0.3]
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    spread = float(np.std(scores)) or 1.0
+    scored = values[~np.isnan(values)]
+    return np.asarray(spread * (np.where(np.isnan(values), scored.min(), values) - scored.mean()))
 
 
 def _unscored_note(unscored: int, count: int) -> str | None:

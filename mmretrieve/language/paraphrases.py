@@ -16,6 +16,8 @@ from mmretrieve.language.rewriters import SwapRewriter
 from mmretrieve.language.role_compiler import DEGREES, POLITE, SAME, RuleCompiler
 from mmretrieve.language.tokens import exact_key, tokenize, word_list
 from mmretrieve.language.vocabulary import THING, Vocabulary
+from mmretrieve.options import ParaphraserName
+from mmretrieve.registry import PARAPHRASERS
 from mmretrieve.request import normalized
 
 COLOR_TEMPLATES = ("in {}", "make it {}", "the same but in {}", "a {} one", "change the color to {}", "I want it in {}")
@@ -111,6 +113,12 @@ def make_templates(vocabulary: Vocabulary) -> TemplateParaphraser:
     """The factory of the templates: prompts are read as the rewriter "swap" reads them."""
     swap = SwapRewriter(vocabulary)
     return TemplateParaphraser(swap.lexicon, swap.compiler)
+
+
+def make_paraphraser(paraphraser: Paraphraser | str | None, vocabulary: Vocabulary) -> Paraphraser:
+    """The paraphraser of that name, which reads prompts by a vocabulary; an object as it is; templates for None."""
+    named = paraphraser or ParaphraserName.TEMPLATES
+    return PARAPHRASERS.build(named, vocabulary) if isinstance(named, str) else named
 
 
 def paraphrase_prompts(paraphraser: Paraphraser, prompts: Sequence[str], count: int) -> list[tuple[str, ...]]:
