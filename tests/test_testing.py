@@ -61,6 +61,15 @@ class Faithful:
         rows = Faithful.encode_images(self, images) + 0.5 * Faithful.encode_texts(self, texts)
         return unit(rows) if texts else rows
 
+    def encode_patches(self, images: Iterable[Any]) -> Any:
+        """The quarters of each image."""
+        quarters = []
+        for image in map(open_image, images):
+            width, height = (side // 2 for side in image.size)
+            corners = [(left, top) for top in (0, height) for left in (0, width)]
+            quarters += [image.crop((left, top, left + width, top + height)) for left, top in corners]
+        return Faithful.encode_images(self, quarters).reshape(-1, 4, 49)
+
     def feature_batches(self, batches: Iterable[Iterable[Any]]) -> Iterable[Any]:
         return (3 * Faithful.encode_images(self, batch) for batch in batches)
 
@@ -86,6 +95,11 @@ def images_with(change: Callable[[np.ndarray], Any]) -> Any:
     return encoder_with(
         encode_images=lambda self, images, progress=None: change(Faithful.encode_images(self, images, progress))
     )
+
+
+def patches_with(change: Callable[[np.ndarray], Any]) -> Any:
+    """`Faithful` with other patches."""
+    return encoder_with(encode_patches=lambda self, images: change(Faithful.encode_patches(self, images)))
 
 
 def with_nan(rows: np.ndarray) -> np.ndarray:
@@ -142,6 +156,7 @@ ENCODER_MUTANTS: list[tuple[str, Any]] = [
     ("what it supports has a method", encoder_with(supports=lambda self, kind: False)),  # noqa: ARG005
     ("what it supports has a method", encoder_with(supports=None)),
     ("what it supports has a method", encoder_with(encode_pairs=None)),
+    ("what it supports has a method", encoder_with(encode_patches=None)),
     ("rows have shape n dim", texts_with(lambda rows: rows[:, :-1])),
     ("rows have shape n dim", images_with(lambda rows: rows.tolist())),
     ("rows have shape n dim", encoder_with(dim=48)),
@@ -188,6 +203,20 @@ ENCODER_MUTANTS: list[tuple[str, Any]] = [
         encoder_with(encode_texts=lambda self, texts: silently(Faithful.encode_texts, self, texts)),
     ),
     ("fits context tells which texts are cut", encoder_with(context_length=5)),
+    ("patches have shape n p dim", patches_with(lambda patches: patches.reshape(-1, 49))),
+    ("patches have shape n p dim", patches_with(lambda patches: patches[:, :0])),
+    ("patches have shape n p dim", patches_with(lambda patches: patches.transpose(0, 2, 1))),
+    ("patches have shape n p dim", patches_with(lambda patches: patches if len(patches) else np.empty((0, 1, 49), np.float32))),
+    ("patches are contiguous float32", patches_with(lambda patches: patches.astype(np.float64))),
+    ("patches are contiguous float32", patches_with(np.asfortranarray)),
+    ("patches have length 1", patches_with(lambda patches: 2 * patches)),
+    ("patches have length 1", patches_with(lambda patches: np.full_like(patches, np.nan))),
+    ("patches do not depend on the batch", patches_with(lambda patches: np.ascontiguousarray(patches[::-1]))),
+    (
+        "patches do not depend on the batch",
+        patches_with(lambda patches: unit((patches - patches.mean(axis=0) / 9).reshape(-1, 49)).reshape(patches.shape)),
+    ),
+    ("patches of an image differ", patches_with(lambda patches: np.repeat(patches[:, :1], 4, axis=1))),
 ]
 
 
@@ -212,6 +241,7 @@ def test_a_wrong_encoder_is_noticed(clause: str, mutant: Any) -> None:
 def test_encoders_that_keep_the_contract_pass(encoder: mm.Encoder, made: Path) -> None:
     check_encoder(Faithful())  # type: ignore[arg-type]
     check_encoder(encoder_with(supports=lambda self, kind: kind == "text"))  # noqa: ARG005
+    check_encoder(mm.load_encoder(encoder_with(identity=None), identity=Faithful.identity))
     check_encoder(encoder)
     check_encoder(mm.load_encoder("wardrobe"))
     check_encoder(mm.load_encoder("wardrobe", dtype=Dtype.BFLOAT16))
@@ -513,7 +543,7 @@ def test_built_in_judges_pass(name: JudgeName, encoder: mm.Encoder) -> None:
 @pytest.mark.parametrize(
     ("clauses", "mutants"),
     [
-        (encoders.CLAUSES + encoders.IMAGE_CLAUSES + encoders.TEXT_CLAUSES, ENCODER_MUTANTS),
+        ((*encoders.CLAUSES, *itertools.chain(*encoders.MORE_CLAUSES.values())), ENCODER_MUTANTS),
         (rules.DECLARATIONS + rules.CLAUSES, RULE_MUTANTS),
         (composers.CLAUSES + composers.TRAITS, COMPOSER_MUTANTS + TRAIT_MUTANTS),
         (judges.CLAUSES, JUDGE_MUTANTS),

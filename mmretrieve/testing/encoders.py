@@ -20,7 +20,8 @@ from mmretrieve.testing.clauses import DEFAULT_TOLERANCE, TEXTS, check_clauses, 
 from mmretrieve.vectors import UNIT_TOLERANCE, Float32, unit
 
 METHODS = {Modality.IMAGE: "encode_images", Modality.TEXT: "encode_texts", Modality.PAIR: "encode_pairs"}
-"""What an encoder can support → the method that encodes it."""
+"""What an encoder can support → the method that encodes it in one row each."""
+PATCHES = "encode_patches"
 MAX_CONTEXT_LENGTH = 100_000  # texts beyond a longer context are not tried
 
 
@@ -58,12 +59,19 @@ class _EncoderCase:
         }
         return [_Encoding(METHODS[kind], *functions[kind]) for kind in METHODS if self.supports(kind)]
 
+    def patches_of(self, images: Sequence[Any]) -> Float32:
+        """What `encode_patches` returns. Raises AssertionError unless it is an array of three axes."""
+        patches = self.encoder.encode_patches(images)
+        require(isinstance(patches, np.ndarray), f"it returned a {type(patches).__name__}, expected an ndarray")
+        require(patches.ndim == 3, f"it returned shape {patches.shape}, expected (n, p, dim)")
+        return np.asarray(patches)
+
 
 def check_encoder(encoder: Encoder, *, tolerance: float = DEFAULT_TOLERANCE) -> None:
-    """Checks that an encoder keeps the contract of `Encoder`, `BatchEncoder` and `ContextLimit`.
+    """Checks that an encoder keeps the contract of `Encoder`, `BatchEncoder`, `ContextLimit` and `PatchEncoder`.
 
-    It encodes some small images and texts, each several times. An encoder with a method `supports` is checked for those of "image", "text"
-    and "pair" for which it is true; one without it for images and texts.
+    It encodes some small images and texts, each several times. An encoder with a method `supports` is checked for those of "image", "text",
+    "pair" and "patches" for which it is true; one without it for images and texts.
 
     Parameters
     ----------
@@ -99,7 +107,7 @@ def check_encoder(encoder: Encoder, *, tolerance: float = DEFAULT_TOLERANCE) -> 
     with TemporaryDirectory() as folder:
         case = _EncoderCase(encoder, tolerance, Path(folder))
         check_clauses(subject, case, CLAUSES)
-        for kind, clauses in {Modality.IMAGE: IMAGE_CLAUSES, Modality.TEXT: TEXT_CLAUSES}.items():
+        for kind, clauses in MORE_CLAUSES.items():
             if case.supports(kind):
                 check_clauses(subject, case, clauses)
 
@@ -116,12 +124,12 @@ def dim_is_a_positive_whole_number(case: _EncoderCase) -> None:
 
 def what_it_supports_has_a_method(case: _EncoderCase) -> None:
     require(any(map(case.supports, METHODS)), f"it supports none of {', '.join(METHODS)}")
-    for kind, method in METHODS.items():
+    for kind, method in (METHODS | {Modality.PATCHES: PATCHES}).items():
         if case.supports(kind):
             require(callable(getattr(case.encoder, method, None)), f"it supports {str(kind)!r} without {method}")
-    pairs = METHODS[Modality.PAIR]
     if getattr(case.encoder, "supports", None) is None:
-        require(not hasattr(case.encoder, pairs), f"it has {pairs}, but no supports(…) that says so")
+        for method in (METHODS[Modality.PAIR], PATCHES):
+            require(not hasattr(case.encoder, method), f"it has {method}, but no supports(…) that says so")
 
 
 def rows_have_shape_n_dim(case: _EncoderCase) -> None:
@@ -251,6 +259,39 @@ def feature_batches_agree_with_encode_images(case: _EncoderCase) -> None:
         require_close(unit(one), case.encoder.encode_images(batch), case.tolerance, f"the features of {len(batch)} images")
 
 
+def patches_have_shape_n_p_dim(case: _EncoderCase) -> None:
+    images = sample_images()
+    patches, of_none = case.patches_of(images), case.patches_of([])
+    count, dim = patches.shape[1], case.encoder.dim
+    require(patches.shape == (len(images), count, dim) and count, f"{len(images)} images have shape {patches.shape}")
+    require(of_none.shape == (0, count, dim), f"no images have shape {of_none.shape}, expected {(0, count, dim)}")
+
+
+def patches_are_contiguous_float32(case: _EncoderCase) -> None:
+    patches = case.patches_of(sample_images())
+    require(patches.dtype == np.float32, f"got {patches.dtype}")
+    require(patches.flags.c_contiguous, "they are not C-contiguous")
+
+
+def patches_have_length_1(case: _EncoderCase) -> None:
+    errors = np.abs(np.linalg.norm(case.patches_of(sample_images()), axis=2) - 1)
+    for image, patch in np.argwhere(~(errors <= UNIT_TOLERANCE)):  # NaN is wrong, too
+        raise AssertionError(f"patch {patch} of image {image} is {errors[image, patch]:.2g} off")
+
+
+def patches_do_not_depend_on_the_batch(case: _EncoderCase) -> None:
+    images = sample_images()
+    together = case.patches_of(images)
+    for i, image in enumerate(images):
+        require_close(case.patches_of([image])[0], together[i], case.tolerance, f"the patches of image {i} alone")
+
+
+def patches_of_an_image_differ(case: _EncoderCase) -> None:
+    patches = case.patches_of(sample_images())
+    spread = np.linalg.norm(patches - patches[:, :1], axis=2).max()
+    require(patches.shape[1] == 1 or spread > case.tolerance, "each image has one vector for all of its patches")
+
+
 def fits_context_tells_which_texts_are_cut(case: _EncoderCase) -> None:
     encoder = case.encoder
     if not isinstance(encoder, ContextLimit):
@@ -289,6 +330,15 @@ IMAGE_CLAUSES = (
     feature_batches_agree_with_encode_images,
 )
 TEXT_CLAUSES = (fits_context_tells_which_texts_are_cut,)
+PATCH_CLAUSES = (
+    patches_have_shape_n_p_dim,
+    patches_are_contiguous_float32,
+    patches_have_length_1,
+    patches_do_not_depend_on_the_batch,
+    patches_of_an_image_differ,
+)
+MORE_CLAUSES = {Modality.IMAGE: IMAGE_CLAUSES, Modality.TEXT: TEXT_CLAUSES, Modality.PATCHES: PATCH_CLAUSES}
+"""The clauses for an encoder that supports each of these."""
 
 
 def _content(value: Any) -> Any:
