@@ -171,7 +171,7 @@ def _add_benchmark(command: argparse.ArgumentParser) -> None:
 
 def _add_method(command: argparse.ArgumentParser) -> None:
     method = command.add_argument_group("the method")
-    text = f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: %(default)s)"
+    text = f"MODEL/TAG, hf-hub:org/name, transformers:MODEL, sentence-transformers:MODEL, a local folder, or {BUILT_IN} (default: %(default)s)"
     method.add_argument("--encoder", default=BUILT_IN, metavar="E", help=text)
     text = f"one of {', '.join(COMPOSERS)} (default: %(default)s)"
     method.add_argument("--composer", type=registered(COMPOSERS), default=ComposerName.CAPTIONS.value, metavar="C", help=text)

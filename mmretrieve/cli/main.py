@@ -116,7 +116,7 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--encoder",
         metavar="E",
-        help=f"MODEL/TAG, hf-hub:org/name, a local open_clip folder, or {BUILT_IN} (default: the gallery's, else {DEFAULT_ENCODER})",
+        help=f"MODEL/TAG, hf-hub:org/name, transformers:MODEL, sentence-transformers:MODEL, a local folder, or {BUILT_IN} (default: the gallery's, else {DEFAULT_ENCODER})",
     )
     command.add_argument("--decode", choices=tuple(map(str, Decode)), help="fast shrinks JPEG while decoding (default: exact)")
     text = "srgb applies embedded color profiles; raw ignores them, as papers do (default: the gallery's, else srgb)"

@@ -20,6 +20,8 @@ AGAIN = "download it again"
 CONFIG = "open_clip_config.json"
 PACKAGES = {CONFIG: "open_clip", "modules.json": "sentence_transformers", "config.json": "transformers"}
 """The file that a folder of each package has → the package. A folder of sentence-transformers may have config.json, too."""
+HUB_PACKAGES = ("sentence_transformers", "transformers")
+"""The packages that prefixes of names stand for, as in "transformers:org/name"."""
 CHECKPOINT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 HUGGING_FACE = (
     "weights of Hugging Face transformers, which have other names than those of open_clip; name their folder, which has config.json, "
@@ -58,6 +60,17 @@ def file_problem(path: Path, error: Exception) -> str:
     return kind or state_problem(error) or _object_problem(error) or _other_problem(error)
 
 
+def split_package(spec: str) -> tuple[str | None, str]:
+    """The package that the prefix of a name stands for, and the name without it; None and the name if it has no such prefix.
+
+    >>> split_package("sentence-transformers:clip-ViT-B-32"), split_package("ViT-B-32/openai")
+    (('sentence_transformers', 'clip-ViT-B-32'), (None, 'ViT-B-32/openai'))
+    """
+    prefix, _, name = spec.partition(":")
+    package = prefix.replace("-", "_")
+    return (package, name) if prefix != spec and package in HUB_PACKAGES else (None, spec)
+
+
 def encoder_folder(spec: str) -> Path | None:
     """The folder of the encoder with that name; None for one that has none of its own.
 
@@ -66,7 +79,8 @@ def encoder_folder(spec: str) -> Path | None:
     """
     if spec == BUILT_IN:
         return BUILT_IN_MODEL
-    return Path(spec).resolve() if os.path.isdir(spec) and not spec.startswith("hf-hub:") else None
+    name = split_package(spec)[1]
+    return Path(name).resolve() if os.path.isdir(name) and not spec.startswith("hf-hub:") else None
 
 
 def folder_package(folder: Path) -> str:

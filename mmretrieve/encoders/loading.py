@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 from mmretrieve.encoders.base import Encoder, EncoderContext, EncoderIdentity, NamedEncoder, identity_of
-from mmretrieve.encoders.checkpoints import encoder_folder, folder_package
+from mmretrieve.encoders.checkpoints import HUB_PACKAGES, encoder_folder, folder_package, split_package
 from mmretrieve.errors import EncoderError, OptionError, checks_keywords
 from mmretrieve.options import AUTO, Preprocessing
 from mmretrieve.registry import ENCODERS
@@ -19,12 +19,11 @@ EncoderLike: TypeAlias = object
 """An `Encoder`, or a model that `as_encoder` makes one of."""
 MODULES = {"open_clip": "openclip", "sentence_transformers": "sentence_transformers", "transformers": "transformers"}
 """Package → the module here that loads its models."""
-WRAPPED = ("sentence_transformers", "transformers")
-"""The packages whose models are accepted as objects."""
 REQUIRED_MEMBERS = ("dim", "encode_images", "encode_texts")
 OPTIONAL_MEMBERS = (
     "supports",
     "encode_pairs",
+    "encode_patches",
     "feature_batches",
     "context_length",
     "fits_context",
@@ -69,7 +68,8 @@ def load_encoder(
     spec : str, Path or object
         "wardrobe" (built in); a name of `register_encoder` or of an installed package; "MODEL/TAG" or "MODEL/checkpoint.safetensors", an open_clip model and its weights;
         "hf-hub:org/name"; a folder with open_clip_config.json and open_clip_model.safetensors; a folder of transformers (CLIP,
-        MetaCLIP 2, SigLIP or SigLIP 2) or of sentence-transformers. Or an object: a `SentenceTransformer`; a model of transformers,
+        MetaCLIP 2, SigLIP or SigLIP 2) or of sentence-transformers; "transformers:MODEL" or "sentence-transformers:MODEL", the name
+        of such a model on the Hugging Face Hub, or its folder. Or an object: a `SentenceTransformer`; a model of transformers,
         whose processor is loaded from where the model was, or a pair (model, processor); any `Encoder`.
     device : str, default="auto"
         "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:N" or "mps". An object stays on its device.
@@ -130,8 +130,8 @@ def load_encoder(
 
 def _load_name(name: str, device: str, dtype: str, preprocessing: Preprocessing) -> Encoder:
     if name not in ENCODERS:
-        folder = encoder_folder(name)
-        module = _module("open_clip" if folder is None else folder_package(folder))
+        package, folder = split_package(name)[0], encoder_folder(name)
+        module = _module(package or ("open_clip" if folder is None else folder_package(folder)))
         return cast(NamedEncoder, module.load(name, device=device, dtype=dtype, preprocessing=preprocessing))
     from mmretrieve.encoders.dtypes import resolve_dtype  # torch only for a name
     from mmretrieve.encoders.openclip import resolve_device
@@ -158,7 +158,7 @@ def as_encoder(value: EncoderLike) -> Encoder:
 def _package_of(model: object) -> str | None:
     """The package that a class of the model comes from; None for other objects."""
     packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
-    return next((name for name in WRAPPED if name in packages), None)
+    return next((name for name in HUB_PACKAGES if name in packages), None)
 
 
 def _module(package: str) -> ModuleType:
@@ -167,5 +167,5 @@ def _module(package: str) -> ModuleType:
     except ModuleNotFoundError as error:
         name = str(error.name).replace("_", "-")
         raise EncoderError(
-            f"a folder of {package.replace('_', '-')} needs the package {name}; install it with: pip install 'mmretrieve[encoders]'"
+            f"a model of {package.replace('_', '-')} needs the package {name}; install it with: pip install 'mmretrieve[encoders]'"
         ) from error

@@ -22,8 +22,8 @@ OPENAI_MODELS = {  # OpenAI's names → open_clip's
     "ViT-L/14@336px": "ViT-L-14-336",
 }
 FORMS = (
-    "MODEL/TAG (see open_clip.list_pretrained()), MODEL/checkpoint file, hf-hub:org/name, a local folder of open_clip, "
-    "transformers or sentence-transformers"
+    "MODEL/TAG (see open_clip.list_pretrained()), MODEL/checkpoint file, hf-hub:org/name, transformers:MODEL or "
+    "sentence-transformers:MODEL (a name on the Hub, or a folder), a local folder of any of the three packages"
 )
 
 
@@ -37,7 +37,10 @@ def unknown_encoder(spec: str) -> OptionError:
     pairs = list(map("/".join, open_clip.list_pretrained()))
     hint = f"; did you mean {suggested!r}?" if suggested else did_you_mean(spec, [*ENCODERS, *pairs])
     if not hint and spec.count("/") == 1 and not spec.startswith((".", "/")):
-        hint = f"; if it is an open_clip model on the Hugging Face Hub: 'hf-hub:{spec}';"
+        hint = (
+            f"; if it is a model on the Hugging Face Hub, say for which package: 'hf-hub:{spec}' (open_clip), 'transformers:{spec}' "
+            f"or 'sentence-transformers:{spec}';"
+        )
     return OptionError(f"unknown encoder {spec!r}{hint or ';'} choose from: {', '.join(ENCODERS)}, {FORMS}")
 
 

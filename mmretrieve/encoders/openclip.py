@@ -6,9 +6,7 @@ import hashlib
 import json
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, islice
 from math import ceil, prod
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from huggingface_hub import constants, get_session
 from torch import Tensor, nn
 
 from mmretrieve.concurrency import LruCache, map_ahead, map_batches_ahead, map_on_cores
@@ -43,6 +40,7 @@ from mmretrieve.encoders.checkpoints import (
 )
 from mmretrieve.encoders.deferred import DeferredEncoder
 from mmretrieve.encoders.dtypes import cast_tower, choose_dtype, input_dtype, resolve_dtype
+from mmretrieve.encoders.hub import offline_if_unreachable
 from mmretrieve.encoders.image_tower import (
     has_patches,
     input_size,
@@ -67,7 +65,6 @@ CPU_GROUP_SIZE = 16  # images that each core encodes at a time; the activations 
 GPU_GROUP_SIZE, GPU_WORKERS = 128, 2  # until memory runs out
 MIN_IMAGES_OF_CORE = 4  # with fewer, all cores encode one group
 MAX_PREPARED_IMAGES = 256  # resized, but not yet encoded
-HUB_TIMEOUT = 5.0  # seconds
 TARGET_PAD_KEY = "target_pad"
 logger = logging.getLogger(__name__)
 
@@ -362,33 +359,6 @@ def _state_with_prefixes(path: Path) -> dict[str, Tensor] | None:
         return state if all(name != strip_prefixes(name) for name in state) else None
     except Exception:  # the first attempt has told why
         return None
-
-
-@contextmanager
-def offline_if_unreachable(*, needed: bool) -> Iterator[None]:
-    """Silences model loaders within the block, and switches them to offline mode if the hub is `needed` but unreachable.
-
-    In online mode they would retry for a minute.
-    """
-    was_offline, log_level = constants.HF_HUB_OFFLINE, logging.root.manager.disable
-    if needed and not was_offline:
-        constants.HF_HUB_OFFLINE = not _is_hub_reachable()
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        constants.HF_HUB_OFFLINE = was_offline
-        logging.disable(log_level)
-
-
-def _is_hub_reachable() -> bool:
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except Exception:  # of httpx or requests, depending on the version of huggingface_hub
-        return False
-    return True
 
 
 def preprocessing_of(identity: EncoderIdentity) -> Preprocessing:

@@ -16,8 +16,9 @@ from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, check_images, check_texts
 from mmretrieve.encoders.checkpoints import one_line
 from mmretrieve.encoders.dtypes import resolve_dtype
+from mmretrieve.encoders.hub import locate_model, offline_if_unreachable
 from mmretrieve.encoders.model import IMAGE_BATCH_SIZE, ModelEncoder
-from mmretrieve.encoders.openclip import describe_preprocessing, offline_if_unreachable, resolve_device
+from mmretrieve.encoders.openclip import describe_preprocessing, resolve_device
 from mmretrieve.encoders.transformers import (
     hash_with_settings,
     image_settings,
@@ -105,13 +106,13 @@ class SentenceTransformersEncoder(ModelEncoder[Image.Image]):
 
 
 def load(spec: str, *, device: str, dtype: str, preprocessing: Preprocessing) -> SentenceTransformersEncoder:
-    """The encoder in a folder of sentence-transformers. Arguments and errors are those of `load_encoder`."""
+    """The encoder of a folder or a name of sentence-transformers. Arguments and errors are those of `load_encoder`."""
     torch_device = resolve_device(device)
     resolved = Dtype.FLOAT32 if dtype == AUTO else resolve_dtype(dtype, torch_device)
     if resolved is Dtype.INT8:
         raise OptionError(f"{spec}: dtype 'int8' is for models of open_clip; use 'float32'")
-    folder = Path(spec).resolve()
-    _check_modules(folder)
+    folder, name = locate_model(spec)
+    _check_modules(folder, spec)
     options = {"dtype": getattr(torch, resolved), "use_safetensors": True}
     try:
         with offline_if_unreachable(needed=False), quiet_transformers():
@@ -119,8 +120,10 @@ def load(spec: str, *, device: str, dtype: str, preprocessing: Preprocessing) ->
                 str(folder), device=str(torch_device), local_files_only=True, model_kwargs=options
             )
     except Exception as error:  # of the configuration, the weights or the tokenizer
-        raise EncoderError(f"{spec}: the encoder in this folder cannot be loaded ({one_line(error)})") from error
-    return SentenceTransformersEncoder(model, str(folder), preprocessing=preprocessing)
+        if "trust_remote_code" in str(error):
+            raise _own_code(spec, "a module") from error
+        raise EncoderError(f"{spec}: the encoder cannot be loaded ({one_line(error)})") from error
+    return SentenceTransformersEncoder(model, name, preprocessing=preprocessing)
 
 
 def wrap(model: Any) -> SentenceTransformersEncoder:
@@ -139,21 +142,26 @@ def _settings_of(module: Any) -> dict[str, Any]:
 
 def _name_of(model: Any) -> str:
     """The folder or the name that a model was loaded from. Its first module may have been in a folder of that one."""
-    name = name_of(getattr(model[0], "model", None))
+    name = name_of(getattr(model[0], "model", None), "sentence-transformers")
     folders = (folder for folder in (Path(name), Path(name).parent) if (folder / MODULES).is_file())
     return str(next(folders, name))
 
 
-def _check_modules(folder: Path) -> None:
+def _check_modules(folder: Path, spec: str) -> None:
     """Raises EncoderError unless all modules of a model are classes of sentence-transformers. Others are code that is not executed."""
     try:
         types = [module["type"] for module in load_json((folder / MODULES).read_bytes())]
+    except FileNotFoundError as error:
+        raise EncoderError(f"{spec}: not a model of sentence-transformers, which has {MODULES}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderError(f"{folder}: {MODULES} cannot be read ({one_line(error)}); download it again") from error
+        raise EncoderError(f"{spec}: {MODULES} cannot be read ({one_line(error)}); download it again") from error
     if not types:
-        raise EncoderError(f"{folder}: a folder of sentence-transformers, but {MODULES} names no modules; download it again")
+        raise EncoderError(f"{spec}: a model of sentence-transformers, but {MODULES} names no modules; download it again")
     if others := [each for each in types if not str(each).startswith(OWN_MODULES)]:
-        raise EncoderError(
-            f"{folder}: the module {others[0]!r} is code of the model, which is not executed; load it with SentenceTransformer yourself, "
-            "and pass the object"
-        )
+        raise _own_code(spec, f"the module {others[0]!r}")
+
+
+def _own_code(spec: str, what: str) -> EncoderError:
+    return EncoderError(
+        f"{spec}: {what} is code of the model, which is not executed; load it with SentenceTransformer yourself, and pass the object"
+    )

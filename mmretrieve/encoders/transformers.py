@@ -18,8 +18,9 @@ from transformers.utils import logging
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.encoders.checkpoints import one_line
 from mmretrieve.encoders.dtypes import resolve_dtype
+from mmretrieve.encoders.hub import locate_model, offline_if_unreachable
 from mmretrieve.encoders.model import ModelEncoder
-from mmretrieve.encoders.openclip import describe_preprocessing, offline_if_unreachable, resolve_device, weights_hash
+from mmretrieve.encoders.openclip import describe_preprocessing, resolve_device, weights_hash
 from mmretrieve.errors import EncoderError, OptionError
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike
 from mmretrieve.options import Dtype, Preprocessing, load_json
@@ -108,28 +109,32 @@ class TransformersEncoder(ModelEncoder[Mapping[str, Tensor]]):
 
 
 def load(spec: str, *, device: str, dtype: str, preprocessing: Preprocessing) -> TransformersEncoder:
-    """The encoder in a folder of transformers. Arguments and errors are those of `load_encoder`."""
+    """The encoder of a folder or a name of transformers. Arguments and errors are those of `load_encoder`."""
     torch_device = resolve_device(device)
     resolved = resolve_dtype(dtype, torch_device)
     if resolved is Dtype.INT8:
         raise OptionError(f"{spec}: dtype 'int8' is for models of open_clip; use 'float32'")
-    folder = Path(spec).resolve()
-    _check_type(_type_in(folder), f"{spec}: a folder of Hugging Face transformers with a model")
+    folder, name = locate_model(spec)
+    _check_type(_type_in(folder), f"{spec}: a model of Hugging Face transformers")
     try:
         with offline_if_unreachable(needed=False), quiet_transformers():
             model, report = transformers.AutoModel.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
             processor = _load_processor(folder)
     except Exception as error:  # of the configuration, the weights or the tokenizer
         raise EncoderError(
-            f"{spec}: the encoder in this folder cannot be loaded ({one_line(error)}); it needs config.json, model.safetensors and the "
-            "files of its processor"
+            f"{spec}: the encoder cannot be loaded ({one_line(error)}); it needs config.json, model.safetensors and the files of its processor"
         ) from error
     if missing := sorted(report["missing_keys"]):
-        raise EncoderError(f"{spec}: the weights in this folder are not complete: {missing[0]} is missing; download them again")
+        raise EncoderError(f"{spec}: the weights are not complete: {missing[0]} is missing; download them again")
     return TransformersEncoder(
-        model.to(torch_device), processor, str(folder), dtype=getattr(torch, resolved), preprocessing=preprocessing
+        model.to(torch_device), processor, name, dtype=getattr(torch, resolved), preprocessing=preprocessing
     )
 
 
@@ -145,10 +150,12 @@ def wrap(value: Any) -> TransformersEncoder:
     return TransformersEncoder(model, processor, name_of(model))
 
 
-def name_of(model: Any) -> str:
-    """The folder or the name that a model was loaded from; the name of its class for another."""
-    name = str(getattr(model, "name_or_path", "")) or type(model).__name__
-    return str(Path(name).resolve()) if os.path.isdir(name) else name
+def name_of(model: Any, package: str = "transformers") -> str:
+    """The name by which `load_encoder` finds a model again: its folder, or that on the Hub. The name of its class for one without either."""
+    name = str(getattr(model, "name_or_path", ""))
+    if os.path.isdir(name):
+        return str(Path(name).resolve())
+    return f"{package}:{name}" if name else type(model).__name__
 
 
 def hash_with_settings(model: nn.Module, settings: object) -> str:

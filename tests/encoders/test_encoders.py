@@ -260,9 +260,10 @@ def test_names_that_people_type_get_a_name_that_loads(spec: str, suggested: str)
     assert model_with_activation(model, tag) == model, "the suggestion would be refused"
 
 
-def test_a_name_of_the_hub_is_told_how_open_clip_models_are_named() -> None:
-    with pytest.raises(OptionError, match="if it is an open_clip model on the Hugging Face Hub: 'hf-hub:me/my-model'"):
-        load_encoder("me/my-model")
+def test_a_name_of_the_hub_is_told_how_packages_are_named() -> None:
+    for prefix in ("hf-hub", "transformers", "sentence-transformers"):
+        with pytest.raises(OptionError, match=f"if it is a model on the Hugging Face Hub, .*'{prefix}:me/my-model'"):
+            load_encoder("me/my-model")
 
 
 def test_an_unreachable_hub_fails_quickly_in_one_line(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.delitem(sys.modules, f"mmretrieve.encoders.{package}", raising=False)
         name = package.replace("_", "-")
-        with pytest.raises(EncoderError, match=rf"a folder of {name} needs the package {name}; .*'mmretrieve\[encoders\]'"):
+        with pytest.raises(EncoderError, match=rf"a model of {name} needs the package {name}; .*'mmretrieve\[encoders\]'"):
             mm.load_encoder(tmp_path / package)
 
 

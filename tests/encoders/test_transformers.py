@@ -266,9 +266,9 @@ def test_broken_folders_are_told_in_one_sentence(tmp_path: Path) -> None:
     folder = saved(small("clip"), tmp_path / "clip")
     state = load_file(folder / "model.safetensors")
     for change, message in {
-        "incomplete": "the weights in this folder are not complete: visual_projection.weight is missing",
-        "pickled": "the encoder in this folder cannot be loaded",
-        "type": "a folder of Hugging Face transformers with a model of type 'bert'; expected one of clip, metaclip_2",
+        "incomplete": "the weights are not complete: visual_projection.weight is missing",
+        "pickled": "the encoder cannot be loaded",
+        "type": "a model of Hugging Face transformers of type 'bert'; expected one of clip, metaclip_2",
         "json": "config.json cannot be read",
     }.items():
         copy = shutil.copytree(folder, tmp_path / change)

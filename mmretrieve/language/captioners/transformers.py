@@ -142,7 +142,8 @@ class _LoadedModel:
     def load(cls, name: str, device: str) -> _LoadedModel:
         import transformers
 
-        from mmretrieve.encoders.openclip import offline_if_unreachable, resolve_device
+        from mmretrieve.encoders.hub import offline_if_unreachable
+        from mmretrieve.encoders.openclip import resolve_device
         from mmretrieve.encoders.transformers import quiet_transformers
 
         torch_device = resolve_device(device)

@@ -1,0 +1,92 @@
+"""Models of transformers and sentence-transformers on the Hugging Face Hub: downloads what is loaded of them, which excludes pickles and code."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+from mmretrieve.encoders.checkpoints import encoder_folder, one_line, split_package
+from mmretrieve.errors import EncoderError, OptionError
+
+HUB_TIMEOUT = 5.0  # seconds
+DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+NOT_DOWNLOADED = ("onnx/*", "openvino/*", "original/*")  # the same weights in other forms
+DEFAULT_OWNER = "sentence-transformers"  # of a name of that package without an owner, as there
+
+
+def locate_model(spec: str) -> tuple[Path, str]:
+    """The folder of a model, downloaded if it is a name on the Hub, and the name by which `load_encoder` finds the model again.
+
+    Raises OptionError for a name that cannot exist, and EncoderError if the model is neither on this machine nor downloaded.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     locate_model(f"transformers:{folder}") == (Path(folder).resolve(), f"transformers:{Path(folder).resolve()}")
+    True
+    """
+    package, name = split_package(spec)
+    if (folder := encoder_folder(spec)) is not None:
+        return folder, str(folder) if package is None else f"{spec.removesuffix(name)}{folder}"
+    if not name or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise OptionError(
+            f"{spec}: there is no such folder, and no model of the Hub has such a name; expected {spec.removesuffix(name)}org/name or a folder"
+        )
+    is_short = package == "sentence_transformers" and "/" not in name
+    return _download(f"{DEFAULT_OWNER}/{name}" if is_short else name, spec), spec
+
+
+def _download(name: str, spec: str) -> Path:
+    """The folder with the files of a repository, from the cache of the Hub if it is unreachable."""
+    try:
+        with offline_if_unreachable(needed=True), _quiet_hub():
+            return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
+    except Exception as error:  # of the network, the Hub or the file system
+        raise EncoderError(
+            f"{spec}: the model could not be downloaded ({one_line(error)}); without a network, give a folder with it: "
+            f"{spec.partition(':')[0]}:FOLDER"
+        ) from error
+
+
+@contextmanager
+def offline_if_unreachable(*, needed: bool) -> Iterator[None]:
+    """Silences model loaders within the block, and switches them to offline mode if the hub is `needed` but unreachable.
+
+    In online mode they would retry for a minute.
+    """
+    was_offline, log_level = constants.HF_HUB_OFFLINE, logging.root.manager.disable
+    if needed and not was_offline:
+        constants.HF_HUB_OFFLINE = not _is_hub_reachable()
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+        logging.disable(log_level)
+
+
+def _is_hub_reachable() -> bool:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception:  # of httpx or requests, depending on the version of huggingface_hub
+        return False
+    return True
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Suppresses the progress bars of huggingface_hub within the block."""
+    had_bars = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if had_bars:
+            enable_progress_bars()
