@@ -50,7 +50,8 @@ class Answerability:
         Returns
         -------
         list of float or None
-            None for a query without hits, and for one with neither an image nor a prompt.
+            None for a query without hits, for one with neither an image nor a prompt, and for one of a joint embedder, whose
+            scores the regression has not seen.
 
         Source
         ------
@@ -124,7 +125,12 @@ def _means(values: NDArray[np.float64], counts: Sequence[int]) -> list[float]:
 
 
 def _merged(composition: Composition) -> dict[str, Float32]:
-    """Role → the (d,) unit vector of all its terms, so that several prompts count as one; without what is avoided or liked."""
+    """Role → the (d,) unit vector of all its terms, so that several prompts count as one; without what is avoided or liked.
+
+    Nothing for a query that cannot be judged: one without image and prompt, and one with `joint`, which says what they say.
+    """
+    if Term.JOINT in composition.roles:
+        return {}
     rows = {str(role): _direction_of_role(composition, role) for role in STANDARD_TERMS if role in composition.roles}
     rows = {role: row for role, row in rows.items() if row.any()}
     return rows if set(rows) - {Term.TEXT} else {}

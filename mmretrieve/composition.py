@@ -263,9 +263,8 @@ class Composition:
         Raises OptionError if image, text or composed is missing, or the rule ignores weights.
         """
         if self.rule.uses_weights and not self.supports_pdv:
-            raise OptionError(
-                f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} (use the 'captions' composer)"
-            )
+            other = "use strength" if Term.JOINT in self.roles else "use the 'captions' composer"
+            raise OptionError(f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} ({other})")
         return self.with_weights(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
 
     def with_weights(self, weights: Mapping[str, float]) -> Composition:

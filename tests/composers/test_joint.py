@@ -146,6 +146,18 @@ def test_automatic_weights_say_what_they_weigh(retriever: mm.Retriever, squares:
     assert min(ranking.weights.values()) > 0
 
 
+def test_what_is_not_known_of_joint_queries_is_not_told(retriever: mm.Retriever, squares: Path) -> None:
+    query: dict[str, Any] = {"image": squares / "07.png", "prompt": "in red"}
+    rankings = retriever.search_many([query | {"composer": composer} for composer in ("joint", "sum")])
+    assert [ranking.answerable is None for ranking in rankings] == [True, False], "the image alone would be judged"
+    assert rankings[0].has_match
+    with pytest.raises(
+        OptionError, match=r"PDV weighs image, text and composed; this query has only image, joint \(use strength\)"
+    ):
+        search(retriever, **query, alpha_image=1.4)
+    assert retriever.compose(**query, composer="joint", strength=1.4).term_weights["joint"] == pytest.approx(1.4)
+
+
 def test_an_encoder_without_pairs_is_refused(encoder: mm.Encoder, made: Path, retriever: mm.Retriever) -> None:
     own = mm.Retriever.open(made, encoder=encoder)
     assert "joint" in retriever.composers
