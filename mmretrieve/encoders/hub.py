@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from mmretrieve.encoders.checkpoints import encoder_folder, one_line, split_package
@@ -47,8 +48,10 @@ def _download(name: str, spec: str) -> Path:
         with offline_if_unreachable(needed=True), _quiet_hub():
             return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
     except Exception as error:  # of the network, the Hub or the file system
+        is_unreachable = isinstance(error, LocalEntryNotFoundError)  # its text is about a variable that nobody has set
+        reason = "it is not in the cache, and the Hub cannot be reached" if is_unreachable else one_line(error)
         raise EncoderError(
-            f"{spec}: the model could not be downloaded ({one_line(error)}); without a network, give a folder with it: "
+            f"{spec}: the model could not be downloaded ({reason}); without a network, give a folder with it: "
             f"{spec.partition(':')[0]}:FOLDER"
         ) from error
 
