@@ -10,7 +10,8 @@ import torch
 import transformers
 from PIL import Image
 
-from mmretrieve.encoders.openclip import offline_if_unreachable, resolve_device
+from mmretrieve.encoders.hub import offline_if_unreachable
+from mmretrieve.encoders.openclip import resolve_device
 from mmretrieve.encoders.transformers import quiet_transformers
 from mmretrieve.errors import JudgeError
 from mmretrieve.judges.model import ModelJudge, load_error

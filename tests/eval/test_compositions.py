@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mmretrieve as mm
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.runs import compositions
 from eval.runs.compositions import ComposedBenchmark, MethodConfig, PromptOrder, average_compositions, compose
+from eval.runs.judging import BenchmarkJudge
 from mmretrieve import ComposerName, Composition, Parts, RuleName
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import OptionError
+from mmretrieve.judges.reranking import rerank
+from mmretrieve.language.paraphrases import TemplateParaphraser
 from mmretrieve.scoring import term_scores
 from mmretrieve.vectors import Float32, unit
 
@@ -189,3 +195,58 @@ def test_item_scores_use_the_new_weights() -> None:
     ):
         expected = 2 * (composed.gallery.astype(np.float64) @ composition.terms.sum(axis=0, dtype=np.float64))
         np.testing.assert_allclose(row, expected, atol=1e-6)
+
+
+class Opposed:
+    """Prefers the last of what it sees, and keeps how much that was."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def rank(self, query: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        assert isinstance(query["image"], Image.Image)
+        self.seen.append((query["text"], len(documents)))
+        return [{"corpus_id": i, "score": i} for i in range(len(documents))]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0, inf])
+def test_a_judge_of_a_run_ranks_as_in_a_search(bench: Benchmark, gallery: Float32, encoder: mm.Encoder, weight: float) -> None:
+    plain = compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM, orders=PromptOrder.FIRST), Parts())
+    judge = Opposed()
+    judged = replace(plain, judge=BenchmarkJudge(judge, 4, weight))
+    for query, before, after in zip(
+        bench.queries, plain.item_scores(lambda c: c), judged.item_scores(lambda c: c), strict=True
+    ):
+        rows = bench.top_rows(query, before, len(before) - 1)
+        hits = [mm.Hit(rank, bench.gallery_ids[row], before[row], {"all": before[row]}) for rank, row in enumerate(rows, 1)]
+        ranking = mm.Ranking(tuple(hits), k=len(hits), searched=len(before), weights={"all": 1.0})
+        expected = rerank(ranking, [0.0, 1.0, 2.0, 3.0], weight)
+        assert [bench.gallery_ids[row] for row in bench.top_rows(query, after, len(rows))] == list(expected.ids)
+        if weight != inf:
+            scores = {hit.id: hit.score for hit in expected}
+            np.testing.assert_allclose([after[row] for row in rows], [scores[hit.id] for hit in hits], atol=1e-12)
+    assert judge.seen == [(query.prompts[0].strip(), 4) for query in bench.queries]
+
+
+def test_a_judge_that_fails_ends_a_run(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    class Silent:
+        def rank(self, *_: object) -> list[dict[str, Any]]:
+            return []
+
+    plain = compose(bench, gallery, encoder, MethodConfig(ComposerName.IMAGE), Parts())
+    with pytest.raises(mm.MMRetrieveError, match="Silent scored none of the 11 items"):
+        list(replace(plain, judge=BenchmarkJudge(Silent())).item_scores(lambda c: c))
+
+
+def test_paraphrases_of_a_run_are_those_of_a_search(bench: Benchmark, gallery: Float32, encoder: mm.Encoder) -> None:
+    one, several = (
+        compose(bench, gallery, encoder, MethodConfig(ComposerName.SUM, orders=PromptOrder.FIRST, paraphrases=n), Parts())
+        for n in (1, 3)
+    )
+    texts = ["striped", *TemplateParaphraser().paraphrase(["striped"], 2)[0]]
+    assert len(texts) == 3
+    mean = encoder.encode_texts(texts).astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(several.compositions[2]["prompt"], mean / np.linalg.norm(mean), atol=1e-6)
+    assert np.abs(one.compositions[2]["prompt"] - several.compositions[2]["prompt"]).max() > 1e-3
+    with pytest.raises(OptionError, match="'joint' takes each prompt in one wording"):
+        MethodConfig(ComposerName.JOINT, paraphrases=2)
