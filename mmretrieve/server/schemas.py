@@ -269,6 +269,13 @@ class HitsResponse(BaseModel):
     hits: list[HitResponse] = Field(description="the best items, best first")
 
 
+def _public(value: Any) -> Any:
+    """A value without the folders of this machine."""
+    if isinstance(value, str):
+        return without_folders(value)
+    return {name: _public(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
 class RankingResponse(BaseModel):
     """A ranking without its hits: the fields of `Ranking.query`."""
 
@@ -279,7 +286,9 @@ class RankingResponse(BaseModel):
     words: dict[str, str] = Field(description="the text behind each term that has one")
     rule: str = Field(description="the rule that combined the term scores")
     pool: int | None = Field(description="candidates that were scored, if that was not every item")
-    note: str | None = Field(description="remarks on the result, such as why there are fewer hits than requested")
+    note: Annotated[str | None, AfterValidator(_public)] = Field(
+        description="remarks on the result, such as why there are fewer hits than requested"
+    )
     caption: str | None = Field(description="the description of the first reference")
     why: str | None = Field(description="which weights were chosen, and why, if they were")
     answerable: float | None = Field(description="how well the gallery fits the query, 0 to 1")
@@ -394,13 +403,6 @@ class InfoResponse(BaseModel):
     def of(cls, info: Mapping[str, Any]) -> InfoResponse:
         """`Gallery.info` without the files and folders of this machine."""
         return cls.model_validate({name: _public(value) for name, value in info.items()})
-
-
-def _public(value: Any) -> Any:
-    """A value of `Gallery.info` without folders."""
-    if isinstance(value, str):
-        return without_folders(value)
-    return {name: _public(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 class UploadResponse(BaseModel):

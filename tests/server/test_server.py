@@ -29,7 +29,7 @@ from PIL import Image
 
 import mmretrieve as mm
 from mmretrieve.cli.main import main
-from mmretrieve.errors import BusyError, ExpiredError, ImageError, MissingError, OptionError
+from mmretrieve.errors import BusyError, ExpiredError, ImageError, JudgeError, MissingError, OptionError
 from mmretrieve.filters import parse, to_dict
 from mmretrieve.images import MAX_PIXELS
 from mmretrieve.milvus.transfer import push
@@ -38,7 +38,7 @@ from mmretrieve.server import connections, errors, limits, run
 from mmretrieve.server.app import create_app
 from mmretrieve.server.limits import BATCH, COMPUTED_TOGETHER, PROMPTS, REFERENCES, TURNS, Limits
 from mmretrieve.server.mcp import MAX_THUMBNAILS
-from mmretrieve.server.schemas import SearchBody
+from mmretrieve.server.schemas import SearchBody, SearchResponse
 from mmretrieve.server.uploads import Uploads
 from mmretrieve.service import IMAGE_SIDE, SearchService
 
@@ -618,6 +618,17 @@ def test_error_lines_contain_no_folder() -> None:
     assert errors.error_line(MissingError("/a/b/c.gallery: no item '/x/y'"), gallery) == "no item '/x/y'"
     assert errors.error_line(OptionError("needs a phi for /m/model: give one"), gallery) == "needs a phi for model: give one"
     assert errors.one_line("a\n b\t" + "c" * 5_000).startswith("a b ccc")
+
+
+def test_notes_contain_no_folder(retriever: mm.Retriever) -> None:
+    class Offline:
+        def rank(self, *_: object) -> list[dict[str, Any]]:
+            raise JudgeError("/home/me/answers.sqlite: 20 of 20 answers are not in it")
+
+    ranking = retriever.search(prompt="in red/blue", k=1, judge=Offline())
+    assert "/home/me/answers.sqlite" in str(ranking.note)
+    note = str(SearchResponse.of(ranking, [""], [{}], 0.0).note)
+    assert note == str(ranking.note).replace("/home/me/", "")
 
 
 def test_uploads_have_the_same_name_after_a_restart(shop: mm.Retriever, file: Path) -> None:
