@@ -195,8 +195,8 @@ def test_folders_say_what_they_are(tmp_path: Path, state: State) -> None:
     save_file({name: value.contiguous() for name, value in other_shape(state).items()}, folder / "open_clip_model.safetensors")
     for name, expected in {
         "empty": "not an encoder folder",
-        "transformers": "a folder of Hugging Face transformers",
-        "sentences": "a folder of sentence-transformers",
+        "transformers": "a model of Hugging Face transformers",
+        "sentences": "a model of sentence-transformers",
         "other": "open_clip_model.safetensors is weights of another model",
     }.items():
         with pytest.raises(EncoderError, match=expected) as caught:

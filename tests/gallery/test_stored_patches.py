@@ -257,7 +257,7 @@ import sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[2])
-from test_patches import PixelEncoder
+from test_stored_patches import PixelEncoder
 from mmretrieve.gallery.store.patches import PatchCache
 cache = PatchCache(Path(sys.argv[1]), PixelEncoder())
 print("ready", flush=True)
