@@ -16,7 +16,7 @@ from mmretrieve.judges.base import Judge, judge_logits
 from mmretrieve.judges.reranking import judge_contributions
 from mmretrieve.options import DEFAULT_JUDGE_K, MAX_NUMBER
 
-MAX_OPEN_IMAGES = 20
+MAX_OPEN_IMAGES = 20  # that are decoded ahead
 
 
 @dataclass(frozen=True)
