@@ -10,11 +10,11 @@ each term counts in standard deviations, z = (score − mean) / σ over the gall
     image 1   text −1/4   composed 1/2     prompt 1      the rewrite appends the prompt to the caption
     image 1   text −1/2   composed 1 + τ   prompt 1/4    the rewrite replaces words of the caption, so it contains the prompt
 
-Without a caption this is the sum of image and prompt in standard deviations. A phrase to avoid has the amount −3/2 if the
-image shows it (z ≥ 1) or a trusted caption states it, and down to −3/4 if neither does. The σ of a text is at least half of
-the largest among the texts of a query: a text whose scores hardly vary says nothing about this gallery ("shorter", where
-nothing has a length), and z would raise its noise to the level of what the others say. The result is linear: one vector and one
-search on any index. `balanced_weights` is an older choice that ignores trust:
+Without a caption this is the sum of image and prompt in standard deviations; beside `joint` (1), which contains it, the prompt
+has 1/4. A phrase to avoid has the amount −3/2 if the image shows it (z ≥ 1) or a trusted caption states it, and down to −3/4 if
+neither does. The σ of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says
+nothing about this gallery ("shorter", where nothing has a length), and z would raise its noise to the level of what the others
+say. The result is linear: one vector and one search on any index. `balanced_weights` is an older choice that ignores trust:
 
     image √(1 − ρ²)   text −ρ/2   composed 1   prompt r²          ρ: the correlation of the scores of `image` and `text`
 
@@ -134,6 +134,8 @@ def _amounts(composition: Composition, spread: Spread, *, words_count: bool) -> 
     if Term.COMPOSED in composition.roles:
         # the directions of several prompts add up: `text` compensates what they repeat of the caption
         by_role[Term.TEXT] += by_role[Term.COMPOSED] * (1 - composition.total_share(Term.COMPOSED))
+    if Term.JOINT in composition.roles:
+        by_role[Term.PROMPT] = REPLACE_AMOUNTS[Term.PROMPT]  # `joint` contains the prompt
     if not words_count and Term.IMAGE in composition.roles:
         by_role |= dict.fromkeys(TEXT_TERMS, 0.0)
     terms = list(zip(composition.names, composition.roles, composition.weights, strict=True))

@@ -14,7 +14,7 @@ from mmretrieve.composers.captions import Captions, OneStep, Scorer, ldre_shares
 from mmretrieve.composers.inversion import Inversion, SentenceEncoder
 from mmretrieve.composers.roles import Constrained, RoleAware
 from mmretrieve.composers.simple import ImageOnly, Joint, PromptOnly, Slerp, Sum
-from mmretrieve.encoders.base import Encoder, PairEncoder, Progress, check_supports
+from mmretrieve.encoders.base import Encoder, Progress, check_supports
 from mmretrieve.errors import OptionError, checks_keywords
 from mmretrieve.images import ImageLike
 from mmretrieve.language.base import Captioner, Describer, Paraphraser, Rewriter, RoleCompiler
@@ -252,7 +252,7 @@ def make_slerp(context: ComposerContext) -> Composer:
 
 
 def make_joint(context: ComposerContext) -> Composer:
-    return Joint(cast(PairEncoder, context.encoder))
+    return Joint(context.encoder)
 
 
 def make_captions(context: ComposerContext) -> Captions:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composers.paraphrased import compose_paraphrases
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
-from mmretrieve.encoders.base import Encoder, PairEncoder
+from mmretrieve.encoders.base import Encoder, PairEncoder, supports
 from mmretrieve.errors import OptionError, VectorError
+from mmretrieve.options import Modality
 from mmretrieve.vectors import Float32
 
 MIN_ANGLE = 1e-4  # radians; below it the sines of Slerp lose precision
@@ -79,27 +81,28 @@ class Slerp:
 
 @dataclass(frozen=True)
 class Joint:
-    """The terms image and joint: the vector of a joint embedder for the image and the prompt together, with weight 1.
+    """The terms image, joint and prompt: `joint` is the vector of a joint embedder for the image and the prompt together, with weight 1.
 
     The direction of the prompt is joint − image, so at the strength alpha a query is image + alpha · (joint − image): the weights
-    (1 − alpha, alpha).
+    (1 − alpha, alpha). The prompt alone has the weight 0, and is left out if the encoder does not encode texts.
     """
 
-    encoder: PairEncoder
+    encoder: Encoder
 
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.desired_text() or query.required_prompt() for query in inputs]
-        rows = self.encoder.encode_pairs([query.required_image() for query in inputs], prompts)
-        remarks = cut_remarks(self.encoder, prompts)
+        terms: dict[str, Iterable[Float32]] = {
+            Term.IMAGE: [query.required_reference() for query in inputs],
+            Term.JOINT: cast(PairEncoder, self.encoder).encode_pairs([query.required_image() for query in inputs], prompts),
+        }
+        if supports(self.encoder, Modality.TEXT):
+            terms[Term.PROMPT] = self.encoder.encode_texts(prompts)
+        names, weights = tuple(terms), tuple(float(name == Term.JOINT) for name in terms)
         return [
-            Composition(
-                (Term.IMAGE, Term.JOINT),
-                np.stack([query.required_reference(), row]),
-                (0.0, 1.0),
-                {Term.JOINT: prompt},
-                remark=remark,
+            Composition(names, np.stack(rows), weights, dict.fromkeys(names[1:], prompt), remark=remark)
+            for prompt, remark, rows in zip(
+                prompts, cut_remarks(self.encoder, prompts), zip(*terms.values(), strict=True), strict=True
             )
-            for query, prompt, row, remark in zip(inputs, prompts, rows, remarks, strict=True)
         ]
 
 

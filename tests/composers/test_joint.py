@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
+from mmretrieve.composer_input import ComposerInput
+from mmretrieve.composers import make_composer
 from mmretrieve.encoders.base import PairEncoder
 from mmretrieve.errors import OptionError
 from mmretrieve.images import open_image
@@ -110,7 +112,8 @@ def test_the_ends_are_the_image_and_the_models_own_encoding(retriever: mm.Retrie
     plain = search(retriever, image=reference, prompt=prompt)
     np.testing.assert_array_equal(retriever.compose(reference, prompt, composer="joint").vector, own)
     assert plain.ids == retriever.gallery.search(own, k=60).ids
-    assert (plain.weights, plain.words) == ({"image": 0.0, "joint": 1.0}, {"joint": prompt})
+    assert plain.weights == {"image": 0.0, "joint": 1.0, "prompt": 0.0}
+    assert plain.words == {"joint": prompt, "prompt": prompt}
     at_zero = search(retriever, image=reference, prompt=prompt, strength=0)
     image = retriever.search(image=reference, composer="image", k=60)
     assert at_zero.ids == image.ids != plain.ids
@@ -143,7 +146,30 @@ def test_items_and_batches_are_encoded_as_files_are(retriever: mm.Retriever, squ
 def test_automatic_weights_say_what_they_weigh(retriever: mm.Retriever, squares: Path) -> None:
     ranking = search(retriever, image=squares / "07.png", prompt="in red", weights="auto")
     assert ranking.why == "automatic: image and prompt, encoded together, beside the image"
-    assert min(ranking.weights.values()) > 0
+    query, spread = retriever.compose(squares / "07.png", "in red", composer="joint"), retriever.gallery.spread
+    deviations = dict(zip(query.names, spread.deviations(query.terms), strict=True))
+    amounts = {name: weight * deviations[name] for name, weight in ranking.weights.items()}
+    np.testing.assert_allclose([amounts["joint"], amounts["prompt"]], [amounts["image"], amounts["image"] / 4], rtol=1e-4)
+
+
+def test_the_direction_of_joint_is_fused_with_the_prompt_as_pdv_f_is(retriever: mm.Retriever, squares: Path) -> None:
+    reference, prompt, alpha, beta = squares / "07.png", "in green", 1.4, 0.25
+    image, text = retriever.encoder.encode_images([reference])[0], retriever.encoder.encode_texts([prompt])[0]
+    joint = retriever.encoder.encode_pairs([reference], [prompt])[0]
+    weights = {"image": (1 - beta) * (1 - alpha), "joint": (1 - beta) * alpha, "prompt": beta}
+    query = retriever.compose(reference, prompt, composer="joint").weighted(weights)
+    np.testing.assert_allclose(query.vector, (1 - beta) * (image + alpha * (joint - image)) + beta * text, atol=1e-6)
+    for hit in search(retriever, image=reference, prompt=prompt, weights=weights):
+        assert sum(hit.contributions.values()) == pytest.approx(hit.score, abs=1e-6)
+        assert 0 not in hit.contributions.values()
+
+
+def test_an_encoder_of_pairs_alone_has_no_term_of_the_prompt(squares: Path) -> None:
+    encoder = JointColors()
+    encoder.supports = lambda modality: modality in ("image", "pair")  # type: ignore[method-assign]
+    reference = ComposerInput(vector=encoder.encode_images([squares / "07.png"])[0], prompt="red", image=squares / "07.png")
+    composed = make_composer("joint", encoder).compose([reference])[0]
+    assert (composed.names, composed.weights) == (("image", "joint"), (0.0, 1.0))
 
 
 def test_what_is_not_known_of_joint_queries_is_not_told(retriever: mm.Retriever, squares: Path) -> None:
@@ -151,9 +177,7 @@ def test_what_is_not_known_of_joint_queries_is_not_told(retriever: mm.Retriever,
     rankings = retriever.search_many([query | {"composer": composer} for composer in ("joint", "sum")])
     assert [ranking.answerable is None for ranking in rankings] == [True, False], "the image alone would be judged"
     assert rankings[0].has_match
-    with pytest.raises(
-        OptionError, match=r"PDV weighs image, text and composed; this query has only image, joint \(use strength\)"
-    ):
+    with pytest.raises(OptionError, match=r"this query has only image, joint, prompt \(use strength\)"):
         search(retriever, **query, alpha_image=1.4)
     assert retriever.compose(**query, composer="joint", strength=1.4).term_weights["joint"] == pytest.approx(1.4)
 
