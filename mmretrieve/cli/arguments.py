@@ -232,7 +232,7 @@ def _field_help(name: str, declared: RequestField) -> str:
         declared.help,
         SYNTAX.get(declared.kind, ""),
         f": {', '.join(names)}" if names else "",
-        f", or {declared.keyword}" if declared.keyword else "",
+        f", or {declared.keyword}" if declared.keyword and declared.keyword not in declared.help else "",
         f" (default: {DEFAULTS[name]})" if declared.kind is FieldKind.COUNT else "",
         "; may be repeated" if declared.several else "",
     ]

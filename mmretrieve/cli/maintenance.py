@@ -159,16 +159,7 @@ def import_(options: argparse.Namespace) -> int:
             raise OptionError(f"{folder}: does not name the encoder of its vectors; name it with --encoder")
         encoder = load_named_encoder(options, options.encoder)
         manifest = Manifest(encoder.identity, encoder.dim)
-    gallery = Gallery.for_vectors(
-        options.gallery,
-        manifest.encoder,
-        manifest.dim,
-        manifest.decode,
-        manifest.setting,
-        manifest.colors,
-        manifest.dtype,
-        manifest.captions,
-    )
+    gallery = Gallery.like(options.gallery, manifest)
     gallery.check_encoder(manifest.encoder)
     with progress_bar(total, "items", options.quiet) as progress:
         report = gallery.import_vectors(folder, progress=progress.update)

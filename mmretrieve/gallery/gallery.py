@@ -336,15 +336,15 @@ class Gallery(GalleryBase[LocalView]):
         return cls.open(folder) if is_gallery(folder) else cls(manifest.create_store(folder))
 
     @classmethod
-    def like(cls, path: str | Path, other: GalleryBase[Any]) -> Gallery:
+    def like(cls, path: str | Path, other: GalleryBase[Any] | Manifest) -> Gallery:
         """Opens the gallery in a folder, or creates an empty one with the encoder, decoding and setting of another gallery.
 
         Parameters
         ----------
         path : str or Path
             The folder.
-        other : Gallery or MilvusGallery
-            The gallery whose encoder, dimension, decoding and setting a new gallery gets.
+        other : Gallery, MilvusGallery or Manifest
+            The gallery, or its manifest, whose encoder, dimension, decoding and setting a new gallery gets.
 
         Returns
         -------
@@ -365,7 +365,7 @@ class Gallery(GalleryBase[LocalView]):
         ...     len(copy), copy.encoder_identity.model
         (0, 'wardrobe')
         """
-        made = other.manifest
+        made = other if isinstance(other, Manifest) else other.manifest
         return cls.for_vectors(path, made.encoder, made.dim, made.decode, made.setting, made.colors, made.dtype, made.captions)
 
     def __reduce__(self) -> tuple[Callable[..., Gallery], tuple[object, ...]]:
