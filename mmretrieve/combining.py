@@ -23,7 +23,7 @@ def combine(
     """Combines one composition per pair of reference and prompt into one.
 
     The directions of the prompts add up, each times its strength: per reference text + Σ strength_j · (composed_j − text), and
-    image + Σ strength_j · (joint_j − image).
+    image + Σ strength_j · (joint_j − image), or with imagined_j.
     A single pair with strength 1 is returned unchanged. The rule is that of the first composition.
 
     Parameters

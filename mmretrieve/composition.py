@@ -229,7 +229,7 @@ class Composition:
         """The same terms with other weights by role; roles that are not named get 0. Raises OptionError for unknown roles.
 
         Several terms of a role share its weight. With several prompts, `text` is weighted so that the directions add up:
-        text + Σ strength_i · (composed_i − text); so is `image` beside `joint`.
+        text + Σ strength_i · (composed_i − text); so is `image` beside `joint` or `imagined`.
         """
         return self._changed(weights=_check_finite(self._role_weights(weights)))
 
@@ -263,7 +263,8 @@ class Composition:
         Raises OptionError if image, text or composed is missing, or the rule ignores weights.
         """
         if self.rule.uses_weights and not self.supports_pdv:
-            other = "use strength" if Term.JOINT in self.roles else "use the 'captions' composer"
+            has_direction = any(ORIGINS.get(Term(role)) == Term.IMAGE for role in self.roles if role in set(Term))
+            other = "use strength" if has_direction else "use the 'captions' composer"
             raise OptionError(f"PDV weighs image, text and composed; this query has only {', '.join(self.names)} ({other})")
         return self.with_weights(dict(zip((Term.IMAGE, Term.TEXT, Term.COMPOSED), setting.weights, strict=True)))
 

@@ -27,8 +27,8 @@ from mmretrieve.vectors import Float32, unit
 class Term(StrEnum):
     """The names of the terms that composers share. A composer may add terms with names of its own.
 
-    IMAGE is the reference image, TEXT its caption, COMPOSED the caption with the prompt applied, PROMPT the prompt, and JOINT the
-    image and the prompt, encoded together.
+    IMAGE is the reference image, TEXT its caption, COMPOSED the caption with the prompt applied, PROMPT the prompt, JOINT the image
+    and the prompt, encoded together, and IMAGINED the image, edited after the prompt.
 
     Examples
     --------
@@ -42,9 +42,10 @@ class Term(StrEnum):
     COMPOSED = "composed"
     PROMPT = "prompt"
     JOINT = "joint"
+    IMAGINED = "imagined"
 
 
-ORIGINS = {Term.COMPOSED: Term.TEXT, Term.JOINT: Term.IMAGE}
+ORIGINS = {Term.COMPOSED: Term.TEXT, Term.JOINT: Term.IMAGE, Term.IMAGINED: Term.IMAGE}
 """The term in which a prompt is applied → the term without it. Their difference is the direction of the prompt."""
 
 

@@ -198,6 +198,7 @@ class ComposerName(OptionEnum):
     SDR = "sdr"
     ROLES = "roles"
     JOINT = "joint"
+    IMAGINED = "imagined"
     PIC2WORD = "pic2word"
     SEARLE = "searle"
     SEARLE_OTI = "searle-oti"

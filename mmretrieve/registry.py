@@ -226,6 +226,7 @@ COMPOSERS = Registry(
         ComposerName.SDR: _composer("make_sdr", *CAPTIONED, reads_paraphrases=True, keeps_weights=True),
         ComposerName.ROLES: _composer("make_roles", *CAPTIONED, "compiler", reads_paraphrases=True, keeps_weights=True),
         ComposerName.JOINT: _composer("make_joint", keeps_weights=True, supports_pdv=False, encodes_pairs=True),
+        ComposerName.IMAGINED: _composer("make_imagined", "editor", "describer", keeps_weights=True, supports_pdv=False),
         ComposerName.PIC2WORD: _composer("make_pic2word", "phi", learned_words=True, published="pic2word"),
         ComposerName.SEARLE: _composer("make_searle", "phi", learned_words=True, published="searle"),
         ComposerName.SEARLE_OTI: _composer("make_searle_oti", "oti", learned_words=True, published="searle"),

@@ -10,8 +10,8 @@ each term counts in standard deviations, z = (score − mean) / σ over the gall
     image 1   text −1/4   composed 1/2     prompt 1      the rewrite appends the prompt to the caption
     image 1   text −1/2   composed 1 + τ   prompt 1/4    the rewrite replaces words of the caption, so it contains the prompt
 
-Without a caption this is the sum of image and prompt in standard deviations; beside `joint` (1), which contains it, the prompt
-has 1/4. A phrase to avoid has the amount −3/2 if the image shows it (z ≥ 1) or a trusted caption states it, and down to −3/4 if
+Without a caption this is the sum of image and prompt in standard deviations; beside `joint` or `imagined` (1), which contain it,
+the prompt has 1/4. A phrase to avoid has the amount −3/2 if the image shows it (z ≥ 1) or a trusted caption states it, and down to −3/4 if
 neither does. The σ of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says
 nothing about this gallery ("shorter", where nothing has a length), and z would raise its noise to the level of what the others
 say. The result is linear: one vector and one search on any index. `balanced_weights` is an older choice that ignores trust:
@@ -45,6 +45,7 @@ APPEND_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.25, Term.COMPOSED: 0.5, Term.PR
 REPLACE_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.5, Term.COMPOSED: 1.0, Term.PROMPT: 0.25}
 APPEND_R2, REPLACE_R2 = 0.72, 0.37  # r² of `balanced_weights`
 TEXT_TERMS = frozenset({Term.TEXT, Term.COMPOSED, Term.PROMPT})
+WITH_PROMPT = frozenset({Term.JOINT, Term.IMAGINED})  # that contain image and prompt
 MIN_TEXT_DEVIATION = 0.5  # of the largest deviation among the texts of a query
 MIN_DEVIATION = 1e-6  # a smaller deviation counts as 0: a gallery of one item, or a term that cancels
 SAME_VECTOR_TOLERANCE = 1e-5  # 1 − cosine of vectors that count as equal
@@ -134,8 +135,8 @@ def _amounts(composition: Composition, spread: Spread, *, words_count: bool) -> 
     if Term.COMPOSED in composition.roles:
         # the directions of several prompts add up: `text` compensates what they repeat of the caption
         by_role[Term.TEXT] += by_role[Term.COMPOSED] * (1 - composition.total_share(Term.COMPOSED))
-    if Term.JOINT in composition.roles:
-        by_role[Term.PROMPT] = REPLACE_AMOUNTS[Term.PROMPT]  # `joint` contains the prompt
+    if not WITH_PROMPT.isdisjoint(composition.roles):
+        by_role |= dict.fromkeys(WITH_PROMPT, 1.0) | {Term.PROMPT: REPLACE_AMOUNTS[Term.PROMPT]}
     if not words_count and Term.IMAGE in composition.roles:
         by_role |= dict.fromkeys(TEXT_TERMS, 0.0)
     terms = list(zip(composition.names, composition.roles, composition.weights, strict=True))
@@ -177,6 +178,8 @@ def _explain(composition: Composition, replaced: float, trust: float, faint: Seq
         parts.append(f"{source} (trust {trust:.2f}), {rewrite}" if Term.PROMPT in roles else f"{source} (trust {trust:.2f})")
     elif Term.JOINT in roles:
         parts.append("image and prompt, encoded together, beside the image")
+    elif Term.IMAGINED in roles:
+        parts.append("the edited image beside image and prompt")
     elif Term.IMAGE in roles and Term.PROMPT in roles:
         parts.append("no caption: image and prompt count alike")
     elif roles & {Term.IMAGE, Term.PROMPT}:

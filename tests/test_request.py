@@ -524,7 +524,7 @@ def test_invalid_options_in_the_shell_are_one_line(
         ([*image, "--prompt", "a", "--rewriter", "endpoint"], "an endpoint needs --model NAME"),
         (
             [*image, "--prompt", "a", "--model", "m"],
-            "no captioner, rewriter, paraphraser, compiler, describer or judge is the endpoint",
+            "no captioner, rewriter, paraphraser, compiler, describer, editor or judge is the endpoint",
         ),
         ([*image, "--prompt", "a", "--rewriter", "nobody"], "unknown rewriter 'nobody'"),
         ([*image, "--prompt", "a", "--composer", "lincir", "--phi", "nowhere.pt"], "nowhere.pt"),

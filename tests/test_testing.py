@@ -22,7 +22,7 @@ from mmretrieve.composers import ComposerContext
 from mmretrieve.composers.simple import Sum
 from mmretrieve.encoders.base import PromptCutWarning
 from mmretrieve.errors import ImageError, OptionError
-from mmretrieve.images import open_image
+from mmretrieve.images import ImageLike, open_image
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Phi, Pic2WordPhi
 from mmretrieve.language.base import Description
@@ -349,12 +349,19 @@ class Narrator:
         return [Description(f"a dress {query.prompt}", "a dress") for query in queries]
 
 
+class Mirror:
+    """An editor for tests: it changes nothing."""
+
+    def edit(self, queries: Sequence[ComposerInput]) -> list[ImageLike]:
+        return [query.required_image() for query in queries]
+
+
 @pytest.mark.parametrize("name", list(mm.ComposerName))
 def test_built_in_composers_pass(name: mm.ComposerName, encoder: mm.Encoder) -> None:
     torch.manual_seed(0)
     phi = Phi(Pic2WordPhi(128, 512, 96), encoder.identity.weights) if name is mm.ComposerName.PIC2WORD else None
     encoder = Faithful() if name is mm.ComposerName.JOINT else encoder  # type: ignore[assignment]
-    check_composer(name, encoder=encoder, parts=mm.Parts(describer=Narrator(), oti=OTI(steps=3), phi=phi))
+    check_composer(name, encoder=encoder, parts=mm.Parts(describer=Narrator(), editor=Mirror(), oti=OTI(steps=3), phi=phi))
 
 
 Change = Callable[[list[mm.Composition]], Any]

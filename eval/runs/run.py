@@ -40,8 +40,8 @@ from mmretrieve.registry import COMPOSERS
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")  # whose versions a record has
 MAX_HITS = 6  # best hits of each query in a record
 MAX_REMARKS = 5  # different remarks of compositions in a record
-TEXT_ROLES = {"rewriter": RewriterName.TEMPLATE.value, "compiler": RULES, "describer": ENDPOINT}
-"""The roles beside the captioner that make texts, and what fills each in the evaluation unless another is named."""
+TEXT_ROLES = {"rewriter": RewriterName.TEMPLATE.value, "compiler": RULES, "describer": ENDPOINT, "editor": ENDPOINT}
+"""The roles beside the captioner that make texts or pictures, and what fills each in the evaluation unless another is named."""
 
 
 @dataclass

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mmretrieve.ranking import Ranking
     from mmretrieve.sources.base import Source
 
-PART_OPTIONS = ("captioner", "rewriter", "paraphraser", "compiler", "describer", "phi", "vocabulary")
+PART_OPTIONS = ("captioner", "rewriter", "paraphraser", "compiler", "describer", "editor", "phi", "vocabulary")
 
 
 def index(options: argparse.Namespace) -> int:

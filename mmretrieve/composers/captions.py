@@ -187,7 +187,7 @@ class OneStep:
                 np.stack([query.required_reference(), *(next(rows) for _ in texts)]),
                 (0.0, *(float(term is Term.COMPOSED) for term in texts)),
                 {str(term): text for term, text in texts.items()},
-            ).with_remarks(*_description_remarks(self.encoder, texts))
+            ).with_remarks(*description_remarks(self.encoder, texts))
             for texts, query in zip(words, inputs, strict=True)
         ]
 
@@ -207,7 +207,7 @@ def _missing_remark(rewrites: Sequence[str]) -> str | None:
     return f"{sum(not rewrite for rewrite in rewrites)} of {len(rewrites)} captions have no rewrite: the prompt is used instead"
 
 
-def _description_remarks(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
+def description_remarks(encoder: Encoder, words: Mapping[Term, str]) -> list[str | None]:
     """A remark for each text of a query that is cut. A description that equals the prompt is reported once."""
     labels = {Term.TEXT: "the description of the reference", Term.COMPOSED: "the description of the target"}
     prompt = words[Term.PROMPT]

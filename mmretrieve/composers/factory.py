@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mmretrieve.composers.base import Composer
 from mmretrieve.composers.captions import Captions, OneStep, Scorer, ldre_shares, sdr_weights
+from mmretrieve.composers.imagined import Imagined
 from mmretrieve.composers.inversion import Inversion, SentenceEncoder
 from mmretrieve.composers.roles import Constrained, RoleAware
 from mmretrieve.composers.simple import ImageOnly, Joint, PromptOnly, Slerp, Sum
 from mmretrieve.encoders.base import Encoder, Progress, check_supports
 from mmretrieve.errors import OptionError, checks_keywords
 from mmretrieve.images import ImageLike
-from mmretrieve.language.base import Captioner, Describer, Paraphraser, Rewriter, RoleCompiler
+from mmretrieve.language.base import Captioner, Describer, Editor, Paraphraser, Rewriter, RoleCompiler
 from mmretrieve.language.options import (
     REGISTRIES,
     LanguageOptions,
     captioner_from,
     compiler_from,
     describer_from,
+    editor_from,
     named_captioner,
     paraphraser_from,
     rewriter_from,
@@ -49,6 +51,7 @@ METHODS = {
     "paraphraser": "paraphrase",
     "compiler": "compile",
     "describer": "describe",
+    "editor": "edit",
 }
 """The method of the objects that fill a part."""
 
@@ -74,7 +77,9 @@ class Parts:
     compiler : RoleCompiler, optional
         Sorts prompts into what is desired, kept and forbidden. Default: rules.
     describer : Describer, optional
-        Describes targets from reference and prompt, for "one-step". It has no default.
+        Describes targets from reference and prompt, for "one-step" and "imagined". It has no default.
+    editor : Editor, optional
+        Edits references after prompts, for "imagined": an object with `edit(inputs)`. It has no default.
     phi : str, Path or Phi, optional
         The network of textual inversion, or its file. Default: `phi.safetensors` in the encoder's own folder.
     oti : OTI, optional
@@ -100,6 +105,7 @@ class Parts:
     paraphraser: Paraphraser | str | None = None
     compiler: RoleCompiler | None = None
     describer: Describer | None = None
+    editor: Editor | None = None
     phi: str | Path | Phi | None = None
     oti: OTI | None = None
 
@@ -147,7 +153,7 @@ def parts_from(
     Parameters
     ----------
     options : LanguageOptions
-        Captioner, rewriter, paraphraser, compiler and describer.
+        Captioner, rewriter, paraphraser, compiler, describer and editor.
     encoder : Encoder
         The encoder of the tagger.
     vocabulary : Vocabulary, optional
@@ -174,6 +180,7 @@ def parts_from(
         paraphraser=paraphraser_from(options, encoder, vocabulary=vocabulary, progress=progress),
         compiler=compiler_from(options, progress=progress),
         describer=describer_from(options, progress=progress),
+        editor=editor_from(options, progress=progress),
         phi=phi,
     )
 
@@ -284,6 +291,12 @@ def make_one_step(context: ComposerContext) -> Composer:
             "'one-step' needs a describer: give --describer endpoint or --describer FILE, or Parts(describer=...)"
         )
     return OneStep(context.encoder, context.parts.describer)
+
+
+def make_imagined(context: ComposerContext) -> Composer:
+    if context.parts.editor is None:
+        raise OptionError("'imagined' needs an editor: give --editor endpoint or --editor FILE, or Parts(editor=...)")
+    return Imagined(context.encoder, context.parts.editor, context.parts.describer)
 
 
 def make_pic2word(context: ComposerContext) -> Composer:

@@ -1,4 +1,4 @@
-"""The interfaces of this room: `Captioner`, `Rewriter`, `Paraphraser`, `Describer` and `RoleCompiler`. `options.py` makes them by name."""
+"""The interfaces of this room: `Captioner`, `Rewriter`, `Paraphraser`, `Describer`, `Editor` and `RoleCompiler`. `options.py` makes them by name."""
 
 from __future__ import annotations
 
@@ -78,6 +78,14 @@ class Description:
 
     target: str | None
     reference: str | None = None
+
+
+class Editor(Protocol):
+    """Edits the images of references after prompts."""
+
+    def edit(self, inputs: Sequence[ComposerInput]) -> list[ImageLike]:
+        """One image for each query, in order."""
+        ...
 
 
 class Describer(Protocol):

@@ -1,4 +1,4 @@
-"""Captions, rewrites, paraphrases, descriptions and roles from files: the roles of `base`, looked up instead of generated."""
+"""Captions, rewrites, paraphrases, descriptions, edited images and roles from files: the roles of `base`, looked up instead of generated."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Generic, TypeVar
 
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.errors import MMRetrieveError, OptionError
-from mmretrieve.images import SUFFIXES
+from mmretrieve.images import SUFFIXES, ImageLike
 from mmretrieve.language.base import Captioner, Description, Roles
 from mmretrieve.language.llm.cache import AnswerCache, is_answer_cache
 from mmretrieve.language.llm.client import clean_sentence, phrases, text_or_none
 from mmretrieve.language.role_compiler import RuleCompiler
 from mmretrieve.language.text_records import (
     CAPTION_FIELDS,
+    EDITED_FIELDS,
     ID_FIELDS,
     PARAPHRASE_FIELDS,
     PROMPT_FIELDS,
@@ -237,6 +238,30 @@ class FileDescriber:
         """One description for each query; `Description(None)` for a missing one if that is allowed, else MMRetrieveError."""
         entries = self.entries.find(inputs, "descriptions", allow_missing=self.allow_missing)
         return [entry or Description(None) for entry in entries]
+
+
+@dataclass(frozen=True)
+class FileEditor:
+    """Edited images by the reference's id and the prompt. A file names them by their paths, from its own folder."""
+
+    entries: RequestLookup[Path]
+    allow_missing: bool = False
+
+    @classmethod
+    def read(
+        cls, path: str | Path, *, id_field: str | None = None, prompt_field: str | None = None, allow_missing: bool = False
+    ) -> FileEditor:
+        """Read records with an id, a prompt and the path of the edited image."""
+        records = TextRecords.read(path)
+        records.field("id", REFERENCE_IDS, id_field)  # required: an edited image belongs to one reference
+        edited = records.field("edited image", EDITED_FIELDS, None)
+        paths = [records.path.parent / records.text(number, edited) for number in range(1, len(records.rows) + 1)]
+        return cls(_by_query(records, paths, id_field, prompt_field), allow_missing)
+
+    def edit(self, inputs: Sequence[ComposerInput]) -> list[ImageLike]:
+        """One image for each query; the reference itself for a missing one if that is allowed, else MMRetrieveError."""
+        entries = self.entries.find(inputs, "edited images", allow_missing=self.allow_missing)
+        return [query.required_image() if entry is None else entry for query, entry in zip(inputs, entries, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Which captioner, rewriter, paraphraser, role compiler, describer and judge are used: parsed from options of the shell, and built.
+"""Which captioner, rewriter, paraphraser, role compiler, describer, editor and judge are used: parsed from options of the shell, and built.
 
 To add a captioner, a rewriter or a paraphraser by name, see `registry.CAPTIONERS`, `registry.REWRITERS` and `registry.PARAPHRASERS`. To add
-another implementation by name: an entry in `BACKENDS`, and a line in `compiler_from` or `describer_from`. Judges are built by
-`judges.factory`.
+another implementation by name: an entry in `BACKENDS`, and a line in `compiler_from`, `describer_from` or `editor_from`. Judges
+are built by `judges.factory`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmretrieve.registry import CAPTIONERS, JUDGES, PARAPHRASERS, REWRITERS
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.base import Encoder, Progress
-    from mmretrieve.language.base import Captioner, Describer, Paraphraser, Rewriter, RoleCompiler
+    from mmretrieve.language.base import Captioner, Describer, Editor, Paraphraser, Rewriter, RoleCompiler
     from mmretrieve.language.llm.cache import AnswerCache
     from mmretrieve.language.llm.endpoint import ChatEndpoint
     from mmretrieve.language.vocabulary import Vocabulary
@@ -36,6 +36,7 @@ BACKENDS = {  # the names for each role; those of REGISTRIES, PREFIXES and files
     "paraphraser": (ENDPOINT,),
     "compiler": (RULES, ENDPOINT),
     "describer": (ENDPOINT,),
+    "editor": (ENDPOINT,),
     JUDGE: ENDPOINT_JUDGES,
 }
 REGISTRIES = {"captioner": CAPTIONERS, "rewriter": REWRITERS, "paraphraser": PARAPHRASERS, JUDGE: JUDGES}
@@ -53,7 +54,7 @@ class LanguageOptions:
         the tagger; the evaluation uses the tagger.
     rewriter : "template", "swap", a registered name, "endpoint" or a file. None: searches use "swap", the evaluation "template".
     compiler : "rules", "endpoint" or a file.
-    describer : "endpoint" or a file; None for none.
+    describer, editor : "endpoint" or a file; None for none.
     paraphraser : "templates", a registered name, "endpoint" or a file. None for templates.
     judge : a registered name, "endpoint", "endpoint-listwise", "endpoint-rerank", "transformers:MODEL" or "cross-encoder:MODEL"; None for none.
     judge_seconds : how long a judge with a model of its own may take for one search.
@@ -72,6 +73,7 @@ class LanguageOptions:
     rewriter: str | None = None
     compiler: str = RULES
     describer: str | None = None
+    editor: str | None = None
     paraphraser: str | None = None
     judge: str | None = None
     judge_seconds: float = DEFAULT_JUDGE_SECONDS
@@ -276,6 +278,20 @@ def describer_from(options: LanguageOptions, *, progress: Progress | None = None
         fields = options.fields("id_field", "prompt_field", "rewrite_field")
         return files.FileDescriber.read(backend, **fields, allow_missing=options.allow_missing)
     return roles.EndpointDescriber(options.chat_endpoint, progress)
+
+
+def editor_from(options: LanguageOptions, *, progress: Progress | None = None) -> Editor | None:
+    """The editor of reference images that the options name; None if they name none."""
+    if options.editor is None:
+        return None
+    from mmretrieve.language import files
+    from mmretrieve.language.llm import roles
+
+    backend = options.backend("editor")
+    if isinstance(backend, Path):
+        fields = options.fields("id_field", "prompt_field")
+        return files.FileEditor.read(backend, **fields, allow_missing=options.allow_missing)
+    return roles.EndpointEditor(options.chat_endpoint, progress)
 
 
 def _is_local(backend: str | Path) -> bool:

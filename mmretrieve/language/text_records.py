@@ -22,6 +22,7 @@ CAPTION_FIELDS = ("caption", "captions", "text", "texts", "sentence", "sentences
 PROMPT_FIELDS = ("prompt", "relative_caption", "instruction", "modification")
 REWRITE_FIELDS = ("rewrite", "rewrites", "rewritten", "target_caption")
 TARGET_FIELDS = ("target", "description", "target_description")
+EDITED_FIELDS = ("edited", "edited_image", "imagined", "output", "path")
 PARAPHRASE_FIELDS = ("paraphrase", "paraphrases", "wording", "wordings")
 
 

@@ -18,6 +18,7 @@ from mmretrieve.directions import PUBLISHED
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.errors import OptionError, VectorError, VocabularyError
 from mmretrieve.gallery.gallery import Gallery
+from mmretrieve.images import ImageLike
 from mmretrieve.inversion.oti import OTI
 from mmretrieve.inversion.phi import Phi, Pic2WordPhi
 from mmretrieve.language.base import Description, Roles
@@ -82,6 +83,13 @@ class Narrator:
         return [Description(None) if q.prompt == "mumble" else Description(f"a dress {q.prompt}", "a dress") for q in queries]
 
 
+class Mirror:
+    """An editor for tests: says that every image is well as it is."""
+
+    def edit(self, queries: Sequence[ComposerInput]) -> list[ImageLike]:
+        return [query.required_image() for query in queries]
+
+
 def test_a_batch_of_queries_equals_single_queries(encoder: Encoder, query: ComposerInput) -> None:
     image = query.image
     queries = [
@@ -95,7 +103,7 @@ def test_a_batch_of_queries_equals_single_queries(encoder: Encoder, query: Compo
         if COMPOSERS[name].encodes_pairs:  # test_joint.py has an encoder for it
             continue
         phi = seen if name is ComposerName.PIC2WORD else None
-        parts = Parts(describer=Narrator(), oti=OTI(steps=3), phi=phi)
+        parts = Parts(describer=Narrator(), editor=Mirror(), oti=OTI(steps=3), phi=phi)
         composer = make_composer(name, encoder, parts, score=lambda rows: rows @ rows.T)
         together, apart = composer.compose(queries), [composer.compose([q])[0] for q in queries]
         for a, b in zip(together, apart, strict=True):

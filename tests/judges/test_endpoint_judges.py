@@ -405,7 +405,7 @@ def test_clients_name_only_judges_of_the_server(registered: None, serve: Any, re
         (["--judge", "endpoint"], "an endpoint needs --model NAME"),
         (
             ["--model", "m"],
-            "--model given, but no captioner, rewriter, paraphraser, compiler, describer or judge is the endpoint",
+            "--model given, but no captioner, rewriter, paraphraser, compiler, describer, editor or judge is the endpoint",
         ),
         (["--judge", "transformers:/nowhere"], "the judge could not be loaded"),
     ],

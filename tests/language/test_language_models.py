@@ -717,19 +717,19 @@ def test_options_name_the_fields_of_files(encoder: mm.Encoder, photos: Path, tmp
         ({"rewriter": "endpoint"}, "an endpoint needs --model NAME"),
         (
             {"model": "m", "endpoint": "http://x"},
-            "--endpoint, --model given, but no captioner, rewriter, paraphraser, compiler, describer or judge is the endpoint",
+            "--endpoint, --model given, but no captioner, rewriter, paraphraser, compiler, describer, editor or judge is the endpoint",
         ),
         (
             {"memory": "m.jsonl"},
-            "--memory given, but no captioner, rewriter, paraphraser, compiler, describer or judge is a model",
+            "--memory given, but no captioner, rewriter, paraphraser, compiler, describer, editor or judge is a model",
         ),
         (
             {"allow_missing": True},
-            "--allow-missing given, but no captioner, rewriter, paraphraser, compiler, describer or judge is a file",
+            "--allow-missing given, but no captioner, rewriter, paraphraser, compiler, describer, editor or judge is a file",
         ),
         (
             {"caption_field": "x"},
-            "--caption-field given, but no captioner, rewriter, paraphraser, compiler, describer or judge is a file",
+            "--caption-field given, but no captioner, rewriter, paraphraser, compiler, describer, editor or judge is a file",
         ),
         ({"rewriter": "endpoint", "model": "m", "offline": True}, "--offline needs --memory FILE"),
     ],

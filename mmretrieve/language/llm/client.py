@@ -11,13 +11,15 @@ from importlib.util import find_spec
 from math import exp, log
 from typing import Any, TypeVar
 
-from mmretrieve.errors import EndpointError
+from mmretrieve.errors import EndpointError, ImageError
+from mmretrieve.images import open_image
 from mmretrieve.options import DEFAULT_TIMEOUT, load_json
 
 DEFAULT_RETRIES = 4
 PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of `openai` does
 BAD_GATEWAY = 502
-COMPLETIONS = "/chat/completions"
+COMPLETIONS, EDITS = "/chat/completions", "/images/edits"
+ALWAYS_BASE64 = ("gpt-image", "chatgpt-image")  # models that refuse to be asked for base64, which they always answer
 CERTAINTY = 0.9  # of "yes" or "no" without log-probabilities
 MAX_REASON_LENGTH = 200
 QUOTES = "\"'“”‘’`"
@@ -40,7 +42,7 @@ class ChatClient:
 
     Retries, backoff and time-outs are those of the package `openai`: connection errors, time-outs and the statuses 408, 409, 429
     and 500 or above are retried with exponential backoff, or after the time that the header `Retry-After` names. A response
-    with status 200 and no usable text is retried in the same way (see `_reject_unusable`).
+    with status 200 and no usable text or picture is retried in the same way (see `_reject_unusable`).
 
     Parameters
     ----------
@@ -103,6 +105,19 @@ class ChatClient:
             return (read or reply_text)(body)
 
         return self._send(create, is_stopped)
+
+    def edit(self, model: str, text: str, jpeg: bytes, *, is_stopped: Callable[[], bool] = lambda: False) -> str:
+        """A picture that `POST …/images/edits` makes of a JPEG file after a text: the bytes of its file, in base64.
+
+        Raises
+        ------
+        ModelRequestError : if there is no usable reply after all retries.
+        """
+        settings: dict[str, Any] = {} if model.startswith(ALWAYS_BASE64) else {"response_format": "b64_json"}
+        edits, image = self._client.images.with_raw_response, ("reference.jpg", jpeg, "image/jpeg")
+        return self._send(
+            lambda: edited_picture(edits.edit(model=model, prompt=text, image=image, **settings).http_response.text), is_stopped
+        )
 
     def rerank(
         self, model: str, query: object, documents: Sequence[object], *, is_stopped: Callable[[], bool] = lambda: False
@@ -169,6 +184,21 @@ def reply_text(body: str) -> str:
         is_cut_off = choice.get("finish_reason") == "length"
         raise ModelRequestError("the answer is empty" + (" (cut off by max_tokens)" if is_cut_off else ""))
     return text
+
+
+def edited_picture(body: str) -> str:
+    """The first picture of a response to `/images/edits`, in base64. Raises ModelRequestError if there is none that can be decoded."""
+    try:
+        picture = load_json(body)["data"][0]["b64_json"]
+    except ValueError:
+        raise ModelRequestError("the response is not JSON") from None
+    except (LookupError, TypeError):
+        raise ModelRequestError("the response has no picture in data[0].b64_json") from None
+    try:
+        open_image(base64.b64decode(picture, validate=True))
+    except (TypeError, ValueError, ImageError) as error:
+        raise ModelRequestError(f"the picture of the response cannot be decoded ({error})") from None
+    return str(picture)
 
 
 def yes_logit(body: str) -> str:
@@ -260,11 +290,13 @@ def phrases(value: object) -> tuple[str, ...]:
 
 
 def _reject_unusable(response: Any) -> None:
-    """Response hook: give a successful response without usable text the status 502, which `openai` retries like any other."""
-    if response.is_success and response.request.url.path.endswith(COMPLETIONS):
+    """Response hook: give a successful response without usable content the status 502, which `openai` retries like any other."""
+    path = response.request.url.path
+    read = reply_text if path.endswith(COMPLETIONS) else edited_picture if path.endswith(EDITS) else None
+    if response.is_success and read is not None:
         response.read()
         try:
-            reply_text(response.text)
+            read(response.text)
         except ModelRequestError as error:
             response.status_code = BAD_GATEWAY
             response.extensions["unusable"] = str(error)

@@ -41,12 +41,14 @@ class Instructions:
     """The system prompt of a task, and the name under which the cache files the answers.
 
     settings: parameters that all of its requests have besides. read_reply: takes the body of a response and returns the answer.
+    edits_picture: whether the answer is the picture of the request, edited, in base64.
     """
 
     task: str
     text: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     read_reply: Callable[[str], str] = reply_text
+    edits_picture: bool = False
 
     @classmethod
     def read(cls, task: str, **more: Any) -> Instructions:
@@ -258,17 +260,21 @@ class ChatEndpoint:
         client = self._client  # created here once, not by every thread
 
         def send(each: _PreparedRequest, is_stopped: Callable[[], bool]) -> str:
-            settings = {name: each.cache_fields[name] for name in SAMPLING_PARAMETERS if name in each.cache_fields}
             jpegs = list(map(self._jpeg, each.request.pictures))
-            answer = client.complete(
-                self.model,
-                instructions.text,
-                each.request.message,
-                jpegs,
-                {**settings, **instructions.settings},
-                read=instructions.read_reply,
-                is_stopped=is_stopped,
-            )
+            if instructions.edits_picture:
+                text = f"{instructions.text}\n{each.request.message}"
+                answer = client.edit(self.model, text, *jpegs, is_stopped=is_stopped)
+            else:
+                settings = {name: each.cache_fields[name] for name in SAMPLING_PARAMETERS if name in each.cache_fields}
+                answer = client.complete(
+                    self.model,
+                    instructions.text,
+                    each.request.message,
+                    jpegs,
+                    {**settings, **instructions.settings},
+                    read=instructions.read_reply,
+                    is_stopped=is_stopped,
+                )
             if self.cache is not None:
                 self.cache.put(instructions.task, self.model, each.cache_fields, answer)
             return answer

@@ -1,18 +1,22 @@
-"""A language model in each role: captioner, rewriter, paraphraser, describer and role compiler over one `ChatEndpoint`."""
+"""A language model in each role: captioner, rewriter, paraphraser, describer, editor and role compiler over one `ChatEndpoint`."""
 
 from __future__ import annotations
 
 import logging
+from base64 import b64decode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.encoders.base import Progress
+from mmretrieve.images import ImageLike, open_image
 from mmretrieve.language.base import Description, Roles, reference_images, thread_safe_image
 from mmretrieve.language.llm.client import clean_sentence, json_object, phrases, text_or_none
 from mmretrieve.language.llm.endpoint import ChatEndpoint, ChatRequest, Instructions
 from mmretrieve.language.role_compiler import RuleCompiler
 
+EDIT_SIDE = 1024  # pixels of the longest side of an image to be edited
 SAMPLING_TEMPERATURE = 0.7  # of captions after the first; at 0 all would be equal
 logger = logging.getLogger(__name__)
 
@@ -107,6 +111,34 @@ class EndpointDescriber:
         unparsed = sum(description.target is None for description in descriptions)
         _warn_of_unparsed(unparsed, len(answers), "the prompt is used as the target")
         return descriptions
+
+
+@dataclass(frozen=True)
+class EndpointEditor:
+    """Edits reference images after prompts, with an image model behind `/images/edits`. Source: Paracosm (arXiv 2602.00813)."""
+
+    endpoint: ChatEndpoint
+    progress: Progress | None = None
+
+    def edit(self, inputs: Sequence[ComposerInput]) -> list[ImageLike]:
+        """One image for each query.
+
+        Raises
+        ------
+        OptionError : if a query has no image.
+        EndpointError : if requests have no answer with an image.
+        """
+        requests = [
+            ChatRequest({"prompt": query.required_prompt()}, (image,))
+            for query, image in zip(inputs, reference_images(inputs), strict=True)
+        ]
+        answers = self._endpoint.complete(Instructions.read("edit", edits_picture=True), requests, self.progress)
+        return [open_image(b64decode(answer)) for answer in answers]
+
+    @cached_property
+    def _endpoint(self) -> ChatEndpoint:
+        """The endpoint without what its requests for pictures do not have."""
+        return replace(self.endpoint, temperature=None, max_tokens=None, side=EDIT_SIDE)
 
 
 @dataclass(frozen=True)
