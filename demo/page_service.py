@@ -33,7 +33,8 @@ class PageService:
     def __init__(self, context: AppContext) -> None:
         self.service, self.uploads = context.service, context.uploads
         self._suggestions = Suggestions(self.service)
-        self._composers = self.service.retriever.composers  # takes too long for every visit of the page
+        retriever = self.service.retriever
+        self._composers, self._judges = retriever.composers, retriever.judges  # take too long for every visit of the page
 
     def start(self) -> dict[str, Any]:
         """What the page needs before the first request: the size of the gallery, settings, help texts, and fields to filter by."""
@@ -46,6 +47,7 @@ class PageService:
             "setting": controls.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
             "composers": self._composers,
+            "judges": self._judges,
             "rules": RULES.names,
             "help": {name: field.description for name, field in WeightControls.model_fields.items()},
             "facets": [vars(facet) for facet in self.service.facets()],
@@ -116,14 +118,14 @@ class PageService:
         return (best + average) / 2 if best > average else np.inf
 
     def _cards(self, ranking: Ranking, weak_below: float) -> list[Card]:
-        gallery, weighted = self.service.gallery, [name for name, weight in ranking.weights.items() if weight]
+        gallery, unused = self.service.gallery, {name for name, weight in ranking.weights.items() if not weight}
         return [
             Card(
                 id=hit.id,
                 title=gallery.title(hit.id, fields),
                 rank=hit.rank,
                 score=hit.score,
-                contributions={name: hit.contributions[name] for name in weighted},
+                contributions={name: value for name, value in hit.contributions.items() if name not in unused},
                 fields=dict(fields),
                 weak=hit.score < weak_below,
             )

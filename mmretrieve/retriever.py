@@ -959,6 +959,17 @@ class Retriever:
         """The names of the composers that combine a reference with a prompt, and whose parts this retriever has."""
         return tuple(name for name in COMPOSERS if self._composes(name))
 
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The names of the judges that can look at hits of this gallery, with its encoder. Each is made once."""
+        return tuple(name for name in JUDGES if self._judges_by(name))
+
+    def _judges_by(self, name: str) -> bool:
+        try:
+            return self._judge(name) is not None
+        except MMRetrieveError:  # such as an encoder without patches
+            return False
+
     def _composes(self, name: str) -> bool:
         entry = COMPOSERS[name]
         try:

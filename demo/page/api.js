@@ -4,8 +4,8 @@ export class ConnectionError extends Error {}
 
 export class ExpiredUploadError extends Error {}
 
-export async function post(path, body) {
-  return (await request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+export async function post(path, body, signal) {
+  return (await request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal })).json();
 }
 
 export async function get(path) {

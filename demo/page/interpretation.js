@@ -11,6 +11,9 @@ export const TERM_HELP = {
   avoid: "similarity to what should not be visible",
   more: "similarity to the items that results should be near to",
   less: "similarity to the items that results should be far from",
+  joint: "similarity to image and prompt, encoded together",
+  imagined: "similarity to the image, edited after the prompt",
+  judge: "what the judge made of the picture",
 };
 const CAPTION_SOURCES = { given: "given by you", fields: "from the item's fields", neighbors: "from similar items", tagger: "from the tagger" };
 

@@ -5,16 +5,17 @@ import { detailsDialog } from "./details.js";
 import { $, setText, whenPresent } from "./dom.js";
 import { filters } from "./filters.js";
 import { interpretation } from "./interpretation.js";
+import { judge, toJudged } from "./judge.js";
 import { addShortcuts } from "./keyboard.js";
 import { prompts } from "./prompts.js";
 import { references } from "./references.js";
-import { results } from "./results.js";
+import { countItems, results } from "./results.js";
 import { blank, fromAddress, hasQuery, MAX_RESULTS, PAGE_SIZE, promptsOf, referencesOf, StateHistory, toAddress, toRequest, withNext, withoutItem, withReference, withReferences } from "./state.js";
 import { conversation } from "./turns.js";
 import { weightControls } from "./weights.js";
 
 const RETRY_MS = 1500; // after a failed connection
-const KEEPS_PAGE_SIZE = ["k", "controls", "comparison", "sort"]; // changes that do not return to the first results
+const KEEPS_PAGE_SIZE = ["k", "controls", "comparison", "sort", "judge", "judge_k", "judge_weight"]; // changes that do not return to the first results
 
 export function open(start) {
   let state = fromAddress(location.search);
@@ -46,8 +47,9 @@ export function open(start) {
   const showInterpretation = interpretation((caption) => change({ caption }));
   const showResults = results(act);
   const showDetails = detailsDialog(act);
+  const judging = judge(start, change, showView);
 
-  const search = api.latest((sent) => api.post("page/view", toRequest(sent)), showView, handleError);
+  const firstStage = api.latest((sent) => api.post("page/view", toRequest(sent)), showFirstStage, handleError);
   const suggest = api.latest((sent) => api.post("page/suggestions", toRequest(sent)), promptPart.suggest, () => promptPart.suggest([]));
 
   function show() {
@@ -56,6 +58,7 @@ export function open(start) {
     promptPart.show(state);
     showControls(state, lastView);
     showFilters(state);
+    judging.show(state);
     $("#undo").disabled = !steps.canUndo;
     $("#redo").disabled = !steps.canRedo;
     $("#sort").value = state.sort;
@@ -64,6 +67,16 @@ export function open(start) {
     if (shownImages === suggestedFor) return;
     suggestedFor = shownImages;
     suggest(state);
+  }
+
+  function search(sent) {
+    judging.stop();
+    firstStage(sent);
+  }
+
+  function showFirstStage(view, sent) {
+    showView(view, sent);
+    if (sent === state) judging.look(sent, view);
   }
 
   function showView(view, sent) {
@@ -106,7 +119,7 @@ export function open(start) {
   async function exportResults(event) {
     const format = event.target.value;
     event.target.value = "";
-    await api.download(`page/export/${format}`, toRequest(state)).catch(showError);
+    await api.download(`page/export/${format}`, toJudged(state)).catch(showError);
   }
 
   async function copyLink() {
@@ -140,7 +153,7 @@ function firstOf(references) {
 
 // What a screen reader says when results are shown.
 function announcement({ results }, state) {
-  const count = results.cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
+  const count = countItems(results.cards);
   const texts = promptsOf(state).map((prompt) => prompt.text).join(", ");
   return `${count} ${count === 1 ? "result" : "results"}${texts && `: ${texts}`}`;
 }

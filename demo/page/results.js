@@ -35,7 +35,7 @@ export function results(act) {
   };
 }
 
-const countItems = (cards) => cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
+export const countItems = (cards) => cards.reduce((sum, card) => sum + 1 + card.copies.length, 0);
 
 function column(section, act) {
   const list = $("ol", section);

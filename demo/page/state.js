@@ -4,6 +4,7 @@
 export const AUTO = "auto"; // instead of weight controls: the weights are chosen for each query
 export const PAGE_SIZE = 24;
 export const MAX_RESULTS = 240;
+const MAX_JUDGED = 100;
 const RENAMED = { knobs: "controls", beside: "comparison", more: "more_like", less: "less_like", min: "min_score", alone: "exclude_reference", shown: "k" }; // in links of earlier versions
 const MERGE_MS = 1200;
 const LAST_STEP = "mmretrieve-top"; // in the session storage
@@ -48,6 +49,9 @@ const FIELDS = {
   where: ["", isText],
   min_score: [null, isNumberOrNull],
   exclude_reference: [true, (value) => typeof value === "boolean"],
+  judge: [null, isNameOrNull],
+  judge_k: [20, (value) => isCount(value) && value > 0 && value <= MAX_JUDGED],
+  judge_weight: [1, (value) => value === "inf" || (Number.isFinite(value) && value >= 0)],
   sort: ["", isText],
   k: [PAGE_SIZE, (value) => isCount(value) && value > 0 && value <= MAX_RESULTS],
   seed: [0, isCount],
@@ -121,7 +125,7 @@ const withoutEmpty = (turns) => turns.filter((turn) => Object.values(turn).some(
 
 // The body of a request: fields are sent as they are, or as below. The last turn is the request itself.
 export function toRequest(state) {
-  const { turns, sort: _, ...unchanged } = state; // the server has no fields of these names
+  const { turns, sort, judge, judge_k, judge_weight, ...unchanged } = state; // `sort` is no field of a request; judge.js adds the judge
   const references = referencesOf(state);
   const readsCaption = state.caption.trim() && references.length === 1 && (promptsOf(state).length || state.avoid.trim());
   return {
