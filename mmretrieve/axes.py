@@ -14,8 +14,8 @@ from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.request import check_text
 from mmretrieve.scoring import term_scores, top_k
 from mmretrieve.vectors import Float32, as_rows, check_unit
+from mmretrieve.weighting import AXIS
 
-AXIS = "axis"  # the term
 TEMPLATES = ("{}", "a photo of something {}")
 MORE, LESS = "very {}", "not {}"
 MIN_DIFFERENCE = 1e-3  # of the means of two sets of unit vectors; a shorter one has no meaningful direction

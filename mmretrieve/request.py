@@ -37,7 +37,7 @@ NamedWeights = Literal["auto", "base", "balanced"]
 NAMED_WEIGHTS: tuple[NamedWeights, ...] = (AUTO, BASE, BALANCED)
 Weights = Mapping[str, float] | NamedWeights
 ALONE: Final = "inf"
-EMPTY_QUERY = "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"
+EMPTY_QUERY = "the query is empty; give image, reference_id, prompt, avoid, more_like, less_like or axis"
 
 
 class FieldKind(StrEnum):
@@ -165,6 +165,10 @@ class SearchRequest:
         What should not be visible.
     more_like, less_like : str or list of str
         Items that results should be near to, and far from.
+    axis, axis_opposite : str or list of str
+        What there should be more of, such as "formal", and its opposite.
+    axis_weight : float, default=1
+        The weight of the axis; a negative one reverses it.
     caption : str or list of str
         A description of each reference.
     composer : str
@@ -237,6 +241,15 @@ class SearchRequest:
     avoid: tuple[str, ...] = _query(FieldKind.TEXT, "what should not be visible, such as 'stripes'", "T", several=True)
     more_like: tuple[str, ...] = _query(FieldKind.ID, "an item that results should be near to", "ID", several=True)
     less_like: tuple[str, ...] = _query(FieldKind.ID, "an item that results should be far from", "ID", several=True)
+    axis: tuple[str, ...] = _query(
+        FieldKind.TEXT, "what there should be more of, such as 'formal'; several words are averaged", "T", several=True
+    )
+    axis_opposite: tuple[str, ...] = _query(
+        FieldKind.TEXT, "the opposite of the axis, such as 'casual' (default: 'not' it)", "T", several=True
+    )
+    axis_weight: float = _field(
+        FieldKind.NUMBER, FieldGroup.QUERY, "the weight of the axis; a negative one reverses it", default=1.0, metavar="W"
+    )
     caption: tuple[str, ...] = _query(
         FieldKind.TEXT,
         "a description of each reference (default: from its fields, from those of similar items, or by the tagger)",
@@ -351,7 +364,7 @@ class SearchRequest:
     @property
     def is_empty(self) -> bool:
         """Whether it has nothing to search for."""
-        return not (self.reference_count or self.prompt or self.avoid or self.more_like or self.less_like)
+        return not (self.reference_count or self.prompt or self.avoid or self.more_like or self.less_like or self.axis)
 
     @property
     def composer_name(self) -> str:
@@ -525,6 +538,8 @@ def _check_consistency(request: SearchRequest) -> None:
         raise OptionError("paraphrases needs a prompt, and this request has none; give one, or leave out paraphrases")
     if request.paraphrases > 1 and not entry.reads_paraphrases:
         raise OptionError(f"{name!r} takes each prompt in one wording; leave out paraphrases, or choose another composer")
+    if not request.axis and (request.axis_opposite or request.axis_weight != DEFAULTS["axis_weight"]):
+        raise OptionError("axis_opposite and axis_weight need an axis, and this request has none; give one, or leave them out")
     if request.caption and not entry.reads_captions:
         raise OptionError(
             f"a caption needs a composer that reads captions, with a reference and a prompt; this request uses {name!r}"

@@ -51,7 +51,7 @@ from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_reques
 from mmretrieve.rules import ScoreRule
 from mmretrieve.session import DEFAULT_DECAY, Session
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import AVOID, automatic_weights, balanced_weights
+from mmretrieve.weighting import AVOID, AXIS, automatic_weights, balanced_weights
 
 logger = logging.getLogger(__name__)
 AnyGallery = GalleryBase[Any]
@@ -210,6 +210,9 @@ class Retriever:
         avoid: str | Sequence[str] | None = None,
         more_like: str | Sequence[str] | None = None,
         less_like: str | Sequence[str] | None = None,
+        axis: str | Sequence[str] | None = None,
+        axis_opposite: str | Sequence[str] | None = None,
+        axis_weight: float = 1.0,
         caption: str | Sequence[str] | None = None,
         composer: str | None = None,
         rule: str | None = None,
@@ -238,6 +241,11 @@ class Retriever:
             What should not be visible, such as "stripes".
         more_like, less_like : str or list of str, optional
             Items that results should be near to, and far from.
+        axis, axis_opposite : str or list of str, optional
+            What there should be more of, such as "formal", and its opposite, as in `axis`. It is a term with the weight `axis_weight`, which may
+            be negative; with automatic weights, 1 counts as much as the reference. Without a query, the gallery is sorted by it.
+        axis_weight : float, default=1
+            The weight of the axis.
         caption : str or list of str, optional
             A description of each reference; by default the captioner makes it.
         composer : str, optional
@@ -278,6 +286,9 @@ class Retriever:
             avoid=avoid,
             more_like=more_like,
             less_like=less_like,
+            axis=axis,
+            axis_opposite=axis_opposite,
+            axis_weight=axis_weight,
             caption=caption,
             composer=composer,
             rule=rule,
@@ -367,6 +378,9 @@ class Retriever:
         avoid: str | Sequence[str] | None = None,
         more_like: str | Sequence[str] | None = None,
         less_like: str | Sequence[str] | None = None,
+        axis: str | Sequence[str] | None = None,
+        axis_opposite: str | Sequence[str] | None = None,
+        axis_weight: float = 1.0,
         caption: str | Sequence[str] | None = None,
         composer: str | None = None,
         rule: str | None = None,
@@ -409,6 +423,11 @@ class Retriever:
             What should not be visible, such as "stripes".
         more_like, less_like : str or list of str, optional
             Items that results should be near to, and far from.
+        axis, axis_opposite : str or list of str, optional
+            What there should be more of, such as "formal", and its opposite, as in `axis`. It is a term with the weight `axis_weight`, which may
+            be negative; with automatic weights, 1 counts as much as the reference. Without a query, the gallery is sorted by it.
+        axis_weight : float, default=1
+            The weight of the axis.
         caption : str or list of str, optional
             A description of each reference; by default the captioner makes it.
         composer : str, optional
@@ -477,6 +496,9 @@ class Retriever:
             avoid=avoid,
             more_like=more_like,
             less_like=less_like,
+            axis=axis,
+            axis_opposite=axis_opposite,
+            axis_weight=axis_weight,
             caption=caption,
             composer=composer,
             rule=rule,
@@ -936,12 +958,16 @@ class Retriever:
     def _composition_of(
         self, prepared: PreparedRequest, composition: Composition | None, avoided: Composition | None
     ) -> Composition:
-        """The composition of a request's inputs with the terms of what it avoids, likes and dislikes, under its rule."""
+        """The composition of a request's inputs with the terms of what it avoids, likes and dislikes, and of its axis, under its rule."""
         request, rule, parts = prepared.request, prepared.rule, [composition, avoided]
         for role, ids in {"more": request.more_like, "less": request.less_like}.items():
             if ids:
                 _check_weighs(rule, role)
                 parts.append(Composition.of(role, self.gallery.vectors(ids), LIKE_WEIGHTS[role], ids))
+        if request.axis:
+            _check_weighs(rule, AXIS)
+            along = axis_from_words(self.encoder, request.axis, request.axis_opposite).composition
+            parts.append(along.weighted({AXIS: request.axis_weight}))
         present = [part for part in parts if part is not None]
         if not present:
             raise OptionError(EMPTY_QUERY)
@@ -1033,7 +1059,7 @@ class Retriever:
 def _check_weighs(rule: ScoreRule | None, role: str) -> None:
     """OptionError for terms beside a rule that has no weights for them."""
     if rule is not None and not rule.uses_weights:
-        name = role if role == AVOID else f"{role}_like"
+        name = f"{role}_like" if role in LIKE_WEIGHTS else role
         raise OptionError(f"the {str(rule.name)!r} rule has no weights: leave out {name}")
 
 

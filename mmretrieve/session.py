@@ -20,6 +20,7 @@ REPLACED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(REFERENCES, OF_REFERENCES),
     **dict.fromkeys(PDV_FIELDS, ("weights",)),
     "weights": PDV_FIELDS,
+    "axis": ("axis_opposite", "axis_weight"),
 }
 """A field → the fields of earlier turns that it replaces besides itself."""
 OPPOSITES = {"prompt": "avoid", "avoid": "prompt", "more_like": "less_like", "less_like": "more_like"}
@@ -37,7 +38,8 @@ def merge_turns(turns: Sequence[Turn], decay: float = DEFAULT_DECAY) -> dict[str
     - A value that repeats or contradicts one of an earlier turn takes its place: a phrase to avoid that becomes a prompt, an item
       that was liked and is disliked now.
     - References replace all earlier ones, with their regions, weights and captions. A turn without a reference keeps them.
-    - Every other field has the value of the last turn that names it. `weights` and the parameters of PDV replace each other.
+    - Every other field has the value of the last turn that names it. `weights` and the parameters of PDV replace each other;
+      an axis replaces an earlier one with its opposite and its weight.
 
     Parameters
     ----------

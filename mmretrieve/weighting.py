@@ -38,7 +38,7 @@ from mmretrieve.rules import LINEAR
 from mmretrieve.vectors import Float32
 
 STANDARD_TERMS = (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT)
-AVOID = "avoid"  # the role of phrases to avoid
+AVOID, AXIS = "avoid", "axis"  # the roles of phrases to avoid, and of an axis
 AVOID_AMOUNT = -1.5  # if the image shows the phrase
 LEAST_AVOID_SHARE = 0.5  # of AVOID_AMOUNT, if it does not
 APPEND_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.25, Term.COMPOSED: 0.5, Term.PROMPT: 1.0}
@@ -186,6 +186,8 @@ def _explain(composition: Composition, replaced: float, trust: float, faint: Seq
         parts.append(f"the {'image' if Term.IMAGE in roles else 'prompt'} alone")
     if phrases := _words(composition, AVOID):
         parts.append(f"away from {', '.join(phrases)}")
+    if axes := _words(composition, AXIS):
+        parts.append(f"toward {axes[0]}" if composition.term_weights[AXIS] >= 0 else f"away from {axes[0]}")
     if faint:
         parts.append(f"the image hardly shows {', '.join(faint)}")
     return f"automatic: {'; '.join(parts) or 'the terms in one unit'}"

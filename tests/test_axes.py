@@ -87,6 +87,37 @@ def test_a_ranking_sorted_has_the_same_hits_at_the_positions_of_the_gallery(retr
     assert len(retriever.sort(axis, nothing)) == 0
 
 
+def test_an_axis_is_a_term_of_a_search(retriever: mm.Retriever) -> None:
+    ends = {"axis": ["long", "to the floor"], "axis_opposite": "short"}
+    axis = retriever.axis(*ends.values())
+    query = {"reference_id": retriever.gallery.ids[0], "prompt": "in red"}
+    plain = retriever.compose(**query)
+    along = retriever.compose(**query, **ends, axis_weight=-0.5)
+    np.testing.assert_allclose(along["axis"], axis.direction, atol=1e-6)
+    assert (along.term_weights["axis"], along.words["axis"]) == (-0.5, "long, to the floor")
+    np.testing.assert_allclose(along.vector, plain.vector - 0.5 * axis.direction, atol=1e-6)
+    spread = retriever.gallery.spread
+    weighed = retriever.weigh(along).term_weights
+    amounts = {name: weighed[name] * spread.deviation(along[name]) for name in ("image", "axis")}
+    assert amounts["axis"] == pytest.approx(-0.5 * amounts["image"], rel=1e-4), "automatic weights are in standard deviations"
+    positions = {hit.id: hit.score for hit in retriever.sort(axis, k=len(retriever.gallery))}
+    means = [
+        np.mean([positions[id_] for id_ in retriever.search(**query, **ends, axis_weight=weight, k=10).ids])
+        for weight in (-2, 0, 2)
+    ]
+    assert means == sorted(means)
+    assert means[2] - means[0] > 0.5
+
+
+def test_the_gallery_is_sorted_by_an_axis_alone(retriever: mm.Retriever) -> None:
+    axis = retriever.axis("red", "blue")
+    for weight, sorted_by in ((1, axis), (-3, -axis)):
+        ranking, expected = retriever.search(axis="red", axis_opposite="blue", axis_weight=weight), retriever.sort(sorted_by)
+        assert ranking.ids == expected.ids
+        np.testing.assert_allclose([hit.score for hit in ranking], [hit.score for hit in expected], atol=1e-5)
+    assert ranking.answerable is None
+
+
 def test_equal_positions_keep_their_order(tmp_path: Path, encoder: mm.Encoder, axis: mm.Axis, retriever: mm.Retriever) -> None:
     vectors = retriever.gallery.vectors()[[0, 1, 0, 1]]
     gallery = mm.Gallery.for_vectors(tmp_path / "g", encoder.identity, encoder.dim)

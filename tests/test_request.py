@@ -367,7 +367,7 @@ def test_references_of_both_kinds(retriever: mm.Retriever, pictures: list[Path])
 def test_contradicting_fields_are_refused(retriever: mm.Retriever, pictures: list[Path]) -> None:
     one = pictures[0]
     wrong: list[tuple[dict[str, object], str]] = [
-        ({}, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
+        ({}, "the query is empty; give image, reference_id, prompt, avoid, more_like, less_like or axis"),
         (
             {"image": one, "region": [(0, 0, 1, 1), None]},
             "region has 2 values for 1 reference; give one for each reference, or none",
@@ -386,6 +386,10 @@ def test_contradicting_fields_are_refused(retriever: mm.Retriever, pictures: lis
         ({"image": one, "prompt": "a", "composer": "image"}, "'image' ignores the prompt"),
         ({"image": one, "prompt": "a", "composer": "prompt"}, "'prompt' ignores the reference"),
         ({"image": one, "prompt": "a", "rule": "product", "more_like": retriever.gallery.ids[0]}, "leave out more_like"),
+        ({"image": one, "prompt": "a", "rule": "product", "axis": "long"}, "leave out axis"),
+        ({"image": one, "axis_opposite": "short"}, "axis_opposite and axis_weight need an axis, and this request has none"),
+        ({"image": one, "axis_weight": -1}, "axis_opposite and axis_weight need an axis, and this request has none"),
+        ({"image": one, "axis": [" "]}, "axis is empty; give a text, or leave axis out"),
         ({"prompt": "a", "avoid": " A "}, "'a' is both a prompt and a phrase to avoid"),
         ({"image": one, "avoid": " "}, "avoid is empty; give a text, or leave avoid out"),
         ({"image": one, "prompt": "a", "rule": "product", "avoid": "b"}, "leave out avoid"),

@@ -13,6 +13,7 @@ export const TERM_HELP = {
   less: "similarity to the items that results should be far from",
   joint: "similarity to image and prompt, encoded together",
   imagined: "similarity to the image, edited after the prompt",
+  axis: "how far along the line between the two ends",
   judge: "what the judge made of the picture",
 };
 const CAPTION_SOURCES = { given: "given by you", fields: "from the item's fields", neighbors: "from similar items", tagger: "from the tagger" };

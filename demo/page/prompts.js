@@ -1,4 +1,4 @@
-// What is said next: the input for a prompt, and suggestions. Strengths of prompts, how long they count, and phrases to avoid.
+// What is said next: the input for a prompt, and suggestions. Strengths of prompts, how long they count, phrases to avoid, and an axis.
 
 import { $, arrange, make, setText } from "./dom.js";
 import { editPrompts, hasPrompt, promptsOf, withPrompt } from "./state.js";
@@ -21,6 +21,11 @@ export function prompts(change) {
     if (isTouch()) input.blur(); // puts the keyboard of the phone away
   });
   $("#avoid").addEventListener("change", (event) => change({ avoid: event.target.value }));
+  for (const name of ["axis", "axis_opposite"]) axisInput(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
+  for (const kind of ["input", "change"]) $("#axis-weight").addEventListener(kind, ({ target }) => {
+    showAxisWeight({ axis: state.axis, axis_weight: Number(target.value) });
+    change({ axis_weight: Number(target.value) }, kind === "change");
+  });
   $("#decay").addEventListener("change", (event) => change({ decay: Number(event.target.value) }));
 
   function showSuggestions() {
@@ -35,15 +40,17 @@ export function prompts(change) {
   return {
     show(next) {
       if (state?.avoid !== next.avoid) $("#avoid").value = next.avoid;
+      for (const name of ["axis", "axis_opposite"]) if (state?.[name] !== next[name]) axisInput(name).value = next[name];
       const isOther = JSON.stringify(state?.turns) !== JSON.stringify(next.turns);
       state = next;
       if (isOther) showSuggestions();
       const all = promptsOf(state);
       showStrengths(all, ({ text }, strength) => change({ turns: editPrompts(state.turns, (prompt) => (prompt.text === text ? { ...prompt, strength } : prompt)) }));
       showDecay(state);
+      showAxisWeight(state);
       $("#query-form").classList.toggle("has-prompts", all.length > 0);
       input.placeholder = all.length ? "add more words" : "in red";
-      if (all.some((prompt) => prompt.strength !== 1) || state.avoid || state.decay !== 1) $("#more-options").open = true;
+      if (all.some((prompt) => prompt.strength !== 1) || state.avoid || state.axis || state.decay !== 1) $("#more-options").open = true;
     },
     // The words of a prompt that was removed go back into the input, where they can be replaced; without words it only gets the focus.
     edit(text) {
@@ -77,6 +84,14 @@ function strengthRow({ text }, change) {
   const slider = make("input", { type: "range", min: -2, max: 2, step: 0.1, "aria-label": `Strength of ${text}`, title: "How far to follow the prompt. 0 ignores it, negative values reverse it." });
   slider.addEventListener("change", () => change(Number(slider.value)));
   return make("li", {}, make("span", {}, text), slider, make("output"));
+}
+
+const axisInput = (name) => $(`#${name.replace("_", "-")}`);
+
+function showAxisWeight({ axis, axis_weight }) {
+  $("#axis-weight").disabled = !axis.trim();
+  $("#axis-weight").value = axis_weight;
+  setText($("#axis-lines output"), axis_weight.toFixed(1).replace("-", "−"));
 }
 
 // Decay counts where the prompts of several turns add up.

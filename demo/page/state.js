@@ -40,6 +40,9 @@ const FIELDS = {
   turns: [[], isListOf(isTurn)], // the conversation, oldest turn first
   decay: [1, isShare], // how much of the strength of its prompts a turn keeps with each further turn
   avoid: ["", isText],
+  axis: ["", isText], // words, separated by commas
+  axis_opposite: ["", isText],
+  axis_weight: [1, Number.isFinite],
   caption: ["", isText],
   composer: [null, isNameOrNull], // null: automatic
   rule: [null, isNameOrNull],
@@ -62,8 +65,10 @@ export function blank() {
 }
 
 export function hasQuery(state) {
-  return Boolean(state.turns.length || state.avoid.trim());
+  return Boolean(state.turns.length || state.avoid.trim() || wordsOf(state.axis).length);
 }
+
+const wordsOf = (text) => text.split(",").map((word) => word.trim()).filter(Boolean);
 
 // The references with one more at the end of its kind. Uploads come before items, as in a request, so the terms "image" and "image 2"
 // belong to the first and the second reference.
@@ -125,13 +130,14 @@ const withoutEmpty = (turns) => turns.filter((turn) => Object.values(turn).some(
 
 // The body of a request: fields are sent as they are, or as below. The last turn is the request itself.
 export function toRequest(state) {
-  const { turns, sort, judge, judge_k, judge_weight, ...unchanged } = state; // `sort` is no field of a request; judge.js adds the judge
+  const { turns, sort, judge, judge_k, judge_weight, axis, axis_opposite, axis_weight, ...unchanged } = state; // judge.js adds the judge
   const references = referencesOf(state);
   const readsCaption = state.caption.trim() && references.length === 1 && (promptsOf(state).length || state.avoid.trim());
   return {
     ...unchanged,
     ...turnRequest(turns.at(-1) ?? EMPTY_TURN),
     turns: turns.slice(0, -1).map(turnRequest),
+    ...(wordsOf(axis).length && { axis: wordsOf(axis), axis_opposite: wordsOf(axis_opposite), axis_weight }),
     avoid: state.avoid.trim() ? [state.avoid.trim()] : [],
     caption: readsCaption ? [state.caption.trim()] : [],
     where: state.where.trim() || null,

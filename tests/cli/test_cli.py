@@ -105,7 +105,7 @@ def test_info_verify_delete(indexed: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["search", "{g}", "--prompt", ""], 2, "prompt is empty; give a text, or leave prompt out"),
-        (["search", "{g}"], 2, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
+        (["search", "{g}"], 2, "the query is empty; give image, reference_id, prompt, avoid, more_like, less_like or axis"),
         (["search", "{g}", "--prompt", "x", "--beta", "1.2"], 2, "from 0 to 1"),
         (["search", "{g}", "--prompt", "x", "--beta", "nan"], 2, "finite"),
         (["search", "{g}", "--prompt", "x", "-k", "0"], 2, "at least 1"),

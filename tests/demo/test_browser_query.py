@@ -435,6 +435,34 @@ def test_a_screen_reader_hears_the_number_of_results(visit: Opener) -> None:
     assert live.inner_text() == "24 results: in red, striped"
 
 
+def test_an_axis_moves_results_and_sorts_the_gallery(visit: Opener) -> None:
+    page = visit()
+    page.click("#more-options summary")
+    assert page.is_disabled("#axis-weight")
+    page.fill("#axis-opposite", "without sleeves")
+    page.fill("#axis", "with long sleeves, with sleeves")
+    wait_for_results(page, lambda: page.press("#axis", "Tab"))
+    ends = {"axis": ["with long sleeves", "with sleeves"], "axis_opposite": "without sleeves"}
+    shown = page.eval_on_selector_all("#current .card", SHOWN_ITEMS)
+    assert sorted(shown) == sorted(wardrobe().search(**ends, k=24).ids)
+    page.focus("#axis-weight")
+    wait_for_results(page, lambda: page.press("#axis-weight", "Home"))
+    assert page.inner_text("#axis-lines output") == "−2.0"
+    reversed_ids = wardrobe().search(**ends, axis_weight=-2, k=24).ids
+    assert sorted(page.eval_on_selector_all("#current .card", SHOWN_ITEMS)) == sorted(reversed_ids)
+    assert set(reversed_ids).isdisjoint(shown)
+    state = json.loads(urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query)["q"][0])
+    assert (state["axis"], state["axis_weight"]) == ("with long sleeves, with sleeves", -2)
+    other = visit(link(references=[item(2)], prompts=[{"text": "in red", "strength": 1}], axis="long", axis_weight=0.5))
+    assert other.is_visible("#axis")
+    ranking = wardrobe().search(
+        reference_id=item(2)["id"], prompt="in red", axis="long", axis_weight=0.5, exclude_reference=True, k=24
+    )
+    assert sorted(other.eval_on_selector_all("#current .card", SHOWN_ITEMS)) == sorted(ranking.ids)
+    fine_tune(other)
+    assert other.inner_text("#why").endswith("toward long")
+
+
 @pytest.fixture
 def phone(visit: Opener) -> Any:
     page = visit(link(references=[item(2)]), has_touch=True)

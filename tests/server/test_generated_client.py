@@ -94,7 +94,7 @@ def expected(ranking: mm.Ranking) -> list[tuple[str, float, dict[str, float]]]:
 
 def test_a_search_with_a_prompt_alone(generated: Generated, retriever: mm.Retriever) -> None:
     body = generated.models.SearchBody(prompt="in red")
-    defaults = {"paraphrases": 1, "k": 10, "exclude_reference": False, "judge_k": 20, "judge_weight": 1.0}
+    defaults = {"paraphrases": 1, "k": 10, "exclude_reference": False, "axis_weight": 1.0, "judge_k": 20, "judge_weight": 1.0}
     assert body.to_dict() == {"prompt": "in red"} | defaults
     assert hits_of(generated.call("search", body=body)) == expected(retriever.search(prompt="in red"))
 

@@ -192,6 +192,8 @@ def test_references_keep_their_order(site: httpx.Client, shop: mm.Retriever, pho
         {"prompt": "in red", "more_like": "ITEM", "exclude": "ITEM", "min_score": 0.1},
         {"reference_id": "ITEM", "prompt": "in red", "composer": "sum", "rule": "product", "where": "width > 90"},
         {"reference_id": "ITEM"},
+        {"reference_id": "ITEM", "prompt": "in red", "axis": ["large", "wide"], "axis_opposite": "small", "axis_weight": -0.5},
+        {"axis": "red"},
     ],
 )
 def test_every_field_means_what_it_means_in_python(site: httpx.Client, shop: mm.Retriever, query: dict[str, Any]) -> None:
@@ -341,7 +343,7 @@ def test_invalid_base64_is_an_error(site: httpx.Client, text: str) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "line"),
     [
-        ({}, 400, "the query is empty; give image, reference_id, prompt, avoid, more_like or less_like"),
+        ({}, 400, "the query is empty; give image, reference_id, prompt, avoid, more_like, less_like or axis"),
         ({"prompt": "a" * 10_000_000}, 400, "prompt must have up to 2,000 characters, got 10,000,000"),
         ({"prompt": ["a"] * (PROMPTS + 1)}, 400, "prompt must have up to 16 values, got 17"),
         ({"prompt": ["a"] * PROMPTS, "avoid": "b"}, 400, "17 prompts; a request takes up to 16"),
