@@ -98,6 +98,9 @@ def test_weights_and_pdv_replace_each_other() -> None:
     assert merge_turns([pdv, {"beta": 0.7}]) == {"alpha_image": 1.4, "beta": 0.7}
     assert merge_turns([pdv, {"weights": "base"}]) == {"weights": "base"}
     assert merge_turns([{"weights": "base", "k": 3}, {"beta": 0.7}]) == {"k": 3, "beta": 0.7}
+    ends = {"axis": "long", "axis_opposite": "short", "axis_weight": 2}
+    assert merge_turns([ends, {"axis_weight": 1}]) == ends | {"axis_weight": 1}
+    assert merge_turns([ends, {"axis": "formal"}]) == {"axis": "formal"}
 
 
 def test_a_repeated_prompt_counts_once_however_it_is_spelled() -> None:

@@ -243,8 +243,9 @@ def test_every_front_end_has_all_fields_of_a_ranking() -> None:
 def test_the_state_of_the_page_has_the_names_of_the_request() -> None:
     script = (PAGE_FOLDER / "state.js").read_text(encoding="utf-8")
     state = set(re.findall(r"^  (\w+): \[", script.partition("const FIELDS = {")[2].partition("\n};")[0], re.MULTILINE))
-    converted = re.search(r"const \{ turns, sort: _, \.\.\.unchanged \} = state", script)
+    converted = re.search(r"const \{ turns, sort, ([\w, ]+), \.\.\.unchanged \} = state", script)
     assert converted
+    assert set(converted[1].split(", ")) < state, "the fields that are sent in some cases only"
     assert {"turns", "decay", "sort", "k", "where"} < state
     assert state - {"sort"} < set(PageRequest.model_fields)
 
