@@ -52,6 +52,7 @@ ORDER = [
     "wardrobe",
     "testing",
     "server",
+    "integrations",
     "cli",
 ]
 
@@ -193,6 +194,9 @@ def test_no_modules_of_eval_import_each_other() -> None:
         ("uvicorn", {"server/connections.py", "server/run.py"}),
         ("mcp", {"server/app.py", "server/mcp.py"}),
         ("prometheus_client", {"server/metrics.py"}),
+        ("langchain_core", {"integrations/langchain.py"}),
+        ("llama_index", {"integrations/llama_index.py"}),
+        ("mteb", {"integrations/mteb.py"}),
     ],
 )
 def test_each_heavy_package_has_its_own_rooms(package: str, homes: set[str]) -> None:
@@ -227,6 +231,17 @@ def test_light_things_are_quick_and_load_nothing_heavy(command: list[str]) -> No
         "pydantic",
         "sqlglot",
     }
+
+
+def test_a_search_loads_no_package_of_others() -> None:
+    """The packages of data frames and of frameworks are loaded by those who use them."""
+    code = """import sys, mmretrieve as mm
+retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+assert retriever.search(reference_id=retriever.gallery.ids[0], prompt="in red")
+print(*(name for name in sys.modules if "." not in name))"""
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    others = {"pandas", "polars", "pyarrow", "mteb", "datasets", "langchain_core", "llama_index", "ranx", "ir_measures"}
+    assert not others & set(loaded)
 
 
 def modules() -> list[Path]:

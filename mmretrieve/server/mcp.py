@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +22,12 @@ from mcp.types import (
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mmretrieve import __version__
-from mmretrieve.errors import MMRetrieveError, OptionError, unknown
-from mmretrieve.options import load_json
+from mmretrieve.errors import MMRetrieveError, unknown
 from mmretrieve.request import DEFAULTS, REQUEST_FIELDS
 from mmretrieve.server import limits
+from mmretrieve.server.agents import AgentSearch, inlined, read_list, read_lists
 from mmretrieve.server.context import AppContext
-from mmretrieve.server.errors import check_json, error_line, validation_line
+from mmretrieve.server.errors import error_line, validation_line
 from mmretrieve.server.schemas import (
     Id,
     InfoResponse,
@@ -37,7 +36,6 @@ from mmretrieve.server.schemas import (
     SearchResponse,
     SessionRequest,
     StrictModel,
-    error_of,
 )
 
 MAX_THUMBNAILS = 20  # hits whose thumbnails a result holds
@@ -47,21 +45,14 @@ INSTRUCTIONS = (
     "To refine a search, send all turns of the conversation to `session`."
 )
 FILE_HELP = ", or the path of a file"  # of an image, for an agent on this machine
-LISTS = ("upload", *(name for name, declared in REQUEST_FIELDS.items() if declared.several))
-REFERENCES = "#/$defs/"
 
 
 class ThumbnailArguments(StrictModel):
     thumbnails: bool = Field(default=False, description=f"send thumbnails too, of the first {MAX_THUMBNAILS} hits")
 
 
-class SearchArguments(SearchBody, ThumbnailArguments):
+class SearchArguments(AgentSearch, ThumbnailArguments):
     """A composed query."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_lists(cls, value: Any) -> Any:
-        return read_lists(value)
 
 
 class SessionArguments(SessionRequest, ThumbnailArguments):
@@ -87,30 +78,6 @@ class ItemArguments(ThumbnailArguments):
 
 class NoArguments(StrictModel):
     """The tool takes no arguments."""
-
-
-def read_lists(value: Any) -> Any:
-    """A search with the lists that agents send as JSON text; anything else as it is."""
-    if not isinstance(value, dict):
-        return value
-    return {name: read_list(name, one) if name in LISTS else one for name, one in value.items()}
-
-
-def read_list(name: str, value: Any) -> Any:
-    """The list of a JSON text; other values as they are. Raises an error for a text in brackets that is not JSON.
-
-    >>> read_list("prompt", '["in red", "striped"]'), read_list("prompt", "in red")
-    (['in red', 'striped'], 'in red')
-    """
-    if not isinstance(value, str) or not (value.lstrip().startswith("[") and value.rstrip().endswith("]")):
-        return value
-    try:
-        check_json(value)
-        return load_json(value)
-    except OptionError as error:
-        raise error_of(str(error)) from None
-    except (ValueError, RecursionError):  # a number of too many digits is a ValueError
-        raise error_of(f"{name} is a text in brackets that is not a list as JSON; send a list, [{json.dumps(value)}]") from None
 
 
 @dataclass(frozen=True)
@@ -212,7 +179,7 @@ async def serve_stdio(server: Server[Any]) -> None:
 
 
 def _describe(name: str, tool: McpTool, reads_files: bool) -> Tool:
-    arguments = _inlined(tool.arguments.model_json_schema())
+    arguments = inlined(tool.arguments.model_json_schema())
     for fields in (arguments["properties"], arguments["properties"].get("turns", {}).get("items", {}).get("properties", {})):
         if reads_files and "image" in fields:
             fields["image"]["description"] += FILE_HELP
@@ -220,25 +187,9 @@ def _describe(name: str, tool: McpTool, reads_files: bool) -> Tool:
         name=name,
         description=tool.description,
         input_schema=arguments,
-        output_schema=_inlined(tool.result.model_json_schema()),
+        output_schema=inlined(tool.result.model_json_schema()),
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
     )
-
-
-def _inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema with each reference replaced by what it refers to, because many agents do not follow references."""
-    definitions = schema.get("$defs", {})
-
-    def inline(part: Any) -> Any:
-        if isinstance(part, list):
-            return [inline(one) for one in part]
-        if not isinstance(part, dict):
-            return part
-        target = inline(definitions[part["$ref"].removeprefix(REFERENCES)]) if "$ref" in part else {}
-        return target | {name: inline(one) for name, one in part.items() if name not in ("$ref", "$defs")}
-
-    result: dict[str, Any] = inline(schema)
-    return result
 
 
 def _call_result(context: AppContext, result: BaseModel, ids: Sequence[str]) -> CallToolResult:
