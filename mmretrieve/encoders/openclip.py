@@ -53,6 +53,7 @@ from mmretrieve.encoders.initialization import create_loaded
 from mmretrieve.encoders.names import QUICK_GELU, missing_tag, model_with_activation, unknown_encoder
 from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, cropped_lengths, encode_tokens
+from mmretrieve.encoders.tokenizers import load_tokenizer, needs_hub, text_config
 from mmretrieve.errors import EncoderError, OptionError, did_you_mean, unknown
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, Modality, Preprocessing
@@ -318,10 +319,14 @@ def load(spec: str, *, device: str, dtype: str, preprocessing: str) -> OpenClipE
     resolve_dtype(dtype, torch_device)  # before the weights are read
     checked_preprocessing = Preprocessing(preprocessing)
     name, pretrained, folder = _resolve(spec)
+    config, is_local = text_config(name, folder), folder is not None or Path(pretrained or "").is_file()
     try:
-        with offline_if_unreachable(needed=folder is None and not Path(pretrained or "").is_file()):
+        with offline_if_unreachable(needed=not is_local or needs_hub(config, folder)):
+            tokenizer = load_tokenizer(spec, name, config, folder) if config else None  # fails long before the model is there
             model = _create_model(name, pretrained)
-            tokenizer = open_clip.get_tokenizer(name)
+            tokenizer = tokenizer or open_clip.get_tokenizer(name)
+    except EncoderError:
+        raise
     except Exception as error:  # of the hub, the file system or the checkpoint
         raise EncoderError(_load_error(spec, pretrained, folder, error)) from error
     encoder = OpenClipEncoder(

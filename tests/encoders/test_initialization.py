@@ -28,6 +28,37 @@ SMALL_BERT = {
     "num_attention_heads": 2,
     "intermediate_size": 64,
 }
+SMALL_TOWERS: dict[str, dict[str, Any]] = {
+    "bert": SMALL_BERT,
+    "roberta": SMALL_BERT | {"model_type": "roberta", "max_position_embeddings": 80},
+    "xlm-roberta": SMALL_BERT | {"model_type": "xlm-roberta", "max_position_embeddings": 80},
+    "mt5": {"model_type": "mt5", "vocab_size": 100, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2},
+    "m2m_100": {
+        "model_type": "m2m_100",
+        "vocab_size": 100,
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+    },
+}
+
+
+def with_tower(kind: str, **settings: Any) -> dict[str, Any]:
+    """A model whose text tower is one of transformers."""
+    text = {"hf_model_name": f"{{folder}}/{kind}", "hf_proj_type": "mlp", "context_length": 77}
+    return {"vision_cfg": VISION, "text_cfg": text | settings}
+
+
+def with_trunk(name: str, size: int, pool: str, projection: str | None = "linear", **text: Any) -> dict[str, Any]:
+    """A model whose image tower is one of timm."""
+    vision = {"image_size": size, "timm_model_name": name, "timm_pool": pool, "timm_proj": projection}
+    return {"custom_text": True, "vision_cfg": vision, "text_cfg": TEXT | text}
+
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "CLIP": {"quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT},
     "ResNet": {
@@ -69,7 +100,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "attn_pooler_heads": 2,
         },
     },
-    "BERT": {"vision_cfg": VISION, "text_cfg": {"hf_model_name": "{folder}/bert", "hf_proj_type": "mlp", "context_length": 77}},
+    "BERT": with_tower("bert"),
+    "RoBERTa": with_tower("roberta", hf_pooler_type="mean_pooler"),
+    "XLM-RoBERTa": with_tower("xlm-roberta", hf_pooler_type="mean_pooler"),
+    "mT5": with_tower("mt5", hf_pooler_type="mean_pooler"),
+    "NLLB": with_tower("m2m_100", hf_pooler_type="cls_pooler"),
+    "ConvNeXt": with_trunk("test_convnext", 64, "", "mlp"),
+    "ViTamin": with_trunk("vitamin_small_224", 224, ""),
+    "PE-Core": with_trunk("vit_pe_core_tiny_patch16_384", 384, "map", "linear", context_length=77),
+    "MobileCLIP2": with_trunk("fastvit_mci0", 64, "avg", no_causal_mask=True),
+    "MetaCLIP2": {"quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT | {"pool_type": "eos", "eos_id": 2}},
 }
 
 
@@ -79,8 +119,9 @@ def create(folder: Path) -> Callable[[], Any]:
 
 def write(folder: Path, family: str) -> Path:
     """A folder with a small model of a family, all values of which differ from those of a new one."""
-    (folder / "bert").mkdir()
-    (folder / "bert" / "config.json").write_text(json.dumps(SMALL_BERT))
+    for kind, tower in SMALL_TOWERS.items():
+        (folder / kind).mkdir()
+        (folder / kind / "config.json").write_text(json.dumps(tower))
     config = json.loads(json.dumps({"embed_dim": 16} | FAMILIES[family]).replace("{folder}", str(folder)))
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
@@ -109,7 +150,8 @@ def test_the_model_equals_that_of_the_ordinary_load(family: str, tmp_path: Path)
     for name, value in expected.items():
         assert torch.equal(got[name], value), name
     size = FAMILIES[family]["vision_cfg"]["image_size"]
-    tokens = torch.randint(1, 90, (2, 77), generator=torch.Generator().manual_seed(2))
+    tokens = torch.randint(3, 90, (2, 77), generator=torch.Generator().manual_seed(2))
+    tokens[:, 40] = 2  # the end token of some
     with torch.inference_mode():
         for encode, values in (("encode_image", torch.rand(2, 3, size, size)), ("encode_text", tokens)):
             row = getattr(usual, encode)(values)
