@@ -146,7 +146,8 @@ def _timed(tower: nn.Module, images: Tensor, dtype: Dtype) -> tuple[float, Tenso
     images = images.to(input_dtype(getattr(torch, dtype)))
     started = time.process_time()
     features = tower(images)
-    return time.process_time() - started, features
+    seconds = time.process_time() - started
+    return seconds, features[0] if isinstance(features, tuple) else features  # CoCa's tower gives tokens beside them
 
 
 def _synthetic_images(count: int, size: int) -> Tensor:

@@ -14,8 +14,6 @@ from mmretrieve.encoders.checkpoints import CONFIG, one_line
 from mmretrieve.errors import EncoderError
 from mmretrieve.options import load_json
 
-TOKENIZER_FILES = "--include '*.json' '*.txt' '*.model'"  # without the weights beside them
-
 
 def text_config(name: str, folder: Path | None) -> Mapping[str, Any]:
     """The settings of the text tower of an open_clip model, or of that in a folder; none if they cannot be read.
@@ -88,6 +86,6 @@ def _check_tower(spec: str, tower: str) -> None:
 def _missing(spec: str, what: str, name: str, error: Exception) -> EncoderError:
     reason = "it is not in the cache, and the Hub cannot be reached" if constants.HF_HUB_OFFLINE else one_line(error)
     return EncoderError(
-        f"{spec}: the {what}, {name!r} on the Hub, could not be loaded ({reason}); with a network, run: "
-        f"hf download {name} {TOKENIZER_FILES}"
+        f"{spec}: the {what}, {name!r} on the Hub, could not be loaded ({reason}); "
+        "load the model once with a network, which keeps it in the cache"
     )

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import mmretrieve as mm
+from mmretrieve.encoders import int8
+from mmretrieve.encoders.dtypes import compare_int8
 from mmretrieve.encoders.initialization import RANDOM_FILLS, create_loaded
 from mmretrieve.errors import EncoderError
 
@@ -157,6 +159,12 @@ def test_the_model_equals_that_of_the_ordinary_load(family: str, tmp_path: Path)
             row = getattr(usual, encode)(values)
             assert row.isfinite().all()
             assert torch.equal(getattr(ours, encode)(values), row)
+
+
+@pytest.mark.skipif(not int8.is_supported(), reason="int8 needs an x86 CPU with AVX2")
+def test_a_tower_that_gives_tokens_too_is_compared_in_int8(tmp_path: Path) -> None:
+    tower = create_loaded(create(write(tmp_path, "CoCa"))).eval().visual
+    assert 0.99 < compare_int8(tower, 32).cosine < 1
 
 
 class Recorder(TorchFunctionMode):
