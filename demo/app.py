@@ -11,9 +11,9 @@ from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from demo.exports import ExportFile, ExportFormat
 from demo.page_service import PageService
 from demo.schemas import PageRequest, PageView
+from mmretrieve.ranking.files import ExportFile, ExportFormat
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.errors import RESPONSES, parse_json
 from mmretrieve.server.middleware import SAFE

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from demo import exports
 from demo.schemas import Card, PageRequest, PageView, ResultColumn, Setting, WeightControls, caption_origin, combine_filters
 from demo.suggestions import Suggestions
 from mmretrieve import PDV, PUBLISHED, Composition, Ranking
 from mmretrieve.gallery.view import FILTERED
 from mmretrieve.options import BUILT_IN
+from mmretrieve.ranking import files
 from mmretrieve.registry import RULES
 from mmretrieve.request import SearchRequest
 from mmretrieve.server.context import AppContext
@@ -67,13 +67,13 @@ class PageService:
         """A few words to try as prompts."""
         return self._suggestions.suggest(page.to_request(self.uploads), page.seed)
 
-    def export(self, page: PageRequest, form: exports.ExportFormat) -> exports.ExportFile:
+    def export(self, page: PageRequest, form: files.ExportFormat) -> files.ExportFile:
         """The whole ranking as a file. Raises OptionError if the query is empty."""
         request = replace(self._request(page), k=MAX_EXPORTED)
         ranking = self.service.with_scores(
             request, lambda scored: self.service.rank(scored, self._weigh(scored, request, page.controls), request)
         )
-        return exports.export(ranking, self.service.fields([ranking])[0], form, self.service.picture)
+        return files.export(ranking, self.service.fields([ranking])[0], form, self.service.picture)
 
     def _request(self, page: PageRequest) -> SearchRequest:
         request = page.to_request(self.uploads)

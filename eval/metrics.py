@@ -111,6 +111,28 @@ def average_precision_at(ranks: Ranks, k: int) -> Floats:
     return np.asarray(100.0 * np.where(ranks <= k, hits / ranks, 0.0).sum(axis=-1) / min(ranks.shape[-1], k))
 
 
+def reciprocal_rank_at(ranks: Ranks, k: int) -> Floats:
+    """(…, targets) ranks, best first → (…) 100 / the rank of the first target, 0 beyond k. Its mean is MRR.
+
+    >>> reciprocal_rank_at(np.array([[4, 9], [11, 12]]), 10).tolist()
+    [25.0, 0.0]
+    """
+    first = ranks[..., 0]
+    return np.asarray(np.where(first <= k, 100.0 / first, 0.0))
+
+
+def ndcg_at(ranks: Ranks, k: int) -> Floats:
+    """(…, targets) ranks, best first → (…) 100 · Σ_{targets among the best k} 1 / log₂(rank + 1), divided by the largest such sum.
+
+    Every target has the gain 1. Ranks 1 and 3 give 100 · (1 + 1/2) / (1 + 1/log₂ 3):
+
+    >>> round(float(ndcg_at(np.array([1, 3]), 10)), 2)
+    91.97
+    """
+    best = 1 / np.log2(np.arange(2, min(ranks.shape[-1], k) + 2))
+    return np.asarray(100.0 * np.where(ranks <= k, 1 / np.log2(ranks + 1.0), 0.0).sum(axis=-1) / best.sum())
+
+
 def check_depth(k: int, items: int) -> None:
     """MMRetrieveError where a ranking of `items` has no rank k: such a metric could not be compared with any other."""
     if k > items:

@@ -140,7 +140,8 @@ def sort_hits(ranking: Ranking, composition: Composition, vectors: Float32) -> R
         Hit(rank, ranking[i].id, float(scores[i]), {term: float(scores[i])}, ranking[i].path)
         for rank, i in enumerate(top_k(scores, max(1, len(scores))).tolist(), start=1)
     )
-    return Ranking(hits, ranking.k, ranking.searched, composition.term_weights, composition.words, why=composition.why)
+    more = {"why": composition.why, "gallery": ranking.gallery}
+    return Ranking(hits, ranking.k, ranking.searched, composition.term_weights, composition.words, **more)
 
 
 def check_axis(value: object, dim: int) -> Axis:

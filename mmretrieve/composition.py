@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmretrieve import notebook
 from mmretrieve.directions import ORIGINS, PDV, Term, automatic_alpha_image
 from mmretrieve.errors import OptionError, VectorError, did_you_mean
 from mmretrieve.options import CaptionSource
@@ -70,7 +71,7 @@ class AvoidedPhrase(str):
         return (str(self),), {"trust": self.trust}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Composition:
     """A composed query: named terms, their weights, and a score rule.
 
@@ -224,6 +225,15 @@ class Composition:
     def _above_means(self, scores_tn: NDArray[np.floating]) -> NDArray[np.floating]:
         """The scores minus the mean of each term."""
         return scores_tn - np.array([[self.means.get(name, 0.0)] for name in self.names]) if self.means else scores_tn
+
+    def __repr__(self) -> str:
+        terms = ", ".join(f"{name} × {weight:.3g}" for name, weight in self.term_weights.items())
+        return f"<Composition of {self.terms.shape[1]} dimensions: {terms}; {self.rule.name}>"
+
+    def _repr_html_(self) -> str:
+        rows = ((name, f"{weight:+.3f}", self.words.get(name, "")) for name, weight in self.term_weights.items())
+        head = ("term", "weight", "words")
+        return notebook.fragment(notebook.table([head, *rows]), remarks=[f"rule: {self.rule.name}", self.why, self.remark])
 
     def weighted(self, weights: Mapping[str, float]) -> Composition:
         """The same terms with other weights by role; roles that are not named get 0. Raises OptionError for unknown roles.

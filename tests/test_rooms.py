@@ -24,6 +24,7 @@ ORDER = [
     "scoring",
     "directions",
     "rules",
+    "notebook",
     "composition",
     "combining",
     "weighting",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from eval.files import write_atomic
 from eval.lists.files import read_lists
 from eval.lists.score import score_lists
 from eval.lists.submission import SERVERS, rank_candidate_ids, rank_ids, submission_files, write_submission
+from eval.lists.trec import is_run, measure_run, qrels_lines, read_qrels, read_run, run_lines
 from eval.runs.records import Record, check_replaceable, write_record
 from eval.runs.run import EvalRun, describe_encoder, describe_part
 from eval.runs.weight_settings import check_takes_pdv
@@ -40,6 +41,8 @@ def run(options: argparse.Namespace) -> None:
     record, queries = eval_run.evaluate()
     write_record(options.out / f"{eval_run.name}.queries.json", queries, indent=None)
     write_record(path, record)
+    if options.trec is not None:
+        write_atomic(options.trec, "".join(f"{line}\n" for line in _trec_lines(eval_run)))
     lines = [record.label, *_format_metrics(record.metrics), *_format_remarks(record), f"written to {path}"]
     _print_result(options, record.to_json(), lines)
 
@@ -84,11 +87,28 @@ def submit(options: argparse.Namespace) -> None:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Scores ranked lists of any origin by a benchmark's own protocol."""
+    """Scores ranked lists of any origin by a benchmark's own protocol, or a run of TREC by its qrels."""
+    lists = [read_run(path) if is_run(path) else read_lists(path) for path in options.predictions]
+    if options.qrels is not None:
+        if options.benchmark is not None or len(lists) != 1:
+            raise OptionError("--qrels takes the place of a benchmark, for one run; leave the benchmark out, and name one file")
+        measured = measure_run(lists[0], read_qrels(options.qrels))
+        return _print_result(options, {"qrels": str(options.qrels), "metrics": measured}, _format_metrics(measured))
+    if options.benchmark is None:
+        raise OptionError(f"name a benchmark ({', '.join(BenchmarkName)}), or --qrels FILE")
     benchmark = load_benchmark(options.benchmark, options.root, options.split)
-    metrics = score_lists(benchmark, *(read_lists(path) for path in options.predictions))
+    metrics = score_lists(benchmark, *lists)
     result = {"benchmark": benchmark.name, "split": benchmark.split, **describe_part(benchmark, metrics).to_json()}
     _print_result(options, result, [*_format_metrics(metrics), *([f"note: {benchmark.remark}"] if benchmark.remark else [])])
+
+
+def qrels(options: argparse.Namespace) -> None:
+    """Writes the targets of a benchmark as qrels of TREC."""
+    write_atomic(
+        options.out,
+        "".join(f"{line}\n" for line in qrels_lines(load_benchmark(options.benchmark, options.root, options.split))),
+    )
+    print(f"written to {options.out}")
 
 
 def report(options: argparse.Namespace) -> None:
@@ -108,6 +128,14 @@ def export_wardrobe(options: argparse.Namespace) -> None:
     for part in exported.parts:
         print(f"{part.name} {part.split}: {part.queries:,} queries, {part.images:,} images")
     print(f"{len(exported.images):,} images, written to {options.folder.resolve()}")
+
+
+def _trec_lines(eval_run: EvalRun) -> Iterator[str]:
+    """The rankings of a run. OptionError for several parts, whose queries have the same ids."""
+    if len(eval_run.parts) > 1:
+        raise OptionError(f"--trec writes one ranking of each query; name a part, such as {eval_run.parts[0].benchmark.name}")
+    part = eval_run.parts[0]
+    return run_lines(part.benchmark, part.item_scores(lambda composition: eval_run.setting.weigh(composition, part.spread)))
 
 
 def _rank_for_server(eval_run: EvalRun, *, subsets: bool) -> dict[str, str]:

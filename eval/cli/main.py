@@ -97,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_benchmark(running)
     _add_method(running)
     _add_weights(running)
+    running.add_argument("--trec", type=Path, metavar="FILE", help="also write the rankings as a run of TREC")
     sweeping = _add_command(added, "sweep", commands.sweep)
     _add_benchmark(sweeping)
     _add_method(sweeping)
@@ -107,6 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_method(submitting)
     _add_weights(submitting)
     _add_predictions(_add_command(added, "score", commands.score))
+    judged = _add_command(added, "qrels", commands.qrels)
+    _add_benchmark(judged)
+    judged.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file")
     _add_report(_add_command(added, "report", commands.report))
     exporting = _add_command(added, "export-wardrobe", commands.export_wardrobe)
     exporting.add_argument("layout", choices=LAYOUTS, help="the benchmark whose layout is written")
@@ -161,9 +165,9 @@ def _add_command(
     return command
 
 
-def _add_benchmark(command: argparse.ArgumentParser) -> None:
+def _add_benchmark(command: argparse.ArgumentParser, **more: Any) -> None:
     text = f"one of {', '.join(BenchmarkName)}; a single part as fashioniq:dress"
-    command.add_argument("benchmark", metavar="BENCHMARK", help=text)
+    command.add_argument("benchmark", metavar="BENCHMARK", help=text, **more)
     command.add_argument("--root", type=Path, help="folder of the benchmark")
     splits = "; ".join(f"{name}: {', '.join(family.splits)}" for name, family in FAMILIES.items())
     command.add_argument("--split", help=f"{splits} (default: the first)")
@@ -219,9 +223,10 @@ def _add_sweep(command: argparse.ArgumentParser) -> None:
 
 
 def _add_predictions(command: argparse.ArgumentParser) -> None:
-    _add_benchmark(command)
-    text = "JSON: {query id: [ids, best first]}; for CIRR also the file of the subsets"
-    command.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="FILE", help=text)
+    _add_benchmark(command, nargs="?")
+    text = "JSON: {query id: [ids, best first]}, or a run of TREC; for CIRR also the file of the subsets"
+    command.add_argument("--predictions", "--run", type=Path, nargs="+", required=True, metavar="FILE", help=text)
+    command.add_argument("--qrels", type=Path, metavar="FILE", help="qrels of TREC, in the place of a benchmark")
     command.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from mmretrieve.cli.runtime import (
 from mmretrieve.errors import OptionError, printable
 from mmretrieve.inversion.recipe import PhiRecipe
 from mmretrieve.options import DEFAULT_CAPTION_FIELD, DEFAULT_ENCODER, NO_MATCH, Colors, ComposerName, Decode
+from mmretrieve.ranking import files
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from mmretrieve.ranking import Ranking
     from mmretrieve.sources.base import Source
 
+WHOLE_FORMATS: Mapping[str, Callable[[Ranking], str]] = {
+    "csv": lambda ranking: files.csv_text(ranking, ranking.fields),
+    "trec": lambda ranking: ranking.to_trec("1"),
+}
 PART_OPTIONS = ("captioner", "rewriter", "paraphraser", "compiler", "describer", "editor", "phi", "vocabulary")
 
 
@@ -72,7 +77,11 @@ def search(options: argparse.Namespace) -> int:
     _check_parts_are_used(options, request)
     retriever = open_retriever(options, lazy=True)
     ranking = retriever.search_requests([request])[0]
-    _print_hits(ranking, retriever.gallery, as_json=options.json)
+    if options.format in WHOLE_FORMATS:
+        print(WHOLE_FORMATS[options.format](ranking), end="")
+        print_messages(_ranking_messages(ranking, as_json=False), prefix="note")
+    else:
+        _print_hits(ranking, retriever.gallery, as_json=options.json or options.format == "json")
     return DONE
 
 

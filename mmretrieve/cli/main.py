@@ -46,6 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
     text = "delete up to this share of the source's items, whole sub-folders included (default: 0.1, and no whole sub-folder)"
     sync.add_argument("--allow-removal", type=arguments.share, metavar="SHARE", help=text)
     search = _command(subparsers, "search", commands.search)
+    text = "print the hits as text, JSON, CSV, or a run of TREC for query 1"
+    search.add_argument("--format", choices=("text", "json", *commands.WHOLE_FORMATS), default="text", help=text)
     _add_gallery(search)
     arguments.add_search_fields(search)
     arguments.add_opening(search)

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from mmretrieve import notebook
 from mmretrieve.composition import Composition, as_composition, check_composition
 from mmretrieve.concurrency import map_ahead
 from mmretrieve.directions import PDV, Term
@@ -35,6 +36,7 @@ from mmretrieve.vectors import Float32
 from mmretrieve.weighting import Spread
 
 MAX_OPEN_PICTURES = 16  # that are decoded ahead
+SHOWN_ITEMS = 8  # in notebooks
 SAME_PICTURE = 0.9995  # the cosine from which two vectors count as one picture's
 MAX_REFRESHES = 8  # compactions by others during one call
 View = TypeVar("View", bound=StoredView)
@@ -117,6 +119,23 @@ class GalleryBase(ABC, Generic[View]):
         OptionError
             If `ids` is not a list of strings.
         """
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {len(self):,} items, {self.encoder_identity.model}, {self.dim} dimensions: {self.path}>"
+        )
+
+    def _repr_html_(self) -> str:
+        fields = ", ".join(f"{name} ({kind})" for name, kind in self.manifest.fields.items())
+        rows = [
+            ("items", f"{len(self):,}"),
+            ("encoder", f"{self.encoder_identity.model}, {self.dim} dimensions"),
+            ("fields", fields or "none"),
+            ("path", str(self.path)),
+        ]
+        first = self.list_items(limit=SHOWN_ITEMS).items
+        cards = [notebook.card(self.thumbnail, item.id, self.title(item.id, item.fields)) for item in first]
+        return notebook.fragment(notebook.table(rows), cards)
 
     def info(self) -> dict[str, Any]:
         """Describes the gallery.
@@ -712,7 +731,7 @@ class GalleryBase(ABC, Generic[View]):
         True
         """
         query, options = as_composition(composition, self.dim), SearchOptions(k, exclude, min_score, read_filter(where))
-        return self._with_view(lambda view: search.search(view, query, options))
+        return self._found([self._with_view(lambda view: search.search(view, query, options))])[0]
 
     def search_many(self, compositions: Sequence[Composition], options: Sequence[SearchOptions]) -> list[Ranking]:
         """Searches for several compositions. The rankings are those of `search`; linear ones share one search of the index.
@@ -744,7 +763,7 @@ class GalleryBase(ABC, Generic[View]):
         >>> [ranking[0].id for ranking in rankings] == list(gallery.ids[:2])
         True
         """
-        return self._with_view(lambda view: search.search_many(view, compositions, options))
+        return self._found(self._with_view(lambda view: search.search_many(view, compositions, options)))
 
     def rank(
         self,
@@ -781,7 +800,11 @@ class GalleryBase(ABC, Generic[View]):
         >>> gallery.rank(composition, gallery.term_scores(composition)) == gallery.search(composition)
         True
         """
-        return self._with_view(lambda view: search.rank(view, composition, scores_tn, view.rows, options))
+        return self._found([self._with_view(lambda view: search.rank(view, composition, scores_tn, view.rows, options))])[0]
+
+    def _found(self, rankings: Sequence[Ranking]) -> list[Ranking]:
+        """The rankings, which know this gallery, so that they can show themselves."""
+        return [replace(ranking, gallery=self) for ranking in rankings]
 
     def fields_near(self, vectors: Float32, n: int) -> list[list[Mapping[str, Value]]]:
         """Returns the fields of the items nearest to each vector, without items that are the same picture.

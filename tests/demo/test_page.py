@@ -1,4 +1,4 @@
-"""The page without a browser: from a request to a view, filters, suggestions, exports."""
+"""The page without a browser: from a request to a view, filters, suggestions, files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 import mmretrieve as mm
-from demo import exports
 from demo.app import PAGE_FOLDER
 from demo.page_service import MIN_COPY_SCORE, PageService, stack_copies, weigh_by_controls
 from demo.schemas import Card, FieldFilter, PageRequest, ResultColumn, WeightControls, caption_origin, combine_filters
 from mmretrieve.composition import Caption
 from mmretrieve.errors import ExpiredError, OptionError
 from mmretrieve.filters import read_filter
+from mmretrieve.ranking import files
 from mmretrieve.server.context import AppContext
 from mmretrieve.server.limits import Limits
 from mmretrieve.server.schemas import HitResponse, RankingResponse, SearchResponse
@@ -224,7 +224,7 @@ def test_every_front_end_has_all_fields_of_a_ranking() -> None:
     ranking = mm.Ranking(
         (mm.Hit(1, "a.jpg", 0.2, {"image": 0.2}, "/a.jpg"),), k=5, searched=1, weights={"image": 1.0}, answerable=0.1
     )
-    names = {field.name for field in dataclasses.fields(mm.Ranking)} | {"caption", "has_match"}
+    names = {field.name for field in dataclasses.fields(mm.Ranking)} - {"gallery"} | {"caption", "has_match"}
     assert set(ranking.to_dict()) == names
     assert set(RankingResponse.model_fields) == set(ranking.query) == names - {"hits"}
     response, column = SearchResponse.of(ranking, ["a"], [{"colour": "red"}], 0.5), ResultColumn.of(ranking, [])
@@ -431,29 +431,29 @@ def test_filters_apply(page: PageService) -> None:
 
 def test_a_whole_ranking_is_exported(page: PageService) -> None:
     request = make_request(page)
-    made = {form: page.export(request, form) for form in exports.ExportFormat}
-    rows = list(csv.DictReader(io.StringIO(made[exports.ExportFormat.CSV].content.decode("utf-8-sig"))))
-    document = json.loads(made[exports.ExportFormat.JSON].content)
+    made = {form: page.export(request, form) for form in files.ExportFormat}
+    rows = list(csv.DictReader(io.StringIO(made[files.ExportFormat.CSV].content.decode("utf-8-sig"))))
+    document = json.loads(made[files.ExportFormat.JSON].content)
     assert len(rows) == len(document["hits"]) == 59
     assert [row["id"] for row in rows] == [hit["id"] for hit in document["hits"]]
     assert float(rows[0]["score"]) == document["hits"][0]["score"] == page.view(request).results.cards[0].score
     assert sum(document["hits"][0]["contributions"].values()) == pytest.approx(document["hits"][0]["score"])
-    with zipfile.ZipFile(io.BytesIO(made[exports.ExportFormat.ZIP].content)) as file:
+    with zipfile.ZipFile(io.BytesIO(made[files.ExportFormat.ZIP].content)) as file:
         assert len(file.namelist()) == 60
         assert file.namelist()[0].startswith("001-")
         assert Image.open(file.open(file.namelist()[0])).format == "JPEG"
     assert "path" not in document["hits"][0]
     assert document["why"] is None
     automatic = make_request(page, controls="auto")
-    document = json.loads(page.export(automatic, exports.ExportFormat.JSON).content)
+    document = json.loads(page.export(automatic, files.ExportFormat.JSON).content)
     assert document["hits"][0]["score"] == page.view(automatic).results.cards[0].score
     assert document["why"] == page.view(automatic).results.why
     assert document["caption"] == page.view(automatic).words["text"]
 
 
 def test_a_zip_is_limited(page: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "MAX_ZIP_IMAGES", 3)
-    with zipfile.ZipFile(io.BytesIO(page.export(make_request(page), exports.ExportFormat.ZIP).content)) as file:
+    monkeypatch.setattr(files, "MAX_ZIP_IMAGES", 3)
+    with zipfile.ZipFile(io.BytesIO(page.export(make_request(page), files.ExportFormat.ZIP).content)) as file:
         assert len(file.namelist()) == 4
 
 
@@ -464,7 +464,7 @@ def test_a_table_runs_no_formulas(start: str) -> None:
     text = f"{start}cmd()"
     ranking = mm.Ranking((mm.Hit(1, text, 0.5, {"image": 0.5}),), 1, 1, {"image": 1.0})
     fields = [{text: text, "harmless": "a=b"}]
-    table = exports.export(ranking, fields, exports.ExportFormat.CSV, lambda _: b"").content.decode("utf-8-sig")
+    table = files.export(ranking, fields, files.ExportFormat.CSV, lambda _: b"").content.decode("utf-8-sig")
     header, row = csv.reader(io.StringIO(table, newline=""))
     assert sorted(header[4:]) == ["'" + text, "harmless"]
     assert dict(zip(header, row, strict=True)) == {
@@ -475,7 +475,7 @@ def test_a_table_runs_no_formulas(start: str) -> None:
 @pytest.mark.parametrize("separator", [";", "|", "\t", "\n"])
 def test_a_table_runs_no_formulas_where_something_else_separates_columns(separator: str) -> None:
     ranking = mm.Ranking((mm.Hit(1, "a", 0.5, {"image": 0.5}),), 1, 1, {"image": 1.0})
-    table = exports.export(ranking, [{"title": f"Shirt{separator} =cmd()"}], exports.ExportFormat.CSV, lambda _: b"")
+    table = files.export(ranking, [{"title": f"Shirt{separator} =cmd()"}], files.ExportFormat.CSV, lambda _: b"")
     assert f"Shirt{separator}' =cmd()" in table.content.decode("utf-8-sig")
 
 

@@ -1,4 +1,4 @@
-"""A whole ranking as a file: CSV, JSON, or a zip of the first images and the CSV."""
+"""A ranking as a file: CSV, JSON, or a zip of the first images and the CSV."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from mmretrieve import Ranking
 from mmretrieve.options import OptionEnum
+from mmretrieve.ranking.columns import Fields, Table
+from mmretrieve.ranking.hits import Ranking
 
 MAX_ZIP_IMAGES, MAX_ZIP_BYTES = 100, 200_000_000
 # a spreadsheet runs a text that starts so, in full width too, after spaces and characters that are not seen
@@ -39,10 +40,7 @@ class ExportFile:
     content: bytes
 
 
-Fields = Mapping[str, Any]
-
-
-def export(ranking: Ranking, fields: list[Fields], format_: ExportFormat, image: Callable[[str], bytes]) -> ExportFile:
+def export(ranking: Ranking, fields: Sequence[Fields], format_: ExportFormat, image: Callable[[str], bytes]) -> ExportFile:
     """The ranking and the fields of its items in that format. image: returns an item's image as JPEG bytes."""
     if format_ is ExportFormat.CSV:
         return ExportFile("ranking.csv", "text/csv; charset=utf-8", _csv(ranking, fields))
@@ -51,15 +49,18 @@ def export(ranking: Ranking, fields: list[Fields], format_: ExportFormat, image:
     return ExportFile("ranking.zip", "application/zip", _zip(ranking, fields, image))
 
 
-def _csv(ranking: Ranking, fields: list[Fields]) -> bytes:
-    terms, names = list(ranking.weights), sorted({name for of_hit in fields for name in of_hit})
+def csv_text(ranking: Ranking, fields: Sequence[Fields]) -> str:
+    """The hits as CSV. Paths, which are private, are left out."""
+    columns = {name: own for name, own in Table.of(ranking, fields).values.items() if name != "path"}
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["rank", "id", "score", *(f"contribution {term}" for term in terms), *map(_cell, names)])
-    for hit, of_hit in zip(ranking, fields, strict=True):
-        contributions = [hit.contributions[term] for term in terms]
-        table.writerow([hit.rank, _cell(hit.id), hit.score, *contributions, *(_cell(of_hit.get(name)) for name in names)])
-    return text.getvalue().encode("utf-8-sig")  # the byte order mark tells spreadsheets the encoding
+    table.writerow(map(_cell, columns))
+    table.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
+def _csv(ranking: Ranking, fields: Sequence[Fields]) -> bytes:
+    return csv_text(ranking, fields).encode("utf-8-sig")  # the byte order mark tells spreadsheets the encoding
 
 
 def _cell(value: Any) -> Any:
@@ -69,14 +70,14 @@ def _cell(value: Any) -> Any:
     return LATER_FORMULA.sub(r"\1'", f"'{value}" if FORMULA.match(value) else value)
 
 
-def _json(ranking: Ranking, fields: list[Fields]) -> bytes:
+def _json(ranking: Ranking, fields: Sequence[Fields]) -> bytes:
     hits = [hit.to_dict() | {"fields": dict(of_hit)} for hit, of_hit in zip(ranking, fields, strict=True)]
     for hit in hits:
         del hit["path"]  # private
     return json.dumps(ranking.query | {"hits": hits}, ensure_ascii=False, indent=1).encode()
 
 
-def _zip(ranking: Ranking, fields: list[Fields], image: Callable[[str], bytes]) -> bytes:
+def _zip(ranking: Ranking, fields: Sequence[Fields], image: Callable[[str], bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for hit in ranking[:MAX_ZIP_IMAGES]:
