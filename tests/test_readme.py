@@ -32,7 +32,7 @@ RUN = [
 ]
 BLOCKS = [block for text in RUN for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 COMMANDS = [command for text in PAGES for command in re.findall(r"^    (mmretrieve .*)$", text, re.MULTILINE)]
-TOPS = ("mmretrieve", "eval", "demo", "benchmarks", "deploy", "docs", "tests")
+TOPS = ("mmretrieve", "eval", "demo", "benchmarks", "deploy", "examples", "docs", "tests")
 EVALUATIONS = [command for text in PAGES for command in re.findall(r"^    (python -m eval .*)$", text, re.MULTILINE)]
 
 
