@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("mmretrieve", "eval", "demo")
 ORDER = [
     "errors",
+    "hub",
     "options",
     "registry",
     "forks",
@@ -75,6 +76,7 @@ IN_GALLERY = [
     "ingest",
     "copying",
     "transfer",
+    "tables",
     "gallery",
 ]
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from mmretrieve.encoders.checkpoints import encoder_folder, one_line, split_package
 from mmretrieve.errors import EncoderError, OptionError
+from mmretrieve.hub import offline_if_unreachable
 
-HUB_TIMEOUT = 5.0  # seconds
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 NOT_DOWNLOADED = ("onnx/*", "openvino/*", "original/*")  # the same weights in other forms
 DEFAULT_OWNER = "sentence-transformers"  # of a name of that package without an owner, as there
@@ -54,33 +52,6 @@ def _download(name: str, spec: str) -> Path:
             f"{spec}: the model could not be downloaded ({reason}); without a network, give a folder with it: "
             f"{spec.partition(':')[0]}:FOLDER"
         ) from error
-
-
-@contextmanager
-def offline_if_unreachable(*, needed: bool) -> Iterator[None]:
-    """Silences model loaders within the block, and switches them to offline mode if the hub is `needed` but unreachable.
-
-    In online mode they would retry for a minute.
-    """
-    was_offline, log_level = constants.HF_HUB_OFFLINE, logging.root.manager.disable
-    if needed and not was_offline:
-        constants.HF_HUB_OFFLINE = not _is_hub_reachable()
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        constants.HF_HUB_OFFLINE = was_offline
-        logging.disable(log_level)
-
-
-def _is_hub_reachable() -> bool:
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except Exception:  # of httpx or requests, depending on the version of huggingface_hub
-        return False
-    return True
 
 
 @contextmanager

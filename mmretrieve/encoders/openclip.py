@@ -40,7 +40,6 @@ from mmretrieve.encoders.checkpoints import (
 )
 from mmretrieve.encoders.deferred import DeferredEncoder
 from mmretrieve.encoders.dtypes import cast_tower, choose_dtype, input_dtype, resolve_dtype
-from mmretrieve.encoders.hub import offline_if_unreachable
 from mmretrieve.encoders.image_tower import (
     has_patches,
     input_size,
@@ -55,6 +54,7 @@ from mmretrieve.encoders.pseudo_tokens import PseudoTokens
 from mmretrieve.encoders.text_tower import TextContext, cropped_lengths, encode_tokens
 from mmretrieve.encoders.tokenizers import load_tokenizer, needs_hub, text_config
 from mmretrieve.errors import EncoderError, OptionError, did_you_mean, unknown
+from mmretrieve.hub import offline_if_unreachable
 from mmretrieve.images import TARGET_RATIO, ImageLike, open_image, target_pad
 from mmretrieve.options import BUILT_IN, Modality, Preprocessing
 from mmretrieve.vectors import Float32, unit

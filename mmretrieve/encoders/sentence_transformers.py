@@ -16,7 +16,7 @@ from mmretrieve.concurrency import map_ahead
 from mmretrieve.encoders.base import EncoderIdentity, check_images, check_texts
 from mmretrieve.encoders.checkpoints import one_line
 from mmretrieve.encoders.dtypes import resolve_dtype
-from mmretrieve.encoders.hub import locate_model, offline_if_unreachable
+from mmretrieve.encoders.hub import locate_model
 from mmretrieve.encoders.model import IMAGE_BATCH_SIZE, ModelEncoder
 from mmretrieve.encoders.openclip import describe_preprocessing, resolve_device
 from mmretrieve.encoders.transformers import (
@@ -28,6 +28,7 @@ from mmretrieve.encoders.transformers import (
     token_counts,
 )
 from mmretrieve.errors import EncoderError, OptionError
+from mmretrieve.hub import offline_if_unreachable
 from mmretrieve.images import ImageLike
 from mmretrieve.options import AUTO, Dtype, Modality, Preprocessing, load_json
 from mmretrieve.vectors import Float32, unit

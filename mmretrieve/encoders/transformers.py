@@ -18,10 +18,11 @@ from transformers.utils import logging
 from mmretrieve.encoders.base import EncoderIdentity
 from mmretrieve.encoders.checkpoints import one_line
 from mmretrieve.encoders.dtypes import resolve_dtype
-from mmretrieve.encoders.hub import locate_model, offline_if_unreachable
+from mmretrieve.encoders.hub import locate_model
 from mmretrieve.encoders.model import ModelEncoder
 from mmretrieve.encoders.openclip import describe_preprocessing, resolve_device, weights_hash
 from mmretrieve.errors import EncoderError, OptionError
+from mmretrieve.hub import offline_if_unreachable
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike
 from mmretrieve.options import Dtype, Preprocessing, load_json
 from mmretrieve.vectors import Float32

@@ -452,7 +452,7 @@ class Gallery(GalleryBase[LocalView]):
     @checks_keywords
     def add(
         self,
-        source: str | Path | Source | Sequence[str | Path | Source],
+        source: str | Path | Source | Sequence[str | Path | Source] | Any,
         *,
         captions: Captions | None = None,
         update: bool = False,
@@ -466,8 +466,8 @@ class Gallery(GalleryBase[LocalView]):
 
         Parameters
         ----------
-        source : str, Path, Source or list of these
-            A folder, a tar file, a table, an image or whatever else `read_source` reads; a `Source` object; the folder of another gallery,
+        source : str, Path, data frame, Arrow table, Dataset, Source or list of these
+            A folder, a tar file, a table, an image or whatever else `read_source` reads, tables in memory included; a `Source` object; the folder of another gallery,
             which is merged (see `merge`); or a list of sources. The id of an image that is named by itself is its file name.
         captions : str, Path or mapping of str to str, optional
             The captions of a gallery with a caption weight, by the ids of items: a .json, .jsonl or .csv file, or a mapping. An item of
@@ -519,6 +519,62 @@ class Gallery(GalleryBase[LocalView]):
             return self.merge(source, progress=progress)
         sources: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
         return self._add_sources(lambda: read_sources(sources, exclude), SyncRule(update), progress, captions)
+
+    def to_arrow(self, *, vectors: bool = False) -> Any:
+        """Returns the items as an Arrow table, from which pandas, polars and others make data frames.
+
+        Parameters
+        ----------
+        vectors : bool, default=False
+            Whether there is a column of vectors.
+
+        Returns
+        -------
+        pyarrow.Table
+            A row for each item, in insertion order: id, image, the fields, and vector. An image is a struct of bytes and path, as in datasets
+            of Hugging Face: the path of its file, the bytes of a part of an archive, or neither if it was added from memory.
+
+        Raises
+        ------
+        GalleryError
+            pyarrow is not installed.
+        ImageError
+            An archive is gone.
+
+        Examples
+        --------
+        >>> import mmretrieve as mm
+        >>> table = mm.open_gallery(mm.wardrobe.gallery_folder()).to_arrow(vectors=True)
+        >>> table.num_rows, table.column_names[:2], table.schema.field("vector").type.list_size
+        (2000, ['id', 'image'], 128)
+        """
+        from mmretrieve.gallery import tables
+
+        return tables.arrow_table(self, vectors=vectors)
+
+    def to_dataset(self, *, vectors: bool = False) -> Any:
+        """Returns the items as a dataset of Hugging Face, with the columns of `to_arrow`.
+
+        Parameters
+        ----------
+        vectors : bool, default=False
+            Whether there is a column of vectors.
+
+        Returns
+        -------
+        datasets.Dataset
+            Its images are decoded when they are read.
+
+        Raises
+        ------
+        GalleryError
+            datasets is not installed.
+        ImageError
+            An archive is gone.
+        """
+        from mmretrieve.gallery import tables
+
+        return tables.dataset(self, vectors=vectors)
 
     @checks_keywords
     def add_items(self, items: Iterable[NewItem], *, update: bool = False, progress: Progress | None = None) -> AddReport:

@@ -10,10 +10,10 @@ import torch
 import transformers
 from PIL import Image
 
-from mmretrieve.encoders.hub import offline_if_unreachable
 from mmretrieve.encoders.openclip import resolve_device
 from mmretrieve.encoders.transformers import quiet_transformers
 from mmretrieve.errors import JudgeError
+from mmretrieve.hub import offline_if_unreachable
 from mmretrieve.judges.model import ModelJudge, load_error
 from mmretrieve.language.llm.cache import AnswerCache
 from mmretrieve.options import AUTO, DEFAULT_JUDGE_SECONDS

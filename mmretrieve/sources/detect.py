@@ -6,46 +6,54 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.images import SUFFIXES, URL
 from mmretrieve.options import check_path
-from mmretrieve.sources import folder, parquet, tar
+from mmretrieve.sources import folder, frames, parquet, tar
 from mmretrieve.sources.base import Columns, Source, suffix
 from mmretrieve.sources.ignored import FileFilter, check_exclude
 from mmretrieve.sources.items import FileList
 from mmretrieve.sources.table_files import Delimited, JsonLines
 from mmretrieve.sources.tables import TextTable
 
+HUB_PREFIX = "hf://"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 SUPPORTED = (
     f"a folder, an image ({' '.join(sorted(SUFFIXES))}), an uncompressed {tar.SUFFIX}, a {parquet.SUFFIX} file, "
-    f"or a table of paths ({' '.join((*DELIMITERS, *JSONL_SUFFIXES))})"
+    f"a table of paths ({' '.join((*DELIMITERS, *JSONL_SUFFIXES))}), or a dataset of the Hub (hf://datasets/NAME:SPLIT)"
 )
 
 
 @checks_keywords
 def read_source(
-    source: str | Path,
+    source: Any,
     columns: Columns = Columns(),  # noqa: B008 - Columns is immutable
     *,
     exclude: Sequence[str] = (),
+    save_to: str | Path | None = None,
 ) -> Source:
     """Opens a source of images. The kind of source is detected from the path.
 
     Parameters
     ----------
-    source : str or Path
+    source : str, Path, data frame, Arrow table or Dataset
         A folder (searched recursively, including tar archives in it), an uncompressed tar archive (WebDataset shards), a
         Parquet file, a table of image paths (`.csv`, `.tsv`, `.jsonl`), or a single image. A folder that contains Parquet
-        files but neither images nor tar archives is read as a dataset of Parquet files.
+        files but neither images nor tar archives is read as a dataset of Parquet files. A table in memory: a data frame of pandas or
+        polars, an Arrow table, or a dataset of Hugging Face, whose images are PIL images, bytes or paths; a dataset on the Hub is
+        "hf://datasets/NAME" or "hf://datasets/NAME:SPLIT", by default the split "train".
     columns : Columns, optional
         The columns of images and ids in tables and Parquet files. By default they are chosen by name.
     exclude : sequence of str, optional
         Patterns with `*`, `?` and `[…]` of what is left out of a folder or tar archive: of the name of a file or folder, or of its path in
         the source. Hidden and system files (`.git`, `@eaDir`, `Thumbs.db` and others) are always left out.
+    save_to : str or Path, optional
+        For tables in memory: a folder in which their images are stored as files, so that the gallery can open them later. Without it, only
+        vectors and thumbnails remain of images that are no files.
 
     Returns
     -------
@@ -69,8 +77,15 @@ def read_source(
     >>> next(iter(source)).id.endswith(".png")
     True
     """
-    root = check_path("source", source)
     patterns = check_exclude(exclude)
+    folder_to_save = None if save_to is None else check_path("save_to", save_to)
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        return frames.Frame(frames.load_dataset(source), columns, source, folder_to_save)
+    if frames.is_table(source):
+        return frames.Frame(source, columns, save_to=folder_to_save)
+    if folder_to_save is not None:
+        raise OptionError("save_to is for tables in memory; the images of other sources are files already")
+    root = check_path("source", source)
     if root.is_dir():
         return _folder(root, columns, patterns)
     if not root.exists():
@@ -115,7 +130,7 @@ def as_source(source: object, exclude: Sequence[str] = ()) -> Source:
         if exclude:
             raise OptionError("exclude applies to paths; give it to read_source")
         return source
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | Path) and not frames.is_table(source):
         raise OptionError(
             f"expected a source, which is a path or what read_source returns, got {source!r:.80}; "
             "add takes a list of sources, and add_items takes images from memory"

@@ -69,7 +69,7 @@ class ItemList:
         return len(self._items) if isinstance(self._items, Sized) else 0
 
     def __iter__(self) -> Iterator[Entry]:
-        return map(_entry, self._items)
+        return map(item_entry, self._items)
 
 
 class FileList:
@@ -87,7 +87,8 @@ class FileList:
         return (SourceItem(path.name, Location(str(path.resolve()))) for path in self._paths)
 
 
-def _entry(given: object) -> Entry:
+def item_entry(given: object) -> Entry:
+    """The entry of an id, a picture and optionally its fields."""
     if not isinstance(given, tuple | list) or len(given) not in (2, 3) or not isinstance(given[0], str):
         raise OptionError(f"expected {FORM} for each item, with text as the id, got {given!r:.80}")
     id_, picture, *rest = given

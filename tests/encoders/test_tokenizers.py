@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 import mmretrieve as mm
-from mmretrieve.encoders import hub
+from mmretrieve import hub
 from mmretrieve.encoders.tokenizers import load_tokenizer, text_config
 from mmretrieve.errors import EncoderError
 from mmretrieve.vectors import unit

@@ -142,9 +142,9 @@ class _LoadedModel:
     def load(cls, name: str, device: str) -> _LoadedModel:
         import transformers
 
-        from mmretrieve.encoders.hub import offline_if_unreachable
         from mmretrieve.encoders.openclip import resolve_device
         from mmretrieve.encoders.transformers import quiet_transformers
+        from mmretrieve.hub import offline_if_unreachable
 
         torch_device = resolve_device(device)
         try:
