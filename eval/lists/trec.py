@@ -30,8 +30,7 @@ MEASURES: Mapping[str, tuple[Callable[[Ranks, int], Floats], int]] = {
 
 def is_run(path: Path) -> bool:
     """Whether a file of ranked lists is a run: it does not begin as JSON does."""
-    with check_regular(path).open(encoding="utf-8", errors="replace") as file:
-        return not file.read(1000).lstrip("\ufeff \t\r\n").startswith(("{", "["))
+    return not _read(path).lstrip().startswith(("{", "["))
 
 
 def read_run(path: str | Path) -> RankedLists:
@@ -107,15 +106,20 @@ def _ranks(ids: Iterable[str], targets: Iterable[str]) -> Ranks:
 
 def _lines(path: str | Path, count: int, form: str) -> Iterator[tuple[int, list[str]]]:
     """The words of each line that is not empty, with its number."""
+    lines = [(number, words) for number, line in enumerate(_read(path).split("\n"), start=1) if (words := line.split())]
+    if not lines:
+        raise MMRetrieveError(f"{path}: it contains no lines; expected `{form}`")
+    for number, words in lines:
+        if len(words) != count:
+            raise MMRetrieveError(f"{path}, line {number}: expected `{form}`, got {' '.join(words)!r:.80}")
+        yield number, words
+
+
+def _read(path: str | Path) -> str:
     try:
-        text = check_regular(Path(path)).read_text(encoding="utf-8-sig")
+        return check_regular(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise MMRetrieveError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if words := line.split():
-            if len(words) != count:
-                raise MMRetrieveError(f"{path}, line {number}: expected `{form}`, got {line.strip()!r:.80}")
-            yield number, words
 
 
 def _number(path: str | Path, line: int, text: str) -> float:

@@ -2,7 +2,7 @@
 
 These tools ignore the rank. They sort by score, which trec_eval keeps in single precision, and break ties by id. So scores are written in
 single precision, each below the one before: a score that is not is lowered to the next smaller number. Ids with spaces or "%" are written
-with %20 and %25.
+with %20 and %25. Other escapes, which ids of other tools may have, are read as they are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run_lines(rankings: Mapping[str, Ranking], name: str = RUN_NAME) -> Iterator
     Raises
     ------
     OptionError
-        The name of the run is empty or has spaces.
+        The name of the run is empty or has spaces, or the id of a query is empty.
 
     Examples
     --------
@@ -45,6 +45,8 @@ def run_lines(rankings: Mapping[str, Ranking], name: str = RUN_NAME) -> Iterator
     """
     if not name or RESERVED.search(name):
         raise OptionError(f"the name of a run must be a word without spaces, got {name!r}")
+    if "" in rankings:
+        raise OptionError("the id of a query is empty; a run needs a word there")
     for query, ranking in rankings.items():
         for hit, score in zip(ranking, falling([hit.score for hit in ranking]), strict=True):
             yield f"{escape(query)} Q0 {escape(hit.id)} {hit.rank} {score:.9g} {name}"
@@ -72,5 +74,14 @@ def escape(id_: str) -> str:
 
 
 def unescape(word: str) -> str:
-    """The id that `escape` made a word of. What is no valid escape stays."""
-    return ESCAPED.sub(lambda match: bytes.fromhex(match[0].replace("%", "")).decode(errors="ignore") or match[0], word)
+    """The id that `escape` made a word of. Escapes that it does not write stay.
+
+    >>> unescape("a%20b"), unescape("a%2Fb")
+    ('a b', 'a%2Fb')
+    """
+    return ESCAPED.sub(_unescape, word)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    text = bytes.fromhex(match[0].replace("%", "")).decode(errors="replace")
+    return text if all(map(RESERVED.match, text)) else match[0]

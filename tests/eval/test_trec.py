@@ -81,6 +81,8 @@ def test_the_shell_reads_and_writes_runs(tmp_path: Path, capsys: pytest.CaptureF
         ("q Q0 a 1 1", "q 0 a 1", "run, line 1: expected `query Q0 item rank score name`, got 'q Q0 a 1 1'"),
         ("q Q0 a 1 high x", "q 0 a 1", "run, line 1: 'high' is not a finite number"),
         ("q Q0 a 1 nan x", "q 0 a 1", "run, line 1: 'nan' is not a finite number"),
+        ("", "q 0 a 1", "run: it contains no lines; expected `query Q0 item rank score name`"),
+        ("q Q0 a 1 1 x", "\n", "qrels: it contains no lines; expected `query 0 item relevance`"),
         ("q Q0 a 1 1 x", "q 0 a 0", "qrels, query q: has no relevant item"),
         ("q Q0 a 1 1 x", "q a 1", "qrels, line 1: expected `query 0 item relevance`, got 'q a 1'"),
     ],
@@ -102,3 +104,9 @@ def test_a_run_of_another_benchmark_is_named(tmp_path: Path) -> None:
     assert not is_run(written(tmp_path / "lists.json", ' {"0": ["a"]}'))
     assert read_lists(tmp_path / "lists.json").lists == {"0": ("a",)}
     assert main(["score", "--run", str(tmp_path / "run")]) == 2
+
+
+def test_what_no_run_can_be_read_from_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, problem in ((tmp_path, "is a folder"), (tmp_path / "none", "No such file or directory")):
+        assert main(["score", "wardrobe", "--run", str(path)]) == 1
+        assert capsys.readouterr().err == f"eval: {path}: cannot be read ({problem})\n"
