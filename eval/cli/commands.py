@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> None:
     eval_run = make_run(options, options.split)
     path = options.out / f"{eval_run.name}.json"
     check_replaceable(path, eval_run.options, describe_encoder(eval_run.encoder))
+    if options.trec is not None:
+        _check_one_part(eval_run)
     record, queries = eval_run.evaluate()
     write_record(options.out / f"{eval_run.name}.queries.json", queries, indent=None)
     write_record(path, record)
@@ -130,11 +132,15 @@ def export_wardrobe(options: argparse.Namespace) -> None:
     print(f"{len(exported.images):,} images, written to {options.folder.resolve()}")
 
 
-def _trec_lines(eval_run: EvalRun) -> Iterator[str]:
-    """The rankings of a run. OptionError for several parts, whose queries have the same ids."""
+def _check_one_part(eval_run: EvalRun) -> None:
+    """OptionError for several parts, whose queries have the same ids."""
     if len(eval_run.parts) > 1:
         raise OptionError(f"--trec writes one ranking of each query; name a part, such as {eval_run.parts[0].benchmark.name}")
-    part = eval_run.parts[0]
+
+
+def _trec_lines(eval_run: EvalRun) -> Iterator[str]:
+    """The rankings of a run of one part."""
+    (part,) = eval_run.parts
     return run_lines(part.benchmark, part.item_scores(lambda composition: eval_run.setting.weigh(composition, part.spread)))
 
 

@@ -75,6 +75,8 @@ def search(options: argparse.Namespace) -> int:
     runtime.register_judge(options)
     request = SearchRequest.parse(**arguments.search_fields(options))
     _check_parts_are_used(options, request)
+    if options.json and options.format in WHOLE_FORMATS:
+        raise OptionError(f"--json and --format {options.format} exclude each other; leave one out")
     retriever = open_retriever(options, lazy=True)
     ranking = retriever.search_requests([request])[0]
     if options.format in WHOLE_FORMATS:
