@@ -16,12 +16,13 @@ from PIL import Image
 
 from mmretrieve.composition import Composition
 from mmretrieve.concurrency import LruCache
-from mmretrieve.errors import GalleryError, ImageError, MissingError
+from mmretrieve.errors import GalleryError, ImageError
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import FieldType, Item
 from mmretrieve.gallery.view import NO_ROWS, ItemPage, Rows, SearchOptions
 from mmretrieve.ranking import Ranking
+from mmretrieve.ranking.columns import read_fields
 from mmretrieve.request import QUERY_FIELDS, SearchRequest
 from mmretrieve.retriever import Retriever
 from mmretrieve.vectors import Float32
@@ -161,12 +162,7 @@ class SearchService:
 
     def fields(self, rankings: Sequence[Ranking]) -> list[list[Mapping[str, Any]]]:
         """The fields of each hit of each ranking, read in one call; none for a hit that was deleted since."""
-        gallery = self.retriever.gallery
-        ids = list(dict.fromkeys(id_ for ranking in rankings for id_ in ranking.ids))
-        try:
-            fields = {item.id: item.fields for item in gallery.items(ids)}
-        except MissingError:
-            fields = {id_: _fields_of(gallery, id_) for id_ in ids}
+        fields = read_fields(self.retriever.gallery, list(dict.fromkeys(id_ for ranking in rankings for id_ in ranking.ids)))
         return [[fields[id_] for id_ in ranking.ids] for ranking in rankings]
 
     def thumbnail(self, id_: str) -> bytes:
@@ -222,13 +218,6 @@ def _query_key(request: SearchRequest) -> Hashable:
         return None
     query = tuple(getattr(request, name) for name in QUERY_FIELDS)
     return query, request.reads_negations, request.exclude_reference
-
-
-def _fields_of(gallery: GalleryBase[Any], id_: str) -> Mapping[str, Any]:
-    try:
-        return gallery.item(id_).fields
-    except MissingError:
-        return {}
 
 
 def _divides(kind: FieldType, values: Sequence[object]) -> bool:

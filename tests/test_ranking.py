@@ -71,6 +71,13 @@ def test_fields_that_are_no_simple_columns() -> None:
     assert table.types["size"] is float
     frame = columns.to_pandas(table)
     assert frame["size"].isna().tolist() == [False, True]
+    assert columns.to_arrow(table).to_pydict()["size"] == [1.0, None]
+
+
+def test_fields_with_the_names_of_renamed_columns_are_kept() -> None:
+    table = columns.Table.of(made("a"), [{"rank": 7, "field rank": 8, "size": 2**60}])
+    assert (table.values["rank"], table.values["field rank"], table.values["field field rank"]) == ([1], [8], [7])
+    assert columns.to_arrow(table)["size"].to_pylist() == [2.0**60] == columns.to_pandas(table)["size"].tolist()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +127,9 @@ def test_what_cannot_be_shown_does_not_hide_the_rest(tmp_path: Path, encoder: mm
     assert found.fields[0] == {}
     shutil.rmtree(tmp_path / "g")
     assert found.to_html().count("1px dashed") >= 1
+    assert "gallery.sqlite: unable to open database file" in gallery._repr_html_()
+    with pytest.raises(MMRetrieveError, match="unable to open database file"):
+        found.to_pandas()  # where a value is read, what is missing is not hidden
     copy = pickle.loads(pickle.dumps(found))
     assert copy == found
     assert copy.gallery is None
@@ -130,6 +140,7 @@ def test_a_ranking_is_shown_as_text_and_as_a_page(ranking: mm.Ranking, monkeypat
     lines = str(ranking).splitlines()
     assert [line.split()[:3] for line in lines] == [[str(hit.rank), f"{hit.score:.4f}", hit.id] for hit in ranking]
     assert str(made()) == "no hits among 0 items"
+    assert str(made("a\x1b[31m\nb")) == "   1  1.0000  a\\x1b[31m\\nb  (image +1.000)"
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     path = ranking.show()
@@ -156,6 +167,11 @@ def test_ids_of_runs_come_back(id_: str) -> None:
     assert unescape(word) == id_
 
 
+@pytest.mark.parametrize("word", ["a%2Fb", "%41", "%41%FF", "%C3%28", "%FF", "%20%FF", "%E9t", "100%"])
+def test_other_escapes_are_read_as_they_are(word: str) -> None:
+    assert unescape(word) == word
+
+
 def test_scores_of_runs_fall_in_single_precision() -> None:
     rng = np.random.default_rng(0)
     scores = np.sort(rng.normal(size=500).round(2))[::-1].tolist() + [-1e9, -1e9, 1e-45, 0.0, 0.0]
@@ -176,3 +192,7 @@ def test_the_shell_prints_other_formats(capsys: pytest.CaptureFixture[str], retr
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == list(ranking.ids)
     with pytest.raises(OptionError, match="the name of a run must be a word without spaces, got 'my run'"):
         ranking.to_trec("1", "my run")
+    with pytest.raises(OptionError, match="the id of a query is empty"):
+        ranking.to_trec("")
+    assert main([*words, "csv", "--json"]) == 2
+    assert "--json and --format csv exclude each other" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from mmretrieve.concurrency import map_ahead
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import DtypeWarning, Encoder, EncoderIdentity, Progress, dtype_of, identity_of
 from mmretrieve.encoders.loading import EncoderLike, as_encoder
-from mmretrieve.errors import GalleryError, ImageError, checks_keywords
+from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, checks_keywords
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
 from mmretrieve.gallery.manifest import Manifest, detect_title_field, readable_id
@@ -133,7 +133,10 @@ class GalleryBase(ABC, Generic[View]):
             ("fields", fields or "none"),
             ("path", str(self.path)),
         ]
-        first = self.list_items(limit=SHOWN_ITEMS).items
+        try:
+            first = self.list_items(limit=SHOWN_ITEMS).items
+        except MMRetrieveError as error:  # such as a gallery whose folder is gone
+            return notebook.fragment(notebook.table(rows), remarks=[str(error)])
         cards = [notebook.card(self.thumbnail, item.id, self.title(item.id, item.fields)) for item in first]
         return notebook.fragment(notebook.table(rows), cards)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from mmretrieve.errors import MMRetrieveError
+from mmretrieve.errors import MissingError, MMRetrieveError
 from mmretrieve.ranking.hits import Ranking
 
 Fields = Mapping[str, Any]
@@ -41,10 +41,20 @@ class Table:
             own = [of_hit.get(name) for of_hit in fields]
             is_number = kinds.get(name) == "number" or any(value is not None for value in own)
             kind = float if is_number and not any(isinstance(value, str) for value in own) else str
-            column = f"field {name}" if name in values else name
+            column = name
+            while column in values:
+                column = f"field {column}"
             values[column] = [str(value) if kind is str and value is not None else value for value in own]
             types[column] = kind
         return cls(values, types)
+
+
+def read_fields(gallery: Any, ids: Sequence[str]) -> dict[str, Fields]:
+    """Id → the fields of its item, read in one call; none for an item that was deleted since."""
+    try:
+        return {item.id: item.fields for item in gallery.items(ids)}
+    except MissingError:
+        return {id_: _fields_of(gallery, id_) for id_ in ids}
 
 
 def to_pandas(table: Table) -> Any:
@@ -58,16 +68,27 @@ def to_polars(table: Table) -> Any:
     """A `polars.DataFrame`."""
     polars = _package("polars")
     dtypes = {int: polars.Int64, float: polars.Float64, str: polars.String}
-    return polars.DataFrame(dict(table.values), schema={name: dtypes[kind] for name, kind in table.types.items()})
+    return polars.DataFrame(_typed(table), schema={name: dtypes[kind] for name, kind in table.types.items()})
 
 
 def to_arrow(table: Table) -> Any:
     """A `pyarrow.Table`."""
     pyarrow = _package("pyarrow")
     dtypes = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
-    return pyarrow.table(
-        dict(table.values), schema=pyarrow.schema([(name, dtypes[kind]) for name, kind in table.types.items()])
-    )
+    return pyarrow.table(_typed(table), schema=pyarrow.schema([(name, dtypes[kind]) for name, kind in table.types.items()]))
+
+
+def _typed(table: Table) -> dict[str, list[Any]]:
+    """The values in the types of their columns. A whole number of a field may be so large that Arrow refuses to round it."""
+    return {name: [value if value is None else table.types[name](value) for value in own] for name, own in table.values.items()}
+
+
+def _fields_of(gallery: Any, id_: str) -> Fields:
+    try:
+        fields: Fields = gallery.item(id_).fields
+        return fields
+    except MissingError:
+        return {}
 
 
 def _package(name: str) -> Any:

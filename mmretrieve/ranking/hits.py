@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-from mmretrieve.errors import OptionError, unknown
+from mmretrieve.errors import OptionError, printable, unknown
 from mmretrieve.options import NO_MATCH, RuleName
 
 
@@ -169,15 +169,10 @@ class Ranking:
     @property
     def fields(self) -> tuple[Mapping[str, Any], ...]:
         """The fields of the item of each hit; none for an item that was deleted since, or without a gallery."""
-        return tuple(map(self.fields_of, self.ids))
+        from mmretrieve.ranking import columns
 
-    def fields_of(self, id_: str) -> Mapping[str, Any]:
-        """The fields of one item, as `fields` has them."""
-        try:
-            fields: Mapping[str, Any] = {} if self.gallery is None else self.gallery.item(id_).fields
-            return fields
-        except Exception:  # of a gallery that was closed, deleted or changed
-            return {}
+        fields = {} if self.gallery is None else columns.read_fields(self.gallery, self.ids)
+        return tuple(fields.get(id_, {}) for id_ in self.ids)
 
     def to_pandas(self) -> Any:
         """Returns the hits as a data frame of pandas.
@@ -245,7 +240,7 @@ class Ranking:
         Raises
         ------
         OptionError
-            The name of the run is empty or has spaces.
+            The name of the run is empty or has spaces, or the id of the query is empty.
 
         Source
         ------
@@ -349,11 +344,7 @@ class Ranking:
 
     def __str__(self) -> str:
         """A line for each hit: rank, score, id, and contributions that are not 0."""
-        rows = [
-            f"{hit.rank:>4}  {hit.score:.4f}  {hit.id}  ({'  '.join(f'{name} {value:+.3f}' for name, value in hit.contributions.items() if value)})"
-            for hit in self
-        ]
-        return "\n".join(rows) or f"no hits among {self.searched:,} items"
+        return "\n".join(map(_line, self)) or f"no hits among {self.searched:,} items"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "gallery": None}
@@ -370,3 +361,8 @@ class Ranking:
     def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
     def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
         return self.hits[index]
+
+
+def _line(hit: Hit) -> str:
+    contributions = "  ".join(f"{name} {value:+.3f}" for name, value in hit.contributions.items() if value)
+    return printable(f"{hit.rank:>4}  {hit.score:.4f}  {hit.id}  ({contributions})")

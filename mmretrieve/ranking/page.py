@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmretrieve import notebook
 from mmretrieve.ranking.hits import Hit, Ranking
 
@@ -24,7 +26,13 @@ def ranking_html(ranking: Ranking, count: int) -> str:
 
 def _card(ranking: Ranking, hit: Hit, longest: float) -> str:
     gallery = ranking.gallery
-    title = hit.id if gallery is None else gallery.title(hit.id, ranking.fields_of(hit.id))
     bars = (notebook.bar(term, value, longest) for term, value in hit.contributions.items())
     lines = [notebook.line(f"{hit.rank} · {hit.score:.3f}"), *bars]
-    return notebook.card(None if gallery is None else gallery.thumbnail, hit.id, title, lines)
+    return notebook.card(None if gallery is None else gallery.thumbnail, hit.id, _title(gallery, hit.id), lines)
+
+
+def _title(gallery: Any, id_: str) -> str:
+    try:
+        return id_ if gallery is None else str(gallery.title(id_, gallery.item(id_).fields))
+    except Exception:  # the item was deleted, or the gallery cannot be read any more: the rest is shown
+        return id_
