@@ -88,6 +88,7 @@ IN_EVAL = [
     "sweep",
     "lists",
     "report",
+    "reproductions",
     "studies",
     "cli",
     "__main__",

@@ -14,6 +14,7 @@ from eval.benchmarks.export import LAYOUTS
 from eval.benchmarks.registry import FAMILIES
 from eval.cli import commands
 from eval.cli.options import SEARCH_FIELDS, ReferenceMode
+from eval.cli.reproduce import reproduce
 from eval.lists.submission import SERVERS
 from eval.runs.compositions import PromptOrder
 from eval.sweep.sweep import Tuning
@@ -112,6 +113,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_benchmark(judged)
     judged.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file")
     _add_report(_add_command(added, "report", commands.report))
+    _add_reproduction(
+        _add_command(
+            added,
+            "reproduce",
+            run_reproduction,
+            "Runs a published row and prints the gap to it; without a name, lists the rows.",
+        )
+    )
     exporting = _add_command(added, "export-wardrobe", commands.export_wardrobe)
     exporting.add_argument("layout", choices=LAYOUTS, help="the benchmark whose layout is written")
     exporting.add_argument("folder", type=Path, metavar="OUT", help="a new or empty folder")
@@ -133,6 +142,16 @@ def run_study(options: argparse.Namespace) -> None:
     from eval.cli import study_commands  # imports torch and matplotlib
 
     getattr(study_commands, options.study)(options)
+
+
+def run_reproduction(options: argparse.Namespace) -> None:
+    """Runs one of `eval.reproductions` through `run` or `submit`."""
+
+    def run(words: list[str]) -> None:
+        own = make_parser().parse_args(words)
+        own.command(own)
+
+    reproduce(options, run)
 
 
 def parse_steps(text: str) -> tuple[float, float, int]:
@@ -235,6 +254,17 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("report.html"), help="file of the page (default: %(default)s)")
     text = "folder of a benchmark's images: cirr=FOLDER; may be repeated"
     command.add_argument("--root", type=parse_root, action="append", default=[], metavar="NAME=FOLDER", help=text)
+
+
+def _add_reproduction(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", metavar="NAME", help="such as pdv-circo-vitl")
+    command.add_argument("--root", type=Path, help="folder of the benchmark")
+    command.add_argument("--captioner", metavar="C", help="as of run")
+    command.add_argument("--rewriter", metavar="R", help="as of run")
+    command.add_argument("--phi", metavar="FILE", help="as of run")
+    command.add_argument("--encoder", metavar="E", help="another encoder than the released weights")
+    command.add_argument("--split", help="another split, such as val where the published one needs a server")
+    _add_out(command)
 
 
 def _add_study(command: argparse.ArgumentParser, document: Path) -> None:
