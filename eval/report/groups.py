@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from eval.report.bootstrap import RESAMPLES, Interval, suite_interval
+from eval.report.bootstrap import RESAMPLES, Interval, correct_p_values, suite_interval
 from eval.report.loading import EvaluatedRun
 from eval.runs.records import Record, SweepRecord
 from mmretrieve import EncoderIdentity, MMRetrieveError
@@ -15,7 +15,10 @@ from mmretrieve import EncoderIdentity, MMRetrieveError
 
 @dataclass(frozen=True, eq=False)
 class ComparisonGroup:
-    """Comparable runs, best first by their headline, and sweeps; `intervals` of every pair of names, the better run first."""
+    """Comparable runs, best first by their headline, and sweeps; `intervals` of every pair of names, the better run first.
+
+    The p-values of the intervals are corrected for the number of pairs.
+    """
 
     benchmark: str
     split: str
@@ -56,8 +59,7 @@ class ComparisonGroup:
         interval = self.intervals.get((a.name, b.name))
         if interval is not None:
             return interval
-        reverse = self.intervals[b.name, a.name]
-        return Interval(-reverse.difference, -reverse.high, -reverse.low)
+        return self.intervals[b.name, a.name].reverse
 
     def part_interval(self, a: EvaluatedRun, b: EvaluatedRun, metric: str, part: str | None = None) -> Interval:
         """a − b of one metric in points, on one part or as the mean of all, with its interval over the queries that have the metric."""
@@ -122,6 +124,8 @@ def _build_group(runs: list[EvaluatedRun], sweeps: list[SweepRecord], resamples:
         (a.name, b.name): suite_interval(list(zip(values[a.name], values[b.name], strict=True)), resamples=resamples)
         for a, b in combinations(ordered, 2)
     }
+    corrected = correct_p_values([interval.p or 0.0 for interval in intervals.values()])
+    intervals = {pair: replace(intervals[pair], p=p) for pair, p in zip(intervals, corrected, strict=True)}
     first: Record = (*runs, *sweeps)[0]
     return ComparisonGroup(first.benchmark, first.split, first.encoder, tuple(ordered), tuple(sweeps), intervals, resamples)
 

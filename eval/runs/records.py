@@ -169,10 +169,19 @@ class RankedTarget(ScoredItem):
     rank: StrictInt
 
 
+class SingleTermResult(Model):
+    """A query searched with one term alone: the rank of its best target, the ids of its best hits, and its `values` ×100 by metric."""
+
+    rank: StrictInt
+    hits: tuple[str, ...]
+    values: tuple[Number | None, ...]
+
+
 class QueryResult(Model):
     """One query of a run: the texts of its terms, its best target, its best hits, and its `values` ×100 by metric.
 
-    `target` is None where targets are hidden; a value is None where the metric is not defined for the query.
+    `target` is None where targets are hidden; a value is None where the metric is not defined for the query. `single_terms`:
+    what the terms `image` and `prompt` reach alone; empty in records that do not say.
     """
 
     id: str
@@ -183,6 +192,7 @@ class QueryResult(Model):
     target: RankedTarget | None = None
     hits: tuple[ScoredItem, ...]
     values: tuple[Number | None, ...]
+    single_terms: dict[str, SingleTermResult] = Field(default_factory=dict)
 
 
 class QueriesRecord(Model):
@@ -201,6 +211,12 @@ class QueriesRecord(Model):
                         f"parts, {part}[{i}]: 'values' should be a list, one for each of the {len(self.metrics)} metrics, "
                         f"not {list(result.values)!r:.60}"
                     )
+                for term, single in result.single_terms.items():
+                    if len(single.values) != len(self.metrics):
+                        raise ValueError(
+                            f"parts, {part}[{i}], single_terms, {term}: 'values' should be a list, one for each of the "
+                            f"{len(self.metrics)} metrics, not {list(single.values)!r:.60}"
+                        )
         return self
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Ranker
 from eval.metrics import target_ranks
-from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, MethodConfig
+from eval.runs.compositions import EMPTY_PROMPT, ComposedBenchmark, MethodConfig, compose
 from eval.runs.records import (
     SCORE_DIGITS,
     PartRecord,
@@ -29,16 +29,18 @@ from eval.runs.records import (
     RankedTarget,
     RunRecord,
     ScoredItem,
+    SingleTermResult,
     SubmissionRecord,
 )
-from eval.runs.weight_settings import WeightSetting
-from mmretrieve import Composition, Encoder, EncoderIdentity
+from eval.runs.weight_settings import BASE_SETTING, WeightSetting
+from mmretrieve import ComposerName, Composition, Encoder, EncoderIdentity, Parts
 from mmretrieve.language.options import ENDPOINT, RULES
 from mmretrieve.options import BASE, CaptionerName, RewriterName, RuleName
 from mmretrieve.registry import COMPOSERS
 
 PACKAGES = ("mmretrieve", "torch", "open-clip-torch", "numpy", "pillow")  # whose versions a record has
 MAX_HITS = 6  # best hits of each query in a record
+SINGLE_TERMS = (ComposerName.IMAGE, ComposerName.PROMPT)  # composers of one term, whose results every run records
 MAX_REMARKS = 5  # different remarks of compositions in a record
 TEXT_ROLES = {"rewriter": RewriterName.TEMPLATE.value, "compiler": RULES, "describer": ENDPOINT, "editor": ENDPOINT}
 """The roles beside the captioner that make texts or pictures, and what fills each in the evaluation unless another is named."""
@@ -78,7 +80,9 @@ class EvalRun:
         remarks: Counter[str] = Counter()
         for part in self.parts:
             with self.timer.measure("measure"):
-                values, results[part.benchmark.name] = _evaluate_part(part, self.setting)
+                values, composed = _evaluate_part(part, self.setting)
+            with self.timer.measure("single terms"):
+                results[part.benchmark.name] = _add_single_terms(composed, part, self.encoder)
             metrics[part.benchmark.name] = part.benchmark.mean_metrics(values)
             remarks.update(c.remark for c in part.compositions if c.remark)
         record = RunRecord(
@@ -217,6 +221,25 @@ def _evaluate_part(part: ComposedBenchmark, setting: WeightSetting) -> tuple[NDA
     values = part.benchmark.rank_table(rankers()).values
     rounded = [tuple(None if np.isnan(v) else round(float(v), SCORE_DIGITS) for v in row) for row in values]
     return values, tuple(result.model_copy(update={"values": row}) for result, row in zip(results, rounded, strict=True))
+
+
+def _add_single_terms(
+    results: Sequence[QueryResult], part: ComposedBenchmark, encoder: Encoder
+) -> tuple[QueryResult, ...]:
+    """The results, each with what `--composer image` and `--composer prompt` reach for its query."""
+    by_term = {
+        name.value: _evaluate_part(compose(part.benchmark, part.gallery, encoder, MethodConfig(name), Parts()), BASE_SETTING)[1]
+        for name in SINGLE_TERMS
+    }
+    return tuple(
+        result.model_copy(update={"single_terms": {name: _shorten(single[i]) for name, single in by_term.items()}})
+        for i, result in enumerate(results)
+    )
+
+
+def _shorten(result: QueryResult) -> SingleTermResult:
+    assert result.target is not None  # a run measures only public targets
+    return SingleTermResult(rank=result.target.rank, hits=tuple(hit.id for hit in result.hits), values=result.values)
 
 
 def _describe_query(

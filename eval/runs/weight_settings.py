@@ -27,6 +27,10 @@ class WeightSetting:
     weigh: Callable[[Composition, Spread], Composition]
 
 
+BASE_SETTING = WeightSetting(BASE, lambda composition, _: composition)
+"""The composer's own weights."""
+
+
 def make_weight_setting(
     pdv: str | None,
     weights: Mapping[str, float] | str | None,
@@ -65,7 +69,7 @@ def make_weight_setting(
             ",".join(f"{role}={weight:g}" for role, weight in roles.items()), lambda c, _: c.with_weights(roles)
         )
     if pdv is None:  # or `weights` is "base"
-        return WeightSetting(BASE, lambda composition, _: composition)
+        return BASE_SETTING
     check_takes_pdv(composer)
     name, setting = _parse_pdv(pdv, composer, benchmark, model)
     label = f"PDV-F {setting.alpha_image:.4g}/{setting.alpha_text:.4g}/{setting.beta:.4g}"
