@@ -53,28 +53,33 @@ class Audit:
         """The queries of each need, in the order of `Need`."""
         return {need: frozenset(key for key, other in self.needs.items() if other is need) for need in Need}
 
-    def share(self, need: Need) -> float:
-        """Percent of the queries."""
-        return 100 * len(self.queries[need]) / len(self.needs)
+    @property
+    def solved(self) -> int:
+        """How many queries any run or a single term solves."""
+        return len(self.needs) - len(self.queries[Need.UNSOLVED])
 
-    def single_values(self, metric: str) -> dict[str, float]:
-        """Term → mean of a metric ×100 with this term alone: over the queries of each part, then over parts."""
-        return {term: _mean_of_parts(self.reference, metric, term) for term in (IMAGE, PROMPT)}
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that the single terms were measured by."""
+        return tuple(metric for metric in self.reference.metrics if metric in self.reference.queries_record.metrics)
 
-    def best_single(self, metric: str) -> tuple[str, float]:
-        """The single term with the highest value of a metric, and the value."""
-        values = self.single_values(metric)
+    def best_single(self, metric: str, part: str | None = None) -> tuple[str, float]:
+        """The single term with the highest value of one of `metrics` ×100, on one part or as the mean of all, and the value."""
+        parts = [one for one in self.reference.parts if part in (None, one)]
+        values = {term: _mean_of_parts(self.reference, metric, term, parts) for term in (IMAGE, PROMPT)}
         best = max(values, key=lambda term: values[term])
         return best, values[best]
 
 
-def audit_queries(group: ComparisonGroup) -> Audit | None:
-    """The audit of a group; None where no run recorded the single terms of all of its queries."""
+def audit_queries(group: ComparisonGroup, k: int | None = None) -> Audit | None:
+    """The audit of a group for the first k hits, by default the k of the headline.
+
+    None where no run recorded the single terms of all of its queries.
+    """
     reference = next((run for run in group.runs if _has_single_terms(run)), None)
     if reference is None:
         return None
-    _, _, k = reference.headline.partition("@")
-    depth = int(k) if k.isdecimal() else DEFAULT_K
+    depth = _headline_k(reference) if k is None else k
     needs = {
         (part, i): _find_need(result, [run.results[part][i] for run in group.runs], depth)
         for part, results in reference.results.items()
@@ -96,6 +101,11 @@ def values_of(run: EvaluatedRun, metric: str, keys: Iterable[QueryKey], term: st
     return [value for row in rows if (value := row[column]) is not None]
 
 
+def _headline_k(run: EvaluatedRun) -> int:
+    _, _, k = run.headline.partition("@")
+    return int(k) if k.isdecimal() else DEFAULT_K
+
+
 def _has_single_terms(run: EvaluatedRun) -> bool:
     return all({IMAGE, PROMPT} <= result.single_terms.keys() for results in run.results.values() for result in results)
 
@@ -107,9 +117,9 @@ def _find_need(single: QueryResult, composed: Sequence[QueryResult], k: int) -> 
     return Need.BOTH if any(one.target is not None and one.target.rank <= k for one in composed) else Need.UNSOLVED
 
 
-def _mean_of_parts(run: EvaluatedRun, metric: str, term: str) -> float:
-    parts = [values_of(run, metric, [(part, i) for i in range(len(results))], term) for part, results in run.results.items()]
-    return float(np.mean([np.mean(values) for values in parts]))
+def _mean_of_parts(run: EvaluatedRun, metric: str, term: str, parts: Sequence[str]) -> float:
+    values = [values_of(run, metric, [(part, i) for i in range(len(run.results[part]))], term) for part in parts]
+    return float(np.mean([np.mean(one) for one in values]))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -117,9 +117,7 @@ def build_case_groups(group: ComparisonGroup, thumbnails: Thumbnails) -> list[di
         {
             "title": heading,
             "about": about,
-            "cases": [_describe_case(case, thumbnails, show_part) for case in cases],
-            "run": title,
-            "other_run": other_title,
+            "cases": [describe_case(case, thumbnails, show_part, _list_rankings(case, title, other_title)) for case in cases],
         }
         for heading, about, cases in selections
         if cases
@@ -161,15 +159,16 @@ def _lead(result: QueryResult) -> float:
     return result.target.score - max(others) if result.target and others else 0.0
 
 
-def _describe_case(case: QueryCase, thumbnails: Thumbnails, show_part: bool) -> dict[str, Any]:
-    """One query for the template. Its targets are shown unless all of them are among the hits."""
+def describe_case(
+    case: QueryCase, thumbnails: Thumbnails, show_part: bool, rankings: Sequence[tuple[str, Sequence[str]]]
+) -> dict[str, Any]:
+    """One query for the template, with the best hits of several rankings: (label, ids). Its targets are shown unless all of them
+    are among the hits of its run.
+    """
     result, other = case.result, case.other
 
     def image(id_: str, caption: str = "") -> dict[str, Any]:
         return {"id": id_, "uri": thumbnails.uri(case.part, id_), "caption": caption, "is_target": id_ in result.targets}
-
-    def hit_images(hits: Iterable[ScoredItem]) -> list[dict[str, Any]]:
-        return [image(hit.id, str(rank)) for rank, hit in enumerate(hits, start=1)]
 
     all_are_hits = {hit.id for hit in result.hits}.issuperset(result.targets)
     targets = () if all_are_hits else result.targets
@@ -183,11 +182,22 @@ def _describe_case(case: QueryCase, thumbnails: Thumbnails, show_part: bool) -> 
         "reference": image(result.reference),
         "targets": [image(id_) for id_ in targets[:MAX_TARGETS]],
         "more_targets": max(0, len(targets) - MAX_TARGETS),
-        "hits": hit_images(result.hits),
-        "previous_hits": hit_images(other.hits) if other else [],
+        "strips": [(label, [image(id_, str(rank)) for rank, id_ in enumerate(ids, start=1)]) for label, ids in rankings],
         "contributions": _describe_contributions(result),
         "gap": _describe_gap(result),
     }
+
+
+def hit_ids(result: QueryResult) -> list[str]:
+    """The ids of the best hits."""
+    return [hit.id for hit in result.hits]
+
+
+def _list_rankings(case: QueryCase, title: str, other_title: str) -> list[tuple[str, Sequence[str]]]:
+    """The best hits of the run; where two runs are compared, after those of the other one, with the titles of both."""
+    if case.other is None:
+        return [("", hit_ids(case.result))]
+    return [(other_title, hit_ids(case.other)), (title, hit_ids(case.result))]
 
 
 def _format_rank(result: QueryResult, other: QueryResult | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from eval.report.audit_view import describe_audit
 from eval.report.bootstrap import RESAMPLES
 from eval.report.cases import ImageLoader, Thumbnails, build_case_groups, data_uri
 from eval.report.formatting import (
@@ -86,7 +87,7 @@ def _describe_section(group: ComparisonGroup, number: int, images: Mapping[str, 
     family = group.benchmark.partition(":")[0]
     load = images.get(group.benchmark) or images.get(family)
     thumbnails = Thumbnails(load)
-    cases = build_case_groups(group, thumbnails)
+    audit, cases = describe_audit(group, thumbnails), build_case_groups(group, thumbnails)
     return {
         "anchor": make_anchor(str(number), group.benchmark, group.split, group.encoder.model),
         "title": f"{benchmark_name(group.benchmark)} {group.split}",
@@ -97,6 +98,7 @@ def _describe_section(group: ComparisonGroup, number: int, images: Mapping[str, 
         "results": results_table(group) if group.runs else None,
         "aspects": aspects_table(group) if group.runs else None,
         "differences": differences_tables(group),
+        "audit": audit,
         "maps": [_describe_map(sweep) for sweep in group.sweeps],
         "published": compare_published(group),
         "checkpoint": compare_checkpoint(group),

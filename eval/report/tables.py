@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.report.audit import audit_queries
 from eval.report.bootstrap import Interval
 from eval.report.formatting import benchmark_name, format_number, metric_name
 from eval.report.groups import ComparisonGroup
@@ -38,6 +39,7 @@ class TableRow:
 class ReportTable:
     """`heads`: (title, number of columns) of parts, where there are several; `columns`: (metric, whether it is the headline).
 
+    `single`: what the best single term reaches in each column, where runs recorded it.
     `cell_labels`: the full name of each column, for a narrow page, on which every cell has its own.
     """
 
@@ -45,6 +47,7 @@ class ReportTable:
     columns: tuple[tuple[str, bool], ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
+    single: tuple[str, ...] = ()
 
     @property
     def is_wide(self) -> bool:
@@ -134,7 +137,15 @@ def _build_table(
         for run, row, gain in zip(group.runs, values, gains, strict=True)
     ]
     names = tuple((metric_name(metric), metric == group.runs[0].headline) for _, metric in columns)
-    return ReportTable(tuple(heads), names, tuple(rows), tuple(remarks))
+    return ReportTable(tuple(heads), names, tuple(rows), tuple(remarks), _best_single_terms(group, columns))
+
+
+def _best_single_terms(group: ComparisonGroup, columns: Sequence[tuple[str | None, str]]) -> tuple[str, ...]:
+    audit = audit_queries(group)
+    if audit is None:
+        return ()
+    best = (audit.best_single(metric, part) if metric in audit.metrics else ("", None) for part, metric in columns)
+    return tuple(f"{format_number(value)} ({term})" if term else format_number(value) for term, value in best)
 
 
 def _build_whisker(gain: Interval, gains: Sequence[Interval]) -> dict[str, float]:

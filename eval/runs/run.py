@@ -223,9 +223,7 @@ def _evaluate_part(part: ComposedBenchmark, setting: WeightSetting) -> tuple[NDA
     return values, tuple(result.model_copy(update={"values": row}) for result, row in zip(results, rounded, strict=True))
 
 
-def _add_single_terms(
-    results: Sequence[QueryResult], part: ComposedBenchmark, encoder: Encoder
-) -> tuple[QueryResult, ...]:
+def _add_single_terms(results: Sequence[QueryResult], part: ComposedBenchmark, encoder: Encoder) -> tuple[QueryResult, ...]:
     """The results, each with what `--composer image` and `--composer prompt` reach for its query."""
     by_term = {
         name.value: _evaluate_part(compose(part.benchmark, part.gallery, encoder, MethodConfig(name), Parts()), BASE_SETTING)[1]
