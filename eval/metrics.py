@@ -22,6 +22,8 @@ TaskKey = tuple[bool, bool]
 """(subset, first): whether only a query's candidates are ranked, and whether only its first target counts."""
 UNRANKED = np.iinfo(np.int32).max
 """The rank of a target that a ranked list does not contain: below every k."""
+WHOLE_RANKING = UNRANKED - 1
+"""The k of a metric of the whole ranking, however long it is."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,24 @@ def ndcg_at(ranks: Ranks, k: int) -> Floats:
     return np.asarray(100.0 * np.where(ranks <= k, 1 / np.log2(ranks + 1.0), 0.0).sum(axis=-1) / best.sum())
 
 
+def trapezoidal_precision_at(ranks: Ranks, k: int) -> Floats:
+    """(…, targets) ranks, best first → (…) 100 · the area under the precision-recall curve, by the trapezoidal rule.
+
+    Each target among the best k adds the mean of the precision before it and at it, which is 1 before the first item. Source:
+    i-CIR's evaluator, arXiv 2510.25387, whose divisor is targets + 1e-5. Ranks 1 and 3 give 100 · (1 + (1/2 + 2/3) / 2) / 2:
+
+    >>> round(float(trapezoidal_precision_at(np.array([1, 3]), WHOLE_RANKING)), 2)
+    79.17
+    """
+    hits = np.arange(ranks.shape[-1])
+    before = np.where(ranks == 1, 1.0, hits / np.maximum(ranks - 1, 1))
+    precision = np.where(ranks <= k, (before + (hits + 1) / ranks) / 2, 0.0)
+    return np.asarray(100.0 * precision.sum(axis=-1) / (ranks.shape[-1] + 1e-5))
+
+
 def check_depth(k: int, items: int) -> None:
     """MMRetrieveError where a ranking of `items` has no rank k: such a metric could not be compared with any other."""
-    if k > items:
+    if k > items and k != WHOLE_RANKING:
         raise MMRetrieveError(f"k = {k} is larger than the ranking of {items} items")
 
 

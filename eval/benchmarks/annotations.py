@@ -123,13 +123,16 @@ def find_folder(root: Path, paths: Sequence[str]) -> Path:
     return next((root / path for path in paths if (root / path).is_dir()), root / paths[0])
 
 
-def check_counts(layout: str, queries: tuple[Path, int, int], images: tuple[Path, int, int]) -> str | None:
+def check_counts(
+    layout: str, queries: tuple[Path, int, int], images: tuple[Path, int, int], noun: str = "images"
+) -> str | None:
     """None where the counts are the released ones; a remark where this is another data set in the same `layout`.
 
     Parameters
     ----------
     layout : the name of the released data set.
     queries, images : a file, how many records it has, and how many the released file has.
+    noun : what the second count is of.
 
     Raises
     ------
@@ -142,7 +145,7 @@ def check_counts(layout: str, queries: tuple[Path, int, int], images: tuple[Path
         path, actual, released = wrong[0]
         raise MMRetrieveError(f"{path}: damaged: expected {released} records, found {actual}; download the released file again")
     return (
-        f"{queries[1]:,} queries over {images[1]:,} images in {layout}'s layout: "
+        f"{queries[1]:,} queries over {images[1]:,} {noun} in {layout}'s layout: "
         f"not the released {layout} ({queries[2]:,} over {images[2]:,})"
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from eval.metrics import (
+    WHOLE_RANKING,
     Metric,
     RankingTask,
     Ranks,
@@ -21,6 +22,7 @@ from eval.metrics import (
     check_depth,
     recall_at,
     target_ranks,
+    trapezoidal_precision_at,
 )
 from mmretrieve import MMRetrieveError, Vocabulary
 from mmretrieve.images import ImageLike, open_image
@@ -80,6 +82,7 @@ class Protocol:
     keeps_reference : whether the reference stays in the ranking.
     first_target_alone : whether recall counts the first target only.
     candidates_alone : whether a query ranks its candidates instead of the gallery.
+    whole_precision : whether `map` is reported, the trapezoidal average precision over the whole ranking.
     """
 
     headline: str
@@ -90,6 +93,7 @@ class Protocol:
     keeps_reference: bool = False
     first_target_alone: bool = False
     candidates_alone: bool = False
+    whole_precision: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ class Benchmark:
             *(Metric(f"recall@{k}", k, recall_at, only, first) for k in protocol.recalls),
             *(Metric(f"recall_subset@{k}", k, recall_at, True) for k in protocol.subset_recalls),
             *(Metric(f"map@{k}", k, average_precision_at, only) for k in protocol.precisions),
+            *(Metric("map", WHOLE_RANKING, trapezoidal_precision_at, only) for _ in range(protocol.whole_precision)),
             *(Metric(f"map@{ASPECT_K}/{tag}", ASPECT_K, average_precision_at, only, tag=tag) for tag in protocol.aspects),
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.benchmarks import catalogue, circo, cirr, fashioniq, genecis
+from eval.benchmarks import catalogue, circo, cirr, fashioniq, genecis, icir
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import digest
 from mmretrieve import wardrobe
@@ -26,6 +26,7 @@ class BenchmarkName(OptionEnum):
     FASHIONIQ = fashioniq.NAME
     CIRCO = circo.NAME
     GENECIS = genecis.NAME
+    ICIR = icir.NAME
     WARDROBE = "wardrobe"
     CATALOGUE = catalogue.NAME
 
@@ -79,6 +80,7 @@ FAMILIES: dict[BenchmarkName, Family] = {
     BenchmarkName.GENECIS: Family(
         "GeneCIS", genecis.load, genecis.SPLITS, genecis.ROOT_CONTENTS, genecis.TASKS, genecis.list_tasks
     ),
+    BenchmarkName.ICIR: Family("i-CIR", lambda root, *_: icir.load(root), icir.SPLITS, icir.ROOT_CONTENTS),
     BenchmarkName.WARDROBE: Family("Wardrobe", lambda *_: load_wardrobe(), WARDROBE_SPLITS, None),
     BenchmarkName.CATALOGUE: Family(
         "Catalogue",
