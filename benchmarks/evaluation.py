@@ -53,7 +53,9 @@ def measure_cirr(points: int) -> dict[str, Any]:
     setting = WeightSetting("PDV-F", lambda composition, _: composition.with_pdv(SETTING))
     vectors = np.stack([composition.with_pdv(SETTING).vector for composition in part.compositions])
     functions: dict[str, Callable[[], Any]] = {
-        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).evaluate(),
+        "one setting: the record of a run, with every query's hits": lambda: _run(part, encoder, setting).evaluate(
+            single_terms=False
+        ),
         "all settings: the record of a sweep": lambda: sweep_plane(_run(part, encoder, setting), PLANE, Tuning.HALVES),
         "one setting: metrics alone": lambda: part.benchmark.mean_metrics(evaluate_setting(part, SETTING)),
         "all settings: metrics alone": lambda: rank_plane(part, PLANE).means(),

@@ -73,8 +73,11 @@ class EvalRun:
     options: Mapping[str, Any]
     timer: StageTimer = field(default_factory=StageTimer)
 
-    def evaluate(self) -> tuple[RunRecord, QueriesRecord]:
-        """The record of the run, and the results of its queries."""
+    def evaluate(self, *, single_terms: bool = True) -> tuple[RunRecord, QueriesRecord]:
+        """The record of the run, and the results of its queries.
+
+        single_terms: whether the results say what the image and the prompt reach alone.
+        """
         results: dict[str, tuple[QueryResult, ...]] = {}
         metrics: dict[str, dict[str, float]] = {}
         remarks: Counter[str] = Counter()
@@ -82,7 +85,7 @@ class EvalRun:
             with self.timer.measure("measure"):
                 values, composed = _evaluate_part(part, self.setting)
             with self.timer.measure("single terms"):
-                results[part.benchmark.name] = _add_single_terms(composed, part, self.encoder)
+                results[part.benchmark.name] = _add_single_terms(composed, part, self.encoder) if single_terms else composed
             metrics[part.benchmark.name] = part.benchmark.mean_metrics(values)
             remarks.update(c.remark for c in part.compositions if c.remark)
         record = RunRecord(
