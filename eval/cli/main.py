@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import BenchmarkName
+from eval.benchmarks.circled import SUBSETS as CIRCLED_SUBSETS
 from eval.benchmarks.export import LAYOUTS
 from eval.benchmarks.registry import FAMILIES
 from eval.cli import commands
@@ -134,6 +135,19 @@ def make_parser() -> argparse.ArgumentParser:
                 "may be repeated"
             )
             study.add_argument("--skip", type=ComposerName, action="append", default=[], metavar="C", help=text)
+    circled = _add_command(
+        added,
+        "circled",
+        run_study,
+        "Measures the sessions of CIRCLED: Hits@10 after each turn, for several ways to merge turns.",
+    )
+    circled.set_defaults(study="circled")
+    circled.add_argument("subset", metavar="SUBSET", help=f"one of {', '.join(CIRCLED_SUBSETS)}")
+    circled.add_argument("--root", type=Path, required=True, help="folder with the files of CIRCLED")
+    circled.add_argument("--gallery-root", type=Path, required=True, help="folder of the benchmark whose images are searched")
+    circled.add_argument("--encoder", default=BUILT_IN, metavar="E", help="as of run (default: %(default)s)")
+    _add_computing(circled)
+    _add_out(circled)
     return parser
 
 

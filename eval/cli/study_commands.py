@@ -13,6 +13,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from eval.benchmarks import Benchmark, BenchmarkName, load_benchmark
+from eval.benchmarks.circled import count_remark, gallery_of, load_sessions
 from eval.files import read_json, write_atomic
 from eval.runs.compositions import compose
 from eval.runs.features import encode_gallery
@@ -23,6 +24,7 @@ from eval.studies.avoid import measure_avoid
 from eval.studies.axes import measure_axes
 from eval.studies.calibration import draw_reliability
 from eval.studies.compare import SEARCH_LABEL, compare_methods, measure_searches, measure_text_to_image
+from eval.studies.conversations import measure_conversations
 from eval.studies.inputs import (
     CaptionSetup,
     Method,
@@ -160,6 +162,25 @@ def sessions(options: argparse.Namespace) -> None:
     hits = measure_sessions(Retriever.open(wardrobe.gallery_folder(), encoder=study_set.encoder))
     write_record(options.out / "sessions.json", {"hits": hits, "provenance": study_set.collect_provenance()})
     _fill_document(options.text, {"sessions": sessions_table(hits)})
+
+
+def circled(options: argparse.Namespace) -> None:
+    """Measures the sessions of CIRCLED turn by turn."""
+    name = gallery_of(options.subset)
+    encoder = load_encoder(options.encoder, device=options.device, dtype=options.dtype)
+    benchmark, vectors = encode_gallery(load_benchmark(name, options.gallery_root, "val"), encoder)
+    sessions = load_sessions(options.root, options.subset, benchmark)
+    with open_retriever(benchmark, vectors, encoder) as retriever:
+        measured = measure_conversations(retriever, sessions, keeps_reference=benchmark.protocol.keeps_reference)
+    remarks = [remark for remark in (count_remark(options.subset, sessions), benchmark.remark) if remark]
+    study_set = StudySet(benchmark, vectors, encoder, time.perf_counter())
+    path = options.out / f"circled_{options.subset}.json"
+    write_record(path, {**measured, "remarks": remarks, "provenance": study_set.collect_provenance()})
+    width = max(map(len, measured["hits"]))
+    print(f"{'sessions with this turn':<{width}}", *(f"{count:>6}" for count in measured["sessions"]))
+    for way, shares in measured["hits"].items():
+        print(f"{way:<{width}}", *(f"{share:>6.1f}" for share in shares))
+    print(*(f"note: {remark}" for remark in remarks), f"written to {path}", sep="\n")
 
 
 def axes(options: argparse.Namespace) -> None:
