@@ -104,7 +104,9 @@ def test_files(ranking: mm.Ranking, tmp_path: Path) -> None:
 
 
 def test_html_needs_nothing_else_and_runs_nothing(ranking: mm.Ranking) -> None:
-    html = ranking._repr_html_()
+    bundle = ranking._repr_mimebundle_(include=None, exclude=None)
+    html = bundle["text/html"]
+    assert bundle["text/plain"] == str(ranking)
     assert html.count("data:image/jpeg;base64,") == len(ranking)
     assert not re.search(r"<script|<style|https?://|\bon\w+=|url\(", html)
     assert all(name in html for name in ("avoid", "composed", "in blue" if "in blue" in str(ranking.why) else "automatic"))

@@ -280,8 +280,8 @@ class Ranking:
 
         return page.ranking_html(self, count)
 
-    def _repr_html_(self) -> str:
-        return self.to_html()
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/html": self.to_html(), "text/plain": str(self)}
 
     def save(self, path: str | Path) -> Path:
         """Writes the hits to a file.
