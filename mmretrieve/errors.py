@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 MAX_LINE_CHARACTERS = 10_000
@@ -169,3 +170,11 @@ def checks_keywords(function: F) -> F:
 
 def _comparable(name: str) -> str:
     return name.casefold().lstrip("-").replace("-", "_")
+
+
+def optional_package(name: str) -> Any:
+    """A package that only some features need. Raises MMRetrieveError, which says how to install it, if it is not there."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MMRetrieveError(f"this needs the package {name}; install it with: pip install {name}") from error

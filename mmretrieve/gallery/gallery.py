@@ -536,7 +536,7 @@ class Gallery(GalleryBase[LocalView]):
 
         Raises
         ------
-        GalleryError
+        MMRetrieveError
             pyarrow is not installed.
         ImageError
             An archive is gone.
@@ -567,7 +567,7 @@ class Gallery(GalleryBase[LocalView]):
 
         Raises
         ------
-        GalleryError
+        MMRetrieveError
             datasets is not installed.
         ImageError
             An archive is gone.

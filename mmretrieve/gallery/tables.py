@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import import_module
 from typing import Any
 
-from mmretrieve.errors import GalleryError
+from mmretrieve.errors import optional_package
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import FieldType, Item
 from mmretrieve.sources.values import Value
@@ -14,7 +13,7 @@ from mmretrieve.sources.values import Value
 
 def arrow_table(gallery: GalleryBase[Any], *, vectors: bool) -> Any:
     """The items in insertion order: id, image (a struct of bytes and path), a column for each field, and vector if it is asked for."""
-    pa = _package("pyarrow")
+    pa = optional_package("pyarrow")
     items = gallery.list_items(limit=len(gallery)).items
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {"id": pa.array([item.id for item in items], pa.string()), "image": pa.array(map(_image, items), image)}
@@ -29,7 +28,7 @@ def arrow_table(gallery: GalleryBase[Any], *, vectors: bool) -> Any:
 
 def dataset(gallery: GalleryBase[Any], *, vectors: bool) -> Any:
     """`arrow_table` as a `datasets.Dataset`, whose images are decoded when they are read."""
-    datasets = _package("datasets")
+    datasets = optional_package("datasets")
     return datasets.Dataset(arrow_table(gallery, vectors=vectors)).cast_column("image", datasets.Image())
 
 
@@ -45,10 +44,3 @@ def _type(pa: Any, kind: FieldType, values: Iterable[Value]) -> Any:
     if kind is not FieldType.NUMBER:
         return pa.string()
     return pa.float64() if any(isinstance(value, float) for value in values) else pa.int64()
-
-
-def _package(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise GalleryError(f"this needs the package {name}; install it with: pip install {name}") from error

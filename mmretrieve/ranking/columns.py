@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
-from mmretrieve.errors import MissingError, MMRetrieveError
+from mmretrieve.errors import MissingError, optional_package
 from mmretrieve.ranking.hits import Ranking
 
 Fields = Mapping[str, Any]
@@ -59,21 +58,21 @@ def read_fields(gallery: Any, ids: Sequence[str]) -> dict[str, Fields]:
 
 def to_pandas(table: Table) -> Any:
     """A `pandas.DataFrame`."""
-    pandas = _package("pandas")
+    pandas = optional_package("pandas")
     dtypes = {int: "int64", float: "float64", str: "object"}
     return pandas.DataFrame({name: pandas.Series(own, dtype=dtypes[table.types[name]]) for name, own in table.values.items()})
 
 
 def to_polars(table: Table) -> Any:
     """A `polars.DataFrame`."""
-    polars = _package("polars")
+    polars = optional_package("polars")
     dtypes = {int: polars.Int64, float: polars.Float64, str: polars.String}
     return polars.DataFrame(_typed(table), schema={name: dtypes[kind] for name, kind in table.types.items()})
 
 
 def to_arrow(table: Table) -> Any:
     """A `pyarrow.Table`."""
-    pyarrow = _package("pyarrow")
+    pyarrow = optional_package("pyarrow")
     dtypes = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
     return pyarrow.table(_typed(table), schema=pyarrow.schema([(name, dtypes[kind]) for name, kind in table.types.items()]))
 
@@ -89,10 +88,3 @@ def _fields_of(gallery: Any, id_: str) -> Fields:
         return fields
     except MissingError:
         return {}
-
-
-def _package(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MMRetrieveError(f"this needs the package {name}; install it with: pip install {name}") from error
