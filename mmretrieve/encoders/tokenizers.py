@@ -36,7 +36,10 @@ def text_config(name: str, folder: Path | None) -> Mapping[str, Any]:
     'timm/ViT-B-16-SigLIP'
     """
     try:
-        config = open_clip.get_model_config(name) if folder is None else load_json((folder / CONFIG).read_bytes())["model_cfg"]
+        if folder is None:  # for a model of the Hub, open_clip would ask the Hub
+            config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
+        else:
+            config = load_json((folder / CONFIG).read_bytes())["model_cfg"]
         return dict((config or {}).get("text_cfg", {}))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # the load of the model says what is wrong with it
         return {}

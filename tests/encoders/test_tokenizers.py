@@ -107,6 +107,16 @@ def test_a_text_tower_without_its_configuration_names_it(tmp_path: Path) -> None
         mm.load_encoder(tmp_path)
 
 
+def test_settings_of_a_model_on_the_hub_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub is asked only where an unreachable one is noticed; elsewhere, each file is tried for half a minute."""
+
+    def ask(name: str) -> None:
+        raise AssertionError(f"the Hub was asked for {name}")
+
+    monkeypatch.setattr(open_clip, "get_model_config", ask)
+    assert text_config("hf-hub:someone/model", None) == {}
+
+
 def test_models_whose_tokenizer_is_missing_name_it(tmp_path: Path) -> None:
     (weights := tmp_path / "weights.pt").write_bytes(b"not read before the tokenizer")
     for name in ("ViT-B-16-SigLIP2-256", "nllb-clip-base", "mt5-base-ViT-B-32", "ViT-H-14-worldwide", "roberta-ViT-B-32"):
@@ -120,18 +130,8 @@ def test_models_whose_tokenizer_is_missing_name_it(tmp_path: Path) -> None:
 def test_a_tokenizer_is_loaded_from_the_cache_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "models--timm--ViT-B-16-SigLIP"
     save_tokenizer(repository / "snapshots" / "0123", "<eos>")
-    (repository / ".no_exist" / "0123").mkdir(
-        parents=True
-    )  # files that the repository has not, as the Hub's client records them
-    for name in (
-        "config.json",
-        "adapter_config.json",
-        "processor_config.json",
-        "added_tokens.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-    ):
-        (repository / ".no_exist" / "0123" / name).touch()
+    (repository / ".no_exist" / "0123").mkdir(parents=True)  # what the repository has not, as the Hub's client records it
+    (repository / ".no_exist" / "0123" / "config.json").touch()
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
