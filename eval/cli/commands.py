@@ -116,10 +116,12 @@ def qrels(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Makes one self-contained HTML page of all records in a folder."""
     from eval.report import build_report
+    from eval.report.circus import CircusLabels
 
     if options.out.suffix.lower() == ".json":
         raise OptionError(f"{options.out}: the report is HTML and would overwrite a record; choose a name that ends in .html")
-    write_atomic(options.out, build_report(options.records, _image_loaders(dict(options.root))))
+    circus = {name: CircusLabels.read(path) for name, path in options.circus}
+    write_atomic(options.out, build_report(options.records, _image_loaders(dict(options.root)), circus=circus))
     print(f"written to {options.out}")
 
 

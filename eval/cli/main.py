@@ -268,6 +268,8 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("report.html"), help="file of the page (default: %(default)s)")
     text = "folder of a benchmark's images: cirr=FOLDER; may be repeated"
     command.add_argument("--root", type=parse_root, action="append", default=[], metavar="NAME=FOLDER", help=text)
+    text = "labels of CIRCUS that split the metrics of a benchmark: circo=circo_validated.csv; may be repeated"
+    command.add_argument("--circus", type=parse_root, action="append", default=[], metavar="NAME=FILE", help=text)
 
 
 def _add_reproduction(command: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from eval.report.audit_view import describe_audit
 from eval.report.bootstrap import RESAMPLES
 from eval.report.cases import ImageLoader, Thumbnails, build_case_groups, data_uri
+from eval.report.circus import CircusLabels, describe_circus
 from eval.report.formatting import (
     benchmark_name,
     format_bounds,
@@ -39,6 +40,7 @@ def build_report(
     images: Mapping[str, ImageLoader | None] | None = None,
     *,
     resamples: int = RESAMPLES,
+    circus: Mapping[str, CircusLabels] | None = None,
 ) -> str:
     """The HTML of the report.
 
@@ -48,6 +50,7 @@ def build_report(
     images : benchmark name or family ("fashioniq") → function (part, id) → image. Without one, ids are shown. Images that cannot
         be read are counted on the page.
     resamples : of each bootstrap interval.
+    circus : benchmark name or family → labels by which metrics are split.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def build_report(
     """
     records = read_records(source)
     groups = group_records(records.runs, records.sweeps, resamples=resamples)
-    sections = [_describe_section(group, i, images or {}) for i, group in enumerate(groups, start=1)]
+    sections = [_describe_section(group, i, images or {}, circus or {}) for i, group in enumerate(groups, start=1)]
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -82,7 +85,9 @@ def mark_code(text: str) -> Markup:
     return Markup("".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces)))
 
 
-def _describe_section(group: ComparisonGroup, number: int, images: Mapping[str, ImageLoader | None]) -> dict[str, Any]:
+def _describe_section(
+    group: ComparisonGroup, number: int, images: Mapping[str, ImageLoader | None], circus: Mapping[str, CircusLabels]
+) -> dict[str, Any]:
     """One benchmark, split and encoder, as `templates/page.html` shows it."""
     family = group.benchmark.partition(":")[0]
     load = images.get(group.benchmark) or images.get(family)
@@ -99,6 +104,7 @@ def _describe_section(group: ComparisonGroup, number: int, images: Mapping[str, 
         "aspects": aspects_table(group) if group.runs else None,
         "differences": differences_tables(group),
         "audit": audit,
+        "circus": describe_circus(group, circus.get(group.benchmark) or circus.get(family)),
         "maps": [_describe_map(sweep) for sweep in group.sweeps],
         "published": compare_published(group),
         "checkpoint": compare_checkpoint(group),

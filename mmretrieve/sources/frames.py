@@ -21,6 +21,7 @@ from mmretrieve.sources.base import (
     Columns,
     Entry,
     IdRegistry,
+    SourceReport,
     UnreadableItem,
     find_column,
     first_column,
@@ -55,7 +56,7 @@ class Frame:
     """
 
     def __init__(self, table: Any, columns: Columns, name: str = "", save_to: Path | None = None) -> None:
-        self._save_to = save_to
+        self._save_to, self._left_out = save_to, dict[str, None]()
         self.name, self._rows = name, _rows_of(table)
         where = name or f"this {type(table).__name__}"
         self._image = (
@@ -76,7 +77,11 @@ class Frame:
         for number, row in enumerate(self._rows):
             picture, path = _picture(row[self._image])
             id_ = path or f"{number:08}" if self._id is None else str(row[self._id])
-            fields = {name: value for name, value in row.items() if name not in (self._image, self._id)}
+            fields = {
+                name: value
+                for name, value in row.items()
+                if name not in (self._image, self._id) and self._is_field(name, value)
+            }
             try:
                 ids.add(id_, "the table", f"row {number}")
             except GalleryError as error:
@@ -88,6 +93,18 @@ class Frame:
                 yield UnreadableItem(id_, f"row {number}: {reason}")
             else:
                 yield item_entry((id_, self._saved(picture), fields))
+
+    def report(self) -> SourceReport:
+        """The columns that are left out."""
+        names = ", ".join(map(repr, self._left_out))
+        return SourceReport(notes=(f"{names}: left out, because no field contains bytes or images",) if names else ())
+
+    def _is_field(self, name: str, value: Any) -> bool:
+        """Whether a value can be a field; the columns of those that cannot are remembered."""
+        if isinstance(value, bytes | bytearray | Image.Image):
+            self._left_out[name] = None
+            return False
+        return True
 
     def _saved(self, picture: Any) -> Any:
         """The file of an image, if images are stored; the image itself if it is a path, or cannot be read."""

@@ -103,6 +103,16 @@ def test_values_are_those_of_other_tables(gallery: mm.Gallery) -> None:
     assert gallery.item("y").fields == {"cost": 2}
 
 
+def test_other_columns_of_bytes_are_left_out_with_a_note(gallery: mm.Gallery) -> None:
+    good = images(2)
+    frame = pd.DataFrame({"image": good, "mask": good, "raw": [b"a", None], "price": [1, 2]})
+    source = mm.read_source(frame)
+    report = gallery.add(source)
+    assert (report.added, dict(report.failed)) == (2, {})
+    assert source.report().notes == ("'mask', 'raw': left out, because no field contains bytes or images",)
+    assert gallery.item(gallery.ids[1]).fields == {"price": 2}
+
+
 def test_other_tables_of_arrow_and_columns_by_name(gallery: mm.Gallery) -> None:
     class Stream:
         """A table of a package that nobody knows."""
