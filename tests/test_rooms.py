@@ -76,6 +76,7 @@ IN_GALLERY = [
     "ingest",
     "copying",
     "transfer",
+    "sharing",
     "tables",
     "gallery",
 ]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from mmretrieve.encoders.checkpoints import encoder_folder, one_line, split_package
 from mmretrieve.errors import EncoderError, OptionError
-from mmretrieve.hub import offline_if_unreachable
+from mmretrieve.hub import offline_if_unreachable, quiet_hub
 
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 NOT_DOWNLOADED = ("onnx/*", "openvino/*", "original/*")  # the same weights in other forms
@@ -43,7 +40,7 @@ def locate_model(spec: str) -> tuple[Path, str]:
 def _download(name: str, spec: str) -> Path:
     """The folder with the files of a repository, from the cache of the Hub if it is unreachable."""
     try:
-        with offline_if_unreachable(needed=True), _quiet_hub():
+        with offline_if_unreachable(needed=True), quiet_hub():
             return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
     except Exception as error:  # of the network, the Hub or the file system
         is_unreachable = isinstance(error, LocalEntryNotFoundError)  # its text is about a variable that nobody has set
@@ -52,15 +49,3 @@ def _download(name: str, spec: str) -> Path:
             f"{spec}: the model could not be downloaded ({reason}); without a network, give a folder with it: "
             f"{spec.partition(':')[0]}:FOLDER"
         ) from error
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Suppresses the progress bars of huggingface_hub within the block."""
-    had_bars = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if had_bars:
-            enable_progress_bars()

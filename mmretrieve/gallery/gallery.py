@@ -25,7 +25,7 @@ from mmretrieve.encoders.base import (
 )
 from mmretrieve.encoders.loading import EncoderLike, as_encoder
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
-from mmretrieve.gallery import copying, transfer, vocabularies
+from mmretrieve.gallery import copying, sharing, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.captions import CaptionBlend, CaptionedSource, Captions, read_captions
 from mmretrieve.gallery.encoding import THUMBNAIL_SIDE
@@ -781,6 +781,70 @@ class Gallery(GalleryBase[LocalView]):
             self.check_encoder(manifest.encoder)
         with self._writing():
             return transfer.import_(self._store, source, progress)
+
+    @classmethod
+    @checks_keywords
+    def from_hub(cls, name: str, path: str | Path, *, revision: str | None = None, progress: Progress | None = None) -> Gallery:
+        """Downloads a gallery that `push_to_hub` uploaded. It can be repeated: items that exist are skipped.
+
+        Only JSON, numpy arrays without pickles and Parquet are downloaded; no code is executed.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset on the Hugging Face Hub, `OWNER/NAME`.
+        path : str or Path
+            A folder that does not exist or is empty, or that contains a gallery of the same encoder.
+        revision : str, optional
+            A branch, tag or commit. By default the main branch.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        Gallery
+            The gallery, with the same ids, vectors and fields. It has neither images nor thumbnails.
+
+        Raises
+        ------
+        MMRetrieveError
+            If the Hub cannot be reached and the dataset is not in its cache, or there is no such dataset.
+        GalleryError
+            If the dataset is not a gallery or is damaged, or the folder contains something else.
+        """
+        folder, manifest = sharing.pull(name, revision)
+        gallery = cls.like(check_path("path", path), manifest)
+        gallery.import_vectors(folder, progress=progress)
+        return gallery
+
+    @checks_keywords
+    def push_to_hub(self, name: str, *, private: bool | None = None, progress: Progress | None = None) -> str:
+        """Uploads ids, vectors and fields as a dataset of the Hugging Face Hub, with a card. Images, thumbnails and paths stay here.
+
+        The card names the encoder, the number of items and the fields; a card that the dataset has already is kept.
+
+        Parameters
+        ----------
+        name : str
+            The name of the dataset, `OWNER/NAME`. It is created, or its files are replaced in one commit.
+        private : bool, optional
+            Whether a new dataset is private. By default as the owner's settings on the Hub say.
+        progress : callable, optional
+            Called with the number of items that were processed since the last call.
+
+        Returns
+        -------
+        str
+            The address of the dataset.
+
+        Raises
+        ------
+        MMRetrieveError
+            If the Hub cannot be reached, or refuses the name or the token.
+        GalleryError
+            If a field has a name that the layout of `export` uses.
+        """
+        return self._with_view(lambda view: sharing.push(view, name, private=private, progress=progress))
 
     def build_index(
         self,

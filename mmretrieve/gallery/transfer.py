@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ MAX_SIDE = 1 << 31  # of an image, in pixels
 PATH_COLUMNS = ("image_path", "key", "url")  # columns that may contain the path of an image, in order of preference
 
 
-def export(view: LocalView, folder: Path, progress: Progress | None = None) -> int:
+def export(view: LocalView, folder: Path, progress: Progress | None = None, *, with_paths: bool = True) -> int:
     """Writes all items into an empty folder, or one whose export was interrupted, with the stored float16 unit rows. Returns their number.
+
+    Without paths, the items are those of images from memory, and nothing names a folder of this machine.
 
     Raises GalleryError if the folder is not empty, the disk is full, or a field has the name of a column of the layout.
     """
@@ -70,7 +73,10 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None) -> i
             checksums = [(record.row, record.stored.vector) for record in view.records_of(rows)]
             view.store.check_vectors(checksums, view.float16_rows)
             np.save(folder / VECTORS / f"{VECTORS}_{k}.npy", view.float16_rows[rows])
-            write_records(folder / METADATA / f"{METADATA}_{k}.parquet", [_columns(item) for item in view.items_of(rows)])
+            write_records(
+                folder / METADATA / f"{METADATA}_{k}.parquet",
+                [_columns(item if with_paths else _without_path(item)) for item in view.items_of(rows)],
+            )
             if progress is not None:
                 progress(len(rows))
         partial.replace(folder / MANIFEST)
@@ -119,6 +125,10 @@ def import_(store: Store, folder: Path, progress: Progress | None = None) -> Add
 def count(folder: Path) -> int:
     """Returns the number of vectors. Raises GalleryError if the folder has another layout."""
     return sum(len(_load_array(vectors)) for vectors, _ in _file_pairs(folder))
+
+
+def _without_path(item: Item) -> Item:
+    return replace(item, location=Location(""), source="", fingerprint=f"memory-{item.hash}")
 
 
 def _columns(item: Item) -> dict[str, Any]:
