@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 
 from huggingface_hub import HfApi, constants, get_session, snapshot_download
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -73,11 +75,15 @@ def download(name: str, kind: str, patterns: Sequence[str], revision: str | None
         return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=list(patterns)))
 
 
-def write_card(folder: Path, title: str, text: str, tags: Sequence[str]) -> None:
-    """Writes the card of a repository, whose license its owner fills in."""
+def write_card(folder: Path, summary: str, facts: Mapping[str, object], code: str, tags: Sequence[str]) -> None:
+    """Writes the card of a repository, whose license its owner fills in. Facts are JSON in a block of code, so that none is markup."""
     license_ = "license: other  # choose one: https://hf.co/docs/hub/repositories-licenses"
-    header = "\n".join((license_, "tags:", *(f"- {tag}" for tag in tags)))
-    (folder / CARD).write_text(f"---\n{header}\n---\n\n# {title}\n\n{text}", encoding="utf-8")
+    header = "\n".join(("---", license_, "tags:", *(f"- {tag}" for tag in tags), "---"))
+    blocks = [indent(block, "    ") for block in (json.dumps(facts, indent=1, ensure_ascii=False), code)]
+    license_note = "## License\n\nTo be chosen by the owner."
+    (folder / CARD).write_text(
+        "\n\n".join((header, summary, blocks[0], "## Use", blocks[1], license_note)) + "\n", encoding="utf-8"
+    )
 
 
 @contextmanager

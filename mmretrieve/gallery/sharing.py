@@ -14,6 +14,7 @@ from mmretrieve.gallery.manifest import Manifest
 
 KIND = "dataset"  # of a repository
 DOWNLOADED = (transfer.MANIFEST, f"{transfer.VECTORS}/*.npy", f"{transfer.METADATA}/*.parquet")
+SUMMARY = "Vectors (float16 unit rows) and fields of images for composed image retrieval with mmretrieve, without the images."
 TAGS = ("mmretrieve", "image-retrieval")
 
 
@@ -24,7 +25,8 @@ def push(view: LocalView, name: str, *, private: bool | None, progress: Progress
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         count = transfer.export(view, folder, progress, with_paths=False)
-        write_card(folder, f"Gallery of {count:,} images", card_text(view.manifest, count, name), TAGS)
+        code = f'import mmretrieve as mm\n\ngallery = mm.Gallery.from_hub({json.dumps(name)}, "a.gallery")'
+        write_card(folder, SUMMARY, _facts(view.manifest, count), code, TAGS)
         return upload(folder, name, KIND, private=private)
 
 
@@ -39,10 +41,9 @@ def pull(name: str, revision: str | None) -> tuple[Path, Manifest]:
     return folder, manifest
 
 
-def card_text(manifest: Manifest, count: int, name: str) -> str:
-    """What is in the gallery, and how it is opened. Names of fields are JSON in a block of code, so that none is markup."""
+def _facts(manifest: Manifest, count: int) -> dict[str, object]:
     encoder = manifest.encoder
-    facts = {
+    return {
         "items": count,
         "dimension": manifest.dim,
         "encoder": encoder.model,
@@ -50,11 +51,3 @@ def card_text(manifest: Manifest, count: int, name: str) -> str:
         "encoder preprocessing": encoder.preprocessing,
         "fields": {field: str(kind) for field, kind in manifest.fields.items()},
     }
-    block = "\n".join(f"    {line}" for line in json.dumps(facts, indent=1, ensure_ascii=False).splitlines())
-    return (
-        "Vectors (float16 unit rows) and fields of images for composed image retrieval with mmretrieve. The images are not included.\n\n"
-        f"{block}\n\n"
-        "## Use\n\n"
-        f'    import mmretrieve as mm\n\n    gallery = mm.Gallery.from_hub({json.dumps(name)}, "a.gallery")\n\n'
-        "## License\n\nTo be chosen by the owner, for the vectors and the fields.\n"
-    )

@@ -1,4 +1,4 @@
-"""Galleries on the Hub, through its own client and a server on this machine that speaks its protocol."""
+"""Galleries and phis on the Hub, through its own client and a server on this machine that speaks its protocol."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 import mmretrieve as mm
-from mmretrieve.errors import GalleryError, MMRetrieveError
+from mmretrieve.errors import EncoderError, GalleryError, MMRetrieveError
+from mmretrieve.inversion.phi import SearlePhi, load_phi, save_phi
+from mmretrieve.inversion.sharing import download_phi, push_phi
 
 NAME = "me/coats"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -25,7 +29,7 @@ FILES = ["README.md", "img_emb/img_emb_0.npy", "metadata/metadata_0.parquet", "m
 
 
 class HubHandler(BaseHTTPRequestHandler):
-    """The Hub, as far as one dataset needs it that is made, committed to and downloaded. `files` are those of the dataset."""
+    """The Hub, as far as one repository needs it that is made, committed to and downloaded. `files` are those in it."""
 
     files: dict[str, bytes]
     commits: list[list[str]]
@@ -38,12 +42,12 @@ class HubHandler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/":
             return self.send({})
-        if path.startswith(f"/api/datasets/{NAME}/tree/"):
+        if f"/{NAME}/tree/" in path:
             return self.send([{"type": "file", "path": p, "size": len(c), "oid": etag(c)} for p, c in self.files.items()])
-        if path.startswith((f"/api/datasets/{NAME}/revision/", f"/api/datasets/{NAME}")):
+        if f"/{NAME}/revision/" in path:
             return self.send({"id": NAME, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]})
-        file = path.removeprefix(f"/datasets/{NAME}/resolve/").partition("/")[2]
-        if path.startswith(f"/datasets/{NAME}/") and file in self.files:
+        file = path.partition(f"/{NAME}/resolve/")[2].partition("/")[2]
+        if file in self.files:
             return self.send_bytes(self.files[file], 200, {"ETag": f'"{etag(self.files[file])}"', "X-Repo-Commit": COMMIT})
         return self.send_bytes(b"{}", 404, {"X-Error-Code": "EntryNotFound" if NAME in path else "RepoNotFound"})
 
@@ -195,3 +199,30 @@ def test_a_name_that_cannot_exist_is_one_line(hub: type[HubHandler], gallery: mm
         gallery.push_to_hub(name)
     assert not hub.files
     assert not hub.created
+
+
+def test_a_phi_comes_back_equal_with_a_card(hub: type[HubHandler], tmp_path: Path) -> None:
+    encoder = mm.load_encoder("wardrobe", dtype="float32")
+    save_phi(SearlePhi(128, 512, 96), tmp_path / "own.safetensors", encoder)
+    push_phi(tmp_path / "own.safetensors", NAME)
+    assert (sorted(hub.files), hub.created[0]["name"]) == (["README.md", "phi.safetensors"], "coats")
+    assert encoder.identity.weights in hub.files["README.md"].decode()
+    path = download_phi(NAME)
+    assert path.read_bytes() == (tmp_path / "own.safetensors").read_bytes()
+    assert load_phi(path, encoder).encoder_weights == encoder.identity.weights
+
+
+def test_what_is_no_phi_is_not_uploaded_or_downloaded(hub: type[HubHandler], tmp_path: Path) -> None:
+    (tmp_path / "pickle.pt").write_bytes(b"a pickle of weights")
+    save_file({"layers.weight": torch.ones(2)}, tmp_path / "other.safetensors")
+    for name, reason in (
+        ("pickle.pt", "cannot be read as safetensors"),
+        ("none.safetensors", "cannot be read as safetensors"),
+        ("other.safetensors", "the file does not name its encoder"),
+    ):
+        with pytest.raises(EncoderError, match=rf"^.*{name}: {reason}.*$"):
+            push_phi(tmp_path / name, NAME)
+    assert not hub.created
+    hub.files["phi.pt"] = b"a pickle"
+    with pytest.raises(EncoderError, match=rf"^{NAME}: there is no phi\.safetensors; expected"):
+        download_phi(NAME)
