@@ -275,11 +275,10 @@ def _add_report(command: argparse.ArgumentParser) -> None:
 def _add_reproduction(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", nargs="?", metavar="NAME", help="such as pdv-circo-vitl")
     command.add_argument("--root", type=Path, help="folder of the benchmark")
-    command.add_argument("--captioner", metavar="C", help="as of run")
-    command.add_argument("--rewriter", metavar="R", help="as of run")
-    command.add_argument("--phi", metavar="FILE", help="as of run")
+    command.add_argument("--phi", metavar="FILE", help="file of the textual inversion network")
     command.add_argument("--encoder", metavar="E", help="another encoder than the released weights")
     command.add_argument("--split", help="another split, such as val where the published one needs a server")
+    add_language_options(command)
     _add_out(command)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from eval.files import read_json
 from eval.reproductions import ENCODERS, SERVER_SPLITS, Reproduction, find_reproduction, reproductions
 from mmretrieve import MMRetrieveError
-
-FILES = ("captioner", "rewriter", "phi")
+from mmretrieve.cli.arguments import given_fields
+from mmretrieve.language.options import LanguageOptions
 
 
 def reproduce(options: argparse.Namespace, run: Callable[[list[str]], Any]) -> None:
@@ -20,23 +20,25 @@ def reproduce(options: argparse.Namespace, run: Callable[[list[str]], Any]) -> N
     if options.name is None:
         print(*(f"{one.name:<28} {one.row}, {one.backbone}: {_numbers(one.published)}" for one in reproductions()), sep="\n")
         return
-    one, files = find_reproduction(options.name), {name: getattr(options, name) for name in FILES}
-    if missing := one.missing(options.root, files):
+    one, given = find_reproduction(options.name), given_fields(options, LanguageOptions)
+    if options.phi is not None:
+        given["phi"] = options.phi
+    if missing := one.missing(options.root, given):
         encoder = ENCODERS[one.backbone][1]
         raise MMRetrieveError(
             f"{one.name} ({one.row}, {one.backbone}, weights {encoder}, which open_clip downloads) needs {'; '.join(missing)}"
         )
-    words = one.words(str(options.root), files, encoder=options.encoder, split=options.split)
+    words = one.words(str(options.root), given, encoder=options.encoder, split=options.split)
     name = f"{one.name}_{'own-encoder' if options.encoder else 'released'}"
     words += ["--out", str(options.out), "--name", name]
     print(f"python -m eval {shlex.join(words)}")
     run(words)
-    if words[0] == "submit":
-        print(
-            f"only the server of {one.benchmark} knows the targets; upload the files, and compare with {_numbers(one.published)}"
-        )
-    else:
-        print(*_gaps(one, options, _record(Path(options.out, f"{name}.json"))), sep="\n")
+    record = _record(Path(options.out, f"{name}.json"))
+    hidden = (
+        f"only the server of {one.benchmark} knows the targets; upload the files, and compare with {_numbers(one.published)}"
+    )
+    lines = [hidden] if words[0] == "submit" else _gaps(one, record)
+    print(*lines, *(f"not comparable: {reason}" for reason in _differences(one, options, record)), sep="\n")
 
 
 def _record(path: Path) -> Mapping[str, Any]:
@@ -45,19 +47,23 @@ def _record(path: Path) -> Mapping[str, Any]:
     return record
 
 
-def _gaps(one: Reproduction, options: argparse.Namespace, record: Mapping[str, Any]) -> list[str]:
-    """A line for each published metric, and what keeps the numbers from being comparable."""
-    lines = [
+def _gaps(one: Reproduction, record: Mapping[str, Any]) -> list[str]:
+    """A line for each published metric."""
+    return [
         f"{metric:<12} {record['metrics'][metric]:6.2f} here, {value:6.2f} published, {record['metrics'][metric] - value:+6.2f}"
         for metric, value in one.published.items()
         if metric in record["metrics"]
     ]
-    differs = [
+
+
+def _differences(one: Reproduction, options: argparse.Namespace, record: Mapping[str, Any]) -> list[str]:
+    """What keeps the numbers from being comparable."""
+    reasons = [
         "another encoder" if options.encoder else None,
         "another split" if options.split and one.benchmark in SERVER_SPLITS else None,
         *(part.get("remark") for part in record["parts"].values()),
     ]
-    return lines + [f"not comparable: {reason}" for reason in dict.fromkeys(filter(None, differs))]
+    return list(dict.fromkeys(filter(None, reasons)))
 
 
 def _numbers(published: Mapping[str, float]) -> str:
