@@ -19,7 +19,7 @@ PYTEST = $(BIN)/python -m pytest
 PARALLEL = -n $(JOBS) --dist loadfile
 QUICK = tests/test_core.py tests/test_rules.py tests/test_rooms.py tests/test_readme.py tests/test_life.py
 
-.PHONY: demo test quick soak fuzz mutants test-lowest test-plugs lock licenses audit lint types format docs bench peers results clean
+.PHONY: demo test quick soak fuzz mutants test-lowest test-plugs test-slow lock licenses audit lint types format docs bench peers results clean
 
 demo: $(READY)
 	$(BIN)/python -m demo $(GALLERY)
@@ -58,6 +58,10 @@ test-lowest: $(MILVUS)/.ready
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip uv
 	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[demo,dev]' torchvision
 	$(LOWEST)/bin/python -m pytest $(PARALLEL)
+
+# test-slow: the installed wheel, the examples, a restarted server, whole sweeps and submissions. CI runs it after `test`
+test-slow: $(READY)
+	$(PYTEST) $(PARALLEL) -m slow
 
 # test-plugs: the adapters to packages of other people, against these, in an environment that stands on .venv (700 MB).
 # Last run: 11 passed in 15 s, mteb 2.26.24, langchain-core 1.8.3, llama-index-core 0.14.25

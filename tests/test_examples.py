@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+pytestmark = pytest.mark.slow
 PRINTS = "\n# prints:\n"
 NUMBER = re.compile(r"[+-]?\d+\.\d+")
 

@@ -40,7 +40,7 @@ class NamedEncoder:
         (lambda r, p: mm.Retriever(r.gallery, r.encoder, parts="swap"), "parts must be Parts(…), got 'swap'"),
         (lambda r, p: r.search(3, "in red"), "expected a path, a PIL image, an array, bytes or an open file, got 3"),
         (lambda r, p: r.search_requests([{"prompt": "x"}]), "search_many takes mappings"),
-        (lambda r, p: r.gallery.merge(r.gallery), "other must be a path, got <mmretrieve"),
+        (lambda r, p: r.gallery.merge(r.gallery), "other must be a path, got <Gallery of"),
         (lambda r, p: r.gallery.export(None), "folder must be a path, got None"),
         (lambda r, p: r.gallery.import_vectors(None), "folder must be a path, got None"),
         (lambda r, p: r.gallery.list_items(limit=-1), "limit must be a whole number of at least 0, got -1"),

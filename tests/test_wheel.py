@@ -9,6 +9,9 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("mmretrieve", "eval", "demo")
 BUILD = """

@@ -347,6 +347,7 @@ def test_encoders_without_a_vocabulary_use_the_general_one(encoder: Encoder) -> 
         ("seize", "multi_caption_opt", "multi_gpt-3.5_opt"),
     ],
 )
+@pytest.mark.slow
 def test_the_circo_queries_run_from_their_file(
     encoder: Encoder, made: Path, circo: Path, name: str, caption_field: str, rewrite_field: str
 ) -> None:

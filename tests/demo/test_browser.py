@@ -116,6 +116,7 @@ def test_a_link_with_a_token_gives_access(visit: Opener, tmp_path: Path, encoder
         served.stop()
 
 
+@pytest.mark.slow
 def test_the_page_continues_after_a_restart_of_the_server(
     visit: Opener, tmp_path: Path, encoder: mm.Encoder, photos: Path
 ) -> None:

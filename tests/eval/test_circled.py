@@ -43,6 +43,7 @@ def session(benchmark: Any, number: int, turns: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_shell_measures_sessions(circo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark = load_benchmark("circo", circo, "val")
     (tmp_path / "circo_val.json").write_text(json.dumps([session(benchmark, i, 1 + i % 3) for i in range(12)]))

@@ -128,6 +128,7 @@ def test_a_killed_run_resumes_to_the_same_record(place: Path, tmp_path: Path) ->
         )
 
 
+@pytest.mark.slow
 def test_a_sweep_agrees_with_runs_and_its_best_point_can_be_run(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_sweep_agrees_with_runs_and_its_best_point_can_be_run(
     assert plane["tuning"] == {"tuned on": "all queries", "reported on": "all queries"}
 
 
+@pytest.mark.slow
 def test_halves_are_the_default_and_recorded(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(place, "sweep", "fashioniq", tmp_path, "--betas", "0.5:1:2", "--gammas", "1:2:2")) == 0
     assert "tuned on the even queries, reported on the odd queries" in capsys.readouterr().out
@@ -171,6 +173,7 @@ def test_a_suite_is_the_mean_of_its_parts(place: Path, tmp_path: Path, capsys: p
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test_submissions_have_the_format_of_the_servers(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cirr = json_output(capsys, words(place, "submit", "cirr", tmp_path, "--pdv", "published"))
     circo = json_output(capsys, words(place, "submit", "circo", tmp_path, "--composer", "sum"))

@@ -62,7 +62,7 @@ def test_an_oracle_gains_what_its_hits_contain(monkeypatch: pytest.MonkeyPatch) 
         with_oracle, undecided = measured["judges"]["local"][weight], measured["judges"]["attributes"][weight]
         assert with_oracle["metrics"]["recall@1"] == 100 * share_in_pool() > before
         assert with_oracle["gain"]["difference"] == pytest.approx(with_oracle["metrics"]["recall@1"] - before)
-        assert undecided == {"metrics": measured["without"]["metrics"], "gain": {"difference": 0, "low": 0, "high": 0}}
+        assert undecided == {"metrics": measured["without"]["metrics"], "gain": {"difference": 0, "low": 0, "high": 0, "p": 1}}
     steps = {name: step["metrics"]["recall@1"] for name, step in measured["ablation"].items()}
     assert list(steps) == ["global", "+ roles", "+ local"]
     assert steps["+ local"] == 100 * share_in_pool(composer="roles", weights="base") > steps["+ roles"]
@@ -87,7 +87,7 @@ def test_the_best_of_one_patch_is_the_whole_image(monkeypatch: pytest.MonkeyPatc
     vectors = retriever.gallery.vectors(benchmark.gallery_ids)
     monkeypatch.setattr(type(retriever.encoder), "encode_patches", lambda *_: vectors[:, np.newaxis])
     same = measure_first_stage(benchmark, retriever)
-    assert same["best patches"] == same["whole images"] | {"gain": {"difference": 0, "low": 0, "high": 0}}
+    assert same["best patches"] == same["whole images"] | {"gain": {"difference": 0, "low": 0, "high": 0, "p": 1}}
     worse = np.stack([vectors, np.roll(vectors, 1, axis=0)], axis=1)  # each image also has the patch of another one
     monkeypatch.setattr(type(retriever.encoder), "encode_patches", lambda *_: worse)
     assert measure_first_stage(benchmark, retriever)["best patches"]["gain"]["high"] < 0

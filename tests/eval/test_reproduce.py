@@ -58,6 +58,7 @@ def test_what_is_missing_is_one_message(capsys: pytest.CaptureFixture[str]) -> N
         find_reproduction("pdv-circo-vitx")
 
 
+@pytest.mark.slow
 def test_a_row_runs_on_an_exported_wardrobe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export_wardrobe("circo", tmp_path / "data")
     words = ["--root", str(tmp_path / "data"), "--captioner", "tagger", "--rewriter", "swap", "--encoder", "wardrobe"]
@@ -103,6 +104,7 @@ def test_a_row_with_another_rule_is_left_out() -> None:
         find_reproduction("seize-cirr-vitg")
 
 
+@pytest.mark.slow
 def test_the_captions_of_ldre_answer_real_queries(circo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Six queries of CIRCO's test, with drawn images in the place of COCO's."""
     records = json.loads((circo.parents[1] / "circo" / "annotations" / "test.json").read_text(encoding="utf-8"))[:6]
