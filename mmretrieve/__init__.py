@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmretrieve.gallery.gallery import Gallery
     from mmretrieve.gallery.ingest import AddReport
     from mmretrieve.language.vocabulary import Vocabulary
+    from mmretrieve.opening import open_gallery
     from mmretrieve.options import Colors, ComposerName, Decode, RuleName
     from mmretrieve.ranking import Hit, Ranking
     from mmretrieve.registry import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         register_rewriter,
         register_rule,
     )
-    from mmretrieve.retriever import Retriever, open_gallery
+    from mmretrieve.retriever import Retriever
     from mmretrieve.session import Session, merge_turns
     from mmretrieve.sources import Columns, read_source
 
@@ -70,7 +71,7 @@ _MODULES = {
     "register_rewriter": "registry",
     "register_rule": "registry",
     "Retriever": "retriever",
-    "open_gallery": "retriever",
+    "open_gallery": "opening",
     "Session": "session",
     "merge_turns": "session",
 }

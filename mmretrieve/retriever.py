@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, reduce
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,87 +13,30 @@ import numpy as np
 
 from mmretrieve.answerable import JUDGED_HITS, Answerability
 from mmretrieve.axes import Axis, axis_from_words, check_axis, parse_words, sort_hits
-from mmretrieve.composers import Parts, make_composer
-from mmretrieve.composers.avoiding import PhrasesToAvoid, avoid_terms
-from mmretrieve.composers.base import Composer
-from mmretrieve.composers.factory import ComposerContext
+from mmretrieve.composers import Parts
 from mmretrieve.composition import Composition, check_composition
 from mmretrieve.concurrency import LruCache
-from mmretrieve.directions import PDV, Term
-from mmretrieve.encoders.base import Encoder, NamedEncoder
-from mmretrieve.encoders.deferred import DeferredEncoder
-from mmretrieve.encoders.loading import EncoderLike, as_encoder, load_encoder
-from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError, OptionError, checks_keywords
+from mmretrieve.directions import PDV
+from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.loading import EncoderLike, as_encoder
+from mmretrieve.errors import MissingError, MMRetrieveError, OptionError, checks_keywords
 from mmretrieve.filters import Where
 from mmretrieve.gallery.base import GalleryBase
-from mmretrieve.gallery.gallery import Gallery
-from mmretrieve.gallery.index.plan import Device as IndexDevice
 from mmretrieve.gallery.view import SearchOptions
 from mmretrieve.images import ImageLike, Region
-from mmretrieve.inputs import PreparedRequest, ReferenceReader, paraphrase_requests
 from mmretrieve.judges.base import Judge
 from mmretrieve.judges.reranking import judge_hits, judge_query
-from mmretrieve.language.base import Captioner, Paraphraser
-from mmretrieve.language.captioners.gallery import GalleryCaptioner
-from mmretrieve.language.captioners.tagger import Tagger
-from mmretrieve.language.options import named_captioner
-from mmretrieve.language.paraphrases import make_paraphraser
-from mmretrieve.language.rewriters import SwapRewriter
-from mmretrieve.language.role_compiler import RuleCompiler
-from mmretrieve.language.vocabulary import Vocabulary, default_vocabulary, own_vocabulary
-from mmretrieve.milvus.address import is_address
-from mmretrieve.milvus.gallery import MilvusGallery
-from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_JUDGE_K, DEFAULT_K, Dtype, RuleName
+from mmretrieve.opening import AnyGallery, defer_gallery_encoder, index_device, load_gallery_encoder, open_gallery
+from mmretrieve.options import AUTO, BALANCED, BASE, DEFAULT_JUDGE_K, DEFAULT_K
 from mmretrieve.ranking import Ranking
 from mmretrieve.registry import COMPOSERS, JUDGES
-from mmretrieve.request import EMPTY_QUERY, SearchRequest, Weights, parse_requests, parse_weights
-from mmretrieve.rules import ScoreRule
+from mmretrieve.request import SearchRequest, Weights, parse_requests, parse_weights
+from mmretrieve.request_composer import RequestComposer
 from mmretrieve.session import DEFAULT_DECAY, Session
 from mmretrieve.vectors import Float32
-from mmretrieve.weighting import AVOID, AXIS, automatic_weights, balanced_weights
+from mmretrieve.weighting import automatic_weights, balanced_weights
 
 logger = logging.getLogger(__name__)
-AnyGallery = GalleryBase[Any]
-"""A gallery in a folder (`Gallery`) or on a server (`MilvusGallery`)."""
-LIKE_WEIGHTS = {"more": 0.75, "less": -0.25}  # Rocchio: what is wanted, and what is not, beside the query's own 1
-
-
-@checks_keywords
-def open_gallery(
-    address: str | Path, *, encoder: EncoderLike | None = None, device: IndexDevice | str = IndexDevice.AUTO
-) -> AnyGallery:
-    """Opens the gallery in a folder or on a Milvus server.
-
-    Parameters
-    ----------
-    address : str or Path
-        A folder, or ``"milvus://[USER:PASSWORD@]HOST[:PORT]/[DATABASE/]COLLECTION"`` (``milvuss://`` over TLS).
-    encoder : Encoder, or an object that `load_encoder` takes, optional
-        The encoder that made the gallery. Only adding needs it.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the index of a folder is searched (see `Gallery.open`). A Milvus server ignores it.
-
-    Returns
-    -------
-    Gallery or MilvusGallery
-        The gallery.
-
-    Raises
-    ------
-    GalleryError
-        If there is no gallery, it is damaged, another encoder made it, or the server does not answer.
-    OptionError
-        If the address or `device` is invalid.
-
-    Examples
-    --------
-    >>> import mmretrieve as mm
-    >>> len(mm.open_gallery(mm.wardrobe.gallery_folder()))
-    2000
-    """
-    if is_address(address):
-        return MilvusGallery.open(str(address), encoder=encoder)
-    return Gallery.open(address, encoder=encoder, device=device)
 
 
 class Retriever:
@@ -135,9 +77,8 @@ class Retriever:
             raise OptionError(f"expected a gallery, such as what open_gallery returns, got {gallery!r:.80}")
         if not isinstance(parts, Parts | None):
             raise OptionError(f"parts must be Parts(…), got {parts!r:.80}")
-        self.gallery, self.encoder, self._given_parts = gallery, gallery.use_encoder(encoder), parts or Parts()
-        self._references = ReferenceReader(gallery, self.encoder)
-        self._composers: dict[tuple[str, str], Composer] = {}
+        self.gallery, self.encoder = gallery, gallery.use_encoder(encoder)
+        self._request_composer = RequestComposer(gallery, self.encoder, parts or Parts())
         self._judges: dict[str, Judge] = {}
 
     @classmethod
@@ -190,9 +131,9 @@ class Retriever:
         >>> len(retriever.gallery), retriever.encoder.dim
         (2000, 128)
         """
-        gallery = open_gallery(path, device=_index_device(device))
+        gallery = open_gallery(path, device=index_device(device))
         if encoder is None:
-            encoder = _deferred_encoder(gallery, device, dtype) if lazy else _load_encoder(gallery, device, dtype)
+            encoder = (defer_gallery_encoder if lazy else load_gallery_encoder)(gallery, device, dtype)
         checked = as_encoder(encoder)
         return cls(gallery, checked, parts=parts(checked) if callable(parts) else parts)
 
@@ -773,23 +714,7 @@ class Retriever:
         >>> [query.names for query in retriever.compose_requests([SearchRequest.parse(prompt="a red dress")])]
         [('prompt',)]
         """
-        paraphrases = paraphrase_requests(requests, self._paraphraser)
-        prepared = [
-            PreparedRequest.of(request, self._compiler, own) for request, own in zip(requests, paraphrases, strict=True)
-        ]
-        references = self._references.read(requests)
-        inputs = [one.inputs(of_each) for one, of_each in zip(prepared, references, strict=True)]
-        keys = [(one.composer, one.request.rule or RuleName.LINEAR.value) for one in prepared]
-        parts: list[list[Composition]] = [[] for _ in prepared]
-        for key in dict.fromkeys(keys):
-            members = [i for i, other in enumerate(keys) if other == key and inputs[i]]
-            together = [one for i in members for one in inputs[i]]
-            compositions = iter(self._composer(*key).compose(together) if together else ())
-            for i in members:
-                parts[i] = list(islice(compositions, len(inputs[i])))
-        wholes = [one.combine(of_each) if of_each else None for one, of_each in zip(prepared, parts, strict=True)]
-        avoided = self._avoid_terms(prepared, wholes)
-        return [self._composition_of(*one) for one in zip(prepared, wholes, avoided, strict=True)]
+        return self._request_composer.compose(requests)
 
     def ids_of_references(self, request: SearchRequest) -> list[str]:
         """Returns the items that a request has as references, and those with the same content.
@@ -817,7 +742,7 @@ class Retriever:
         >>> retriever.ids_of_references(SearchRequest.parse(image=mm.wardrobe.pictures_folder() / "red-checked-dress-1815.png"))
         ['red-checked-dress-1815.png']
         """
-        return self._references.ids([request])[0]
+        return self._request_composer.references.ids([request])[0]
 
     def with_answerable(self, rankings: Sequence[Ranking], compositions: Sequence[Composition]) -> list[Ranking]:
         """Adds `answerable` to rankings: whether the gallery has what each query asks for. All vectors are read in one call.
@@ -890,9 +815,25 @@ class Retriever:
         """
         if request.judge is None:
             return ranking
-        query = judge_query(request, self._references.first_picture(request))
+        query = judge_query(request, self._request_composer.references.first_picture(request))
         judge = self._judge(request.judge)
         return judge_hits(ranking, judge, request, query, self._documents(judge, ranking.ids[: request.judge_k]))
+
+    @property
+    def caches(self) -> dict[str, LruCache[Any]]:
+        """What is remembered: vectors of reference images by content, and features of texts, if the encoder keeps them."""
+        texts = getattr(self.encoder, "recent_texts", None)
+        return {"images": self._request_composer.references.vectors} | ({"texts": texts} if isinstance(texts, LruCache) else {})
+
+    @property
+    def composers(self) -> tuple[str, ...]:
+        """The names of the composers that combine a reference with a prompt, and whose parts this retriever has."""
+        return tuple(name for name in COMPOSERS if self._request_composer.supports(name))
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The names of the judges that can look at hits of this gallery, with its encoder. Each is made once."""
+        return tuple(name for name in JUDGES if self._judges_by(name))
 
     def _documents(self, judge: Judge, ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """What a judge gets of each item: its patches if it reads them and the gallery has them, else its image; None without both."""
@@ -914,8 +855,14 @@ class Retriever:
         if not isinstance(judge, str):
             return judge
         if judge not in self._judges:
-            self._judges[judge] = JUDGES.build(judge, ComposerContext(self.encoder, self._parts, self.gallery.scores))
+            self._judges[judge] = JUDGES.build(judge, self._request_composer.context)
         return self._judges[judge]
+
+    def _judges_by(self, name: str) -> bool:
+        try:
+            return self._judge(name) is not None
+        except MMRetrieveError:  # such as an encoder without patches
+            return False
 
     def _example_vectors(self, end: str, examples: Sequence[ImageLike]) -> Float32:
         """(n, d) vectors of items, by their ids, and of images."""
@@ -927,7 +874,7 @@ class Retriever:
 
     def _excluded_references(self, requests: Sequence[SearchRequest]) -> list[list[str]]:
         """The ids of the references of each request that leaves them out; [] for the others."""
-        ids = iter(self._references.ids([request for request in requests if request.exclude_reference]))
+        ids = iter(self._request_composer.references.ids([request for request in requests if request.exclude_reference]))
         return [next(ids) if request.exclude_reference else [] for request in requests]
 
     def _weigh_by_name(self, composition: Composition, weights: Weights | str, keep_rule: bool) -> Composition:
@@ -941,167 +888,6 @@ class Retriever:
         assert isinstance(weights, Mapping)  # `parse_weights` lets nothing else through
         return composition.with_weights(weights)
 
-    def _avoid_terms(
-        self, prepared: Sequence[PreparedRequest], compositions: Sequence[Composition | None]
-    ) -> list[Composition | None]:
-        """For each request the terms of what it avoids; None if it avoids nothing."""
-        queries: list[PhrasesToAvoid | None] = []
-        for one, composition in zip(prepared, compositions, strict=True):
-            words = {} if composition is None else composition.words
-            if one.avoid:
-                _check_weighs(one.rule, AVOID)
-            avoided = PhrasesToAvoid(one.avoid, one.avoid_weights, words.get(Term.TEXT), words.get(Term.COMPOSED))
-            queries.append(avoided if one.avoid else None)
-        terms = iter(avoid_terms(self.encoder, self._swap.lexicon, [query for query in queries if query is not None]))
-        return [None if query is None else next(terms) for query in queries]
-
-    def _composition_of(
-        self, prepared: PreparedRequest, composition: Composition | None, avoided: Composition | None
-    ) -> Composition:
-        """The composition of a request's inputs with the terms of what it avoids, likes and dislikes, and of its axis, under its rule."""
-        request, rule, parts = prepared.request, prepared.rule, [composition, avoided]
-        for role, ids in {"more": request.more_like, "less": request.less_like}.items():
-            if ids:
-                _check_weighs(rule, role)
-                parts.append(Composition.of(role, self.gallery.vectors(ids), LIKE_WEIGHTS[role], ids))
-        if request.axis:
-            _check_weighs(rule, AXIS)
-            along = axis_from_words(self.encoder, request.axis, request.axis_opposite).composition
-            parts.append(along.weighted({AXIS: request.axis_weight}))
-        present = [part for part in parts if part is not None]
-        if not present:
-            raise OptionError(EMPTY_QUERY)
-        whole = reduce(Composition.with_terms, present)
-        return whole if rule is None else whole.with_rule(rule)
-
-    @property
-    def caches(self) -> dict[str, LruCache[Any]]:
-        """What is remembered: vectors of reference images by content, and features of texts, if the encoder keeps them."""
-        texts = getattr(self.encoder, "recent_texts", None)
-        return {"images": self._references.vectors} | ({"texts": texts} if isinstance(texts, LruCache) else {})
-
-    @property
-    def composers(self) -> tuple[str, ...]:
-        """The names of the composers that combine a reference with a prompt, and whose parts this retriever has."""
-        return tuple(name for name in COMPOSERS if self._composes(name))
-
-    @property
-    def judges(self) -> tuple[str, ...]:
-        """The names of the judges that can look at hits of this gallery, with its encoder. Each is made once."""
-        return tuple(name for name in JUDGES if self._judges_by(name))
-
-    def _judges_by(self, name: str) -> bool:
-        try:
-            return self._judge(name) is not None
-        except MMRetrieveError:  # such as an encoder without patches
-            return False
-
-    def _composes(self, name: str) -> bool:
-        entry = COMPOSERS[name]
-        try:
-            return entry.reads_image and entry.reads_prompt and self._composer(name, RuleName.LINEAR) is not None
-        except OptionError:  # a part is missing
-            return False
-
-    def _composer(self, name: str, rule: str) -> Composer:
-        if (name, rule) not in self._composers:
-            parts = self._parts
-            self._composers[name, rule] = make_composer(name, self.encoder, parts, score=self.gallery.scores, rule=rule)
-        return self._composers[name, rule]
-
-    @property
-    def _parts(self) -> Parts:
-        """What was given, and the choices of searches for what was not."""
-        given = self._given_parts
-        return replace(given, vocabulary=self._vocabulary, captioner=self._captioner, rewriter=given.rewriter or self._swap)
-
-    @cached_property
-    def _captioner(self) -> Captioner:
-        """What describes references for all composers: what was given, else the fields of items and the tagger."""
-        given = self._given_parts.captioner
-        if isinstance(given, str):
-            return named_captioner(given, self.encoder, self._vocabulary)
-        tagger = Tagger(self.encoder, self._vocabulary)
-        return given or GalleryCaptioner(self.gallery.vocabulary, self.gallery.fields_near, tagger)
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        """The words of rewrites and tags: those that were given or chosen for the gallery, else the encoder's, the fields' or general ones."""
-        of_fields = self.gallery.vocabulary
-        chosen = of_fields if self.gallery.vocabulary_fields else None
-        return (
-            self._given_parts.vocabulary
-            or chosen
-            or own_vocabulary(self.encoder)
-            or of_fields
-            or default_vocabulary(self.encoder)
-        )
-
-    @cached_property
-    def _swap(self) -> SwapRewriter:
-        return SwapRewriter(self._vocabulary)
-
-    @property
-    def _compiler(self) -> RuleCompiler:
-        """What reads prompts: it knows the vocabulary's own negations."""
-        return self._swap.compiler
-
-    @cached_property
-    def _paraphraser(self) -> Paraphraser:
-        """What says prompts in other words: what was given, else templates."""
-        return make_paraphraser(self._given_parts.paraphraser, self._vocabulary)
-
     @cached_property
     def _answerability(self) -> Answerability:
         return Answerability(self.encoder)
-
-
-def _check_weighs(rule: ScoreRule | None, role: str) -> None:
-    """OptionError for terms beside a rule that has no weights for them."""
-    if rule is not None and not rule.uses_weights:
-        name = f"{role}_like" if role in LIKE_WEIGHTS else role
-        raise OptionError(f"the {str(rule.name)!r} rule has no weights: leave out {name}")
-
-
-def _index_device(device: str) -> IndexDevice:
-    """The device of the index for a device of torch: FAISS uses all GPUs of the machine or none, and does not support MPS."""
-    kind = str(device).partition(":")[0]
-    return IndexDevice(kind) if kind in (IndexDevice.AUTO, IndexDevice.CUDA) else IndexDevice.CPU
-
-
-def _deferred_encoder(gallery: AnyGallery, device: str, dtype: str) -> DeferredEncoder:
-    """The encoder of a gallery, not loaded yet. A device or a dtype that is named is checked at once, with torch."""
-    if (device, dtype) != (AUTO, AUTO):
-        _dtype(gallery, device, dtype)
-
-    def load() -> NamedEncoder:
-        encoder = _load_encoder(gallery, device, dtype)
-        gallery.check_encoder(encoder)
-        return encoder
-
-    return DeferredEncoder(gallery.encoder_identity, gallery.dim, load)
-
-
-def _dtype(gallery: AnyGallery, device: str, dtype: str) -> Dtype:
-    """The dtype for a gallery. Raises OptionError or GalleryError if it, or the device, is not available."""
-    from mmretrieve.encoders import dtypes, openclip
-
-    return dtypes.dtype_of_gallery(dtype, openclip.resolve_device(device), gallery.dtype, gallery.path)
-
-
-def _load_encoder(gallery: AnyGallery, device: str, dtype: str) -> NamedEncoder:
-    from mmretrieve.encoders.openclip import preprocessing_of  # torch only where an encoder is not given
-
-    dtype = _dtype(gallery, device, dtype)
-    identity = gallery.encoder_identity
-    try:
-        return load_encoder(identity.model, device=device, dtype=dtype, preprocessing=preprocessing_of(identity))
-    except OptionError as error:  # the name is not one of `load_encoder`
-        raise GalleryError(
-            f"{gallery.path}: this gallery was made by {identity.model!r}, which load_encoder does not know; pass encoder=, "
-            "the object that made it, or search with vectors: open_gallery(path).search(vector)"
-        ) from error
-    except MMRetrieveError as error:
-        raise GalleryError(
-            f"{gallery.path}: the encoder that made this gallery cannot be loaded; name its folder with --encoder, or pass encoder=: {error}"
-        ) from error

@@ -49,6 +49,8 @@ ORDER = [
     "milvus",
     "inputs",
     "answerable",
+    "opening",
+    "request_composer",
     "retriever",
     "service",
     "wardrobe",

@@ -25,7 +25,7 @@ from mmretrieve.options import load_json
 
 def info(options: argparse.Namespace) -> int:
     """Prints what a gallery holds, its encoder and its index."""
-    from mmretrieve.retriever import open_gallery
+    from mmretrieve.opening import open_gallery
 
     entries = open_gallery(resolve_gallery(options.gallery)).info()
     print_result(options, _format_entries(entries), entries)
@@ -34,7 +34,7 @@ def info(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Reads a gallery back and lists everything that is damaged."""
-    from mmretrieve.retriever import open_gallery
+    from mmretrieve.opening import open_gallery
 
     gallery = open_gallery(resolve_gallery(options.gallery))
     problems = gallery.verify()
@@ -46,7 +46,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def delete(options: argparse.Namespace) -> int:
     """Removes items from a gallery, all or none."""
-    from mmretrieve.retriever import open_gallery
+    from mmretrieve.opening import open_gallery
 
     gallery = open_gallery(resolve_gallery(options.gallery))
     gallery.delete(options.ids)
@@ -82,7 +82,7 @@ def merge(options: argparse.Namespace) -> int:
 
 def duplicates(options: argparse.Namespace) -> int:
     """Prints groups of items that are the same file, or near duplicates; one group per line."""
-    from mmretrieve.retriever import open_gallery
+    from mmretrieve.opening import open_gallery
 
     gallery = open_gallery(resolve_gallery(options.gallery))
     with progress_bar(len(gallery), "items", options.quiet or options.min_score is None) as progress:
@@ -128,7 +128,7 @@ def push(options: argparse.Namespace) -> int:
 def pull(options: argparse.Namespace) -> int:
     """Copies a collection of a Milvus server into a gallery, which is created if there is none; can be repeated."""
     from mmretrieve.milvus.transfer import pull_into
-    from mmretrieve.retriever import open_gallery
+    from mmretrieve.opening import open_gallery
 
     with progress_bar(len(open_gallery(options.address)), "items", options.quiet) as progress:
         report = pull_into(options.gallery, options.address, progress=progress.update)

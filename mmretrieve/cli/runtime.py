@@ -97,7 +97,8 @@ def open_retriever(options: argparse.Namespace, *, lazy: bool = False) -> Retrie
     """The named gallery with its encoder and the named captioner, rewriter, compiler and describer. lazy: as `Retriever.open`."""
     from mmretrieve.composers import parts_from
     from mmretrieve.language.vocabulary import Vocabulary
-    from mmretrieve.retriever import Retriever, open_gallery
+    from mmretrieve.opening import open_gallery
+    from mmretrieve.retriever import Retriever
 
     address = resolve_gallery(options.gallery)
     language = language_options(options)

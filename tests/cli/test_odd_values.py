@@ -115,6 +115,6 @@ def test_errors_of_the_system_are_sentences(monkeypatch: pytest.MonkeyPatch, cap
         def fail(*_: object, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr("mmretrieve.retriever.open_gallery", fail)
+        monkeypatch.setattr("mmretrieve.opening.open_gallery", fail)
         assert main(["info", "g"]) == 1
         assert capsys.readouterr().err == f"{line} (--debug shows where)\n"
