@@ -1,4 +1,4 @@
-"""The examples run, and print what their last lines say."""
+"""The examples run: scripts print what their last lines say, and the notebook shows what is stored in it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import runpy
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+import mmretrieve as mm
+
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
 pytestmark = pytest.mark.slow
 PRINTS = "\n# prints:\n"
 NUMBER = re.compile(r"[+-]?\d+\.\d+")
@@ -31,6 +36,29 @@ def test_an_example_prints_what_it_says(
     said = [line.removeprefix("#") for line in expected.rstrip("\n").splitlines()]
     assert said
     assert list(map(words, printed)) == [words(line) for line in said]
+
+
+def test_the_notebook_shows_what_is_stored_in_it() -> None:
+    mm.wardrobe.gallery_folder()  # drawn before the kernel runs, whose cells have a limit of time
+    notebook = nbformat.read(FOLDER / "notebook.ipynb", as_version=4)
+    stored = results(notebook)
+    assert len(stored) >= 6
+    assert all("text/html" in data for data in stored)
+    NotebookClient(notebook, timeout=120).execute()
+    computed = results(notebook)
+    assert [plain_words(data) for data in computed] == [plain_words(data) for data in stored]
+    assert [data["text/html"].count("<img") for data in computed] == [data["text/html"].count("<img") for data in stored]
+
+
+def results(notebook: nbformat.NotebookNode) -> list[dict[str, str]]:
+    """What the cells of a notebook show, by media type."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output["data"] for output in outputs if output.output_type == "execute_result"]
+
+
+def plain_words(data: dict[str, str]) -> list[object]:
+    """The words of a result as text, without the folder of a gallery."""
+    return [word for word in words(data["text/plain"]) if not str(word).startswith("/")]
 
 
 def words(line: str) -> list[object]:
