@@ -64,12 +64,17 @@ def index_device(device: str) -> IndexDevice:
     return IndexDevice(kind) if kind in (IndexDevice.AUTO, IndexDevice.CUDA) else IndexDevice.CPU
 
 
-def load_gallery_encoder(gallery: AnyGallery, device: str, dtype: str) -> NamedEncoder:
-    """The encoder of a gallery, by the name that the gallery stores. Raises GalleryError if it cannot be loaded."""
+def load_gallery_encoder(gallery: AnyGallery, device: str, dtype: str, name: str | Path | None = None) -> NamedEncoder:
+    """The encoder of a gallery, by the name that the gallery stores or by another one, in the dtype of the gallery.
+
+    Raises GalleryError if the stored name cannot be loaded, and what `load_encoder` raises for another one.
+    """
     from mmretrieve.encoders.openclip import preprocessing_of  # torch only where an encoder is not given
 
     dtype = _dtype(gallery, device, dtype)
     identity = gallery.encoder_identity
+    if name is not None:
+        return load_encoder(name, device=device, dtype=dtype, preprocessing=preprocessing_of(identity))
     try:
         return load_encoder(identity.model, device=device, dtype=dtype, preprocessing=preprocessing_of(identity))
     except OptionError as error:  # the name is not one of `load_encoder`

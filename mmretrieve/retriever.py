@@ -99,8 +99,8 @@ class Retriever:
         ----------
         path : str or Path
             The folder of a gallery, or ``"milvus://host:port/collection"``.
-        encoder : Encoder, or an object that `load_encoder` takes, optional
-            The encoder that made the gallery. By default it is loaded by the name that the gallery stores.
+        encoder : str, Path or Encoder, optional
+            The encoder that made the gallery: what `load_encoder` takes. By default it is loaded by the name that the gallery stores.
         device : str, default="auto"
             Where the encoder computes: "auto", "cpu", "cuda", "cuda:N" or "mps". With "auto" and "cuda" the index is searched on
             GPUs as well.
@@ -132,7 +132,9 @@ class Retriever:
         (2000, 128)
         """
         gallery = open_gallery(path, device=index_device(device))
-        if encoder is None:
+        if isinstance(encoder, str | Path):
+            encoder = load_gallery_encoder(gallery, device, dtype, encoder)
+        elif encoder is None:
             encoder = (defer_gallery_encoder if lazy else load_gallery_encoder)(gallery, device, dtype)
         checked = as_encoder(encoder)
         return cls(gallery, checked, parts=parts(checked) if callable(parts) else parts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmretrieve.cli import arguments, runtime
 from mmretrieve.cli.runtime import (
     DONE,
+    load_encoder_for,
     load_named_encoder,
     open_retriever,
     print_messages,
@@ -51,7 +52,7 @@ def index(options: argparse.Namespace) -> int:
         with progress_bar(len(other), "items", options.quiet) as progress:
             gallery = Gallery.like(options.gallery, other)
             if options.patches:
-                gallery.use_encoder(load_named_encoder(options, options.encoder or gallery.encoder_identity.model, gallery))
+                gallery.use_encoder(load_encoder_for(options, gallery))
             return _finish_write(options, gallery, gallery.merge(other.path, progress=progress.update))
     source, captions = _source(options), _captions(options)  # a wrong source must not leave an empty gallery behind
     gallery = _gallery_to_fill(options)
@@ -167,9 +168,8 @@ def _gallery_to_fill(options: argparse.Namespace) -> Gallery:
             raise OptionError(
                 f"{folder}: this gallery was made with --{name} {made_with!s}; leave out --{name}, or index into a new gallery"
             )
-    return Gallery.open(
-        folder, encoder=load_named_encoder(options, options.encoder or existing.encoder_identity.model, existing)
-    )
+    existing.use_encoder(load_encoder_for(options, existing))
+    return existing
 
 
 def _finish_write(options: argparse.Namespace, gallery: Gallery, report: AddReport) -> int:

@@ -24,8 +24,8 @@ from mmretrieve.options import BUILT_IN
 
 if TYPE_CHECKING:
     from mmretrieve.encoders.base import NamedEncoder
-    from mmretrieve.gallery.base import GalleryBase
     from mmretrieve.gallery.ingest import AddReport
+    from mmretrieve.opening import AnyGallery
     from mmretrieve.retriever import Retriever
     from mmretrieve.server.app import Page
 
@@ -97,15 +97,13 @@ def open_retriever(options: argparse.Namespace, *, lazy: bool = False) -> Retrie
     """The named gallery with its encoder and the named captioner, rewriter, compiler and describer. lazy: as `Retriever.open`."""
     from mmretrieve.composers import parts_from
     from mmretrieve.language.vocabulary import Vocabulary
-    from mmretrieve.opening import open_gallery
     from mmretrieve.retriever import Retriever
 
-    address = resolve_gallery(options.gallery)
     language = language_options(options)
     vocabulary = None if options.vocabulary is None else Vocabulary.read(options.vocabulary)
     opened = Retriever.open(
-        address,
-        encoder=load_named_encoder(options, options.encoder, open_gallery(address)) if options.encoder else None,
+        resolve_gallery(options.gallery),
+        encoder=options.encoder or None,
         device=options.device,
         dtype=options.dtype,
         lazy=lazy,
@@ -181,16 +179,18 @@ def _requires(extra: str) -> Iterator[None]:
         raise MMRetrieveError(f"{error.name} is missing; install it with: pip install 'mmretrieve[{extra}]'") from error
 
 
-def load_named_encoder(options: argparse.Namespace, spec: str, gallery: GalleryBase[Any] | None = None) -> NamedEncoder:
-    """The encoder of that name, in the dtype of the options or of the gallery that it is for."""
-    from mmretrieve.encoders.dtypes import dtype_of_gallery
+def load_named_encoder(options: argparse.Namespace, spec: str) -> NamedEncoder:
+    """The encoder of that name, on the device and in the dtype of the options."""
     from mmretrieve.encoders.loading import load_encoder
-    from mmretrieve.encoders.openclip import resolve_device
 
-    dtype = options.dtype
-    if gallery is not None:
-        dtype = dtype_of_gallery(dtype, resolve_device(options.device), gallery.dtype, gallery.path)
-    return load_encoder(spec, device=options.device, dtype=dtype)
+    return load_encoder(spec, device=options.device, dtype=options.dtype)
+
+
+def load_encoder_for(options: argparse.Namespace, gallery: AnyGallery) -> NamedEncoder:
+    """The encoder of a gallery, by the name of the options if they have one."""
+    from mmretrieve.opening import load_gallery_encoder
+
+    return load_gallery_encoder(gallery, options.device, options.dtype, options.encoder or None)
 
 
 def progress_bar(total: int, unit: str, quiet: bool) -> Any:

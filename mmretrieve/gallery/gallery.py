@@ -23,7 +23,7 @@ from mmretrieve.encoders.base import (
     dtype_of,
     identity_of,
 )
-from mmretrieve.encoders.loading import EncoderLike, as_encoder
+from mmretrieve.encoders.loading import EncoderLike, as_encoder, load_encoder
 from mmretrieve.errors import GalleryError, OptionError, checks_keywords
 from mmretrieve.gallery import copying, sharing, transfer, vocabularies
 from mmretrieve.gallery.base import GalleryBase
@@ -140,8 +140,8 @@ class Gallery(GalleryBase[LocalView]):
         ----------
         path : str or Path
             A folder that does not exist or is empty.
-        encoder : Encoder, or an object that `load_encoder` takes
-            The encoder of all images that will be added.
+        encoder : str, Path or Encoder
+            The encoder of all images that will be added: what `load_encoder` takes, such as a name.
         decode : {"exact", "fast"}, default="exact"
             How all images are decoded.
         colors : {"srgb", "raw"}, default="srgb"
@@ -175,11 +175,11 @@ class Gallery(GalleryBase[LocalView]):
         >>> import tempfile
         >>> import mmretrieve as mm
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder=mm.load_encoder("wardrobe"), setting=mm.PDV(beta=0.75))
+        ...     gallery = mm.Gallery.create(f"{folder}/g", encoder="wardrobe", setting=mm.PDV(beta=0.75))
         ...     len(gallery), gallery.dim
         (0, 128)
         """
-        encoder = as_encoder(encoder)
+        encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else as_encoder(encoder)
         captions = CaptionBlend.of(caption_field, caption_weight)
         manifest = _new_manifest(encoder, getattr(encoder, "dim", None), decode, setting, colors, dtype_of(encoder), captions)
         return cls(manifest.create_store(check_path("path", path)), encoder)

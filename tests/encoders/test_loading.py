@@ -81,6 +81,17 @@ def test_wrong_arguments_are_refused(value: object, options: dict[str, Any], mes
         mm.load_encoder(value, **options)
 
 
+def test_galleries_are_created_and_opened_with_names_of_encoders(photos: Path, tmp_path: Path) -> None:
+    gallery = mm.Gallery.create(tmp_path / "g", encoder="wardrobe")
+    assert gallery.add(photos).added == len(gallery) > 0
+    assert mm.Retriever.open(tmp_path / "g", encoder="wardrobe").search(prompt="in red", k=3).ids
+    with pytest.raises(OptionError, match="'wardrobes'"):
+        mm.Retriever.open(tmp_path / "g", encoder="wardrobes")
+    with pytest.raises(OptionError, match="'wardrobes'"):
+        mm.Gallery.create(tmp_path / "h", encoder="wardrobes")
+    assert not (tmp_path / "h").exists()
+
+
 def test_models_are_recognized_without_an_import() -> None:
     """What is passed to every gallery imports no package; a class of that package does, and one derived from it, too."""
     code = (
