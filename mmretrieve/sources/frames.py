@@ -76,7 +76,7 @@ class Frame:
         ids = IdRegistry()
         for number, row in enumerate(self._rows):
             picture, path = _picture(row[self._image])
-            id_ = path or f"{number:08}" if self._id is None else str(row[self._id])
+            id_ = (path or f"{number:08}") if self._id is None else _id_text(row[self._id])
             fields = {
                 name: value
                 for name, value in row.items()
@@ -205,6 +205,13 @@ def _image_column(rows: _Rows, where: str) -> str:
             if _picture(value)[0] is not None and not isinstance(value, str):
                 return name
     raise GalleryError(f"{where}: no column of images among {list_names(rows.names)}; name the column of images")
+
+
+def _id_text(value: object) -> str:
+    """An id; empty where it is missing. A column of whole numbers with a missing value has floats in pandas: 7.0 is the id 7."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value)
 
 
 def _save(picture: Any, folder: Path) -> Path:

@@ -141,6 +141,14 @@ def test_a_wrong_row_is_reported_and_the_others_are_added(gallery: mm.Gallery) -
     assert "not an image that can be read" in report.failed["d"]
 
 
+def test_a_missing_id_is_a_wrong_row_and_does_not_change_other_ids(gallery: mm.Gallery) -> None:
+    """pandas stores whole numbers beside a missing one as floats."""
+    report = gallery.add(pd.DataFrame({"id": [7, None, 12], "image": images(3)}))
+    assert (gallery.ids, report.failed) == (("7", "12"), {"row 1": "the id is empty"})
+    report = gallery.add(pd.DataFrame({"id": ["a", None], "image": images(2)}))
+    assert (gallery.ids, report.failed) == (("7", "12", "a"), {"row 1": "the id is empty"})
+
+
 @pytest.mark.parametrize(
     ("frame", "columns", "message"),
     [
