@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.benchmarks import catalogue, circo, cirr, fashioniq, genecis, icir
+from eval.benchmarks import catalogue, circo, cirr, fashioniq, genecis, icir, lasco
 from eval.benchmarks.base import Benchmark, BenchmarkQuery, Protocol
 from eval.files import digest
 from mmretrieve import wardrobe
@@ -27,6 +27,7 @@ class BenchmarkName(OptionEnum):
     CIRCO = circo.NAME
     GENECIS = genecis.NAME
     ICIR = icir.NAME
+    LASCO = lasco.NAME
     WARDROBE = "wardrobe"
     CATALOGUE = catalogue.NAME
 
@@ -81,6 +82,7 @@ FAMILIES: dict[BenchmarkName, Family] = {
         "GeneCIS", genecis.load, genecis.SPLITS, genecis.ROOT_CONTENTS, genecis.TASKS, genecis.list_tasks
     ),
     BenchmarkName.ICIR: Family("i-CIR", lambda root, *_: icir.load(root), icir.SPLITS, icir.ROOT_CONTENTS),
+    BenchmarkName.LASCO: Family("LaSCo", lambda root, *_: lasco.load(root), lasco.SPLITS, lasco.ROOT_CONTENTS),
     BenchmarkName.WARDROBE: Family("Wardrobe", lambda *_: load_wardrobe(), WARDROBE_SPLITS, None),
     BenchmarkName.CATALOGUE: Family(
         "Catalogue",

@@ -94,7 +94,7 @@ def test_vectors_of_other_shapes_are_refused() -> None:
 
 def test_unknown_names_are_option_errors() -> None:
     for name, message in {
-        "imagenet": "unknown benchmark 'imagenet'; choose from: cirr, fashioniq, circo, genecis, icir, wardrobe, catalogue",
+        "imagenet": "unknown benchmark 'imagenet'; choose from: cirr, fashioniq, circo, genecis, icir, lasco, wardrobe, catalogue",
         "catalogue": "catalogue needs its folder: give --root FOLDER with items.csv",
         "fashioniq": "fashioniq has parts: choose from fashioniq:dress, fashioniq:shirt, fashioniq:toptee",
         "fashioniq:shoes": "unknown part of fashioniq 'shoes'",
