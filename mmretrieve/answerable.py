@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mmretrieve.composition import Composition, direction_of
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.language.vocabulary import GENERAL, Vocabulary
 from mmretrieve.vectors import Float32
 from mmretrieve.weighting import APPEND_AMOUNTS, MIN_DEVIATION, STANDARD_TERMS, Spread
@@ -92,7 +93,7 @@ class Answerability:
     def _words(self) -> Spread:
         """The distribution of the vectors of ordinary words."""
         words = [word for group in Vocabulary.read(GENERAL).groups for word in group.words if word]
-        return Spread.of(self.encoder.encode_texts(words[:: max(1, len(words) // WORDS)]))
+        return Spread.of(encode_texts(self.encoder, words[:: max(1, len(words) // WORDS)]))
 
 
 def _probability(composition: Composition, lead: float, score: float) -> float:

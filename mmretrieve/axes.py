@@ -9,6 +9,7 @@ import numpy as np
 
 from mmretrieve.composition import Composition
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.request import check_text
@@ -117,7 +118,7 @@ def parse_words(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
 def axis_from_words(encoder: Encoder, words: Sequence[str], opposite: Sequence[str] = ()) -> Axis:
     """The axis between the mean sentences of both ends: from "Y" to "X", or from "not X" to "very X" without an opposite.
 
-    Raises VectorError if the encoder does not distinguish them.
+    Raises OptionError if the encoder does not distinguish them.
 
     Source: Linear Spaces of Meanings, arXiv 2302.14383
     """
@@ -125,8 +126,11 @@ def axis_from_words(encoder: Encoder, words: Sequence[str], opposite: Sequence[s
         (words, opposite) if opposite else ([MORE.format(word) for word in words], [LESS.format(word) for word in words])
     )
     ends = [[template.format(word) for word in end for template in TEMPLATES] for end in (high, low)]
-    rows = encoder.encode_texts([text for end in ends for text in end])
-    return Axis.between(", ".join(words), rows[: len(ends[0])], rows[len(ends[0]) :])
+    rows = encode_texts(encoder, [text for end in ends for text in end])
+    try:
+        return Axis.between(", ".join(words), rows[: len(ends[0])], rows[len(ends[0]) :])
+    except VectorError as error:
+        raise OptionError(str(error)) from error
 
 
 def sort_hits(ranking: Ranking, composition: Composition, vectors: Float32) -> Ranking:

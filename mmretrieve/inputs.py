@@ -15,6 +15,7 @@ from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Composition
 from mmretrieve.concurrency import LruCache, map_ahead
 from mmretrieve.encoders.base import Encoder, check_supports
+from mmretrieve.encoders.checked import encode_images
 from mmretrieve.errors import ImageError, OptionError, VectorError
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import Item
@@ -263,7 +264,7 @@ class ReferenceReader:
         check_supports(self.encoder, Modality.IMAGE, "a reference image")
         names = ", ".join(dict.fromkeys(source_name(reference.source) for reference in references))
         try:
-            vectors = self.encoder.encode_images(pictures)
+            vectors = encode_images(self.encoder, pictures)
         except VectorError as error:
             raise VectorError(f"{names}: the encoder cannot encode it ({error})") from error
         for row, problem in bad_rows(vectors).items():

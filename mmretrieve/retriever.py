@@ -519,9 +519,9 @@ class Retriever:
         Raises
         ------
         OptionError
-            There are examples of one end only, or an opposite beside examples.
+            There are examples of one end only, or an opposite beside examples, or the encoder sees no difference between the words.
         VectorError
-            The encoder sees no difference between the ends.
+            The encoder sees no difference between the examples.
         ImageError, GalleryError
             An image cannot be read, or no item has this id.
 

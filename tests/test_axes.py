@@ -144,7 +144,7 @@ def test_what_is_wrong_is_one_line(retriever: mm.Retriever, axis: mm.Axis, tmp_p
         ({"words": "red", "high": [], "low": ids}, OptionError, "high must be a list of images and ids of items"),
         ({"words": "red", "high": ids[0], "low": ids}, OptionError, "high must be a list of images and ids of items"),
         ({"words": "red", "high": ids, "low": ids}, VectorError, "the axis 'red' has no direction"),
-        ({"words": "red", "opposite": "red"}, VectorError, "the axis 'red' has no direction: the encoder sees no difference"),
+        ({"words": "red", "opposite": "red"}, OptionError, "the axis 'red' has no direction: the encoder sees no difference"),
         ({"words": "red", "high": ["none"], "low": ids}, GalleryError, "no item 'none'"),
         ({"words": "red", "high": [tmp_path / "none.jpg"], "low": ids}, ImageError, "none.jpg"),
     ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.composition import UNKNOWN_TRUST, AvoidedPhrase, Caption, Composition
 from mmretrieve.encoders.base import Encoder, check_supports
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.language.editing import Sentence, insert_phrase, remove_phrase
 from mmretrieve.language.lexicon import Lexicon
 from mmretrieve.options import Modality
@@ -79,7 +80,7 @@ def avoid_terms(encoder: Encoder, lexicon: Lexicon, queries: Sequence[PhrasesToA
     )
     if texts:
         check_supports(encoder, Modality.TEXT, "avoid")
-    row = dict(zip(texts, encoder.encode_texts(list(texts)).astype(np.float64), strict=True)) if texts else {}
+    row = dict(zip(texts, encode_texts(encoder, list(texts)).astype(np.float64), strict=True)) if texts else {}
     terms = []
     for query, of_each in zip(queries, contrasts, strict=True):
         rows = np.array([_direction(row, *contrast) for contrast in of_each], dtype=np.float32)

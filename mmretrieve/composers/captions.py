@@ -21,6 +21,7 @@ from mmretrieve.composers.paraphrased import compose_paraphrases
 from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.language.base import Captioner, Describer, Rewriter
 from mmretrieve.language.editing import remove_phrase
 from mmretrieve.language.rewriters import TemplateRewriter
@@ -114,7 +115,7 @@ class Captions:
         pairs = fit_captions(self.encoder, self.rewriter, flat_captions, prompts, rewrites)
         desired_texts = [query.desired_text() for query in inputs]
         texts = [*(pair.caption for pair in pairs), *(pair.rewrite for pair in pairs), *filter(None, desired_texts)]
-        text_rows, rewrite_rows, desired_rows = np.split(self.encoder.encode_texts(texts), [len(pairs), 2 * len(pairs)])
+        text_rows, rewrite_rows, desired_rows = np.split(encode_texts(self.encoder, texts), [len(pairs), 2 * len(pairs)])
         slices = [slice(*ends) for ends in pairwise(accumulate(map(len, captions), initial=0))]
         shares = [self.shares(text_rows[rows], rewrite_rows[rows]) for rows in slices]
         text_means, rewrite_means = (_means(rows, slices, shares) for rows in (text_rows, rewrite_rows))
@@ -180,7 +181,7 @@ class OneStep:
             for d, query in zip(self.describer.describe(inputs), inputs, strict=True)
         ]
         words = [{term: text for term, text in texts.items() if text is not None} for texts in descriptions]
-        rows = iter(self.encoder.encode_texts([text for texts in words for text in texts.values()]))
+        rows = iter(encode_texts(self.encoder, [text for texts in words for text in texts.values()]))
         return [
             Composition(
                 (Term.IMAGE, *texts),

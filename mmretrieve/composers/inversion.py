@@ -16,6 +16,7 @@ from mmretrieve.composers.fitting import cut_remark
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import ContextLimit, Encoder
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.images import ImageLike
 from mmretrieve.vectors import Float32
 
@@ -52,7 +53,7 @@ class Inversion:
                 remark=self._cut_remark(prompt, pieces[1]),
             )
             for query, pair, prompt_row, pieces, prompt, desired in zip(
-                inputs, rows, self.encoder.encode_texts(desired_texts), sentences, prompts, desired_texts, strict=True
+                inputs, rows, encode_texts(self.encoder, desired_texts), sentences, prompts, desired_texts, strict=True
             )
         ]
 

@@ -19,6 +19,7 @@ from mmretrieve.composers.fitting import cut_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.language.base import RoleCompiler, Roles
 from mmretrieve.language.role_compiler import RuleCompiler
 
@@ -87,13 +88,13 @@ class Constrained:
 
 def _add_phrases(composition: Composition, encoder: Encoder, role: str, weight: float, phrases: Sequence[str]) -> Composition:
     """Adds a term for each phrase of a role, and a remark if one of them is cut."""
-    extended = composition.with_role(role, encoder.encode_texts(phrases), weight, phrases)
+    extended = composition.with_role(role, encode_texts(encoder, phrases), weight, phrases)
     return extended.with_remarks(*cut_remarks(encoder, phrases, f"a {role} phrase"))
 
 
 def _replace_composed(composition: Composition, encoder: Encoder, whole: str) -> Composition:
     """The same query with another text for `composed`."""
     terms = composition.terms.copy()
-    terms[composition.names.index(Term.COMPOSED)] = encoder.encode_texts([whole])[0]
+    terms[composition.names.index(Term.COMPOSED)] = encode_texts(encoder, [whole])[0]
     replaced = replace(composition, terms=terms, words={**composition.words, Term.COMPOSED: whole})
     return replaced.with_remarks(*cut_remarks(encoder, [whole], "the description of the target"))

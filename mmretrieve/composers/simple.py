@@ -14,6 +14,7 @@ from mmretrieve.composers.paraphrased import compose_paraphrases
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder, PairEncoder, supports
+from mmretrieve.encoders.checked import encode_pairs, encode_texts
 from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.options import Modality
 from mmretrieve.vectors import Float32
@@ -39,7 +40,7 @@ class PromptOnly:
 
     def _compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         prompts = [query.desired_text() or query.required_prompt() for query in inputs]
-        rows, remarks = self.encoder.encode_texts(prompts), cut_remarks(self.encoder, prompts)
+        rows, remarks = encode_texts(self.encoder, prompts), cut_remarks(self.encoder, prompts)
         return [
             Composition((Term.PROMPT,), row[None], (1.0,), {Term.PROMPT: prompt}, remark=remark)
             for prompt, row, remark in zip(prompts, rows, remarks, strict=True)
@@ -93,10 +94,10 @@ class Joint:
         prompts = [query.desired_text() or query.required_prompt() for query in inputs]
         terms: dict[str, Iterable[Float32]] = {
             Term.IMAGE: [query.required_reference() for query in inputs],
-            Term.JOINT: cast(PairEncoder, self.encoder).encode_pairs([query.required_image() for query in inputs], prompts),
+            Term.JOINT: encode_pairs(cast(PairEncoder, self.encoder), [query.required_image() for query in inputs], prompts),
         }
         if supports(self.encoder, Modality.TEXT):
-            terms[Term.PROMPT] = self.encoder.encode_texts(prompts)
+            terms[Term.PROMPT] = encode_texts(self.encoder, prompts)
         names, weights = tuple(terms), tuple(float(name == Term.JOINT) for name in terms)
         return [
             Composition(names, np.stack(rows), weights, dict.fromkeys(names[1:], prompt), remark=remark)
@@ -131,7 +132,7 @@ def _compose_pairs(
 ) -> list[Composition]:
     """The terms image and prompt of each query, with the weights that `weigh` returns for the query and its (d,) prompt vector."""
     prompts = [query.desired_text() or query.required_prompt() for query in inputs]
-    rows, remarks = encoder.encode_texts(prompts), cut_remarks(encoder, prompts)
+    rows, remarks = encode_texts(encoder, prompts), cut_remarks(encoder, prompts)
     return [
         Composition(
             (Term.IMAGE, Term.PROMPT),

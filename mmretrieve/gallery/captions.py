@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.errors import OptionError
 from mmretrieve.filters.expression import fold_case
 from mmretrieve.gallery.store.records import Item
@@ -74,7 +75,7 @@ class CaptionBlend:
         rows = [row for row, caption in enumerate(captions) if caption is not None and row not in bad]
         if not rows:
             return vectors
-        texts = encoder.encode_texts([str(captions[row]) for row in rows]).astype(np.float64)
+        texts = encode_texts(encoder, [str(captions[row]) for row in rows]).astype(np.float64)
         sums = (1 - self.weight) * vectors[rows] + self.weight * texts
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         blended = vectors.copy()

@@ -16,7 +16,8 @@ from PIL import Image
 
 from mmretrieve.concurrency import map_batches_ahead
 from mmretrieve.encoders.base import BatchEncoder, Encoder, Progress
-from mmretrieve.errors import EncoderError, GalleryError, ImageError, VectorError
+from mmretrieve.encoders.checked import check_shape, encode_images
+from mmretrieve.errors import GalleryError, ImageError, VectorError
 from mmretrieve.gallery.captions import CaptionBlend
 from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, open_image, thumbnail
@@ -68,11 +69,13 @@ class ItemEncoder:
         images = self._images(batches, opened)
         if isinstance(self.encoder, BatchEncoder):
             for features in self.encoder.feature_batches(images):
-                yield self._results(opened.popleft(), _unit_if_possible(features))
+                results = opened.popleft()
+                rows = check_shape(self.encoder, features, len(_opened_items(results)), "images")
+                yield self._results(results, _unit_if_possible(rows))
             return
         for batch in images:
             try:
-                yield self._results(opened[0], self.encoder.encode_images(batch))
+                yield self._results(opened[0], encode_images(self.encoder, batch))
             except VectorError:  # of one image, or of several; each by itself tells which
                 deque(batch, maxlen=0)
                 yield [one if isinstance(one, Failed) else self.encode(one.item) for one in opened[0]]
@@ -85,7 +88,7 @@ class ItemEncoder:
             return opened
         image, one = opened
         try:
-            return self._results([one], self.encoder.encode_images([image]))[0]
+            return self._results([one], encode_images(self.encoder, [image]))[0]
         except VectorError as error:
             return Failed(f"the encoder cannot encode it ({error})")
 
@@ -112,9 +115,7 @@ class ItemEncoder:
 
     def _results(self, opened: Sequence[_Opened | Failed], vectors: Float32) -> list[EncodedImage | Failed]:
         """What became of each item of a batch, given the vectors of the images of those that were opened."""
-        items = [one.item for one in opened if isinstance(one, _Opened)]
-        if len(vectors) != len(items):
-            raise EncoderError(f"the encoder returned {len(vectors)} vectors for {len(items)} images")
+        items = _opened_items(opened)
         if self.captions is not None:
             vectors = self.captions.blend(self.encoder, items, vectors)
         rows, problems = iter(vectors), map(bad_rows(vectors).get, range(len(items)))
@@ -140,6 +141,10 @@ class _Opened:
     item: Item
     size: tuple[int, int]
     thumbnail: bytes
+
+
+def _opened_items(opened: Sequence[_Opened | Failed]) -> list[Item]:
+    return [one.item for one in opened if isinstance(one, _Opened)]
 
 
 def _result(one: _Opened, vector: Float32, problem: str | None) -> EncodedImage | Failed:

@@ -189,8 +189,9 @@ class SometimesBlind:
     def encode_images(self, images: Iterable[Image.Image], progress: object = None) -> np.ndarray:
         del progress
         means = [np.asarray(image, float).mean(axis=(0, 1)) + 1 for image in images]
-        rows = np.array([[self.bad] * 3 if mean.min() > 200 else mean for mean in means], np.float32).reshape(-1, 3)
-        return unit(rows, "image features") if self.raises else rows
+        rows = [[self.bad] * 3 if mean.min() > 200 else mean / np.linalg.norm(mean) for mean in means]
+        vectors = np.array(rows, np.float32).reshape(-1, 3)
+        return unit(vectors, "image features") if self.raises else vectors
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         return unit(np.ones((len(texts), 3)))

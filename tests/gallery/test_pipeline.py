@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def test_what_came_before_an_error_of_the_encoder_is_committed(tmp_path: Path, p
             return super().encode_images(images, progress)
 
     gallery = mm.Gallery.create(tmp_path / "g", encoder=Failing())
-    with pytest.raises(RuntimeError, match="the encoder broke"):
+    with pytest.raises(EncoderError, match="encoder 'colours' failed: RuntimeError: the encoder broke"):
         gallery.add(pictures)
     assert reopened(gallery).ids == names(3 * BATCH_SIZE)
     assert gallery.add(pictures).added == PICTURES - 3 * BATCH_SIZE
@@ -251,14 +251,50 @@ def test_a_copy_in_the_next_batch_is_not_encoded_again(tmp_path: Path, pictures:
     assert all("not an image" in reason for reason in report.failed.values())
 
 
-def test_an_encoder_that_returns_too_few_vectors_is_named(tmp_path: Path, pictures: Path) -> None:
-    class Short(ColourEncoder):
-        def encode_images(self, images: Iterable[Any], progress: Any = None) -> np.ndarray:
-            return super().encode_images(images, progress)[1:]
+WRONG_ROWS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
+    "too few": (lambda rows: rows[1:], r"returned shape \(7, 32\) for 8 images; expected an array of shape \(8, 32\)"),
+    "narrow": (lambda rows: rows[:, :2], r"returned shape \(8, 2\) for 8 images"),
+    "wide": (lambda rows: np.hstack([rows, rows]), r"returned shape \(8, 64\) for 8 images"),
+    "flat": (lambda rows: rows.ravel(), r"returned shape \(256,\) for 8 images"),
+    "long": (lambda rows: 2 * rows, "returned a row of length 2 for images; an encoder returns unit rows"),
+    "complex": (lambda rows: rows.astype(complex), "returned a ndarray, which is no array of numbers, for 8 images"),
+    "ragged": (lambda rows: [*rows[1:], rows[0, :2]], "returned a list, which is no array of numbers, for 8 images"),
+    "nothing": (lambda _: None, "returned a NoneType, which is no array of numbers, for 8 images"),
+}
 
-    gallery = mm.Gallery.create(tmp_path / "g", encoder=Short())
-    with pytest.raises(EncoderError, match="the encoder returned 7 vectors for 8 images"):
+
+@pytest.mark.parametrize("kind", WRONG_ROWS)
+def test_an_encoder_that_returns_wrong_rows_is_named_and_nothing_of_them_is_stored(
+    tmp_path: Path, pictures: Path, kind: str
+) -> None:
+    wrong, line = WRONG_ROWS[kind]
+
+    class Wrong(ColourEncoder):
+        def encode_images(self, images: Iterable[Any], progress: Any = None) -> np.ndarray:
+            return wrong(super().encode_images(images, progress))
+
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=ColourEncoder())
+    gallery.add_items([("first", pictures / "63.png")])  # which is in the last batch
+    before = gallery.vectors().copy()
+    with pytest.raises(EncoderError, match=f"encoder 'colours' {line}"):
+        mm.Gallery.open(tmp_path / "g", encoder=Wrong()).add(pictures)
+    after = reopened(gallery)
+    assert (after.ids, after.verify(), after.vectors().tolist()) == (("first",), [], before.tolist())
+    assert mm.Gallery.open(tmp_path / "g", encoder=ColourEncoder()).add(pictures).added == PICTURES - 1
+
+
+@pytest.mark.parametrize("kind", ["narrow", "batches of other sizes"])
+def test_wrong_features_of_an_encoder_of_batches_are_not_stored(tmp_path: Path, pictures: Path, kind: str) -> None:
+    class Wrong(ColourEncoder):
+        def feature_batches(self, batches: Iterable[Iterable[Any]]) -> Iterator[np.ndarray]:
+            for batch in batches:
+                rows = self.encode_images(batch)
+                yield rows[:, :2] if kind == "narrow" else rows[1:]
+
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=Wrong())
+    with pytest.raises(EncoderError, match=r"encoder 'colours' returned shape .* for 8 images"):
         gallery.add(pictures)
+    assert (reopened(gallery).ids, reopened(gallery).verify()) == ((), [])
 
 
 def test_a_worker_ends_a_stream_where_nothing_is_waiting() -> None:

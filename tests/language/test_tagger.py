@@ -23,13 +23,13 @@ from mmretrieve.vectors import Float32
 
 ARTICLES, COLOURS = ("hat", "shirt", "dress", "shoe"), ("red", "blue", "black", "white")
 SHOP = Vocabulary("a photo of a {colour} {article}", (WordGroup("article", ARTICLES), WordGroup("colour", COLOURS)))
-SEES = ComposerInput(np.array([0.8, 0.6], np.float32))
+SEES = ComposerInput(np.array([0.8, 0.6, 0], np.float32))
 
 
 class Words:
-    """A text tower of two axes: how much a text says of things, and how much of colours. Other words add nothing."""
+    """A text tower of three axes: how much a text says of things, how much of colours, and what makes its row a unit row."""
 
-    identity, dim = None, 2
+    identity, dim = mm.EncoderIdentity("words", "words", "none"), 3
 
     def __init__(self, **values: tuple[float, float]) -> None:
         self.values, self.encoded = values, list[str]()
@@ -37,7 +37,8 @@ class Words:
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         self.encoded += texts
         rows = [sum((np.array(self.values.get(word, (0, 0))) for word in text.split()), np.zeros(2)) for text in texts]
-        return np.array(rows, np.float32).reshape(-1, 2)
+        said = np.array(rows).reshape(-1, 2) / 20  # probabilities do not depend on their scale
+        return np.column_stack([said, np.sqrt(1 - (said**2).sum(axis=1))]).astype(np.float32)
 
 
 def captions_of(words: Words, vocabulary: Vocabulary = SHOP, count: int = 1) -> list[Caption]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmretrieve.composer_input import ComposerInput
 from mmretrieve.composition import Caption
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.checked import encode_texts
 from mmretrieve.language.base import CaptionerContext
 from mmretrieve.language.vocabulary import Vocabulary, WordGroup
 from mmretrieve.options import CaptionSource
@@ -178,7 +179,7 @@ class Tagger:
         """The vector of each sentence. The last MAX_CACHED_VECTORS new ones stay in the cache."""
         vectors = {text: vector for text in sentences if (vector := self._vectors.get(text)) is not None}
         if new := sorted(sentences - set(vectors)):
-            encoded = dict(zip(new, self.encoder.encode_texts(new), strict=True))
+            encoded = dict(zip(new, encode_texts(self.encoder, new), strict=True))
             vectors |= encoded
             self._vectors.update(encoded)
             for old in list(self._vectors)[:-MAX_CACHED_VECTORS]:
