@@ -23,6 +23,7 @@ from mmretrieve.server.schemas import (
     SessionRequest,
     Share,
     StrictModel,
+    TurnBody,
     check_public,
 )
 from mmretrieve.server.uploads import Uploads
@@ -127,7 +128,7 @@ class PageRequest(SearchBody):
     other items.
     """
 
-    turns: list[SearchBody] = Field(default_factory=list, max_length=limits.TURNS - 1)
+    turns: list[TurnBody] = Field(default_factory=list, max_length=limits.TURNS - 1)
     decay: Share = DEFAULT_DECAY
     controls: Setting = "auto"
     comparison: Setting | None = None
@@ -138,7 +139,7 @@ class PageRequest(SearchBody):
         """All turns as one request. Raises as `SearchBody.to_request`, and OptionError for turns that cannot be merged."""
         if not self.turns:
             return super().to_request(uploads, **changes)
-        last = validate(SearchBody, self.model_dump(include=set(SearchBody.model_fields), exclude_unset=True))
+        last = validate(TurnBody, self.model_dump(include=set(SearchBody.model_fields), exclude_unset=True))
         return SessionRequest(turns=[*self.turns, last], decay=self.decay).to_search().to_request(uploads, **changes)
 
 

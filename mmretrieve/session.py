@@ -7,7 +7,7 @@ from functools import reduce
 from itertools import compress
 from typing import Any
 
-from mmretrieve.errors import MissingError, OptionError, checks_keywords
+from mmretrieve.errors import MissingError, OptionError, checks_keywords, unknown
 from mmretrieve.options import is_number
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.request import REQUEST_FIELDS, FieldKind, check_one_each, normalized
@@ -26,8 +26,11 @@ REPLACED: dict[str, tuple[str, ...]] = {
 OPPOSITES = {"prompt": "avoid", "avoid": "prompt", "more_like": "less_like", "less_like": "more_like"}
 """A field whose values accumulate → the field that contradicts it."""
 
+DROP = "drop"
+"""The keyword of a turn that names fields of earlier turns to forget."""
+
 Turn = Mapping[str, Any]
-"""The keywords of `Retriever.search` that a turn names."""
+"""The keywords of `Retriever.search` that a turn names, and `drop`."""
 
 
 def merge_turns(turns: Sequence[Turn], decay: float = DEFAULT_DECAY) -> dict[str, Any]:
@@ -40,6 +43,7 @@ def merge_turns(turns: Sequence[Turn], decay: float = DEFAULT_DECAY) -> dict[str
     - References replace all earlier ones, with their regions, weights and captions. A turn without a reference keeps them.
     - Every other field has the value of the last turn that names it. `weights` and the parameters of PDV replace each other;
       an axis replaces an earlier one with its opposite and its weight.
+    - `drop` names fields, such as "where" or "judge", whose values of earlier turns are forgotten.
 
     Parameters
     ----------
@@ -56,8 +60,8 @@ def merge_turns(turns: Sequence[Turn], decay: float = DEFAULT_DECAY) -> dict[str
     Raises
     ------
     OptionError
-        There are no turns, one is not a mapping or has a wrong number of strengths, or `decay` is out of range. Other values are
-        checked by the search.
+        There are no turns, one is not a mapping, has a wrong number of strengths or drops what is no field, or `decay` is out of
+        range. Other values are checked by the search.
 
     Source
     ------
@@ -70,6 +74,8 @@ def merge_turns(turns: Sequence[Turn], decay: float = DEFAULT_DECAY) -> dict[str
     >>> request = merge_turns(turns, decay=0.5)
     >>> request["reference_id"], request["prompt"], request["strength"], request["more_like"], request["k"]
     ('a.jpg', ['in red', 'longer'], [0.25, 0.5], ['b.jpg'], 5)
+    >>> merge_turns([{"prompt": "a dress", "where": "price < 50"}, {"drop": "where"}])
+    {'prompt': ['a dress'], 'strength': [1.0]}
     """
     if isinstance(turns, Mapping | str) or not isinstance(turns, Sequence):
         raise OptionError(f"turns must be a list of mappings such as {{'prompt': 'in red'}}, got {turns!r:.80}")
@@ -136,7 +142,8 @@ class Session:
         image, prompt : Any, optional
             As in `Retriever.search`.
         **keywords : Any
-            Other keywords of `Retriever.search`. What the turn does not name, it has from the earlier turns.
+            Other keywords of `Retriever.search`. What the turn does not name, it has from the earlier turns. ``drop="where"``, or a list,
+            names fields of earlier turns to forget.
 
         Returns
         -------
@@ -274,13 +281,28 @@ def _parse_turn(number: int, turn: Any) -> dict[str, Any]:
         prompts, strengths = lists.get("prompt", []), lists.get("strength")
         if strengths:
             check_one_each("strength", tuple(strengths), len(prompts), "prompt")
+        if DROP in named:
+            lists[DROP] = _dropped(named[DROP])
     except OptionError as error:
         raise OptionError(f"turn {number}: {error}") from error
     return named | lists | {"strength": strengths or [1.0] * len(prompts)}
 
 
+def _dropped(value: Any) -> list[str]:
+    """The fields that `drop` names, with those that are lost with them: a reference is dropped with its region, a prompt with its strength."""
+    names = list(value) if isinstance(value, list | tuple) else [value]
+    fields = (*REQUEST_FIELDS, "upload")
+    for name in names:
+        if name not in fields:
+            raise unknown("field to drop", name, fields)
+    with_them = {**dict.fromkeys(REFERENCES, OF_REFERENCES), "prompt": ("strength",), "axis": REPLACED["axis"]}
+    return [each for name in names for each in (name, *with_them.get(name, ()))]
+
+
 def _merge(earlier: Turn, turn: Turn, decay: float) -> dict[str, Any]:
     """One more parsed turn."""
+    earlier = {name: value for name, value in earlier.items() if name not in turn.get(DROP, ())}
+    turn = {name: value for name, value in turn.items() if name != DROP}
     replaced = {name for given in turn for name in REPLACED.get(given, ())}
     merged = {name: value for name, value in earlier.items() if name not in replaced} | dict(turn)
     for name in OPPOSITES:

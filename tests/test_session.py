@@ -103,6 +103,25 @@ def test_weights_and_pdv_replace_each_other() -> None:
     assert merge_turns([ends, {"axis": "formal"}]) == {"axis": "formal"}
 
 
+def test_a_turn_drops_what_earlier_turns_named() -> None:
+    first = REFERENCE | {"prompt": "in red", "strength": 2, "where": "width > 3", "judge": "attributes", "k": 5}
+    kept = merge_turns([first])
+    for drop, lost in (
+        ("where", ["where"]),
+        (["where", "judge"], ["where", "judge"]),
+        ("prompt", ["prompt", "strength"]),
+        ("reference_id", list(REFERENCE)),
+        (["avoid"], []),
+        ([], []),
+        (None, []),
+    ):
+        assert merge_turns([first, {"drop": drop}]) == {name: value for name, value in kept.items() if name not in lost}
+    assert merge_turns([first, {"drop": "where", "where": "width > 4"}])["where"] == "width > 4"
+    changed = merge_turns([first, {"drop": "prompt", "prompt": "longer"}, {"prompt": "with dots"}])
+    assert changed["prompt"] == ["longer", "with dots"]
+    assert merge_turns([{"axis": "long", "axis_opposite": "short", "prompt": "a"}, {"drop": "axis"}])["prompt"] == ["a"]
+
+
 def test_a_repeated_prompt_counts_once_however_it_is_spelled() -> None:
     merged = merge_turns([{"prompt": "In  red"}, {"prompt": "longer"}, {"prompt": "in red"}], 0.5)
     assert (merged["prompt"], merged["strength"]) == (["longer", "in red"], [0.5, 1.0])
@@ -130,6 +149,8 @@ def test_an_array_can_be_a_reference() -> None:
         ([{"prompt": "in red"}, {"prompt": ["a", "b"], "strength": 1}], "turn 2: strength has 1 value for 2 prompts"),
         ([{"prompt": "in red"}, {"strength": 1}], "turn 2: strength needs a prompt"),
         ([{"more_like": 3}], "turn 1: more_like must be the id of an item, got 3"),
+        ([{"prompt": "in red"}, {"drop": "wher"}], "turn 2: unknown field to drop 'wher'; did you mean 'where'?"),
+        ([{"prompt": "in red"}, {"drop": ["k", 3]}], "turn 2: unknown field to drop '3'; choose from: image, prompt"),
     ],
 )
 def test_wrong_turns_are_one_line(turns: Any, line: str) -> None:

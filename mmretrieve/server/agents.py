@@ -13,8 +13,9 @@ from mmretrieve.options import load_json
 from mmretrieve.request import REQUEST_FIELDS
 from mmretrieve.server.errors import check_json
 from mmretrieve.server.schemas import SearchBody, error_of
+from mmretrieve.session import DROP
 
-LISTS = ("upload", *(name for name, declared in REQUEST_FIELDS.items() if declared.several))
+LISTS = ("upload", DROP, *(name for name, declared in REQUEST_FIELDS.items() if declared.several))
 REFERENCES = "#/$defs/"
 
 

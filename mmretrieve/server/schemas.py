@@ -223,6 +223,14 @@ class BatchRequest(StrictModel):
     )
 
 
+class TurnBody(SearchBody):
+    """One turn of a conversation: what it adds to the turns before it."""
+
+    drop: Annotated[list[str], Field(max_length=len(REQUEST_FIELDS)), BeforeValidator(_as_list, str | list[str] | None)] = (
+        Field(default_factory=list, description="fields of earlier turns to forget, such as where or judge")
+    )
+
+
 def _without_nulls(turn: Any) -> Any:
     """A turn without the fields that are null, which it does not name."""
     return {name: value for name, value in turn.items() if value is not None} if isinstance(turn, dict) else turn
@@ -232,12 +240,12 @@ class SessionRequest(StrictModel):
     """All turns of a conversation; the server stores none of them. Each adds to those before it.
 
     Prompts, phrases to avoid, likes and dislikes accumulate; an empty list drops them. References replace earlier ones. Other fields
-    have the value of the last turn that names them.
+    have the value of the last turn that names them; `drop` forgets them.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"turns": [{"prompt": "a red dress"}, {"prompt": "with dots"}]}]})
 
-    turns: list[Annotated[SearchBody, BeforeValidator(_without_nulls)]] = Field(
+    turns: list[Annotated[TurnBody, BeforeValidator(_without_nulls)]] = Field(
         min_length=1, max_length=limits.TURNS, description="what each turn asks for, oldest first"
     )
     decay: Share = Field(

@@ -184,9 +184,11 @@ def test_the_rest_of_a_body_that_nobody_reads_keeps_no_connection(site: Callable
 
 
 def test_an_answer_that_is_not_read_is_forgotten(site: Callable[..., AbstractContextManager[str]]) -> None:
-    many = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200  # 70 kB each
-    for bounds in ({"seconds": 1.0}, {"unread_bytes": 100_000}):
+    requests = 400
+    many = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * requests
+    for bounds in ({"seconds": 1.0}, {"unread_bytes": 60_000}):  # asyncio holds 65,536 before a server pauses
         with site(**bounds) as link, connect(link) as client:
+            size = len(httpx.get(f"{link}/api/openapi.json").content)
             with contextlib.suppress(OSError):
                 client.sendall(many)
             time.sleep(4)
@@ -195,7 +197,7 @@ def test_an_answer_that_is_not_read_is_forgotten(site: Callable[..., AbstractCon
             with contextlib.suppress(OSError):
                 while part := client.recv(1_000_000):
                     received += len(part)
-            assert received < 150 * 70_000  # what the system itself holds for a connection
+            assert received < 0.75 * requests * size  # what the system itself holds for a connection
             assert status_of(link, HEALTH) == 200
 
 

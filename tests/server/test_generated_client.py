@@ -130,7 +130,8 @@ def test_a_batch_with_an_error(generated: Generated, retriever: mm.Retriever) ->
 
 def test_a_session(generated: Generated, retriever: mm.Retriever) -> None:
     models = generated.models
-    turns = [models.SearchBody(prompt="a red dress", k=4), models.SearchBody(prompt="with dots", k=6)]
+    first = models.TurnBody(prompt="a red dress", k=4, where="width < 90")
+    turns = [first, models.TurnBody(prompt="with dots", k=6, drop=["where"])]
     answer = generated.call("session", body=models.SessionRequest(turns=turns, decay=0.5))
     assert hits_of(answer) == expected(retriever.search(prompt=["a red dress", "with dots"], strength=[0.5, 1], k=6))
 

@@ -155,7 +155,7 @@ async def assert_lists_as_text_work(client: Client, retriever: mm.Retriever) -> 
         assert hits_of(await client.call_tool("search", region | {"region": text, "k": 5})) == of_region
     one = expected(retriever.search(prompt="in red", k=5))
     assert hits_of(await client.call_tool("search", {"prompt": "in red", "avoid": "[]", "exclude": "[ ]", "k": 5})) == one
-    turns = [as_text, {"k": 5}]
+    turns = [as_text | {"where": "width < 90"}, {"k": 5, "drop": '["where"]'}]
     for sent in (turns, json.dumps(turns)):
         assert hits_of(await client.call_tool("session", {"turns": sent})) == ranking
     wrong = {

@@ -231,6 +231,7 @@ def test_a_session_is_the_session_of_python(site: httpx.Client, shop: mm.Retriev
         {"image": base64_of(file.read_bytes()), "prompt": "in red", "where": "width < 90", "k": 4},
         {"prompt": ["with dots"], "strength": None, "where": "width > 90", "avoid": "stripes"},
         {"more_like": shop.gallery.ids[11], "avoid": []},
+        {"drop": ["where", "k"]},
     ]
     for count, turn in enumerate(turns, start=1):
         ranking = session.search(**turn | ({"image": file} if "image" in turn else {}))
@@ -238,6 +239,7 @@ def test_a_session_is_the_session_of_python(site: httpx.Client, shop: mm.Retriev
         assert hits_of(answer) == expected(ranking)
         assert answer["words"] == dict(ranking.words)
     assert "avoid" not in answer["words"]
+    assert len(answer["hits"]) == 10
 
 
 def test_an_upload_is_a_reference_of_a_session_until_another_one(site: httpx.Client, shop: mm.Retriever, file: Path) -> None:
@@ -266,6 +268,7 @@ def test_an_upload_is_a_reference_of_a_session_until_another_one(site: httpx.Cli
             f"prompt must have up to {PROMPTS} values, got {PROMPTS + 1}",
         ),
         ({"turns": [{"prompt": "a"}, {"where": "path LIKE '/%'"}]}, "path tells where files are"),
+        ({"turns": [{"prompt": "a"}, {"drop": "colour"}]}, "turn 2: unknown field to drop 'colour'; choose from: image,"),
         ({"turn": [{"prompt": "a"}]}, "unknown field 'turn'; did you mean 'turns'?"),
     ],
 )
