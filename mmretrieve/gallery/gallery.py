@@ -532,7 +532,7 @@ class Gallery(GalleryBase[LocalView]):
         -------
         pyarrow.Table
             A row for each item, in insertion order: id, image, the fields, and vector. An image is a struct of bytes and path, as in datasets
-            of Hugging Face: the path of its file, the bytes of a part of an archive, or neither if it was added from memory.
+            of Hugging Face: the path of its file, the bytes of a part of an archive, or null if it was added from memory.
 
         Raises
         ------

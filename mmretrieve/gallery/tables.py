@@ -12,7 +12,7 @@ from mmretrieve.sources.values import Value
 
 
 def arrow_table(gallery: GalleryBase[Any], *, vectors: bool) -> Any:
-    """The items in insertion order: id, image (a struct of bytes and path), a column for each field, and vector if it is asked for."""
+    """The items in insertion order: id, image (a struct of bytes and path, or null), a column for each field, and vector if it is asked for."""
     pa = optional_package("pyarrow")
     items = gallery.list_items(limit=len(gallery)).items
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -32,10 +32,12 @@ def dataset(gallery: GalleryBase[Any], *, vectors: bool) -> Any:
     return datasets.Dataset(arrow_table(gallery, vectors=vectors)).cast_column("image", datasets.Image())
 
 
-def _image(item: Item) -> dict[str, Any]:
-    """The path of a file, or the bytes of a part of an archive; neither for an image that was added from memory."""
-    if not item.path or item.location.member is None:
-        return {"bytes": None, "path": item.path or None}
+def _image(item: Item) -> dict[str, Any] | None:
+    """The path of a file, or the bytes of a part of an archive; None for an image that was added from memory."""
+    if not item.path:
+        return None
+    if item.location.member is None:
+        return {"bytes": None, "path": item.path}
     with item.location.open() as file:
         return {"bytes": file.read(), "path": None}
 

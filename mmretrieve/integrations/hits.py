@@ -10,8 +10,13 @@ from mmretrieve.retriever import Retriever
 
 
 def described(retriever: Retriever, ranking: Ranking) -> Iterator[tuple[Hit, str, dict[str, Any]]]:
-    """The hits of a ranking with their titles, and with their fields, score and contributions as metadata."""
+    """The hits of a ranking with their titles and metadata: id, title, score, contributions, path, and the fields of the item.
+
+    A field that has the name of one of the others is called "field NAME".
+    """
     gallery = retriever.gallery
     for hit, item in zip(ranking, gallery.items(ranking.ids), strict=True):
-        more = {"id": hit.id, "score": hit.score, "contributions": dict(hit.contributions), "path": hit.path}
-        yield hit, gallery.title(hit.id, item.fields), {**item.fields, **more}
+        title, contributions = gallery.title(hit.id, item.fields), dict(hit.contributions)
+        own = {"id": hit.id, "title": title, "score": hit.score, "contributions": contributions, "path": hit.path}
+        fields = {f"field {name}" if name in own else name: value for name, value in item.fields.items()}
+        yield hit, title, own | fields

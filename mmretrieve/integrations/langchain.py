@@ -15,7 +15,8 @@ from mmretrieve.integrations.hits import described
 class LangChainRetriever(BaseRetriever):
     """Documents for a prompt, a reference image, or both: `invoke("in red", image="dress.jpg")`.
 
-    The text of a document is the title of its item; the metadata are the item's fields, id, path, score and contributions.
+    The text of a document is the title of its item; the metadata are its fields, id, title, path, score
+    and contributions; a field with one of these names is called "field NAME".
 
     Parameters
     ----------

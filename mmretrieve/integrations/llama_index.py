@@ -14,7 +14,8 @@ from mmretrieve.retriever import Retriever
 class LlamaIndexRetriever(BaseRetriever):
     """Image nodes for a prompt, a reference image, or both: `retrieve(QueryBundle("in red", image_path="dress.jpg"))`.
 
-    The text of a node is the title of its item; the metadata are the item's fields, id, path, score and contributions.
+    The text of a node is the title of its item; the metadata are its fields, id, title, path, score
+    and contributions; a field with one of these names is called "field NAME".
 
     Parameters
     ----------

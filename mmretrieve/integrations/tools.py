@@ -49,6 +49,7 @@ class SearchTool:
     def definition(self) -> dict[str, Any]:
         """The tool as JSON values: its name, description and the JSON schema of its arguments."""
         parameters = inlined(AgentSearch.model_json_schema())
+        del parameters["properties"]["upload"]  # nothing is uploaded to it
         return {"type": "function", "function": {"name": self.name, "description": DESCRIPTION, "parameters": parameters}}
 
     def __call__(self, arguments: str | Mapping[str, Any]) -> str:
@@ -75,7 +76,7 @@ class SearchTool:
             return json.dumps({"error": error_line(error, self._retriever.gallery)})
         except ValueError:
             return json.dumps({"error": "the arguments are not JSON; send an object"})
-        hits = [metadata | {"title": title} for _, title, metadata in described(self._retriever, ranking)]
+        hits = [metadata for _, _, metadata in described(self._retriever, ranking)]
         for hit in hits:
             del hit["path"]  # private
         return json.dumps(ranking.query | {"hits": hits}, ensure_ascii=False)

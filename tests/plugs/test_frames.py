@@ -45,6 +45,8 @@ def test_a_damaged_image_is_one_damaged_row(tmp_path: Path, encoder: mm.Encoder)
     gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
     report = gallery.add(datasets.Dataset.from_list(rows, features=features))
     assert (report.added, list(report.failed)) == (2, ["i1"])
+    back = gallery.to_dataset()
+    assert ([row["id"] for row in back], [row["image"] for row in back]) == (["i0", "i2"], [None, None]), "from memory"
     with pytest.raises(GalleryError, match=r"expected one split of a dataset, got train, test; choose a split"):
         gallery.add(datasets.DatasetDict({"train": made(1), "test": made(1)}))
 

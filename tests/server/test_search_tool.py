@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -26,7 +27,8 @@ def test_the_definition_is_one_of_a_function(tool: SearchTool) -> None:
     assert (definition["type"], definition["function"]["name"]) == ("function", "find")
     parameters = definition["function"]["parameters"]
     jsonschema.Draft202012Validator.check_schema(parameters)
-    assert REQUEST_FIELDS.keys() < parameters["properties"].keys() | {"judge"}
+    assert REQUEST_FIELDS.keys() <= parameters["properties"].keys() | {"judge"}
+    assert "upload" not in parameters["properties"], "nothing is uploaded to it"
     assert "$ref" not in json.dumps(parameters), "many models do not follow references"
     jsonschema.validate({"prompt": "in red", "k": 3}, parameters)
 
@@ -46,6 +48,24 @@ def test_a_call_is_a_search(tool: SearchTool) -> None:
     assert answer["hits"][0].items() >= retriever.gallery.item(expected[0].id).fields.items()
     assert answer["weights"] == dict(expected.weights)
     assert str(mm.wardrobe.pictures_folder()) not in json.dumps(answer), "paths are private"
+
+
+def test_fields_with_the_names_of_other_metadata_are_kept(tmp_path: Path, encoder: mm.Encoder) -> None:
+    own: dict[str, str | float] = {
+        "id": "A 7",
+        "score": 4.5,
+        "path": "aisle 3",
+        "contributions": "none",
+        "title": "A hat",
+        "colour": "red",
+    }
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=encoder)
+    gallery.add_items([("hat.png", REFERENCE, own)])
+    (hit,) = json.loads(SearchTool(mm.Retriever(gallery, encoder))({"prompt": "a hat"}))["hits"]
+    assert (hit["id"], hit["title"], hit["colour"], "path" in hit) == ("hat.png", "A hat", "red", False)
+    assert {f"field {name}": value for name, value in own.items() if name != "colour"}.items() <= hit.items()
+    assert isinstance(hit["score"], float)
+    assert isinstance(hit["contributions"], dict)
 
 
 @pytest.mark.parametrize(
