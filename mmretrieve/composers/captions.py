@@ -22,6 +22,7 @@ from mmretrieve.composition import Caption, Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.encoders.checked import encode_texts
+from mmretrieve.language.answers import caption_references, describe_targets, rewrite_captions
 from mmretrieve.language.base import Captioner, Describer, Rewriter
 from mmretrieve.language.editing import remove_phrase
 from mmretrieve.language.rewriters import TemplateRewriter
@@ -147,7 +148,7 @@ class Captions:
             for caption, query in zip(captions, inputs, strict=True)
             if query.prompt is not None
         ]
-        written = iter(self.rewriter.rewrite(*map(list, zip(*pairs, strict=True))) if pairs else [])
+        written = iter(rewrite_captions(self.rewriter, *map(list, zip(*pairs, strict=True))) if pairs else [])
         rewrites = [caption if query.prompt is None else next(written) for caption, query in zip(captions, inputs, strict=True)]
         return [
             reduce(partial(remove_phrase, lexicon=getattr(self.rewriter, "lexicon", None)), query.avoid, rewrite)
@@ -158,7 +159,7 @@ class Captions:
 
     def _caption_all(self, inputs: Sequence[ComposerInput]) -> list[list[str]]:
         without_caption = [query for query in inputs if query.caption is None]
-        captions = iter(self.captioner.captions(without_caption, self.count) if without_caption else [])
+        captions = iter(caption_references(self.captioner, without_caption, self.count) if without_caption else [])
         return [
             next(captions) if query.caption is None else [Caption(query.caption, trust=1.0, source=CaptionSource.GIVEN)]
             for query in inputs
@@ -178,7 +179,7 @@ class OneStep:
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
         descriptions = [
             {Term.TEXT: d.reference, Term.COMPOSED: d.target or query.required_prompt(), Term.PROMPT: query.required_prompt()}
-            for d, query in zip(self.describer.describe(inputs), inputs, strict=True)
+            for d, query in zip(describe_targets(self.describer, inputs), inputs, strict=True)
         ]
         words = [{term: text for term, text in texts.items() if text is not None} for texts in descriptions]
         rows = iter(encode_texts(self.encoder, [text for texts in words for text in texts.values()]))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mmretrieve.composition import join_remarks
 from mmretrieve.encoders.base import ContextLimit, Encoder, PairEncoder
+from mmretrieve.language.answers import rewrite_captions
 from mmretrieve.language.base import Rewriter
 
 Fits = Callable[[str], bool]
@@ -96,7 +97,7 @@ class _Fitter:
         what, source = ("caption", pair.caption) if by_rules else ("rewrite", pair.rewrite)
 
         def sentence(words: str) -> str:
-            return self.rewriter.rewrite([words], [prompt])[0] if by_rules else f"{prompt}, {words}"
+            return rewrite_captions(self.rewriter, [words], [prompt])[0] if by_rules else f"{prompt}, {words}"
 
         prefix = longest_prefix(source, lambda words: self._fits(sentence(words)))
         if not prefix:

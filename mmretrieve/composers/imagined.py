@@ -13,6 +13,7 @@ from mmretrieve.composers.captions import description_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.language.answers import describe_targets, edit_references
 from mmretrieve.language.base import Describer, Description, Editor
 from mmretrieve.vectors import Float32, unit
 
@@ -40,12 +41,12 @@ class Imagined:
         return [composition for batch in batches for composition in self._compose(batch)]
 
     def _compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
-        descriptions = [Description(None)] * len(inputs) if self.describer is None else self.describer.describe(inputs)
+        descriptions = [Description(None)] * len(inputs) if self.describer is None else describe_targets(self.describer, inputs)
         texts: list[dict[Term, str]] = [
             ({Term.COMPOSED: description.target} if description.target else {}) | {Term.PROMPT: query.required_prompt()}
             for query, description in zip(inputs, descriptions, strict=True)
         ]
-        pictures = _features(self.encoder, "image", self.editor.edit(inputs))
+        pictures = _features(self.encoder, "image", edit_references(self.editor, inputs))
         rows = iter(_features(self.encoder, "text", [text for own in texts for text in own.values()]))
         return [
             self._composition(query, own, np.stack([picture, *(next(rows) for _ in own)]))

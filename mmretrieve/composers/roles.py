@@ -20,6 +20,7 @@ from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
 from mmretrieve.encoders.checked import encode_texts
+from mmretrieve.language.answers import compile_prompts
 from mmretrieve.language.base import RoleCompiler, Roles
 from mmretrieve.language.role_compiler import RuleCompiler
 
@@ -39,7 +40,7 @@ class RoleAware:
     weights: Mapping[str, float] = field(default_factory=lambda: ROLE_WEIGHTS)
 
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
-        compiled = self.compiler.compile(inputs)
+        compiled = compile_prompts(self.compiler, inputs)
         return [
             self._add_roles(composition, roles) for composition, roles in zip(self.inner.compose(inputs), compiled, strict=True)
         ]
@@ -72,7 +73,7 @@ class Constrained:
     compiler: RoleCompiler = field(default_factory=RuleCompiler)
 
     def compose(self, inputs: Sequence[ComposerInput]) -> list[Composition]:
-        compiled = self.compiler.compile(inputs)
+        compiled = compile_prompts(self.compiler, inputs)
         return [
             self._add_constraints(composition, roles)
             for composition, roles in zip(self.inner.compose(inputs), compiled, strict=True)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mmretrieve.errors import OptionError
+from mmretrieve.language.answers import paraphrases_of
 from mmretrieve.language.base import Paraphraser
 from mmretrieve.language.lexicon import Lexicon, Match, general_lexicon
 from mmretrieve.language.rewriters import SwapRewriter
@@ -123,14 +123,8 @@ def make_paraphraser(paraphraser: Paraphraser | str | None, vocabulary: Vocabula
 
 def paraphrase_prompts(paraphraser: Paraphraser, prompts: Sequence[str], count: int) -> list[tuple[str, ...]]:
     """Up to `count` paraphrases of each prompt, each once and other than the prompt. Raises OptionError for a wrong answer."""
-    answers = list(paraphraser.paraphrase(prompts, count))
-    if len(answers) != len(prompts) or not all(_are_texts(texts) for texts in answers):
-        raise OptionError(f"a paraphraser must return a list of texts for each of {len(prompts)} prompts, got {answers!r:.80}")
+    answers = paraphrases_of(paraphraser, prompts, count)
     return [_distinct(prompt, texts)[:count] for prompt, texts in zip(prompts, answers, strict=True)]
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
 
 
 def _distinct(prompt: str, texts: Sequence[str]) -> tuple[str, ...]:
