@@ -100,6 +100,8 @@ def check_path(name: str, value: Any, *, on_disk: bool = True) -> Path:
     """
     if not isinstance(value, str | Path):
         raise OptionError(f"{name} must be a path, got {value!r:.80}")
+    if value == "":
+        raise OptionError(f"{name} is empty; name a file or a folder, such as . for this one")
     if on_disk:
         try:
             os.lstat(value)

@@ -263,6 +263,8 @@ def test_answerable_separates_matches_from_no_match(retriever: mm.Retriever) -> 
     assert there.answerable is not None
     assert 0 <= foreign.answerable < NO_MATCH <= there.answerable <= 1
     assert (there.has_match, foreign.has_match) == (True, False)
+    nothing = retriever.search(prompt="a striped hoodie", where="width < 0")
+    assert (len(nothing), nothing.has_match) == (0, False)
 
 
 def test_a_prompt_that_only_forbids_is_the_same_by_itself_and_within_another(retriever: mm.Retriever) -> None:

@@ -27,9 +27,9 @@ export function results(act) {
     $("#current h2").hidden = !view.comparison;
     if (view.comparison) showRankChanges(view);
     showStatus(view, isSearch, state);
-    $("#no-match").hidden = !isSearch || view.results.has_match;
-    setText($("#no-match"), `No good match${state.controls === AUTO ? "" : " with these weights"}. The nearest images are shown.`);
     const count = countItems(view.results.cards);
+    $("#no-match").hidden = !isSearch || !count || view.results.has_match;
+    setText($("#no-match"), `No good match${state.controls === AUTO ? "" : " with these weights"}. The nearest images are shown.`);
     $("#show-more").hidden = !isSearch || count < state.k || count >= view.results.searched;
     $("#other-sample").hidden = isSearch || count >= view.results.searched;
   };

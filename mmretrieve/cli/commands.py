@@ -222,7 +222,7 @@ def _ranking_messages(ranking: Ranking, *, as_json: bool) -> Iterator[str]:
     """Messages on a ranking for stderr. With --json the reason for the weights is in the output instead."""
     if ranking.why and not as_json:
         yield f"{ranking.why}; caption: {ranking.caption}" if ranking.caption else ranking.why
-    if not ranking.has_match:
+    if ranking.hits and not ranking.has_match:
         yield f"no good match: nothing in this gallery seems to fit (answerable {ranking.answerable:.2f}, below {NO_MATCH})"
     if ranking.note:
         yield ranking.note

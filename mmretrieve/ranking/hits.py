@@ -128,8 +128,8 @@ class Ranking:
 
     @property
     def has_match(self) -> bool:
-        """False if no item of the gallery matches the query: `answerable` is below NO_MATCH."""
-        return self.answerable is None or self.answerable >= NO_MATCH
+        """False if no item matches the query: there are no hits, or `answerable` is below NO_MATCH."""
+        return bool(self.hits) and (self.answerable is None or self.answerable >= NO_MATCH)
 
     @property
     def query(self) -> dict[str, Any]:

@@ -300,7 +300,9 @@ class RankingResponse(BaseModel):
     caption: str | None = Field(description="the description of the first reference")
     why: str | None = Field(description="which weights were chosen, and why, if they were")
     answerable: float | None = Field(description="how well the gallery fits the query, 0 to 1")
-    has_match: bool = Field(description=f"whether an item of the gallery matches the query: answerable is not below {NO_MATCH}")
+    has_match: bool = Field(
+        description=f"whether an item matches the query: there are hits, and answerable is not below {NO_MATCH}"
+    )
 
 
 class SearchResponse(RankingResponse, HitsResponse):  # pydantic puts the fields of the last base first

@@ -1,6 +1,6 @@
 """Values of metadata fields: text, 64-bit numbers or None, and their conversion from JSON, Parquet and CSV.
 
-Conversion is exact: a value that no 64-bit number represents becomes text.
+Conversion is exact: a finite value that no 64-bit number represents becomes text.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MAX_NUMBER_LENGTH = 400  # characters; 64-bit numbers are never written with mor
 def value_of(raw: object) -> Value:
     """Converts a value of JSON or Parquet to text, a 64-bit number, or None.
 
-    True becomes 1, dates and times ISO text, lists and objects JSON text, whole numbers beyond 64 bits text, NaN None,
-    infinities "inf" and "-inf"; decimals become a number if no digit is lost, otherwise text; any other object its `str`.
+    True becomes 1, dates and times ISO text, lists and objects JSON text, whole numbers beyond 64 bits text, NaN and
+    infinities None; decimals become a number if no digit is lost, otherwise text; any other object its `str`.
     Raises GalleryError for text that is not valid Unicode, for bytes, and for lists that are nested too deeply.
 
     >>> value_of(True), value_of([1, 2]), value_of(2**64)
@@ -140,7 +140,7 @@ def _value(raw: Any) -> Value:
     if isinstance(raw, int):
         return int(raw) if _fits(raw) else str(raw)
     if isinstance(raw, float):
-        return None if math.isnan(raw) else raw if math.isfinite(raw) else str(raw)
+        return raw if math.isfinite(raw) else None
     if isinstance(raw, Decimal):
         number = number_of(str(raw))
         return str(raw) if number is None else number

@@ -91,6 +91,7 @@ def test_values_are_those_of_other_tables(gallery: mm.Gallery) -> None:
             "kind": pd.Categorical(["coat", None]),
             "count": pd.array([1, None], dtype="Int64"),
             "share": [0.5, np.nan],
+            "ratio": [np.inf, 2.5],
             "cost": [Decimal("1.50"), Decimal(2)],
             "tags": [["a", "b"], None],
         },
@@ -100,7 +101,7 @@ def test_values_are_those_of_other_tables(gallery: mm.Gallery) -> None:
     assert gallery.ids == ("x", "y")
     expected = {"when": "2026-01-02T00:00:00", "kind": "coat", "count": 1, "share": 0.5, "cost": 1.5, "tags": '["a", "b"]'}
     assert gallery.item("x").fields == expected
-    assert gallery.item("y").fields == {"cost": 2}
+    assert gallery.item("y").fields == {"ratio": 2.5, "cost": 2}
 
 
 def test_other_columns_of_bytes_are_left_out_with_a_note(gallery: mm.Gallery) -> None:

@@ -778,7 +778,7 @@ def test_jsonl_values_become_fields(tmp_path: Path) -> None:
     ]
     assert fields(write_text(tmp_path / "a.jsonl", "\ufeff" + "\n".join(lines) + "\n")) == {
         "x.jpg": {"n": 1, "f": 1.5, "ok": 1, "no": None, "tags": '["é", null]', "big": "123456789012345678901"},
-        "y.jpg": {"f": None, "i": "-inf", "e": "inf", "extra": '{"a": false}', "n": "007"},
+        "y.jpg": {"f": None, "i": None, "e": None, "extra": '{"a": false}', "n": "007"},
     }
 
 
