@@ -350,6 +350,7 @@ def classify(
     ids: set[str] = set()
     outcomes: list[Outcome] = []
     fitting = _fit_fields(entries, types)
+    once = (New, MetadataUpdated, Unchanged) if source else (New,)  # a program that gives single items may change one twice
     for entry, outcome in zip(
         entries,
         map_ahead(
@@ -357,9 +358,9 @@ def classify(
         ),
         strict=True,
     ):
-        is_repeated = isinstance(outcome, New) and entry.id in ids
-        outcomes.append(Failed(REPEATED_ID) if is_repeated else outcome)
-        if isinstance(outcome, New):
+        is_once = isinstance(outcome, once)
+        outcomes.append(Failed(REPEATED_ID) if is_once and entry.id in ids else outcome)
+        if is_once:
             ids.add(entry.id)
     return outcomes
 

@@ -254,8 +254,11 @@ def test_an_old_gallery_with_the_other_form_is_kept(
     assert gallery.sync(root, allow_removal=1).removed == 1
 
 
-def test_two_files_with_one_name_are_named(tmp_path: Path, counting: CountingEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmretrieve.gallery.ingest.INGEST_BATCH_SIZE", 1)  # in different batches
+@pytest.mark.parametrize("batch_size", [1, 256], ids=["in different batches", "in one batch"])
+def test_two_files_with_one_name_are_named(
+    tmp_path: Path, counting: CountingEncoder, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    monkeypatch.setattr("mmretrieve.gallery.ingest.INGEST_BATCH_SIZE", batch_size)
     root = paint(tmp_path / "source", ["first", COMPOSED[:-4], DECOMPOSED[:-4]])
     gallery = mm.Gallery.create(tmp_path / "g", encoder=counting)
     for report in (gallery.add(root), gallery.sync(root), gallery.sync(root)):
