@@ -80,7 +80,7 @@ def load_gallery_encoder(gallery: AnyGallery, device: str, dtype: str, name: str
     except OptionError as error:  # the name is not one of `load_encoder`
         raise GalleryError(
             f"{gallery.path}: this gallery was made by {identity.model!r}, which load_encoder does not know; pass encoder=, "
-            "the object that made it, or search with vectors: open_gallery(path).search(vector)"
+            "its name, its folder (--encoder in the shell) or the object that made it, or search with vectors: open_gallery(path).search(vector)"
         ) from error
     except MMRetrieveError as error:
         raise GalleryError(

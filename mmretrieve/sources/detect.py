@@ -126,7 +126,7 @@ def read_sources(sources: Sequence[str | Path | Source], exclude: Sequence[str] 
 
 def as_source(source: object, exclude: Sequence[str] = ()) -> Source:
     """The source, opened if it is a path. Raises OptionError for anything else, otherwise as `read_source`."""
-    if isinstance(source, Source):
+    if isinstance(source, Source) and not frames.is_table(source):  # a data frame with a column "name" has the members of one
         if exclude:
             raise OptionError("exclude applies to paths; give it to read_source")
         return source

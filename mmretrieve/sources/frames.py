@@ -29,6 +29,7 @@ from mmretrieve.sources.base import (
 )
 from mmretrieve.sources.items import item_entry
 from mmretrieve.sources.parquet import ID_COLUMNS, IMAGE_COLUMNS
+from mmretrieve.sources.values import field_names
 
 PACKAGES = ("pandas", "polars", "pyarrow", "datasets")
 ARROW = "__arrow_c_stream__"  # the method of tables of other packages
@@ -41,7 +42,7 @@ class Frame:
     """The rows of a table in memory, in order. See `Gallery.add` for what its columns hold.
 
     A row without an image, with a value that is none, or with an empty or repeated id is an UnreadableItem. Raises GalleryError, listing
-    the columns, if none holds images.
+    the columns, if none holds images, and for a column without a name or with the name of another.
 
     Parameters
     ----------
@@ -59,6 +60,7 @@ class Frame:
         self._save_to, self._left_out = save_to, dict[str, None]()
         self.name, self._rows = name, _rows_of(table)
         where = name or f"this {type(table).__name__}"
+        field_names(self._rows.names, where)
         self._image = (
             _image_column(self._rows, where) if columns.image is None else find_column(columns.image, self._rows.names, where)
         )
@@ -161,13 +163,22 @@ class _Rows:
 
 def _rows_of(table: Any) -> _Rows:
     package = type(table).__module__.partition(".")[0]
-    if package == "pandas":
-        return _pandas_rows(table)
-    if package == "polars":
-        return _Rows(table.columns, len(table), lambda: table.iter_rows(named=True))
     if package == "datasets":
         return _dataset_rows(table)
-    arrow = import_module("pyarrow").table(table)
+    if package in ("pandas", "polars"):
+        frame = table.collect() if type(table).__name__ == "LazyFrame" else table
+        if not hasattr(frame, "columns"):
+            raise GalleryError(f"expected a data frame, got a {type(table).__name__} of {package}")
+        return (
+            _pandas_rows(frame)
+            if package == "pandas"
+            else _Rows(frame.columns, len(frame), lambda: frame.iter_rows(named=True))
+        )
+    pa = import_module("pyarrow")
+    try:
+        arrow = pa.table(table)
+    except (pa.ArrowException, TypeError, ValueError) as error:  # one column, or what is no table at all
+        raise GalleryError(f"expected a table, got a {type(table).__name__} of {package}") from error
     batches = arrow.to_batches(max_chunksize=256)
     return _Rows(arrow.column_names, arrow.num_rows, lambda: (row for batch in batches for row in batch.to_pylist()))
 

@@ -121,7 +121,7 @@ def test_a_query_that_is_no_vector_is_refused(own: mm.Gallery, query: object, er
 
 def test_opening_says_to_pass_the_encoder_object(own: mm.Gallery, tmp_path: Path, encoder: mm.Encoder) -> None:
     with pytest.raises(
-        GalleryError, match="made by 'own', which load_encoder does not know; pass encoder=, the object that made it"
+        GalleryError, match="made by 'own', which load_encoder does not know; pass encoder=, its name, its folder"
     ):
         mm.Retriever.open(own.path)
     vectors = encoder.encode_texts(["a red dress", "a blue coat"])

@@ -64,6 +64,9 @@ def test_polars(tmp_path: Path, encoder: mm.Encoder) -> None:
     assert hits["id"].to_list() == list(ranking.ids)
     assert hits.schema["price"] == pl.Float64
     assert pl.DataFrame(ranking).equals(hits, null_equal=True)
+    assert str(gallery.add(frame.lazy())) == "0 added, 5 skipped, 0 failed"
+    with pytest.raises(GalleryError, match="expected a data frame, got a Series of polars"):
+        gallery.add(frame["path"])
 
 
 def test_a_dataset_of_the_hub_that_is_unreachable_is_one_line() -> None:

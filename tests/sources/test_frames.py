@@ -83,6 +83,33 @@ def test_images_have_several_forms(form: str, gallery: mm.Gallery, tmp_path: Pat
     assert gallery.item(gallery.ids[0]).fields == {"sku": "a"}
 
 
+def test_columns_may_have_the_names_of_members_of_a_source(gallery: mm.Gallery) -> None:
+    frame = pd.DataFrame({"image": images(2), "name": ["a coat", "a hat"], "report": ["x", "y"]})
+    assert str(gallery.add(frame)) == "2 added, 0 skipped, 0 failed"
+    assert [item.fields for item in gallery.items(gallery.ids)] == [
+        {"name": "a coat", "report": "x"},
+        {"name": "a hat", "report": "y"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        (pd.Series(["a.png"]), "expected a data frame, got a Series of pandas"),
+        (pa.array(["a.png"]), "expected a table, got a StringArray of pyarrow"),
+        (pa.chunked_array([["a.png"]]), "expected a table, got a ChunkedArray of pyarrow"),
+        (pd.DataFrame({"image": ["a.png"], " ": [1]}), "this DataFrame: column 2 has no name"),
+        (
+            pd.DataFrame([["a.png", 1, 2]], columns=["image", "x", "X"]),
+            r"this DataFrame: the columns 'x' and 'X' have the same name \(case is ignored\)",
+        ),
+    ],
+)
+def test_what_is_no_table_is_one_line(gallery: mm.Gallery, table: Any, line: str) -> None:
+    with pytest.raises(GalleryError, match=line):
+        gallery.add(table)
+
+
 def test_values_are_those_of_other_tables(gallery: mm.Gallery) -> None:
     frame = pd.DataFrame(
         {
