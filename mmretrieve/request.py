@@ -540,6 +540,8 @@ def _check_consistency(request: SearchRequest) -> None:
         raise OptionError(f"{name!r} takes each prompt in one wording; leave out paraphrases, or choose another composer")
     if not request.axis and (request.axis_opposite or request.axis_weight != DEFAULTS["axis_weight"]):
         raise OptionError("axis_opposite and axis_weight need an axis, and this request has none; give one, or leave them out")
+    if request.judge is None and any(getattr(request, name) != DEFAULTS[name] for name in ("judge_k", "judge_weight")):
+        raise OptionError("judge_k and judge_weight need a judge, and this request has none; name one, or leave them out")
     if request.caption and not entry.reads_captions:
         raise OptionError(
             f"a caption needs a composer that reads captions, with a reference and a prompt; this request uses {name!r}"

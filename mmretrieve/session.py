@@ -23,6 +23,13 @@ REPLACED: dict[str, tuple[str, ...]] = {
     "axis": ("axis_opposite", "axis_weight"),
 }
 """A field → the fields of earlier turns that it replaces besides itself."""
+DROPPED_WITH: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(REFERENCES, OF_REFERENCES),
+    "prompt": ("strength",),
+    "axis": REPLACED["axis"],
+    "judge": ("judge_k", "judge_weight"),
+}
+"""A field that `drop` names → the fields that mean nothing without it."""
 OPPOSITES = {"prompt": "avoid", "avoid": "prompt", "more_like": "less_like", "less_like": "more_like"}
 """A field whose values accumulate → the field that contradicts it."""
 
@@ -295,8 +302,7 @@ def _dropped(value: Any) -> list[str]:
     for name in names:
         if name not in fields:
             raise unknown("field to drop", name, fields)
-    with_them = {**dict.fromkeys(REFERENCES, OF_REFERENCES), "prompt": ("strength",), "axis": REPLACED["axis"]}
-    return [each for name in names for each in (name, *with_them.get(name, ()))]
+    return [each for name in names for each in (name, *DROPPED_WITH.get(name, ()))]
 
 
 def _merge(earlier: Turn, turn: Turn, decay: float) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def unit(values: ArrayLike, name: str = "vectors", *, dim: int | None = None) ->
     >>> unit([[3, 4]])
     array([[0.6, 0.8]], dtype=float32)
     """
-    array = _as_array(values, name)
+    array = as_array(values, name)
     if array.ndim != 2 or len(array) <= ROW_BATCH_SIZE:
         return _normalize(array, name, dim, 0)
     rows = np.empty(array.shape, dtype=np.float32)
@@ -131,7 +131,8 @@ def _squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return squares
 
 
-def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
+def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """An array of any shape. Raises VectorError for rows of different lengths, and for complex numbers."""
     try:
         array = np.asarray(values)
         if array.dtype.kind == "c":
@@ -147,7 +148,7 @@ def _not_rows(values: ArrayLike, name: str) -> VectorError:
 
 def _shaped_rows(values: ArrayLike, name: str, dim: int | None, dtype: type[np.floating]) -> NDArray[Any]:
     """The values as (n, d) of that dtype."""
-    array = _as_array(values, name)
+    array = as_array(values, name)
     if array.dtype == dtype and array.flags.c_contiguous:
         rows = array
     else:

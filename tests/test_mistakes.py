@@ -25,6 +25,15 @@ class NamedEncoder:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda r, p: mm.Gallery.from_vectors(p / "g", ["a", "b"], [[1, 2], [1]]),
+            "vectors: expected an array of real numbers of",
+        ),
+        (
+            lambda r, p: r.search(prompt="x", judge_k=3),
+            "judge_k and judge_weight need a judge, and this request has none; name",
+        ),
+        (lambda r, p: r.search(prompt="x", judge_weight=0), "judge_k and judge_weight need a judge"),
         (lambda r, p: r.weigh("x"), "expected a Composition, such as what Retriever.compose returns, got 'x'"),
         (lambda r, p: r.gallery.term_scores(None), "expected a Composition"),
         (lambda r, p: mm.Retriever.open(None), "path must be a path, got None"),

@@ -104,11 +104,11 @@ def test_weights_and_pdv_replace_each_other() -> None:
 
 
 def test_a_turn_drops_what_earlier_turns_named() -> None:
-    first = REFERENCE | {"prompt": "in red", "strength": 2, "where": "width > 3", "judge": "attributes", "k": 5}
+    first = REFERENCE | {"prompt": "in red", "strength": 2, "where": "width > 3", "judge": "attributes", "judge_k": 9, "k": 5}
     kept = merge_turns([first])
     for drop, lost in (
         ("where", ["where"]),
-        (["where", "judge"], ["where", "judge"]),
+        (["where", "judge"], ["where", "judge", "judge_k"]),
         ("prompt", ["prompt", "strength"]),
         ("reference_id", list(REFERENCE)),
         (["avoid"], []),

@@ -20,7 +20,7 @@ from mmretrieve.concurrency import map_ahead
 from mmretrieve.directions import PDV, Term
 from mmretrieve.encoders.base import DtypeWarning, Encoder, EncoderIdentity, Progress, dtype_of, identity_of
 from mmretrieve.encoders.loading import EncoderLike, as_encoder
-from mmretrieve.errors import GalleryError, ImageError, MMRetrieveError, checks_keywords
+from mmretrieve.errors import GalleryError, ImageError, MissingError, MMRetrieveError, checks_keywords
 from mmretrieve.filters import Where, read_filter
 from mmretrieve.gallery import search
 from mmretrieve.gallery.manifest import Manifest, detect_title_field, readable_id
@@ -189,6 +189,13 @@ class GalleryBase(ABC, Generic[View]):
 
     def __len__(self) -> int:
         return len(self._view)
+
+    def __contains__(self, id_: object) -> bool:
+        """Whether an item has this id, whichever form of Unicode it is in."""
+        try:
+            return isinstance(id_, str) and bool(len(self._with_view(lambda view: view.rows_of([id_]))))
+        except MissingError:
+            return False
 
     @property
     def manifest(self) -> Manifest:

@@ -27,7 +27,7 @@ from mmretrieve.options import check_path
 from mmretrieve.sources.base import Value
 from mmretrieve.sources.location import Location
 from mmretrieve.sources.values import is_text
-from mmretrieve.vectors import UNIT_TOLERANCE, bad_rows, unit
+from mmretrieve.vectors import UNIT_TOLERANCE, as_array, bad_rows, unit
 
 COPY_BATCH_SIZE = 4_096  # items between two commits
 
@@ -265,7 +265,7 @@ def to_checked_rows(vectors: ArrayLike, name: str, dim: int | None = None) -> tu
 
 def to_float16_rows(vectors: ArrayLike, name: str, dim: int | None) -> Float16Rows:
     """Normalizes (n, dim) vectors and rounds them to float16. Unit rows in float16 are returned as they are. Raises VectorError as `unit` does."""
-    array = np.asarray(vectors)
+    array = as_array(vectors, name)
     if array.dtype == np.float16 and array.ndim == 2 and dim in (None, array.shape[1]) and _are_unit(array):
         return array
     return unit(array, name, dim=dim).astype(np.float16)

@@ -230,12 +230,14 @@ def test_forms_of_a_name_are_one_name(first: str, second: str, tmp_path: Path, c
     assert Path(gallery.item(first).path) == root / second
     for form in (first, second):
         assert gallery.item(form).id == COMPOSED
+        assert form in gallery
         assert len(gallery.vectors([form])) == 1
         assert gallery.thumbnail(form)
         ranking = gallery.search(gallery.vectors([form])[0], k=2, exclude=[form])
         assert ranking.ids == ("other.png",)
     gallery.delete([second])
     assert gallery.ids == ("other.png",)
+    assert not [name for name in (first, "none", "", "a\ud800", None, 3) if name in gallery]
 
 
 def test_an_old_gallery_with_the_other_form_is_kept(

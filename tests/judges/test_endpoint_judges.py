@@ -352,10 +352,10 @@ def test_the_shell_keeps_the_first_stage(
     serve: Any, capsys: pytest.CaptureFixture[str], name: str, answer: str | None, reason: str
 ) -> None:
     server: ModelServer = serve(lambda *_: server.closing.wait(20) if answer is None else completion(answer))
-    search = ["search", "wardrobe", "--prompt", "in red", "-k", "4", "--judge-k", "4"]
+    search = ["search", "wardrobe", "--prompt", "in red", "-k", "4"]
     assert main(search) == 0
     first = capsys.readouterr().out
-    model = ["--endpoint", server.address, "--model", "m", "--timeout", "5"]
+    model = ["--judge-k", "4", "--endpoint", server.address, "--model", "m", "--timeout", "5"]
     assert main([*search, "--judge", name, *model, "--judge-seconds", "0.3" if answer is None else "9"]) == 0
     out, err = capsys.readouterr()
     assert out == first
@@ -366,10 +366,21 @@ def test_the_shell_keeps_the_first_stage(
 @pytest.mark.usefixtures("registered")
 def test_a_shell_search_is_judged_and_replayed_offline(serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = serve(lambda *_: completion('{"order": [3, 1, 2, 4]}'))
-    search = ["search", "wardrobe", "--prompt", "in red", "-k", "4", "--judge-k", "4", "--json"]
+    search = ["search", "wardrobe", "--prompt", "in red", "-k", "4", "--json"]
     main(search)
     first = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
-    search += ["--judge", "endpoint-listwise", "--judge-weight", "inf", "--model", "m", "--memory", str(tmp_path / "a.sqlite")]
+    search += [
+        "--judge",
+        "endpoint-listwise",
+        "--judge-k",
+        "4",
+        "--judge-weight",
+        "inf",
+        "--model",
+        "m",
+        "--memory",
+        str(tmp_path / "a.sqlite"),
+    ]
     JUDGES._entries = dict(entries := JUDGES._entries)
     assert main([*search, "--endpoint", server.address]) == 0
     judged = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
