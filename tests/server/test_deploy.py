@@ -157,6 +157,15 @@ def test_the_container_runs_a_server_that_needs_a_token(
     assert lines.index("USER mmretrieve") < lines.index("ENTRYPOINT")
 
 
+def test_the_health_check_sends_a_user_and_a_password(retriever: mm.Retriever) -> None:
+    with served(create_app(retriever, auth=Auth(user=("shop", TOKEN)))) as link:
+        health = {name: value for name, value in os.environ.items() if not name.startswith("MMRETRIEVE_")}
+        for user, expected in ((f"shop:{TOKEN}", 0), ("shop:wrong-horse", 1), ("", 1)):
+            environment = health | {"MMRETRIEVE_HEALTH": f"{link}/api/health", "MMRETRIEVE_USER": user}
+            command = [sys.executable, str(DEPLOY / "health.py")]
+            assert subprocess.run(command, env=environment, capture_output=True).returncode == expected
+
+
 def test_the_files_of_compose() -> None:
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
     assert services["mmretrieve-gpu"]["build"]["args"] == {"DEVICE": "cuda"}
