@@ -16,7 +16,6 @@ from mmretrieve import PDV, PUBLISHED, Composition, Ranking
 from mmretrieve.gallery.view import FILTERED
 from mmretrieve.options import BUILT_IN
 from mmretrieve.ranking import files
-from mmretrieve.registry import RULES
 from mmretrieve.request import SearchRequest
 from mmretrieve.server.context import AppContext
 from mmretrieve.service import ScoredQuery
@@ -33,8 +32,6 @@ class PageService:
     def __init__(self, context: AppContext) -> None:
         self.service, self.uploads = context.service, context.uploads
         self._suggestions = Suggestions(self.service)
-        retriever = self.service.retriever
-        self._composers, self._judges = retriever.composers, retriever.judges  # take too long for every visit of the page
 
     def start(self) -> dict[str, Any]:
         """What the page needs before the first request: the size of the gallery, settings, help texts, and fields to filter by."""
@@ -46,9 +43,7 @@ class PageService:
             "base": WeightControls().model_dump(),
             "setting": controls.model_dump(),
             "published": {name: asdict(setting) | {"prompt": 0.0} for name, setting in PUBLISHED.items()},
-            "composers": self._composers,
-            "judges": self._judges,
-            "rules": RULES.names,
+            **self.service.choices,
             "help": {name: field.description for name, field in WeightControls.model_fields.items()},
             "facets": [vars(facet) for facet in self.service.facets()],
         }

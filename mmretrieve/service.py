@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from time import monotonic, perf_counter
@@ -23,6 +24,7 @@ from mmretrieve.gallery.store.records import FieldType, Item
 from mmretrieve.gallery.view import NO_ROWS, ItemPage, Rows, SearchOptions
 from mmretrieve.ranking import Ranking
 from mmretrieve.ranking.columns import read_fields
+from mmretrieve.registry import RULES
 from mmretrieve.request import QUERY_FIELDS, SearchRequest
 from mmretrieve.retriever import Retriever
 from mmretrieve.vectors import Float32
@@ -87,6 +89,15 @@ class SearchService:
             finally:
                 self._refreshing.release()
         return self.retriever.gallery
+
+    @cached_property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The names that a request may give as composer, rule and judge; composers are those that combine a reference with a prompt."""
+        return {"composers": self.retriever.composers, "rules": RULES.names, "judges": self.retriever.judges}
+
+    def info(self) -> dict[str, Any]:
+        """What `Gallery.info` returns, and `choices`."""
+        return self.gallery.info() | self.choices
 
     @property
     def caches(self) -> dict[str, LruCache[Any]]:

@@ -113,7 +113,7 @@ def api_routes(context: AppContext) -> APIRouter:
 
     @router.get("/info", summary="What the gallery is")
     async def info() -> InfoResponse:
-        return await read_executor.run(lambda: InfoResponse.of(service.gallery.info()))
+        return await read_executor.run(lambda: InfoResponse.of(service.info()))
 
     @router.get("/health", summary="Whether the server answers")
     def health() -> HealthResponse:  # in a thread of the framework: it waits for no other request

@@ -112,7 +112,7 @@ def make_tools(context: AppContext) -> dict[str, McpTool]:
         return ItemResponse.of(await context.read_executor.run(lambda: service.item(arguments.id))), [arguments.id]
 
     async def info(_: NoArguments) -> tuple[InfoResponse, Sequence[str]]:
-        return await context.read_executor.run(lambda: InfoResponse.of(service.gallery.info())), []
+        return await context.read_executor.run(lambda: InfoResponse.of(service.info())), []
 
     return {
         "search": McpTool(

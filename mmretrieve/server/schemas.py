@@ -408,10 +408,13 @@ class InfoResponse(BaseModel):
     title_field: str | None = Field(description="the field that names the items, null if there is none")
     vocabulary: str = Field(description="the sentence that captions are made of, and where it comes from")
     index: IndexResponse = Field(description="the index, and why it was chosen")
+    composers: list[str] = Field(description="names for `composer` in a query with a reference and a prompt")
+    rules: list[str] = Field(description="names for `rule`")
+    judges: list[str] = Field(description="names for `judge`")
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> InfoResponse:
-        """`Gallery.info` without the files and folders of this machine."""
+        """`SearchService.info` without the files and folders of this machine."""
         return cls.model_validate({name: _public(value) for name, value in info.items()})
 
 

@@ -589,6 +589,12 @@ def test_items_are_listed(site: httpx.Client, shop: mm.Retriever) -> None:
 def test_info_contains_no_folder(site: httpx.Client, shop: mm.Retriever) -> None:
     info = site.get("/api/info").json()
     assert (info["items"], info["encoder"]["model"]) == (62, "wardrobe")
+    assert {"captions", "sum"} < set(info["composers"])
+    assert {"linear", "product"} < set(info["rules"])
+    assert "attributes" in info["judges"]
+    for composer in info["composers"]:
+        query = {"reference_id": shop.gallery.ids[3], "prompt": "in red", "composer": composer}
+        assert site.post("/api/search", json=query).status_code == 200
     assert site.get("/api/health").json() == {"status": "ok", "items": 62}
     for path in ("/api/info", "/api/health", "/api/openapi.json", "/metrics", "/"):
         for place in (shop.gallery.path.parent, Path.home(), ROOT):
