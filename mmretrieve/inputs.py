@@ -22,7 +22,7 @@ from mmretrieve.gallery.store.records import Item
 from mmretrieve.images import DEFAULT_IMAGE_SIZE, ImageLike, Region, content_hash, crop, open_image, source_name
 from mmretrieve.language.base import Paraphraser
 from mmretrieve.language.paraphrases import paraphrase_prompts
-from mmretrieve.language.role_compiler import RuleCompiler
+from mmretrieve.language.role_compiler import RuleCompiler, wish_of
 from mmretrieve.options import ComposerName, Modality
 from mmretrieve.registry import COMPOSERS
 from mmretrieve.request import SearchRequest
@@ -54,14 +54,23 @@ class PreparedRequest:
 
     @classmethod
     def of(
-        cls, request: SearchRequest, compiler: RuleCompiler, paraphrases: Mapping[str, Sequence[str]] | None = None
+        cls,
+        request: SearchRequest,
+        compiler: RuleCompiler,
+        paraphrases: Mapping[str, Sequence[str]] | None = None,
+        *,
+        word_for_word: bool = False,
     ) -> PreparedRequest:
+        """Reads the prompts of a request. word_for_word: parts look prompts up by their words, so what is said before a wish stays."""
         learned_words = COMPOSERS[request.composer_name].learned_words
         rule = None if request.rule is None else make_rule(request.rule, learned_words=learned_words)
         weighs = rule is None or rule.uses_weights
         readings = [
             _read_wordings(
-                [prompt, *(paraphrases or {}).get(prompt, ())],
+                [
+                    prompt if word_for_word or not request.reads_negations else wish_of(prompt),
+                    *(paraphrases or {}).get(prompt, ()),
+                ],
                 compiler if strength > 0 and weighs and request.reads_negations else None,
             )
             for prompt, strength in zip(request.prompt, request.strength, strict=True)

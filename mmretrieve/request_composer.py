@@ -32,6 +32,7 @@ from mmretrieve.request import EMPTY_QUERY, SearchRequest
 from mmretrieve.rules import ScoreRule
 from mmretrieve.weighting import AVOID, AXIS
 
+LOOKING_UP = ("captioner", "rewriter", "compiler", "describer", "editor")  # parts that may be files by prompts
 LIKE_WEIGHTS = {"more": 0.75, "less": -0.25}  # Rocchio: what is wanted, and what is not, beside the query's own 1
 
 
@@ -62,7 +63,11 @@ class RequestComposer:
         """One composition for each request. Requests with the same composer and rule are composed together."""
         paraphrases = paraphrase_requests(requests, self._paraphraser)
         compiler = self._swap.compiler  # it knows the negations of the vocabulary
-        prepared = [PreparedRequest.of(request, compiler, own) for request, own in zip(requests, paraphrases, strict=True)]
+        exact = any(not isinstance(getattr(self._given, name), str | None) for name in LOOKING_UP)
+        prepared = [
+            PreparedRequest.of(request, compiler, own, word_for_word=exact)
+            for request, own in zip(requests, paraphrases, strict=True)
+        ]
         wholes = self._compose_references(prepared, self.references.read(requests))
         avoided = self._avoid_terms(prepared, wholes)
         return [self._composition_of(*one) for one in zip(prepared, wholes, avoided, strict=True)]

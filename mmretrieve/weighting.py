@@ -12,7 +12,7 @@ each term counts in standard deviations, z = (score − mean) / σ over the gall
 
 Without a caption this is the sum of image and prompt in standard deviations; beside `joint` or `imagined` (1), which contain it,
 the prompt has 1/4. A phrase to avoid has the amount −3/2 if the image shows it (z ≥ 1) or a trusted caption states it, and down to −3/4 if
-neither does. The σ of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says
+neither does; without an image it has −3/8. The σ of a text is at least half of the largest among the texts of a query: a text whose scores hardly vary says
 nothing about this gallery ("shorter", where nothing has a length), and z would raise its noise to the level of what the others
 say. The result is linear: one vector and one search on any index. `balanced_weights` is an older choice that ignores trust:
 
@@ -41,6 +41,7 @@ STANDARD_TERMS = (Term.IMAGE, Term.TEXT, Term.COMPOSED, Term.PROMPT)
 AVOID, AXIS = "avoid", "axis"  # the roles of phrases to avoid, and of an axis
 AVOID_AMOUNT = -1.5  # if the image shows the phrase
 LEAST_AVOID_SHARE = 0.5  # of AVOID_AMOUNT, if it does not
+NO_IMAGE_AVOID_SHARE = 0.25  # of AVOID_AMOUNT, without an image
 APPEND_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.25, Term.COMPOSED: 0.5, Term.PROMPT: 1.0}
 REPLACE_AMOUNTS = {Term.IMAGE: 1.0, Term.TEXT: -0.5, Term.COMPOSED: 1.0, Term.PROMPT: 0.25}
 APPEND_R2, REPLACE_R2 = 0.72, 0.37  # r² of `balanced_weights`
@@ -155,12 +156,13 @@ def _amounts(composition: Composition, spread: Spread, *, words_count: bool) -> 
 
 def _shown_share(composition: Composition, avoided: str, spread: Spread) -> float:
     """How much of AVOID_AMOUNT a phrase gets, from LEAST_AVOID_SHARE to 1: the z of the reference image, or the trust in a
-    caption that states the phrase; 1 without an image.
+    caption that states the phrase; NO_IMAGE_AVOID_SHARE without an image.
 
-    If the model does not see the phrase in the image, the least similar items are those of other kinds, not those without it.
+    If the model does not see the phrase in the image, the least similar items are those of other kinds, not those without it. So they are
+    without an image, where the prompt has to hold the kind by itself.
     """
     if Term.IMAGE not in composition.roles:
-        return 1.0
+        return NO_IMAGE_AVOID_SHARE
     phrase, image = composition[avoided], composition.of_role(Term.IMAGE) / composition.total_share(Term.IMAGE)
     z = float((image - spread.mean) @ phrase) / max(spread.deviation(phrase), MIN_DEVIATION)
     words = composition.words.get(avoided)

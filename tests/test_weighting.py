@@ -15,10 +15,11 @@ import mmretrieve as mm
 from mmretrieve.cli.main import main
 from mmretrieve.composition import AvoidedPhrase, Caption
 from mmretrieve.errors import OptionError
+from mmretrieve.language.rewriters import TemplateRewriter
 from mmretrieve.options import NO_MATCH
 from mmretrieve.rules import Hinge, Linear, Product
 from mmretrieve.vectors import unit
-from mmretrieve.weighting import AVOID_AMOUNT, LEAST_AVOID_SHARE, Spread, automatic_weights
+from mmretrieve.weighting import AVOID_AMOUNT, LEAST_AVOID_SHARE, NO_IMAGE_AVOID_SHARE, Spread, automatic_weights
 
 RANDOM = np.random.default_rng(3)
 GALLERY = unit(RANDOM.normal(size=(50, 6)) + [1, 0, 0, 0, 0, 0])
@@ -108,7 +109,9 @@ def test_a_phrase_counts_less_if_the_image_does_not_show_it() -> None:
     alone = mm.Composition(("prompt", "avoid"), TERMS[1:3], (1, -1))
     weights = automatic_weights(alone, spread).term_weights
     deviations = spread.deviations(alone.terms)
-    assert weights["avoid"] * deviations[1] / (weights["prompt"] * deviations[0]) == pytest.approx(AVOID_AMOUNT)
+    assert weights["avoid"] * deviations[1] / (weights["prompt"] * deviations[0]) == pytest.approx(
+        AVOID_AMOUNT * NO_IMAGE_AVOID_SHARE
+    )
 
 
 def test_a_caption_that_states_a_phrase_makes_it_count_in_full(retriever: mm.Retriever) -> None:
@@ -265,6 +268,37 @@ def test_answerable_separates_matches_from_no_match(retriever: mm.Retriever) -> 
     assert (there.has_match, foreign.has_match) == (True, False)
     nothing = retriever.search(prompt="a striped hoodie", where="width < 0")
     assert (len(nothing), nothing.has_match) == (0, False)
+
+
+def test_a_phrase_to_avoid_leaves_the_kind_that_a_prompt_asks_for() -> None:
+    retriever = mm.Retriever.open(mm.wardrobe.gallery_folder())
+    kinds = sorted({str(item.fields["kind"]) for item in retriever.gallery.items(retriever.gallery.ids)})
+
+    def found(template: str) -> list[tuple[bool, bool]]:
+        """Of each hit, whether it is of the kind, and whether it is striped."""
+        rankings = retriever.search_many([{"prompt": template.format(kind), "k": 8} for kind in kinds])
+        return [
+            (item.fields["kind"] == kind, item.fields.get("pattern") == "striped")
+            for kind, ranking in zip(kinds, rankings, strict=True)
+            for item in retriever.gallery.items(ranking.ids)
+        ]
+
+    plain, without = found("a {}"), found("a {} without stripes")
+    assert sum(kept for kept, _ in without) >= sum(kept for kept, _ in plain)
+    assert not any(striped for _, striped in without)
+
+
+@pytest.mark.parametrize("said", ["but in red", "the same but in red", "Like this, but in red", "this one but in red"])
+def test_what_is_said_before_a_wish_does_not_count(retriever: mm.Retriever, said: str) -> None:
+    query = {"reference_id": retriever.gallery.ids[3]}
+    plain, ranking = retriever.search(**query, prompt="in red"), retriever.search(**query, prompt=said)
+    assert (ranking.ids, ranking.words) == (plain.ids, plain.words)
+    assert retriever.search(**query, prompt=said, composer="sum").words["prompt"] == said, (
+        "a named composer reads what is written"
+    )
+    own = mm.Retriever(retriever.gallery, retriever.encoder, parts=mm.Parts(rewriter=TemplateRewriter()))
+    assert own.search(**query, prompt=said).words["prompt"] == said, "a file of rewrites may know the prompt by its words"
+    assert retriever.search(**query, prompt="but").words["prompt"] == "but"
 
 
 def test_a_prompt_that_only_forbids_is_the_same_by_itself_and_within_another(retriever: mm.Retriever) -> None:

@@ -28,7 +28,7 @@ from mmretrieve.gallery.store.records import FieldType, Item, ItemRecord, fit_fi
 from mmretrieve.gallery.store.store import Store
 from mmretrieve.images import content_hash
 from mmretrieve.sources.base import Entry, ReportingSource, Source, SourceItem, SourceReport, UnreadableItem
-from mmretrieve.sources.values import is_text
+from mmretrieve.sources.values import Value, is_text
 
 INGEST_BATCH_SIZE = 256  # images between two commits; fixed, so that an interrupted run repeats the same batches
 MAX_BATCHES_AHEAD = 2  # that are not committed yet while another is classified: metadata, vectors and thumbnails
@@ -334,13 +334,26 @@ def _remove(store: Store, addition: _Addition, allowed: float | None) -> AddRepo
     problem: str | None = "the source could not be read completely"
     if addition.is_whole:
         ids = {int(row): id_ for row, id_ in zip(before.rows(), store.ledger.ids(before), strict=True) if row in rows}
-        hashes = {record.row: record.item.hash for record in store.ledger.records_of(missing, before)}
-        moved = store.ledger.contents_since(before.total, hashes.values())
-        problem = removal_problem(ids, [row for row in missing if hashes[row] not in moved], allowed)
+        records = store.ledger.records_of(missing, before)
+        moved = store.ledger.records_since(before.total, {record.item.hash for record in records})
+        problem = removal_problem(ids, [record.row for record in records if record.item.hash not in moved], allowed)
     if problem is not None:
         return AddReport(not_removed=len(missing), notes=(f"{source}: no item was removed: {problem}",))
+    if Manifest.of(store).captions is None:  # else a vector depends on the fields of its item
+        store.ledger.rewrite(_with_earlier_fields(records, moved))
     store.ledger.mark_deleted(missing)
     return AddReport(removed=len(missing))
+
+
+def _with_earlier_fields(gone: Sequence[ItemRecord], moved: Mapping[str, Sequence[ItemRecord]]) -> list[ItemRecord]:
+    """The records of files that were moved, with the fields of their items under the earlier names, which a table may have added."""
+    new = {content: deque(records) for content, records in moved.items()}
+    pairs = [(earlier.item, new[earlier.item.hash].popleft()) for earlier in gone if new.get(earlier.item.hash)]
+    return [
+        replace(record, item=replace(record.item, fields=fields))
+        for earlier, record in pairs
+        if (fields := _merged_fields(earlier, record.item.fields)) != record.item.fields
+    ]
 
 
 def classify(
@@ -428,14 +441,19 @@ def _classify_entry(entry: Entry, record: ItemRecord | None, source: str, *, upd
         )
     if not update:
         return Failed(CONTENT_CHANGED)
-    return New(Item(entry.id, entry.location, content, fields=entry.fields, source=source, fingerprint=fingerprint), record.row)
+    fields = _merged_fields(record.item, entry.fields)
+    return New(Item(entry.id, entry.location, content, fields=fields, source=source, fingerprint=fingerprint), record.row)
 
 
 def _update_metadata(record: ItemRecord, item: Item) -> MetadataUpdated | Unchanged:
-    """Returns the record with the metadata of `item`. Fields that `item` does not name stay; those that are None are removed."""
-    fields = {name: value for name, value in {**record.item.fields, **item.fields}.items() if value is not None}
-    item = replace(item, fields=fields)
+    """Returns the record with the metadata of `item`."""
+    item = replace(item, fields=_merged_fields(record.item, item.fields))
     return Unchanged() if item == record.item else MetadataUpdated(replace(record, item=item), record.item)
+
+
+def _merged_fields(item: Item, fields: Mapping[str, Value]) -> dict[str, Value]:
+    """The fields of an item with others. Those that the others do not name stay; those that are None are removed."""
+    return {name: value for name, value in {**item.fields, **fields}.items() if value is not None}
 
 
 def _belongs_to_another(item: Item, entry: SourceItem, source: str) -> bool:

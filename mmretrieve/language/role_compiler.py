@@ -70,6 +70,10 @@ POLITE = (
     rf"(?:{SAME}){RELATION}",
 )
 FILLING = rf"^(?:but|and|make it|i want it|please|instead|with|is|has|{'|'.join(POLITE)})\b\s*|\s*\b(?:instead|please)$"
+LEADING_BUT = re.compile(
+    rf"^(?:(?:{SAME}|(?:something |one )?like (?:this|that|it)(?: one)?|this(?: one)?),?\s+)?but\s+(?!not\b|no\b|without\b)",
+    re.IGNORECASE,
+)
 BREAK = r"(\s*(?:[,;.]|\b(?:and|but(?! not)|with(?!out)|while)\b)\s*)"
 EMPTY = re.compile(rf"(?:{SAME}|the same (?:but|except)|like this(?: one)?|this|it|no|not|without)?", re.IGNORECASE)
 VACUOUS = re.compile(  # the rest of a prompt that only forbids: "a version without", "something similar but not"
@@ -92,6 +96,15 @@ WISH = re.compile(
 )
 CLAUSE = re.compile(r"\b(?:is|are|was|were|has|have|shows?|there)\b", re.IGNORECASE)
 PHRASE_WORDS = ("more", "less", "keep", "then", "also", "still", "very", "longer", "shorter", "without", "no", "not", "please")
+
+
+def wish_of(prompt: str) -> str:
+    """The prompt without a "like this, but" before it, which says nothing that a reference does not say.
+
+    >>> wish_of("the same but in red"), wish_of("but black"), wish_of("but without stripes")
+    ('in red', 'black', 'but without stripes')
+    """
+    return LEADING_BUT.sub("", prompt.strip()) or prompt
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mmretrieve.errors import OptionError, VectorError
 from mmretrieve.options import ComposerName
 from mmretrieve.registry import COMPOSERS
 
-WORDINGS = ["longer", "make it longer", "the same but longer", "a longer one"]
+WORDINGS = ["longer", "make it longer", "I want it longer", "a longer one"]
 READS_PARAPHRASES = [name for name in ComposerName if COMPOSERS[name].reads_paraphrases]
 
 

@@ -256,6 +256,29 @@ def test_an_old_gallery_with_the_other_form_is_kept(
     assert gallery.sync(root, allow_removal=1).removed == 1
 
 
+def test_fields_that_a_table_added_stay_when_a_file_is_replaced_or_renamed(tmp_path: Path, counting: CountingEncoder) -> None:
+    root = paint(tmp_path / "photos", ["kept", "replaced", "renamed", "copy 1", "gone"])
+    shutil.copyfile(root / "copy 1.png", root / "copy 2.png")
+    table = tmp_path / "items.csv"
+    names = sorted(path.name for path in root.iterdir())
+    table.write_text("path,price\n" + "".join(f"photos/{name},{price}\n" for price, name in enumerate(names)))
+    gallery = mm.Gallery.create(tmp_path / "g", encoder=counting)
+    gallery.add(root)
+    assert gallery.add(table).updated == len(names)
+    prices = {name: gallery.item(name).fields["price"] for name in names}
+    paint(tmp_path / "other", ["another picture"])
+    (tmp_path / "other/another picture.png").replace(root / "replaced.png")
+    for name, new in (("renamed", "new"), ("copy 1", "copy 3"), ("copy 2", "copy 4")):
+        (root / f"{name}.png").rename(root / f"{new}.png")
+    (root / "gone.png").unlink()
+    report = gallery.sync(root, allow_removal=1)
+    assert (report.added, report.updated, report.removed) == (3, 1, 4)
+    after = {item.id: item.fields.get("price") for item in gallery.items(gallery.ids)}
+    assert {after.pop("copy 3.png"), after.pop("copy 4.png")} == {prices["copy 1.png"], prices["copy 2.png"]}
+    assert after == {name: prices[name] for name in ("kept.png", "replaced.png")} | {"new.png": prices["renamed.png"]}
+    assert (gallery.verify(), gallery.sync(root)) == ([], mm.AddReport(skipped=5))
+
+
 @pytest.mark.parametrize("batch_size", [1, 256], ids=["in different batches", "in one batch"])
 def test_two_files_with_one_name_are_named(
     tmp_path: Path, counting: CountingEncoder, monkeypatch: pytest.MonkeyPatch, batch_size: int

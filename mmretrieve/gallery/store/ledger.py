@@ -261,10 +261,13 @@ class Ledger:
             rows = sorted(row for (row,) in db.execute(query, (json.dumps(list(hashes)),)) if row is not None)
             return {record.item.hash: record for record in read_records(db, rows)}
 
-    def contents_since(self, first_row: int, hashes: Iterable[str]) -> set[str]:
-        """Returns those of the content hashes that live items from a row on have."""
+    def records_since(self, first_row: int, hashes: Iterable[str]) -> dict[str, list[ItemRecord]]:
+        """Returns for each content hash that live items from a row on have their records, in order."""
+        records: dict[str, list[ItemRecord]] = {}
         with self.reading() as db:
-            return {row.content for row in _rows(db, "hash", hashes) if row.row >= first_row}
+            for record in read_records(db, sorted(row.row for row in _rows(db, "hash", hashes) if row.row >= first_row)):
+                records.setdefault(record.item.hash, []).append(record)
+        return records
 
     def records_of_other_sources(self, hashes: Iterable[str], source: str) -> dict[str, list[ItemRecord]]:
         """Returns for each content hash the live records with it that came from another source, in order."""
