@@ -37,9 +37,10 @@ MIN_SCORED_QUERIES = 4
 MAX_SCORED_ITEMS = 2_000_000  # items of a gallery whose term scores are kept; a larger one is searched for every setting
 MAX_ATTEMPTS = 8  # at an answer during which the gallery does not change
 IMAGE_SIDE = 2_048  # pixels of an image that is served: enough for any screen
-FACET_ITEMS = 2_000  # items that are read for the facets
-FACET_CHOICES = 24  # values of a text field that are offered, the most frequent first
-MAX_DISTINCT_SHARE = 0.5  # distinct values per item of a text field with more values than are offered
+FACET_ITEMS = 20_000  # items that are read for the facets
+FACET_CHOICES = 100  # values of a text field that are offered, the most frequent first
+FEW_CHOICES = 24  # distinct values of a text field that are always offered
+MAX_DISTINCT_SHARE = 0.5  # distinct values per item of a text field with more
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def _query_key(request: SearchRequest) -> Hashable:
 def _divides(kind: FieldType, values: Sequence[object]) -> bool:
     """Whether a field has several values that a person can choose from."""
     distinct = len(set(values))
-    is_choice = distinct <= FACET_CHOICES or distinct <= MAX_DISTINCT_SHARE * len(values)
+    is_choice = distinct <= FEW_CHOICES or distinct <= MAX_DISTINCT_SHARE * len(values)
     return distinct > 1 and (kind is FieldType.NUMBER or is_choice)
 
 

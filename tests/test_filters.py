@@ -447,6 +447,23 @@ def test_an_error_quotes_the_condition_that_is_wrong_and_the_first_wrong_column(
         to_sqlite(whole, ["gender", "price", "colour"])
 
 
+@pytest.mark.parametrize("where", ["price < 50", "50 >= PRICE", "price BETWEEN 1 AND 50", "id = 'a' OR NOT fields.price > 1.5"])
+def test_a_text_is_not_ordered_by_a_number(tmp_path: Path, where: str) -> None:
+    prices = [{"price": "100,00"}, {"price": "9,90"}, {"price": "40,00"}]
+    gallery = mm.Gallery.from_vectors(tmp_path / "g", ["a", "b", "c"], np.eye(3), fields=prices)
+    with pytest.raises(
+        OptionError, match=r"(?i)price is text in this gallery, and is not compared with a number; .* CAST\(price AS REAL"
+    ):
+        gallery.search([1, 0, 0], where=where)
+    for allowed, ids in (
+        ("CAST(price AS REAL) < 50", {"b", "c"}),
+        ("price = 50", set()),
+        ("price < '5'", {"a", "c"}),
+        ("width < 5", set()),
+    ):
+        assert set(gallery.search([1, 0, 0], where=allowed).ids) == ids
+
+
 def test_a_field_may_be_called_value() -> None:
     assert read_filter({"value": 5}) == parse("value = 5")  # within a structure, a literal has this form
 

@@ -150,6 +150,14 @@ def test_an_answer_is_attempted_a_bounded_number_of_times(gallery: mm.Gallery, e
     assert len(attempts) == MAX_ATTEMPTS
 
 
+def test_facets_count_all_items(tmp_path: Path) -> None:
+    gallery = mm.Gallery.for_vectors(tmp_path / "g", mm.EncoderIdentity("model", "weights", "none"), dim=2)
+    fields = [{"colour": "red" if i < 3_000 else "blue"} for i in range(3_500)]
+    gallery.add_vectors([str(i) for i in range(3_500)], np.ones((3_500, 2)), fields=fields)
+    service = SearchService(mm.Retriever(gallery, SimpleNamespace(identity=gallery.encoder_identity)))  # type: ignore[arg-type]
+    assert service.facets()[0].choices == (("red", 3_000), ("blue", 500))
+
+
 def test_facets_are_fields_that_divide_the_items(tmp_path: Path) -> None:
     gallery = mm.Gallery.for_vectors(tmp_path / "g", mm.EncoderIdentity("model", "weights", "none"), dim=2)
     fields = [
@@ -168,5 +176,6 @@ def test_facets_are_fields_that_divide_the_items(tmp_path: Path) -> None:
     service = SearchService(mm.Retriever(gallery, SimpleNamespace(identity=gallery.encoder_identity)))  # type: ignore[arg-type]
     facets = {facet.field: facet for facet in service.facets()}
     assert list(facets) == ["colour", "price", "maker"]
+    assert len(facets["maker"].choices) == 30
     assert facets["colour"].choices == (("red", 60), ("blue", 60))
     assert (facets["price"].lowest, facets["price"].highest) == (0, 119)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,7 @@ from mmretrieve.filters.expression import OPERATORS, Column, Expression, Literal
 PRIVATE_COLUMNS = ("path", "source", "stamp")  # they tell where files are; a server refuses them
 LISTED_COLUMNS = ("id", "width", "height")  # named by an error
 ITEM_COLUMNS = (*LISTED_COLUMNS, *PRIVATE_COLUMNS, "row", "part", "hash")  # of every item, besides its fields
+ORDERING = ("<", "<=", ">", ">=", "between")
 MAX_QUOTED_LENGTH = 200  # characters of a filter in an error
 
 
@@ -93,6 +94,24 @@ def _condition_on(column: Column, expression: Expression) -> Expression:
     while isinstance(expression, Operation) and expression.operator == "and":
         expression = next(operand for operand in expression.operands if column in columns(operand))
     return expression
+
+
+def check_order(expression: Expression, types: Mapping[str, str]) -> None:
+    """Raises OptionError where a filter asks for the order of a text field and a number: "9,90" is not less than 50, but after it.
+
+    types: those of the fields of a gallery, "text" or "number".
+    """
+    texts = {fold_case(name) for name, kind in types.items() if kind == "text"}
+    for node, _ in walk(expression):
+        if isinstance(node, Operation) and node.operator in ORDERING and len(node.operands) > 1:
+            names = [one.name for one in node.operands if isinstance(one, Column) and one.table != "items"]
+            numbers = [one for one in node.operands if isinstance(one, Literal) and type(one.value) in (int, float)]
+            if numbers and (wrong := [name for name in names if fold_case(name) in texts]):
+                raise filter_error(
+                    node,
+                    f"{wrong[0]} is text in this gallery, and is not compared with a number; index it as numbers such as 9.90, or write "
+                    f"CAST({wrong[0]} AS REAL)",
+                )
 
 
 def filter_error(expression: Expression, reason: str) -> OptionError:

@@ -18,6 +18,7 @@ from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import MissingError
 from mmretrieve.filters import Expression, to_milvus
 from mmretrieve.filters.milvus import one_of
+from mmretrieve.filters.sqlite import check_order
 from mmretrieve.gallery import duplicates
 from mmretrieve.gallery.index.faiss_index import MARGIN, ROUNDING
 from mmretrieve.gallery.manifest import Manifest
@@ -125,6 +126,7 @@ class CollectionView(StoredView):
     def matching(self, where: Expression | None) -> CandidateFilter:
         if where is None:
             return CandidateFilter.of("", len(self), len(self))
+        check_order(where, self.manifest.fields)
         expression = to_milvus(where, filter_columns(self.manifest.fields))
         return CandidateFilter.of(expression, self.server.count(expression), len(self))
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmretrieve.errors import GalleryError, MissingError, MMRetrieveError
 from mmretrieve.filters import Expression, to_sqlite
-from mmretrieve.filters.sqlite import filter_error
+from mmretrieve.filters.sqlite import check_order, filter_error
 from mmretrieve.forks import FORK_GATE
 from mmretrieve.gallery.store import ledger_checksum
 from mmretrieve.gallery.store.connections import ConnectionPool
@@ -227,7 +227,9 @@ class Ledger:
         The query can read the columns that the filter names, and nothing else.
         """
         with self._within(version) as db:
-            condition = to_sqlite(where, meta_of(db)["fields"])
+            fields = meta_of(db)["fields"]
+            check_order(where, fields)
+            condition = to_sqlite(where, fields)
             query = (
                 f"SELECT items.row FROM items LEFT JOIN fields ON {ROW} = items.row "
                 f"WHERE {version.condition} AND {condition.sql} ORDER BY items.row"
