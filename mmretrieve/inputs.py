@@ -65,12 +65,10 @@ class PreparedRequest:
         learned_words = COMPOSERS[request.composer_name].learned_words
         rule = None if request.rule is None else make_rule(request.rule, learned_words=learned_words)
         weighs = rule is None or rule.uses_weights
+        is_read = request.reads_negations and not word_for_word
         readings = [
             _read_wordings(
-                [
-                    prompt if word_for_word or not request.reads_negations else wish_of(prompt),
-                    *(paraphrases or {}).get(prompt, ()),
-                ],
+                [wish_of(text) if is_read else text for text in (prompt, *(paraphrases or {}).get(prompt, ()))],
                 compiler if strength > 0 and weighs and request.reads_negations else None,
             )
             for prompt, strength in zip(request.prompt, request.strength, strict=True)

@@ -8,6 +8,9 @@ from itertools import compress
 from typing import Any
 
 from mmretrieve.errors import MissingError, OptionError, checks_keywords, unknown
+from mmretrieve.language.lexicon import general_lexicon
+from mmretrieve.language.rewriters import split_prompt
+from mmretrieve.language.role_compiler import RuleCompiler, wish_of
 from mmretrieve.options import is_number
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.request import REQUEST_FIELDS, FieldKind, check_one_each, normalized
@@ -46,7 +49,8 @@ def merge_turns(turns: Sequence[Turn], decay: float = DEFAULT_DECAY) -> dict[str
     - `prompt` accumulates. A prompt of turn t of T has decay^(T − t) times its strength.
     - `avoid`, `more_like` and `less_like` accumulate. An empty list drops what earlier turns named.
     - A value that repeats or contradicts one of an earlier turn takes its place: a phrase to avoid that becomes a prompt, an item
-      that was liked and is disliked now.
+      that was liked and is disliked now, "in red" after "in black". Each of two prompts asks for one value of the same kind then, and for
+      nothing else.
     - References replace all earlier ones, with their regions, weights and captions. A turn without a reference keeps them.
     - Every other field has the value of the last turn that names it. `weights` and the parameters of PDV replace each other;
       an axis replaces an earlier one with its opposite and its weight.
@@ -326,7 +330,26 @@ def _kept(name: str, earlier: Turn, turn: Turn) -> list[bool]:
     key = normalized if REQUEST_FIELDS[name].kind is FieldKind.TEXT else str
     drops = name in turn and not turn[name]
     later = {key(value) for field in (name, OPPOSITES[name]) for value in turn.get(field, ())}
-    return [not drops and key(value) not in later for value in earlier.get(name, ())]
+    changed = set(map(_class_of, turn.get(name, ()))) - {None} if name == "prompt" else set()
+    return [
+        not drops and key(value) not in later and not (changed and _class_of(value) in changed)
+        for value in earlier.get(name, ())
+    ]
+
+
+def _class_of(prompt: str) -> int | None:
+    """The class of words of which a prompt asks for one value and for nothing else: colors for "in red"; None for any other prompt.
+
+    "longer" is a step from what there is, "without dots" leaves other patterns, and "a lamp" may be beside "a chair".
+    """
+    lexicon, wish = general_lexicon(), wish_of(prompt)
+    parts = list(split_prompt(lexicon, wish))
+    readings = [match.readings for part in parts for match in part.matches]
+    is_one = len(readings) == 1 and len(readings[0]) == 1 and not any(part.others() for part in parts)
+    if not is_one or RuleCompiler().roles(wish).forbidden:
+        return None
+    ((position, reading),) = readings[0].items()
+    return None if reading.step or position == lexicon.thing else position
 
 
 def _copied(value: Any) -> Any:

@@ -122,6 +122,30 @@ def test_a_turn_drops_what_earlier_turns_named() -> None:
     assert merge_turns([{"axis": "long", "axis_opposite": "short", "prompt": "a"}, {"drop": "axis"}])["prompt"] == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("prompts", "kept"),
+    [
+        (["in black", "in red"], ["in red"]),
+        (["but black", "longer", "The same but in red, please"], ["longer", "The same but in red, please"]),
+        (["striped", "in red", "with dots"], ["in red", "with dots"]),
+        (["for men", "for women"], ["for women"]),
+        (["with short sleeves", "sleeveless"], ["sleeveless"]),
+        (["in black", "with red dots"], None),
+        (["in red with dots", "in black"], None),
+        (["a red dress", "in black"], None),
+        (["dotted", "without stripes"], None),
+        (["longer", "shorter"], None),
+        (["a chair", "a lamp"], None),
+        (["with red buttons", "in blue"], None),
+    ],
+)
+def test_a_change_of_mind_replaces_a_value(prompts: list[str], kept: list[str] | None) -> None:
+    merged = merge_turns([{"prompt": prompt} for prompt in prompts])
+    assert merged["prompt"] == (kept or prompts)
+    assert len(merged["strength"]) == len(merged["prompt"])
+    assert merge_turns([{"prompt": prompts}])["prompt"] == prompts, "of one turn, all count"
+
+
 def test_a_repeated_prompt_counts_once_however_it_is_spelled() -> None:
     merged = merge_turns([{"prompt": "In  red"}, {"prompt": "longer"}, {"prompt": "in red"}], 0.5)
     assert (merged["prompt"], merged["strength"]) == (["longer", "in red"], [0.5, 1.0])

@@ -19,7 +19,7 @@ from eval.studies.tables import paraphrases_table
 from mmretrieve.language.paraphrases import TemplateParaphraser
 
 ROOT = Path(__file__).parents[2]
-QUERIES = 12
+QUERIES = 40
 
 
 class FixedParaphraser:
