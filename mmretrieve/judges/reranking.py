@@ -56,7 +56,7 @@ def judge_hits(
     logits = np.full(len(documents), np.nan)
     try:
         logits[list(visible)] = judge_logits(judge, query, list(visible.values()))
-        note = _unscored_note(int(np.isnan(logits).sum()), len(logits))
+        note = _scores_note(logits)
     except JudgeError as error:
         note = f"{error}; {WITHOUT}"
     ranking = rerank(ranking, logits, float(request.judge_weight))
@@ -134,14 +134,14 @@ def judge_contributions(
     return np.asarray(spread * (np.where(np.isnan(values), scored.min(), values) - scored.mean()))
 
 
-def _unscored_note(unscored: int, count: int) -> str | None:
-    if unscored == count:
-        return f"there is no image of the {count} best hits for the judge; {WITHOUT}" if count else None
-    return (
-        f"the judge scored {count - unscored} of the {count} items; the others count as the worst of these"
-        if unscored
-        else None
-    )
+def _scores_note(logits: NDArray[np.float64]) -> str | None:
+    """What is worth knowing of the logits of the items, NaN for those without one."""
+    count, scored = len(logits), logits[~np.isnan(logits)]
+    if count and not len(scored):
+        return f"there is no image of the {count} best hits for the judge; {WITHOUT}"
+    if len(scored) < count:
+        return f"the judge scored {len(scored)} of the {count} items; the others count as the worst of these"
+    return f"the judge scored all {count} items alike; {WITHOUT}" if count > 1 and (scored == scored[0]).all() else None
 
 
 def _with_judge(hit: Hit, share: float, contribution: float) -> Hit:

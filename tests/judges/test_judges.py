@@ -233,8 +233,11 @@ def test_items_without_a_picture_rank_behind(encoder: mm.Encoder, photos: Path, 
 
 
 def test_a_small_gallery_has_no_remark_on_the_judge(retriever: mm.Retriever) -> None:
-    ranking = retriever.search(prompt="in red", k=5, judge=FixedJudge(), judge_k=1_000)
+    ranking = retriever.search(prompt="in red", k=5, judge=FixedJudge(redness), judge_k=1_000)
     assert (len(ranking), ranking.note) == (5, None)
+    alike = retriever.search(prompt="in red", k=5, judge=FixedJudge(), judge_k=9, judge_weight=math.inf)
+    assert alike.note == "the judge scored all 9 items alike; this is the order without the judge"
+    assert alike.ids == retriever.search(prompt="in red", k=5).ids
 
 
 @pytest.mark.parametrize(
