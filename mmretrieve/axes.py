@@ -22,7 +22,7 @@ MORE, LESS = "very {}", "not {}"
 MIN_DIFFERENCE = 1e-3  # of the means of two sets of unit vectors; a shorter one has no meaningful direction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Axis:
     """A direction of an encoder's space along which an attribute grows. `-axis` is the opposite direction.
 

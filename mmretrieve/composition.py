@@ -71,7 +71,7 @@ class AvoidedPhrase(str):
         return (str(self),), {"trust": self.trust}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Composition:
     """A composed query: named terms, their weights, and a score rule.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
+from threading import RLock
 
 from huggingface_hub import HfApi, constants, get_session, snapshot_download
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -17,6 +18,7 @@ from mmretrieve.errors import MMRetrieveError
 
 HUB_TIMEOUT = 5.0  # seconds
 CARD = "README.md"
+_ONE_AT_A_TIME = RLock()
 
 
 @contextmanager
@@ -25,17 +27,18 @@ def offline_if_unreachable(*, needed: bool) -> Iterator[None]:
 
     In online mode they would retry for a minute.
     """
-    was_offline, log_level = constants.HF_HUB_OFFLINE, logging.root.manager.disable
-    if needed and not was_offline:
-        constants.HF_HUB_OFFLINE = not _is_hub_reachable()
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        constants.HF_HUB_OFFLINE = was_offline
-        logging.disable(log_level)
+    with _ONE_AT_A_TIME:  # what is switched belongs to the whole process
+        was_offline, log_level = constants.HF_HUB_OFFLINE, logging.root.manager.disable
+        if needed and not was_offline:
+            constants.HF_HUB_OFFLINE = not _is_hub_reachable()
+        logging.disable(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            constants.HF_HUB_OFFLINE = was_offline
+            logging.disable(log_level)
 
 
 def _is_hub_reachable() -> bool:

@@ -27,8 +27,8 @@ REPLACED: dict[str, tuple[str, ...]] = {
 }
 """A field → the fields of earlier turns that it replaces besides itself."""
 DROPPED_WITH: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(REFERENCES, OF_REFERENCES),
-    "prompt": ("strength",),
+    **dict.fromkeys(REFERENCES, (*OF_REFERENCES, "exclude_reference")),
+    "prompt": ("strength", "paraphrases"),
     "axis": REPLACED["axis"],
     "judge": ("judge_k", "judge_weight"),
 }
@@ -300,7 +300,7 @@ def _parse_turn(number: int, turn: Any) -> dict[str, Any]:
 
 
 def _dropped(value: Any) -> list[str]:
-    """The fields that `drop` names, with those that are lost with them: a reference is dropped with its region, a prompt with its strength."""
+    """The fields that `drop` names, with those that are lost with them: all references and their regions, prompts and their strengths."""
     names = list(value) if isinstance(value, list | tuple) else [value]
     fields = (*REQUEST_FIELDS, "upload")
     for name in names:
@@ -312,6 +312,7 @@ def _dropped(value: Any) -> list[str]:
 def _merge(earlier: Turn, turn: Turn, decay: float) -> dict[str, Any]:
     """One more parsed turn."""
     earlier = {name: value for name, value in earlier.items() if name not in turn.get(DROP, ())}
+    earlier.setdefault("strength", [1.0] * len(earlier.get("prompt", ())))
     turn = {name: value for name, value in turn.items() if name != DROP}
     replaced = {name for given in turn for name in REPLACED.get(given, ())}
     merged = {name: value for name, value in earlier.items() if name not in replaced} | dict(turn)

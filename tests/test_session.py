@@ -116,6 +116,11 @@ def test_a_turn_drops_what_earlier_turns_named() -> None:
         (None, []),
     ):
         assert merge_turns([first, {"drop": drop}]) == {name: value for name, value in kept.items() if name not in lost}
+    weaker = merge_turns([{"prompt": "a", "strength": 0.5}, {"drop": "strength", "prompt": "b"}])
+    assert (weaker["prompt"], weaker["strength"]) == (["a", "b"], [1.0, 1.0])
+    for dropped, rest in (("prompt", {"paraphrases": 3}), ("reference_id", {"exclude_reference": True})):
+        query = {"reference_id": "x", "prompt": "a", **rest}
+        SearchRequest.parse(**merge_turns([query, {"drop": dropped}]))
     assert merge_turns([first, {"drop": "where", "where": "width > 4"}])["where"] == "width > 4"
     changed = merge_turns([first, {"drop": "prompt", "prompt": "longer"}, {"prompt": "with dots"}])
     assert changed["prompt"] == ["longer", "with dots"]

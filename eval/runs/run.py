@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -172,7 +171,7 @@ class EvalRun:
 
 def describe_encoder(encoder: Encoder) -> EncoderIdentity:
     """The identity of an encoder; of a local one the name of its folder, not its path."""
-    return replace(encoder.identity, model=_model_name(encoder.identity.model))
+    return encoder.identity.without_folder()
 
 
 def describe_part(benchmark: Benchmark, metrics: Mapping[str, float] | None = None) -> PartRecord:
@@ -273,14 +272,6 @@ def _describe_query(
         hits=tuple(ScoredItem(**score_item(row)) for row in benchmark.top_rows(query, scores, MAX_HITS)),
         values=(),
     )
-
-
-def _model_name(model: str) -> str:
-    """A model's name without the path of a folder or checkpoint file on this machine."""
-    architecture, _, weights = model.partition("/")
-    if os.path.isdir(model):
-        return Path(model).name
-    return f"{architecture}/{Path(weights).name}" if os.path.isfile(weights) else model
 
 
 def _commit() -> str | None:

@@ -13,6 +13,7 @@ from mmretrieve.composers.captions import description_remarks
 from mmretrieve.composition import Composition
 from mmretrieve.directions import Term
 from mmretrieve.encoders.base import Encoder
+from mmretrieve.encoders.checked import call_encoder, check_shape
 from mmretrieve.language.answers import describe_targets, edit_references
 from mmretrieve.language.base import Describer, Description, Editor
 from mmretrieve.vectors import Float32, unit
@@ -66,5 +67,5 @@ class Imagined:
 
 def _features(encoder: Encoder, kind: str, values: Sequence[Any]) -> Float32:
     """(n, d) features of images or texts, not normalized if the encoder gives such."""
-    features: Float32 = (getattr(encoder, f"{kind}_features", None) or getattr(encoder, f"encode_{kind}s"))(values)
-    return features
+    encode = getattr(encoder, f"{kind}_features", None) or getattr(encoder, f"encode_{kind}s")
+    return check_shape(encoder, call_encoder(encoder, lambda: encode(values)), len(values), f"{kind}s")

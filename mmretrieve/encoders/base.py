@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -65,6 +66,20 @@ class EncoderIdentity:
 
     def __str__(self) -> str:
         return f"{self.model} (weights {self.weights[:12]}, preprocessing {self.preprocessing})"
+
+    def without_folder(self) -> EncoderIdentity:
+        """The same identity, with the name of a local folder or checkpoint in place of its path, for others to read.
+
+        >>> EncoderIdentity("transformers:/home/me/models/siglip", "5f2c", "none").without_folder().model
+        'transformers:siglip'
+        """
+        prefix, colon, spec = self.model.rpartition(":")
+        architecture, _, weights = spec.partition("/")
+        if os.path.isabs(spec) or os.path.isdir(spec):
+            spec = Path(spec).name
+        elif os.path.isabs(weights) or os.path.isfile(weights):
+            spec = f"{architecture}/{Path(weights).name}"
+        return replace(self, model=f"{prefix}{colon}{spec}")
 
     def difference(self, other: EncoderIdentity) -> str:
         """What differs between two identities, in words; the value of this one is the first. Empty if they are equal.

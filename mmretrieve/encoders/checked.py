@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from mmretrieve.encoders.base import Encoder, PairEncoder, identity_of
+from mmretrieve.encoders.checkpoints import one_line
 from mmretrieve.errors import EncoderError, MMRetrieveError
 from mmretrieve.images import ImageLike
 from mmretrieve.vectors import UNIT_TOLERANCE, Float32, bad_rows
@@ -35,7 +36,7 @@ def encode_images(encoder: Encoder, images: Iterable[ImageLike]) -> Float32:
             count += 1
             yield image
 
-    rows = _called(encoder, lambda: encoder.encode_images(counted()))
+    rows = call_encoder(encoder, lambda: encoder.encode_images(counted()))
     return check_rows(encoder, rows, count, "images")
 
 
@@ -67,20 +68,20 @@ def check_shape(encoder: Encoder, rows: Any, count: int, what: str) -> Float32:
 
 
 def _rows_of_texts(encoder: Encoder, encode: Callable[[], Float32], texts: Sequence[str]) -> Float32:
-    rows = check_rows(encoder, _called(encoder, encode), len(texts), "texts")
+    rows = check_rows(encoder, call_encoder(encoder, encode), len(texts), "texts")
     for row, problem in bad_rows(rows).items():
         raise EncoderError(f"{_name(encoder)} cannot encode {texts[row]!r:.80}: {problem}")
     return rows
 
 
-def _called(encoder: Encoder, call: Callable[[], T]) -> T:
+def call_encoder(encoder: Encoder, call: Callable[[], T]) -> T:
     """What the encoder returns. What it raises becomes an EncoderError that names it, unless it is an error of this library."""
     try:
         return call()
     except (MMRetrieveError, MemoryError):
         raise
     except Exception as error:
-        raise EncoderError(f"{_name(encoder)} failed: {type(error).__name__}: {error}") from error
+        raise EncoderError(f"{_name(encoder)} failed: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _name(encoder: Encoder) -> str:

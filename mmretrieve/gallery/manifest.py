@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +40,10 @@ class Manifest:
     colors: Colors = Colors.SRGB
     dtype: Dtype | None = None
     captions: CaptionBlend | None = None
+
+    def without_folder(self) -> Manifest:
+        """The same manifest, which does not tell where the encoder is on this machine."""
+        return replace(self, encoder=self.encoder.without_folder())
 
     def check_same_vectors(self, location: object, other: Manifest, other_location: object) -> None:
         """Raises GalleryError, with what differs, unless the vectors of both galleries were made in the same way and can be compared."""

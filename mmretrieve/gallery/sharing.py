@@ -26,7 +26,7 @@ def push(view: LocalView, name: str, *, private: bool | None, progress: Progress
         folder = Path(temporary)
         count = transfer.export(view, folder, progress, with_paths=False)
         code = f'import mmretrieve as mm\n\ngallery = mm.Gallery.from_hub({json.dumps(name)}, "a.gallery")'
-        write_card(folder, SUMMARY, _facts(view.manifest, count), code, TAGS)
+        write_card(folder, SUMMARY, _facts(view.manifest.without_folder(), count), code, TAGS)
         return upload(folder, name, KIND, private=private)
 
 

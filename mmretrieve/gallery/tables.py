@@ -8,6 +8,7 @@ from typing import Any
 from mmretrieve.errors import optional_package
 from mmretrieve.gallery.base import GalleryBase
 from mmretrieve.gallery.store.records import FieldType, Item
+from mmretrieve.ranking.columns import free_name
 from mmretrieve.sources.values import Value
 
 
@@ -19,7 +20,7 @@ def arrow_table(gallery: GalleryBase[Any], *, vectors: bool) -> Any:
     columns = {"id": pa.array([item.id for item in items], pa.string()), "image": pa.array(map(_image, items), image)}
     for name, kind in gallery.manifest.fields.items():
         values = [item.fields.get(name) for item in items]
-        columns[name if name not in columns else f"field {name}"] = pa.array(values, _type(pa, kind, values))
+        columns[free_name(name, {*columns, "vector"})] = pa.array(values, _type(pa, kind, values))
     if vectors:
         rows = gallery.vectors([item.id for item in items])
         columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel(), pa.float32()), gallery.dim)

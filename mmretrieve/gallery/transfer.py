@@ -64,7 +64,8 @@ def export(view: LocalView, folder: Path, progress: Progress | None = None, *, w
         raise GalleryError(f"{folder}: the folder is not empty; choose an empty one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(view.manifest.to_dict(), indent=1), encoding="utf-8")
+        manifest = view.manifest if with_paths else view.manifest.without_folder()
+        partial.write_text(json.dumps(manifest.to_dict(), indent=1), encoding="utf-8")
         for name in (VECTORS, METADATA):
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).mkdir()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmretrieve.ranking import Hit, Ranking
+from mmretrieve.ranking.columns import free_name
 from mmretrieve.retriever import Retriever
 
 
@@ -17,6 +18,7 @@ def described(retriever: Retriever, ranking: Ranking) -> Iterator[tuple[Hit, str
     gallery = retriever.gallery
     for hit, item in zip(ranking, gallery.items(ranking.ids), strict=True):
         title, contributions = gallery.title(hit.id, item.fields), dict(hit.contributions)
-        own = {"id": hit.id, "title": title, "score": hit.score, "contributions": contributions, "path": hit.path}
-        fields = {f"field {name}" if name in own else name: value for name, value in item.fields.items()}
-        yield hit, title, own | fields
+        metadata = {"id": hit.id, "title": title, "score": hit.score, "contributions": contributions, "path": hit.path}
+        for name in sorted(item.fields):
+            metadata[free_name(name, metadata)] = item.fields[name]
+        yield hit, title, metadata

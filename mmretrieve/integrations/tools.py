@@ -68,14 +68,15 @@ class SearchTool:
         """
         try:
             values = load_json(arguments) if isinstance(arguments, str) else arguments
+        except ValueError:
+            return json.dumps({"error": "the arguments are not JSON; send an object"})
+        try:
             request = AgentSearch.model_validate(values).to_request(self._uploads)
             ranking = self._retriever.search_requests([request])[0]
         except ValidationError as error:
             return json.dumps({"error": validation_line(error.errors())})
         except MMRetrieveError as error:
             return json.dumps({"error": error_line(error, self._retriever.gallery)})
-        except ValueError:
-            return json.dumps({"error": "the arguments are not JSON; send an object"})
         hits = [metadata for _, _, metadata in described(self._retriever, ranking)]
         for hit in hits:
             del hit["path"]  # private

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mmretrieve.encoders.checkpoints import one_line
 from mmretrieve.errors import JudgeError
 
 MIN_PROBABILITY = 1e-6  # and 1 minus it: logits stay within 14 of 0
@@ -97,7 +98,7 @@ def judge_logits(judge: Judge, query: Mapping[str, Any], documents: Sequence[Map
     except JudgeError as error:
         raise JudgeError(f"{name} {error}") from None
     except Exception as error:  # of a model or a package that others wrote
-        raise JudgeError(f"{name} failed ({type(error).__name__}: {error})") from error
+        raise JudgeError(f"{name} failed ({type(error).__name__}: {one_line(error)})") from error
     for position, score in answers:
         if 0 <= position < len(documents) and np.isnan(logits[position]):
             logits[position] = score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -47,7 +48,7 @@ class ModelJudge(ABC):
             logit = None if self.cache is None else self.cache.get(self.task, self.model, fields)
             if logit is None and (i == 0 or monotonic() - started < self.seconds):
                 logit = self._logit(query, document["image"])
-                if self.cache is not None:
+                if self.cache is not None and isfinite(float(logit)):
                     self.cache.put(self.task, self.model, fields, logit)
             if logit is not None:
                 answers.append({"corpus_id": i, "score": float(logit)})

@@ -17,6 +17,7 @@ from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.request import SearchRequest
 
 JUDGE = "judge"
+SAME_SCORES = 1e-9  # relative difference of scores that count as equal
 WITHOUT = "this is the order without the judge"
 
 
@@ -68,8 +69,8 @@ def judge_hits(
 def rerank(ranking: Ranking, logits: Sequence[float] | NDArray[np.float64], weight: float = 1.0) -> Ranking:
     """Adds the scores of a judge to a ranking as one more term.
 
-    The contribution of the judge is ``weight · s · (logit − mean logit)``, where s is the standard deviation of the scores of the hits that
-    it saw: at weight 1, a logit counts as much as one standard deviation of the first stage. A constant judge therefore changes nothing. A hit
+    The contribution of the judge is ``weight · s · (logit − mean logit)``, where s is the standard deviation of the scores of the first
+    m hits: at weight 1, a logit counts as much as one standard deviation of the first stage. A constant judge therefore changes nothing. A hit
     that has no logit counts as the worst one that has. With the weight infinity, the other contributions are 0.
 
     Parameters
@@ -119,7 +120,7 @@ def judge_contributions(
     Parameters
     ----------
     scores : array-like of shape (m,)
-        The scores that the first stage gave to what the judge saw.
+        The scores that the first stage gave to the hits that the judge was to see.
     logits : array-like of shape (n,)
         The logits of n items, at least one of which has one; NaN for an item that has none.
 
@@ -129,8 +130,9 @@ def judge_contributions(
     [-0.3, 0.3, -0.3]
     """
     values = np.asarray(logits, dtype=np.float64)
-    spread = float(np.std(scores)) or 1.0
-    scored = values[~np.isnan(values)]
+    scored, first = values[~np.isnan(values)], np.asarray(scores, dtype=np.float64)
+    differ = np.ptp(first) > SAME_SCORES * np.abs(first).max()  # the deviation of equal numbers is not quite 0
+    spread = float(np.std(first)) if differ else 1.0
     return np.asarray(spread * (np.where(np.isnan(values), scored.min(), values) - scored.mean()))
 
 

@@ -129,8 +129,11 @@ def paraphrase_prompts(paraphraser: Paraphraser, prompts: Sequence[str], count: 
 
 def _distinct(prompt: str, texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that have words, each once and other than the prompt."""
-    by_words = {normalized(text): text.strip() for text in reversed(texts) if text.strip()}
-    return tuple(text for words, text in reversed(by_words.items()) if words != normalized(prompt))
+    by_words: dict[str, str] = {}
+    for text in texts:
+        if text.strip():
+            by_words.setdefault(normalized(text), text.strip())
+    return tuple(text for words, text in by_words.items() if words != normalized(prompt))
 
 
 def _remove_frame(prompt: str) -> str:

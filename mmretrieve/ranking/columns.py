@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +40,21 @@ class Table:
             own = [of_hit.get(name) for of_hit in fields]
             is_number = kinds.get(name) == "number" or any(value is not None for value in own)
             kind = float if is_number and not any(isinstance(value, str) for value in own) else str
-            column = name
-            while column in values:
-                column = f"field {column}"
+            column = free_name(name, values)
             values[column] = [str(value) if kind is str and value is not None else value for value in own]
             types[column] = kind
         return cls(values, types)
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name of a column for a field: its own, or "field NAME" if another column has that.
+
+    >>> free_name("price", {"id"}), free_name("id", {"id", "field id"})
+    ('price', 'field field id')
+    """
+    while name in taken:
+        name = f"field {name}"
+    return name
 
 
 def read_fields(gallery: Any, ids: Sequence[str]) -> dict[str, Fields]:

@@ -185,7 +185,8 @@ def _rows_of(table: Any) -> _Rows:
 
 def _pandas_rows(frame: Any) -> _Rows:
     is_missing = import_module("pandas").isna
-    columns = frame.reset_index() if frame.index.name is not None else frame
+    levels = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    columns = frame.reset_index(levels) if levels else frame
     names = list(columns.columns)
 
     def read() -> Iterator[Mapping[str, Any]]:

@@ -147,6 +147,15 @@ def test_a_gallery_comes_back_equal_and_takes_no_path_along(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("kind", ["{}", "transformers:{}", "ViT-B-32/{}"])
+def test_the_folder_of_an_encoder_is_not_shared(hub: type[HubHandler], tmp_path: Path, kind: str) -> None:
+    identity = mm.EncoderIdentity(kind.format(tmp_path / "clients" / "acme" / "clip"), "weights", "none")
+    gallery = mm.Gallery.from_vectors(tmp_path / "g", ["a"], [[1.0, 0.0]], encoder=identity)
+    gallery.push_to_hub(NAME)
+    assert not any(b"acme" in content for content in hub.files.values())
+    assert mm.Gallery.from_hub(NAME, tmp_path / "back").encoder_identity == identity, "the weights are compared"
+
+
 def test_the_card_says_what_is_inside_and_the_owners_card_is_kept(hub: type[HubHandler], gallery: mm.Gallery) -> None:
     gallery.push_to_hub(NAME)
     card = hub.files["README.md"].decode()

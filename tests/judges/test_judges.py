@@ -21,7 +21,7 @@ from eval.benchmarks import load_benchmark
 from mmretrieve.errors import JudgeError, OptionError
 from mmretrieve.judges.attributes import AttributeJudge
 from mmretrieve.judges.base import judge_logits, log_odds
-from mmretrieve.judges.reranking import rerank
+from mmretrieve.judges.reranking import judge_contributions, rerank
 from mmretrieve.language.vocabulary import default_vocabulary
 from mmretrieve.ranking import Hit, Ranking
 from mmretrieve.request import SearchRequest
@@ -230,6 +230,12 @@ def test_items_without_a_picture_rank_behind(encoder: mm.Encoder, photos: Path, 
     unseen = retriever.search(prompt="in red", k=12, judge=FixedJudge(redness))
     assert unseen.ids == first.ids
     assert unseen.note == "there is no image of the 12 best hits for the judge; this is the order without the judge"
+
+
+def test_equal_scores_of_the_first_stage_leave_the_order_to_the_judge() -> None:
+    for score in (0.1, 0.5, 0.7):
+        assert np.argsort(judge_contributions([score] * 3, [1.0, 2.0, 3.0])).tolist() == [0, 1, 2]
+        assert np.ptp(judge_contributions([score] * 3, [1.0, 2.0, 3.0])) == pytest.approx(2)
 
 
 def test_a_small_gallery_has_no_remark_on_the_judge(retriever: mm.Retriever) -> None:

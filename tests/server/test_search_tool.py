@@ -68,6 +68,18 @@ def test_fields_with_the_names_of_other_metadata_are_kept(tmp_path: Path, encode
     assert isinstance(hit["contributions"], dict)
 
 
+def test_an_error_of_a_part_is_not_one_of_the_arguments() -> None:
+    class Broken:
+        def rewrite(self, *_: object) -> list[str]:
+            raise ValueError("broken")
+
+    gallery = mm.open_gallery(mm.wardrobe.gallery_folder())
+    parts = mm.Parts(rewriter=Broken())
+    tool = SearchTool(mm.Retriever.open(mm.wardrobe.gallery_folder(), parts=parts))
+    with pytest.raises(ValueError, match="broken"):
+        tool({"reference_id": gallery.ids[0], "prompt": "in red"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -83,6 +83,15 @@ def test_images_have_several_forms(form: str, gallery: mm.Gallery, tmp_path: Pat
     assert gallery.item(gallery.ids[0]).fields == {"sku": "a"}
 
 
+def test_an_index_is_a_column_unless_there_is_one_of_its_name(gallery: mm.Gallery) -> None:
+    frame = pd.DataFrame({"id": ["a", "b"], "image": images(2), "size": [1, 2]})
+    assert str(gallery.add(frame.set_index("id", drop=False))) == "2 added, 0 skipped, 0 failed"
+    assert gallery.ids == ("a", "b")
+    gallery.delete(["a", "b"])
+    gallery.add(frame.set_index(["id", "size"]))
+    assert [(item.id, item.fields) for item in gallery.items(gallery.ids)] == [("a", {"size": 1}), ("b", {"size": 2})]
+
+
 def test_columns_may_have_the_names_of_members_of_a_source(gallery: mm.Gallery) -> None:
     frame = pd.DataFrame({"image": images(2), "name": ["a coat", "a hat"], "report": ["x", "y"]})
     assert str(gallery.add(frame)) == "2 added, 0 skipped, 0 failed"

@@ -20,6 +20,7 @@ PLACEHOLDER_KEY = "none"  # a local server needs no key, but the constructor of 
 BAD_GATEWAY = 502
 COMPLETIONS, EDITS = "/chat/completions", "/images/edits"
 ALWAYS_BASE64 = ("gpt-image", "chatgpt-image")  # models that refuse to be asked for base64, which they always answer
+MIN_LOGPROB = -100.0  # servers write −9999 for a token that cannot be
 CERTAINTY = 0.9  # of "yes" or "no" without log-probabilities
 MAX_REASON_LENGTH = 200
 QUOTES = "\"'“”‘’`"
@@ -136,6 +137,8 @@ class ChatClient:
         self._thread.is_stopped = is_stopped
         try:
             return send()
+        except json.JSONDecodeError as error:
+            raise ModelRequestError("the response is not JSON") from error
         except self._openai.APIStatusError as error:
             raise ModelRequestError(self._status_reason(error.response)) from error
         except self._openai.APITimeoutError as error:
@@ -211,9 +214,15 @@ def yes_logit(body: str) -> str:
     '2.0'
     """
     text = reply_text(body)
-    first = (load_json(body)["choices"][0].get("logprobs") or {}).get("content") or [{}]
+    try:
+        first = (load_json(body)["choices"][0].get("logprobs") or {}).get("content") or [{}]
+        listed = [
+            (str(one["token"]).strip().lower(), max(MIN_LOGPROB, float(one["logprob"])))
+            for one in first[0].get("top_logprobs") or []
+        ]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise ModelRequestError("the response has log-probabilities that cannot be read") from None
     sums = dict.fromkeys(("yes", "no"), 0.0)
-    listed = [(str(one["token"]).strip().lower(), float(one["logprob"])) for one in first[0].get("top_logprobs") or []]
     for token, logprob in listed:
         if token in sums:
             sums[token] += exp(logprob)

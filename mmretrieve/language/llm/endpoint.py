@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from mmretrieve.encoders.base import Progress
 from mmretrieve.errors import EndpointError, OptionError
@@ -100,7 +102,7 @@ class ChatEndpoint:
     """
 
     model: str
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)
     key: str | None = field(default=None, repr=False)
     cache: AnswerCache | None = None
     timeout: float = DEFAULT_TIMEOUT
@@ -132,6 +134,12 @@ class ChatEndpoint:
     def address(self) -> str:
         """The base URL that requests go to."""
         return self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_ADDRESS
+
+    @property
+    def shown_address(self) -> str:
+        """The address without a user and a password, for messages."""
+        parts = urlsplit(self.address)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     def complete(
         self, instructions: Instructions, requests: Sequence[ChatRequest], progress: Progress | None = None
@@ -193,7 +201,7 @@ class ChatEndpoint:
         for i, score in self._rerank(text, reference, [candidates[i] for i in missing], seconds).items() if missing else ():
             if 0 <= i < len(missing):
                 scores[missing[i]] = score
-                if self.cache is not None:
+                if self.cache is not None and isfinite(score):
                     self.cache.put(RERANK, self.model, fields[missing[i]], score)
         return scores
 
@@ -209,9 +217,9 @@ class ChatEndpoint:
         try:
             return sent.result(seconds)
         except TimeoutError as error:
-            raise EndpointError(f"{self.address} ({self.model}): no answer within {seconds:g} s in all") from error
+            raise EndpointError(f"{self.shown_address} ({self.model}): no answer within {seconds:g} s in all") from error
         except ModelRequestError as error:
-            raise EndpointError(f"{self.address} ({self.model}): {error}") from error
+            raise EndpointError(f"{self.shown_address} ({self.model}): {error}") from error
         finally:
             is_stopped.set()
             pool.shutdown(wait=False)
@@ -309,7 +317,7 @@ class ChatEndpoint:
         if self.cache is not None:
             stored = f"{answered} answers are stored in {self.cache.database}; run again to resume"
         return EndpointError(
-            f"{self.address} ({self.model}): {len(failures)} of {count} requests failed{skipped}; first: {failures[0]}; {stored}"
+            f"{self.shown_address} ({self.model}): {len(failures)} of {count} requests failed{skipped}; first: {failures[0]}; {stored}"
         )
 
     def _missing_error(self, instructions: Instructions, missing: list[_PreparedRequest], count: int) -> EndpointError:
