@@ -312,7 +312,6 @@ def _dropped(value: Any) -> list[str]:
 def _merge(earlier: Turn, turn: Turn, decay: float) -> dict[str, Any]:
     """One more parsed turn."""
     earlier = {name: value for name, value in earlier.items() if name not in turn.get(DROP, ())}
-    earlier.setdefault("strength", [1.0] * len(earlier.get("prompt", ())))
     turn = {name: value for name, value in turn.items() if name != DROP}
     replaced = {name for given in turn for name in REPLACED.get(given, ())}
     merged = {name: value for name, value in earlier.items() if name not in replaced} | dict(turn)
@@ -320,7 +319,7 @@ def _merge(earlier: Turn, turn: Turn, decay: float) -> dict[str, Any]:
         kept = _kept(name, earlier, turn)
         if name == "prompt":
             kept = [keep and decay > 0 for keep in kept]
-            decayed = [strength * decay for strength in earlier.get("strength", ())]
+            decayed = [strength * decay for strength in earlier.get("strength", [1.0] * len(earlier.get("prompt", ())))]
             merged["strength"] = [*compress(decayed, kept), *turn["strength"]]
         merged[name] = [*compress(earlier.get(name, ()), kept), *turn.get(name, ())]
     return {name: value for name, value in merged.items() if name not in (*OPPOSITES, "strength") or value}
