@@ -60,12 +60,12 @@ test-lowest: $(MILVUS)/.ready
 	$(LOWEST)/bin/python -m pytest $(PARALLEL)
 
 # test-slow: the installed wheel, the examples, a restarted server, whole sweeps and submissions. CI runs it after `test`.
-# Last run: 17 passed in 95 s
+# Last run: 18 passed in 100 s
 test-slow: $(READY)
 	$(PYTEST) $(PARALLEL) -m slow
 
 # test-plugs: the adapters to packages of other people, against these, in an environment that stands on .venv (700 MB).
-# Last run: 16 passed in 58 s, mteb 2.26.24, langchain-core 1.8.3, llama-index-core 0.14.25
+# Last run: 16 passed in 37 s, mteb 2.26.24, langchain-core 1.8.3, llama-index-core 0.14.25
 test-plugs: $(PLUGS)/.ready
 	HF_HUB_OFFLINE=1 $(PLUGS)/bin/python -m pytest tests/plugs
 
